@@ -1,0 +1,45 @@
+"""A prediction: labels with scores, by one bundle version, for one sample."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+RANKED_LABELS: Final = 100
+"""How many labels a prediction carries at most, best first. A softmax label below them scores under 0.01."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelRef:
+    """Which bundle answered."""
+
+    name: str
+    version: str
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class LabelScore:
+    """One label and its score, between 0 and 1."""
+
+    label: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """`labels` is sorted by falling score and holds at most `RANKED_LABELS` entries, at least one."""
+
+    model: ModelRef
+    labels: tuple[LabelScore, ...]
+
+    @property
+    def top(self) -> LabelScore:
+        """The best label."""
+        return self.labels[0]
+
+    def score_of(self, label: str) -> float:
+        """The score of `label`; 0.0 where it is not among the ranked ones."""
+        return next((entry.score for entry in self.labels if entry.label == label), 0.0)

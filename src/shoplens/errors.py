@@ -1,0 +1,228 @@
+"""Every error that Shoplens raises, as one tree. No HTTP here: `web/problems.py` maps classes to status codes.
+
+    ShoplensError
+    ├── SampleError            the photo (or text) that was sent cannot be used
+    │   ├── ImageMissing           nothing was sent
+    │   ├── ImageTooLarge          more bytes than allowed
+    │   ├── ImageTooManyPixels     more pixels than allowed, told by the header
+    │   ├── ImageTooSmall          a side of zero or one that the model cannot use
+    │   ├── ImageUnsupported       not a picture, or of a format that is not read
+    │   ├── ImageNeedsExtra        a known format whose decoder is not installed (or not safe)
+    │   ├── ImageCorrupt           truncated, damaged or lying about itself
+    │   └── ImageDecoderFailed     the isolated decoder died or ran out of time or memory
+    ├── RequestInvalid         a parameter or a body that cannot be understood
+    ├── NotFound
+    │   ├── PredictionNotFound
+    │   ├── ImageNotKept           the prediction is there, its photo was not stored
+    │   ├── ChannelNotFound
+    │   └── ModelNotFound
+    ├── BundleError            a model that must not be served
+    │   ├── BundleIncomplete
+    │   ├── BundleTampered
+    │   ├── BundleTooNew
+    │   ├── BundleInvalid
+    │   └── BundleUnverified       its outputs differ from the recorded ones
+    ├── Overloaded
+    │   ├── QueueFull              refused at once; carries `retry_after_s`
+    │   └── DeadlineExceeded       accepted, but its time passed
+    ├── Unavailable            a part that we need is not there now
+    │   ├── EngineStopped
+    │   ├── DatabaseUnavailable
+    │   └── StorageUnavailable
+    └── Misconfigured          settings that contradict themselves or the machine
+        └── UnsafeBind             a public address without accounts
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class ShoplensError(Exception):
+    """Base of all our errors: `code` is stable for programs, `str(error)` is a sentence for people."""
+
+    code: ClassVar[str] = "internal_error"
+
+
+class SampleError(ShoplensError):
+    """What was sent to be classified cannot be used."""
+
+    code = "sample_invalid"
+
+
+class ImageMissing(SampleError):
+    """There is no picture: no file, or an empty one."""
+
+    code = "image_missing"
+
+
+class ImageTooLarge(SampleError):
+    """More bytes than the limit."""
+
+    code = "image_too_large"
+
+
+class ImageTooManyPixels(SampleError):
+    """The header announces more pixels than the limit."""
+
+    code = "image_too_many_pixels"
+
+
+class ImageTooSmall(SampleError):
+    """A side is too short to be a picture."""
+
+    code = "image_too_small"
+
+
+class ImageUnsupported(SampleError):
+    """The bytes are not of a picture format that is read."""
+
+    code = "image_unsupported"
+
+
+class ImageNeedsExtra(SampleError):
+    """A known format whose decoder is not installed, or whose version is not safe."""
+
+    code = "image_needs_extra"
+
+
+class ImageCorrupt(SampleError):
+    """Truncated, damaged, or not what its header says."""
+
+    code = "image_corrupt"
+
+
+class ImageDecoderFailed(SampleError):
+    """The isolated decoder died, or exceeded its time or memory, on this picture."""
+
+    code = "image_decoder_failed"
+
+
+class RequestInvalid(ShoplensError):
+    """A parameter or a body that cannot be understood."""
+
+    code = "request_invalid"
+
+
+class NotFound(ShoplensError):
+    """The thing asked for is not there."""
+
+    code = "not_found"
+
+
+class PredictionNotFound(NotFound):
+    """No prediction has this id."""
+
+    code = "prediction_not_found"
+
+
+class ImageNotKept(NotFound):
+    """The prediction exists, but its photo was not stored."""
+
+    code = "image_not_kept"
+
+
+class ChannelNotFound(NotFound):
+    """No channel of this name is in the settings."""
+
+    code = "channel_not_found"
+
+
+class ModelNotFound(NotFound):
+    """No bundle of this name is installed."""
+
+    code = "model_not_found"
+
+
+class BundleError(ShoplensError):
+    """A bundle that must not be served."""
+
+    code = "bundle_error"
+
+
+class BundleIncomplete(BundleError):
+    """A file of the bundle is missing."""
+
+    code = "bundle_incomplete"
+
+
+class BundleTampered(BundleError):
+    """A file does not match its checksum, or is not listed."""
+
+    code = "bundle_tampered"
+
+
+class BundleTooNew(BundleError):
+    """The bundle's format is newer than this program understands."""
+
+    code = "bundle_too_new"
+
+
+class BundleInvalid(BundleError):
+    """The bundle's parts contradict each other or cannot be read."""
+
+    code = "bundle_invalid"
+
+
+class BundleUnverified(BundleError):
+    """The model's outputs differ from the recorded ones."""
+
+    code = "bundle_unverified"
+
+
+class Overloaded(ShoplensError):
+    """More work than can be done in time."""
+
+    code = "overloaded"
+
+
+class QueueFull(Overloaded):
+    """The queue is at its limit; nothing was started."""
+
+    code = "queue_full"
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class DeadlineExceeded(Overloaded):
+    """The request's time passed before its answer was ready."""
+
+    code = "deadline_exceeded"
+
+
+class Unavailable(ShoplensError):
+    """A part that we depend on cannot be reached now."""
+
+    code = "unavailable"
+
+
+class EngineStopped(Unavailable):
+    """The engine is starting or stopping and takes no work."""
+
+    code = "engine_stopped"
+
+
+class DatabaseUnavailable(Unavailable):
+    """The database did not answer, or refused the write."""
+
+    code = "database_unavailable"
+
+
+class StorageUnavailable(Unavailable):
+    """The image store did not answer, or refused the write."""
+
+    code = "storage_unavailable"
+
+
+class Misconfigured(ShoplensError):
+    """The settings contradict themselves or this machine."""
+
+    code = "misconfigured"
+
+
+class UnsafeBind(Misconfigured):
+    """A public address was asked for without accounts and without saying so explicitly."""
+
+    code = "unsafe_bind"
