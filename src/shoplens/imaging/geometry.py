@@ -1,0 +1,56 @@
+"""Scale by powers of two and turn upright: the only geometry that imaging does."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+# One picture is one unit of work; parallelism comes from working on several pictures at once. OpenCV would
+# otherwise start a thread per core for each call. The setting holds for the whole process and is made only here.
+cv2.setNumThreads(1)
+
+Pixels = NDArray[np.uint8]
+_SCALES: Final = (8, 4, 2)
+
+
+def reduction(width: int, height: int, short_side: int | None) -> int:
+    """Return the largest of 1, 2, 4, 8 that leaves the shorter side at least `short_side` pixels."""
+    if short_side is None:
+        return 1
+    shorter = min(width, height)
+    return next((scale for scale in _SCALES if shorter >= scale * short_side), 1)
+
+
+def reduced(side: int, scale: int) -> int:
+    """Return the length of a side after reduction; a rest of a pixel counts as one."""
+    return -(-side // scale)
+
+
+def upright(pixels: Pixels, orientation: int) -> Pixels:
+    """Undo an EXIF orientation (1 to 8); the result is C-contiguous."""
+    match orientation:
+        case 2:
+            turned = cv2.flip(pixels, 1)
+        case 3:
+            turned = cv2.rotate(pixels, cv2.ROTATE_180)
+        case 4:
+            turned = cv2.flip(pixels, 0)
+        case 5:
+            turned = cv2.transpose(pixels)
+        case 6:
+            turned = cv2.rotate(pixels, cv2.ROTATE_90_CLOCKWISE)
+        case 7:
+            turned = cv2.flip(cv2.transpose(pixels), -1)
+        case 8:
+            turned = cv2.rotate(pixels, cv2.ROTATE_90_COUNTERCLOCKWISE)
+        case _:
+            return pixels
+    return turned  # type: ignore[return-value]
+
+
+def swaps_sides(orientation: int) -> bool:
+    """Tell whether undoing this orientation exchanges width and height."""
+    return orientation >= 5
