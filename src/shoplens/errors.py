@@ -11,9 +11,12 @@
     │   ├── ImageCorrupt           truncated, damaged or lying about itself
     │   └── ImageDecoderFailed     the isolated decoder died or ran out of time or memory
     ├── RequestInvalid         a parameter or a body that cannot be understood
+    │   ├── UploadTooSlow          the body did not arrive in time
+    │   └── RequestForbidden       sent by a page of another site, or to a host name that is not ours
     ├── NotFound
     │   ├── PredictionNotFound
     │   ├── ImageNotKept           the prediction is there, its photo was not stored
+    │   ├── BlobNotFound           the store has nothing under this key
     │   ├── ChannelNotFound
     │   └── ModelNotFound
     ├── BundleError            a model that must not be served
@@ -28,6 +31,7 @@
     ├── Unavailable            a part that we need is not there now
     │   ├── EngineStopped
     │   ├── DatabaseUnavailable
+    │   │   └── RecordRefused          it is there, but refuses this one row
     │   └── StorageUnavailable
     └── Misconfigured          settings that contradict themselves or the machine
         └── UnsafeBind             a public address without accounts
@@ -104,6 +108,18 @@ class RequestInvalid(ShoplensError):
     code = "request_invalid"
 
 
+class UploadTooSlow(RequestInvalid):
+    """The body did not arrive within its time."""
+
+    code = "upload_too_slow"
+
+
+class RequestForbidden(RequestInvalid):
+    """A page of another site made the browser send this, or the host name is not one of ours."""
+
+    code = "request_forbidden"
+
+
 class NotFound(ShoplensError):
     """The thing asked for is not there."""
 
@@ -120,6 +136,12 @@ class ImageNotKept(NotFound):
     """The prediction exists, but its photo was not stored."""
 
     code = "image_not_kept"
+
+
+class BlobNotFound(NotFound):
+    """The store has nothing under this key."""
+
+    code = "blob_not_found"
 
 
 class ChannelNotFound(NotFound):
@@ -208,6 +230,12 @@ class DatabaseUnavailable(Unavailable):
     """The database did not answer, or refused the write."""
 
     code = "database_unavailable"
+
+
+class RecordRefused(DatabaseUnavailable):
+    """The database is there, but one row does not fit: a duplicate id, or a value that a column cannot hold."""
+
+    code = "record_refused"
 
 
 class StorageUnavailable(Unavailable):

@@ -1,0 +1,145 @@
+"""Open the database: URL in, a `Database` with its connection pool out. Transactions are begun and ended in `uow`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import orjson
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.exc import ArgumentError
+
+from shoplens.db.failures import translated
+from shoplens.db.schema import read_revision, require_current
+from shoplens.db.uow import ReadWork, UnitOfWork, transaction
+from shoplens.errors import DatabaseUnavailable, Misconfigured
+
+Synchronous = Literal["NORMAL", "FULL"]
+
+BUSY_TIMEOUT_MS: Final = 5_000
+"""How long a statement waits for another writer before it fails as locked."""
+_CACHE_KIB: Final = 16_384
+_WRITES: Final = "shoplens_writes"
+
+
+class Database:
+    """A pool of connections to one database with the newest schema. Thread-safe; close it at the end."""
+
+    def __init__(self, engine: Engine, place: str) -> None:
+        self._reader = engine
+        self._writer = engine.execution_options(**{_WRITES: True})
+        self.place = place
+
+    @contextmanager
+    def uow(self) -> Iterator[UnitOfWork]:
+        """A transaction that may write: committed at the end, rolled back on an error. Raises DatabaseUnavailable."""
+        with translated(self.place), transaction(self._writer) as connection:
+            yield UnitOfWork(connection)
+
+    @contextmanager
+    def reading(self) -> Iterator[ReadWork]:
+        """A consistent view for reading; it neither takes nor waits for the write lock. Raises DatabaseUnavailable."""
+        with translated(self.place), self._reader.connect() as connection:
+            yield ReadWork(connection)
+
+    def check(self) -> None:
+        """Raises DatabaseUnavailable unless the database answers and could be written now. Changes nothing."""
+        with translated(self.place), self._writer.connect() as connection:
+            connection.execute(text("SELECT 1"))
+
+    def close(self) -> None:
+        """Give every connection back; the database can still be opened anew."""
+        self._reader.dispose()
+
+
+def open_database(url: str, *, synchronous: Synchronous = "NORMAL") -> Database:
+    """Open an existing database whose schema fits this program.
+
+    `synchronous`: NORMAL keeps every commit through a crash of the process; FULL also through a loss of power.
+    Raises Misconfigured for a URL that names no usable database, DatabaseUnavailable with what to do otherwise.
+    """
+    parsed = parse_url(url)
+    place = describe(parsed)
+    _require_file(parsed, place)
+    engine = make_engine(parsed, synchronous=synchronous)
+    try:
+        with translated(place), engine.connect() as connection:
+            require_current(read_revision(connection), place)
+    except BaseException:
+        engine.dispose()
+        raise
+    return Database(engine, place)
+
+
+def parse_url(url: str) -> URL:
+    """Our reading of a database URL: `sqlite:///file` or `postgresql://…` (through psycopg). Raises Misconfigured."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise Misconfigured("The database URL cannot be read; it looks like sqlite:///shoplens.db.") from error
+    backend = parsed.get_backend_name()
+    if backend == "postgresql":
+        return parsed.set(drivername="postgresql+psycopg")
+    if backend != "sqlite":
+        raise Misconfigured(f"A database of the kind {backend!r} is not supported; use sqlite or postgresql.")
+    if parsed.database in (None, "", ":memory:"):
+        raise Misconfigured("The database needs a file, as in sqlite:///shoplens.db; one in memory has no threads.")
+    return parsed
+
+
+def describe(url: URL) -> str:
+    """How messages name the database: the file, or the URL without its password."""
+    return str(url.database) if url.get_backend_name() == "sqlite" else url.render_as_string(hide_password=True)
+
+
+def make_engine(url: URL, *, synchronous: Synchronous = "NORMAL") -> Engine:
+    """An engine with our habits: explicit BEGIN, fast JSON, and on SQLite the pragmas that every connection needs."""
+    engine = create_engine(
+        url,
+        json_serializer=_to_json,
+        json_deserializer=orjson.loads,
+        pool_pre_ping=url.get_backend_name() != "sqlite",
+    )
+    if url.get_backend_name() == "sqlite":
+        _use_sqlite_habits(engine, synchronous)
+    return engine
+
+
+def _to_json(value: Any) -> str:
+    return orjson.dumps(value).decode()
+
+
+def _use_sqlite_habits(engine: Engine, synchronous: Synchronous) -> None:
+    pragmas = (
+        f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}",
+        "PRAGMA foreign_keys = ON",
+        f"PRAGMA synchronous = {synchronous}",
+        f"PRAGMA cache_size = -{_CACHE_KIB}",
+        "PRAGMA temp_store = MEMORY",
+    )
+
+    @event.listens_for(engine, "connect")
+    def _prepare(connection: Any, _record: Any) -> None:
+        # The driver's own BEGIN comes too late (before the first write), so a read and a write could not be one.
+        connection.isolation_level = None
+        for pragma in pragmas:
+            connection.execute(pragma)
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        # A reader that turns into a writer fails at once when somebody wrote meanwhile; writers lock from the start.
+        writes = connection.get_execution_options().get(_WRITES, False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _require_file(url: URL, place: str) -> None:
+    """SQLite creates a missing file silently; a mistyped path shall be told instead."""
+    if url.get_backend_name() != "sqlite" or place.startswith("file:"):
+        return
+    path = Path(place)
+    if not path.parent.is_dir():
+        raise DatabaseUnavailable(f"The directory {path.parent} of the database does not exist; create it first.")
+    if not path.exists():
+        raise DatabaseUnavailable(f"There is no database at {path} yet; run `shoplens db upgrade`.")

@@ -1,0 +1,89 @@
+"""Bring the schema of a database to this program's, or back. Alembic is imported only when it is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from sqlalchemy import URL, Engine
+
+from shoplens.db.database import describe, make_engine, parse_url
+from shoplens.db.failures import translated
+from shoplens.db.schema import HEAD, REVISIONS, read_revision, require_current
+from shoplens.db.uow import transaction
+from shoplens.errors import DatabaseUnavailable
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+SCRIPTS: Final = Path(__file__).parent / "migrations"
+
+
+def upgrade(url: str) -> None:
+    """Create the database where it is missing and run the migrations that it lacks; harmless when there are none.
+
+    All of them in one transaction, so that two processes at once, or a crash in the middle, do no harm.
+    Raises DatabaseUnavailable: unreachable, not ours, or newer than this program.
+    """
+    from alembic import command
+
+    _migrate(parse_url(url), lambda config: command.upgrade(config, HEAD))
+
+
+def downgrade(url: str, revision: str) -> None:
+    """Undo migrations down to `revision` ("base" undoes all). Loses what the older schema cannot hold."""
+    from alembic import command
+
+    _migrate(parse_url(url), lambda config: command.downgrade(config, revision))
+
+
+def current_revision(url: str) -> str | None:
+    """The migration that the database stands at; None before the first one. Raises DatabaseUnavailable."""
+    parsed = parse_url(url)
+    _require_directory(parsed)
+    engine = make_engine(parsed)
+    try:
+        with translated(describe(parsed)), engine.connect() as connection:
+            return read_revision(connection)
+    finally:
+        engine.dispose()
+
+
+def _migrate(url: URL, run: Callable[[Config], None]) -> None:
+    from alembic.config import Config
+
+    place = describe(url)
+    _require_directory(url)
+    engine = make_engine(url)
+    try:
+        with translated(place):
+            if url.get_backend_name() == "sqlite":
+                _use_write_ahead_log(engine)
+            with transaction(engine.execution_options(shoplens_writes=True)) as connection:
+                revision = read_revision(connection)
+                if revision is not None and revision not in REVISIONS:
+                    require_current(revision, place)
+                config = Config()
+                config.set_main_option("script_location", str(SCRIPTS).replace("%", "%%"))
+                config.attributes["connection"] = connection
+                run(config)
+    finally:
+        engine.dispose()
+
+
+def _require_directory(url: URL) -> None:
+    if url.get_backend_name() != "sqlite" or str(url.database).startswith("file:"):
+        return
+    directory = Path(str(url.database)).parent
+    if not directory.is_dir():
+        raise DatabaseUnavailable(f"The directory {directory} of the database does not exist; create it first.")
+
+
+def _use_write_ahead_log(engine: Engine) -> None:
+    """Readers and the writer then do not wait for each other. It is a lasting property of the file."""
+    connection = engine.raw_connection()
+    try:
+        connection.cursor().execute("PRAGMA journal_mode = WAL")
+    finally:
+        connection.close()

@@ -1,0 +1,1 @@
+"""The migrations, as Alembic scripts inside the package."""
