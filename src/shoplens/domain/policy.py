@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from shoplens.domain.prediction import Prediction
+from shoplens.domain.prediction import LEAST_THRESHOLD, Prediction
 from shoplens.errors import Misconfigured
 
 
@@ -83,9 +83,9 @@ def _thresholds(policy: Policy) -> list[tuple[Outcome, str, float]]:
 
 
 def _require_score(value: float | None, name: str) -> None:
-    # Below 0.01 a label may have fallen out of the ranked ones, so its score would not be known exactly.
-    if value is not None and not 0.01 <= value <= 1.0:
-        raise Misconfigured(f"{name} must lie between 0.01 and 1, not {value}.")
+    # A label that scores less may have fallen out of the ranked ones, so the rule could not be exact.
+    if value is not None and not LEAST_THRESHOLD <= value <= 1.0:
+        raise Misconfigured(f"{name} must lie between {LEAST_THRESHOLD} and 1, not {value}.")
 
 
 def _digest(policy: Policy) -> str:

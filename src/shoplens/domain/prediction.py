@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-RANKED_LABELS: Final = 100
-"""How many labels a prediction carries at most, best first. A softmax label below them scores under 0.01."""
+RANKED_LABELS: Final = 20
+"""How many labels a prediction carries at least, where the model has them. A softmax label below them scores
+under 1 / 21, so thresholds from `LEAST_THRESHOLD` on are decided exactly."""
+
+LEAST_THRESHOLD: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +33,7 @@ class LabelScore:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
-    """`labels` is sorted by falling score and holds at most `RANKED_LABELS` entries, at least one."""
+    """`labels` is sorted by falling score and never empty; the labels that are left out score less."""
 
     model: ModelRef
     labels: tuple[LabelScore, ...]

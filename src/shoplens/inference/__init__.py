@@ -1,0 +1,1 @@
+"""From tensors to predictions: session, classifier, slot, batcher and the engines that join them."""

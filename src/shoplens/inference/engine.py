@@ -1,0 +1,65 @@
+"""The port between services and whatever classifies: this process, or workers behind a queue."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from shoplens.domain.prediction import ModelRef, Prediction
+from shoplens.domain.record import ImageFacts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One photo, still encoded, for one model; `timeout_s` is how long its caller waits at most."""
+
+    model: str
+    image: bytes
+    top_k: int
+    timeout_s: float
+    thumbnail: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What an engine found. `thumbnail` is a JPEG without metadata, where the job asked for one."""
+
+    prediction: Prediction
+    image: ImageFacts
+    thumbnail: bytes | None
+    queue_s: float
+    pixels_s: float
+    inference_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedModel:
+    """A live model and how it is called, for people to see."""
+
+    ref: ModelRef
+    provider: str
+    batching: str
+
+
+class Engine(Protocol):
+    """Few verbs, so that the engine behind a queue is only another implementation."""
+
+    async def classify(self, job: Job) -> Answer:
+        """Classify one photo.
+
+        Raises SampleError for a photo that cannot be used, QueueFull, DeadlineExceeded, EngineStopped and
+        ModelNotFound.
+        """
+        ...
+
+    def served(self) -> tuple[ServedModel, ...]:
+        """The models that answer now."""
+        ...
+
+    async def check(self) -> None:
+        """Raises EngineStopped with the reason when jobs would not be answered now."""
+        ...
+
+    async def close(self) -> None:
+        """Finish what was accepted, within bounds, and release everything."""
+        ...

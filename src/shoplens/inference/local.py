@@ -1,0 +1,140 @@
+"""The engine in this process: worker threads that decode, fingerprint, encode and classify."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from shoplens.domain.record import ImageFacts
+from shoplens.errors import DeadlineExceeded, EngineStopped, ModelNotFound, ShoplensError
+from shoplens.imaging import IsolatedDecoder, Limits, Picture, decode, perceptual_hash, sha256_hex, thumbnail
+from shoplens.inference.batcher import Batcher, Batching, Ticket
+from shoplens.inference.engine import Answer, Job, ServedModel
+from shoplens.inference.slot import Slot
+from shoplens.telemetry.metrics import Metrics
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PixelWork:
+    """How bytes become a picture: the limits, and the process that decodes what is not trusted in this one."""
+
+    limits: Limits
+    isolation: IsolatedDecoder
+
+
+class LocalEngine:
+    """One queue for all models. Each worker takes one photo through all stages, so pixels never cross threads."""
+
+    def __init__(self, slots: Mapping[str, Slot], *, pixels: PixelWork, batching: Batching, metrics: Metrics) -> None:
+        self._slots = dict(slots)
+        self._pixels = pixels
+        self._metrics = metrics
+        self._workers: Batcher[Job, Answer] = Batcher(self._run, batching, name="engine")
+        metrics.watch_queue(lambda: len(self._workers))
+        for served in self.served():
+            metrics.model_info.labels(model=served.ref.name, version=served.ref.version).set(1)
+
+    async def classify(self, job: Job) -> Answer:
+        """See Engine."""
+        if job.model not in self._slots:
+            raise ModelNotFound(f"No model {job.model!r} is loaded; there are: {', '.join(sorted(self._slots))}.")
+        loop = asyncio.get_running_loop()
+        arrived: asyncio.Future[Answer] = loop.create_future()
+        ticket = self._workers.submit(
+            job, deadline=time.monotonic() + job.timeout_s, done=_resolver(loop, arrived)
+        )
+        try:
+            async with asyncio.timeout(job.timeout_s):
+                return await arrived
+        except TimeoutError as error:
+            raise DeadlineExceeded(f"There was no answer within {job.timeout_s:g} s.") from error
+        finally:
+            ticket.abandoned = True  # means nothing any more once the answer is here
+
+    def served(self) -> tuple[ServedModel, ...]:
+        """See Engine."""
+        return tuple(
+            ServedModel(
+                ref=slot.live.classifier.bundle.ref,
+                provider=slot.live.classifier.session.provider,
+                batching=str(slot.live.batching or self._workers.batching),
+            )
+            for slot in self._slots.values()
+        )
+
+    async def check(self) -> None:
+        """See Engine."""
+        if self._workers.stopped:
+            raise EngineStopped("The engine is stopping.")
+
+    async def close(self, *, drain_s: float = 5.0) -> None:
+        """See Engine."""
+        await asyncio.to_thread(self._workers.close, drain_s=drain_s)
+        for slot in self._slots.values():
+            await asyncio.to_thread(slot.live.close)
+        self._pixels.isolation.close()
+
+    def _run(self, tickets: Sequence[Ticket[Job, Answer]]) -> Sequence[Answer | ShoplensError]:
+        return [self._outcome(ticket) for ticket in tickets]
+
+    def _outcome(self, ticket: Ticket[Job, Answer]) -> Answer | ShoplensError:
+        try:
+            return self._answer(ticket)
+        except ShoplensError as error:
+            return error
+
+    def _answer(self, ticket: Ticket[Job, Answer]) -> Answer:
+        job = ticket.item
+        started = time.perf_counter()
+        with self._slots[job.model].lease() as live:
+            picture = self._decode(job.image, live.classifier.short_side)
+            facts = facts_of(job.image, picture)
+            small = thumbnail(picture) if job.thumbnail else None
+            tensor = live.classifier.encode(picture)
+            encoded = time.perf_counter()
+            prediction = live.classify(tensor, top_k=job.top_k, deadline=ticket.deadline)
+        classified = time.perf_counter()
+        return Answer(
+            prediction=prediction,
+            image=facts,
+            thumbnail=small,
+            queue_s=ticket.waited_s,
+            pixels_s=encoded - started,
+            inference_s=classified - encoded,
+        )
+
+    def _decode(self, data: bytes, short_side: int) -> Picture:
+        return decode(data, limits=self._pixels.limits, short_side=short_side, isolation=self._pixels.isolation)
+
+
+def facts_of(data: bytes, picture: Picture) -> ImageFacts:
+    """The facts of a decoded photo, its fingerprints among them."""
+    return ImageFacts(
+        format=picture.format,
+        width=picture.width,
+        height=picture.height,
+        byte_count=len(data),
+        sha256=sha256_hex(data),
+        phash=perceptual_hash(picture.pixels),
+    )
+
+
+def _resolver(
+    loop: asyncio.AbstractEventLoop, future: asyncio.Future[Answer]
+) -> Callable[[Answer | ShoplensError], None]:
+    """A callback for worker threads that resolves `future` on its loop."""
+
+    def resolve(outcome: Answer | ShoplensError) -> None:
+        if future.done():
+            return
+        if isinstance(outcome, ShoplensError):
+            future.set_exception(outcome)
+        else:
+            future.set_result(outcome)
+
+    def done(outcome: Answer | ShoplensError) -> None:
+        loop.call_soon_threadsafe(resolve, outcome)
+
+    return done

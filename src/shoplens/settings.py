@@ -1,0 +1,196 @@
+"""Every setting, read once from the environment (`SHOPLENS_*`) and `shoplens.toml`, then frozen.
+
+The environment wins over the file. Nested values use two underscores: `SHOPLENS_CHANNELS__LOOK__KEEP=nothing`.
+"""
+
+from __future__ import annotations
+
+import os
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from shoplens.domain.channel import Channel, Keep
+from shoplens.domain.policy import LabelRule, Policy
+from shoplens.errors import Misconfigured
+
+CONFIG_FILE_VARIABLE = "SHOPLENS_CONFIG"
+DEFAULT_CONFIG_FILE = "shoplens.toml"
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class LabelThresholds(_Frozen):
+    """When one label sends a photo to a person, or refuses it."""
+
+    review_at: float | None = Field(default=None, description="Score from which on a person decides.")
+    reject_at: float | None = Field(default=None, description="Score from which on the photo is refused.")
+
+
+class ChannelSettings(_Frozen):
+    """One channel: which model answers, which thresholds decide, what is kept of the photo."""
+
+    model: str = Field(description="Name of the bundle that answers, optionally `name@version`.")
+    keep: Keep = Field(
+        default=Keep.THUMBNAIL,
+        description="What is stored of each photo: `original`, `thumbnail` (256 px, no metadata) or `nothing`.",
+    )
+    accept_at: float | None = Field(
+        default=None, description="Least score of the best label that needs no person; unset accepts every photo."
+    )
+    labels: dict[str, LabelThresholds] = Field(default_factory=dict, description="Thresholds by label.")
+
+    def channel(self, name: str) -> Channel:
+        """The channel as a value. Raises Misconfigured for thresholds that contradict each other."""
+        rules = tuple(
+            LabelRule(label=label, review_at=t.review_at, reject_at=t.reject_at) for label, t in self.labels.items()
+        )
+        policy = Policy(rules=rules, accept_at=self.accept_at)
+        return Channel(name=name, model=self.model, policy=policy, keep=self.keep)
+
+
+DEFAULT_CHANNELS: dict[str, dict[str, object]] = {
+    "look": {"model": "efficientnet-lite0-int8"},
+    "reviews": {"model": "opennsfw", "labels": {"nsfw": {"review_at": 0.2, "reject_at": 0.85}}},
+}
+
+
+class Settings(BaseSettings):
+    """All settings of one process."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="SHOPLENS_",
+        env_nested_delimiter="__",
+        frozen=True,
+        extra="forbid",
+    )
+
+    data_dir: Path = Field(
+        default=Path("shoplens-data"), description="Where the database, the photos and the models live by default."
+    )
+    database_url: str | None = Field(
+        default=None, description="SQLAlchemy URL of the database; unset means SQLite in `data_dir`."
+    )
+    database_durability: Literal["process", "power"] = Field(
+        default="process",
+        description="What SQLite rows survive: `process` (the process is killed) or `power` (the machine too; slower).",
+    )
+    storage_url: str | None = Field(
+        default=None, description="Where photos are kept (directory, `file://`, `memory://`, `s3://`); unset: `data_dir`."
+    )
+    models_dir: Path | None = Field(default=None, description="Where bundles are installed; unset: `data_dir/models`.")
+    channels: dict[str, ChannelSettings] = Field(
+        description="The channels by name. `look` and `reviews` are there by default; what is given is merged over them."
+    )
+    default_channel: str = Field(default="look", description="The channel of a request that names none.")
+
+    host: str = Field(default="127.0.0.1", description="Address to listen on.")
+    port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    allow_public: bool = Field(
+        default=False,
+        description="Listen on an address other than loopback although there are no accounts: everyone may do all.",
+    )
+    allowed_hosts: tuple[str, ...] = Field(
+        default=("127.0.0.1", "localhost", "[::1]"),
+        description="Names in the Host header that are answered; `*` answers all. Guards against DNS rebinding.",
+    )
+
+    max_image_bytes: int = Field(default=20_000_000, gt=0, description="Largest photo in bytes.")
+    max_image_pixels: int = Field(default=50_000_000, gt=0, description="Largest photo in pixels, width x height.")
+    isolated_decoder_seconds: float = Field(
+        default=10.0, gt=0, description="Longest time that the isolated decoder (HEIC, AVIF) may take for a photo."
+    )
+    isolated_decoder_megabytes: int = Field(
+        default=1_024, gt=0, description="Most memory that the isolated decoder may take."
+    )
+
+    provider: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="Where models run; `auto` takes a GPU where ONNX Runtime offers one."
+    )
+    workers: int | None = Field(
+        default=None, gt=0, description="Threads that decode and classify; unset: the cores this process may use."
+    )
+    max_batch: int = Field(default=32, gt=0, description="Most photos in one batch on a GPU; on a CPU it is always 1.")
+    max_wait_ms: float = Field(default=2.0, ge=0, description="How long a GPU batch waits to fill, in milliseconds.")
+    queue_limit: int = Field(default=128, gt=0, description="Photos that may wait; one more is refused with 429.")
+    max_queued_bytes: int = Field(
+        default=256_000_000, gt=0, description="Bytes of request bodies held at once; one more is refused with 429."
+    )
+    deadline_s: float = Field(default=10.0, gt=0, description="Longest time for one answer in seconds, then 504.")
+    upload_timeout_s: float = Field(default=30.0, gt=0, description="How long a request body may take to arrive.")
+    shutdown_s: float = Field(default=10.0, gt=0, description="How long a stopping server finishes what it accepted.")
+
+    log_format: Literal["auto", "console", "json"] = Field(
+        default="auto", description="Log lines for people or for programs; `auto`: console on a terminal."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level logged.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments over environment over file; no .env and no secrets directory."""
+        del dotenv_settings, file_secret_settings
+        path = Path(os.environ.get(CONFIG_FILE_VARIABLE, DEFAULT_CONFIG_FILE))
+        defaults = InitSettingsSource(settings_cls, init_kwargs={"channels": DEFAULT_CHANNELS})
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=path), defaults
+
+    @property
+    def effective_database_url(self) -> str:
+        """The database URL, with the embedded default filled in."""
+        return self.database_url or f"sqlite:///{(self.data_dir / 'shoplens.db').absolute()}"
+
+    @property
+    def effective_storage_url(self) -> str:
+        """The storage URL, with the embedded default filled in."""
+        return self.storage_url or (self.data_dir / "blobs").absolute().as_uri()
+
+    @property
+    def effective_models_dir(self) -> Path:
+        """The models directory, with the default filled in."""
+        return (self.models_dir or self.data_dir / "models").absolute()
+
+    @property
+    def binds_loopback(self) -> bool:
+        """Whether only this machine can connect."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    def channel_values(self) -> dict[str, Channel]:
+        """The channels as domain values. Raises Misconfigured."""
+        channels = {name: each.channel(name) for name, each in self.channels.items()}
+        if self.default_channel not in channels:
+            known = ", ".join(sorted(channels))
+            raise Misconfigured(f"default_channel is {self.default_channel!r}, but the channels are: {known}.")
+        return channels
+
+
+def read_settings(**overrides: object) -> Settings:
+    """Read the settings of this process; `overrides` win over all. Raises Misconfigured with one line per fault."""
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise Misconfigured(f"The settings are not usable: {faults}.") from error
+    except ValueError as error:  # a broken TOML file
+        raise Misconfigured(f"The settings file cannot be read: {error}.") from error

@@ -1,0 +1,72 @@
+"""Declare every Prometheus metric once. Each `Metrics` has its own registry, so that tests never share counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+
+SECONDS_BUCKETS: Final = (0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.3, 0.5, 1, 2.5, 5, 10)
+BATCH_BUCKETS: Final = (1, 2, 4, 8, 16, 32, 64, 128)
+
+
+class Metrics:
+    """The metrics of one process."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.predictions = Counter(
+            "image_classifier_predictions",
+            "Requests for a prediction by HTTP status.",
+            ("status",),
+            registry=self.registry,
+        )
+        self.prediction_seconds = Histogram(
+            "image_classifier_prediction_seconds",
+            "Time from the whole request received to its answer, for answered requests.",
+            buckets=SECONDS_BUCKETS,
+            registry=self.registry,
+        )
+        self.channel_predictions = Counter(
+            "shoplens_predictions",
+            "Predictions made, by channel, model and decision.",
+            ("channel", "model", "outcome"),
+            registry=self.registry,
+        )
+        self.failures = Counter(
+            "shoplens_failures", "Requests refused or failed, by stable error code.", ("code",), registry=self.registry
+        )
+        self.stage_seconds = Histogram(
+            "shoplens_stage_seconds",
+            "Time of one photo in each stage: queue, pixels, inference, write.",
+            ("stage",),
+            buckets=SECONDS_BUCKETS,
+            registry=self.registry,
+        )
+        self.batch_size = Histogram(
+            "shoplens_batch_size", "Photos in one model call.", ("model",), buckets=BATCH_BUCKETS, registry=self.registry
+        )
+        self.queue_length = Gauge("shoplens_queue_length", "Photos that wait for a worker now.", registry=self.registry)
+        self.feedback = Counter(
+            "shoplens_feedback", "Remarks of people on predictions, by verdict.", ("verdict",), registry=self.registry
+        )
+        self.http_requests = Counter(
+            "shoplens_http_requests", "HTTP requests by route and status.", ("route", "status"), registry=self.registry
+        )
+        self.model_info = Gauge(
+            "shoplens_model_info", "The live model versions; the value is 1.", ("model", "version"), registry=self.registry
+        )
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=self.registry)
+
+    def watch_queue(self, length: Callable[[], int]) -> None:
+        """Let the gauge read the queue itself whenever it is scraped."""
+        self.queue_length.set_function(length)
+
+    def exposition(self) -> bytes:
+        """The text format of Prometheus."""
+        return generate_latest(self.registry)

@@ -1,0 +1,193 @@
+"""Build everything once from the settings: the only place that picks implementations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from shoplens.bundles import Bundle, resolve_bundle
+from shoplens.db import Database, GroupWriter, open_database, upgrade
+from shoplens.domain.channel import Channel
+from shoplens.imaging import IsolatedDecoder, Limits
+from shoplens.inference.batcher import Batching
+from shoplens.inference.classifier import Classifier
+from shoplens.inference.cores import usable_cores
+from shoplens.inference.engine import Engine
+from shoplens.inference.live import LiveModel
+from shoplens.inference.local import LocalEngine, PixelWork
+from shoplens.inference.session import Provider, choose_provider
+from shoplens.inference.slot import Slot
+from shoplens.services.browse import BrowseRecords
+from shoplens.services.classify import ClassifyPhoto
+from shoplens.services.export import ExportTables
+from shoplens.services.feedback import GiveFeedback
+from shoplens.services.health import CheckHealth, in_thread
+from shoplens.services.models import DescribeModels
+from shoplens.services.photos import PhotoShelf
+from shoplens.settings import Settings
+from shoplens.storage import open_store
+from shoplens.telemetry.metrics import Metrics
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebLimits:
+    """What the HTTP edge refuses by itself."""
+
+    allowed_hosts: tuple[str, ...]
+    max_image_bytes: int
+    max_queued_bytes: int
+    deadline_s: float
+    upload_timeout_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Platform:
+    """The use cases, ready to be called, and what the edges need beside them."""
+
+    classify: ClassifyPhoto
+    browse: BrowseRecords
+    photos: PhotoShelf
+    feedback: GiveFeedback
+    export: ExportTables
+    models: DescribeModels
+    health: CheckHealth
+    metrics: Metrics
+    channels: Mapping[str, Channel]
+    default_channel: str
+    limits: WebLimits
+    engine: Engine
+    database: Database
+    writer: GroupWriter
+
+    async def close(self) -> None:
+        """Finish what was accepted, in the order in which it flows, and release everything."""
+        await self.engine.close()
+        self.classify.close()
+        self.writer.close()
+        self.database.close()
+
+
+def build_platform(settings: Settings, *, progress: Progress | None = None) -> Platform:
+    """Open the database (migrated on the embedded default), the store and the models, all warm.
+
+    Raises Misconfigured, BundleError, ModelNotFound, DatabaseUnavailable and StorageUnavailable.
+    """
+    channels = settings.channel_values()
+    metrics = Metrics()
+    database = _open_database(settings)
+    isolation = build_isolation(settings)
+    limits = build_limits(settings)
+    engine = build_engine(settings, channels, metrics=metrics, isolation=isolation, progress=progress)
+    shelf = PhotoShelf(open_store(settings.effective_storage_url), limits=limits, isolation=isolation)
+    writer = GroupWriter(database, queue_limit=4 * settings.queue_limit)
+    return Platform(
+        classify=ClassifyPhoto(
+            engine=engine,
+            channels=channels,
+            default_channel=settings.default_channel,
+            shelf=shelf,
+            writer=writer,
+            clock=_utc_now,
+            metrics=metrics,
+        ),
+        browse=BrowseRecords(database),
+        photos=shelf,
+        feedback=GiveFeedback(database, clock=_utc_now, metrics=metrics),
+        export=ExportTables(database),
+        models=DescribeModels(engine=engine, channels=channels, models_dir=settings.effective_models_dir),
+        health=CheckHealth(
+            {"engine": engine.check, "database": in_thread(database.check), "storage": in_thread(shelf.check)}
+        ),
+        metrics=metrics,
+        channels=channels,
+        default_channel=settings.default_channel,
+        limits=_web_limits(settings),
+        engine=engine,
+        database=database,
+        writer=writer,
+    )
+
+
+def build_limits(settings: Settings) -> Limits:
+    """What is refused before decoding."""
+    return Limits(max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels)
+
+
+def build_isolation(settings: Settings) -> IsolatedDecoder:
+    """The decoder of formats that are not trusted in this process; it starts no process until it is needed."""
+    return IsolatedDecoder(
+        timeout_s=settings.isolated_decoder_seconds, memory_bytes=settings.isolated_decoder_megabytes * 1_000_000
+    )
+
+
+def build_engine(
+    settings: Settings,
+    channels: Mapping[str, Channel],
+    *,
+    metrics: Metrics,
+    isolation: IsolatedDecoder,
+    progress: Progress | None = None,
+) -> LocalEngine:
+    """The engine in this process, with the model of every channel loaded and warm."""
+    provider = choose_provider(settings.provider)
+    slots: dict[str, Slot] = {}
+    for name in sorted({channel.model for channel in channels.values()}):
+        if progress:
+            progress(f"Loading {name}")
+        bundle = resolve_bundle(name, settings.effective_models_dir)
+        live = build_live(bundle, settings, provider=provider, metrics=metrics)
+        live.warm()
+        slots[name] = Slot(live)
+    return LocalEngine(
+        slots,
+        pixels=PixelWork(limits=build_limits(settings), isolation=isolation),
+        batching=_worker_batching(settings, provider),
+        metrics=metrics,
+    )
+
+
+def build_live(bundle: Bundle, settings: Settings, *, provider: Provider, metrics: Metrics) -> LiveModel:
+    """A classifier in service: single calls on a CPU, real batches on a GPU."""
+    batching = (
+        Batching(
+            workers=1,
+            max_batch=settings.max_batch,
+            max_wait_s=settings.max_wait_ms / 1e3,
+            queue_limit=settings.queue_limit,
+        )
+        if provider == "cuda"
+        else None
+    )
+    return LiveModel(Classifier(bundle, provider=provider), batching=batching, metrics=metrics)
+
+
+def _worker_batching(settings: Settings, provider: Provider) -> Batching:
+    """As many workers as cores; on a GPU enough of them to fill a batch while others decode."""
+    cores = settings.workers or usable_cores()
+    workers = cores if provider == "cpu" else max(cores, settings.max_batch)
+    return Batching(workers=workers, queue_limit=settings.queue_limit)
+
+
+def _open_database(settings: Settings) -> Database:
+    url = settings.effective_database_url
+    if settings.database_url is None:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        upgrade(url)
+    return open_database(url, durability=settings.database_durability)
+
+
+def _web_limits(settings: Settings) -> WebLimits:
+    return WebLimits(
+        allowed_hosts=settings.allowed_hosts,
+        max_image_bytes=settings.max_image_bytes,
+        max_queued_bytes=settings.max_queued_bytes,
+        deadline_s=settings.deadline_s,
+        upload_timeout_s=settings.upload_timeout_s,
+    )
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
