@@ -124,7 +124,7 @@ class GroupWriter:
                 work.predictions.add_many(records)
         except DatabaseUnavailable as error:
             return error
-        except Exception as error:  # a record that cannot even be turned into a row
+        except Exception as error:  # noqa: BLE001  a record that cannot even be turned into a row
             _log.exception("record.refused")
             return RecordRefused(f"A record cannot be stored: {error}.")
         return None
@@ -138,5 +138,5 @@ class GroupWriter:
 def _call(done: Done, error: ShoplensError | None) -> None:
     try:
         done(error)
-    except Exception:
+    except Exception:  # noqa: BLE001  a caller's fault must not stop everybody's writing
         _log.exception("record.callback_failed")

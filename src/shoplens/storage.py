@@ -1,0 +1,210 @@
+"""Keep blobs under keys, wherever a URL says: a local directory, memory, S3, Google Cloud or Azure (through obstore).
+
+Blobs are immutable: whoever writes chooses a key that follows from the bytes, so writing the same key twice is the
+same as writing it once. Decision 0007 says why, and what a crash may leave.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final, Protocol
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+import obstore
+from obstore.exceptions import BaseError
+from obstore.store import LocalStore as ObstoreLocal
+from obstore.store import MemoryStore as ObstoreMemory
+from obstore.store import ObjectStore, from_url
+
+from shoplens.errors import BlobNotFound, Misconfigured, RequestInvalid, StorageUnavailable
+
+_KEY: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(?:/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
+_LONGEST_KEY: Final = 512
+_CHECK_KEY: Final = "health/check"
+_STAGING: Final = ".staging"
+_ABANDONED_AFTER_S: Final = 3_600
+_REMOTE: Final = ("s3", "gs", "az")
+_CLIENT_OPTIONS: Final = {"connect_timeout": "3s", "timeout": "20s"}
+_RETRIES: Final = {"max_retries": 3, "retry_timeout": timedelta(seconds=20)}
+
+
+class Store(Protocol):
+    """Blobs by key. Thread-safe. Every verb raises StorageUnavailable when the place does not answer or refuses, and
+    RequestInvalid for a key that is not made of plain path segments.
+    """
+
+    def put(self, key: str, data: bytes) -> None:
+        """Keep `data` under `key`: wholly or not at all. Does nothing where the key has a blob of that size."""
+        ...
+
+    def get(self, key: str) -> bytes:
+        """The blob. Raises BlobNotFound."""
+        ...
+
+    def exists(self, key: str) -> bool:
+        """Whether there is a blob under `key`."""
+        ...
+
+    def delete(self, key: str) -> None:
+        """Remove the blob; nothing happens where there is none."""
+        ...
+
+    def list(self, prefix: str) -> Iterator[str]:
+        """The keys below the folder `prefix` (whole segments; "" means all), in no particular order."""
+        ...
+
+    def check(self) -> None:
+        """Raises StorageUnavailable unless a blob can be written now. Writes two bytes under `health/`."""
+        ...
+
+
+def open_store(url: str, *, options: Mapping[str, Any] | None = None) -> Store:
+    """The store at `url`: a path, `file:///dir`, `memory://`, `s3://bucket/prefix`, `gs://…` or `az://…`.
+
+    A missing local directory is created. `options` are obstore's for the kind (endpoint, region, keys); without them
+    the usual environment variables count. Raises Misconfigured for another kind, StorageUnavailable.
+    """
+    scheme = urlsplit(url).scheme
+    if scheme == "memory":
+        return ObjectBlobs(ObstoreMemory(), url)
+    if scheme in _REMOTE:
+        return _open_remote(url, options or {})
+    if scheme == "file" or len(scheme) <= 1:  # one letter is a Windows drive
+        return LocalBlobs(_local_path(url))
+    raise Misconfigured(f"Images cannot be kept at {scheme}:// addresses; use a directory, s3://, gs:// or az://.")
+
+
+def image_key(sha256: str, suffix: str) -> str:
+    """Where a photo lies: `images/ab/cd/abcd….jpg`. `suffix` has no dot."""
+    return f"images/{sha256[:2]}/{sha256[2:4]}/{sha256}.{suffix}"
+
+
+def require_key(key: str) -> str:
+    """`key` itself. Raises RequestInvalid unless it is made of plain segments (no `..`, no leading dot or slash)."""
+    if len(key) > _LONGEST_KEY or not _KEY.fullmatch(key):
+        raise RequestInvalid(f"{key[:80]!r} is no key: plain names of letters, digits, '.', '_', '-', joined by '/'.")
+    return key
+
+
+class ObjectBlobs:
+    """Blobs in anything that obstore speaks to and that writes atomically by itself."""
+
+    def __init__(self, objects: ObjectStore, place: str) -> None:
+        self._objects = objects
+        self._place = place
+
+    def put(self, key: str, data: bytes) -> None:
+        """As `Store.put`."""
+        require_key(key)
+        with self._translated(key):
+            if self._size(key) != len(data):
+                self._write(key, data)
+
+    def get(self, key: str) -> bytes:
+        """As `Store.get`."""
+        require_key(key)
+        with self._translated(key):
+            return bytes(obstore.get(self._objects, key).bytes())
+
+    def exists(self, key: str) -> bool:
+        """As `Store.exists`."""
+        require_key(key)
+        with self._translated(key):
+            return self._size(key) is not None
+
+    def delete(self, key: str) -> None:
+        """As `Store.delete`."""
+        require_key(key)
+        with self._translated(key):
+            try:
+                obstore.delete(self._objects, key)
+            except FileNotFoundError:
+                return
+
+    def list(self, prefix: str) -> Iterator[str]:
+        """As `Store.list`."""
+        folder = prefix.strip("/")
+        if folder:
+            require_key(folder)
+        with self._translated(folder):
+            for chunk in obstore.list(self._objects, folder or None):
+                yield from (entry["path"] for entry in chunk if not entry["path"].startswith(_STAGING))
+
+    def check(self) -> None:
+        """As `Store.check`."""
+        with self._translated(_CHECK_KEY):
+            self._write(_CHECK_KEY, b"ok")
+
+    def _write(self, key: str, data: bytes) -> None:
+        obstore.put(self._objects, key, data, use_multipart=False)
+
+    def _size(self, key: str) -> int | None:
+        try:
+            return int(obstore.head(self._objects, key)["size"])
+        except FileNotFoundError:
+            return None
+
+    @contextmanager
+    def _translated(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise BlobNotFound(f"The store {self._place} has nothing under {key!r}.") from error
+        except (BaseError, OSError) as error:
+            raise StorageUnavailable(f"The store {self._place} did not do what was asked: {_reason(error)}") from error
+
+
+class LocalBlobs(ObjectBlobs):
+    """Blobs as files below a directory. A file is written beside and renamed, so none is ever seen half written."""
+
+    def __init__(self, root: Path) -> None:
+        self._staging = root / _STAGING
+        try:
+            self._staging.mkdir(parents=True, exist_ok=True)
+            _remove_abandoned(self._staging)
+            super().__init__(ObstoreLocal(prefix=root), str(root))
+        except (BaseError, OSError) as error:
+            raise StorageUnavailable(f"The directory {root} for images cannot be used: {_reason(error)}") from error
+
+    def _write(self, key: str, data: bytes) -> None:
+        staged = f"{_STAGING}/{os.urandom(12).hex()}"
+        obstore.put(self._objects, staged, data, use_multipart=False)
+        obstore.rename(self._objects, staged, key)
+
+
+def _open_remote(url: str, options: Mapping[str, Any]) -> Store:
+    build: Any = from_url  # its stub has one overload per kind, and the kind is known only here
+    try:
+        objects = build(url, config=dict(options), client_options=_CLIENT_OPTIONS, retry_config=_RETRIES)
+    except (BaseError, ValueError) as error:
+        raise Misconfigured(f"The image store {url} cannot be set up: {_reason(error)}") from error
+    return ObjectBlobs(objects, url)
+
+
+def _local_path(url: str) -> Path:
+    if not url.startswith("file:"):
+        return Path(url)
+    parts = urlsplit(url)
+    if parts.netloc not in ("", "localhost"):
+        raise Misconfigured(f"{url} names another machine; a local directory is written file:///path.")
+    return Path(url2pathname(parts.path))
+
+
+def _remove_abandoned(staging: Path) -> None:
+    """What a crashed process left. Young files may belong to a living one."""
+    oldest_wanted = time.time() - _ABANDONED_AFTER_S
+    for entry in os.scandir(staging):
+        if entry.is_file() and entry.stat().st_mtime < oldest_wanted:
+            Path(entry.path).unlink(missing_ok=True)
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what the backend said: the rest is its debugging output."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
