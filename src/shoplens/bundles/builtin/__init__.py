@@ -1,0 +1,40 @@
+"""The models that come with Shoplens: made on this machine from weights in pinned packages, cached, verified."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from shoplens.bundles.builtin.recipes import RECIPES, Recipe
+from shoplens.bundles.bundle import Bundle, open_bundle, write_bundle
+from shoplens.errors import ModelNotFound
+
+Progress = Callable[[str], None]
+
+
+def builtin_names() -> tuple[str, ...]:
+    """The names of the built-in models."""
+    return tuple(RECIPES)
+
+
+def prepare_builtin(name: str, models_dir: Path, progress: Progress | None = None) -> Bundle:
+    """The built-in bundle `name` below `models_dir`, made first if it is not there yet; always verified.
+
+    `progress` gets one sentence per step. Safe when several processes do it at once. Raises ModelNotFound for an
+    unknown name, BundleUnverified when the model does not compute what was recorded, and what `open_bundle` raises.
+    """
+    if name not in RECIPES:
+        raise ModelNotFound(f"There is no built-in model {name!r}; there are {', '.join(RECIPES)}.")
+    recipe = RECIPES[name]
+    root = models_dir / name / recipe.manifest.version
+    return open_bundle(root) if root.exists() else _built(recipe, root, progress or _silent)
+
+
+def _built(recipe: Recipe, root: Path, progress: Progress) -> Bundle:
+    progress(f"Building {recipe.manifest.name} {recipe.manifest.version} from its weights.")
+    model = recipe.build()
+    return write_bundle(root, manifest=recipe.manifest, labels=recipe.labels, card=recipe.card, model=model)
+
+
+def _silent(_sentence: str) -> None:
+    """Say nothing."""

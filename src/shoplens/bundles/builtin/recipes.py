@@ -1,0 +1,98 @@
+"""How each built-in model is made from its pinned source: name in, the parts of a bundle out. Deterministic."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any, Final
+
+from shoplens.bundles.builtin.sources import LITE0, OPENNSFW, read_source
+from shoplens.bundles.manifest import FORMAT_VERSION, Card, Label, Manifest, read_card, read_labels
+from shoplens.encoding.spec import ImageSpec
+
+_MAX_BATCH: Final = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """A built-in model: what it says of itself, and the function that makes its graph (in seconds)."""
+
+    manifest: Manifest
+    labels_file: str
+    build: Callable[[], bytes]
+
+    @property
+    def labels(self) -> tuple[Label, ...]:
+        """The classes in the order of the output."""
+        return read_labels(read_data(self.labels_file))
+
+    @property
+    def card(self) -> Card:
+        """The model card."""
+        return read_card(read_data(f"{self.manifest.name}-card.json"))
+
+
+def read_data(name: str) -> bytes:
+    """A data file of this package."""
+    return (files("shoplens.bundles.builtin") / "data" / name).read_bytes()
+
+
+def _lite0() -> bytes:
+    from shoplens.bundles.builtin.graphs import float_model  # noqa: PLC0415 -- needs onnx, which serving must not
+
+    return float_model(_network())
+
+
+def _lite0_int8() -> bytes:
+    from shoplens.bundles.builtin.graphs import int8_model  # noqa: PLC0415 -- needs onnx, which serving must not
+
+    ranges: Mapping[str, Any] = json.loads(read_data("efficientnet-lite0-ranges.json"))
+    return int8_model(_network(), {name: (low, high) for name, (low, high) in ranges.items()})
+
+
+def _network() -> Any:
+    from shoplens.bundles.builtin.network import lite0  # noqa: PLC0415
+    from shoplens.bundles.builtin.unpickle import read_state  # noqa: PLC0415
+
+    return lite0(read_state(io.BytesIO(read_source(LITE0))))
+
+
+def _opennsfw() -> bytes:
+    return read_source(OPENNSFW)
+
+
+def _manifest(name: str, version: str, image: ImageSpec, **names: str | None) -> Manifest:
+    graph = {"input": "pixels", "output": "scores", "embedding": "embedding"} | names
+    return Manifest(
+        format_version=FORMAT_VERSION, name=name, version=version, task="image-classification",
+        input=graph["input"] or "", output=graph["output"] or "", embedding=graph["embedding"],
+        activation="none", image=image, max_batch=_MAX_BATCH,
+    )  # fmt: skip
+
+
+_PIXELS: Final = ImageSpec(resize=256, crop=224, dtype="uint8")
+_CAFFE: Final = ImageSpec(
+    resize=256, crop=224, fit="squash", interpolation="bilinear", colour="bgr", mean=(104.0, 117.0, 123.0),
+    jpeg_quality=75,
+)  # fmt: skip
+
+RECIPES: Final[Mapping[str, Recipe]] = {
+    "efficientnet-lite0-int8": Recipe(
+        manifest=_manifest("efficientnet-lite0-int8", "1.0.0", _PIXELS),
+        labels_file="imagenet-labels.json",
+        build=_lite0_int8,
+    ),
+    "efficientnet-lite0": Recipe(
+        manifest=_manifest("efficientnet-lite0", "1.0.0", _PIXELS),
+        labels_file="imagenet-labels.json",
+        build=_lite0,
+    ),
+    "opennsfw": Recipe(
+        manifest=_manifest("opennsfw", "1.0.0", _CAFFE, input="input:0", output="outputs", embedding=None),
+        labels_file="opennsfw-labels.json",
+        build=_opennsfw,
+    ),
+}

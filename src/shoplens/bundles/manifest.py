@@ -1,0 +1,155 @@
+"""What a bundle says of itself: the JSON of `bundle.json`, `labels.json` and `card.json` to frozen values and back.
+
+Parsing is strict: unknown fields, wrong types and impossible numbers are refused with the field's name.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Literal, TypeVar
+
+import pydantic_core
+from pydantic import Field, TypeAdapter, ValidationError
+
+from shoplens.encoding.spec import ImageSpec
+from shoplens.errors import BundleInvalid, BundleTooNew
+
+FORMAT_VERSION: Final = 1
+NAME_PATTERN: Final = r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?"
+
+Value = TypeVar("Value")
+Text = Annotated[str, Field(min_length=1, max_length=4000)]
+Name = Annotated[str, Field(pattern=f"^{NAME_PATTERN}$")]
+Activation = Literal["softmax", "sigmoid", "none"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Label:
+    """One class: `id` for programs (stable, never shown), `name` for people. Both are unique within a bundle."""
+
+    id: Text
+    name: Text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """`bundle.json`: the model's name, its graph's names, and what happens before and after the graph.
+
+    `input`, `output` and `embedding` are names of the graph; `embedding` is None where there is none. `output` has
+    one number per label, mapped to scores by `activation`. `max_batch` is 1 where the graph takes one sample only.
+    """
+
+    format_version: int
+    name: Name
+    version: Name
+    task: Literal["image-classification"]
+    input: Text
+    output: Text
+    embedding: Text | None
+    activation: Activation
+    image: ImageSpec
+    max_batch: Annotated[int, Field(ge=1, le=1024)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """One measured figure: what, how much, on which data, said by whom."""
+
+    name: Text
+    value: float
+    data: Text
+    source: Text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Card:
+    """`card.json`: the model card that people read before they trust a model. `date` is YYYY-MM-DD."""
+
+    title: Text
+    description: Text
+    task: Text
+    data: Text
+    licence: Text
+    source: Text
+    date: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")]
+    limits: tuple[Text, ...]
+    metrics: tuple[Metric, ...]
+
+
+_MANIFEST: Final = TypeAdapter(Manifest)
+_CARD: Final = TypeAdapter(Card)
+_LABELS: Final = TypeAdapter(Annotated[tuple[Label, ...], Field(min_length=1, max_length=100_000)])
+
+
+def read_manifest(data: bytes) -> Manifest:
+    """`bundle.json` as a value. Raises BundleTooNew for a newer format, BundleInvalid for anything else wrong."""
+    _refuse_newer(data)
+    manifest = _parsed(_MANIFEST, data, "bundle.json")
+    check_spec(manifest.image)
+    return manifest
+
+
+def read_labels(data: bytes) -> tuple[Label, ...]:
+    """`labels.json`: the place in the list is the index of the output. Raises BundleInvalid."""
+    labels = _parsed(_LABELS, data, "labels.json")
+    check_labels(labels)
+    return labels
+
+
+def read_card(data: bytes) -> Card:
+    """`card.json` as a value. Raises BundleInvalid."""
+    return _parsed(_CARD, data, "card.json")
+
+
+def to_json(value: Manifest | Card | tuple[Label, ...]) -> bytes:
+    """The file's bytes: indented, so that people can read them, and always the same for the same value."""
+    adapter: TypeAdapter[Any] = TypeAdapter(tuple[Label, ...] if isinstance(value, tuple) else type(value))
+    return adapter.dump_json(value, indent=1) + b"\n"
+
+
+def check_labels(labels: tuple[Label, ...]) -> None:
+    """Raises BundleInvalid when two labels share an id or a name, which would make an answer ambiguous."""
+    for what, values in (("id", [label.id for label in labels]), ("name", [label.name for label in labels])):
+        value, count = Counter(values).most_common(1)[0]
+        if count > 1:
+            raise BundleInvalid(f"labels.json: the {what} {value!r} appears {count} times; each must be unique.")
+
+
+def check_spec(spec: ImageSpec) -> None:
+    """Raises BundleInvalid for a preprocessing that cannot be carried out."""
+    faults = {
+        "crop must lie between 1 and 4096 pixels": not 1 <= spec.crop <= 4096,
+        "resize must lie between crop and 4096 pixels": not spec.crop <= spec.resize <= 4096,
+        "scale must not be zero": 0.0 in spec.scale,
+        "jpeg_quality must lie between 1 and 100": spec.jpeg_quality is not None and not 1 <= spec.jpeg_quality <= 100,
+        "mean and scale do nothing where dtype is uint8": spec.dtype == "uint8" and _maps(spec),
+    }
+    for sentence, wrong in faults.items():
+        if wrong:
+            raise BundleInvalid(f"bundle.json: image: {sentence}.")
+
+
+def _maps(spec: ImageSpec) -> bool:
+    return any(spec.mean) or set(spec.scale) != {1.0}
+
+
+def _refuse_newer(data: bytes) -> None:
+    """Looked at first: a newer format may have fields that the strict parser would call mistakes."""
+    try:
+        version = pydantic_core.from_json(data)["format_version"]
+    except (ValueError, TypeError, KeyError):
+        return
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise BundleTooNew(
+            f"The bundle has format {version}; this program reads up to {FORMAT_VERSION}. Install a newer Shoplens."
+        )
+
+
+def _parsed(adapter: TypeAdapter[Value], data: bytes, file: str) -> Value:
+    try:
+        return adapter.validate_json(data, strict=True, extra="forbid")
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise BundleInvalid(f"{file}: {where}: {first['msg']}.") from error
