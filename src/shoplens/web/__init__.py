@@ -1,0 +1,1 @@
+"""The HTTP edge: `create_app(platform)` joins the JSON API and the console."""

@@ -1,0 +1,57 @@
+"""Join the JSON API and the console to one application over a platform that is already built."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+
+import shoplens
+from shoplens.web.api.feedback import feedback_router
+from shoplens.web.api.models import models_router
+from shoplens.web.api.operations import operations_router
+from shoplens.web.api.predict import predict_router
+from shoplens.web.api.records import records_router
+from shoplens.web.api.schemas import ProblemOut
+from shoplens.web.console import mount_console
+from shoplens.web.middleware import Entrance
+from shoplens.web.problems import MEDIA_TYPE, handle_problems
+from shoplens.wiring import Platform
+
+_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    "4XX": {
+        "description": "The request cannot be answered; `code` says why.",
+        "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemOut"}}},
+    },
+    "5XX": {
+        "description": "The server cannot answer now; `code` says why.",
+        "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemOut"}}},
+    },
+}
+
+
+def create_app(platform: Platform) -> FastAPI:
+    """The application. It closes the platform when the server stops."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await platform.close()
+
+    app = FastAPI(
+        title="Shoplens",
+        version=shoplens.__version__,
+        summary="Image classification that a shop runs itself.",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        responses=_PROBLEMS,
+    )
+    for build_router in (predict_router, records_router, feedback_router, models_router, operations_router):
+        app.include_router(build_router(platform))
+    mount_console(app, platform)
+    handle_problems(app, platform.metrics)
+    app.add_middleware(Entrance, allowed_hosts=platform.limits.allowed_hosts, metrics=platform.metrics)
+    return app
