@@ -2,7 +2,19 @@
 
 from shoplens.imaging.decoder import decode
 from shoplens.imaging.fingerprint import perceptual_hash, sha256_hex
+from shoplens.imaging.heif import HeicSupport, heic_support
+from shoplens.imaging.isolation import IsolatedDecoder
 from shoplens.imaging.picture import Limits, Picture
 from shoplens.imaging.thumbnails import thumbnail
 
-__all__ = ["Limits", "Picture", "decode", "perceptual_hash", "sha256_hex", "thumbnail"]
+__all__ = [
+    "HeicSupport",
+    "IsolatedDecoder",
+    "Limits",
+    "Picture",
+    "decode",
+    "heic_support",
+    "perceptual_hash",
+    "sha256_hex",
+    "thumbnail",
+]

@@ -2,42 +2,54 @@
 
 from __future__ import annotations
 
-import io
+from typing import Final
 
-import numpy as np
-import simplejpeg
-from PIL import Image
-
-from shoplens.errors import ImageCorrupt, ImageTooLarge, ImageTooManyPixels
-from shoplens.imaging import exif, geometry
-from shoplens.imaging.picture import Limits, Picture
+from shoplens.errors import ImageTooLarge
+from shoplens.imaging import geometry, header, jpeg, raster
+from shoplens.imaging.isolation import IsolatedDecoder, shared_decoder
+from shoplens.imaging.picture import MEGABYTE, Limits, Picture
 from shoplens.imaging.sniff import sniff
 
+_ISOLATED: Final = ("avif", "heic")
 
-def decode(data: bytes, *, limits: Limits, short_side: int | None = None, isolation: object = None) -> Picture:
-    """Thin first version: JPEG through simplejpeg, the rest through Pillow."""
-    if len(data) > limits.max_bytes:
-        raise ImageTooLarge(f"The photo has {len(data):,} bytes; the limit is {limits.max_bytes:,}.")
+
+def decode(
+    data: bytes, *, limits: Limits, short_side: int | None = None, isolation: IsolatedDecoder | None = None
+) -> Picture:
+    """Return the upright sRGB picture in `data`, told by its content; of an animation the first frame.
+
+    With `short_side` the picture may come at 1/2, 1/4 or 1/8 of its size: the smallest whose shorter side has at
+    least that many pixels. HEIC and AVIF are decoded by `isolation`, or by one that the process shares if None.
+
+    Raises ImageMissing, ImageTooLarge, ImageUnsupported, ImageTooSmall or ImageTooManyPixels before anything is
+    decoded; ImageCorrupt, ImageNeedsExtra, ImageDecoderFailed or QueueFull later.
+    """
+    _check_bytes(data, limits)
     name = sniff(data)
-    try:
-        image = Image.open(io.BytesIO(data))
-        width, height = image.size
-        if width * height > limits.max_pixels:
-            raise ImageTooManyPixels(f"The photo has {width} x {height} pixels; the limit is {limits.max_pixels:,}.")
-        turn = exif.orientation(image.info.get("exif", b""))
-        if name == "jpeg":
-            scale = geometry.reduction(width, height, short_side)
-            pixels = simplejpeg.decode_jpeg(
-                data,
-                "RGB",
-                min_height=geometry.reduced(height, scale),
-                min_width=geometry.reduced(width, scale),
-                min_factor=1,
-            )
-        else:
-            pixels = np.asarray(image.convert("RGB"))
-    except (OSError, ValueError, SyntaxError) as error:
-        raise ImageCorrupt("The photo is damaged.") from error
-    if geometry.swaps_sides(turn):
+    if name == "jpeg":
+        return _decode_jpeg(data, limits, short_side)
+    header.check_size(header.read_size(name, data), limits)
+    if name in _ISOLATED:
+        return (isolation or shared_decoder()).decode(data, name=name, limits=limits, short_side=short_side)
+    return raster.decode_with(raster.PLUGINS[name], name, data, limits=limits, short_side=short_side)
+
+
+def _check_bytes(data: bytes, limits: Limits) -> None:
+    if len(data) > limits.max_bytes:
+        raise ImageTooLarge(
+            f"The photo has {len(data) / MEGABYTE:.1f} MB, more than the {limits.max_bytes / MEGABYTE:g} MB that are "
+            "allowed. Send a smaller file."
+        )
+
+
+def _decode_jpeg(data: bytes, limits: Limits, short_side: int | None) -> Picture:
+    facts = header.read_jpeg(data)
+    header.check_size((facts.width, facts.height), limits)
+    scale = geometry.reduction(facts.width, facts.height, short_side)
+    pixels = jpeg.decode_fast(data, facts, scale)
+    if pixels is None:
+        return raster.decode_with(raster.PLUGINS["jpeg"], "jpeg", data, limits=limits, short_side=short_side)
+    width, height = facts.width, facts.height
+    if geometry.swaps_sides(facts.orientation):
         width, height = height, width
-    return Picture(pixels=geometry.upright(pixels, turn), format=name, width=width, height=height)
+    return Picture(pixels=geometry.upright(pixels, facts.orientation), format="jpeg", width=width, height=height)

@@ -32,7 +32,7 @@ def size(data: bytes) -> tuple[int, int] | None:
         for at, end in _descend(data, 0, len(data), (b"meta", b"iprp", b"ipco", b"ispe"))
         if end - at >= 12
     ]
-    return max(extents, key=lambda extent: extent[0] * extent[1], default=None)  # type: ignore[arg-type]
+    return max(extents, key=lambda extent: extent[0] * extent[1], default=None)
 
 
 def _descend(data: bytes, start: int, end: int, path: tuple[bytes, ...]) -> Iterator[tuple[int, int]]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from shoplens.errors import ImageMissing, ImageNeedsExtra, ImageUnsupported  # noqa: F401
+from typing import Final
+
+from shoplens.errors import ImageMissing, ImageUnsupported
 from shoplens.imaging import isobmff
 
-READ = "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or HEIC"
+_READ: Final = "a JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or HEIC photo"
 
-_SIGNATURES: tuple[tuple[bytes, str], ...] = (
+_SIGNATURES: Final = (
     (b"\xff\xd8\xff", "jpeg"),
     (b"\x89PNG\r\n\x1a\n", "png"),
     (b"GIF87a", "gif"),
@@ -15,29 +17,27 @@ _SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"BM", "bmp"),
     (b"II*\x00", "tiff"),
     (b"MM\x00*", "tiff"),
-    (b"II+\x00", "tiff"),
-    (b"MM\x00+", "tiff"),
 )
 
-# Only for the sentence that a person reads: what was sent instead of a photo.
-_NOT_PICTURES: tuple[tuple[bytes, str], ...] = (
+# Only for the sentence that a person reads: what was sent instead of a photo. Lower case, as the text is compared.
+_NOT_READ: Final = (
     (b"%pdf", "a PDF document"),
-    (b"<svg", "an SVG drawing"),
+    (b"%!ps", "a PostScript document"),
     (b"<!doctype html", "an HTML page"),
     (b"<html", "an HTML page"),
-    (b"<?xml", "an XML document"),
     (b"<", "markup text"),
     (b"{", "JSON text"),
     (b"[", "JSON text"),
     (b"pk\x03\x04", "a ZIP archive"),
     (b"\x1f\x8b", "a gzip archive"),
     (b"8bps", "a Photoshop file"),
+    (b"ii+\x00", "a BigTIFF picture"),
+    (b"mm\x00+", "a BigTIFF picture"),
     (b"\x00\x00\x01\x00", "an icon file"),
     (b"\xff\x0a", "a JPEG XL picture"),
     (b"\x00\x00\x00\x0cjxl ", "a JPEG XL picture"),
     (b"\x00\x00\x00\x0cjp  ", "a JPEG 2000 picture"),
     (b"\xff\x4f\xff\x51", "a JPEG 2000 picture"),
-    (b"%!ps", "a PostScript document"),
     (b"riff", "a sound or video file"),
 )
 
@@ -58,14 +58,13 @@ def sniff(data: bytes) -> str:
 def _refuse(data: bytes) -> str:
     if not data:
         raise ImageMissing("No photo was sent: the file is empty. Choose a photo and send it again.")
-    raise ImageUnsupported(f"This is {_what_it_is(data)}, not a photo that can be read. Send {READ}.")
+    raise ImageUnsupported(f"This is {_what_it_is(data[:512])}. Send {_READ}.")
 
 
-def _what_it_is(data: bytes) -> str:
-    start = data[:512].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    if data[4:8] == b"ftyp":
+def _what_it_is(start: bytes) -> str:
+    if start[4:8] == b"ftyp":
         return "a video or another media file"
-    if start.startswith(b"<") and b"<svg" in start:
+    text = start.removeprefix(b"\xef\xbb\xbf").lstrip(b" \t\r\n").lower()
+    if text.startswith(b"<") and b"<svg" in text:
         return "an SVG drawing"
-    names = (name for signature, name in _NOT_PICTURES if start.startswith(signature) or data.startswith(signature))
-    return next(names, "an unknown kind of file")
+    return next((name for signature, name in _NOT_READ if text.startswith(signature)), "not a picture that we know")
