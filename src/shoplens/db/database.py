@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import orjson
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy import URL, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError
 
 from shoplens.db.failures import translated
@@ -21,37 +21,35 @@ Synchronous = Literal["NORMAL", "FULL"]
 BUSY_TIMEOUT_MS: Final = 5_000
 """How long a statement waits for another writer before it fails as locked."""
 _CACHE_KIB: Final = 16_384
-_WRITES: Final = "shoplens_writes"
 
 
 class Database:
     """A pool of connections to one database with the newest schema. Thread-safe; close it at the end."""
 
     def __init__(self, engine: Engine, place: str) -> None:
-        self._reader = engine
-        self._writer = engine.execution_options(**{_WRITES: True})
+        self._engine = engine
         self.place = place
 
     @contextmanager
     def uow(self) -> Iterator[UnitOfWork]:
         """A transaction that may write: committed at the end, rolled back on an error. Raises DatabaseUnavailable."""
-        with translated(self.place), transaction(self._writer) as connection:
+        with translated(self.place), transaction(self._engine, writes=True) as connection:
             yield UnitOfWork(connection)
 
     @contextmanager
     def reading(self) -> Iterator[ReadWork]:
         """A consistent view for reading; it neither takes nor waits for the write lock. Raises DatabaseUnavailable."""
-        with translated(self.place), self._reader.connect() as connection:
+        with translated(self.place), transaction(self._engine, writes=False) as connection:
             yield ReadWork(connection)
 
     def check(self) -> None:
         """Raises DatabaseUnavailable unless the database answers and could be written now. Changes nothing."""
-        with translated(self.place), self._writer.connect() as connection:
+        with translated(self.place), transaction(self._engine, writes=True) as connection:
             connection.execute(text("SELECT 1"))
 
     def close(self) -> None:
         """Give every connection back; the database can still be opened anew."""
-        self._reader.dispose()
+        self._engine.dispose()
 
 
 def open_database(url: str, *, synchronous: Synchronous = "NORMAL") -> Database:
@@ -126,12 +124,6 @@ def _use_sqlite_habits(engine: Engine, synchronous: Synchronous) -> None:
         connection.isolation_level = None
         for pragma in pragmas:
             connection.execute(pragma)
-
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Connection) -> None:
-        # A reader that turns into a writer fails at once when somebody wrote meanwhile; writers lock from the start.
-        writes = connection.get_execution_options().get(_WRITES, False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
 def _require_file(url: URL, place: str) -> None:

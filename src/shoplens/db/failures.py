@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -31,6 +32,8 @@ def translated(place: str) -> Iterator[None]:
     """Raise our errors for SQLAlchemy's within the block; `place` names the database without its password."""
     try:
         yield
+    except sqlite3.Error as error:  # from statements that are handed to the driver directly
+        raise DatabaseUnavailable(f"The database {place} {_advice(error)}.") from error
     except SQLAlchemyError as error:
         raise from_driver(error, place) from error
     except UnicodeEncodeError as error:
@@ -44,15 +47,15 @@ def from_driver(error: SQLAlchemyError, place: str) -> DatabaseUnavailable:
     if isinstance(error, (IntegrityError, DataError, InterfaceError)):
         return RecordRefused(f"The database {place} refused a row: {error.orig}.")
     if isinstance(error, DBAPIError):
-        return DatabaseUnavailable(f"The database {place} {_advice(error)}.")
+        return DatabaseUnavailable(f"The database {place} {_advice(error.orig)}.")
     if isinstance(error, StatementError):
         return RecordRefused(f"A row does not fit the database {place}: {error.orig}.")
     return DatabaseUnavailable(f"The database {place} cannot be used: {error}.")
 
 
-def _advice(error: DBAPIError) -> str:
-    name = getattr(error.orig, "sqlite_errorname", "")
+def _advice(error: BaseException | None) -> str:
+    name = getattr(error, "sqlite_errorname", "")
     for prefix, advice in _SQLITE_ADVICE:
         if name.startswith(prefix):
             return advice
-    return f"did not do what was asked: {str(error.orig).strip()}"
+    return f"did not do what was asked: {str(error).strip()}"

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
-from sqlalchemy import CompoundSelect, Connection, Select, func, insert, select
+from sqlalchemy import CompoundSelect, Connection, Select, func, select
 
 from shoplens.db import record_queries
-from shoplens.db.rows import prediction_from_row, prediction_to_row
+from shoplens.db.prediction_insert import insert_predictions
+from shoplens.db.rows import prediction_from_row, prediction_to_values
 from shoplens.db.tables import predictions
 from shoplens.domain.record import PredictionRecord, RecordFilter
 from shoplens.errors import PredictionNotFound
 
-_INSERT: Final = insert(predictions)
 _STREAM_ROWS: Final = 500
 
 
@@ -75,6 +75,4 @@ class PredictionRepository(PredictionReader):
 
     def add_many(self, records: Iterable[PredictionRecord]) -> None:
         """All or none of `records`. Raises RecordRefused (through the unit of work) where a row does not fit."""
-        rows = [prediction_to_row(record) for record in records]
-        if rows:
-            self._connection.execute(_INSERT, rows)
+        insert_predictions(self._connection, [prediction_to_values(record) for record in records])

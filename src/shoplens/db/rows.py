@@ -12,39 +12,42 @@ from shoplens.domain.prediction import LabelScore, ModelRef
 from shoplens.domain.record import Feedback, ImageFacts, PredictionRecord, Timing, Verdict
 
 
-def prediction_to_row(record: PredictionRecord) -> dict[str, Any]:
-    """One entry per column of `predictions`; the best label and its score get columns of their own."""
-    decision, image, timing = record.decision, record.image, record.timing
-    return {
-        "id": record.id,
-        "created_at": record.created_at,
-        "channel": record.channel,
-        "model_name": record.model.name,
-        "model_version": record.model.version,
-        "labels": [(entry.label, entry.score) for entry in record.labels],
-        "top_label": record.labels[0].label,
-        "top_score": record.labels[0].score,
-        "outcome": decision.outcome.value,
-        "decision_label": decision.label,
-        "decision_threshold": decision.threshold,
-        "policy_version": decision.policy_version,
-        "image_format": image.format,
-        "image_width": image.width,
-        "image_height": image.height,
-        "image_byte_count": image.byte_count,
-        "image_sha256": image.sha256,
-        "image_phash": image.phash,
-        "keep": record.keep.value,
-        "image_key": record.image_key,
-        "queue_ms": timing.queue_ms,
-        "pixels_ms": timing.pixels_ms,
-        "inference_ms": timing.inference_ms,
-        "total_ms": timing.total_ms,
-    }
+def prediction_to_values(record: PredictionRecord) -> tuple[Any, ...]:
+    """One value per column of `predictions`, in the table's order; the best label has columns of its own.
+
+    Written out flat because it runs once per answered photo.
+    """
+    model, decision, image, timing, best = record.model, record.decision, record.image, record.timing, record.labels[0]
+    return (
+        record.id,
+        record.created_at,
+        record.channel,
+        model.name,
+        model.version,
+        [(entry.label, entry.score) for entry in record.labels],
+        best.label,
+        best.score,
+        decision.outcome.value,
+        decision.label,
+        decision.threshold,
+        decision.policy_version,
+        image.format,
+        image.width,
+        image.height,
+        image.byte_count,
+        image.sha256,
+        image.phash,
+        record.keep.value,
+        record.image_key,
+        timing.queue_ms,
+        timing.pixels_ms,
+        timing.inference_ms,
+        timing.total_ms,
+    )
 
 
 def prediction_from_row(row: Row[Any]) -> PredictionRecord:
-    """The record that `prediction_to_row` was given."""
+    """The record that `prediction_to_values` was given."""
     return PredictionRecord(
         id=row.id,
         created_at=row.created_at,

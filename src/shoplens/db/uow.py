@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from sqlalchemy import Connection, Engine
 
@@ -12,10 +13,21 @@ from shoplens.db.predictions import PredictionReader, PredictionRepository
 
 
 @contextmanager
-def transaction(engine: Engine) -> Iterator[Connection]:
-    """Commit at the end of the block, roll back on an error."""
+def transaction(engine: Engine, *, writes: bool) -> Iterator[Connection]:
+    """Commit at the end of the block, roll back on an error; `writes` says whether the block may write."""
     with engine.begin() as connection:
+        if engine.dialect.name == "sqlite":
+            _begin_sqlite(connection, writes=writes)
         yield connection
+
+
+def _begin_sqlite(connection: Connection, *, writes: bool) -> None:
+    """Straight to the driver: through SQLAlchemy this statement would cost more than the transaction itself.
+
+    A reader that turns into a writer fails at once when somebody wrote meanwhile, so writers lock from the start.
+    """
+    driver: Any = connection.connection.dbapi_connection
+    driver.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
 class ReadWork:
