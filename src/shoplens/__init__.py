@@ -1,3 +1,27 @@
-"""Shoplens: image classification that a shop runs itself."""
+"""Shoplens: image classification that a shop runs itself.
+
+    from shoplens import load_bundle
+
+    classifier = load_bundle("efficientnet-lite0-int8")
+    print(classifier.classify("photo.jpg").top)
+
+Importing this costs nothing; models and decoders are imported when they are first asked for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from shoplens.wiring import load_bundle as load_bundle
 
 __version__ = "0.1.0"
+__all__ = ["__version__", "load_bundle"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "load_bundle":
+        from shoplens.wiring import load_bundle
+
+        return load_bundle
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

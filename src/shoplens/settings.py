@@ -109,10 +109,10 @@ class Settings(BaseSettings):
     max_image_bytes: int = Field(default=20_000_000, gt=0, description="Largest photo in bytes.")
     max_image_pixels: int = Field(default=50_000_000, gt=0, description="Largest photo in pixels, width x height.")
     isolated_decoder_seconds: float = Field(
-        default=10.0, gt=0, description="Longest time that the isolated decoder (HEIC, AVIF) may take for a photo."
+        default=10.0, gt=0, description="Most CPU time that the isolated decoder (HEIC, AVIF) may take for a photo."
     )
     isolated_decoder_megabytes: int = Field(
-        default=1_024, gt=0, description="Most memory that the isolated decoder may take."
+        default=1_500, gt=0, description="Most memory that the isolated decoder may take."
     )
 
     provider: Literal["auto", "cpu", "cuda"] = Field(

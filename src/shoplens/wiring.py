@@ -16,6 +16,7 @@ from shoplens.inference.cores import usable_cores
 from shoplens.inference.engine import Engine
 from shoplens.inference.live import LiveModel
 from shoplens.inference.local import LocalEngine, PixelWork
+from shoplens.inference.photo_classifier import PhotoClassifier
 from shoplens.inference.session import Provider, choose_provider
 from shoplens.inference.slot import Slot
 from shoplens.services.browse import BrowseRecords
@@ -25,7 +26,7 @@ from shoplens.services.feedback import GiveFeedback
 from shoplens.services.health import CheckHealth, in_thread
 from shoplens.services.models import DescribeModels
 from shoplens.services.photos import PhotoShelf
-from shoplens.settings import Settings
+from shoplens.settings import Settings, read_settings
 from shoplens.storage import open_store
 from shoplens.telemetry.metrics import Metrics
 
@@ -111,6 +112,17 @@ def build_platform(settings: Settings, *, progress: Progress | None = None) -> P
     )
 
 
+def load_bundle(name_or_path: str, *, settings: Settings | None = None) -> PhotoClassifier:
+    """A bundle by name, `name@version` or folder, ready to classify photos in plain calls.
+
+    Raises ModelNotFound and BundleError.
+    """
+    settings = settings or read_settings()
+    bundle = resolve_bundle(name_or_path, settings.effective_models_dir)
+    classifier = Classifier(bundle, provider=choose_provider(settings.provider))
+    return PhotoClassifier(classifier, limits=build_limits(settings), isolation=build_isolation(settings))
+
+
 def build_limits(settings: Settings) -> Limits:
     """What is refused before decoding."""
     return Limits(max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels)
@@ -119,7 +131,9 @@ def build_limits(settings: Settings) -> Limits:
 def build_isolation(settings: Settings) -> IsolatedDecoder:
     """The decoder of formats that are not trusted in this process; it starts no process until it is needed."""
     return IsolatedDecoder(
-        timeout_s=settings.isolated_decoder_seconds, memory_bytes=settings.isolated_decoder_megabytes * 1_000_000
+        memory_bytes=settings.isolated_decoder_megabytes * 1_000_000,
+        cpu_seconds=settings.isolated_decoder_seconds,
+        wall_seconds=2 * settings.isolated_decoder_seconds,
     )
 
 
@@ -176,7 +190,7 @@ def _open_database(settings: Settings) -> Database:
     if settings.database_url is None:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         upgrade(url)
-    return open_database(url, durability=settings.database_durability)
+    return open_database(url, synchronous="FULL" if settings.database_durability == "power" else "NORMAL")
 
 
 def _web_limits(settings: Settings) -> WebLimits:

@@ -97,7 +97,7 @@ class Batcher(Generic[Item, Result]):
         self, item: Item, *, deadline: float, done: Callable[[Result | ShoplensError], None]
     ) -> Ticket[Item, Result]:
         """Accept `item`, to be started before `deadline` (monotonic seconds). Raises QueueFull and EngineStopped."""
-        ticket = Ticket(item=item, deadline=deadline, done=done, enqueued_at=time.monotonic())
+        ticket: Ticket[Item, Result] = Ticket(item=item, deadline=deadline, done=done, enqueued_at=time.monotonic())
         with self._changed:
             if self._closing:
                 raise EngineStopped("The engine is stopping and takes no more work. Try again soon.")

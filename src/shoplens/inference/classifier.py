@@ -29,11 +29,11 @@ class Classifier:
     @property
     def short_side(self) -> int:
         """The pixels that a picture needs on its shorter side; more are only thrown away."""
-        return self.bundle.manifest.preprocessing.resize
+        return self.bundle.manifest.image.resize
 
     def encode(self, picture: Picture) -> Tensor:
         """The tensor of one sample, without a batch dimension."""
-        return encode(picture, self.bundle.manifest.preprocessing)
+        return encode(picture, self.bundle.manifest.image)
 
     def classify(self, tensors: Sequence[Tensor], *, top_k: int = RANKED_LABELS) -> list[Prediction | ShoplensError]:
         """One outcome per tensor, in order, each with at least `top_k` labels where the model has them."""
@@ -42,7 +42,7 @@ class Classifier:
 
     def warm(self) -> None:
         """Make the first real call as quick as the next. Raises BundleInvalid if the model cannot answer."""
-        spec = self.bundle.manifest.preprocessing
+        spec = self.bundle.manifest.image
         grey = Picture(
             pixels=np.full((spec.resize, spec.resize, 3), 127, np.uint8),
             format="png",
@@ -54,12 +54,12 @@ class Classifier:
             raise BundleInvalid(f"{self.bundle.ref} cannot classify a grey picture: {outcome}") from outcome
 
     def _scores(self, tensors: Sequence[Tensor]) -> NDArray[np.float32]:
-        """(n, labels) float32 probabilities; a model of fixed batch size is called once per sample."""
+        """(n, labels) float32, in as many model calls as the model's largest batch asks for."""
         manifest = self.bundle.manifest
-        batches = [np.stack(tensors)] if manifest.dynamic_batch else [tensor[np.newaxis] for tensor in tensors]
+        size = manifest.max_batch
         outputs = [
-            self.session.run(batch, input_name=manifest.input_name, output_name=manifest.scores_output)
-            for batch in batches
+            self.session.run(np.stack(tensors[at : at + size]), input_name=manifest.input, output_name=manifest.output)
+            for at in range(0, len(tensors), size)
         ]
         raw = (outputs[0] if len(outputs) == 1 else np.concatenate(outputs)).reshape(len(tensors), -1)
         return _ACTIVATIONS[manifest.activation](raw)

@@ -28,7 +28,7 @@ class BrowseRecords:
 
     def get(self, record_id: str) -> tuple[PredictionRecord, list[Feedback]]:
         """Raises PredictionNotFound."""
-        with self._database.uow() as work:
+        with self._database.reading() as work:
             record = work.predictions.get(record_id)
             return record, work.feedback.for_predictions([record_id]).get(record_id, [])
 
@@ -37,7 +37,7 @@ class BrowseRecords:
     ) -> RecordPage:
         """Up to `limit` records older than `before`, or the ones just newer than `after`."""
         limit = min(limit, MAX_PAGE)
-        with self._database.uow() as work:
+        with self._database.reading() as work:
             found = work.predictions.page(wanted, limit=limit + 1, before=before, after=after)
             more = len(found) > limit
             records = (found[-limit:] if after else found[:limit]) if more else found
@@ -53,5 +53,5 @@ class BrowseRecords:
 
     def labels(self) -> list[str]:
         """The best labels that occur, for filters."""
-        with self._database.uow() as work:
+        with self._database.reading() as work:
             return list(work.predictions.labels())

@@ -28,8 +28,8 @@ Clock = Callable[[], datetime]
 class RecordWriter(Protocol):
     """Where rows go: `done` is called from another thread once the row is committed, or could not be."""
 
-    def submit(self, record: PredictionRecord, done: Callable[[ShoplensError | None], None]) -> None:
-        """Accept a row. Raises QueueFull."""
+    def enqueue(self, record: PredictionRecord, done: Callable[[ShoplensError | None], None]) -> None:
+        """Accept a row. Raises QueueFull and DatabaseUnavailable."""
         ...
 
 
@@ -103,7 +103,7 @@ class ClassifyPhoto:
     async def _commit(self, record: PredictionRecord) -> None:
         loop = asyncio.get_running_loop()
         committed: asyncio.Future[None] = loop.create_future()
-        self._writer.submit(record, lambda error: _resolve_soon(loop, committed, error))
+        self._writer.enqueue(record, lambda error: _resolve_soon(loop, committed, error))
         await committed
 
     def _record(

@@ -57,12 +57,12 @@ class ExportTables:
 
     def records(self, wanted: RecordFilter) -> Iterator[str]:
         """Chunks of CSV text, newest record first."""
-        with self._database.uow() as work:
+        with self._database.reading() as work:
             yield from _csv(RECORD_COLUMNS, map(_record_row, work.predictions.stream(wanted)))
 
     def feedback(self) -> Iterator[str]:
         """Chunks of CSV text, one row per remark."""
-        with self._database.uow() as work:
+        with self._database.reading() as work:
             yield from _csv(FEEDBACK_COLUMNS, (_feedback_row(*pair) for pair in work.feedback.stream()))
 
 

@@ -1,0 +1,133 @@
+"""The commands and their options; each hands over to the module that does the work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from shoplens.cli.failures import reported
+
+app = typer.Typer(
+    name="shoplens",
+    help="Image classification that a shop runs itself.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode=None,  # the rich help costs half a second of imports
+)
+models_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="List, inspect, import and verify models.")
+db_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look after the database.")
+app.add_typer(models_app, name="models")
+app.add_typer(db_app, name="db")
+
+DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where database, photos and models live.")]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON for programs instead of text for people.")]
+
+
+@app.callback(invoke_without_command=True)
+def root(version: Annotated[bool, typer.Option("--version", help="Show the version and stop.")] = False) -> None:
+    """Image classification that a shop runs itself."""
+    if version:
+        import shoplens
+
+        typer.echo(f"shoplens {shoplens.__version__}")
+        raise typer.Exit
+
+
+@app.command()
+@reported
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one.", min=0, max=65535)] = None,
+    data_dir: DataDir = None,
+    allow_public: Annotated[
+        bool, typer.Option("--allow-public", help="Listen beyond this machine although there are no accounts.")
+    ] = False,
+) -> None:
+    """Serve the console and the REST API in one process."""
+    from shoplens.cli.serve import run_server
+
+    run_server(host=host, port=port, data_dir=data_dir, allow_public=allow_public)
+
+
+@app.command()
+@reported
+def classify(
+    photos: Annotated[list[Path], typer.Argument(help="Photos, or folders of photos.")],
+    channel: Annotated[str | None, typer.Option(help="Which channel's model and policy; the default one if unset.")] = None,
+    model: Annotated[str | None, typer.Option(help="A model by name or folder, instead of a channel's.")] = None,
+    top_k: Annotated[int, typer.Option(help="How many labels.", min=1, max=100)] = 5,
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Classify photos on this machine; nothing is stored. Ends with status 1 when a photo could not be used."""
+    from shoplens.cli.classify import classify_photos
+
+    classify_photos(photos, channel=channel, model=model, top_k=top_k, as_json=as_json, data_dir=data_dir)
+
+
+@app.command()
+@reported
+def doctor(as_json: AsJson = False, data_dir: DataDir = None) -> None:
+    """Say what is configured, reachable and loaded, and what to do about the rest."""
+    from shoplens.cli.doctor import examine
+
+    examine(as_json=as_json, data_dir=data_dir)
+
+
+@models_app.command("list")
+@reported
+def models_list(as_json: AsJson = False, data_dir: DataDir = None) -> None:
+    """List the installed and the built-in models."""
+    from shoplens.cli.models import list_models
+
+    list_models(as_json=as_json, data_dir=data_dir)
+
+
+@models_app.command("show")
+@reported
+def models_show(
+    name: Annotated[str, typer.Argument(help="Name, name@version, or a bundle's folder.")],
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Show a model's card, labels and preprocessing."""
+    from shoplens.cli.models import show_model
+
+    show_model(name, as_json=as_json, data_dir=data_dir)
+
+
+@models_app.command("prepare")
+@reported
+def models_prepare(
+    names: Annotated[list[str] | None, typer.Argument(help="Built-in models; all of them if unset.")] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Build the built-in models now instead of at the first use."""
+    from shoplens.cli.models import prepare_models
+
+    prepare_models(names or [], data_dir=data_dir)
+
+
+@models_app.command("verify")
+@reported
+def models_verify(
+    names: Annotated[list[str] | None, typer.Argument(help="Names or folders; every installed one if unset.")] = None,
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Check the checksums and the answers of models. Ends with status 1 when one must not be served."""
+    from shoplens.cli.models import verify_models
+
+    verify_models(names or [], as_json=as_json, data_dir=data_dir)
+
+
+@db_app.command("upgrade")
+@reported
+def db_upgrade(data_dir: DataDir = None) -> None:
+    """Bring the database's tables to what this version needs."""
+    from shoplens.cli.database import upgrade_database
+
+    upgrade_database(data_dir=data_dir)

@@ -1,0 +1,148 @@
+"""`shoplens doctor`: look at every part, say how it is, and what to do about what is not well."""
+
+from __future__ import annotations
+
+import platform as machine
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import orjson
+import typer
+from rich.console import Console
+from rich.table import Table
+
+import shoplens
+from shoplens.bundles import resolve_bundle
+from shoplens.cli.configuration import settings_for
+from shoplens.cli.failures import EXIT_FAILED
+from shoplens.cli.serve import require_safe_bind
+from shoplens.db import open_database
+from shoplens.errors import Misconfigured, ShoplensError
+from shoplens.imaging import HeicSupport, heic_support
+from shoplens.inference.classifier import Classifier
+from shoplens.inference.cores import usable_cores
+from shoplens.inference.session import choose_provider
+from shoplens.settings import Settings
+from shoplens.storage import open_store
+
+_LEAST_FREE_BYTES = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """How one part is. `fault` is the code of what is wrong; `text` says what is, or what to do."""
+
+    part: str
+    text: str
+    fault: str | None = None
+
+
+def examine(*, as_json: bool, data_dir: Path | None) -> None:
+    """Print every finding; exits with status 1 when something is wrong. Raises Misconfigured."""
+    settings = settings_for(data_dir)
+    findings = [_finding(part, look, settings) for part, look in _LOOKS.items()]
+    findings += [_finding(f"model of {name}", _channel_look(name), settings) for name in settings.channels]
+    _print(findings, as_json=as_json)
+    if any(finding.fault for finding in findings):
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _finding(part: str, look: Callable[[Settings], str], settings: Settings) -> Finding:
+    try:
+        return Finding(part=part, text=look(settings))
+    except ShoplensError as error:
+        return Finding(part=part, text=str(error), fault=error.code)
+
+
+def _program(_: Settings) -> str:
+    runtime = version("onnxruntime")
+    python = ".".join(map(str, sys.version_info[:3]))
+    return f"Shoplens {shoplens.__version__}, Python {python}, ONNX Runtime {runtime}, {machine.platform()}"
+
+
+def _processor(settings: Settings) -> str:
+    provider = choose_provider(settings.provider)
+    workers = settings.workers or usable_cores()
+    return f"models run on {provider}; {usable_cores()} usable cores, {workers} workers"
+
+
+def _listening(settings: Settings) -> str:
+    require_safe_bind(settings)
+    reach = "this machine only" if settings.binds_loopback else "everyone who can reach this machine"
+    return f"{settings.host}:{settings.port}, open to {reach}"
+
+
+def _disk(settings: Settings) -> str:
+    existing = next(path for path in (settings.data_dir.absolute(), *settings.data_dir.absolute().parents) if path.exists())
+    free_bytes = shutil.disk_usage(existing).free
+    if free_bytes < _LEAST_FREE_BYTES:
+        raise Misconfigured(
+            f"{settings.data_dir.absolute()} has {free_bytes / 1e6:.0f} MB left. Make room, or set data_dir elsewhere."
+        )
+    return f"{settings.data_dir.absolute()}, {free_bytes / 1e9:.0f} GB free"
+
+
+def _database(settings: Settings) -> str:
+    if settings.database_url is None and not (settings.data_dir / "shoplens.db").exists():
+        return "none yet; SQLite is made at the first start"
+    database = open_database(settings.effective_database_url)
+    try:
+        database.check()
+        return f"{database.place} can be read and written"
+    finally:
+        database.close()
+
+
+def _storage(settings: Settings) -> str:
+    open_store(settings.effective_storage_url).check()
+    return f"{settings.effective_storage_url} can be read and written"
+
+
+def _heic(_: Settings) -> str:
+    match heic_support():
+        case HeicSupport.READY:
+            return "photos of this format are read, in a process of their own"
+        case HeicSupport.MISSING:
+            return "photos of this format are refused; pip install 'shoplens[heic]' adds their decoder"
+        case HeicSupport.UNSAFE:
+            raise Misconfigured("The installed HEIC decoder has known holes and is not used. Upgrade pillow-heif.")
+
+
+def _channels(settings: Settings) -> str:
+    return ", ".join(f"{each.name} (keeps {each.keep})" for each in settings.channel_values().values())
+
+
+def _channel_look(name: str) -> Callable[[Settings], str]:
+    def look(settings: Settings) -> str:
+        bundle = resolve_bundle(settings.channels[name].model, settings.effective_models_dir)
+        Classifier(bundle).warm()
+        return f"{bundle.ref}, {len(bundle.labels)} labels, verified and answers"
+
+    return look
+
+
+_LOOKS: dict[str, Callable[[Settings], str]] = {
+    "program": _program,
+    "processor": _processor,
+    "listening": _listening,
+    "disk": _disk,
+    "database": _database,
+    "photo store": _storage,
+    "HEIC": _heic,
+    "channels": _channels,
+}
+
+
+def _print(findings: list[Finding], *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(orjson.dumps([asdict(finding) for finding in findings], option=orjson.OPT_INDENT_2))
+        return
+    table = Table.grid(padding=(0, 2))
+    for finding in findings:
+        mark = "[red]✗[/red]" if finding.fault else "[green]✓[/green]"
+        table.add_row(mark, finding.part, finding.text)
+    Console().print(table, highlight=False)

@@ -1,0 +1,29 @@
+"""Turn our errors into a sentence on standard error and an exit status."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import ParamSpec
+
+import typer
+
+from shoplens.errors import ShoplensError
+
+P = ParamSpec("P")
+
+EXIT_FAILED = 1
+
+
+def reported(command: Callable[P, None]) -> Callable[P, None]:
+    """Let a command end with status 1 and one sentence, instead of a traceback, when it raises one of our errors."""
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except ShoplensError as error:
+            typer.secho(f"Error ({error.code}): {error}", err=True, fg=typer.colors.RED)
+            raise typer.Exit(EXIT_FAILED) from error
+
+    return run

@@ -1,0 +1,142 @@
+"""`shoplens models …`: list, show, prepare, verify."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from shoplens.bundles import (
+    Bundle,
+    builtin_names,
+    installed_bundles,
+    prepare_builtin,
+    resolve_bundle,
+    verify_bundle,
+)
+from shoplens.cli.configuration import settings_for
+from shoplens.cli.failures import EXIT_FAILED
+from shoplens.errors import ShoplensError
+
+
+def list_models(*, as_json: bool, data_dir: Path | None) -> None:
+    """The installed bundles, and the built-in ones that are not built yet."""
+    bundles = installed_bundles(settings_for(data_dir).effective_models_dir)
+    installed = {bundle.ref.name for bundle in bundles}
+    unbuilt = [name for name in builtin_names() if name not in installed]
+    if as_json:
+        rows = [summary(bundle) for bundle in bundles] + [{"name": name, "built": False} for name in unbuilt]
+        typer.echo(orjson.dumps(rows, option=orjson.OPT_INDENT_2))
+        return
+    table = Table("Model", "Version", "Labels", "MB", "Licence", "Title", box=None, padding=(0, 2, 0, 0))
+    for bundle in bundles:
+        megabytes = f"{bundle.size_bytes / 1e6:.1f}"
+        labels = str(len(bundle.labels))
+        table.add_row(bundle.ref.name, bundle.ref.version, labels, megabytes, bundle.card.licence, bundle.card.title)
+    for name in unbuilt:
+        table.add_row(name, "–", "–", "–", "–", "built in; made at first use, or by `shoplens models prepare`")
+    Console().print(table)
+
+
+def show_model(name: str, *, as_json: bool, data_dir: Path | None) -> None:
+    """The card, the labels and the preprocessing. Raises ModelNotFound and BundleError."""
+    bundle = resolve_bundle(name, settings_for(data_dir).effective_models_dir)
+    if as_json:
+        typer.echo(orjson.dumps(details(bundle), option=orjson.OPT_INDENT_2))
+        return
+    card, console = bundle.card, Console()
+    console.print(f"[bold]{card.title}[/bold]  {bundle.ref}\n{card.description}\n", highlight=False)
+    table = Table.grid(padding=(0, 2))
+    for key, value in _facts(bundle).items():
+        table.add_row(key, str(value))
+    console.print(table)
+    for metric in card.metrics:
+        console.print(f"  {metric.name}: {metric.value:g}  ({metric.data}; {metric.source})", highlight=False)
+    for limit in card.limits:
+        console.print(f"  – {limit}", highlight=False)
+
+
+def prepare_models(names: list[str], *, data_dir: Path | None) -> None:
+    """Build what is missing. Raises ModelNotFound and BundleError."""
+    models_dir = settings_for(data_dir).effective_models_dir
+    console = Console(stderr=True)
+    with console.status("Preparing the models") as status:
+        for name in names or builtin_names():
+            bundle = prepare_builtin(name, models_dir, progress=status.update)
+            console.print(f"{bundle.ref} is ready ({bundle.size_bytes / 1e6:.1f} MB).", highlight=False)
+
+
+def verify_models(names: list[str], *, as_json: bool, data_dir: Path | None) -> None:
+    """Check each and go on after a bad one; exits with status 1 if there was one."""
+    models_dir = settings_for(data_dir).effective_models_dir
+    wanted = names or _installed_paths(models_dir)
+    faults = {name: _fault(name, models_dir) for name in wanted}
+    if as_json:
+        rows = [
+            {"model": name, "ok": fault is None, "code": fault and fault.code, "detail": fault and str(fault)}
+            for name, fault in faults.items()
+        ]
+        typer.echo(orjson.dumps(rows, option=orjson.OPT_INDENT_2))
+    else:
+        for name, fault in faults.items():
+            typer.echo(f"{name}: {'ok' if fault is None else f'{fault.code}: {fault}'}")
+    if any(faults.values()):
+        raise typer.Exit(EXIT_FAILED)
+
+
+def summary(bundle: Bundle) -> dict[str, Any]:
+    """One row of the list, for programs."""
+    return {
+        "name": bundle.ref.name,
+        "version": bundle.ref.version,
+        "title": bundle.card.title,
+        "labels": len(bundle.labels),
+        "size_bytes": bundle.size_bytes,
+        "licence": bundle.card.licence,
+        "digest": bundle.digest,
+        "path": str(bundle.root),
+        "built": True,
+    }
+
+
+def details(bundle: Bundle) -> dict[str, Any]:
+    """All of a bundle, for programs."""
+    return {
+        **summary(bundle),
+        "card": bundle.card,
+        "manifest": bundle.manifest,
+        "label_names": [label.name for label in bundle.labels],
+    }
+
+
+def _facts(bundle: Bundle) -> dict[str, object]:
+    spec = bundle.manifest.image
+    return {
+        "task": bundle.card.task,
+        "data": bundle.card.data,
+        "licence": bundle.card.licence,
+        "source": bundle.card.source,
+        "date": bundle.card.date,
+        "labels": len(bundle.labels),
+        "size": f"{bundle.size_bytes / 1e6:.1f} MB",
+        "pictures": f"{spec.crop} px from {spec.resize} px, {spec.interpolation}, {spec.colour}, {spec.dtype}",
+        "digest": bundle.digest,
+        "folder": bundle.root,
+    }
+
+
+def _fault(name: str, models_dir: Path) -> ShoplensError | None:
+    try:
+        verify_bundle(name if Path(name).is_dir() else resolve_bundle(name, models_dir).root)
+    except ShoplensError as error:
+        return error
+    return None
+
+
+def _installed_paths(models_dir: Path) -> list[str]:
+    """Every folder that should be a bundle, the unreadable ones included."""
+    return [str(path.parent) for path in sorted(models_dir.glob("[!.]*/[!.]*/bundle.json"))]

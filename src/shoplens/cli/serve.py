@@ -1,0 +1,82 @@
+"""`shoplens serve`: bind, build the platform, serve, drain."""
+
+from __future__ import annotations
+
+import gc
+import socket
+from pathlib import Path
+
+import structlog
+import uvicorn
+from rich.console import Console
+
+from shoplens.cli.allocator import keep_freed_memory
+from shoplens.cli.configuration import settings_for
+from shoplens.errors import Misconfigured, UnsafeBind
+from shoplens.settings import Settings
+from shoplens.telemetry.logs import configure_logs
+from shoplens.web.app import create_app
+from shoplens.wiring import build_platform
+
+_BACKLOG = 2048
+_log = structlog.get_logger("shoplens.serve")
+
+
+def run_server(*, host: str | None, port: int | None, data_dir: Path | None, allow_public: bool) -> None:
+    """Serve until a signal. Raises UnsafeBind, Misconfigured and what `build_platform` raises."""
+    settings = settings_for(data_dir, host=host, port=port, allow_public=allow_public or None)
+    require_safe_bind(settings)
+    configure_logs(log_format=settings.log_format, level=settings.log_level)
+    keep_freed_memory()
+    listener = _listen(settings)
+    console = Console(stderr=True)
+    with console.status("Starting") as status:
+        platform = build_platform(settings, progress=status.update)
+        app = create_app(platform)
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        loop="auto",
+        http="httptools",
+        ws="none",
+        timeout_graceful_shutdown=int(settings.shutdown_s),
+    )
+    gc.collect()
+    gc.freeze()  # models and modules live as long as the process; no collection needs to walk them again
+    _announce(console, settings, listener)
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def require_safe_bind(settings: Settings) -> None:
+    """Raises UnsafeBind for an address that others can reach, unless that was asked for explicitly."""
+    if settings.binds_loopback or settings.allow_public:
+        return
+    raise UnsafeBind(
+        f"Listening on {settings.host} would let everyone who can reach this machine use it, because there are no "
+        "accounts yet. Listen on 127.0.0.1 behind a proxy that asks for a password, or say --allow-public."
+    )
+
+
+def _listen(settings: Settings) -> socket.socket:
+    """Bind first: a port that is taken is told before models are loaded. Raises Misconfigured."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        raise Misconfigured(
+            f"Cannot listen on {settings.host}:{settings.port}: {error.strerror}. Another --port may be free."
+        ) from error
+    listener.listen(_BACKLOG)
+    return listener
+
+
+def _announce(console: Console, settings: Settings, listener: socket.socket) -> None:
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    url = f"http://{host}:{listener.getsockname()[1]}"
+    console.print(f"Shoplens is ready at [bold]{url}[/bold]", highlight=False)
+    _log.info("server.ready", url=url, data_dir=str(settings.data_dir.absolute()))
