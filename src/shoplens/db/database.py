@@ -13,14 +13,15 @@ from sqlalchemy.exc import ArgumentError
 
 from shoplens.db.failures import translated
 from shoplens.db.schema import read_revision, require_current
-from shoplens.db.uow import ReadWork, UnitOfWork, transaction
+from shoplens.db.uow import ReadWork, UnitOfWork, reading, transaction
 from shoplens.errors import DatabaseUnavailable, Misconfigured
 
 Synchronous = Literal["NORMAL", "FULL"]
 
 BUSY_TIMEOUT_MS: Final = 5_000
 """How long a statement waits for another writer before it fails as locked."""
-_CACHE_KIB: Final = 16_384
+_CACHE_KIB: Final = 8_192
+_POOL_TIMEOUT_S: Final = 5
 
 
 class Database:
@@ -33,18 +34,18 @@ class Database:
     @contextmanager
     def uow(self) -> Iterator[UnitOfWork]:
         """A transaction that may write: committed at the end, rolled back on an error. Raises DatabaseUnavailable."""
-        with translated(self.place), transaction(self._engine, writes=True) as connection:
+        with translated(self.place), transaction(self._engine) as connection:
             yield UnitOfWork(connection)
 
     @contextmanager
     def reading(self) -> Iterator[ReadWork]:
         """A consistent view for reading; it neither takes nor waits for the write lock. Raises DatabaseUnavailable."""
-        with translated(self.place), transaction(self._engine, writes=False) as connection:
-            yield ReadWork(connection)
+        with translated(self.place), reading(self._engine) as work:
+            yield work
 
     def check(self) -> None:
         """Raises DatabaseUnavailable unless the database answers and could be written now. Changes nothing."""
-        with translated(self.place), transaction(self._engine, writes=True) as connection:
+        with translated(self.place), transaction(self._engine) as connection:
             connection.execute(text("SELECT 1"))
 
     def close(self) -> None:
@@ -98,6 +99,9 @@ def make_engine(url: URL, *, synchronous: Synchronous = "NORMAL") -> Engine:
         url,
         json_serializer=_to_json,
         json_deserializer=orjson.loads,
+        pool_size=8,
+        max_overflow=24,
+        pool_timeout=_POOL_TIMEOUT_S,
         pool_pre_ping=url.get_backend_name() != "sqlite",
     )
     if url.get_backend_name() == "sqlite":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from sqlalchemy import Connection, insert, select
@@ -16,11 +16,16 @@ from shoplens.errors import PredictionNotFound
 _STREAM_ROWS: Final = 500
 
 
+def _nothing() -> None:
+    """A unit of work keeps its transaction between the pages of a stream."""
+
+
 class FeedbackReader:
     """Read feedback."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, *, after_page: Callable[[], None] = _nothing) -> None:
         self._connection = connection
+        self._after_page = after_page
 
     def for_predictions(self, prediction_ids: Iterable[str]) -> dict[str, list[Feedback]]:
         """The remarks on each of these predictions, oldest first; predictions without any are left out."""
@@ -35,6 +40,7 @@ class FeedbackReader:
         last = ""
         while remarks := self._page(after=last):
             records = self._records(remark.prediction_id for remark in remarks)
+            self._after_page()
             for remark in remarks:
                 yield remark, records[remark.prediction_id]
             last = remarks[-1].id

@@ -60,7 +60,7 @@ def _migrate(url: URL, run: Callable[[Config], None]) -> None:
         with translated(place):
             if url.get_backend_name() == "sqlite":
                 _use_write_ahead_log(engine)
-            with transaction(engine, writes=True) as connection:
+            with transaction(engine) as connection:
                 revision = read_revision(connection)
                 if revision is not None and revision not in REVISIONS:
                     require_current(revision, place)

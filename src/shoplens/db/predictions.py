@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 from sqlalchemy import CompoundSelect, Connection, Select, func, select
@@ -17,11 +17,16 @@ from shoplens.errors import PredictionNotFound
 _STREAM_ROWS: Final = 500
 
 
+def _nothing() -> None:
+    """A unit of work keeps its transaction between the pages of a stream."""
+
+
 class PredictionReader:
     """Read predictions. Every method raises DatabaseUnavailable through the unit of work that owns it."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, *, after_page: Callable[[], None] = _nothing) -> None:
         self._connection = connection
+        self._after_page = after_page
 
     def get(self, prediction_id: str) -> PredictionRecord:
         """Raises PredictionNotFound."""
@@ -44,9 +49,13 @@ class PredictionReader:
         return records[::-1] if upwards else records
 
     def stream(self, wanted: RecordFilter) -> Iterator[PredictionRecord]:
-        """Every record that matches, newest first, a page in memory at a time."""
+        """Every record that matches, newest first, a page in memory at a time.
+
+        For a reader, each page has a view of its own: a slow consumer holds nothing back. Newer records never appear.
+        """
         last: str | None = None
         while records := self.page(wanted, limit=_STREAM_ROWS, before=last):
+            self._after_page()
             yield from records
             last = records[-1].id
 
@@ -66,7 +75,7 @@ class PredictionReader:
     def _rows(
         self, wanted: RecordFilter, *, before: str | None, after: str | None
     ) -> Select[Any] | CompoundSelect[Any]:
-        channels = self.channels() if record_queries.needs_channels(wanted) else []
+        channels = self.channels(record_queries.MOST_CHANNELS + 1) if record_queries.needs_channels(wanted) else []
         return record_queries.rows(wanted, record_queries.id_range(wanted, before=before, after=after), channels)
 
 

@@ -19,6 +19,9 @@ from shoplens.domain.ids import make_id
 from shoplens.domain.policy import Outcome
 from shoplens.domain.record import RecordFilter
 
+MOST_CHANNELS: Final = 100
+"""With more channels than this, open ones are not merged but filtered: SQLite joins at most 500 selects."""
+
 _LAST_MS: Final = (1 << 48) - 1
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _NO_ENTROPY: Final = bytes(10)
@@ -60,14 +63,15 @@ def distinct(column: ColumnElement[str]) -> Select[tuple[str]]:
 
 def _branches(wanted: RecordFilter, channels: Sequence[str]) -> list[list[ColumnElement[bool]]]:
     """One set of equalities per index range to read."""
-    if wanted == RecordFilter(since=wanted.since, until=wanted.until):
-        return [[]]
     label = [] if wanted.label is None else [predictions.c.top_label == wanted.label]
+    outcome = [] if wanted.outcome is None else [predictions.c.outcome == wanted.outcome.value]
+    if wanted.channel is None and (not (label or outcome) or len(channels) > MOST_CHANNELS):
+        return [[*label, *outcome]]
     wanted_channels = channels if wanted.channel is None else [wanted.channel]
-    outcomes = list(Outcome) if wanted.outcome is None else [wanted.outcome]
+    wanted_outcomes = list(Outcome) if wanted.outcome is None else [wanted.outcome]
     return [
-        [*label, predictions.c.channel == channel, predictions.c.outcome == outcome.value]
-        for channel, outcome in product(wanted_channels, outcomes)
+        [*label, predictions.c.channel == channel, predictions.c.outcome == one.value]
+        for channel, one in product(wanted_channels, wanted_outcomes)
     ]
 
 

@@ -12,30 +12,16 @@ from shoplens.db.feedback import FeedbackReader, FeedbackRepository
 from shoplens.db.predictions import PredictionReader, PredictionRepository
 
 
-@contextmanager
-def transaction(engine: Engine, *, writes: bool) -> Iterator[Connection]:
-    """Commit at the end of the block, roll back on an error; `writes` says whether the block may write."""
-    with engine.begin() as connection:
-        if engine.dialect.name == "sqlite":
-            _begin_sqlite(connection, writes=writes)
-        yield connection
-
-
-def _begin_sqlite(connection: Connection, *, writes: bool) -> None:
-    """Straight to the driver: through SQLAlchemy this statement would cost more than the transaction itself.
-
-    A reader that turns into a writer fails at once when somebody wrote meanwhile, so writers lock from the start.
-    """
-    driver: Any = connection.connection.dbapi_connection
-    driver.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-
 class ReadWork:
-    """The repositories for reading, over one consistent view."""
+    """The repositories for reading, over one consistent view; streams renew it after every page."""
 
     def __init__(self, connection: Connection) -> None:
-        self.predictions = PredictionReader(connection)
-        self.feedback = FeedbackReader(connection)
+        def renew() -> None:
+            connection.rollback()
+            _begin(connection, writes=False)
+
+        self.predictions = PredictionReader(connection, after_page=renew)
+        self.feedback = FeedbackReader(connection, after_page=renew)
 
 
 class UnitOfWork:
@@ -44,3 +30,31 @@ class UnitOfWork:
     def __init__(self, connection: Connection) -> None:
         self.predictions = PredictionRepository(connection)
         self.feedback = FeedbackRepository(connection)
+
+
+@contextmanager
+def reading(engine: Engine) -> Iterator[ReadWork]:
+    """A transaction that only reads."""
+    with engine.connect() as connection:
+        _begin(connection, writes=False)
+        yield ReadWork(connection)
+
+
+@contextmanager
+def transaction(engine: Engine) -> Iterator[Connection]:
+    """A transaction that may write: committed at the end of the block, rolled back on an error."""
+    with engine.connect() as connection:
+        _begin(connection, writes=True)
+        yield connection
+        connection.commit()
+
+
+def _begin(connection: Connection, *, writes: bool) -> None:
+    """On SQLite straight at the driver: through SQLAlchemy this statement costs more than the transaction itself.
+
+    A reader that turns into a writer fails at once when somebody wrote meanwhile, so writers lock from the start.
+    """
+    connection.begin()
+    if connection.dialect.name == "sqlite":
+        driver: Any = connection.connection.dbapi_connection
+        driver.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
