@@ -1,0 +1,36 @@
+"""Read the shipped modules as syntax trees, without importing them."""
+
+from __future__ import annotations
+
+import ast
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+from tools.project import ROOT
+
+PACKAGE: Final = ROOT / "src" / "shoplens"
+MODULES: Final[tuple[Path, ...]] = tuple(sorted(PACKAGE.rglob("*.py")))
+
+
+def name_of(path: Path) -> str:
+    """A module's path below the package, such as `web/api/predict.py`; it names the test's case, too."""
+    return path.relative_to(PACKAGE).as_posix()
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    """The syntax tree of a module."""
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+
+
+@cache
+def imported_packages(path: Path) -> frozenset[str]:
+    """The top-level packages that a module imports anywhere, also inside functions."""
+    names: set[str] = set()
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module)
+    return frozenset(name.partition(".")[0] for name in names)

@@ -1,0 +1,71 @@
+"""The error tree is drawn whole, and every error has its own code and status."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator
+
+from shoplens import errors
+from shoplens.errors import ShoplensError
+from shoplens.web.problems import status_of
+from tests.architecture.source import MODULES, name_of
+
+BRANCH = re.compile(r"^(?P<indent>[│├└─ ]*)(?P<name>[A-Z]\w+)\b")
+
+
+def family(error: type[ShoplensError]) -> Iterator[type[ShoplensError]]:
+    """An error class and all below it."""
+    yield error
+    for child in error.__subclasses__():
+        yield from family(child)
+
+
+def drawn_parents() -> dict[str, str | None]:
+    """Each class in the drawing with the class that it hangs from."""
+    path: list[tuple[int, str]] = []
+    parents: dict[str, str | None] = {}
+    for line in inspect.cleandoc(errors.__doc__ or "").splitlines()[1:]:
+        if match := BRANCH.match(line):
+            depth = len(match["indent"])
+            path = [step for step in path if step[0] < depth]
+            parents[match["name"]] = path[-1][1] if path else None
+            path.append((depth, match["name"]))
+    return parents
+
+
+def test_the_drawing_is_the_tree() -> None:
+    """Whoever reads the top of errors.py has read the truth."""
+    real = {
+        error.__name__: None if error is ShoplensError else error.__mro__[1].__name__ for error in family(ShoplensError)
+    }
+    assert real == drawn_parents()
+
+
+def test_every_error_has_a_code_of_its_own() -> None:
+    """Programs tell errors apart by their code."""
+    codes = [error.code for error in family(ShoplensError)]
+    assert sorted(set(codes)) == sorted(codes)
+
+
+def test_every_error_says_in_a_line_what_happened() -> None:
+    """The docstrings are the reference page."""
+    assert [] == [error.__name__ for error in family(ShoplensError) if not (error.__doc__ or "").strip().endswith(".")]
+
+
+def test_every_error_class_stands_in_one_module() -> None:
+    """A second place for errors would soon have a second tree."""
+    assert {errors.__name__} == {error.__module__ for error in family(ShoplensError)}
+
+
+def test_only_the_root_of_the_tree_falls_back_to_500() -> None:
+    """An error that a client can cause never looks like a fault of the server."""
+    caused_by_clients = [*family(errors.SampleError), *family(errors.RequestInvalid), *family(errors.NotFound)]
+    assert [] == [error.__name__ for error in caused_by_clients if not 400 <= status_of(error) < 500]
+
+
+def test_every_error_is_used() -> None:
+    """What nobody raises or catches is only a promise."""
+    text = "\n".join(path.read_text(encoding="utf-8") for path in MODULES if name_of(path) != "errors.py")
+    leaves = [error for error in family(ShoplensError) if not error.__subclasses__()]
+    assert [] == [error.__name__ for error in leaves if not re.search(rf"\b{error.__name__}\b", text)]

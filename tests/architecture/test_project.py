@@ -1,0 +1,122 @@
+"""The files around the code are true: commands, changelog, decisions, licence, links and locks."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import shoplens
+from tools import hygiene, links, lock
+from tools.project import ROOT, project_files, pyproject
+
+README = ROOT / "README.md"
+DECISIONS = ROOT / "docs" / "decisions"
+DECISION_PARTS = ["Context", "Decision", "Consequences", "Alternatives"]
+PAGES = [path for path in project_files() if path.suffix == ".md"]
+
+
+def relative(path: Path) -> str:
+    """A file's path below the root; it names the test's case."""
+    return path.relative_to(ROOT).as_posix()
+
+
+def decision_records() -> list[Path]:
+    """The numbered records, in order."""
+    return sorted(path for path in DECISIONS.glob("*.md") if path.name != "README.md")
+
+
+def make_targets() -> set[str]:
+    """The targets that the Makefile declares."""
+    return set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=relative)
+def test_every_make_command_in_the_documentation_exists(page: Path) -> None:
+    """`make something` in a code block or in backticks is a target of the Makefile."""
+    named = set(re.findall(r"(?:^|`)make ([a-z]+)", page.read_text(encoding="utf-8"), re.MULTILINE))
+    assert set() == named - make_targets()
+
+
+def test_every_target_is_explained() -> None:
+    """`make` alone says what there is."""
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    explained = set(re.findall(r"^([a-z]+):.*## \S", makefile, re.MULTILINE))
+    declared = set(re.findall(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)[0].split())
+    assert declared == explained == make_targets()
+
+
+def test_the_readme_starts_with_the_two_commands() -> None:
+    """A newcomer needs `make run` and `make test` and finds them in this order."""
+    text = README.read_text(encoding="utf-8")
+    assert 0 < text.index("make run") < text.index("make test")
+
+
+def test_the_changelog_has_the_current_version_and_what_is_to_come() -> None:
+    """Keep a Changelog: the newest section is Unreleased, and the version of the code has its own."""
+    sections = re.findall(r"^## \[([^\]]+)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert "Unreleased" == sections[0]
+    assert shoplens.__version__ in sections
+
+
+def test_decision_records_are_numbered_without_gaps() -> None:
+    """0001, 0002 and so on, each with a title in its name."""
+    names = [path.name for path in decision_records()]
+    assert [f"{number:04d}" for number in range(1, len(names) + 1)] == [name[:4] for name in names]
+    assert [] == [name for name in names if not re.fullmatch(r"\d{4}-[a-z0-9]+(-[a-z0-9]+)*\.md", name)]
+
+
+@pytest.mark.parametrize("record", decision_records(), ids=relative)
+def test_a_decision_record_has_all_its_parts(record: Path) -> None:
+    """Context, decision, consequences and alternatives, in this order, under a title with the record's number."""
+    text = record.read_text(encoding="utf-8")
+    assert text.startswith(f"# {int(record.name[:4])}. ")
+    assert DECISION_PARTS == re.findall(r"^## (\w+)$", text, re.MULTILINE)
+    assert re.search(r"^(Accepted|Proposed|Superseded by \[.+\]\(.+\)), \d{4}-\d{2}-\d{2}\.$", text, re.MULTILINE)
+
+
+def test_every_decision_record_is_indexed() -> None:
+    """The index links each record once, in order."""
+    index = (DECISIONS / "README.md").read_text(encoding="utf-8")
+    assert [path.name for path in decision_records()] == re.findall(r"^\|.*\]\((\d{4}-[^)]+)\)", index, re.MULTILINE)
+
+
+def test_the_licence_is_the_declared_one() -> None:
+    """Apache-2.0 in words and in the package's metadata."""
+    text = (ROOT / "LICENSE").read_text(encoding="utf-8")
+    assert "Apache-2.0" == pyproject()["project"]["license"]
+    assert "Apache License" in text
+    assert "The Shoplens authors" in text
+
+
+def test_every_link_leads_somewhere() -> None:
+    """Files and headings of our own; other sites are not visited."""
+    assert [] == [fault for page in PAGES for fault in links.broken_links(page)]
+
+
+def test_the_lock_files_fit_the_declared_dependencies() -> None:
+    """`make lock` was run after the last change of a dependency."""
+    assert [] == lock.stale()
+
+
+@pytest.mark.parametrize("name", lock.EXTRAS)
+def test_every_locked_package_has_a_hash(name: str) -> None:
+    """pip refuses the whole file otherwise, on the machine of a user."""
+    requirements = re.split(r"^(?=\w)", lock.lock_file(name).read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
+    assert requirements
+    assert [] == [block.partition(" ")[0] for block in requirements if "--hash=sha256:" not in block]
+
+
+def test_the_locks_agree_with_each_other() -> None:
+    """What runs is what was tested and checked."""
+    pins = {
+        name: set(re.findall(r"^(\S+==\S+)", lock.lock_file(name).read_text(encoding="utf-8"), re.MULTILINE))
+        for name in lock.EXTRAS
+    }
+    assert pins["run"] <= pins["test"] <= pins["dev"]
+
+
+def test_no_file_has_traces_of_a_machine_or_broken_syntax() -> None:
+    """Whitespace, size, syntax, paths of one machine and registry addresses: nothing of it is in a file."""
+    assert [] == [f"{relative(path)}: {fault}" for path in project_files() for fault in hygiene.faults(path)]

@@ -1,0 +1,280 @@
+"""Write the reference pages under docs/reference from the code, or say which no longer fit it."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any, Final, Literal, cast, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from tools.project import ROOT
+
+FOLDER: Final = ROOT / "docs" / "reference"
+TELEMETRY: Final = ROOT / "src" / "shoplens" / "telemetry"
+PLAIN_TYPES: Final[dict[Any, str]] = {
+    bool: "true or false",
+    float: "number",
+    int: "whole number",
+    str: "text",
+    Path: "path",
+}
+METRIC_KINDS: Final = frozenset({"Counter", "Gauge", "Histogram", "Summary", "Info", "Enum"})
+GENERATED: Final = "<!-- Written by `make docs` from the code. -->"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettingRow:
+    """One setting: its dotted name in shoplens.toml, its type, default and description."""
+
+    name: str
+    type: str
+    default: str
+    description: str
+
+    @property
+    def variable(self) -> str:
+        """The environment variable of the setting."""
+        return "SHOPLENS_" + self.name.replace(".", "__").replace("*", "NAME").upper()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricRow:
+    """One metric as Prometheus sees it."""
+
+    name: str
+    kind: str
+    labels: tuple[str, ...]
+    help: str
+
+
+def setting_rows(model: type[BaseModel], prefix: str = "") -> Iterator[SettingRow]:
+    """Every field of a settings model, nested ones after the field that holds them; `*` stands for a name."""
+    for name, field in model.model_fields.items():
+        yield _setting_row(f"{prefix}{name}", field)
+        for nested, step in _nested_models(field.annotation):
+            yield from setting_rows(nested, f"{prefix}{name}{step}.")
+
+
+def _setting_row(name: str, field: FieldInfo) -> SettingRow:
+    return SettingRow(
+        name=name,
+        type=_type_name(field.annotation),
+        default=_default(field),
+        description=field.description or "",
+    )
+
+
+def _nested_models(annotation: Any) -> Iterator[tuple[type[BaseModel], str]]:
+    if inspect.isclass(annotation) and issubclass(annotation, BaseModel):
+        yield annotation, ""
+    for argument in get_args(annotation):
+        if inspect.isclass(argument) and issubclass(argument, BaseModel):
+            yield argument, ".*" if getattr(annotation, "__origin__", None) is dict else ""
+
+
+def _type_name(annotation: Any) -> str:
+    if get_origin(annotation) is Literal:
+        return " or ".join(f"`{choice}`" for choice in get_args(annotation))
+    if inspect.isclass(annotation) and issubclass(annotation, Enum):
+        return " or ".join(f"`{choice.value}`" for choice in annotation)
+    if inspect.isclass(annotation) and not get_args(annotation):
+        return PLAIN_TYPES.get(annotation, "table")
+    if get_origin(annotation) is dict:
+        return "table"
+    if get_origin(annotation) is tuple:
+        return "list"
+    return " or ".join(_type_name(choice) for choice in get_args(annotation) if choice is not type(None))
+
+
+def _default(field: FieldInfo) -> str:
+    if field.default_factory is not None:
+        return "empty"
+    if field.default is PydanticUndefined:
+        return "required"
+    if field.default is None:
+        return "unset"
+    plain = getattr(field.default, "value", field.default)
+    if isinstance(plain, (bool, tuple, list)):
+        return json.dumps(plain)
+    return f"{plain:,}" if isinstance(plain, int) and plain >= 10_000 and plain % 1_000 == 0 else str(plain)
+
+
+def settings_page() -> str:
+    """Every setting with its variable."""
+    from shoplens.settings import Settings
+
+    rows = [
+        f"| `{row.name}` | `{row.variable}` | {_cell(row.type)} | {_cell(row.default)} | {_cell(row.description)} |"
+        for row in setting_rows(Settings)
+    ]
+    return _page(
+        "Settings",
+        "Read once at the start, from arguments of the command, the environment and `shoplens.toml`, in this order; "
+        "`SHOPLENS_CONFIG` names another file. `*` and `NAME` stand for a name of your own, such as a channel's.",
+        ["| name | variable | type | default | what it is |", "|---|---|---|---|---|", *rows],
+    )
+
+
+def errors_page() -> str:
+    """Every error with its code and HTTP status."""
+    from shoplens.errors import ShoplensError
+    from shoplens.web.problems import status_of
+
+    rows = [
+        f"| `{error.code}` | {status_of(error)} | `{error.__name__}` | {_first_line(error)} |"
+        for error in _family(ShoplensError)
+    ]
+    return _page(
+        "Errors",
+        "The `code` is stable: programs may rely on it. Over HTTP it stands in a problem+json body (RFC 9457) beside a "
+        "`detail` for people; the command line prints the same sentence; Python raises the class.",
+        ["| code | status | class | what it means |", "|---|---|---|---|", *rows],
+    )
+
+
+def _family(error: type[Any]) -> Iterator[type[Any]]:
+    yield error
+    for child in error.__subclasses__():
+        yield from _family(child)
+
+
+def metric_rows() -> list[MetricRow]:
+    """Every metric that the telemetry package declares, read from its source."""
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in sorted(TELEMETRY.rglob("*.py"))]
+    calls = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    return sorted((row for call in calls if (row := _metric_row(call))), key=lambda row: row.name)
+
+
+def _metric_row(call: ast.Call) -> MetricRow | None:
+    kind = call.func.id if isinstance(call.func, ast.Name) else getattr(call.func, "attr", "")
+    constants = [ast.literal_eval(argument) for argument in call.args if _is_literal(argument)]
+    if kind not in METRIC_KINDS or len(constants) < 2:
+        return None
+    name, text, *rest = constants
+    exposed = f"{name}_total" if kind == "Counter" and not name.endswith("_total") else name
+    return MetricRow(name=exposed, kind=kind.lower(), labels=tuple(rest[0]) if rest else (), help=text)
+
+
+def _is_literal(node: ast.expr) -> bool:
+    try:
+        ast.literal_eval(node)
+    except ValueError:
+        return False
+    return True
+
+
+def metrics_page() -> str:
+    """Every metric at /metrics."""
+    rows = [
+        f"| `{row.name}` | {row.kind} | {', '.join(f'`{label}`' for label in row.labels)} | {_cell(row.help)} |"
+        for row in metric_rows()
+    ]
+    return _page(
+        "Metrics",
+        "At `/metrics`, in the text format of Prometheus, beside the usual `process_*` and `python_*` of its client.",
+        ["| name | kind | labels | what it counts |", "|---|---|---|---|", *rows],
+    )
+
+
+def cli_page() -> str:
+    """Every command with its arguments."""
+    from typer.main import get_command
+
+    from shoplens.cli.app import app
+
+    rows: list[str] = []
+    for name, command in _commands("shoplens", get_command(app)):
+        rows += [f"## {name}", "", command.help or "", "", *_parameters(command), ""]
+    return _page("Command line", "`shoplens COMMAND --help` says the same.", rows[:-1])
+
+
+def _commands(name: str, command: Any) -> Iterator[tuple[str, Any]]:
+    children = getattr(command, "commands", {})
+    if not children:
+        yield name, command
+    for child, nested in sorted(children.items()):
+        if not nested.hidden:
+            yield from _commands(f"{name} {child}", nested)
+
+
+def _parameters(command: Any) -> list[str]:
+    rows = [
+        f"| `{' '.join(parameter.opts)}` | {_cell(getattr(parameter, 'help', None) or '')} |"
+        for parameter in command.params
+        if not getattr(parameter, "hidden", False)
+    ]
+    return ["| argument | what it is |", "|---|---|", *rows] if rows else ["No arguments."]
+
+
+class _NeverAsked:
+    """Stands where the platform would: the routes are described here, and none is called."""
+
+    def __getattr__(self, name: str) -> _NeverAsked:
+        return self
+
+
+def openapi_page() -> str:
+    """The OpenAPI description as the server sends it."""
+    from shoplens.web.app import create_app
+
+    description = create_app(cast(Any, _NeverAsked())).openapi()
+    return json.dumps(description, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def _first_line(thing: Any) -> str:
+    return _cell(inspect.cleandoc(thing.__doc__ or "").partition("\n")[0])
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _page(title: str, introduction: str, lines: list[str]) -> str:
+    return "\n".join([f"# {title}", "", GENERATED, "", introduction, "", *lines]).rstrip("\n") + "\n"
+
+
+PAGES: Final[dict[str, Callable[[], str]]] = {
+    "settings.md": settings_page,
+    "errors.md": errors_page,
+    "metrics.md": metrics_page,
+    "cli.md": cli_page,
+    "openapi.json": openapi_page,
+}
+
+
+def stale_pages() -> list[Path]:
+    """The pages that are missing or no longer fit the code."""
+    return [path for name, page in PAGES.items() if not _fits(path := FOLDER / name, page())]
+
+
+def _fits(path: Path, text: str) -> bool:
+    return path.is_file() and path.read_text(encoding="utf-8") == text
+
+
+def main(arguments: list[str]) -> int:
+    """Run `check` or `write`."""
+    if arguments == ["write"]:
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        for name, page in PAGES.items():
+            (FOLDER / name).write_text(page(), encoding="utf-8")
+        return 0
+    if arguments == ["check"]:
+        old = stale_pages()
+        for path in old:
+            print(f"{path.relative_to(ROOT)} does not fit the code. Run `make docs`.", file=sys.stderr)
+        return 1 if old else 0
+    print("usage: python -m tools.reference check|write", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
