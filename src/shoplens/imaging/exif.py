@@ -14,8 +14,7 @@ _ORIENTATION: Final = 0x0112
 def orientation(block: bytes) -> int:
     """Return 1 to 8 from an EXIF block, with or without its `Exif` prefix; 1 if it has none or is damaged."""
     try:
-        tags = tiff.first_directory(block.removeprefix(b"Exif\x00\x00"))
+        value = tiff.first_directory(block.removeprefix(b"Exif\x00\x00")).number(_ORIENTATION)
     except (ValueError, struct.error):
         return UPRIGHT
-    value = tags[_ORIENTATION].number if _ORIENTATION in tags else None
     return value if value is not None and 1 <= value <= 8 else UPRIGHT

@@ -6,6 +6,7 @@ from typing import Final
 
 import cv2
 import numpy as np
+from cv2.typing import MatLike
 from numpy.typing import NDArray
 
 # One picture is one unit of work; parallelism comes from working on several pictures at once. OpenCV would
@@ -27,6 +28,20 @@ def reduction(width: int, height: int, short_side: int | None) -> int:
 def reduced(side: int, scale: int) -> int:
     """Return the length of a side after reduction; a rest of a pixel counts as one."""
     return -(-side // scale)
+
+
+def shrink(pixels: Pixels, width: int, height: int) -> Pixels:
+    """Average down to (height, width); both must be at most the present sides.
+
+    Averaging two by two is vectorised and any other factor is not: as much as possible is done by halving (a last
+    odd row or column is left out), the rest, less than two, is interpolated.
+    """
+    rows, columns = pixels.shape[:2]
+    small: MatLike = pixels
+    while rows >= 2 * height and columns >= 2 * width:
+        rows, columns = rows // 2, columns // 2
+        small = cv2.resize(small[: 2 * rows, : 2 * columns], (columns, rows), interpolation=cv2.INTER_AREA)
+    return np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
 
 
 def upright(pixels: Pixels, orientation: int) -> Pixels:

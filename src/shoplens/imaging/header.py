@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Final, TypeVar
 
 from shoplens.errors import ImageCorrupt, ImageTooManyPixels, ImageTooSmall
@@ -78,18 +78,18 @@ def _bmp(data: bytes) -> Size:
 
 
 def _tiff(data: bytes) -> Size:
-    tags = tiff.first_directory(data)
-    if any(tag.count > _TIFF_MAX_NUMBERS for tag in tags.values() if tag.kind not in _TIFF_BYTE_KINDS):
+    page = tiff.first_directory(data)
+    if any(count > _TIFF_MAX_NUMBERS and kind not in _TIFF_BYTE_KINDS for kind, count, _ in page.tags.values()):
         raise ValueError("a tag with too many numbers")
-    if _TIFF_TILE[0] in tags:
-        width, height = _sides(tags, _TIFF_TILE)
+    if _TIFF_TILE[0] in page.tags:
+        width, height = _sides(page, _TIFF_TILE)
         if width * height > _TIFF_MAX_TILE_PIXELS:
             raise ValueError("a tile that is too large")
-    return _sides(tags, _TIFF_SIZE)
+    return _sides(page, _TIFF_SIZE)
 
 
-def _sides(tags: Mapping[int, tiff.Tag], names: tuple[int, int]) -> Size:
-    width, height = (tags[name].number for name in names)
+def _sides(page: tiff.Directory, names: tuple[int, int]) -> Size:
+    width, height = (page.number(name) for name in names)
     if width is None or height is None:
         raise ValueError("sides that are no numbers")
     return width, height

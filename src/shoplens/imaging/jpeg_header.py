@@ -65,6 +65,7 @@ def _segments(data: bytes) -> Iterator[_Segment]:
     """Yield (marker, start, end) of the segments up to and including the first scan's header."""
     at = 2
     for _ in range(_MAX_SEGMENTS):
+        # Fill bytes and stray bytes may stand before a marker, as decoders skip them too.
         found = _MARKER.search(data, at)
         if found is None:
             return
@@ -72,13 +73,13 @@ def _segments(data: bytes) -> Iterator[_Segment]:
         marker = data[at - 1]
         if marker in _WITHOUT_BODY:
             continue
-        (length,) = struct.unpack_from(">H", data, at)
-        if length < 2 or at + length > len(data):
+        end = at + (data[at] << 8 | data[at + 1])
+        if end < at + 2 or end > len(data):
             raise ValueError("a segment that is cut off")
-        yield marker, at + 2, at + length
+        yield marker, at + 2, end
         if marker == _START_OF_SCAN:
             return
-        at += length
+        at = end
 
 
 def _check_scans(data: bytes, first: int, *, components: int) -> None:

@@ -118,7 +118,7 @@ def _white_level(image: Image.Image) -> float:
 
 def _positive(flat: Image.Image, image: Image.Image) -> Image.Image:
     """Invert a wide TIFF in which zero is white; Pillow does so for eight bits and fewer, but not for more."""
-    wide_tiff = isinstance(image, TiffImageFile) and image.mode in colour.WIDE_MODES
-    if wide_tiff and image.tag_v2.get(_TIFF_PHOTOMETRIC) == _WHITE_IS_ZERO:
+    wide = image.mode in colour.WIDE_MODES
+    if wide and isinstance(image, TiffImageFile) and image.tag_v2.get(_TIFF_PHOTOMETRIC) == _WHITE_IS_ZERO:
         return ImageChops.invert(flat)
     return flat

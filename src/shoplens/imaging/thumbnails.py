@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-import cv2
 import simplejpeg
 
+from shoplens.imaging import geometry
 from shoplens.imaging.picture import Picture
 
 _QUALITY: Final = 80
@@ -17,5 +17,5 @@ def thumbnail(picture: Picture, max_side: int = 256) -> bytes:
     height, width = picture.pixels.shape[:2]
     shrink = min(1.0, max_side / max(width, height))
     size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
-    small = picture.pixels if shrink == 1.0 else cv2.resize(picture.pixels, size, interpolation=cv2.INTER_AREA)
+    small = picture.pixels if shrink == 1.0 else geometry.shrink(picture.pixels, *size)
     return bytes(simplejpeg.encode_jpeg(small, quality=_QUALITY, colorspace="RGB", colorsubsampling="420"))

@@ -6,28 +6,39 @@ import struct
 from dataclasses import dataclass
 from typing import Final
 
-SHORT: Final = 3
-LONG: Final = 4
+_NUMBERS: Final = {3: "H", 4: "I"}
 _ORDERS: Final = {b"II*\x00": "<", b"MM\x00*": ">"}
+_ENTRY_BYTES: Final = 12
 _MAX_TAGS: Final = 1_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tag:
-    """One entry: its TIFF type, how many values it announces, and the first if it is a single number."""
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """The tags of one page by their number, in the byte order of their file ("<" or ">").
 
-    kind: int
-    count: int
-    number: int | None
+    A tag is (type, number of values that it announces, the four bytes that hold the values or their offset).
+    """
+
+    order: str
+    tags: dict[int, tuple[int, int, bytes]]
+
+    def number(self, name: int) -> int | None:
+        """Return the value of a tag that is one whole number, else None."""
+        kind, count, field = self.tags.get(name, (0, 0, b""))
+        if count != 1 or kind not in _NUMBERS:
+            return None
+        value: int = struct.unpack_from(self.order + _NUMBERS[kind], field)[0]
+        return value
 
 
-def first_directory(block: bytes) -> dict[int, Tag]:
-    """Return the tags of the first directory by number.
+def first_directory(block: bytes) -> Directory:
+    """Return the first directory.
 
     Raises ValueError if this is not TIFF, and struct.error if it points outside of itself.
     """
     order, start, end = _locate(block)
-    return dict(_tag(block, order, at) for at in range(start, end, 12))
+    entries = struct.iter_unpack(order + "HHI4s", block[start:end])
+    return Directory(order, {name: (kind, count, field) for name, kind, count, field in entries})
 
 
 def first_page_only(data: bytes) -> bytes:
@@ -48,14 +59,7 @@ def _locate(block: bytes) -> tuple[str, int, int]:
         raise ValueError("not a TIFF structure")
     (directory,) = struct.unpack_from(order + "I", block, 4)
     (count,) = struct.unpack_from(order + "H", block, directory)
-    if count > _MAX_TAGS:
-        raise ValueError("too many tags")
-    return order, directory + 2, directory + 2 + 12 * count
-
-
-def _tag(block: bytes, order: str, at: int) -> tuple[int, Tag]:
-    name, kind, count = struct.unpack_from(order + "HHI", block, at)
-    number = None
-    if count == 1 and kind in (SHORT, LONG):
-        (number,) = struct.unpack_from(order + ("H" if kind == SHORT else "I"), block, at + 8)
-    return name, Tag(kind=kind, count=count, number=number)
+    end = directory + 2 + _ENTRY_BYTES * count
+    if count > _MAX_TAGS or end > len(block):
+        raise ValueError("more tags than there can be")
+    return order, directory + 2, end
