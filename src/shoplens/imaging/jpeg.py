@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import simplejpeg
 
-from shoplens.errors import ImageCorrupt
+from shoplens.errors import ImageCorrupt, ImageDecoderFailed
 from shoplens.imaging import colour, geometry
 from shoplens.imaging.geometry import Pixels
 from shoplens.imaging.jpeg_header import JpegHeader
@@ -16,6 +16,8 @@ def decode_fast(data: bytes, header: JpegHeader, scale: int) -> Pixels | None:
     A progressive file needs two to three bytes per original pixel at any scale, for that is how the format works.
     Raises ImageCorrupt if data are missing or damaged.
     """
+    if not header.fits_into(len(data)):
+        raise ImageCorrupt("The JPEG has too few bytes for its size. Send the photo again.")
     if header.components not in (1, 3):
         return None
     height, width = geometry.reduced(header.height, scale), geometry.reduced(header.width, scale)
@@ -23,7 +25,9 @@ def decode_fast(data: bytes, header: JpegHeader, scale: int) -> Pixels | None:
         if simplejpeg.decode_jpeg_header(data, strict=False)[:2] != (header.height, header.width):
             raise ImageCorrupt("The JPEG contradicts itself about its size. Send the photo again.")
         pixels = simplejpeg.decode_jpeg(data, "RGB", min_height=height, min_width=width, min_factor=1)
-    except ValueError as error:
+    except MemoryError as error:
+        raise ImageDecoderFailed("There was not enough memory to read this photo. Send a smaller one.") from error
+    except (ValueError, KeyError, OverflowError) as error:
         if _is_damage(str(error)):
             raise ImageCorrupt("The JPEG is damaged or was cut off on its way. Send the photo again.") from error
         return None

@@ -22,19 +22,27 @@ _ICC: Final = b"ICC_PROFILE\x00"
 _MAX_SEGMENTS: Final = 5_000
 # Encoders write about ten scans. Each costs a pass over all coefficients, so thousands of tiny ones are an attack.
 _MAX_SCANS: Final = 100
+# Huffman coding spends at least one bit on each block of 8 x 8 pixels: a shorter file lies about its size.
+_HUFFMAN_FRAMES: Final = frozenset((0xC0, 0xC1, 0xC2))
+_MOST_PIXELS_PER_BYTE: Final = 512
 
 _Segment = tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JpegHeader:
-    """What stands before the first scan. `icc` is empty if there is no complete colour profile."""
+    """What stands before the first scan. `icc` is empty if there is no colour profile."""
 
     width: int
     height: int
     components: int
+    huffman: bool
     orientation: int
     icc: bytes
+
+    def fits_into(self, length: int) -> bool:
+        """Tell whether a picture of this size can be coded in `length` bytes at all."""
+        return not self.huffman or self.width * self.height <= _MOST_PIXELS_PER_BYTE * length
 
 
 def read(data: bytes) -> JpegHeader:
@@ -44,11 +52,13 @@ def read(data: bytes) -> JpegHeader:
     segments or scans.
     """
     frame: tuple[int, int, int] | None = None
+    huffman = False
     orientation = exif.UPRIGHT
     profile: dict[int, bytes] = {}
     for marker, start, end in _segments(data):
         if marker in _START_OF_FRAME and frame is None:
             frame = struct.unpack_from(">xHHB", data, start)
+            huffman = marker in _HUFFMAN_FRAMES
         elif marker == _APP1 and orientation == exif.UPRIGHT and data.startswith(_EXIF, start):
             orientation = exif.orientation(data[start:end])
         elif marker == _APP2 and data.startswith(_ICC, start):
@@ -57,7 +67,9 @@ def read(data: bytes) -> JpegHeader:
             _check_scans(data, start, components=frame[2])
             height, width, components = frame
             icc = b"".join(profile[part] for part in sorted(profile))
-            return JpegHeader(width=width, height=height, components=components, orientation=orientation, icc=icc)
+            return JpegHeader(
+                width=width, height=height, components=components, huffman=huffman, orientation=orientation, icc=icc
+            )
     raise ValueError("no scan after a frame header")
 
 
