@@ -1,6 +1,6 @@
 # The only entry: every command of the project is a target here, and every target is a line or two.
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench docs screenshots format lock upgrade hooks clean
+.PHONY: help run heic test check bench docs screenshots format lock upgrade hooks clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -13,6 +13,8 @@ help:  ## Say what there is
 
 run: $(VENV)/run.stamp  ## Install, prepare the models and serve http://127.0.0.1:8000
 	$(BIN)/shoplens serve $(ARGS)
+
+heic: $(VENV)/heic.stamp  ## Let it read HEIC photos, too (libraries under the LGPL and the GPL)
 
 test: $(VENV)/test.stamp  ## Run every test (ARGS="-k name" for some)
 	$(BIN)/python -m pytest $(ARGS)

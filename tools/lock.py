@@ -1,6 +1,7 @@
 """Write the lock files from pyproject.toml, or say whether they are stale.
 
-One resolution, cut three ways: `run` is what the server needs, `test` adds the tests, `dev` adds the checks.
+One resolution, cut four ways: `run` is what the server needs, `heic` adds one more format, `test` the tests, `dev` the
+checks.
 Each file starts with a digest of what it was made from, so that staleness is told without a network.
 """
 
@@ -16,7 +17,12 @@ from typing import Final
 from tools.project import ROOT, pyproject
 
 FOLDER: Final = ROOT / "requirements"
-EXTRAS: Final[dict[str, tuple[str, ...]]] = {"dev": ("heic", "test", "dev"), "test": ("heic", "test"), "run": ()}
+EXTRAS: Final[dict[str, tuple[str, ...]]] = {
+    "dev": ("heic", "test", "dev"),
+    "test": ("heic", "test"),
+    "heic": ("heic",),
+    "run": (),
+}
 DIGEST_LINE: Final = "# made from pyproject.toml by `make lock`: "
 PIP_COMPILE: Final = (
     *("uv", "pip", "compile", "pyproject.toml", "--universal", "--python-version", "3.11", "--group", "build"),
