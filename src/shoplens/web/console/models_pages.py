@@ -1,0 +1,60 @@
+"""The pages Models and one model: what answers, what it knows, how well, and on whose terms."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+from fastapi import APIRouter, Request
+from starlette.responses import HTMLResponse, JSONResponse
+
+from shoplens.bundles import Bundle, Label
+from shoplens.web.console.rendering import PageRoute, page
+from shoplens.wiring import Platform
+
+_LONGEST_SEARCH = 200
+
+
+def models_router(platform: Platform) -> APIRouter:
+    """The list, one model, and its label names for the pages that suggest them."""
+    router = APIRouter(route_class=PageRoute)
+
+    @router.get("/console/models")
+    def models() -> HTMLResponse:
+        return page("models.html", views=platform.models.all())
+
+    @router.get("/console/models/{name}/labels.json")
+    def labels(name: str) -> JSONResponse:
+        names = [label.name for label in platform.models.get(name).bundle.labels]
+        return JSONResponse(names, headers={"Cache-Control": "private, max-age=300"})
+
+    @router.get("/console/models/{name}")
+    def model(request: Request, name: str) -> HTMLResponse:
+        view = platform.models.get(name)
+        search = request.query_params.get("q", "")[:_LONGEST_SEARCH].strip()
+        return page(
+            "model.html",
+            view=view,
+            search=search,
+            labels=_matching(view.bundle.labels, search),
+            checksums=_checksums(view.bundle),
+            policies={channel: platform.channels[channel].policy for channel in view.channels},
+        )
+
+    return router
+
+
+def _matching(labels: tuple[Label, ...], search: str) -> list[tuple[int, Label]]:
+    """The labels whose name or id contains `search`, with their index in the model's output."""
+    wanted = search.casefold()
+    return [
+        (index, label)
+        for index, label in enumerate(labels)
+        if wanted in label.name.casefold() or wanted == label.id.casefold()
+    ]
+
+
+def _checksums(bundle: Bundle) -> dict[str, Any]:
+    """Size and SHA-256 by file name; opening the bundle has already checked the file's form."""
+    sums: dict[str, Any] = orjson.loads((bundle.root / "checksums.json").read_bytes())
+    return sums

@@ -1,0 +1,90 @@
+/** Fill the page's own templates: an answer, a wait, or a problem, as elements that are not yet in the page. */
+
+import { curlCommand } from "./curl.js";
+import { liveFeedback } from "./feedback.js";
+import { barWidth, certainty, comparison, milliseconds, percent } from "./words.js";
+
+const SHOWN_LABELS = 10;
+
+export function answerElement(result, { fileName, tripMs, thresholds }) {
+  const element = clone("answer-template");
+  const best = result.labels[0];
+  const put = (name, text) => (element.querySelector(`[data-${name}]`).textContent = text);
+  put("certainty", certainty(best.score));
+  put("best", best.label);
+  put("best-score", percent(best.score));
+  put("took", `${result.model.name} ${result.model.version} · ${milliseconds(result.timing.total_ms)} on the server, ${milliseconds(tripMs)} there and back`);
+  put("curl", curlCommand(fileName, result.channel));
+  fillDecision(element, result, thresholds);
+  element.querySelector("[data-bars]").replaceChildren(...result.labels.slice(0, SHOWN_LABELS).map(labelRow));
+  element.querySelector("[data-record]").href = `/console/records/${encodeURIComponent(result.id)}`;
+  fillFeedback(element.querySelector("[data-feedback]"), result);
+  element.querySelector("[data-copy]").addEventListener("click", (event) => copy(event.currentTarget, element));
+  element.dataset.fresh = "";
+  return element;
+}
+
+export function busyElement() {
+  return clone("busy-template");
+}
+
+export function problemElement(problem, again) {
+  const element = clone("problem-template");
+  element.querySelector("[data-detail]").textContent = problem.message;
+  element.querySelector("[data-code]").textContent = [problem.code, problem.requestId && `request ${problem.requestId}`]
+    .filter(Boolean)
+    .join(" · ");
+  element.querySelector("[data-again]").addEventListener("click", again);
+  return element;
+}
+
+/** In one sentence, for those who listen. */
+export function spoken(result) {
+  const best = result.labels[0];
+  return `${certainty(best.score)}: ${best.label}, ${percent(best.score)}.`;
+}
+
+function clone(id) {
+  return document.getElementById(id).content.firstElementChild.cloneNode(true);
+}
+
+function labelRow({ label, score }) {
+  const row = clone("row-template");
+  row.querySelector(".label-name").textContent = label;
+  row.querySelector(".label-score").textContent = percent(score);
+  row.querySelector(".bar-fill").setAttribute("width", barWidth(score));
+  return row;
+}
+
+/** Where a channel has no thresholds, everything is accepted and a badge would say nothing. */
+function fillDecision(element, { decision, labels }, thresholds) {
+  if (!thresholds) return element.querySelector("[data-decision]").remove();
+  element.querySelector("[data-badge]").replaceWith(clone(`badge-${decision.outcome}`));
+  const score = labels.find((entry) => entry.label === decision.label)?.score ?? 0;
+  element.querySelector("[data-reason]").textContent =
+    decision.threshold === null ? `below every threshold (${thresholds})` : `${decision.label} ${comparison(score, decision.threshold)}`;
+}
+
+function fillFeedback(form, result) {
+  form.dataset.id = result.id;
+  form.dataset.model = `${result.model.name}@${result.model.version}`;
+  form.action = `/console/records/${encodeURIComponent(result.id)}/feedback`;
+  const list = `labels-${result.id}`;
+  form.querySelector("[data-labels]").id = list;
+  form.querySelector("[data-really]").setAttribute("list", list);
+  liveFeedback(form);
+}
+
+/** The clipboard is closed on plain HTTP to another machine; then the command is selected for the person's own copy. */
+async function copy(button, element) {
+  const code = element.querySelector("[data-curl]");
+  const words = button.querySelector("span");
+  try {
+    await navigator.clipboard.writeText(code.textContent);
+    words.textContent = "Copied";
+  } catch {
+    getSelection().selectAllChildren(code);
+    words.textContent = "Selected";
+  }
+  setTimeout(() => (words.textContent = "Copy"), 2000);
+}

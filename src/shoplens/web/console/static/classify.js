@@ -1,0 +1,209 @@
+/** The page Classify: photos come in by pick, camera, drop or paste; each is asked once per channel and shown. */
+
+import { answerElement, busyElement, problemElement, spoken } from "./answer.js";
+import { Problem, askPatiently } from "./net.js";
+
+const AT_ONCE = 2;
+const MOST_PHOTOS = 60;
+const TOP_K = 10;
+
+const byId = (id) => document.getElementById(id);
+const page = byId("classify");
+const form = byId("ask");
+const preview = byId("preview");
+
+const photos = [];
+let chosen = null;
+let running = 0;
+const waiting = [];
+
+/** A photo of this visit: its file, how it is previewed, and an answer (or what became of it) per channel. */
+class Photo {
+  constructor(file) {
+    this.file = file;
+    this.name = file.name || "photo.jpg";
+    this.url = URL.createObjectURL(file);
+    this.previewable = true;
+    this.answers = new Map();
+    this.button = document.createElement("button");
+  }
+}
+
+function take(files) {
+  const added = [...files].slice(0, MOST_PHOTOS).map((file) => new Photo(file));
+  if (added.length === 0) return;
+  byId("form-error")?.remove();
+  photos.push(...added);
+  while (photos.length > MOST_PHOTOS) URL.revokeObjectURL(photos.shift().url);
+  added.forEach((photo) => {
+    listInStrip(photo);
+    request(photo, channel().value);
+  });
+  choose(added[0]);
+}
+
+function channel() {
+  return form.querySelector("input[name=channel]:checked");
+}
+
+/** Ask for a photo in a channel, unless that was done. */
+function request(photo, name) {
+  if (photo.answers.has(name)) return;
+  photo.answers.set(name, { state: "waiting", element: busyElement() });
+  waiting.push([photo, name]);
+  pump();
+}
+
+function pump() {
+  while (running < AT_ONCE && waiting.length > 0) {
+    running += 1;
+    classify(...waiting.shift()).finally(() => {
+      running -= 1;
+      pump();
+    });
+  }
+}
+
+async function classify(photo, name) {
+  const { thresholds } = [...form.querySelectorAll("input[name=channel]")].find((each) => each.value === name).dataset;
+  const busy = busyElement();
+  const note = (words) => (busy.querySelector("[data-busy]").textContent = words);
+  settle(photo, name, { state: "busy", element: busy });
+  try {
+    refuseTooLarge(photo.file);
+    const { body, tripMs } = await askPatiently(
+      `/predict?channel=${encodeURIComponent(name)}&top_k=${TOP_K}`,
+      () => ({ method: "POST", body: formOf(photo) }),
+      (left) => note(`The server is busy. Trying again in ${left} s.`),
+    );
+    if (!photo.previewable && body.image.kept !== "nothing") borrowPreview(photo, body.id);
+    settle(photo, name, { state: "done", result: body, element: answerElement(body, { fileName: photo.name, tripMs, thresholds }) });
+  } catch (error) {
+    const problem = error instanceof Problem ? error : new Problem("This page met a fault. Reload it and try again.", { code: String(error) });
+    settle(photo, name, { state: "problem", problem, element: problemElement(problem, () => again(photo, name)) });
+  }
+}
+
+function formOf(photo) {
+  const data = new FormData();
+  data.append("file", photo.file, photo.name);
+  return data;
+}
+
+/** Said before sending what would be refused. */
+function refuseTooLarge(file) {
+  const most = Number(form.dataset.maxBytes);
+  if (file.size > most) {
+    throw new Problem(`The photo has more than ${most.toLocaleString("en")} bytes, which is the limit here. Choose a smaller one.`, { code: "image_too_large" });
+  }
+}
+
+function again(photo, name) {
+  photo.answers.delete(name);
+  request(photo, name);
+  show();
+}
+
+function settle(photo, name, answer) {
+  photo.answers.set(name, answer);
+  photo.button.dataset.state = answer.state;
+  photo.button.setAttribute("aria-label", [photo.name, answer.result?.labels[0].label].filter(Boolean).join(", "));
+  if (photo === chosen && name === channel().value) show();
+}
+
+function choose(photo) {
+  chosen = photo;
+  photos.forEach((each) => each.button.toggleAttribute("aria-current", each === photo));
+  if (photo.button.hasAttribute("aria-current")) photo.button.setAttribute("aria-current", "true");
+  request(photo, channel().value);
+  show();
+}
+
+/** Make the page say what is known of the chosen photo in the chosen channel. */
+function show() {
+  page.dataset.state = "shown";
+  byId("photo").hidden = false;
+  if (preview.dataset.of !== chosen.url) {
+    preview.dataset.of = chosen.url;
+    preview.src = chosen.url;
+    preview.alt = `Your photo ${chosen.name}`;
+  }
+  preview.hidden = !chosen.previewable;
+  byId("no-preview").hidden = chosen.previewable;
+  const answer = chosen.answers.get(channel().value);
+  const answers = byId("answers");
+  if (answers.firstElementChild !== answer.element) answers.replaceChildren(answer.element);
+  answers.setAttribute("aria-busy", String(answer.state === "busy" || answer.state === "waiting"));
+  byId("status").textContent = announcement(answer);
+}
+
+function announcement(answer) {
+  if (answer.state === "done") return spoken(answer.result);
+  return answer.state === "problem" ? "" : `Classifying ${chosen.name}`;
+}
+
+function listInStrip(photo) {
+  const picture = Object.assign(document.createElement("img"), { src: photo.url, alt: "", decoding: "async" });
+  picture.addEventListener("error", () => picture.remove());
+  photo.button.type = "button";
+  photo.button.append(picture);
+  photo.button.addEventListener("click", () => choose(photo));
+  const entry = document.createElement("li");
+  entry.append(photo.button);
+  byId("strip").append(entry);
+  while (byId("strip").children.length > MOST_PHOTOS) byId("strip").firstElementChild.remove();
+  byId("strip").hidden = byId("strip").children.length < 2;
+}
+
+/** Formats that browsers cannot show (HEIC, TIFF) are shown by what the server kept. */
+function borrowPreview(photo, id) {
+  photo.url = `/predictions/${encodeURIComponent(id)}/image?size=view`;
+  photo.previewable = true;
+  photo.borrowed = true;
+}
+
+preview.addEventListener("error", () => {
+  if (!chosen || preview.dataset.of !== chosen.url) return;
+  chosen.previewable = false;
+  const answer = chosen.answers.get(channel().value);
+  if (!chosen.borrowed && answer?.state === "done" && answer.result.image.kept !== "nothing") borrowPreview(chosen, answer.result.id);
+  show();
+});
+
+for (const id of ["file", "camera"]) {
+  byId(id).addEventListener("change", (event) => {
+    take(event.target.files);
+    event.target.value = "";
+  });
+}
+form.addEventListener("submit", (event) => event.preventDefault());
+form.addEventListener("change", (event) => {
+  if (event.target.name === "channel" && chosen) choose(chosen);
+});
+
+document.addEventListener("paste", (event) => {
+  const images = [...event.clipboardData.files];
+  if (images.length === 0) return;
+  event.preventDefault();
+  take(images);
+});
+
+const carriesFiles = (event) => event.dataTransfer?.types.includes("Files");
+document.addEventListener("dragover", (event) => {
+  if (!carriesFiles(event)) return;
+  event.preventDefault();
+  event.dataTransfer.dropEffect = "copy";
+  byId("veil").hidden = false;
+});
+document.addEventListener("dragleave", (event) => {
+  if (event.relatedTarget === null) byId("veil").hidden = true;
+});
+document.addEventListener("drop", (event) => {
+  byId("veil").hidden = true;
+  if (!carriesFiles(event)) return;
+  event.preventDefault();
+  take(event.dataTransfer.files);
+});
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape") byId("veil").hidden = true;
+});

@@ -1,0 +1,20 @@
+/** A command that asks the same from a terminal, safe to paste whatever the file is called. */
+
+const PLAIN_NAME = /^[A-Za-z0-9_][A-Za-z0-9._-]*$/;
+const CONTROL = /[\u0000-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2066-\u2069]/g;
+
+export function curlCommand(fileName, channel, origin = location.origin) {
+  const address = `${origin}/predict?channel=${encodeURIComponent(channel)}`;
+  return `curl -F ${fileArgument(fileName)} ${shellQuoted(address)}`;
+}
+
+/** Curl itself gives ; , and " a meaning in form values, so odd names are quoted for it and then for the shell. */
+function fileArgument(fileName) {
+  if (PLAIN_NAME.test(fileName)) return `file=@${fileName}`;
+  const name = `./${fileName.replace(CONTROL, "?")}`.replaceAll("\\", "\\\\").replaceAll('"', '\\"');
+  return shellQuoted(`file=@"${name}"`);
+}
+
+function shellQuoted(text) {
+  return `'${text.replaceAll("'", "'\\''")}'`;
+}

@@ -1,0 +1,80 @@
+/** One click says "wrong" or "right" at once; what it really is can be added, once. */
+
+import { ask } from "./net.js";
+
+const labelsOfModel = new Map();
+
+/** Takes over a feedback form. `data-stage` (ask, more, thanks) decides what the style sheet shows. */
+export function liveFeedback(form) {
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    if (form.getAttribute("aria-busy") === "true") return;
+    const step = event.submitter?.dataset.verdict ?? (form.dataset.stage === "more" ? "more" : "wrong");
+    const said = step === "more" ? explanation(form) : {};
+    if (step === "more" && !said.label && !said.comment) return form.elements.label.focus();
+    await occupied(form, () => say(form, step, said));
+  });
+  form.querySelector("[data-skip]").addEventListener("click", () => thank(form, "Thank you. It is noted as wrong."));
+}
+
+async function say(form, step, said) {
+  await ask("/feedback", {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify({ prediction_id: form.dataset.id, verdict: step === "right" ? "right" : "wrong", ...said }),
+  });
+  if (step === "wrong") return explain(form);
+  thank(form, step === "right" ? "Thank you. It is noted as right." : "Thank you. That helps the next model.");
+}
+
+function explanation(form) {
+  const label = form.elements.label.value.trim();
+  const comment = form.elements.comment.value.trim();
+  return { ...(label && { label }), ...(comment && { comment }) };
+}
+
+/** It is stored as wrong already; leaving the page here loses nothing. */
+function explain(form) {
+  form.dataset.stage = "more";
+  form.querySelector(".feedback-thanks").textContent = "Noted as wrong. Thank you.";
+  const field = form.querySelector("[data-really]");
+  field.focus();
+  suggest(form, field);
+}
+
+function thank(form, words) {
+  form.dataset.stage = "thanks";
+  const thanks = form.querySelector(".feedback-thanks");
+  thanks.textContent = words;
+  thanks.focus();
+}
+
+/** No second row for an impatient second click. */
+async function occupied(form, work) {
+  const error = form.querySelector(".feedback-error");
+  const buttons = form.querySelectorAll("button");
+  form.setAttribute("aria-busy", "true");
+  buttons.forEach((button) => button.setAttribute("aria-disabled", "true"));
+  error.textContent = "";
+  try {
+    await work();
+  } catch (problem) {
+    error.textContent = problem.message;
+  } finally {
+    form.removeAttribute("aria-busy");
+    buttons.forEach((button) => button.removeAttribute("aria-disabled"));
+  }
+}
+
+/** The model's labels as suggestions. Without them the field still takes any text. */
+async function suggest(form, field) {
+  const model = form.dataset.model;
+  if (!model) return;
+  if (!labelsOfModel.has(model)) {
+    labelsOfModel.set(model, ask(`/console/models/${encodeURIComponent(model)}/labels.json`).catch(() => []));
+  }
+  const names = await labelsOfModel.get(model);
+  const list = form.querySelector("[data-labels]");
+  list.id = field.getAttribute("list");
+  list.replaceChildren(...names.map((name) => Object.assign(document.createElement("option"), { value: name })));
+}

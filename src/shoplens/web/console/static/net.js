@@ -1,0 +1,61 @@
+/** Talk to the server: JSON back, or a Problem with a sentence for the person. */
+
+const TIMEOUT_MS = 60_000;
+const MOST_TRIES = 6;
+const LONGEST_WAIT_S = 30;
+
+export class Problem extends Error {
+  constructor(sentence, { code = "", requestId = "", retryAfterS = null } = {}) {
+    super(sentence);
+    this.code = code;
+    this.requestId = requestId;
+    this.retryAfterS = retryAfterS;
+  }
+}
+
+/** One request. Throws Problem. */
+export async function ask(address, options = {}) {
+  const response = await reach(address, options);
+  const body = await response.json().catch(() => null);
+  if (response.ok && body !== null) return body;
+  const wait = Number(response.headers.get("Retry-After"));
+  throw new Problem(body?.detail ?? `The server answered with status ${response.status} and no explanation.`, {
+    code: body?.code ?? String(response.status),
+    requestId: body?.request_id ?? "",
+    retryAfterS: response.status === 429 ? Math.min(Math.max(wait || 1, 1), LONGEST_WAIT_S) : null,
+  });
+}
+
+/** Like `ask`, but a full queue is waited for, a bounded number of times; `onWait` gets the seconds left. */
+export async function askPatiently(address, makeOptions, onWait) {
+  for (let tries = 1; ; tries += 1) {
+    const started = performance.now();
+    try {
+      return { body: await ask(address, makeOptions()), tripMs: performance.now() - started };
+    } catch (problem) {
+      if (problem.retryAfterS === null || tries === MOST_TRIES) throw problem;
+      for (let left = Math.ceil(problem.retryAfterS); left > 0; left -= 1) {
+        onWait(left);
+        await new Promise((wake) => setTimeout(wake, 1000));
+      }
+    }
+  }
+}
+
+async function reach(address, options) {
+  try {
+    return await fetch(address, {
+      ...options,
+      credentials: "same-origin",
+      headers: { Accept: "application/json", ...options.headers },
+      signal: AbortSignal.timeout(TIMEOUT_MS),
+    });
+  } catch (error) {
+    if (error.name === "TimeoutError") {
+      throw new Problem("The server took too long to answer. Try again.", { code: "timeout" });
+    }
+    throw new Problem("The server cannot be reached. Check that it runs and that you are connected, then try again.", {
+      code: "network",
+    });
+  }
+}

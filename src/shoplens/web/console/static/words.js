@@ -1,0 +1,30 @@
+/** Numbers as people read them; the same rules as presenting.py, which says them on pages without a script. */
+
+export function percent(score) {
+  return score > 0 && score < 0.001 ? "<0.1%" : `${(score * 100).toFixed(1)}%`;
+}
+
+export function barWidth(score) {
+  return `${(Math.min(Math.max(score, 0), 1) * 100).toFixed(2)}%`;
+}
+
+export function certainty(score) {
+  if (score < 0.3) return "Not sure";
+  if (score < 0.5) return "A guess";
+  return score < 0.8 ? "Fairly sure" : "Sure";
+}
+
+/** The score is cut, not rounded, so that the sign always agrees with the digits. */
+export function comparison(score, threshold) {
+  const decimals = Math.max(2, (String(threshold).split(".")[1] ?? "").length);
+  const shown = Math.floor(score * 10 ** decimals + 1e-9) / 10 ** decimals;
+  return `${shown.toFixed(decimals)} ${score >= threshold ? "≥" : "<"} ${threshold.toFixed(decimals)}`;
+}
+
+export function milliseconds(value) {
+  return value < 9.95 ? `${value.toFixed(1)} ms` : `${Math.round(value).toLocaleString("en")} ms`;
+}
+
+export function capitalised(text) {
+  return text.charAt(0).toUpperCase() + text.slice(1);
+}
