@@ -68,5 +68,5 @@ def _create_predictions() -> None:
         sa.Column("inference_ms", sa.Double, nullable=False),
         sa.Column("total_ms", sa.Double, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_predictions"),
-        sa.CheckConstraint("outcome IN ('accept', 'review', 'reject')", name="ck_predictions_outcome"),
+        sa.CheckConstraint("outcome IN ('accept', 'review', 'reject')", name=op.f("ck_predictions_outcome")),
     )

@@ -1,0 +1,62 @@
+"""Records and remarks to store in tests, each different unless told otherwise."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from shoplens.domain.channel import Keep
+from shoplens.domain.ids import make_id
+from shoplens.domain.policy import Decision, Outcome
+from shoplens.domain.prediction import LabelScore, ModelRef
+from shoplens.domain.record import Feedback, ImageFacts, PredictionRecord, Timing, Verdict
+
+NOON = datetime(2026, 5, 4, 12, 0, 0, 123_456, tzinfo=UTC)
+
+
+def moment(number: int) -> datetime:
+    """`number` seconds after noon."""
+    return NOON + timedelta(seconds=number)
+
+
+def id_at(when: datetime) -> str:
+    """A new id of this time."""
+    return make_id(int(when.timestamp() * 1000), os.urandom(10))
+
+
+def make_record(
+    number: int = 0, *, label: str = "vase", channel: str = "look", outcome: Outcome = Outcome.ACCEPT, **other: Any
+) -> PredictionRecord:
+    """A record of `number` seconds after noon."""
+    sha256 = hashlib.sha256(str(number).encode()).hexdigest()
+    record = PredictionRecord(
+        id=id_at(moment(number)),
+        created_at=moment(number),
+        channel=channel,
+        model=ModelRef(name="efficientnet-lite0", version="1.0.0"),
+        labels=(LabelScore(label, 0.7123456789), LabelScore("jug, Krug, 水差し", 0.1), LabelScore("cup", 1e-9)),
+        decision=Decision(outcome=outcome, policy_version="0123456789ab", label="vase", threshold=0.6),
+        image=ImageFacts(
+            format="jpeg", width=4000, height=3000, byte_count=2_600_000, sha256=sha256, phash="00ff00ff00ff00ff"
+        ),
+        keep=Keep.THUMBNAIL,
+        image_key=f"images/{sha256}.jpg",
+        timing=Timing(queue_ms=0.25, pixels_ms=7.5, inference_ms=1.875, total_ms=10.0),
+    )
+    return replace(record, **other)
+
+
+def make_remark(prediction_id: str, number: int = 0, **other: Any) -> Feedback:
+    """A remark of `number` seconds after noon."""
+    remark = Feedback(
+        id=id_at(moment(number)),
+        created_at=moment(number),
+        prediction_id=prediction_id,
+        verdict=Verdict.WRONG,
+        label="teapot",
+        comment="It has a spout.",
+    )
+    return replace(remark, **other)

@@ -1,0 +1,158 @@
+"""Opening a database: what is refused, and that every refusal says what to do."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from shoplens.db import Database, current_revision, open_database, upgrade
+from shoplens.db.database import make_engine, parse_url
+from shoplens.domain.record import RecordFilter
+from shoplens.errors import DatabaseUnavailable, Misconfigured
+from tests.unit.db.samples import make_record
+
+
+def run_sql(path: Path, sql: str) -> None:
+    """Behind the program's back."""
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(sql)
+
+
+def test_a_missing_directory_is_told(tmp_path: Path) -> None:
+    """Both to who opens and to who upgrades."""
+    url = f"sqlite:///{tmp_path}/nowhere/shoplens.db"
+    for attempt in (open_database, upgrade, current_revision):
+        with pytest.raises(DatabaseUnavailable, match="nowhere of the database does not exist"):
+            attempt(url)
+
+
+def test_a_missing_file_is_told_and_not_made(tmp_path: Path) -> None:
+    """A mistyped path must not become an empty database."""
+    with pytest.raises(DatabaseUnavailable, match="run `shoplens db upgrade`"):
+        open_database(f"sqlite:///{tmp_path}/shoplens.db")
+    assert [] == list(tmp_path.iterdir())
+
+
+def test_an_empty_file_needs_an_upgrade(tmp_path: Path) -> None:
+    """It is a valid database without tables."""
+    path = tmp_path / "shoplens.db"
+    path.touch()
+    with pytest.raises(DatabaseUnavailable, match="has no tables yet; run `shoplens db upgrade`"):
+        open_database(f"sqlite:///{path}")
+
+
+def test_an_older_schema_needs_an_upgrade(database_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen from a program that has one migration more."""
+    monkeypatch.setattr("shoplens.db.schema.HEAD", "0002")
+    with pytest.raises(DatabaseUnavailable, match="at schema 0001 and this program needs 0002; run `shoplens db up"):
+        open_database(f"sqlite:///{database_file}")
+
+
+def test_a_newer_schema_needs_a_newer_program(database_file: Path) -> None:
+    """Neither opening nor upgrading touches it."""
+    run_sql(database_file, "UPDATE alembic_version SET version_num = '9999'")
+    for attempt in (open_database, upgrade):
+        with pytest.raises(DatabaseUnavailable, match="schema 9999, which is newer than this program"):
+            attempt(f"sqlite:///{database_file}")
+
+
+def test_a_file_that_is_no_database_is_told(tmp_path: Path) -> None:
+    """And left as it is."""
+    path = tmp_path / "shoplens.db"
+    path.write_bytes(b"these are not the pages of a database" * 100)
+    for attempt in (open_database, upgrade):
+        with pytest.raises(DatabaseUnavailable, match="is not an SQLite database; restore it"):
+            attempt(f"sqlite:///{path}")
+    assert path.read_bytes().startswith(b"these are not")
+
+
+def test_a_damaged_file_is_told(database_file: Path) -> None:
+    """Pages overwritten in the middle."""
+    with database_file.open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xff" * (database_file.stat().st_size - 4096))
+    with pytest.raises(DatabaseUnavailable, match="is damaged; restore it from a backup"):
+        opened = open_database(f"sqlite:///{database_file}")
+        with opened.reading() as work:
+            work.predictions.page(RecordFilter(), limit=5)
+
+
+def test_a_read_only_database_reads_and_says_why_it_does_not_write(database_file: Path) -> None:
+    """The readiness check fails with the same sentence."""
+    opened = open_database(f"sqlite:///file:{database_file}?mode=ro&uri=true")
+    with opened.reading() as work:
+        assert [] == work.predictions.page(RecordFilter(), limit=5)
+    with pytest.raises(DatabaseUnavailable, match="is read-only; give this user write permission"):
+        opened.check()
+    with pytest.raises(DatabaseUnavailable, match="is read-only"), opened.uow() as work:
+        work.predictions.add_many([make_record()])
+    opened.close()
+
+
+def test_a_locked_database_is_told(database: Database, database_file: Path) -> None:
+    """After the time that a writer waits; reading goes on."""
+    impatient = open_database(f"sqlite:///{database_file}", busy_timeout_s=0.05)
+    with database.uow():
+        with pytest.raises(DatabaseUnavailable, match="is locked by another process"):
+            impatient.check()
+        with impatient.reading() as work:
+            assert [] == work.predictions.page(RecordFilter(), limit=5)
+    impatient.check()
+    impatient.close()
+
+
+def test_a_check_waits_for_a_writer_and_changes_nothing(database: Database, database_file: Path) -> None:
+    """Readiness does not flicker while rows are written."""
+    entered = threading.Event()
+
+    def write() -> None:
+        with database.uow() as work:
+            entered.set()
+            work.predictions.add_many([make_record()])
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    entered.wait()
+    database.check()
+    thread.join()
+    with database.reading() as work:
+        assert 1 == work.predictions.count_at_most(RecordFilter(), 9)
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("shoplens.db", "cannot be read"),
+        ("", "cannot be read"),
+        ("mysql://localhost/shop", "'mysql' is not supported"),
+        ("sqlite://", "needs a file"),
+        ("sqlite:///:memory:", "needs a file"),
+    ],
+)
+def test_a_url_of_no_use_is_misconfigured(url: str, message: str) -> None:
+    """With a sentence that says what it should be."""
+    with pytest.raises(Misconfigured, match=message):
+        open_database(url)
+
+
+def test_postgresql_is_reached_through_psycopg() -> None:
+    """However its URL is written."""
+    assert "postgresql+psycopg" == parse_url("postgresql://user@host/shop").drivername
+
+
+@pytest.mark.parametrize(("synchronous", "number"), [("NORMAL", 1), ("FULL", 2)])
+def test_every_connection_has_the_habits(database_file: Path, synchronous: str, number: int) -> None:
+    """Write-ahead log, foreign keys, waiting, and the durability that was asked for."""
+    engine = make_engine(parse_url(f"sqlite:///{database_file}"), synchronous=synchronous)  # type: ignore[arg-type]
+    with engine.connect() as connection:
+        values = [
+            connection.execute(text(f"PRAGMA {name}")).scalar()
+            for name in ("journal_mode", "foreign_keys", "busy_timeout", "synchronous")
+        ]
+    engine.dispose()
+    assert ["wal", 1, 5000, number] == values

@@ -1,0 +1,186 @@
+"""The group writer, on a real SQLite file."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from concurrent.futures import wait as wait_for
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from sqlalchemy import event
+
+from shoplens.db import Database, GroupWriter, open_database
+from shoplens.domain.record import PredictionRecord, RecordFilter
+from shoplens.errors import DatabaseUnavailable, QueueFull, RecordRefused, ShoplensError
+from tests.unit.db.samples import make_record
+
+PATIENCE_S = 20
+
+
+@pytest.fixture
+def writer(database: Database) -> Iterator[GroupWriter]:
+    """A writer with the usual limits."""
+    opened = GroupWriter(database)
+    yield opened
+    opened.close()
+
+
+def stored(database: Database) -> set[str]:
+    """The ids that are committed."""
+    with database.reading() as work:
+        return {record.id for record in work.predictions.stream(RecordFilter())}
+
+
+def failure(future: Future[None]) -> BaseException | None:
+    """What a future ended with."""
+    return future.exception(timeout=PATIENCE_S)
+
+
+def test_a_resolved_future_means_a_committed_row(database: Database, writer: GroupWriter) -> None:
+    """The row can be read by others at that moment."""
+    record = make_record()
+    writer.submit(record).result(timeout=PATIENCE_S)
+    with database.reading() as work:
+        assert record == work.predictions.get(record.id)
+
+
+def test_records_of_many_threads_are_all_written(database: Database, writer: GroupWriter) -> None:
+    """Each once."""
+    batches = [[make_record(number) for number in range(first, first + 50)] for first in range(0, 400, 50)]
+    futures: list[Future[None]] = []
+
+    def submit(batch: list[PredictionRecord]) -> None:
+        futures.extend([writer.submit(record) for record in batch])
+
+    threads = [threading.Thread(target=submit, args=(batch,)) for batch in batches]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {None} == {failure(future) for future in futures}
+    assert {record.id for batch in batches for record in batch} == stored(database)
+
+
+def test_what_gathers_during_a_commit_shares_the_next_one(database: Database) -> None:
+    """Behind a lock that somebody holds, a hundred records become few groups."""
+    commits: list[int] = []
+    event.listen(database._engine, "commit", lambda connection: commits.append(1))
+    writer = GroupWriter(database)
+    with database.uow():
+        futures = [writer.submit(make_record(number)) for number in range(100)]
+    wait_for(futures, timeout=PATIENCE_S)
+    writer.close()
+    assert (100, True) == (len(stored(database)), len(commits) <= 4), commits
+
+
+def test_a_group_is_never_larger_than_allowed(database: Database) -> None:
+    """Eleven records in groups of at most two are six commits."""
+    commits: list[int] = []
+    writer = GroupWriter(database, max_group=2, spacing_s=0)
+    with database.uow():
+        writer.submit(make_record(999))
+        futures = [writer.submit(make_record(number)) for number in range(10)]
+        event.listen(database._engine, "commit", lambda connection: commits.append(1))
+    wait_for(futures, timeout=PATIENCE_S)
+    writer.close()
+    assert 11 == len(stored(database))
+    assert len(commits) >= 6
+
+
+def test_a_bad_record_does_not_harm_its_neighbours(database: Database, writer: GroupWriter) -> None:
+    """A double id, a value that is no row and one that no column takes; the rest is written."""
+    good = [make_record(number) for number in range(6)]
+    writer.submit(good[0]).result(timeout=PATIENCE_S)
+    bad = [
+        replace(make_record(100), id=good[0].id),
+        make_record(101, labels=()),
+        make_record(102, label="\ud800"),
+        make_record(103, created_at="yesterday"),
+    ]
+    with database.uow():  # so that all of them wait and share a group
+        futures = [writer.submit(record) for record in [good[1], *bad[:2], good[2], *bad[2:], *good[3:]]]
+    outcomes = [failure(future) for future in futures]
+    assert [False, True, True, False, True, True, False, False, False] == [
+        isinstance(outcome, RecordRefused) for outcome in outcomes
+    ], outcomes
+    assert {record.id for record in good} == stored(database)
+
+
+def test_a_full_queue_refuses_at_once(database: Database) -> None:
+    """With how long to wait; what was accepted is still written."""
+    writer = GroupWriter(database, queue_limit=5, max_group=1)
+    with database.uow():
+        accepted = [writer.submit(make_record(0))]
+        wait_until(lambda: writer.queued() == 0)  # the first one is being written, behind the lock
+        accepted += [writer.submit(make_record(number)) for number in range(1, 6)]
+        before = time.monotonic()
+        with pytest.raises(QueueFull) as refusal:
+            writer.submit(make_record(6))
+        took_s = time.monotonic() - before
+    assert {None} == {failure(future) for future in accepted}
+    writer.close()
+    assert (6, True) == (len(stored(database)), refusal.value.retry_after_s > 0)
+    assert took_s < 1
+
+
+def test_a_database_that_stays_locked_fails_the_group_and_the_next_one_succeeds(
+    database: Database, database_file: Path
+) -> None:
+    """The wait is bounded, and the loop outlives it."""
+    impatient = open_database(f"sqlite:///{database_file}", busy_timeout_s=0.05)
+    writer = GroupWriter(impatient)
+    with database.uow():
+        error = failure(writer.submit(make_record(0)))
+    after = make_record(1)
+    writer.submit(after).result(timeout=PATIENCE_S)
+    writer.close()
+    impatient.close()
+    assert isinstance(error, DatabaseUnavailable)
+    assert "is locked by another process" in str(error)
+    assert {after.id} == stored(database)
+
+
+def test_closing_writes_what_waits(database: Database) -> None:
+    """Everything that was accepted is committed; nothing more is taken."""
+    writer = GroupWriter(database, max_group=10)
+    futures = [writer.submit(make_record(number)) for number in range(200)]
+    writer.close()
+    assert (True, 200) == (all(future.done() for future in futures), len(stored(database)))
+    with pytest.raises(DatabaseUnavailable, match="no more records"):
+        writer.submit(make_record(201))
+    writer.close()
+
+
+def test_a_callback_that_fails_stops_nobody(
+    database: Database, writer: GroupWriter, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is logged."""
+
+    def fail(error: ShoplensError | None) -> None:
+        raise ZeroDivisionError
+
+    writer.enqueue(make_record(0), fail)
+    writer.submit(make_record(1)).result(timeout=PATIENCE_S)
+    assert 2 == len(stored(database))
+    assert ["record.callback_failed"] == [entry.message for entry in caplog.records]
+
+
+def test_a_cancelled_future_does_no_harm(database: Database, writer: GroupWriter) -> None:
+    """The row is written: nobody waits for it."""
+    with database.uow():
+        future = writer.submit(make_record(0))
+        assert future.cancel()
+    writer.submit(make_record(1)).result(timeout=PATIENCE_S)
+    assert 2 == len(stored(database))
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Until `condition()` holds; an assertion after a long while."""
+    until = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.001)
