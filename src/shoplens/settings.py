@@ -87,11 +87,12 @@ class Settings(BaseSettings):
         description="What SQLite rows survive: `process` (the process is killed) or `power` (the machine too; slower).",
     )
     storage_url: str | None = Field(
-        default=None, description="Where photos are kept (directory, `file://`, `memory://`, `s3://`); unset: `data_dir`."
+        default=None,
+        description="Where photos are kept (directory, `file://`, `memory://`, `s3://`); unset: `data_dir`.",
     )
     models_dir: Path | None = Field(default=None, description="Where bundles are installed; unset: `data_dir/models`.")
     channels: dict[str, ChannelSettings] = Field(
-        description="The channels by name. `look` and `reviews` are there by default; what is given is merged over them."
+        description="The channels by name. `look` and `reviews` are there by default; yours are merged over them."
     )
     default_channel: str = Field(default="look", description="The channel of a request that names none.")
 

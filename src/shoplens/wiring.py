@@ -152,15 +152,15 @@ def build_engine(
         if progress:
             progress(f"Loading {name}")
         bundle = resolve_bundle(name, settings.effective_models_dir)
-        live = build_live(bundle, settings, provider=provider, metrics=metrics)
-        live.warm()
-        slots[name] = Slot(live)
-    return LocalEngine(
+        slots[name] = Slot(build_live(bundle, settings, provider=provider, metrics=metrics))
+    engine = LocalEngine(
         slots,
         pixels=PixelWork(limits=build_limits(settings), isolation=isolation),
         batching=_worker_batching(settings, provider),
         metrics=metrics,
     )
+    engine.warm()
+    return engine
 
 
 def build_live(bundle: Bundle, settings: Settings, *, provider: Provider, metrics: Metrics) -> LiveModel:

@@ -56,7 +56,9 @@ def serve(
 @reported
 def classify(
     photos: Annotated[list[Path], typer.Argument(help="Photos, or folders of photos.")],
-    channel: Annotated[str | None, typer.Option(help="Which channel's model and policy; the default one if unset.")] = None,
+    channel: Annotated[
+        str | None, typer.Option(help="Which channel's model and policy; the default one if unset.")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="A model by name or folder, instead of a channel's.")] = None,
     top_k: Annotated[int, typer.Option(help="How many labels.", min=1, max=100)] = 5,
     as_json: AsJson = False,

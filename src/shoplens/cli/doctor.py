@@ -77,7 +77,9 @@ def _listening(settings: Settings) -> str:
 
 
 def _disk(settings: Settings) -> str:
-    existing = next(path for path in (settings.data_dir.absolute(), *settings.data_dir.absolute().parents) if path.exists())
+    existing = next(
+        path for path in (settings.data_dir.absolute(), *settings.data_dir.absolute().parents) if path.exists()
+    )
     free_bytes = shutil.disk_usage(existing).free
     if free_bytes < _LEAST_FREE_BYTES:
         raise Misconfigured(

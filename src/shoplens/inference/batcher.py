@@ -166,7 +166,7 @@ class Batcher(Generic[Item, Result]):
     def _serve(self, batch: Sequence[Ticket[Item, Result]]) -> None:
         try:
             outcomes = self._run(batch)
-        except Exception as error:  # a worker must outlive anything that an item does to it
+        except Exception as error:  # noqa: BLE001 - a worker must outlive anything that an item does to it
             if len(batch) > 1:
                 for ticket in batch:
                     self._serve([ticket])
@@ -178,7 +178,7 @@ class Batcher(Generic[Item, Result]):
     def _finish(self, ticket: Ticket[Item, Result], outcome: Result | ShoplensError) -> None:
         try:
             ticket.done(outcome)
-        except Exception:  # the caller's loop may be gone; the next item must still be served
+        except Exception:  # noqa: BLE001 - the caller's loop may be gone; the next item must still be served
             _log.exception("batcher.answer_lost")
 
     def _learn_pace(self, seconds_per_item: float) -> None:

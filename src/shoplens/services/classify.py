@@ -138,9 +138,7 @@ class ClassifyPhoto:
         stages.labels(stage="inference").observe(answer.inference_s)
 
 
-def _resolve_soon(
-    loop: asyncio.AbstractEventLoop, future: asyncio.Future[None], error: ShoplensError | None
-) -> None:
+def _resolve_soon(loop: asyncio.AbstractEventLoop, future: asyncio.Future[None], error: ShoplensError | None) -> None:
     """Resolve `future` on its own loop; the caller may have gone meanwhile."""
 
     def resolve() -> None:

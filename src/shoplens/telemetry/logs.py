@@ -9,6 +9,8 @@ from typing import Literal
 import structlog
 from structlog.typing import Processor
 
+_TALKATIVE = ("alembic", "uvicorn", "asyncio")
+
 LogFormat = Literal["auto", "console", "json"]
 
 
@@ -38,6 +40,9 @@ def configure_logs(*, log_format: LogFormat, level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+    if level != "debug":
+        for name in _TALKATIVE:
+            logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def _renderers(*, as_json: bool) -> list[Processor]:

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
@@ -18,6 +25,7 @@ class Metrics:
     """The metrics of one process."""
 
     def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each one, which no dashboard reads
         self.registry = CollectorRegistry()
         self.predictions = Counter(
             "image_classifier_predictions",
@@ -48,7 +56,11 @@ class Metrics:
             registry=self.registry,
         )
         self.batch_size = Histogram(
-            "shoplens_batch_size", "Photos in one model call.", ("model",), buckets=BATCH_BUCKETS, registry=self.registry
+            "shoplens_batch_size",
+            "Photos in one model call.",
+            ("model",),
+            buckets=BATCH_BUCKETS,
+            registry=self.registry,
         )
         self.queue_length = Gauge("shoplens_queue_length", "Photos that wait for a worker now.", registry=self.registry)
         self.feedback = Counter(
@@ -58,7 +70,10 @@ class Metrics:
             "shoplens_http_requests", "HTTP requests by route and status.", ("route", "status"), registry=self.registry
         )
         self.model_info = Gauge(
-            "shoplens_model_info", "The live model versions; the value is 1.", ("model", "version"), registry=self.registry
+            "shoplens_model_info",
+            "The live model versions; the value is 1.",
+            ("model", "version"),
+            registry=self.registry,
         )
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self.registry)

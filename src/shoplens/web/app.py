@@ -14,7 +14,6 @@ from shoplens.web.api.models import models_router
 from shoplens.web.api.operations import operations_router
 from shoplens.web.api.predict import predict_router
 from shoplens.web.api.records import records_router
-from shoplens.web.api.schemas import ProblemOut
 from shoplens.web.console import mount_console
 from shoplens.web.middleware import Entrance
 from shoplens.web.problems import MEDIA_TYPE, handle_problems

@@ -1,0 +1,50 @@
+"""The engine without HTTP: the same photos through queue, worker threads, fingerprints, encoding and classifier."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+from bench import cost
+from bench.children import Result, answer_requests
+from shoplens.cli.allocator import keep_freed_memory
+from shoplens.inference.engine import Job
+from shoplens.inference.local import LocalEngine
+from shoplens.settings import Settings, read_settings
+from shoplens.telemetry.metrics import Metrics
+from shoplens.wiring import build_engine, build_isolation
+
+
+def main() -> None:
+    """Answer requests for measurements until standard input ends."""
+    keep_freed_memory()
+    settings = read_settings()
+    channels = {"look": settings.channel_values()["look"]}
+    engine = build_engine(settings, channels, metrics=Metrics(), isolation=build_isolation(settings))
+    with asyncio.Runner() as runner:
+        answer_requests(
+            lambda request: runner.run(measure(engine, settings, request.photos(), request.threads, request.seconds))
+        )
+
+
+async def measure(engine: LocalEngine, settings: Settings, photos: list[bytes], threads: int, seconds: float) -> Result:
+    """Twice as many callers as threads, so that no worker ever waits for one."""
+    model = Path(settings.channels["look"].model).name
+    latencies: list[float] = []
+
+    async def caller(index: int) -> None:
+        at = index
+        while (started := time.perf_counter()) < stop_at:
+            await engine.classify(Job(model=model, image=photos[at % len(photos)], top_k=10, timeout_s=30))
+            at += 1
+            latencies.append(time.perf_counter() - started)
+
+    before = cost.read()
+    stop_at = time.perf_counter() + seconds
+    await asyncio.gather(*(caller(index) for index in range(2 * threads)))
+    return Result.of(images=len(latencies), before=before, after=cost.read(), latencies_s=latencies)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+"""What tests share: real models built once, a real platform, a real server process, and photos."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from shoplens.bundles import builtin_names, prepare_builtin
+from shoplens.settings import Settings, read_settings
+from shoplens.web.app import create_app
+from shoplens.wiring import Platform, build_platform
+
+START_TIMEOUT_S = 60
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """One event loop, the one that the server uses."""
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder with real photos; it is not part of the repository."""
+    default = Path(__file__).parents[2] / "shared" / "data"
+    root = Path(os.environ.get("SHOPLENS_SHARED_DATA", default))
+    if not (root / "imagenet-samples").is_dir():
+        pytest.skip("no sample photos here: set SHOPLENS_SHARED_DATA to the folder that holds imagenet-samples")
+    return root
+
+
+@pytest.fixture(scope="session")
+def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The built-in models, built once for all tests."""
+    root = tmp_path_factory.mktemp("models")
+    for name in builtin_names():
+        prepare_builtin(name, root)
+    return root
+
+
+@pytest.fixture
+def make_settings(tmp_path: Path, models_dir: Path) -> Callable[..., Settings]:
+    """Settings of an embedded system of its own, whatever the environment of the tests says."""
+
+    def make(**overrides: Any) -> Settings:
+        return read_settings(**{"data_dir": tmp_path / "data", "models_dir": models_dir, **overrides})
+
+    return make
+
+
+@pytest.fixture
+async def make_platform(make_settings: Callable[..., Settings]) -> AsyncIterator[Callable[..., Platform]]:
+    """Real platforms, closed at the end of the test."""
+    built: list[Platform] = []
+
+    def make(**overrides: Any) -> Platform:
+        built.append(build_platform(make_settings(**overrides)))
+        return built[-1]
+
+    yield make
+    for platform in built:
+        await platform.close()
+
+
+@pytest.fixture
+async def platform(make_platform: Callable[..., Platform]) -> Platform:
+    """A real platform with the default settings."""
+    return make_platform()
+
+
+@pytest.fixture
+async def client(platform: Platform) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the whole application, without a socket between."""
+    async with client_of(platform) as connected:
+        yield connected
+
+
+def client_of(platform: Platform) -> httpx.AsyncClient:
+    """A client of an application over `platform`; crashes are answered with 500, as a server would."""
+    transport = httpx.ASGITransport(app=create_app(platform), raise_app_exceptions=False)
+    return httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunningServer:
+    """A `shoplens serve` process."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    data_dir: Path
+    log: Path
+
+    def events(self) -> list[dict[str, Any]]:
+        """What it logged, as far as it is JSON."""
+        return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+
+
+ServerStarter = Callable[..., Any]
+
+
+@contextmanager
+def running_server(data_dir: Path, models_dir: Path, *arguments: str, **settings: str) -> Iterator[RunningServer]:
+    """Start `shoplens serve` on a free port and stop it at the end; `settings` become SHOPLENS_ variables."""
+    data_dir.mkdir(parents=True, exist_ok=True)
+    log = data_dir / "server.log"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SHOPLENS_")}
+    environment |= {"SHOPLENS_DATA_DIR": str(data_dir), "SHOPLENS_MODELS_DIR": str(models_dir)}
+    environment |= {f"SHOPLENS_{name.upper()}": value for name, value in settings.items()}
+    command = [sys.executable, "-m", "shoplens", "serve", "--port", "0", *arguments]
+    with log.open("ab") as sink:
+        process = subprocess.Popen(command, env=environment, stderr=sink, cwd=data_dir)
+    try:
+        yield RunningServer(url=_wait_until_ready(process, log), process=process, data_dir=data_dir, log=log)
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], log: Path) -> str:
+    already = log.stat().st_size
+    give_up_at = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < give_up_at and process.poll() is None:
+        with log.open() as lines:
+            lines.seek(max(0, already))
+            found = re.search(r"ready at (http://\S+)", lines.read())
+        if found and _answers(found[1]):
+            return found[1]
+        time.sleep(0.05)
+    raise RuntimeError(f"the server did not start:\n{log.read_text()}")
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/health/ready", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Iterator[RunningServer]:
+    """One server process for the tests that only talk to it."""
+    with running_server(tmp_path_factory.mktemp("server"), models_dir) as started:
+        yield started
+
+
+def jpeg_of(pixels: np.ndarray[Any, np.dtype[np.uint8]], *, quality: int = 90, **options: Any) -> bytes:
+    """Encode (height, width, 3) pixels."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=quality, **options)
+    return buffer.getvalue()
+
+
+def colourful(seed: int, *, width: int = 320, height: int = 240) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """A smooth random picture; another for each seed."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    smooth = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+    return np.asarray(smooth)
+
+
+@pytest.fixture(scope="session")
+def photo() -> bytes:
+    """A small valid JPEG."""
+    return jpeg_of(colourful(1))
