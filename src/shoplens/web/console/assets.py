@@ -19,7 +19,7 @@ _ASK_FIRST = "no-cache"
 
 
 def static_url(name: str) -> str:
-    """The address of a file in `static/`, with the hash of its content. Raises KeyError for a file that is not there."""
+    """The address of a file in `static/`, with its content's hash. Raises KeyError for a file that is not there."""
     return f"{STATIC_URL}/{name}?v={_hashes()[name]}"
 
 

@@ -44,14 +44,14 @@ def bar_width(score: float) -> str:
 def certainty(score: float) -> str:
     """How sure a best score of that size is, said plainly."""
     if score < NOT_SURE_BELOW:
-        return "Not sure"
+        return "Not sure; the best guess is"
     if score < FAIRLY_SURE_FROM:
         return "A guess"
     return "Fairly sure" if score < SURE_FROM else "Sure"
 
 
 def comparison(score: float, threshold: float) -> str:
-    """ "0.91 ≥ 0.85". The score is cut, not rounded, so that the sign always agrees with the digits."""
+    """Like "0.91 ≥ 0.85". The score is cut, not rounded, so that the sign always agrees with the digits."""
     decimals = max(2, len(f"{threshold:.6f}".rstrip("0").partition(".")[2]))
     shown = math.floor(score * 10**decimals + 1e-9) / 10**decimals
     sign = "≥" if score >= threshold else "<"
@@ -96,7 +96,7 @@ def size(byte_count: int) -> str:
         return f"{byte_count} B"
     if byte_count < 1_000_000:
         return f"{byte_count / 1000:.0f} kB"
-    return f"{byte_count / 1_000_000:.1f} MB"
+    return f"{byte_count / 1_000_000:.1f}".removesuffix(".0") + " MB"
 
 
 def milliseconds(value: float) -> str:

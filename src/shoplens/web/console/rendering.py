@@ -44,6 +44,7 @@ def _environment() -> jinja2.Environment:
         version=shoplens.__version__,
         outcome_words=presenting.OUTCOME_WORDS,
         keep_words=presenting.KEEP_WORDS,
+        not_sure_below=presenting.NOT_SURE_BELOW,
     )
     return environment
 

@@ -2,7 +2,7 @@
 
 import { curlCommand } from "./curl.js";
 import { liveFeedback } from "./feedback.js";
-import { barWidth, certainty, comparison, milliseconds, percent } from "./words.js";
+import { NOT_SURE_BELOW, barWidth, certainty, comparison, milliseconds, percent } from "./words.js";
 
 const SHOWN_LABELS = 10;
 
@@ -11,6 +11,7 @@ export function answerElement(result, { fileName, tripMs, thresholds }) {
   const best = result.labels[0];
   const put = (name, text) => (element.querySelector(`[data-${name}]`).textContent = text);
   put("certainty", certainty(best.score));
+  element.querySelector(".answer-head").dataset.sure = best.score < NOT_SURE_BELOW ? "no" : "yes";
   put("best", best.label);
   put("best-score", percent(best.score));
   put("took", `${result.model.name} ${result.model.version} · ${milliseconds(result.timing.total_ms)} on the server, ${milliseconds(tripMs)} there and back`);
@@ -28,13 +29,17 @@ export function busyElement() {
   return clone("busy-template");
 }
 
-export function problemElement(problem, again) {
+export function problemElement(problem, again, chooseOther) {
   const element = clone("problem-template");
   element.querySelector("[data-detail]").textContent = problem.message;
   element.querySelector("[data-code]").textContent = [problem.code, problem.requestId && `request ${problem.requestId}`]
     .filter(Boolean)
     .join(" · ");
-  element.querySelector("[data-again]").addEventListener("click", again);
+  const [retry, other] = ["again", "other"].map((name) => element.querySelector(`[data-${name}]`));
+  retry.hidden = !problem.passing;
+  retry.addEventListener("click", again);
+  other.hidden = problem.passing;
+  other.addEventListener("click", chooseOther);
   return element;
 }
 
@@ -59,7 +64,9 @@ function labelRow({ label, score }) {
 /** Where a channel has no thresholds, everything is accepted and a badge would say nothing. */
 function fillDecision(element, { decision, labels }, thresholds) {
   if (!thresholds) return element.querySelector("[data-decision]").remove();
-  element.querySelector("[data-badge]").replaceWith(clone(`badge-${decision.outcome}`));
+  const badge = clone(`badge-${decision.outcome}`);
+  badge.toggleAttribute("data-plain", decision.threshold === null);
+  element.querySelector("[data-badge]").replaceWith(badge);
   const score = labels.find((entry) => entry.label === decision.label)?.score ?? 0;
   element.querySelector("[data-reason]").textContent =
     decision.threshold === null ? `below every threshold (${thresholds})` : `${decision.label} ${comparison(score, decision.threshold)}`;

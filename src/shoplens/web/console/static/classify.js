@@ -80,7 +80,7 @@ async function classify(photo, name) {
     settle(photo, name, { state: "done", result: body, element: answerElement(body, { fileName: photo.name, tripMs, thresholds }) });
   } catch (error) {
     const problem = error instanceof Problem ? error : new Problem("This page met a fault. Reload it and try again.", { code: String(error) });
-    settle(photo, name, { state: "problem", problem, element: problemElement(problem, () => again(photo, name)) });
+    settle(photo, name, { state: "problem", problem, element: problemElement(problem, () => again(photo, name), () => byId("file").click()) });
   }
 }
 
@@ -94,7 +94,7 @@ function formOf(photo) {
 function refuseTooLarge(file) {
   const most = Number(form.dataset.maxBytes);
   if (file.size > most) {
-    throw new Problem(`The photo has more than ${most.toLocaleString("en")} bytes, which is the limit here. Choose a smaller one.`, { code: "image_too_large" });
+    throw new Problem(`The photo has more than ${most.toLocaleString("en")} bytes, which is the limit here. Choose a smaller one.`, { code: "image_too_large", passing: false });
   }
 }
 
@@ -131,6 +131,8 @@ function show() {
   preview.hidden = !chosen.previewable;
   byId("no-preview").hidden = chosen.previewable;
   const answer = chosen.answers.get(channel().value);
+  byId("file-name").textContent = chosen.name;
+  byId("no-preview-why").hidden = answer.state === "problem";
   const answers = byId("answers");
   if (answers.firstElementChild !== answer.element) answers.replaceChildren(answer.element);
   answers.setAttribute("aria-busy", String(answer.state === "busy" || answer.state === "waiting"));
@@ -144,7 +146,7 @@ function announcement(answer) {
 
 function listInStrip(photo) {
   const picture = Object.assign(document.createElement("img"), { src: photo.url, alt: "", decoding: "async" });
-  picture.addEventListener("error", () => picture.remove());
+  picture.addEventListener("error", () => picture.replaceWith(suffixTile(photo.name)));
   photo.button.type = "button";
   photo.button.append(picture);
   photo.button.addEventListener("click", () => choose(photo));
@@ -153,6 +155,12 @@ function listInStrip(photo) {
   byId("strip").append(entry);
   while (byId("strip").children.length > MOST_PHOTOS) byId("strip").firstElementChild.remove();
   byId("strip").hidden = byId("strip").children.length < 2;
+}
+
+function suffixTile(name) {
+  const tile = document.createElement("small");
+  tile.textContent = name.includes(".") ? name.split(".").pop().slice(0, 5).toUpperCase() : "?";
+  return tile;
 }
 
 /** Formats that browsers cannot show (HEIC, TIFF) are shown by what the server kept. */

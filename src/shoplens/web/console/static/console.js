@@ -87,6 +87,13 @@ function labelSearch() {
   });
 }
 
+/** On a phone the photos come first; the filter opens on demand, or when it is in use. */
+function filterBox() {
+  const box = document.querySelector("[data-filter-box]");
+  if (box && !("active" in box.dataset) && matchMedia("(max-width: 59.99rem)").matches) box.open = false;
+}
+
+filterBox();
 localTimes();
 missingPhotos();
 localDays();

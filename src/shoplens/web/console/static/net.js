@@ -5,11 +5,13 @@ const MOST_TRIES = 6;
 const LONGEST_WAIT_S = 30;
 
 export class Problem extends Error {
-  constructor(sentence, { code = "", requestId = "", retryAfterS = null } = {}) {
+  /** `passing` problems may be gone at the next try; the others lie in what was sent. */
+  constructor(sentence, { code = "", requestId = "", retryAfterS = null, passing = true } = {}) {
     super(sentence);
     this.code = code;
     this.requestId = requestId;
     this.retryAfterS = retryAfterS;
+    this.passing = passing;
   }
 }
 
@@ -22,6 +24,7 @@ export async function ask(address, options = {}) {
   throw new Problem(body?.detail ?? `The server answered with status ${response.status} and no explanation.`, {
     code: body?.code ?? String(response.status),
     requestId: body?.request_id ?? "",
+    passing: response.status >= 500 || [408, 429].includes(response.status),
     retryAfterS: response.status === 429 ? Math.min(Math.max(wait || 1, 1), LONGEST_WAIT_S) : null,
   });
 }

@@ -1,5 +1,7 @@
 /** Numbers as people read them; the same rules as presenting.py, which says them on pages without a script. */
 
+export const NOT_SURE_BELOW = 0.3;
+
 export function percent(score) {
   return score > 0 && score < 0.001 ? "<0.1%" : `${(score * 100).toFixed(1)}%`;
 }
@@ -9,7 +11,7 @@ export function barWidth(score) {
 }
 
 export function certainty(score) {
-  if (score < 0.3) return "Not sure";
+  if (score < NOT_SURE_BELOW) return "Not sure; the best guess is";
   if (score < 0.5) return "A guess";
   return score < 0.8 ? "Fairly sure" : "Sure";
 }
@@ -23,8 +25,4 @@ export function comparison(score, threshold) {
 
 export function milliseconds(value) {
   return value < 9.95 ? `${value.toFixed(1)} ms` : `${Math.round(value).toLocaleString("en")} ms`;
-}
-
-export function capitalised(text) {
-  return text.charAt(0).toUpperCase() + text.slice(1);
 }
