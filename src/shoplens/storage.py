@@ -31,7 +31,8 @@ _CHECK_KEY: Final = "health/check"
 _STAGING: Final = ".staging"
 _ABANDONED_AFTER_S: Final = 3_600
 _REMOTE: Final = ("s3", "gs", "az")
-_CLIENT_OPTIONS: Final = {"connect_timeout": "3s", "timeout": "20s"}
+# Plain http is used only where an endpoint is written http://: that is its owner's choice.
+_CLIENT_OPTIONS: Final = {"connect_timeout": "3s", "timeout": "20s", "allow_http": "true"}
 _RETRIES: Final = {"max_retries": 3, "retry_timeout": timedelta(seconds=20)}
 
 

@@ -1,0 +1,103 @@
+"""What survives: a killed process, a neighbour that writes too, a full disk."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from shoplens.db import Database, open_database
+from shoplens.domain.record import RecordFilter
+
+ROOT = Path(__file__).parents[3]
+CHILD = "tests.integration.db.writing_child"
+
+
+def start(database_file: Path, *, threads: int = 4, at_once: int = 3) -> subprocess.Popen[str]:
+    """A process that writes until it is killed; it has committed something when this returns."""
+    command = [sys.executable, "-m", CHILD, str(database_file), str(threads), str(at_once)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+
+
+def kill(child: subprocess.Popen[str]) -> set[str]:
+    """SIGKILL; the ids that the process said were written. A line that was cut off was not said."""
+    child.kill()
+    said = child.communicate()[0]
+    return {line for line in said[: said.rfind("\n") + 1].splitlines() if line}
+
+
+def first_id(child: subprocess.Popen[str]) -> str:
+    """Wait until it writes."""
+    assert child.stdout is not None
+    line = child.stdout.readline().strip()
+    assert line, "the child died"
+    return line
+
+
+def stored(database_file: Path) -> set[str]:
+    """The ids in the database, read by a newly opened one."""
+    database = open_database(f"sqlite:///{database_file}")
+    with database.reading() as work:
+        ids = {record.id for record in work.predictions.stream(RecordFilter())}
+    database.close()
+    return ids
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_nothing_that_was_answered_is_lost_by_kill_9(database_file: Path, seed: int) -> None:
+    """At a random moment under full load; the file is sound afterwards."""
+    child = start(database_file)
+    answered = {first_id(child)}
+    time.sleep(random.Random(seed).uniform(0.02, 0.35))
+    answered |= kill(child)
+    assert set() == answered - stored(database_file)
+    with closing(sqlite3.connect(database_file)) as connection:
+        assert [("ok",)] == connection.execute("PRAGMA integrity_check").fetchall()
+
+
+def test_two_processes_write_at_once(database_file: Path) -> None:
+    """Both go on all the time, nothing is lost."""
+    children = [start(database_file, threads=2, at_once=5) for _ in range(2)]
+    answered = [{first_id(child)} for child in children]
+    time.sleep(0.7)
+    alive = [child.poll() for child in children]
+    for number, child in enumerate(children):
+        answered[number] |= kill(child)
+    assert [None, None] == alive
+    assert all(len(said) > 10 for said in answered), [len(said) for said in answered]
+    assert set() == (answered[0] | answered[1]) - stored(database_file)
+
+
+def test_a_full_disk_fails_the_write_and_keeps_what_was_committed(database_file: Path, database: Database) -> None:
+    """A limit on the size of files stands for the disk; the sentence says what to do."""
+    program = (
+        "import resource, signal, sys\n"
+        "from shoplens.db import GroupWriter, open_database\n"
+        "from tests.unit.db.samples import make_record\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "database = open_database(f'sqlite:///{sys.argv[1]}')\n"
+        "writer = GroupWriter(database)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, resource.RLIM_INFINITY))\n"
+        "committed, failures = 0, set()\n"
+        "for number in range(1000):\n"
+        "    error = writer.submit(make_record(number)).exception()\n"
+        "    committed += error is None\n"
+        "    if error is not None: failures.add(str(error)); break\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))\n"
+        "committed += writer.submit(make_record(2000)).exception() is None\n"
+        "print(committed, *failures)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(database_file)], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    committed, sentence = done.stdout.split(" ", 1)
+    assert "disk" in sentence, sentence
+    with database.reading() as work:
+        assert int(committed) == work.predictions.count_at_most(RecordFilter(), 10_000)
+    assert int(committed) > 1
