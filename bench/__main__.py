@@ -25,6 +25,18 @@ from shoplens.inference.cores import usable_cores
 
 MODEL = "efficientnet-lite0-int8"
 _CONNECTIONS_PER_CORE = 8
+_COLUMNS = (
+    "photos",
+    "contender",
+    "images/s",
+    "of the raw loop",
+    "CPU ms per image",
+    "of the raw loop",
+    "p50 ms",
+    "p99 ms",
+    "peak MB",
+)
+_TABLE_HEAD = f"| {' | '.join(_COLUMNS)} |\n|{'---|' * len(_COLUMNS)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,10 +60,7 @@ def main() -> None:
     threads = usable_cores()
     sizes = [size for size in SIZES if not options.sizes or size.name in options.sizes]
     print(_heading(threads))
-    print(
-        "| photos | contender | images/s | of the raw loop | CPU ms per image | of the raw loop | p50 ms | p99 ms | peak MB |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|")
+    print(_TABLE_HEAD)
     with tempfile.TemporaryDirectory() as folder:
         for row in _measure(Path(folder), sizes, threads, options):
             print(_line(row), flush=True)

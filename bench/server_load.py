@@ -20,21 +20,39 @@ _BOUNDARY = b"bench-2c1f3c6a5b7d4e9f"
 def main() -> None:
     """See the module's first lines."""
     url, folder, connections, seconds = sys.argv[1:]
-    requests = [_request(url, path) for path in sorted(Path(folder).iterdir())]
-    latencies: list[float] = []
-    faults: list[str] = []
-    stop_at = time.perf_counter() + float(seconds)
-    threads = [
-        threading.Thread(target=_client, args=(url, requests, index, stop_at, latencies, faults))
-        for index in range(int(connections))
-    ]
+    load = Load(url, [_request(url, path) for path in sorted(Path(folder).iterdir())], seconds=float(seconds))
+    threads = [threading.Thread(target=load.client, args=(index,)) for index in range(int(connections))]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    if faults:
-        sys.exit(faults[0])
-    print(json.dumps(latencies))
+    if load.faults:
+        sys.exit(load.faults[0])
+    print(json.dumps(load.latencies_s))
+
+
+class Load:
+    """What all clients share: the requests to send, until when, and what came of them."""
+
+    def __init__(self, url: str, requests: list[bytes], *, seconds: float) -> None:
+        self._address = (urlsplit(url).hostname, urlsplit(url).port)
+        self._requests = requests
+        self._stop_at = time.perf_counter() + seconds
+        self.latencies_s: list[float] = []
+        self.faults: list[str] = []
+
+    def client(self, index: int) -> None:
+        """One connection, one request at a time."""
+        connection = socket.create_connection(self._address)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        at = index
+        while (started := time.perf_counter()) < self._stop_at and not self.faults:
+            connection.sendall(self._requests[at % len(self._requests)])
+            answer = _answer(connection)
+            self.latencies_s.append(time.perf_counter() - started)
+            at += 1
+            if not answer.startswith(b"HTTP/1.1 200"):
+                self.faults.append(answer.decode(errors="replace"))
 
 
 def _request(url: str, path: Path) -> bytes:
@@ -49,22 +67,6 @@ def _request(url: str, path: Path) -> bytes:
         f"Content-Type: multipart/form-data; boundary={_BOUNDARY.decode()}\r\n\r\n"
     )
     return head.encode() + body
-
-
-def _client(
-    url: str, requests: list[bytes], index: int, stop_at: float, latencies: list[float], faults: list[str]
-) -> None:
-    parts = urlsplit(url)
-    connection = socket.create_connection((parts.hostname, parts.port))
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    at = index
-    while (started := time.perf_counter()) < stop_at and not faults:
-        connection.sendall(requests[at % len(requests)])
-        answer = _answer(connection)
-        latencies.append(time.perf_counter() - started)
-        at += 1
-        if not answer.startswith(b"HTTP/1.1 200"):
-            faults.append(answer.decode(errors="replace"))
 
 
 def _answer(connection: socket.socket) -> bytes:

@@ -1,0 +1,99 @@
+"""Settings: from the environment and a file to frozen values."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from shoplens.domain.channel import Keep
+from shoplens.errors import Misconfigured
+from shoplens.settings import Settings, read_settings
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No setting of whoever runs the tests reaches them."""
+    monkeypatch.setenv("SHOPLENS_CONFIG", str(tmp_path / "shoplens.toml"))
+
+
+def test_the_default_is_embedded_and_closed() -> None:
+    """SQLite and local files below one directory, on loopback, with the two channels."""
+    settings = read_settings()
+    assert settings.effective_database_url.startswith("sqlite:///")
+    assert settings.effective_storage_url.startswith("file://")
+    assert settings.binds_loopback
+    assert not settings.allow_public
+    assert {"look", "reviews"} == set(settings.channel_values())
+
+
+def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the file over the defaults."""
+    (tmp_path / "shoplens.toml").write_text("port = 9000\nqueue_limit = 7\n")
+    monkeypatch.setenv("SHOPLENS_PORT", "9001")
+    settings = read_settings()
+    assert (9001, 7) == (settings.port, settings.queue_limit)
+
+
+def test_one_value_of_a_default_channel_can_be_changed_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its other facts stay as they are."""
+    monkeypatch.setenv("SHOPLENS_CHANNELS__REVIEWS__LABELS__NSFW__REJECT_AT", "0.6")
+    monkeypatch.setenv("SHOPLENS_CHANNELS__LOOK__KEEP", "nothing")
+    channels = read_settings().channel_values()
+    (rule,) = channels["reviews"].policy.rules
+    assert (0.2, 0.6) == (rule.review_at, rule.reject_at)
+    assert Keep.NOTHING is channels["look"].keep
+    assert "efficientnet-lite0-int8" == channels["look"].model
+
+
+def test_a_shop_can_add_a_channel_in_the_file(tmp_path: Path) -> None:
+    """Beside the default ones."""
+    (tmp_path / "shoplens.toml").write_text('[channels.window]\nmodel = "mine@2"\naccept_at = 0.7\n')
+    channels = read_settings().channel_values()
+    assert {"look", "reviews", "window"} == set(channels)
+    assert 0.7 == channels["window"].policy.accept_at
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        ({"port": 70_000}, "port"),
+        ({"max_image_pixels": 0}, "max_image_pixels"),
+        ({"no_such_setting": 1}, "no_such_setting"),
+        ({"channels": {"look": {"model": "m", "typo": 1}}}, "channels.look.typo"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_its_name(overrides: dict[str, object], sentence: str) -> None:
+    """One sentence for the person who has to correct it."""
+    with pytest.raises(Misconfigured, match=sentence):
+        read_settings(**overrides)
+
+
+def test_a_broken_file_is_named(tmp_path: Path) -> None:
+    """Instead of being ignored."""
+    (tmp_path / "shoplens.toml").write_text("port = = 1\n")
+    with pytest.raises(Misconfigured, match="settings file"):
+        read_settings()
+
+
+def test_a_default_channel_that_does_not_exist_is_refused() -> None:
+    """The sentence names those that do."""
+    with pytest.raises(Misconfigured, match="look, reviews"):
+        read_settings(default_channel="lok").channel_values()
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [("127.0.0.1", True), ("127.8.8.8", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("shop", False)],
+)
+def test_loopback_is_recognised(host: str, loopback: bool) -> None:
+    """A name that is not known to be local counts as public."""
+    assert loopback is read_settings(host=host).binds_loopback
+
+
+def test_settings_are_frozen() -> None:
+    """What was read once stays."""
+    settings = read_settings()
+    with pytest.raises(ValueError, match="frozen"):
+        settings.port = 1  # type: ignore[misc]
+    assert isinstance(settings, Settings)
