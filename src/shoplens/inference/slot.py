@@ -15,7 +15,7 @@ class Slot:
     def __init__(self, live: LiveModel) -> None:
         self._live = live
         self._leases: dict[LiveModel, int] = {live: 0}
-        self._returned = threading.Condition()
+        self._changed = threading.Condition()
 
     @property
     def live(self) -> LiveModel:
@@ -25,27 +25,36 @@ class Slot:
     @contextmanager
     def lease(self) -> Iterator[LiveModel]:
         """Use the live model; it stays open until the lease ends, even if it is swapped meanwhile."""
-        with self._returned:
+        with self._changed:
             live = self._live
             self._leases[live] += 1
         try:
             yield live
         finally:
-            with self._returned:
-                self._leases[live] -= 1
-                self._returned.notify_all()
+            self._return(live)
 
     def swap(self, replacement: LiveModel, *, drain_s: float) -> bool:
-        """Warm `replacement`, make it live, and close the old one when its leases ended.
+        """Warm `replacement`, make it live, and close the old one when its last lease has ended.
 
-        Raises BundleInvalid if the replacement cannot answer; the old one then stays live. Returns whether all
-        leases of the old one ended within `drain_s`; it is closed in either case.
+        Raises BundleInvalid if the replacement cannot answer; the old one then stays live. Waits up to `drain_s` for
+        the leases of the old one, and returns whether all of them ended in that time.
         """
         replacement.warm()
-        with self._returned:
+        with self._changed:
             old, self._live = self._live, replacement
             self._leases[replacement] = 0
-            drained = self._returned.wait_for(lambda: self._leases[old] == 0, timeout=drain_s)
-            del self._leases[old]
-        old.close()
-        return drained
+            self._retire(old)
+            return self._changed.wait_for(lambda: old not in self._leases, timeout=drain_s)
+
+    def _return(self, live: LiveModel) -> None:
+        with self._changed:
+            self._leases[live] -= 1
+            self._retire(live)
+
+    def _retire(self, model: LiveModel) -> None:
+        """Close a model that is no longer live once nobody uses it; whoever ends its last lease does that."""
+        if model is self._live or self._leases[model]:
+            return
+        del self._leases[model]
+        model.close()
+        self._changed.notify_all()

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
-from shoplens.bundles import resolve_bundle
+from shoplens.bundles import Bundle, Card, Label, Manifest, resolve_bundle, write_bundle
 from shoplens.domain.prediction import RANKED_LABELS, Prediction
+from shoplens.encoding.spec import ImageSpec
 from shoplens.errors import BundleInvalid, Misconfigured
 from shoplens.imaging import Picture
 from shoplens.inference.classifier import Classifier
@@ -57,14 +59,56 @@ def test_all_scores_together_are_one(classifier: Classifier) -> None:
     assert 1.0 == pytest.approx(sum(each.score for each in outcome.labels), abs=1e-4)
 
 
-def test_a_sample_that_gives_no_numbers_fails_alone(classifier: Classifier) -> None:
-    """Its neighbours in the batch are answered."""
-    good = classifier.encode(noise(3))
-    bad = np.full_like(good, np.nan)
-    first, second, third = classifier.classify([good, bad, good])
+def test_a_sample_that_gives_no_numbers_fails_alone(tmp_path: Path) -> None:
+    """Its neighbours in the batch are answered: here the square root of a negative mean is no number."""
+    classifier = Classifier(root_of_mean_bundle(tmp_path / "bundle"))
+    good = np.ones((3, 8, 8), np.float32)
+    first, second, third = classifier.classify([good, -good, good])
     assert isinstance(first, Prediction)
     assert isinstance(third, Prediction)
     assert "internal_error" == getattr(second, "code", None)
+
+
+def root_of_mean_bundle(into: Path) -> Bundle:
+    """A tiny model: the square root of each channel's mean is the score of red, green and blue."""
+    helper = onnx.helper
+    shape = ["n", 3, 8, 8]
+    graph = helper.make_graph(
+        [
+            helper.make_node("GlobalAveragePool", ["picture"], ["mean"]),
+            helper.make_node("Sqrt", ["mean"], ["root"]),
+            helper.make_node("Flatten", ["root"], ["scores"]),
+        ],
+        "root of mean",
+        [helper.make_tensor_value_info("picture", onnx.TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("scores", onnx.TensorProto.FLOAT, ["n", 3])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    manifest = Manifest(
+        format_version=1,
+        name="root-of-mean",
+        version="1",
+        task="image-classification",
+        input="picture",
+        output="scores",
+        embedding=None,
+        activation="none",
+        image=ImageSpec(resize=8, crop=8, layout="nchw"),
+        max_batch=16,
+    )
+    card = Card(
+        title="Root of mean",
+        description="For tests.",
+        task="none",
+        data="none",
+        licence="Apache-2.0",
+        source="this test",
+        date="2026-11-21",
+        limits=(),
+        metrics=(),
+    )
+    labels = tuple(Label(id=name, name=name) for name in ("red", "green", "blue"))
+    return write_bundle(into, manifest=manifest, labels=labels, card=card, model=model.SerializeToString())
 
 
 def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
