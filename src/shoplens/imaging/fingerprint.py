@@ -49,4 +49,4 @@ def _thin_out(pixels: NDArray[np.uint8]) -> MatLike:
 def _squash(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
     if min(grey.shape) < _SIDE:
         return np.asarray(cv2.resize(grey, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA), np.uint8)
-    return geometry.shrink(grey, _SIDE, _SIDE)
+    return geometry.shrink(grey, _SIDE, _SIDE, rest=cv2.INTER_AREA)

@@ -30,18 +30,18 @@ def reduced(side: int, scale: int) -> int:
     return -(-side // scale)
 
 
-def shrink(pixels: Pixels, width: int, height: int) -> Pixels:
+def shrink(pixels: Pixels, width: int, height: int, rest: int = cv2.INTER_LINEAR) -> Pixels:
     """Average down to (height, width); both must be at most the present sides.
 
     Averaging two by two is vectorised and any other factor is not: as much as possible is done by halving (a last
-    odd row or column is left out), the rest, less than two, is interpolated.
+    odd row or column is left out), the rest, less than two, by the OpenCV interpolation `rest`.
     """
     rows, columns = pixels.shape[:2]
     small: MatLike = pixels
     while rows >= 2 * height and columns >= 2 * width:
         rows, columns = rows // 2, columns // 2
         small = cv2.resize(small[: 2 * rows, : 2 * columns], (columns, rows), interpolation=cv2.INTER_AREA)
-    return np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
+    return np.asarray(cv2.resize(small, (width, height), interpolation=rest), np.uint8)
 
 
 def upright(pixels: Pixels, orientation: int) -> Pixels:

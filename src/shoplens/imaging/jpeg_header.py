@@ -20,6 +20,7 @@ _EXIF: Final = b"Exif\x00\x00"
 _ICC: Final = b"ICC_PROFILE\x00"
 
 _MAX_SEGMENTS: Final = 5_000
+_MAX_STRAY_BYTES: Final = 65_536
 # Encoders write about ten scans. Each costs a pass over all coefficients, so thousands of tiny ones are an attack.
 _MAX_SCANS: Final = 100
 # Huffman coding spends at least one bit on each block of 8 x 8 pixels: a shorter file lies about its size.
@@ -78,7 +79,7 @@ def _segments(data: bytes) -> Iterator[_Segment]:
     at = 2
     for _ in range(_MAX_SEGMENTS):
         # Fill bytes and stray bytes may stand before a marker, as decoders skip them too.
-        found = _MARKER.search(data, at)
+        found = _MARKER.search(data, at, at + _MAX_STRAY_BYTES)
         if found is None:
             return
         at = found.end()

@@ -16,7 +16,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from shoplens.errors import ImageCorrupt, ImageDecoderFailed, ShoplensError
+from shoplens.errors import ImageCorrupt, ImageDecoderFailed, ImageTooManyPixels, ShoplensError
 from shoplens.imaging import colour, exif, geometry, header, tiff
 from shoplens.imaging.geometry import Pixels
 from shoplens.imaging.picture import Limits, Picture
@@ -56,6 +56,9 @@ def decode_with(plugin: Plugin, name: str, data: bytes, *, limits: Limits, short
         raise ImageDecoderFailed(
             "There was not enough memory to read this photo. Send it in a smaller size."
         ) from error
+    except Image.DecompressionBombError as error:
+        # Only if our limit was set far above Pillow's own, which its TIFF and WebP plugins keep asking for.
+        raise ImageTooManyPixels("The photo has more pixels than can be read in this format. Send a JPEG.") from error
     except Exception as error:
         # Plugins raise a dozen unrelated classes on damaged files; whichever it is, the file is at fault.
         raise ImageCorrupt(
