@@ -1,7 +1,8 @@
 """Models as verifiable directories: open, verify, pack, import, and the built-in ones."""
 
-from shoplens.bundles.builtin import builtin_names, prepare_builtin
-from shoplens.bundles.bundle import Bundle, open_bundle, write_bundle
+from shoplens.bundles.archive import install_bundle, pack_bundle, unpack_bundle
+from shoplens.bundles.builtin import builtin_names, prepare_builtin, verify_builtin
+from shoplens.bundles.bundle import Bundle, open_bundle, verify_bundle, write_bundle
 from shoplens.bundles.manifest import Card, Label, Manifest, Metric
 from shoplens.bundles.store import installed_bundles, resolve_bundle
 
@@ -12,9 +13,14 @@ __all__ = [
     "Manifest",
     "Metric",
     "builtin_names",
+    "install_bundle",
     "installed_bundles",
     "open_bundle",
+    "pack_bundle",
     "prepare_builtin",
     "resolve_bundle",
+    "unpack_bundle",
+    "verify_builtin",
+    "verify_bundle",
     "write_bundle",
 ]

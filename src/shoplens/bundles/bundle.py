@@ -1,15 +1,14 @@
 """A model as one verifiable directory: write one, open one, refuse one that must not be served.
 
-    bundle.json     name, version, task, the graph's inputs and outputs, activation, preprocessing
-    labels.json     id and name of each class, in the order of the output
-    card.json       the model card
-    model.onnx      the graph with its weights
-    checksums.json  size and SHA-256 of every other file; its own SHA-256 is the bundle's digest
+bundle.json     name, version, task, the graph's inputs and outputs, activation, preprocessing
+labels.json     id and name of each class, in the order of the output
+card.json       the model card
+model.onnx      the graph with its weights
+checksums.json  size and SHA-256 of every other file; its own SHA-256 is the bundle's digest
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -19,7 +18,16 @@ from pathlib import Path
 
 from shoplens.bundles.checksums import check_files, read_plain, write_checksums
 from shoplens.bundles.graph import check_graph
-from shoplens.bundles.manifest import Card, Label, Manifest, read_card, read_labels, read_manifest, to_json
+from shoplens.bundles.manifest import (
+    Card,
+    Label,
+    Manifest,
+    read_card,
+    read_labels,
+    read_manifest,
+    refuse_newer,
+    to_json,
+)
 from shoplens.domain.prediction import ModelRef
 from shoplens.errors import BundleIncomplete, BundleInvalid
 
@@ -59,13 +67,19 @@ def open_bundle(path: Path | str, *, verify: bool = True) -> Bundle:
     root = Path(path)
     if not root.is_dir():
         raise BundleIncomplete(f"There is no bundle directory at {root}.")
-    manifest = read_manifest(read_plain(root, "bundle.json"))
+    refuse_newer(read_plain(root, "bundle.json"))
     digest = check_files(root, contents=verify)
+    manifest = read_manifest(read_plain(root, "bundle.json"))
     labels = read_labels(read_plain(root, "labels.json"))
     card = read_card(read_plain(root, "card.json"))
     if verify:
         check_graph(root / "model.onnx", manifest, len(labels))
     return Bundle(root=root, manifest=manifest, labels=labels, card=card, digest=digest)
+
+
+def verify_bundle(path: Path | str) -> Bundle:
+    """The bundle in `path` with every check that needs no other machine: `open_bundle` with all of them."""
+    return open_bundle(path, verify=True)
 
 
 def write_bundle(into: Path, *, manifest: Manifest, labels: tuple[Label, ...], card: Card, model: bytes) -> Bundle:
@@ -104,7 +118,7 @@ def appearing(into: Path) -> Iterator[Path]:
 
 def _move(draft: Path, into: Path) -> None:
     try:
-        os.rename(draft, into)
+        draft.rename(into)
     except OSError:
         if not into.is_dir():
             raise

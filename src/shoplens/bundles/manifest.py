@@ -84,7 +84,7 @@ _LABELS: Final = TypeAdapter(Annotated[tuple[Label, ...], Field(min_length=1, ma
 
 def read_manifest(data: bytes) -> Manifest:
     """`bundle.json` as a value. Raises BundleTooNew for a newer format, BundleInvalid for anything else wrong."""
-    _refuse_newer(data)
+    refuse_newer(data)
     manifest = _parsed(_MANIFEST, data, "bundle.json")
     check_spec(manifest.image)
     return manifest
@@ -134,8 +134,8 @@ def _maps(spec: ImageSpec) -> bool:
     return any(spec.mean) or set(spec.scale) != {1.0}
 
 
-def _refuse_newer(data: bytes) -> None:
-    """Looked at first: a newer format may have fields that the strict parser would call mistakes."""
+def refuse_newer(data: bytes) -> None:
+    """Raises BundleTooNew. To be asked first: a newer format may have fields that the parser would call mistakes."""
     try:
         version = pydantic_core.from_json(data)["format_version"]
     except (ValueError, TypeError, KeyError):

@@ -13,7 +13,9 @@ class ImageSpec:
     The picture is resized (`short_side`: the shorter side becomes `resize` pixels; `squash`: both sides do), the
     centre `crop` x `crop` pixels are cut out, put into `colour` order, and mapped to `(x - mean) / scale` per
     channel in that order. With `dtype="uint8"` the raw pixels are passed on and the graph does the mapping itself.
-    `jpeg_quality` re-encodes the resized picture as JPEG first, for models that were trained on such pixels.
+    `antialias` averages over all pixels that one stands for, as Pillow and torchvision do; without it the crop takes a
+    fifth of the time and is a little less like what the model was trained on.
+    `jpeg_quality` re-encodes the crop as JPEG first, for models that were trained on such pixels.
     """
 
     resize: int
@@ -25,4 +27,5 @@ class ImageSpec:
     dtype: Literal["uint8", "float32"] = "float32"
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     scale: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    antialias: bool = True
     jpeg_quality: int | None = None

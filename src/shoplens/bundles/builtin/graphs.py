@@ -15,6 +15,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from shoplens.bundles.builtin.int8 import rounded
 from shoplens.bundles.builtin.network import CLASSES, EMBEDDING, SIDE, Floats, Layer, Network
 
 INPUT: Final = "pixels"
@@ -26,10 +27,6 @@ _IR_VERSION: Final = 8
 _PIXEL_SCALE: Final = 1 / 128
 _PIXEL_ZERO: Final = 127
 
-# On x86 processors without VNNI two products are added in 16 bits, which 8-bit weights can overflow.
-CONV_LIMIT: Final = 63
-GEMM_LIMIT: Final = 63
-
 Ranges = Mapping[str, tuple[float, float]]
 
 
@@ -40,7 +37,7 @@ class _Writer:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
 
-    def constant(self, name: str, value: NDArray[Any]) -> str:
+    def constant(self, name: str, value: NDArray[Any] | np.generic) -> str:
         self.constants.append(numpy_helper.from_array(np.array(value, order="C"), name))
         return name
 
@@ -61,14 +58,14 @@ class _Writer:
             [
                 helper.make_tensor_value_info(SCORES, TensorProto.FLOAT, ["batch", CLASSES]),
                 helper.make_tensor_value_info(EMBEDDING_OUTPUT, TensorProto.FLOAT, ["batch", EMBEDDING]),
-                *(helper.make_tensor_value_info(name, TensorProto.FLOAT, [None] * 4) for name in extra if name != EMBEDDING_OUTPUT),
+                *(helper.make_tensor_value_info(name, TensorProto.FLOAT, [None] * 4) for name in extra),
             ],
             self.constants,
         )  # fmt: skip
         opsets = [helper.make_opsetid("", _OPSET)]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION, producer_name="shoplens")
         onnx.checker.check_model(model, full_check=True)
-        return model.SerializeToString(deterministic=True)
+        return bytes(model.SerializeToString(deterministic=True))
 
 
 def float_model(network: Network, *, observed: bool = False) -> bytes:
@@ -92,7 +89,7 @@ def float_model(network: Network, *, observed: bool = False) -> bytes:
     weight = writer.constant("classifier.weight", network.weight)
     bias = writer.constant("classifier.bias", network.bias)
     writer.node("Softmax", [writer.node("Gemm", [embedding, weight, bias], "logits", transB=1)], SCORES)
-    return writer.model("efficientnet-lite0", extra=quantised_values(network) if observed else ())
+    return writer.model("efficientnet-lite0", extra=quantised_values(network)[:-1] if observed else ())
 
 
 def int8_model(network: Network, ranges: Ranges) -> bytes:
@@ -114,7 +111,7 @@ def int8_model(network: Network, ranges: Ranges) -> bytes:
     pooled = writer.node("GlobalAveragePool", [value], "pooled")
     pooled, step = _requantised(writer, pooled, EMBEDDING_OUTPUT, ranges)
     embedding = writer.node("Flatten", [pooled], EMBEDDING_OUTPUT)
-    weights, bias = _int8_weights(writer, "classifier", network.weight, network.bias, step, limit=GEMM_LIMIT)
+    weights, bias = _int8_weights(writer, "classifier", network.weight, network.bias, step)
     writer.node("Softmax", [writer.node("Gemm", [embedding, weights, bias], "logits", transB=1)], SCORES)
     return writer.model("efficientnet-lite0-int8")
 
@@ -135,18 +132,14 @@ def _pixel_step(writer: _Writer) -> tuple[str, str]:
 
 
 def _int8_convolution(writer: _Writer, layer: Layer, source: str, step: float) -> str:
-    limit = CONV_LIMIT if layer.groups == 1 else 127
-    weight, bias = _int8_weights(writer, layer.name, layer.weight, layer.bias, step, limit=limit)
+    weight, bias = _int8_weights(writer, layer.name, layer.weight, layer.bias, step)
     return writer.convolution(layer, source, weight, bias, f"{layer.name}.convolution")
 
 
-def _int8_weights(
-    writer: _Writer, name: str, weight: Floats, bias: Floats, step: float, *, limit: int
-) -> tuple[str, str]:
+def _int8_weights(writer: _Writer, name: str, weight: Floats, bias: Floats, step: float) -> tuple[str, str]:
     """Constants of `weight` (int8, a scale per output channel) and `bias` (int32 in steps of input times weight)."""
-    peaks = np.abs(weight).max(axis=tuple(range(1, weight.ndim)))
-    scales = (np.maximum(peaks, 1e-12) / limit).astype(np.float32)
-    whole = np.rint(weight / scales.reshape(-1, *[1] * (weight.ndim - 1))).astype(np.int8)
+    depthwise = weight.ndim == 4 and weight.shape[1] == 1
+    whole, scales = rounded(weight, pairs=not depthwise)
     bias_scales = scales * np.float32(step)
     whole_bias = np.clip(np.rint(bias / bias_scales.astype(np.float64)), -(2**31), 2**31 - 1).astype(np.int32)
     return (

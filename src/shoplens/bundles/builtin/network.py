@@ -86,9 +86,7 @@ def _block(state: State, index: int, *, expand: bool, stride: int, side: int, ad
     ours, theirs = f"block{index}", f"_blocks.{index}"
     if expand:
         yield _layer(state, f"{ours}.expand", f"{theirs}._expand_conv", f"{theirs}._bn0", side=side)
-    yield _layer(
-        state, f"{ours}.depthwise", f"{theirs}._depthwise_conv", f"{theirs}._bn1", stride=stride, side=side
-    )
+    yield _layer(state, f"{ours}.depthwise", f"{theirs}._depthwise_conv", f"{theirs}._bn1", stride=stride, side=side)
     yield _layer(
         state, f"{ours}.project", f"{theirs}._project_conv", f"{theirs}._bn2", side=-(-side // stride),
         relu6=False, adds=adds,

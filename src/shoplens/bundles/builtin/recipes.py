@@ -1,4 +1,7 @@
-"""How each built-in model is made from its pinned source: name in, the parts of a bundle out. Deterministic."""
+"""How each built-in model is made from its pinned source: name in, the parts of a bundle out. Deterministic.
+
+Only the functions that build import onnx: it is heavy, and serving never needs it.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,8 @@ from shoplens.bundles.builtin.sources import LITE0, OPENNSFW, read_source
 from shoplens.bundles.manifest import FORMAT_VERSION, Card, Label, Manifest, read_card, read_labels
 from shoplens.encoding.spec import ImageSpec
 
+Recorded = list[list[tuple[int, float]]]
+
 _MAX_BATCH: Final = 32
 
 
@@ -23,11 +28,19 @@ class Recipe:
     manifest: Manifest
     labels_file: str
     build: Callable[[], bytes]
+    tolerance: float
+    """By how much a score of a probe may differ from the recorded one on another processor."""
 
     @property
     def labels(self) -> tuple[Label, ...]:
         """The classes in the order of the output."""
         return read_labels(read_data(self.labels_file))
+
+    @property
+    def recorded(self) -> Recorded:
+        """For each probe picture, index and score of its best labels, as computed when the recipe was made."""
+        probes: dict[str, Recorded] = json.loads(read_data("probes.json"))
+        return probes[self.manifest.name]
 
     @property
     def card(self) -> Card:
@@ -41,21 +54,21 @@ def read_data(name: str) -> bytes:
 
 
 def _lite0() -> bytes:
-    from shoplens.bundles.builtin.graphs import float_model  # noqa: PLC0415 -- needs onnx, which serving must not
+    from shoplens.bundles.builtin.graphs import float_model
 
     return float_model(_network())
 
 
 def _lite0_int8() -> bytes:
-    from shoplens.bundles.builtin.graphs import int8_model  # noqa: PLC0415 -- needs onnx, which serving must not
+    from shoplens.bundles.builtin.graphs import int8_model
 
     ranges: Mapping[str, Any] = json.loads(read_data("efficientnet-lite0-ranges.json"))
     return int8_model(_network(), {name: (low, high) for name, (low, high) in ranges.items()})
 
 
 def _network() -> Any:
-    from shoplens.bundles.builtin.network import lite0  # noqa: PLC0415
-    from shoplens.bundles.builtin.unpickle import read_state  # noqa: PLC0415
+    from shoplens.bundles.builtin.network import lite0
+    from shoplens.bundles.builtin.unpickle import read_state
 
     return lite0(read_state(io.BytesIO(read_source(LITE0))))
 
@@ -84,15 +97,18 @@ RECIPES: Final[Mapping[str, Recipe]] = {
         manifest=_manifest("efficientnet-lite0-int8", "1.0.0", _PIXELS),
         labels_file="imagenet-labels.json",
         build=_lite0_int8,
+        tolerance=0.02,
     ),
     "efficientnet-lite0": Recipe(
         manifest=_manifest("efficientnet-lite0", "1.0.0", _PIXELS),
         labels_file="imagenet-labels.json",
         build=_lite0,
+        tolerance=0.001,
     ),
     "opennsfw": Recipe(
         manifest=_manifest("opennsfw", "1.0.0", _CAFFE, input="input:0", output="outputs", embedding=None),
         labels_file="opennsfw-labels.json",
         build=_opennsfw,
+        tolerance=0.001,
     ),
 }

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import pickle
 from collections import OrderedDict
-from collections.abc import Callable
 from typing import Any, BinaryIO, Final
 
 import numpy as np
@@ -90,7 +89,7 @@ class _Restricted(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         """The stand-in for an allowed name. Raises BundleInvalid for any other."""
-        allowed: dict[tuple[str, str], Callable[..., Any] | np.dtype[Any]] = {
+        allowed: dict[tuple[str, str], object] = {
             ("collections", "OrderedDict"): OrderedDict,
             ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
             ("torch", "FloatStorage"): _DTYPES["FloatStorage"],

@@ -1,0 +1,216 @@
+"""Make a bundle of any image classifier in ONNX: a model file and what is known of it in, an installed bundle out.
+
+What the graph tells is read from it (input, layout, size, type, batch, outputs, a softmax at its end); what it cannot
+tell is asked for (labels, how pixels become numbers). The result is checked by running it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, Literal
+
+import onnx
+from onnx import TensorProto, helper
+
+from shoplens.bundles.bundle import Bundle, write_bundle
+from shoplens.bundles.graph import session_for
+from shoplens.bundles.manifest import (
+    FORMAT_VERSION,
+    Activation,
+    Card,
+    Label,
+    Manifest,
+    check_labels,
+    check_spec,
+    read_manifest,
+    to_json,
+)
+from shoplens.bundles.probe import check_outputs
+from shoplens.encoding.spec import ImageSpec
+from shoplens.errors import BundleIncomplete, BundleInvalid
+
+Triple = tuple[float, float, float]
+Preset = Literal["imagenet", "efficientnet-lite", "unit", "raw"]
+
+PRESETS: Final[dict[str, tuple[Triple, Triple]]] = {
+    "imagenet": ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
+    "efficientnet-lite": ((127.0, 127.0, 127.0), (128.0, 128.0, 128.0)),
+    "unit": ((0.0, 0.0, 0.0), (255.0, 255.0, 255.0)),
+    "raw": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+}
+"""Mean and scale by name: torchvision's and timm's default, (x - 127) / 128, 0 to 1, and pixels as they are."""
+
+_DOMAINS: Final = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}
+_DTYPES: Final[dict[int, Literal["uint8", "float32"]]] = {TensorProto.UINT8: "uint8", TensorProto.FLOAT: "float32"}
+_RESHAPING: Final = {"Flatten", "Reshape", "Squeeze", "Identity", "Cast", "Unsqueeze", "Transpose"}
+_DYNAMIC_BATCH: Final = 32
+_DEFAULT_SIDE: Final = 224
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preprocessing:
+    """What a graph cannot tell of its pictures. None stands for the usual: 224 pixels where the graph is open,
+    `resize` an eighth more than the crop's 7 eighths, mean and scale of the preset.
+    """
+
+    preset: Preset = "imagenet"
+    mean: Triple | None = None
+    scale: Triple | None = None
+    crop: int | None = None
+    resize: int | None = None
+    fit: Literal["short_side", "squash"] = "short_side"
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+    colour: Literal["rgb", "bgr"] = "rgb"
+
+
+def import_onnx(
+    file: Path, *, labels: Sequence[Label], name: str, into: Path, version: str = "1.0.0",
+    preprocessing: Preprocessing | None = None, activation: Activation | None = None, card: Card | None = None,
+) -> Bundle:  # fmt: skip
+    """The model in `file` as the bundle `<into>/<name>/<version>/`.
+
+    `activation` None means: none where the graph ends with a softmax or sigmoid, else softmax. Raises
+    BundleIncomplete when there is no such file (or part of it), BundleInvalid with the reason for any model that
+    cannot be served.
+    """
+    model = _loaded(file)
+    _refuse_custom(model)
+    check_labels(tuple(labels))
+    source = _only_input(model)
+    output = _chosen_output(model, len(labels))
+    ends_with = _last_operation(model, output)
+    manifest = Manifest(
+        format_version=FORMAT_VERSION, name=name, version=version, task="image-classification", input=source.name,
+        output=_flattened(model, output), embedding=None, image=_spec(source, preprocessing or Preprocessing()),
+        activation=activation or ("none" if ends_with in ("Softmax", "Sigmoid") else "softmax"),
+        max_batch=_batch(source),
+    )  # fmt: skip
+    check_spec(manifest.image)
+    read_manifest(to_json(manifest))
+    data = model.SerializeToString(deterministic=True)
+    check_outputs(session_for(data, optimise=True), manifest, len(labels))
+    root = into / name / version
+    return write_bundle(root, manifest=manifest, labels=tuple(labels), card=card or _card(file, name), model=data)
+
+
+def _loaded(file: Path) -> onnx.ModelProto:
+    """The model with its external data, if any, taken in."""
+    if not file.is_file():
+        raise BundleIncomplete(f"There is no file {file}.")
+    try:
+        model = onnx.load(str(file))
+        onnx.checker.check_model(model)
+    except FileNotFoundError as error:
+        raise BundleIncomplete(f"{file.name} keeps its weights in another file, which is missing: {error}.") from error
+    except Exception as error:
+        raise BundleInvalid(f"{file.name} is not a valid ONNX model: {error}") from error
+    return model
+
+
+def _refuse_custom(model: onnx.ModelProto) -> None:
+    foreign = sorted({f"{node.domain}.{node.op_type}" for node in _nodes(model.graph) if node.domain not in _DOMAINS})
+    if foreign:
+        raise BundleInvalid(
+            f"The model uses operators that are not part of ONNX ({', '.join(foreign)}); export it without them."
+        )
+
+
+def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """All nodes, those of inner graphs too."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                yield from _nodes(inner)
+
+
+def _only_input(model: onnx.ModelProto) -> onnx.ValueInfoProto:
+    constants = {tensor.name for tensor in model.graph.initializer}
+    inputs: list[onnx.ValueInfoProto] = [value for value in model.graph.input if value.name not in constants]
+    if len(inputs) != 1:
+        raise BundleInvalid(f"The model has {len(inputs)} inputs; an image classifier has one.")
+    return inputs[0]
+
+
+def _chosen_output(model: onnx.ModelProto, label_count: int) -> onnx.ValueInfoProto:
+    """The first output with one number per label, as far as the graph tells."""
+    value: onnx.ValueInfoProto
+    for value in model.graph.output:
+        numbers = 1
+        for size in _sizes(value)[1:]:
+            numbers *= size or label_count
+        if numbers == label_count and len(_sizes(value)) > 1:
+            return value
+    found = ", ".join(f"{value.name} {_sizes(value)}" for value in model.graph.output)
+    raise BundleInvalid(f"No output of the model has {label_count} numbers, one per label; it has {found}.")
+
+
+def _flattened(model: onnx.ModelProto, output: onnx.ValueInfoProto) -> str:
+    """The name of the output as a table of (batch, labels); (batch, labels, 1, 1) gets a Flatten."""
+    if len(_sizes(output)) == 2:
+        return output.name
+    name = f"{output.name}.flat"
+    model.graph.node.append(helper.make_node("Flatten", [output.name], [name], name=name))
+    model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
+    return name
+
+
+def _sizes(value: onnx.ValueInfoProto) -> list[int]:
+    """The sizes of the dimensions; 0 for one that is left open."""
+    return [dimension.dim_value for dimension in value.type.tensor_type.shape.dim]
+
+
+def _spec(source: onnx.ValueInfoProto, asked: Preprocessing) -> ImageSpec:
+    sizes = _sizes(source)
+    layout: Literal["nhwc", "nchw"] = "nchw" if len(sizes) == 4 and sizes[1] == 3 else "nhwc"
+    if len(sizes) != 4 or sizes[1 if layout == "nchw" else 3] != 3:
+        raise BundleInvalid(f"The model's input has the sizes {sizes}; pictures need four with three channels.")
+    element = source.type.tensor_type.elem_type
+    if element not in _DTYPES:
+        raise BundleInvalid(f"The model's input is {TensorProto.DataType.Name(element)}; it must be FLOAT or UINT8.")
+    crop = _crop(sizes[2:] if layout == "nchw" else sizes[1:3], asked.crop)
+    mean, scale = PRESETS[asked.preset]
+    spec = ImageSpec(
+        resize=asked.resize or round(crop * 8 / 7), crop=crop, fit=asked.fit, interpolation=asked.interpolation,
+        colour=asked.colour, layout=layout, dtype=_DTYPES[element], mean=asked.mean or mean, scale=asked.scale or scale,
+    )  # fmt: skip
+    return replace(spec, mean=PRESETS["raw"][0], scale=PRESETS["raw"][1]) if spec.dtype == "uint8" else spec
+
+
+def _crop(sides: list[int], asked: int | None) -> int:
+    known = {side for side in sides if side}
+    if len(known) > 1:
+        raise BundleInvalid(f"The model wants pictures of {sides} pixels; only squares are served.")
+    crop = known.pop() if known else asked or _DEFAULT_SIDE
+    if asked not in (None, crop):
+        raise BundleInvalid(f"The model wants pictures of {crop} pixels, not {asked}.")
+    return crop
+
+
+def _batch(source: onnx.ValueInfoProto) -> int:
+    batch = _sizes(source)[0]
+    if batch > 1:
+        raise BundleInvalid(f"The model takes exactly {batch} pictures at once; export it with an open batch or one.")
+    return batch or _DYNAMIC_BATCH
+
+
+def _last_operation(model: onnx.ModelProto, output: onnx.ValueInfoProto) -> str:
+    """The operator that made the output's numbers; what only reshapes them is passed over."""
+    makers = {name: node for node in model.graph.node for name in node.output}
+    node = makers.get(output.name)
+    while node is not None and node.op_type in _RESHAPING:
+        node = makers.get(node.input[0])
+    return node.op_type if node is not None else ""
+
+
+def _card(file: Path, name: str) -> Card:
+    """What is known of a model that came without a card, which is little."""
+    unknown = "Not stated."
+    return Card(
+        title=name, description=f"Imported from {file.name}.", task="Image classification", data=unknown,
+        licence=unknown, source=file.name, date=datetime.now(UTC).date().isoformat(),
+        limits=("Its quality was not measured by Shoplens.",), metrics=(),
+    )  # fmt: skip

@@ -1,0 +1,76 @@
+"""Run a model on pictures that are computed, not stored: a graph's session and manifest in, scores out.
+
+The pictures come from whole-number arithmetic alone, so they are the same on every machine and with every version
+of every library.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from shoplens.bundles.manifest import Manifest
+from shoplens.encoding import arrange
+from shoplens.errors import BundleInvalid
+
+PROBES: Final = 4
+_TOLERANCE: Final = 1e-3
+
+
+def probe_pixels(side: int) -> NDArray[np.uint8]:
+    """(PROBES, side, side, 3): a slope, a chequered board, rings and something like noise."""
+    row, column = np.mgrid[0:side, 0:side].astype(np.int64)
+    channel = np.arange(3, dtype=np.int64)[:, None, None]
+    slope = (row * 255 // side + channel * (column * 128 // side)) % 256
+    board = (row // 16 + column // (8 + channel * 8)) % 2 * 190 + 30
+    rings = ((row - side // 2) ** 2 + (column - side // 3) ** 2) // (40 + channel * 20) % 256
+    noise = (row * 7919 + column * 104_729 + (row * column + channel) * 1_299_709) // 64 % 256
+    planes = np.stack([np.broadcast_to(probe, (3, side, side)) for probe in (slope, board, rings, noise)])
+    return np.ascontiguousarray(planes.transpose(0, 2, 3, 1).astype(np.uint8))
+
+
+def probe_batch(manifest: Manifest) -> NDArray[Any]:
+    """The probe pictures as `manifest` wants them, along a batch axis."""
+    return np.stack([arrange(pixels, manifest.image) for pixels in probe_pixels(manifest.image.crop)])
+
+
+def probe_scores(session: onnxruntime.InferenceSession, manifest: Manifest) -> NDArray[np.float32]:
+    """(PROBES, outputs) as the graph computes them one by one. Raises BundleInvalid when it cannot."""
+    return np.concatenate([_run(session, manifest, sample[None]) for sample in probe_batch(manifest)])
+
+
+def check_outputs(session: onnxruntime.InferenceSession, manifest: Manifest, label_count: int) -> None:
+    """Raises BundleInvalid unless every probe gives a finite number per label, alone and in a batch the same."""
+    scores = probe_scores(session, manifest)
+    if scores.shape != (PROBES, label_count):
+        raise BundleInvalid(f"The model answers with {scores.shape[1]} numbers, but there are {label_count} labels.")
+    if not np.isfinite(scores).all():
+        raise BundleInvalid("The model answers with numbers that are not finite; its weights or its export are broken.")
+    if np.ptp(scores, axis=0).max() == 0:
+        raise BundleInvalid("The model gives the same answer for every picture; its weights are probably missing.")
+    if manifest.max_batch > 1:
+        _check_batch(session, manifest, scores)
+
+
+def _check_batch(session: onnxruntime.InferenceSession, manifest: Manifest, scores: NDArray[np.float32]) -> None:
+    try:
+        together = _run(session, manifest, probe_batch(manifest)[:2])
+    except BundleInvalid as error:
+        raise BundleInvalid(f"{error} It says that it takes batches; export it with a batch of one.") from error
+    scale = max(1.0, float(np.abs(scores[:2]).max()))
+    if together.shape != scores[:2].shape or np.abs(together - scores[:2]).max() > _TOLERANCE * scale:
+        raise BundleInvalid("The model answers two pictures in one batch otherwise than one by one.")
+
+
+def _run(session: onnxruntime.InferenceSession, manifest: Manifest, batch: NDArray[Any]) -> NDArray[np.float32]:
+    try:
+        output = session.run([manifest.output], {manifest.input: batch})[0]
+    except Exception as error:
+        raise BundleInvalid(f"The model cannot compute an answer: {error}") from error
+    values: NDArray[np.float32] = np.asarray(output)
+    if values.dtype != np.float32 or values.ndim < 2 or len(values) != len(batch):
+        raise BundleInvalid(f"The model answers with {values.dtype} of shape {values.shape}, not a row per picture.")
+    return values.reshape(len(batch), -1)
