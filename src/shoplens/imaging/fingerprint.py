@@ -43,7 +43,7 @@ def _thin_out(pixels: NDArray[np.uint8]) -> MatLike:
     step = min(height, width) // _SAMPLES_PER_SIDE
     if step < 2:
         return pixels
-    return cv2.resize(pixels, (width // step, height // step), interpolation=cv2.INTER_NEAREST)
+    return cv2.resize(pixels, (width // step, height // step), interpolation=cv2.INTER_NEAREST_EXACT)
 
 
 def _squash(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:

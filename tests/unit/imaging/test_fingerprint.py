@@ -34,8 +34,8 @@ def test_a_copy_has_nearly_the_same_perceptual_hash(seed: int) -> None:
     """Encoded again, scaled, and brightened."""
     patches = np.random.default_rng(seed).integers(0, 256, (9, 12, 3), np.uint8)
     image = Image.fromarray(patches).resize((640, 480), Image.Resampling.BICUBIC)
-    assert distance(image, encoded_again(image, 40)) <= 6
-    assert distance(image, image.resize((320, 240))) <= 6
+    assert distance(image, encoded_again(image, 40)) <= 8
+    assert distance(image, image.resize((320, 240))) <= 8
     assert distance(image, image.resize((200, 150))) <= 8
     assert distance(image, image.point(lambda value: min(255, value + 12))) <= 8
 
