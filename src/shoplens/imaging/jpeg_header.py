@@ -11,6 +11,8 @@ from typing import Final
 from shoplens.imaging import exif
 
 _MARKER: Final = re.compile(rb"\xff[^\x00\xff]", re.DOTALL)
+_PREFIX: Final = 0xFF
+_NO_MARKERS: Final = (0x00, 0xFF)
 _START_OF_FRAME: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _WITHOUT_BODY: Final = frozenset((0x01, *range(0xD0, 0xD9)))
 _START_OF_SCAN: Final = 0xDA
@@ -78,12 +80,10 @@ def _segments(data: bytes) -> Iterator[_Segment]:
     """Yield (marker, start, end) of the segments up to and including the first scan's header."""
     at = 2
     for _ in range(_MAX_SEGMENTS):
-        # Fill bytes and stray bytes may stand before a marker, as decoders skip them too.
-        found = _MARKER.search(data, at, at + _MAX_STRAY_BYTES)
-        if found is None:
-            return
-        at = found.end()
-        marker = data[at - 1]
+        if data[at] != _PREFIX or data[at + 1] in _NO_MARKERS:
+            at = _skip_strays(data, at)
+        marker = data[at + 1]
+        at += 2
         if marker in _WITHOUT_BODY:
             continue
         end = at + (data[at] << 8 | data[at + 1])
@@ -93,6 +93,14 @@ def _segments(data: bytes) -> Iterator[_Segment]:
         if marker == _START_OF_SCAN:
             return
         at = end
+
+
+def _skip_strays(data: bytes, at: int) -> int:
+    """Return where the next marker begins: fill bytes and rubbish may stand before it, as decoders skip them too."""
+    found = _MARKER.search(data, at, at + _MAX_STRAY_BYTES)
+    if found is None:
+        raise ValueError("no further marker")
+    return found.start()
 
 
 def _check_scans(data: bytes, first: int, *, components: int) -> None:
