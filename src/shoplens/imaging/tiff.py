@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 _NUMBERS: Final = {3: "H", 4: "I"}
 _ORDERS: Final = {b"II*\x00": "<", b"MM\x00*": ">"}
@@ -12,8 +11,7 @@ _ENTRY_BYTES: Final = 12
 _MAX_TAGS: Final = 1_000
 
 
-@dataclass(frozen=True, slots=True)
-class Directory:
+class Directory(NamedTuple):
     """The tags of one page by their number, in the byte order of their file ("<" or ">").
 
     A tag is (type, number of values that it announces, the four bytes that hold the values or their offset).
