@@ -183,6 +183,12 @@ for (const id of ["file", "camera"]) {
     take(event.target.files);
     event.target.value = "";
   });
+  // Browsers open a file field with Space; people also press Enter on what looks like a button.
+  byId(id).addEventListener("keydown", (event) => {
+    if (event.key !== "Enter") return;
+    event.preventDefault();
+    event.target.click();
+  });
 }
 form.addEventListener("submit", (event) => event.preventDefault());
 form.addEventListener("change", (event) => {

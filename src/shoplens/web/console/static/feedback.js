@@ -9,7 +9,8 @@ export function liveFeedback(form) {
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     if (form.getAttribute("aria-busy") === "true") return;
-    const step = event.submitter?.dataset.verdict ?? (form.dataset.stage === "more" ? "more" : "wrong");
+    // Enter in a field presses the form's first button, which is not the one that is meant here.
+    const step = form.dataset.stage === "more" ? "more" : event.submitter.dataset.verdict;
     const said = step === "more" ? explanation(form) : {};
     if (step === "more" && !said.label && !said.comment) return form.elements.label.focus();
     await occupied(form, () => say(form, step, said));

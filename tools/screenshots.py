@@ -1,0 +1,172 @@
+"""Take the pictures of the pages that the README shows: a real server, demo photos, a real browser.
+
+    python -m tools.screenshots [FOLDER]
+
+Photos come from the folder `clothing` of the shared data (CC0) where it is there, and are drawn otherwise.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+from PIL import Image, ImageDraw, ImageFilter
+from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
+
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "docs" / "screenshots"
+START_TIMEOUT_S = 180
+SHOWN = ("shoes/41302a0b", "longsleeve/060062e8", "shorts/0e88c86f")
+LISTED = (
+    ("look", "pants/0d0bb91d"),
+    ("look", "hat/7b4ca4a5"),
+    ("reviews", "dress/35f5fecb"),
+    ("look", "shoes/32662cf1"),
+    ("look", "outwear/161e35df"),
+    ("reviews", "skirt/2459a9ab"),
+    ("look", "shoes/454fd50e"),
+    ("look", "t-shirt/099de1d5"),
+)
+ARGUMENTS = ("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync")
+DESKTOP: ViewportSize = {"width": 1440, "height": 900}
+PHONE: ViewportSize = {"width": 390, "height": 844}
+
+
+def main() -> None:
+    """Write every picture."""
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as data, _server(Path(data)) as url, sync_playwright() as playwright:
+        photos = _photos(Path(data))
+        _fill_records(url, photos)
+        program = os.environ.get("SHOPLENS_TEST_CHROMIUM") or shutil.which("chromium")
+        browser = playwright.chromium.launch(executable_path=program, args=list(ARGUMENTS))
+        _take(browser, url, folder, [photos[name] for name in SHOWN])
+        browser.close()
+
+
+def _take(browser: Browser, url: str, folder: Path, shown: list[Path]) -> None:
+    for name, scheme in (("classify", "light"), ("classify-dark", "dark")):
+        page = browser.new_page(viewport=DESKTOP, color_scheme=scheme, reduced_motion="reduce")
+        _classify(page, url, shown)
+        _save(page, folder / f"{name}.png")
+    page = browser.new_page(viewport=DESKTOP, color_scheme="light")
+    for name in ("records", "models"):
+        page.goto(f"{url}/console/{name}", wait_until="networkidle")
+        _save(page, folder / f"{name}.png")
+    phone = browser.new_context(
+        viewport=PHONE, is_mobile=True, has_touch=True, device_scale_factor=2, reduced_motion="reduce"
+    )
+    page = phone.new_page()
+    _classify(page, url, shown)
+    _save(page, folder / "phone.png")
+
+
+def _classify(page: Page, url: str, photos: list[Path]) -> None:
+    page.goto(url)
+    page.set_input_files("#file", list(photos))
+    page.wait_for_selector("#answers .label-score")
+    page.wait_for_function("document.querySelectorAll('#strip [data-state=done]').length === 3")
+    page.mouse.move(0, 0)
+    page.wait_for_load_state("networkidle")
+
+
+def _save(page: Page, path: Path) -> None:
+    """As a palette of 256 colours, which is a third of the bytes and looks the same at this size."""
+    page.screenshot(path=path)
+    with Image.open(path) as picture:
+        small = picture.convert("RGB").quantize(
+            256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.FLOYDSTEINBERG
+        )
+    small.save(path, optimize=True)
+    print(f"{path} ({path.stat().st_size // 1000} kB)")
+
+
+def _fill_records(url: str, photos: dict[str, Path]) -> None:
+    """Answers for the list, two of them with what a person said."""
+    with httpx.Client(base_url=url, timeout=60, trust_env=False) as client:
+        client.get("/predictions")
+        ids = []
+        for channel, name in LISTED:
+            answer = client.post(f"/predict?channel={channel}", content=photos[name].read_bytes()).raise_for_status()
+            ids.append(answer.json()["id"])
+        client.post("/feedback", json={"prediction_id": ids[0], "verdict": "right"}).raise_for_status()
+        client.post("/feedback", json={"prediction_id": ids[4], "label": "anorak"}).raise_for_status()
+
+
+def _photos(scratch: Path) -> dict[str, Path]:
+    """A file per name: a photo of the shared data, or a drawing where there is none."""
+    names = (*SHOWN, *(name for _, name in LISTED))
+    shared = Path(os.environ.get("SHOPLENS_SHARED_DATA", ROOT.parent / "shared" / "data")) / "clothing" / "validation"
+    return {name: next(shared.glob(f"{name}*.jpg"), None) or _drawing(scratch, name) for name in names}
+
+
+def _drawing(scratch: Path, name: str) -> Path:
+    """A soft abstract picture that differs with the name."""
+    number = sum(name.encode())
+    picture = Image.new("RGB", (640, 800), (235 - number % 40, 225, 210))
+    draw = ImageDraw.Draw(picture)
+    for step in range(5):
+        x, y = (number * (step + 3) * 37) % 520, (number * (step + 5) * 53) % 660
+        draw.ellipse(
+            (x, y, x + 260, y + 260), fill=((number * step) % 200 + 30, 120 + step * 20, (number + step * 60) % 220)
+        )
+    path = scratch / f"{name.replace('/', '-')}.jpg"
+    picture.filter(ImageFilter.GaussianBlur(6)).save(path, quality=90)
+    return path
+
+
+@contextmanager
+def _server(data: Path) -> Iterator[str]:
+    """The address of a server on a free port, with a data directory of its own."""
+    log = data / "server.log"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SHOPLENS_")}
+    environment["SHOPLENS_DATA_DIR"] = str(data / "data")
+    with log.open("wb") as sink:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "shoplens", "serve", "--port", "0"],
+            env=environment,
+            stderr=sink,
+            stdout=sink,
+            cwd=data,
+        )
+    try:
+        yield _ready(process, log)
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def _ready(process: subprocess.Popen[bytes], log: Path) -> str:
+    give_up_at = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < give_up_at and process.poll() is None:
+        found = re.search(r"ready at (http://\S+)", log.read_text())
+        if found:
+            with httpx.Client(trust_env=False) as client:
+                _wait(client, found[1], give_up_at)
+            return found[1]
+        time.sleep(0.1)
+    raise SystemExit(f"The server did not start:\n{log.read_text()}")
+
+
+def _wait(client: httpx.Client, url: str, give_up_at: float) -> None:
+    while time.monotonic() < give_up_at:
+        try:
+            if client.get(f"{url}/health/ready").is_success:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.1)
+
+
+if __name__ == "__main__":
+    main()
