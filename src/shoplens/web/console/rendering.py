@@ -17,8 +17,8 @@ from shoplens.web.console import presenting
 from shoplens.web.console.assets import static_url
 from shoplens.web.problems import status_of
 
-# Pages show what is in the database now, and to the person who asks.
-_PAGE_HEADERS = {"Cache-Control": "no-store"}
+# Pages show what is in the database now. Not "no-store", so that "back" finds the page as it was left.
+_PAGE_HEADERS = {"Cache-Control": "private, no-cache"}
 _HEADINGS = {404: "Not here", 422: "That cannot be shown", 503: "Not available now"}
 _log = structlog.get_logger(__name__)
 
@@ -53,7 +53,7 @@ _TEMPLATES = _environment()
 
 
 def page(template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
-    """The page `template` with `values`, never cached."""
+    """The page `template` with `values`; asked for anew at each visit."""
     html = _TEMPLATES.get_template(template).render(**values)
     return HTMLResponse(html, status_code=status, headers=_PAGE_HEADERS)
 
