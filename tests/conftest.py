@@ -29,7 +29,7 @@ from shoplens.wiring import Platform, build_platform
 START_TIMEOUT_S = 60
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def anyio_backend() -> str:
     """One event loop, the one that the server uses."""
     return "asyncio"
@@ -89,6 +89,15 @@ async def client(platform: Platform) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the whole application, without a socket between."""
     async with client_of(platform) as connected:
         yield connected
+
+
+@pytest.fixture(scope="module")
+async def busy_client(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> AsyncIterator[httpx.AsyncClient]:
+    """A client that a whole module shares: for tests that do not mind what else is in the database."""
+    platform = build_platform(read_settings(data_dir=tmp_path_factory.mktemp("shared"), models_dir=models_dir))
+    async with client_of(platform) as connected:
+        yield connected
+    await platform.close()
 
 
 def client_of(platform: Platform) -> httpx.AsyncClient:

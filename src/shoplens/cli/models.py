@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from shoplens.bundles import (
     Bundle,
@@ -32,7 +32,8 @@ def list_models(*, as_json: bool, data_dir: Path | None) -> None:
         rows = [summary(bundle) for bundle in bundles] + [{"name": name, "built": False} for name in unbuilt]
         typer.echo(orjson.dumps(rows, option=orjson.OPT_INDENT_2))
         return
-    table = Table("Model", "Version", "Labels", "MB", "Licence", "Title", box=None, padding=(0, 2, 0, 0))
+    name = Column("Model", no_wrap=True)
+    table = Table(name, "Version", "Labels", "MB", "Licence", "Title", box=None, padding=(0, 2, 0, 0))
     for bundle in bundles:
         megabytes = f"{bundle.size_bytes / 1e6:.1f}"
         labels = str(len(bundle.labels))

@@ -18,7 +18,7 @@ from shoplens.inference.engine import Answer, Job, ServedModel
 from shoplens.inference.slot import Slot
 from shoplens.telemetry.metrics import Metrics
 
-_WARM_SIDE: Final = 512
+_WARM_SIDE: Final = 64
 _WARM_TIMEOUT_S: Final = 60.0
 
 

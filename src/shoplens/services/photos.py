@@ -83,7 +83,7 @@ class PhotoShelf:
         return self._reduced(self._kept(record, record.image_key or ""), VIEW_SIDE)
 
     def _reduced(self, original: bytes, side: int) -> bytes:
-        picture = decode(original, limits=self._limits, short_side=side // 2, isolation=self._isolation)
+        picture = decode(original, limits=self._limits, short_side=side, isolation=self._isolation)
         return thumbnail(picture, side)
 
     def _kept(self, record: PredictionRecord, key: str) -> bytes:

@@ -1,0 +1,168 @@
+"""Records over HTTP: pages, filters, exports, models, health and metrics."""
+
+from __future__ import annotations
+
+import csv
+import io
+import shutil
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import httpx
+import pytest
+
+from shoplens.settings import Settings
+from shoplens.wiring import Platform
+from tests.conftest import client_of, colourful, jpeg_of
+
+
+async def fill(client: httpx.AsyncClient, count: int, channel: str = "look") -> list[str]:
+    """Make predictions; their ids, newest first."""
+    ids = []
+    for seed in range(count):
+        answer = await client.post(f"/predict?channel={channel}", content=jpeg_of(colourful(seed)))
+        ids.append(answer.json()["id"])
+    return ids[::-1]
+
+
+async def test_pages_go_back_and_forth_without_gaps(client: httpx.AsyncClient) -> None:
+    """Newest first; the cursors lead to the neighbours."""
+    ids = await fill(client, 7)
+    first = (await client.get("/predictions?limit=3")).json()
+    second = (await client.get(f"/predictions?limit=3&before={first['older']}")).json()
+    third = (await client.get(f"/predictions?limit=3&before={second['older']}")).json()
+    back = (await client.get(f"/predictions?limit=3&after={second['newer']}")).json()
+    assert ids == [item["id"] for page in (first, second, third) for item in page["items"]]
+    assert first["newer"] is None
+    assert third["older"] is None
+    assert first["items"] == back["items"]
+    assert back["newer"] is None
+
+
+async def test_filters_combine(client: httpx.AsyncClient) -> None:
+    """Channel, label, decision and time."""
+    looks = await fill(client, 3)
+    reviews = await fill(client, 2, "reviews")
+    record = (await client.get(f"/predictions/{looks[0]}")).json()
+    label = record["labels"][0]["label"]
+
+    async def ids(query: str) -> list[str]:
+        answer = await client.get(f"/predictions?{query}")
+        assert answer.status_code == 200, answer.text
+        return [item["id"] for item in answer.json()["items"]]
+
+    later = (datetime.now(UTC) + timedelta(hours=1)).isoformat().replace("+00:00", "Z")
+    assert reviews == await ids("channel=reviews")
+    assert looks[0] in await ids(f"channel=look&label={label}")
+    assert reviews + looks == await ids("decision=accept")
+    assert [] == await ids("decision=reject")
+    assert [] == await ids(f"since={later}")
+    assert reviews + looks == await ids(f"until={later}")
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=999", "before=nix", "decision=maybe", "since=yesterday"])
+async def test_bad_filters_are_refused(busy_client: httpx.AsyncClient, query: str) -> None:
+    """With a sentence, not with an empty page."""
+    answer = await busy_client.get(f"/predictions?{query}")
+    assert (422, "request_invalid") == (answer.status_code, answer.json()["code"])
+
+
+@pytest.mark.parametrize("path", ["/predictions/nix", f"/predictions/{'0' * 26}", f"/predictions/{'0' * 26}/image"])
+async def test_an_unknown_prediction_is_404(busy_client: httpx.AsyncClient, path: str) -> None:
+    """Whether its id could be one or not."""
+    answer = await busy_client.get(path)
+    assert (404, "prediction_not_found") == (answer.status_code, answer.json()["code"])
+
+
+async def test_the_export_has_every_record_that_matches(client: httpx.AsyncClient) -> None:
+    """As CSV with a header, newest first."""
+    await fill(client, 2, "reviews")
+    ids = await fill(client, 4)
+    answer = await client.get("/predictions.csv?channel=look")
+    rows = list(csv.DictReader(io.StringIO(answer.text)))
+    assert ids == [row["id"] for row in rows]
+    assert "attachment" in answer.headers["content-disposition"]
+
+
+async def test_the_models_are_listed_with_how_they_are_served(busy_client: httpx.AsyncClient) -> None:
+    """The served ones first."""
+    models = (await busy_client.get("/models")).json()
+    served = {model["name"]: model for model in models if model["served"]}
+    assert {"efficientnet-lite0-int8", "opennsfw"} == set(served)
+    assert ["reviews"] == served["opennsfw"]["channels"]
+    assert "single calls" in served["opennsfw"]["batching"]
+    assert not models[-1]["served"]
+
+
+async def test_a_healthy_server_is_live_and_ready(busy_client: httpx.AsyncClient) -> None:
+    """With each part named."""
+    assert 200 == (await busy_client.get("/health/live")).status_code
+    ready = await busy_client.get("/health/ready")
+    assert (200, {"engine": "ok", "database": "ok", "storage": "ok"}) == (ready.status_code, ready.json()["parts"])
+
+
+async def test_a_lost_store_is_told_by_readiness_and_by_the_request(
+    make_settings: Callable[..., Settings], make_platform: Callable[..., Platform]
+) -> None:
+    """A photo that could not be kept is not answered as if it were."""
+    platform = make_platform()
+    blobs = make_settings().data_dir / "blobs"
+    async with client_of(platform) as client:
+        assert 200 == (await client.post("/predict", content=jpeg_of(colourful(1)))).status_code
+        shutil.rmtree(blobs)
+        blobs.write_text("a file where the directory was")
+        ready = await client.get("/health/ready")
+        answer = await client.post("/predict", content=jpeg_of(colourful(2)))
+    assert 503 == ready.status_code
+    assert "ok" != ready.json()["parts"]["storage"]
+    assert (503, "storage_unavailable") == (answer.status_code, answer.json()["code"])
+    assert "retry-after" in answer.headers
+
+
+async def test_the_metrics_have_the_names_that_dashboards_use(client: httpx.AsyncClient) -> None:
+    """Counted by status, with a histogram of the time."""
+    await client.post("/predict", content=jpeg_of(colourful(1)))
+    await client.post("/predict", content=b"<html>")
+    text = (await client.get("/metrics")).text
+    assert 'image_classifier_predictions_total{status="200"} 1.0' in text
+    assert 'image_classifier_predictions_total{status="415"} 1.0' in text
+    assert "image_classifier_prediction_seconds_count 1.0" in text
+    assert 'shoplens_failures_total{code="image_unsupported"} 1.0' in text
+    assert 'shoplens_predictions_total{channel="look",model="efficientnet-lite0-int8",outcome="accept"} 1.0' in text
+    assert "shoplens_queue_length 0.0" in text
+    assert 'shoplens_batch_size_count{model="efficientnet-lite0-int8"}' in text
+
+
+async def test_every_answer_carries_its_id_and_the_security_headers(busy_client: httpx.AsyncClient) -> None:
+    """A harmless id of the caller is taken over, any other is replaced."""
+    own = await busy_client.get("/models", headers={"x-request-id": "order-4711"})
+    forged = await busy_client.get("/models", headers={"x-request-id": "x" * 65})
+    assert "order-4711" == own.headers["x-request-id"]
+    assert 16 == len(forged.headers["x-request-id"])
+    assert "default-src 'none'" in own.headers["content-security-policy"]
+    assert "nosniff" == own.headers["x-content-type-options"]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"host": "evil.example"}, {"host": ""}, {"sec-fetch-site": "cross-site"}, {"sec-fetch-site": "same-site"}],
+)
+async def test_other_hosts_and_other_sites_are_turned_away(
+    busy_client: httpx.AsyncClient, photo: bytes, headers: dict[str, str]
+) -> None:
+    """DNS rebinding and pages of other sites cannot make a visitor's browser fill the database."""
+    answer = await busy_client.post("/predict", content=photo, headers=headers)
+    assert (403, "request_forbidden") == (answer.status_code, answer.json()["code"])
+
+
+async def test_the_own_page_and_plain_programs_are_let_in(busy_client: httpx.AsyncClient, photo: bytes) -> None:
+    """Browsers say same-origin, programs say nothing."""
+    for headers in ({"sec-fetch-site": "same-origin"}, {}, {"host": "localhost:8000"}, {"host": "[::1]:8000"}):
+        assert 200 == (await busy_client.post("/predict", content=photo, headers=headers)).status_code
+
+
+async def test_an_unknown_path_and_a_wrong_method_are_problems_too(busy_client: httpx.AsyncClient) -> None:
+    """One form of error everywhere."""
+    missing, wrong = await busy_client.get("/nix"), await busy_client.get("/predict")
+    assert (404, "not_found") == (missing.status_code, missing.json()["code"])
+    assert (405, "method_not_allowed") == (wrong.status_code, wrong.json()["code"])

@@ -1,0 +1,183 @@
+"""The command line as a person and a script see it: a real process each time."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from shoplens.bundles import resolve_bundle
+from tests.conftest import colourful, jpeg_of
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def run(tmp_path: Path, models_dir: Path) -> Run:
+    """Run `shoplens …` with a data directory of its own; `settings` become SHOPLENS_ variables."""
+
+    def run_shoplens(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("SHOPLENS_")}
+        environment |= {"SHOPLENS_DATA_DIR": str(tmp_path / "data"), "SHOPLENS_MODELS_DIR": str(models_dir)}
+        environment |= {f"SHOPLENS_{name.upper()}": value for name, value in settings.items()}
+        return subprocess.run(
+            [sys.executable, "-m", "shoplens", *arguments],
+            env=environment,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    return run_shoplens
+
+
+def test_help_names_every_command(run: Run) -> None:
+    """And needs no heavy import: the bench says how quick it is."""
+    done = run("--help")
+    assert 0 == done.returncode
+    for command in ("serve", "classify", "models", "db", "doctor"):
+        assert command in done.stdout
+
+
+def test_help_and_version_import_neither_models_nor_web() -> None:
+    """That is what keeps them quick."""
+    heavy = "'onnxruntime', 'fastapi', 'numpy', 'rich'"
+    probe = f"import sys, shoplens.cli.app; print([name for name in ({heavy}) if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert "[]" == done.stdout.strip()
+
+
+def test_photos_are_classified_in_the_order_given(run: Run, tmp_path: Path) -> None:
+    """One JSON line each, from files and from folders; a bad one fails alone and makes the status 1."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "b.jpg").write_bytes(jpeg_of(colourful(1)))
+    (tmp_path / "folder" / ".hidden").write_bytes(b"not looked at")
+    (tmp_path / "a.jpg").write_bytes(jpeg_of(colourful(2)))
+    (tmp_path / "bad.jpg").write_text("<html>")
+    done = run("classify", "a.jpg", "bad.jpg", "folder", "missing.jpg", "--json", "--top-k", "3")
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert ["a.jpg", "bad.jpg", "folder/b.jpg", "missing.jpg"] == [row["path"] for row in rows]
+    assert [3, 3] == [len(row["labels"]) for row in rows if "labels" in row]
+    assert ["image_unsupported", "image_missing"] == [row["error"]["code"] for row in rows if "error" in row]
+    assert 1 == done.returncode
+
+
+def test_good_photos_end_with_status_0_and_readable_text(run: Run, tmp_path: Path) -> None:
+    """With labels and percentages."""
+    (tmp_path / "a.jpg").write_bytes(jpeg_of(colourful(2)))
+    done = run("classify", "a.jpg", "--channel", "reviews")
+    assert 0 == done.returncode, done.stderr
+    assert "safe" in done.stdout
+    assert "%" in done.stdout
+
+
+def test_an_unknown_channel_or_model_is_one_sentence(run: Run, tmp_path: Path) -> None:
+    """No traceback."""
+    (tmp_path / "a.jpg").write_bytes(jpeg_of(colourful(2)))
+    for option in ("--channel", "--model"):
+        done = run("classify", "a.jpg", option, "nix")
+        assert 1 == done.returncode
+        assert "nix" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_models_are_listed_shown_and_verified(run: Run) -> None:
+    """For people and for programs."""
+    assert "efficientnet-lite0-int8" in run("models", "list").stdout
+    names = [row["name"] for row in json.loads(run("models", "list", "--json").stdout)]
+    assert {"efficientnet-lite0", "efficientnet-lite0-int8", "opennsfw"} == set(names)
+    shown = json.loads(run("models", "show", "opennsfw", "--json").stdout)
+    assert ["safe", "nsfw"] == shown["label_names"]
+    assert "opennsfw" in run("models", "show", "opennsfw").stdout
+    verified = run("models", "verify", "--json")
+    assert 0 == verified.returncode, verified.stdout
+    assert all(row["ok"] for row in json.loads(verified.stdout))
+
+
+def test_a_tampered_model_is_found_and_refused(run: Run, tmp_path: Path, models_dir: Path) -> None:
+    """By `verify` with status 1, and by `serve` before it listens."""
+    source = resolve_bundle("opennsfw", models_dir).root
+    bad = tmp_path / "models" / "opennsfw" / source.name
+    bad.mkdir(parents=True)
+    for file in source.iterdir():
+        (bad / file.name).write_bytes(file.read_bytes())
+    with (bad / "model.onnx").open("r+b") as model:
+        model.seek(1_000)
+        model.write(b"\x00\x01\x02\x03")
+    done = run("models", "verify", models_dir=str(tmp_path / "models"))
+    assert 1 == done.returncode
+    assert "bundle_tampered" in done.stdout
+    served = run("serve", "--port", "0", models_dir=str(tmp_path / "models"))
+    assert 1 == served.returncode
+    assert "bundle_tampered" in served.stderr
+
+
+def test_the_doctor_finds_a_healthy_system_healthy(run: Run) -> None:
+    """Before the first start, too."""
+    done = run("doctor", "--json")
+    findings = {row["part"]: row for row in json.loads(done.stdout)}
+    assert 0 == done.returncode, done.stdout
+    assert [] == [part for part, row in findings.items() if row["fault"]]
+    assert "model of look" in findings
+    assert "✓" in run("doctor").stdout
+
+
+@pytest.mark.parametrize(
+    ("settings", "part"),
+    [
+        ({"storage_url": "file:///proc/nowhere"}, "photo store"),
+        ({"database_url": "sqlite:////proc/nowhere/x.db"}, "database"),
+        ({"channels__look__model": "nix"}, "model of look"),
+        ({"host": "0.0.0.0"}, "listening"),
+    ],
+)
+def test_the_doctor_names_the_part_that_is_not_well(run: Run, settings: dict[str, str], part: str) -> None:
+    """With what to do, while the other parts are still looked at."""
+    done = run("doctor", "--json", **settings)
+    findings = json.loads(done.stdout)
+    assert 1 == done.returncode
+    assert [part] == [row["part"] for row in findings if row["fault"]]
+
+
+def test_the_database_is_made_by_upgrade(run: Run, tmp_path: Path) -> None:
+    """And upgrading again changes nothing."""
+    first, second = run("db", "upgrade"), run("db", "upgrade")
+    assert (0, 0) == (first.returncode, second.returncode)
+    assert first.stdout == second.stdout
+    assert (tmp_path / "data" / "shoplens.db").exists()
+
+
+def test_a_public_address_is_refused_unless_said_explicitly(run: Run) -> None:
+    """There are no accounts yet."""
+    done = run("serve", "--host", "0.0.0.0", "--port", "0")
+    assert 1 == done.returncode
+    assert "unsafe_bind" in done.stderr
+    assert "--allow-public" in done.stderr
+
+
+def test_a_port_that_is_taken_is_told_before_models_are_loaded(run: Run) -> None:
+    """In one sentence."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        started = time.monotonic()
+        done = run("serve", "--port", str(taken.getsockname()[1]))
+    assert 1 == done.returncode
+    assert "misconfigured" in done.stderr
+    assert time.monotonic() - started < 60
+
+
+def test_wrong_settings_are_one_sentence(run: Run) -> None:
+    """On every command that reads them."""
+    for command in (("serve",), ("doctor",), ("models", "list"), ("db", "upgrade")):
+        done = run(*command, port="many")
+        assert 1 == done.returncode
+        assert "port" in done.stderr
+        assert "Traceback" not in done.stderr
