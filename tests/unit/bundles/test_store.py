@@ -1,0 +1,66 @@
+"""A bundle is found by path, by name, or by name and version."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from shoplens.bundles import Bundle, installed_bundles, resolve_bundle, write_bundle
+from shoplens.errors import BundleTampered, ModelNotFound
+from tests.unit.bundles.conftest import CARD, LABELS, MANIFEST, small_model
+
+
+@pytest.fixture
+def models(bundle: Bundle) -> Path:
+    """The fruits in the versions 1.2.0, 1.9 and 1.10."""
+    root = bundle.root.parents[1]
+    for version in ("1.9", "1.10"):
+        manifest = replace(MANIFEST, version=version)
+        write_bundle(root / "fruit" / version, manifest=manifest, labels=LABELS, card=CARD, model=small_model())
+    return root
+
+
+def test_a_name_alone_means_the_latest_version(models: Path) -> None:
+    """1.10 comes after 1.9."""
+    assert "1.10" == resolve_bundle("fruit", models).ref.version
+
+
+def test_a_version_can_be_asked_for(models: Path) -> None:
+    """To go back, say."""
+    assert "1.2.0" == resolve_bundle("fruit@1.2.0", models).ref.version
+
+
+def test_a_path_means_the_bundle_that_lies_there(models: Path, tmp_path: Path) -> None:
+    """Wherever that is."""
+    assert "1.9" == resolve_bundle(str(models / "fruit" / "1.9"), tmp_path).ref.version
+
+
+@pytest.mark.parametrize("name", ["vegetables", "fruit@7", "efficientnet-lite0@0.0.1", "@", ""])
+def test_an_unknown_model_is_answered_with_the_known_ones(models: Path, name: str) -> None:
+    """Nobody should have to guess."""
+    known = "efficientnet-lite0, efficientnet-lite0-int8, fruit, opennsfw"
+
+    with pytest.raises(ModelNotFound, match=re.escape(known)):
+        resolve_bundle(name, models)
+
+
+def test_installed_bundles_are_listed_by_name_and_rising_version(models: Path) -> None:
+    """As a person would sort them."""
+    assert ["1.2.0", "1.9", "1.10"] == [bundle.ref.version for bundle in installed_bundles(models)]
+
+
+def test_a_broken_bundle_does_not_hide_the_others(models: Path) -> None:
+    """It is missing from the list, and refused with the reason when asked for."""
+    (models / "fruit" / "1.9" / "extra").touch()
+
+    assert ["1.2.0", "1.10"] == [bundle.ref.version for bundle in installed_bundles(models)]
+    with pytest.raises(BundleTampered, match="extra"):
+        resolve_bundle("fruit@1.9", models)
+
+
+def test_a_directory_without_models_lists_none(tmp_path: Path) -> None:
+    """Also where it does not exist yet."""
+    assert [] == installed_bundles(tmp_path / "nothing")
