@@ -93,7 +93,7 @@ def reference_layer(layer: Layer, values: NDArray[np.float64]) -> NDArray[np.flo
     equation = "chwij,cij->chw" if layer.groups > 1 else "chwij,ocij->ohw"
     weight = layer.weight[:, 0] if layer.groups > 1 else layer.weight
     sums = np.einsum(equation, windows, weight.astype(np.float64), optimize=True) + layer.bias[:, None, None]
-    return np.clip(sums, 0, 6) if layer.relu6 else sums
+    return np.asarray(np.clip(sums, 0, 6) if layer.relu6 else sums)
 
 
 def test_the_graph_computes_what_the_layers_say(network: Network) -> None:
@@ -220,7 +220,8 @@ def test_a_tensor_outside_its_storage_is_refused() -> None:
         b"\x80\x02}U\x01wc" + kind.encode() + b"\n((U\x07storagectorch\nFloatStorage\nU\x010U\x03cpuK\x02NtQ"
         b"K\x00K\x64\x85K\x01\x85\x89}tRs."
     )
-    head = b"".join(pickle.dumps(part, protocol=2) for part in (0x1950A86A20F9469CFC6C, 1001, {}))
+    parts: list[object] = [0x1950A86A20F9469CFC6C, 1001, {}]
+    head = b"".join(pickle.dumps(part, protocol=2) for part in parts)
     tail = pickle.dumps(["0"], protocol=2) + struct.pack("<q2f", 2, 1.0, 2.0)
 
     with pytest.raises(BundleInvalid, match="outside its storage"):
