@@ -1,7 +1,9 @@
 """Write predictions from many threads in few commits: records in, each one's `done` called once its row is durable.
 
 Whatever has gathered while one commit ran goes into the next, so a lone record is written at once and a flood costs
-one commit per group. Callers are never blocked: a full queue refuses.
+one commit per group. A commit costs several times what a row does, so while many requests are in work the writer also
+pauses between commits: that costs them a few milliseconds and the machine much less. Callers are never blocked: a full
+queue refuses.
 """
 
 from __future__ import annotations
@@ -23,17 +25,18 @@ Done = Callable[[ShoplensError | None], None]
 
 _log: Final = logging.getLogger(__name__)
 _LEAST_RETRY_S: Final = 0.1
+_ENOUGH_OTHERS: Final = 8
 
 
 class GroupWriter:
     """One thread that owns all writing of predictions in this process. Thread-safe.
 
-    At most `queue_limit` records wait, at most `max_group` share a commit, and under load commits start at least
-    `spacing_s` seconds apart, so that they are shared by several rows.
+    At most `queue_limit` records wait and at most `max_group` share a commit. While at least eight other requests are
+    in work (`enqueue` is told how many), commits start at least `spacing_s` seconds apart.
     """
 
     def __init__(
-        self, database: Database, *, queue_limit: int = 2_048, max_group: int = 256, spacing_s: float = 0.002
+        self, database: Database, *, queue_limit: int = 2_048, max_group: int = 256, spacing_s: float = 0.01
     ) -> None:
         self._database = database
         self._queue_limit = queue_limit
@@ -41,13 +44,14 @@ class GroupWriter:
         self._spacing_s = spacing_s
         self._queue: deque[tuple[PredictionRecord, Done]] = deque()
         self._changed = threading.Condition()
+        self._others = 0
         self._waiting = False
         self._closing = False
         self._group_s = _LEAST_RETRY_S
         self._thread = threading.Thread(target=self._run, name="shoplens-group-writer", daemon=True)
         self._thread.start()
 
-    def submit(self, record: PredictionRecord) -> Future[None]:
+    def submit(self, record: PredictionRecord, *, others: int = 0) -> Future[None]:
         """A future that is resolved when the row is committed. Raises and fails as `enqueue` does."""
         future: Future[None] = Future()
 
@@ -59,11 +63,13 @@ class GroupWriter:
             else:
                 future.set_exception(error)
 
-        self.enqueue(record, settle)
+        self.enqueue(record, settle, others=others)
         return future
 
-    def enqueue(self, record: PredictionRecord, done: Done) -> None:
+    def enqueue(self, record: PredictionRecord, done: Done, *, others: int = 0) -> None:
         """Write `record` soon and then call `done`: with None, RecordRefused or DatabaseUnavailable.
+
+        `others` is how many further requests are in work now: their records will follow, so waiting for them may pay.
 
         Raises QueueFull at once when too many wait, DatabaseUnavailable after `close`; `done` is then not called.
         """
@@ -73,6 +79,7 @@ class GroupWriter:
             if len(self._queue) >= self._queue_limit:
                 raise QueueFull("Too many records wait to be written; try again.", retry_after_s=self._drain_s())
             self._queue.append((record, done))
+            self._others = others
             if self._waiting:
                 self._changed.notify()
 
@@ -92,7 +99,7 @@ class GroupWriter:
             began = time.monotonic()
             self._write_group(self._take_group())
             self._group_s = time.monotonic() - began
-            if not self._closing:
+            if self._others >= _ENOUGH_OTHERS and not self._closing:
                 time.sleep(max(0.0, self._spacing_s - self._group_s))
 
     def _wait_for_work(self) -> bool:
@@ -132,7 +139,7 @@ class GroupWriter:
     def _drain_s(self) -> float:
         """About how long the waiting records take, in seconds."""
         groups = len(self._queue) / self._max_group
-        return max(_LEAST_RETRY_S, groups * max(self._group_s, self._spacing_s))
+        return max(_LEAST_RETRY_S, (groups + 1) * max(self._group_s, self._spacing_s))
 
 
 def _call(done: Done, error: ShoplensError | None) -> None:

@@ -77,10 +77,33 @@ def test_what_gathers_during_a_commit_shares_the_next_one(database: Database) ->
     assert (100, True) == (len(stored(database)), len(commits) <= 4), commits
 
 
+def test_while_many_requests_are_in_work_commits_keep_their_distance(database: Database) -> None:
+    """Told of eight others, records that trickle in share commits; told of none, each has its own."""
+
+    def commits_of(others: int) -> int:
+        commits: list[int] = []
+        writer = GroupWriter(database, spacing_s=0.5)
+        writer.submit(make_record(), others=others).result(timeout=PATIENCE_S)
+        event.listen(database._engine, "commit", lambda connection: commits.append(1))
+        trickle = [writer.submit(make_record(number), others=others) for number in slowly(5)]
+        wait_for(trickle, timeout=PATIENCE_S)
+        writer.close()
+        return len(commits)
+
+    assert (5, 1) == (commits_of(others=0), commits_of(others=8))
+
+
+def slowly(count: int) -> Iterator[int]:
+    """Numbers with a pause that is long for a commit and short for the writer's."""
+    for number in range(count):
+        time.sleep(0.05)
+        yield number
+
+
 def test_a_group_is_never_larger_than_allowed(database: Database) -> None:
     """Eleven records in groups of at most two are six commits."""
     commits: list[int] = []
-    writer = GroupWriter(database, max_group=2, spacing_s=0)
+    writer = GroupWriter(database, max_group=2)
     with database.uow():
         writer.submit(make_record(999))
         futures = [writer.submit(make_record(number)) for number in range(10)]
