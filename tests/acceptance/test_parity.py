@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import anyio
 import httpx
 import numpy as np
 import onnxruntime
@@ -73,7 +74,7 @@ async def test_accuracy_over_http_is_that_of_the_bare_float_model(
         assert served >= alone - allowed, f"top-{best}: {served:.4f} served, {alone:.4f} alone"
 
 
-def test_http_command_line_and_python_agree_to_the_last_digit(
+async def test_http_command_line_and_python_agree_to_the_last_digit(
     turned_photo: Path, models_dir: Path, http_labels: list[dict[str, Any]]
 ) -> None:
     """One decoder, one encoder, one classifier behind all three."""
@@ -90,8 +91,6 @@ def test_http_command_line_and_python_agree_to_the_last_digit(
             str(turned_photo.parent),
         ],
         env=environment,
-        capture_output=True,
-        check=True,
     )
     by_command = json.loads(done.stdout)["labels"]
     prediction = load_bundle(INT8, settings=read_settings(models_dir=models_dir)).classify(turned_photo)
@@ -123,8 +122,6 @@ async def http_labels(turned_photo: Path, models_dir: Path, tmp_path: Path) -> l
 
 async def test_a_hundred_distinct_photos_at_once_get_their_own_answers(busy_client: httpx.AsyncClient) -> None:
     """Through the whole application, rows included."""
-    import asyncio
-
     photos = [jpeg_of(colourful(seed)) for seed in range(100)]
     alone = [(await busy_client.post("/predict", content=photo)).json() for photo in photos]
     together = await asyncio.gather(*(busy_client.post("/predict", content=photo) for photo in photos))

@@ -14,6 +14,7 @@ from shoplens.web.api.models import models_router
 from shoplens.web.api.operations import operations_router
 from shoplens.web.api.predict import predict_router
 from shoplens.web.api.records import records_router
+from shoplens.web.api.schemas import ProblemOut
 from shoplens.web.console import mount_console
 from shoplens.web.middleware import Entrance
 from shoplens.web.problems import MEDIA_TYPE, handle_problems
@@ -31,6 +32,16 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
 }
 
 
+class _Application(FastAPI):
+    """Adds the shape of our problems to the document, where every operation refers to it."""
+
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI document, made once."""
+        document = super().openapi()
+        document["components"]["schemas"].setdefault("ProblemOut", ProblemOut.model_json_schema())
+        return document
+
+
 def create_app(platform: Platform) -> FastAPI:
     """The application. It closes the platform when the server stops."""
 
@@ -39,7 +50,7 @@ def create_app(platform: Platform) -> FastAPI:
         yield
         await platform.close()
 
-    app = FastAPI(
+    app = _Application(
         title="Shoplens",
         version=shoplens.__version__,
         summary="Image classification that a shop runs itself.",

@@ -80,8 +80,8 @@ def handle_problems(app: FastAPI, metrics: Metrics) -> None:
     async def on_shoplens_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, ShoplensError)
         metrics.failures.labels(code=error.code).inc()
-        if status_of(type(error)) >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            _log.error("request.failed", code=error.code, detail=str(error), exc_info=error.__cause__)
+        if status_of(type(error)) == HTTPStatus.INTERNAL_SERVER_ERROR:
+            _log.error("request.failed", code=error.code, detail=str(error), exc_info=error.__cause__ or error)
         return problem_of(error, request_id=_request_id(request))
 
     async def on_invalid(request: Request, error: Exception) -> Response:

@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import pytest
-import schemathesis
-from hypothesis import HealthCheck, settings
-from schemathesis.checks import (
-    content_type_conformance,
-    not_a_server_error,
-    response_schema_conformance,
-    status_code_conformance,
-)
+import subprocess
+import sys
+from pathlib import Path
 
 from tests.conftest import RunningServer
 
-schema: Any = schemathesis.pytest.from_fixture("api_schema")
+CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
 
 
-@pytest.fixture(scope="session")
-def api_schema(server: RunningServer) -> Any:
-    """What the server says of itself."""
-    return schemathesis.openapi.from_url(f"{server.url}/openapi.json")
-
-
-@schema.parametrize()
-@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-def test_no_request_gets_an_answer_that_is_not_documented(case: Any) -> None:
+def test_no_request_gets_an_answer_that_is_not_documented(server: RunningServer, tmp_path: Path) -> None:
     """Valid and invalid ones: never a 500, always a documented status, type and shape."""
-    case.call_and_validate(
-        checks=[not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance],
-        timeout=30,
+    # A request may ask for an answer within a millisecond; 504 is then the right one.
+    (tmp_path / "schemathesis.toml").write_text(
+        '[checks.not_a_server_error]\nexpected-statuses = ["2xx", "3xx", "4xx", "504"]\n'
     )
+    fuzzer = Path(sys.executable).with_name("schemathesis")
+    done = subprocess.run(
+        [fuzzer, "run", f"{server.url}/openapi.json", "--checks", CHECKS, "--max-examples", "40", "--seed", "1"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert 0 == done.returncode, done.stdout[-6_000:]

@@ -59,7 +59,7 @@ def predict_router(platform: Platform) -> APIRouter:
         top_k: Annotated[int, Query(ge=1, le=MAX_TOP_K, description="How many labels.")] = 5,
         timeout_s: Annotated[
             float | None,
-            Query(gt=0, le=3600, description="Longest time for the answer; never more than the server's own."),
+            Query(ge=0.001, le=3600, description="Longest time for the answer; never more than the server's own."),
         ] = None,
     ) -> Response:
         """Classify one photo. When this answers 200, the prediction is in the database."""
