@@ -1,7 +1,5 @@
 """What every store promises, as tests: subclass `StoreContract` and give it a fixture `store` that is empty."""
 
-# ruff: noqa: SIM300  tests say what is expected first
-
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
