@@ -79,7 +79,7 @@ async def test_http_command_line_and_python_agree_to_the_last_digit(
 ) -> None:
     """One decoder, one encoder, one classifier behind all three."""
     environment = {"SHOPLENS_MODELS_DIR": str(models_dir), "PATH": "/usr/bin:/bin"}
-    done = subprocess.run(
+    done = await anyio.run_process(
         [
             sys.executable,
             "-m",

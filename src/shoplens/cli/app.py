@@ -126,6 +126,53 @@ def models_verify(
     verify_models(names or [], as_json=as_json, data_dir=data_dir)
 
 
+@models_app.command("import")
+@reported
+def models_import(  # noqa: PLR0913 - each is an option that a person may need
+    file: Annotated[Path, typer.Argument(help="An image classifier in ONNX.")],
+    labels: Annotated[str, typer.Option(help="`imagenet`, a text file with one name per line, or a JSON list.")],
+    name: Annotated[str | None, typer.Option(help="Name of the model; the file's name if unset.")] = None,
+    version: Annotated[str, typer.Option(help="Version of the model.")] = "1.0.0",
+    preset: Annotated[
+        str, typer.Option(help="How it was trained to see pixels: imagenet, efficientnet-lite, unit or raw.")
+    ] = "imagenet",
+    crop: Annotated[int | None, typer.Option(help="Side of its pictures, where the graph leaves it open.")] = None,
+    resize: Annotated[int | None, typer.Option(help="Shorter side before the crop.")] = None,
+    colour: Annotated[str, typer.Option(help="Order of its channels: rgb or bgr.")] = "rgb",
+    data_dir: DataDir = None,
+) -> None:
+    """Make a bundle of an ONNX model, check that it answers, and install it."""
+    from shoplens.cli.bundle_files import ImportOptions, import_model
+
+    options = ImportOptions(version=version, preset=preset, crop=crop, resize=resize, colour=colour)
+    import_model(file, labels=labels, name=name, options=options, data_dir=data_dir)
+
+
+@models_app.command("pack")
+@reported
+def models_pack(
+    name: Annotated[str, typer.Argument(help="Name, name@version, or a bundle's folder.")],
+    file: Annotated[Path, typer.Argument(help="The file to write, such as model.shoplens.")],
+    data_dir: DataDir = None,
+) -> None:
+    """Pack a model into one file, to carry it to another machine."""
+    from shoplens.cli.bundle_files import pack_model
+
+    pack_model(name, file, data_dir=data_dir)
+
+
+@models_app.command("install")
+@reported
+def models_install(
+    source: Annotated[Path, typer.Argument(help="A packed model, or a bundle's folder.")],
+    data_dir: DataDir = None,
+) -> None:
+    """Verify a packed model and install it."""
+    from shoplens.cli.bundle_files import install_model
+
+    install_model(source, data_dir=data_dir)
+
+
 @db_app.command("upgrade")
 @reported
 def db_upgrade(data_dir: DataDir = None) -> None:

@@ -16,6 +16,7 @@ from shoplens.bundles import (
     installed_bundles,
     prepare_builtin,
     resolve_bundle,
+    verify_builtin,
     verify_bundle,
 )
 from shoplens.cli.configuration import settings_for
@@ -32,8 +33,9 @@ def list_models(*, as_json: bool, data_dir: Path | None) -> None:
         rows = [summary(bundle) for bundle in bundles] + [{"name": name, "built": False} for name in unbuilt]
         typer.echo(orjson.dumps(rows, option=orjson.OPT_INDENT_2))
         return
-    name = Column("Model", no_wrap=True)
-    table = Table(name, "Version", "Labels", "MB", "Licence", "Title", box=None, padding=(0, 2, 0, 0))
+    table = Table(
+        Column("Model", no_wrap=True), "Version", "Labels", "MB", "Licence", "Title", box=None, padding=(0, 2, 0, 0)
+    )
     for bundle in bundles:
         megabytes = f"{bundle.size_bytes / 1e6:.1f}"
         labels = str(len(bundle.labels))
@@ -132,7 +134,9 @@ def _facts(bundle: Bundle) -> dict[str, object]:
 
 def _fault(name: str, models_dir: Path) -> ShoplensError | None:
     try:
-        verify_bundle(name if Path(name).is_dir() else resolve_bundle(name, models_dir).root)
+        bundle = verify_bundle(name if Path(name).is_dir() else resolve_bundle(name, models_dir).root)
+        if bundle.ref.name in builtin_names():
+            verify_builtin(bundle)
     except ShoplensError as error:
         return error
     return None

@@ -1,0 +1,90 @@
+"""Models in and out by the command line: import any ONNX classifier, pack it, install it elsewhere, use it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from tests.conftest import colourful, jpeg_of
+
+
+def brightest_channel_model(path: Path) -> None:
+    """An ONNX classifier with a known answer: NCHW pictures, one score per colour, the mean of its channel."""
+    weights = numpy_helper.from_array(20 * np.eye(3, dtype=np.float32), "weights")
+    graph = helper.make_graph(
+        [
+            helper.make_node("GlobalAveragePool", ["picture"], ["pooled"]),
+            helper.make_node("Flatten", ["pooled"], ["means"]),
+            helper.make_node("MatMul", ["means", "weights"], ["scores"]),
+        ],
+        "brightest channel",
+        [helper.make_tensor_value_info("picture", TensorProto.FLOAT, ["n", 3, 32, 32])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["n", 3])],
+        [weights],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), str(path))
+
+
+def shoplens(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line with all its data below `folder`."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SHOPLENS_")}
+    return subprocess.run(
+        [sys.executable, "-m", "shoplens", *arguments, "--data-dir", str(folder / "data")],
+        env=environment,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+def test_a_model_travels_from_an_onnx_file_to_another_machine(tmp_path: Path) -> None:
+    """Import, classify, pack, install into a fresh data directory, classify again: the same answer."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    brightest_channel_model(here / "colours.onnx")
+    (here / "labels.txt").write_text("red\ngreen\nblue\n")
+    green = colourful(1).copy()
+    green[:, :, 1], green[:, :, 0], green[:, :, 2] = 220, 40, 40
+    for folder in (here, there):
+        (folder / "green.jpg").write_bytes(jpeg_of(green))
+    imported = shoplens(here, "models", "import", "colours.onnx", "--labels", "labels.txt", "--preset", "unit")
+    assert 0 == imported.returncode, imported.stderr
+    packed = shoplens(here, "models", "pack", "colours", str(there / "colours.shoplens"))
+    assert 0 == packed.returncode, packed.stderr
+    installed = shoplens(there, "models", "install", "colours.shoplens")
+    assert 0 == installed.returncode, installed.stderr
+    answers = [
+        json.loads(shoplens(folder, "classify", "green.jpg", "--model", "colours", "--json").stdout)
+        for folder in (here, there)
+    ]
+    assert "green" == answers[0]["labels"][0]["label"]
+    assert answers[0] == answers[1]
+
+
+def test_a_model_that_cannot_be_served_is_refused_with_the_reason(tmp_path: Path) -> None:
+    """Wrong number of labels, no ONNX at all, an unknown preset: one sentence each."""
+    brightest_channel_model(tmp_path / "colours.onnx")
+    (tmp_path / "two.txt").write_text("red\ngreen\n")
+    (tmp_path / "text.onnx").write_text("not a model")
+    attempts = {
+        "bundle_invalid": ("colours.onnx", "--labels", "two.txt"),
+        "bundle_incomplete": ("missing.onnx", "--labels", "two.txt"),
+        "request_invalid": ("colours.onnx", "--labels", "two.txt", "--preset", "nix"),
+    }
+    for code, arguments in attempts.items():
+        done = shoplens(tmp_path, "models", "import", *arguments)
+        assert (1, True) == (done.returncode, code in done.stderr), done.stderr
+        assert "Traceback" not in done.stderr
+    broken = shoplens(tmp_path, "models", "import", "text.onnx", "--labels", "two.txt")
+    assert "bundle_invalid" in broken.stderr
+    assert not (tmp_path / "data" / "models" / "colours").exists()
