@@ -28,8 +28,10 @@ Clock = Callable[[], datetime]
 class RecordWriter(Protocol):
     """Where rows go: `done` is called from another thread once the row is committed, or could not be."""
 
-    def enqueue(self, record: PredictionRecord, done: Callable[[ShoplensError | None], None]) -> None:
-        """Accept a row. Raises QueueFull and DatabaseUnavailable."""
+    def enqueue(
+        self, record: PredictionRecord, done: Callable[[ShoplensError | None], None], *, others: int = 0
+    ) -> None:
+        """Accept a row; `others` are in work and will follow. Raises QueueFull and DatabaseUnavailable."""
         ...
 
 
@@ -54,6 +56,7 @@ class ClassifyPhoto:
         self._writer = writer
         self._clock = clock
         self._metrics = metrics
+        self._in_work = 0
         self._store_threads = ThreadPoolExecutor(_STORE_THREADS, thread_name_prefix="store")
 
     async def __call__(
@@ -63,8 +66,14 @@ class ClassifyPhoto:
 
         Raises ChannelNotFound, and whatever the engine, the store and the database raise.
         """
+        self._in_work += 1
+        try:
+            return await self._classify(photo, self.channel(channel), top_k=top_k, timeout_s=timeout_s)
+        finally:
+            self._in_work -= 1
+
+    async def _classify(self, photo: bytes, chosen: Channel, *, top_k: int, timeout_s: float) -> PredictionRecord:
         started = time.perf_counter()
-        chosen = self.channel(channel)
         job = Job(
             model=chosen.model,
             image=photo,
@@ -103,7 +112,7 @@ class ClassifyPhoto:
     async def _commit(self, record: PredictionRecord) -> None:
         loop = asyncio.get_running_loop()
         committed: asyncio.Future[None] = loop.create_future()
-        self._writer.enqueue(record, lambda error: _resolve_soon(loop, committed, error))
+        self._writer.enqueue(record, lambda error: _resolve_soon(loop, committed, error), others=self._in_work - 1)
         await committed
 
     def _record(
