@@ -45,9 +45,11 @@ def find_chromium(bundled: str) -> str | None:
     return found or (bundled if Path(bundled).exists() else None)
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """One browser for all tests of this folder; it ends with them, since it occupies the thread's event loop."""
+    """A browser for the tests of one file. It must end with them: while it runs, the thread has a running event loop,
+    and the asynchronous tests of other files could not have theirs.
+    """
     with sync_playwright() as playwright:
         program = find_chromium(playwright.chromium.executable_path)
         if program is None:
@@ -60,7 +62,7 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def shop(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Iterator[RunningServer]:
     """A server with a third channel that keeps originals and rejects nearly everything."""
     root = tmp_path_factory.mktemp("shop")
