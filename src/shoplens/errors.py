@@ -1,40 +1,40 @@
 """Every error that Shoplens raises, as one tree. No HTTP here: `web/problems.py` maps classes to status codes.
 
-    ShoplensError
-    ├── SampleError            the photo (or text) that was sent cannot be used
-    │   ├── ImageMissing           nothing was sent
-    │   ├── ImageTooLarge          more bytes than allowed
-    │   ├── ImageTooManyPixels     more pixels than allowed, told by the header
-    │   ├── ImageTooSmall          a side of zero or one that the model cannot use
-    │   ├── ImageUnsupported       not a picture, or of a format that is not read
-    │   ├── ImageNeedsExtra        a known format whose decoder is not installed (or not safe)
-    │   ├── ImageCorrupt           truncated, damaged or lying about itself
-    │   └── ImageDecoderFailed     the isolated decoder died or ran out of time or memory
-    ├── RequestInvalid         a parameter or a body that cannot be understood
-    │   ├── UploadTooSlow          the body did not arrive in time
-    │   └── RequestForbidden       sent by a page of another site, or to a host name that is not ours
-    ├── NotFound
-    │   ├── PredictionNotFound
-    │   ├── ImageNotKept           the prediction is there, its photo was not stored
-    │   ├── BlobNotFound           the store has nothing under this key
-    │   ├── ChannelNotFound
-    │   └── ModelNotFound
-    ├── BundleError            a model that must not be served
-    │   ├── BundleIncomplete
-    │   ├── BundleTampered
-    │   ├── BundleTooNew
-    │   ├── BundleInvalid
-    │   └── BundleUnverified       its outputs differ from the recorded ones
-    ├── Overloaded
-    │   ├── QueueFull              refused at once; carries `retry_after_s`
-    │   └── DeadlineExceeded       accepted, but its time passed
-    ├── Unavailable            a part that we need is not there now
-    │   ├── EngineStopped
-    │   ├── DatabaseUnavailable
-    │   │   └── RecordRefused          it is there, but refuses this one row
-    │   └── StorageUnavailable
-    └── Misconfigured          settings that contradict themselves or the machine
-        └── UnsafeBind             a public address without accounts
+ShoplensError
+├── SampleError            the photo (or text) that was sent cannot be used
+│   ├── ImageMissing           nothing was sent
+│   ├── ImageTooLarge          more bytes than allowed
+│   ├── ImageTooManyPixels     more pixels than allowed, told by the header
+│   ├── ImageTooSmall          a side of zero or one that the model cannot use
+│   ├── ImageUnsupported       not a picture, or of a format that is not read
+│   ├── ImageNeedsExtra        a known format whose decoder is not installed (or not safe)
+│   ├── ImageCorrupt           truncated, damaged or lying about itself
+│   └── ImageDecoderFailed     the isolated decoder died or ran out of time or memory
+├── RequestInvalid         a parameter or a body that cannot be understood
+│   ├── UploadTooSlow          the body did not arrive in time
+│   └── RequestForbidden       sent by a page of another site, or to a host name that is not ours
+├── NotFound
+│   ├── PredictionNotFound
+│   ├── ImageNotKept           the prediction is there, its photo was not stored
+│   ├── BlobNotFound           the store has nothing under this key
+│   ├── ChannelNotFound
+│   └── ModelNotFound
+├── BundleError            a model that must not be served
+│   ├── BundleIncomplete
+│   ├── BundleTampered
+│   ├── BundleTooNew
+│   ├── BundleInvalid
+│   └── BundleUnverified       its outputs differ from the recorded ones
+├── Overloaded
+│   ├── QueueFull              refused at once; carries `retry_after_s`
+│   └── DeadlineExceeded       accepted, but its time passed
+├── Unavailable            a part that we need is not there now
+│   ├── EngineStopped
+│   ├── DatabaseUnavailable
+│   │   └── RecordRefused          it is there, but refuses this one row
+│   └── StorageUnavailable
+└── Misconfigured          settings that contradict themselves or the machine
+    └── UnsafeBind             a public address without accounts
 """
 
 from __future__ import annotations

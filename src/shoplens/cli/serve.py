@@ -12,6 +12,7 @@ from rich.console import Console
 
 from shoplens.cli.allocator import keep_freed_memory
 from shoplens.cli.configuration import settings_for
+from shoplens.cli.upload_protocol import UploadProtocol
 from shoplens.errors import Misconfigured, UnsafeBind
 from shoplens.settings import Settings
 from shoplens.telemetry.logs import configure_logs
@@ -39,7 +40,7 @@ def run_server(*, host: str | None, port: int | None, data_dir: Path | None, all
         access_log=False,
         server_header=False,
         loop="auto",
-        http="httptools",
+        http=UploadProtocol,
         ws="none",
         timeout_graceful_shutdown=int(settings.shutdown_s),
     )

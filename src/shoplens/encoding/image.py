@@ -54,10 +54,10 @@ def _crop(pixels: Pixels, spec: ImageSpec) -> Pixels:
     height, width = (length // factor for length in pixels.shape[:2])
     down, across = _resized(height, width, spec)
     rows, columns = _span(height, down, spec.crop), _span(width, across, spec.crop)
-    if spec.antialias:
+    if spec.resampling == "exact":
         return _averaged(pixels, factor, rows, columns, spec)
     top, left = _whole(rows, height), _whole(columns, width)
-    return _resize(_window(pixels, factor, top, left), spec.crop, spec.crop, _CV2_FILTERS[spec.interpolation])
+    return _supersampled(_window(pixels, factor, top, left), spec)
 
 
 def _reduction(shape: tuple[int, ...], resize: int) -> int:
@@ -83,6 +83,15 @@ def _whole(span: Span, length: int) -> slice:
     """The span to the nearest whole pixels; never empty."""
     start = min(round(span[0]), length - 1)
     return slice(start, min(max(round(span[1]), start + 1), length))
+
+
+def _supersampled(window: Pixels, spec: ImageSpec) -> Pixels:
+    """The window at the size of the crop: OpenCV's filters do not widen with the scale, so twice that size first."""
+    interpolation = _CV2_FILTERS[spec.interpolation]
+    if min(window.shape[:2]) <= spec.crop:
+        return _resize(window, spec.crop, spec.crop, interpolation)
+    double = _resize(window, 2 * spec.crop, 2 * spec.crop, interpolation)
+    return _resize(double, spec.crop, spec.crop, cv2.INTER_AREA)
 
 
 def _averaged(pixels: Pixels, factor: int, rows: Span, columns: Span, spec: ImageSpec) -> Pixels:

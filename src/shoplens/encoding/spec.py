@@ -13,8 +13,8 @@ class ImageSpec:
     The picture is resized (`short_side`: the shorter side becomes `resize` pixels; `squash`: both sides do), the
     centre `crop` x `crop` pixels are cut out, put into `colour` order, and mapped to `(x - mean) / scale` per
     channel in that order. With `dtype="uint8"` the raw pixels are passed on and the graph does the mapping itself.
-    `antialias` averages over all pixels that one stands for, as Pillow and torchvision do; without it the crop takes a
-    fifth of the time and is a little less like what the model was trained on.
+    `resampling="exact"` averages over all pixels that one stands for, as Pillow and torchvision do. `"fast"` makes the
+    crop at twice its size and averages it in squares of four: a quarter of the time, and nearly the same pixels.
     `jpeg_quality` re-encodes the crop as JPEG first, for models that were trained on such pixels.
     """
 
@@ -27,5 +27,5 @@ class ImageSpec:
     dtype: Literal["uint8", "float32"] = "float32"
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     scale: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    antialias: bool = True
+    resampling: Literal["exact", "fast"] = "exact"
     jpeg_quality: int | None = None

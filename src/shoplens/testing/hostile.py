@@ -44,13 +44,13 @@ class HostileFile:
 def corpus(seed: int = 0) -> Iterator[HostileFile]:
     """Yield every file of the corpus, some hundreds, in a fixed order."""
     for verdict, make in _FAMILIES:
-        for name, data in make(random.Random(seed)):  # noqa: S311  repeatable, not secret
+        for name, data in make(random.Random(seed)):
             yield HostileFile(name=name, data=data, verdict=verdict)
 
 
 def bodies(count: int, seed: int = 0) -> Iterator[bytes]:
     """Yield `count` bodies for endurance tests: random bytes, and valid pictures cut, flipped and spliced."""
-    chance = random.Random(seed)  # noqa: S311  repeatable, not secret
+    chance = random.Random(seed)
     valid = list(valid_pictures().values())
     for _ in range(count):
         yield chance.choice(_MUTATIONS)(chance, chance.choice(valid))

@@ -203,7 +203,12 @@ def test_a_lone_item_does_not_wait_for_ever_for_company(make_batcher: MakeBatche
 def test_closing_finishes_what_was_accepted_and_refuses_the_rest(make_batcher: MakeBatcher) -> None:
     """Nobody waits for ever on a batcher that is gone."""
     outcomes = Outcomes()
-    batcher = make_batcher(lambda tickets: (time.sleep(0.01), echo(tickets))[1])
+
+    def slowly(tickets: Sequence[Ticket[Any, Any]]) -> list[Any]:
+        time.sleep(0.01)
+        return echo(tickets)
+
+    batcher = make_batcher(slowly)
     for number in range(5):
         batcher.submit(number, deadline=soon(), done=outcomes)
     batcher.close(drain_s=10)

@@ -72,7 +72,7 @@ def test_a_sample_that_gives_no_numbers_fails_alone(tmp_path: Path) -> None:
 def root_of_mean_bundle(into: Path) -> Bundle:
     """A tiny model: the square root of each channel's mean is the score of red, green and blue."""
     helper = onnx.helper
-    shape = ["n", 3, 8, 8]
+    shape: list[str | int | None] = ["n", 3, 8, 8]
     graph = helper.make_graph(
         [
             helper.make_node("GlobalAveragePool", ["picture"], ["mean"]),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from typing import Any, Final
 
@@ -94,7 +94,7 @@ _CAFFE: Final = ImageSpec(
 
 RECIPES: Final[Mapping[str, Recipe]] = {
     "efficientnet-lite0-int8": Recipe(
-        manifest=_manifest("efficientnet-lite0-int8", "1.0.0", _PIXELS),
+        manifest=_manifest("efficientnet-lite0-int8", "1.0.0", replace(_PIXELS, resampling="fast")),
         labels_file="imagenet-labels.json",
         build=_lite0_int8,
         tolerance=0.02,
