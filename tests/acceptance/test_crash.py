@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import httpx
+
 from tests.conftest import RunningServer, colourful, jpeg_of, running_server
 
 CLIENTS = 6
@@ -37,7 +38,7 @@ def load_until_it_dies(server: RunningServer, answered: list[str]) -> list[threa
 
 
 def test_no_answered_prediction_is_lost_by_a_kill(tmp_path: Path, models_dir: Path) -> None:
-    """Three kills at random moments under load; every id that a client was given is found afterwards, with its photo."""
+    """Three kills at random moments under load; every id that a client was given is found again, and so is a photo."""
     answered: list[str] = []
     settings = {"channels__look__keep": "original"}
     for _ in range(3):

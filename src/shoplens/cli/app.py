@@ -47,6 +47,9 @@ def serve(
     ] = False,
 ) -> None:
     """Serve the console and the REST API in one process."""
+    import gc
+
+    gc.disable()  # until it is up: collections during a thousand imports are a tenth of the start
     from shoplens.cli.serve import run_server
 
     run_server(host=host, port=port, data_dir=data_dir, allow_public=allow_public)

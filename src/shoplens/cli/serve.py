@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import gc
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import structlog
-import uvicorn
 from rich.console import Console
 
 from shoplens.cli.allocator import keep_freed_memory
 from shoplens.cli.configuration import settings_for
-from shoplens.cli.upload_protocol import UploadProtocol
 from shoplens.errors import Misconfigured, UnsafeBind
 from shoplens.settings import Settings
 from shoplens.telemetry.logs import configure_logs
-from shoplens.web.app import create_app
 from shoplens.wiring import build_platform
 
 _BACKLOG = 2048
@@ -31,23 +29,18 @@ def run_server(*, host: str | None, port: int | None, data_dir: Path | None, all
     keep_freed_memory()
     listener = _listen(settings)
     console = Console(stderr=True)
-    with console.status("Starting") as status:
-        platform = build_platform(settings, progress=status.update)
-        app = create_app(platform)
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        loop="auto",
-        http=UploadProtocol,
-        ws="none",
-        timeout_graceful_shutdown=int(settings.shutdown_s),
-    )
+    with console.status("Starting") as status, ThreadPoolExecutor(1) as ahead:
+        building = ahead.submit(build_platform, settings, progress=status.update)
+        # Meanwhile: importing the web framework takes as long as loading the models does.
+        from shoplens.cli.http_server import http_server
+        from shoplens.web.app import create_app
+
+        server = http_server(create_app(building.result()), shutdown_s=settings.shutdown_s)
+    gc.enable()
     gc.collect()
     gc.freeze()  # models and modules live as long as the process; no collection needs to walk them again
     _announce(console, settings, listener)
-    uvicorn.Server(config).run(sockets=[listener])
+    server.run(sockets=[listener])
 
 
 def require_safe_bind(settings: Settings) -> None:

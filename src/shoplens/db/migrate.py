@@ -26,6 +26,8 @@ def upgrade(url: str) -> None:
     All of them in one transaction, so that two processes at once, or a crash in the middle, do no harm.
     Raises DatabaseUnavailable: unreachable, not ours, or newer than this program.
     """
+    if current_revision(url) == HEAD:
+        return  # importing Alembic would take longer than all the rest of a start
     from alembic import command
 
     _migrate(parse_url(url), lambda config: command.upgrade(config, HEAD))

@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol for uploads: the application is woken once per megabyte, not once per packet.
+"""The HTTP server: uvicorn, with a protocol that wakes the application once per megabyte and not once per packet.
 
 A photo arrives in many pieces. uvicorn hands each to the application and stops reading in between; for a photo of
 900 kB that costs more than parsing the request. Here pieces gather, uncopied, until there is a megabyte or the end.
@@ -8,9 +8,25 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 WAKE_BYTES: Final = 1_000_000
+
+
+def http_server(app: Any, *, shutdown_s: float) -> uvicorn.Server:
+    """A server for `app` that, when it stops, finishes what it accepted for up to `shutdown_s`."""
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        loop="auto",
+        http=UploadProtocol,
+        ws="none",
+        timeout_graceful_shutdown=int(shutdown_s),
+    )
+    return uvicorn.Server(config)
 
 
 class UploadProtocol(HttpToolsProtocol):
