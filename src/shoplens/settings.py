@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -137,6 +137,12 @@ class Settings(BaseSettings):
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level logged.")
 
+    @model_validator(mode="after")
+    def _largest_photo_fits(self) -> Self:
+        if self.max_queued_bytes < self.max_image_bytes:
+            raise ValueError("max_queued_bytes is less than max_image_bytes, so the largest photo could never be sent")
+        return self
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -191,7 +197,7 @@ def read_settings(**overrides: object) -> Settings:
     try:
         return Settings(**overrides)  # type: ignore[arg-type]
     except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'together'}: {e['msg']}" for e in error.errors())
         raise Misconfigured(f"The settings are not usable: {faults}.") from error
     except ValueError as error:  # a broken TOML file
         raise Misconfigured(f"The settings file cannot be read: {error}.") from error

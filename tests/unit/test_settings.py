@@ -59,6 +59,7 @@ def test_a_shop_can_add_a_channel_in_the_file(tmp_path: Path) -> None:
     [
         ({"port": 70_000}, "port"),
         ({"max_image_pixels": 0}, "max_image_pixels"),
+        ({"max_image_bytes": 1_000, "max_queued_bytes": 999}, "max_queued_bytes"),
         ({"no_such_setting": 1}, "no_such_setting"),
         ({"channels": {"look": {"model": "m", "typo": 1}}}, "channels.look.typo"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import csv
 import io
@@ -246,3 +247,47 @@ async def test_bad_feedback_is_refused(
     """With the code that fits."""
     answer = await busy_client.post("/feedback", json=said)
     assert (status, code) == (answer.status_code, answer.json()["code"])
+
+
+async def test_a_full_queue_is_429_with_the_time_to_come_back(make_platform: Callable[..., Platform]) -> None:
+    """At once, while those that were accepted are answered."""
+    photo = jpeg_of(colourful(1, width=1_600, height=1_200))
+    async with client_of(make_platform(queue_limit=1, workers=1)) as client:
+        answers = await asyncio.gather(*(client.post("/predict", content=photo) for _ in range(20)))
+    assert {200, 429} == {answer.status_code for answer in answers}
+    for answer in answers:
+        if answer.status_code == 429:
+            assert "queue_full" == answer.json()["code"]
+            assert int(answer.headers["retry-after"]) >= 1
+
+
+async def test_more_bodies_than_memory_is_given_for_are_429(make_platform: Callable[..., Platform]) -> None:
+    """Two uploads that announce more than fits together: one is taken, one is told to come back."""
+    photo = jpeg_of(colourful(1))
+    limits = {"max_image_bytes": len(photo), "max_queued_bytes": len(photo) + 100}
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield photo[:100]
+        await asyncio.sleep(0.3)
+        yield photo[100:]
+
+    headers = {"content-length": str(len(photo))}
+    async with client_of(make_platform(**limits)) as client:
+        first = asyncio.create_task(client.post("/predict", content=slowly(), headers=headers))
+        await asyncio.sleep(0.1)
+        second = await client.post("/predict", content=photo)
+        third = (await first, await client.post("/predict", content=photo))
+    assert (429, "queue_full") == (second.status_code, second.json()["code"])
+    assert [200, 200] == [answer.status_code for answer in third]
+
+
+async def test_an_upload_that_does_not_arrive_is_408(make_platform: Callable[..., Platform]) -> None:
+    """And its memory is given back."""
+
+    async def never() -> AsyncIterator[bytes]:
+        yield b"\xff\xd8"
+        await asyncio.sleep(30)
+
+    async with client_of(make_platform(upload_timeout_s=0.2)) as client:
+        answer = await client.post("/predict", content=never(), headers={"content-length": "1000"})
+    assert (408, "upload_too_slow") == (answer.status_code, answer.json()["code"])

@@ -51,9 +51,11 @@ def certainty(score: float) -> str:
 
 
 def comparison(score: float, threshold: float) -> str:
-    """Like "0.91 ≥ 0.85". The score is cut, not rounded, so that the sign always agrees with the digits."""
+    """Like "0.91 ≥ 0.85". Where rounding would contradict the sign, the score is cut instead."""
     decimals = max(2, len(f"{threshold:.6f}".rstrip("0").partition(".")[2]))
-    shown = math.floor(score * 10**decimals + 1e-9) / 10**decimals
+    shown = round(score, decimals)
+    if (shown >= threshold) is not (score >= threshold):
+        shown = math.floor(score * 10**decimals + 1e-9) / 10**decimals
     sign = "≥" if score >= threshold else "<"
     return f"{shown:.{decimals}f} {sign} {threshold:.{max(2, decimals)}f}"
 

@@ -16,10 +16,11 @@ export function certainty(score) {
   return score < 0.8 ? "Fairly sure" : "Sure";
 }
 
-/** The score is cut, not rounded, so that the sign always agrees with the digits. */
+/** Where rounding would contradict the sign, the score is cut instead. */
 export function comparison(score, threshold) {
   const decimals = Math.max(2, (String(threshold).split(".")[1] ?? "").length);
-  const shown = Math.floor(score * 10 ** decimals + 1e-9) / 10 ** decimals;
+  let shown = Math.round(score * 10 ** decimals) / 10 ** decimals;
+  if (shown >= threshold !== score >= threshold) shown = Math.floor(score * 10 ** decimals + 1e-9) / 10 ** decimals;
   return `${shown.toFixed(decimals)} ${score >= threshold ? "≥" : "<"} ${threshold.toFixed(decimals)}`;
 }
 
