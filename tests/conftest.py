@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -22,6 +23,7 @@ import pytest
 from PIL import Image
 
 from shoplens.bundles import builtin_names, prepare_builtin
+from shoplens.db import Database, open_database, upgrade
 from shoplens.settings import Settings, read_settings
 from shoplens.web.app import create_app
 from shoplens.wiring import Platform, build_platform
@@ -191,3 +193,25 @@ def colourful(seed: int, *, width: int = 320, height: int = 240) -> np.ndarray[A
 def photo() -> bytes:
     """A small valid JPEG."""
     return jpeg_of(colourful(1))
+
+
+@pytest.fixture(scope="session")
+def empty_database_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated database without rows; do not write to it."""
+    path = tmp_path_factory.mktemp("database") / "empty.db"
+    upgrade(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture
+def database_file(empty_database_file: Path, tmp_path: Path) -> Path:
+    """A migrated database of this test alone."""
+    return Path(shutil.copy(empty_database_file, tmp_path / "shoplens.db"))
+
+
+@pytest.fixture
+def database(database_file: Path) -> Iterator[Database]:
+    """The same, opened."""
+    opened = open_database(f"sqlite:///{database_file}")
+    yield opened
+    opened.close()

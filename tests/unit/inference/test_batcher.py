@@ -33,6 +33,19 @@ class Outcomes:
             return self.got
 
 
+class GatedWorker:
+    """Notes what it starts, and gives it back once the gate is open."""
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+        self.started: list[Any] = []
+
+    def __call__(self, tickets: Sequence[Ticket[Any, Any]]) -> list[Any]:
+        self.started.extend(ticket.item for ticket in tickets)
+        self.gate.wait(10)
+        return echo(tickets)
+
+
 MakeBatcher = Callable[..., Batcher[Any, Any]]
 
 
@@ -134,42 +147,28 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(make_batcher: M
 
 def test_an_item_whose_deadline_passed_in_the_queue_costs_no_work(make_batcher: MakeBatcher) -> None:
     """It is answered with its own error instead."""
-    gate = threading.Event()
-    started: list[str] = []
-
-    def run(tickets: Sequence[Ticket[Any, Any]]) -> list[Any]:
-        started.extend(ticket.item for ticket in tickets)
-        gate.wait(10)
-        return echo(tickets)
-
+    worker = GatedWorker()
     outcomes = Outcomes()
-    batcher = make_batcher(run)
+    batcher = make_batcher(worker)
     batcher.submit("running", deadline=soon(), done=outcomes)
     batcher.submit("late", deadline=time.monotonic() + 0.01, done=outcomes)
     time.sleep(0.05)
-    gate.set()
+    worker.gate.set()
     got = outcomes.wait(2)
-    assert ["running"] == started
+    assert ["running"] == worker.started
     assert [DeadlineExceeded] == [type(each) for each in got if each != "running"]
 
 
 def test_an_abandoned_item_costs_no_work(make_batcher: MakeBatcher) -> None:
     """Its caller went away while it waited."""
-    gate = threading.Event()
-    started: list[str] = []
-
-    def run(tickets: Sequence[Ticket[Any, Any]]) -> list[Any]:
-        started.extend(ticket.item for ticket in tickets)
-        gate.wait(10)
-        return echo(tickets)
-
+    worker = GatedWorker()
     outcomes = Outcomes()
-    batcher = make_batcher(run)
+    batcher = make_batcher(worker)
     batcher.submit("running", deadline=soon(), done=outcomes)
     batcher.submit("left", deadline=soon(), done=outcomes).abandoned = True
-    gate.set()
+    worker.gate.set()
     outcomes.wait(2)
-    assert ["running"] == started
+    assert ["running"] == worker.started
 
 
 def test_batches_fill_up_to_their_size_and_no_further(make_batcher: MakeBatcher) -> None:
