@@ -18,7 +18,7 @@ logging.getLogger("theirs").warning("disk is %s", "full")
 def fail(secret):
     raise ValueError("broken")
 try:
-    fail("hunter2")
+    fail("hunter" + str(1 + 1))  # so that the source line, which may be shown, does not hold the value
 except ValueError:
     log.exception("request.crashed")
 """

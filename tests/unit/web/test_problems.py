@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from http import HTTPStatus
 
 import orjson
 import pytest
@@ -46,7 +47,7 @@ def test_a_problem_has_a_code_for_programs_and_a_sentence_for_people() -> None:
     assert "application/problem+json" == response.headers["content-type"]
     assert {
         "type": "urn:shoplens:error:image_corrupt",
-        "title": "Unprocessable Entity",
+        "title": HTTPStatus(422).phrase,
         "status": 422,
         "detail": "It is cut off.",
         "code": "image_corrupt",
