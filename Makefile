@@ -12,6 +12,7 @@ help:  ## Say what there is
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
 run: $(VENV)/run.stamp  ## Install, prepare the models and serve http://127.0.0.1:8000
+	$(BIN)/shoplens models prepare
 	$(BIN)/shoplens serve $(ARGS)
 
 heic: $(VENV)/heic.stamp  ## Let it read HEIC photos, too (libraries under the LGPL and the GPL)

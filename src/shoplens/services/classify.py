@@ -84,8 +84,9 @@ class ClassifyPhoto:
         answer = await self._engine.classify(job)
         image_key = await self._keep(chosen.keep, photo, answer)
         record = self._record(chosen, answer, image_key=image_key, top_k=job.top_k, started=started)
+        handed_over = time.perf_counter()
         await self._commit(record)
-        self._count(record, answer)
+        self._count(record, answer, write_s=time.perf_counter() - handed_over)
         return record
 
     def channel(self, name: str | None) -> Channel:
@@ -137,7 +138,7 @@ class ClassifyPhoto:
             ),
         )
 
-    def _count(self, record: PredictionRecord, answer: Answer) -> None:
+    def _count(self, record: PredictionRecord, answer: Answer, *, write_s: float) -> None:
         self._metrics.channel_predictions.labels(
             channel=record.channel, model=record.model.name, outcome=record.decision.outcome
         ).inc()
@@ -145,6 +146,7 @@ class ClassifyPhoto:
         stages.labels(stage="queue").observe(answer.queue_s)
         stages.labels(stage="pixels").observe(answer.pixels_s)
         stages.labels(stage="inference").observe(answer.inference_s)
+        stages.labels(stage="write").observe(write_s)
 
 
 def _resolve_soon(loop: asyncio.AbstractEventLoop, future: asyncio.Future[None], error: ShoplensError | None) -> None:

@@ -130,6 +130,8 @@ async def test_the_metrics_have_the_names_that_dashboards_use(client: httpx.Asyn
     assert 'shoplens_failures_total{code="image_unsupported"} 1.0' in text
     assert 'shoplens_predictions_total{channel="look",model="efficientnet-lite0-int8",outcome="accept"} 1.0' in text
     assert "shoplens_queue_length 0.0" in text
+    for stage in ("queue", "pixels", "inference", "write"):
+        assert f'shoplens_stage_seconds_count{{stage="{stage}"}} 1.0' in text
     assert 'shoplens_batch_size_count{model="efficientnet-lite0-int8"}' in text
 
 
