@@ -1,6 +1,6 @@
 # The only entry: every command of the project is a target here, and every target is a line or two.
 .DEFAULT_GOAL := help
-.PHONY: help run heic test check bench docs screenshots format lock upgrade hooks clean
+.PHONY: help run heic train test check bench docs screenshots format lock upgrade hooks clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -17,10 +17,12 @@ run: $(VENV)/run.stamp  ## Install, prepare the models and serve http://127.0.0.
 
 heic: $(VENV)/heic.stamp  ## Let it read HEIC photos, too (libraries under the LGPL and the GPL)
 
-test: $(VENV)/test.stamp  ## Run every test (ARGS="-k name" for some)
-	$(BIN)/python -m pytest $(ARGS)
+train: $(VENV)/train.stamp  ## Let it train with torch (recipes transfer and scratch)
 
-check: $(VENV)/dev.stamp  ## Format, lint, types, layers, hygiene, lock, reference pages, workflow
+test: $(VENV)/test.stamp $(VENV)/train.stamp  ## Run every test (ARGS="-k name" for some)
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
+
+check: $(VENV)/dev.stamp $(VENV)/train.stamp  ## Format, lint, types, layers, hygiene, lock, reference pages, workflow
 	$(BIN)/pre-commit run --all-files --color never
 
 bench: $(VENV)/test.stamp  ## Measure the raw loop, the engine and the server beside each other
@@ -53,6 +55,10 @@ clean:  ## Remove what these commands made, but no data
 $(VENV)/%.stamp: requirements/%.lock | $(BIN)/python
 	$(install) --require-hashes -r $<
 	$(install) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/train.stamp: requirements/train.txt requirements/run.lock | $(VENV)/run.stamp
+	$(install) -r $<
 	@touch $@
 
 $(BIN)/python:

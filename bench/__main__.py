@@ -59,7 +59,7 @@ def main() -> None:
     options = _options()
     threads = usable_cores()
     sizes = [size for size in SIZES if not options.sizes or size.name in options.sizes]
-    print(_heading(threads))
+    print(heading(threads))
     print(_TABLE_HEAD)
     with tempfile.TemporaryDirectory() as folder:
         for row in _measure(Path(folder), sizes, threads, options):
@@ -162,7 +162,8 @@ def _fresh(path: Path) -> Path:
     return path
 
 
-def _heading(threads: int) -> str:
+def heading(threads: int) -> str:
+    """When, which commit, which machine."""
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     when = datetime.now(UTC).date().isoformat()
     cpu = next(

@@ -13,8 +13,8 @@ from typing import Final
 from tools.project import ROOT, project_files
 
 MAX_BYTES: Final = 500_000
-# Files that are rightly larger, each with its reason. Empty so far.
-LARGE: Final[frozenset[str]] = frozenset()
+# Files that are rightly larger: what our own models have learned (docs/decisions/0010).
+LARGE: Final = frozenset(f"src/shoplens/bundles/builtin/data/{name}" for name in ("clothing.npz", "fashion-mnist.onnx"))
 
 MACHINE_PATH: Final = re.compile(r"(?<![\w.\-~])/(?:work|root|home/\w+|tmp/\w+|opt/\w+)(?:/|\b)")
 REGISTRY: Final = re.compile(r"pypi\.org|pythonhoste[d]|registry\.npmj[s]|deb\.debia[n]", re.IGNORECASE)

@@ -37,6 +37,8 @@ LISTED = (
     ("look", "pants/081b5ec1"),
     ("look", "t-shirt/099de1d5"),
 )
+RETURNED_FROM = ("dress", "hat", "longsleeve", "outwear", "pants", "shirt", "shoes", "shorts", "skirt", "t-shirt")
+RETURNED_OF_EACH = 4
 ARGUMENTS = ("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync")
 THRESHOLDS = {"SHOPLENS_CHANNELS__LOOK__ACCEPT_AT": "0.5"}
 DESKTOP: ViewportSize = {"width": 1280, "height": 820}
@@ -54,6 +56,7 @@ def main() -> None:
         _take_classify(browser, url, folder, [photos[name] for name in SHOWN])
         _fill_records(url, photos)
         _take_lists(browser, url, folder)
+        _take_returns(browser, url, folder, _returned_photos(Path(data)))
         browser.close()
 
 
@@ -76,6 +79,35 @@ def _take_lists(browser: Browser, url: str, folder: Path) -> None:
     for name in ("records", "models"):
         page.goto(f"{url}/console/{name}", wait_until="networkidle")
         _save(page, folder / f"{name}.png")
+
+
+def _take_returns(browser: Browser, url: str, folder: Path, photos: dict[str, bytes]) -> None:
+    """The page of a run, with the first doubtful photo chosen, wide and narrow."""
+    address = f"{url}/console/returns/{_run_of(url, photos)}"
+    wide = browser.new_page(viewport=DESKTOP, color_scheme="light", reduced_motion="reduce")
+    wide.goto(address, wait_until="networkidle")
+    wide.keyboard.press("j")
+    _save(wide, folder / "returns.png")
+    phone = browser.new_context(
+        viewport=PHONE, is_mobile=True, has_touch=True, device_scale_factor=1.5, reduced_motion="reduce"
+    )
+    narrow = phone.new_page()
+    narrow.goto(address, wait_until="networkidle")
+    narrow.locator(".tile").nth(1).tap()
+    _save(narrow, folder / "returns-phone.png")
+
+
+def _run_of(url: str, photos: dict[str, bytes]) -> str:
+    """Bring the photos in, work through them, and give the run's id."""
+    with httpx.Client(base_url=url, timeout=120, trust_env=False) as client:
+        sent = [("file", (name, data)) for name, data in photos.items()]
+        client.post("/returns/ingest", files=sent).raise_for_status()
+        run = client.post("/returns/runs").raise_for_status().json()
+        give_up_at = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < give_up_at and run["state"] != "finished":
+            time.sleep(0.2)
+            run = client.get(f"/returns/runs/{run['id']}").raise_for_status().json()
+        return str(run["id"])
 
 
 def _classify(page: Page, url: str, photos: list[Path]) -> None:
@@ -109,8 +141,27 @@ def _fill_records(url: str, photos: dict[str, Path]) -> None:
 def _photos(scratch: Path) -> dict[str, Path]:
     """A file per name: a photo of the shared data, or a drawing where there is none."""
     names = (*SHOWN, *(name for _, name in LISTED))
-    shared = Path(os.environ.get("SHOPLENS_SHARED_DATA", ROOT.parent / "shared" / "data")) / "clothing" / "validation"
+    shared = _shared_photos()
     return {name: next(shared.glob(f"{name}*.jpg"), None) or _drawing(scratch, name) for name in names}
+
+
+def _returned_photos(scratch: Path) -> dict[str, bytes]:
+    """Photos by the names that a warehouse would give them: order and item."""
+    names = [f"{kind}/{number}" for number in range(RETURNED_OF_EACH) for kind in RETURNED_FROM]
+    folder = _shared_photos()
+    found = [
+        path
+        for group in zip(
+            *(sorted((folder / kind).glob("*.jpg"))[:RETURNED_OF_EACH] for kind in RETURNED_FROM), strict=False
+        )
+        for path in group
+    ]
+    photos = found or [_drawing(scratch, name) for name in names]
+    return {f"{100_230 + index // 3}_{4_700 + index}.jpg": path.read_bytes() for index, path in enumerate(photos)}
+
+
+def _shared_photos() -> Path:
+    return Path(os.environ.get("SHOPLENS_SHARED_DATA", ROOT.parent / "shared" / "data")) / "clothing" / "validation"
 
 
 def _drawing(scratch: Path, name: str) -> Path:

@@ -9,7 +9,8 @@ ShoplensError
 │   ├── ImageUnsupported       not a picture, or of a format that is not read
 │   ├── ImageNeedsExtra        a known format whose decoder is not installed (or not safe)
 │   ├── ImageCorrupt           truncated, damaged or lying about itself
-│   └── ImageDecoderFailed     the isolated decoder died or ran out of time or memory
+│   ├── ImageDecoderFailed     the isolated decoder died or ran out of time or memory
+│   └── ImageGone              the photo of a returned item is no longer where it was put
 ├── RequestInvalid         a parameter or a body that cannot be understood
 │   ├── UploadTooSlow          the body did not arrive in time
 │   └── RequestForbidden       sent by a page of another site, or to a host name that is not ours
@@ -18,7 +19,13 @@ ShoplensError
 │   ├── ImageNotKept           the prediction is there, its photo was not stored
 │   ├── BlobNotFound           the store has nothing under this key
 │   ├── ChannelNotFound
-│   └── ModelNotFound
+│   ├── ModelNotFound
+│   ├── ItemNotFound           no returned item has this id
+│   └── RunNotFound            no run of returns has this id
+├── Conflict               what is asked for does not fit how things stand now
+│   ├── RunInProgress          another process works on a run
+│   ├── RunLost                another process took this run over; nothing more may be written for it
+│   └── ItemNotReady           the item is not in a state in which this can be done
 ├── BundleError            a model that must not be served
 │   ├── BundleIncomplete
 │   ├── BundleTampered
@@ -32,9 +39,14 @@ ShoplensError
 │   ├── EngineStopped
 │   ├── DatabaseUnavailable
 │   │   └── RecordRefused          it is there, but refuses this one row
-│   └── StorageUnavailable
+│   ├── StorageUnavailable
+│   └── SourceUnavailable      the place from which photos are brought in cannot be read
+├── TrainingError          a model that cannot be trained
+│   ├── DatasetInvalid         labelled photos that cannot be learned from
+│   └── TrainingDiverged       the loss became infinite, or the exported model differs from the trained one
 └── Misconfigured          settings that contradict themselves or the machine
-    └── UnsafeBind             a public address without accounts
+    ├── UnsafeBind             a public address without accounts
+    └── ExtraMissing           a part that is installed on request only
 """
 
 from __future__ import annotations
@@ -102,6 +114,12 @@ class ImageDecoderFailed(SampleError):
     code = "image_decoder_failed"
 
 
+class ImageGone(SampleError):
+    """The photo of a returned item is no longer where it was put."""
+
+    code = "image_gone"
+
+
 class RequestInvalid(ShoplensError):
     """A parameter or a body that cannot be understood."""
 
@@ -154,6 +172,42 @@ class ModelNotFound(NotFound):
     """No bundle of this name is installed."""
 
     code = "model_not_found"
+
+
+class ItemNotFound(NotFound):
+    """No returned item has this id."""
+
+    code = "item_not_found"
+
+
+class RunNotFound(NotFound):
+    """No run of returns has this id."""
+
+    code = "run_not_found"
+
+
+class Conflict(ShoplensError):
+    """What is asked for does not fit how things stand now."""
+
+    code = "conflict"
+
+
+class RunInProgress(Conflict):
+    """Another process works on a run of returns; there is one at a time."""
+
+    code = "run_in_progress"
+
+
+class RunLost(Conflict):
+    """Another process took this run over; this one may write nothing more for it."""
+
+    code = "run_lost"
+
+
+class ItemNotReady(Conflict):
+    """The returned item is not in a state in which this can be done."""
+
+    code = "item_not_ready"
 
 
 class BundleError(ShoplensError):
@@ -244,6 +298,30 @@ class StorageUnavailable(Unavailable):
     code = "storage_unavailable"
 
 
+class SourceUnavailable(Unavailable):
+    """The place from which photos are to be brought in does not exist or cannot be read."""
+
+    code = "source_unavailable"
+
+
+class TrainingError(ShoplensError):
+    """A model that cannot be trained."""
+
+    code = "training_error"
+
+
+class DatasetInvalid(TrainingError):
+    """Labelled photos that cannot be learned from."""
+
+    code = "dataset_invalid"
+
+
+class TrainingDiverged(TrainingError):
+    """The loss became infinite, or the exported model does not compute what the trained one does."""
+
+    code = "training_diverged"
+
+
 class Misconfigured(ShoplensError):
     """The settings contradict themselves or this machine."""
 
@@ -254,3 +332,9 @@ class UnsafeBind(Misconfigured):
     """A public address was asked for without accounts and without saying so explicitly."""
 
     code = "unsafe_bind"
+
+
+class ExtraMissing(Misconfigured):
+    """A part of Shoplens that is only installed on request is needed for this."""
+
+    code = "extra_missing"

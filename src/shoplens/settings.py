@@ -10,6 +10,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal, Self
 
+import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
@@ -23,6 +24,7 @@ from shoplens.domain.channel import Channel, Keep
 from shoplens.domain.policy import LabelRule, Policy
 from shoplens.errors import Misconfigured
 
+ENVIRONMENT_PREFIX = "SHOPLENS_"
 CONFIG_FILE_VARIABLE = "SHOPLENS_CONFIG"
 DEFAULT_CONFIG_FILE = "shoplens.toml"
 
@@ -60,8 +62,41 @@ class ChannelSettings(_Frozen):
         return Channel(name=name, model=self.model, policy=policy, keep=self.keep)
 
 
+class ReturnsSettings(_Frozen):
+    """How photos of returned goods are brought in and worked through."""
+
+    channel: str = Field(default="returns", description="The channel whose model and policy decide.")
+    source: str | None = Field(
+        default=None,
+        description="Where new photos arrive: a directory or `s3://bucket/prefix`; unset: `data_dir/drop`.",
+    )
+    quiet_s: float = Field(
+        default=10.0, ge=0, description="How long a file must have been left alone before it is taken, in seconds."
+    )
+    name_pattern: str = Field(
+        default=r"^(?P<order>[^_]+)_(?P<item>[^_]+)",
+        description="Regular expression for file names without their ending; groups `order`, `item` and `reason`.",
+    )
+    batch: int = Field(default=64, gt=0, le=1000, description="Items that share a commit.")
+    max_attempts: int = Field(
+        default=3, gt=0, description="How often an item is tried before it goes to quarantine for a passing fault."
+    )
+    patience_s: float = Field(
+        default=600.0, ge=0, description="How long a night waits for a database or store that is away, in seconds."
+    )
+    takeover_s: float = Field(
+        default=15.0, gt=0, description="How long a run must show no sign of life before another process takes it over."
+    )
+    stall_after_s: float = Field(
+        default=120.0,
+        gt=0,
+        description="Seconds without a finished item after which a run is called stalled; one photo has no longer.",
+    )
+
+
 DEFAULT_CHANNELS: dict[str, dict[str, object]] = {
     "look": {"model": "efficientnet-lite0-int8"},
+    "returns": {"model": "clothing", "accept_at": 0.8, "keep": "original"},
     "reviews": {"model": "opennsfw", "labels": {"nsfw": {"review_at": 0.2, "reject_at": 0.85}}},
 }
 
@@ -70,7 +105,7 @@ class Settings(BaseSettings):
     """All settings of one process."""
 
     model_config = SettingsConfigDict(
-        env_prefix="SHOPLENS_",
+        env_prefix=ENVIRONMENT_PREFIX,
         env_nested_delimiter="__",
         frozen=True,
         extra="forbid",
@@ -92,9 +127,12 @@ class Settings(BaseSettings):
     )
     models_dir: Path | None = Field(default=None, description="Where bundles are installed; unset: `data_dir/models`.")
     channels: dict[str, ChannelSettings] = Field(
-        description="The channels by name. `look` and `reviews` are there by default; yours are merged over them."
+        description="The channels by name. `look`, `returns` and `reviews` are there by default; yours are merged in."
     )
     default_channel: str = Field(default="look", description="The channel of a request that names none.")
+    returns: ReturnsSettings = Field(
+        default_factory=ReturnsSettings, description="How photos of returned goods are brought in and worked through."
+    )
 
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
@@ -136,6 +174,13 @@ class Settings(BaseSettings):
         default="auto", description="Log lines for people or for programs; `auto`: console on a terminal."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level logged.")
+    log_dir: Path | None = Field(
+        default=None, description="Where `app.log` and `trigger.log` are written; unset: `data_dir/logs`."
+    )
+    log_file_megabytes: int = Field(
+        default=10, gt=0, description="Size at which a log file is put aside and a new one begun."
+    )
+    log_files: int = Field(default=10, gt=0, le=100, description="How many older files of each log are kept.")
 
     @model_validator(mode="after")
     def _largest_photo_fits(self) -> Self:
@@ -174,6 +219,21 @@ class Settings(BaseSettings):
         return (self.models_dir or self.data_dir / "models").absolute()
 
     @property
+    def effective_returns_source(self) -> str:
+        """Where returned goods' photos arrive, with the default filled in."""
+        return self.returns.source or str((self.data_dir / "drop").absolute())
+
+    @property
+    def effective_log_dir(self) -> Path:
+        """The folder of the log files, with the default filled in."""
+        return (self.log_dir or self.data_dir / "logs").absolute()
+
+    @property
+    def log_file_bytes(self) -> int:
+        """The size at which a log file is put aside."""
+        return self.log_file_megabytes * 1_000_000
+
+    @property
     def binds_loopback(self) -> bool:
         """Whether only this machine can connect."""
         if self.host == "localhost":
@@ -182,6 +242,19 @@ class Settings(BaseSettings):
             return ip_address(self.host).is_loopback
         except ValueError:
             return False
+
+    def environment(self) -> dict[str, str]:
+        """Variables with which another process in this directory reads these same settings, and no file.
+
+        They may carry passwords, as the settings do. Whoever hands them on leaves every other `SHOPLENS_` variable out.
+        """
+        values = self.model_dump(mode="json")
+        texts = {
+            f"{ENVIRONMENT_PREFIX}{name.upper()}": value if isinstance(value, str) else orjson.dumps(value).decode()
+            for name, value in values.items()
+            if value is not None  # which is every such field's default, and cannot be said in a variable
+        }
+        return {**texts, CONFIG_FILE_VARIABLE: os.devnull}
 
     def channel_values(self) -> dict[str, Channel]:
         """The channels as domain values. Raises Misconfigured."""

@@ -136,3 +136,10 @@ async def test_it_shows_how_it_calls_its_models(make_engine: Callable[..., Local
     """The policy is chosen by the provider, and shown."""
     (served,) = make_engine(workers=2, provider="cpu").served()
     assert (MODEL, "cpu", "single calls on 2 threads") == (served.ref.name, served.provider, served.batching)
+
+
+async def test_a_known_fingerprint_is_not_computed_again(make_engine: Callable[..., LocalEngine]) -> None:
+    """On a processor without instructions for it, SHA-256 is a tenth of the work on a large photo."""
+    engine = make_engine()
+    answer = await engine.classify(job(jpeg_of(colourful(4)), sha256="5" * 64))
+    assert "5" * 64 == answer.image.sha256

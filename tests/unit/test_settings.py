@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -18,13 +19,13 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def test_the_default_is_embedded_and_closed() -> None:
-    """SQLite and local files below one directory, on loopback, with the two channels."""
+    """SQLite and local files below one directory, on loopback, with the three channels."""
     settings = read_settings()
     assert settings.effective_database_url.startswith("sqlite:///")
     assert settings.effective_storage_url.startswith("file://")
     assert settings.binds_loopback
     assert not settings.allow_public
-    assert {"look", "reviews"} == set(settings.channel_values())
+    assert {"look", "returns", "reviews"} == set(settings.channel_values())
 
 
 def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,7 +51,7 @@ def test_a_shop_can_add_a_channel_in_the_file(tmp_path: Path) -> None:
     """Beside the default ones."""
     (tmp_path / "shoplens.toml").write_text('[channels.window]\nmodel = "mine@2"\naccept_at = 0.7\n')
     channels = read_settings().channel_values()
-    assert {"look", "reviews", "window"} == set(channels)
+    assert {"look", "returns", "reviews", "window"} == set(channels)
     assert 0.7 == channels["window"].policy.accept_at
 
 
@@ -79,7 +80,7 @@ def test_a_broken_file_is_named(tmp_path: Path) -> None:
 
 def test_a_default_channel_that_does_not_exist_is_refused() -> None:
     """The sentence names those that do."""
-    with pytest.raises(Misconfigured, match="look, reviews"):
+    with pytest.raises(Misconfigured, match="look, returns, reviews"):
         read_settings(default_channel="lok").channel_values()
 
 
@@ -98,3 +99,22 @@ def test_settings_are_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
         settings.port = 1  # type: ignore[misc]
     assert isinstance(settings, Settings)
+
+
+def test_another_process_reads_the_same_settings_from_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever came from arguments, from the environment and from a file, and what was left unset."""
+    (tmp_path / "shoplens.toml").write_text(
+        'log_level = "debug"\n[channels.window]\nmodel = "mine@2"\naccept_at = 0.7\n'
+    )
+    monkeypatch.setenv("SHOPLENS_CHANNELS__LOOK__KEEP", "nothing")
+    monkeypatch.setenv("SHOPLENS_RETURNS__QUIET_S", "2.5")
+    settings = read_settings(
+        data_dir=Path("a folder/ü"), allowed_hosts=("*", "[::1]"), allow_public=True, port=0, workers=3, deadline_s=1.5
+    )
+    for name in [name for name in os.environ if name.startswith("SHOPLENS_")]:
+        monkeypatch.delenv(name)
+    for name, value in settings.environment().items():
+        monkeypatch.setenv(name, value)
+    assert settings == read_settings()

@@ -159,3 +159,28 @@ def test_a_remote_store_that_is_away_is_opened_and_fails_the_check() -> None:
 def test_a_key_spreads_photos_over_folders() -> None:
     """Two levels of 256."""
     assert "images/ab/cd/abcdef.jpg" == image_key("abcdef", "jpg")
+
+
+def test_what_shall_survive_a_loss_of_power_is_forced_to_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The content before its name, then every folder that got a new name: written, written again, and moved."""
+    store = open_store(str(tmp_path))
+    forced: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: forced.append(os.fstat(descriptor).st_ino))
+
+    def drain() -> list[int]:
+        drained, forced[:] = forced[:], []
+        return drained
+
+    def inodes(*names: str) -> list[int]:
+        return [(tmp_path / name).stat().st_ino for name in names]
+
+    store.put("a/b/photo", b"photo", durable=True)
+    assert inodes("a/b/photo", "", "a", "a/b") == drain()
+    store.put("a/b/photo", b"photo", durable=True)
+    assert inodes("a/b/photo", "a/b") == drain()
+    store.move("a/b/photo", "c/photo")
+    assert inodes("", "c", "a/b") == drain()
+    store.put("d", b"photo")
+    assert [] == drain()

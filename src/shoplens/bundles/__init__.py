@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from shoplens.bundles.archive import install_bundle, pack_bundle, unpack_bundle
 from shoplens.bundles.builtin import builtin_names, prepare_builtin, verify_builtin
 from shoplens.bundles.bundle import Bundle, open_bundle, verify_bundle, write_bundle
+from shoplens.bundles.evaluation import Evaluation
 from shoplens.bundles.manifest import Card, Label, Manifest, Metric
 from shoplens.bundles.naming import imagenet_labels, labels_from
 from shoplens.bundles.store import installed_bundles, resolve_bundle
@@ -24,6 +25,7 @@ def __getattr__(name: str) -> Any:
 __all__ = [
     "Bundle",
     "Card",
+    "Evaluation",
     "Label",
     "Manifest",
     "Metric",

@@ -1,4 +1,4 @@
-"""One file for one bundle and back: a plain, uncompressed tar of the five files with nothing of the machine in it.
+"""One file for one bundle and back: a plain, uncompressed tar of its files with nothing of the machine in it.
 
 The same bundle gives the same bytes. Unpacking believes nothing: only plain files directly in the archive, of known
 number and size, in a temporary directory that takes its name when the bundle has been verified.

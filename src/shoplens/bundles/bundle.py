@@ -3,6 +3,7 @@
 bundle.json     name, version, task, the graph's inputs and outputs, activation, preprocessing
 labels.json     id and name of each class, in the order of the output
 card.json       the model card
+evaluation.json what was measured, at length; optional, trained models have it
 model.onnx      the graph with its weights
 checksums.json  size and SHA-256 of every other file; its own SHA-256 is the bundle's digest
 """
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shoplens.bundles.checksums import check_files, read_plain, write_checksums
+from shoplens.bundles.evaluation import EVALUATION, Evaluation, evaluation_json, read_evaluation
 from shoplens.bundles.graph import check_graph
 from shoplens.bundles.manifest import (
     Card,
@@ -41,6 +43,7 @@ class Bundle:
     labels: tuple[Label, ...]
     card: Card
     digest: str
+    evaluation: Evaluation | None = None
 
     @property
     def ref(self) -> ModelRef:
@@ -72,9 +75,10 @@ def open_bundle(path: Path | str, *, verify: bool = True) -> Bundle:
     manifest = read_manifest(read_plain(root, "bundle.json"))
     labels = read_labels(read_plain(root, "labels.json"))
     card = read_card(read_plain(root, "card.json"))
+    evaluation = _evaluation(root, labels)
     if verify:
         check_graph(root / "model.onnx", manifest, len(labels))
-    return Bundle(root=root, manifest=manifest, labels=labels, card=card, digest=digest)
+    return Bundle(root=root, manifest=manifest, labels=labels, card=card, digest=digest, evaluation=evaluation)
 
 
 def verify_bundle(path: Path | str) -> Bundle:
@@ -82,7 +86,15 @@ def verify_bundle(path: Path | str) -> Bundle:
     return open_bundle(path, verify=True)
 
 
-def write_bundle(into: Path, *, manifest: Manifest, labels: tuple[Label, ...], card: Card, model: bytes) -> Bundle:
+def write_bundle(
+    into: Path,
+    *,
+    manifest: Manifest,
+    labels: tuple[Label, ...],
+    card: Card,
+    model: bytes,
+    evaluation: Evaluation | None = None,
+) -> Bundle:
     """Make the directory `into` appear, complete, and open it. Raises BundleInvalid where something is there already.
 
     Two processes may do this at once: the first one wins and both get the same bundle if they wrote the same bytes.
@@ -92,12 +104,20 @@ def write_bundle(into: Path, *, manifest: Manifest, labels: tuple[Label, ...], c
         (draft / "labels.json").write_bytes(to_json(labels))
         (draft / "card.json").write_bytes(to_json(card))
         (draft / "model.onnx").write_bytes(model)
+        if evaluation is not None:
+            (draft / EVALUATION).write_bytes(evaluation_json(evaluation))
         digest = write_checksums(draft)
         open_bundle(draft)
     bundle = open_bundle(into, verify=False)
     if bundle.digest != digest:
         raise BundleInvalid(f"Another bundle is already at {into}; remove it or choose another name or version.")
     return bundle
+
+
+def _evaluation(root: Path, labels: tuple[Label, ...]) -> Evaluation | None:
+    if not (root / EVALUATION).exists():
+        return None
+    return read_evaluation(read_plain(root, EVALUATION), labels)
 
 
 @contextmanager

@@ -85,21 +85,21 @@ _LABELS: Final = TypeAdapter(Annotated[tuple[Label, ...], Field(min_length=1, ma
 def read_manifest(data: bytes) -> Manifest:
     """`bundle.json` as a value. Raises BundleTooNew for a newer format, BundleInvalid for anything else wrong."""
     refuse_newer(data)
-    manifest = _parsed(_MANIFEST, data, "bundle.json")
+    manifest = parsed(_MANIFEST, data, "bundle.json")
     check_spec(manifest.image)
     return manifest
 
 
 def read_labels(data: bytes) -> tuple[Label, ...]:
     """`labels.json`: the place in the list is the index of the output. Raises BundleInvalid."""
-    labels = _parsed(_LABELS, data, "labels.json")
+    labels = parsed(_LABELS, data, "labels.json")
     check_labels(labels)
     return labels
 
 
 def read_card(data: bytes) -> Card:
     """`card.json` as a value. Raises BundleInvalid."""
-    return _parsed(_CARD, data, "card.json")
+    return parsed(_CARD, data, "card.json")
 
 
 def to_json(value: Manifest | Card | tuple[Label, ...]) -> bytes:
@@ -146,7 +146,8 @@ def refuse_newer(data: bytes) -> None:
         )
 
 
-def _parsed(adapter: TypeAdapter[Value], data: bytes, file: str) -> Value:
+def parsed(adapter: TypeAdapter[Value], data: bytes, file: str) -> Value:
+    """The value in `data`, strictly. Raises BundleInvalid with the name of `file` and of the field."""
     try:
         return adapter.validate_json(data, strict=True, extra="forbid")
     except ValidationError as error:

@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from shoplens.cli.failures import reported
+from shoplens.cli.returns_app import returns_app
+from shoplens.cli.training_app import add_training
 
 app = typer.Typer(
     name="shoplens",
@@ -21,6 +23,8 @@ models_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="List
 db_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look after the database.")
 app.add_typer(models_app, name="models")
 app.add_typer(db_app, name="db")
+app.add_typer(returns_app, name="returns")
+add_training(app)
 
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where database, photos and models live.")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON for programs instead of text for people.")]

@@ -18,6 +18,7 @@ from rich.table import Table
 import shoplens
 from shoplens.bundles import resolve_bundle
 from shoplens.cli.configuration import settings_for
+from shoplens.cli.doctor_returns import Caution, look_at_drop, look_at_ingest, look_at_logs, look_at_night
 from shoplens.cli.failures import EXIT_FAILED
 from shoplens.cli.serve import require_safe_bind
 from shoplens.db import open_database
@@ -34,11 +35,18 @@ _LEAST_FREE_BYTES = 1_000_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """How one part is. `fault` is the code of what is wrong; `text` says what is, or what to do."""
+    """How one part is. `fault` is the code of what is wrong; `text` says what is, or what to do.
+
+    `caution` stands for what works, but should be looked at.
+    """
 
     part: str
     text: str
     fault: str | None = None
+    caution: bool = False
+
+
+Look = Callable[[Settings], str | Caution]
 
 
 def examine(*, as_json: bool, data_dir: Path | None) -> None:
@@ -51,9 +59,12 @@ def examine(*, as_json: bool, data_dir: Path | None) -> None:
         raise typer.Exit(EXIT_FAILED)
 
 
-def _finding(part: str, look: Callable[[Settings], str], settings: Settings) -> Finding:
+def _finding(part: str, look: Look, settings: Settings) -> Finding:
     try:
-        return Finding(part=part, text=look(settings))
+        found = look(settings)
+        if isinstance(found, Caution):
+            return Finding(part=part, text=found.text, caution=True)
+        return Finding(part=part, text=found)
     except ShoplensError as error:
         return Finding(part=part, text=str(error), fault=error.code)
 
@@ -127,7 +138,7 @@ def _channel_look(name: str) -> Callable[[Settings], str]:
     return look
 
 
-_LOOKS: dict[str, Callable[[Settings], str]] = {
+_LOOKS: dict[str, Look] = {
     "program": _program,
     "processor": _processor,
     "listening": _listening,
@@ -136,6 +147,10 @@ _LOOKS: dict[str, Callable[[Settings], str]] = {
     "photo store": _storage,
     "HEIC": _heic,
     "channels": _channels,
+    "drop folder": look_at_drop,
+    "log folder": look_at_logs,
+    "last ingest": look_at_ingest,
+    "last night": look_at_night,
 }
 
 
@@ -145,6 +160,11 @@ def _print(findings: list[Finding], *, as_json: bool) -> None:
         return
     table = Table.grid(padding=(0, 2))
     for finding in findings:
-        mark = "[red]✗[/red]" if finding.fault else "[green]✓[/green]"
-        table.add_row(mark, finding.part, finding.text)
+        table.add_row(_mark(finding), finding.part, finding.text)
     Console().print(table, highlight=False)
+
+
+def _mark(finding: Finding) -> str:
+    if finding.fault:
+        return "[red]✗[/red]"
+    return "[yellow]![/yellow]" if finding.caution else "[green]✓[/green]"

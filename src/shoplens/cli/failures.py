@@ -13,6 +13,7 @@ from shoplens.errors import ShoplensError
 P = ParamSpec("P")
 
 EXIT_FAILED = 1
+EXIT_INTERRUPTED = 130
 
 
 def reported(command: Callable[P, None]) -> Callable[P, None]:
@@ -27,3 +28,14 @@ def reported(command: Callable[P, None]) -> Callable[P, None]:
             raise typer.Exit(EXIT_FAILED) from error
 
     return run
+
+
+def exit_status(error: BaseException) -> int:
+    """The status that a command ends with when `error` leaves it."""
+    if isinstance(error, typer.Exit):
+        return error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return EXIT_INTERRUPTED
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else EXIT_FAILED if error.code else 0
+    return EXIT_FAILED

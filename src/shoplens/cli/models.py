@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import orjson
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Column, Table
 
 from shoplens.bundles import (
     Bundle,
+    Evaluation,
     builtin_names,
     installed_bundles,
     prepare_builtin,
@@ -19,9 +21,12 @@ from shoplens.bundles import (
     verify_builtin,
     verify_bundle,
 )
+from shoplens.bundles.evaluation import PartResult
 from shoplens.cli.configuration import settings_for
 from shoplens.cli.failures import EXIT_FAILED
 from shoplens.errors import ShoplensError
+
+_SHOWN_CLASSES: Final = 50
 
 
 def list_models(*, as_json: bool, data_dir: Path | None) -> None:
@@ -52,15 +57,18 @@ def show_model(name: str, *, as_json: bool, data_dir: Path | None) -> None:
         typer.echo(orjson.dumps(details(bundle), option=orjson.OPT_INDENT_2))
         return
     card, console = bundle.card, Console()
-    console.print(f"[bold]{card.title}[/bold]  {bundle.ref}\n{card.description}\n", highlight=False)
+    console.print(f"[bold]{escape(card.title)}[/bold]  {bundle.ref}\n{escape(card.description)}\n", highlight=False)
     table = Table.grid(padding=(0, 2))
     for key, value in _facts(bundle).items():
-        table.add_row(key, str(value))
+        table.add_row(key, escape(str(value)))
     console.print(table)
     for metric in card.metrics:
-        console.print(f"  {metric.name}: {metric.value:g}  ({metric.data}; {metric.source})", highlight=False)
+        line = f"  {metric.name}: {metric.value:g}  ({metric.data}; {metric.source})"
+        console.print(line, highlight=False, markup=False)
     for limit in card.limits:
-        console.print(f"  – {limit}", highlight=False)
+        console.print(f"  – {limit}", highlight=False, markup=False)
+    if bundle.evaluation is not None:
+        _show_evaluation(bundle.evaluation, console)
 
 
 def prepare_models(names: list[str], *, data_dir: Path | None) -> None:
@@ -113,6 +121,7 @@ def details(bundle: Bundle) -> dict[str, Any]:
         "card": bundle.card,
         "manifest": bundle.manifest,
         "label_names": [label.name for label in bundle.labels],
+        "evaluation": bundle.evaluation,
     }
 
 
@@ -130,6 +139,29 @@ def _facts(bundle: Bundle) -> dict[str, object]:
         "digest": bundle.digest,
         "folder": bundle.root,
     }
+
+
+def _show_evaluation(evaluation: Evaluation, console: Console) -> None:
+    """Per class, and what each accept_at would do, on the part that the card quotes."""
+    part = evaluation.headline
+    console.print(f"\n[bold]On {part.samples:,} pictures of the {part.name} part[/bold]", highlight=False)
+    table = Table("class", "pictures", "precision", "recall", "F1", box=None, padding=(0, 2, 0, 0))
+    for each in part.classes[:_SHOWN_CLASSES]:
+        shares = (f"{share:.1%}" for share in (each.precision, each.recall, each.f1))
+        table.add_row(escape(each.label), f"{each.samples:,}", *shares)
+    console.print(table)
+    if len(part.classes) > _SHOWN_CLASSES:
+        console.print(f"… and {len(part.classes) - _SHOWN_CLASSES:,} more, with --json", highlight=False)
+    console.print()
+    console.print(threshold_table(part))
+
+
+def threshold_table(part: PartResult) -> Table:
+    """What each accept_at would do to the pictures of `part`."""
+    table = Table("accept_at", "decided alone", "of these right", box=None, padding=(0, 2, 0, 0))
+    for each in part.thresholds:
+        table.add_row(f"{each.at:g}", f"{each.share:.1%}", "–" if each.accuracy is None else f"{each.accuracy:.1%}")
+    return table
 
 
 def _fault(name: str, models_dir: Path) -> ShoplensError | None:

@@ -12,9 +12,9 @@ from rich.console import Console
 
 from shoplens.cli.allocator import keep_freed_memory
 from shoplens.cli.configuration import settings_for
+from shoplens.cli.process_logs import process_logs
 from shoplens.errors import Misconfigured, UnsafeBind
 from shoplens.settings import Settings
-from shoplens.telemetry.logs import configure_logs
 from shoplens.wiring import build_platform
 
 _BACKLOG = 2048
@@ -25,7 +25,11 @@ def run_server(*, host: str | None, port: int | None, data_dir: Path | None, all
     """Serve until a signal. Raises UnsafeBind, Misconfigured and what `build_platform` raises."""
     settings = settings_for(data_dir, host=host, port=port, allow_public=allow_public or None)
     require_safe_bind(settings)
-    configure_logs(log_format=settings.log_format, level=settings.log_level)
+    with process_logs(settings, command="serve"):
+        _serve(settings)
+
+
+def _serve(settings: Settings) -> None:
     keep_freed_memory()
     listener = _listen(settings)
     console = Console(stderr=True)

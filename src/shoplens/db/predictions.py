@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
-from sqlalchemy import CompoundSelect, Connection, Select, func, select
+from sqlalchemy import CompoundSelect, Connection, Select, func, select, update
 
 from shoplens.db import record_queries
 from shoplens.db.prediction_insert import insert_predictions
@@ -80,8 +80,14 @@ class PredictionReader:
 
 
 class PredictionRepository(PredictionReader):
-    """Read and add predictions."""
+    """Read and add predictions, and follow their photos."""
 
     def add_many(self, records: Iterable[PredictionRecord]) -> None:
         """All or none of `records`. Raises RecordRefused (through the unit of work) where a row does not fit."""
         insert_predictions(self._connection, [prediction_to_values(record) for record in records])
+
+    def move_image(self, prediction_id: str, image_key: str) -> None:
+        """The kept photo lies under another key from now on. Raises PredictionNotFound."""
+        moved = update(predictions).where(predictions.c.id == prediction_id).values(image_key=image_key)
+        if self._connection.execute(moved).rowcount != 1:
+            raise PredictionNotFound(f"There is no prediction {prediction_id!r}.")

@@ -8,6 +8,7 @@ from typing import Any, Final
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     DateTime,
@@ -21,6 +22,7 @@ from sqlalchemy import (
     Table,
     Text,
     TypeDecorator,
+    text,
 )
 
 from shoplens.domain.ids import ID_LENGTH
@@ -29,6 +31,7 @@ metadata: Final = MetaData(
     naming_convention={
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",
         "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
         "fk": "fk_%(table_name)s_%(column_0_name)s",
         "pk": "pk_%(table_name)s",
     }
@@ -57,8 +60,8 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-def _required(name: str, kind: Any, *more: Any) -> Column[Any]:
-    return Column(name, kind, *more, nullable=False)
+def _required(name: str, kind: Any, *more: Any, unique: bool = False) -> Column[Any]:
+    return Column(name, kind, *more, nullable=False, unique=unique)
 
 
 predictions: Final = Table(
@@ -105,4 +108,85 @@ feedback: Final = Table(
     Column("label", Text),
     Column("comment", Text),
     Index(None, "prediction_id"),
+)
+
+_NOT_DUPLICATE: Final = text("duplicate_of IS NULL")
+_MOVING: Final = text("target_key IS NOT NULL")
+_SEQUENCE: Final = BigInteger().with_variant(Integer, "sqlite")
+"""On SQLite only a plain INTEGER primary key counts by itself."""
+
+return_runs: Final = Table(
+    "return_runs",
+    metadata,
+    Column("id", String(ID_LENGTH), primary_key=True),
+    _required("created_at", UtcDateTime()),
+    _required("requested_by", Text),
+    _required("state", String(12)),
+    # 1 while it is requested or running, else NULL: so the database itself allows only one such run.
+    Column("active", Integer, unique=True),
+    _required("bound", BigInteger),
+    _required("planned", Integer),
+    Column("model_name", Text),
+    Column("model_version", Text),
+    Column("policy_version", Text),
+    Column("owner", String(ID_LENGTH)),
+    Column("host", Text),
+    Column("pid", Integer),
+    # What tells this process from a later one with its number: `services/returns/ownership.py` makes and reads it.
+    Column("process", Text),
+    _required("heartbeat", BigInteger),
+    Column("started_at", UtcDateTime()),
+    Column("heartbeat_at", UtcDateTime()),
+    Column("last_item_at", UtcDateTime()),
+    Column("finished_at", UtcDateTime()),
+    _required("stalled", Boolean),
+    Column("failure", Text),
+    Column("report_key", Text),
+    CheckConstraint("state IN ('requested', 'running', 'finished', 'failed')", name="state"),
+)
+
+return_items: Final = Table(
+    "return_items",
+    metadata,
+    Column("seq", _SEQUENCE, primary_key=True, autoincrement=True),
+    _required("id", String(ID_LENGTH), unique=True),
+    _required("received_at", UtcDateTime()),
+    _required("source_name", Text),
+    Column("source_stamp", Text),
+    Column("item_ref", Text),
+    Column("order_ref", Text),
+    Column("reason", Text),
+    _required("sha256", String(64)),
+    _required("byte_count", BigInteger),
+    _required("state", String(12)),
+    Column("key", Text),
+    Column("target_key", Text),
+    Column("thumbnail_key", Text),
+    Column("duplicate_of", String(ID_LENGTH)),
+    _required("attempts", Integer),
+    Column("run_id", String(ID_LENGTH), ForeignKey("return_runs.id")),
+    Column("lease_owner", String(ID_LENGTH)),
+    Column("prediction_id", String(ID_LENGTH), ForeignKey("predictions.id", ondelete="SET NULL")),
+    Column("predicted", Text),
+    Column("score", Double),
+    # What a person said, else what was predicted: the category that everybody sees and filters by.
+    Column("label", Text),
+    Column("corrected_at", UtcDateTime()),
+    Column("finished_at", UtcDateTime()),
+    Column("work_ms", Double),
+    Column("failure_code", Text),
+    Column("failure", Text),
+    CheckConstraint("state IN ('waiting', 'working', 'done', 'doubtful', 'quarantined', 'duplicate')", name="state"),
+    # The same content is one item, whoever brings it and however many at once; later files only point to it.
+    Index(
+        "uq_return_items_content", "sha256", unique=True, sqlite_where=_NOT_DUPLICATE, postgresql_where=_NOT_DUPLICATE
+    ),
+    Index("uq_return_items_arrival", "sha256", "source_name", unique=True),
+    Index(None, "source_name"),
+    Index(None, "state", "attempts", "seq"),
+    Index(None, "run_id", "state", "label", "seq"),
+    Index(None, "run_id", "work_ms"),
+    # Small: only while photos are on their way to where they belong.
+    Index("ix_return_items_moving", "seq", sqlite_where=_MOVING, postgresql_where=_MOVING),
+    sqlite_autoincrement=True,
 )

@@ -10,6 +10,9 @@ from sqlalchemy import Connection, Engine
 
 from shoplens.db.feedback import FeedbackReader, FeedbackRepository
 from shoplens.db.predictions import PredictionReader, PredictionRepository
+from shoplens.db.return_items import ReturnItemReader, ReturnItemRepository
+from shoplens.db.return_runs import ReturnRunReader, ReturnRunRepository
+from shoplens.db.return_table import ReturnTableReader, ReturnTableRepository
 
 
 class ReadWork:
@@ -22,6 +25,9 @@ class ReadWork:
 
         self.predictions = PredictionReader(connection, after_page=renew)
         self.feedback = FeedbackReader(connection, after_page=renew)
+        self.return_items = ReturnItemReader(connection, after_page=renew)
+        self.return_runs = ReturnRunReader(connection)
+        self.return_table = ReturnTableReader(connection, after_page=renew)
 
 
 class UnitOfWork:
@@ -30,6 +36,9 @@ class UnitOfWork:
     def __init__(self, connection: Connection) -> None:
         self.predictions = PredictionRepository(connection)
         self.feedback = FeedbackRepository(connection)
+        self.return_items = ReturnItemRepository(connection)
+        self.return_runs = ReturnRunRepository(connection)
+        self.return_table = ReturnTableRepository(connection)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from shoplens.imaging.fingerprint import perceptual_hash, sha256_hex
 from shoplens.imaging.heif import HeicSupport, heic_support
 from shoplens.imaging.isolation import IsolatedDecoder
 from shoplens.imaging.picture import Limits, Picture
+from shoplens.imaging.salvage import salvage
 from shoplens.imaging.thumbnails import thumbnail
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "decode",
     "heic_support",
     "perceptual_hash",
+    "salvage",
     "sha256_hex",
     "thumbnail",
 ]

@@ -11,13 +11,17 @@ from shoplens.domain.record import ImageFacts
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One photo, still encoded, for one model; `timeout_s` is how long its caller waits at most."""
+    """One photo, still encoded, for one model; `timeout_s` is how long its caller waits at most.
+
+    `sha256` is that of `image` where the caller knows it already; else it is computed.
+    """
 
     model: str
     image: bytes
     top_k: int
     timeout_s: float
     thumbnail: bool = False
+    sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

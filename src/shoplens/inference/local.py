@@ -44,8 +44,7 @@ class LocalEngine:
 
     async def classify(self, job: Job) -> Answer:
         """See Engine."""
-        if job.model not in self._slots:
-            raise ModelNotFound(f"No model {job.model!r} is loaded; there are: {', '.join(sorted(self._slots))}.")
+        self._slot(job.model)
         loop = asyncio.get_running_loop()
         arrived: asyncio.Future[Answer] = loop.create_future()
         ticket = self._workers.submit(job, deadline=time.monotonic() + job.timeout_s, done=_resolver(loop, arrived))
@@ -68,6 +67,10 @@ class LocalEngine:
             for slot in self._slots.values()
         )
 
+    def labels(self, model: str) -> tuple[str, ...]:
+        """What this model can answer, in the order of its output. Raises ModelNotFound."""
+        return tuple(label.name for label in self._slot(model).live.classifier.bundle.labels)
+
     def warm(self) -> None:
         """Take a photo through every stage of every model, so that the first real one is as quick as the next."""
         grey = np.full((_WARM_SIDE, _WARM_SIDE, 3), 127, np.uint8)
@@ -87,6 +90,11 @@ class LocalEngine:
             await asyncio.to_thread(slot.live.close)
         self._pixels.isolation.close()
 
+    def _slot(self, model: str) -> Slot:
+        if model not in self._slots:
+            raise ModelNotFound(f"No model {model!r} is loaded; there are: {', '.join(sorted(self._slots))}.")
+        return self._slots[model]
+
     def _run(self, tickets: Sequence[Ticket[Job, Answer]]) -> Sequence[Answer | ShoplensError]:
         return [self._outcome(ticket) for ticket in tickets]
 
@@ -101,7 +109,7 @@ class LocalEngine:
         started = time.perf_counter()
         with self._slots[job.model].lease() as live:
             picture = self._decode(job.image, live.classifier.short_side)
-            facts = facts_of(job.image, picture)
+            facts = facts_of(job.image, picture, sha256=job.sha256)
             small = thumbnail(picture) if job.thumbnail else None
             tensor = live.classifier.encode(picture)
             encoded = time.perf_counter()
@@ -126,14 +134,14 @@ def _ticket(job: Job) -> Ticket[Job, Answer]:
     return Ticket(item=job, deadline=now + job.timeout_s, done=lambda _: None, enqueued_at=now, started_at=now)
 
 
-def facts_of(data: bytes, picture: Picture) -> ImageFacts:
-    """The facts of a decoded photo, its fingerprints among them."""
+def facts_of(data: bytes, picture: Picture, *, sha256: str | None = None) -> ImageFacts:
+    """The facts of a decoded photo, its fingerprints among them; `sha256` is not computed again where it is known."""
     return ImageFacts(
         format=picture.format,
         width=picture.width,
         height=picture.height,
         byte_count=len(data),
-        sha256=sha256_hex(data),
+        sha256=sha256 or sha256_hex(data),
         phash=perceptual_hash(picture.pixels),
     )
 

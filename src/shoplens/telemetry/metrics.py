@@ -75,8 +75,53 @@ class Metrics:
             ("model", "version"),
             registry=self.registry,
         )
+        self._declare_returns()
+        self._before_scrape: list[Callable[[], None]] = []
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self.registry)
+
+    def _declare_returns(self) -> None:
+        """Gauges, because another process does the work: they show what it wrote, as `before_scrape` reads it."""
+        self.returns_readable = Gauge(
+            "shoplens_returns_readable",
+            "1 when the figures of returns below could be read at the last attempt.",
+            registry=self.registry,
+        )
+        self.returns_waiting = Gauge(
+            "shoplens_returns_waiting", "Returned items that wait for a run.", registry=self.registry
+        )
+        self.returns_run_active = Gauge(
+            "shoplens_returns_run_active", "1 while a run of returns is requested or running.", registry=self.registry
+        )
+        self.returns_run_stalled = Gauge(
+            "shoplens_returns_run_stalled",
+            "1 while the active run lives, but has not finished an item for returns.stall_after_s.",
+            registry=self.registry,
+        )
+        self.returns_run_planned = Gauge(
+            "shoplens_returns_run_planned", "Items of the active or last run.", registry=self.registry
+        )
+        self.returns_run_items = Gauge(
+            "shoplens_returns_run_items",
+            "Items of the active or last run by state.",
+            ("state",),
+            registry=self.registry,
+        )
+        self.returns_item_seconds = Gauge(
+            "shoplens_returns_item_seconds",
+            "Mean time to decode and classify an item of the active or last run, on one thread.",
+            registry=self.registry,
+        )
+        self.returns_last_timestamp = Gauge(
+            "shoplens_returns_last_timestamp_seconds",
+            "When the last item, and the last run, was finished (Unix time; 0: never).",
+            ("what",),
+            registry=self.registry,
+        )
+
+    def before_scrape(self, bring_up_to_date: Callable[[], None]) -> None:
+        """Call this before each exposition. It must be quick and must not raise."""
+        self._before_scrape.append(bring_up_to_date)
 
     def watch_queue(self, length: Callable[[], int]) -> None:
         """Let the gauge read the queue itself whenever it is scraped."""
@@ -84,4 +129,6 @@ class Metrics:
 
     def exposition(self) -> bytes:
         """The text format of Prometheus."""
+        for bring_up_to_date in self._before_scrape:
+            bring_up_to_date()
         return generate_latest(self.registry)

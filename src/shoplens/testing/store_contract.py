@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -10,6 +11,7 @@ from shoplens.errors import BlobNotFound, RequestInvalid
 from shoplens.storage import Store
 
 KEY = "images/ab/cd/abcd.jpg"
+OTHER = "images/ef/abcd.jpg"
 
 
 class StoreContract:
@@ -75,6 +77,77 @@ class StoreContract:
         store.check()
         assert [] == list(store.list("images"))
 
+    def test_durable_blobs_come_back_as_they_were_put(self, store: Store) -> None:
+        """Once, again, and after a shorter one."""
+        store.put(KEY, b"pho", durable=True)
+        for _ in range(2):
+            store.put(KEY, b"photo", durable=True)
+        store.put("empty", b"", durable=True)
+        assert (b"photo", b"") == (store.get(KEY), store.get("empty"))
+
+    def test_pieces_become_one_blob(self, store: Store) -> None:
+        """None, one and many of them, over what was there before."""
+        for pieces in ([], [b"photo"], [bytes([number]) * 300_000 for number in range(40)]):
+            store.put_pieces(KEY, iter(pieces))
+            assert b"".join(pieces) == store.get(KEY)
+        assert [KEY] == list(store.list(""))
+
+    def test_pieces_that_end_early_leave_nothing(self, store: Store) -> None:
+        """The error comes to the caller, and no half blob can be read."""
+
+        def cut_short() -> Iterator[bytes]:
+            yield bytes(100_000)
+            raise RuntimeError("the source is gone")
+
+        with pytest.raises(RuntimeError, match="the source is gone"):
+            store.put_pieces(KEY, cut_short())
+        assert (False, []) == (store.exists(KEY), list(store.list("")))
+
+    def test_a_moved_blob_is_only_at_its_new_place(self, store: Store) -> None:
+        """And moving it again does nothing."""
+        store.put(KEY, b"photo")
+        for _ in range(2):
+            store.move(KEY, OTHER)
+        assert (b"photo", [OTHER]) == (store.get(OTHER), list(store.list("")))
+
+    def test_many_moves_are_made_to_last_together(self, store: Store) -> None:
+        """Also where a folder is not there, or no longer."""
+        store.put(KEY, b"photo")
+        store.move(KEY, OTHER, durable=False)
+        store.sync([KEY, OTHER, "never/made.jpg"])
+        assert (b"photo", [OTHER]) == (store.get(OTHER), list(store.list("")))
+
+    def test_a_move_that_was_cut_short_is_finished(self, store: Store) -> None:
+        """Where copying and deleting are two steps, both places may have it."""
+        store.put(KEY, b"photo")
+        store.put(OTHER, b"photo")
+        store.move(KEY, OTHER)
+        assert (b"photo", [OTHER]) == (store.get(OTHER), list(store.list("")))
+
+    def test_a_move_to_the_same_place_changes_nothing(self, store: Store) -> None:
+        """The blob stays."""
+        store.put(KEY, b"photo")
+        store.move(KEY, KEY)
+        assert b"photo" == store.get(KEY)
+
+    @pytest.mark.parametrize("target", [KEY, OTHER])
+    def test_a_move_of_what_is_nowhere_is_told(self, store: Store, target: str) -> None:
+        """With the key that was looked for; a folder is nothing either."""
+        store.put("images/ab/cd/other.jpg", b"photo")
+        for source in (KEY, "images/ab/cd"):
+            with pytest.raises(BlobNotFound, match=source):
+                store.move(source, target if source == KEY else OTHER)
+        assert b"photo" == store.get("images/ab/cd/other.jpg")
+
+    def test_many_move_the_same_blobs_at_once(self, store: Store) -> None:
+        """Whoever comes second finds it done."""
+        keys = [f"images/{number}.jpg" for number in range(20)]
+        for key in keys:
+            store.put(key, key.encode())
+        with ThreadPoolExecutor(8) as threads:
+            list(threads.map(lambda key: store.move(key, f"moved/{key}"), keys * 4))
+        assert {f"moved/{key}": key.encode() for key in keys} == {key: store.get(key) for key in store.list("")}
+
     @pytest.mark.parametrize(
         "key",
         ["", "/etc/passwd", "../x", "a/../b", "a//b", "a/", "a/.hidden", ".staging/x", "a\\b", "a b", "a\n", "a#1", "é",
@@ -82,7 +155,16 @@ class StoreContract:
     )  # fmt: skip
     def test_a_key_that_is_no_plain_path_is_refused(self, store: Store, key: str) -> None:
         """By every verb that takes a key, before anything is touched."""
-        for verb in (store.get, store.exists, store.delete, lambda key: store.put(key, b"x")):
+        verbs: list[Callable[[str], object]] = [
+            store.get,
+            store.exists,
+            store.delete,
+            lambda key: store.put(key, b"x"),
+            lambda key: store.put_pieces(key, [b"x"]),
+            lambda key: store.move(key, KEY),
+            lambda key: store.move(KEY, key),
+        ]
+        for verb in verbs:
             with pytest.raises(RequestInvalid, match="is no key"):
                 verb(key)
 

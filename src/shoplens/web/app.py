@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import structlog
 from fastapi import FastAPI
 
 import shoplens
+from shoplens.errors import ShoplensError
 from shoplens.web.api.feedback import feedback_router
 from shoplens.web.api.models import models_router
 from shoplens.web.api.operations import operations_router
 from shoplens.web.api.predict import predict_router
 from shoplens.web.api.records import records_router
+from shoplens.web.api.returned_items import returned_items_router
+from shoplens.web.api.returns import returns_router
+from shoplens.web.api.returns_ingest import returns_ingest_router
 from shoplens.web.api.schemas import ProblemOut
 from shoplens.web.console import mount_console
 from shoplens.web.middleware import Entrance
@@ -42,12 +48,27 @@ class _Application(FastAPI):
         return document
 
 
+_ROUTERS = (
+    predict_router,
+    records_router,
+    feedback_router,
+    returns_ingest_router,
+    returns_router,
+    returned_items_router,
+    models_router,
+    operations_router,
+)
+_log = structlog.get_logger(__name__)
+
+
 def create_app(platform: Platform) -> FastAPI:
-    """The application. It closes the platform when the server stops."""
+    """The application. It goes on with a run that nobody works on, and closes the platform when the server stops."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        resuming = asyncio.create_task(asyncio.to_thread(_resume, platform))
         yield
+        await resuming
         await platform.close()
 
     app = _Application(
@@ -59,9 +80,16 @@ def create_app(platform: Platform) -> FastAPI:
         redoc_url=None,
         responses=_PROBLEMS,
     )
-    for build_router in (predict_router, records_router, feedback_router, models_router, operations_router):
+    for build_router in _ROUTERS:
         app.include_router(build_router(platform))
     mount_console(app, platform)
     handle_problems(app, platform.metrics)
     app.add_middleware(Entrance, allowed_hosts=platform.limits.allowed_hosts, metrics=platform.metrics)
     return app
+
+
+def _resume(platform: Platform) -> None:
+    try:
+        platform.returns.launcher.resume(try_unknown=True)
+    except ShoplensError as error:  # the server is of use without it, and says by itself what is away
+        _log.warning("night.not_resumed", code=error.code, reason=str(error))

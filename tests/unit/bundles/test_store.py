@@ -41,7 +41,7 @@ def test_a_path_means_the_bundle_that_lies_there(models: Path, tmp_path: Path) -
 @pytest.mark.parametrize("name", ["vegetables", "fruit@7", "efficientnet-lite0@0.0.1", "@", ""])
 def test_an_unknown_model_is_answered_with_the_known_ones(models: Path, name: str) -> None:
     """Nobody should have to guess."""
-    known = "efficientnet-lite0, efficientnet-lite0-int8, fruit, opennsfw"
+    known = "clothing, efficientnet-lite0, efficientnet-lite0-int8, fashion-mnist, fruit, opennsfw"
 
     with pytest.raises(ModelNotFound, match=re.escape(known)):
         resolve_bundle(name, models)

@@ -60,3 +60,64 @@ def test_people_get_text() -> None:
     assert "photo.classified" in text
     assert "label=dog" in text
     assert "disk is full" in text
+
+
+def test_text_goes_where_standard_error_is_now() -> None:
+    """A progress bar takes its place while it is shown, and puts the lines above itself."""
+    program = (
+        PROGRAM.partition("log = ")[0]
+        + "import sys, io\nsys.stderr = io.StringIO()\n"
+        + "structlog.get_logger().info('ours')\nlogging.getLogger('theirs').warning('said')\n"
+        + "print(sys.stderr.getvalue())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program.format(log_format="console", level="info")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "" == done.stderr
+    assert ["ours", "said"] == [word for word in ("ours", "said") if word in done.stdout]
+
+
+FILE_PROGRAM = """
+import io, logging, sys, structlog
+from shoplens.telemetry.logs import configure_logs, tell_always
+lines = []
+configure_logs(log_format={log_format!r}, level="info", file=lines.append, quiet_terminal={quiet})
+tell_always(command="night", run="r7")
+log = structlog.get_logger("ours")
+log.info("photo.classified", label="dog")
+log.info("photo.moved", run="r8")
+log.warning("photo.gone")
+logging.getLogger("theirs").warning("disk is full")
+print(b"\\n".join(line.strip() for line in lines).decode())
+"""
+
+
+def kept_and_shown(log_format: str, *, quiet: bool = False) -> tuple[list[dict[str, object]], list[str]]:
+    """What a process handed to its file, and what it wrote to standard error."""
+    program = FILE_PROGRAM.format(log_format=log_format, quiet=quiet)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return [json.loads(line) for line in done.stdout.splitlines()], done.stderr.splitlines()
+
+
+def test_a_file_has_whole_lines_of_json_whatever_is_shown() -> None:
+    """Ours and the libraries', with the fields of the process; an event's own fields win."""
+    for log_format in ("json", "console"):
+        kept, shown = kept_and_shown(log_format)
+        assert ["photo.classified", "photo.moved", "photo.gone", "disk is full"] == [line["event"] for line in kept]
+        assert ["r7", "r8", "r7", "r7"] == [line["run"] for line in kept]
+        assert {"night"} == {line["command"] for line in kept}
+        assert 4 == len(shown)
+    assert kept == [
+        {**json.loads(line), "timestamp": now["timestamp"]}
+        for line, now in zip(kept_and_shown("json")[1], kept, strict=True)
+    ]
+
+
+def test_a_quiet_terminal_shows_warnings_only() -> None:
+    """The file has the rest; lines for programs are never left out."""
+    kept, shown = kept_and_shown("console", quiet=True)
+    assert (4, 2) == (len(kept), len(shown))
+    assert 4 == len(kept_and_shown("json", quiet=True)[1])

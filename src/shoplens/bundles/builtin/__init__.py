@@ -54,7 +54,14 @@ def _built(recipe: Recipe, root: Path, progress: Progress) -> Bundle:
     model = recipe.build()
     progress(f"Verifying {recipe.manifest.name} against its recorded answers.")
     check_recorded(model, recipe)
-    return write_bundle(root, manifest=recipe.manifest, labels=recipe.labels, card=recipe.card, model=model)
+    return write_bundle(
+        root,
+        manifest=recipe.manifest,
+        labels=recipe.labels,
+        card=recipe.card,
+        model=model,
+        evaluation=recipe.evaluation,
+    )
 
 
 def _silent(_sentence: str) -> None:

@@ -10,11 +10,15 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib.resources import files
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from shoplens.bundles.builtin.sources import LITE0, OPENNSFW, read_source
-from shoplens.bundles.manifest import FORMAT_VERSION, Card, Label, Manifest, read_card, read_labels
+from shoplens.bundles.evaluation import Evaluation, read_evaluation
+from shoplens.bundles.manifest import FORMAT_VERSION, Card, Label, Manifest, read_card, read_labels, read_manifest
 from shoplens.encoding.spec import ImageSpec
+
+if TYPE_CHECKING:
+    from shoplens.bundles.builtin.network import Network
 
 Recorded = list[list[tuple[int, float]]]
 
@@ -30,6 +34,8 @@ class Recipe:
     build: Callable[[], bytes]
     tolerance: float
     """By how much a score of a probe may differ from the recorded one on another processor."""
+    evaluated: bool = False
+    """Whether there is an `evaluation.json`: only for models that were trained here."""
 
     @property
     def labels(self) -> tuple[Label, ...]:
@@ -47,6 +53,13 @@ class Recipe:
         """The model card."""
         return read_card(read_data(f"{self.manifest.name}-card.json"))
 
+    @property
+    def evaluation(self) -> Evaluation | None:
+        """What was measured of it at length, where that is known."""
+        return (
+            read_evaluation(read_data(f"{self.manifest.name}-evaluation.json"), self.labels) if self.evaluated else None
+        )
+
 
 def read_data(name: str) -> bytes:
     """A data file of this package."""
@@ -56,17 +69,18 @@ def read_data(name: str) -> bytes:
 def _lite0() -> bytes:
     from shoplens.bundles.builtin.graphs import float_model
 
-    return float_model(_network())
+    return float_model(lite0_network())
 
 
 def _lite0_int8() -> bytes:
     from shoplens.bundles.builtin.graphs import int8_model
 
     ranges: Mapping[str, Any] = json.loads(read_data("efficientnet-lite0-ranges.json"))
-    return int8_model(_network(), {name: (low, high) for name, (low, high) in ranges.items()})
+    return int8_model(lite0_network(), {name: (low, high) for name, (low, high) in ranges.items()})
 
 
-def _network() -> Any:
+def lite0_network() -> Network:
+    """The network of the built-in ImageNet model, with the weights of its package. Deterministic."""
     from shoplens.bundles.builtin.network import lite0
     from shoplens.bundles.builtin.unpickle import read_state
 
@@ -75,6 +89,28 @@ def _network() -> Any:
 
 def _opennsfw() -> bytes:
     return read_source(OPENNSFW)
+
+
+def _clothing() -> bytes:
+    from shoplens.bundles.builtin.difference import learn, unpack_arrays
+    from shoplens.bundles.builtin.graphs import float_model
+
+    return float_model(learn(lite0_network(), unpack_arrays(read_data("clothing.npz"))))
+
+
+def _fashion_mnist() -> bytes:
+    return read_data("fashion-mnist.onnx")
+
+
+def _trained(name: str, build: Callable[[], bytes]) -> Recipe:
+    """A model that was trained with the recipes of Shoplens; tools/ship_model.py wrote its files."""
+    return Recipe(
+        manifest=read_manifest(read_data(f"{name}-manifest.json")),
+        labels_file=f"{name}-labels.json",
+        build=build,
+        tolerance=0.001,
+        evaluated=True,
+    )
 
 
 def _manifest(name: str, version: str, image: ImageSpec, **names: str | None) -> Manifest:
@@ -111,4 +147,6 @@ RECIPES: Final[Mapping[str, Recipe]] = {
         build=_opennsfw,
         tolerance=0.001,
     ),
+    "clothing": _trained("clothing", _clothing),
+    "fashion-mnist": _trained("fashion-mnist", _fashion_mnist),
 }

@@ -13,13 +13,13 @@ from shoplens.domain.policy import Outcome
 from shoplens.domain.record import RecordFilter
 from shoplens.errors import PredictionNotFound, RequestInvalid
 from shoplens.services.browse import MAX_PAGE
-from shoplens.services.photos import Size
+from shoplens.services.photos import PhotoFile, Size
 from shoplens.web.api.schemas import RecordOut, RecordPageOut, record_json
 from shoplens.wiring import Platform
 
 # What was uploaded is never trusted as a page of ours, whatever a browser makes of it.
+_FOR_EVER = "private, max-age=31536000, immutable"
 _PHOTO_HEADERS = {
-    "Cache-Control": "private, max-age=31536000, immutable",
     "Content-Security-Policy": "default-src 'none'; sandbox",
     "Content-Disposition": "inline",
 }
@@ -81,9 +81,15 @@ def records_router(platform: Platform) -> APIRouter:
         """The kept photo: `thumbnail` and `view` are JPEG without metadata, `original` is as it was sent."""
         record, _ = platform.browse.get(_known(prediction_id))
         photo = platform.photos.fetch(record, size)
-        return Response(photo.data, media_type=photo.media_type, headers=_PHOTO_HEADERS)
+        return photo_answer(photo, cache=_FOR_EVER)
 
     return router
+
+
+def photo_answer(photo: PhotoFile, *, cache: str) -> Response:
+    """A photo as somebody sent it, or a copy of it; `cache` is how long a browser may keep it."""
+    headers = {**_PHOTO_HEADERS, "Cache-Control": cache}
+    return Response(photo.data, media_type=photo.media_type, headers=headers)
 
 
 def csv_response(chunks: Any, name: str) -> StreamingResponse:

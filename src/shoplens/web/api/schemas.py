@@ -12,25 +12,27 @@ from shoplens.domain.policy import Outcome
 from shoplens.domain.record import Feedback, PredictionRecord, Verdict
 
 
-class _Schema(BaseModel):
+class Schema(BaseModel):
+    """What is not described is refused."""
+
     model_config = ConfigDict(extra="forbid")
 
 
-class ModelOut(_Schema):
+class ModelOut(Schema):
     """Which bundle answered."""
 
     name: str = Field(examples=["efficientnet-lite0-int8"])
     version: str = Field(examples=["1.0.0"])
 
 
-class LabelOut(_Schema):
+class LabelOut(Schema):
     """One label with its score between 0 and 1."""
 
     label: str = Field(examples=["golden retriever"])
     score: float = Field(examples=[0.87])
 
 
-class DecisionOut(_Schema):
+class DecisionOut(Schema):
     """What the channel's policy made of the prediction, and the label and threshold that decided."""
 
     outcome: Outcome
@@ -39,7 +41,7 @@ class DecisionOut(_Schema):
     policy_version: str = Field(examples=["18608add0b55"])
 
 
-class ImageOut(_Schema):
+class ImageOut(Schema):
     """The photo in numbers; width and height in pixels, seen upright."""
 
     format: str = Field(examples=["jpeg"])
@@ -51,7 +53,7 @@ class ImageOut(_Schema):
     kept: Keep
 
 
-class TimingOut(_Schema):
+class TimingOut(Schema):
     """Where the time went, in milliseconds."""
 
     queue_ms: float
@@ -60,7 +62,7 @@ class TimingOut(_Schema):
     total_ms: float
 
 
-class FeedbackOut(_Schema):
+class FeedbackOut(Schema):
     """What a person said of a prediction."""
 
     id: str
@@ -71,7 +73,7 @@ class FeedbackOut(_Schema):
     comment: str | None
 
 
-class PredictionOut(_Schema):
+class PredictionOut(Schema):
     """One answered photo."""
 
     id: str = Field(examples=["01k9hzv3m5x4q8d0j7w2r6t9ab"])
@@ -90,7 +92,7 @@ class RecordOut(PredictionOut):
     feedback: list[FeedbackOut]
 
 
-class RecordPageOut(_Schema):
+class RecordPageOut(Schema):
     """A page, newest first; `older` and `newer` are values for `before` and `after`."""
 
     items: list[RecordOut]
@@ -98,13 +100,13 @@ class RecordPageOut(_Schema):
     newer: str | None
 
 
-class PhotoIn(_Schema):
+class PhotoIn(Schema):
     """A photo as JSON."""
 
     image: str = Field(description="The photo as base64; a `data:` URL is fine too.")
 
 
-class FeedbackIn(_Schema):
+class FeedbackIn(Schema):
     """What is said of a prediction. All but its id may be left out: that means just `wrong`."""
 
     prediction_id: str = Field(max_length=64, examples=["01k9hzv3m5x4q8d0j7w2r6t9ab"])
@@ -113,14 +115,14 @@ class FeedbackIn(_Schema):
     comment: str | None = Field(default=None, examples=["A dog, not a bear."])
 
 
-class HealthOut(_Schema):
+class HealthOut(Schema):
     """Whether the process can answer, with a sentence for every part that is not well."""
 
     status: str = Field(examples=["ready"])
     parts: dict[str, str] = Field(examples=[{"engine": "ok", "database": "ok", "storage": "ok"}])
 
 
-class ServedModelOut(_Schema):
+class ServedModelOut(Schema):
     """An installed bundle, and how it is served."""
 
     name: str

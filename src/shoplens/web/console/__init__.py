@@ -1,4 +1,4 @@
-"""The pages that people use: Classify, Records and Models, over the same services as the JSON API."""
+"""The pages that people use: Classify, Records, Returns and Models, over the same services as the JSON API."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from shoplens.web.console.classify_page import classify_router
 from shoplens.web.console.models_pages import models_router
 from shoplens.web.console.records_pages import records_router
 from shoplens.web.console.rendering import PageRoute
+from shoplens.web.console.returned_item_page import returned_item_router
+from shoplens.web.console.returns_pages import returns_router
 from shoplens.wiring import Platform
 
 __all__ = ["STATIC_DIR", "console_router", "mount_console"]
@@ -19,7 +21,7 @@ __all__ = ["STATIC_DIR", "console_router", "mount_console"]
 def console_router(platform: Platform) -> APIRouter:
     """All pages; none of them is part of the documented API."""
     router = APIRouter(include_in_schema=False, route_class=PageRoute)
-    for build_router in (classify_router, records_router, models_router):
+    for build_router in (classify_router, records_router, returned_item_router, returns_router, models_router):
         router.include_router(build_router(platform))
     router.include_router(_rest())
     return router

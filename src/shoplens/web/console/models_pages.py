@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -9,10 +11,13 @@ from fastapi import APIRouter, Request
 from starlette.responses import HTMLResponse, JSONResponse
 
 from shoplens.bundles import Bundle, Label
+from shoplens.bundles.evaluation import PartResult
 from shoplens.web.console.rendering import PageRoute, page
 from shoplens.wiring import Platform
 
 _LONGEST_SEARCH = 200
+_LARGEST_CONFUSION = 40
+_STRONGEST = 9
 
 
 def models_router(platform: Platform) -> APIRouter:
@@ -38,6 +43,7 @@ def models_router(platform: Platform) -> APIRouter:
             search=search,
             labels=_matching(view.bundle.labels, search),
             checksums=_checksums(view.bundle),
+            measured=_measured(view.bundle),
             policies={channel: platform.channels[channel].policy for channel in view.channels},
         )
 
@@ -52,6 +58,29 @@ def _matching(labels: tuple[Label, ...], search: str) -> list[tuple[int, Label]]
         for index, label in enumerate(labels)
         if wanted in label.name.casefold() or wanted == label.id.casefold()
     ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """The evaluation's first part for the page. `confusion` has for each class the count of each answer, with how
+    strong its colour is, from 0 (never) to 9 (always).
+    """
+
+    part: PartResult
+    confusion: tuple[tuple[tuple[int, int], ...], ...]
+
+
+def _measured(bundle: Bundle) -> Measured | None:
+    if bundle.evaluation is None:
+        return None
+    part = bundle.evaluation.headline
+    shown = part.confusion if len(part.confusion) <= _LARGEST_CONFUSION else ()
+    return Measured(part=part, confusion=tuple(map(_coloured, shown)))
+
+
+def _coloured(row: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+    total = max(1, sum(row))
+    return tuple((count, math.ceil(_STRONGEST * count / total)) for count in row)
 
 
 def _checksums(bundle: Bundle) -> dict[str, Any]:

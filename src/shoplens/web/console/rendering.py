@@ -13,7 +13,7 @@ from starlette.responses import HTMLResponse, Response
 
 import shoplens
 from shoplens.errors import QueueFull, ShoplensError
-from shoplens.web.console import presenting
+from shoplens.web.console import presenting, returns_words
 from shoplens.web.console.assets import static_url
 from shoplens.web.problems import status_of
 
@@ -38,13 +38,18 @@ def _environment() -> jinja2.Environment:
         presenting.question, presenting.title_case, presenting.size, presenting.milliseconds, presenting.instant,
         presenting.plain_time, presenting.preprocessing, presenting.condensed, presenting.top_labels,
     )  # fmt: skip
-    environment.filters.update({word.__name__: word for word in words})
+    words_of_returns = (
+        returns_words.state_word, returns_words.run_word, returns_words.count, returns_words.photos,
+        returns_words.duration, returns_words.took, returns_words.references,
+    )  # fmt: skip
+    environment.filters.update({word.__name__: word for word in (*words, *words_of_returns)})
     environment.globals.update(
         static_url=static_url,
         version=shoplens.__version__,
         outcome_words=presenting.OUTCOME_WORDS,
         keep_words=presenting.KEEP_WORDS,
         not_sure_below=presenting.NOT_SURE_BELOW,
+        share=returns_words.share,
     )
     return environment
 

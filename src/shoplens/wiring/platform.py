@@ -1,7 +1,8 @@
-"""Build everything once from the settings: the only place that picks implementations."""
+"""Build the platform once from the settings: what every edge shares, and the models that answer at once."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -9,6 +10,7 @@ from datetime import UTC, datetime
 from shoplens.bundles import Bundle, resolve_bundle
 from shoplens.db import Database, GroupWriter, open_database, upgrade
 from shoplens.domain.channel import Channel
+from shoplens.errors import Misconfigured
 from shoplens.imaging import IsolatedDecoder, Limits
 from shoplens.inference.batcher import Batching
 from shoplens.inference.classifier import Classifier
@@ -26,9 +28,12 @@ from shoplens.services.feedback import GiveFeedback
 from shoplens.services.health import CheckHealth, in_thread
 from shoplens.services.models import DescribeModels
 from shoplens.services.photos import PhotoShelf
+from shoplens.services.returns.figures import ReturnsFigures
+from shoplens.services.returns.standing import ShowReturns
 from shoplens.settings import Settings, read_settings
 from shoplens.storage import open_store
 from shoplens.telemetry.metrics import Metrics
+from shoplens.wiring.returns import MovedPhotos, Returns, build_returns
 
 Progress = Callable[[str], None]
 
@@ -54,6 +59,7 @@ class Platform:
     feedback: GiveFeedback
     export: ExportTables
     models: DescribeModels
+    returns: Returns
     health: CheckHealth
     metrics: Metrics
     channels: Mapping[str, Channel]
@@ -65,6 +71,7 @@ class Platform:
 
     async def close(self) -> None:
         """Finish what was accepted, in the order in which it flows, and release everything."""
+        await asyncio.to_thread(self.returns.close)
         await self.engine.close()
         self.classify.close()
         self.writer.close()
@@ -78,11 +85,13 @@ def build_platform(settings: Settings, *, progress: Progress | None = None) -> P
     """
     channels = settings.channel_values()
     metrics = Metrics()
-    database = _open_database(settings)
+    database = build_database(settings)
     isolation = build_isolation(settings)
     limits = build_limits(settings)
     engine = build_engine(settings, channels, metrics=metrics, isolation=isolation, progress=progress)
-    shelf = PhotoShelf(open_store(settings.effective_storage_url), limits=limits, isolation=isolation)
+    store = open_store(settings.effective_storage_url)
+    shelf = PhotoShelf(store, limits=limits, isolation=isolation, elsewhere=MovedPhotos(database))
+    metrics.before_scrape(ReturnsFigures(build_standing(settings, database), metrics))
     writer = GroupWriter(database, queue_limit=4 * settings.queue_limit)
     return Platform(
         classify=ClassifyPhoto(
@@ -91,14 +100,21 @@ def build_platform(settings: Settings, *, progress: Progress | None = None) -> P
             default_channel=settings.default_channel,
             shelf=shelf,
             writer=writer,
-            clock=_utc_now,
+            clock=utc_now,
             metrics=metrics,
         ),
         browse=BrowseRecords(database),
         photos=shelf,
-        feedback=GiveFeedback(database, clock=_utc_now, metrics=metrics),
+        feedback=GiveFeedback(database, clock=utc_now, metrics=metrics),
         export=ExportTables(database),
         models=DescribeModels(engine=engine, channels=channels, models_dir=settings.effective_models_dir),
+        returns=build_returns(
+            settings,
+            database=database,
+            store=store,
+            shelf=shelf,
+            labels=engine.labels(returns_channel(settings, channels).model),
+        ),
         health=CheckHealth(
             {"engine": engine.check, "database": in_thread(database.check), "storage": in_thread(shelf.check)}
         ),
@@ -121,6 +137,24 @@ def load_bundle(name_or_path: str, *, settings: Settings | None = None) -> Photo
     bundle = resolve_bundle(name_or_path, settings.effective_models_dir)
     classifier = Classifier(bundle, provider=choose_provider(settings.provider))
     return PhotoClassifier(classifier, limits=build_limits(settings), isolation=build_isolation(settings))
+
+
+def build_database(settings: Settings, *, durable: bool = False) -> Database:
+    """The database, migrated on the embedded default. `durable` asks for commits that survive a loss of power.
+
+    Raises Misconfigured and DatabaseUnavailable.
+    """
+    url = settings.effective_database_url
+    if settings.database_url is None:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        upgrade(url)
+    full = durable or settings.database_durability == "power"
+    return open_database(url, synchronous="FULL" if full else "NORMAL")
+
+
+def build_standing(settings: Settings, database: Database) -> ShowReturns:
+    """What tells how returns stand."""
+    return ShowReturns(database, clock=utc_now, takeover_s=settings.returns.takeover_s)
 
 
 def build_limits(settings: Settings) -> Limits:
@@ -178,19 +212,22 @@ def build_live(bundle: Bundle, settings: Settings, *, provider: Provider, metric
     return LiveModel(Classifier(bundle, provider=provider), batching=batching, metrics=metrics)
 
 
-def _worker_batching(settings: Settings, provider: Provider) -> Batching:
+def workers_of(settings: Settings, provider: Provider) -> int:
     """As many workers as cores; on a GPU enough of them to fill a batch while others decode."""
     cores = settings.workers or usable_cores()
-    workers = cores if provider == "cpu" else max(cores, settings.max_batch)
-    return Batching(workers=workers, queue_limit=settings.queue_limit)
+    return cores if provider == "cpu" else max(cores, settings.max_batch)
 
 
-def _open_database(settings: Settings) -> Database:
-    url = settings.effective_database_url
-    if settings.database_url is None:
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
-        upgrade(url)
-    return open_database(url, synchronous="FULL" if settings.database_durability == "power" else "NORMAL")
+def _worker_batching(settings: Settings, provider: Provider) -> Batching:
+    return Batching(workers=workers_of(settings, provider), queue_limit=settings.queue_limit)
+
+
+def returns_channel(settings: Settings, channels: Mapping[str, Channel]) -> Channel:
+    """The channel that decides about returned goods. Raises Misconfigured."""
+    if settings.returns.channel not in channels:
+        known = ", ".join(sorted(channels))
+        raise Misconfigured(f"returns.channel is {settings.returns.channel!r}, but the channels are: {known}.")
+    return channels[settings.returns.channel]
 
 
 def _web_limits(settings: Settings) -> WebLimits:
@@ -203,5 +240,6 @@ def _web_limits(settings: Settings) -> WebLimits:
     )
 
 
-def _utc_now() -> datetime:
+def utc_now() -> datetime:
+    """The clock of every part."""
     return datetime.now(UTC)

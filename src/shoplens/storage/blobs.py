@@ -1,17 +1,17 @@
 """Keep blobs under keys, wherever a URL says: a local directory, memory, S3, Google Cloud or Azure (through obstore).
 
 Blobs are immutable: whoever writes chooses a key that follows from the bytes, so writing the same key twice is the
-same as writing it once. Decision 0007 says why, and what a crash may leave.
+same as writing it once. Decision 0007 says why, and what a crash may leave. `durable` writes what shall survive power.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
@@ -21,19 +21,17 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import LocalStore as ObstoreLocal
 from obstore.store import MemoryStore as ObstoreMemory
-from obstore.store import ObjectStore, from_url
+from obstore.store import ObjectStore
 
 from shoplens.errors import BlobNotFound, Misconfigured, RequestInvalid, StorageUnavailable
+from shoplens.storage import durable as on_disk
+from shoplens.storage.remote import REMOTE, open_objects, reason_of
 
 _KEY: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(?:/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
 _LONGEST_KEY: Final = 512
 _CHECK_KEY: Final = "health/check"
 _STAGING: Final = ".staging"
 _ABANDONED_AFTER_S: Final = 3_600
-_REMOTE: Final = ("s3", "gs", "az")
-# Plain http is used only where an endpoint is written http://: that is its owner's choice.
-_CLIENT_OPTIONS: Final = {"connect_timeout": "3s", "timeout": "20s", "allow_http": "true"}
-_RETRIES: Final = {"max_retries": 3, "retry_timeout": timedelta(seconds=20)}
 
 
 class Store(Protocol):
@@ -41,8 +39,29 @@ class Store(Protocol):
     RequestInvalid for a key that is not made of plain path segments.
     """
 
-    def put(self, key: str, data: bytes) -> None:
-        """Keep `data` under `key`: wholly or not at all. Does nothing where the key has a blob of that size."""
+    def put(self, key: str, data: bytes, durable: bool = False) -> None:
+        """Keep `data` under `key`: wholly or not at all. Writes nothing where the key has a blob of that size.
+
+        With `durable`, content and name survive a loss of power once this returns, on local disks too.
+        """
+        ...
+
+    def put_pieces(self, key: str, pieces: Iterable[bytes]) -> None:
+        """Keep what `pieces` yield under `key`, wholly or not at all, a piece in memory at a time; always durable.
+
+        Raises whatever `pieces` raises, and then nothing is under `key` that was not there before.
+        """
+        ...
+
+    def move(self, source: str, target: str, *, durable: bool = True) -> None:
+        """Move a blob; on local disks at once. It survives a loss of power, but without `durable` only after `sync`.
+
+        Nothing happens where `source` is gone and `target` is there. Raises BlobNotFound where neither is.
+        """
+        ...
+
+    def sync(self, keys: Iterable[str]) -> None:
+        """Let moves from and to these keys survive a loss of power: for many together much cheaper than for each."""
         ...
 
     def get(self, key: str) -> bytes:
@@ -75,8 +94,8 @@ def open_store(url: str, *, options: Mapping[str, Any] | None = None) -> Store:
     scheme = urlsplit(url).scheme
     if scheme == "memory":
         return ObjectBlobs(ObstoreMemory(), url)
-    if scheme in _REMOTE:
-        return _open_remote(url, options or {})
+    if scheme in REMOTE:
+        return ObjectBlobs(open_objects(url, options or {}), url)
     if scheme == "file" or len(scheme) <= 1:  # one letter is a Windows drive
         return LocalBlobs(_local_path(url))
     raise Misconfigured(f"Images cannot be kept at {scheme}:// addresses; use a directory, s3://, gs:// or az://.")
@@ -101,12 +120,32 @@ class ObjectBlobs:
         self._objects = objects
         self._place = place
 
-    def put(self, key: str, data: bytes) -> None:
+    def put(self, key: str, data: bytes, durable: bool = False) -> None:
         """As `Store.put`."""
         require_key(key)
         with self._translated(key):
             if self._size(key) != len(data):
-                self._write(key, data)
+                self._write(key, data, durable=durable)
+            elif durable:
+                self._settle(key)
+
+    def put_pieces(self, key: str, pieces: Iterable[bytes]) -> None:
+        """As `Store.put_pieces`."""
+        require_key(key)
+        with self._translated(key):
+            self._write_pieces(key, pieces)
+
+    def move(self, source: str, target: str, *, durable: bool = True) -> None:
+        """As `Store.move`."""
+        require_key(source)
+        require_key(target)
+        with self._translated(source):
+            self._move(source, target, durable=durable)
+
+    def sync(self, keys: Iterable[str]) -> None:
+        """As `Store.sync`."""
+        with self._translated(""):
+            self._sync({require_key(key).rpartition("/")[0] for key in keys})
 
     def get(self, key: str) -> bytes:
         """As `Store.get`."""
@@ -143,8 +182,30 @@ class ObjectBlobs:
         with self._translated(_CHECK_KEY):
             self._write(_CHECK_KEY, b"ok")
 
-    def _write(self, key: str, data: bytes) -> None:
+    def _write(self, key: str, data: bytes, *, durable: bool = False) -> None:
+        del durable  # object stores answer when it is
         obstore.put(self._objects, key, data, use_multipart=False)
+
+    def _write_pieces(self, key: str, pieces: Iterable[bytes]) -> None:
+        obstore.put(self._objects, key, iter(pieces))
+
+    def _settle(self, key: str) -> None:
+        """Let a blob that is there survive: an object store has seen to it."""
+
+    def _sync(self, folders: set[str]) -> None:
+        """Let the names in these folders survive: an object store has seen to it."""
+
+    def _move(self, source: str, target: str, *, durable: bool) -> None:
+        if source == target:
+            obstore.head(self._objects, source)
+            return
+        try:
+            obstore.copy(self._objects, source, target)
+        except FileNotFoundError:
+            if self._size(target) is None:
+                raise
+        else:
+            self.delete(source)
 
     def _size(self, key: str) -> int | None:
         try:
@@ -159,34 +220,52 @@ class ObjectBlobs:
         except FileNotFoundError as error:
             raise BlobNotFound(f"The store {self._place} has nothing under {key!r}.") from error
         except (BaseError, OSError) as error:
-            raise StorageUnavailable(f"The store {self._place} did not do what was asked: {_reason(error)}") from error
+            raise StorageUnavailable(
+                f"The store {self._place} did not do what was asked: {reason_of(error)}"
+            ) from error
 
 
 class LocalBlobs(ObjectBlobs):
     """Blobs as files below a directory. A file is written beside and renamed, so none is ever seen half written."""
 
     def __init__(self, root: Path) -> None:
+        self._root = root
         self._staging = root / _STAGING
         try:
             self._staging.mkdir(parents=True, exist_ok=True)
             _remove_abandoned(self._staging)
             super().__init__(ObstoreLocal(prefix=root), str(root))
         except (BaseError, OSError) as error:
-            raise StorageUnavailable(f"The directory {root} for images cannot be used: {_reason(error)}") from error
+            raise StorageUnavailable(f"The directory {root} for images cannot be used: {reason_of(error)}") from error
 
-    def _write(self, key: str, data: bytes) -> None:
+    def _write(self, key: str, data: bytes, *, durable: bool = False) -> None:
+        if durable:
+            self._write_pieces(key, (data,))
+            return
         staged = f"{_STAGING}/{os.urandom(12).hex()}"
         obstore.put(self._objects, staged, data, use_multipart=False)
         obstore.rename(self._objects, staged, key)
 
+    def _size(self, key: str) -> int | None:
+        try:
+            found = (self._root / key).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return found.st_size if stat.S_ISREG(found.st_mode) else None
 
-def _open_remote(url: str, options: Mapping[str, Any]) -> Store:
-    build: Any = from_url  # its stub has one overload per kind, and the kind is known only here
-    try:
-        objects = build(url, config=dict(options), client_options=_CLIENT_OPTIONS, retry_config=_RETRIES)
-    except (BaseError, ValueError) as error:
-        raise Misconfigured(f"The image store {url} cannot be set up: {_reason(error)}") from error
-    return ObjectBlobs(objects, url)
+    def _write_pieces(self, key: str, pieces: Iterable[bytes]) -> None:
+        on_disk.write(self._root / key, pieces, staged=self._staging / os.urandom(12).hex())
+
+    def _settle(self, key: str) -> None:
+        on_disk.settle(self._root / key)
+
+    def _move(self, source: str, target: str, *, durable: bool) -> None:
+        on_disk.move(self._root / source, self._root / target, durable=durable)
+
+    def _sync(self, folders: set[str]) -> None:
+        for folder in sorted(folders):
+            if (self._root / folder).is_dir():
+                on_disk.sync_folder(self._root / folder)
 
 
 def _local_path(url: str) -> Path:
@@ -204,8 +283,3 @@ def _remove_abandoned(staging: Path) -> None:
     for entry in os.scandir(staging):
         if entry.is_file() and entry.stat().st_mtime < oldest_wanted:
             Path(entry.path).unlink(missing_ok=True)
-
-
-def _reason(error: Exception) -> str:
-    """The first line of what the backend said: the rest is its debugging output."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,111 @@
+"""The compact network for small pictures as values and as an ONNX graph with int8 weights: values in, model bytes out.
+
+Eight convolutions of 3 x 3, two pairs of them residual, then the greatest value of each channel, then a linear layer.
+The graph takes colour, reduces it to brightness, and answers with the mean for the picture and its mirror image.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import TensorProto
+
+from shoplens.bundles.builtin.graphs import EMBEDDING_OUTPUT, INPUT, SCORES, Writer, dequantised
+from shoplens.bundles.builtin.int8 import rounded
+
+Floats = NDArray[np.float32]
+
+HALVED: Final = (1, 4, 5)
+"""The convolutions after which the sides are halved."""
+RESIDUAL: Final = ((2, 3), (6, 7))
+"""The pairs whose result is added to their input."""
+BRIGHTNESS: Final = np.asarray((0.299, 0.587, 0.114), np.float32)
+"""How much each colour adds to the brightness (ITU-R BT.601)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Rounded:
+    """Weights as whole numbers with a scale per output channel, and an offset."""
+
+    whole: NDArray[np.int8]
+    scales: Floats
+    bias: Floats
+
+    @classmethod
+    def of(cls, weight: Floats, bias: Floats) -> Rounded:
+        """The nearest such numbers."""
+        whole, scales = rounded(weight, pairs=False)
+        return cls(whole=whole, scales=scales, bias=bias)
+
+    @property
+    def weight(self) -> Floats:
+        """The values that the whole numbers stand for."""
+        return np.asarray(self.whole * self.scales.reshape(-1, *[1] * (self.whole.ndim - 1)), np.float32)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class CompactWeights:
+    """Eight convolutions with normalisation folded in, the linear layer, and how pictures are normalised."""
+
+    convolutions: tuple[Rounded, ...]
+    head: Rounded
+    mean: float
+    spread: float
+
+
+def compact_model(weights: CompactWeights, *, side: int, temperature: float) -> bytes:
+    """The graph for pictures of `side` pixels; logits are divided by `temperature`. The same values, the same bytes."""
+    writer = Writer()
+    constants = [_constants(writer, f"convolution{index}", each) for index, each in enumerate(weights.convolutions)]
+    pictures = _brightness(writer, weights)
+    mirrored = _mirrored(writer, pictures)
+    described = [
+        _described(writer, constants, value, tag) for value, tag in ((pictures, "plain"), (mirrored, "mirror"))
+    ]
+    total = writer.node("Add", described, "both")
+    embedding = writer.node("Mul", [total, writer.constant("half", np.float32(0.5))], EMBEDDING_OUTPUT)
+    weight, bias = _constants(writer, "head", weights.head)
+    logits = writer.node("Gemm", [embedding, weight, bias], "logits", transB=1)
+    cooled = writer.node("Div", [logits, writer.constant("temperature", np.float32(temperature))], "logits.cooled")
+    writer.node("Softmax", [cooled], SCORES)
+    return writer.classifier("compact", len(weights.head.bias), side=side, embedding=len(weights.convolutions[-1].bias))
+
+
+def _constants(writer: Writer, name: str, each: Rounded) -> tuple[str, str]:
+    weight = dequantised(writer, f"{name}.weight", each.whole, each.scales)
+    return weight, writer.constant(f"{name}.bias", each.bias)
+
+
+def _brightness(writer: Writer, weights: CompactWeights) -> str:
+    """(batch, 1, side, side), in whole steps as it was learned from, then normalised."""
+    colours = writer.node("Cast", [INPUT], "colours", to=TensorProto.FLOAT)
+    grey = writer.node("MatMul", [colours, writer.constant("brightness", BRIGHTNESS[:, None])], "grey")
+    planes = writer.node("Transpose", [writer.node("Round", [grey], "grey.whole")], "grey.planes", perm=[0, 3, 1, 2])
+    centred = writer.node("Sub", [planes, writer.constant("mean", np.float32(weights.mean))], "grey.centred")
+    return writer.node("Div", [centred, writer.constant("spread", np.float32(weights.spread))], "pictures")
+
+
+def _mirrored(writer: Writer, pictures: str) -> str:
+    bounds: dict[str, Any] = {"from": [-1], "to": [np.iinfo(np.int64).min], "axis": [3], "step": [-1]}
+    names = [writer.constant(f"mirror.{name}", np.asarray(value, np.int64)) for name, value in bounds.items()]
+    return writer.node("Slice", [pictures, *names], "pictures.mirrored")
+
+
+def _described(writer: Writer, constants: list[tuple[str, str]], value: str, tag: str) -> str:
+    """The embedding of one view."""
+    residual = dict(RESIDUAL)
+    shortcut: dict[int, str] = {}
+    for index, (weight, bias) in enumerate(constants):
+        if index in residual:
+            shortcut[residual[index]] = value
+        name = f"{tag}{index}"
+        plain = writer.node("Conv", [value, weight, bias], f"{name}.plain", kernel_shape=[3, 3], pads=[1] * 4)
+        value = writer.node("Relu", [plain], name)
+        if index in HALVED:
+            value = writer.node("MaxPool", [value], f"{name}.halved", kernel_shape=[2, 2], strides=[2, 2])
+        if index in shortcut:
+            value = writer.node("Add", [value, shortcut[index]], f"{name}.sum")
+    return writer.node("Flatten", [writer.node("GlobalMaxPool", [value], f"{tag}.greatest")], f"{tag}.embedding")

@@ -1,0 +1,193 @@
+"""One item from its key to its verdict: read, classify, decide; and what is shown of a photo that cannot be read."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from shoplens.domain.channel import Channel
+from shoplens.domain.ids import make_id
+from shoplens.domain.returns import ItemState, ReturnItem
+from shoplens.errors import (
+    BlobNotFound,
+    DeadlineExceeded,
+    EngineStopped,
+    ImageGone,
+    QueueFull,
+    ShoplensError,
+    StorageUnavailable,
+)
+from shoplens.imaging import Limits, salvage
+from shoplens.inference.engine import Answer, Engine, Job
+from shoplens.services.classify import STORED_LABELS
+from shoplens.services.returns.patience import Patience
+from shoplens.services.returns.runs import Clock
+from shoplens.services.returns.verdicts import Verdict, classified, failed, with_thumbnail
+from shoplens.storage import Store, image_key
+
+_TRIES_WHEN_FULL: Final = 5
+_DRAWN_AT_ONCE: Final = 4_096
+_log: Final = structlog.get_logger(__name__)
+
+
+class NightMustEnd(Exception):
+    """Not the item's fault and not to be waited for: `reason` ends the night."""
+
+    def __init__(self, reason: ShoplensError) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
+Photo = bytes | ShoplensError | NightMustEnd
+"""The bytes of an item's photo, or why there are none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemRules:
+    """How often an item is tried, how long one may take, and what is refused before decoding."""
+
+    max_attempts: int
+    timeout_s: float
+    limits: Limits
+
+
+class ExamineItem:
+    """Safe for many items at once on one event loop. Reading is done by `readers`, so that pixels never wait for it."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        engine: Engine,
+        channel: Channel,
+        rules: ItemRules,
+        readers: ThreadPoolExecutor,
+        patience: Patience,
+        clock: Clock,
+        entropy: Callable[[int], bytes] | None = None,
+    ) -> None:
+        self._store = store
+        self._engine = engine
+        self._channel = channel
+        self._rules = rules
+        self._readers = readers
+        self._patience = patience
+        self._clock = clock
+        self._entropy = entropy or _Entropy().draw
+
+    async def read(self, items: Sequence[ReturnItem]) -> list[Photo]:
+        """The photo of each, or why it cannot be had."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._readers, lambda: [self._photo(item) for item in items])
+
+    async def __call__(self, item: ReturnItem, photo: Photo) -> Verdict:
+        """Never raises for what an item does; NightMustEnd for what concerns them all."""
+        if isinstance(photo, NightMustEnd):
+            raise photo
+        if isinstance(photo, ShoplensError):
+            return await self._failed(item, photo, None)
+        try:
+            answer = await self._classify(item, photo)
+        except EngineStopped as error:
+            raise NightMustEnd(error) from error
+        except ShoplensError as error:
+            return await self._failed(item, error, photo)
+        except Exception as error:  # noqa: BLE001 - whatever one item does, the others are worked on
+            _log.exception("night.item_failed", item=item.id)
+            return await self._failed(item, _fault_for(error), photo)
+        now = self._clock()
+        prediction_id = make_id(int(now.timestamp() * 1000), self._entropy(10))
+        return classified(item, answer, self._channel, now=now, prediction_id=prediction_id)
+
+    def _photo(self, item: ReturnItem) -> Photo:
+        try:
+            return self._read(item)
+        except (ShoplensError, NightMustEnd) as error:
+            return error
+        except Exception as error:  # noqa: BLE001 - as above
+            _log.exception("night.item_failed", item=item.id)
+            return _fault_for(error)
+
+    def _read(self, item: ReturnItem) -> bytes:
+        """Raises ImageGone, StorageUnavailable for this one photo, NightMustEnd while the whole store is away."""
+        try:
+            return self._get(item)
+        except StorageUnavailable:
+            try:
+                self._patience(self._store.check)
+            except StorageUnavailable as error:
+                raise NightMustEnd(error) from error
+        return self._get(item)
+
+    def _get(self, item: ReturnItem) -> bytes:
+        try:
+            return self._store.get(item.key or "returns/nowhere")
+        except BlobNotFound as error:
+            raise ImageGone("The photo is no longer where it was put. Bring it in again.") from error
+
+    async def _classify(self, item: ReturnItem, data: bytes) -> Answer:
+        job = Job(
+            model=self._channel.model,
+            image=data,
+            top_k=STORED_LABELS,
+            timeout_s=self._rules.timeout_s,
+            sha256=item.sha256,
+        )
+        for _ in range(_TRIES_WHEN_FULL):
+            try:
+                return await self._engine.classify(job)
+            except QueueFull as full:  # the few processes for HEIC and AVIF are all taken
+                await asyncio.sleep(full.retry_after_s)
+        return await self._engine.classify(job)
+
+    async def _failed(self, item: ReturnItem, error: ShoplensError, data: bytes | None) -> Verdict:
+        verdict = failed(item, error, max_attempts=self._rules.max_attempts, now=self._clock())
+        if verdict.settlement.state is not ItemState.QUARANTINED:
+            _log.info("night.item_again", item=item.id, code=error.code, attempts=verdict.settlement.attempts)
+            return verdict
+        _log.warning(
+            "night.item_quarantined", item=item.id, source=item.source_name, code=error.code, reason=str(error)
+        )
+        if data is None or isinstance(error, DeadlineExceeded):
+            return verdict
+        loop = asyncio.get_running_loop()
+        return with_thumbnail(verdict, await loop.run_in_executor(self._readers, self._salvaged, item, data))
+
+    def _salvaged(self, item: ReturnItem, data: bytes) -> str | None:
+        """The key of what can be shown; nothing that goes wrong here is worth a word to anybody."""
+        try:
+            small = salvage(data, limits=self._rules.limits)
+            if small is None:
+                return None
+            key = image_key(item.sha256, "thumbnail.jpg")  # where the photo shelf keeps its own, too
+            self._store.put(key, small)
+        except (ShoplensError, MemoryError) as error:
+            _log.info("night.no_thumbnail", item=item.id, reason=str(error))
+            return None
+        return key
+
+
+class _Entropy:
+    """Random bytes, drawn from the system many at once: each draw lets other threads in, who are slow to let go."""
+
+    def __init__(self) -> None:
+        self._left = b""
+
+    def draw(self, count: int) -> bytes:
+        """`count` of them, never the same ones again."""
+        if len(self._left) < count:
+            self._left = os.urandom(_DRAWN_AT_ONCE)
+        drawn, self._left = self._left[:count], self._left[count:]
+        return drawn
+
+
+def _fault_for(error: Exception) -> ShoplensError:
+    fault = ShoplensError("This photo could not be processed because of a fault in the program.")
+    fault.__cause__ = error
+    return fault

@@ -1,0 +1,67 @@
+/** The numbers of a run that goes on, every two seconds, while somebody looks at them. */
+
+import { ask } from "./net.js";
+
+const EVERY_MS = 2000;
+const LONGEST_MS = 30_000;
+
+/** Watches one part of the page; stops for good when nothing goes on any more. */
+function watch(part) {
+  let pause = EVERY_MS;
+  let timer = 0;
+  const plan = () => {
+    clearTimeout(timer);
+    if (part.dataset.active === "yes" && !document.hidden) timer = setTimeout(look, pause);
+  };
+  const look = async () => {
+    try {
+      show(part, await ask(part.dataset.live));
+      pause = EVERY_MS;
+    } catch {
+      pause = Math.min(2 * pause, LONGEST_MS); // the server may be starting again
+    }
+    plan();
+  };
+  document.addEventListener("visibilitychange", () => (document.hidden ? clearTimeout(timer) : look()));
+  plan();
+}
+
+function show(part, now) {
+  const wasActive = part.dataset.active === "yes";
+  for (const [name, words] of Object.entries(now.words)) {
+    for (const place of document.querySelectorAll(`[data-word="${name}"]`)) {
+      if (place.textContent !== words) place.textContent = words;
+    }
+  }
+  part.querySelector("[data-bar]")?.setAttribute("width", now.done);
+  amiss(part.querySelector("[data-condition]"), now);
+  part.dataset.active = now.active ? "yes" : "no";
+  if (wasActive && !now.active) ended(part);
+}
+
+function amiss(notice, now) {
+  if (!notice) return;
+  notice.hidden = !now.condition;
+  notice.dataset.kind = now.condition ?? "warn";
+  notice.querySelector("[data-resume]").hidden = !now.resumable;
+}
+
+/** What is on the page is of the past; nobody who is at work in it is thrown out. */
+function ended(part) {
+  const fresh = part.querySelector("[data-fresh]");
+  if (fresh && document.querySelector("[data-gallery]")) fresh.hidden = false;
+  else location.reload();
+}
+
+/** No second request for an impatient second click; what comes back is a new page. */
+function once(form) {
+  form.addEventListener("submit", (event) => {
+    if (form.getAttribute("aria-busy") === "true") return event.preventDefault();
+    form.setAttribute("aria-busy", "true");
+    form.querySelector("button span").textContent = form.dataset.once;
+  });
+  addEventListener("pageshow", (event) => event.persisted && form.removeAttribute("aria-busy"));
+}
+
+document.querySelectorAll("[data-live]").forEach(watch);
+document.querySelectorAll("[data-once]").forEach(once);

@@ -1,0 +1,75 @@
+"""What a running system writes into its log folder."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tests.conftest import colourful, jpeg_of, running_server
+
+
+def test_the_server_keeps_in_its_file_what_it_logs(tmp_path: Path, models_dir: Path) -> None:
+    """Every line that standard error has, to the very last one of a stop, with the id of each request."""
+    with running_server(tmp_path, models_dir) as server:
+        for number in range(20):
+            answer = httpx.post(
+                f"{server.url}/predict", content=jpeg_of(colourful(1)), headers={"X-Request-ID": f"request-{number}"}
+            )
+            assert 200 == answer.status_code
+        server.process.send_signal(signal.SIGTERM)
+        assert -signal.SIGTERM == server.process.wait(30)
+    kept = [json.loads(line) for line in (tmp_path / "logs" / "app.log").read_text().splitlines()]
+    assert kept == server.events()
+    assert {("serve", server.process.pid)} == {(event["command"], event["pid"]) for event in kept}
+    asked = [event["request_id"] for event in kept if event.get("path") == "/predict"]
+    assert [f"request-{number}" for number in range(20)] == asked
+    assert "Traceback" not in server.log.read_text()
+    assert not (tmp_path / "logs" / "trigger.log").exists()
+
+
+def test_a_server_without_a_log_folder_serves(tmp_path: Path, models_dir: Path) -> None:
+    """And warns once."""
+    (tmp_path / "logs").write_text("a file in its place")
+    with running_server(tmp_path, models_dir) as server:
+        for _ in range(3):
+            assert 200 == httpx.post(f"{server.url}/predict", content=jpeg_of(colourful(1))).status_code
+    assert 1 == [event["event"] for event in server.events()].count("log_file.unwritable")
+
+
+def test_what_is_started_over_http_is_logged_as_such(tmp_path: Path, models_dir: Path) -> None:
+    """The ingest in the server and the night in a process of its own: one log of starts, one log of events."""
+    with running_server(tmp_path, models_dir, returns__quiet_s="0") as server:
+        (tmp_path / "drop" / "order_item.jpg").write_bytes(jpeg_of(colourful(1)))
+        assert 1 == httpx.post(f"{server.url}/returns/ingest", timeout=60).json()["counts"]["taken"]
+        run_id = httpx.post(f"{server.url}/returns/runs", timeout=60).json()["id"]
+        ends = wait_for_ends(tmp_path / "logs", 2)
+    assert [("ingest", "http", 0), ("night", "http", 0)] == [
+        (end["job"], end["by"], end["exit_status"]) for end in ends
+    ]
+    ingest, night = ends
+    assert 1 == ingest["counts"]["taken"]
+    assert (run_id, 1) == (night["run"], sum(night["counts"].values()))
+    assert (server.process.pid, False) == (ingest["pid"], server.process.pid == night["pid"])
+    commands = {line["command"] for line in lines_of(tmp_path / "logs" / "app.log")}
+    assert {"serve", "returns run"} == commands
+
+
+def wait_for_ends(logs: Path, count: int) -> list[dict[str, Any]]:
+    """The ends of starts, once there are so many."""
+    give_up_at = time.monotonic() + 200
+    while time.monotonic() < give_up_at:
+        ends = [line for line in lines_of(logs / "trigger.log") if line["event"] == "trigger.ended"]
+        if len(ends) >= count:
+            return ends
+        time.sleep(0.1)
+    raise AssertionError((logs / "trigger.log").read_text())
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    """Every line of a log."""
+    return [json.loads(line) for line in path.read_text().splitlines()]

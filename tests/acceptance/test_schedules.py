@@ -1,0 +1,425 @@
+"""The files that start ingests and nights: they are well formed, fire when they should, and what they run works."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+from croniter import croniter
+
+from tests.acceptance import jenkinsfile
+from tests.acceptance.jenkinsfile import NotGroovy, Statement
+from tests.conftest import colourful, jpeg_of
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+HOME = "/srv/shoplens"
+PIPELINES = sorted((DEPLOY / "jenkins").iterdir())
+UNITS = sorted((DEPLOY / "systemd").iterdir())
+CRON = (DEPLOY / "cron" / "shoplens.cron").read_text()
+SUNDAY = datetime(2026, 11, 22, tzinfo=UTC)
+PHOTOS = 4
+
+
+@pytest.fixture
+def home(tmp_path: Path, models_dir: Path) -> Path:
+    """An installation as the schedules expect it: a checkout with its environment, settings and a drop folder."""
+    root = tmp_path / "shop lens"
+    drop = root / "data" / "drop"
+    drop.mkdir(parents=True)
+    for number, photo in enumerate(photos()):
+        (drop / f"order{number}_item{number}.jpg").write_bytes(photo)
+    (root / ".venv").symlink_to(Path(sys.executable).parent.parent)
+    (root / "shoplens.toml").write_text(
+        f'data_dir = "{root / "data"}"\nmodels_dir = "{models_dir}"\n\n[returns]\nquiet_s = 0\n'
+    )
+    return root
+
+
+def photos() -> list[bytes]:
+    """Real ones where they are at hand, else drawn ones."""
+    shared = Path(os.environ.get("SHOPLENS_SHARED_DATA", ROOT.parent / "shared" / "data")) / "imagenet-samples"
+    real = sorted(shared.glob("*.JPEG"))[:PHOTOS]
+    return [path.read_bytes() for path in real] or [jpeg_of(colourful(number)) for number in range(PHOTOS)]
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    """Where Jenkins works; its jobs may have spaces in their names."""
+    folder = tmp_path / "work space"
+    folder.mkdir()
+    return folder
+
+
+def read(name: str) -> Statement:
+    """A pipeline of ours."""
+    return jenkinsfile.parse((DEPLOY / "jenkins" / f"{name}.Jenkinsfile").read_text())
+
+
+def environment(**given: str) -> dict[str, str]:
+    """Nothing of ours but what is given."""
+    return {**{name: value for name, value in os.environ.items() if not name.startswith("SHOPLENS_")}, **given}
+
+
+def shell(script: str, *, cwd: Path, **given: str) -> subprocess.CompletedProcess[str]:
+    """Run it as Jenkins and cron do: by the POSIX shell, ending at the first fault."""
+    return subprocess.run(
+        ["sh", "-xec", script],
+        cwd=cwd,
+        env=environment(**given),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
+
+
+def run_pipeline(name: str, home: Path, workspace: Path, **parameters: str) -> list[int]:
+    """The status of every `sh` step, with the defaults of the parameters that are not given."""
+    pipeline = read(name)
+    defaults = {each.strings[0]: each.strings[1] for each in pipeline.all() if each.name == "string"}
+    values = {**defaults, "SHOPLENS_HOME": str(home), **parameters}
+    steps = jenkinsfile.shell_steps(pipeline)
+    return [shell(step, cwd=workspace, WORKSPACE=str(workspace), **values).returncode for step in steps]
+
+
+def triggers(home: Path) -> list[dict[str, object]]:
+    """The ends of what was started."""
+    log = home / "data" / "logs" / "trigger.log"
+    lines = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    return [line for line in lines if line["event"] == "trigger.ended"]
+
+
+# Jenkins
+
+
+@pytest.mark.parametrize("path", PIPELINES, ids=lambda path: path.name)
+def test_a_pipeline_is_declarative(path: Path) -> None:
+    """Braces and quotes fit; sections, options, triggers, post conditions and steps are known and in their places."""
+    assert [] == jenkinsfile.faults(jenkinsfile.parse(path.read_text()))
+
+
+@pytest.mark.parametrize("path", PIPELINES, ids=lambda path: path.name)
+def test_a_pipeline_has_bounds_and_tells_people(path: Path) -> None:
+    """Old builds go, none lasts for ever or runs beside itself, lines have times, and a bad end is told."""
+    (pipeline,) = jenkinsfile.parse(path.read_text()).inside("pipeline")
+    (options,), (post,) = pipeline.inside("options"), pipeline.inside("post")
+    expected = {"buildDiscarder", "disableConcurrentBuilds", "timeout", "timestamps"}
+    assert expected == expected & {each.name for each in options.block or []}
+    assert post.inside("always")
+    told = [step.name for condition in post.inside("unsuccessful") for step in condition.all()]
+    assert {"mail", "echo"} & set(told) or "mail" in path.read_text()
+
+
+@pytest.mark.parametrize("path", PIPELINES, ids=lambda path: path.name)
+def test_every_parameter_is_described_and_handed_to_the_shell(path: Path) -> None:
+    """In the very first build, too: there only `environment` makes it a variable."""
+    (pipeline,) = jenkinsfile.parse(path.read_text()).inside("pipeline")
+    (parameters,), (variables,) = pipeline.inside("parameters"), pipeline.inside("environment")
+    scripts = "\n".join(jenkinsfile.shell_steps(pipeline))
+    for each in parameters.block or []:
+        name, _, description = each.strings
+        assert description.endswith(".")
+        if name in scripts:
+            assert [f"${{params.{name}}}"] == variables.inside(name)[0].strings
+
+
+@pytest.mark.parametrize(
+    ("change", "to", "sentence"),
+    [
+        ("stages {", "stages {{", "is not closed"),
+        ("timestamps()", "timestamps()\n}", "closes nothing"),
+        ("timestamps()", "timestamps(]", "closes the"),
+        ("cron('TZ", 'cron("TZ', "a quote that does not end"),
+        ("timestamps()", "timestamp()", "no place in options"),
+        ("always {", "allways {", "no place in post"),
+        ("triggers {", "trigger {", "no place in pipeline"),
+        ("cron(", "chron(", "no place in triggers"),
+        ("post {", "stages {", "stands twice in pipeline"),
+        ("agent { label 'shoplens' }", "", "has no 'agent'"),
+        ("archiveArtifacts artifacts", "archive artifacts", "no place in always"),
+        ("stage('Night')", "stage()", "a stage without a name"),
+        ("steps {", "step {", "no place in stage"),
+        ("stages {", "stages {\n stage('Empty') { }", "a stage needs steps"),
+    ],
+)
+def test_a_fault_in_a_pipeline_is_found(change: str, to: str, sentence: str) -> None:
+    """Each of them once, in a file that is well otherwise."""
+    text = (DEPLOY / "jenkins" / "night.Jenkinsfile").read_text()
+    assert change in text
+    assert sentence in faults_of(text.replace(change, to, 1))
+
+
+def faults_of(text: str) -> str:
+    """What is found, as one text."""
+    try:
+        return "\n".join(jenkinsfile.faults(jenkinsfile.parse(text)))
+    except NotGroovy as fault:
+        return str(fault)
+
+
+def firings(name: str, *, days: int, job: str = "") -> list[datetime]:
+    """When Jenkins starts a pipeline by itself, in the zone that its cron names; H is any hash of the job's name."""
+    ((spec,),) = [each.strings for each in read(name).all() if each.name == "cron"]
+    zone, expression = spec.split("\n")
+    assert zone.startswith("TZ=")
+    start = SUNDAY.astimezone(ZoneInfo(zone.removeprefix("TZ=")))
+    times = croniter(expression, start, hash_id=job).all_next(datetime)
+    return list(_until(times, start + timedelta(days=days)))
+
+
+def _until(times: Iterator[datetime], end: datetime) -> Iterator[datetime]:
+    for each in times:
+        if each > end:
+            return
+        yield each
+
+
+def test_the_night_is_at_two_every_day() -> None:
+    """In the shop's own time."""
+    times = firings("night", days=30)
+    assert 30 == len(times)
+    assert {(2, 0)} == {(each.hour, each.minute) for each in times}
+
+
+@pytest.mark.parametrize("job", ["shoplens-ingest", "other", "third"])
+def test_photos_are_brought_in_about_eight_twice_a_day(job: str) -> None:
+    """Whatever minute Jenkins draws for the job, within a quarter of an hour."""
+    times = firings("ingest", days=30, job=job)
+    assert 60 == len(times)
+    assert {8, 20} == {each.hour for each in times}
+    assert max(each.minute for each in times) < 15
+
+
+def test_the_tests_start_by_hand_only() -> None:
+    """No trigger."""
+    assert [] == [each for each in read("tests").all() if each.name == "triggers"]
+
+
+def test_the_pipelines_bring_photos_through_a_night(home: Path, workspace: Path) -> None:
+    """Every step of both is run in order; what is to be archived is there, and says what was done."""
+    assert [0] == run_pipeline("ingest", home, workspace)
+    assert [0, 0, 0] == run_pipeline("night", home, workspace)
+    for name in ("ingest", "night"):
+        for each in read(name).all():
+            if each.name == "archiveArtifacts":
+                assert [] == [file for file in each.strings[0].split(", ") if not (workspace / file).stat().st_size]
+    night = json.loads((workspace / "night.json").read_text())["run"]
+    assert ("finished", PHOTOS, "schedule") == (night["state"], night["planned"], night["requested_by"])
+    assert night["id"] in (workspace / "report.html").read_text()
+    assert [("ingest", "schedule", 0), ("night", "schedule", 0)] == [
+        (each["job"], each["by"], each["exit_status"]) for each in triggers(home)
+    ]
+    assert [] == list((home / "data" / "drop").iterdir())
+
+
+def test_another_source_can_be_named(home: Path, workspace: Path) -> None:
+    """By the parameter; the one in the settings is left alone."""
+    elsewhere = home / "else where"
+    elsewhere.mkdir()
+    (elsewhere / "a_b.jpg").write_bytes(jpeg_of(colourful(9)))
+    assert [0] == run_pipeline("ingest", home, workspace, SOURCE=str(elsewhere))
+    assert [] == list(elsewhere.iterdir())
+    assert PHOTOS == len(list((home / "data" / "drop").iterdir()))
+
+
+def test_quarantine_above_the_limit_makes_a_build_unstable(home: Path, workspace: Path) -> None:
+    """Its step fails, which `catchError` turns into unstable; up to the limit it does not."""
+    (home / "data" / "drop" / "order9_item9.jpg").write_bytes(b"\xff\xd8\xff\xe0 no more of a photo than this")
+    assert [0] == run_pipeline("ingest", home, workspace)
+    assert [0, 0, 1] == run_pipeline("night", home, workspace)
+    counted = jenkinsfile.shell_steps(read("night"))[-1]
+    for limit, status in (("0", 1), ("1", 0)):
+        given = {"SHOPLENS_HOME": str(home), "WORKSPACE": str(workspace), "QUARANTINE_LIMIT": limit}
+        assert status == shell(counted, cwd=workspace, **given).returncode
+    (caught,) = [each for each in read("night").all() if each.name == "catchError"]
+    assert counted in [step.strings[-1] for step in caught.inside("sh")]
+    assert ["UNSTABLE", "UNSTABLE"] == caught.strings[:2]
+
+
+def test_a_failing_ingest_fails_the_build(home: Path, workspace: Path) -> None:
+    """A source that is not there is no success."""
+    (status,) = run_pipeline("ingest", home, workspace, SOURCE=str(home / "nowhere"))
+    assert 0 != status
+    assert [("ingest", "failed")] == [(each["job"], each["outcome"]) for each in triggers(home)]
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_the_pipeline_of_tests_runs_tests(workspace: Path) -> None:
+    """Those that are asked for, in the checkout that is named, with a file of results."""
+    (step,) = jenkinsfile.shell_steps(read("tests"))
+    given = {
+        "SHOPLENS_HOME": str(ROOT),
+        "WORKSPACE": str(workspace),
+        "ARGS": "-q tests/unit/domain",
+        "MAKEFLAGS": "-o .venv/test.stamp",  # what is installed here is not to be changed by a test
+    }
+    done = shell(step, cwd=workspace, **given)
+    assert 0 == done.returncode, done.stdout + done.stderr
+    assert 'failures="0"' in (workspace / "tests.xml").read_text()
+
+
+# The shell in all of them
+
+
+def all_shell() -> dict[str, str]:
+    """Every piece of shell, by where it stands."""
+    pieces = {
+        f"{path.stem} {number}": step
+        for path in PIPELINES
+        for number, step in enumerate(jenkinsfile.shell_steps(jenkinsfile.parse(path.read_text())))
+    }
+    return pieces | {f"cron {number}": command for number, (_, _, command) in enumerate(cron_lines())}
+
+
+def cron_lines() -> list[tuple[str, str, str]]:
+    """Time, account and command of each line of /etc/cron.d."""
+    found = re.findall(r"^((?:[\d*,/-]+\s+){5})(\w+)\s+(.+)$", CRON, re.MULTILINE)
+    return [(time.strip(), account, command) for time, account, command in found]
+
+
+def cron_variables() -> Mapping[str, str]:
+    """What the lines before them set."""
+    return dict(re.findall(r"^(\w+)=(.*)$", CRON, re.MULTILINE))
+
+
+SHELL = all_shell()
+
+
+@pytest.mark.parametrize("where", SHELL)
+def test_shellcheck_finds_nothing_and_the_step_is_short(where: str, tmp_path: Path) -> None:
+    """For any POSIX shell."""
+    shellcheck = Path(sys.executable).parent / "shellcheck"
+    if not shellcheck.exists():
+        pytest.skip("shellcheck comes with the extra `dev`")
+    script = tmp_path / "step.sh"
+    script.write_text("#!/bin/sh -e\n" + SHELL[where])
+    done = subprocess.run([shellcheck, "--shell=sh", script], capture_output=True, text=True, check=False)
+    assert "" == done.stdout
+    assert len(SHELL[where].strip().splitlines()) <= 5
+
+
+# cron
+
+
+def test_cron_starts_ingests_and_nights_when_it_should() -> None:
+    """Every line of the file is understood, so none is silently left out."""
+    entries = [line for line in CRON.splitlines() if line and line[0] in "0123456789*"]
+    assert len(entries) == len(cron_lines()) == 2
+    start = SUNDAY.replace(tzinfo=None)
+    by_job = {"ingest" if "ingest" in command else "night": time for time, _, command in cron_lines()}
+    hours = {
+        job: [
+            (each.hour, each.minute) for each in _until(croniter(time, start).all_next(datetime), start + timedelta(1))
+        ]
+        for job, time in by_job.items()
+    }
+    assert [(2, 0)] == hours["night"]
+    assert [8, 20] == [hour for hour, _ in hours["ingest"]]
+
+
+@pytest.mark.skipif(shutil.which("flock") is None, reason="needs flock of util-linux")
+def test_the_commands_of_cron_work_and_do_not_overlap(home: Path, tmp_path: Path) -> None:
+    """In order; and not while somebody holds the lock."""
+    assert {"SHOPLENS_HOME": HOME, "SHELL": "/bin/sh"}.items() <= cron_variables().items()
+    given = {**cron_variables(), "SHOPLENS_HOME": str(home), "LOCKS": str(tmp_path)}
+    for _, _, command in cron_lines():
+        done = shell(command, cwd=tmp_path, **given)
+        assert (0, "") == (done.returncode, done.stdout), done.stderr
+    assert ["ingest", "night"] == [each["job"] for each in triggers(home)]
+    assert PHOTOS == sum(triggers(home)[-1]["counts"].values())  # type: ignore[attr-defined]
+    for name, (_, _, command) in zip(("ingest", "night"), cron_lines(), strict=True):
+        held = f"flock -n '{tmp_path}/shoplens-{name}.lock' sh -c '! ( {command} )'"
+        assert 0 == shell(held, cwd=tmp_path, **given).returncode
+    assert 2 == len(triggers(home))
+
+
+# systemd
+
+SECTIONS = {
+    "Unit": {"Description", "Documentation", "Wants", "After"},
+    "Install": {"WantedBy"},
+    "Timer": {"OnCalendar", "RandomizedDelaySec", "FixedRandomDelay", "Persistent", "AccuracySec"},
+    "Service": {
+        "CapabilityBoundingSet", "ExecStart", "Group", "IOSchedulingClass", "LockPersonality", "Nice",
+        "NoNewPrivileges", "PrivateDevices", "PrivateTmp", "ProtectClock", "ProtectControlGroups", "ProtectHome",
+        "ProtectHostname", "ProtectKernelLogs", "ProtectKernelModules", "ProtectKernelTunables", "ProtectProc",
+        "ProtectSystem", "ReadWritePaths", "RemoveIPC", "RestrictAddressFamilies", "RestrictNamespaces",
+        "RestrictRealtime", "RestrictSUIDSGID", "StateDirectory", "SystemCallArchitectures", "SystemCallErrorNumber",
+        "SystemCallFilter", "TimeoutStartSec", "TimeoutStopSec", "Type", "UMask", "User", "WorkingDirectory",
+    },
+}  # fmt: skip
+
+
+def unit(path: Path) -> dict[str, dict[str, list[str]]]:
+    """The sections of a unit file; a key may stand more than once."""
+    sections: dict[str, dict[str, list[str]]] = {}
+    for line in path.read_text().splitlines():
+        if match := re.fullmatch(r"\[(\w+)\]", line):
+            section = sections.setdefault(match[1], {})
+        elif line and not line.startswith("#"):
+            key, _, value = line.partition("=")
+            section.setdefault(key, []).append(value)
+    return sections
+
+
+@pytest.mark.parametrize("path", UNITS, ids=lambda path: path.name)
+def test_a_unit_has_known_sections_and_keys(path: Path) -> None:
+    """systemd ignores what it does not know."""
+    sections = unit(path)
+    own = "Timer" if path.suffix == ".timer" else "Service"
+    assert {"Unit", own} <= sections.keys() <= {"Unit", own, "Install"}
+    assert [] == [key for name, keys in sections.items() for key in keys if key not in SECTIONS[name]]
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
+@pytest.mark.parametrize("path", UNITS, ids=lambda path: path.name)
+def test_systemd_finds_nothing_wrong_with_a_unit(path: Path, tmp_path: Path) -> None:
+    """With an installation where the files expect it."""
+    (tmp_path / ".venv").symlink_to(Path(sys.executable).parent.parent)
+    for each in UNITS:
+        (tmp_path / each.name).write_text(each.read_text().replace(HOME, str(tmp_path)))
+    command = ["systemd-analyze", "verify", "--man=no", f"./{path.name}"]
+    given = environment(SYSTEMD_UNIT_PATH=f"{tmp_path}:")
+    done = subprocess.run(command, cwd=tmp_path, env=given, capture_output=True, text=True, check=False)
+    assert (0, "") == (done.returncode, done.stdout + done.stderr)
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
+@pytest.mark.parametrize("job", ["ingest", "night"])
+def test_systemd_calls_the_exposure_of_a_service_low(job: str) -> None:
+    """Below 3 of 10."""
+    command = ["systemd-analyze", "security", "--offline=true", "--threshold=30"]
+    file = DEPLOY / "systemd" / f"shoplens-{job}.service"
+    done = subprocess.run([*command, str(file)], capture_output=True, text=True, check=False)
+    assert 0 == done.returncode, done.stdout
+
+
+@pytest.mark.parametrize(("job", "times"), [("ingest", ["08:00", "20:00"]), ("night", ["02:00"])])
+def test_a_timer_fires_when_it_should(job: str, times: list[str]) -> None:
+    """Every day, and later when the machine was off at the time."""
+    timer = unit(DEPLOY / "systemd" / f"shoplens-{job}.timer")
+    assert [f"*-*-* {time}" for time in times] == timer["Timer"]["OnCalendar"]
+    assert ["true"] == timer["Timer"]["Persistent"]
+    assert ["timers.target"] == timer["Install"]["WantedBy"]
+
+
+def test_the_services_work(home: Path) -> None:
+    """Their commands, in their folder; a oneshot is never started beside itself."""
+    for job in ("ingest", "night"):
+        service = unit(DEPLOY / "systemd" / f"shoplens-{job}.service")["Service"]
+        assert (["oneshot"], [HOME]) == (service["Type"], service["WorkingDirectory"])
+        (command,) = service["ExecStart"]
+        words = [word.replace(HOME, str(home)) for word in command.split()]
+        done = subprocess.run(words, cwd=home, env=environment(), capture_output=True, text=True, check=False)
+        assert 0 == done.returncode, done.stderr
+    assert [("ingest", 0), ("night", 0)] == [(each["job"], each["exit_status"]) for each in triggers(home)]

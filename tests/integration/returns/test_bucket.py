@@ -1,0 +1,54 @@
+"""Photos are brought in from a bucket by the S3 protocol, under whatever names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from shoplens.db import Database
+from shoplens.domain.returns import References
+from shoplens.errors import SourceUnavailable
+from shoplens.services.returns.object_source import ObjectSource
+from shoplens.storage import open_prefix, open_store
+from tests.integration.s3_bucket import s3_bucket
+from tests.unit.services.returns.drop_folder import LARGEST, Drop, make_ingest
+
+JPEG = b"\xff\xd8\xff\xe0 a photo "
+URL = "s3://shop/drop"
+
+
+def drop_of(database: Database, tmp_path: Path, options: dict[str, str]) -> Drop:
+    """An ingest from the bucket."""
+    store = open_store(str(tmp_path / "blobs"))
+    ingest = make_ingest(database, store, URL, open_source=lambda url: ObjectSource(open_prefix(url, options=options)))
+    return Drop(folder=tmp_path, database=database, store=store, ingest=ingest)
+
+
+def test_a_bucket_is_emptied_into_items(database: Database, tmp_path: Path) -> None:
+    """What lies beside the prefix, and what is not to be taken, stays."""
+    names = ["4711_A_1.jpg", "a b 😀.jpg", "100%.jpg", "monday/q'\"x.jpg", "a+b&c=d.jpg", "%2e%2e%2f.jpg"]
+    photos = {f"drop/{name}": JPEG + name.encode() for name in names}
+    others = {"other/b.jpg": JPEG, "drop/c.jpg.part": JPEG, "drop/monday/": b""}
+    huge = {"drop/huge.jpg": JPEG + bytes(30 * LARGEST)}
+    sidecars = {"drop/100%.jpg.json": b'{"order": "12"}', "drop/monday/list.csv": b'file,order\n"q\'""x.jpg",13\n'}
+    bucket = photos | others | huge | sidecars
+    with s3_bucket(bucket) as options:
+        drop = drop_of(database, tmp_path, options)
+        summary = drop.ingest()
+        assert (6, 1, 0) == (summary.taken, summary.quarantined, summary.not_removed)
+        drop.require_nothing_lost_or_doubled([*photos.values(), *huge.values()])
+        assert References(order="12") == drop.items()["100%.jpg"].references
+        assert References(order="13") == drop.items()["monday/q'\"x.jpg"].references
+        assert others == bucket
+
+
+@pytest.mark.parametrize("name", ["drop/a//b.jpg", "drop/new\nline.jpg", "drop/../x.jpg"])
+def test_an_object_that_cannot_be_named_is_told(database: Database, tmp_path: Path, name: str) -> None:
+    """Nothing is taken then: the listing itself cannot be read."""
+    bucket = {name: JPEG, "drop/good.jpg": JPEG}
+    with s3_bucket(bucket) as options:
+        drop = drop_of(database, tmp_path, options)
+        with pytest.raises(SourceUnavailable, match="invalid path"):
+            drop.ingest()
+    assert ({}, 2) == (drop.items(), len(bucket))

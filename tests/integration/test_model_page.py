@@ -1,0 +1,43 @@
+"""The page of a trained model shows its evaluation, class by class; the page of another model shows nothing of it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from shoplens.bundles import Label, write_bundle
+from shoplens.bundles.evaluation import ClassResult
+from shoplens.wiring import Platform
+from tests.conftest import client_of
+from tests.unit.bundles.conftest import CARD, MANIFEST, small_model
+from tests.unit.bundles.test_evaluation import EVALUATION, PART
+
+NAMES = ("apple", "<b>pear</b>", 'plum "blue" 🫐')
+
+
+async def test_the_evaluation_is_shown_and_escaped(
+    make_platform: Callable[..., Platform], models_dir: Path, tmp_path: Path
+) -> None:
+    """Per class, what is taken for what, and what each threshold would decide."""
+    models = shutil.copytree(models_dir, tmp_path / "models")
+    classes = tuple(ClassResult(label=name, samples=3, precision=1.0, recall=0.9, f1=0.947) for name in NAMES)
+    write_bundle(
+        models / "fruit" / "1.2.0",
+        manifest=MANIFEST,
+        labels=tuple(Label(id=name, name=name) for name in NAMES),
+        card=CARD,
+        model=small_model(),
+        evaluation=replace(EVALUATION, parts=(replace(PART, classes=classes),)),
+    )
+    async with client_of(make_platform(models_dir=models)) as client:
+        fruit = (await client.get("/console/models/fruit")).text
+        other = (await client.get("/console/models/opennsfw")).text
+    for text in ("Class by class", "94.7%", "&lt;b&gt;pear&lt;/b&gt;", "🫐", "What is taken for what", "accept_at"):
+        assert text in fruit
+    assert '<td class="wrong heat-3">1</td>' in fruit
+    assert '<td class="right heat-9">3</td>' in fruit
+    assert " style=" not in fruit
+    for text in ("Class by class", "What is taken for what", "Where to draw the line"):
+        assert text not in other

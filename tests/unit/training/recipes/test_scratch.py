@@ -1,0 +1,147 @@
+"""The recipe for small pictures: it learns, is resumed, gives the same again, and its graph computes the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from shoplens.bundles.builtin.graphs import EMBEDDING_OUTPUT, INPUT, SCORES
+from shoplens.bundles.graph import session_for
+from shoplens.encoding import encode
+from shoplens.errors import TrainingDiverged
+from shoplens.training.fit import Schedule, fit
+from shoplens.training.networks import CompactNetwork
+from shoplens.training.recipes import RecipeOptions
+from shoplens.training.recipes.scratch import FittedScratch, fit_scratch, fold
+from shoplens.training.samples import Sample, SmallPicture
+from shoplens.training.small_pictures import Augmentation, SmallPictureFeed
+from shoplens.training.ticks import Tick
+
+SIDE = 28
+
+
+class Interrupted(Exception):
+    """A person pressed Ctrl-C."""
+
+
+def striped(count: int, *, seed: int) -> list[Sample]:
+    """Pictures with noise, of stripes that lie (0) or stand (1)."""
+    random = np.random.default_rng(seed)
+    samples = []
+    for number in range(count):
+        label = number % 2
+        stripes = np.where((np.arange(SIDE) + random.integers(0, 6)) % 6 < 3, 40, 200)
+        plane = np.broadcast_to(stripes[:, None] if label == 0 else stripes[None, :], (SIDE, SIDE))
+        noisy = np.clip(plane + random.normal(scale=25, size=plane.shape), 0, 255).astype(np.uint8)
+        origin = SmallPicture(pixels=noisy)
+        samples.append(
+            Sample(name=str(number), label=label, sha256=str(number), phash="", width=SIDE, height=SIDE, origin=origin)
+        )
+    return samples
+
+
+def fitted(
+    *, epochs: int = 4, work_dir: Path | None = None, watch: Callable[[Tick], None] | None = None
+) -> FittedScratch:
+    """The recipe on 256 such pictures."""
+    options = RecipeOptions(epochs=epochs, work_dir=work_dir, seed=5)
+    return fit_scratch(striped(256, seed=1), 2, options=options, on_tick=watch or (lambda _tick: None))
+
+
+@pytest.fixture(scope="module")
+def model() -> FittedScratch:
+    """Trained without interruption."""
+    return fitted()
+
+
+def test_it_learns(model: FittedScratch) -> None:
+    """Pictures that it has not seen are told apart."""
+    unseen = striped(64, seed=2)
+    right = sum(model.logits(unseen).argmax(axis=1) == [sample.label for sample in unseen])
+    assert right >= 62
+
+
+def test_the_graph_computes_what_was_learned(model: FittedScratch) -> None:
+    """Rounded weights, normalisation, brightness and both views included."""
+    samples = striped(16, seed=3)
+    session = session_for(model.export(temperature=2.0), optimise=True)
+    pixels = np.stack([encode(sample.picture(SIDE), model.image) for sample in samples])
+    scores, embedding = session.run([SCORES, EMBEDDING_OUTPUT], {INPUT: pixels})
+    cooled = model.logits(samples) / 2.0
+    expected = np.exp(cooled) / np.exp(cooled).sum(axis=1, keepdims=True)
+    assert 1e-4 > np.abs(expected - scores).max()
+    assert (16, 192) == embedding.shape
+
+
+def test_a_mirrored_picture_gets_the_same_answer(model: FittedScratch) -> None:
+    """The answer is the mean of both views, so which one was sent does not matter."""
+    session = session_for(model.export(temperature=1.0), optimise=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (4, SIDE, SIDE, 3), dtype=np.uint8)
+    plain, mirrored = (
+        session.run([SCORES], {INPUT: np.ascontiguousarray(each)})[0] for each in (pixels, pixels[:, :, ::-1])
+    )
+    assert 1e-5 > np.abs(plain - mirrored).max()
+
+
+def test_rounding_costs_little() -> None:
+    """Folding and rounding change logits by less than a hundredth of their spread."""
+    torch.manual_seed(0)
+    network = CompactNetwork(channels=1, classes=10).eval()
+    weights = fold(network, mean=0.0, spread=1.0)
+    pictures = torch.rand(8, 1, SIDE, SIDE) * 255
+    rounded = FittedScratch(weights=weights, parameters=0)
+    with torch.inference_mode():
+        exact = ((network(pictures) + network(pictures.flip(3))) / 2).numpy()
+    samples = [
+        Sample(
+            name=str(n), label=0, sha256=str(n), phash="", width=SIDE, height=SIDE,
+            origin=SmallPicture(pixels=np.rint(picture[0].numpy()).astype(np.uint8)),
+        )
+        for n, picture in enumerate(pictures)
+    ]  # fmt: skip
+    assert 0.05 * exact.std() > np.abs(exact - rounded.logits(samples)).max()
+
+
+def test_the_same_seed_gives_the_same_model(model: FittedScratch) -> None:
+    """All that is random comes from the seed."""
+    assert model.export(temperature=1.0) == fitted().export(temperature=1.0)
+
+
+def test_an_interrupted_training_goes_on_as_if_nothing_had_been(model: FittedScratch, tmp_path: Path) -> None:
+    """Killed in the second epoch and started again: the same bytes."""
+
+    def interrupt(tick: Tick) -> None:
+        if tick.epoch == 2:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        fitted(work_dir=tmp_path, watch=interrupt)
+    ticks: list[Tick] = []
+    resumed = fitted(work_dir=tmp_path, watch=ticks.append)
+    assert 2 == next(tick.epoch for tick in ticks if tick.stage == "training")
+    assert model.export(temperature=1.0) == resumed.export(temperature=1.0)
+
+
+def test_a_loss_without_bounds_is_told() -> None:
+    """Training ends with a sentence, not with a model of nonsense."""
+    pictures = np.full((8, 1, SIDE, SIDE), np.inf, np.float32)
+    feed = SmallPictureFeed(
+        pictures, np.zeros(8, np.int64), batch=4, seed=0, augmentation=Augmentation(hidden=0, shift=0)
+    )
+    with pytest.raises(TrainingDiverged):
+        fit(CompactNetwork(channels=1, classes=2), feed, Schedule(epochs=1, peak_rate=0.1))
+
+
+def test_an_epoch_is_always_the_same() -> None:
+    """So that a resumed training sees what it would have seen."""
+    random = np.random.default_rng(0)
+    pictures, labels = random.normal(size=(20, 1, SIDE, SIDE)).astype(np.float32), np.arange(20)
+    feed = SmallPictureFeed(pictures, labels, batch=8, seed=1, augmentation=Augmentation(small_epochs=1))
+    first, again, later = (list(feed.batches(epoch)) for epoch in (3, 3, 4))
+    assert all(torch.equal(one[0], other[0]) for one, other in zip(first, again, strict=True))
+    assert not torch.equal(first[0][0], later[0][0])
+    assert (8, 1, 20, 20) == next(iter(feed.batches(0)))[0].shape

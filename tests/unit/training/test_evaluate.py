@@ -1,0 +1,165 @@
+"""What a model is worth is measured through the serving code, and every figure is what a hand computes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from shoplens.bundles import Bundle, Card, Label, Manifest, write_bundle
+from shoplens.errors import TrainingDiverged
+from shoplens.imaging import Limits
+from shoplens.training.calibrate import softmax
+from shoplens.training.evaluate import Answers, ask, confusion, macro_f1, measure, wilson
+from shoplens.training.parity import check_parity
+from shoplens.training.samples import Sample, read_dataset
+from tests.unit.training.conftest import SPEC, FittedColours, colour_graph, made_up, write_photos
+
+FITTED = FittedColours(
+    weight=np.array([[3, 0, -3], [0, 4, 0], [-3, 0, 3]], np.float32), bias=np.array([0.1, 0, 0], np.float32)
+)
+
+
+def bundle_of(root: Path, graph: bytes, names: tuple[str, ...] = ("blue", "green", "red")) -> Bundle:
+    """A bundle of the colour model."""
+    manifest = Manifest(
+        format_version=1, name="colours", version="1", task="image-classification", input="pixels", output="scores",
+        embedding="embedding", activation="none", image=SPEC, max_batch=32,
+    )  # fmt: skip
+    card = Card(
+        title="t", description="d", task="t", data="d", licence="l", source="s", date="2026-01-31", limits=(),
+        metrics=(),
+    )  # fmt: skip
+    labels = tuple(Label(id=name, name=name) for name in names)
+    return write_bundle(root, manifest=manifest, labels=labels, card=card, model=graph)
+
+
+def ticking() -> Iterator[float]:
+    """A clock that goes on by two seconds whenever somebody looks."""
+    return (2.0 * step for step in count())
+
+
+def samples_of(labels: list[int]) -> list[Sample]:
+    """Samples with these labels and no picture worth looking at."""
+    return [made_up(str(index), label) for index, label in enumerate(labels)]
+
+
+SCORES = np.array([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.5, 0.3, 0.2], [0.3, 0.6, 0.1], [0.96, 0.02, 0.02]])
+LABELS = [0, 1, 0, 0, 1]
+
+
+def test_every_figure_is_what_a_hand_computes() -> None:
+    """Five answers, of which three are right: 0, 1 and 2."""
+    result = measure(
+        "test", SCORES, samples_of(LABELS), logits=np.log(SCORES).astype(np.float32), classes=("a", "b", "c")
+    )
+    assert (5, 0.6) == (result.samples, result.accuracy)
+    assert ((2, 1, 0), (1, 1, 0), (0, 0, 0)) == result.confusion
+    assert [("a", 3), ("b", 2), ("c", 0)] == [(each.label, each.samples) for each in result.classes]
+    assert [0.666667, 0.5, 0.0] == [each.precision for each in result.classes]
+    assert [0.666667, 0.5, 0.0] == [each.recall for each in result.classes]
+    assert [0.666667, 0.5, 0.0] == [each.f1 for each in result.classes]
+    assert 0.583333 == result.macro_f1
+    expected = round(float(-np.log([0.7, 0.8, 0.5, 0.3, 0.02]).mean()), 6)
+    assert expected == result.nll == pytest.approx(result.nll_uncalibrated, abs=2e-6)
+
+
+def test_what_thresholds_would_decide_is_what_a_hand_computes() -> None:
+    """A score that equals the threshold is sure enough."""
+    result = measure("test", SCORES, samples_of(LABELS), logits=SCORES.astype(np.float32), classes=("a", "b", "c"))
+    told = {each.at: (each.share, each.accuracy) for each in result.thresholds}
+    assert (1.0, 0.6) == told[0.5]
+    assert (0.6, 0.666667) == told[0.7]
+    assert (0.4, 0.5) == told[0.8]
+    assert (0.2, 0.0) == told[0.95]
+    alone = measure("test", SCORES[:1], samples_of([0]), logits=SCORES[:1].astype(np.float32), classes=("a", "b", "c"))
+    assert (0.0, None) == (alone.thresholds[-1].share, alone.thresholds[-1].accuracy)
+
+
+def test_the_confidence_of_an_accuracy_is_wilsons() -> None:
+    """8 of 10, as in textbooks; and never outside 0 to 1."""
+    assert [0.4902, 0.9433] == [round(bound, 4) for bound in wilson(8, 10)]
+    assert (0.0, 1.0) == (wilson(0, 3)[0], wilson(3, 3)[1])
+
+
+def test_a_class_that_never_occurs_does_not_count_for_the_mean() -> None:
+    """One that is only ever answered counts as zero."""
+    assert 1.0 == macro_f1(np.array([[3, 0], [0, 0]]))
+    assert 0.5 == pytest.approx(macro_f1(np.array([[1, 2], [0, 0]])) * 2)
+    assert 0.0 == macro_f1(np.zeros((2, 2), np.int64))
+
+
+def test_the_matrix_has_a_row_per_label() -> None:
+    """And a column per answer."""
+    scores = np.array([[0.1, 0.9], [0.2, 0.8], [0.9, 0.1]])
+    assert [[1, 1], [0, 1]] == confusion(scores, np.array([0, 1, 0]), 2).tolist()
+
+
+def test_very_many_classes_have_no_matrix() -> None:
+    """Nobody could look at it, and it would be larger than the model."""
+    scores = np.eye(300)[:4]
+    names = [str(number) for number in range(300)]
+    result = measure("test", scores, samples_of([0, 1, 2, 3]), logits=scores.astype(np.float32), classes=names)
+    assert ((), 300, 1.0) == (result.confusion, len(result.classes), result.accuracy)
+
+
+def test_the_scores_are_those_that_serving_gives(photos: Path, tmp_path: Path) -> None:
+    """Every class of every photo, in order, from the bytes on; and the clock tells the pace."""
+    samples = read_dataset(photos).samples
+    bundle = bundle_of(tmp_path / "bundle", FITTED.export(temperature=2.0))
+    told: list[int] = []
+    clock = ticking()
+    answers = ask(
+        bundle, samples, threads=2, limits=Limits(), clock=lambda: next(clock), on_progress=lambda n, _: told.append(n)
+    )
+    expected = softmax(FITTED.logits(samples), 2.0)
+    assert np.abs(expected - answers.scores).max() < 1e-6
+    assert list(range(1, 91)) == told
+    assert (45.0, 2, 90) == (answers.speed().images_per_s, answers.speed().threads, answers.speed().photos)
+
+
+def test_a_pace_has_three_digits() -> None:
+    """More would be noise."""
+    assert 33.3 == Answers(scores=np.zeros((100, 2)), seconds=3.0, threads=1).speed().images_per_s
+
+
+def test_a_model_that_gives_no_numbers_for_a_photo_is_refused(tmp_path: Path) -> None:
+    """With the photo that showed it: here a logit overflows where there is much red."""
+    weight = np.zeros((3, 3), np.float32)
+    weight[0, 0] = 3e38
+    broken = colour_graph(weight, np.array([1.5e38, 0, 0], np.float32))
+    bundle = bundle_of(tmp_path / "bundle", broken)
+    samples = read_dataset(write_photos(tmp_path / "photos", each=2, strength=0.9)).samples
+    with pytest.raises(TrainingDiverged, match=r"cannot answer red/000\.jpg"):
+        ask(bundle, samples, threads=1, limits=Limits(), clock=lambda: 0.0)
+
+
+def test_parity_is_proved_on_evenly_chosen_samples(photos: Path, tmp_path: Path) -> None:
+    """64 of 90, with a difference of rounding only."""
+    samples = read_dataset(photos).samples
+    bundle = bundle_of(tmp_path / "bundle", FITTED.export(temperature=2.0))
+    parity = check_parity(bundle, samples, FITTED.logits(samples), image=SPEC, temperature=2.0, limits=Limits())
+    assert (64, True, True) == (parity.samples, parity.tensors_equal, parity.logit_difference < 1e-4)
+
+
+def test_an_export_that_computes_something_else_is_refused(photos: Path, tmp_path: Path) -> None:
+    """A lost offset, say; a constant for all classes would change no score and is none."""
+    samples = read_dataset(photos).samples[:5]
+    moved = colour_graph(FITTED.weight, FITTED.bias + np.array([0, 0.1, 0], np.float32))
+    same = colour_graph(FITTED.weight, FITTED.bias + np.float32(7))
+    logits = FITTED.logits(samples)
+    with pytest.raises(TrainingDiverged, match=r"a logit differs by 0\.06"):
+        check_parity(bundle_of(tmp_path / "a", moved), samples, logits, image=SPEC, temperature=1.0, limits=Limits())
+    check_parity(bundle_of(tmp_path / "b", same), samples, logits, image=SPEC, temperature=1.0, limits=Limits())
+
+
+def test_pixels_that_differ_between_training_and_serving_are_refused(photos: Path, tmp_path: Path) -> None:
+    """The wrong temperature of the filter, so to say: training says that it resized otherwise."""
+    samples = read_dataset(photos).samples[:5]
+    bundle = bundle_of(tmp_path / "bundle", FITTED.export(temperature=1.0))
+    other = type(SPEC)(resize=18, crop=16, dtype="uint8")
+    with pytest.raises(TrainingDiverged, match=r"another tensor of blue/000\.jpg"):
+        check_parity(bundle, samples, FITTED.logits(samples), image=other, temperature=1.0, limits=Limits())
