@@ -38,6 +38,7 @@ def desk(tmp_path: Path) -> Path:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.jpg").write_bytes(jpeg_of(colourful(2)))
     (tmp_path / "README.md").write_text("# no picture\n")
+    (tmp_path / "shoplens-data" / "drop").mkdir(parents=True)
     return tmp_path
 
 

@@ -19,6 +19,7 @@ from shoplens.storage import open_store
 from tests.acceptance.returns_shop import Forked, ReturnsShop, tiny_photo
 
 ROUNDS = 8
+MOST_ROUNDS = 32  # a quick machine ends many before their kill
 AT_ONCE = 2
 Told = Callable[..., str]
 
@@ -153,21 +154,23 @@ def test_a_photo_that_another_process_is_writing_is_taken_when_it_is_whole(shop:
 def test_two_at_once_are_killed_again_and_again_and_nothing_is_lost_or_doubled(
     tmp_path: Path, runs: list[Forked]
 ) -> None:
-    """Sixteen kills at random moments, with equal photos under different names; then one that is let to its end."""
+    """Kills at random moments, with equal photos under different names; then one that is let to its end."""
     seed = int.from_bytes(os.urandom(4))
     chance = random.Random(seed)
     shop = ReturnsShop(tmp_path, settings={"SHOPLENS_RETURNS__BATCH": "5"}).set_up()
     brought: dict[str, bytes] = {}
     statuses: list[int] = []
     with ThreadPoolExecutor(AT_ONCE) as threads:
-        for number in range(ROUNDS):
+        for number in range(MOST_ROUNDS):
+            if ROUNDS <= statuses.count(-9):
+                break
             for photo in range(20):
                 name = f"{number}_A{photo}_1.jpg"
                 brought[name] = tiny_photo(20 * number + photo // 2)
                 shop.bring(name, brought[name])
                 if photo % 3 == 0:
                     shop.bring(f"{name}.json", b'{"reason": "torn"}')
-            moments = [chance.uniform(0, 0.4) for _ in runs]
+            moments = [chance.uniform(0, 0.2) for _ in runs]
             statuses += threads.map(
                 lambda run, at: run(shop, "returns", "ingest", kill_after_s=at, once_said="trigger.started"),
                 runs, moments,

@@ -79,14 +79,14 @@ def test_the_float_model_is_as_right_as_the_reference(
     assert wanted.argmax(axis=1).tolist() == scores.argmax(axis=1).tolist()
 
 
-def test_the_int8_model_is_right_within_half_a_point(
+def test_the_int8_model_is_right_within_a_point(
     models_dir: Path, photos: list[Path], classes: NDArray[np.int64], wanted: Scores
 ) -> None:
-    """Of 250 photos, one more or less."""
+    """Of 250 photos, two: which ones are lost depends on how a processor rounds (one without VNNI, two with it)."""
     scores = answers(prepare_builtin("efficientnet-lite0-int8", models_dir), photos)
 
     for best in (1, 5):
-        assert right(scores, classes, best) >= right(wanted, classes, best) - 0.005 * len(photos)
+        assert right(scores, classes, best) >= right(wanted, classes, best) - 0.01 * len(photos)
 
 
 def test_opennsfw_agrees_with_the_package_that_its_weights_come_in(models_dir: Path, photos: list[Path]) -> None:

@@ -45,7 +45,7 @@ def run_night(*, run_id: str | None, requested_by: str, json_output: bool, data_
             if told:
                 console.print("Stopped. The next start goes on where this one ended.", style="yellow")
                 raise typer.Exit(_STATUS_OF_SIGNAL + told[0])
-        _tell(console, ended, standing, json_output=json_output)
+        _tell(ended, standing, json_output=json_output)
 
 
 def show_status(*, json_output: bool, data_dir: Path | None) -> None:
@@ -130,8 +130,9 @@ def _shown(console: Console) -> Iterator[OnProgress]:
         yield show
 
 
-def _tell(console: Console, ended: ReturnRun, standing: Standing, *, json_output: bool) -> None:
+def _tell(ended: ReturnRun, standing: Standing, *, json_output: bool) -> None:
     """The final counts; those of a newer run are not told as this one's."""
+    console = Console(soft_wrap=True)
     if standing.run is None or standing.run.id != ended.id:
         console.print(f"Run {ended.id}: {ended.state.value}.", highlight=False)
     elif json_output:
