@@ -1,7 +1,7 @@
 """Write the lock files from pyproject.toml, or say whether they are stale.
 
-One resolution, cut into what each use needs: `run` is the server, `heic` one more format, `scale` several machines, `ray`
-a cluster, `load` load tests, `test` the tests, `dev` the checks.
+One resolution, cut into what each use needs: `run` is the server, `heic` one more format, `scale` several machines,
+`ray` a cluster, `load` load tests, `test` the tests, `dev` the checks.
 Each file starts with a digest of what it was made from, so that staleness is told without a network.
 """
 
