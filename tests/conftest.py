@@ -28,6 +28,7 @@ from shoplens.settings import Settings, read_settings
 from shoplens.web.app import create_app
 from shoplens.wiring import Platform, build_platform
 
+pytest_plugins = ["tests.servers.fixtures"]
 START_TIMEOUT_S = 60
 
 

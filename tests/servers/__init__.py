@@ -1,0 +1,1 @@
+"""Real servers for tests, started from Python packages without a container: Valkey, PostgreSQL, S3."""
