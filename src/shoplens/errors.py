@@ -37,6 +37,9 @@ ShoplensError
 │   └── DeadlineExceeded       accepted, but its time passed
 ├── Unavailable            a part that we need is not there now
 │   ├── EngineStopped
+│   ├── QueueUnavailable       the queue between web and workers does not answer
+│   ├── NoWorker               nobody answers for this model now
+│   ├── WireMismatch           web and worker are of versions that do not understand each other
 │   ├── DatabaseUnavailable
 │   │   └── RecordRefused          it is there, but refuses this one row
 │   ├── StorageUnavailable
@@ -278,6 +281,24 @@ class EngineStopped(Unavailable):
     """The engine is starting or stopping and takes no work."""
 
     code = "engine_stopped"
+
+
+class QueueUnavailable(Unavailable):
+    """The queue between the web processes and the model workers did not answer."""
+
+    code = "queue_unavailable"
+
+
+class NoWorker(Unavailable):
+    """No model worker that answers for this model is there now."""
+
+    code = "no_worker"
+
+
+class WireMismatch(Unavailable):
+    """A web process and a model worker speak different versions of the messages between them."""
+
+    code = "wire_mismatch"
 
 
 class DatabaseUnavailable(Unavailable):

@@ -163,6 +163,17 @@ class Settings(BaseSettings):
     max_batch: int = Field(default=32, gt=0, description="Most photos in one batch on a GPU; on a CPU it is always 1.")
     max_wait_ms: float = Field(default=2.0, ge=0, description="How long a GPU batch waits to fill, in milliseconds.")
     queue_limit: int = Field(default=128, gt=0, description="Photos that may wait; one more is refused with 429.")
+    redis_url: str | None = Field(
+        default=None,
+        description="Redis or Valkey (`redis://`, `rediss://`) that leads to model workers; unset: models run here.",
+    )
+    redis_prefix: str = Field(
+        default="shoplens", min_length=1, description="What the names of all keys in Redis begin with."
+    )
+    worker_host: str = Field(default="127.0.0.1", description="Address of a worker's health and metrics.")
+    worker_port: int | None = Field(
+        default=None, ge=0, le=65535, description="Port of a worker's health and metrics; unset: none."
+    )
     max_queued_bytes: int = Field(
         default=256_000_000, gt=0, description="Bytes of request bodies held at once; one more is refused with 429."
     )

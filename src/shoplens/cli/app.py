@@ -61,6 +61,20 @@ def serve(
 
 @app.command()
 @reported
+def worker(
+    model: Annotated[
+        list[str] | None, typer.Option(help="Answer for this model only (may be repeated); all channels' if unset.")
+    ] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Classify photos that web processes and nights put into Redis, until a signal."""
+    from shoplens.cli.worker import run_worker
+
+    run_worker(models=tuple(model or ()), data_dir=data_dir)
+
+
+@app.command()
+@reported
 def classify(
     photos: Annotated[list[Path], typer.Argument(help="Photos, or folders of photos.")],
     channel: Annotated[

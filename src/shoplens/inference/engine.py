@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from shoplens.domain.prediction import ModelRef, Prediction
 from shoplens.domain.record import ImageFacts
+
+Priority = Literal["live", "night"]
+"""Whether somebody waits for the answer. Workers take live jobs first; in one process there is only one queue."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +25,7 @@ class Job:
     timeout_s: float
     thumbnail: bool = False
     sha256: str | None = None
+    priority: Priority = "live"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,8 +55,8 @@ class Engine(Protocol):
     async def classify(self, job: Job) -> Answer:
         """Classify one photo.
 
-        Raises SampleError for a photo that cannot be used, QueueFull, DeadlineExceeded, EngineStopped and
-        ModelNotFound.
+        Raises SampleError for a photo that cannot be used, QueueFull, DeadlineExceeded, Unavailable (EngineStopped,
+        QueueUnavailable, NoWorker, WireMismatch) and ModelNotFound.
         """
         ...
 
@@ -61,7 +65,7 @@ class Engine(Protocol):
         ...
 
     async def check(self) -> None:
-        """Raises EngineStopped with the reason when jobs would not be answered now."""
+        """Raises Unavailable with the reason when jobs would not be answered now."""
         ...
 
     async def close(self) -> None:

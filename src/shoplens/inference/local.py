@@ -58,14 +58,18 @@ class LocalEngine:
 
     def served(self) -> tuple[ServedModel, ...]:
         """See Engine."""
-        return tuple(
-            ServedModel(
+        return tuple(self.served_by_name().values())
+
+    def served_by_name(self) -> dict[str, ServedModel]:
+        """The models that answer now, by the name under which jobs ask for them."""
+        return {
+            name: ServedModel(
                 ref=slot.live.classifier.bundle.ref,
                 provider=slot.live.classifier.session.provider,
                 batching=str(slot.live.batching or self._workers.batching),
             )
-            for slot in self._slots.values()
-        )
+            for name, slot in self._slots.items()
+        }
 
     def labels(self, model: str) -> tuple[str, ...]:
         """What this model can answer, in the order of its output. Raises ModelNotFound."""

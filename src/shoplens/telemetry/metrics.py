@@ -75,10 +75,35 @@ class Metrics:
             ("model", "version"),
             registry=self.registry,
         )
+        self._declare_queue()
         self._declare_returns()
         self._before_scrape: list[Callable[[], None]] = []
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self.registry)
+
+    def _declare_queue(self) -> None:
+        """Between web processes and model workers; a web process tells the first two, a worker the others."""
+        self.queue_jobs = Gauge(
+            "shoplens_queue_jobs",
+            "Photos in Redis that wait or are in work, by priority.",
+            ("priority",),
+            registry=self.registry,
+        )
+        self.workers = Gauge("shoplens_workers", "Model workers that are alive.", registry=self.registry)
+        self.jobs_answered = Counter(
+            "shoplens_jobs_answered", "Jobs that this worker answered.", registry=self.registry
+        )
+        self.jobs_expired = Counter(
+            "shoplens_jobs_expired", "Jobs whose time had passed when they were taken.", registry=self.registry
+        )
+        self.jobs_claimed = Counter(
+            "shoplens_jobs_claimed", "Jobs taken over from workers that died.", registry=self.registry
+        )
+        self.jobs_set_aside = Counter(
+            "shoplens_jobs_set_aside",
+            "Messages that could not be understood, and jobs on which workers died again and again.",
+            registry=self.registry,
+        )
 
     def _declare_returns(self) -> None:
         """Gauges, because another process does the work: they show what it wrote, as `before_scrape` reads it."""

@@ -17,16 +17,8 @@ from shoplens.services.returns.shift import Bounds
 from shoplens.settings import Settings
 from shoplens.storage import Store, open_store
 from shoplens.telemetry.metrics import Metrics
-from shoplens.wiring.platform import (
-    Progress,
-    build_database,
-    build_engine,
-    build_isolation,
-    build_limits,
-    returns_channel,
-    utc_now,
-    workers_of,
-)
+from shoplens.wiring.local import Progress, build_engine, build_isolation, build_limits, workers_of
+from shoplens.wiring.platform import build_database, returns_channel, utc_now
 from shoplens.wiring.returns import build_results
 
 _PHOTOS_PER_WORKER = 6

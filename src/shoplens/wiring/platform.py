@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
-from shoplens.bundles import Bundle, resolve_bundle
+from shoplens.bundles import resolve_bundle
 from shoplens.db import Database, GroupWriter, open_database, upgrade
 from shoplens.domain.channel import Channel
 from shoplens.errors import Misconfigured
-from shoplens.imaging import IsolatedDecoder, Limits
-from shoplens.inference.batcher import Batching
+from shoplens.imaging import IsolatedDecoder
 from shoplens.inference.classifier import Classifier
-from shoplens.inference.cores import usable_cores
 from shoplens.inference.engine import Engine
-from shoplens.inference.live import LiveModel
-from shoplens.inference.local import LocalEngine, PixelWork
+from shoplens.inference.local import LocalEngine
 from shoplens.inference.photo_classifier import PhotoClassifier
-from shoplens.inference.session import Provider, choose_provider
-from shoplens.inference.slot import Slot
+from shoplens.inference.session import choose_provider
 from shoplens.services.browse import BrowseRecords
 from shoplens.services.classify import ClassifyPhoto
 from shoplens.services.export import ExportTables
@@ -33,9 +30,11 @@ from shoplens.services.returns.standing import ShowReturns
 from shoplens.settings import Settings, read_settings
 from shoplens.storage import open_store
 from shoplens.telemetry.metrics import Metrics
+from shoplens.wiring.local import Progress, build_engine, build_isolation, build_limits
 from shoplens.wiring.returns import MovedPhotos, Returns, build_returns
 
-Progress = Callable[[str], None]
+if TYPE_CHECKING:
+    from shoplens.inference.remote.engine import RemoteEngine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,14 +80,16 @@ class Platform:
 def build_platform(settings: Settings, *, progress: Progress | None = None) -> Platform:
     """Open the database (migrated on the embedded default), the store and the models, all warm.
 
-    Raises Misconfigured, BundleError, ModelNotFound, DatabaseUnavailable and StorageUnavailable.
+    With `redis_url` the models are in workers instead, which need not be there yet.
+
+    Raises Misconfigured, BundleError, ModelNotFound, DatabaseUnavailable, StorageUnavailable and QueueUnavailable.
     """
     channels = settings.channel_values()
     metrics = Metrics()
     database = build_database(settings)
     isolation = build_isolation(settings)
     limits = build_limits(settings)
-    engine = build_engine(settings, channels, metrics=metrics, isolation=isolation, progress=progress)
+    engine = _engine(settings, channels, metrics=metrics, isolation=isolation, progress=progress)
     store = open_store(settings.effective_storage_url)
     shelf = PhotoShelf(store, limits=limits, isolation=isolation, elsewhere=MovedPhotos(database))
     metrics.before_scrape(ReturnsFigures(build_standing(settings, database), metrics))
@@ -128,6 +129,21 @@ def build_platform(settings: Settings, *, progress: Progress | None = None) -> P
     )
 
 
+def _engine(
+    settings: Settings,
+    channels: Mapping[str, Channel],
+    *,
+    metrics: Metrics,
+    isolation: IsolatedDecoder,
+    progress: Progress | None,
+) -> LocalEngine | RemoteEngine:
+    if settings.redis_url is None:
+        return build_engine(settings, channels, metrics=metrics, isolation=isolation, progress=progress)
+    from shoplens.wiring.workers import build_remote_engine
+
+    return build_remote_engine(settings, channels, metrics=metrics)
+
+
 def load_bundle(name_or_path: str, *, settings: Settings | None = None) -> PhotoClassifier:
     """A bundle by name, `name@version` or folder, ready to classify photos in plain calls.
 
@@ -155,71 +171,6 @@ def build_database(settings: Settings, *, durable: bool = False) -> Database:
 def build_standing(settings: Settings, database: Database) -> ShowReturns:
     """What tells how returns stand."""
     return ShowReturns(database, clock=utc_now, takeover_s=settings.returns.takeover_s)
-
-
-def build_limits(settings: Settings) -> Limits:
-    """What is refused before decoding."""
-    return Limits(max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels)
-
-
-def build_isolation(settings: Settings) -> IsolatedDecoder:
-    """The decoder of formats that are not trusted in this process; it starts no process until it is needed."""
-    return IsolatedDecoder(
-        memory_bytes=settings.isolated_decoder_megabytes * 1_000_000,
-        cpu_seconds=settings.isolated_decoder_seconds,
-        wall_seconds=2 * settings.isolated_decoder_seconds,
-    )
-
-
-def build_engine(
-    settings: Settings,
-    channels: Mapping[str, Channel],
-    *,
-    metrics: Metrics,
-    isolation: IsolatedDecoder,
-    progress: Progress | None = None,
-) -> LocalEngine:
-    """The engine in this process, with the model of every channel loaded and warm."""
-    provider = choose_provider(settings.provider)
-    slots: dict[str, Slot] = {}
-    for name in sorted({channel.model for channel in channels.values()}):
-        if progress:
-            progress(f"Loading {name}")
-        bundle = resolve_bundle(name, settings.effective_models_dir)
-        slots[name] = Slot(build_live(bundle, settings, provider=provider, metrics=metrics))
-    engine = LocalEngine(
-        slots,
-        pixels=PixelWork(limits=build_limits(settings), isolation=isolation),
-        batching=_worker_batching(settings, provider),
-        metrics=metrics,
-    )
-    engine.warm()
-    return engine
-
-
-def build_live(bundle: Bundle, settings: Settings, *, provider: Provider, metrics: Metrics) -> LiveModel:
-    """A classifier in service: single calls on a CPU, real batches on a GPU."""
-    batching = (
-        Batching(
-            workers=1,
-            max_batch=settings.max_batch,
-            max_wait_s=settings.max_wait_ms / 1e3,
-            queue_limit=settings.queue_limit,
-        )
-        if provider == "cuda"
-        else None
-    )
-    return LiveModel(Classifier(bundle, provider=provider), batching=batching, metrics=metrics)
-
-
-def workers_of(settings: Settings, provider: Provider) -> int:
-    """As many workers as cores; on a GPU enough of them to fill a batch while others decode."""
-    cores = settings.workers or usable_cores()
-    return cores if provider == "cpu" else max(cores, settings.max_batch)
-
-
-def _worker_batching(settings: Settings, provider: Provider) -> Batching:
-    return Batching(workers=workers_of(settings, provider), queue_limit=settings.queue_limit)
 
 
 def returns_channel(settings: Settings, channels: Mapping[str, Channel]) -> Channel:

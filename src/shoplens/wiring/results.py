@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from shoplens.services.photos import PhotoShelf
 from shoplens.settings import Settings
 from shoplens.storage import open_store
-from shoplens.wiring.platform import build_database, build_isolation, build_limits
+from shoplens.wiring.local import build_isolation, build_limits
+from shoplens.wiring.platform import build_database
 from shoplens.wiring.returns import MovedPhotos, Results, build_results
 
 
