@@ -27,6 +27,7 @@ from shoplens.db import Database, open_database, upgrade
 from shoplens.settings import Settings, read_settings
 from shoplens.web.app import create_app
 from shoplens.wiring import Platform, build_platform
+from tests.servers.postgres import SharedDatabase, fresh_database
 
 pytest_plugins = ["tests.servers.fixtures"]
 START_TIMEOUT_S = 60
@@ -210,9 +211,34 @@ def database_file(empty_database_file: Path, tmp_path: Path) -> Path:
     return Path(shutil.copy(empty_database_file, tmp_path / "shoplens.db"))
 
 
+@pytest.fixture(scope="session")
+def migrated_postgres(postgres_url: str) -> Iterator[SharedDatabase]:
+    """A migrated PostgreSQL database for all tests of this process."""
+    with fresh_database(postgres_url) as url:
+        upgrade(url)
+        shared = SharedDatabase(url)
+        yield shared
+        shared.close()
+
+
 @pytest.fixture
-def database(database_file: Path) -> Iterator[Database]:
+def postgres_tables(migrated_postgres: SharedDatabase) -> str:
+    """The URL of a migrated PostgreSQL database without rows."""
+    migrated_postgres.empty()
+    return migrated_postgres.url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """A migrated database without rows, of this test alone: each test runs on both kinds."""
+    if request.param == "postgresql":
+        return str(request.getfixturevalue("postgres_tables"))
+    return f"sqlite:///{request.getfixturevalue('database_file')}"
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
     """The same, opened."""
-    opened = open_database(f"sqlite:///{database_file}")
+    opened = open_database(database_url)
     yield opened
     opened.close()

@@ -12,14 +12,22 @@ from sqlalchemy import URL, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError
 
 from shoplens.db.failures import translated
+from shoplens.db.postgres import STATEMENT_TIMEOUT_S, make_postgres_engine
 from shoplens.db.schema import read_revision, require_current
 from shoplens.db.uow import ReadWork, UnitOfWork, reading, transaction
 from shoplens.errors import DatabaseUnavailable, Misconfigured
 
 Synchronous = Literal["NORMAL", "FULL"]
 
+_UNREADABLE: Final = (
+    "The setting database_url cannot be read. It looks like sqlite:///shoplens.db or postgresql://user:password@host/"
+    "database; in a password, write characters such as @ : / ? # % as %40 %3A %2F %3F %23 %25."
+)
+
 BUSY_TIMEOUT_S: Final = 5.0
 """How long a writer waits for another one before it fails as locked."""
+POOL_SIZE: Final = 8
+"""How many connections to PostgreSQL one process keeps at most."""
 _CACHE_KIB: Final = 8_192
 _POOL_TIMEOUT_S: Final = 5
 
@@ -56,17 +64,24 @@ class Database:
         self._engine.dispose()
 
 
-def open_database(url: str, *, synchronous: Synchronous = "NORMAL", busy_timeout_s: float = BUSY_TIMEOUT_S) -> Database:
+def open_database(
+    url: str,
+    *,
+    synchronous: Synchronous = "NORMAL",
+    busy_timeout_s: float = BUSY_TIMEOUT_S,
+    pool: int = POOL_SIZE,
+) -> Database:
     """Open an existing database whose schema fits this program.
 
-    `synchronous`: NORMAL keeps every commit through a crash of the process; FULL also through a loss of power.
-    A writer waits at most `busy_timeout_s` for another process's.
-    Raises Misconfigured for a URL that names no usable database, DatabaseUnavailable with what to do otherwise.
+    `synchronous`, for SQLite: NORMAL keeps every commit through a crash of the process; FULL also through a loss of
+    power. `pool` bounds the connections to PostgreSQL. A writer waits at most `busy_timeout_s` for another process's.
+    Raises Misconfigured for a URL that names no usable database, ExtraMissing without the driver for it,
+    DatabaseUnavailable with what to do otherwise.
     """
     parsed = parse_url(url)
     place = describe(parsed)
     _require_file(parsed, place)
-    engine = make_engine(parsed, synchronous=synchronous, busy_timeout_s=busy_timeout_s)
+    engine = make_engine(parsed, synchronous=synchronous, busy_timeout_s=busy_timeout_s, pool=pool)
     try:
         with translated(place), engine.connect() as connection:
             require_current(read_revision(connection), place)
@@ -80,10 +95,10 @@ def parse_url(url: str) -> URL:
     """Our reading of a database URL: `sqlite:///file` or `postgresql://…` (through psycopg). Raises Misconfigured."""
     try:
         parsed = make_url(url)
-    except ArgumentError as error:
-        raise Misconfigured("The database URL cannot be read; it looks like sqlite:///shoplens.db.") from error
+    except (ArgumentError, ValueError):  # not as its cause: what it quotes may be a part of the password
+        raise Misconfigured(_UNREADABLE) from None
     backend = parsed.get_backend_name()
-    if backend == "postgresql":
+    if backend in ("postgresql", "postgres"):
         return parsed.set(drivername="postgresql+psycopg")
     if backend != "sqlite":
         raise Misconfigured(f"A database of the kind {backend!r} is not supported; use sqlite or postgresql.")
@@ -93,23 +108,34 @@ def parse_url(url: str) -> URL:
 
 
 def describe(url: URL) -> str:
-    """How messages name the database: the file, or the URL without its password."""
-    return str(url.database) if url.get_backend_name() == "sqlite" else url.render_as_string(hide_password=True)
-
-
-def make_engine(url: URL, *, synchronous: Synchronous = "NORMAL", busy_timeout_s: float = BUSY_TIMEOUT_S) -> Engine:
-    """An engine with our habits: explicit BEGIN, fast JSON, and on SQLite the pragmas that every connection needs."""
-    engine = create_engine(
-        url,
-        json_serializer=_to_json,
-        json_deserializer=orjson.loads,
-        pool_size=8,
-        max_overflow=24,
-        pool_timeout=_POOL_TIMEOUT_S,
-        pool_pre_ping=url.get_backend_name() != "sqlite",
-    )
+    """How messages name the database: the file, or the URL without its password and its options."""
     if url.get_backend_name() == "sqlite":
-        _use_sqlite_habits(engine, synchronous, busy_timeout_s)
+        return str(url.database)
+    bare = URL.create("postgresql", username=url.username, host=url.host, port=url.port, database=url.database)
+    return bare.render_as_string()
+
+
+def make_engine(
+    url: URL,
+    *,
+    synchronous: Synchronous = "NORMAL",
+    busy_timeout_s: float = BUSY_TIMEOUT_S,
+    pool: int = POOL_SIZE,
+    statement_timeout_s: float | None = STATEMENT_TIMEOUT_S,
+) -> Engine:
+    """An engine with our habits: explicit BEGIN, fast JSON, bounded waiting. Raises ExtraMissing."""
+    options: dict[str, Any] = {
+        "json_serializer": _to_json,
+        "json_deserializer": orjson.loads,
+        "pool_timeout": _POOL_TIMEOUT_S,
+        "hide_parameters": True,  # what customers wrote belongs into no log
+    }
+    if url.get_backend_name() != "sqlite":
+        return make_postgres_engine(
+            url, pool=pool, lock_timeout_s=busy_timeout_s, statement_timeout_s=statement_timeout_s, **options
+        )
+    engine = create_engine(url, pool_size=8, max_overflow=24, **options)
+    _use_sqlite_habits(engine, synchronous, busy_timeout_s)
     return engine
 
 

@@ -1,4 +1,4 @@
-"""What drivers raise, in our words: SQLAlchemy and SQLite errors in, DatabaseUnavailable or RecordRefused out."""
+"""What drivers raise, in our words: SQLAlchemy's errors in, DatabaseUnavailable or RecordRefused out."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Final
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError, SQLAlchemyError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from shoplens.db.postgres_failures import postgres_advice
 from shoplens.errors import DatabaseUnavailable, RecordRefused, RequestInvalid
 
 # Prefixes of SQLite's error names, and what a person can do about each.
@@ -44,13 +45,18 @@ def from_driver(error: SQLAlchemyError, place: str) -> DatabaseUnavailable:
     """The error of ours that says what `error` says, with what to do about it."""
     if isinstance(error, PoolTimeout):
         return DatabaseUnavailable(f"All connections to the database {place} are in use; try again.")
-    if isinstance(error, (IntegrityError, DataError, InterfaceError)):
-        return RecordRefused(f"The database {place} refused a row: {error.orig}.")
     if isinstance(error, DBAPIError):
+        if isinstance(error, (IntegrityError, DataError)) or _is_unbindable(error):
+            return RecordRefused(f"The database {place} refused a row: {_first_line(error.orig)}.")
         return DatabaseUnavailable(f"The database {place} {_advice(error.orig)}.")
     if isinstance(error, StatementError):
         return RecordRefused(f"A row does not fit the database {place}: {error.orig}.")
     return DatabaseUnavailable(f"The database {place} cannot be used: {error}.")
+
+
+def _is_unbindable(error: DBAPIError) -> bool:
+    """SQLite's way to say that it cannot take a value; psycopg's InterfaceError says that the connection is closed."""
+    return isinstance(error, InterfaceError) and isinstance(error.orig, sqlite3.Error)
 
 
 def _advice(error: BaseException | None) -> str:
@@ -58,4 +64,11 @@ def _advice(error: BaseException | None) -> str:
     for prefix, advice in _SQLITE_ADVICE:
         if name.startswith(prefix):
             return advice
-    return f"did not do what was asked: {str(error).strip()}"
+    if error is not None and (advice := postgres_advice(error)):
+        return advice
+    return f"did not do what was asked: {_first_line(error)}"
+
+
+def _first_line(error: BaseException | None) -> str:
+    """PostgreSQL adds the row, which may hold what customers wrote."""
+    return str(error).strip().partition("\n")[0].rstrip(".")

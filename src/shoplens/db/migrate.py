@@ -10,6 +10,7 @@ from sqlalchemy import URL, Engine
 
 from shoplens.db.database import describe, make_engine, parse_url
 from shoplens.db.failures import translated
+from shoplens.db.postgres import hold_upgrades
 from shoplens.db.schema import HEAD, REVISIONS, read_revision, require_current
 from shoplens.db.uow import transaction
 from shoplens.errors import DatabaseUnavailable
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 SCRIPTS: Final = Path(__file__).parent / "migrations"
+_WAIT_FOR_OTHERS_S: Final = 30.0
 
 
 def upgrade(url: str) -> None:
@@ -57,12 +59,15 @@ def _migrate(url: URL, run: Callable[[Config], None]) -> None:
 
     place = describe(url)
     _require_directory(url)
-    engine = make_engine(url)
+    on_sqlite = url.get_backend_name() == "sqlite"
+    engine = make_engine(url, busy_timeout_s=_WAIT_FOR_OTHERS_S, statement_timeout_s=None)
     try:
         with translated(place):
-            if url.get_backend_name() == "sqlite":
+            if on_sqlite:
                 _use_write_ahead_log(engine)
             with transaction(engine) as connection:
+                if not on_sqlite:
+                    hold_upgrades(connection)
                 revision = read_revision(connection)
                 if revision is not None and revision not in REVISIONS:
                     require_current(revision, place)

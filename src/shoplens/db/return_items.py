@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Row, Select, bindparam, func, insert, or_, select, tuple_, update
 
+from shoplens.db.postgres import hold_arrivals
 from shoplens.db.tables import return_items as items
 from shoplens.domain.returns import ItemFilter, ItemState, References, ReturnItem, Settlement
 from shoplens.errors import ItemNotFound, ItemNotReady, RunLost
@@ -146,6 +147,11 @@ class ReturnItemReader:
 class ReturnItemRepository(ReturnItemReader):
     """Read and change returned items."""
 
+    def hold_arrivals(self) -> None:
+        """Let nobody else add items until this transaction ends, so that what is looked at now stays true."""
+        if self._connection.dialect.name == "postgresql":  # on SQLite nobody else writes anyway
+            hold_arrivals(self._connection)
+
     def add_many(self, arrived: Sequence[ReturnItem]) -> None:
         """All or none. Raises RecordRefused (through the unit of work) where content or arrival is known already."""
         if arrived:
@@ -175,11 +181,16 @@ class ReturnItemRepository(ReturnItemReader):
             .order_by(items.c.seq)
             .limit(limit)
         )
-        if self._connection.dialect.name == "postgresql":
-            found = found.with_for_update(skip_locked=True)
         leased = {"state": ItemState.WORKING.value, "run_id": run_id, "lease_owner": owner}
-        taken = update(items).where(items.c.seq.in_(found.scalar_subquery())).values(leased).returning(items)
+        taken = update(items).where(items.c.seq.in_(self._chosen(found))).values(leased).returning(items)
         return sorted(map(item_from_row, self._connection.execute(taken)), key=lambda item: item.seq)
+
+    def _chosen(self, found: Select[tuple[int]]) -> Any:
+        """On PostgreSQL what another lessee holds is passed over, and what is chosen is chosen only once."""
+        if self._connection.dialect.name != "postgresql":
+            return found.scalar_subquery()
+        chosen = found.with_for_update(skip_locked=True).cte("chosen")
+        return select(chosen.c.seq)
 
     def release(self, owner: str, *, keep: Collection[str] = ()) -> int:
         """Let everything that `owner` had leased wait again, but for the ids in `keep`; how many there were."""
@@ -212,13 +223,13 @@ class ReturnItemRepository(ReturnItemReader):
 
         An item that was sent elsewhere meanwhile is left alone: whoever sent it moves its photo again.
         """
-        rows = [{"of": item_id, "at": key} for item_id, key in arrived]
+        rows = [{"of": item_id, "at": key} for item_id, key in sorted(arrived)]  # in one order: no two wait in a ring
         if rows:
             self._connection.execute(_MOVED, rows)
 
     def lost(self, gone: Iterable[tuple[str, str]], *, code: str, failure: str) -> None:
         """Photos that were to come to a key (ids of items, with that key) are nowhere: the items say so."""
-        rows = [{"of": item_id, "at": key, "code": code, "why": failure} for item_id, key in gone]
+        rows = [{"of": item_id, "at": key, "code": code, "why": failure} for item_id, key in sorted(gone)]
         if rows:
             self._connection.execute(_LOST, rows)
 
@@ -375,6 +386,6 @@ def _matching(wanted: ItemFilter) -> Select[Any]:
         found = found.where(items.c.label == wanted.label)
     if wanted.text is not None:
         found = found.where(
-            or_(*(column.startswith(wanted.text, autoescape=True) for column in (items.c.item_ref, items.c.order_ref)))
+            or_(*(column.istartswith(wanted.text, autoescape=True) for column in (items.c.item_ref, items.c.order_ref)))
         )
     return found

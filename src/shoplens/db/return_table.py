@@ -213,7 +213,7 @@ def _rows(wanted: ItemFilter, within: RunRange | None) -> Select[Any]:
     if wanted.label is not None:
         found = found.where(_unindexed(_items.label) == wanted.label)
     if wanted.text is not None:
-        begins = [column.startswith(wanted.text, autoescape=True) for column in (_items.item_ref, _items.order_ref)]
+        begins = [column.istartswith(wanted.text, autoescape=True) for column in (_items.item_ref, _items.order_ref)]
         found = found.where(or_(*begins))
     return found
 

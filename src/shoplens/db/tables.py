@@ -24,6 +24,7 @@ from sqlalchemy import (
     TypeDecorator,
     text,
 )
+from sqlalchemy.types import TypeEngine
 
 from shoplens.domain.ids import ID_LENGTH
 
@@ -60,6 +61,14 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
+def _string(length: int) -> TypeEngine[str]:
+    """Compared byte by byte everywhere, as SQLite does, whatever language a PostgreSQL speaks."""
+    return String(length).with_variant(String(length, collation="C"), "postgresql")
+
+
+_TEXT: Final = Text().with_variant(Text(collation="C"), "postgresql")
+
+
 def _required(name: str, kind: Any, *more: Any, unique: bool = False) -> Column[Any]:
     return Column(name, kind, *more, nullable=False, unique=unique)
 
@@ -67,26 +76,26 @@ def _required(name: str, kind: Any, *more: Any, unique: bool = False) -> Column[
 predictions: Final = Table(
     "predictions",
     metadata,
-    Column("id", String(ID_LENGTH), primary_key=True),
+    Column("id", _string(ID_LENGTH), primary_key=True),
     _required("created_at", UtcDateTime()),
-    _required("channel", Text),
-    _required("model_name", Text),
-    _required("model_version", Text),
+    _required("channel", _TEXT),
+    _required("model_name", _TEXT),
+    _required("model_version", _TEXT),
     _required("labels", JSON),
-    _required("top_label", Text),
+    _required("top_label", _TEXT),
     _required("top_score", Double),
-    _required("outcome", String(8)),
-    Column("decision_label", Text),
+    _required("outcome", _string(8)),
+    Column("decision_label", _TEXT),
     Column("decision_threshold", Double),
-    _required("policy_version", Text),
-    _required("image_format", String(16)),
+    _required("policy_version", _TEXT),
+    _required("image_format", _string(16)),
     _required("image_width", Integer),
     _required("image_height", Integer),
     _required("image_byte_count", BigInteger),
-    _required("image_sha256", String(64)),
-    _required("image_phash", String(16)),
-    _required("keep", String(16)),
-    Column("image_key", Text),
+    _required("image_sha256", _string(64)),
+    _required("image_phash", _string(16)),
+    _required("keep", _string(16)),
+    Column("image_key", _TEXT),
     _required("queue_ms", Double),
     _required("pixels_ms", Double),
     _required("inference_ms", Double),
@@ -101,12 +110,12 @@ predictions: Final = Table(
 feedback: Final = Table(
     "feedback",
     metadata,
-    Column("id", String(ID_LENGTH), primary_key=True),
+    Column("id", _string(ID_LENGTH), primary_key=True),
     _required("created_at", UtcDateTime()),
-    _required("prediction_id", String(ID_LENGTH), ForeignKey("predictions.id", ondelete="CASCADE")),
-    _required("verdict", String(8)),
-    Column("label", Text),
-    Column("comment", Text),
+    _required("prediction_id", _string(ID_LENGTH), ForeignKey("predictions.id", ondelete="CASCADE")),
+    _required("verdict", _string(8)),
+    Column("label", _TEXT),
+    Column("comment", _TEXT),
     Index(None, "prediction_id"),
 )
 
@@ -118,30 +127,30 @@ _SEQUENCE: Final = BigInteger().with_variant(Integer, "sqlite")
 return_runs: Final = Table(
     "return_runs",
     metadata,
-    Column("id", String(ID_LENGTH), primary_key=True),
+    Column("id", _string(ID_LENGTH), primary_key=True),
     _required("created_at", UtcDateTime()),
-    _required("requested_by", Text),
-    _required("state", String(12)),
+    _required("requested_by", _TEXT),
+    _required("state", _string(12)),
     # 1 while it is requested or running, else NULL: so the database itself allows only one such run.
     Column("active", Integer, unique=True),
     _required("bound", BigInteger),
     _required("planned", Integer),
-    Column("model_name", Text),
-    Column("model_version", Text),
-    Column("policy_version", Text),
-    Column("owner", String(ID_LENGTH)),
-    Column("host", Text),
+    Column("model_name", _TEXT),
+    Column("model_version", _TEXT),
+    Column("policy_version", _TEXT),
+    Column("owner", _string(ID_LENGTH)),
+    Column("host", _TEXT),
     Column("pid", Integer),
     # What tells this process from a later one with its number: `services/returns/ownership.py` makes and reads it.
-    Column("process", Text),
+    Column("process", _TEXT),
     _required("heartbeat", BigInteger),
     Column("started_at", UtcDateTime()),
     Column("heartbeat_at", UtcDateTime()),
     Column("last_item_at", UtcDateTime()),
     Column("finished_at", UtcDateTime()),
     _required("stalled", Boolean),
-    Column("failure", Text),
-    Column("report_key", Text),
+    Column("failure", _TEXT),
+    Column("report_key", _TEXT),
     CheckConstraint("state IN ('requested', 'running', 'finished', 'failed')", name="state"),
 )
 
@@ -149,33 +158,33 @@ return_items: Final = Table(
     "return_items",
     metadata,
     Column("seq", _SEQUENCE, primary_key=True, autoincrement=True),
-    _required("id", String(ID_LENGTH), unique=True),
+    _required("id", _string(ID_LENGTH), unique=True),
     _required("received_at", UtcDateTime()),
-    _required("source_name", Text),
-    Column("source_stamp", Text),
-    Column("item_ref", Text),
-    Column("order_ref", Text),
-    Column("reason", Text),
-    _required("sha256", String(64)),
+    _required("source_name", _TEXT),
+    Column("source_stamp", _TEXT),
+    Column("item_ref", _TEXT),
+    Column("order_ref", _TEXT),
+    Column("reason", _TEXT),
+    _required("sha256", _string(64)),
     _required("byte_count", BigInteger),
-    _required("state", String(12)),
-    Column("key", Text),
-    Column("target_key", Text),
-    Column("thumbnail_key", Text),
-    Column("duplicate_of", String(ID_LENGTH)),
+    _required("state", _string(12)),
+    Column("key", _TEXT),
+    Column("target_key", _TEXT),
+    Column("thumbnail_key", _TEXT),
+    Column("duplicate_of", _string(ID_LENGTH)),
     _required("attempts", Integer),
-    Column("run_id", String(ID_LENGTH), ForeignKey("return_runs.id")),
-    Column("lease_owner", String(ID_LENGTH)),
-    Column("prediction_id", String(ID_LENGTH), ForeignKey("predictions.id", ondelete="SET NULL")),
-    Column("predicted", Text),
+    Column("run_id", _string(ID_LENGTH), ForeignKey("return_runs.id")),
+    Column("lease_owner", _string(ID_LENGTH)),
+    Column("prediction_id", _string(ID_LENGTH), ForeignKey("predictions.id", ondelete="SET NULL")),
+    Column("predicted", _TEXT),
     Column("score", Double),
     # What a person said, else what was predicted: the category that everybody sees and filters by.
-    Column("label", Text),
+    Column("label", _TEXT),
     Column("corrected_at", UtcDateTime()),
     Column("finished_at", UtcDateTime()),
     Column("work_ms", Double),
-    Column("failure_code", Text),
-    Column("failure", Text),
+    Column("failure_code", _TEXT),
+    Column("failure", _TEXT),
     CheckConstraint("state IN ('waiting', 'working', 'done', 'doubtful', 'quarantined', 'duplicate')", name="state"),
     # The same content is one item, whoever brings it and however many at once; later files only point to it.
     Index(

@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine
 
+from shoplens.db import postgres
 from shoplens.db.feedback import FeedbackReader, FeedbackRepository
 from shoplens.db.predictions import PredictionReader, PredictionRepository
 from shoplens.db.return_items import ReturnItemReader, ReturnItemRepository
@@ -64,6 +65,8 @@ def _begin(connection: Connection, *, writes: bool) -> None:
     A reader that turns into a writer fails at once when somebody wrote meanwhile, so writers lock from the start.
     """
     connection.begin()
-    if connection.dialect.name == "sqlite":
+    if connection.dialect.name == "postgresql":
+        postgres.begin(connection, writes=writes)
+    else:
         driver: Any = connection.connection.dbapi_connection
         driver.execute("BEGIN IMMEDIATE" if writes else "BEGIN")

@@ -178,6 +178,7 @@ class Intake:
 
 def _write(work: UnitOfWork, prepared: Sequence[Prepared]) -> dict[str, Verdict]:
     items = [each.item for each in prepared]
+    work.return_items.hold_arrivals()
     known = work.return_items.known_arrivals([(item.sha256, item.source_name) for item in items])
     firsts = work.return_items.with_contents([item.sha256 for item in items])
     verdicts: dict[str, Verdict] = {}

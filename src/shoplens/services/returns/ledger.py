@@ -52,6 +52,7 @@ class Ledger:
         """Say what decides, and take in all that waits by now. The run, and where its items stand already."""
         with self._database.uow() as work:
             before = work.return_items.count_states(self._run_id)
+            work.return_items.hold_arrivals()
             bound = work.return_items.last_seq()
             planned = work.return_items.count_waiting(bound=bound)
             planned += sum(count for state, count in before.items() if state is not ItemState.WAITING)

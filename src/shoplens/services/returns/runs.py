@@ -25,6 +25,7 @@ class RequestRun:
         """A run over everything that waits now. Raises RunInProgress while another one is active."""
         try:
             with self._database.uow() as work:
+                work.return_items.hold_arrivals()
                 bound = work.return_items.last_seq()
                 run = self._run(requested_by, bound=bound, planned=work.return_items.count_waiting(bound=bound))
                 work.return_runs.add(run)

@@ -11,6 +11,14 @@ branch_labels = None
 depends_on = None
 
 
+def _string(length: int) -> sa.types.TypeEngine[str]:
+    """Compared byte by byte everywhere, whatever language a PostgreSQL speaks."""
+    return sa.String(length).with_variant(sa.String(length, collation="C"), "postgresql")
+
+
+_TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+
+
 def upgrade() -> None:
     """From an empty database."""
     _create_predictions()
@@ -20,12 +28,12 @@ def upgrade() -> None:
     )
     op.create_table(
         "feedback",
-        sa.Column("id", sa.String(26), nullable=False),
+        sa.Column("id", _string(26), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("prediction_id", sa.String(26), nullable=False),
-        sa.Column("verdict", sa.String(8), nullable=False),
-        sa.Column("label", sa.Text),
-        sa.Column("comment", sa.Text),
+        sa.Column("prediction_id", _string(26), nullable=False),
+        sa.Column("verdict", _string(8), nullable=False),
+        sa.Column("label", _TEXT),
+        sa.Column("comment", _TEXT),
         sa.PrimaryKeyConstraint("id", name="pk_feedback"),
         sa.ForeignKeyConstraint(
             ["prediction_id"], ["predictions.id"], name="fk_feedback_prediction_id", ondelete="CASCADE"
@@ -43,26 +51,26 @@ def downgrade() -> None:
 def _create_predictions() -> None:
     op.create_table(
         "predictions",
-        sa.Column("id", sa.String(26), nullable=False),
+        sa.Column("id", _string(26), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("channel", sa.Text, nullable=False),
-        sa.Column("model_name", sa.Text, nullable=False),
-        sa.Column("model_version", sa.Text, nullable=False),
+        sa.Column("channel", _TEXT, nullable=False),
+        sa.Column("model_name", _TEXT, nullable=False),
+        sa.Column("model_version", _TEXT, nullable=False),
         sa.Column("labels", sa.JSON, nullable=False),
-        sa.Column("top_label", sa.Text, nullable=False),
+        sa.Column("top_label", _TEXT, nullable=False),
         sa.Column("top_score", sa.Double, nullable=False),
-        sa.Column("outcome", sa.String(8), nullable=False),
-        sa.Column("decision_label", sa.Text),
+        sa.Column("outcome", _string(8), nullable=False),
+        sa.Column("decision_label", _TEXT),
         sa.Column("decision_threshold", sa.Double),
-        sa.Column("policy_version", sa.Text, nullable=False),
-        sa.Column("image_format", sa.String(16), nullable=False),
+        sa.Column("policy_version", _TEXT, nullable=False),
+        sa.Column("image_format", _string(16), nullable=False),
         sa.Column("image_width", sa.Integer, nullable=False),
         sa.Column("image_height", sa.Integer, nullable=False),
         sa.Column("image_byte_count", sa.BigInteger, nullable=False),
-        sa.Column("image_sha256", sa.String(64), nullable=False),
-        sa.Column("image_phash", sa.String(16), nullable=False),
-        sa.Column("keep", sa.String(16), nullable=False),
-        sa.Column("image_key", sa.Text),
+        sa.Column("image_sha256", _string(64), nullable=False),
+        sa.Column("image_phash", _string(16), nullable=False),
+        sa.Column("keep", _string(16), nullable=False),
+        sa.Column("image_key", _TEXT),
         sa.Column("queue_ms", sa.Double, nullable=False),
         sa.Column("pixels_ms", sa.Double, nullable=False),
         sa.Column("inference_ms", sa.Double, nullable=False),

@@ -1,0 +1,104 @@
+"""How PostgreSQL is reached: URL in, engine out, through psycopg and any pooler in front of the server.
+
+Nothing that a connection is told outlives its transaction, and no statement stays prepared: behind a pooler the next
+transaction may run on another connection of the server. Every wait has an end, on both sides.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, text
+
+from shoplens.errors import ExtraMissing
+
+CONNECT_TIMEOUT_S: Final = 5
+STATEMENT_TIMEOUT_S: Final = 60.0
+"""How long a statement may take; migrations have no such bound."""
+_IDLE_TIMEOUT_S: Final = 60
+"""How long a process that hangs within a transaction may keep others from its rows."""
+_RECYCLE_S: Final = 1_800
+_SILENCE_MS: Final = 15_000
+"""How long the other side may leave what was sent to it unacknowledged."""
+_REACHING: Final = {
+    "connect_timeout": CONNECT_TIMEOUT_S,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": _SILENCE_MS,
+    "application_name": "shoplens",
+}
+_UPGRADING: Final = 0x53484F50
+_ARRIVING: Final = 0x53484F51
+"""Names of locks that belong to no row; the database releases them when the transaction ends."""
+
+
+def make_postgres_engine(
+    url: URL, *, pool: int, lock_timeout_s: float, statement_timeout_s: float | None, **options: Any
+) -> Engine:
+    """An engine that keeps at most `pool` connections. Raises ExtraMissing without the driver."""
+    reaching = {name: value for name, value in _REACHING.items() if name not in url.query}
+    try:
+        engine = create_engine(
+            url,
+            isolation_level="AUTOCOMMIT",  # every transaction is begun by `uow`, in words of its own
+            connect_args={"prepare_threshold": None, **reaching},
+            use_native_hstore=False,
+            pool_size=pool,
+            max_overflow=0,
+            pool_pre_ping=True,
+            pool_recycle=_RECYCLE_S,
+            pool_use_lifo=True,
+            **options,
+        )
+    except ImportError as error:
+        raise ExtraMissing("A PostgreSQL database needs the extra `scale`: pip install 'shoplens[scale]'.") from error
+    _prepare_connections(engine, _bounds(lock_timeout_s, statement_timeout_s))
+    return engine
+
+
+def begin(connection: Connection, *, writes: bool) -> None:
+    """One round trip: begin, and bound every wait within the transaction.
+
+    A reader sees one state throughout. A writer sees what others have committed; where that matters it holds the row,
+    or one of the two locks below, before it looks.
+    """
+    mode = "ISOLATION LEVEL READ COMMITTED" if writes else "ISOLATION LEVEL REPEATABLE READ READ ONLY"
+    connection.exec_driver_sql(f"BEGIN {mode}; {connection.info['bounds']}")
+
+
+def hold_upgrades(connection: Connection) -> None:
+    """Wait for another upgrade of the schema, and keep others away until the transaction ends."""
+    connection.execute(text(f"SELECT pg_advisory_xact_lock({_UPGRADING})"))
+
+
+def hold_arrivals(connection: Connection) -> None:
+    """Let nobody else bring items in until the transaction ends.
+
+    So numbers of items become visible in their order, as on SQLite: below the greatest one no other will appear.
+    """
+    connection.execute(text(f"SELECT pg_advisory_xact_lock({_ARRIVING})"))
+
+
+def _bounds(lock_timeout_s: float, statement_timeout_s: float | None) -> str:
+    values = {
+        "lock_timeout": int(lock_timeout_s * 1000),
+        "statement_timeout": int((statement_timeout_s or 0) * 1000),
+        "idle_in_transaction_session_timeout": _IDLE_TIMEOUT_S * 1000,
+    }
+    return "; ".join(f"SET LOCAL {name} = {value}" for name, value in values.items())
+
+
+def _prepare_connections(engine: Engine, bounds: str) -> None:
+    @event.listens_for(engine, "connect")
+    def _prepare(connection: Any, record: Any) -> None:
+        from psycopg.types.string import StrDumper
+
+        class Writable(StrDumper):
+            """PostgreSQL keeps no NUL in a text; what reads like one stands for it, when writing and when asking."""
+
+            def dump(self, obj: str) -> Any:
+                return super().dump(obj.replace("\x00", "\ufffd") if "\x00" in obj else obj)
+
+        record.info["bounds"] = bounds
+        connection.adapters.register_dumper(str, Writable)
