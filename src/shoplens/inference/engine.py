@@ -7,6 +7,7 @@ from typing import Literal, Protocol
 
 from shoplens.domain.prediction import ModelRef, Prediction
 from shoplens.domain.record import ImageFacts
+from shoplens.errors import ShoplensError
 
 Priority = Literal["live", "night"]
 """Whether somebody waits for the answer. Workers take live jobs first; in one process there is only one queue."""
@@ -71,3 +72,10 @@ class Engine(Protocol):
     async def close(self) -> None:
         """Finish what was accepted, within bounds, and release everything."""
         ...
+
+
+def fault_of(error: BaseException) -> ShoplensError:
+    """What is said of a photo that met a fault of the program's own, wherever it was worked on."""
+    fault = ShoplensError("This photo could not be processed because of a fault in the program.")
+    fault.__cause__ = error
+    return fault

@@ -10,6 +10,7 @@ from shoplens.domain.channel import Channel
 from shoplens.inference.engine import Engine
 from shoplens.inference.session import choose_provider
 from shoplens.services.photos import PhotoShelf
+from shoplens.services.returns.crew import EngineCrew
 from shoplens.services.returns.examine import ItemRules
 from shoplens.services.returns.night import Night, NightParts, NightRules
 from shoplens.services.returns.patience import Patience
@@ -40,7 +41,7 @@ def build_night(settings: Settings, *, progress: Progress | None = None) -> Iter
             database=database,
             store=store,
             channel=channel,
-            open_engine=lambda: _night_engine(settings, channel, progress),
+            open_crew=lambda: EngineCrew(_night_engine(settings, channel, progress)),
             report=_report(settings, database, store),
             clock=utc_now,
         )

@@ -24,7 +24,7 @@ from shoplens.errors import (
     StorageUnavailable,
 )
 from shoplens.imaging import Limits, salvage
-from shoplens.inference.engine import Answer, Engine, Job
+from shoplens.inference.engine import Answer, Engine, Job, fault_of
 from shoplens.services.classify import STORED_LABELS
 from shoplens.services.returns.patience import Patience
 from shoplens.services.returns.runs import Clock
@@ -57,6 +57,62 @@ class ItemRules:
     limits: Limits
 
 
+class JudgeItem:
+    """What is made of an answer or an error, whoever found it. `keep_thumbnail` blocks, the others do not."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        channel: Channel,
+        max_attempts: int,
+        clock: Clock,
+        entropy: Callable[[int], bytes] | None = None,
+    ) -> None:
+        self._store = store
+        self._channel = channel
+        self._max_attempts = max_attempts
+        self._clock = clock
+        self._entropy = entropy or _Entropy().draw
+
+    def answered(self, item: ReturnItem, answer: Answer) -> Verdict:
+        """The policy decides."""
+        now = self._clock()
+        prediction_id = make_id(int(now.timestamp() * 1000), self._entropy(10))
+        return classified(item, answer, self._channel, now=now, prediction_id=prediction_id)
+
+    def failed(self, item: ReturnItem, error: ShoplensError) -> Verdict:
+        """To be tried again, or to quarantine; its reason is logged."""
+        verdict = failed(item, error, max_attempts=self._max_attempts, now=self._clock())
+        if verdict.settlement.state is ItemState.QUARANTINED:
+            _log.warning(
+                "night.item_quarantined", item=item.id, source=item.source_name, code=error.code, reason=str(error)
+            )
+        else:
+            _log.info("night.item_again", item=item.id, code=error.code, attempts=verdict.settlement.attempts)
+        return verdict
+
+    def keep_thumbnail(self, verdict: Verdict, make: Callable[[], bytes | None]) -> Verdict:
+        """The same with what `make` can show of its photo; nothing that goes wrong here is worth a word to anybody."""
+        item = verdict.item
+        try:
+            small = make()
+            if small is None:
+                return verdict
+            key = image_key(item.sha256, "thumbnail.jpg")  # where the photo shelf keeps its own, too
+            self._store.put(key, small)
+        except (ShoplensError, MemoryError) as error:
+            _log.info("night.no_thumbnail", item=item.id, reason=str(error))
+            return verdict
+        return with_thumbnail(verdict, key)
+
+
+def is_shown(verdict: Verdict) -> bool:
+    """Whether a person will look at what can be seen of its photo. Not where looking at it once took all its time."""
+    settlement = verdict.settlement
+    return settlement.state is ItemState.QUARANTINED and settlement.failure_code != DeadlineExceeded.code
+
+
 class ExamineItem:
     """Safe for many items at once on one event loop. Reading is done by `readers`, so that pixels never wait for it."""
 
@@ -78,8 +134,9 @@ class ExamineItem:
         self._rules = rules
         self._readers = readers
         self._patience = patience
-        self._clock = clock
-        self._entropy = entropy or _Entropy().draw
+        self._judge = JudgeItem(
+            store=store, channel=channel, max_attempts=rules.max_attempts, clock=clock, entropy=entropy
+        )
 
     async def read(self, items: Sequence[ReturnItem]) -> list[Photo]:
         """The photo of each, or why it cannot be had."""
@@ -100,10 +157,8 @@ class ExamineItem:
             return await self._failed(item, error, photo)
         except Exception as error:  # noqa: BLE001 - whatever one item does, the others are worked on
             _log.exception("night.item_failed", item=item.id)
-            return await self._failed(item, _fault_for(error), photo)
-        now = self._clock()
-        prediction_id = make_id(int(now.timestamp() * 1000), self._entropy(10))
-        return classified(item, answer, self._channel, now=now, prediction_id=prediction_id)
+            return await self._failed(item, fault_of(error), photo)
+        return self._judge.answered(item, answer)
 
     def _photo(self, item: ReturnItem) -> Photo:
         try:
@@ -112,7 +167,7 @@ class ExamineItem:
             return error
         except Exception as error:  # noqa: BLE001 - as above
             _log.exception("night.item_failed", item=item.id)
-            return _fault_for(error)
+            return fault_of(error)
 
     def _read(self, item: ReturnItem) -> bytes:
         """Raises ImageGone, StorageUnavailable for this one photo, NightMustEnd while the whole store is away."""
@@ -147,30 +202,14 @@ class ExamineItem:
         return await self._engine.classify(job)
 
     async def _failed(self, item: ReturnItem, error: ShoplensError, data: bytes | None) -> Verdict:
-        verdict = failed(item, error, max_attempts=self._rules.max_attempts, now=self._clock())
-        if verdict.settlement.state is not ItemState.QUARANTINED:
-            _log.info("night.item_again", item=item.id, code=error.code, attempts=verdict.settlement.attempts)
-            return verdict
-        _log.warning(
-            "night.item_quarantined", item=item.id, source=item.source_name, code=error.code, reason=str(error)
-        )
-        if data is None or isinstance(error, DeadlineExceeded):
+        verdict = self._judge.failed(item, error)
+        if data is None or not is_shown(verdict):
             return verdict
         loop = asyncio.get_running_loop()
-        return with_thumbnail(verdict, await loop.run_in_executor(self._readers, self._salvaged, item, data))
-
-    def _salvaged(self, item: ReturnItem, data: bytes) -> str | None:
-        """The key of what can be shown; nothing that goes wrong here is worth a word to anybody."""
-        try:
-            small = salvage(data, limits=self._rules.limits)
-            if small is None:
-                return None
-            key = image_key(item.sha256, "thumbnail.jpg")  # where the photo shelf keeps its own, too
-            self._store.put(key, small)
-        except (ShoplensError, MemoryError) as error:
-            _log.info("night.no_thumbnail", item=item.id, reason=str(error))
-            return None
-        return key
+        return await loop.run_in_executor(
+            self._readers,
+            lambda: self._judge.keep_thumbnail(verdict, lambda: salvage(data, limits=self._rules.limits)),
+        )
 
 
 class _Entropy:
@@ -185,9 +224,3 @@ class _Entropy:
             self._left = os.urandom(_DRAWN_AT_ONCE)
         drawn, self._left = self._left[:count], self._left[count:]
         return drawn
-
-
-def _fault_for(error: Exception) -> ShoplensError:
-    fault = ShoplensError("This photo could not be processed because of a fault in the program.")
-    fault.__cause__ = error
-    return fault

@@ -9,7 +9,6 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,11 +18,10 @@ import structlog
 
 from shoplens.db import Database
 from shoplens.domain.channel import Channel
-from shoplens.domain.prediction import ModelRef
 from shoplens.domain.returns import ItemState, ReturnRun
 from shoplens.errors import RunInProgress, RunLost, ShoplensError
-from shoplens.inference.engine import Engine
-from shoplens.services.returns.examine import ExamineItem, ItemRules
+from shoplens.services.returns.crew import Crew, Tools
+from shoplens.services.returns.examine import ItemRules
 from shoplens.services.returns.ledger import Ledger
 from shoplens.services.returns.life import SignsOfLife
 from shoplens.services.returns.moves import MovePhotos, finish_moves
@@ -36,7 +34,6 @@ from shoplens.storage import Store
 
 OnProgress = Callable[[NightProgress], None]
 
-_READERS: Final = 16
 _LOGGED_EVERY_S: Final = 10.0
 _log: Final = structlog.get_logger(__name__)
 
@@ -54,12 +51,12 @@ class NightRules:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NightParts:
-    """What a night works with. `open_engine` is called once the run is claimed; `report` gives the report's key."""
+    """What a night works with. `open_crew` is called once the run is claimed; `report` gives the report's key."""
 
     database: Database
     store: Store
     channel: Channel
-    open_engine: Callable[[], Engine]
+    open_crew: Callable[[], Crew]
     report: Callable[[str], str]
     clock: Clock
     waiting: Waiting = field(default_factory=Waiting)
@@ -130,15 +127,15 @@ class Night:
             self._hurry.set()
 
     async def _work(self, ledger: Ledger, life: SignsOfLife, on_progress: OnProgress) -> ReturnRun:
-        engine = await asyncio.to_thread(self._parts.open_engine)
+        crew = await asyncio.to_thread(self._parts.open_crew)
         try:
             await asyncio.to_thread(self._finish_moves)
-            run, pace = await asyncio.to_thread(self._patience, partial(self._begin, ledger, engine))
+            run, pace = await asyncio.to_thread(self._patience, partial(self._begin, ledger, crew))
             on_progress(pace.progress())
             teller = _Teller(pace, on_progress, self._parts.waiting.monotonic)
-            await self._run_shift(ledger, life, engine, teller)
+            await self._run_shift(ledger, life, crew, teller)
         finally:
-            await engine.close()
+            await crew.close()
         if self.stopped:
             return await asyncio.to_thread(self._interrupt, ledger, "It was told to stop.") or run
         return await self._finish(ledger, run, teller)
@@ -168,9 +165,9 @@ class Night:
                 return request(requested_by)
         raise RunInProgress("Runs are being started and ended by others just now; try again.")
 
-    def _begin(self, ledger: Ledger, engine: Engine) -> tuple[ReturnRun, Pace]:
+    def _begin(self, ledger: Ledger, crew: Crew) -> tuple[ReturnRun, Pace]:
         channel = self._parts.channel
-        run, before = ledger.begin(_model_of(engine), channel.policy.version)
+        run, before = ledger.begin(crew.model, channel.policy.version)
         pace = Pace(run.id, planned=run.planned, before=before, now_s=self._parts.waiting.monotonic())
         _log.info(
             "night.started", run=run.id, planned=run.planned, settled=pace.progress().settled, model=str(run.model),
@@ -183,23 +180,13 @@ class Night:
         if done:
             _log.info("night.moves_finished", photos=done)
 
-    async def _run_shift(self, ledger: Ledger, life: SignsOfLife, engine: Engine, teller: _Teller) -> None:
+    async def _run_shift(self, ledger: Ledger, life: SignsOfLife, crew: Crew, teller: _Teller) -> None:
         movers = MovePhotos(self._parts.store)
-        readers = ThreadPoolExecutor(_READERS, thread_name_prefix="night-read")
         shift = Shift(
             ledger=ledger,
-            examine=ExamineItem(
-                store=self._parts.store,
-                engine=engine,
-                channel=self._parts.channel,
-                rules=self._rules.items,
-                readers=readers,
-                patience=self._patience,
-                clock=self._parts.clock,
-            ),
+            hands=crew.hands(self._tools()),
             movers=movers,
             patience=self._patience,
-            bounds=self._rules.bounds,
             on_settled=teller.settled,
             on_finished=life.item_finished,
         )
@@ -211,7 +198,16 @@ class Night:
         finally:
             self._shift = None
             movers.close()
-            readers.shutdown(wait=False)
+
+    def _tools(self) -> Tools:
+        return Tools(
+            store=self._parts.store,
+            channel=self._parts.channel,
+            rules=self._rules.items,
+            bounds=self._rules.bounds,
+            patience=self._patience,
+            clock=self._parts.clock,
+        )
 
     async def _finish(self, ledger: Ledger, run: ReturnRun, teller: _Teller) -> ReturnRun:
         report_key = await asyncio.to_thread(self._report, run.id)
@@ -275,9 +271,3 @@ class _Teller:
     def progress(self) -> NightProgress:
         """As it stands."""
         return self._pace.progress()
-
-
-def _model_of(engine: Engine) -> ModelRef:
-    """The version that answers: a night's engine has the model of its channel alone."""
-    (served,) = engine.served()
-    return served.ref

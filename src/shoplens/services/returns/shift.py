@@ -1,9 +1,9 @@
-"""Keep every worker busy until nothing waits: lease ahead, examine many at once, commit in batches, then move.
+"""Keep whoever works busy until nothing waits: lease ahead, hand out, commit verdicts in batches, then move photos.
 
-Three things run beside each other. Examiners take leased items one by one and hand their photos to the engine; they
-never wait for the database. One clerk commits what came out, leases more in the same transaction, and brings the
-photos of what was committed to where they belong. All that is in memory is bounded: leased rows by two batches, photos
-by their number and their bytes.
+Two things run beside each other. The hands take leased items from here and bring their verdicts back; they never wait
+for the database, and whether they work in this process or on a cluster is their own affair. One clerk commits what came
+back, leases more in the same transaction, and brings the photos of what was committed to where they belong. All that is
+in memory is bounded: leased rows by two batches and what the hands hold.
 """
 
 from __future__ import annotations
@@ -11,14 +11,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from shoplens.domain.returns import ItemState, ReturnItem
 from shoplens.errors import DeadlineExceeded, EngineStopped, ShoplensError
-from shoplens.services.returns.examine import ExamineItem, NightMustEnd, Photo
 from shoplens.services.returns.ledger import Batch, Committed, Ledger
 from shoplens.services.returns.moves import Moved, MovePhotos
 from shoplens.services.returns.patience import Patience
@@ -27,7 +25,6 @@ from shoplens.services.returns.verdicts import Verdict
 OnSettled = Callable[[Sequence[ItemState]], None]
 
 _BATCHES_AHEAD: Final = 2
-_READ_TOGETHER: Final = 4
 _LATEST_COMMIT_S: Final = 2.0
 
 
@@ -40,32 +37,67 @@ class Bounds:
     photo_bytes: int
 
 
+class Desk(Protocol):
+    """Where hands get their work and leave what came of it. All of it is for the thread of the event loop."""
+
+    @property
+    def stopping(self) -> bool:
+        """Whether nothing new is to be begun."""
+        ...
+
+    async def next_items(self, most: int) -> list[ReturnItem]:
+        """One leased item or more, as soon as there are any; never any while it is stopping."""
+        ...
+
+    def take(self, verdict: Verdict) -> None:
+        """What came of one of them."""
+        ...
+
+    def put_back(self, count: int) -> None:
+        """So many were not worked on. They stay leased; whoever ends the night gives them back."""
+        ...
+
+    def abandon(self, error: ShoplensError) -> None:
+        """Begin nothing new, and end the night with `error` once what is in work has ended."""
+        ...
+
+
+class Hands(Protocol):
+    """Who makes verdicts out of items."""
+
+    @property
+    def bounds(self) -> Bounds:
+        """How much they can hold, and how many verdicts are worth a commit."""
+        ...
+
+    async def work(self, desk: Desk) -> None:
+        """Until cancelled. What is raised ends the night."""
+        ...
+
+
 class Shift:
-    """One stretch of work on a run. Use it once."""
+    """One stretch of work on a run, and the desk of its hands. Use it once."""
 
     def __init__(
         self,
         *,
         ledger: Ledger,
-        examine: ExamineItem,
+        hands: Hands,
         movers: MovePhotos,
         patience: Patience,
-        bounds: Bounds,
         on_settled: OnSettled,
         on_finished: Callable[[], None],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ledger = ledger
-        self._examine = examine
+        self._hands = hands
         self._movers = movers
         self._patience = patience
-        self._bounds = bounds
+        self._bounds = hands.bounds
         self._on_settled = on_settled
         self._on_finished = on_finished
         self._monotonic = monotonic
         self._leased: asyncio.Queue[ReturnItem] = asyncio.Queue()
-        self._room = Room(bounds.photo_bytes)
-        self._together = max(1, min(_READ_TOGETHER, bounds.photos // 3))
         self._verdicts: deque[tuple[float, Verdict]] = deque()
         self._changed = asyncio.Event()
         self._in_work = 0
@@ -73,63 +105,59 @@ class Shift:
         self._stopping = False
         self._fatal: ShoplensError | None = None
 
+    @property
+    def stopping(self) -> bool:
+        """See Desk."""
+        return self._stopping
+
     def stop(self) -> None:
         """Finish what is in work, commit it, and begin nothing new. For the thread of the event loop."""
         self._stopping = True
         self._changed.set()
 
     def abandon(self, error: ShoplensError) -> None:
-        """Begin nothing new, and raise `error` once what is in work has ended. For the thread of the event loop."""
+        """See Desk."""
         self._fatal = self._fatal or error
         self.stop()
 
     async def run(self) -> None:
         """Returns when nothing waits any more, or after `stop`. Raises RunLost, Unavailable."""
-        tasks = -(-self._bounds.photos // self._together)
-        examiners = [asyncio.create_task(self._examiner()) for _ in range(tasks)]
+        work = asyncio.create_task(self._hands.work(self))
+        work.add_done_callback(self._hands_ended)
         try:
             await self._clerk()
         finally:
-            for each in examiners:
-                each.cancel()
-            await asyncio.gather(*examiners, return_exceptions=True)
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
         if self._fatal is not None:
             raise self._fatal
 
-    async def _examiner(self) -> None:
+    async def next_items(self, most: int) -> list[ReturnItem]:
+        """See Desk."""
         while True:
-            items = await self._next_items()
-            if self._stopping:
-                continue  # they stay leased; whoever ends the night gives them back
-            self._in_work += len(items)
-            async with self._room.for_bytes(sum(item.byte_count for item in items)):
-                photos = await self._examine.read(items)
-                for item, photo in zip(items, photos, strict=True):
-                    await self._examine_one(item, photo)
+            items = [await self._leased.get()]
+            while len(items) < most and not self._leased.empty():
+                items.append(self._leased.get_nowait())
+            if not self._stopping:  # else they stay leased; whoever ends the night gives them back
+                self._in_work += len(items)
+                return items
 
-    async def _next_items(self) -> list[ReturnItem]:
-        """A few that are read at once: going to another thread and back costs as much as reading does."""
-        items = [await self._leased.get()]
-        while len(items) < self._together and not self._leased.empty():
-            items.append(self._leased.get_nowait())
-        return items
-
-    async def _examine_one(self, item: ReturnItem, photo: Photo) -> None:
-        try:
-            if not self._stopping:
-                self._take(await self._examine(item, photo))
-        except NightMustEnd as end:
-            self.abandon(end.reason)
-        finally:
-            self._in_work -= 1
-            if self._is_due():
-                self._changed.set()
-
-    def _take(self, verdict: Verdict) -> None:
+    def take(self, verdict: Verdict) -> None:
+        """See Desk."""
         now = self._monotonic()
         self._verdicts.append((now, verdict))
         if len(self._verdicts) == 1:
             self._changed.set()  # from now on the clerk counts how long it waits
+        self._note_lateness(verdict)
+        self.put_back(1)
+
+    def put_back(self, count: int) -> None:
+        """See Desk."""
+        self._in_work -= count
+        if self._is_due():
+            self._changed.set()
+
+    def _note_lateness(self, verdict: Verdict) -> None:
         if verdict.settlement.failure_code != DeadlineExceeded.code:
             self._late_in_a_row = 0
             self._on_finished()
@@ -137,6 +165,16 @@ class Shift:
         self._late_in_a_row += 1
         if self._late_in_a_row >= self._bounds.photos:
             self.abandon(EngineStopped("No photo was answered for so long that the models must be stuck."))
+
+    def _hands_ended(self, work: asyncio.Task[None]) -> None:
+        """They work until they are cancelled; what they hold otherwise comes to no verdict any more."""
+        if work.cancelled():
+            return
+        error = work.exception()
+        stopped = EngineStopped(f"Whoever worked on the photos ended early: {error!r}")
+        stopped.__cause__ = error
+        self._in_work = 0
+        self.abandon(error if isinstance(error, ShoplensError) else stopped)
 
     async def _clerk(self) -> None:
         moved = Moved()
@@ -189,27 +227,3 @@ class Shift:
         if not moves:
             return Moved()
         return await asyncio.to_thread(self._patience, lambda: self._movers(moves))
-
-
-class Room:
-    """Lets tasks of one event loop in while what they hold together is within `limit` bytes; one is always let in."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._held = 0
-        self._waiting: deque[asyncio.Event] = deque()
-
-    @asynccontextmanager
-    async def for_bytes(self, count: int) -> AsyncIterator[None]:
-        """Hold `count` bytes within the block, waiting for room in turn."""
-        while self._held and self._held + count > self._limit:
-            freed = asyncio.Event()
-            self._waiting.append(freed)
-            await freed.wait()
-        self._held += count
-        try:
-            yield
-        finally:
-            self._held -= count
-            while self._waiting:
-                self._waiting.popleft().set()

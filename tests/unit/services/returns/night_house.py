@@ -23,6 +23,7 @@ from shoplens.domain.returns import ItemFilter, ItemState, ReturnItem, ReturnRun
 from shoplens.errors import StorageUnavailable
 from shoplens.imaging import Limits
 from shoplens.inference.engine import Answer, Job, ServedModel
+from shoplens.services.returns.crew import EngineCrew
 from shoplens.services.returns.examine import ItemRules
 from shoplens.services.returns.night import Night, NightParts, NightRules
 from shoplens.services.returns.ownership import Waiting
@@ -203,7 +204,7 @@ class House:
             database=self.database,
             store=store or self.store,
             channel=CHANNEL,
-            open_engine=lambda: self.engine,
+            open_crew=lambda: EngineCrew(self.engine),
             report=self._report,
             clock=self.clock,
             waiting=self.waiting,

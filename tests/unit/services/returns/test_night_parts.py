@@ -23,6 +23,7 @@ from shoplens.errors import (
     RunLost,
     StorageUnavailable,
 )
+from shoplens.services.returns.examiners import Room
 from shoplens.services.returns.ledger import Batch, Ledger
 from shoplens.services.returns.life import SignsOfLife
 from shoplens.services.returns.moves import Move, MovePhotos, finish_move, finish_moves
@@ -30,7 +31,6 @@ from shoplens.services.returns.ownership import claim, this_process
 from shoplens.services.returns.patience import Patience
 from shoplens.services.returns.progress import Pace
 from shoplens.services.returns.runs import RequestRun
-from shoplens.services.returns.shift import Room
 from shoplens.services.returns.verdicts import failed
 from tests.unit.services.returns.night_house import House, now, open_house, request_run
 
