@@ -1,0 +1,271 @@
+#!/usr/bin/env bash
+# Prove the images and deploy/compose.yaml on this machine: build, run tests in the build, start, scale, send photos
+# while a worker is killed and Redis restarted, let a night go by, restart, see that nothing is lost, and clean up.
+# It needs docker, Compose and curl, and uses a project, a port and passwords of its own, so it harms nothing.
+#
+#   deploy/prove.sh [--local] [--tests "WHAT PYTEST IS TOLD" | --no-tests] [--keep]
+#
+# --local is for machines that reach packages but no registry of images: it makes the base image with mmdebstrap (root)
+# and stand-ins for the other projects' images. BASE_TAR names a base that is made already. DOCKER and COMPOSE name
+# other programs; PROVE_PORT another port. Builds use the network of this machine (BUILD_NETWORK=default changes that).
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+DOCKER=${DOCKER:-docker}
+COMPOSE=${COMPOSE:-$DOCKER compose}
+BUILD_NETWORK=${BUILD_NETWORK:-host}
+PORT=${PROVE_PORT:-18080}
+PROJECT=shoplens-prove
+URL=http://127.0.0.1:$PORT
+BASE=${BASE:-python:3.11-slim-bookworm}
+DRAWN=40
+local_images=false
+keep=false
+tests="tests/unit/domain tests/unit/encoding tests/unit/imaging"
+work=$(mktemp -d)
+started=$SECONDS
+
+say() { printf '%4d s  %s\n' "$((SECONDS - started))" "$*"; }
+fail() {
+    say "FAILED: $*" >&2
+    exit 1
+}
+
+while [ $# -gt 0 ]; do
+    case $1 in
+        --local) local_images=true ;;
+        --keep) keep=true ;;
+        --no-tests) tests= ;;
+        --tests)
+            tests=$2
+            shift
+            ;;
+        *) fail "$1 is not an option; see the head of this file" ;;
+    esac
+    shift
+done
+
+docker() { command $DOCKER "$@"; }
+
+compose() {
+    local files=(--file deploy/compose.yaml)
+    if $local_images; then files+=(--file deploy/compose.local.yaml); fi
+    $COMPOSE --project-name "$PROJECT" --env-file "$work/env" "${files[@]}" "$@"
+}
+
+clean() {
+    local status=$?
+    trap - EXIT
+    if [ -s "$work/env" ]; then
+        if [ "$status" -ne 0 ]; then
+            compose ps --all || true
+            compose logs --no-color --tail 40 || true
+        fi
+        if $keep; then
+            say "kept: $COMPOSE --project-name $PROJECT --env-file $work/env --file deploy/compose.yaml …"
+            exit "$status"
+        fi
+        compose --profile '*' down --volumes --remove-orphans --timeout 20 >/dev/null 2>&1 || status=1
+    fi
+    rm -rf "$work"
+    exit "$status"
+}
+trap clean EXIT
+
+secret() { od -An -N 16 -t x1 /dev/urandom | tr -d ' \n'; }
+
+write_env() {
+    {
+        for name in POSTGRES_PASSWORD REDIS_PASSWORD S3_ACCESS_KEY S3_SECRET_KEY; do echo "$name=$(secret)"; done
+        echo "SHOPLENS_IMAGE=$PROJECT:latest"
+        echo "PUBLISH=127.0.0.1:$PORT"
+        echo "PROMETHEUS_PUBLISH=127.0.0.1:$((PORT + 1))"
+        echo "WORKER_CPUS=${PROVE_WORKER_CPUS:-1}"
+        echo "BASE=$BASE"
+    } >"$work/env"
+    chmod 600 "$work/env"
+}
+
+# A Debian with Python, this machine's certificates and pip's settings: what the official image would be elsewhere.
+make_base() {
+    local tar=${BASE_TAR:-$work/base.tar} settings=() file
+    for file in /etc/pip.conf "${PIP_CONFIG_FILE:-}" "${XDG_CONFIG_HOME:-$HOME/.config}/pip/pip.conf"; do
+        if [ -f "$file" ]; then
+            cat "$file" >>"$work/pip.conf"
+        fi
+    done
+    if [ ! -f "$tar" ]; then
+        # shellcheck disable=SC2016  # mmdebstrap's shell expands it
+        settings+=(--customize-hook='ln -s /usr/bin/python3 "$1/usr/local/bin/python3"')
+        # shellcheck disable=SC2016
+        settings+=(--customize-hook='ln -s /usr/bin/python3 "$1/usr/local/bin/python"; ln -s /usr/bin/pip3 "$1/usr/local/bin/pip"')
+        settings+=(--customize-hook="copy-in /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs")
+        if [ -s "$work/pip.conf" ]; then settings+=(--customize-hook="copy-in $work/pip.conf /etc"); fi
+        mmdebstrap --quiet --variant=minbase --include=ca-certificates,python3,python3-pip,python3-venv \
+            "${settings[@]}" bookworm "$tar"
+    fi
+    docker import --change 'ENV PIP_CERT=/etc/ssl/certs/ca-certificates.crt' --change 'CMD ["python3"]' "$tar" "$BASE" \
+        >/dev/null
+}
+
+build() { # TARGET TAG, then more arguments
+    local target=$1 tag=$2 log
+    log="$work/build-$target.log"
+    shift 2
+    DOCKER_BUILDKIT=${DOCKER_BUILDKIT:-1} docker build --network "$BUILD_NETWORK" --build-arg "BASE=$BASE" \
+        --target "$target" --tag "$tag" "$@" . >"$log" 2>&1 || {
+        tail -60 "$log" >&2
+        fail "the build of $target"
+    }
+}
+
+size() { docker image inspect --format '{{.Size}}' "$1" | awk '{ printf "%d MB", $1 / 1e6 }'; }
+
+build_all() {
+    if $local_images; then
+        if ! docker image inspect "$BASE" >/dev/null 2>&1; then
+            make_base
+            say "made the base image $BASE ($(size "$BASE"))"
+        fi
+        for name in redis postgres s3 prometheus; do
+            build "$name" "shoplens-standin-$name" --file deploy/docker/standins.Dockerfile
+        done
+        say "built the stand-ins"
+    fi
+    build runtime "$PROJECT:latest" --file deploy/docker/Dockerfile --build-arg "REVISION=$(git rev-parse HEAD 2>/dev/null || echo unknown)"
+    say "built the image ($(size "$PROJECT:latest"))"
+    if [ -n "$tests" ]; then
+        build test "$PROJECT:test" --file deploy/docker/Dockerfile --build-arg "TESTS=$tests"
+        say "tests ran in the build: $(grep -oE '[0-9]+ passed[^=]*' "$work/build-test.log" | tail -1)"
+    fi
+}
+
+up() { compose up --detach --wait --wait-timeout 300 --no-build "$@" >"$work/up.log" 2>&1 || {
+    cat "$work/up.log" >&2
+    fail "up $*"
+}; }
+
+get() { curl --silent --show-error --fail --max-time 20 "$URL$1"; }
+
+# Photos: drawn ones, made by the image itself.
+draw_photos() {
+    # shellcheck disable=SC2016  # the shell in the container expands it
+    compose run --rm --no-deps --entrypoint sh -T web -ec \
+        'into=$(mktemp -d); shoplens returns simulate --samples --count '"$DRAWN"' --seed 3 --into "$into" >&2; cd "$into"; tar -cf - ./*.jpg' \
+        >"$work/drawn.tar" 2>"$work/drawn.log" || {
+        cat "$work/drawn.log" >&2
+        fail "drawing photos"
+    }
+    mkdir "$work/photos"
+    tar -C "$work/photos" -xf "$work/drawn.tar"
+}
+
+# Sends one photo, again and again for as long as it is told to come again (429, 503), as a good client does.
+send() {
+    local status tries
+    for tries in $(seq 1 60); do
+        status=$(curl --silent --output /dev/null --write-out '%{http_code}' --max-time 30 \
+            --form "file=@$1" "$URL/predict?channel=$2" || true)
+        case $status in
+            200) break ;;
+            429 | 502 | 503 | 504) sleep 0.5 ;;
+            *) break ;;
+        esac
+    done
+    echo "$status $tries" >>"$3"
+}
+
+# Rounds of all photos until the file STOP is there, so that there is sending whatever else happens.
+send_until() { # STOP CHANNEL LOG
+    while [ ! -e "$1" ]; do
+        send_all "$2" "$3"
+        echo round >>"$3.rounds"
+    done
+}
+
+send_all() { # CHANNEL LOG: every photo, four at a time
+    local photo
+    for photo in "$work"/photos/*.jpg; do
+        send "$photo" "$1" "$2" &
+        while [ "$(jobs -rp | wc -l)" -ge 4 ]; do wait -n || true; done
+    done
+    wait
+}
+
+answered() { # LOG ROUNDS WHAT: every photo has got its answer
+    local good all
+    all=$(($2 * $(find "$work/photos" -name '*.jpg' | wc -l)))
+    good=$(grep -c '^200 ' "$1" || true)
+    [ "$good" -eq "$all" ] || fail "$3: $good of $all photos were answered: $(sort "$1" | uniq -c | tr '\n' ';')"
+    say "$3: $good of $all photos answered, after being told $(awk '{ n += $2 - 1 } END { print n + 0 }' "$1") times to come again"
+}
+
+running() { compose ps --quiet --status running worker | wc -l; }
+
+main() {
+    write_env
+    build_all
+
+    up --scale worker=3
+    [ "$(running)" -eq 3 ] || fail "there are $(running) workers, not 3"
+    say "up with three workers, all healthy"
+    draw_photos
+    send_all look "$work/first"
+    answered "$work/first" 1 "three workers"
+
+    up --scale worker=5
+    [ "$(running)" -eq 5 ] || fail "there are $(running) workers, not 5"
+    say "up with five workers"
+    send_until "$work/enough" look "$work/trouble" &
+    local sending=$!
+    sleep 2
+    docker kill "$(compose ps --quiet worker | head -1)" >/dev/null
+    say "killed a worker"
+    sleep 5
+    compose restart --timeout 5 redis >/dev/null 2>&1
+    say "restarted Redis"
+    sleep 3
+    touch "$work/enough"
+    wait "$sending"
+    answered "$work/trouble" "$(wc -l <"$work/trouble.rounds")" "a worker killed and Redis restarted meanwhile"
+    up --scale worker=5
+    say "five workers again"
+
+    compose exec -T web shoplens returns simulate --samples --messy --seed 7 >/dev/null 2>&1
+    compose exec -T web shoplens returns ingest 2>/dev/null
+    compose exec -T web shoplens returns run 2>/dev/null
+    compose exec -T web shoplens returns export --output - --format csv 2>/dev/null >"$work/before.csv"
+    get /predictions.csv >"$work/records-before.csv"
+    say "a night in the container: $(($(wc -l <"$work/before.csv") - 1)) items in the table, $(($(wc -l <"$work/records-before.csv") - 1)) records"
+
+    compose restart --timeout 30 >/dev/null 2>&1
+    up --scale worker=5
+    compose exec -T web shoplens returns export --output - --format csv 2>/dev/null >"$work/after.csv"
+    get /predictions.csv >"$work/records-after.csv"
+    cmp "$work/before.csv" "$work/after.csv" || fail "the table of returns differs after the restart"
+    cmp "$work/records-before.csv" "$work/records-after.csv" || fail "the records differ after the restart"
+    say "restarted everything: records and table are the same"
+
+    watched
+    compose --profile '*' down --volumes --remove-orphans --timeout 30 >/dev/null 2>&1
+    [ -z "$(docker ps --all --quiet --filter "label=com.docker.compose.project=$PROJECT")" ] || fail "containers are left"
+    [ -z "$(docker volume ls --quiet --filter "label=com.docker.compose.project=$PROJECT")" ] || fail "volumes are left"
+    say "down, nothing is left"
+    say "PROVED"
+}
+
+# Prometheus sees the web server and all five workers, and each rule could be computed.
+watched() {
+    local answer tries
+    for tries in $(seq 1 30); do
+        answer=$(curl --silent --max-time 5 "http://127.0.0.1:$((PORT + 1))/api/v1/query?query=sum(up%7Bjob%3D~%22shoplens.*%22%7D)" || true)
+        case $answer in *'"6"]'*) break ;; esac
+        sleep 2
+    done
+    case $answer in
+        *'"6"]'*) say "Prometheus scrapes the web server and five workers (after $tries tries)" ;;
+        *) fail "Prometheus does not see six targets: $answer" ;;
+    esac
+}
+
+main
