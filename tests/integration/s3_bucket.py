@@ -67,8 +67,13 @@ class _Bucket(BaseHTTPRequestHandler):
         data = self.kept.get(unquote(urlsplit(self.path).path).split("/", 2)[2])
         if data is None:
             self._answer(404, b"<Error><Code>NoSuchKey</Code></Error>")
+            return
+        headers = {"ETag": _tag(data), "Last-Modified": _MOMENT[1]}
+        if found := re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", "")):
+            start, end = int(found[1]), min(int(found[2]) + 1, len(data))
+            self._answer(206, data[start:end], {**headers, "Content-Range": f"bytes {start}-{end - 1}/{len(data)}"})
         else:
-            self._answer(200, data, {"ETag": _tag(data), "Last-Modified": _MOMENT[1]})
+            self._answer(200, data, headers)
 
     def _listing(self, prefix: str) -> str:
         rows = "".join(

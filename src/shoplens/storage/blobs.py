@@ -1,7 +1,8 @@
 """Keep blobs under keys, wherever a URL says: a local directory, memory, S3, Google Cloud or Azure (through obstore).
 
-Blobs are immutable: whoever writes chooses a key that follows from the bytes, so writing the same key twice is the
-same as writing it once. Decision 0007 says why, and what a crash may leave. `durable` writes what shall survive power.
+Most blobs are immutable: whoever writes chooses a key that follows from the bytes, so writing the same key twice is
+the same as writing it once. What is written anew under its key is written on condition (`put_if`). Decisions 0007 and
+0013 say why, and what a crash may leave. `durable` writes what shall survive power.
 """
 
 from __future__ import annotations
@@ -18,19 +19,23 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 import obstore
-from obstore.exceptions import BaseError
+from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from obstore.store import LocalStore as ObstoreLocal
 from obstore.store import MemoryStore as ObstoreMemory
 from obstore.store import ObjectStore
 
 from shoplens.errors import BlobNotFound, Misconfigured, RequestInvalid, StorageUnavailable
 from shoplens.storage import durable as on_disk
-from shoplens.storage.remote import REMOTE, open_objects, reason_of
+from shoplens.storage.faults import is_absent_bucket, is_unspeakable_name, reason_of, shown
+from shoplens.storage.listing import S3Listing, open_listing
+from shoplens.storage.ranges import PART_BYTES, read_ranges, write_parts
+from shoplens.storage.remote import ON_TRIAL, REMOTE, endpoint_of, open_objects
 
 _KEY: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(?:/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
 _LONGEST_KEY: Final = 512
 _CHECK_KEY: Final = "health/check"
 _STAGING: Final = ".staging"
+_LOCK: Final = "lock"
 _ABANDONED_AFTER_S: Final = 3_600
 
 
@@ -53,6 +58,17 @@ class Store(Protocol):
         """
         ...
 
+    def version(self, key: str) -> str | None:
+        """Something that changes with the blob under `key`; None where there is none."""
+        ...
+
+    def put_if(self, key: str, data: bytes, *, seen: str | None) -> bool:
+        """Keep `data` under `key` if the blob there is still the version `seen` (None: if there is none).
+
+        Of several that do this at once exactly one does it. False where another blob is there by then; it stays.
+        """
+        ...
+
     def move(self, source: str, target: str, *, durable: bool = True) -> None:
         """Move a blob; on local disks at once. It survives a loss of power, but without `durable` only after `sync`.
 
@@ -68,6 +84,10 @@ class Store(Protocol):
         """The blob. Raises BlobNotFound."""
         ...
 
+    def pieces(self, key: str) -> Iterator[bytes]:
+        """The blob, a piece in memory at a time, all of one version. Raises BlobNotFound."""
+        ...
+
     def exists(self, key: str) -> bool:
         """Whether there is a blob under `key`."""
         ...
@@ -77,28 +97,34 @@ class Store(Protocol):
         ...
 
     def list(self, prefix: str) -> Iterator[str]:
-        """The keys below the folder `prefix` (whole segments; "" means all), in no particular order."""
+        """The keys below the folder `prefix` (whole segments; "" means all), in no particular order.
+
+        What others put there under names that are no keys is left out.
+        """
         ...
 
     def check(self) -> None:
-        """Raises StorageUnavailable unless a blob can be written now. Writes two bytes under `health/`."""
+        """Raises StorageUnavailable, within seconds, unless a blob can be written now. Writes two under `health/`."""
         ...
 
 
-def open_store(url: str, *, options: Mapping[str, Any] | None = None) -> Store:
+def open_store(url: str, *, setting: str | None = None, options: Mapping[str, Any] | None = None) -> Store:
     """The store at `url`: a path, `file:///dir`, `memory://`, `s3://bucket/prefix`, `gs://…` or `az://…`.
 
     A missing local directory is created. `options` are obstore's for the kind (endpoint, region, keys); without them
-    the usual environment variables count. Raises Misconfigured for another kind, StorageUnavailable.
+    the usual environment variables count. `setting` is where the URL is from, for people who read what went wrong.
+    Raises Misconfigured for another kind, StorageUnavailable.
     """
     scheme = urlsplit(url).scheme
     if scheme == "memory":
         return ObjectBlobs(ObstoreMemory(), url)
     if scheme in REMOTE:
-        return ObjectBlobs(open_objects(url, options or {}), url)
+        return _remote(url, options or {}, place=f"{url} ({setting})" if setting else url)
     if scheme == "file" or len(scheme) <= 1:  # one letter is a Windows drive
         return LocalBlobs(_local_path(url))
-    raise Misconfigured(f"Images cannot be kept at {scheme}:// addresses; use a directory, s3://, gs:// or az://.")
+    raise Misconfigured(
+        f"Images cannot be kept at {scheme}:// addresses ({shown(url)}); use a directory, s3://, gs:// or az://."
+    )
 
 
 def image_key(sha256: str, suffix: str) -> str:
@@ -106,9 +132,14 @@ def image_key(sha256: str, suffix: str) -> str:
     return f"images/{sha256[:2]}/{sha256[2:4]}/{sha256}.{suffix}"
 
 
+def is_key(text: str) -> bool:
+    """Whether `text` is made of plain segments (no `..`, no leading dot or slash)."""
+    return len(text) <= _LONGEST_KEY and _KEY.fullmatch(text) is not None
+
+
 def require_key(key: str) -> str:
     """`key` itself. Raises RequestInvalid unless it is made of plain segments (no `..`, no leading dot or slash)."""
-    if len(key) > _LONGEST_KEY or not _KEY.fullmatch(key):
+    if not is_key(key):
         raise RequestInvalid(f"{key[:80]!r} is no key: plain names of letters, digits, '.', '_', '-', joined by '/'.")
     return key
 
@@ -116,14 +147,23 @@ def require_key(key: str) -> str:
 class ObjectBlobs:
     """Blobs in anything that obstore speaks to and that writes atomically by itself."""
 
-    def __init__(self, objects: ObjectStore, place: str) -> None:
+    def __init__(
+        self,
+        objects: ObjectStore,
+        place: str,
+        *,
+        listing: S3Listing | None = None,
+        trial: ObjectStore | None = None,
+    ) -> None:
         self._objects = objects
         self._place = place
+        self._listing = listing
+        self._trial = trial
 
     def put(self, key: str, data: bytes, durable: bool = False) -> None:
         """As `Store.put`."""
         require_key(key)
-        with self._translated(key):
+        with self._translated(key, writes=True):
             if self._size(key) != len(data):
                 self._write(key, data, durable=durable)
             elif durable:
@@ -132,8 +172,20 @@ class ObjectBlobs:
     def put_pieces(self, key: str, pieces: Iterable[bytes]) -> None:
         """As `Store.put_pieces`."""
         require_key(key)
-        with self._translated(key):
+        with self._translated(key, writes=True):
             self._write_pieces(key, pieces)
+
+    def version(self, key: str) -> str | None:
+        """As `Store.version`."""
+        require_key(key)
+        with self._translated(key):
+            return self._version(key)
+
+    def put_if(self, key: str, data: bytes, *, seen: str | None) -> bool:
+        """As `Store.put_if`."""
+        require_key(key)
+        with self._translated(key, writes=True):
+            return self._put_if(key, data, seen)
 
     def move(self, source: str, target: str, *, durable: bool = True) -> None:
         """As `Store.move`."""
@@ -152,6 +204,12 @@ class ObjectBlobs:
         require_key(key)
         with self._translated(key):
             return bytes(obstore.get(self._objects, key).bytes())
+
+    def pieces(self, key: str) -> Iterator[bytes]:
+        """As `Store.pieces`."""
+        require_key(key)
+        with self._translated(key):
+            yield from self._ranges(key)
 
     def exists(self, key: str) -> bool:
         """As `Store.exists`."""
@@ -174,20 +232,59 @@ class ObjectBlobs:
         if folder:
             require_key(folder)
         with self._translated(folder):
-            for chunk in obstore.list(self._objects, folder or None):
-                yield from (entry["path"] for entry in chunk if not entry["path"].startswith(_STAGING))
+            yield from filter(is_key, self._listed(folder))
 
     def check(self) -> None:
         """As `Store.check`."""
-        with self._translated(_CHECK_KEY):
-            self._write(_CHECK_KEY, b"ok")
+        with self._translated(_CHECK_KEY, writes=True):
+            if self._trial is None:
+                self._write(_CHECK_KEY, b"ok")
+            else:
+                obstore.put(self._trial, _CHECK_KEY, b"ok", use_multipart=False)
+
+    def _listed(self, folder: str) -> Iterator[str]:
+        """Whatever lies there, under whatever names."""
+        last: str | None = None
+        try:
+            for chunk in obstore.list(self._objects, folder or None):
+                for entry in chunk:
+                    last = entry["path"]
+                    yield entry["path"]
+        except BaseError as error:
+            if self._listing is None or not is_unspeakable_name(error):
+                raise
+        else:
+            return
+        below = f"{folder}/" if folder else ""
+        yield from (each.name for each in self._listing.after(last or below) if each.name.startswith(below))
 
     def _write(self, key: str, data: bytes, *, durable: bool = False) -> None:
         del durable  # object stores answer when it is
         obstore.put(self._objects, key, data, use_multipart=False)
 
     def _write_pieces(self, key: str, pieces: Iterable[bytes]) -> None:
-        obstore.put(self._objects, key, iter(pieces))
+        write_parts(self._objects, key, pieces)
+
+    def _ranges(self, key: str) -> Iterator[bytes]:
+        yield from read_ranges(self._objects, key)
+
+    def _version(self, key: str) -> str | None:
+        try:
+            head = obstore.head(self._objects, key)
+        except FileNotFoundError:
+            return None
+        return f"{head['e_tag'] or ''} {head['version'] or ''}"
+
+    def _put_if(self, key: str, data: bytes, seen: str | None) -> bool:
+        mode: Any = "create"
+        if seen is not None:
+            e_tag, _, version = seen.partition(" ")
+            mode = {name: value for name, value in (("e_tag", e_tag), ("version", version)) if value}
+        try:
+            obstore.put(self._objects, key, data, mode=mode, use_multipart=False)
+        except (AlreadyExistsError, PreconditionError):
+            return False
+        return True
 
     def _settle(self, key: str) -> None:
         """Let a blob that is there survive: an object store has seen to it."""
@@ -214,12 +311,13 @@ class ObjectBlobs:
             return None
 
     @contextmanager
-    def _translated(self, key: str) -> Iterator[None]:
+    def _translated(self, key: str, *, writes: bool = False) -> Iterator[None]:
+        """`writes`: something that is not there cannot be the blob."""
         try:
             yield
-        except FileNotFoundError as error:
-            raise BlobNotFound(f"The store {self._place} has nothing under {key!r}.") from error
         except (BaseError, OSError) as error:
+            if isinstance(error, FileNotFoundError) and not writes and not is_absent_bucket(error):
+                raise BlobNotFound(f"The store {self._place} has nothing under {key!r}.") from error
             raise StorageUnavailable(
                 f"The store {self._place} did not do what was asked: {reason_of(error)}"
             ) from error
@@ -256,6 +354,30 @@ class LocalBlobs(ObjectBlobs):
     def _write_pieces(self, key: str, pieces: Iterable[bytes]) -> None:
         on_disk.write(self._root / key, pieces, staged=self._staging / os.urandom(12).hex())
 
+    def _ranges(self, key: str) -> Iterator[bytes]:
+        if self._size(key) is None:
+            raise FileNotFoundError(key)
+        with (self._root / key).open("rb") as file:
+            while piece := file.read(PART_BYTES):
+                yield piece
+
+    def _listed(self, folder: str) -> Iterator[str]:
+        return (path for path in super()._listed(folder) if not path.startswith(_STAGING))
+
+    def _version(self, key: str) -> str | None:
+        try:
+            found = (self._root / key).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return f"{found.st_mtime_ns}-{found.st_size}-{found.st_ino}" if stat.S_ISREG(found.st_mode) else None
+
+    def _put_if(self, key: str, data: bytes, seen: str | None) -> bool:
+        with on_disk.alone(self._staging / _LOCK):
+            if self._version(key) != seen:
+                return False
+            self._write_pieces(key, (data,))
+            return True
+
     def _settle(self, key: str) -> None:
         on_disk.settle(self._root / key)
 
@@ -266,6 +388,15 @@ class LocalBlobs(ObjectBlobs):
         for folder in sorted(folders):
             if (self._root / folder).is_dir():
                 on_disk.sync_folder(self._root / folder)
+
+
+def _remote(url: str, options: Mapping[str, Any], *, place: str) -> ObjectBlobs:
+    return ObjectBlobs(
+        open_objects(url, options),
+        place,
+        listing=open_listing(url, options, endpoint_of(options)),
+        trial=open_objects(url, options, patience=ON_TRIAL),
+    )
 
 
 def _local_path(url: str) -> Path:
@@ -281,5 +412,5 @@ def _remove_abandoned(staging: Path) -> None:
     """What a crashed process left. Young files may belong to a living one."""
     oldest_wanted = time.time() - _ABANDONED_AFTER_S
     for entry in os.scandir(staging):
-        if entry.is_file() and entry.stat().st_mtime < oldest_wanted:
+        if entry.name != _LOCK and entry.is_file() and entry.stat().st_mtime < oldest_wanted:
             Path(entry.path).unlink(missing_ok=True)

@@ -103,6 +103,49 @@ class StoreContract:
             store.put_pieces(KEY, cut_short())
         assert (False, []) == (store.exists(KEY), list(store.list("")))
 
+    def test_a_large_blob_comes_and_goes_in_pieces(self, store: Store) -> None:
+        """More than one part of an upload; a small one and an empty one too."""
+        large = [bytes([number]) * 1_000_003 for number in range(19)]
+        for data in (large, [b"photo"], []):
+            store.put_pieces(KEY, iter(data))
+            assert b"".join(data) == b"".join(store.pieces(KEY)) == store.get(KEY)
+        with pytest.raises(BlobNotFound, match="nowhere"):
+            list(store.pieces("nowhere"))
+
+    def test_a_large_upload_that_ends_early_leaves_what_was_there(self, store: Store) -> None:
+        """Also when parts of it are there already."""
+        store.put(KEY, b"photo")
+
+        def cut_short() -> Iterator[bytes]:
+            yield from (bytes(4_000_000) for _ in range(5))
+            raise RuntimeError("the source is gone")
+
+        with pytest.raises(RuntimeError, match="the source is gone"):
+            store.put_pieces(KEY, cut_short())
+        assert (b"photo", [KEY]) == (store.get(KEY), list(store.list("")))
+
+    def test_a_blob_is_written_only_over_the_version_that_was_seen(self, store: Store) -> None:
+        """Nothing is a version too."""
+        assert store.version(KEY) is None
+        assert store.put_if(KEY, b"one", seen=None)
+        assert not store.put_if(KEY, b"two", seen=None)
+        first = store.version(KEY)
+        assert store.put_if(KEY, b"new", seen=first)
+        assert not store.put_if(KEY, b"old", seen=first)
+        assert (b"new", True) == (store.get(KEY), store.version(KEY) not in {None, first})
+        assert not store.put_if("elsewhere", b"x", seen=first)
+        assert [KEY] == list(store.list(""))
+
+    @pytest.mark.parametrize("anew", [False, True])
+    def test_of_many_writers_at_once_one_wins(self, store: Store, anew: bool) -> None:
+        """And what it wrote is what is there."""
+        if anew:
+            store.put(KEY, b"before")
+        seen = store.version(KEY)
+        with ThreadPoolExecutor(8) as threads:
+            won = list(threads.map(lambda number: store.put_if(KEY, b"%d" % number, seen=seen), range(16)))
+        assert [b"%d" % number for number, winner in enumerate(won) if winner] == [store.get(KEY)]
+
     def test_a_moved_blob_is_only_at_its_new_place(self, store: Store) -> None:
         """And moving it again does nothing."""
         store.put(KEY, b"photo")
@@ -161,6 +204,9 @@ class StoreContract:
             store.delete,
             lambda key: store.put(key, b"x"),
             lambda key: store.put_pieces(key, [b"x"]),
+            lambda key: store.put_if(key, b"x", seen=None),
+            lambda key: list(store.pieces(key)),
+            store.version,
             lambda key: store.move(key, KEY),
             lambda key: store.move(KEY, key),
         ]

@@ -8,7 +8,6 @@ import pytest
 
 from shoplens.db import Database
 from shoplens.domain.returns import References
-from shoplens.errors import SourceUnavailable
 from shoplens.services.returns.object_source import ObjectSource
 from shoplens.storage import open_prefix, open_store
 from tests.integration.s3_bucket import s3_bucket
@@ -43,12 +42,15 @@ def test_a_bucket_is_emptied_into_items(database: Database, tmp_path: Path) -> N
         assert others == bucket
 
 
-@pytest.mark.parametrize("name", ["drop/a//b.jpg", "drop/new\nline.jpg", "drop/../x.jpg"])
-def test_an_object_that_cannot_be_named_is_told(database: Database, tmp_path: Path, name: str) -> None:
-    """Nothing is taken then: the listing itself cannot be read."""
-    bucket = {name: JPEG, "drop/good.jpg": JPEG}
+@pytest.mark.parametrize("name", ["a//b.jpg", "new\nline.jpg", "../x.jpg"])
+def test_an_object_that_cannot_be_named_costs_itself_only(database: Database, tmp_path: Path, name: str) -> None:
+    """It stays and is told; those before and behind it are taken."""
+    others = {f"drop/{name}": JPEG + name.encode() for name in ("-.jpg", "good.jpg", "z.jpg")}
+    bucket = {f"drop/{name}": JPEG, **others}
     with s3_bucket(bucket) as options:
         drop = drop_of(database, tmp_path, options)
-        with pytest.raises(SourceUnavailable, match="invalid path"):
-            drop.ingest()
-    assert ({}, 2) == (drop.items(), len(bucket))
+        summary = drop.ingest()
+        assert (3, 1, 0) == (summary.taken, summary.unreadable, summary.not_removed)
+        assert any("its name cannot be asked for" in note for note in summary.notes)
+        drop.require_nothing_lost_or_doubled(list(others.values()))
+    assert {f"drop/{name}": JPEG} == bucket

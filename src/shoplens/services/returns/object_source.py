@@ -11,7 +11,7 @@ from shoplens.storage import ForeignObject, ObjectPrefix
 
 
 class ObjectSource:
-    """Everything below a prefix. Between a last look at an object and its removal lies the time of one request."""
+    """Everything below a prefix."""
 
     def __init__(self, objects: ObjectPrefix) -> None:
         self.place = objects.place
@@ -30,15 +30,17 @@ class ObjectFolder:
 
     def offers(self) -> Iterator[Offer | Left]:
         """As `Folder.offers`."""
-        sidecars = {found.name: found for found in self._listed() if is_sidecar(found.name)}
+        sidecars = {found.name: found for found in self._listed() if found.reachable and is_sidecar(found.name)}
         for found in self._listed():
-            if not is_sidecar(found.name):
+            if not found.reachable:
+                yield _unreachable(found)
+            elif not is_sidecar(found.name):
                 told_by = sidecars.get(f"{found.name}.json") if may_have_sidecar(found.name) else None
                 yield Offer(photo=self._arrival(found), sidecar=self._arrival(told_by) if told_by else None)
 
     def sidecars(self) -> Iterator[Arrival | Left]:
         """As `Folder.sidecars`."""
-        return (self._arrival(found) for found in self._listed() if is_sidecar(found.name))
+        return (self._arrival(found) for found in self._listed() if found.reachable and is_sidecar(found.name))
 
     def present(self, names: Collection[str]) -> set[str]:
         """As `Folder.present`."""
@@ -47,11 +49,16 @@ class ObjectFolder:
 
     def _listed(self) -> Iterator[ForeignObject]:
         for found in self._objects.list():
-            if not any(map(is_ignored, found.name.split("/"))) and not _stands_for_a_folder(found):
+            ignored = any(map(is_ignored, found.name.split("/"))) or _stands_for_a_folder(found)
+            if not (found.reachable and ignored):
                 yield found
 
     def _arrival(self, found: ForeignObject) -> ObjectArrival:
         return ObjectArrival(self._objects, found)
+
+
+def _unreachable(found: ForeignObject) -> Left:
+    return Left(name=readable(found.name), why=Why.UNREADABLE, reason="its name cannot be asked for; rename it")
 
 
 def _stands_for_a_folder(found: ForeignObject) -> bool:
@@ -95,10 +102,7 @@ class ObjectArrival:
     def remove(self) -> bool:
         """As `Arrival.remove`."""
         try:
-            if self._objects.look(self._found.name).version == self.stamp:
-                self._objects.delete(self._found.name)
-        except BlobNotFound:
-            return True
+            self._objects.delete_unchanged(self._found)
         except SourceUnavailable:
             return False
         return True

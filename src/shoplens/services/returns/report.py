@@ -20,6 +20,7 @@ from shoplens.storage import Store
 REPORTS: Final = "returns/reports"
 CONSOLE: Final = "/console/returns"
 _PICTURE_SIDE: Final = 128
+_TRIES: Final = 5
 _log: Final = structlog.get_logger(__name__)
 
 
@@ -67,10 +68,11 @@ class WriteReport:
     def __call__(self, run_id: str) -> str:
         """Put the page into the store and return its key. Raises RunNotFound and StorageUnavailable."""
         key = f"{REPORTS}/{run_id}.html"
-        page = self.render(run_id).encode()
-        # Written anew it may have as many bytes as before, and a store leaves such a blob as it is.
-        self._store.delete(key)
-        self._store.put(key, page)
+        for _ in range(_TRIES):
+            seen = self._store.version(key)
+            if self._store.put_if(key, self.render(run_id).encode(), seen=seen):
+                break
+            # Somebody wrote it meanwhile, perhaps from older facts: it is told anew from those of now.
         self._note(run_id, key)
         return key
 

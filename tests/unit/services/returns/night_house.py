@@ -134,6 +134,20 @@ class MoodyStore:
         self._ask("put", key)
         self._inner.put_pieces(key, pieces)
 
+    def version(self, key: str) -> str | None:
+        """See Store."""
+        return self._inner.version(key)
+
+    def put_if(self, key: str, data: bytes, *, seen: str | None) -> bool:
+        """See Store."""
+        self._ask("put", key)
+        return self._inner.put_if(key, data, seen=seen)
+
+    def pieces(self, key: str) -> Iterator[bytes]:
+        """See Store."""
+        self._ask("get", key)
+        return self._inner.pieces(key)
+
     def move(self, source: str, target: str, *, durable: bool = True) -> None:
         """See Store."""
         self._ask("move", source)

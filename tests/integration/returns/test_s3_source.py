@@ -1,0 +1,103 @@
+"""Photos are brought in from a real S3 into a real S3."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from shoplens.db import Database
+from shoplens.domain.returns import References
+from shoplens.services.returns.arrivals import Arrival, Left
+from shoplens.services.returns.object_source import ObjectFolder, ObjectSource
+from shoplens.storage import ObjectPrefix, open_prefix, open_store
+from tests.integration.storage.raw_s3 import put_raw
+from tests.servers.seaweed import S3Place
+from tests.unit.services.returns.drop_folder import LARGEST, Drop, make_ingest
+
+JPEG = b"\xff\xd8\xff\xe0 a photo "
+
+
+@pytest.fixture
+def objects(s3: S3Place) -> ObjectPrefix:
+    """A prefix in which photos arrive."""
+    return open_prefix(f"{s3.url}/drop", options=s3.options)
+
+
+@pytest.fixture
+def drop(database: Database, tmp_path: Path, s3: S3Place, objects: ObjectPrefix) -> Drop:
+    """An ingest from there into the same bucket."""
+    store = open_store(f"{s3.url}/photos", options=s3.options)
+    ingest = make_ingest(database, store, objects.place, open_source=lambda _: ObjectSource(objects))
+    return Drop(folder=tmp_path, database=database, store=store, ingest=ingest)
+
+
+def left(objects: ObjectPrefix) -> set[str]:
+    """What still lies there."""
+    return {found.name for found in objects.list()}
+
+
+def test_a_bucket_is_emptied_into_items(drop: Drop, objects: ObjectPrefix, s3: S3Place) -> None:
+    """Under whatever names; what cannot be asked for, is hidden or unfinished stays."""
+    names = ["4711_A_1.jpg", "a b 😀.jpg", "100%.jpg", "monday/q'\"x.jpg", "a+b&c=d.jpg", "%2e%2e%2f.jpg"]
+    photos = {name: JPEG + name.encode() for name in names}
+    huge = JPEG + bytes(30 * LARGEST)
+    for name, data in photos.items():
+        put_raw(s3, f"drop/{name}", data)
+    objects.put("huge.jpg", huge)
+    objects.put("100%.jpg.json", b'{"order": "12"}')
+    objects.put("monday/list.csv", b'file,order\n"q\'""x.jpg",13\n')
+    objects.put(".hidden.jpg", JPEG)
+    objects.put("b.jpg.part", JPEG)
+    put_raw(s3, "drop/new\nline.jpg", JPEG)
+    put_raw(s3, "dropped/beside.jpg", JPEG)
+    summary = drop.ingest()
+    assert (6, 1, 1, 0) == (summary.taken, summary.quarantined, summary.unreadable, summary.not_removed)
+    drop.require_nothing_lost_or_doubled([*photos.values(), huge])
+    assert References(order="12") == drop.items()["100%.jpg"].references
+    assert References(order="13") == drop.items()["monday/q'\"x.jpg"].references
+    assert {".hidden.jpg", "b.jpg.part", "new\nline.jpg"} == left(objects)
+
+
+def test_more_than_a_page_of_objects_is_taken(drop: Drop, objects: ObjectPrefix, s3: S3Place) -> None:
+    """Kept in the source, and known the next time; one name that cannot be asked for hides none of them."""
+    put_raw(s3, "drop/1\n.jpg", JPEG)
+    for number in range(30):
+        objects.put(f"{number}.jpg", JPEG + b"%d" % number)
+    counted = [drop.ingest(keep_source=True) for _ in range(2)]
+    assert [(30, 0), (0, 30)] == [(each.taken, each.known) for each in counted]
+
+
+def test_an_object_that_changed_since_it_was_listed_is_left(objects: ObjectPrefix) -> None:
+    """Neither read as the old one nor removed; one that is gone is no fault."""
+    objects.put("a.jpg", JPEG + b"1")
+    (listed,) = arrivals(objects)
+    objects.put("a.jpg", JPEG + b"2")
+    assert isinstance(listed.read(), Left)
+    assert (True, {"a.jpg"}) == (listed.remove(), left(objects))
+    (listed,) = arrivals(objects)
+    assert (True, set()) == (listed.remove(), left(objects))
+    assert (True, set()) == (listed.remove(), left(objects))
+
+
+def test_an_object_that_changes_between_look_and_removal_is_left(
+    objects: ObjectPrefix, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The removal itself has the condition."""
+    objects.put("a.jpg", JPEG + b"1")
+    (found,) = objects.list()
+    look = objects.look
+
+    def changed_after_a_look(name: str) -> object:
+        seen = look(name)
+        objects.put("a.jpg", JPEG + b"2")
+        return seen
+
+    monkeypatch.setattr(objects, "look", changed_after_a_look)
+    assert (False, {"a.jpg"}) == (objects.delete_unchanged(found), left(objects))
+
+
+def arrivals(objects: ObjectPrefix) -> list[Arrival]:
+    """What is offered there."""
+    offers = ObjectFolder(objects).offers()
+    return [offer.photo for offer in offers if not isinstance(offer, Left)]

@@ -1,0 +1,103 @@
+"""Blobs in a real S3: the contract, and what is particular to a bucket."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import obstore
+import pytest
+
+from shoplens.errors import BlobNotFound, StorageUnavailable
+from shoplens.storage import Store, open_store
+from shoplens.testing.store_contract import KEY, OTHER, StoreContract
+from tests.integration.storage.raw_s3 import put_raw, unfinished_uploads
+from tests.servers.seaweed import S3Place
+
+
+@pytest.fixture
+def store(s3: S3Place) -> Store:
+    """Below a prefix of its own."""
+    return open_store(s3.url, options=s3.options)
+
+
+class TestS3Store(StoreContract):
+    """A bucket."""
+
+
+def test_the_variables_of_the_environment_are_enough(s3: S3Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same that every client of S3 reads."""
+    for name, value in s3.environment.items():
+        monkeypatch.setenv(name, value)
+    store = open_store(s3.url)
+    store.put(KEY, b"photo")
+    assert b"photo" == store.get(KEY)
+
+
+def test_objects_of_others_are_neither_listed_nor_in_the_way(s3: S3Place, store: Store) -> None:
+    """Names that are no keys, and even names that cannot be asked for."""
+    keys = [f"images/{number}.jpg" for number in range(3)]
+    for key in keys:
+        store.put(key, b"photo")
+    for name in ("images/a b.jpg", "images/é.jpg", "images/.hidden", "images/new\nline.jpg"):
+        put_raw(s3, name, b"photo of another")
+    assert keys == sorted(store.list("images")) == sorted(store.list(""))
+    assert [] == list(store.list("image"))
+
+
+def test_an_upload_that_ends_early_leaves_no_parts(s3: S3Place, store: Store) -> None:
+    """They would be invisible, and paid for."""
+    seen: list[int] = []
+
+    def cut_short() -> Iterator[bytes]:
+        yield from (bytes(4_000_000) for _ in range(6))
+        seen.append(len(unfinished_uploads(s3, KEY)))
+        raise RuntimeError("the source is gone")
+
+    with pytest.raises(RuntimeError, match="the source is gone"):
+        store.put_pieces(KEY, cut_short())
+    assert ([1], []) == (seen, unfinished_uploads(s3, KEY))
+
+
+def test_a_move_that_was_killed_between_copy_and_removal_loses_nothing(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The photo is in both places, and the next move ends it."""
+    store.put(KEY, b"photo")
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(obstore, "delete", killed)
+        with pytest.raises(KeyboardInterrupt):
+            store.move(KEY, OTHER)
+    assert (b"photo", b"photo") == (store.get(KEY), store.get(OTHER))
+    store.move(KEY, OTHER)
+    assert [OTHER] == list(store.list(""))
+
+
+def test_a_blob_that_changes_while_it_is_read_is_not_mixed(store: Store) -> None:
+    """Its parts are of one version, or there is an error."""
+    store.put_pieces(KEY, [bytes(12_000_000)])
+    pieces = store.pieces(KEY)
+    next(pieces)
+    store.put_pieces(KEY, [b"x" * 12_000_001])
+    with pytest.raises(StorageUnavailable):
+        list(pieces)
+
+
+def test_two_machines_race_for_a_name(s3: S3Place) -> None:
+    """Each with a client of its own."""
+    stores = [open_store(s3.url, options=s3.options) for _ in range(6)]
+    with ThreadPoolExecutor(6) as threads:
+        won = list(threads.map(lambda each: each.put_if(KEY, b"%d" % id(each), seen=None), stores))
+    assert 1 == sum(won)
+    assert b"%d" % id(stores[won.index(True)]) == stores[0].get(KEY)
+
+
+def test_a_missing_blob_is_told_with_the_store(s3: S3Place, store: Store) -> None:
+    """So that somebody who reads the log knows where to look."""
+    with pytest.raises(BlobNotFound, match=s3.prefix):
+        store.get(KEY)
