@@ -228,6 +228,11 @@ def postgres_tables(migrated_postgres: SharedDatabase) -> str:
     return migrated_postgres.url
 
 
+ONLY_SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+"""For what concerns SQLite's file or its one writer."""
+ONLY_POSTGRESQL = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest) -> str:
     """A migrated database without rows, of this test alone: each test runs on both kinds."""

@@ -97,6 +97,8 @@ def parse_url(url: str) -> URL:
         parsed = make_url(url)
     except (ArgumentError, ValueError):  # not as its cause: what it quotes may be a part of the password
         raise Misconfigured(_UNREADABLE) from None
+    if "@" in f"{parsed.host}{parsed.database}":  # a password with @ in it, whose rest would be taken for a host
+        raise Misconfigured(_UNREADABLE)
     backend = parsed.get_backend_name()
     if backend in ("postgresql", "postgres"):
         return parsed.set(drivername="postgresql+psycopg")

@@ -92,9 +92,9 @@ def _bounds(lock_timeout_s: float, statement_timeout_s: float | None) -> str:
 def _prepare_connections(engine: Engine, bounds: str) -> None:
     @event.listens_for(engine, "connect")
     def _prepare(connection: Any, record: Any) -> None:
-        from psycopg.types.string import StrDumper
+        from psycopg.types.string import StrDumperUnknown
 
-        class Writable(StrDumper):
+        class Writable(StrDumperUnknown):
             """PostgreSQL keeps no NUL in a text; what reads like one stands for it, when writing and when asking."""
 
             def dump(self, obj: str) -> Any:

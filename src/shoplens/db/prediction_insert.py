@@ -1,7 +1,8 @@
-"""The one statement that runs for every answered photo, made cheap: rows of values in, one executemany out.
+"""The one statement that runs for every answered photo, made cheap: rows of values in, all of them added or none.
 
 SQLAlchemy builds a dictionary per row and runs a processor per value; with 24 columns that costs more than SQLite's
-own work. Where the driver takes positional parameters the statement is therefore compiled once and fed with tuples.
+own work. The statement is therefore made once and fed with tuples. PostgreSQL would also plan it anew for each row:
+it takes the group as a stream (COPY), a quarter of the time for a large group and no more for a single row.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ from functools import lru_cache
 from typing import Any, Final
 
 from sqlalchemy import Connection, Dialect, insert
+from sqlalchemy.exc import DBAPIError
 
 from shoplens.db.tables import predictions
 
 _INSERT: Final = insert(predictions)
 _NAMES: Final = tuple(column.name for column in predictions.columns)
+_COPY: Final = f"COPY predictions ({', '.join(_NAMES)}) FROM STDIN"
 
 Row = tuple[Any, ...]
 
@@ -24,17 +27,34 @@ def insert_predictions(connection: Connection, rows: Sequence[Row]) -> None:
     """Add `rows`, each with one value per column in the table's order: all of them or, on an error, none."""
     if not rows:
         return
-    if connection.dialect.positional:
-        statement, prepare = _compiled(connection.dialect)
-        connection.exec_driver_sql(statement, [prepare(row) for row in rows])
+    prepare = _preparation(connection.dialect)
+    prepared = [prepare(row) for row in rows]
+    if connection.dialect.name == "postgresql":
+        _copy(connection, prepared)
     else:
-        connection.execute(_INSERT, [dict(zip(_NAMES, row, strict=True)) for row in rows])
+        connection.exec_driver_sql(_statement(connection.dialect), prepared)
+
+
+def _copy(connection: Connection, rows: Sequence[Row]) -> None:
+    """Straight at the driver, whose errors therefore are to be wrapped as SQLAlchemy does."""
+    driver: Any = connection.connection.dbapi_connection
+    base: Any = connection.dialect.loaded_dbapi.Error
+    try:
+        with driver.cursor() as cursor, cursor.copy(_COPY) as stream:
+            for row in rows:
+                stream.write_row(row)
+    except base as error:
+        raise DBAPIError.instance(_COPY, None, error, base, hide_parameters=True, dialect=connection.dialect) from error
 
 
 @lru_cache(maxsize=8)
-def _compiled(dialect: Dialect) -> tuple[str, Callable[[Row], Row]]:
-    """The statement, and what turns a row into what the driver takes: only two columns need a conversion."""
-    statement = str(_INSERT.compile(dialect=dialect, column_keys=list(_NAMES)))
+def _statement(dialect: Dialect) -> str:
+    return str(_INSERT.compile(dialect=dialect, column_keys=list(_NAMES)))
+
+
+@lru_cache(maxsize=8)
+def _preparation(dialect: Dialect) -> Callable[[Row], Row]:
+    """What turns a row into what the driver takes: only two columns need a conversion."""
     moment_at, labels_at = _NAMES.index("created_at"), _NAMES.index("labels")
     to_moment, to_labels = _converter(dialect, "created_at"), _converter(dialect, "labels")
 
@@ -44,7 +64,7 @@ def _compiled(dialect: Dialect) -> tuple[str, Callable[[Row], Row]]:
         values[labels_at] = to_labels(values[labels_at])
         return tuple(values)
 
-    return statement, prepare
+    return prepare
 
 
 def _converter(dialect: Dialect, column: str) -> Callable[[Any], Any]:

@@ -14,14 +14,15 @@ import pytest
 
 from shoplens.db import Database, open_database
 from shoplens.domain.record import RecordFilter
+from tests.conftest import ONLY_SQLITE
 
 ROOT = Path(__file__).parents[3]
 CHILD = "tests.integration.db.writing_child"
 
 
-def start(database_file: Path, *, threads: int = 4, at_once: int = 3) -> subprocess.Popen[str]:
+def start(database_url: str, *, threads: int = 4, at_once: int = 3) -> subprocess.Popen[str]:
     """A process that writes until it is killed; it has committed something when this returns."""
-    command = [sys.executable, "-m", CHILD, str(database_file), str(threads), str(at_once)]
+    command = [sys.executable, "-m", CHILD, database_url, str(threads), str(at_once)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
 
 
@@ -40,9 +41,9 @@ def first_id(child: subprocess.Popen[str]) -> str:
     return line
 
 
-def stored(database_file: Path) -> set[str]:
+def stored(database_url: str) -> set[str]:
     """The ids in the database, read by a newly opened one."""
-    database = open_database(f"sqlite:///{database_file}")
+    database = open_database(database_url)
     with database.reading() as work:
         ids = {record.id for record in work.predictions.stream(RecordFilter())}
     database.close()
@@ -50,34 +51,36 @@ def stored(database_file: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_nothing_that_was_answered_is_lost_by_kill_9(database_file: Path, seed: int) -> None:
+def test_nothing_that_was_answered_is_lost_by_kill_9(database_url: str, seed: int) -> None:
     """At a random moment under full load; the file is sound afterwards."""
-    child = start(database_file)
+    child = start(database_url)
     answered = {first_id(child)}
     time.sleep(random.Random(seed).uniform(0.02, 0.35))
     answered |= kill(child)
-    assert_kept(answered, database_file)
+    assert_kept(answered, database_url)
 
 
 @pytest.mark.parametrize("batches", range(4))
-def test_nothing_is_lost_when_the_kill_follows_the_answer_at_once(database_file: Path, batches: int) -> None:
+def test_nothing_is_lost_when_the_kill_follows_the_answer_at_once(database_url: str, batches: int) -> None:
     """Large groups take long to commit, so an answer before the commit would be caught in the act."""
-    child = start(database_file, threads=1, at_once=250)
+    child = start(database_url, threads=1, at_once=250)
     answered = {first_id(child) for _ in range(1 + 250 * batches)}
     answered |= kill(child)
-    assert_kept(answered, database_file)
+    assert_kept(answered, database_url)
 
 
-def assert_kept(answered: set[str], database_file: Path) -> None:
+def assert_kept(answered: set[str], database_url: str) -> None:
     """Every id is in the database, and the file is sound."""
-    assert set() == answered - stored(database_file)
-    with closing(sqlite3.connect(database_file)) as connection:
+    assert set() == answered - stored(database_url)
+    if not database_url.startswith("sqlite"):
+        return
+    with closing(sqlite3.connect(database_url.removeprefix("sqlite:///"))) as connection:
         assert [("ok",)] == connection.execute("PRAGMA integrity_check").fetchall()
 
 
-def test_two_processes_write_at_once(database_file: Path) -> None:
+def test_two_processes_write_at_once(database_url: str) -> None:
     """Both go on all the time, nothing is lost."""
-    children = [start(database_file, threads=2, at_once=5) for _ in range(2)]
+    children = [start(database_url, threads=2, at_once=5) for _ in range(2)]
     answered = [{first_id(child)} for child in children]
     time.sleep(0.7)
     alive = [child.poll() for child in children]
@@ -85,9 +88,10 @@ def test_two_processes_write_at_once(database_file: Path) -> None:
         answered[number] |= kill(child)
     assert [None, None] == alive
     assert all(len(said) > 10 for said in answered), [len(said) for said in answered]
-    assert set() == (answered[0] | answered[1]) - stored(database_file)
+    assert set() == (answered[0] | answered[1]) - stored(database_url)
 
 
+@ONLY_SQLITE
 def test_a_full_disk_fails_the_write_and_keeps_what_was_committed(database_file: Path, database: Database) -> None:
     """A limit on the size of files stands for the disk; the sentence says what to do."""
     program = (

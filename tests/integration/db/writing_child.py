@@ -1,6 +1,6 @@
 """A process that writes predictions until it is killed: run by the tests beside this file.
 
-Prints each id after its future was resolved. Arguments: the database's file, the number of threads, how many records
+Prints each id after its future was resolved. Arguments: the database's URL, the number of threads, how many records
 each thread submits at once.
 """
 
@@ -19,8 +19,8 @@ _printing = threading.Lock()
 
 def main() -> None:
     """Never returns."""
-    path, threads, at_once = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-    writer = GroupWriter(open_database(f"sqlite:///{path}"))
+    url, threads, at_once = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    writer = GroupWriter(open_database(url))
     workers = [threading.Thread(target=_write, args=(writer, at_once)) for _ in range(threads)]
     for worker in workers:
         worker.start()

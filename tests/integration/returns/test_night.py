@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 import threading
 from collections import Counter
 from dataclasses import replace
@@ -28,6 +27,7 @@ from shoplens.services.returns.moves import Move, MovePhotos, finish_moves
 from shoplens.services.returns.ownership import Waiting, this_process
 from shoplens.services.returns.progress import NightProgress
 from tests.conftest import colourful, jpeg_of
+from tests.unit.db.blocker import Blocker
 from tests.unit.services.returns.night_house import (
     RULES,
     House,
@@ -174,17 +174,17 @@ async def test_a_store_that_stays_away_ends_the_night_and_the_next_goes_on(house
     assert (left.id, RunState.FINISHED, []) == (run.id, run.state, house.faults())
 
 
-async def test_a_database_that_is_locked_for_a_while_is_waited_for(house: House, database_file: Path) -> None:
+async def test_a_database_that_is_locked_for_a_while_is_waited_for(house: House, database_url: str) -> None:
     """Another process holds the lock longer than a writer waits; then everything goes on."""
-    impatient = open_database(f"sqlite:///{database_file}", busy_timeout_s=0.01)
+    impatient = open_database(database_url, busy_timeout_s=0.01)
     locked = replace(house, database=impatient, engine=ScriptedEngine(asyncio.Event()))
     locked.bring(*["shirt 0.9"] * 9)
-    blocker = sqlite3.connect(database_file, isolation_level=None, check_same_thread=False)
+    blocker = Blocker(database_url)
     ended = asyncio.create_task(locked.work())
     await locked.engine.until_at_work()
-    blocker.execute("BEGIN IMMEDIATE")
+    blocker.block()
     locked.engine.open_gate()
-    threading.Timer(0.5, blocker.execute, ["ROLLBACK"]).start()
+    threading.Timer(0.5, blocker.release).start()
     run = await ended
     blocker.close()
     assert (RunState.FINISHED, Counter({ItemState.DONE: 9}), []) == (run.state, locked.states(), locked.faults())
@@ -192,21 +192,19 @@ async def test_a_database_that_is_locked_for_a_while_is_waited_for(house: House,
     impatient.close()
 
 
-async def test_a_database_that_stays_away_ends_the_night_and_the_next_goes_on(
-    house: House, database_file: Path
-) -> None:
+async def test_a_database_that_stays_away_ends_the_night_and_the_next_goes_on(house: House, database_url: str) -> None:
     """What was not committed is done again, and only that."""
-    impatient = open_database(f"sqlite:///{database_file}", busy_timeout_s=0.01)
+    impatient = open_database(database_url, busy_timeout_s=0.01)
     locked = replace(house, database=impatient, engine=ScriptedEngine(asyncio.Event()))
     locked.bring(*["shirt 0.9"] * 9)
-    blocker = sqlite3.connect(database_file, isolation_level=None)
+    blocker = Blocker(database_url)
     ended = asyncio.create_task(locked.work(replace(RULES, patience_s=0.3)))
     await locked.engine.until_at_work()
-    blocker.execute("BEGIN IMMEDIATE")
+    blocker.block()
     locked.engine.open_gate()
     with pytest.raises(DatabaseUnavailable, match="locked"):
         await ended
-    blocker.execute("ROLLBACK")
+    blocker.release()
     blocker.close()
     impatient.close()
     await replace(house, waiting=no_time()).work()
@@ -341,7 +339,7 @@ async def test_an_engine_that_does_not_open_leaves_the_run_and_its_reason(house:
         raise EngineStopped("There is no model.")
 
     night = house.night()
-    night._parts = replace(night._parts, open_engine=fail)
+    night._parts = replace(night._parts, open_crew=fail)
     with pytest.raises(EngineStopped):
         await night(requested_by="test")
     with house.database.reading() as work:

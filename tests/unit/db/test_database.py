@@ -14,6 +14,7 @@ from shoplens.db import Database, current_revision, open_database, upgrade
 from shoplens.db.database import make_engine, parse_url
 from shoplens.domain.record import RecordFilter
 from shoplens.errors import DatabaseUnavailable, Misconfigured
+from tests.unit.db.blocker import blocked
 from tests.unit.db.samples import make_record
 
 
@@ -94,10 +95,10 @@ def test_a_read_only_database_reads_and_says_why_it_does_not_write(database_file
     opened.close()
 
 
-def test_a_locked_database_is_told(database: Database, database_file: Path) -> None:
+def test_a_locked_database_is_told(database_url: str) -> None:
     """After the time that a writer waits; reading goes on."""
-    impatient = open_database(f"sqlite:///{database_file}", busy_timeout_s=0.05)
-    with database.uow():
+    impatient = open_database(database_url, busy_timeout_s=0.05)
+    with blocked(database_url):
         with pytest.raises(DatabaseUnavailable, match="is locked by another process"):
             impatient.check()
         with impatient.reading() as work:
@@ -106,7 +107,7 @@ def test_a_locked_database_is_told(database: Database, database_file: Path) -> N
     impatient.close()
 
 
-def test_a_check_waits_for_a_writer_and_changes_nothing(database: Database, database_file: Path) -> None:
+def test_a_check_waits_for_a_writer_and_changes_nothing(database: Database) -> None:
     """Readiness does not flicker while rows are written."""
     entered = threading.Event()
 
@@ -129,6 +130,8 @@ def test_a_check_waits_for_a_writer_and_changes_nothing(database: Database, data
     [
         ("shoplens.db", "cannot be read"),
         ("", "cannot be read"),
+        ("postgresql://shop:secret@host:port/shop", "cannot be read"),
+        ("postgresql://shop:se@cret/x@host/shop", "cannot be read"),
         ("mysql://localhost/shop", "'mysql' is not supported"),
         ("sqlite://", "needs a file"),
         ("sqlite:///:memory:", "needs a file"),

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from concurrent.futures import wait as wait_for
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from sqlalchemy import event
@@ -16,6 +15,7 @@ from sqlalchemy import event
 from shoplens.db import Database, GroupWriter, open_database
 from shoplens.domain.record import PredictionRecord, RecordFilter
 from shoplens.errors import DatabaseUnavailable, QueueFull, RecordRefused, ShoplensError
+from tests.unit.db.blocker import blocked
 from tests.unit.db.samples import make_record
 
 PATIENCE_S = 20
@@ -154,12 +154,12 @@ def test_a_full_queue_refuses_at_once(database: Database) -> None:
 
 
 def test_a_database_that_stays_locked_fails_the_group_and_the_next_one_succeeds(
-    database: Database, database_file: Path
+    database: Database, database_url: str
 ) -> None:
     """The wait is bounded, and the loop outlives it."""
-    impatient = open_database(f"sqlite:///{database_file}", busy_timeout_s=0.05)
+    impatient = open_database(database_url, busy_timeout_s=0.05)
     writer = GroupWriter(impatient)
-    with database.uow():
+    with blocked(database_url):
         error = failure(writer.submit(make_record(0)))
     after = make_record(1)
     writer.submit(after).result(timeout=PATIENCE_S)

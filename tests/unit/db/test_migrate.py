@@ -2,58 +2,73 @@
 
 from __future__ import annotations
 
-import sqlite3
+import re
 import threading
-from contextlib import closing
 from pathlib import Path
 
+import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import CheckConstraint
+from sqlalchemy import CheckConstraint, inspect, text
 
 from shoplens.db import Database, current_revision, downgrade, open_database, upgrade
 from shoplens.db.database import make_engine, parse_url
 from shoplens.db.migrate import SCRIPTS
 from shoplens.db.schema import HEAD, REVISIONS
 from shoplens.db.tables import metadata
+from tests.conftest import ONLY_POSTGRESQL
 from tests.unit.db.samples import make_record
 
 
-def table_names(path: Path) -> set[str]:
-    """What a stranger sees; what SQLite keeps for itself (its counter of numbers) is no table of ours."""
-    with closing(sqlite3.connect(path)) as connection:
-        names = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    return {name for name in names if not name.startswith("sqlite_")}
+@pytest.fixture(params=["sqlite", "postgresql"])
+def bare_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A database to be made: no file yet, or one without tables at the server."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/with 100% and spaces.db"
+    return str(request.getfixturevalue("postgres_database"))
 
 
-def test_an_upgrade_makes_the_database(tmp_path: Path) -> None:
-    """From no file at all."""
-    url = f"sqlite:///{tmp_path}/with 100% and spaces.db"
-    upgrade(url)
-    assert HEAD == current_revision(url)
-    open_database(url).close()
+@pytest.fixture
+def made_url(bare_url: str) -> str:
+    """The same with all tables; it may be undone."""
+    upgrade(bare_url)
+    return bare_url
 
 
-def test_an_upgrade_of_the_newest_keeps_everything(database: Database, database_file: Path) -> None:
+def table_names(url: str) -> set[str]:
+    """What a stranger sees."""
+    engine = make_engine(parse_url(url))
+    names = set(inspect(engine).get_table_names())
+    engine.dispose()
+    return names
+
+
+def test_an_upgrade_makes_the_database(bare_url: str) -> None:
+    """From nothing at all."""
+    upgrade(bare_url)
+    assert HEAD == current_revision(bare_url)
+    open_database(bare_url).close()
+
+
+def test_an_upgrade_of_the_newest_keeps_everything(database: Database, database_url: str) -> None:
     """It may run at every start, also beside a running server."""
     record = make_record()
     with database.uow() as work:
         work.predictions.add_many([record])
-    upgrade(f"sqlite:///{database_file}")
+    upgrade(database_url)
     with database.reading() as work:
         assert record == work.predictions.get(record.id)
 
 
-def test_upgrades_at_once_make_one_schema(tmp_path: Path) -> None:
+def test_upgrades_at_once_make_one_schema(bare_url: str) -> None:
     """Two processes that start together: one waits for the other."""
-    url = f"sqlite:///{tmp_path}/shoplens.db"
     failures: list[Exception] = []
 
     def attempt() -> None:
         try:
-            upgrade(url)
+            upgrade(bare_url)
         except Exception as error:  # noqa: BLE001  whatever it is, the test shows it
             failures.append(error)
 
@@ -62,21 +77,20 @@ def test_upgrades_at_once_make_one_schema(tmp_path: Path) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert ([], HEAD) == (failures, current_revision(url))
+    assert ([], HEAD) == (failures, current_revision(bare_url))
 
 
-def test_a_downgrade_goes_back_to_nothing_and_an_upgrade_returns(database_file: Path) -> None:
+def test_a_downgrade_goes_back_to_nothing_and_an_upgrade_returns(made_url: str) -> None:
     """Every migration can be undone."""
-    url = f"sqlite:///{database_file}"
-    downgrade(url, "base")
-    assert ({"alembic_version"}, None) == (table_names(database_file), current_revision(url))
-    upgrade(url)
-    assert {"alembic_version", *metadata.tables} == table_names(database_file)
+    downgrade(made_url, "base")
+    assert ({"alembic_version"}, None) == (table_names(made_url), current_revision(made_url))
+    upgrade(made_url)
+    assert {"alembic_version", *metadata.tables} == table_names(made_url)
 
 
-def test_the_migrations_lead_to_the_tables_of_the_program(database_file: Path) -> None:
+def test_the_migrations_lead_to_the_tables_of_the_program(database_url: str) -> None:
     """Alembic finds no difference: no forgotten column, index or type."""
-    engine = make_engine(parse_url(f"sqlite:///{database_file}"))
+    engine = make_engine(parse_url(database_url))
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         differences = compare_metadata(context, metadata)
@@ -84,16 +98,40 @@ def test_the_migrations_lead_to_the_tables_of_the_program(database_file: Path) -
     assert [] == differences
 
 
-def test_the_constraints_are_those_of_the_program(database_file: Path) -> None:
-    """Alembic does not compare checks, so their text is."""
-    checks = [
-        f"CONSTRAINT {constraint.name} CHECK ({constraint.sqltext})"
-        for constraint in metadata.tables["predictions"].constraints
-        if isinstance(constraint, CheckConstraint)
-    ]
-    with closing(sqlite3.connect(database_file)) as connection:
-        (sql,) = connection.execute("SELECT sql FROM sqlite_master WHERE name = 'predictions'").fetchone()
-    assert (1, True) == (len(checks), checks[0] in sql), sql
+def test_the_constraints_are_those_of_the_program(database_url: str) -> None:
+    """Alembic does not compare checks, so the words that they allow are."""
+    engine = make_engine(parse_url(database_url))
+    found = {
+        table: [words(check["sqltext"]) for check in inspect(engine).get_check_constraints(table)]
+        for table in metadata.tables
+    }
+    engine.dispose()
+    wanted = {
+        name: [words(str(each.sqltext)) for each in table.constraints if isinstance(each, CheckConstraint)]
+        for name, table in metadata.tables.items()
+    }
+    assert wanted == found
+    assert 3 == sum(map(len, found.values()))
+
+
+def words(check: str) -> set[str]:
+    """What stands in quotation marks."""
+    return set(re.findall("'([^']+)'", check))
+
+
+@ONLY_POSTGRESQL
+def test_texts_are_compared_byte_by_byte(database_url: str) -> None:
+    """So that order and ranges are those of SQLite, whatever language the server speaks."""
+    engine = make_engine(parse_url(database_url))
+    with engine.connect() as connection:
+        others = connection.execute(
+            text(
+                "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = 'public'"
+                " AND data_type IN ('text', 'character varying') AND collation_name IS DISTINCT FROM 'C'"
+            )
+        ).all()
+    engine.dispose()
+    assert [("alembic_version", "version_num")] == [tuple(row) for row in others]
 
 
 def test_the_program_knows_every_migration() -> None:

@@ -21,6 +21,7 @@ from shoplens.services.returns.directory import Directory
 from shoplens.services.returns.local_file import LocalFile
 from shoplens.services.returns.local_source import LocalFolder, LocalSource
 from shoplens.storage import open_store
+from tests.unit.db.blocker import blocked
 from tests.unit.services.returns.drop_folder import LARGEST, Drop, make_ingest
 
 JPEG = b"\xff\xd8\xff\xe0 a photo "
@@ -357,14 +358,14 @@ def test_a_store_that_refuses_ends_the_visit_and_nothing_is_removed(drop: Drop, 
     drop.require_nothing_lost_or_doubled(JPEG + bytes([number]) for number in range(5))
 
 
-def test_a_database_that_is_locked_ends_the_visit_and_nothing_is_doubled(drop: Drop, database_file: Path) -> None:
+def test_a_database_that_is_locked_ends_the_visit_and_nothing_is_doubled(drop: Drop, database_url: str) -> None:
     """What was stored before the commit failed is stored at the same place again."""
     sent = [JPEG + bytes([number]) for number in range(5)]
     for number, data in enumerate(sent):
         drop.put(f"{number}.jpg", data)
-    impatient = open_database(f"sqlite:///{database_file}", busy_timeout_s=0.05)
+    impatient = open_database(database_url, busy_timeout_s=0.05)
     ingest = make_ingest(impatient, drop.store, str(drop.folder))
-    with drop.database.uow(), pytest.raises(DatabaseUnavailable, match="locked"):
+    with blocked(database_url), pytest.raises(DatabaseUnavailable, match="locked"):
         ingest()
     assert (5, 5, {}) == (len(drop.left()), len(drop.stored()), drop.items())
     assert 5 == ingest().taken

@@ -1,0 +1,48 @@
+"""A neighbour that writes and does not come to an end: nobody else can write meanwhile, everybody can read."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import Any, Final
+
+import psycopg
+
+_TABLES: Final = "predictions, feedback, return_runs, return_items, alembic_version"
+
+
+class Blocker:
+    """May be told from any thread."""
+
+    def __init__(self, url: str) -> None:
+        self._connection: Any
+        if url.startswith("sqlite"):
+            path = url.removeprefix("sqlite:///")
+            self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            self._begin = ["BEGIN IMMEDIATE"]
+        else:
+            self._connection = psycopg.connect(url, autocommit=True)
+            self._begin = ["BEGIN", f"LOCK TABLE {_TABLES} IN EXCLUSIVE MODE"]
+
+    def block(self) -> None:
+        """From now on nobody else writes."""
+        for statement in self._begin:
+            self._connection.execute(statement)
+
+    def release(self) -> None:
+        """They may again."""
+        self._connection.execute("ROLLBACK")
+
+    def close(self) -> None:
+        """Give the connection back."""
+        self._connection.close()
+
+
+@contextmanager
+def blocked(url: str) -> Iterator[None]:
+    """Nobody else writes within the block."""
+    with closing(Blocker(url)) as blocker:
+        blocker.block()
+        yield
+        blocker.release()
