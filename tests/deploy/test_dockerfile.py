@@ -1,4 +1,4 @@
-"""The Dockerfile keeps what deploy/docker promises: plain builder, hashes, no root, nothing secret sent to the builder."""
+"""The Dockerfile keeps what it promises: the plain builder can do it, hashes, no root, nothing private is sent."""
 
 from __future__ import annotations
 
