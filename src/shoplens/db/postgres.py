@@ -27,6 +27,7 @@ _REACHING: Final = {
     "keepalives_count": 3,
     "tcp_user_timeout": _SILENCE_MS,
     "application_name": "shoplens",
+    "prepare_threshold": None,
 }
 _UPGRADING: Final = 0x53484F50
 _ARRIVING: Final = 0x53484F51
@@ -37,12 +38,10 @@ def make_postgres_engine(
     url: URL, *, pool: int, lock_timeout_s: float, statement_timeout_s: float | None, **options: Any
 ) -> Engine:
     """An engine that keeps at most `pool` connections. Raises ExtraMissing without the driver."""
-    reaching = {name: value for name, value in _REACHING.items() if name not in url.query}
     try:
         engine = create_engine(
             url,
             isolation_level="AUTOCOMMIT",  # every transaction is begun by `uow`, in words of its own
-            connect_args={"prepare_threshold": None, **reaching},
             use_native_hstore=False,
             pool_size=pool,
             max_overflow=0,
@@ -51,9 +50,19 @@ def make_postgres_engine(
             pool_use_lifo=True,
             **options,
         )
+        from shoplens.db.postgres_driver import BoundedConnection, Writable
     except ImportError as error:
         raise ExtraMissing("A PostgreSQL database needs the extra `scale`: pip install 'shoplens[scale]'.") from error
-    _prepare_connections(engine, _bounds(lock_timeout_s, statement_timeout_s))
+    bounds = _bounds(lock_timeout_s, statement_timeout_s)
+
+    @event.listens_for(engine, "do_connect")
+    def _connect(_dialect: Any, record: Any, positional: Any, named: Any) -> Any:
+        connection = BoundedConnection.connect(*positional, **{**_REACHING, **named})
+        connection.statement_timeout_s = statement_timeout_s
+        connection.adapters.register_dumper(str, Writable)
+        record.info["bounds"] = bounds
+        return connection
+
     return engine
 
 
@@ -87,18 +96,3 @@ def _bounds(lock_timeout_s: float, statement_timeout_s: float | None) -> str:
         "idle_in_transaction_session_timeout": _IDLE_TIMEOUT_S * 1000,
     }
     return "; ".join(f"SET LOCAL {name} = {value}" for name, value in values.items())
-
-
-def _prepare_connections(engine: Engine, bounds: str) -> None:
-    @event.listens_for(engine, "connect")
-    def _prepare(connection: Any, record: Any) -> None:
-        from psycopg.types.string import StrDumperUnknown
-
-        class Writable(StrDumperUnknown):
-            """PostgreSQL keeps no NUL in a text; what reads like one stands for it, when writing and when asking."""
-
-            def dump(self, obj: str) -> Any:
-                return super().dump(obj.replace("\x00", "\ufffd") if "\x00" in obj else obj)
-
-        record.info["bounds"] = bounds
-        connection.adapters.register_dumper(str, Writable)

@@ -42,7 +42,7 @@ _BY_WORDS: Final = (
     ("expected authentication", f"is no PostgreSQL: something else answers there; correct host and port in {_SETTING}"),
     ("does not support SSL", f"offers no encryption, but sslmode in {_SETTING} asks for it; change one of them"),
     ("certificate", f"shows a certificate that is not trusted; look at sslmode and sslrootcert in {_SETTING}"),
-    ("timeout", f"did not answer in time; is the server up, and are host and port in {_SETTING} right?"),
+    ("timeout", f"did not answer in time; see that the server is up, and that {_SETTING} has the right host and port"),
     (
         "onnection refused",
         f"cannot be reached, nothing listens there; start it, or correct host and port in {_SETTING}",
