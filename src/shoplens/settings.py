@@ -109,13 +109,17 @@ class Settings(BaseSettings):
         env_nested_delimiter="__",
         frozen=True,
         extra="forbid",
+        hide_input_in_errors=True,  # addresses may hold passwords
     )
 
     data_dir: Path = Field(
         default=Path("shoplens-data"), description="Where the database, the photos and the models live by default."
     )
     database_url: str | None = Field(
-        default=None, description="SQLAlchemy URL of the database; unset means SQLite in `data_dir`."
+        default=None, repr=False, description="SQLAlchemy URL of the database; unset means SQLite in `data_dir`."
+    )
+    database_pool: int = Field(
+        default=8, ge=1, le=500, description="Connections to PostgreSQL that one process keeps open at most."
     )
     database_durability: Literal["process", "power"] = Field(
         default="process",
@@ -126,6 +130,10 @@ class Settings(BaseSettings):
         description="Where photos are kept (directory, `file://`, `memory://`, `s3://`); unset: `data_dir`.",
     )
     models_dir: Path | None = Field(default=None, description="Where bundles are installed; unset: `data_dir/models`.")
+    models_url: str | None = Field(
+        default=None,
+        description="A store (`s3://bucket/prefix`, a directory) of bundles for all machines; fetched where missing.",
+    )
     channels: dict[str, ChannelSettings] = Field(
         description="The channels by name. `look`, `returns` and `reviews` are there by default; yours are merged in."
     )

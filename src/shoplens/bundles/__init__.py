@@ -9,6 +9,7 @@ from shoplens.bundles.bundle import Bundle, open_bundle, verify_bundle, write_bu
 from shoplens.bundles.evaluation import Evaluation
 from shoplens.bundles.manifest import Card, Label, Manifest, Metric
 from shoplens.bundles.naming import imagenet_labels, labels_from
+from shoplens.bundles.shared import SharedBundles
 from shoplens.bundles.store import installed_bundles, resolve_bundle
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ __all__ = [
     "Manifest",
     "Metric",
     "Preprocessing",
+    "SharedBundles",
     "builtin_names",
     "imagenet_labels",
     "import_onnx",

@@ -41,7 +41,7 @@ def check_files(root: Path, *, contents: bool) -> str:
     for unreadable checksums.
     """
     data = read_plain(root, CHECKSUMS)
-    sums = _parsed(data)
+    sums = read_checksums(data)
     for name in sorted({*REQUIRED, *sums}):
         _check_present(root, name, sums)
     _refuse_unlisted(root, sums)
@@ -69,7 +69,8 @@ def checksum_of(path: Path) -> Checksum:
         return Checksum(size=path.stat().st_size, sha256=hashlib.file_digest(file, "sha256").hexdigest())
 
 
-def _parsed(data: bytes) -> dict[str, Checksum]:
+def read_checksums(data: bytes) -> dict[str, Checksum]:
+    """The files by name. Raises BundleInvalid."""
     try:
         sums = _ADAPTER.validate_json(data, strict=True, extra="forbid")
     except ValidationError as error:

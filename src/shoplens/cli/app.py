@@ -194,6 +194,30 @@ def models_install(
     install_model(source, data_dir=data_dir)
 
 
+@models_app.command("push")
+@reported
+def models_push(
+    name: Annotated[str, typer.Argument(help="Name, name@version, or a bundle's folder.")],
+    data_dir: DataDir = None,
+) -> None:
+    """Publish a model at `models_url`, for every machine that looks there."""
+    from shoplens.cli.shared_models import push_model
+
+    push_model(name, data_dir=data_dir)
+
+
+@models_app.command("pull")
+@reported
+def models_pull(
+    names: Annotated[list[str], typer.Argument(help="Names, alone or with @version.")],
+    data_dir: DataDir = None,
+) -> None:
+    """Bring models from `models_url` to this machine now instead of at their first use."""
+    from shoplens.cli.shared_models import pull_models
+
+    pull_models(names, data_dir=data_dir)
+
+
 @db_app.command("upgrade")
 @reported
 def db_upgrade(data_dir: DataDir = None) -> None:

@@ -14,12 +14,12 @@ from shoplens.bundles import (
     install_bundle,
     labels_from,
     pack_bundle,
-    resolve_bundle,
     unpack_bundle,
 )
 from shoplens.bundles.importing import Preset
 from shoplens.cli.configuration import settings_for
 from shoplens.errors import RequestInvalid
+from shoplens.wiring import find_bundle
 
 Colour = Literal["rgb", "bgr"]
 
@@ -62,7 +62,7 @@ def import_model(file: Path, *, labels: str, name: str | None, options: ImportOp
 
 def pack_model(name: str, file: Path, *, data_dir: Path | None) -> None:
     """Raises ModelNotFound and BundleError."""
-    bundle = resolve_bundle(name, settings_for(data_dir).effective_models_dir)
+    bundle = find_bundle(name, settings_for(data_dir))
     packed = pack_bundle(bundle.root, file)
     typer.echo(f"Packed {bundle.ref} into {packed} ({packed.stat().st_size / 1e6:.1f} MB).")
 

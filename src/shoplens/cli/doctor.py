@@ -16,7 +16,6 @@ from rich.console import Console
 from rich.table import Table
 
 import shoplens
-from shoplens.bundles import resolve_bundle
 from shoplens.cli.configuration import settings_for
 from shoplens.cli.doctor_returns import Caution, look_at_drop, look_at_ingest, look_at_logs, look_at_night
 from shoplens.cli.failures import EXIT_FAILED
@@ -29,6 +28,7 @@ from shoplens.inference.cores import usable_cores
 from shoplens.inference.session import choose_provider
 from shoplens.settings import Settings
 from shoplens.storage import open_store
+from shoplens.wiring import find_bundle, open_shared
 
 _LEAST_FREE_BYTES = 1_000_000_000
 
@@ -111,8 +111,15 @@ def _database(settings: Settings) -> str:
 
 
 def _storage(settings: Settings) -> str:
-    open_store(settings.effective_storage_url).check()
+    open_store(settings.effective_storage_url, setting="storage_url", hurry=True).check()
     return f"{settings.effective_storage_url} can be read and written"
+
+
+def _shared_models(settings: Settings) -> str:
+    shared = open_shared(settings, hurry=True)
+    if shared is None:
+        return "none; models_url names one, where several machines work together"
+    return f"{shared.place} can be read; it has {len(shared.published())} bundles"
 
 
 def _heic(_: Settings) -> str:
@@ -131,7 +138,7 @@ def _channels(settings: Settings) -> str:
 
 def _channel_look(name: str) -> Callable[[Settings], str]:
     def look(settings: Settings) -> str:
-        bundle = resolve_bundle(settings.channels[name].model, settings.effective_models_dir)
+        bundle = find_bundle(settings.channels[name].model, settings)
         Classifier(bundle).warm()
         return f"{bundle.ref}, {len(bundle.labels)} labels, verified and answers"
 
@@ -145,6 +152,7 @@ _LOOKS: dict[str, Look] = {
     "disk": _disk,
     "database": _database,
     "photo store": _storage,
+    "model store": _shared_models,
     "HEIC": _heic,
     "channels": _channels,
     "drop folder": look_at_drop,

@@ -17,9 +17,11 @@ from shoplens.domain.returns import ItemFilter, ReturnRun, RunState
 from shoplens.errors import DatabaseUnavailable, Misconfigured, SourceUnavailable
 from shoplens.services.returns.standing import OwnerState, Standing
 from shoplens.settings import Settings
+from shoplens.storage import open_prefix
 from shoplens.telemetry.log_files import APP_LOG
 from shoplens.telemetry.trigger_log import PastTrigger, last_triggers
 from shoplens.wiring import build_standing
+from shoplens.wiring.ingest import local_folder
 
 LONGEST_PAUSE: Final = timedelta(hours=26)
 """A day, and two hours for a night that takes longer than the one before."""
@@ -38,11 +40,12 @@ _UNKNOWN: Final = Caution(text="not known while the database cannot be asked")
 
 
 def look_at_drop(settings: Settings) -> str:
-    """Raises SourceUnavailable for a folder from which photos could not be taken."""
+    """Raises SourceUnavailable for a place from which photos could not be taken."""
     source = settings.effective_returns_source
-    if "://" in source:
-        return f"{source}; each ingest says whether it can be read"
-    folder = Path(source)
+    if "://" in source and not source.startswith("file:"):
+        open_prefix(source, setting="returns.source").check()
+        return f"{source} can be listed and emptied"
+    folder = local_folder(source)
     if not folder.exists():
         return f"{folder} is not there yet; make it, and let photos be put there"
     if not (folder.is_dir() and os.access(folder, os.R_OK | os.W_OK | os.X_OK)):

@@ -17,42 +17,55 @@ from shoplens.bundles import (
     builtin_names,
     installed_bundles,
     prepare_builtin,
-    resolve_bundle,
     verify_builtin,
     verify_bundle,
 )
 from shoplens.bundles.evaluation import PartResult
 from shoplens.cli.configuration import settings_for
 from shoplens.cli.failures import EXIT_FAILED
+from shoplens.cli.shared_models import published_models
 from shoplens.errors import ShoplensError
+from shoplens.settings import Settings
+from shoplens.wiring import find_bundle
 
 _SHOWN_CLASSES: Final = 50
 
 
 def list_models(*, as_json: bool, data_dir: Path | None) -> None:
-    """The installed bundles, and the built-in ones that are not built yet."""
-    bundles = installed_bundles(settings_for(data_dir).effective_models_dir)
-    installed = {bundle.ref.name for bundle in bundles}
-    unbuilt = [name for name in builtin_names() if name not in installed]
+    """The installed bundles, those that only `models_url` has, and the built-in ones that are not built yet."""
+    settings = settings_for(data_dir)
+    bundles = installed_bundles(settings.effective_models_dir)
+    published = published_models(settings)
+    away = sorted(set(published) - {bundle.ref for bundle in bundles}, key=str)
+    unbuilt = [name for name in builtin_names() if name not in {bundle.ref.name for bundle in bundles}]
     if as_json:
-        rows = [summary(bundle) for bundle in bundles] + [{"name": name, "built": False} for name in unbuilt]
+        rows = [{**summary(bundle), "here": True, "shared": bundle.ref in published} for bundle in bundles]
+        rows += [{"name": ref.name, "version": ref.version, "here": False, "shared": True} for ref in away]
+        rows += [{"name": name, "built": False} for name in unbuilt]
         typer.echo(orjson.dumps(rows, option=orjson.OPT_INDENT_2))
         return
     table = Table(
-        Column("Model", no_wrap=True), "Version", "Labels", "MB", "Licence", "Title", box=None, padding=(0, 2, 0, 0)
-    )
+        Column("Model", no_wrap=True), "Version", *(["Where"] if settings.models_url else []), "Labels", "MB",
+        "Licence", "Title", box=None, padding=(0, 2, 0, 0),
+    )  # fmt: skip
     for bundle in bundles:
         megabytes = f"{bundle.size_bytes / 1e6:.1f}"
-        labels = str(len(bundle.labels))
-        table.add_row(bundle.ref.name, bundle.ref.version, labels, megabytes, bundle.card.licence, bundle.card.title)
+        where = ["here, shared" if bundle.ref in published else "here"] if settings.models_url else []
+        facts = (str(len(bundle.labels)), megabytes, bundle.card.licence, bundle.card.title)
+        table.add_row(bundle.ref.name, bundle.ref.version, *where, *facts)
+    for ref in away:
+        table.add_row(
+            ref.name, ref.version, "shared", "–", "–", "–", "fetched at first use, or by `shoplens models pull`"
+        )
     for name in unbuilt:
-        table.add_row(name, "–", "–", "–", "–", "built in; made at first use, or by `shoplens models prepare`")
+        where = ["–"] if settings.models_url else []
+        table.add_row(name, "–", *where, "–", "–", "–", "built in; made at first use, or by `shoplens models prepare`")
     Console().print(table)
 
 
 def show_model(name: str, *, as_json: bool, data_dir: Path | None) -> None:
     """The card, the labels and the preprocessing. Raises ModelNotFound and BundleError."""
-    bundle = resolve_bundle(name, settings_for(data_dir).effective_models_dir)
+    bundle = find_bundle(name, settings_for(data_dir))
     if as_json:
         typer.echo(orjson.dumps(details(bundle), option=orjson.OPT_INDENT_2))
         return
@@ -83,9 +96,9 @@ def prepare_models(names: list[str], *, data_dir: Path | None) -> None:
 
 def verify_models(names: list[str], *, as_json: bool, data_dir: Path | None) -> None:
     """Check each and go on after a bad one; exits with status 1 if there was one."""
-    models_dir = settings_for(data_dir).effective_models_dir
-    wanted = names or _installed_paths(models_dir)
-    faults = {name: _fault(name, models_dir) for name in wanted}
+    settings = settings_for(data_dir)
+    wanted = names or _installed_paths(settings.effective_models_dir)
+    faults = {name: _fault(name, settings) for name in wanted}
     if as_json:
         rows = [
             {"model": name, "ok": fault is None, "code": fault and fault.code, "detail": fault and str(fault)}
@@ -164,9 +177,9 @@ def threshold_table(part: PartResult) -> Table:
     return table
 
 
-def _fault(name: str, models_dir: Path) -> ShoplensError | None:
+def _fault(name: str, settings: Settings) -> ShoplensError | None:
     try:
-        bundle = verify_bundle(name if Path(name).is_dir() else resolve_bundle(name, models_dir).root)
+        bundle = verify_bundle(name if Path(name).is_dir() else find_bundle(name, settings).root)
         if bundle.ref.name in builtin_names():
             verify_builtin(bundle)
     except ShoplensError as error:

@@ -29,7 +29,7 @@ from shoplens.storage import durable as on_disk
 from shoplens.storage.faults import is_absent_bucket, is_unspeakable_name, reason_of, shown
 from shoplens.storage.listing import S3Listing, open_listing
 from shoplens.storage.ranges import PART_BYTES, read_ranges, write_parts
-from shoplens.storage.remote import ON_TRIAL, REMOTE, endpoint_of, open_objects
+from shoplens.storage.remote import AT_WORK, ON_TRIAL, REMOTE, Patience, endpoint_of, open_objects
 
 _KEY: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(?:/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
 _LONGEST_KEY: Final = 512
@@ -108,18 +108,22 @@ class Store(Protocol):
         ...
 
 
-def open_store(url: str, *, setting: str | None = None, options: Mapping[str, Any] | None = None) -> Store:
+def open_store(
+    url: str, *, setting: str | None = None, options: Mapping[str, Any] | None = None, hurry: bool = False
+) -> Store:
     """The store at `url`: a path, `file:///dir`, `memory://`, `s3://bucket/prefix`, `gs://…` or `az://…`.
 
     A missing local directory is created. `options` are obstore's for the kind (endpoint, region, keys); without them
-    the usual environment variables count. `setting` is where the URL is from, for people who read what went wrong.
-    Raises Misconfigured for another kind, StorageUnavailable.
+    the usual environment variables count. `setting` is where the URL is from, for people who read what went wrong;
+    with `hurry` a place that does not answer is given up within seconds. Raises Misconfigured for another kind,
+    StorageUnavailable.
     """
     scheme = urlsplit(url).scheme
     if scheme == "memory":
         return ObjectBlobs(ObstoreMemory(), url)
     if scheme in REMOTE:
-        return _remote(url, options or {}, place=f"{url} ({setting})" if setting else url)
+        place = f"{url} ({setting})" if setting else url
+        return _remote(url, options or {}, place=place, patience=ON_TRIAL if hurry else AT_WORK)
     if scheme == "file" or len(scheme) <= 1:  # one letter is a Windows drive
         return LocalBlobs(_local_path(url))
     raise Misconfigured(
@@ -241,6 +245,7 @@ class ObjectBlobs:
                 self._write(_CHECK_KEY, b"ok")
             else:
                 obstore.put(self._trial, _CHECK_KEY, b"ok", use_multipart=False)
+                obstore.get(self._trial, _CHECK_KEY).bytes()
 
     def _listed(self, folder: str) -> Iterator[str]:
         """Whatever lies there, under whatever names."""
@@ -390,9 +395,9 @@ class LocalBlobs(ObjectBlobs):
                 on_disk.sync_folder(self._root / folder)
 
 
-def _remote(url: str, options: Mapping[str, Any], *, place: str) -> ObjectBlobs:
+def _remote(url: str, options: Mapping[str, Any], *, place: str, patience: Patience) -> ObjectBlobs:
     return ObjectBlobs(
-        open_objects(url, options),
+        open_objects(url, options, patience=patience),
         place,
         listing=open_listing(url, options, endpoint_of(options)),
         trial=open_objects(url, options, patience=ON_TRIAL),

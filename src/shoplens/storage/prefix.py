@@ -162,10 +162,11 @@ class ObjectPrefix:
             raise SourceUnavailable(f"{self.place} did not do what was asked: {reason_of(error)}") from error
 
 
-def open_prefix(url: str, *, options: Mapping[str, Any] | None = None) -> ObjectPrefix:
+def open_prefix(url: str, *, setting: str | None = None, options: Mapping[str, Any] | None = None) -> ObjectPrefix:
     """The objects at `s3://bucket/prefix`, `gs://…`, `az://…`, or at `memory://`, which is new and empty each time.
 
-    Nothing is asked of the place yet. Raises Misconfigured for another kind of URL.
+    Nothing is asked of the place yet. `setting` is where the URL is from, for people who read what went wrong.
+    Raises Misconfigured for another kind of URL.
     """
     scheme = urlsplit(url).scheme
     given = options or {}
@@ -174,7 +175,7 @@ def open_prefix(url: str, *, options: Mapping[str, Any] | None = None) -> Object
     if scheme in REMOTE:
         return ObjectPrefix(
             open_objects(url, given),
-            url,
+            f"{url} ({setting})" if setting else url,
             listing=open_listing(url, given, endpoint_of(given)),
             trial=open_objects(url, given, patience=ON_TRIAL),
         )

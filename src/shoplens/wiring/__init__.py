@@ -1,6 +1,7 @@
 """Build everything once from the settings: the only place that picks implementations."""
 
 from shoplens.wiring.local import Progress, build_engine, build_isolation, build_limits, build_live
+from shoplens.wiring.models import find_bundle, open_shared
 from shoplens.wiring.platform import (
     Platform,
     WebLimits,
@@ -21,5 +22,7 @@ __all__ = [
     "build_live",
     "build_platform",
     "build_standing",
+    "find_bundle",
     "load_bundle",
+    "open_shared",
 ]

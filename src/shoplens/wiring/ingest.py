@@ -34,7 +34,9 @@ def open_ingest(settings: Settings) -> Iterator[IngestReturns]:
     """
     database = build_database(settings, durable=True)
     try:
-        yield build_ingest(settings, database=database, store=open_store(settings.effective_storage_url))
+        yield build_ingest(
+            settings, database=database, store=open_store(settings.effective_storage_url, setting="storage_url")
+        )
     finally:
         database.close()
 

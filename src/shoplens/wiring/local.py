@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from shoplens.bundles import Bundle, resolve_bundle
+from shoplens.bundles import Bundle
 from shoplens.domain.channel import Channel
 from shoplens.imaging import IsolatedDecoder, Limits
 from shoplens.inference.batcher import Batching
@@ -16,6 +16,7 @@ from shoplens.inference.session import Provider, choose_provider
 from shoplens.inference.slot import Slot
 from shoplens.settings import Settings
 from shoplens.telemetry.metrics import Metrics
+from shoplens.wiring.models import find_bundle
 
 Progress = Callable[[str], None]
 
@@ -48,7 +49,7 @@ def build_engine(
     for name in sorted({channel.model for channel in channels.values()}):
         if progress:
             progress(f"Loading {name}")
-        bundle = resolve_bundle(name, settings.effective_models_dir)
+        bundle = find_bundle(name, settings)
         slots[name] = Slot(build_live(bundle, settings, provider=provider, metrics=metrics))
     engine = LocalEngine(
         slots,

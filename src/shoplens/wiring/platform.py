@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from shoplens.bundles import resolve_bundle
 from shoplens.db import Database, GroupWriter, open_database, upgrade
 from shoplens.domain.channel import Channel
 from shoplens.errors import Misconfigured
@@ -31,6 +30,7 @@ from shoplens.settings import Settings, read_settings
 from shoplens.storage import open_store
 from shoplens.telemetry.metrics import Metrics
 from shoplens.wiring.local import Progress, build_engine, build_isolation, build_limits
+from shoplens.wiring.models import find_bundle
 from shoplens.wiring.returns import MovedPhotos, Returns, build_returns
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def build_platform(settings: Settings, *, progress: Progress | None = None) -> P
     isolation = build_isolation(settings)
     limits = build_limits(settings)
     engine = _engine(settings, channels, metrics=metrics, isolation=isolation, progress=progress)
-    store = open_store(settings.effective_storage_url)
+    store = open_store(settings.effective_storage_url, setting="storage_url")
     shelf = PhotoShelf(store, limits=limits, isolation=isolation, elsewhere=MovedPhotos(database))
     metrics.before_scrape(ReturnsFigures(build_standing(settings, database), metrics))
     writer = GroupWriter(database, queue_limit=4 * settings.queue_limit)
@@ -150,7 +150,7 @@ def load_bundle(name_or_path: str, *, settings: Settings | None = None) -> Photo
     Raises ModelNotFound and BundleError.
     """
     settings = settings or read_settings()
-    bundle = resolve_bundle(name_or_path, settings.effective_models_dir)
+    bundle = find_bundle(name_or_path, settings)
     classifier = Classifier(bundle, provider=choose_provider(settings.provider))
     return PhotoClassifier(classifier, limits=build_limits(settings), isolation=build_isolation(settings))
 
@@ -165,7 +165,7 @@ def build_database(settings: Settings, *, durable: bool = False) -> Database:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         upgrade(url)
     full = durable or settings.database_durability == "power"
-    return open_database(url, synchronous="FULL" if full else "NORMAL")
+    return open_database(url, synchronous="FULL" if full else "NORMAL", pool=settings.database_pool)
 
 
 def build_standing(settings: Settings, database: Database) -> ShowReturns:

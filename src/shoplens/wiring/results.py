@@ -21,7 +21,7 @@ def open_results(settings: Settings) -> Iterator[Results]:
     """
     database = build_database(settings)
     try:
-        store = open_store(settings.effective_storage_url)
+        store = open_store(settings.effective_storage_url, setting="storage_url")
         shelf = PhotoShelf(
             store,
             limits=build_limits(settings),
