@@ -37,6 +37,7 @@ ShoplensError
 │   └── DeadlineExceeded       accepted, but its time passed
 ├── Unavailable            a part that we need is not there now
 │   ├── EngineStopped
+│   ├── ClusterUnavailable     the Ray cluster of a night cannot be reached, or does not get on
 │   ├── QueueUnavailable       the queue between web and workers does not answer
 │   ├── NoWorker               nobody answers for this model now
 │   ├── WireMismatch           web and worker are of versions that do not understand each other
@@ -281,6 +282,12 @@ class EngineStopped(Unavailable):
     """The engine is starting or stopping and takes no work."""
 
     code = "engine_stopped"
+
+
+class ClusterUnavailable(Unavailable):
+    """The Ray cluster that a night was to run on cannot be reached, or does not get on with its work."""
+
+    code = "cluster_unavailable"
 
 
 class QueueUnavailable(Unavailable):

@@ -23,6 +23,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "pillow_heif": ("imaging/",),
     "prometheus_client": ("telemetry/", "web/"),
     "pydantic_settings": ("settings.py",),
+    "ray": ("inference/cluster/",),
     "sqlalchemy": ("db/",),
     "starlette": ("web/",),
     "torch": ("training/",),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -72,13 +72,28 @@ def returns_run(
     requested_by: Annotated[
         str, typer.Option("--requested-by", help="Who asks for a new run, as it shall be remembered.")
     ] = "command line",
+    engine: Annotated[
+        Literal["local", "workers", "ray"],
+        typer.Option(help="Where models run: in this process, in workers behind Redis, or on a Ray cluster."),
+    ] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(help="The Ray cluster: host:6379, ray://host:10001 or auto; one on this machine if unset."),
+    ] = None,
     json_output: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
     """Classify every photo that waits, going on where an earlier run ended early. Status 0 when it is through."""
     from shoplens.cli.returns_night import run_night
 
-    run_night(run_id=run, requested_by=requested_by, json_output=json_output, data_dir=data_dir)
+    run_night(
+        run_id=run,
+        requested_by=requested_by,
+        engine=engine,
+        address=address,
+        json_output=json_output,
+        data_dir=data_dir,
+    )
 
 
 @returns_app.command("status")

@@ -17,27 +17,38 @@ from shoplens.cli.allocator import keep_freed_memory
 from shoplens.cli.configuration import settings_for
 from shoplens.cli.triggers import Trigger, triggered
 from shoplens.domain.returns import ItemState, ReturnRun
+from shoplens.errors import Misconfigured
 from shoplens.services.returns.night import Night, OnProgress
 from shoplens.services.returns.progress import NightProgress
 from shoplens.services.returns.standing import OwnerState, ShowReturns, Standing, as_json
 from shoplens.settings import Settings
 from shoplens.wiring import build_database, build_standing
-from shoplens.wiring.night import build_night
+from shoplens.wiring.night import NightEngine, build_night
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _STATUS_OF_SIGNAL = 128
 _SHOWN = tuple(state for state in ItemState if state is not ItemState.DUPLICATE)
 
 
-def run_night(*, run_id: str | None, requested_by: str, json_output: bool, data_dir: Path | None) -> None:
+def run_night(
+    *,
+    run_id: str | None,
+    requested_by: str,
+    engine: NightEngine,
+    address: str | None,
+    json_output: bool,
+    data_dir: Path | None,
+) -> None:
     """Work until nothing waits. Exits with 143 or 130 after SIGTERM or SIGINT. Raises ShoplensError."""
     settings = settings_for(data_dir)
+    if address is not None and engine != "ray":
+        raise Misconfigured("--address is that of a Ray cluster: say --engine ray as well.")
     with triggered(settings, job="night", by=requested_by, arguments={"run": run_id}) as trigger:
         keep_freed_memory()
         console = Console(stderr=True)
         told: list[signal.Signals] = []
         try:
-            with _shown(console) as show, build_night(settings) as night:
+            with _shown(console) as show, build_night(settings, engine=engine, address=address) as night:
                 noted = _noted(trigger, show)
                 ended = asyncio.run(_night(night, noted, told, run_id=run_id, requested_by=requested_by))
                 standing = build_standing(settings, night.database)()

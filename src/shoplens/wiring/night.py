@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 from shoplens.db import Database
 from shoplens.domain.channel import Channel
+from shoplens.errors import Misconfigured
 from shoplens.inference.engine import Engine
 from shoplens.inference.session import choose_provider
 from shoplens.services.photos import PhotoShelf
-from shoplens.services.returns.crew import EngineCrew
+from shoplens.services.returns.crew import Crew, EngineCrew
 from shoplens.services.returns.examine import ItemRules
 from shoplens.services.returns.night import Night, NightParts, NightRules
 from shoplens.services.returns.patience import Patience
@@ -22,26 +24,31 @@ from shoplens.wiring.local import Progress, build_engine, build_isolation, build
 from shoplens.wiring.platform import build_database, returns_channel, utc_now
 from shoplens.wiring.returns import build_results
 
+NightEngine = Literal["local", "workers", "ray"]
+
 _PHOTOS_PER_WORKER = 6
 _PHOTOS_BEING_READ = 16
 
 
 @contextmanager
-def build_night(settings: Settings, *, progress: Progress | None = None) -> Iterator[Night]:
+def build_night(
+    settings: Settings, *, engine: NightEngine = "local", address: str | None = None, progress: Progress | None = None
+) -> Iterator[Night]:
     """A night, ready to be called. Waits for a database or a store that is away as long as the night itself would.
 
+    `engine` says where models run: in this process, in workers behind Redis, or on the Ray cluster at `address`.
     Raises Misconfigured, DatabaseUnavailable and StorageUnavailable.
     """
     channel = returns_channel(settings, settings.channel_values())
     patience = Patience(settings.returns.patience_s)
     database = patience(lambda: build_database(settings, durable=True))
     try:
-        store = patience(lambda: open_store(settings.effective_storage_url))
+        store = patience(lambda: open_store(settings.effective_storage_url, setting="storage_url"))
         parts = NightParts(
             database=database,
             store=store,
             channel=channel,
-            open_crew=lambda: EngineCrew(_night_engine(settings, channel, progress)),
+            open_crew=lambda: _crew(settings, channel, store, engine=engine, address=address, progress=progress),
             report=_report(settings, database, store),
             clock=utc_now,
         )
@@ -66,6 +73,31 @@ def night_rules(settings: Settings) -> NightRules:
 
 def _photos_in_work(settings: Settings) -> int:
     return _PHOTOS_PER_WORKER * workers_of(settings, choose_provider(settings.provider)) + _PHOTOS_BEING_READ
+
+
+def _crew(
+    settings: Settings,
+    channel: Channel,
+    store: Store,
+    *,
+    engine: NightEngine,
+    address: str | None,
+    progress: Progress | None,
+) -> Crew:
+    if engine == "ray":
+        from shoplens.wiring.cluster import build_cluster_crew
+
+        return build_cluster_crew(settings, channel, store, address=address)
+    if engine == "workers":
+        return _workers_crew(settings, channel)
+    return EngineCrew(_night_engine(settings, channel, progress))
+
+
+def _workers_crew(settings: Settings, channel: Channel) -> Crew:
+    """Workers behind Redis, which take the night's photos when nobody waits for an answer."""
+    if settings.redis_url is None:
+        raise Misconfigured("A night with --engine workers sends its photos through Redis: set redis_url.")
+    raise Misconfigured(f"Nights on workers are not there yet; run the channel {channel.name} with --engine local.")
 
 
 def _night_engine(settings: Settings, channel: Channel, progress: Progress | None) -> Engine:

@@ -1,0 +1,105 @@
+"""Join a Ray cluster, or start one on this machine: in silence, within seconds, or not at all with one sentence."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import secrets
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from shoplens.errors import ClusterUnavailable, ExtraMissing, Misconfigured
+
+_REACH_S: Final = 5.0
+_QUIET: Final = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_USAGE_STATS_PROMPT_ENABLED": "0",
+    "RAY_DISABLE_IMPORT_WARNING": "1",
+    "RAY_COLOR_PREFIX": "0",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+}
+_PORT: Final = re.compile(r"(?:ray://)?(?P<host>\[[^]]+\]|[^:/\s]+):(?P<port>\d{1,5})")
+
+
+@contextlib.contextmanager
+def linked(address: str | None, *, cpus: int) -> Iterator[Any]:
+    """The module `ray`, connected to the cluster at `address`, or to one of `cpus` processors that ends with the block.
+
+    Raises ExtraMissing, Misconfigured and ClusterUnavailable.
+    """
+    ray = import_ray(local=address is None)
+    if address is not None:
+        _reach(address)
+    folder = Path(tempfile.mkdtemp(prefix="shoplens-ray-")) if address is None else None
+    try:
+        _init(ray, address, folder, cpus)
+        yield ray
+    finally:
+        with contextlib.suppress(Exception):
+            ray.shutdown()
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def import_ray(*, local: bool) -> Any:
+    """Ray with its mouth shut. A cluster of our own is locked with a key that only its processes know.
+
+    Raises ExtraMissing.
+    """
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    if local and "RAY_AUTH_MODE" not in os.environ:
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise ExtraMissing("Nights on a cluster need the extra `ray`: pip install 'shoplens[ray]'.") from error
+    logging.getLogger("ray").setLevel(logging.CRITICAL)
+    return ray
+
+
+def _init(ray: Any, address: str | None, folder: Path | None, cpus: int) -> None:
+    quiet: dict[str, Any] = {"log_to_driver": False, "configure_logging": False, "logging_level": logging.CRITICAL}
+    own = {"num_cpus": cpus, "include_dashboard": False, "_temp_dir": str(folder)} if folder else {}
+    try:
+        ray.init(address=address or "local", **quiet, **own)
+    except Exception as error:
+        raise _told(error, address) from error
+
+
+def _told(error: Exception, address: str | None) -> Exception:
+    """One sentence instead of Ray's many lines."""
+    text = " ".join(str(error).split())
+    if "ersion mismatch" in text:
+        return Misconfigured(
+            f"The cluster at {address} runs another version of Ray or Python than this machine, and Ray needs the same "
+            f"ones everywhere: {text}"
+        )
+    where = f"The Ray cluster at {address}" if address else "A Ray cluster on this machine"
+    hint = " Start one with `ray start --head`, or name its address." if address == "auto" else ""
+    return ClusterUnavailable(f"{where} cannot be reached: {text[:400] or type(error).__name__}.{hint}")
+
+
+def _reach(address: str) -> None:
+    """Ray itself tries for a minute. Raises Misconfigured and ClusterUnavailable."""
+    if address == "auto":
+        return
+    match = _PORT.fullmatch(address)
+    if match is None:
+        raise Misconfigured(f"{address!r} is no address of a Ray cluster: write host:6379, ray://host:10001 or auto.")
+    host, port = match["host"].strip("[]"), int(match["port"])
+    try:
+        socket.create_connection((host, port), timeout=_REACH_S).close()
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ClusterUnavailable(
+            f"Nothing answers at {address}: {reason}. Is the Ray cluster running there?"
+        ) from error
