@@ -186,7 +186,7 @@ class RemoteEngine:
         """Bring answers to those who wait for them, as long as the engine lives."""
         queue = self._opened().queue
         to = queue.answers(self._client_id)
-        while True:
+        while not self._closing:  # a cancellation alone may be lost in the client library while it connects
             try:
                 frames = await queue.collect(to, count=_TOGETHER, block_s=_BLOCK_S)
                 if self._away is not None:
@@ -230,7 +230,7 @@ class RemoteEngine:
     async def _look(self) -> None:
         """Know who works and how much waits, as long as the engine lives."""
         opened = self._opened()
-        while True:
+        while not self._closing:
             try:
                 self._note(await opened.fleet.alive())
                 await self._count(opened.queue)

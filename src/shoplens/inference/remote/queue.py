@@ -50,6 +50,29 @@ if ARGV[4] ~= '' then
 end
 return 1
 """
+# KEYS: stream.  ARGV: group.  Each worker's name and how many entries it has; nothing where there is no group yet.
+_OWNERS: Final = """
+local rows = redis.pcall('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])
+local found = {}
+if rows.err then return found end
+for _, row in ipairs(rows) do
+  for at = 1, #row, 2 do
+    if row[at] == 'name' then found[#found + 1] = row[at + 1] end
+  end
+  for at = 1, #row, 2 do
+    if row[at] == 'pending' then found[#found + 1] = row[at + 1] end
+  end
+end
+return found
+"""
+# KEYS: stream.  ARGV: group, owner, new owner, least idle ms, most entries.  What was pending, and what was claimed.
+_CLAIM: Final = """
+local rows = redis.call('XPENDING', KEYS[1], ARGV[1], 'IDLE', ARGV[4], '-', '+', ARGV[5], ARGV[2])
+if #rows == 0 then return {} end
+local entries = {}
+for at, row in ipairs(rows) do entries[at] = row[1] end
+return {rows, redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[3], ARGV[4], unpack(entries))}
+"""
 _LENGTHS: Final = """
 local lengths = {}
 for at, stream in ipairs(KEYS) do lengths[at] = redis.call('XLEN', stream) end
@@ -140,27 +163,16 @@ class JobQueue:
 
     async def owners(self, stream: str) -> dict[str, int]:
         """How many entries each worker has of this stream; workers without any are there too."""
-        with translated(self.place):
-            try:
-                rows = await self._client.execute_command("XINFO", "CONSUMERS", stream, GROUP)
-            except ResponseError:
-                return {}  # no stream, or nobody has read it yet
-        return {_named(row, b"name").decode(): int(_named(row, b"pending")) for row in rows}
+        rows = await self._script(_OWNERS, [stream], [GROUP])
+        return {name.decode(): int(pending) for name, pending in zip(rows[::2], rows[1::2], strict=True)}
 
     async def claim(self, stream: str, owner: str, worker_id: str, *, count: int, idle_ms: int) -> list[Taken]:
         """Take entries over that `owner` has had for `idle_ms` at least."""
-        with translated(self.place):
-            rows = await self._client.execute_command(
-                "XPENDING", stream, GROUP, "IDLE", idle_ms, "-", "+", count, owner
-            )
-            deliveries = {_named(row, b"message_id", 0): int(_named(row, b"times_delivered", 3)) for row in rows}
-            if not deliveries:
-                return []
-            claimed = await self._client.execute_command("XCLAIM", stream, GROUP, worker_id, idle_ms, *deliveries)
+        found = await self._script(_CLAIM, [stream], [GROUP, owner, worker_id, idle_ms, count])
+        deliveries = {row[0]: int(row[3]) for row in found[0]} if found else {}
         return [
-            Taken(stream=stream, entry=entry, fields=fields or {}, deliveries=deliveries.get(entry, 1) + 1)
-            for entry, fields in claimed
-            if entry is not None
+            Taken(stream=stream, entry=entry, fields=_pairs(fields), deliveries=deliveries[entry] + 1)
+            for entry, fields in (found[1] if found else ())
         ]
 
     async def leave(self, stream: str, worker_id: str) -> None:
@@ -223,10 +235,5 @@ class JobQueue:
         return digest
 
 
-def _named(row: Any, name: bytes, at: int | None = None) -> Any:
-    """A field of a reply's row: the client library has made a dictionary of some, and left others as lists."""
-    if isinstance(row, dict):
-        return row.get(name, row.get(name.decode()))
-    if at is not None:
-        return row[at]
-    return dict(zip(row[::2], row[1::2], strict=True))[name]
+def _pairs(fields: Sequence[bytes]) -> dict[bytes, bytes]:
+    return dict(zip(fields[::2], fields[1::2], strict=True))

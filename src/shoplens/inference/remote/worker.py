@@ -74,6 +74,7 @@ class Worker:
         self._jobs: set[asyncio.Task[None]] = set()
         self._freed = asyncio.Event()
         self._stopping = asyncio.Event()
+        self._leaving = False
         self._fault: str | None = "The worker has not reached the queue yet."
 
     @property
@@ -92,6 +93,9 @@ class Worker:
         try:
             await self._take_until_stopped()
         finally:
+            if self._jobs:
+                await asyncio.wait(self._jobs, timeout=self._rules.drain_s)
+            self._leaving = True  # a cancellation alone may be lost in the client library while it connects
             for task in beside:
                 task.cancel()
             await asyncio.gather(*beside, return_exceptions=True)
@@ -197,7 +201,7 @@ class Worker:
             await self._queue.set_aside(taken, reason)
 
     async def _announce(self) -> None:
-        while True:
+        while not self._leaving:
             with suppress(Unavailable):
                 await self._engine.check()
                 await self._fleet.announce(self._mine)
@@ -205,10 +209,14 @@ class Worker:
 
     async def _claim(self) -> None:
         """Look for jobs whose worker is not there any more."""
-        while True:
+        while not self._stopping.is_set():
             await asyncio.sleep(ANNOUNCED_EVERY_S)
-            with suppress(QueueUnavailable):
+            try:
                 await self._claim_some()
+            except QueueUnavailable:
+                continue  # the loop that takes jobs tells it
+            except Exception:  # noqa: BLE001 - whatever it was, the jobs of the dead must not wait for ever
+                _log.exception("worker.claim_failed")
 
     async def _claim_some(self) -> None:
         alive = {worker.worker_id for worker in await self._fleet.alive()}
@@ -234,9 +242,7 @@ class Worker:
             self._begin(each)
 
     async def _leave(self) -> None:
-        """Others may have what is not answered in time."""
-        if self._jobs:
-            await asyncio.wait(self._jobs, timeout=self._rules.drain_s)
+        """Others may have what was not answered in time."""
         with suppress(QueueUnavailable):
             await self._fleet.leave(self._mine.worker_id)
         for task in list(self._jobs):

@@ -19,9 +19,12 @@ from shoplens.errors import (
     DeadlineExceeded,
     EngineStopped,
     ImageGone,
+    NoWorker,
     QueueFull,
+    QueueUnavailable,
     ShoplensError,
     StorageUnavailable,
+    WireMismatch,
 )
 from shoplens.imaging import Limits, salvage
 from shoplens.inference.engine import Answer, Engine, Job, fault_of
@@ -151,7 +154,7 @@ class ExamineItem:
             return await self._failed(item, photo, None)
         try:
             answer = await self._classify(item, photo)
-        except EngineStopped as error:
+        except (EngineStopped, NoWorker, QueueUnavailable, WireMismatch) as error:
             raise NightMustEnd(error) from error
         except ShoplensError as error:
             return await self._failed(item, error, photo)

@@ -9,18 +9,26 @@ from typing import Final, TypeVar
 
 import structlog
 
-from shoplens.errors import DatabaseUnavailable, RecordRefused, StorageUnavailable, Unavailable
+from shoplens.errors import (
+    DatabaseUnavailable,
+    NoWorker,
+    QueueUnavailable,
+    RecordRefused,
+    StorageUnavailable,
+    Unavailable,
+)
 
 Value = TypeVar("Value")
 
 _FIRST_PAUSE_S: Final = 0.2
 _LONGEST_PAUSE_S: Final = 10.0
 _GROWTH: Final = 1.6
+_MAY_RETURN: Final = (DatabaseUnavailable, NoWorker, QueueUnavailable, StorageUnavailable)
 _log: Final = structlog.get_logger(__name__)
 
 
 class Patience:
-    """Calls something until the database and the store are there for it. Thread-safe.
+    """Calls something until the parts that it needs are there for it. Thread-safe.
 
     Each call has `limit_s` seconds of its own, by a monotonic clock. `stop` ends all waiting at once.
     """
@@ -45,7 +53,7 @@ class Patience:
         while True:
             try:
                 return act()
-            except (DatabaseUnavailable, StorageUnavailable) as error:
+            except _MAY_RETURN as error:
                 give_up_at = give_up_at or self._monotonic() + self._limit_s
                 if not self._may_wait(error, give_up_at):
                     raise

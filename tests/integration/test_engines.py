@@ -1,9 +1,11 @@
-"""The engine in this process: right answers under concurrency, bounds, and failures that stay alone."""
+"""What every engine promises, in this process or behind a queue: right answers, bounds, failures that stay alone."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -16,30 +18,43 @@ from shoplens.errors import (
     ModelNotFound,
     QueueFull,
 )
-from shoplens.inference.engine import Answer, Job
-from shoplens.inference.local import LocalEngine
+from shoplens.inference.engine import Answer, Engine, Job
 from shoplens.settings import Settings
 from shoplens.telemetry.metrics import Metrics
 from shoplens.wiring import build_engine, build_isolation
+from shoplens.wiring.workers import build_remote_engine
 from tests.conftest import colourful, jpeg_of
+from tests.integration.running_worker import ONLY_LOOK, running_worker
 
 MODEL = "efficientnet-lite0-int8"
 
 
-@pytest.fixture
-async def make_engine(make_settings: Callable[..., Settings]) -> AsyncIterator[Callable[..., LocalEngine]]:
-    """Real engines with the model of `look`, closed at the end."""
-    made: list[LocalEngine] = []
+EngineMaker = Callable[..., Awaitable[Engine]]
 
-    def make(**overrides: Any) -> LocalEngine:
-        settings = make_settings(**overrides)
-        channels = {"look": settings.channel_values()["look"]}
-        made.append(build_engine(settings, channels, metrics=Metrics(), isolation=build_isolation(settings)))
-        return made[-1]
 
-    yield make
-    for engine in made:
-        await engine.close()
+@pytest.fixture(params=["local", "remote"])
+async def make_engine(
+    request: pytest.FixtureRequest, make_settings: Callable[..., Settings]
+) -> AsyncIterator[EngineMaker]:
+    """Real engines with the model of `look`, closed at the end; the remote ones with a worker behind a real queue."""
+    async with AsyncExitStack() as ended:
+        redis_url = request.getfixturevalue("redis_url") if request.param == "remote" else None
+
+        async def make(**overrides: Any) -> Engine:
+            settings = make_settings(
+                **overrides, channels=ONLY_LOOK, redis_url=redis_url, redis_prefix=f"test-{os.urandom(6).hex()}"
+            )
+            if redis_url is None:
+                engine: Engine = build_engine(
+                    settings, settings.channel_values(), metrics=Metrics(), isolation=build_isolation(settings)
+                )
+            else:
+                await ended.enter_async_context(running_worker(settings))
+                engine = build_remote_engine(settings, settings.channel_values(), metrics=Metrics())
+            ended.push_async_callback(engine.close)
+            return engine
+
+        yield make
 
 
 def job(photo: bytes, **changes: Any) -> Job:
@@ -52,9 +67,9 @@ def essence(answer: Answer) -> tuple[str, float, str]:
     return answer.prediction.top.label, round(answer.prediction.top.score, 6), answer.image.sha256
 
 
-async def test_many_concurrent_photos_get_their_own_answers(make_engine: Callable[..., LocalEngine]) -> None:
+async def test_many_concurrent_photos_get_their_own_answers(make_engine: EngineMaker) -> None:
     """Sixty different photos at once are answered as they are one by one."""
-    engine = make_engine(queue_limit=100)
+    engine = await make_engine(queue_limit=100)
     photos = [jpeg_of(colourful(seed)) for seed in range(60)]
     alone = [essence(await engine.classify(job(photo))) for photo in photos]
     together = await asyncio.gather(*(engine.classify(job(photo)) for photo in photos))
@@ -62,18 +77,18 @@ async def test_many_concurrent_photos_get_their_own_answers(make_engine: Callabl
     assert len(set(alone)) == 60
 
 
-async def test_bad_photos_fail_alone_among_good_ones(make_engine: Callable[..., LocalEngine]) -> None:
+async def test_bad_photos_fail_alone_among_good_ones(make_engine: EngineMaker) -> None:
     """Every third one is not a picture, every third one is cut off."""
-    engine = make_engine()
+    engine = await make_engine()
     good = jpeg_of(colourful(1))
     jobs = [job(data) for data in (good, b"<html>", good[: len(good) // 2]) * 10]
     outcomes = await asyncio.gather(*(engine.classify(each) for each in jobs), return_exceptions=True)
     assert [Answer, ImageUnsupported, ImageCorrupt] * 10 == [type(outcome) for outcome in outcomes]
 
 
-async def test_a_full_queue_refuses_and_the_accepted_are_answered(make_engine: Callable[..., LocalEngine]) -> None:
+async def test_a_full_queue_refuses_and_the_accepted_are_answered(make_engine: EngineMaker) -> None:
     """Nothing is dropped silently: each job is answered or refused."""
-    engine = make_engine(queue_limit=4, workers=1)
+    engine = await make_engine(queue_limit=4, workers=1)
     photo = jpeg_of(colourful(1, width=1600, height=1200))
     outcomes = await asyncio.gather(*(engine.classify(job(photo)) for _ in range(40)), return_exceptions=True)
     kinds = [type(outcome) for outcome in outcomes]
@@ -82,10 +97,10 @@ async def test_a_full_queue_refuses_and_the_accepted_are_answered(make_engine: C
 
 
 async def test_a_passed_deadline_is_an_error_and_later_jobs_are_served(
-    make_engine: Callable[..., LocalEngine],
+    make_engine: EngineMaker,
 ) -> None:
     """A caller never waits longer than it said."""
-    engine = make_engine(workers=1)
+    engine = await make_engine(workers=1)
     photo = jpeg_of(colourful(1, width=3000, height=2000))
     outcomes = await asyncio.gather(
         *(engine.classify(job(photo, timeout_s=0.001)) for _ in range(10)), return_exceptions=True
@@ -94,9 +109,9 @@ async def test_a_passed_deadline_is_an_error_and_later_jobs_are_served(
     assert Answer is type(await engine.classify(job(photo)))
 
 
-async def test_a_caller_that_gives_up_harms_nobody(make_engine: Callable[..., LocalEngine]) -> None:
+async def test_a_caller_that_gives_up_harms_nobody(make_engine: EngineMaker) -> None:
     """Its job is dropped from the queue; the next one is answered."""
-    engine = make_engine(workers=1)
+    engine = await make_engine(workers=1)
     photo = jpeg_of(colourful(2))
     tasks = [asyncio.create_task(engine.classify(job(photo))) for _ in range(20)]
     await asyncio.sleep(0)
@@ -106,24 +121,24 @@ async def test_a_caller_that_gives_up_harms_nobody(make_engine: Callable[..., Lo
     assert Answer is type(await engine.classify(job(photo)))
 
 
-async def test_a_thumbnail_comes_only_when_it_is_asked_for(make_engine: Callable[..., LocalEngine]) -> None:
+async def test_a_thumbnail_comes_only_when_it_is_asked_for(make_engine: EngineMaker) -> None:
     """It costs a few percent, so channels that keep originals do not pay for it."""
-    engine = make_engine()
+    engine = await make_engine()
     photo = jpeg_of(colourful(3))
     without, with_one = await engine.classify(job(photo)), await engine.classify(job(photo, thumbnail=True))
     assert without.thumbnail is None
     assert (with_one.thumbnail or b"").startswith(b"\xff\xd8")
 
 
-async def test_an_unknown_model_is_told_with_the_known_ones(make_engine: Callable[..., LocalEngine]) -> None:
+async def test_an_unknown_model_is_told_with_the_known_ones(make_engine: EngineMaker) -> None:
     """Before anything is queued."""
     with pytest.raises(ModelNotFound, match=MODEL):
-        await make_engine().classify(job(b"", model="nix"))
+        await (await make_engine()).classify(job(b"", model="nix"))
 
 
-async def test_a_closed_engine_takes_no_work_and_says_so(make_engine: Callable[..., LocalEngine]) -> None:
+async def test_a_closed_engine_takes_no_work_and_says_so(make_engine: EngineMaker) -> None:
     """Readiness sees it too."""
-    engine = make_engine()
+    engine = await make_engine()
     await engine.check()
     await engine.close()
     with pytest.raises(EngineStopped):
@@ -132,14 +147,15 @@ async def test_a_closed_engine_takes_no_work_and_says_so(make_engine: Callable[.
         await engine.check()
 
 
-async def test_it_shows_how_it_calls_its_models(make_engine: Callable[..., LocalEngine]) -> None:
+async def test_it_shows_how_it_calls_its_models(make_engine: EngineMaker) -> None:
     """The policy is chosen by the provider, and shown."""
-    (served,) = make_engine(workers=2, provider="cpu").served()
-    assert (MODEL, "cpu", "single calls on 2 threads") == (served.ref.name, served.provider, served.batching)
+    (served,) = (await make_engine(workers=2, provider="cpu")).served()
+    assert (MODEL, "cpu") == (served.ref.name, served.provider)
+    assert served.batching.startswith("single calls on 2 threads")
 
 
-async def test_a_known_fingerprint_is_not_computed_again(make_engine: Callable[..., LocalEngine]) -> None:
+async def test_a_known_fingerprint_is_not_computed_again(make_engine: EngineMaker) -> None:
     """On a processor without instructions for it, SHA-256 is a tenth of the work on a large photo."""
-    engine = make_engine()
+    engine = await make_engine()
     answer = await engine.classify(job(jpeg_of(colourful(4)), sha256="5" * 64))
     assert "5" * 64 == answer.image.sha256

@@ -1,0 +1,47 @@
+"""A model worker on the event loop of a test, over a real queue."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from inspect import isawaitable
+from typing import Any, Final
+
+from shoplens.settings import Settings
+from shoplens.wiring import build_isolation
+from shoplens.wiring.workers import WorkerParts, build_worker
+
+ONLY_LOOK: Final[dict[str, Any]] = {
+    "look": {"model": "efficientnet-lite0-int8"},
+    "reviews": {"model": "efficientnet-lite0-int8", "labels": {}},
+    "returns": {"model": "efficientnet-lite0-int8"},
+}
+"""Channels that need one model alone."""
+
+
+async def until(holds: Callable[[], Any], *, within_s: float = 10.0) -> None:
+    """Wait until something holds, or what it returns does when awaited; fails when it does not in time."""
+    give_up_at = time.monotonic() + within_s
+    while True:
+        held = holds()
+        if await held if isawaitable(held) else held:
+            return
+        assert time.monotonic() < give_up_at, "it did not come to hold in time"
+        await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def running_worker(settings: Settings) -> AsyncIterator[WorkerParts]:
+    """It is announced when the block begins, and has left when the block has ended."""
+    parts = build_worker(settings, models=(), isolation=build_isolation(settings))
+    running = asyncio.create_task(parts.worker.run())
+    try:
+        await until(lambda: parts.worker.fault is None or running.done())
+        await asyncio.sleep(0.05)
+        yield parts
+    finally:
+        parts.worker.stop()
+        await running
+        await parts.engine.close()
