@@ -6,15 +6,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from shoplens.bundles import resolve_bundle
 from shoplens.domain.channel import Channel
-from shoplens.errors import ExtraMissing, Misconfigured
+from shoplens.errors import ExtraMissing, Misconfigured, NoWorker
 from shoplens.imaging import IsolatedDecoder
+from shoplens.inference.engine import Engine
 from shoplens.inference.local import LocalEngine
 from shoplens.inference.session import choose_provider
+from shoplens.services.returns.patience import Patience
 from shoplens.settings import Settings
 from shoplens.telemetry.metrics import Metrics
 from shoplens.wiring.local import Progress, build_engine, workers_of
+from shoplens.wiring.models import find_bundle
 
 if TYPE_CHECKING:
     from shoplens.inference.remote.engine import Connections, RemoteEngine
@@ -47,6 +49,25 @@ def build_remote_engine(settings: Settings, channels: Mapping[str, Channel], *, 
         metrics=metrics,
         seen=look_for_workers(settings),
     )
+
+
+def build_night_engine(settings: Settings, channel: Channel) -> Engine:
+    """The same for the channel of a night, whose photos go behind those that somebody waits for.
+
+    Waits for the queue and for a worker as long as a night waits. Raises as `build_remote_engine`, and NoWorker.
+    """
+    from shoplens.inference.remote.patient import PatientEngine
+
+    patience = Patience(settings.returns.patience_s)
+    patience(lambda: require_worker(settings, channel.model))
+    engine = build_remote_engine(settings, {channel.name: channel}, metrics=Metrics())
+    return PatientEngine(engine, patience_s=settings.returns.patience_s)
+
+
+def require_worker(settings: Settings, model: str) -> None:
+    """Raises NoWorker unless one answers for this model now, QueueUnavailable."""
+    if not any(model in worker.models for worker in look_for_workers(settings)):
+        raise NoWorker(f"No worker answers for the model {model} now. Start one: `shoplens worker`.")
 
 
 def build_worker(
@@ -115,7 +136,7 @@ def connections(settings: Settings, url: str) -> Callable[[], Connections]:
 
 
 def _labels(name: str, settings: Settings) -> tuple[str, ...]:
-    return tuple(label.name for label in resolve_bundle(name, settings.effective_models_dir).labels)
+    return tuple(label.name for label in find_bundle(name, settings).labels)
 
 
 def _chosen(channels: Mapping[str, Channel], models: tuple[str, ...]) -> dict[str, Channel]:
