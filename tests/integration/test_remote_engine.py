@@ -28,6 +28,7 @@ from shoplens.inference.remote import engine as remote_engine
 from shoplens.inference.remote import fleet, wire
 from shoplens.inference.remote.engine import Connections, RemoteEngine
 from shoplens.inference.remote.patient import PatientEngine
+from shoplens.inference.remote.queue import Bounds
 from shoplens.settings import Settings
 from shoplens.telemetry.metrics import Metrics
 from shoplens.wiring.workers import build_night_engine, build_remote_engine, build_worker, connections, look_for_workers
@@ -117,7 +118,7 @@ async def test_what_a_dead_worker_had_is_answered_by_another(
 async def test_a_worker_that_wakes_up_late_does_not_answer_twice(settings: Settings, opened: Connections) -> None:
     """Who is first has answered; the second learns that nothing is left to answer."""
     stream, to = opened.queue.stream(MODEL, "live"), opened.queue.answers("client")
-    bounds = remote_engine.Bounds(jobs=9, image_bytes=10**6)
+    bounds = Bounds(jobs=9, image_bytes=10**6)
     entry = await opened.queue.add(stream, "1", to=to, body=b"{}", image=b"x", timeout_s=9, bounds=bounds)
     answers = [await opened.queue.finish(stream, entry, byte_count=1, to=to, answer=b"A") for _ in range(2)]
     assert [True, False] == answers
@@ -157,7 +158,8 @@ async def test_garbage_in_the_queue_is_set_aside_and_the_worker_lives(
         await client.xadd(opened.queue.stream(MODEL, "live"), fields)  # type: ignore[arg-type]
         assert Answer is type(await make_engine(settings).classify(job()))
         await until(lambda: worker.metrics.jobs_set_aside._value.get() == 1)
-        ((_, kept),) = await client.xrange(f"{settings.redis_prefix}:set-aside")
+        rows: Any = await client.xrange(f"{settings.redis_prefix}:set-aside")
+        ((_, kept),) = rows
         assert b"image" not in kept
         await until_empty(opened)
 
@@ -253,7 +255,7 @@ async def test_what_nobody_waits_for_any_more_leaves_the_queue(
 async def test_a_worker_drops_what_has_expired(settings: Settings, opened: Connections) -> None:
     """The web process that asked may be gone, and cannot take it back."""
     stream = opened.queue.stream(MODEL, "live")
-    bounds = remote_engine.Bounds(jobs=9, image_bytes=10**6)
+    bounds = Bounds(jobs=9, image_bytes=10**6)
     body = wire.job_body(job())
     await opened.queue.add(stream, "1", to="nobody", body=body, image=b"x", timeout_s=0.001, bounds=bounds)
     await asyncio.sleep(0.05)
@@ -265,7 +267,7 @@ async def test_a_worker_drops_what_has_expired(settings: Settings, opened: Conne
 async def test_the_bytes_in_the_queue_are_bounded(settings: Settings, opened: Connections) -> None:
     """One photo is always let in; what was taken out makes room."""
     stream = opened.queue.stream(MODEL, "live")
-    bounds = remote_engine.Bounds(jobs=9, image_bytes=10)
+    bounds = Bounds(jobs=9, image_bytes=10)
 
     async def add(image: bytes) -> bytes:
         return await opened.queue.add(stream, "1", to="a", body=b"{}", image=image, timeout_s=9, bounds=bounds)

@@ -122,6 +122,19 @@ def _shared_models(settings: Settings) -> str:
     return f"{shared.place} can be read; it has {len(shared.published())} bundles"
 
 
+def _queue(settings: Settings) -> str | Caution:
+    if settings.redis_url is None:
+        return "none; models run in this process"
+    from shoplens.wiring.workers import look_for_workers
+
+    workers = look_for_workers(settings)
+    missing = {channel.model for channel in settings.channel_values().values()}
+    missing -= {name for worker in workers if worker.understood for name in worker.models}
+    if missing:
+        return Caution(text=f"Redis answers, but no worker of this version does for {', '.join(sorted(missing))}.")
+    return f"Redis answers, and {len(workers)} {'worker' if len(workers) == 1 else 'workers'} with every model"
+
+
 def _heic(_: Settings) -> str:
     match heic_support():
         case HeicSupport.READY:
@@ -153,6 +166,7 @@ _LOOKS: dict[str, Look] = {
     "database": _database,
     "photo store": _storage,
     "model store": _shared_models,
+    "queue": _queue,
     "HEIC": _heic,
     "channels": _channels,
     "drop folder": look_at_drop,

@@ -52,19 +52,20 @@ def build_night(
             report=_report(settings, database, store),
             clock=utc_now,
         )
-        yield Night(parts, night_rules(settings))
+        yield Night(parts, night_rules(settings, engine))
     finally:
         database.close()
 
 
-def night_rules(settings: Settings) -> NightRules:
+def night_rules(settings: Settings, engine: NightEngine = "local") -> NightRules:
     """The bounds of a night: enough photos in work that no worker ever waits for one to be read."""
+    photos = settings.queue_limit // 2 if engine == "workers" else _photos_in_work(settings)
     wanted = settings.returns
     return NightRules(
         items=ItemRules(
             max_attempts=wanted.max_attempts, timeout_s=wanted.stall_after_s, limits=build_limits(settings)
         ),
-        bounds=Bounds(batch=wanted.batch, photos=_photos_in_work(settings), photo_bytes=settings.max_queued_bytes),
+        bounds=Bounds(batch=wanted.batch, photos=max(1, photos), photo_bytes=settings.max_queued_bytes),
         patience_s=wanted.patience_s,
         takeover_s=wanted.takeover_s,
         stall_after_s=wanted.stall_after_s,
@@ -97,7 +98,9 @@ def _workers_crew(settings: Settings, channel: Channel) -> Crew:
     """Workers behind Redis, which take the night's photos when nobody waits for an answer."""
     if settings.redis_url is None:
         raise Misconfigured("A night with --engine workers sends its photos through Redis: set redis_url.")
-    raise Misconfigured(f"Nights on workers are not there yet; run the channel {channel.name} with --engine local.")
+    from shoplens.wiring.workers import build_night_engine
+
+    return EngineCrew(build_night_engine(settings, channel))
 
 
 def _night_engine(settings: Settings, channel: Channel, progress: Progress | None) -> Engine:
