@@ -9,13 +9,14 @@ from pathlib import Path
 
 import structlog
 from rich.console import Console
+from rich.markup import escape
 
 from shoplens.cli.allocator import keep_freed_memory
 from shoplens.cli.configuration import settings_for
 from shoplens.cli.process_logs import process_logs
-from shoplens.errors import Misconfigured, UnsafeBind
+from shoplens.errors import Misconfigured, StorageUnavailable, UnsafeBind
 from shoplens.settings import Settings
-from shoplens.wiring import build_platform
+from shoplens.wiring import Platform, build_platform
 
 _BACKLOG = 2048
 _log = structlog.get_logger("shoplens.serve")
@@ -39,12 +40,27 @@ def _serve(settings: Settings) -> None:
         from shoplens.cli.http_server import http_server
         from shoplens.web.app import create_app
 
-        server = http_server(create_app(building.result()), shutdown_s=settings.shutdown_s)
+        platform = building.result()
+        looking = ahead.submit(_store_fault, platform)
+        server = http_server(create_app(platform), shutdown_s=settings.shutdown_s)
+        fault = looking.result()
     gc.enable()
     gc.collect()
     gc.freeze()  # models and modules live as long as the process; no collection needs to walk them again
+    if fault is not None:
+        console.print(f"[yellow]Photos cannot be kept now:[/yellow] {escape(fault)}", highlight=False, soft_wrap=True)
     _announce(console, settings, listener)
     server.run(sockets=[listener])
+
+
+def _store_fault(platform: Platform) -> str | None:
+    """A store that is away may come back, so it is told and not waited for; /health/ready says so too."""
+    try:
+        platform.photos.check()
+    except StorageUnavailable as error:
+        _log.warning("store.away", reason=str(error))
+        return str(error)
+    return None
 
 
 def require_safe_bind(settings: Settings) -> None:

@@ -31,6 +31,7 @@ _BY_CODE: Final = {
     "QuotaExceeded": "its quota is used up. Make room there.",
 }
 _BY_STATUS: Final = {
+    "400": f"it understands the request otherwise. Look at AWS_REGION, {_KEYS}, and AWS_SESSION_TOKEN if there is one.",
     "301": _BY_CODE["PermanentRedirect"],
     "401": f"the access key was refused. Set {_KEYS}.",
     "403": f"the access key was refused, or may not do this. Set {_KEYS}, and look at the rights of the key.",

@@ -89,7 +89,8 @@ def _require_endpoint(endpoint: str | None) -> None:
     if endpoint is None:
         return
     parts = urlsplit(endpoint)
-    if parts.scheme not in ("http", "https") or not parts.hostname or not _has_good_port(parts):
+    plain = parts.scheme in ("http", "https") and "@" not in parts.netloc
+    if not plain or not parts.hostname or not _has_good_port(parts):
         raise Misconfigured(
             f"AWS_ENDPOINT_URL is {shown(endpoint)!r}, which is no address of a server; "
             "it looks like http://127.0.0.1:8333 or https://s3.example.com."
