@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from shoplens.cli.backup import add_backup
 from shoplens.cli.failures import reported
 from shoplens.cli.returns_app import returns_app
 from shoplens.cli.training_app import add_training
@@ -25,6 +26,7 @@ app.add_typer(models_app, name="models")
 app.add_typer(db_app, name="db")
 app.add_typer(returns_app, name="returns")
 add_training(app)
+add_backup(app)
 
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where database, photos and models live.")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON for programs instead of text for people.")]
