@@ -12,7 +12,6 @@ from shoplens.imaging import IsolatedDecoder
 from shoplens.inference.engine import Engine
 from shoplens.inference.local import LocalEngine
 from shoplens.inference.session import choose_provider
-from shoplens.services.returns.patience import Patience
 from shoplens.settings import Settings
 from shoplens.telemetry.metrics import Metrics
 from shoplens.wiring.local import Progress, build_engine, workers_of
@@ -54,12 +53,11 @@ def build_remote_engine(settings: Settings, channels: Mapping[str, Channel], *, 
 def build_night_engine(settings: Settings, channel: Channel) -> Engine:
     """The same for the channel of a night, whose photos go behind those that somebody waits for.
 
-    Waits for the queue and for a worker as long as a night waits. Raises as `build_remote_engine`, and NoWorker.
+    Raises as `build_remote_engine`, and NoWorker when none answers now: the night itself is patient.
     """
     from shoplens.inference.remote.patient import PatientEngine
 
-    patience = Patience(settings.returns.patience_s)
-    patience(lambda: require_worker(settings, channel.model))
+    require_worker(settings, channel.model)
     engine = build_remote_engine(settings, {channel.name: channel}, metrics=Metrics())
     return PatientEngine(engine, patience_s=settings.returns.patience_s)
 

@@ -127,7 +127,7 @@ class Night:
             self._hurry.set()
 
     async def _work(self, ledger: Ledger, life: SignsOfLife, on_progress: OnProgress) -> ReturnRun:
-        crew = await asyncio.to_thread(self._parts.open_crew)
+        crew = await asyncio.to_thread(self._patience, self._parts.open_crew)
         try:
             await asyncio.to_thread(self._finish_moves)
             run, pace = await asyncio.to_thread(self._patience, partial(self._begin, ledger, crew))
