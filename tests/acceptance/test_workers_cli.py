@@ -1,0 +1,163 @@
+"""`shoplens worker` and what stands before it, as an operator sees them: processes, signals, a sentence per fault."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from shoplens.domain.returns import ItemState
+from tests.acceptance.fleet_of_processes import ProcessFleet
+from tests.acceptance.returns_shop import ReturnsShop, tiny_photo
+from tests.conftest import colourful, jpeg_of
+from tests.servers.process import free_port
+
+SHOPLENS = [sys.executable, "-m", "shoplens"]
+WITHIN_S = 15
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Iterator[ProcessFleet]:
+    """A web server and one worker over Valkey, with a SQLite database each."""
+    with ProcessFleet(tmp_path_factory.mktemp("fleet"), models_dir, with_postgres=False) as started:
+        started.start_worker("one")
+        started.start_web()
+        yield started
+
+
+def shoplens(*arguments: str, data_dir: Path, **settings: str) -> subprocess.CompletedProcess[str]:
+    """A command with these settings and no others."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("SHOPLENS_")}
+    own = {f"SHOPLENS_{name.upper()}": value for name, value in settings.items()} | {"SHOPLENS_DATA_DIR": str(data_dir)}
+    return subprocess.run(
+        [*SHOPLENS, *arguments],
+        env=clean | own, cwd=data_dir, capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+
+
+def test_the_web_server_shows_what_its_workers_serve(fleet: ProcessFleet) -> None:
+    """In the list of models, in its readiness and in its metrics."""
+    (served,) = (each for each in httpx.get(f"{fleet.url}/models").json() if each["served"])
+    assert ("efficientnet-lite0-int8", "single calls on 1 thread in 1 worker") == (served["name"], served["batching"])
+    assert 200 == httpx.get(f"{fleet.url}/health/ready").status_code
+    metrics = httpx.get(f"{fleet.url}/metrics").text
+    assert "shoplens_workers 1.0" in metrics
+    assert 'shoplens_queue_jobs{priority="live"} 0.0' in metrics
+
+
+def test_a_bad_photo_gets_the_same_sentence_as_without_workers(fleet: ProcessFleet) -> None:
+    """Its code travels through the queue."""
+    answer = httpx.post(f"{fleet.url}/predict", content=jpeg_of(colourful(1))[:500])
+    assert (422, "image_corrupt") == (answer.status_code, answer.json()["code"])
+
+
+def test_a_worker_ends_in_good_order_on_a_signal(fleet: ProcessFleet) -> None:
+    """What it has taken is answered, it says goodbye, and its exit status is 0; without it requests are refused."""
+    process = fleet.start_worker("leaving")
+    process.send_signal(signal.SIGTERM)
+    assert 0 == process.wait(WITHIN_S)
+    assert "worker.stopped" in fleet.log("leaving")
+    assert 200 == httpx.post(f"{fleet.url}/predict", content=jpeg_of(colourful(1))).status_code
+
+
+def test_a_killed_worker_is_missed_and_told(fleet: ProcessFleet) -> None:
+    """Readiness says so within seconds, a later request says when to come again, and a new worker brings it back."""
+    fleet.processes["one"].kill()
+    fleet.processes["one"].wait()
+    ready = httpx.get(f"{fleet.url}/health/ready")
+    give_up_at = time.monotonic() + WITHIN_S
+    while ready.status_code == 200 and time.monotonic() < give_up_at:
+        time.sleep(0.2)
+        ready = httpx.get(f"{fleet.url}/health/ready")
+    assert 503 == ready.status_code
+    assert "No worker answers" in ready.text
+    fleet.start_worker("one")
+    assert 200 == httpx.get(f"{fleet.url}/health/ready").status_code
+
+
+def test_the_doctor_looks_at_the_queue(fleet: ProcessFleet, tmp_path: Path, models_dir: Path) -> None:
+    """Who answers for what."""
+    url = f"redis://127.0.0.1:{fleet.redis_port}/0"
+    findings = json.loads(
+        shoplens("doctor", "--json", data_dir=tmp_path, redis_url=url, models_dir=str(models_dir)).stdout
+    )
+    (queue,) = (each for each in findings if each["part"] == "queue")
+    assert queue["caution"]
+    assert "no worker of this version does for clothing" in queue["text"]
+
+
+@pytest.mark.parametrize("command", [("worker",), ("serve", "--port", "0"), ("doctor",)])
+def test_a_queue_that_is_not_there_is_one_sentence_within_seconds(
+    command: tuple[str, ...], tmp_path: Path, models_dir: Path
+) -> None:
+    """Which setting, why, and never the password."""
+    began = time.monotonic()
+    url = f"redis://:very-secret@127.0.0.1:{free_port()}/0"
+    done = shoplens(*command, data_dir=tmp_path, redis_url=url, models_dir=str(models_dir))
+    said = f"{done.stdout}{done.stderr}"
+    assert 1 == done.returncode
+    for words in ("redis_url", "does not answer"):
+        assert words in " ".join(said.split())
+    for words in ("very-secret", "Traceback"):
+        assert words not in said
+    assert not any("very-secret" in log.read_text() for log in tmp_path.glob("logs/*"))
+    assert time.monotonic() - began < WITHIN_S
+
+
+def test_a_worker_for_a_model_that_no_channel_uses_is_refused(fleet: ProcessFleet, tmp_path: Path) -> None:
+    """With those that are used."""
+    url = f"redis://127.0.0.1:{fleet.redis_port}/0"
+    done = shoplens("worker", "--model", "nix", data_dir=tmp_path, redis_url=url)
+    assert 1 == done.returncode
+    assert "clothing" in done.stderr
+
+
+def test_a_worker_without_a_queue_says_what_to_set(tmp_path: Path) -> None:
+    """One sentence."""
+    done = shoplens("worker", data_dir=tmp_path)
+    assert (1, True) == (done.returncode, "redis_url is not set" in done.stderr)
+
+
+def test_a_night_on_workers_ends_like_any_other(fleet: ProcessFleet, tmp_path: Path) -> None:
+    """Every photo is classified by a worker, none in the night's own process."""
+    shop = ReturnsShop(tmp_path).set_up()
+    settings = {
+        "SHOPLENS_REDIS_URL": f"redis://127.0.0.1:{fleet.redis_port}/0",
+        "SHOPLENS_REDIS_PREFIX": "night",
+        "SHOPLENS_CHANNELS__LOOK__MODEL": "fruit",
+        "SHOPLENS_CHANNELS__REVIEWS__MODEL": "fruit",
+        "SHOPLENS_CHANNELS__REVIEWS__LABELS": "{}",
+    }
+    shop.settings.update(settings)
+    for number in range(12):
+        shop.bring(f"{number}_1.jpg", tiny_photo(number))
+    shop.bring("broken_1.jpg", tiny_photo(99)[:200])
+
+    def run(*arguments: str) -> str:
+        done = subprocess.run(
+            [*SHOPLENS, *arguments],
+            env=shop.environment(), cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60,
+        )  # fmt: skip
+        assert 0 == done.returncode, done.stderr
+        return done.stdout
+
+    run("returns", "ingest")
+    with subprocess.Popen(
+        [*SHOPLENS, "worker"], env=shop.environment(), cwd=tmp_path, stderr=subprocess.DEVNULL
+    ) as worker:
+        try:
+            run("returns", "run", "--engine", "workers")
+        finally:
+            worker.terminate()
+    states = Counter(item.state for item in shop.items())
+    assert (13, 1) == (sum(states.values()), states[ItemState.QUARANTINED])
+    assert {ItemState.DONE, ItemState.DOUBTFUL, ItemState.QUARANTINED} >= set(states)
