@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Protocol
 
 import torch
@@ -96,14 +97,19 @@ class _Progress:
     optimiser: torch.optim.Optimizer
 
     def restore(self, file: Path | None) -> int:
-        """The number of the next epoch."""
+        """The number of the next epoch. Raises TrainingDiverged for a checkpoint that cannot be gone on from."""
         if file is None or not file.exists():
             return 0
-        kept: dict[str, Any] = torch.load(file, weights_only=True)
-        self.module.load_state_dict(kept["module"])
-        self.averaged.load_state_dict(kept["averaged"])
-        self.optimiser.load_state_dict(kept["optimiser"])
-        return int(kept["epoch"])
+        try:
+            kept: dict[str, Any] = torch.load(file, weights_only=True)
+            self.module.load_state_dict(kept["module"])
+            self.averaged.load_state_dict(kept["averaged"])
+            self.optimiser.load_state_dict(kept["optimiser"])
+            return int(kept["epoch"])
+        except (OSError, RuntimeError, KeyError, ValueError, TypeError, EOFError, UnpicklingError) as error:
+            raise TrainingDiverged(
+                f"The checkpoint {file} cannot be gone on from. Remove it, and the training begins anew."
+            ) from error
 
     def keep(self, file: Path | None, epoch: int) -> None:
         """Wholly or not at all."""
