@@ -1,0 +1,448 @@
+"""What only a real PostgreSQL shows: many writers at once, lost connections, servers that hang, and poolers."""
+
+from __future__ import annotations
+
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+from dataclasses import replace
+from socketserver import BaseRequestHandler, TCPServer
+from typing import Any
+
+import psutil
+import psycopg
+import pytest
+from sqlalchemy import make_url, text
+
+from shoplens.db import Database, GroupWriter, UnitOfWork, open_database, upgrade
+from shoplens.domain.record import RecordFilter
+from shoplens.domain.returns import ItemFilter, ItemState, References, ReturnItem, ReturnRun, RunState, Worker
+from shoplens.errors import DatabaseUnavailable, ExtraMissing, ItemNotReady, RecordRefused, RunLost
+from tests.servers.postgres import RunningPostgres, running_postgres
+from tests.unit.db.samples import NOON, id_at, make_record, moment
+
+EVERYTHING = RecordFilter()
+PATIENCE_S = 20
+
+
+def make_item(number: int, **other: Any) -> ReturnItem:
+    """An item that waits."""
+    item = ReturnItem(
+        id=id_at(moment(number)), received_at=moment(number), source_name=f"{number}.jpg", references=References(),
+        sha256=f"{number:064d}", byte_count=9, state=ItemState.WAITING, key=f"returns/incoming/{number}.jpg",
+    )  # fmt: skip
+    return replace(item, **other)
+
+
+@pytest.fixture
+def database_url(postgres_tables: str) -> str:
+    """Here there is one kind."""
+    return postgres_tables
+
+
+@pytest.fixture
+def run_id(database: Database) -> str:
+    """A run that is active."""
+    run = ReturnRun(id=id_at(NOON), created_at=NOON, requested_by="x", state=RunState.REQUESTED, bound=0, planned=0)
+    with database.uow() as work:
+        work.return_runs.add(run)
+    return run.id
+
+
+def lease(work: UnitOfWork, owner: str, run_id: str, limit: int) -> set[str]:
+    """The numbers of what `owner` gets."""
+    return {item.source_name for item in work.return_items.lease(owner=owner, run_id=run_id, bound=10**6, limit=limit)}
+
+
+def test_two_lessees_at_once_never_share_and_never_wait(database: Database, run_id: str) -> None:
+    """The second one gets the next items while the first one's transaction is still open."""
+    with database.uow() as work:
+        work.return_items.add_many([make_item(number) for number in range(10)])
+    first_owner, second_owner = id_at(NOON), id_at(NOON)
+    with database.uow() as first:
+        taken = lease(first, first_owner, run_id, 4)
+        began = time.monotonic()
+        with database.uow() as second:
+            others = lease(second, second_owner, run_id, 4)
+        took_s = time.monotonic() - began
+    assert ({f"{n}.jpg" for n in range(4)}, {f"{n}.jpg" for n in range(4, 8)}) == (taken, others)
+    assert took_s < 1
+
+
+def test_many_lessees_share_everything_out_once(database: Database, run_id: str) -> None:
+    """Eight at once, in small portions, until nothing is left."""
+    with database.uow() as work:
+        work.return_items.add_many([make_item(number, attempts=number % 3) for number in range(200)])
+
+    def take_all(owner: str) -> list[str]:
+        mine: list[str] = []
+        while True:
+            with database.uow() as work:
+                got = lease(work, owner, run_id, 7)
+            if not got:
+                return mine
+            mine += got
+
+    with ThreadPoolExecutor(8) as pool:
+        shares = list(pool.map(take_all, [id_at(NOON) for _ in range(8)]))
+    assert sorted(f"{n}.jpg" for n in range(200)) == sorted(name for share in shares for name in share)
+
+
+def test_a_run_is_taken_over_by_one_of_many(database: Database, run_id: str) -> None:
+    """All have read the same state of it."""
+    with database.reading() as work:
+        run = work.return_runs.get(run_id)
+    gate = threading.Barrier(8)
+
+    def attempt(number: int) -> bool:
+        gate.wait()
+        try:
+            with database.uow() as work:
+                work.return_runs.take_over(run, Worker(id=id_at(moment(number)), host="h", pid=number), now=NOON)
+        except RunLost:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert [True] == [won for won in pool.map(attempt, range(8)) if won]
+
+
+def test_who_lost_a_run_writes_nothing(database: Database, run_id: str) -> None:
+    """Its transaction began before the takeover and waits for it."""
+    old, new = (Worker(id=id_at(NOON), host="h", pid=number) for number in (1, 2))
+    with database.reading() as work:
+        run = work.return_runs.get(run_id)
+    with database.uow() as work:
+        work.return_runs.take_over(run, old, now=NOON)
+        run = work.return_runs.get(run_id)
+    with ThreadPoolExecutor(1) as pool:
+        with database.uow() as work:
+            work.return_runs.take_over(run, new, now=NOON)
+            late = pool.submit(beat, database, run_id, old.id)
+            time.sleep(0.2)
+        assert isinstance(late.exception(PATIENCE_S), RunLost)
+
+
+def beat(database: Database, run_id: str, owner: str) -> None:
+    """A sign of life."""
+    with database.uow() as work:
+        work.return_runs.beat(run_id, owner=owner, now=NOON, finished_item=True)
+
+
+def test_numbers_of_items_become_visible_in_their_order(database: Database) -> None:
+    """An arrival waits for the one before it, so no item appears below a bound that somebody has read."""
+    with ThreadPoolExecutor(1) as pool:
+        with database.uow() as slow:
+            slow.return_items.hold_arrivals()
+            slow.return_items.add_many([make_item(1)])
+            quick = pool.submit(arrive, database, make_item(2))
+            time.sleep(0.2)
+            assert not quick.done()
+        quick.result(PATIENCE_S)
+    with database.reading() as work:
+        assert ["2.jpg", "1.jpg"] == [item.source_name for item in work.return_items.stream(ItemFilter())]
+
+
+def arrive(database: Database, item: ReturnItem) -> None:
+    """As an ingest does it."""
+    with database.uow() as work:
+        work.return_items.hold_arrivals()
+        work.return_items.add_many([item])
+
+
+def test_a_row_that_two_want_to_correct_is_corrected_one_after_the_other(database: Database) -> None:
+    """Each sees what the other one has written."""
+    item = make_item(1, state=ItemState.DONE)
+    with database.uow() as work:
+        work.return_items.add_many([item])
+
+    def correct(label: str) -> str:
+        with database.uow() as work:
+            work.return_items.lock(item.id)
+            work.return_items.correct(item.id, label=label, target_key=f"returns/{label}", now=NOON)
+        return label
+
+    with ThreadPoolExecutor(2) as pool:
+        futures = [pool.submit(correct, label) for label in ("shirt", "shoe")]
+        errors = [future.exception(PATIENCE_S) for future in futures]
+    assert [ItemNotReady] == [type(error) for error in errors if error]
+
+
+def test_transactions_that_wait_for_each_other_are_told(database: Database) -> None:
+    """One goes on; the other may simply try again."""
+    with database.uow() as work:
+        work.return_items.add_many([make_item(1), make_item(2)])
+    meeting = threading.Barrier(2)
+
+    def change(*numbers: int) -> None:
+        with database.uow() as work:
+            connection = work.return_items._connection
+            for number in numbers:
+                connection.execute(text(f"UPDATE return_items SET label = 'x' WHERE source_name = '{number}.jpg'"))
+                with suppress(threading.BrokenBarrierError):
+                    meeting.wait(1)
+
+    with ThreadPoolExecutor(2) as pool:
+        errors = [future.exception(PATIENCE_S) for future in [pool.submit(change, 1, 2), pool.submit(change, 2, 1)]]
+    (told,) = [error for error in errors if error]
+    assert isinstance(told, DatabaseUnavailable)
+    assert "two processes waited for each other; try again" in str(told)
+
+
+def test_a_reader_sees_one_state(database: Database) -> None:
+    """What is committed meanwhile appears in the next transaction."""
+    with database.reading() as work:
+        before = work.predictions.count_at_most(EVERYTHING, 9)
+        with database.uow() as other:
+            other.predictions.add_many([make_record()])
+        within = work.predictions.count_at_most(EVERYTHING, 9)
+    with database.reading() as work:
+        after = work.predictions.count_at_most(EVERYTHING, 9)
+    assert (0, 0, 1) == (before, within, after)
+
+
+def test_a_reader_writes_nothing(database: Database) -> None:
+    """The database refuses it, whatever the program tries."""
+    with pytest.raises(DatabaseUnavailable, match="read-only"), database.reading() as work:
+        work.predictions._connection.execute(text("DELETE FROM predictions"))
+
+
+def test_a_nul_is_kept_as_a_mark(database: Database) -> None:
+    """PostgreSQL has no text with it; who looks for it finds what it was written as."""
+    record = make_record(label="va\x00se")
+    with database.uow() as work:
+        work.predictions.add_many([record])
+        work.return_items.add_many([make_item(1, references=References(item="A\x00B"))])
+    with database.reading() as work:
+        (found,) = work.predictions.page(RecordFilter(label="va\x00se"), limit=5)
+        (item,) = work.return_items.page(ItemFilter(text="a\x00"), limit=5)
+    assert (record.id, "A\ufffdB") == (found.id, item.references.item)
+
+
+def test_what_a_refusal_says_holds_no_values(database: Database) -> None:
+    """The server adds the row to its message; it does not belong into logs."""
+    record = make_record()
+    with pytest.raises(RecordRefused) as refusal, database.uow() as work:
+        work.predictions.add_many([record, record])
+    assert record.id not in str(refusal.value)
+
+
+def test_nothing_is_left_on_a_connection(database: Database) -> None:
+    """A pooler hands it to somebody else after each transaction."""
+    for number in range(12):
+        with database.uow() as work:
+            work.predictions.add_many([make_record(number)])
+            work.return_runs.page(limit=5)
+    with database._engine.connect() as connection:
+        settings = [connection.execute(text(f"SHOW {name}")).scalar() for name in ("lock_timeout", "statement_timeout")]
+        prepared = connection.execute(text("SELECT count(*) FROM pg_prepared_statements")).scalar()
+    assert (["0", "0"], 0) == (settings, prepared)
+
+
+def test_a_query_that_takes_too_long_is_ended(database: Database) -> None:
+    """By the server, and the connection stays good."""
+    with pytest.raises(DatabaseUnavailable, match="did not answer a query in time"), database.reading() as work:
+        work.predictions._connection.execute(text("SET LOCAL statement_timeout = 100"))
+        work.predictions._connection.execute(text("SELECT pg_sleep(5)"))
+    database.check()
+
+
+def test_the_pool_is_bounded(database_url: str) -> None:
+    """One more than it holds waits, and is told when that takes too long."""
+    with closing(open_database(database_url, pool=2)) as small:
+        small._engine.pool._timeout = 0.2  # type: ignore[attr-defined]
+        with small.reading(), small.reading(), pytest.raises(DatabaseUnavailable, match="in use"):
+            small.check()
+        small.check()
+
+
+def test_a_connection_that_the_server_cuts_is_replaced(database: Database, database_url: str) -> None:
+    """Nobody notices one that lay idle; who was using it is told."""
+    with database.uow() as work:
+        work.predictions.add_many([make_record(1)])
+    cut_off(database_url)
+    database.check()
+    with pytest.raises(DatabaseUnavailable, match="try again"), database.uow() as work:
+        cut_off(database_url)
+        work.predictions.add_many([make_record(2)])
+    with database.reading() as work:
+        assert 1 == work.predictions.count_at_most(EVERYTHING, 9)
+
+
+def cut_off(url: str) -> None:
+    """End all other connections to this database."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+
+
+@pytest.fixture(scope="module")
+def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], RunningPostgres]]:
+    """A server that tests may end; called, it is there again at the same port."""
+    folder = tmp_path_factory.mktemp("mortal")
+    running: list[Any] = []
+
+    def start() -> RunningPostgres:
+        port = None
+        if running:
+            manager, server = running.pop()
+            manager.__exit__(None, None, None)
+            port = server.port
+        manager = running_postgres(folder, port=port)
+        running.append((manager, manager.__enter__()))
+        return running[0][1]  # type: ignore[no-any-return]
+
+    upgrade(start().url)
+    yield start
+    running[0][0].__exit__(None, None, None)
+
+
+def test_a_server_that_is_killed_and_comes_back(own_server: Callable[[], RunningPostgres]) -> None:
+    """Nothing that was answered is lost; each request meanwhile is told; afterwards all goes on by itself."""
+    server = own_server()
+    with closing(open_database(server.url)) as database:
+        writer = GroupWriter(database)
+        answered = [make_record(number) for number in range(50)]
+        for record in answered:
+            writer.submit(record).result(PATIENCE_S)
+        server.kill()
+        meanwhile = writer.submit(make_record(50)).exception(PATIENCE_S)
+        own_server()
+        after = make_record(51)
+        writer.submit(after).result(PATIENCE_S)
+        writer.close()
+        database.check()
+        with database.reading() as work:
+            stored = {record.id for record in work.predictions.stream(EVERYTHING)}
+    assert isinstance(meanwhile, DatabaseUnavailable)
+    assert {record.id for record in answered} | {after.id} == stored
+
+
+def test_a_server_that_hangs_is_given_up(
+    own_server: Callable[[], RunningPostgres], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It keeps its connections open and says nothing; once it wakes up all goes on."""
+    monkeypatch.setattr("shoplens.db.postgres_driver._ANSWER_S", 1.0)
+    server = own_server()
+    with closing(open_database(f"{server.url}?connect_timeout=2")) as database:
+        database.check()
+        processes = [psutil.Process(server.process.pid), *psutil.Process(server.process.pid).children(recursive=True)]
+        for process in processes:
+            process.suspend()
+        began = time.monotonic()
+        with pytest.raises(DatabaseUnavailable, match="did not answer in time"):
+            database.check()
+        took_s = time.monotonic() - began
+        for process in processes:
+            process.resume()
+        database.check()
+    assert took_s < 8
+
+
+def test_what_accepts_and_never_answers_is_given_up() -> None:
+    """Within the time for connecting."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        began = time.monotonic()
+        with pytest.raises(DatabaseUnavailable, match="did not answer in time"):
+            open_database(f"postgresql://shop:hush@127.0.0.1:{silent.getsockname()[1]}/shop?connect_timeout=2")
+        assert time.monotonic() - began < 6
+
+
+def test_a_missing_driver_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is installed on request only."""
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(ExtraMissing, match=r"pip install 'shoplens\[scale\]'"):
+        open_database("postgresql://shop@127.0.0.1/shop")
+
+
+def wrong(url: str, **parts: Any) -> str:
+    """`url` with another part."""
+    return make_url(url).set(**parts).render_as_string(hide_password=False)
+
+
+class Greeting(BaseRequestHandler):
+    """Speaks first, as many servers do."""
+
+    def handle(self) -> None:
+        """One line, and the end."""
+        self.request.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
+
+
+@pytest.fixture
+def other_server() -> Iterator[int]:
+    """The port of something that is no PostgreSQL."""
+    with TCPServer(("127.0.0.1", 0), Greeting) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        yield int(server.server_address[1])
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(params=["password", "user", "database", "port", "host", "elsewhere", "schema", "option"])
+def bad_url(
+    request: pytest.FixtureRequest, postgres_database: str, free_port: int, other_server: int
+) -> tuple[str, str]:
+    """An URL with one fault, and what is to be said of it."""
+    return {
+        "password": (
+            wrong(postgres_database, password="hush-hush"),
+            "refused the user or the password; correct them in",
+        ),
+        "user": (wrong(postgres_database, username="nobody"), "refused the user or the password; correct them in"),
+        "database": (wrong(postgres_database, database="nowhere"), "does not exist; create it with `createdb`, or"),
+        "port": (wrong(postgres_database, port=free_port), "cannot be reached, nothing listens there; start it, or"),
+        "host": (wrong(postgres_database, host="shop.invalid"), "cannot be found, nobody knows its host; correct"),
+        "elsewhere": (
+            wrong(postgres_database, port=other_server),
+            "is no PostgreSQL: something else answers there; correct",
+        ),
+        "schema": (f"{postgres_database}?options=-csearch_path%3Dnone", "has no such schema; create it, or correct"),
+        "option": (f"{postgres_database}?nonsense=1", "has an option that psycopg does not know"),
+    }[request.param]
+
+
+@pytest.fixture
+def free_port() -> int:
+    """Nobody listens there."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+def test_a_fault_in_the_address_is_told_in_one_sentence(bad_url: tuple[str, str]) -> None:
+    """Which setting, why, and what to do; never the password."""
+    url, advice = bad_url
+    began = time.monotonic()
+    with pytest.raises(DatabaseUnavailable) as told:
+        upgrade(url)
+    assert time.monotonic() - began < 8
+    sentence = str(told.value)
+    assert advice in sentence
+    assert "database_url" in sentence
+    assert "\n" not in sentence
+    assert str(make_url(url).password) not in "".join(traceback.format_exception(told.value))
+
+
+def test_a_database_without_tables_is_told(postgres_database: str) -> None:
+    """It is there, but nobody has upgraded it."""
+    with pytest.raises(DatabaseUnavailable, match="has no tables yet; run `shoplens db upgrade`"):
+        open_database(postgres_database)
+
+
+def test_a_user_without_rights_is_told(postgres_database: str) -> None:
+    """Who may connect may not create tables by that alone."""
+    with psycopg.connect(postgres_database, autocommit=True) as connection:
+        connection.execute("CREATE ROLE guest LOGIN PASSWORD 'guest'")
+    try:
+        with pytest.raises(DatabaseUnavailable, match="does not give this user the right"):
+            upgrade(wrong(postgres_database, username="guest", password="guest"))
+    finally:
+        with psycopg.connect(postgres_database, autocommit=True) as connection:
+            connection.execute("DROP ROLE guest")
