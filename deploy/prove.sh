@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Prove the images and deploy/compose.yaml on this machine: build, run tests in the build, start, scale, send photos
-# while a worker is killed and Redis restarted, let a night go by, restart, see that nothing is lost, and clean up.
+# while a worker is killed and Redis restarted, let a night go by, restart, see that nothing is lost, restore a backup, clean up.
 # It needs docker, Compose and curl, and uses a project, a port and passwords of its own, so it harms nothing.
 #
 #   deploy/prove.sh [--local] [--tests "WHAT PYTEST IS TOLD" | --no-tests] [--keep]
@@ -247,11 +247,33 @@ main() {
     say "restarted everything: records and table are the same"
 
     watched
+    rebuild_from_backup
     compose --profile '*' down --volumes --remove-orphans --timeout 30 >/dev/null 2>&1
     [ -z "$(docker ps --all --quiet --filter "label=com.docker.compose.project=$PROJECT")" ] || fail "containers are left"
     [ -z "$(docker volume ls --quiet --filter "label=com.docker.compose.project=$PROJECT")" ] || fail "volumes are left"
     say "down, nothing is left"
     say "PROVED"
+}
+
+# Photos, rows, photos into a folder; every volume destroyed; all of it back: docs/how-to/back-up-and-restore.md.
+rebuild_from_backup() {
+    # shellcheck disable=SC2016  # the shell in the container expands it
+    local tool='PGPASSWORD=$POSTGRES_PASSWORD "$0" --username shoplens --dbname shoplens "$@"'
+    mkdir -m 777 "$work/backup"
+    backup() { compose run --rm --no-deps -T --volume "$work/backup:/backup" web "$1" /backup >>"$work/backup.log" 2>&1; }
+    backup backup
+    compose exec -T postgres sh -c "$tool" pg_dump --format=custom >"$work/rows.dump"
+    backup backup
+    compose --profile '*' down --volumes --timeout 30 >/dev/null 2>&1
+    up postgres s3
+    backup restore || fail "restore: $(tail -3 "$work/backup.log")"
+    compose exec -T postgres sh -c "$tool" pg_restore --no-owner --exit-on-error <"$work/rows.dump"
+    up --scale worker=1
+    compose exec -T web shoplens returns export --output - --format csv 2>/dev/null >"$work/restored.csv"
+    get /predictions.csv >"$work/records-restored.csv"
+    cmp "$work/before.csv" "$work/restored.csv" || fail "the table of returns differs after the restore"
+    cmp "$work/records-before.csv" "$work/records-restored.csv" || fail "the records differ after the restore"
+    say "destroyed every volume and restored the backup: records and table are the same"
 }
 
 # Prometheus reaches the web server, all five workers and itself.

@@ -95,8 +95,7 @@ def test_the_example_names_every_variable() -> None:
     offered = {match[1]: match[2] for line in lines if (match := re.fullmatch(r"#(\w+)=(.*)", line))}
     defaults = {name: value for name, kind, value in VARIABLE.findall(TEXT) if kind == "-"}
     assert set() == offered.keys() - defaults.keys()
-    rare = {name for name in defaults.keys() - offered.keys() if not re.search(r"_IMAGE$|_USER(_ID)?$", name)}
-    assert {"REDIS_MAXMEMORY"} >= rare
+    assert [] == [name for name in defaults.keys() - offered.keys() if not re.search(r"_IMAGE$|_USER(_ID)?$", name)]
     assert {name: defaults[name] for name in offered if name != "PUBLIC_HOST"} == {
         name: value for name, value in offered.items() if name != "PUBLIC_HOST"
     }
