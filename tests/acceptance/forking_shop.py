@@ -18,7 +18,12 @@ from pathlib import Path
 from typing import NoReturn
 
 _LOOK_EVERY_S = 0.001
-_IMPORTED = ("shoplens.cli.app", "shoplens.cli.returns_ingest", "shoplens.cli.returns_night")
+_IMPORTED = (
+    "shoplens.cli.app",
+    "shoplens.cli.returns_ingest",
+    "shoplens.cli.returns_night",
+    "shoplens.db.postgres_driver",
+)
 
 
 def main() -> None:

@@ -29,10 +29,11 @@ _SETTLED = {ItemState.DONE, ItemState.DOUBTFUL, ItemState.QUARANTINED}
 
 @dataclass
 class ReturnsShop:
-    """Below one folder. `settings` become variables of every command."""
+    """Below one folder. `settings` become variables of every command; `server` is a PostgreSQL database to be used."""
 
     root: Path
     settings: dict[str, str] = field(default_factory=dict)
+    server: str | None = None
     started: list[subprocess.Popen[str]] = field(default_factory=list)
 
     @property
@@ -45,6 +46,11 @@ class ReturnsShop:
         """The data directory."""
         return self.root / "data"
 
+    @property
+    def database_url(self) -> str:
+        """Where the rows are."""
+        return self.server or f"sqlite:///{self.data / 'shoplens.db'}"
+
     def told(self) -> str:
         """What the forked commands said."""
         return "\n".join(path.read_text() for path in sorted(self.root.glob("*.log")))
@@ -56,7 +62,7 @@ class ReturnsShop:
         write_bundle(
             self.root / "models" / "fruit" / "1.2.0", manifest=MANIFEST, labels=LABELS, card=CARD, model=small_model()
         )
-        upgrade(f"sqlite:///{self.data / 'shoplens.db'}")
+        upgrade(self.database_url)
         return self
 
     def environment(self) -> dict[str, str]:
@@ -72,7 +78,8 @@ class ReturnsShop:
             "SHOPLENS_LOG_FORMAT": "json",
             "OPENBLAS_NUM_THREADS": "1",
         }
-        return clean | own | self.settings
+        there = {"SHOPLENS_DATABASE_URL": self.server} if self.server else {}
+        return clean | own | there | self.settings
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """A real `shoplens …` process."""
@@ -97,12 +104,12 @@ class ReturnsShop:
 
     def items(self) -> list[ReturnItem]:
         """All rows in order of arrival."""
-        with closing(open_database(f"sqlite:///{self.data / 'shoplens.db'}")) as database, database.reading() as work:
+        with closing(open_database(self.database_url)) as database, database.reading() as work:
             return sorted(work.return_items.stream(ItemFilter()), key=lambda item: item.seq)
 
     def records(self) -> list[PredictionRecord]:
         """All predictions."""
-        with closing(open_database(f"sqlite:///{self.data / 'shoplens.db'}")) as database, database.reading() as work:
+        with closing(open_database(self.database_url)) as database, database.reading() as work:
             return list(work.predictions.stream(RecordFilter()))
 
     def faults(self, brought: dict[str, bytes]) -> list[str]:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import random
-import sqlite3
 import sys
 import threading
 import time
 from collections import Counter
-from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -20,11 +19,22 @@ from tests.acceptance.returns_shop import Forked, ReturnsShop, tiny_photo
 Moment = tuple[str, float]
 """What a command says before the seconds are counted after which it is killed."""
 
-PHOTOS = 600
-AT_FIRST = 200
-KILLED_NIGHTS = 46
-KILLED_INGESTS = 12
-KILLED_REAL_NIGHTS = 6
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Course:
+    """How many photos there are, how many of them at first, and how often what is killed."""
+
+    photos: int
+    at_first: int
+    nights: int
+    ingests: int
+    real_nights: int
+    at_work: int
+    """How many kills have to meet a night at work, or the course was too easy to mean anything."""
+
+
+LONG = Course(photos=600, at_first=200, nights=46, ingests=12, real_nights=6, at_work=10)
+SHORT = Course(photos=240, at_first=120, nights=16, ingests=5, real_nights=2, at_work=3)
 SETTINGS = {
     "SHOPLENS_RETURNS__BATCH": "6",
     "SHOPLENS_RETURNS__TAKEOVER_S": "1.0",
@@ -41,10 +51,10 @@ def chance(capsys: pytest.CaptureFixture[str]) -> random.Random:
     return random.Random(seed)
 
 
-def cargo(chance: random.Random) -> dict[str, bytes]:
+def cargo(chance: random.Random, photos: int) -> dict[str, bytes]:
     """Photos, some of them twice under other names, some cut off, some no photos at all."""
     brought: dict[str, bytes] = {}
-    for number in range(PHOTOS):
+    for number in range(photos):
         data = tiny_photo(number)
         kind = chance.random()
         if kind < 0.06:
@@ -52,7 +62,7 @@ def cargo(chance: random.Random) -> dict[str, bytes]:
         elif kind < 0.1:
             data = b"<html>%d</html>" % number
         brought[f"{1000 + number}_{number}.jpg"] = data
-    for number in chance.sample(range(PHOTOS), 25):
+    for number in chance.sample(range(photos), photos // 24):
         brought[f"again_{number}.jpg"] = brought[f"{1000 + number}_{number}.jpg"]
     return brought
 
@@ -88,8 +98,11 @@ class Killer(threading.Thread):
 class Arrivals(threading.Thread):
     """Brings the cargo bit by bit while nights are killed; ingests are killed too, or come to their end."""
 
-    def __init__(self, shop: ReturnsShop, cargo: dict[str, bytes], nights: Killer, chance: random.Random) -> None:
+    def __init__(
+        self, shop: ReturnsShop, cargo: dict[str, bytes], nights: Killer, chance: random.Random, *, kills: int
+    ) -> None:
         super().__init__()
+        self._kills = kills
         self._shop, self._nights, self._chance = shop, nights, chance
         self._left = list(cargo.items())
         self._run = Forked("ingest.log")
@@ -99,7 +112,7 @@ class Arrivals(threading.Thread):
         """Ends when everything is in the drop folder and nobody kills nights any more."""
         while self._left or self._nights.is_alive():
             self.bring(self._chance.randint(5, 25) if self._nights.is_alive() else len(self._left))
-            self.ingest(kill=self.killed < KILLED_INGESTS and self._chance.random() < 0.6)
+            self.ingest(kill=self.killed < self._kills and self._chance.random() < 0.6)
         self._run.close()
 
     def bring(self, count: int) -> None:
@@ -117,37 +130,45 @@ class Arrivals(threading.Thread):
 
 def leased_or_moving(shop: ReturnsShop) -> int:
     """Items that a process had in its hands when it died."""
-    query = "SELECT count(*) FROM return_items WHERE state = 'working' OR target_key IS NOT NULL"
-    with closing(sqlite3.connect(shop.data / "shoplens.db")) as connection:
-        return int(connection.execute(query).fetchone()[0])
+    return sum(item.state is ItemState.WORKING or item.target_key is not None for item in shop.items())
 
 
 @pytest.mark.timeout(280)
 def test_nothing_is_lost_and_nothing_is_done_twice(tmp_path: Path, chance: random.Random) -> None:
     """In the end every photo is in one place with one result, and the counts add up."""
-    shop = ReturnsShop(tmp_path, SETTINGS).set_up()
-    brought = cargo(chance)
-    nights = Killer(shop, ("returns", "run"), moments(chance, KILLED_NIGHTS, "night.started"))
-    arrivals = Arrivals(shop, brought, nights, chance)
-    arrivals.bring(AT_FIRST)
+    go_through(LONG, ReturnsShop(tmp_path, SETTINGS).set_up(), chance)
+
+
+@pytest.mark.timeout(280)
+def test_postgresql_loses_nothing_either(tmp_path: Path, chance: random.Random, postgres_database: str) -> None:
+    """The same in short, with the rows on a server."""
+    go_through(SHORT, ReturnsShop(tmp_path, SETTINGS, postgres_database).set_up(), chance)
+
+
+def go_through(course: Course, shop: ReturnsShop, chance: random.Random) -> None:
+    """Kill nights and ingests while photos arrive, then let everything come to its end, and audit."""
+    brought = cargo(chance, course.photos)
+    nights = Killer(shop, ("returns", "run"), moments(chance, course.nights, "night.started"))
+    arrivals = Arrivals(shop, brought, nights, chance, kills=course.ingests)
+    arrivals.bring(course.at_first)
     arrivals.ingest(kill=False)
     for each in (nights, arrivals):
         each.start()
     for each in (nights, arrivals):
         each.join()
-    kill_real_nights(shop, chance)
+    kill_real_nights(shop, chance, course.real_nights)
     finish(shop)
-    assert KILLED_NIGHTS == nights.killed
+    assert course.nights == nights.killed
     assert [] == shop.faults(brought), shop.told()[-4_000:]
     assert "FAULT" not in shop.told()
     assert_the_counts_add_up(shop, brought)
-    assert nights.at_work >= 10, "the kills met no work; the course was too easy to mean anything"
-    assert arrivals.killed >= 5
+    assert nights.at_work >= course.at_work, "the kills met no work; the course was too easy to mean anything"
+    assert arrivals.killed >= course.ingests // 3
 
 
-def kill_real_nights(shop: ReturnsShop, chance: random.Random) -> None:
+def kill_real_nights(shop: ReturnsShop, chance: random.Random, count: int) -> None:
     """As the scheduler starts them, with all their imports."""
-    for _ in range(KILLED_REAL_NIGHTS):
+    for _ in range(count):
         night = shop.start("returns", "run")
         time.sleep(chance.uniform(0.3, 2.5))
         night.kill()

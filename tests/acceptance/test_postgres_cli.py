@@ -1,0 +1,91 @@
+"""The commands on PostgreSQL: it works, and a fault in the address ends in one sentence without the password."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+from sqlalchemy import make_url
+
+from tests.conftest import running_server
+from tests.servers.postgres import running_postgres
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+SECRET = "hush-hush"
+
+
+@pytest.fixture
+def run(tmp_path: Path, models_dir: Path) -> Run:
+    """Run `shoplens …` with this database; the time that it may take is bounded."""
+
+    def run_shoplens(database_url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("SHOPLENS_")}
+        environment |= {
+            "SHOPLENS_DATA_DIR": str(tmp_path / "data"),
+            "SHOPLENS_MODELS_DIR": str(models_dir),
+            "SHOPLENS_DATABASE_URL": database_url,
+        }
+        return subprocess.run(
+            [sys.executable, "-m", "shoplens", *arguments],
+            env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+
+    return run_shoplens
+
+
+def test_upgrade_then_serve_and_its_database_restarts(run: Run, tmp_path: Path, models_dir: Path, photo: bytes) -> None:
+    """A server needs a migrated database, answers from it, says when it is away, and is well again by itself."""
+    folder = tmp_path / "postgres"
+    with running_postgres(folder) as first:
+        early = run(first.url, "serve", "--port", "0")
+        upgraded = run(first.url, "db", "upgrade")
+        with running_server(tmp_path / "data", models_dir, database_url=first.url) as server:
+            assert 200 == classify(server.url, photo).status_code
+            first.kill()
+            away = httpx.get(f"{server.url}/health/ready")
+            refused = classify(server.url, photo)
+            with running_postgres(folder, port=first.port):
+                again = classify(server.url, photo)
+                ready = httpx.get(f"{server.url}/health/ready")
+                records = httpx.get(f"{server.url}/predictions.csv").text.splitlines()
+            log = server.log.read_text()
+    assert (1, 0) == (early.returncode, upgraded.returncode), upgraded.stderr
+    assert "has no tables yet; run `shoplens db upgrade`" in early.stderr
+    assert (503, 503, 200, 200) == tuple(each.status_code for each in (away, refused, again, ready))
+    assert 1 + 2 == len(records)
+    assert not [text for text in (away.text, refused.text, log) if first.password in text]
+
+
+def classify(url: str, photo: bytes) -> httpx.Response:
+    """Send a photo."""
+    return httpx.post(f"{url}/predict", content=photo, timeout=30)
+
+
+@pytest.mark.parametrize("command", [("doctor",), ("serve", "--port", "0"), ("db", "upgrade"), ("returns", "status")])
+def test_a_wrong_password_is_told_and_no_password_is_shown(
+    run: Run, postgres_database: str, command: tuple[str, ...], tmp_path: Path
+) -> None:
+    """Which setting, why, and what to do, in one sentence and within seconds."""
+    url = make_url(postgres_database).set(password=SECRET).render_as_string(hide_password=False)
+    began = time.monotonic()
+    done = run(url, *command)
+    told = " ".join((done.stdout + done.stderr).split())
+    assert (1, True) == (done.returncode, time.monotonic() - began < 30)
+    assert "refused the user or the password; correct them in the setting database_url" in told
+    assert "Traceback" not in told
+    logs = "".join(path.read_text(errors="replace") for path in tmp_path.rglob("*") if path.is_file())
+    assert SECRET not in told + logs
+
+
+def test_an_address_that_cannot_be_read_is_not_repeated(run: Run) -> None:
+    """It may be the password that makes it unreadable."""
+    done = run(f"postgresql://shop:{SECRET}@db/x@host:54a/shop", "db", "upgrade")
+    assert 1 == done.returncode
+    assert "The setting database_url cannot be read" in done.stderr
+    assert SECRET not in done.stderr
