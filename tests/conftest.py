@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
 import os
@@ -51,10 +52,14 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The built-in models, built once for all tests."""
-    root = tmp_path_factory.mktemp("models")
-    for name in builtin_names():
-        prepare_builtin(name, root)
+    """The built-in models, built once for all tests, also where several processes share the tests out."""
+    base = tmp_path_factory.getbasetemp()
+    root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "models"
+    root.mkdir(exist_ok=True)
+    with (root.parent / "models.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for name in builtin_names():
+            prepare_builtin(name, root)
     return root
 
 

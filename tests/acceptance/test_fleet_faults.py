@@ -22,7 +22,7 @@ from shoplens.db.database import parse_url
 from tests.acceptance.fleet_of_processes import ProcessFleet
 from tests.conftest import colourful, jpeg_of
 
-SECONDS = float(os.environ.get("SHOPLENS_TEST_FAULT_SECONDS", "24"))
+SECONDS = float(os.environ.get("SHOPLENS_TEST_FAULT_SECONDS", "16"))
 PER_SECOND = 12
 DEADLINE_S = 8.0
 CALM_S = 2.0
