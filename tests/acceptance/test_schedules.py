@@ -260,7 +260,7 @@ def test_the_pipeline_of_tests_runs_tests(workspace: Path) -> None:
     given = {
         "SHOPLENS_HOME": str(ROOT),
         "WORKSPACE": str(workspace),
-        "ARGS": "-q tests/unit/domain",
+        "ARGS": "-q -n 0 tests/unit/domain",
         "MAKEFLAGS": "-o .venv/test.stamp",  # what is installed here is not to be changed by a test
     }
     done = shell(step, cwd=workspace, **given)
