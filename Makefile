@@ -1,6 +1,6 @@
 # The only entry: every command of the project is a target here, and every target is a line or two.
 .DEFAULT_GOAL := help
-.PHONY: help run heic train test check bench docs screenshots format lock upgrade hooks clean
+.PHONY: help run heic train test check bench load docs screenshots format lock upgrade hooks clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -27,6 +27,9 @@ check: $(VENV)/dev.stamp $(VENV)/train.stamp  ## Format, lint, types, layers, hy
 
 bench: $(VENV)/test.stamp  ## Measure the raw loop, the engine and the server beside each other
 	$(BIN)/python -m bench $(ARGS)
+
+load: $(VENV)/test.stamp  ## Let many people use a system of so many workers (ARGS="--workers 1 2 4 --users 20")
+	$(BIN)/python -m load $(ARGS)
 
 docs: $(VENV)/test.stamp  ## Write docs/reference from the code and follow every link
 	$(BIN)/python -m tools.reference write
