@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Final
 from urllib.request import urlopen
 
@@ -108,7 +109,7 @@ def running_s3(folder: Path) -> Iterator[RunningS3]:
     finally:
         server.kill()  # asked to end it takes seconds, and these objects are for tests
         for name, port in server.ports.items():
-            Path(f"/tmp/seaweedfs-{name}-grpc-{port + _GRPC_BEYOND}.sock").unlink(missing_ok=True)
+            Path(gettempdir(), f"seaweedfs-{name}-grpc-{port + _GRPC_BEYOND}.sock").unlink(missing_ok=True)
 
 
 def _started(folder: Path) -> RunningS3:
