@@ -132,8 +132,14 @@ def test_a_bundle_without_its_last_object_is_not_there(
     ],
 )
 def test_what_was_tampered_with_is_refused(
-    shared: SharedBundles, store: Store, bundle: Bundle, tmp_path: Path, harm: Harm, error: type[BundleError], sentence: str
-) -> None:  # fmt: skip
+    shared: SharedBundles,
+    store: Store,
+    bundle: Bundle,
+    tmp_path: Path,
+    harm: Harm,
+    error: type[BundleError],
+    sentence: str,
+) -> None:
     """With a sentence, and nothing of it stays."""
     shared.push(bundle)
     for key in [key for key in store.list("fruit") if not key.endswith(CHECKSUMS)]:
