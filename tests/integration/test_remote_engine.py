@@ -308,6 +308,17 @@ async def test_several_web_processes_share_the_workers(settings: Settings, make_
         assert "in each of 2 workers" in engines[0].served()[0].batching
 
 
+async def test_more_requests_at_once_than_connections_are_all_answered(
+    settings: Settings, make_engine: EngineMaker
+) -> None:
+    """They wait for a connection, and nobody is told that Redis is away."""
+    roomy = settings.model_copy(update={"queue_limit": 500})
+    async with running_worker(settings):
+        engine = make_engine(roomy)
+        answers = await asyncio.gather(*(engine.classify(job()) for _ in range(200)))
+        assert 1 == len({answer.image.sha256 for answer in answers})
+
+
 async def test_a_stopping_worker_answers_what_it_took(settings: Settings, make_engine: EngineMaker) -> None:
     """And has left when it has ended."""
     engine = make_engine(settings)

@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol, cast
 from urllib.parse import urlsplit
 
 import redis
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, RedisError, ResponseError
@@ -19,7 +19,7 @@ CONNECT_S: Final = 3.0
 ANSWER_S: Final = 5.0
 """How long a command may take beyond the time that it blocks by itself."""
 _READ_BYTES: Final = 262_144
-_CONNECTIONS: Final = 64
+_CONNECTIONS: Final = 32
 _OPTIONS: Final[dict[str, Any]] = {
     "socket_connect_timeout": CONNECT_S,
     "socket_timeout": ANSWER_S,
@@ -44,16 +44,17 @@ def connect(url: str) -> Client:
     """A pool of connections for one event loop, none of them open yet. Raises Misconfigured for another kind of URL."""
     _require_redis(url)
     try:
-        client = Redis.from_url(
+        pool = BlockingConnectionPool.from_url(
             url,
             retry=Retry(NoBackoff(), 0),
             socket_read_size=_READ_BYTES,
             max_connections=_CONNECTIONS,
+            timeout=ANSWER_S,
             **_OPTIONS,
         )
     except ValueError as error:
         raise Misconfigured("redis_url cannot be read; it looks like redis://:password@host:6379/0.") from error
-    return cast("Client", client)
+    return cast("Client", Redis.from_pool(pool))
 
 
 def connect_blocking(url: str) -> redis.Redis:
