@@ -144,7 +144,7 @@ def test_a_night_waits_for_its_store(
     assert 20 == len(list(open_store(f"{own_s3.place.url}/photos").list("returns/processed")))
 
 
-def test_doctor_and_the_start_say_what_is_wrong_with_every_store(s3: S3Place, models_dir: Path, tmp_path: Path) -> None:
+def test_the_doctor_says_what_is_wrong_with_every_store(s3: S3Place, models_dir: Path, tmp_path: Path) -> None:
     """Within seconds, with what to do, and no secret anywhere."""
     wrong = "5ecret-of-somebody-else"
     environment = _environment(s3, models_dir, tmp_path) | {
@@ -161,6 +161,32 @@ def test_doctor_and_the_start_say_what_is_wrong_with_every_store(s3: S3Place, mo
         assert f"({setting})" in text
         assert "Set AWS_SECRET_ACCESS_KEY" in text
     assert wrong not in done.stdout + done.stderr
+
+
+def test_a_server_whose_store_refuses_says_so_and_starts(s3: S3Place, models_dir: Path, tmp_path: Path) -> None:
+    """In one line, with what to do; it may be repaired while the server runs."""
+    wrong = "5ecret-of-somebody-else"
+    environment = _environment(s3, models_dir, tmp_path) | {
+        "AWS_SECRET_ACCESS_KEY": wrong,
+        "SHOPLENS_CHANNELS__RETURNS__MODEL": "opennsfw",
+        "SHOPLENS_PORT": "0",
+    }
+    server = subprocess.Popen(
+        [sys.executable, "-m", "shoplens", "serve"], env=environment, stderr=subprocess.PIPE, text=True
+    )
+    assert server.stderr is not None
+    said = []
+    for line in server.stderr:
+        said.append(line)
+        if "ready at" in line:
+            break
+    server.terminate()
+    said.append(server.communicate(timeout=60)[1])
+    (told,) = [line for line in said if "Photos cannot be kept now" in line]
+    assert "(storage_url)" in told
+    assert "Set AWS_SECRET_ACCESS_KEY" in told
+    assert wrong not in "".join(said)
+    assert wrong not in "".join(log.read_text() for log in tmp_path.rglob("*.log"))
 
 
 def test_models_are_pushed_listed_and_pulled(
