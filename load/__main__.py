@@ -15,18 +15,22 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from load.photos import Album
 from load.report import Outcome, markdown
 
 ROOT: Final = Path(__file__).resolve().parent.parent
+JOURNEYS: Final = ("Shopper", "Clerk", "ReturnsClerk", "Operator")
 CLIENTS: Final = "clients (Locust)"
 _MADE_PER_SIZE: Final = 6
 _RAMP_S: Final = 2
+Number = TypeVar("Number", int, float)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,17 +69,48 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--workers", type=int, nargs="+", default=[2], help="numbers of workers, a system for each; 0: models in serve"
     )
-    parser.add_argument("--url", help="a system that runs already, instead of one of our own")
-    parser.add_argument("--users", type=int, default=20, help="people at a time")
-    parser.add_argument("--seconds", type=int, default=30, help="how long they stay, for each number of workers")
-    parser.add_argument("--pace", type=float, default=1.0, help="divides the time that people take between two steps")
-    parser.add_argument("--journeys", nargs="*", default=[], help="only these: Shopper Clerk ReturnsClerk Operator")
-    parser.add_argument("--photos", type=Path, help="a folder of JPEGs; without it photos are made")
+    parser.add_argument("--url", type=_reachable, help="a system that runs already, instead of one of our own")
+    parser.add_argument("--users", type=_positive(int), default=20, help="people at a time")
+    parser.add_argument(
+        "--seconds", type=_positive(int), default=30, help="how long they stay, for each number of workers"
+    )
+    parser.add_argument(
+        "--pace", type=_positive(float), default=1.0, help="divides the time that people take between two steps"
+    )
+    parser.add_argument("--journeys", nargs="*", default=[], choices=JOURNEYS, help="only these")
+    parser.add_argument("--photos", type=_with_photos, help="a folder of JPEGs; without it photos are made")
     parser.add_argument("--pin", action="store_true", help="worker i stays on core i")
     parser.add_argument("--redis-url", help="a Redis or Valkey that runs already")
     parser.add_argument("--models-dir", type=Path, default=Path("shoplens-data/models"))
     parser.add_argument("--place", type=Path, default=Path("build/load"), help="where the reports go")
     return parser.parse_args()
+
+
+def _positive(kind: type[Number]) -> Callable[[str], Number]:
+    def parsed(text: str) -> Number:
+        if (value := kind(text)) <= 0:
+            raise argparse.ArgumentTypeError(f"{text} is not above 0")
+        return value
+
+    return parsed
+
+
+def _reachable(url: str) -> str:
+    try:
+        with urllib.request.urlopen(f"{url.rstrip('/')}/health/live", timeout=5):
+            return url
+    except urllib.error.HTTPError:
+        return url  # it answers; what it says is for the report
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(f"{url} does not answer: {error}") from error
+
+
+def _with_photos(folder: str) -> Path:
+    try:
+        Album.read(Path(folder))
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return Path(folder)
 
 
 def _photos(place: Path) -> Path:
@@ -98,6 +133,7 @@ def _measured(crowd: Crowd, place: Path, options: argparse.Namespace) -> list[Ou
     _prepare_models(models_dir)
     outcomes: list[Outcome] = []
     for workers in options.workers:
+        print(f"Workers: {workers}. {crowd.users} people for {crowd.seconds} s.", file=sys.stderr, flush=True)
         into = place / f"{workers}-workers" if len(options.workers) > 1 else place
         with (
             tempfile.TemporaryDirectory(prefix="shoplens-load-") as folder,

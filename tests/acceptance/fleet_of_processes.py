@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-import httpx
 import psutil
 
 from shoplens.db import upgrade
 from tests.servers.postgres import RunningPostgres, running_postgres
-from tests.servers.process import free_port, start, stop, wait_until_ready
+from tests.servers.process import free_port, stop
+from tests.servers.shoplens import start_shoplens, wait_for
 from tests.servers.valkey import RunningValkey, running_valkey
 
 ONLY_LOOK = """
@@ -95,7 +94,6 @@ class ProcessFleet:
 
     def _start(self, name: str, *arguments: str, probe: str | None, **variables: str) -> subprocess.Popen[bytes]:
         folder = self.root / name
-        folder.mkdir(exist_ok=True)
         environment = {
             "SHOPLENS_CONFIG": str(self.root / "shoplens.toml"),
             "SHOPLENS_DATA_DIR": str(folder),
@@ -105,12 +103,8 @@ class ProcessFleet:
             **self.settings,
             **variables,
         }
-        process = start([sys.executable, "-m", "shoplens", *arguments], folder=folder, environment=environment)
+        process = start_shoplens(*arguments, folder=folder, environment=environment)
         self.processes[name] = process
         if probe is not None:
-            wait_until_ready(process, folder, lambda: _ask(probe))
+            wait_for(probe, process, folder)
         return process
-
-
-def _ask(url: str) -> None:
-    httpx.get(url, timeout=2).raise_for_status()
