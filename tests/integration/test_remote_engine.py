@@ -308,6 +308,17 @@ async def test_several_web_processes_share_the_workers(settings: Settings, make_
         assert "in each of 2 workers" in engines[0].served()[0].batching
 
 
+async def test_an_engine_tells_of_its_own_models_only(
+    make_settings: Callable[..., Settings], settings: Settings, make_engine: EngineMaker
+) -> None:
+    """A night asks for one model, and workers that have those of all channels serve it."""
+    both = {name: {"model": model} for name, model in (("look", MODEL), ("returns", "clothing"), ("reviews", MODEL))}
+    wide = make_settings(channels=both, redis_url=settings.redis_url, redis_prefix=settings.redis_prefix, workers=1)
+    async with running_worker(wide):
+        assert [MODEL] == [each.ref.name for each in make_engine(settings).served()]
+        assert ["clothing", MODEL] == [each.ref.name for each in make_engine(wide).served()]
+
+
 async def test_more_requests_at_once_than_connections_are_all_answered(
     settings: Settings, make_engine: EngineMaker
 ) -> None:

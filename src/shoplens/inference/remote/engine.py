@@ -112,10 +112,10 @@ class RemoteEngine:
         return replace(answer, queue_s=max(0.0, elapsed_s - answer.pixels_s - answer.inference_s))
 
     def served(self) -> tuple[ServedModel, ...]:
-        """See Engine. One entry per version of a model, with how many workers have it."""
+        """See Engine. One entry per version of a model of ours, with how many workers have it; they may have others."""
         found: dict[tuple[str, str], list[ServedModel]] = {}
         for worker in self._fleet:
-            for each in worker.models.values():
+            for each in (worker.models[name] for name in self._labels if name in worker.models):
                 found.setdefault((each.ref.name, each.ref.version), []).append(each)
         return tuple(_together(same) for _, same in sorted(found.items()))
 
