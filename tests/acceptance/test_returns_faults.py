@@ -34,7 +34,7 @@ class Course:
 
 
 LONG = Course(photos=600, at_first=200, nights=46, ingests=12, real_nights=6, at_work=10)
-SHORT = Course(photos=240, at_first=120, nights=16, ingests=5, real_nights=2, at_work=3)
+SHORT = Course(photos=200, at_first=100, nights=12, ingests=4, real_nights=1, at_work=2)
 SETTINGS = {
     "SHOPLENS_RETURNS__BATCH": "6",
     "SHOPLENS_RETURNS__TAKEOVER_S": "1.0",

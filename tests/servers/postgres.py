@@ -32,6 +32,7 @@ from tests.servers.process import (
 )
 
 USER: Final = "shop"
+_HOME: Final = "shoplens-postgres-"
 # Much faster, and no test pulls the plug of the machine: what is committed survives the death of every process.
 _SETTINGS: Final = {
     "listen_addresses": "127.0.0.1",
@@ -148,13 +149,22 @@ def _cluster(folder: Path) -> Path:
     if known.exists():
         return Path(known.read_text())
     user = _user()
-    home = Path(tempfile.mkdtemp(prefix="shoplens-postgres-")) if user is not None else folder.absolute()
+    home = folder.absolute()
     if user is not None:
+        _remove_orphans()
+        home = Path(tempfile.mkdtemp(prefix=f"{_HOME}{os.getpid()}-"))
         os.chown(home, user, user)
         atexit.register(shutil.rmtree, home, ignore_errors=True)
     _initialise(folder, home / "data", user)
     known.write_text(str(home / "data"))
     return home / "data"
+
+
+def _remove_orphans() -> None:
+    """What tests left behind that were killed."""
+    for home in Path(tempfile.gettempdir()).glob(f"{_HOME}*"):
+        if not Path("/proc", home.name.removeprefix(_HOME).partition("-")[0]).exists():
+            shutil.rmtree(home, ignore_errors=True)
 
 
 def _initialise(folder: Path, data: Path, user: int | None) -> None:

@@ -275,11 +275,11 @@ def test_a_connection_that_the_server_cuts_is_replaced(database: Database, datab
 
 
 def cut_off(url: str) -> None:
-    """End all other connections to this database."""
+    """End every connection of Shoplens to this database."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            " WHERE datname = current_database() AND application_name = 'shoplens'"
         )
 
 
