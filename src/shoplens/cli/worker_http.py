@@ -8,9 +8,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final, Self
 
 import orjson
-from prometheus_client import CONTENT_TYPE_LATEST
 
 from shoplens.errors import Misconfigured
+from shoplens.telemetry.metrics import EXPOSITION_TYPE
 from shoplens.wiring.workers import WorkerParts
 
 _TIMEOUT_S: Final = 5
@@ -60,7 +60,7 @@ def _handler(parts: WorkerParts) -> type[BaseHTTPRequestHandler]:
                 case "/health/ready":
                     self._ready()
                 case "/metrics":
-                    self._answer(HTTPStatus.OK, CONTENT_TYPE_LATEST, parts.metrics.exposition())
+                    self._answer(HTTPStatus.OK, EXPOSITION_TYPE, parts.metrics.exposition())
                 case _:
                     self._answer(HTTPStatus.NOT_FOUND, "application/json", b'{"status":"not found"}')
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from prometheus_client import (
+    CONTENT_TYPE_LATEST,
     CollectorRegistry,
     Counter,
     Gauge,
@@ -18,6 +19,8 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 SECONDS_BUCKETS: Final = (0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.3, 0.5, 1, 2.5, 5, 10)
+EXPOSITION_TYPE: Final = CONTENT_TYPE_LATEST
+"""The content type of `Metrics.exposition`."""
 BATCH_BUCKETS: Final = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
