@@ -1,15 +1,17 @@
 """The driver's side of a Ray cluster: photos are given to it, outcomes are collected, whatever dies in between.
 
 Every photo that was given comes back once. Ray retries the tasks of a node that is lost. If a process dies again and
-again, its data set ends; each photo that was under way then goes alone, in a data set that leaves out what cannot be
-done, and one whose process dies even so has met its own fault.
+again, or nothing comes back for long, its data set ends. What was under way then goes in small blocks, in a data set
+that leaves out those that cannot be done; the photos of these go alone, and one whose process dies even so has met its
+own fault.
 """
 
 from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -32,6 +34,9 @@ _BLOCKS_PER_CPU: Final = 4
 _SPARE_CALLS: Final = 8
 _ANSWERS_WITHIN_S: Final = 60.0
 _MOST_RESTARTS: Final = 5
+_SUSPECTED_BLOCK: Final = 8
+_LEAST_SILENCE_S: Final = 300.0
+_SILENT_TIMEOUTS: Final = 3
 _log: Final = structlog.get_logger(__name__)
 
 
@@ -65,25 +70,29 @@ def joined(plan: Plan, bundle: Bundle, *, address: str | None, local_cpus: int) 
 class Cluster:
     """All methods block. `collect` is for one thread at a time; the others may come from others beside it."""
 
-    def __init__(self, ray: Any, plan: Plan, bundle: list[Any], size: Size) -> None:
+    def __init__(
+        self, ray: Any, plan: Plan, bundle: list[Any], size: Size, *, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
         self._ray = ray
         self._plan = plan
         self._bundle = bundle
         self.size = size
         self._out: dict[str, ClusterPhoto] = {}
         self._later: list[ClusterPhoto] = []
-        self._lenient = False
+        self._suspicion = 0
+        self._heard_at = monotonic()
+        self._monotonic = monotonic
         self._withdrawn = False
         self._restarts = 0
         self._changed = threading.RLock()
         self._actor = self._conductor()
-        self._begin((), lenient=False)
+        self._begin((), suspicion=0)
 
     def give(self, photos: Sequence[ClusterPhoto]) -> None:
         """Have these worked on."""
         with self._changed:
             self._out.update((photo.id, photo) for photo in photos)
-            if self._lenient:
+            if self._suspicion:
                 self._later.extend(photos)
                 return
         with contextlib.suppress(self._ray.exceptions.RayError):  # who collects sees it, too, and starts anew
@@ -98,9 +107,14 @@ class Cluster:
             return []
         outcomes = [self._back(outcome_of(row)) for row in got.rows]
         found = [outcome for outcome in outcomes if outcome is not None]
-        if found:
-            self._restarts = 0
-        return found + self._go_on(got.error) if got.ended else found
+        if found or not self._out:
+            self._restarts, self._heard_at = (0 if found else self._restarts), self._monotonic()
+        if got.ended:
+            return found + self._go_on(got.error)
+        if self._monotonic() - self._heard_at > max(_LEAST_SILENCE_S, _SILENT_TIMEOUTS * self._plan.timeout_s):
+            self._renew()
+            return found + self._go_on("Nothing came back for too long.")
+        return found
 
     def withdraw(self) -> list[str]:
         """Take back what no node has begun; the ids of those photos. Nothing can be given after that."""
@@ -131,27 +145,30 @@ class Cluster:
                 if self._out:
                     raise ClusterUnavailable(f"What was under way is lost: {error}")
                 return []
-            if self._lenient:
+            if self._suspicion:
                 return self._after_the_suspects(error)
             if error is None:
-                self._begin(self._blocks(list(self._out.values())), lenient=False)
+                self._begin(self._blocks(list(self._out.values())), suspicion=0)
                 return []
             self._count_restart(error)
             _log.warning("cluster.suspects", photos=len(self._out), reason=error)
-            self._begin([(photo,) for photo in self._out.values()], lenient=True)
+            self._begin(blocks_of(list(self._out.values()), largest=_SUSPECTED_BLOCK, tasks=1), suspicion=1)
             return []
 
     def _after_the_suspects(self, error: str | None) -> list[ClusterOutcome]:
         if error is not None:
             raise ClusterUnavailable(f"The cluster does not get on with its work: {error}")
         later = {photo.id for photo in self._later}
-        lost = [each for each in self._out if each not in later]
+        lost = [photo for photo in self._out.values() if photo.id not in later]
+        if lost and self._suspicion == 1:
+            self._begin([(photo,) for photo in lost], suspicion=2)
+            return []
         for each in lost:
-            del self._out[each]
-        self._begin(self._blocks(self._later), lenient=False)
+            del self._out[each.id]
+        self._begin(self._blocks(self._later), suspicion=0)
         self._later.clear()
         fault = ShoplensError("The process that worked on this photo died each time it was tried.")
-        return [ClusterOutcome(id=each, outcome=fault) for each in lost]
+        return [ClusterOutcome(id=each.id, outcome=fault) for each in lost]
 
     def _replace(self, error: Exception) -> None:
         """The conductor died with its node: another one is given all that has not come back."""
@@ -159,20 +176,25 @@ class Cluster:
             self._count_restart(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
             _log.warning("cluster.conductor_lost", photos=len(self._out), reason=type(error).__name__)
             try:
-                self.close()
-                self._actor = self._conductor()
+                self._renew()
                 self._later.clear()
-                self._begin(self._blocks(list(self._out.values())), lenient=False)
+                self._begin(self._blocks(list(self._out.values())), suspicion=0)
             except (self._ray.exceptions.RayError, ConnectionError) as again:
                 raise ClusterUnavailable(f"The cluster is lost: {' '.join(str(again).split())[:300]}") from again
+
+    def _renew(self) -> None:
+        self.close()
+        self._actor = self._conductor()
 
     def _count_restart(self, reason: str) -> None:
         self._restarts += 1
         if self._restarts > _MOST_RESTARTS:
             raise ClusterUnavailable(f"The cluster does not get on with its work: {reason}")
 
-    def _begin(self, blocks: Sequence[Block], *, lenient: bool) -> None:
-        self._lenient = lenient
+    def _begin(self, blocks: Sequence[Block], *, suspicion: int) -> None:
+        """With `suspicion`, these blocks and no more."""
+        self._suspicion, self._heard_at = suspicion, self._monotonic()
+        lenient = suspicion > 0
         tickets = len(blocks) if lenient else min(_MOST_TICKETS, _TICKETS_PER_CPU * self.size.cpus)
         course = Course(tickets=tickets, actors=self._actors(), gpus=self.size.gpus, lenient=lenient)
         self._ray.get(self._actor.start.remote(self._actor, course, blocks), timeout=_ANSWERS_WITHIN_S)

@@ -19,7 +19,9 @@ from shoplens.inference.cluster.node import Columns, ModelStage, PixelStage, Row
 from shoplens.inference.cluster.plan import Block, Plan
 
 _LONGEST_WAIT_S: Final = 1.0
-_TASK_RETRIES: Final = 3
+_TASK_RETRIES: Final = 1
+_FOR_EVER: Final = -1
+_SUSPECT_RETRIES: Final = 0
 _LONGEST_REASON: Final = 600
 
 
@@ -210,9 +212,11 @@ def _data_set(plan: Plan, bundle: list[Any], me: Any, course: Course) -> Any:
     import ray.data
 
     _be_quiet(lenient=course.lenient)
+    # An actor whose node was lost uses up its retries within moments, before Ray has noticed; so they have no end.
+    retries, calls = (_SUSPECT_RETRIES,) * 2 if course.lenient else (_TASK_RETRIES, _FOR_EVER)
     tickets = ray.data.range(course.tickets, override_num_blocks=course.tickets)
     encoded = tickets.map_batches(
-        TicketStage(plan, me), batch_size=None, num_cpus=1, max_retries=_TASK_RETRIES, zero_copy_batch=True
+        TicketStage(plan, me), batch_size=None, num_cpus=1, max_retries=retries, zero_copy_batch=True
     )
     answered = encoded.map_batches(
         AnswerStage,
@@ -221,7 +225,7 @@ def _data_set(plan: Plan, bundle: list[Any], me: Any, course: Course) -> Any:
         num_cpus=0,
         num_gpus=1 if course.gpus else None,
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=max(1, course.actors)),
-        max_task_retries=_TASK_RETRIES,
+        max_task_retries=calls,
     )
     return answered.iter_batches(batch_size=None, prefetch_batches=0, batch_format="numpy")
 

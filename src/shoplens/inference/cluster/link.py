@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import fcntl
 import logging
 import os
 import re
 import secrets
 import shutil
+import signal
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -17,6 +20,10 @@ from typing import Any, Final
 from shoplens.errors import ClusterUnavailable, ExtraMissing, Misconfigured
 
 _REACH_S: Final = 5.0
+_PREFIX: Final = "shoplens-ray-"
+_LOCK: Final = "in-use"
+_LONGEST_FOLDER: Final = 22
+_SHORT_FOLDER: Final = "/tmp"  # noqa: S108 - only the parent of a folder of our own
 _QUIET: Final = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_USAGE_STATS_PROMPT_ENABLED": "0",
@@ -36,15 +43,36 @@ def linked(address: str | None, *, cpus: int) -> Iterator[Any]:
     ray = import_ray(local=address is None)
     if address is not None:
         _reach(address)
-    folder = Path(tempfile.mkdtemp(prefix="shoplens-ray-")) if address is None else None
-    try:
-        _init(ray, address, folder, cpus)
-        yield ray
-    finally:
-        with contextlib.suppress(Exception):
-            ray.shutdown()
-        if folder is not None:
+    with _session_folder() if address is None else contextlib.nullcontext() as folder:
+        try:
+            _init(ray, address, folder, cpus)
+            yield ray
+        finally:
+            with contextlib.suppress(Exception):
+                ray.shutdown()
+
+
+@contextlib.contextmanager
+def _session_folder() -> Iterator[Path]:
+    """Where a cluster of our own writes; locked while it lives, so that what a killed one left can be told and goes."""
+    parent = Path(tempfile.gettempdir())
+    if len(str(parent)) > _LONGEST_FOLDER:
+        parent = Path(_SHORT_FOLDER)  # paths of sockets have an end
+    for abandoned in parent.glob(f"{_PREFIX}*/{_LOCK}"):
+        _remove_if_abandoned(abandoned)
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+    with (folder / _LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            yield folder
+        finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_if_abandoned(lock: Path) -> None:
+    with contextlib.suppress(OSError), lock.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(lock.parent, ignore_errors=True)
 
 
 def import_ray(*, local: bool) -> Any:
@@ -70,9 +98,24 @@ def _init(ray: Any, address: str | None, folder: Path | None, cpus: int) -> None
     quiet: dict[str, Any] = {"log_to_driver": False, "configure_logging": False, "logging_level": logging.CRITICAL}
     own = {"num_cpus": cpus, "include_dashboard": False, "_temp_dir": str(folder)} if folder else {}
     try:
-        ray.init(address=address or "local", **quiet, **own)
+        with _own_signals():
+            ray.init(address=address or "local", **quiet, **own)
     except Exception as error:
         raise _told(error, address) from error
+
+
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    """Ray's native part answers SIGTERM with an abort, behind Python's back; what was there before is put back."""
+    calls = ctypes.PyDLL(None)
+    calls.PyOS_getsig.restype = ctypes.c_void_p
+    calls.PyOS_setsig.restype = ctypes.c_void_p
+    calls.PyOS_setsig.argtypes = (ctypes.c_int, ctypes.c_void_p)
+    before = calls.PyOS_getsig(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        calls.PyOS_setsig(signal.SIGTERM, before)
 
 
 def _told(error: Exception, address: str | None) -> Exception:

@@ -25,6 +25,7 @@ _COLLECTED_WITHIN_S: Final = 0.5
 _AGAIN_AFTER_S: Final = 1.0
 _MOST_TIMES_AWAY: Final = 5
 _SHARE_OF_A_COMMIT: Final = 8
+_SHARE_OF_A_LEASE: Final = 4
 _LARGEST_BATCH: Final = 1_000
 _log: Final = structlog.get_logger(__name__)
 
@@ -85,7 +86,12 @@ class ClusterHands:
             store=tools.store, channel=tools.channel, max_attempts=tools.rules.max_attempts, clock=tools.clock
         )
         batch = max(tools.bounds.batch, min(_LARGEST_BATCH, photos // _SHARE_OF_A_COMMIT))
-        self._bounds = Bounds(batch=batch, photos=photos, photo_bytes=tools.bounds.photo_bytes)
+        self._bounds = Bounds(
+            batch=batch,
+            photos=photos,
+            photo_bytes=tools.bounds.photo_bytes,
+            least_lease=max(1, photos // _SHARE_OF_A_LEASE),
+        )
         self._out: dict[str, ReturnItem] = {}
         self._times_away: Counter[str] = Counter()
 

@@ -30,11 +30,15 @@ _LATEST_COMMIT_S: Final = 2.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """Items that share a commit, and how many photos (about) and bytes of photos are in memory at most."""
+    """Items that share a commit, and how many photos (about) and bytes of photos are in memory at most.
+
+    No fewer than `least_lease` are leased at a time, while others are in work: hands that divide them want many.
+    """
 
     batch: int
     photos: int
     photo_bytes: int
+    least_lease: int = 1
 
 
 class Desk(Protocol):
@@ -217,7 +221,8 @@ class Shift:
         if self._stopping:
             return 0
         ahead = _BATCHES_AHEAD * self._bounds.batch + self._bounds.photos
-        return max(0, ahead - self._leased.qsize() - self._in_work)
+        wanted = ahead - self._leased.qsize() - self._in_work
+        return wanted if wanted >= self._bounds.least_lease else 0
 
     async def _commit(self, batch: Batch) -> Committed:
         return await asyncio.to_thread(self._patience, lambda: self._ledger.commit(batch))

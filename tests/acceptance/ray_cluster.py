@@ -1,0 +1,72 @@
+"""A real Ray cluster of three nodes on this machine, whose processes die of photos that hold a certain word."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+POISON = b"KILLS-ITS-PROCESS"
+_NODE_CODE = f"""
+import os, sys, threading, time
+def watch():
+    while not hasattr(sys.modules.get("shoplens.inference.cluster.node"), "ModelStage"):
+        time.sleep(0.01)
+    node = sys.modules["shoplens.inference.cluster.node"]
+    decode = node.decode
+    node.decode = lambda data, **more: os.kill(os.getpid(), 9) if {POISON!r} in data else decode(data, **more)
+threading.Thread(target=watch, daemon=True).start()
+"""
+
+
+@dataclass
+class RayCluster:
+    """`address` is that of its head."""
+
+    cluster: Any
+    address: str
+
+    def kill_a_node(self) -> None:
+        """One that is neither the head nor where the conductor is, with all that runs there."""
+        node = next(node for node in self.cluster.worker_nodes if not _has_conductor(node))
+        self.cluster.remove_node(node, allow_graceful=False)
+
+
+def _has_conductor(node: Any) -> bool:
+    (raylet,) = node.all_processes["raylet"]
+    workers = psutil.Process(raylet.process.pid).children(recursive=True)
+    return any("ray::Conductor" in " ".join(worker.cmdline()) for worker in workers)
+
+
+@contextmanager
+def ray_cluster(folder: Path) -> Iterator[RayCluster]:
+    """Three nodes with a processor each. Their own folder has a short path, as sockets need it."""
+    from shoplens.inference.cluster.link import import_ray
+
+    (folder / "sitecustomize.py").write_text(_NODE_CODE)
+    before = dict(os.environ)
+    os.environ |= {"RAY_AUTH_MODE": "disabled", "PYTHONPATH": f"{folder}{os.pathsep}{before.get('PYTHONPATH', '')}"}
+    import_ray(local=False)
+    from ray.cluster_utils import Cluster
+
+    own = tempfile.mkdtemp(prefix="r")
+    node = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 100_000_000, "temp_dir": own}
+    cluster: Any = Cluster(initialize_head=True, connect=False, head_node_args=node)
+    try:
+        for _ in range(2):
+            cluster.add_node(wait=False, **node)
+        os.environ["PYTHONPATH"] = before.get("PYTHONPATH", "")
+        cluster.wait_for_nodes(60)
+        yield RayCluster(cluster, cluster.address)
+    finally:
+        cluster.shutdown()
+        shutil.rmtree(own, ignore_errors=True)
+        os.environ.clear()
+        os.environ.update(before)
