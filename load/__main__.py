@@ -99,7 +99,8 @@ def _reachable(url: str) -> str:
     try:
         with urllib.request.urlopen(f"{url.rstrip('/')}/health/live", timeout=5):
             return url
-    except urllib.error.HTTPError:
+    except urllib.error.HTTPError as error:
+        error.close()
         return url  # it answers; what it says is for the report
     except (OSError, ValueError) as error:
         raise argparse.ArgumentTypeError(f"{url} does not answer: {error}") from error

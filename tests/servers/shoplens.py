@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -39,5 +40,9 @@ def on_core(core: int | None) -> Iterator[None]:
 
 
 def _ask(url: str) -> None:
-    with urllib.request.urlopen(url, timeout=2):
-        """Any other status than 200 is raised."""
+    """Raises for any other status than 200; then the connection is closed here, for nobody else would."""
+    try:
+        urllib.request.urlopen(url, timeout=2).close()
+    except urllib.error.HTTPError as error:
+        error.close()
+        raise
