@@ -1,4 +1,4 @@
-"""The command line as a person and a script see it: a real process each time."""
+"""The command line as a person and a script see it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from shoplens.bundles import resolve_bundle
+from tests.commands import run_command
 from tests.conftest import colourful, jpeg_of
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -27,15 +28,7 @@ def run(tmp_path: Path, models_dir: Path) -> Run:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("SHOPLENS_")}
         environment |= {"SHOPLENS_DATA_DIR": str(tmp_path / "data"), "SHOPLENS_MODELS_DIR": str(models_dir)}
         environment |= {f"SHOPLENS_{name.upper()}": value for name, value in settings.items()}
-        return subprocess.run(
-            [sys.executable, "-m", "shoplens", *arguments],
-            env=environment,
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        return run_command(*arguments, environment=environment, folder=tmp_path)
 
     return run_shoplens
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from tests.commands import run_command
 from tests.conftest import colourful, jpeg_of
 
 
@@ -35,15 +35,7 @@ def brightest_channel_model(path: Path) -> None:
 def shoplens(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the command line with all its data below `folder`."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SHOPLENS_")}
-    return subprocess.run(
-        [sys.executable, "-m", "shoplens", *arguments, "--data-dir", str(folder / "data")],
-        env=environment,
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+    return run_command(*arguments, "--data-dir", str(folder / "data"), environment=environment, folder=folder)
 
 
 def test_a_model_travels_from_an_onnx_file_to_another_machine(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ import httpx
 import pytest
 from sqlalchemy import make_url
 
+from tests.commands import run_command
 from tests.conftest import running_server
 from tests.servers.postgres import running_postgres
 
@@ -31,10 +31,7 @@ def run(tmp_path: Path, models_dir: Path) -> Run:
             "SHOPLENS_MODELS_DIR": str(models_dir),
             "SHOPLENS_DATABASE_URL": database_url,
         }
-        return subprocess.run(
-            [sys.executable, "-m", "shoplens", *arguments],
-            env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
+        return run_command(*arguments, environment=environment, folder=tmp_path, timeout_s=60)
 
     return run_shoplens
 

@@ -17,6 +17,7 @@ import pytest
 from shoplens.bundles import SharedBundles, write_bundle
 from shoplens.storage import open_prefix, open_store
 from tests.acceptance.returns_server import FRUIT, clear_photo, dim_photo, items_of, run_through, torn_photo
+from tests.commands import run_command
 from tests.conftest import running_server
 from tests.servers.process import start, wait_until_ready
 from tests.servers.seaweed import RunningS3, S3Place, running_s3
@@ -223,9 +224,7 @@ def _environment(place: S3Place, models_dir: Path, data_dir: Path) -> dict[str, 
 
 def _command(environment: dict[str, str], *arguments: str) -> str:
     """What a command says that ends well."""
-    done = subprocess.run(
-        [sys.executable, "-m", "shoplens", *arguments], env=environment, capture_output=True, text=True, check=False
-    )
+    done = run_command(*arguments, environment=environment, folder=Path.cwd())
     assert 0 == done.returncode, done.stderr
     return done.stdout + done.stderr
 

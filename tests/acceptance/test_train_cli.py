@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from shoplens.bundles import builtin_names
+from tests.commands import run_command
 from tests.conftest import jpeg_of
 from tests.unit.training.conftest import COLOURS, tinted, write_photos
 
@@ -29,10 +30,8 @@ def command(folder: Path, *arguments: str) -> tuple[list[str], dict[str, str]]:
 
 def shoplens(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run it to its end."""
-    line, environment = command(folder, *arguments)
-    return subprocess.run(
-        line, env=environment, cwd=folder, capture_output=True, text=True, check=False, timeout=TIMEOUT_S
-    )
+    _, environment = command(folder, *arguments)
+    return run_command(*arguments, environment=environment, folder=folder, timeout_s=TIMEOUT_S)
 
 
 def train(folder: Path, source: str, *more: str) -> subprocess.CompletedProcess[str]:

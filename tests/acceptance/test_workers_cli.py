@@ -18,6 +18,7 @@ import pytest
 from shoplens.domain.returns import ItemState
 from tests.acceptance.fleet_of_processes import ProcessFleet
 from tests.acceptance.returns_shop import ReturnsShop, tiny_photo
+from tests.commands import run_command
 from tests.conftest import colourful, jpeg_of
 from tests.servers.process import free_port
 
@@ -38,10 +39,7 @@ def shoplens(*arguments: str, data_dir: Path, **settings: str) -> subprocess.Com
     """A command with these settings and no others."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("SHOPLENS_")}
     own = {f"SHOPLENS_{name.upper()}": value for name, value in settings.items()} | {"SHOPLENS_DATA_DIR": str(data_dir)}
-    return subprocess.run(
-        [*SHOPLENS, *arguments],
-        env=clean | own, cwd=data_dir, capture_output=True, text=True, check=False, timeout=60,
-    )  # fmt: skip
+    return run_command(*arguments, environment=clean | own, folder=data_dir, timeout_s=60)
 
 
 def test_the_web_server_shows_what_its_workers_serve(fleet: ProcessFleet) -> None:
@@ -143,10 +141,7 @@ def test_a_night_on_workers_ends_like_any_other(fleet: ProcessFleet, tmp_path: P
     shop.bring("broken_1.jpg", tiny_photo(99)[:200])
 
     def run(*arguments: str) -> str:
-        done = subprocess.run(
-            [*SHOPLENS, *arguments],
-            env=shop.environment(), cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60,
-        )  # fmt: skip
+        done = run_command(*arguments, environment=shop.environment(), folder=tmp_path, timeout_s=60)
         assert 0 == done.returncode, done.stderr
         return done.stdout
 

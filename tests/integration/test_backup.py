@@ -7,7 +7,6 @@ import os
 import shutil
 import sqlite3
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +26,7 @@ from shoplens.services.backup import Copied, copy_blobs
 from shoplens.settings import Settings
 from shoplens.storage import Store, open_store
 from shoplens.wiring.backup import back_up, restore
+from tests.commands import run_command
 from tests.conftest import RunningServer, colourful, jpeg_of, running_server
 from tests.servers.postgres import fresh_database, postgres_program
 from tests.servers.seaweed import S3Place
@@ -57,8 +57,7 @@ class Shop:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("SHOPLENS_")}
         environment |= {"SHOPLENS_DATA_DIR": str(self.data), "SHOPLENS_MODELS_DIR": str(self.models)}
         environment |= {f"SHOPLENS_{name.upper()}": value for name, value in self.settings.items()}
-        command = [sys.executable, "-m", "shoplens", *words]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=200)
+        done = run_command(*words, environment=environment, folder=self.root.parent, timeout_s=200)
         assert (0, "") == (done.returncode, done.stderr if done.returncode else "")
         return done.stdout
 
