@@ -10,7 +10,11 @@ Importing this costs nothing; models and decoders are imported when they are fir
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
+
+# ONNX Runtime reads this when it is imported: nothing about a shop's machine is gathered for anybody, or kept in a file.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from shoplens.wiring import load_bundle as load_bundle

@@ -174,3 +174,18 @@ def test_wrong_settings_are_one_sentence(run: Run) -> None:
         assert 1 == done.returncode
         assert "port" in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_nothing_is_written_beside_the_data(run: Run, tmp_path: Path, models_dir: Path) -> None:
+    """No file in the home folder, where the runtime of the models would keep a number of this machine."""
+    home = tmp_path / "home"
+    home.mkdir()
+    (tmp_path / "photo.jpg").write_bytes(jpeg_of(colourful(1)))
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("SHOPLENS_", "ORT_"))}
+    done = subprocess.run(
+        [sys.executable, "-m", "shoplens", "classify", "photo.jpg"],
+        env=environment | {"HOME": str(home), "SHOPLENS_MODELS_DIR": str(models_dir)},
+        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert 0 == done.returncode, done.stderr
+    assert [] == list(home.iterdir())

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -25,8 +26,6 @@ from tests.acceptance.ray_cluster import POISON, RayCluster, ray_cluster
 from tests.acceptance.returns_shop import Forked, ReturnsShop, tiny_photo
 
 LONG = 240
-OF_ONNX_RUNTIME = {".cache", ".ses"}
-"""What it writes by itself, with or without a cluster."""
 
 
 @pytest.fixture(scope="module")
@@ -157,41 +156,26 @@ def test_the_answers_are_those_of_a_night_in_one_process(
     assert [] == list(open_store((there.data / "blobs").as_uri()).list("health/nights"))
 
 
-def test_a_driver_that_is_stopped_or_killed_is_followed_by_another(
-    cluster: RayCluster, make_shop: Callable[..., ReturnsShop]
+def test_a_cluster_of_our_own_is_silent_stops_in_good_order_and_leaves_nothing(
+    make_shop: Callable[..., ReturnsShop], run: Forked
 ) -> None:
-    """SIGTERM ends in good order, with nothing leased; after `kill -9` the next start goes on at once."""
-    brought = large_photos(400)
-    shop = make_shop(brought, SHOPLENS_RETURNS__BATCH="8", SHOPLENS_RETURNS__TAKEOVER_S="3600")
-    first = night(shop, cluster)
-    until_settled(shop, 1)
-    first.send_signal(signal.SIGTERM)
-    _, logged = first.communicate(timeout=LONG)
-    assert 143 == first.returncode, logged
-    assert "night.interrupted" in logged
-    states = [item.state for item in shop.items()]
-    assert (0, True) == (states.count(ItemState.WORKING), ItemState.WAITING in states)
-    second = night(shop, cluster)
-    until_settled(shop, len(states) - states.count(ItemState.WAITING) + 1)
-    second.kill()
-    second.communicate()
-    assert ItemState.WORKING in {item.state for item in shop.items()}
-    ended(night(shop, cluster))
-    assert [] == shop.faults(brought)
-
-
-def test_a_cluster_of_our_own_is_silent_and_leaves_nothing(make_shop: Callable[..., ReturnsShop]) -> None:
-    """Without an address one is started on this machine; no line of Ray's is told, no folder and no key is left."""
-    brought = tiny_photos(6)
+    """Without an address one is started here. No line of Ray's is told, and after SIGTERM any night goes on."""
+    brought = large_photos(450)
     with tempfile.TemporaryDirectory(prefix="r") as name:
-        shop = make_shop(brought, HOME=name, TMPDIR=name, SHOPLENS_WORKERS="2")
+        shop = make_shop(brought, HOME=name, TMPDIR=name, SHOPLENS_WORKERS="2", SHOPLENS_RETURNS__BATCH="8")
         del shop.settings["RAY_AUTH_MODE"]
         process = shop.start("returns", "run", "--engine", "ray")
-        said, logged = process.communicate(timeout=LONG)
-        assert 0 == process.returncode, logged
-        assert "finished. 6 done" in said
-        assert all(line.startswith("{") for line in logged.splitlines()), logged
-        assert set() == {path.name for path in Path(name).iterdir()} - OF_ONNX_RUNTIME
+        until_settled(shop, 1)
+        process.send_signal(signal.SIGTERM)
+        _, logged = process.communicate(timeout=LONG)
+        assert 143 == process.returncode, logged
+        *events, last = logged.splitlines()
+        assert "Stopped. The next start goes on where this one ended." == last
+        assert "night.interrupted" in [json.loads(line)["event"] for line in events]
+        assert [] == [path.name for path in Path(name).iterdir()]
+    states = Counter(item.state for item in shop.items())
+    assert (0, True) == (states[ItemState.WORKING], states[ItemState.WAITING] > 0)
+    assert 0 == run(shop, "returns", "run"), shop.told()
     assert [] == shop.faults(brought)
 
 
@@ -237,15 +221,26 @@ def test_nodes_that_do_not_see_the_photos_are_told_before_the_work_begins(
     assert [] == list((hidden / "health" / "nights").iterdir())
 
 
-def test_a_node_that_is_lost_costs_nobody_a_result(cluster: RayCluster, make_shop: Callable[..., ReturnsShop]) -> None:
-    """What it had in work is done by the others. This is the last test here, for the node does not come back."""
-    brought = large_photos(400)
-    shop = make_shop(brought, SHOPLENS_RETURNS__BATCH="8")
-    process = night(shop, cluster)
+def test_drivers_and_nodes_that_are_lost_cost_nobody_a_result(
+    cluster: RayCluster, make_shop: Callable[..., ReturnsShop]
+) -> None:
+    """After `kill -9` the next start goes on at once, and what a lost node had in work is done by the others.
+
+    This is the last test here, for the node does not come back.
+    """
+    brought = large_photos(450)
+    shop = make_shop(brought, SHOPLENS_RETURNS__BATCH="8", SHOPLENS_RETURNS__TAKEOVER_S="3600")
+    first = night(shop, cluster)
     until_settled(shop, 1)
+    first.kill()
+    first.communicate()
+    states = Counter(item.state for item in shop.items())
+    assert states[ItemState.WORKING] > 0
+    second = night(shop, cluster)
+    until_settled(shop, states[ItemState.DONE] + states[ItemState.DOUBTFUL] + 1)
     cluster.kill_a_node()
     left = sum(item.state in {ItemState.WAITING, ItemState.WORKING} for item in shop.items())
     assert left > 0, "the node was killed too late to mean anything"
-    ended(process)
+    ended(second)
     assert [] == shop.faults(brought)
     assert {1} == {item.attempts for item in shop.items()}

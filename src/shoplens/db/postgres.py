@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, text
 
-from shoplens.errors import ExtraMissing
+from shoplens.errors import ExtraMissing, Misconfigured
 
 CONNECT_TIMEOUT_S: Final = 5
 STATEMENT_TIMEOUT_S: Final = 60.0
@@ -58,12 +58,24 @@ def make_postgres_engine(
     @event.listens_for(engine, "do_connect")
     def _connect(_dialect: Any, record: Any, positional: Any, named: Any) -> Any:
         connection = BoundedConnection.connect(*positional, **{**_REACHING, **named})
+        _require_utf8(connection)
         connection.statement_timeout_s = statement_timeout_s
         connection.adapters.register_dumper(str, Writable)
         record.info["bounds"] = bounds
         return connection
 
     return engine
+
+
+def _require_utf8(connection: Any) -> None:
+    """Elsewhere names of items and labels could not be kept, and the driver hands out bytes instead of text."""
+    encoding = connection.info.parameter_status("server_encoding")
+    if encoding != "UTF8":
+        connection.close()
+        raise Misconfigured(
+            f"The database that database_url names is encoded in {encoding}; Shoplens needs UTF8. Create it anew with "
+            "`createdb --encoding=UTF8 --template=template0`."
+        )
 
 
 def begin(connection: Connection, *, writes: bool) -> None:

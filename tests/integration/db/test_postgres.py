@@ -22,7 +22,7 @@ from sqlalchemy import make_url, text
 from shoplens.db import Database, GroupWriter, UnitOfWork, open_database, upgrade
 from shoplens.domain.record import RecordFilter
 from shoplens.domain.returns import ItemFilter, ItemState, References, ReturnItem, ReturnRun, RunState, Worker
-from shoplens.errors import DatabaseUnavailable, ExtraMissing, ItemNotReady, RecordRefused, RunLost
+from shoplens.errors import DatabaseUnavailable, ExtraMissing, ItemNotReady, Misconfigured, RecordRefused, RunLost
 from tests.servers.postgres import RunningPostgres, running_postgres
 from tests.unit.db.samples import NOON, id_at, make_record, moment
 
@@ -434,6 +434,18 @@ def test_a_database_without_tables_is_told(postgres_database: str) -> None:
     """It is there, but nobody has upgraded it."""
     with pytest.raises(DatabaseUnavailable, match="has no tables yet; run `shoplens db upgrade`"):
         open_database(postgres_database)
+
+
+def test_a_database_that_cannot_hold_every_letter_is_refused(postgres_url: str) -> None:
+    """Before anything is written, with what to do."""
+    name = "test_ascii"
+    with closing(psycopg.connect(postgres_url, autocommit=True)) as connection:
+        connection.execute(f"CREATE DATABASE {name} ENCODING 'SQL_ASCII' TEMPLATE template0 LOCALE 'C'")
+        try:
+            with pytest.raises(Misconfigured, match="needs UTF8"):
+                upgrade(f"{postgres_url.rpartition('/')[0]}/{name}")
+        finally:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def test_a_user_without_rights_is_told(postgres_database: str) -> None:

@@ -8,6 +8,7 @@ from typing import Final, Protocol
 
 from shoplens.domain.channel import Channel
 from shoplens.domain.prediction import ModelRef
+from shoplens.errors import NoWorker
 from shoplens.inference.engine import Engine
 from shoplens.services.returns.examine import ExamineItem, ItemRules
 from shoplens.services.returns.examiners import Examiners
@@ -57,9 +58,12 @@ class EngineCrew:
 
     @property
     def model(self) -> ModelRef:
-        """See Crew."""
-        (served,) = self._engine.served()
-        return served.ref
+        """See Crew. Raises NoWorker while workers with different versions answer, as in the middle of an upgrade."""
+        versions = {served.ref for served in self._engine.served()}
+        if len(versions) != 1:
+            found = ", ".join(sorted(map(str, versions))) or "none"
+            raise NoWorker(f"A night needs one version of its model, and the workers have: {found}.")
+        return versions.pop()
 
     def hands(self, tools: Tools) -> Hands:
         """See Crew."""

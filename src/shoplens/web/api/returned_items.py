@@ -32,7 +32,7 @@ def returned_items_router(platform: Platform) -> APIRouter:
     @router.get(
         "/returns/items/{item_id}/photo",
         response_class=Response,
-        responses={200: {"content": {"image/*": {}}}},
+        responses={200: {"content": {"image/*": {}, "application/octet-stream": {}}}},
         summary="The photo of an item",
     )
     def photo(item_id: ItemId, size: Size = Size.VIEW) -> Response:
