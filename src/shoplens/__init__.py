@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-# ONNX Runtime reads this when it is imported: nothing about a shop's machine is gathered for anybody, or kept in a file.
+# ONNX Runtime reads this when it is imported: nothing about a machine is gathered for anybody, or kept in a file.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
