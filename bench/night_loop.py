@@ -29,20 +29,24 @@ from shoplens.settings import Settings, read_settings
 from shoplens.storage import open_store
 from shoplens.telemetry.logs import configure_logs
 from shoplens.wiring import build_database
-from shoplens.wiring.night import build_night
+from shoplens.wiring.night import NightEngine, build_night
 
 _PER_COMMIT = 5_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NightRequest:
-    """So many items with the photos of a folder in turn, in a data directory that is removed afterwards."""
+    """So many items with the photos of a folder in turn, in a data directory that is removed afterwards.
+
+    `engine` is that of the night.
+    """
 
     folder: str
     items: int
     data_dir: str
     models_dir: str
     model: str
+    engine: NightEngine = "local"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,10 +95,10 @@ def measure(request: NightRequest) -> NightResult:
     )
     configure_logs(log_format="json", level="warning")
     _bring(settings, request)
-    return asyncio.run(_work(settings, request.items))
+    return asyncio.run(_work(settings, request.items, request.engine))
 
 
-async def _work(settings: Settings, items: int) -> NightResult:
+async def _work(settings: Settings, items: int, engine: NightEngine) -> NightResult:
     began = time.perf_counter()
     first: list[cost.Reading] = []
     half: list[float] = []
@@ -107,7 +111,7 @@ async def _work(settings: Settings, items: int) -> NightResult:
             half.append(time.perf_counter())
         last[0] = time.perf_counter()
 
-    with build_night(settings) as night:
+    with build_night(settings, engine=engine) as night:
         run = await night(requested_by="bench", on_progress=note)
     after = cost.read()
     if run.state is not RunState.FINISHED or run.planned != items:

@@ -14,12 +14,15 @@ import signal
 import socket
 import tempfile
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
 from shoplens.errors import ClusterUnavailable, ExtraMissing, Misconfigured
 
 _REACH_S: Final = 5.0
+_SETTINGS_FRAME: Final = b"\x04"
+_EMPTY_SETTINGS: Final = b"\0\0\0" + _SETTINGS_FRAME + b"\0\0\0\0\0"
 _PREFIX: Final = "shoplens-ray-"
 _LOCK: Final = "in-use"
 _LONGEST_FOLDER: Final = 22
@@ -138,11 +141,25 @@ def _reach(address: str) -> None:
     match = _PORT.fullmatch(address)
     if match is None:
         raise Misconfigured(f"{address!r} is no address of a Ray cluster: write host:6379, ray://host:10001 or auto.")
+    if address.startswith("ray://") and find_spec("grpc") is None:
+        raise ExtraMissing(
+            "ray:// addresses need Ray's client on both sides: pip install 'ray[client]'. Without it, run the night on "
+            "a node of the cluster with --address auto."
+        )
     host, port = match["host"].strip("[]"), int(match["port"])
     try:
-        socket.create_connection((host, port), timeout=_REACH_S).close()
+        with socket.create_connection((host, port), timeout=_REACH_S) as there:
+            answers = os.environ.get("RAY_USE_TLS", "0") != "0" or _speaks_grpc(there)
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ClusterUnavailable(
             f"Nothing answers at {address}: {reason}. Is the Ray cluster running there?"
         ) from error
+    if not answers:
+        raise ClusterUnavailable(f"What answers at {address} is no Ray cluster. Is it the right port?")
+
+
+def _speaks_grpc(there: socket.socket) -> bool:
+    """Whether it greets as HTTP/2 does, on which all that Ray says is built."""
+    there.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _EMPTY_SETTINGS)
+    return there.recv(len(_EMPTY_SETTINGS))[3:4] == _SETTINGS_FRAME
