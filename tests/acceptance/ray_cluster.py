@@ -52,7 +52,11 @@ def ray_cluster(folder: Path) -> Iterator[RayCluster]:
 
     (folder / "sitecustomize.py").write_text(_NODE_CODE)
     before = dict(os.environ)
-    os.environ |= {"RAY_AUTH_MODE": "disabled", "PYTHONPATH": f"{folder}{os.pathsep}{before.get('PYTHONPATH', '')}"}
+    os.environ |= {
+        "RAY_AUTH_MODE": "disabled",
+        "RAY_raylet_start_wait_time_s": "120",
+        "PYTHONPATH": os.pathsep.join([str(folder), *filter(None, [before.get("PYTHONPATH")])]),
+    }
     import_ray(local=False)
     from ray.cluster_utils import Cluster
 
