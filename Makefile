@@ -20,7 +20,7 @@ heic: $(VENV)/heic.stamp  ## Let it read HEIC photos, too (libraries under the L
 train: $(VENV)/train.stamp  ## Let it train with torch (recipes transfer and scratch)
 
 test: $(VENV)/test.stamp $(VENV)/train.stamp  ## Run every test (ARGS="-k name" for some)
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(VENV)/dev.stamp $(VENV)/train.stamp  ## Format, lint, types, layers, hygiene, lock, reference pages, workflow
 	$(BIN)/pre-commit run --all-files --color never
