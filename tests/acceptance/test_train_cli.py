@@ -131,6 +131,7 @@ def test_a_class_of_one_photo_is_refused_after_the_report(shop: Path) -> None:
 def test_an_interrupted_training_says_how_to_go_on_and_does(shop: Path) -> None:
     """Ctrl-C while the network describes the pictures; then the same command again."""
     line, environment = command(shop, "train", "photos", "--name", "colours", "--recipe", "head")
+    line = ["env", "--default-signal=INT", *line]  # a shell that runs the tests in the background has it ignored
     with subprocess.Popen(line, env=environment, cwd=shop, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         for told in process.stderr:

@@ -22,8 +22,6 @@ from shoplens.services.returns.runs import RequestRun
 from shoplens.settings import Settings, read_settings
 from shoplens.telemetry.trigger_log import trigger_line
 
-NOW = datetime.now(UTC)
-
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
@@ -55,7 +53,7 @@ def end(database: Database, run_id: str, ago: timedelta) -> None:
     with database.uow() as work:
         owner = work.return_runs.get(run_id).owner
         assert owner
-        work.return_runs.finish(run_id, owner=owner, now=NOW - ago, report_key=None)
+        work.return_runs.finish(run_id, owner=owner, now=datetime.now(UTC) - ago, report_key=None)
 
 
 def log_start(settings: Settings, job: str, *, pid: int | None = None, **end: Any) -> None:
@@ -165,7 +163,7 @@ def test_a_run_without_a_sign_of_life_is_told(settings: Settings, database: Data
 
 def test_a_run_that_nobody_works_on_is_told(settings: Settings, database: Database) -> None:
     """It was requested and never taken up."""
-    RequestRun(database, lambda: NOW)("http")
+    RequestRun(database, lambda: datetime.now(UTC))("http")
     assert "no sign of life; 0 of 0" in caution_of(look_at_night(settings))
 
 
@@ -175,7 +173,7 @@ def test_a_run_that_lives_and_stands_still_is_told(settings: Settings, database:
     with database.uow() as work:
         owner = work.return_runs.get(run_id).owner
         assert owner
-        work.return_runs.beat(run_id, owner=owner, now=NOW, finished_item=False, stalled=True)
+        work.return_runs.beat(run_id, owner=owner, now=datetime.now(UTC), finished_item=False, stalled=True)
     assert "no item comes to an end" in caution_of(look_at_night(settings))
 
 
