@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 
 POISON = b"KILLS-ITS-PROCESS"
 _NODE_CODE = f"""
@@ -51,26 +51,21 @@ def ray_cluster(folder: Path) -> Iterator[RayCluster]:
     from shoplens.inference.cluster.link import import_ray
 
     (folder / "sitecustomize.py").write_text(_NODE_CODE)
-    before = dict(os.environ)
-    os.environ |= {
-        "RAY_AUTH_MODE": "disabled",
-        "RAY_raylet_start_wait_time_s": "120",
-        "PYTHONPATH": os.pathsep.join([str(folder), *filter(None, [before.get("PYTHONPATH")])]),
-    }
-    import_ray(local=False)
-    from ray.cluster_utils import Cluster
+    short = tempfile.TemporaryDirectory(prefix="r", ignore_cleanup_errors=True)
+    with short as own, pytest.MonkeyPatch.context() as environment:
+        environment.setenv("RAY_TMPDIR", own)
+        environment.setenv("RAY_AUTH_MODE", "disabled")
+        environment.setenv("RAY_raylet_start_wait_time_s", "120")
+        environment.setenv("PYTHONPATH", str(folder), prepend=os.pathsep if "PYTHONPATH" in os.environ else None)
+        import_ray(local=False)
+        from ray.cluster_utils import Cluster
 
-    own = tempfile.mkdtemp(prefix="r")
-    node = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 100_000_000, "temp_dir": own}
-    cluster: Any = Cluster(initialize_head=True, connect=False, head_node_args=node)
-    try:
-        for _ in range(2):
-            cluster.add_node(wait=False, **node)
-        os.environ["PYTHONPATH"] = before.get("PYTHONPATH", "")
-        cluster.wait_for_nodes(60)
-        yield RayCluster(cluster, cluster.address)
-    finally:
-        cluster.shutdown()
-        shutil.rmtree(own, ignore_errors=True)
-        os.environ.clear()
-        os.environ.update(before)
+        node = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 100_000_000}
+        cluster: Any = Cluster(initialize_head=True, connect=False, head_node_args=node)
+        try:
+            for _ in range(2):
+                cluster.add_node(wait=False, **node)
+            cluster.wait_for_nodes(60)
+            yield RayCluster(cluster, cluster.address)
+        finally:
+            cluster.shutdown()

@@ -33,6 +33,7 @@ _MOST_TICKETS: Final = 16_384
 _BLOCKS_PER_CPU: Final = 4
 _SPARE_CALLS: Final = 8
 _ANSWERS_WITHIN_S: Final = 60.0
+_WARM_WITHIN_S: Final = 60.0
 _MOST_RESTARTS: Final = 5
 _SUSPECTED_BLOCK: Final = 8
 _LEAST_SILENCE_S: Final = 300.0
@@ -62,6 +63,7 @@ def joined(plan: Plan, bundle: Bundle, *, address: str | None, local_cpus: int) 
         check_nodes(ray, plan)
         cluster = Cluster(ray, plan, [ray.put(packed)], size)
         try:
+            cluster.warm()
             yield cluster
         finally:
             cluster.close()
@@ -87,6 +89,15 @@ class Cluster:
         self._changed = threading.RLock()
         self._actor = self._conductor()
         self._begin((), suspicion=0)
+
+    def warm(self, limit_s: float = _WARM_WITHIN_S) -> None:
+        """Wait until the first task is there, so that work goes at full speed once it begins; not for ever."""
+        until = self._monotonic() + limit_s
+        with contextlib.suppress(self._ray.exceptions.RayError):
+            while self._monotonic() < until and not self._ray.get(
+                self._actor.asked.remote(), timeout=_ANSWERS_WITHIN_S
+            ):
+                pass
 
     def give(self, photos: Sequence[ClusterPhoto]) -> None:
         """Have these worked on."""

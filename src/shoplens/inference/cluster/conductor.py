@@ -54,6 +54,7 @@ class Blocks:
         self._ticket_of: dict[str, int] = {}
         self._left: dict[int, int] = {}
         self._over = False
+        self._asked = False
 
     def give(self, blocks: Sequence[Block]) -> None:
         """For whoever takes next."""
@@ -67,6 +68,8 @@ class Blocks:
         It is empty once the ticket was answered, or all is over.
         """
         with self._changed:
+            self._asked = True
+            self._changed.notify_all()
             if ticket in self._left:
                 return self._taken.get(ticket, ())
             self._changed.wait_for(lambda: self._waiting or self._over, timeout=wait_s)
@@ -79,6 +82,11 @@ class Blocks:
             self._left[ticket] = len(block)
             self._ticket_of.update((photo.id, ticket) for photo in block)
             return block
+
+    def asked(self, wait_s: float) -> bool:
+        """Whether somebody has asked for a block yet, or soon does."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._asked or self._over, timeout=wait_s)
 
     def answered(self, ids: Sequence[str]) -> None:
         """These came back; a ticket all of whose photos did is forgotten but for its number."""
@@ -131,6 +139,10 @@ class Conductor:
     def take(self, ticket: int) -> Block | None:
         """See Blocks. Short, so that those who wait never keep others from being answered."""
         return self._blocks.take(ticket)
+
+    def asked(self) -> bool:
+        """See Blocks."""
+        return self._blocks.asked(_LONGEST_WAIT_S)
 
     def withdraw(self) -> list[str]:
         """See Blocks."""

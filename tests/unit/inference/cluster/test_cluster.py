@@ -256,6 +256,24 @@ def test_what_nobody_has_begun_can_be_taken_back(cluster: Cluster, work: Work) -
     assert [] == cluster.collect(0.02)
 
 
+def test_work_begins_when_somebody_asks_for_it(
+    ray: MakeBelieveRay, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or after a while, for a cluster may have no node yet."""
+    now = iter(float(second) for second in range(1_000))
+    slow = TestCluster(ray, cast("Plan", PlanOfTests()), [], Size(cpus=1, gpus=0), monotonic=lambda: next(now))
+    slow.warm(30.0)
+    assert next(now) < 30
+    ray.actors[0].conductor.withdraw()
+    work.error = "Nobody comes."
+    monkeypatch.setattr(Blocks, "asked", lambda self, wait_s: False)
+    began = next(now)
+    slow.warm(30.0)
+    assert 30 <= next(now) - began
+    ray.actors[0].dead = True
+    slow.warm(30.0)
+
+
 def test_a_ticket_keeps_its_block_until_it_is_answered() -> None:
     """So that a task which is done again works on the same photos."""
     blocks = Blocks()
