@@ -27,7 +27,7 @@ from shoplens.inference.cluster.node import outcome_of
 from shoplens.inference.cluster.nodes import check_nodes
 from shoplens.inference.cluster.plan import Block, ClusterOutcome, ClusterPhoto, Plan, blocks_of
 
-LARGEST_BLOCK: Final = 64
+LARGEST_BLOCK: Final = 32
 _TICKETS_PER_CPU: Final = 256
 _MOST_TICKETS: Final = 16_384
 _BLOCKS_PER_CPU: Final = 4

@@ -251,8 +251,8 @@ def test_what_nobody_has_begun_can_be_taken_back(cluster: Cluster, work: Work) -
     assert begun.wait(10)
     back = cluster.withdraw()
     go_on.set()
-    assert 50 == len(back)
-    assert {str(number) for number in range(100)} - set(back) == set(collected(cluster, 50))
+    assert 68 == len(back)
+    assert {str(number) for number in range(100)} - set(back) == set(collected(cluster, 32))
     assert [] == cluster.collect(0.02)
 
 
