@@ -17,12 +17,12 @@ run: $(VENV)/run.stamp  ## Install, prepare the models and serve http://127.0.0.
 
 heic: $(VENV)/heic.stamp  ## Let it read HEIC photos, too (libraries under the LGPL and the GPL)
 
-train: $(VENV)/train.stamp  ## Let it train with torch (recipes transfer and scratch)
+train: $(VENV)/torch.stamp  ## Let it train with torch (recipes transfer and scratch)
 
-test: $(VENV)/test.stamp $(VENV)/train.stamp  ## Run every test (ARGS="-k name" for some)
+test: $(VENV)/test.stamp $(VENV)/torch.stamp  ## Run every test (ARGS="-k name" for some)
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
-check: $(VENV)/dev.stamp $(VENV)/train.stamp  ## Format, lint, types, layers, hygiene, lock, reference pages, workflow
+check: $(VENV)/dev.stamp $(VENV)/torch.stamp  ## Format, lint, types, layers, hygiene, lock, reference pages, workflow
 	$(BIN)/pre-commit run --all-files --color never
 
 bench: $(VENV)/test.stamp  ## Measure the raw loop, the engine and the server beside each other
@@ -60,7 +60,7 @@ $(VENV)/%.stamp: requirements/%.lock | $(BIN)/python
 	$(install) --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(VENV)/train.stamp: requirements/train.txt requirements/run.lock | $(VENV)/run.stamp
+$(VENV)/torch.stamp: requirements/torch.txt requirements/train.lock | $(VENV)/train.stamp
 	$(install) -r $<
 	@touch $@
 

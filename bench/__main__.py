@@ -20,8 +20,8 @@ from pathlib import Path
 from bench.children import Child, Request, Result
 from bench.photos import SIZES, PhotoSize, photos
 from bench.server import Server
-from shoplens.bundles import prepare_builtin
-from shoplens.inference.cores import usable_cores
+from shoplens.bundles.builtin import prepare_builtin
+from shoplens.serving.cores import usable_cores
 
 MODEL = "efficientnet-lite0-int8"
 _CONNECTIONS_PER_CORE = 8

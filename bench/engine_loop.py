@@ -9,11 +9,11 @@ from pathlib import Path
 from bench import cost
 from bench.children import Result, answer_requests
 from shoplens.cli.allocator import keep_freed_memory
-from shoplens.inference.engine import Job
-from shoplens.inference.local import LocalEngine
+from shoplens.platform.parts import build_engine, build_isolation
+from shoplens.serving.engine import Job
+from shoplens.serving.local import LocalEngine
 from shoplens.settings import Settings, read_settings
 from shoplens.telemetry.metrics import Metrics
-from shoplens.wiring import build_engine, build_isolation
 
 
 def main() -> None:

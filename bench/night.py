@@ -27,9 +27,11 @@ from bench.__main__ import heading
 from bench.children import Child, Request
 from bench.night_loop import NightRequest, NightResult
 from bench.photos import SIZES, PhotoSize, photos
-from shoplens.bundles import Card, Label, Manifest, prepare_builtin, write_bundle
-from shoplens.encoding import ImageSpec
-from shoplens.inference.cores import usable_cores
+from shoplens.bundles.builtin import prepare_builtin
+from shoplens.bundles.bundle import write_bundle
+from shoplens.bundles.manifest import Card, Label, Manifest
+from shoplens.images.spec import ImageSpec
+from shoplens.serving.cores import usable_cores
 
 _TINY = "tiny"
 _TINY_PHOTOS = 64

@@ -21,15 +21,15 @@ from itertools import islice
 from pathlib import Path
 
 from bench import cost
+from shoplens.batch.entities import ItemState, ReturnItem, RunState, incoming_key
+from shoplens.batch.progress import NightProgress
 from shoplens.cli.allocator import keep_freed_memory
-from shoplens.domain.ids import make_id
-from shoplens.domain.returns import ItemState, ReturnItem, RunState, incoming_key
-from shoplens.services.returns.progress import NightProgress
+from shoplens.db.ids import make_id
+from shoplens.platform.batch import NightEngine, build_night
+from shoplens.platform.parts import build_database
 from shoplens.settings import Settings, read_settings
 from shoplens.storage import open_store
 from shoplens.telemetry.logs import configure_logs
-from shoplens.wiring import build_database
-from shoplens.wiring.night import NightEngine, build_night
 
 _PER_COMMIT = 5_000
 

@@ -20,8 +20,8 @@ from pathlib import Path
 from bench.__main__ import MODEL, heading
 from bench.night_loop import NightRequest, NightResult
 from bench.photos import SIZES, photos
-from shoplens.bundles import prepare_builtin
-from shoplens.inference.cores import usable_cores
+from shoplens.bundles.builtin import prepare_builtin
+from shoplens.serving.cores import usable_cores
 
 _COLUMNS = (
     "photos",

@@ -15,12 +15,13 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from shoplens.bundles.ref import ModelRef
 from shoplens.db import Database, open_database, upgrade
-from shoplens.domain.channel import Keep
-from shoplens.domain.ids import make_id
-from shoplens.domain.policy import Decision, Outcome
-from shoplens.domain.prediction import LabelScore, ModelRef
-from shoplens.domain.record import ImageFacts, PredictionRecord, RecordFilter, Timing
+from shoplens.db.ids import make_id
+from shoplens.images.facts import ImageFacts
+from shoplens.predictions.entities import Keep, PredictionRecord, RecordFilter, Timing
+from shoplens.predictions.policy import Decision, Outcome
+from shoplens.serving.prediction import LabelScore
 
 _START = datetime(2026, 1, 1, tzinfo=UTC)
 _CHANNELS = ("look", "reviews")

@@ -27,14 +27,14 @@ from bench import cost
 from bench.__main__ import MODEL, heading
 from bench.children import Child, Request, Result
 from bench.photos import SIZES, PhotoSize, photos
-from shoplens.bundles import prepare_builtin
+from shoplens.bundles.builtin import prepare_builtin
 from shoplens.cli.allocator import keep_freed_memory
-from shoplens.inference.cores import usable_cores
-from shoplens.inference.engine import Engine, Job
+from shoplens.platform.parts import build_engine, build_isolation
+from shoplens.platform.workers import build_remote_engine
+from shoplens.serving.cores import usable_cores
+from shoplens.serving.engine import Engine, Job
 from shoplens.settings import read_settings
 from shoplens.telemetry.metrics import Metrics
-from shoplens.wiring import build_engine, build_isolation
-from shoplens.wiring.workers import build_remote_engine
 from tests.servers.process import free_port, stop
 from tests.servers.shoplens import start_shoplens, wait_for
 from tests.servers.valkey import running_valkey

@@ -16,10 +16,10 @@ import uvloop
 
 from bench import cost
 from bench.children import Request, Result
-from shoplens.inference.engine import Engine, Job
+from shoplens.platform.workers import build_remote_engine
+from shoplens.serving.engine import Engine, Job
 from shoplens.settings import read_settings
 from shoplens.telemetry.metrics import Metrics
-from shoplens.wiring.workers import build_remote_engine
 
 _CALLERS_PER_WORKER = 4
 

@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from bench.photos import SIZES, PhotoSize, photos
-from shoplens.bundles import prepare_builtin
-from shoplens.domain.prediction import Prediction
-from shoplens.imaging import Limits, decode
-from shoplens.inference.classifier import Classifier
+from shoplens.bundles.builtin import prepare_builtin
+from shoplens.images.decoder import decode
+from shoplens.images.picture import Limits
+from shoplens.serving.classifier import Classifier
+from shoplens.serving.prediction import Prediction
 
 MODEL = "efficientnet-lite0-int8"
 

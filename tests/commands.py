@@ -20,9 +20,10 @@ from typing import Any, Final, NoReturn
 
 ROOT: Final = Path(__file__).parents[1]
 _IMPORTED: Final = (
-    "shoplens.cli.app", "shoplens.cli.bundle_files", "shoplens.cli.classify", "shoplens.cli.doctor",
-    "shoplens.cli.models", "shoplens.cli.returns_ingest", "shoplens.cli.returns_night", "shoplens.cli.returns_results",
-    "shoplens.cli.training", "shoplens.wiring",
+    "shoplens.cli.app", "shoplens.registry.commands_files", "shoplens.predictions.commands", "shoplens.cli.doctor",
+    "shoplens.registry.commands", "shoplens.batch.commands_ingest", "shoplens.batch.commands_run",
+    "shoplens.batch.commands_results",
+    "shoplens.training.commands_train", "shoplens.platform.server",
 )  # fmt: skip
 
 

@@ -23,11 +23,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shoplens.bundles import builtin_names, prepare_builtin
+from shoplens.bundles.builtin import builtin_names, prepare_builtin
 from shoplens.db import Database, open_database, upgrade
+from shoplens.platform.server import Platform, build_platform
 from shoplens.settings import Settings, read_settings
 from shoplens.web.app import create_app
-from shoplens.wiring import Platform, build_platform
 from tests.servers.postgres import SharedDatabase, fresh_database
 
 pytest_plugins = ["tests.servers.fixtures"]

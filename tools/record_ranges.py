@@ -22,9 +22,9 @@ from shoplens.bundles.builtin.recipes import RECIPES
 from shoplens.bundles.builtin.sources import LITE0, read_source
 from shoplens.bundles.builtin.unpickle import read_state
 from shoplens.bundles.graph import session_for
-from shoplens.encoding import encode
-from shoplens.imaging import decode
-from shoplens.imaging.picture import Limits
+from shoplens.images.decoder import decode
+from shoplens.images.picture import Limits
+from shoplens.images.preprocess import encode
 
 TRIMMED: Final = 1.0
 """Percent of the photos whose extremes are left out on each side."""

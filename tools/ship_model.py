@@ -22,9 +22,9 @@ from onnx import numpy_helper
 from rich.console import Console
 
 from shoplens.bundles.builtin.difference import pack_arrays
-from shoplens.cli.training_progress import LineWatch
-from shoplens.inference.cores import usable_cores
+from shoplens.serving.cores import usable_cores
 from shoplens.training.card import Wording
+from shoplens.training.commands_progress import LineWatch
 from shoplens.training.plan import Plan, Sources
 from shoplens.training.recipes import Fitted, fit_recipe
 from shoplens.training.recipes.transfer import FittedTransfer

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
-    from shoplens.wiring import load_bundle as load_bundle
+    from shoplens.platform.parts import load_bundle as load_bundle
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "load_bundle"]
@@ -25,7 +25,7 @@ __all__ = ["__version__", "load_bundle"]
 
 def __getattr__(name: str) -> Any:
     if name == "load_bundle":
-        from shoplens.wiring import load_bundle
+        from shoplens.platform.parts import load_bundle
 
         return load_bundle
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -20,9 +20,9 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from shoplens.domain.channel import Channel, Keep
-from shoplens.domain.policy import LabelRule, Policy
 from shoplens.errors import Misconfigured
+from shoplens.predictions.entities import Channel, Keep
+from shoplens.predictions.policy import LabelRule, Policy
 
 ENVIRONMENT_PREFIX = "SHOPLENS_"
 CONFIG_FILE_VARIABLE = "SHOPLENS_CONFIG"

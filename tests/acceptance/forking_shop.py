@@ -20,8 +20,8 @@ from typing import NoReturn
 _LOOK_EVERY_S = 0.001
 _IMPORTED = (
     "shoplens.cli.app",
-    "shoplens.cli.returns_ingest",
-    "shoplens.cli.returns_night",
+    "shoplens.batch.commands_ingest",
+    "shoplens.batch.commands_run",
     "shoplens.db.postgres_driver",
 )
 

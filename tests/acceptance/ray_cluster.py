@@ -17,9 +17,9 @@ POISON = b"KILLS-ITS-PROCESS"
 _NODE_CODE = f"""
 import os, sys, threading, time
 def watch():
-    while not hasattr(sys.modules.get("shoplens.inference.cluster.node"), "ModelStage"):
+    while not hasattr(sys.modules.get("shoplens.batch.cluster.node"), "ModelStage"):
         time.sleep(0.01)
-    node = sys.modules["shoplens.inference.cluster.node"]
+    node = sys.modules["shoplens.batch.cluster.node"]
     decode = node.decode
     node.decode = lambda data, **more: os.kill(os.getpid(), 9) if {POISON!r} in data else decode(data, **more)
 threading.Thread(target=watch, daemon=True).start()
@@ -48,7 +48,7 @@ def _has_conductor(node: Any) -> bool:
 @contextmanager
 def ray_cluster(folder: Path) -> Iterator[RayCluster]:
     """Three nodes with a processor each. Their own folder has a short path, as sockets need it."""
-    from shoplens.inference.cluster.link import import_ray
+    from shoplens.batch.cluster.link import import_ray
 
     (folder / "sitecustomize.py").write_text(_NODE_CODE)
     short = tempfile.TemporaryDirectory(prefix="r", ignore_cleanup_errors=True)

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import numpy as np
 
-from shoplens.bundles import write_bundle
+from shoplens.bundles.bundle import write_bundle
 from tests.conftest import jpeg_of
 from tests.unit.bundles.conftest import CARD, LABELS, MANIFEST, small_model
 

@@ -16,10 +16,10 @@ from typing import Self
 import numpy as np
 import simplejpeg
 
-from shoplens.bundles import write_bundle
+from shoplens.batch.entities import ItemFilter, ItemState, ReturnItem
+from shoplens.bundles.bundle import write_bundle
 from shoplens.db import open_database, upgrade
-from shoplens.domain.record import PredictionRecord, RecordFilter
-from shoplens.domain.returns import ItemFilter, ItemState, ReturnItem
+from shoplens.predictions.entities import PredictionRecord, RecordFilter
 from shoplens.storage import open_store
 from tests.unit.bundles.conftest import CARD, LABELS, MANIFEST, small_model
 

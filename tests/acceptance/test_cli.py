@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from shoplens.bundles import resolve_bundle
+from shoplens.bundles.store import resolve_bundle
 from tests.commands import run_command
 from tests.conftest import colourful, jpeg_of
 

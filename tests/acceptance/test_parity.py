@@ -17,9 +17,9 @@ import pytest
 from PIL import Image
 
 from shoplens import load_bundle
-from shoplens.bundles import resolve_bundle
+from shoplens.bundles.store import resolve_bundle
+from shoplens.platform.server import build_platform
 from shoplens.settings import read_settings
-from shoplens.wiring import build_platform
 from tests.conftest import client_of, colourful, jpeg_of
 
 FLOAT, INT8 = "efficientnet-lite0", "efficientnet-lite0-int8"

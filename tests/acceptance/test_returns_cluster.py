@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shoplens.domain.returns import ItemState
+from shoplens.batch.entities import ItemState
 from shoplens.storage import open_store
 from tests.acceptance.ray_cluster import POISON, RayCluster, ray_cluster
 from tests.acceptance.returns_shop import Forked, ReturnsShop, tiny_photo
@@ -209,7 +209,7 @@ def test_nodes_that_do_not_see_the_photos_are_told_before_the_work_begins(
     shop = make_shop(tiny_photos(2))
     hidden = shop.data / "blobs"
     program = (
-        "import sys; from shoplens.wiring import cluster; "
+        "import sys; from shoplens.platform import batch as cluster; "
         f"cluster.shared_url = lambda url: {(shop.root / 'elsewhere').as_uri()!r}; "
         "from shoplens.cli import main; main()"
     )

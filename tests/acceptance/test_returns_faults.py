@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from shoplens.domain.returns import ItemState
+from shoplens.batch.entities import ItemState
 from tests.acceptance.returns_shop import Forked, ReturnsShop, tiny_photo
 
 Moment = tuple[str, float]

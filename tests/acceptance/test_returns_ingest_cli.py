@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from shoplens.domain.returns import ReturnItem
+from shoplens.batch.entities import ReturnItem
 from shoplens.storage import open_store
 from tests.acceptance.returns_shop import Forked, ReturnsShop, tiny_photo
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from shoplens.domain.returns import ItemState
+from shoplens.batch.entities import ItemState
 from tests.acceptance.returns_shop import Forked, ReturnsShop, tiny_photo
 
 SLOW = {"SHOPLENS_RETURNS__BATCH": "2", "SHOPLENS_WORKERS": "1"}
@@ -249,8 +249,8 @@ def test_the_state_of_returns_stands_in_the_metrics(run: Forked, make_shop: Call
     shop, _ = make_shop(5)
     program = (
         "from shoplens.settings import read_settings\n"
-        "from shoplens.wiring import build_database, build_standing\n"
-        "from shoplens.services.returns.figures import ReturnsFigures\n"
+        "from shoplens.platform.parts import build_database\nfrom shoplens.platform.batch import build_standing\n"
+        "from shoplens.batch.figures import ReturnsFigures\n"
         "from shoplens.telemetry.metrics import Metrics\n"
         "settings, metrics = read_settings(), Metrics()\n"
         "metrics.before_scrape(ReturnsFigures(build_standing(settings, build_database(settings)), metrics))\n"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from shoplens.domain.returns import ItemState
+from shoplens.batch.entities import ItemState
 from shoplens.storage import open_store
 from tests.acceptance.returns_shop import Forked, ReturnsShop, tiny_photo
 

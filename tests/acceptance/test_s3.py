@@ -14,7 +14,8 @@ from typing import Any, Final
 import httpx
 import pytest
 
-from shoplens.bundles import SharedBundles, write_bundle
+from shoplens.bundles.bundle import write_bundle
+from shoplens.bundles.shared import SharedBundles
 from shoplens.storage import open_prefix, open_store
 from tests.acceptance.returns_server import FRUIT, clear_photo, dim_photo, items_of, run_through, torn_photo
 from tests.commands import run_command

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from shoplens.bundles import builtin_names
+from shoplens.bundles.builtin import builtin_names
 from tests.commands import run_command
 from tests.conftest import jpeg_of
 from tests.unit.training.conftest import COLOURS, tinted, write_photos

@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from shoplens.domain.returns import ItemState
+from shoplens.batch.entities import ItemState
 from tests.acceptance.fleet_of_processes import ProcessFleet
 from tests.acceptance.returns_shop import ReturnsShop, tiny_photo
 from tests.commands import run_command

@@ -9,9 +9,9 @@ from contextlib import asynccontextmanager
 from inspect import isawaitable
 from typing import Any, Final
 
+from shoplens.platform.parts import build_isolation
+from shoplens.platform.workers import WorkerParts, build_worker
 from shoplens.settings import Settings
-from shoplens.wiring import build_isolation
-from shoplens.wiring.workers import WorkerParts, build_worker
 
 ONLY_LOOK: Final[dict[str, Any]] = {
     "look": {"model": "efficientnet-lite0-int8"},

@@ -19,13 +19,13 @@ import httpx
 import obstore
 import pytest
 
+from shoplens.cli.backup_service import Copied, copy_blobs
 from shoplens.db import upgrade
 from shoplens.db.online_copy import copy_database, restore_database
 from shoplens.errors import DatabaseUnavailable, Misconfigured
-from shoplens.services.backup import Copied, copy_blobs
+from shoplens.platform.backup import back_up, restore
 from shoplens.settings import Settings
 from shoplens.storage import Store, open_store
-from shoplens.wiring.backup import back_up, restore
 from tests.commands import run_command
 from tests.conftest import RunningServer, colourful, jpeg_of, running_server
 from tests.servers.postgres import fresh_database, postgres_program

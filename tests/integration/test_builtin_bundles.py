@@ -9,11 +9,12 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from shoplens.bundles import Bundle, prepare_builtin
+from shoplens.bundles.builtin import prepare_builtin
+from shoplens.bundles.bundle import Bundle
 from shoplens.bundles.graph import session_for
-from shoplens.encoding import encode
-from shoplens.imaging import decode
-from shoplens.imaging.picture import Limits
+from shoplens.images.decoder import decode
+from shoplens.images.picture import Limits
+from shoplens.images.preprocess import encode
 
 Scores = NDArray[np.float32]
 

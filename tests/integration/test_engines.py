@@ -18,11 +18,11 @@ from shoplens.errors import (
     ModelNotFound,
     QueueFull,
 )
-from shoplens.inference.engine import Answer, Engine, Job
+from shoplens.platform.parts import build_engine, build_isolation
+from shoplens.platform.workers import build_remote_engine
+from shoplens.serving.engine import Answer, Engine, Job
 from shoplens.settings import Settings
 from shoplens.telemetry.metrics import Metrics
-from shoplens.wiring import build_engine, build_isolation
-from shoplens.wiring.workers import build_remote_engine
 from tests.conftest import colourful, jpeg_of
 from tests.integration.running_worker import ONLY_LOOK, running_worker
 

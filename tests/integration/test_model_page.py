@@ -7,9 +7,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from shoplens.bundles import Label, write_bundle
+from shoplens.bundles.bundle import write_bundle
 from shoplens.bundles.evaluation import ClassResult
-from shoplens.wiring import Platform
+from shoplens.bundles.manifest import Label
+from shoplens.platform.server import Platform
 from tests.conftest import client_of
 from tests.unit.bundles.conftest import CARD, MANIFEST, small_model
 from tests.unit.bundles.test_evaluation import EVALUATION, PART

@@ -14,6 +14,7 @@ import orjson
 import pytest
 from redis.asyncio import Redis
 
+from shoplens.batch.patient_engine import PatientEngine
 from shoplens.errors import (
     DeadlineExceeded,
     ImageDecoderFailed,
@@ -23,15 +24,20 @@ from shoplens.errors import (
     QueueUnavailable,
     WireMismatch,
 )
-from shoplens.inference.engine import Answer, Engine, Job
-from shoplens.inference.remote import engine as remote_engine
-from shoplens.inference.remote import fleet, wire
-from shoplens.inference.remote.engine import Connections, RemoteEngine
-from shoplens.inference.remote.patient import PatientEngine
-from shoplens.inference.remote.queue import Bounds
+from shoplens.platform.workers import (
+    build_night_engine,
+    build_remote_engine,
+    build_worker,
+    connections,
+    look_for_workers,
+)
+from shoplens.serving.engine import Answer, Engine, Job
+from shoplens.serving.redis import engine as remote_engine
+from shoplens.serving.redis import fleet, wire
+from shoplens.serving.redis.engine import Connections, RemoteEngine
+from shoplens.serving.redis.queue import Bounds
 from shoplens.settings import Settings
 from shoplens.telemetry.metrics import Metrics
-from shoplens.wiring.workers import build_night_engine, build_remote_engine, build_worker, connections, look_for_workers
 from tests.conftest import colourful, jpeg_of
 from tests.integration.running_worker import ONLY_LOOK, running_worker, until
 from tests.servers.process import free_port
@@ -455,6 +461,6 @@ def test_without_an_address_it_says_what_to_set(make_settings: Callable[..., Set
 
 
 def _isolation(settings: Settings) -> Any:
-    from shoplens.wiring import build_isolation
+    from shoplens.platform.parts import build_isolation
 
     return build_isolation(settings)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from shoplens.domain.channel import Keep
 from shoplens.errors import Misconfigured
+from shoplens.predictions.entities import Keep
 from shoplens.settings import Settings, read_settings
 
 

@@ -30,7 +30,7 @@ from shoplens.bundles.manifest import (
     refuse_newer,
     to_json,
 )
-from shoplens.domain.prediction import ModelRef
+from shoplens.bundles.ref import ModelRef
 from shoplens.errors import BundleIncomplete, BundleInvalid
 
 

@@ -29,8 +29,8 @@ from shoplens.bundles.manifest import (
     to_json,
 )
 from shoplens.bundles.probe import check_outputs
-from shoplens.encoding.spec import ImageSpec
 from shoplens.errors import BundleIncomplete, BundleInvalid
+from shoplens.images.spec import ImageSpec
 
 Triple = tuple[float, float, float]
 Preset = Literal["imagenet", "efficientnet-lite", "unit", "raw"]

@@ -13,8 +13,8 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from shoplens.bundles.manifest import Manifest
-from shoplens.encoding import arrange
 from shoplens.errors import BundleInvalid
+from shoplens.images.preprocess import arrange
 
 PROBES: Final = 4
 _TOLERANCE: Final = 1e-3

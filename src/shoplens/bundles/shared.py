@@ -21,7 +21,7 @@ from shoplens.bundles.archive import MAX_BYTES, MAX_FILES
 from shoplens.bundles.bundle import Bundle, appearing, open_bundle
 from shoplens.bundles.checksums import CHECKSUMS, Checksum, read_checksums
 from shoplens.bundles.manifest import NAME_PATTERN
-from shoplens.domain.prediction import ModelRef
+from shoplens.bundles.ref import ModelRef
 from shoplens.errors import (
     BlobNotFound,
     BundleError,

@@ -13,8 +13,8 @@ import structlog
 
 from shoplens.bundles.builtin import builtin_names, prepare_builtin
 from shoplens.bundles.bundle import Bundle, open_bundle
+from shoplens.bundles.ref import ModelRef
 from shoplens.bundles.shared import SharedBundles
-from shoplens.domain.prediction import ModelRef
 from shoplens.errors import BundleError, ModelNotFound, StorageUnavailable
 
 _log: Final = structlog.get_logger(__name__)

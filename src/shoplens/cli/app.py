@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
+from shoplens.batch.commands import returns_app
 from shoplens.cli.backup import add_backup
 from shoplens.cli.failures import reported
-from shoplens.cli.returns_app import returns_app
-from shoplens.cli.training_app import add_training
+from shoplens.training.commands import add_training
 
 app = typer.Typer(
     name="shoplens",
@@ -88,7 +88,7 @@ def classify(
     data_dir: DataDir = None,
 ) -> None:
     """Classify photos on this machine; nothing is stored. Ends with status 1 when a photo could not be used."""
-    from shoplens.cli.classify import classify_photos
+    from shoplens.predictions.commands import classify_photos
 
     classify_photos(photos, channel=channel, model=model, top_k=top_k, as_json=as_json, data_dir=data_dir)
 
@@ -106,7 +106,7 @@ def doctor(as_json: AsJson = False, data_dir: DataDir = None) -> None:
 @reported
 def models_list(as_json: AsJson = False, data_dir: DataDir = None) -> None:
     """List the installed and the built-in models."""
-    from shoplens.cli.models import list_models
+    from shoplens.registry.commands import list_models
 
     list_models(as_json=as_json, data_dir=data_dir)
 
@@ -119,7 +119,7 @@ def models_show(
     data_dir: DataDir = None,
 ) -> None:
     """Show a model's card, labels and preprocessing."""
-    from shoplens.cli.models import show_model
+    from shoplens.registry.commands import show_model
 
     show_model(name, as_json=as_json, data_dir=data_dir)
 
@@ -131,7 +131,7 @@ def models_prepare(
     data_dir: DataDir = None,
 ) -> None:
     """Build the built-in models now instead of at the first use."""
-    from shoplens.cli.models import prepare_models
+    from shoplens.registry.commands import prepare_models
 
     prepare_models(names or [], data_dir=data_dir)
 
@@ -144,7 +144,7 @@ def models_verify(
     data_dir: DataDir = None,
 ) -> None:
     """Check the checksums and the answers of models. Ends with status 1 when one must not be served."""
-    from shoplens.cli.models import verify_models
+    from shoplens.registry.commands import verify_models
 
     verify_models(names or [], as_json=as_json, data_dir=data_dir)
 
@@ -165,7 +165,7 @@ def models_import(  # noqa: PLR0913 - each is an option that a person may need
     data_dir: DataDir = None,
 ) -> None:
     """Make a bundle of an ONNX model, check that it answers, and install it."""
-    from shoplens.cli.bundle_files import ImportOptions, import_model
+    from shoplens.registry.commands_files import ImportOptions, import_model
 
     options = ImportOptions(version=version, preset=preset, crop=crop, resize=resize, colour=colour)
     import_model(file, labels=labels, name=name, options=options, data_dir=data_dir)
@@ -179,7 +179,7 @@ def models_pack(
     data_dir: DataDir = None,
 ) -> None:
     """Pack a model into one file, to carry it to another machine."""
-    from shoplens.cli.bundle_files import pack_model
+    from shoplens.registry.commands_files import pack_model
 
     pack_model(name, file, data_dir=data_dir)
 
@@ -191,7 +191,7 @@ def models_install(
     data_dir: DataDir = None,
 ) -> None:
     """Verify a packed model and install it."""
-    from shoplens.cli.bundle_files import install_model
+    from shoplens.registry.commands_files import install_model
 
     install_model(source, data_dir=data_dir)
 
@@ -203,7 +203,7 @@ def models_push(
     data_dir: DataDir = None,
 ) -> None:
     """Publish a model at `models_url`, for every machine that looks there."""
-    from shoplens.cli.shared_models import push_model
+    from shoplens.registry.commands_shared import push_model
 
     push_model(name, data_dir=data_dir)
 
@@ -215,7 +215,7 @@ def models_pull(
     data_dir: DataDir = None,
 ) -> None:
     """Bring models from `models_url` to this machine now instead of at their first use."""
-    from shoplens.cli.shared_models import pull_models
+    from shoplens.registry.commands_shared import pull_models
 
     pull_models(names, data_dir=data_dir)
 

@@ -23,7 +23,7 @@ def add_backup(app: typer.Typer) -> None:
 def _backup(folder: Folder, data_dir: DataDir = None) -> None:
     """Copy photos, models and the SQLite database into a folder, while everything goes on working."""
     from shoplens.cli.configuration import settings_for
-    from shoplens.wiring.backup import back_up
+    from shoplens.platform.backup import back_up
 
     outcome = back_up(settings_for(data_dir), folder)
     photos = outcome.photos
@@ -41,7 +41,7 @@ def _backup(folder: Folder, data_dir: DataDir = None) -> None:
 def _restore(folder: Folder, data_dir: DataDir = None) -> None:
     """Put a backup's photos, models and SQLite database back. A database that is there is not touched."""
     from shoplens.cli.configuration import settings_for
-    from shoplens.wiring.backup import restore
+    from shoplens.platform.backup import restore
 
     outcome = restore(settings_for(data_dir), folder)
     typer.echo(f"Put {outcome.photos.files:,} files into the store; {outcome.photos.known:,} were there already.")

@@ -16,19 +16,19 @@ from rich.console import Console
 from rich.table import Table
 
 import shoplens
+from shoplens.batch.doctor import Caution, look_at_drop, look_at_ingest, look_at_logs, look_at_night
 from shoplens.cli.configuration import settings_for
-from shoplens.cli.doctor_returns import Caution, look_at_drop, look_at_ingest, look_at_logs, look_at_night
 from shoplens.cli.failures import EXIT_FAILED
 from shoplens.cli.serve import require_safe_bind
 from shoplens.db import open_database
 from shoplens.errors import Misconfigured, ShoplensError
-from shoplens.imaging import HeicSupport, heic_support
-from shoplens.inference.classifier import Classifier
-from shoplens.inference.cores import usable_cores
-from shoplens.inference.session import choose_provider
+from shoplens.images.heif import HeicSupport, heic_support
+from shoplens.platform.parts import find_bundle, open_shared
+from shoplens.serving.classifier import Classifier
+from shoplens.serving.cores import usable_cores
+from shoplens.serving.session import choose_provider
 from shoplens.settings import Settings
 from shoplens.storage import open_store
-from shoplens.wiring import find_bundle, open_shared
 
 _LEAST_FREE_BYTES = 1_000_000_000
 
@@ -125,7 +125,7 @@ def _shared_models(settings: Settings) -> str:
 def _queue(settings: Settings) -> str | Caution:
     if settings.redis_url is None:
         return "none; models run in this process"
-    from shoplens.wiring.workers import look_for_workers
+    from shoplens.platform.workers import look_for_workers
 
     workers = look_for_workers(settings)
     missing = {channel.model for channel in settings.channel_values().values()}

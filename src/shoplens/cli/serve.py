@@ -15,8 +15,8 @@ from shoplens.cli.allocator import keep_freed_memory
 from shoplens.cli.configuration import settings_for
 from shoplens.cli.process_logs import process_logs
 from shoplens.errors import Misconfigured, StorageUnavailable, UnsafeBind
+from shoplens.platform.server import Platform, build_platform
 from shoplens.settings import Settings
-from shoplens.wiring import Platform, build_platform
 
 _BACKLOG = 2048
 _log = structlog.get_logger("shoplens.serve")

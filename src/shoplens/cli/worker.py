@@ -16,9 +16,9 @@ from shoplens.cli.allocator import keep_freed_memory
 from shoplens.cli.configuration import settings_for
 from shoplens.cli.process_logs import process_logs
 from shoplens.cli.worker_http import WorkerHttp
+from shoplens.platform.parts import build_isolation
+from shoplens.platform.workers import WorkerParts, build_worker
 from shoplens.settings import Settings
-from shoplens.wiring import build_isolation
-from shoplens.wiring.workers import WorkerParts, build_worker
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 _log: Final = structlog.get_logger("shoplens.worker")

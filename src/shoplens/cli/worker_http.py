@@ -10,8 +10,8 @@ from typing import Any, Final, Self
 import orjson
 
 from shoplens.errors import Misconfigured
+from shoplens.platform.workers import WorkerParts
 from shoplens.telemetry.metrics import EXPOSITION_TYPE
-from shoplens.wiring.workers import WorkerParts
 
 _TIMEOUT_S: Final = 5
 

@@ -17,8 +17,8 @@ from concurrent.futures import Future
 from typing import Final
 
 from shoplens.db.database import Database
-from shoplens.domain.record import PredictionRecord
 from shoplens.errors import DatabaseUnavailable, QueueFull, RecordRefused, ShoplensError
+from shoplens.predictions.entities import PredictionRecord
 
 Done = Callable[[ShoplensError | None], None]
 """Called once, in the writer's thread, with None when the row is committed. Must be quick and not raise."""

@@ -26,7 +26,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeEngine
 
-from shoplens.domain.ids import ID_LENGTH
+from shoplens.db.ids import ID_LENGTH
 
 metadata: Final = MetaData(
     naming_convention={

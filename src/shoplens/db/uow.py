@@ -8,12 +8,12 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine
 
+from shoplens.batch.return_items import ReturnItemReader, ReturnItemRepository
+from shoplens.batch.return_runs import ReturnRunReader, ReturnRunRepository
+from shoplens.batch.return_table import ReturnTableReader, ReturnTableRepository
 from shoplens.db import postgres
-from shoplens.db.feedback import FeedbackReader, FeedbackRepository
-from shoplens.db.predictions import PredictionReader, PredictionRepository
-from shoplens.db.return_items import ReturnItemReader, ReturnItemRepository
-from shoplens.db.return_runs import ReturnRunReader, ReturnRunRepository
-from shoplens.db.return_table import ReturnTableReader, ReturnTableRepository
+from shoplens.predictions.feedback_repository import FeedbackReader, FeedbackRepository
+from shoplens.predictions.predictions_repository import PredictionReader, PredictionRepository
 
 
 class ReadWork:

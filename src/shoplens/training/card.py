@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from shoplens.bundles import Card, Metric
 from shoplens.bundles.evaluation import (
     DataFacts,
     Evaluation,
     PartResult,
     TrainingFacts,
 )
+from shoplens.bundles.manifest import Card, Metric
 from shoplens.training.check import DataReport
 from shoplens.training.parts import Parts
 

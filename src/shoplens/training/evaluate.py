@@ -14,12 +14,12 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from shoplens.bundles import Bundle
+from shoplens.bundles.bundle import Bundle
 from shoplens.bundles.evaluation import ClassResult, PartResult, Speed, Threshold
 from shoplens.errors import ShoplensError, TrainingDiverged
-from shoplens.imaging import Limits
-from shoplens.inference.classifier import Classifier
-from shoplens.inference.photo_classifier import PhotoClassifier
+from shoplens.images.picture import Limits
+from shoplens.serving.classifier import Classifier
+from shoplens.serving.photo_classifier import PhotoClassifier
 from shoplens.training.calibrate import calibration_error, softmax
 from shoplens.training.samples import Sample
 

@@ -10,10 +10,11 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from shoplens.bundles import Bundle, Card, Evaluation, Label, Manifest, write_bundle
-from shoplens.bundles.manifest import FORMAT_VERSION
-from shoplens.encoding import ImageSpec
+from shoplens.bundles.bundle import Bundle, write_bundle
+from shoplens.bundles.evaluation import Evaluation
+from shoplens.bundles.manifest import FORMAT_VERSION, Card, Label, Manifest
 from shoplens.errors import TrainingDiverged
+from shoplens.images.spec import ImageSpec
 from shoplens.training.calibrate import fit_temperature
 from shoplens.training.parts import Parts
 from shoplens.training.plan import Plan

@@ -8,13 +8,15 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from shoplens.bundles import Bundle
+from shoplens.bundles.bundle import Bundle
 from shoplens.bundles.evaluation import Parity
-from shoplens.encoding import ImageSpec, encode
 from shoplens.errors import TrainingDiverged
-from shoplens.imaging import Limits, decode
-from shoplens.inference.classifier import Classifier
-from shoplens.inference.session import Session
+from shoplens.images.decoder import decode
+from shoplens.images.picture import Limits
+from shoplens.images.preprocess import encode
+from shoplens.images.spec import ImageSpec
+from shoplens.serving.classifier import Classifier
+from shoplens.serving.session import Session
 from shoplens.training.samples import Sample
 
 SAMPLES: Final = 64

@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from shoplens.bundles import Card
-from shoplens.bundles.manifest import NAME_PATTERN, read_card, to_json
+from shoplens.bundles.manifest import NAME_PATTERN, Card, read_card, to_json
 from shoplens.errors import BundleInvalid, Conflict, RequestInvalid
-from shoplens.imaging import Limits
+from shoplens.images.picture import Limits
 from shoplens.training.card import Wording
 
 _LEAST_HELD_OUT: Final = 0.01

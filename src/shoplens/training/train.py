@@ -13,8 +13,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
 
-from shoplens.bundles import Bundle, Evaluation
-from shoplens.bundles.evaluation import Calibration, PartResult, Speed, TrainingFacts
+from shoplens.bundles.bundle import Bundle
+from shoplens.bundles.evaluation import Calibration, Evaluation, PartResult, Speed, TrainingFacts
 from shoplens.training import resume
 from shoplens.training.calibrate import cross_fitted_error
 from shoplens.training.card import Hashes, card_of, data_facts

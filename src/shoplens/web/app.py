@@ -11,20 +11,20 @@ import structlog
 from fastapi import FastAPI
 
 import shoplens
+from shoplens.batch.api import returns_router
+from shoplens.batch.api_ingest import returns_ingest_router
+from shoplens.batch.api_items import returned_items_router
 from shoplens.errors import ShoplensError
-from shoplens.web.api.feedback import feedback_router
-from shoplens.web.api.models import models_router
-from shoplens.web.api.operations import operations_router
-from shoplens.web.api.predict import predict_router
-from shoplens.web.api.records import records_router
-from shoplens.web.api.returned_items import returned_items_router
-from shoplens.web.api.returns import returns_router
-from shoplens.web.api.returns_ingest import returns_ingest_router
-from shoplens.web.api.schemas import ProblemOut
+from shoplens.platform.server import Platform
+from shoplens.predictions.api import predict_router
+from shoplens.predictions.api_feedback import feedback_router
+from shoplens.predictions.api_records import records_router
+from shoplens.registry.api import models_router
 from shoplens.web.console import mount_console
 from shoplens.web.middleware import Entrance
+from shoplens.web.operations import operations_router
 from shoplens.web.problems import MEDIA_TYPE, handle_problems
-from shoplens.wiring import Platform
+from shoplens.web.schemas import ProblemOut
 
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
     "4XX": {

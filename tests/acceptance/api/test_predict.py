@@ -13,8 +13,8 @@ import httpx
 import pytest
 from PIL import Image
 
-from shoplens.web.api.schemas import PredictionOut
-from shoplens.wiring import Platform
+from shoplens.platform.server import Platform
+from shoplens.web.schemas import PredictionOut
 from tests.conftest import client_of, colourful, jpeg_of
 
 

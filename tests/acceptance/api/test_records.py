@@ -11,8 +11,8 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import pytest
 
+from shoplens.platform.server import Platform
 from shoplens.settings import Settings
-from shoplens.wiring import Platform
 from tests.conftest import client_of, colourful, jpeg_of
 
 

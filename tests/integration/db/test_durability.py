@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from shoplens.db import Database, open_database
-from shoplens.domain.record import RecordFilter
+from shoplens.predictions.entities import RecordFilter
 from tests.conftest import ONLY_SQLITE
 
 ROOT = Path(__file__).parents[3]

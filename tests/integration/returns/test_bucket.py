@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from shoplens.batch.entities import References
+from shoplens.batch.object_source import ObjectSource
 from shoplens.db import Database
-from shoplens.domain.returns import References
-from shoplens.services.returns.object_source import ObjectSource
 from shoplens.storage import open_prefix, open_store
 from tests.integration.s3_bucket import s3_bucket
-from tests.unit.services.returns.drop_folder import LARGEST, Drop, make_ingest
+from tests.unit.batch.drop_folder import LARGEST, Drop, make_ingest
 
 JPEG = b"\xff\xd8\xff\xe0 a photo "
 URL = "s3://shop/drop"

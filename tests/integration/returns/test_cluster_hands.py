@@ -12,17 +12,17 @@ from pathlib import Path
 
 import pytest
 
+from shoplens.batch import cluster as hands_module
+from shoplens.batch.cluster.plan import ClusterOutcome, ClusterPhoto
+from shoplens.batch.cluster_executor import ClusterCrew, Joined, share_marker
+from shoplens.batch.entities import ItemState
+from shoplens.batch.night import Night
 from shoplens.db import Database
-from shoplens.domain.prediction import LabelScore, Prediction
-from shoplens.domain.record import ImageFacts
-from shoplens.domain.returns import ItemState
 from shoplens.errors import ClusterUnavailable, ImageCorrupt, ShoplensError, StorageUnavailable
-from shoplens.inference.cluster.plan import ClusterOutcome, ClusterPhoto
-from shoplens.inference.engine import Answer
-from shoplens.services.returns import cluster as hands_module
-from shoplens.services.returns.cluster import ClusterCrew, Joined, share_marker
-from shoplens.services.returns.night import Night
-from tests.unit.services.returns.night_house import MODEL, RULES, House, open_house
+from shoplens.images.facts import ImageFacts
+from shoplens.serving.engine import Answer
+from shoplens.serving.prediction import LabelScore, Prediction
+from tests.unit.batch.night_house import MODEL, RULES, House, open_house
 
 
 @pytest.fixture

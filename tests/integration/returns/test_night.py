@@ -12,8 +12,11 @@ from typing import Any
 
 import pytest
 
+from shoplens.batch.entities import ItemState, RunState
+from shoplens.batch.moves import Move, MovePhotos, finish_moves
+from shoplens.batch.ownership import Waiting, this_process
+from shoplens.batch.progress import NightProgress
 from shoplens.db import Database, open_database
-from shoplens.domain.returns import ItemState, RunState
 from shoplens.errors import (
     DatabaseUnavailable,
     EngineStopped,
@@ -22,13 +25,9 @@ from shoplens.errors import (
     RunLost,
     StorageUnavailable,
 )
-from shoplens.inference.engine import Answer, Job
-from shoplens.services.returns.moves import Move, MovePhotos, finish_moves
-from shoplens.services.returns.ownership import Waiting, this_process
-from shoplens.services.returns.progress import NightProgress
+from shoplens.serving.engine import Answer, Job
 from tests.conftest import colourful, jpeg_of
-from tests.unit.db.blocker import Blocker
-from tests.unit.services.returns.night_house import (
+from tests.unit.batch.night_house import (
     RULES,
     House,
     MoodyStore,
@@ -38,6 +37,7 @@ from tests.unit.services.returns.night_house import (
     open_house,
     request_run,
 )
+from tests.unit.db.blocker import Blocker
 
 
 @pytest.fixture

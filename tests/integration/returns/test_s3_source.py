@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from shoplens.batch.arrivals import Arrival, Left
+from shoplens.batch.entities import References
+from shoplens.batch.object_source import ObjectFolder, ObjectSource
 from shoplens.db import Database
-from shoplens.domain.returns import References
-from shoplens.services.returns.arrivals import Arrival, Left
-from shoplens.services.returns.object_source import ObjectFolder, ObjectSource
 from shoplens.storage import ObjectPrefix, open_prefix, open_store
 from tests.integration.storage.raw_s3 import put_raw
 from tests.servers.seaweed import S3Place
-from tests.unit.services.returns.drop_folder import LARGEST, Drop, make_ingest
+from tests.unit.batch.drop_folder import LARGEST, Drop, make_ingest
 
 JPEG = b"\xff\xd8\xff\xe0 a photo "
 

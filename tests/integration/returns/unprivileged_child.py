@@ -13,12 +13,12 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+from shoplens.batch.ingest import IngestReturns
+from shoplens.batch.local_source import LocalSource
+from shoplens.batch.references import compile_pattern
+from shoplens.batch.visit import VisitRules
 from shoplens.db import open_database
 from shoplens.errors import ShoplensError
-from shoplens.services.returns.ingest import IngestReturns
-from shoplens.services.returns.local_source import LocalSource
-from shoplens.services.returns.references import compile_pattern
-from shoplens.services.returns.visit import VisitRules
 from shoplens.storage import open_store
 
 NOBODY = 65_534

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from shoplens.bundles import Bundle, Card, Label, Manifest, write_bundle
-from shoplens.encoding import ImageSpec
+from shoplens.bundles.bundle import Bundle, write_bundle
+from shoplens.bundles.manifest import Card, Label, Manifest
+from shoplens.images.spec import ImageSpec
 
 LABELS = (Label(id="a", name="apple"), Label(id="b", name="pear"), Label(id="c", name="plum"))
 CARD = Card(

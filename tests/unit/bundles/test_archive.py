@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from shoplens.bundles import Bundle, archive, pack_bundle, unpack_bundle, write_bundle
+from shoplens.bundles import archive
+from shoplens.bundles.archive import pack_bundle, unpack_bundle
+from shoplens.bundles.bundle import Bundle, write_bundle
 from shoplens.errors import BundleError, BundleIncomplete, BundleInvalid, BundleTampered
 from tests.unit.bundles.conftest import CARD, LABELS, MANIFEST, small_model
 

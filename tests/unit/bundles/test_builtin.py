@@ -16,14 +16,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from shoplens.bundles import builtin_names, open_bundle, prepare_builtin, verify_builtin, write_bundle
-from shoplens.bundles.builtin import check_recorded
+from shoplens.bundles.builtin import builtin_names, check_recorded, prepare_builtin, verify_builtin
 from shoplens.bundles.builtin.graphs import float_model
 from shoplens.bundles.builtin.int8 import PAIR_LIMIT, rounded
 from shoplens.bundles.builtin.network import Layer, Network, lite0, same_padding
 from shoplens.bundles.builtin.recipes import RECIPES
 from shoplens.bundles.builtin.sources import LITE0, Source, read_source
 from shoplens.bundles.builtin.unpickle import read_state
+from shoplens.bundles.bundle import open_bundle, write_bundle
 from shoplens.bundles.graph import session_for
 from shoplens.bundles.probe import probe_pixels
 from shoplens.errors import BundleIncomplete, BundleInvalid, BundleTampered, BundleUnverified, ModelNotFound

@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
-from shoplens.bundles import Bundle, Evaluation, open_bundle, write_bundle
+from shoplens.bundles.bundle import Bundle, open_bundle, write_bundle
 from shoplens.bundles.checksums import write_checksums
 from shoplens.bundles.evaluation import (
     Calibration,
     ClassCount,
     ClassResult,
     DataFacts,
+    Evaluation,
     Parity,
     PartResult,
     Speed,

@@ -11,12 +11,14 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from shoplens.bundles import Label, import_onnx, labels_from, open_bundle
+from shoplens.bundles.bundle import open_bundle
 from shoplens.bundles.graph import session_for
-from shoplens.bundles.importing import Preprocessing
-from shoplens.encoding import encode
+from shoplens.bundles.importing import Preprocessing, import_onnx
+from shoplens.bundles.manifest import Label
+from shoplens.bundles.naming import labels_from
 from shoplens.errors import BundleIncomplete, BundleInvalid
-from shoplens.imaging.picture import Picture
+from shoplens.images.picture import Picture
+from shoplens.images.preprocess import encode
 from tests.unit.bundles.conftest import LABELS, small_model
 
 ModelFile = Callable[..., Path]

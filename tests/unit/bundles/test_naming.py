@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from shoplens.bundles import Label, labels_from
+from shoplens.bundles.manifest import Label
+from shoplens.bundles.naming import labels_from
 from shoplens.errors import BundleIncomplete, BundleInvalid
 
 

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from shoplens.bundles import Bundle, SharedBundles, open_bundle, resolve_bundle, write_bundle
+from shoplens.bundles.bundle import Bundle, open_bundle, write_bundle
 from shoplens.bundles.checksums import CHECKSUMS
-from shoplens.domain.prediction import ModelRef
+from shoplens.bundles.ref import ModelRef
+from shoplens.bundles.shared import SharedBundles
+from shoplens.bundles.store import resolve_bundle
 from shoplens.errors import (
     BundleError,
     BundleIncomplete,

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from shoplens.bundles import Bundle, installed_bundles, resolve_bundle, write_bundle
+from shoplens.bundles.bundle import Bundle, write_bundle
+from shoplens.bundles.store import installed_bundles, resolve_bundle
 from shoplens.errors import BundleTampered, ModelNotFound
 from tests.unit.bundles.conftest import CARD, LABELS, MANIFEST, small_model
 

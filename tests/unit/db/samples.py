@@ -8,11 +8,12 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from shoplens.domain.channel import Keep
-from shoplens.domain.ids import make_id
-from shoplens.domain.policy import Decision, Outcome
-from shoplens.domain.prediction import LabelScore, ModelRef
-from shoplens.domain.record import Feedback, ImageFacts, PredictionRecord, Timing, Verdict
+from shoplens.bundles.ref import ModelRef
+from shoplens.db.ids import make_id
+from shoplens.images.facts import ImageFacts
+from shoplens.predictions.entities import Feedback, Keep, PredictionRecord, Timing, Verdict
+from shoplens.predictions.policy import Decision, Outcome
+from shoplens.serving.prediction import LabelScore
 
 NOON = datetime(2026, 5, 4, 12, 0, 0, 123_456, tzinfo=UTC)
 

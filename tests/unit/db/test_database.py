@@ -12,8 +12,8 @@ from sqlalchemy import text
 
 from shoplens.db import Database, current_revision, open_database, upgrade
 from shoplens.db.database import make_engine, parse_url
-from shoplens.domain.record import RecordFilter
 from shoplens.errors import DatabaseUnavailable, Misconfigured
+from shoplens.predictions.entities import RecordFilter
 from tests.unit.db.blocker import blocked
 from tests.unit.db.samples import make_record
 

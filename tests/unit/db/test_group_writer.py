@@ -13,8 +13,8 @@ import pytest
 from sqlalchemy import event
 
 from shoplens.db import Database, GroupWriter, open_database
-from shoplens.domain.record import PredictionRecord, RecordFilter
 from shoplens.errors import DatabaseUnavailable, QueueFull, RecordRefused, ShoplensError
+from shoplens.predictions.entities import PredictionRecord, RecordFilter
 from tests.unit.db.blocker import blocked
 from tests.unit.db.samples import make_record
 

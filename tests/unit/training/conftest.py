@@ -13,7 +13,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from shoplens.encoding import ImageSpec, encode
+from shoplens.images.preprocess import encode
+from shoplens.images.spec import ImageSpec
 from shoplens.training.recipes import RecipeOptions
 from shoplens.training.samples import Sample, SmallPicture
 from shoplens.training.ticks import Tick

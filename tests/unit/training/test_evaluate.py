@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shoplens.bundles import Bundle, Card, Label, Manifest, write_bundle
+from shoplens.bundles.bundle import Bundle, write_bundle
+from shoplens.bundles.manifest import Card, Label, Manifest
 from shoplens.errors import TrainingDiverged
-from shoplens.imaging import Limits
+from shoplens.images.picture import Limits
 from shoplens.training.calibrate import softmax
 from shoplens.training.evaluate import Answers, ask, confusion, macro_f1, measure, wilson
 from shoplens.training.parity import check_parity

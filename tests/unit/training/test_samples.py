@@ -11,7 +11,8 @@ import pytest
 from numpy.typing import NDArray
 
 from shoplens.errors import DatasetInvalid
-from shoplens.imaging import Limits, decode
+from shoplens.images.decoder import decode
+from shoplens.images.picture import Limits
 from shoplens.training.samples import Fault, read_dataset
 from tests.conftest import colourful, jpeg_of
 from tests.unit.training.conftest import write_photos

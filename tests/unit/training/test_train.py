@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shoplens.bundles import open_bundle, pack_bundle, resolve_bundle, unpack_bundle
+from shoplens.bundles.archive import pack_bundle, unpack_bundle
+from shoplens.bundles.bundle import open_bundle
+from shoplens.bundles.store import resolve_bundle
 from shoplens.errors import Conflict, DatasetInvalid, Misconfigured, RequestInvalid, ShoplensError, TrainingDiverged
-from shoplens.inference.classifier import Classifier
-from shoplens.inference.photo_classifier import PhotoClassifier
+from shoplens.serving.classifier import Classifier
+from shoplens.serving.photo_classifier import PhotoClassifier
 from shoplens.training.card import Wording
 from shoplens.training.check import DataReport
 from shoplens.training.plan import Plan, Sources

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from shoplens.encoding import ImageSpec
 from shoplens.errors import DatasetInvalid, ExtraMissing
+from shoplens.images.spec import ImageSpec
 from shoplens.training.ticks import Tick
 
 if TYPE_CHECKING:

@@ -15,8 +15,9 @@ from shoplens.bundles.builtin.graphs import INPUT, float_model
 from shoplens.bundles.builtin.network import SIDE, Network
 from shoplens.bundles.builtin.recipes import lite0_network
 from shoplens.bundles.graph import session_for
-from shoplens.encoding import ImageSpec, encode
-from shoplens.inference.cores import usable_cores
+from shoplens.images.preprocess import encode
+from shoplens.images.spec import ImageSpec
+from shoplens.serving.cores import usable_cores
 
 if TYPE_CHECKING:
     from shoplens.training.samples import Sample

@@ -23,7 +23,8 @@ from shoplens.bundles.builtin.compact import (
     Rounded,
     compact_model,
 )
-from shoplens.encoding import ImageSpec, encode
+from shoplens.images.preprocess import encode
+from shoplens.images.spec import ImageSpec
 from shoplens.training.fit import Schedule, fit
 from shoplens.training.networks import CompactNetwork, ConvUnit, parameter_count
 from shoplens.training.recipes import RecipeOptions

@@ -19,7 +19,8 @@ from shoplens.bundles.builtin.difference import Arrays, difference, learn
 from shoplens.bundles.builtin.graphs import INPUT, trunk_model
 from shoplens.bundles.builtin.network import SIDE, Layer, Network
 from shoplens.bundles.graph import session_for
-from shoplens.encoding import ImageSpec, encode
+from shoplens.images.preprocess import encode
+from shoplens.images.spec import ImageSpec
 from shoplens.training.fit import Schedule, fit
 from shoplens.training.recipes import RecipeOptions
 from shoplens.training.recipes.backbone import CUT, Tail, cut_at

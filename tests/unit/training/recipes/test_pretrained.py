@@ -13,7 +13,7 @@ from shoplens.bundles.builtin.graphs import INPUT, SCORES, float_model, trunk_mo
 from shoplens.bundles.builtin.network import Network
 from shoplens.bundles.builtin.recipes import lite0_network
 from shoplens.bundles.graph import session_for
-from shoplens.encoding import encode
+from shoplens.images.preprocess import encode
 from shoplens.training.recipes import Fitted, RecipeOptions, fit_recipe
 from shoplens.training.recipes.backbone import CUT, Tail, cut_at
 from shoplens.training.recipes.transfer import Trunk, fit_transfer

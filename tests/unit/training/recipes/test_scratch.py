@@ -11,8 +11,8 @@ import torch
 
 from shoplens.bundles.builtin.graphs import EMBEDDING_OUTPUT, INPUT, SCORES
 from shoplens.bundles.graph import session_for
-from shoplens.encoding import encode
 from shoplens.errors import TrainingDiverged
+from shoplens.images.preprocess import encode
 from shoplens.training.fit import Schedule, fit
 from shoplens.training.networks import CompactNetwork
 from shoplens.training.recipes import RecipeOptions

@@ -1,0 +1,1 @@
+"""Classify many samples of a channel, each exactly once."""

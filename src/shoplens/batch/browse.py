@@ -1,0 +1,183 @@
+"""Look at runs and returned items: how far a night is, what became of each photo, and the photos themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from shoplens.batch.entities import ItemFilter, ItemState, ReturnItem, ReturnRun, RunCounts
+from shoplens.batch.item_photos import ItemPhotos
+from shoplens.db import Database
+from shoplens.db.uow import ReadWork
+from shoplens.predictions.entities import PredictionRecord
+from shoplens.predictions.photos import PhotoFile, PhotoShelf, Size
+
+MAX_PAGE = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSummary:
+    """A run with its counts, for lists. Duplicates are those that arrived between the run before and this one."""
+
+    run: ReturnRun
+    counts: RunCounts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunView:
+    """One run as it stands.
+
+    `counts` is of all that the run accounts for: its own items, and the duplicates and refused files that arrived
+    since the run before. `labels` counts items by state and label. `left` is how many items it has yet to do.
+    `rate_per_s` is over the whole run so far, None before the first item; `seconds_left` follows from it, None where
+    nothing can be said; `last_item_ago_s` is None before the first item.
+    """
+
+    run: ReturnRun
+    counts: RunCounts
+    labels: Mapping[tuple[ItemState, str], int]
+    left: int
+    rate_per_s: float | None
+    seconds_left: float | None
+    last_item_ago_s: float | None
+
+    @property
+    def settled(self) -> int:
+        """How many of the planned items are behind it."""
+        return max(0, self.run.planned - self.left)
+
+    @property
+    def progress(self) -> float:
+        """From 0 to 1. A run that has ended is through, whatever was added to it or taken from it since."""
+        if not self.run.active:
+            return 1.0
+        return min(1.0, self.settled / self.run.planned) if self.run.planned else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemPage:
+    """Items, newest first. `older` and `newer` are cursors (values of `seq`), None where nothing lies there."""
+
+    items: list[ReturnItem]
+    older: int | None
+    newer: int | None
+
+
+class BrowseReturns:
+    """Reads only, but for thumbnails, which are made once. All methods block."""
+
+    def __init__(self, database: Database, shelf: PhotoShelf, *, clock: Callable[[], datetime]) -> None:
+        self._database = database
+        self._photos = ItemPhotos(database, shelf)
+        self._clock = clock
+
+    def runs(self, *, limit: int = 30, before: str | None = None) -> list[RunSummary]:
+        """At most `limit` runs, newest first, older than the run with the id `before`."""
+        with self._database.reading() as work:
+            found = work.return_runs.page(limit=min(limit, MAX_PAGE), before=before)
+            return [RunSummary(run=run, counts=_counts(work, run)) for run in found]
+
+    def run(self, run_id: str) -> RunView:
+        """Raises RunNotFound."""
+        with self._database.reading() as work:
+            return self._view(work, work.return_runs.get(run_id))
+
+    def active(self) -> RunView | None:
+        """The run that is to be worked on, if there is one."""
+        with self._database.reading() as work:
+            run = work.return_runs.active()
+            return None if run is None else self._view(work, run)
+
+    def latest(self) -> ReturnRun | None:
+        """The newest run, active or not."""
+        with self._database.reading() as work:
+            return next(iter(work.return_runs.page(limit=1)), None)
+
+    def waiting(self) -> int:
+        """How many items wait for a run."""
+        with self._database.reading() as work:
+            return work.return_items.count_waiting()
+
+    def items(
+        self, wanted: ItemFilter, *, limit: int = 50, before: int | None = None, after: int | None = None
+    ) -> ItemPage:
+        """Up to `limit` items that arrived before `before`, or the ones just after `after`.
+
+        With a run, those that it accounts for, as in `RunView.counts`. Raises RunNotFound.
+        """
+        limit = min(limit, MAX_PAGE)
+        with self._database.reading() as work:
+            found = _page(work, wanted, limit + 1, before, after)
+        more = len(found) > limit
+        items = (found[-limit:] if after is not None else found[:limit]) if more else found
+        has_older = bool(items) and (more or after is not None)
+        has_newer = bool(items) and (more if after is not None else before is not None)
+        return ItemPage(
+            items=items,
+            older=items[-1].seq if has_older else None,
+            newer=items[0].seq if has_newer else None,
+        )
+
+    def item(self, item_id: str) -> ReturnItem:
+        """Raises ItemNotFound."""
+        with self._database.reading() as work:
+            return work.return_items.get(item_id)
+
+    def duplicates(self, item: ReturnItem, *, limit: int = 50) -> list[ReturnItem]:
+        """Later arrivals of the same photo, oldest first."""
+        with self._database.reading() as work:
+            return work.return_table.duplicates_of(item, limit)
+
+    def of_record(self, record: PredictionRecord) -> ReturnItem | None:
+        """The item that a record was made for; None for records of other channels."""
+        with self._database.reading() as work:
+            return work.return_table.by_prediction(record.id)
+
+    def photo(self, item_id: str, size: Size) -> PhotoFile:
+        """The photo of an item, wherever it is just now. Raises ItemNotFound and ImageNotKept."""
+        return self._photos(item_id, size)
+
+    def _view(self, work: ReadWork, run: ReturnRun) -> RunView:
+        own = work.return_items.count_states(run.id)
+        left = own.get(ItemState.WORKING, 0) + (work.return_items.count_waiting(bound=run.bound) if run.active else 0)
+        rate = rate_per_s(run, RunCounts(by_state=own).settled, self._clock())
+        return RunView(
+            run=run,
+            counts=_counts(work, run),
+            labels=work.return_items.count_labels(run.id),
+            left=left,
+            rate_per_s=rate,
+            seconds_left=left / rate if run.active and rate else None,
+            last_item_ago_s=None if run.last_item_at is None else _seconds(run.last_item_at, self._clock()),
+        )
+
+
+def rate_per_s(run: ReturnRun, settled: int, now: datetime) -> float | None:
+    """Items per second from the run's start to now, or to its last item once it is over; None where it has no time."""
+    ended = (run.last_item_at or run.finished_at) if not run.active else now
+    if run.started_at is None or ended is None or not settled:
+        return None
+    took_s = _seconds(run.started_at, ended)
+    return settled / took_s if took_s else None
+
+
+def _seconds(since: datetime, until: datetime) -> float:
+    """Never negative, although clocks of several machines may disagree."""
+    return max(0.0, (until - since).total_seconds())
+
+
+def _page(work: ReadWork, wanted: ItemFilter, limit: int, before: int | None, after: int | None) -> list[ReturnItem]:
+    own = work.return_items.page(wanted, limit=limit, before=before, after=after)
+    if wanted.run_id is None:
+        return own
+    within = work.return_table.range_of(work.return_runs.get(wanted.run_id))
+    others = work.return_items.page(
+        replace(wanted, run_id=None), limit=limit, before=before, after=after, of_no_run=(within.beyond, within.bound)
+    )
+    both = sorted([*own, *others], key=lambda item: item.seq, reverse=True)
+    return both[:limit] if after is None else both[-limit:]
+
+
+def _counts(work: ReadWork, run: ReturnRun) -> RunCounts:
+    return RunCounts(by_state=work.return_table.count_states(work.return_table.range_of(run)))

@@ -1,0 +1,159 @@
+"""`shoplens returns …`: the commands and their options; each hands over to the module that does the work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from shoplens.cli.failures import reported
+
+returns_app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Bring in photos of returned goods and work through them."
+)
+
+DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where database, photos and models live.")]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON for programs instead of text for people.")]
+
+
+@returns_app.command("ingest")
+@reported
+def returns_ingest(
+    source: Annotated[
+        str | None, typer.Argument(help="A folder, or s3://bucket/prefix; the configured source if unset.")
+    ] = None,
+    keep_source: Annotated[
+        bool, typer.Option("--keep-source", help="Leave the files where they are; none is taken twice.")
+    ] = False,
+    requested_by: Annotated[
+        str, typer.Option("--requested-by", help="Who asks for it, as the log of starts shall say.")
+    ] = "command line",
+    json_output: AsJson = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Bring new photos in, and remove them from where they came from. It may be run at any time, also twice at once."""
+    from shoplens.batch.commands_ingest import ingest_photos
+
+    ingest_photos(
+        source, keep_source=keep_source, json_output=json_output, requested_by=requested_by, data_dir=data_dir
+    )
+
+
+@returns_app.command("simulate")
+@reported
+def returns_simulate(
+    photos: Annotated[Path | None, typer.Argument(help="A folder of photos; those in its sub-folders count.")] = None,
+    samples: Annotated[bool, typer.Option("--samples", help="Drawn pictures of clothes instead of photos.")] = False,
+    into: Annotated[
+        Path | None, typer.Option("--into", help="The folder to fill; the configured source if unset.")
+    ] = None,
+    count: Annotated[
+        int | None, typer.Option(help="How many photos; all that there are, or 60 drawn ones, if unset.", min=1)
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="The same number makes the same files.")] = None,
+    messy: Annotated[
+        bool, typer.Option("--messy", help="Also what goes wrong: a copy, a cut photo, an empty file, and so on.")
+    ] = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Put a day's photos into the drop folder, as a shop would, for trying things out."""
+    from shoplens.batch.commands_simulate import simulate_arrivals
+
+    simulate_arrivals(photos, samples=samples, into=into, count=count, seed=seed, messy=messy, data_dir=data_dir)
+
+
+@returns_app.command("run")
+@reported
+def returns_run(
+    run: Annotated[
+        str | None, typer.Option("--run", help="A requested run by its id; the active one if unset.")
+    ] = None,
+    requested_by: Annotated[
+        str, typer.Option("--requested-by", help="Who asks for a new run, as it shall be remembered.")
+    ] = "command line",
+    engine: Annotated[
+        Literal["local", "workers", "ray"],
+        typer.Option(help="Where models run: in this process, in workers behind Redis, or on a Ray cluster."),
+    ] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(help="The Ray cluster: host:6379, ray://host:10001 or auto; one on this machine if unset."),
+    ] = None,
+    json_output: AsJson = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Classify every photo that waits, going on where an earlier run ended early. Status 0 when it is through."""
+    from shoplens.batch.commands_run import run_night
+
+    run_night(
+        run_id=run,
+        requested_by=requested_by,
+        engine=engine,
+        address=address,
+        json_output=json_output,
+        data_dir=data_dir,
+    )
+
+
+@returns_app.command("status")
+@reported
+def returns_status(json_output: AsJson = False, data_dir: DataDir = None) -> None:
+    """Tell how the active run stands, or the last one."""
+    from shoplens.batch.commands_run import show_status
+
+    show_status(json_output=json_output, data_dir=data_dir)
+
+
+@returns_app.command("export")
+@reported
+def returns_export(
+    run: Annotated[str | None, typer.Argument(help="A run by its id; the last one if unset.")] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Everything that ever arrived, instead of one run.")
+    ] = False,
+    wanted_format: Annotated[
+        str | None, typer.Option("--format", help="csv, jsonl or parquet; as the file's name ends if unset.")
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write; - is standard output.")] = Path(
+        "-"
+    ),
+    data_dir: DataDir = None,
+) -> None:
+    """Write what became of every photo as a table."""
+    from shoplens.batch.commands_results import export_items
+
+    export_items(run, everything=everything, wanted_format=wanted_format, output=output, data_dir=data_dir)
+
+
+@returns_app.command("report")
+@reported
+def returns_report(
+    run: Annotated[str | None, typer.Argument(help="A run by its id; the last one if unset.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="A file to write instead of the store; - is standard output.")
+    ] = None,
+    console: Annotated[
+        str | None,
+        typer.Option("--console", help="Where the console's pages about returns are, for the links of a file."),
+    ] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Write the morning report anew, with what was corrected since."""
+    from shoplens.batch.commands_results import write_report
+
+    write_report(run, output=output, console=console, data_dir=data_dir)
+
+
+@returns_app.command("retry")
+@reported
+def returns_retry(
+    items: Annotated[list[str] | None, typer.Argument(help="Items that were set aside, by their ids.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every item that was set aside.")] = False,
+    run: Annotated[str | None, typer.Option("--run", help="With --all: only those of this run.")] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Let items that were set aside be tried again by the next run."""
+    from shoplens.batch.commands_results import retry_items
+
+    retry_items(items or [], everything=everything, run_id=run, data_dir=data_dir)

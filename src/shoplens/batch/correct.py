@@ -1,0 +1,148 @@
+"""Take what a clerk says of a returned item: what it really is, that the guess was right, or that it be tried again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Final
+
+from shoplens.batch.entities import SETTLED, ItemState, ReturnItem, corrected_key
+from shoplens.batch.moves import finish_move
+from shoplens.db import Database, UnitOfWork
+from shoplens.db.ids import make_id
+from shoplens.errors import ImageGone, ItemNotReady, RequestInvalid
+from shoplens.predictions.entities import Feedback, Verdict
+from shoplens.predictions.feedback import MAX_LABEL
+from shoplens.storage import Store
+
+_ATTEMPTS: Final = 5
+_NAMED_LABELS: Final = 30
+
+
+class CorrectReturns:
+    """Every change is committed when the call returns. Blocks; several clerks may call at once, and the night may run.
+
+    `labels` are those of the model that is served.
+    """
+
+    def __init__(
+        self, database: Database, store: Store, *, labels: Sequence[str], clock: Callable[[], datetime]
+    ) -> None:
+        self._database = database
+        self._store = store
+        self._labels = tuple(labels)
+        self._clock = clock
+
+    def labels(self) -> tuple[str, ...]:
+        """What an item can be called, in alphabetical order: the model's labels, and those of the last runs."""
+        with self._database.reading() as work:
+            return tuple(sorted({*self._labels, *work.return_table.labels()}))
+
+    def correct(self, item_id: str, label: str) -> ReturnItem:
+        """It is a `label`, whatever was predicted. The last correction counts; the first guess is said to undo it.
+
+        Raises ItemNotFound, ItemNotReady for an item that no run is through with, and RequestInvalid for an unknown
+        label.
+        """
+        wanted = self._known(label)
+        return self._settle(item_id, lambda _: wanted)
+
+    def confirm(self, item_id: str) -> ReturnItem:
+        """The predicted label is right. Raises ItemNotFound, and ItemNotReady where nothing was predicted."""
+        return self._settle(item_id, _predicted)
+
+    def retry(self, item_id: str) -> ReturnItem:
+        """Let a quarantined item be tried again by the next run. Raises ItemNotFound and ItemNotReady."""
+        with self._database.uow() as work:
+            item = work.return_items.lock(item_id)
+            if item.state is not ItemState.QUARANTINED:
+                raise ItemNotReady(f"The item {item_id} is {item.state.value}; only quarantined ones are tried again.")
+            work.return_items.retry(item_id)
+            return work.return_items.get(item_id)
+
+    def retry_all(self, run_id: str | None = None) -> int:
+        """Let every quarantined item be tried again, or those of one run; how many. Raises RunNotFound."""
+        with self._database.uow() as work:
+            within = None if run_id is None else work.return_table.range_of(work.return_runs.get(run_id))
+            return work.return_table.retry_quarantined(within)
+
+    def _known(self, label: str) -> str:
+        """`label` as it is kept. Raises RequestInvalid, naming the labels there are."""
+        wanted = label.replace("\x00", "").strip()
+        if wanted in self._labels:
+            return wanted
+        with self._database.reading() as work:
+            if wanted and len(wanted) <= MAX_LABEL and work.return_table.knows_label(wanted):
+                return wanted
+        known = self.labels()
+        names = ", ".join(known[:_NAMED_LABELS]) + (", …" if len(known) > _NAMED_LABELS else "")
+        raise RequestInvalid(f"{wanted[:80]!r} is no category here. There are: {names or 'none yet'}.")
+
+    def _settle(self, item_id: str, choose: Callable[[ReturnItem], str]) -> ReturnItem:
+        """Write it, then bring the photo along. A move that is under way has to end first: nobody knows where it is."""
+        for _ in range(_ATTEMPTS):
+            finish_move(self._database, self._store, item_id)
+            if self._write(item_id, choose):
+                return finish_move(self._database, self._store, item_id)
+        raise ItemNotReady(f"The photo of the item {item_id} is just being moved. Try again in a moment.")
+
+    def _write(self, item_id: str, choose: Callable[[ReturnItem], str]) -> bool:
+        """Whether it could be written: not while the photo is being moved."""
+        with self._database.uow() as work:
+            item = work.return_items.lock(item_id)
+            _require_settled(item)
+            label = choose(item)
+            if _said_already(item, label):
+                return True
+            if item.target_key is not None:
+                return False
+            self._apply(work, item, label)
+            return True
+
+    def _apply(self, work: UnitOfWork, item: ReturnItem, label: str) -> None:
+        now = self._clock()
+        place = _place(item, label)
+        work.return_items.correct(item.id, label=label, target_key=None if place == item.key else place, now=now)
+        if item.prediction_id is None:
+            return
+        work.feedback.add(_remark(item, item.prediction_id, label, now))
+        if place is not None:
+            work.predictions.move_image(item.prediction_id, place)
+
+
+def _require_settled(item: ReturnItem) -> None:
+    if item.state is ItemState.DUPLICATE:
+        raise ItemNotReady(f"The item {item.id} is a duplicate; correct the item {item.duplicate_of} instead.")
+    if item.state not in SETTLED:
+        raise ItemNotReady(
+            f"The item {item.id} is {item.state.value}; it can be corrected once a run is through with it."
+        )
+
+
+def _predicted(item: ReturnItem) -> str:
+    if item.predicted is None:
+        raise ItemNotReady(f"Nothing was predicted for the item {item.id}; say what it is instead.")
+    return item.predicted
+
+
+def _said_already(item: ReturnItem, label: str) -> bool:
+    """The same said twice is one remark, as when a button is pressed twice."""
+    return item.state is ItemState.DONE and item.corrected_at is not None and item.label == label
+
+
+def _place(item: ReturnItem, label: str) -> str | None:
+    """Where its photo belongs now; None where there is no photo any more."""
+    if item.key is None or item.failure_code == ImageGone.code:
+        return None
+    return corrected_key(label, item.key)
+
+
+def _remark(item: ReturnItem, prediction_id: str, label: str, now: datetime) -> Feedback:
+    return Feedback(
+        id=make_id(int(now.timestamp() * 1000), os.urandom(10)),
+        created_at=now,
+        prediction_id=prediction_id,
+        verdict=Verdict.RIGHT if label == item.predicted else Verdict.WRONG,
+        label=label,
+    )

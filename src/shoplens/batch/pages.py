@@ -1,0 +1,161 @@
+"""The pages Returns and one run: start a night, watch it, and go through what it could not decide."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse
+
+from shoplens.batch.browse import RunView
+from shoplens.batch.entities import ItemFilter, ItemState, ReturnRun
+from shoplens.batch.pages_filtering import read_bar, read_place
+from shoplens.batch.pages_words import (
+    Condition,
+    condition,
+    count,
+    ingest_notice,
+    ingest_words,
+    keyed,
+    offered,
+    photos,
+    progress_words,
+    share,
+)
+from shoplens.db.ids import is_id
+from shoplens.errors import RunInProgress, RunNotFound
+from shoplens.platform.server import Platform
+from shoplens.web.rendering import PageRoute, page
+
+REQUESTED_BY = "console"
+PAGE_ITEMS = 48
+_PAGE_RUNS = 30
+_LONGEST_NUMBER = 12
+_NOT_KEPT = {"Cache-Control": "no-store"}
+
+
+def returns_router(platform: Platform) -> APIRouter:
+    """The list of runs, one run, and the forms and numbers on both."""
+    router = APIRouter(route_class=PageRoute)
+    returns = platform.returns
+
+    @router.get("/console/returns")
+    def runs(request: Request, said: str = "") -> HTMLResponse:
+        before = request.query_params.get("before")
+        found = returns.browse.runs(limit=_PAGE_RUNS + 1, before=before if before and is_id(before) else None)
+        active = returns.browse.active()
+        return page(
+            "returns.html",
+            runs=[each for each in found[:_PAGE_RUNS] if not each.run.active],
+            older=found[_PAGE_RUNS - 1].run.id if len(found) > _PAGE_RUNS else None,
+            paged=bool(before),
+            active=active,
+            condition=_condition(platform, active.run) if active else None,
+            live=_live_index(platform, active),
+            newest=next(iter(returns.browse.items(ItemFilter(), limit=1).items), None),
+            source=returns.source,
+            notice=_notice(platform, said),
+        )
+
+    @router.get("/console/returns/live.json")
+    def live_index() -> JSONResponse:
+        return JSONResponse(_live_index(platform, returns.browse.active()), headers=_NOT_KEPT)
+
+    @router.post("/console/returns/ingest")
+    async def bring_in() -> RedirectResponse:
+        # Its outcome, a failure too, is told by the page that comes next.
+        await asyncio.wait([asyncio.wrap_future(returns.bring_in.join())], timeout=returns.ingest_answer_s)
+        return RedirectResponse("/console/returns?said=ingest", status_code=303)
+
+    @router.post("/console/returns/runs")
+    def start() -> RedirectResponse:
+        try:
+            run = returns.start(requested_by=REQUESTED_BY)
+        except RunInProgress:
+            # Somebody was quicker; what was wanted is happening.
+            active = returns.browse.active()
+            return RedirectResponse(f"/console/returns/{active.run.id}" if active else "/console/returns", 303)
+        return RedirectResponse(f"/console/returns/{run.id}", status_code=303)
+
+    @router.get("/console/returns/{run_id}")
+    def one(request: Request, run_id: str) -> HTMLResponse:
+        view = returns.browse.run(_known(run_id))
+        bar = read_bar(request.query_params, view)
+        before, after = (read_place(request.query_params, name) for name in ("before", "after"))
+        return page(
+            "returns_run.html",
+            view=view,
+            bar=bar,
+            found=returns.browse.items(bar.wanted, limit=PAGE_ITEMS, before=before, after=after),
+            paged=before is not None or after is not None,
+            condition=_condition(platform, view.run),
+            live=_live_run(platform, view),
+            categories=_categories(view, bar.wanted.state),
+            choices=keyed(offered(returns.labels, view.labels)),
+            labels=returns.labels,
+        )
+
+    @router.get("/console/returns/{run_id}/live.json")
+    def live_run(run_id: str) -> JSONResponse:
+        return JSONResponse(_live_run(platform, returns.browse.run(_known(run_id))), headers=_NOT_KEPT)
+
+    @router.post("/console/returns/{run_id}/retry")
+    def retry_all(run_id: str) -> RedirectResponse:
+        number = returns.correct.retry_all(_known(run_id))
+        return RedirectResponse(f"/console/returns?said=retried-{number}", status_code=303)
+
+    return router
+
+
+def _notice(platform: Platform, said: str) -> Condition | None:
+    """What the form did from which this page was come to."""
+    arrivals = platform.returns.bring_in.standing()
+    if said == "ingest" and arrivals is not None:
+        return ingest_notice(arrivals)
+    number = said.removeprefix("retried-")
+    if number != said and number.isascii() and number.isdigit() and len(number) < _LONGEST_NUMBER:
+        verb = "waits" if int(number) == 1 else "wait"
+        return Condition(kind="done", sentence=f"{photos(int(number))} {verb} for the next run.")
+    return None
+
+
+def _live_index(platform: Platform, active: RunView | None) -> dict[str, Any]:
+    """What the list's script puts on the page every two seconds while something goes on."""
+    waiting = platform.returns.browse.waiting()
+    arrivals = platform.returns.bring_in.standing()
+    words = {"waiting": count(waiting), "ingest": ingest_words(arrivals)}
+    now = _live_run(platform, active, words) if active else {"active": False, "words": words}
+    return {**now, "active": now["active"] or bool(arrivals and arrivals.running)}
+
+
+def _live_run(platform: Platform, view: RunView, more: dict[str, str] | None = None) -> dict[str, Any]:
+    amiss = _condition(platform, view.run)
+    return {
+        "active": view.run.active,
+        "done": share(view.settled, view.run.planned) if view.run.active else "100%",
+        "condition": amiss.kind if amiss else None,
+        "resumable": bool(amiss and amiss.resumable),
+        "words": {**progress_words(view), **(more or {}), "condition": amiss.sentence if amiss else ""},
+    }
+
+
+def _condition(platform: Platform, run: ReturnRun) -> Condition | None:
+    returns = platform.returns
+    return condition(run, returns.owner_of(run), trouble=returns.launcher.trouble(run.id), now=datetime.now(UTC))
+
+
+def _categories(view: RunView, state: ItemState | None) -> list[tuple[str, int]]:
+    """The categories that occur in the state that is shown, the most frequent first, with their counts."""
+    totals: dict[str, int] = {}
+    for (of, label), number in view.labels.items():
+        if state is None or of is state:
+            totals[label] = totals.get(label, 0) + number
+    return sorted(totals.items(), key=lambda entry: (-entry[1], entry[0]))
+
+
+def _known(run_id: str) -> str:
+    if not is_id(run_id):
+        raise RunNotFound("There is no such run. It may have been removed, or the address is incomplete.")
+    return run_id

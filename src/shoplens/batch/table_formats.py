@@ -1,0 +1,177 @@
+"""Rows of the table of returned items as CSV, JSON Lines or Parquet. Rows in, bytes out; no database."""
+
+from __future__ import annotations
+
+import csv
+import io
+import tempfile
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from itertools import islice
+from typing import IO, Any, Final
+
+import orjson
+
+from shoplens.batch.return_table import TableRow
+from shoplens.predictions.export import spreadsheet_safe
+
+TEXT: Final = "text"
+CATEGORY: Final = "category"
+NUMBER: Final = "number"
+MOMENT: Final = "moment"
+
+COLUMNS: Final = {
+    "id": TEXT,
+    "item": TEXT,
+    "order": TEXT,
+    "reason": TEXT,
+    "received_at": MOMENT,
+    "source_name": TEXT,
+    "state": CATEGORY,
+    "label": CATEGORY,
+    "predicted": CATEGORY,
+    "score": NUMBER,
+    "corrected_at": MOMENT,
+    "run": CATEGORY,
+    "model": CATEGORY,
+    "model_version": CATEGORY,
+    "threshold": NUMBER,
+    "photo": TEXT,
+    "failure_code": CATEGORY,
+    "failure": TEXT,
+    "duplicate_of": TEXT,
+    "finished_at": MOMENT,
+    "work_ms": NUMBER,
+}
+"""The columns of every format, with the kind of value that each has."""
+
+_ROWS_PER_CHUNK: Final = 500
+_ROWS_PER_BATCH: Final = 5_000
+_ROWS_PER_GROUP: Final = 50_000
+_READ_BYTES: Final = 1 << 16
+
+
+def as_csv(rows: Iterable[TableRow]) -> Iterator[bytes]:
+    """UTF-8, with a header, and safe to open in a spreadsheet."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer)
+    writer.writerow(COLUMNS)
+    for chunk in _chunks(rows, _ROWS_PER_CHUNK):
+        writer.writerows(map(_cell, _values(row)) for row in chunk)
+        yield _taken(buffer)
+    if buffer.tell():
+        yield _taken(buffer)
+
+
+def as_jsonl(rows: Iterable[TableRow]) -> Iterator[bytes]:
+    """An object per line; what is unknown is null. An empty table is an empty file."""
+    for chunk in _chunks(rows, _ROWS_PER_CHUNK):
+        objects = (dict(zip(COLUMNS, _values(row), strict=True)) for row in chunk)
+        yield b"".join(orjson.dumps(each, option=orjson.OPT_APPEND_NEWLINE) for each in objects)
+
+
+def as_parquet(rows: Iterable[TableRow]) -> Iterator[bytes]:
+    """Typed columns in row groups. Its end tells where its parts lie, so it is written to a temporary file first."""
+    with tempfile.TemporaryFile() as file:
+        _write_parquet(rows, file)
+        file.seek(0)
+        while piece := file.read(_READ_BYTES):
+            yield piece
+
+
+def _write_parquet(rows: Iterable[TableRow], file: IO[bytes]) -> None:
+    from arro3.core import Array, DataType, Field, RecordBatch, RecordBatchReader, Schema
+    from arro3.io import write_parquet
+
+    text, moment = DataType.string(), DataType.timestamp("us", tz="UTC")
+    kinds = {TEXT: text, CATEGORY: text, NUMBER: DataType.float64(), MOMENT: moment}
+    schema = Schema([Field(name, kinds[kind], nullable=name not in _ALWAYS) for name, kind in COLUMNS.items()])
+
+    def column(values: tuple[Any, ...], kind: str) -> Array:
+        if kind != MOMENT:
+            return Array(values, type=kinds[kind])
+        return Array([_microseconds(value) for value in values], type=DataType.int64()).cast(moment)
+
+    def batch(chunk: list[TableRow]) -> RecordBatch:
+        columns = zip(*map(_values, chunk), strict=True)
+        arrays = [column(values, kind) for values, kind in zip(columns, COLUMNS.values(), strict=True)]
+        return RecordBatch.from_arrays(arrays, schema=schema)
+
+    failures: list[Exception] = []
+
+    def batches() -> Iterator[RecordBatch]:
+        try:
+            for chunk in _chunks(rows, _ROWS_PER_BATCH):
+                yield batch(chunk)
+        except Exception as error:
+            failures.append(error)
+            raise
+
+    stream = RecordBatchReader.from_batches(schema, batches())
+    try:
+        write_parquet(stream, file, max_row_group_size=_ROWS_PER_GROUP, compression="zstd(3)")
+    except Exception:
+        # The writer tells of a failing reader as text only.
+        if failures:
+            raise failures[0] from None
+        raise
+
+
+_ALWAYS: Final = {"id", "received_at", "source_name", "state"}
+
+
+def _values(row: TableRow) -> tuple[Any, ...]:
+    """In the order of `COLUMNS`. The photo is where it lies, or where it is just being brought."""
+    item, model = row.item, row.model
+    references = item.references
+    return (
+        item.id,
+        references.item,
+        references.order,
+        references.reason,
+        item.received_at,
+        item.source_name,
+        item.state.value,
+        item.label,
+        item.predicted,
+        item.score,
+        item.corrected_at,
+        item.run_id,
+        model.name if model else None,
+        model.version if model else None,
+        row.threshold,
+        item.target_key or item.key,
+        item.failure_code,
+        item.failure,
+        item.duplicate_of,
+        item.finished_at,
+        item.work_ms,
+    )
+
+
+def _cell(value: Any) -> Any:
+    """Only text can run in a spreadsheet; the writer leaves the cell of None empty."""
+    if isinstance(value, str):
+        return spreadsheet_safe(value)
+    return value.isoformat() if isinstance(value, datetime) else value
+
+
+def _microseconds(value: datetime | None) -> int | None:
+    """Since 1970 in UTC, exactly: a float of seconds would round."""
+    if value is None:
+        return None
+    whole = int(value.replace(microsecond=0).timestamp())
+    return whole * 1_000_000 + value.microsecond
+
+
+def _chunks(rows: Iterable[TableRow], size: int) -> Iterator[list[TableRow]]:
+    remaining = iter(rows)
+    while chunk := list(islice(remaining, size)):
+        yield chunk
+
+
+def _taken(buffer: io.StringIO) -> bytes:
+    text = buffer.getvalue()
+    buffer.seek(0)
+    buffer.truncate()
+    return text.encode("utf-8", "replace")

@@ -1,0 +1,1 @@
+"""Build everything once from the settings: the only place that picks implementations."""

@@ -1,0 +1,418 @@
+"""Build imports, runs and their results from the settings."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, Literal
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+import shoplens
+from shoplens.batch.arrivals import Source
+from shoplens.batch.bring_in import BringIn, Recorded
+from shoplens.batch.browse import BrowseReturns
+from shoplens.batch.cluster.cluster import joined
+from shoplens.batch.cluster.plan import Isolation, Plan, SharedStore, own_version
+from shoplens.batch.cluster_executor import ClusterCrew, Joined, share_marker
+from shoplens.batch.correct import CorrectReturns
+from shoplens.batch.crew import Crew, EngineCrew
+from shoplens.batch.entities import ReturnRun
+from shoplens.batch.examine import ItemRules
+from shoplens.batch.export import ExportItems
+from shoplens.batch.ingest import IngestReturns
+from shoplens.batch.launch import NightLauncher, NightProcess, StartRun
+from shoplens.batch.local_source import LocalSource
+from shoplens.batch.night import Night, NightParts, NightRules
+from shoplens.batch.object_source import ObjectSource
+from shoplens.batch.patience import Patience
+from shoplens.batch.references import compile_pattern
+from shoplens.batch.report import WriteReport
+from shoplens.batch.runs import RequestRun
+from shoplens.batch.shift import Bounds
+from shoplens.batch.standing import OwnerState, ShowReturns, owner_of
+from shoplens.batch.visit import VisitRules
+from shoplens.bundles.bundle import Bundle
+from shoplens.db import Database
+from shoplens.errors import Misconfigured, ShoplensError, SourceUnavailable
+from shoplens.platform.parts import (
+    Progress,
+    build_database,
+    build_engine,
+    build_isolation,
+    build_limits,
+    find_bundle,
+    utc_now,
+    workers_of,
+)
+from shoplens.predictions.entities import Channel, PredictionRecord
+from shoplens.predictions.photos import PhotoShelf
+from shoplens.predictions.service import STORED_LABELS
+from shoplens.serving.cores import usable_cores
+from shoplens.serving.engine import Engine
+from shoplens.serving.session import choose_provider
+from shoplens.settings import Settings
+from shoplens.storage import Store, open_prefix, open_store
+from shoplens.telemetry.metrics import Metrics
+from shoplens.telemetry.trigger_log import TriggerLog
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Results:
+    """What a clerk needs in the morning."""
+
+    browse: BrowseReturns
+    correct: CorrectReturns
+    export: ExportItems
+    report: WriteReport
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Returns:
+    """All that the web edge does with returned goods. `source` is where new photos are looked for, for people to read.
+
+    `labels` are what the model of the channel can answer; `ingest_answer_s` is how long a request waits for an ingest
+    to end. `durable` is a database whose commits survive a loss of power, as those of an ingest must.
+    """
+
+    ingest: IngestReturns
+    bring_in: BringIn
+    start: StartRun
+    launcher: NightLauncher
+    browse: BrowseReturns
+    correct: CorrectReturns
+    export: ExportItems
+    report: WriteReport
+    source: str
+    labels: tuple[str, ...]
+    takeover_s: float
+    ingest_answer_s: float = 20.0
+    durable: Database
+
+    def owner_of(self, run: ReturnRun) -> OwnerState:
+        """What can be told of the process that works on `run`."""
+        return owner_of(run, now=_utc_now(), takeover_s=self.takeover_s)
+
+    def close(self) -> None:
+        """Start nothing any more, and end an ingest after its present batch; nights that run go on. Blocks."""
+        self.launcher.close()
+        self.bring_in.close()
+        self.durable.close()
+
+
+def build_returns(
+    settings: Settings, *, database: Database, store: Store, shelf: PhotoShelf, labels: tuple[str, ...]
+) -> Returns:
+    """`shelf` is over `store`; `labels` are those of the model that the channel of returns is served by.
+
+    Raises Misconfigured and DatabaseUnavailable.
+    """
+    from shoplens.platform.parts import build_database
+
+    _make_default_source(settings)
+    durable = build_database(settings, durable=True)
+    ingest = build_ingest(settings, database=durable, store=store)
+    results = build_results(database=database, store=store, shelf=shelf, labels=labels)
+    night = NightProcess(environment=settings.environment(), logs=settings.effective_log_dir)
+    launcher = NightLauncher(database, night)
+    return Returns(
+        ingest=ingest,
+        bring_in=BringIn(ingest, clock=_utc_now, recorded=_recorded_ingest(settings)),
+        durable=durable,
+        start=StartRun(RequestRun(database, _utc_now), launcher),
+        launcher=launcher,
+        browse=results.browse,
+        correct=results.correct,
+        export=results.export,
+        report=results.report,
+        source=settings.effective_returns_source,
+        labels=labels,
+        takeover_s=settings.returns.takeover_s,
+    )
+
+
+def _recorded_ingest(settings: Settings) -> Recorded:
+    log = TriggerLog(settings.effective_log_dir, file_bytes=settings.log_file_bytes, kept=settings.log_files)
+    arguments = {"source": settings.effective_returns_source, "keep_source": False}
+    return lambda: log.recorded(job="ingest", by="http", arguments=arguments)
+
+
+def _make_default_source(settings: Settings) -> None:
+    """The drop folder that nobody chose is there to be found; one that somebody chose may be a missing mount."""
+    if settings.returns.source is None:
+        Path(settings.effective_returns_source).mkdir(parents=True, exist_ok=True)
+
+
+def build_results(*, database: Database, store: Store, shelf: PhotoShelf, labels: Sequence[str] = ()) -> Results:
+    """`shelf` is over `store`; `labels` are those of the model that the channel of returns is served by."""
+    return Results(
+        browse=BrowseReturns(database, shelf, clock=_utc_now),
+        correct=CorrectReturns(database, store, labels=labels, clock=_utc_now),
+        export=ExportItems(database),
+        report=WriteReport(database, store, shelf, clock=_utc_now, version=shoplens.__version__),
+    )
+
+
+class MovedPhotos:
+    """Where the photo of a record lies while it is being moved; for `PhotoShelf(elsewhere=…)`. Blocks."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def __call__(self, record: PredictionRecord) -> str | None:
+        """The other key; None for photos that are not moved."""
+        with self._database.reading() as work:
+            item = work.return_table.by_prediction(record.id)
+        if item is None:
+            return None
+        return item.key if item.key != record.image_key else item.target_key
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+_THREADS: Final = 8
+"""They wait for the disk or the network more than they compute; each may hold a photo."""
+
+
+@contextmanager
+def open_ingest(settings: Settings) -> Iterator[IngestReturns]:
+    """Over a database and a store of its own, for a command.
+
+    Raises Misconfigured, DatabaseUnavailable and StorageUnavailable.
+    """
+    database = build_database(settings, durable=True)
+    try:
+        yield build_ingest(
+            settings, database=database, store=open_store(settings.effective_storage_url, setting="storage_url")
+        )
+    finally:
+        database.close()
+
+
+def build_ingest(settings: Settings, *, database: Database, store: Store) -> IngestReturns:
+    """`database` must be durable, since photos are removed from where they came from. Raises Misconfigured."""
+    return IngestReturns(
+        database,
+        store,
+        clock=utc_now,
+        source=settings.effective_returns_source,
+        open_source=lambda url: open_source(url, settings),
+        rules=VisitRules(
+            name_pattern=compile_pattern(settings.returns.name_pattern),
+            batch=settings.returns.batch,
+            threads=_THREADS,
+            max_image_bytes=settings.max_image_bytes,
+        ),
+    )
+
+
+def open_source(url: str, settings: Settings) -> Source:
+    """A folder by path or `file://` URL, or an object store's prefix. Raises Misconfigured and SourceUnavailable."""
+    scheme = urlsplit(url).scheme
+    if scheme == "file" or len(scheme) <= 1:  # one letter is a Windows drive
+        folder = local_folder(url)
+        _refuse_own_data(folder, settings)
+        return LocalSource(folder, quiet_s=settings.returns.quiet_s, now=time.time)
+    return ObjectSource(open_prefix(url))
+
+
+def local_folder(url: str) -> Path:
+    """The folder that a path or a `file://` URL names. Raises SourceUnavailable for one on another machine."""
+    if not url.startswith("file:"):
+        return Path(url)
+    parts = urlsplit(url)
+    if parts.netloc not in ("", "localhost"):
+        raise SourceUnavailable(f"{url} names another machine; a folder of this one is written file:///path.")
+    return Path(url2pathname(parts.path))
+
+
+def _refuse_own_data(folder: Path, settings: Settings) -> None:
+    """Or else the database would be brought in as a photo, and removed."""
+    source, data = folder.resolve(), settings.data_dir.resolve()
+    storage = settings.effective_storage_url
+    blobs = local_folder(storage).resolve() if urlsplit(storage).scheme in ("", "file") else data / "blobs"
+    if any(own.is_relative_to(source) for own in (data, blobs)) or source.is_relative_to(blobs):
+        raise SourceUnavailable(f"{folder} holds the data of Shoplens itself. Choose a folder for new photos alone.")
+
+
+NightEngine = Literal["local", "workers", "ray"]
+
+_PHOTOS_PER_WORKER = 6
+_PHOTOS_BEING_READ = 16
+
+
+@contextmanager
+def build_night(
+    settings: Settings, *, engine: NightEngine = "local", address: str | None = None, progress: Progress | None = None
+) -> Iterator[Night]:
+    """A night, ready to be called. Waits for a database or a store that is away as long as the night itself would.
+
+    `engine` says where models run: in this process, in workers behind Redis, or on the Ray cluster at `address`.
+    Raises Misconfigured, DatabaseUnavailable and StorageUnavailable.
+    """
+    channel = returns_channel(settings, settings.channel_values())
+    patience = Patience(settings.returns.patience_s)
+    database = patience(lambda: build_database(settings, durable=True))
+    try:
+        store = patience(lambda: open_store(settings.effective_storage_url, setting="storage_url"))
+        parts = NightParts(
+            database=database,
+            store=store,
+            channel=channel,
+            open_crew=lambda: _crew(settings, channel, store, engine=engine, address=address, progress=progress),
+            report=_report(settings, database, store),
+            clock=utc_now,
+        )
+        yield Night(parts, night_rules(settings, engine))
+    finally:
+        database.close()
+
+
+def night_rules(settings: Settings, engine: NightEngine = "local") -> NightRules:
+    """The bounds of a night: enough photos in work that no worker ever waits for one to be read."""
+    photos = settings.queue_limit // 2 if engine == "workers" else _photos_in_work(settings)
+    wanted = settings.returns
+    return NightRules(
+        items=ItemRules(
+            max_attempts=wanted.max_attempts, timeout_s=wanted.stall_after_s, limits=build_limits(settings)
+        ),
+        bounds=Bounds(batch=wanted.batch, photos=max(1, photos), photo_bytes=settings.max_queued_bytes),
+        patience_s=wanted.patience_s,
+        takeover_s=wanted.takeover_s,
+        stall_after_s=wanted.stall_after_s,
+    )
+
+
+def _photos_in_work(settings: Settings) -> int:
+    return _PHOTOS_PER_WORKER * workers_of(settings, choose_provider(settings.provider)) + _PHOTOS_BEING_READ
+
+
+def _crew(
+    settings: Settings,
+    channel: Channel,
+    store: Store,
+    *,
+    engine: NightEngine,
+    address: str | None,
+    progress: Progress | None,
+) -> Crew:
+    if engine == "ray":
+        return build_cluster_crew(settings, channel, store, address=address)
+    if engine == "workers":
+        return _workers_crew(settings, channel)
+    return EngineCrew(_night_engine(settings, channel, progress))
+
+
+def _workers_crew(settings: Settings, channel: Channel) -> Crew:
+    """Workers behind Redis, which take the night's photos when nobody waits for an answer."""
+    if settings.redis_url is None:
+        raise Misconfigured("A night with --engine workers sends its photos through Redis: set redis_url.")
+    from shoplens.platform.workers import build_night_engine
+
+    return EngineCrew(build_night_engine(settings, channel))
+
+
+def _night_engine(settings: Settings, channel: Channel, progress: Progress | None) -> Engine:
+    """An engine for one channel, whose queue the night can never fill."""
+    roomy = settings.model_copy(update={"queue_limit": 2 * _photos_in_work(settings)})
+    return build_engine(
+        roomy, {channel.name: channel}, metrics=Metrics(), isolation=build_isolation(settings), progress=progress
+    )
+
+
+def _report(settings: Settings, database: Database, store: Store) -> Callable[[str], str]:
+    shelf = PhotoShelf(store, limits=build_limits(settings), isolation=build_isolation(settings))
+    return build_results(database=database, store=store, shelf=shelf).report
+
+
+@contextmanager
+def open_results(settings: Settings) -> Iterator[Results]:
+    """Results over the database and the store of the settings. No model is loaded, so none says what labels there are.
+
+    Raises Misconfigured, DatabaseUnavailable and StorageUnavailable.
+    """
+    database = build_database(settings)
+    try:
+        store = open_store(settings.effective_storage_url, setting="storage_url")
+        shelf = PhotoShelf(
+            store,
+            limits=build_limits(settings),
+            isolation=build_isolation(settings),
+            elsewhere=MovedPhotos(database),
+        )
+        yield build_results(database=database, store=store, shelf=shelf)
+    finally:
+        database.close()
+
+
+_MARKERS: Final = "health/nights"
+
+
+def build_cluster_crew(settings: Settings, channel: Channel, store: Store, *, address: str | None) -> ClusterCrew:
+    """Join the cluster at `address`, or start one here. Blocks.
+
+    Raises ExtraMissing, Misconfigured, ClusterUnavailable, StorageUnavailable, ModelNotFound and BundleError.
+    """
+    return ClusterCrew(_joined(settings, channel, store, address))
+
+
+@contextmanager
+def _joined(settings: Settings, channel: Channel, store: Store, address: str | None) -> Iterator[Joined]:
+    url = shared_url(settings.effective_storage_url)
+    bundle = find_bundle(channel.model, settings)
+    name = os.urandom(8).hex()
+    key = share_marker(store, folder=_MARKERS, name=name)
+    plan = _plan(settings, bundle, SharedStore(url=url, marker_key=key, marker=name.encode()))
+    try:
+        with joined(plan, bundle, address=address, local_cpus=settings.workers or usable_cores()) as cluster:
+            yield Joined(cluster=cluster, model=bundle.ref, photos=cluster.size.photos)
+    finally:
+        with suppress(ShoplensError):
+            store.delete(key)
+
+
+def shared_url(url: str) -> str:
+    """Where nodes find the photos, whatever folder they work in. Raises Misconfigured for what nobody else can see."""
+    scheme = urlsplit(url).scheme
+    if scheme == "memory":
+        raise Misconfigured("Photos in memory:// are seen by one process only; set storage_url to a folder or s3://.")
+    return url if len(scheme) > 1 else Path(url).absolute().as_uri()
+
+
+def _plan(settings: Settings, bundle: Bundle, store: SharedStore) -> Plan:
+    return Plan(
+        version=own_version(),
+        store=store,
+        limits=build_limits(settings),
+        isolation=Isolation(
+            memory_bytes=settings.isolated_decoder_megabytes * 1_000_000,
+            cpu_seconds=settings.isolated_decoder_seconds,
+            wall_seconds=2 * settings.isolated_decoder_seconds,
+        ),
+        model=bundle.ref,
+        digest=bundle.digest,
+        spec=bundle.manifest.image,
+        provider="cuda" if settings.provider == "cuda" else "cpu",
+        top_k=STORED_LABELS,
+        timeout_s=settings.returns.stall_after_s,
+    )
+
+
+def build_standing(settings: Settings, database: Database) -> ShowReturns:
+    """What tells how returns stand."""
+    return ShowReturns(database, clock=utc_now, takeover_s=settings.returns.takeover_s)
+
+
+def returns_channel(settings: Settings, channels: Mapping[str, Channel]) -> Channel:
+    """The channel that decides about returned goods. Raises Misconfigured."""
+    if settings.returns.channel not in channels:
+        known = ", ".join(sorted(channels))
+        raise Misconfigured(f"returns.channel is {settings.returns.channel!r}, but the channels are: {known}.")
+    return channels[settings.returns.channel]

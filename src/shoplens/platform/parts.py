@@ -1,0 +1,137 @@
+"""Build the parts that every process has from the settings: bundles, engine, database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+
+from shoplens.bundles.bundle import Bundle
+from shoplens.bundles.shared import SharedBundles
+from shoplens.bundles.store import resolve_bundle
+from shoplens.db import Database, open_database, upgrade
+from shoplens.images.isolation import IsolatedDecoder
+from shoplens.images.picture import Limits
+from shoplens.predictions.entities import Channel
+from shoplens.serving.batcher import Batching
+from shoplens.serving.classifier import Classifier
+from shoplens.serving.cores import usable_cores
+from shoplens.serving.live import LiveModel
+from shoplens.serving.local import LocalEngine, PixelWork
+from shoplens.serving.photo_classifier import PhotoClassifier
+from shoplens.serving.session import Provider, choose_provider
+from shoplens.serving.slot import Slot
+from shoplens.settings import Settings, read_settings
+from shoplens.storage import open_store
+from shoplens.telemetry.metrics import Metrics
+
+
+def find_bundle(name_or_path: str, settings: Settings) -> Bundle:
+    """The bundle by name, `name@version` or folder, verified; fetched where `models_dir` lacks it.
+
+    Raises ModelNotFound, BundleError, StorageUnavailable and Misconfigured.
+    """
+    return resolve_bundle(name_or_path, settings.effective_models_dir, open_shared(settings))
+
+
+def open_shared(settings: Settings, *, hurry: bool = False) -> SharedBundles | None:
+    """None where no such store is set. Raises Misconfigured and StorageUnavailable."""
+    if settings.models_url is None:
+        return None
+    return SharedBundles(open_store(settings.models_url, setting="models_url", hurry=hurry), settings.models_url)
+
+
+Progress = Callable[[str], None]
+
+
+def build_limits(settings: Settings) -> Limits:
+    """What is refused before decoding."""
+    return Limits(max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels)
+
+
+def build_isolation(settings: Settings) -> IsolatedDecoder:
+    """The decoder of formats that are not trusted in this process; it starts no process until it is needed."""
+    return IsolatedDecoder(
+        memory_bytes=settings.isolated_decoder_megabytes * 1_000_000,
+        cpu_seconds=settings.isolated_decoder_seconds,
+        wall_seconds=2 * settings.isolated_decoder_seconds,
+    )
+
+
+def build_engine(
+    settings: Settings,
+    channels: Mapping[str, Channel],
+    *,
+    metrics: Metrics,
+    isolation: IsolatedDecoder,
+    progress: Progress | None = None,
+) -> LocalEngine:
+    """The engine in this process, with the model of every channel loaded and warm."""
+    provider = choose_provider(settings.provider)
+    slots: dict[str, Slot] = {}
+    for name in sorted({channel.model for channel in channels.values()}):
+        if progress:
+            progress(f"Loading {name}")
+        bundle = find_bundle(name, settings)
+        slots[name] = Slot(build_live(bundle, settings, provider=provider, metrics=metrics))
+    engine = LocalEngine(
+        slots,
+        pixels=PixelWork(limits=build_limits(settings), isolation=isolation),
+        batching=_worker_batching(settings, provider),
+        metrics=metrics,
+    )
+    engine.warm()
+    return engine
+
+
+def build_live(bundle: Bundle, settings: Settings, *, provider: Provider, metrics: Metrics) -> LiveModel:
+    """A classifier in service: single calls on a CPU, real batches on a GPU."""
+    batching = (
+        Batching(
+            workers=1,
+            max_batch=settings.max_batch,
+            max_wait_s=settings.max_wait_ms / 1e3,
+            queue_limit=settings.queue_limit,
+        )
+        if provider == "cuda"
+        else None
+    )
+    return LiveModel(Classifier(bundle, provider=provider), batching=batching, metrics=metrics)
+
+
+def workers_of(settings: Settings, provider: Provider) -> int:
+    """As many workers as cores; on a GPU enough of them to fill a batch while others decode."""
+    cores = settings.workers or usable_cores()
+    return cores if provider == "cpu" else max(cores, settings.max_batch)
+
+
+def _worker_batching(settings: Settings, provider: Provider) -> Batching:
+    return Batching(workers=workers_of(settings, provider), queue_limit=settings.queue_limit)
+
+
+def load_bundle(name_or_path: str, *, settings: Settings | None = None) -> PhotoClassifier:
+    """A bundle by name, `name@version` or folder, ready to classify photos in plain calls.
+
+    Raises ModelNotFound and BundleError.
+    """
+    settings = settings or read_settings()
+    bundle = find_bundle(name_or_path, settings)
+    classifier = Classifier(bundle, provider=choose_provider(settings.provider))
+    return PhotoClassifier(classifier, limits=build_limits(settings), isolation=build_isolation(settings))
+
+
+def build_database(settings: Settings, *, durable: bool = False) -> Database:
+    """The database, migrated on the embedded default. `durable` asks for commits that survive a loss of power.
+
+    Raises Misconfigured and DatabaseUnavailable.
+    """
+    url = settings.effective_database_url
+    if settings.database_url is None:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        upgrade(url)
+    full = durable or settings.database_durability == "power"
+    return open_database(url, synchronous="FULL" if full else "NORMAL", pool=settings.database_pool)
+
+
+def utc_now() -> datetime:
+    """The clock of every part."""
+    return datetime.now(UTC)

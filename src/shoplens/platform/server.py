@@ -1,0 +1,147 @@
+"""Build everything that a web server offers, once, from the settings."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from shoplens.batch.figures import ReturnsFigures
+from shoplens.db import Database, GroupWriter
+from shoplens.images.isolation import IsolatedDecoder
+from shoplens.platform.batch import MovedPhotos, Returns, build_returns, build_standing, returns_channel
+from shoplens.platform.parts import Progress, build_database, build_engine, build_isolation, build_limits, utc_now
+from shoplens.predictions.browse import BrowseRecords
+from shoplens.predictions.entities import Channel
+from shoplens.predictions.export import ExportTables
+from shoplens.predictions.feedback import GiveFeedback
+from shoplens.predictions.photos import PhotoShelf
+from shoplens.predictions.service import ClassifyPhoto
+from shoplens.registry.service import DescribeModels
+from shoplens.serving.engine import Engine
+from shoplens.serving.local import LocalEngine
+from shoplens.settings import Settings
+from shoplens.storage import open_store
+from shoplens.telemetry.health import CheckHealth, in_thread
+from shoplens.telemetry.metrics import Metrics
+
+if TYPE_CHECKING:
+    from shoplens.serving.redis.engine import RemoteEngine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebLimits:
+    """What the HTTP edge refuses by itself."""
+
+    allowed_hosts: tuple[str, ...]
+    max_image_bytes: int
+    max_queued_bytes: int
+    deadline_s: float
+    upload_timeout_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Platform:
+    """The use cases, ready to be called, and what the edges need beside them."""
+
+    classify: ClassifyPhoto
+    browse: BrowseRecords
+    photos: PhotoShelf
+    feedback: GiveFeedback
+    export: ExportTables
+    models: DescribeModels
+    returns: Returns
+    health: CheckHealth
+    metrics: Metrics
+    channels: Mapping[str, Channel]
+    default_channel: str
+    limits: WebLimits
+    engine: Engine
+    database: Database
+    writer: GroupWriter
+
+    async def close(self) -> None:
+        """Finish what was accepted, in the order in which it flows, and release everything."""
+        await asyncio.to_thread(self.returns.close)
+        await self.engine.close()
+        self.classify.close()
+        self.writer.close()
+        self.database.close()
+
+
+def build_platform(settings: Settings, *, progress: Progress | None = None) -> Platform:
+    """Open the database (migrated on the embedded default), the store and the models, all warm.
+
+    With `redis_url` the models are in workers instead, which need not be there yet.
+
+    Raises Misconfigured, BundleError, ModelNotFound, DatabaseUnavailable, StorageUnavailable and QueueUnavailable.
+    """
+    channels = settings.channel_values()
+    metrics = Metrics()
+    database = build_database(settings)
+    isolation = build_isolation(settings)
+    limits = build_limits(settings)
+    engine = _engine(settings, channels, metrics=metrics, isolation=isolation, progress=progress)
+    store = open_store(settings.effective_storage_url, setting="storage_url")
+    shelf = PhotoShelf(store, limits=limits, isolation=isolation, elsewhere=MovedPhotos(database))
+    metrics.before_scrape(ReturnsFigures(build_standing(settings, database), metrics))
+    writer = GroupWriter(database, queue_limit=4 * settings.queue_limit)
+    return Platform(
+        classify=ClassifyPhoto(
+            engine=engine,
+            channels=channels,
+            default_channel=settings.default_channel,
+            shelf=shelf,
+            writer=writer,
+            clock=utc_now,
+            metrics=metrics,
+        ),
+        browse=BrowseRecords(database),
+        photos=shelf,
+        feedback=GiveFeedback(database, clock=utc_now, metrics=metrics),
+        export=ExportTables(database),
+        models=DescribeModels(engine=engine, channels=channels, models_dir=settings.effective_models_dir),
+        returns=build_returns(
+            settings,
+            database=database,
+            store=store,
+            shelf=shelf,
+            labels=engine.labels(returns_channel(settings, channels).model),
+        ),
+        health=CheckHealth(
+            {"engine": engine.check, "database": in_thread(database.check), "storage": in_thread(shelf.check)}
+        ),
+        metrics=metrics,
+        channels=channels,
+        default_channel=settings.default_channel,
+        limits=_web_limits(settings),
+        engine=engine,
+        database=database,
+        writer=writer,
+    )
+
+
+def _engine(
+    settings: Settings,
+    channels: Mapping[str, Channel],
+    *,
+    metrics: Metrics,
+    isolation: IsolatedDecoder,
+    progress: Progress | None,
+) -> LocalEngine | RemoteEngine:
+    if settings.redis_url is None:
+        return build_engine(settings, channels, metrics=metrics, isolation=isolation, progress=progress)
+    from shoplens.platform.workers import build_remote_engine
+
+    return build_remote_engine(settings, channels, metrics=metrics)
+
+
+def _web_limits(settings: Settings) -> WebLimits:
+    return WebLimits(
+        allowed_hosts=settings.allowed_hosts,
+        max_image_bytes=settings.max_image_bytes,
+        max_queued_bytes=settings.max_queued_bytes,
+        deadline_s=settings.deadline_s,
+        upload_timeout_s=settings.upload_timeout_s,
+    )

@@ -1,0 +1,1 @@
+"""Classify one sample, and keep its record and the feedback on it."""

@@ -1,0 +1,133 @@
+"""Write records and feedback as CSV that is safe to open in a spreadsheet, row by row."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator
+
+from shoplens.db import Database
+from shoplens.predictions.entities import Feedback, PredictionRecord, RecordFilter
+
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
+_ROWS_PER_CHUNK = 200
+
+RECORD_COLUMNS = (
+    "id",
+    "created_at",
+    "channel",
+    "model",
+    "model_version",
+    "label",
+    "score",
+    "decision",
+    "decided_by",
+    "threshold",
+    "policy_version",
+    "image_path",
+    "image_format",
+    "width",
+    "height",
+    "bytes",
+    "sha256",
+    "total_ms",
+)
+FEEDBACK_COLUMNS = (
+    "feedback_id",
+    "said_at",
+    "verdict",
+    "right_label",
+    "comment",
+    "image_path",
+    "predicted_label",
+    "score",
+    "prediction_id",
+    "predicted_at",
+    "channel",
+    "model",
+    "model_version",
+)
+
+
+class ExportTables:
+    """Both exports stream in bounded memory. Iterating blocks."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def records(self, wanted: RecordFilter) -> Iterator[str]:
+        """Chunks of CSV text, newest record first."""
+        with self._database.reading() as work:
+            yield from _csv(RECORD_COLUMNS, map(_record_row, work.predictions.stream(wanted)))
+
+    def feedback(self) -> Iterator[str]:
+        """Chunks of CSV text, one row per remark."""
+        with self._database.reading() as work:
+            yield from _csv(FEEDBACK_COLUMNS, (_feedback_row(*pair) for pair in work.feedback.stream()))
+
+
+def spreadsheet_safe(value: object) -> object:
+    """`value`, with an apostrophe before text that a spreadsheet would run as a formula."""
+    if isinstance(value, str) and value.startswith(_FORMULA_STARTS):
+        return f"'{value}"
+    return "" if value is None else value
+
+
+def _csv(columns: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> Iterator[str]:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer)
+    writer.writerow(columns)
+    for count, row in enumerate(rows, start=1):
+        writer.writerow([spreadsheet_safe(value) for value in row])
+        if count % _ROWS_PER_CHUNK == 0:
+            yield _take(buffer)
+    yield _take(buffer)
+
+
+def _take(buffer: io.StringIO) -> str:
+    text = buffer.getvalue()
+    buffer.seek(0)
+    buffer.truncate()
+    return text
+
+
+def _record_row(record: PredictionRecord) -> tuple[object, ...]:
+    best, image = record.labels[0], record.image
+    return (
+        record.id,
+        record.created_at.isoformat(),
+        record.channel,
+        record.model.name,
+        record.model.version,
+        best.label,
+        round(best.score, 6),
+        record.decision.outcome.value,
+        record.decision.label,
+        record.decision.threshold,
+        record.decision.policy_version,
+        record.image_key,
+        image.format,
+        image.width,
+        image.height,
+        image.byte_count,
+        image.sha256,
+        record.timing.total_ms,
+    )
+
+
+def _feedback_row(feedback: Feedback, record: PredictionRecord) -> tuple[object, ...]:
+    return (
+        feedback.id,
+        feedback.created_at.isoformat(),
+        feedback.verdict.value,
+        feedback.label,
+        feedback.comment,
+        record.image_key,
+        record.labels[0].label,
+        round(record.labels[0].score, 6),
+        record.id,
+        record.created_at.isoformat(),
+        record.channel,
+        record.model.name,
+        record.model.version,
+    )

@@ -1,0 +1,94 @@
+"""Decide what happens to a classified photo: Prediction in, Decision out. No clock, no I/O."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from shoplens.errors import Misconfigured
+from shoplens.serving.prediction import LEAST_THRESHOLD, Prediction
+
+
+class Outcome(StrEnum):
+    """What a policy makes of a photo."""
+
+    ACCEPT = "accept"
+    REVIEW = "review"
+    REJECT = "reject"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelRule:
+    """From which score on a label sends a photo to a person, or refuses it. None switches that step off."""
+
+    label: str
+    review_at: float | None = None
+    reject_at: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("review_at", self.review_at), ("reject_at", self.reject_at)):
+            _require_score(value, f"{name} of label {self.label!r}")
+        if self.review_at is not None and self.reject_at is not None and self.review_at > self.reject_at:
+            raise Misconfigured(
+                f"Label {self.label!r}: review_at ({self.review_at}) must not be above reject_at ({self.reject_at})."
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """A channel's thresholds. `accept_at` is the least score of the best label that needs no person."""
+
+    rules: tuple[LabelRule, ...] = ()
+    accept_at: float | None = None
+    version: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        _require_score(self.accept_at, "accept_at")
+        object.__setattr__(self, "version", _digest(self))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """The outcome with the label and the threshold that decided; both None where no threshold applied."""
+
+    outcome: Outcome
+    policy_version: str
+    label: str | None = None
+    threshold: float | None = None
+
+
+def decide(prediction: Prediction, policy: Policy) -> Decision:
+    """Refusal wins over review, review over acceptance; among equals the first rule in the policy wins."""
+    for outcome, label, threshold in _thresholds(policy):
+        if prediction.score_of(label) >= threshold:
+            return Decision(outcome=outcome, policy_version=policy.version, label=label, threshold=threshold)
+    if policy.accept_at is None:
+        return Decision(outcome=Outcome.ACCEPT, policy_version=policy.version)
+    sure = prediction.top.score >= policy.accept_at
+    return Decision(
+        outcome=Outcome.ACCEPT if sure else Outcome.REVIEW,
+        policy_version=policy.version,
+        label=prediction.top.label,
+        threshold=policy.accept_at,
+    )
+
+
+def _thresholds(policy: Policy) -> list[tuple[Outcome, str, float]]:
+    """Every threshold of the label rules in the order in which they are tried."""
+    rejects = [(Outcome.REJECT, rule.label, rule.reject_at) for rule in policy.rules]
+    reviews = [(Outcome.REVIEW, rule.label, rule.review_at) for rule in policy.rules]
+    return [(outcome, label, at) for outcome, label, at in rejects + reviews if at is not None]
+
+
+def _require_score(value: float | None, name: str) -> None:
+    # A label that scores less may have fallen out of the ranked ones, so the rule could not be exact.
+    if value is not None and not LEAST_THRESHOLD <= value <= 1.0:
+        raise Misconfigured(f"{name} must lie between {LEAST_THRESHOLD} and 1, not {value}.")
+
+
+def _digest(policy: Policy) -> str:
+    """The same thresholds have the same version on every machine, and any change gives another one."""
+    facts = [[[r.label, r.review_at, r.reject_at] for r in policy.rules], policy.accept_at]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]

@@ -1,0 +1,52 @@
+"""Describe the models: those that answer now, and every bundle that is installed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from shoplens.bundles.bundle import Bundle
+from shoplens.bundles.store import installed_bundles
+from shoplens.errors import ModelNotFound
+from shoplens.predictions.entities import Channel
+from shoplens.serving.engine import Engine, ServedModel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelView:
+    """A bundle with how it is served; `served` is None for a bundle that no channel uses."""
+
+    bundle: Bundle
+    served: ServedModel | None
+    channels: tuple[str, ...]
+
+
+class DescribeModels:
+    """Reads the models directory at each call, so a new bundle shows up at once. Blocks."""
+
+    def __init__(self, *, engine: Engine, channels: Mapping[str, Channel], models_dir: Path) -> None:
+        self._engine = engine
+        self._channels = channels
+        self._models_dir = models_dir
+
+    def all(self) -> list[ModelView]:
+        """The ones that are served first, then by name."""
+        views = [self._view(bundle) for bundle in installed_bundles(self._models_dir)]
+        return sorted(views, key=lambda view: (view.served is None, view.bundle.ref.name, view.bundle.ref.version))
+
+    def get(self, name: str) -> ModelView:
+        """The model of this `name` or `name@version`, the one that is served first. Raises ModelNotFound."""
+        for view in self.all():
+            if name in (view.bundle.ref.name, str(view.bundle.ref)):
+                return view
+        raise ModelNotFound(f"No model {name!r} is installed.")
+
+    def _view(self, bundle: Bundle) -> ModelView:
+        served = next((each for each in self._engine.served() if each.ref == bundle.ref), None)
+        users = [
+            channel.name
+            for channel in self._channels.values()
+            if served and channel.model in (bundle.ref.name, str(bundle.ref))
+        ]
+        return ModelView(bundle=bundle, served=served, channels=tuple(sorted(users)))

@@ -1,0 +1,1 @@
+"""The engine behind Redis: queue, messages, client, worker."""

@@ -1,0 +1,96 @@
+"""A drop folder with an ingest over a real database and store, for tests."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from shoplens.batch.arrivals import Source
+from shoplens.batch.entities import ItemFilter, ReturnItem
+from shoplens.batch.ingest import IngestReturns
+from shoplens.batch.local_source import LocalSource
+from shoplens.batch.references import compile_pattern
+from shoplens.batch.visit import VisitRules
+from shoplens.db import Database
+from shoplens.settings import ReturnsSettings
+from shoplens.storage import Store
+
+QUIET_S = 10.0
+LARGEST = 100_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drop:
+    """Files are put there an hour old unless told otherwise."""
+
+    folder: Path
+    database: Database
+    store: Store
+    ingest: IngestReturns
+
+    def put(self, name: str | bytes, data: bytes | str, *, age_s: float = 3_600) -> Path:
+        """A file, and the folders that its name needs."""
+        path = self.folder / os.fsdecode(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data if isinstance(data, bytes) else data.encode())
+        then = time.time() - age_s
+        os.utime(path, (then, then))
+        return path
+
+    def left(self) -> list[str]:
+        """What still lies in the folder."""
+        return sorted(str(path.relative_to(self.folder)) for path in self.folder.rglob("*") if not path.is_dir())
+
+    def all_items(self) -> list[ReturnItem]:
+        """Every item, newest first."""
+        with self.database.reading() as work:
+            return list(work.return_items.stream(ItemFilter()))
+
+    def items(self) -> dict[str, ReturnItem]:
+        """The newest item of each source name."""
+        return {item.source_name: item for item in reversed(self.all_items())}
+
+    def stored(self) -> list[str]:
+        """Everything in the store."""
+        return sorted(self.store.list("returns"))
+
+    def contents(self) -> dict[str, bytes]:
+        """What the photos of the items are in the store, by source names."""
+        return {name: self.store.get(item.key) for name, item in self.items().items() if item.key}
+
+    def require_nothing_lost_or_doubled(self, sent: Iterable[bytes]) -> None:
+        """Each content that was sent is in the store once, under the key of exactly one item."""
+        keys = [item.key for item in self.all_items() if item.key]
+        assert sorted(set(sent)) == sorted(self.store.get(key) for key in keys)
+        assert self.stored() == sorted(keys)
+
+
+def make_ingest(
+    database: Database,
+    store: Store,
+    source: str,
+    *,
+    open_source: Callable[[str], Source] | None = None,
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    **rules: Any,
+) -> IngestReturns:
+    """With the usual settings, a limit of 100,000 bytes and batches of 8."""
+    usual = {
+        "name_pattern": compile_pattern(ReturnsSettings().name_pattern),
+        "batch": 8,
+        "threads": 3,
+        "max_image_bytes": LARGEST,
+    }
+    return IngestReturns(
+        database,
+        store,
+        clock=clock,
+        source=source,
+        open_source=open_source or (lambda url: LocalSource(Path(url), quiet_s=QUIET_S, now=time.time)),
+        rules=VisitRules(**{**usual, **rules}),
+    )

@@ -1,0 +1,193 @@
+"""A small shop for tests of results, over a real database and store: photos arrive, a night does as the test says."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from shoplens.batch.entities import (
+    ItemState,
+    References,
+    ReturnItem,
+    ReturnRun,
+    RunState,
+    Settlement,
+    Worker,
+    incoming_key,
+    target_key,
+)
+from shoplens.batch.moves import finish_moves
+from shoplens.bundles.ref import ModelRef
+from shoplens.db import Database
+from shoplens.images.isolation import IsolatedDecoder
+from shoplens.images.picture import Limits
+from shoplens.predictions.photos import PhotoShelf
+from shoplens.predictions.policy import Decision, Outcome
+from shoplens.serving.prediction import LabelScore
+from shoplens.storage import Store, open_store
+from tests.conftest import colourful, jpeg_of
+from tests.unit.db.samples import NOON, id_at, make_record
+
+MODEL = ModelRef(name="clothing", version="2.1.0")
+LIMITS = Limits(max_bytes=20_000_000, max_pixels=50_000_000)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fate:
+    """What the night makes of an item."""
+
+    state: ItemState = ItemState.DONE
+    label: str = "dress"
+    score: float = 0.93
+    failure_code: str | None = None
+    failure: str | None = None
+    thumbnail_key: str | None = None
+    work_ms: float = 12.5
+
+
+@dataclass(slots=True)
+class Shop:
+    """`now` goes on by a second with everything that happens."""
+
+    database: Database
+    store: Store
+    shelf: PhotoShelf
+    now: datetime = NOON
+    count: int = 0
+    fates: dict[str, Fate] = field(default_factory=dict)
+
+    def clock(self) -> datetime:
+        """The shop's own time."""
+        return self.now
+
+    def tick(self, seconds: float = 1.0) -> datetime:
+        """Time goes on."""
+        self.now += timedelta(seconds=seconds)
+        return self.now
+
+    def arrive(
+        self,
+        name: str = "42_7.jpg",
+        *,
+        fate: Fate | None = None,
+        data: bytes | None = None,
+        references: References = References(item="7", order="42", reason="too small"),  # noqa: B008 - a frozen value
+    ) -> ReturnItem:
+        """A photo, another one each time unless its bytes are given; `fate` is what the next night makes of it."""
+        self.count += 1
+        data = jpeg_of(colourful(self.count, width=160, height=120)) if data is None else data
+        item_id = id_at(self.tick())
+        item = ReturnItem(
+            id=item_id, received_at=self.now, source_name=name, sha256=hashlib.sha256(data).hexdigest(),
+            byte_count=len(data), state=ItemState.WAITING, references=references,
+            key=incoming_key(item_id, name, "jpg"),
+        )  # fmt: skip
+        self.store.put(item.key or "", data)
+        self.fates[item.id] = fate or Fate()
+        return self._add(item)
+
+    def repeat(self, item: ReturnItem, name: str) -> ReturnItem:
+        """The same photo under another name."""
+        again = replace(
+            item, id=id_at(self.tick()), received_at=self.now, source_name=name, state=ItemState.DUPLICATE,
+            key=None, duplicate_of=item.id, seq=0,
+        )  # fmt: skip
+        return self._add(again)
+
+    def refuse(self, name: str = "empty.jpg") -> ReturnItem:
+        """A file that is set aside when it arrives."""
+        data = f"not a photo {self.count}".encode()
+        item = self.arrive(name, data=data)
+        refused = replace(
+            item, id=id_at(self.tick()), source_name=f"refused-{name}", state=ItemState.QUARANTINED, seq=0,
+            sha256=hashlib.sha256(data + b"!").hexdigest(), failure_code="image_missing", failure="The file is empty.",
+        )  # fmt: skip
+        return self._add(refused)
+
+    def request(self) -> ReturnRun:
+        """A run of what waits."""
+        with self.database.uow() as work:
+            bound = work.return_items.last_seq()
+            run = ReturnRun(
+                id=id_at(self.tick()), created_at=self.now, requested_by="the night timer", state=RunState.REQUESTED,
+                bound=bound, planned=work.return_items.count_waiting(bound=bound),
+            )  # fmt: skip
+            work.return_runs.add(run)
+        return run
+
+    def night(self, *, limit: int = 10_000, end: bool = True) -> ReturnRun:
+        """Request a run, settle up to `limit` items as their fates say, bring their photos along and finish."""
+        run = self.request()
+        me = Worker(id=id_at(self.tick()), host="here", pid=1)
+        with self.database.uow() as work:
+            work.return_runs.take_over(run, me, now=self.now)
+            work.return_runs.describe(
+                run.id, owner=me.id, model=MODEL, policy_version="0123456789ab", planned=run.planned, bound=run.bound
+            )
+            taken = work.return_items.lease(owner=me.id, run_id=run.id, bound=run.bound, limit=limit)
+        self._settle(taken, me)
+        finish_moves(self.database, self.store)
+        with self.database.uow() as work:
+            work.return_runs.beat(run.id, owner=me.id, now=self.tick(), finished_item=bool(taken))
+            if end:
+                work.return_runs.finish(run.id, owner=me.id, now=self.now, report_key=None)
+            return work.return_runs.get(run.id)
+
+    def item(self, item: ReturnItem) -> ReturnItem:
+        """As it is now."""
+        with self.database.reading() as work:
+            return work.return_items.get(item.id)
+
+    def _settle(self, taken: Sequence[ReturnItem], me: Worker) -> None:
+        with self.database.uow() as work:
+            for item in taken:
+                fate = self.fates.get(item.id, Fate())
+                settlement = _settlement(item, fate, self.tick())
+                if fate.failure_code is None:
+                    record = make_record(
+                        self.count, channel="returns", model=MODEL, id=id_at(self.now), created_at=self.now,
+                        image_key=settlement.target_key, labels=(LabelScore(fate.label, fate.score),),
+                        decision=Decision(
+                            outcome=Outcome.ACCEPT, policy_version="0123456789ab", label=fate.label, threshold=0.8
+                        ),
+                    )  # fmt: skip
+                    record = replace(record, image=replace(record.image, sha256=item.sha256))
+                    work.predictions.add_many([record])
+                    settlement = replace(settlement, prediction_id=record.id)
+                work.return_items.settle([settlement], owner=me.id)
+
+    def _add(self, item: ReturnItem) -> ReturnItem:
+        with self.database.uow() as work:
+            work.return_items.add_many([item])
+        return self.item(item)
+
+
+def open_shop(database: Database, folder: Path) -> Shop:
+    """A shop over a local store."""
+    store = open_store(str(folder / "blobs"))
+    isolation = IsolatedDecoder(memory_bytes=1_500_000_000, cpu_seconds=5, wall_seconds=10)
+    return Shop(database=database, store=store, shelf=PhotoShelf(store, limits=LIMITS, isolation=isolation))
+
+
+def set_aside(code: str, sentence: str, *, thumbnail_key: str | None = None) -> Fate:
+    """The fate of an item that cannot be classified."""
+    return Fate(state=ItemState.QUARANTINED, failure_code=code, failure=sentence, thumbnail_key=thumbnail_key)
+
+
+def doubtful(label: str, score: float) -> Fate:
+    """The fate of an item that a person has to look at."""
+    return Fate(state=ItemState.DOUBTFUL, label=label, score=score)
+
+
+def _settlement(item: ReturnItem, fate: Fate, now: datetime) -> Settlement:
+    good = fate.failure_code is None
+    return Settlement(
+        item_id=item.id, state=fate.state, attempts=item.attempts + 1, finished_at=now,
+        target_key=target_key(fate.state, fate.label if good else None, item.key or ""),
+        predicted=fate.label if good else None, score=fate.score if good else None,
+        work_ms=fate.work_ms if good else None, failure_code=fate.failure_code, failure=fate.failure,
+        thumbnail_key=fate.thumbnail_key,
+    )  # fmt: skip

@@ -1,0 +1,159 @@
+"""`trigger.log`: every start of an ingest or a night with its end, in whichever way the process ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shoplens.telemetry.trigger_log import ENDED, STARTED, last_triggers
+
+PROGRAM = """
+import signal, sys
+import structlog
+import typer
+from shoplens.batch.commands_triggers import triggered
+from shoplens.errors import SourceUnavailable
+from shoplens.settings import read_settings
+job, what = sys.argv[1:]
+signal.signal(signal.SIGINT, signal.default_int_handler)  # also where the tests themselves run without it
+with triggered(read_settings(), job=job, by="schedule", arguments={"source": "drop"}) as trigger:
+    trigger.note_run("run-7")
+    trigger.note_counts({"taken": 3})
+    structlog.get_logger().info("photo.taken", request_id="r1")
+    print("at work", flush=True)
+    exec(what)
+"""
+WAIT = "import threading; threading.Event().wait(60)"
+
+
+def start(folder: Path, what: str = "", *, job: str = "ingest") -> subprocess.Popen[str]:
+    """A process that is triggered and then does `what`."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SHOPLENS_")}
+    environment |= {"SHOPLENS_DATA_DIR": str(folder), "SHOPLENS_CONFIG": str(folder / "none.toml")}
+    command = [sys.executable, "-c", PROGRAM, job, what]
+    return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def lines(folder: Path, name: str = "trigger.log") -> list[dict[str, Any]]:
+    """What a log has."""
+    return [json.loads(line) for line in (folder / "logs" / name).read_text().splitlines()]
+
+
+def test_a_start_and_its_end_are_two_lines(tmp_path: Path) -> None:
+    """The second tells all: who, with what, how it ended, what was done, how long it took."""
+    process = start(tmp_path)
+    process.communicate(timeout=250)
+    started, ended = lines(tmp_path)
+    assert 0 == process.returncode
+    assert (STARTED, ENDED) == (started["event"], ended["event"])
+    assert started["trigger"] == ended["trigger"]
+    for line in (started, ended):
+        assert ("ingest", "schedule", {"source": "drop"}) == (line["job"], line["by"], line["arguments"])
+        assert process.pid == line["pid"]
+    assert ("done", 0, {"taken": 3}, "run-7") == tuple(ended[k] for k in ("outcome", "exit_status", "counts", "run"))
+    assert 0 <= ended["duration_s"] < 60
+
+
+def test_the_events_of_a_start_are_found_by_its_id_and_by_its_run(tmp_path: Path) -> None:
+    """In `app.log`, beside those of every other process."""
+    start(tmp_path).communicate(timeout=250)
+    start(tmp_path, job="night").communicate(timeout=250)
+    events = lines(tmp_path, "app.log")
+    ids = {line["trigger"] for line in lines(tmp_path)}
+    assert 2 == len(ids)
+    assert ids == {event["trigger"] for event in events}
+    taken = [event for event in events if event["event"] == "photo.taken"]
+    assert [("run-7", "r1", "returns ingest"), ("run-7", "r1", "returns run")] == [
+        (event["run"], event["request_id"], event["command"]) for event in taken
+    ]
+
+
+@pytest.mark.parametrize(
+    ("what", "status", "ended"),
+    [
+        ("raise SourceUnavailable('gone')", 1, ("failed", {"code": "source_unavailable", "text": "gone"})),
+        ("raise ValueError('broken')", 1, ("failed", {"code": "ValueError", "text": "broken"})),
+        ("sys.exit(0)", 0, ("done", None)),
+        ("sys.exit(3)", 3, ("failed", None)),
+        ("sys.exit('no')", 1, ("failed", None)),
+        ("sys.exit()", 0, ("done", None)),
+        ("sys.exit(143)", 143, ("stopped", None)),
+    ],
+)
+def test_however_it_ends_the_log_says_it(what: str, status: int, ended: tuple[str, Any], tmp_path: Path) -> None:
+    """With the status that the process had."""
+    process = start(tmp_path, what)
+    process.communicate(timeout=250)
+    last = lines(tmp_path)[-1]
+    assert status == process.returncode
+    assert (*ended, status) == (last["outcome"], last.get("error"), last["exit_status"])
+
+
+def test_the_exit_of_a_command_is_its_status(tmp_path: Path) -> None:
+    """Commands end with typer.Exit, which `exit_status` reads."""
+    start(tmp_path, "raise typer.Exit(143)").communicate(timeout=250)
+    assert ("stopped", 143) == tuple(lines(tmp_path)[-1][key] for key in ("outcome", "exit_status"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_is_an_end_as_well(number: signal.Signals, tmp_path: Path) -> None:
+    """The line is written, and the process still ends by its signal."""
+    process = start(tmp_path, WAIT)
+    assert process.stdout
+    assert "at work\n" == process.stdout.readline()
+    process.send_signal(number)
+    process.communicate(timeout=250)
+    assert -number == process.returncode
+    assert ("stopped", 128 + number) == tuple(lines(tmp_path)[-1][key] for key in ("outcome", "exit_status"))
+
+
+def test_a_killed_process_leaves_its_start(tmp_path: Path) -> None:
+    """So that the missing end can be seen."""
+    start(tmp_path).communicate(timeout=250)
+    process = start(tmp_path, WAIT)
+    assert process.stdout
+    process.stdout.readline()
+    process.kill()
+    process.communicate(timeout=250)
+    last = last_triggers(tmp_path / "logs")["ingest"]
+    assert process.pid == last.pid
+    assert None is last.ended_at
+
+
+def test_the_last_start_of_each_job_is_found(tmp_path: Path) -> None:
+    """Also beyond a rotation and between lines that are damaged."""
+    start(tmp_path).communicate(timeout=250)
+    log = tmp_path / "logs" / "trigger.log"
+    log.rename(log.with_name("trigger.log.1"))
+    start(tmp_path, "sys.exit(4)", job="night").communicate(timeout=250)
+    log.write_text(log.read_text() + '{"half\nnull\n{"event": "trigger.started"}\n')
+    found = last_triggers(tmp_path / "logs")
+    assert {"ingest", "night"} == found.keys()
+    assert (0, {"taken": 3}) == (found["ingest"].exit_status, found["ingest"].counts)
+    assert 4 == found["night"].exit_status
+    assert found["night"].ended_at
+    assert timedelta() <= found["night"].ended_at - found["night"].started_at < timedelta(minutes=1)
+
+
+def test_nothing_was_started_where_there_is_no_log(tmp_path: Path) -> None:
+    """No folder is no fault."""
+    assert {} == last_triggers(tmp_path / "logs")
+
+
+def test_a_log_folder_that_cannot_be_written_does_not_stop_the_work(tmp_path: Path) -> None:
+    """One warning on standard error, and the status of the work."""
+    (tmp_path / "logs").write_text("a file")
+    process = start(tmp_path)
+    out, err = process.communicate(timeout=250)
+    assert (0, "at work\n") == (process.returncode, out)
+    events = [json.loads(line)["event"] for line in err.splitlines()]
+    assert 1 == events.count("log_file.unwritable")
+    assert "photo.taken" in events

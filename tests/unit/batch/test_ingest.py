@@ -1,0 +1,409 @@
+"""Photos are brought in from a folder: each once, none half, none lost."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from shoplens.batch.arrivals import Offer
+from shoplens.batch.directory import Directory
+from shoplens.batch.entities import ItemState, References
+from shoplens.batch.local_file import LocalFile
+from shoplens.batch.local_source import LocalFolder, LocalSource
+from shoplens.db import Database, open_database
+from shoplens.errors import DatabaseUnavailable, SourceUnavailable, StorageUnavailable
+from shoplens.storage import open_store
+from tests.unit.batch.drop_folder import LARGEST, Drop, make_ingest
+from tests.unit.db.blocker import blocked
+
+JPEG = b"\xff\xd8\xff\xe0 a photo "
+
+
+@pytest.fixture
+def drop(database: Database, tmp_path: Path) -> Drop:
+    """An empty folder."""
+    folder = tmp_path / "drop"
+    folder.mkdir()
+    store = open_store(str(tmp_path / "blobs"))
+    return Drop(folder=folder, database=database, store=store, ingest=make_ingest(database, store, str(folder)))
+
+
+def test_photos_become_items_and_leave_the_folder(drop: Drop) -> None:
+    """At any depth, with what their names say, in more than one batch."""
+    sent = {f"{number}_A{number}_1.jpg": JPEG + bytes([number]) for number in range(20)}
+    sent |= {"monday/late/4711_B1_1.jpg": JPEG + b"deep"}
+    for name, data in sent.items():
+        drop.put(name, data)
+    summary = drop.ingest()
+    assert (21, 21, 0) == (summary.taken, summary.seen, summary.not_removed)
+    assert sent == drop.contents()
+    assert [] == drop.left()
+    item = drop.items()["monday/late/4711_B1_1.jpg"]
+    assert References(order="4711", item="B1") == item.references
+    assert (ItemState.WAITING, len(JPEG) + 4) == (item.state, item.byte_count)
+    assert f"returns/incoming/{item.id}-4711_B1_1.jpg" == item.key
+    assert hashlib.sha256(JPEG + b"deep").hexdigest() == item.sha256
+
+
+def test_a_second_visit_finds_nothing_to_do(drop: Drop) -> None:
+    """And says so."""
+    drop.put("1_A_1.jpg", JPEG)
+    drop.ingest()
+    assert 0 == drop.ingest().seen
+
+
+def test_the_same_photo_is_one_item_however_it_comes(drop: Drop) -> None:
+    """Under another name it is a duplicate, under the same name it is nothing new; within a batch and across visits."""
+    for name in ("a.jpg", "b.jpg", "sub/a.jpg"):
+        drop.put(name, JPEG)
+    first = drop.ingest()
+    for name in ("a.jpg", "c.jpg"):
+        drop.put(name, JPEG)
+    second = drop.ingest()
+    assert [(1, 2, 0), (0, 1, 1)] == [(each.taken, each.duplicates, each.known) for each in (first, second)]
+    items = drop.all_items()
+    original = next(item for item in items if item.state is ItemState.WAITING)
+    later = [item for item in items if item.state is ItemState.DUPLICATE]
+    assert ([original.id] * 3, [None] * 3) == ([item.duplicate_of for item in later], [item.key for item in later])
+    assert [original.key] == drop.stored()
+    assert [] == drop.left()
+
+
+def test_new_content_under_an_old_name_is_a_new_item(drop: Drop) -> None:
+    """Cameras begin to count anew."""
+    for data in (JPEG + b"1", JPEG + b"2"):
+        drop.put("IMG_0001.jpg", data)
+        assert 1 == drop.ingest().taken
+    drop.require_nothing_lost_or_doubled([JPEG + b"1", JPEG + b"2"])
+
+
+def test_what_is_not_to_be_taken_stays(drop: Drop, tmp_path: Path) -> None:
+    """Hidden, unfinished and young files, links, pipes and sockets, and folders that hide."""
+    for name in (".hidden.jpg", "a.part", "b.TMP", "c.filepart", "d.crdownload", "e.jpg~", ".cache/f.jpg"):
+        drop.put(name, JPEG + name.encode())
+    drop.put("young.jpg", JPEG, age_s=1)
+    secret = tmp_path / "secret"
+    secret.mkdir()
+    (secret / "secret.jpg").write_bytes(b"secret")
+    (drop.folder / "link.jpg").symlink_to(secret / "secret.jpg")
+    (drop.folder / "folder").symlink_to(secret)
+    os.mkfifo(drop.folder / "pipe.jpg")
+    with socket.socket(socket.AF_UNIX) as listener:
+        here = Path.cwd()
+        os.chdir(drop.folder)  # the path of a socket is short
+        listener.bind("socket.jpg")
+        os.chdir(here)
+        before = drop.left()
+        summary = drop.ingest()
+    assert (0, 1, 1) == (summary.taken, summary.not_ready, summary.seen)
+    assert before == drop.left()
+    assert (secret / "secret.jpg").exists()
+    assert {} == drop.items()
+
+
+def test_a_time_in_the_future_does_not_keep_a_file_for_ever(drop: Drop) -> None:
+    """Copied files bring their times along; then it counts when they came, which is just now."""
+    drop.put("a.jpg", JPEG, age_s=-86_400)
+    assert 1 == drop.ingest().not_ready
+    much_later = time.time() + 3_600
+    ingest = make_ingest(
+        drop.database,
+        drop.store,
+        "",
+        open_source=lambda _: LocalSource(drop.folder, quiet_s=10, now=lambda: much_later),
+    )
+    assert 1 == ingest().taken
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells who has a file open")
+def test_a_file_that_a_program_has_open_for_writing_stays(drop: Drop) -> None:
+    """However old it looks; it is taken when it is closed."""
+    path = drop.put("slow.jpg", JPEG + b"first half")
+    with path.open("ab") as writer:
+        old = path.stat()
+        assert 1 == drop.ingest().not_ready
+        writer.write(b"second half")
+    os.utime(path, ns=(old.st_atime_ns, old.st_mtime_ns))
+    assert 1 == drop.ingest().taken
+    assert {"slow.jpg": JPEG + b"first halfsecond half"} == drop.contents()
+
+
+def test_a_file_that_changes_after_it_was_listed_is_neither_taken_nor_removed(drop: Drop) -> None:
+    """Also when its time and size were made to look the same."""
+    path = drop.put("a.jpg", JPEG + b"1")
+    listed = LocalFile(Directory.opened(drop.folder), "a.jpg", "a.jpg", path.stat())
+    old = path.stat()
+    path.write_bytes(JPEG + b"2")
+    os.utime(path, ns=(old.st_atime_ns, old.st_mtime_ns))
+    assert not isinstance(listed.read(), bytes)
+    with pytest.raises(SourceUnavailable, match="cannot be taken now"):
+        list(listed.pieces())
+    assert (True, ["a.jpg"]) == (listed.remove(), drop.left())
+
+
+def test_a_folder_that_is_swapped_for_a_link_leads_nowhere_else(drop: Drop, tmp_path: Path) -> None:
+    """Whoever may write there could otherwise have any file of this user's read and removed."""
+    drop.put("sub/a.jpg", JPEG)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "a.jpg").write_bytes(b"not yours")
+    folders = list(LocalSource(drop.folder, quiet_s=0, now=time.time).folders())
+    offers = [offer for folder in folders if isinstance(folder, LocalFolder) for offer in folder.offers()]
+    (drop.folder / "sub").rename(tmp_path / "away")
+    (drop.folder / "sub").symlink_to(elsewhere)
+    (photo,) = [offer.photo for offer in offers if isinstance(offer, Offer)]
+    assert JPEG == photo.read()
+    assert photo.remove()
+    assert ([], b"not yours") == (list((tmp_path / "away").iterdir()), (elsewhere / "a.jpg").read_bytes())
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "'quoted\" `name`; rm -rf $HOME &.jpg",
+        "new\nline.jpg",
+        "\x1b[31mred.jpg",
+        "jpg..jpg.",
+        "😀👗.jpg",
+        "%2e%2e%2fetc%2fpasswd",
+        "-rf",
+        "x" * 240 + ".jpg",
+        b"caf\xe9 \xff\xfe.jpg",
+        "/".join(["deep" * 50] * 4) + "/a.jpg",
+        "back\\slash.jpg",
+        "CON.jpg",
+        "<script>alert(1)</script>.html",
+    ],
+)
+def test_any_name_is_taken_and_does_no_harm(drop: Drop, name: str | bytes) -> None:
+    """The photo lies under a plain key, and its name is text that can be stored and shown."""
+    drop.put(name, JPEG)
+    assert (1, ()) == ((summary := drop.ingest()).taken, summary.notes)
+    ((source_name, item),) = drop.items().items()
+    assert source_name.isprintable()
+    source_name.encode()
+    assert (JPEG, []) == (drop.store.get(item.key or ""), drop.left())
+
+
+def test_what_is_no_picture_becomes_an_item_all_the_same(drop: Drop) -> None:
+    """The night will say why it is none; it is not stored under the name of a picture."""
+    drop.put("4711_A_1.jpg", "<html><script>alert(1)</script>")
+    drop.put("invoice.pdf", b"%PDF-1.7")
+    assert 2 == drop.ingest().taken
+    assert {".bin"} == {Path(key).suffix for key in drop.stored()}
+
+
+def test_an_empty_file_is_set_aside_each_time(drop: Drop) -> None:
+    """Each is a photo that somebody failed to send, so none is a mere duplicate."""
+    for name in ("1_A_1.jpg", "2_B_1.jpg"):
+        drop.put(name, b"")
+    drop.put("1_A_1.jpg", b"")
+    summary = drop.ingest()
+    drop.put("2_B_1.jpg", b"")
+    again = drop.ingest()
+    assert ((2, 0), (0, 1)) == ((summary.quarantined, summary.known), (again.quarantined, again.known))
+    items = drop.all_items()
+    assert {("quarantined", "image_missing", "The file is empty.")} == {
+        (item.state.value, item.failure_code, item.failure) for item in items
+    }
+    assert drop.stored() == sorted(item.key or "" for item in items)
+    assert all(key.startswith("returns/quarantine/") for key in drop.stored())
+
+
+def test_a_file_that_is_too_large_is_set_aside_piece_by_piece(drop: Drop) -> None:
+    """And comes out as it was."""
+    data = JPEG + bytes(5 * (1 << 20))
+    drop.put("huge.jpg", data)
+    drop.put("same.jpg", data)
+    drop.put("limit.jpg", bytes(LARGEST))
+    summary = drop.ingest()
+    assert (1, 1, 1) == (summary.quarantined, summary.duplicates, summary.taken)
+    huge = next(item for item in drop.items().values() if item.state is ItemState.QUARANTINED)
+    assert ("image_too_large", data) == (huge.failure_code, drop.store.get(huge.key or ""))
+    assert [] == drop.left()
+
+
+def test_sidecars_and_lists_tell_and_go_with_their_photos(drop: Drop) -> None:
+    """The sidecar before the list, the list before the name."""
+    drop.put("4711_A_1.jpg", JPEG + b"1")
+    drop.put("4711_A_1.jpg.json", '{"reason": "torn"}')
+    drop.put("4711_B_1.jpg", JPEG + b"2")
+    drop.put("photo.jpg", JPEG + b"3")
+    drop.put("monday/photo.jpg", JPEG + b"4")
+    drop.put("list.csv", "file,order,item,reason\n4711_A_1.jpg,1,C,no\nphoto.jpg,12,D,\n")
+    drop.put("monday/list.json", '[{"file": "photo.jpg", "order": 13}]')
+    assert (4, ()) == ((summary := drop.ingest()).taken, summary.notes)
+    assert {
+        "4711_A_1.jpg": References(order="1", item="C", reason="torn"),
+        "4711_B_1.jpg": References(order="4711", item="B"),
+        "photo.jpg": References(order="12", item="D"),
+        "monday/photo.jpg": References(order="13"),
+    } == {name: item.references for name, item in drop.items().items()}
+    assert [] == drop.left()
+
+
+def test_a_list_stays_until_all_its_photos_came(drop: Drop) -> None:
+    """Also when a name on it was known from another day."""
+    drop.put("b.jpg", JPEG + b"yesterday")
+    drop.ingest()
+    drop.put("list.csv", "file,order\na.jpg,1\nb.jpg,2\n")
+    drop.put("a.jpg", JPEG + b"a")
+    drop.ingest()
+    assert ["list.csv"] == drop.left()
+    drop.put("b.jpg", JPEG + b"today")
+    drop.ingest()
+    assert [] == drop.left()
+    assert {"1", "2", None} == {item.references.order for item in drop.all_items()}
+
+
+def test_a_photo_waits_for_a_sidecar_that_is_being_written(drop: Drop) -> None:
+    """A sidecar that comes with its photo is never missed."""
+    drop.put("a.jpg", JPEG)
+    sidecar = drop.put("a.jpg.json", '{"order": "1', age_s=1)
+    assert 1 == drop.ingest().not_ready
+    sidecar.unlink()
+    drop.put("a.jpg.json", '{"order": "1"}')
+    drop.ingest()
+    assert (["1"], []) == ([item.references.order for item in drop.items().values()], drop.left())
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("list.csv", b"\xff\xd8\xff\xe0\0\0"),
+        ("list.json", b"{"),
+        ("a.jpg.json", b"not json"),
+        ("a.jpg.json", b" " * 1_000_001),
+        ("list.csv", b"file\n" + b"x" * 20_000_001),
+    ],
+)
+def test_a_wrong_sidecar_costs_nothing_but_a_note(drop: Drop, name: str, data: bytes) -> None:
+    """It stays for a person to look at."""
+    drop.put("a.jpg", JPEG)
+    drop.put(name, data)
+    summary = drop.ingest()
+    assert (1, [name]) == (summary.taken, drop.left())
+    assert [True] == [note.startswith(f"{name} was not used: it ") for note in summary.notes]
+
+
+def test_a_source_may_be_kept_and_is_read_once(drop: Drop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files that did not change are told by their stamps, without being opened."""
+    drop.put("a.jpg", JPEG)
+    drop.put("a.jpg.json", '{"order": "1"}')
+    before = drop.left()
+    assert 1 == drop.ingest(keep_source=True).taken
+    opened: list[str] = []
+    original = Directory.open
+
+    def noted(self: Directory, name: str) -> int:
+        opened.append(name)
+        return original(self, name)
+
+    monkeypatch.setattr(Directory, "open", noted)
+    again = drop.ingest(keep_source=True)
+    assert (0, 1, 0, before) == (again.taken, again.known, again.byte_count, drop.left())
+    assert "a.jpg" not in opened
+    assert (1, []) == (drop.ingest().known, drop.left())
+
+
+def test_a_source_that_lets_nothing_go_is_told_and_nothing_is_taken_twice(
+    drop: Drop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file system that is mounted read-only refuses to remove; so does this one."""
+
+    def refuse(_: Directory, name: str) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", name)
+
+    for name in ("a.jpg", "b.jpg"):
+        drop.put(name, JPEG + name.encode())
+    drop.put("a.jpg.json", '{"order": "1"}')
+    with monkeypatch.context() as patched:
+        patched.setattr(Directory, "unlink", refuse)
+        first, second = drop.ingest(), drop.ingest()
+    assert [(2, 0, 2), (0, 2, 2)] == [(each.taken, each.known, each.not_removed) for each in (first, second)]
+    assert all(each.notes[0].startswith("2 files could not be removed") for each in (first, second))
+    assert (2, 3) == (len(drop.items()), len(drop.left()))
+    assert (2, []) == (drop.ingest().known, drop.left())
+
+
+@pytest.mark.parametrize("kind", ["missing", "file"])
+def test_a_source_that_is_no_folder_is_refused(drop: Drop, tmp_path: Path, kind: str) -> None:
+    """With a sentence, before anything is done."""
+    place = tmp_path / "place"
+    if kind == "file":
+        place.touch()
+    with pytest.raises(SourceUnavailable, match="place"):
+        drop.ingest(str(place))
+
+
+def test_a_store_that_refuses_ends_the_visit_and_nothing_is_removed(drop: Drop, tmp_path: Path) -> None:
+    """A file stands where the store's folder should be."""
+    for number in range(5):
+        drop.put(f"{number}.jpg", JPEG + bytes([number]))
+    before = drop.left()
+    (tmp_path / "blobs" / "returns").touch()
+    with pytest.raises(StorageUnavailable):
+        drop.ingest()
+    assert (before, {}) == (drop.left(), drop.items())
+    (tmp_path / "blobs" / "returns").unlink()
+    assert 5 == drop.ingest().taken
+    drop.require_nothing_lost_or_doubled(JPEG + bytes([number]) for number in range(5))
+
+
+def test_a_database_that_is_locked_ends_the_visit_and_nothing_is_doubled(drop: Drop, database_url: str) -> None:
+    """What was stored before the commit failed is stored at the same place again."""
+    sent = [JPEG + bytes([number]) for number in range(5)]
+    for number, data in enumerate(sent):
+        drop.put(f"{number}.jpg", data)
+    impatient = open_database(database_url, busy_timeout_s=0.05)
+    ingest = make_ingest(impatient, drop.store, str(drop.folder))
+    with blocked(database_url), pytest.raises(DatabaseUnavailable, match="locked"):
+        ingest()
+    assert (5, 5, {}) == (len(drop.left()), len(drop.stored()), drop.items())
+    assert 5 == ingest().taken
+    impatient.close()
+    drop.require_nothing_lost_or_doubled(sent)
+
+
+def test_many_visits_at_once_take_everything_once(drop: Drop) -> None:
+    """Threads stand for processes here; a test with real ones is among the acceptance tests."""
+    sent = [JPEG + number.to_bytes(2) for number in range(120)]
+    for number, data in enumerate(sent):
+        drop.put(f"{number % 7}/{number}.jpg", data)
+        drop.put(f"again/{number}.jpg", data)
+    visits = [threading.Thread(target=drop.ingest) for _ in range(4)]
+    for visit in visits:
+        visit.start()
+    for visit in visits:
+        visit.join(60)
+    drop.require_nothing_lost_or_doubled(sent)
+    assert (240, []) == (len(drop.items()), drop.left())
+
+
+def test_progress_is_told_at_each_commit(drop: Drop) -> None:
+    """As the summary of what was done so far."""
+    for number in range(20):
+        drop.put(f"{number}.jpg", JPEG + bytes([number]))
+    told: list[int] = []
+    drop.ingest(on_progress=lambda summary: told.append(summary.taken))
+    assert [8, 16, 20] == told
+
+
+def test_one_photo_can_be_sent_by_itself(drop: Drop) -> None:
+    """With references that come before what its name says; sent again it is the same item."""
+    first = drop.ingest.take_one(JPEG, name="4711_A_1.jpg", references=References(item="B", reason="torn"))
+    assert References(order="4711", item="B", reason="torn") == first.references
+    assert (ItemState.WAITING, JPEG) == (first.state, drop.store.get(first.key or ""))
+    assert first == drop.ingest.take_one(JPEG, name="4711_A_1.jpg")
+    other = drop.ingest.take_one(JPEG, name="")
+    assert (ItemState.DUPLICATE, first.id, "photo") == (other.state, other.duplicate_of, other.source_name)
+    empty = drop.ingest.take_one(b"", name="x" * 5_000)
+    assert ItemState.QUARANTINED is empty.state

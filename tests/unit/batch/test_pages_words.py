@@ -1,0 +1,171 @@
+"""Runs and returned items in words."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from shoplens.batch import pages_words as words
+from shoplens.batch.bring_in import Arrivals
+from shoplens.batch.browse import RunView
+from shoplens.batch.entities import ItemState, References, ReturnItem, ReturnRun, RunCounts, RunState
+from shoplens.batch.standing import OwnerState
+from shoplens.batch.tally import IngestSummary
+from shoplens.bundles.ref import ModelRef
+from shoplens.errors import SourceUnavailable
+from tests.unit.db.samples import NOON
+
+RUN = ReturnRun(
+    id="0" * 26, created_at=NOON, requested_by="http", state=RunState.RUNNING, bound=10, planned=1_200,
+    model=ModelRef(name="fruit", version="1.2.0"), owner="me", host="desk", pid=7, started_at=NOON,
+    heartbeat_at=NOON, last_item_at=NOON + timedelta(seconds=20),
+)  # fmt: skip
+LATER = NOON + timedelta(minutes=5)
+VIEW = RunView(
+    run=RUN, counts=RunCounts(by_state={ItemState.DONE: 1_000, ItemState.DOUBTFUL: 20}), labels={}, left=180,
+    rate_per_s=31.4, seconds_left=5.7, last_item_ago_s=0.3,
+)  # fmt: skip
+ITEM = ReturnItem(
+    id="0" * 26, received_at=NOON, source_name="photo.jpg", sha256="0" * 64, byte_count=1, state=ItemState.DONE
+)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        (0.2, "0 s"),
+        (99, "99 s"),
+        (100, "2 min"),
+        (3_000, "50 min"),
+        (7_200, "2 h"),
+        (7_500, "2 h 5 min"),
+        (90_000, "25 h"),
+    ],
+)
+def test_a_duration_is_as_exact_as_one_wants_to_know_it(seconds: float, expected: str) -> None:
+    """Nobody waits two hours, three minutes and four seconds."""
+    assert expected == words.duration(seconds)
+
+
+@pytest.mark.parametrize(
+    ("rate", "expected"),
+    [(31.4, "31 per second"), (3.14, "3.1 per second"), (0.5, "30 per minute"), (0.01, "36 per hour")],
+)
+def test_a_rate_has_a_number_one_can_grasp(rate: float, expected: str) -> None:
+    """In the unit that gives one."""
+    assert expected == words.rate(rate)
+
+
+def test_numbers_have_their_nouns() -> None:
+    """One photo, and more of them."""
+    assert ("1 photo", "1,204 photos", "1 file", "0 files") == (
+        words.photos(1), words.photos(1204), words.files(1), words.files(0),
+    )  # fmt: skip
+
+
+def test_progress_is_told_in_one_line() -> None:
+    """Speed, time left and when the last photo was finished; an ended run tells how long it took."""
+    told = words.progress_words(VIEW)
+    assert ("85%", "1,020", "1,200 photos", "Running") == tuple(
+        told[name] for name in ("percent", "settled", "planned", "state")
+    )
+    assert "31 per second · about 6 s left · last photo finished 0 s ago" == told["pace"]
+    ended = replace(RUN, state=RunState.FINISHED, finished_at=LATER)
+    assert "31 per second · took 5 min" == words.pace(replace(VIEW, run=ended, seconds_left=None))
+
+
+def test_a_run_that_goes_on_needs_no_words() -> None:
+    """Nor does one that is through."""
+    assert words.condition(RUN, OwnerState.ALIVE, trouble=None, now=LATER) is None
+    waiting = replace(RUN, state=RunState.REQUESTED, owner=None)
+    assert words.condition(waiting, OwnerState.NOBODY, trouble=None, now=LATER) is None
+    ended = replace(RUN, state=RunState.FINISHED, stalled=True)
+    assert words.condition(ended, OwnerState.NOBODY, trouble=None, now=LATER) is None
+
+
+@pytest.mark.parametrize(
+    ("run", "owner", "trouble", "sentence", "resumable"),
+    [
+        (RUN, OwnerState.GONE, None, "is gone", True),
+        (replace(RUN, owner=None, failure="The disk is full."), OwnerState.NOBODY, None, "The disk is full.", True),
+        (
+            replace(RUN, owner=None),
+            OwnerState.NOBODY,
+            "Status 1.",
+            "Nobody works on this run just now. Status 1.",
+            True,
+        ),
+        (RUN, OwnerState.SILENT, None, "on desk has given no sign of life for 5 min", False),
+        (replace(RUN, stalled=True), OwnerState.ALIVE, None, "no photo has come to an end for 5 min", False),
+        (replace(RUN, state=RunState.FAILED, failure="Enough."), OwnerState.NOBODY, None, "Enough.", False),
+    ],
+)
+def test_what_is_amiss_is_said_plainly(
+    run: ReturnRun, owner: OwnerState, trouble: str | None, sentence: str, resumable: bool
+) -> None:
+    """With what is known of the reason, and whether a click helps."""
+    told = words.condition(run, owner, trouble=trouble, now=LATER)
+    assert told is not None
+    assert sentence in told.sentence
+    assert resumable is told.resumable
+
+
+def test_an_item_is_called_as_the_shop_calls_it() -> None:
+    """Else by its file."""
+    assert "photo.jpg" == words.references(ITEM)
+    assert "Item 7" == words.references(replace(ITEM, references=References(item="7")))
+    assert "Order 42, item 7" == words.references(replace(ITEM, references=References(item="7", order="42")))
+
+
+def test_each_category_has_a_key_of_its_own() -> None:
+    """Its first letter where that is free, else another of its letters, else any; never one of the gallery's own."""
+    labels = ["dress", "hat", "longsleeve", "outwear", "pants", "shirt", "shoes", "shorts", "skirt", "t-shirt"]
+    keys = {choice.label: choice.key for choice in words.keyed(labels)}
+    assert ("d", "h", "p", "s") == tuple(keys[label] for label in ("dress", "hat", "pants", "shirt"))
+    assert len(labels) == len(set(keys.values()))
+    assert set() == set("jkoyu") & set(keys.values())
+    assert keys == {choice.label: choice.key for choice in words.keyed(labels)}
+
+
+def test_more_labels_than_keys_are_left_out() -> None:
+    """Nobody can remember so many; they are typed."""
+    assert words.MOST_CHOICES == len(words.keyed([f"label {number}" for number in range(1_000)]))
+
+
+def test_of_very_many_labels_the_frequent_ones_are_offered() -> None:
+    """Of few, all."""
+    many = [f"label {number:03}" for number in range(1_000)]
+    counts = {(ItemState.DONE, "label 500"): 7, (ItemState.DOUBTFUL, "label 500"): 1, (ItemState.DONE, "label 001"): 2}
+    assert ["label 001", "label 500"] == words.offered(many, counts)
+    assert ["a", "b"] == words.offered(["b", "a"], {})
+
+
+@pytest.mark.parametrize(
+    ("arrivals", "short", "long"),
+    [
+        (Arrivals(running=True, started_at=NOON), "0 so far …", "being brought in"),
+        (Arrivals(running=False, started_at=NOON, summary=IngestSummary(source="x")), "0 new", "nothing new"),
+        (
+            Arrivals(running=False, started_at=NOON, summary=IngestSummary(source="x", taken=3, duplicates=1)),
+            "3 new",
+            "Of 4 files, 3 wait for a run now, 1 had come before under another name.",
+        ),
+        (
+            Arrivals(running=False, started_at=NOON, error=SourceUnavailable("There is no folder x.")),
+            "It failed",
+            "There is no folder x.",
+        ),
+        (Arrivals(running=False, started_at=NOON, error=KeyError("x")), "It failed", "a fault in the program"),
+    ],
+)
+def test_an_ingest_is_told_short_and_long(arrivals: Arrivals, short: str, long: str) -> None:
+    """In a tile, and as the answer to whoever asked for it."""
+    assert short == words.ingest_words(arrivals)
+    assert long in words.ingest_notice(arrivals).sentence
+
+
+def test_before_the_first_ingest_there_is_nothing_to_tell() -> None:
+    """And so nothing is shown."""
+    assert "" == words.ingest_words(None)

@@ -1,0 +1,292 @@
+"""The morning report says what happened, proves that it adds up, and can be opened by anybody without harm."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from html.parser import HTMLParser
+
+import pytest
+
+from shoplens.batch.correct import CorrectReturns
+from shoplens.batch.entities import References
+from shoplens.batch.report import WriteReport
+from shoplens.batch.report_page import MOST_PICTURES
+from shoplens.errors import RequestInvalid, RunNotFound, StorageUnavailable
+from shoplens.predictions.photos import PhotoShelf
+from shoplens.storage import Store
+from tests.conftest import colourful, jpeg_of
+from tests.unit.batch.results_shop import LIMITS, Fate, Shop, doubtful, set_aside
+
+HOSTILE = "\"><script>alert(1)</script><img src=x onerror='alert(2)'>{{ 7*7 }}\u202egpj.jpg"
+
+
+VOID = {"meta", "img", "link", "br", "base"}
+
+
+class Page(HTMLParser):
+    """What a reader sees, by the ids of the page's parts, and everything that could do harm."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.texts: defaultdict[str, str] = defaultdict(str)
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self._path: list[tuple[str, str]] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        attributes = dict(attrs)
+        self.tags.append((tag, attributes))
+        if tag not in VOID:
+            self._path.append((tag, attributes.get("id") or ""))
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        while self._path and self._path.pop()[0] != tag:
+            pass
+
+    def handle_data(self, data: str) -> None:
+        for _, part in self._path:
+            if part:
+                self.texts[part] += data
+
+    def text(self, part: str) -> str:
+        """With single blanks."""
+        return " ".join(self.texts[part].split())
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        """The attributes of each such tag."""
+        return [attributes for name, attributes in self.tags if name == tag]
+
+    def sums(self) -> dict[str, int]:
+        """The lines of the sums."""
+        return {row["data-sum"] or "": int(row["data-number"] or "") for row in self.all("tr") if "data-sum" in row}
+
+
+@pytest.fixture
+def report(shop: Shop) -> WriteReport:
+    """Over the shop, with its clock."""
+    return WriteReport(shop.database, shop.store, shop.shelf, clock=shop.clock)
+
+
+def test_the_headline_tells_the_night_in_a_sentence(shop: Shop, report: WriteReport) -> None:
+    """How many, what became of them, from when to when, how quickly, and that it adds up."""
+    first = shop.arrive("a.jpg")
+    for number in range(3):
+        shop.arrive(f"{number}.jpg")
+    shop.arrive("b.jpg", fate=doubtful("hat", 0.41))
+    shop.arrive("c.jpg", fate=set_aside("image_corrupt", "It is cut off."))
+    shop.refuse("d.jpg")
+    shop.repeat(first, "again.jpg")
+    page = Page(report.render(shop.night().id))
+    assert "8 items: 5 done, 1 doubtful, 2 set aside, and 1 duplicate." == page.text("headline")
+    assert re.fullmatch(
+        r"From 2026-05-04 12:00 UTC to 2026-05-04 12:00 UTC, 8 s; 52 items per minute\.", page.text("when")
+    )
+    assert page.text("accounted").startswith("Everything is accounted for.")
+    assert {
+        "arrived": 9, "duplicates": -1, "refused": -1, "in_run": 7, "done": 5, "doubtful": 1, "quarantined": 1,
+        "planned": 7,
+    } == page.sums()  # fmt: skip
+
+
+def test_the_sums_hold_when_items_are_tried_again(shop: Shop, report: WriteReport) -> None:
+    """What a run had to do and what it has now differ by what was sent back, and the next run has it."""
+    bad = shop.arrive("bad.jpg", fate=set_aside("image_corrupt", "It is cut off."))
+    shop.arrive("good.jpg")
+    first = shop.night()
+    clerk = CorrectReturns(shop.database, shop.store, labels=(), clock=shop.tick)
+    clerk.retry(bad.id)
+    sent = Page(report.render(first.id))
+    assert {"arrived": 2, "elsewhere": -1, "in_run": 1, "done": 1, "planned": 2, "sent_back": -1} == sent.sums()
+    assert sent.text("accounted").startswith("Everything is accounted for.")
+    shop.fates[bad.id] = Fate()
+    second = Page(report.render(shop.night().id))
+    assert {"older": 1, "in_run": 1, "done": 1, "planned": 1} == second.sums()
+    assert sent.sums() == Page(report.render(first.id)).sums()
+
+
+def test_a_run_that_goes_on_says_what_is_left(shop: Shop, report: WriteReport) -> None:
+    """And does not claim that all is done."""
+    for number in range(5):
+        shop.arrive(f"{number}.jpg")
+    page = Page(report.render(shop.night(limit=3, end=False).id))
+    assert page.text("accounted").startswith("2 items are still to be done.")
+    assert "5 items: 3 done, 0 doubtful, 0 set aside." == page.text("headline")
+
+
+def test_an_item_that_is_nowhere_is_said_first(shop: Shop, report: WriteReport) -> None:
+    """The night counted what it had to do when it began; whatever is not there any more is told in red."""
+    for number in range(3):
+        shop.arrive(f"{number}.jpg")
+    run = shop.request()
+    with shop.database._engine.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM return_items WHERE source_name = '1.jpg'")
+    page = Page(report.render(run.id))
+    assert page.text("accounted").startswith("1 item cannot be accounted for.")
+    assert -1 == page.sums()["missing"]
+
+
+def test_doubtful_items_come_with_pictures_the_least_sure_first(shop: Shop, report: WriteReport) -> None:
+    """With links into the console, and at most so many."""
+    items = [shop.arrive(f"{n}.jpg", fate=doubtful("hat", 0.2 + n / 100)) for n in reversed(range(30))]
+    page = Page(report.render(shop.night().id))
+    links = [each["href"] for each in page.all("a") if "/items/" in (each["href"] or "")]
+    assert [f"/console/returns/items/{item.id}" for item in items[::-1][:24]] == links[:24]
+    assert 24 == len(page.all("img"))
+    assert page.text("doubtful").startswith("Doubtful: 30 items need a person The 24 least sure ones.")
+    assert "And 6 more items" in page.text("doubtful")
+
+
+def test_what_was_set_aside_is_grouped_by_reason(shop: Shop, report: WriteReport) -> None:
+    """The most frequent reason first, each in words, with a picture where there is one."""
+    shop.store.put("returns/thumbnails/x.jpg", jpeg_of(colourful(5, width=40, height=30)))
+    for number in range(2):
+        shop.arrive(f"{number}.jpg", fate=set_aside("image_unsupported", "This is an HTML page."))
+    cut = set_aside("image_corrupt", "It is cut off.", thumbnail_key="returns/thumbnails/x.jpg")
+    for number in range(3):
+        shop.arrive(f"x{number}.jpg", fate=cut)
+    page = Page(report.render(shop.night().id))
+    reasons = [(each["data-reason"], each["data-count"]) for each in page.all("div") if "data-reason" in each]
+    assert [("image_corrupt", "3"), ("image_unsupported", "2")] == reasons
+    assert 3 == len(page.all("img"))
+    assert "Damaged photo 3 It is cut off." in page.text("aside")
+    assert "Not a photo 2 This is an HTML page." in page.text("aside")
+
+
+def test_categories_are_compared_with_the_usual_nights(shop: Shop, report: WriteReport) -> None:
+    """Marked where the difference is more than chance, with the method named; doubtful ones are counted too."""
+    for night in range(2):
+        for number in range(40):
+            shop.arrive(f"{night}-{number}.jpg", fate=Fate(label="dress" if number < 30 else "hat"))
+        shop.night()
+    for number in range(40):
+        shop.arrive(f"last-{number}.jpg", fate=Fate(label="dress") if number < 10 else doubtful("hat", 0.5))
+    page = Page(report.render(shop.night().id))
+    rows = {each["data-label"]: "data-unusual" in each for each in page.all("tr") if "data-label" in each}
+    assert {"hat": True, "dress": True} == rows
+    assert "hat more than usual 30 75.0% 25.0%" in page.text("mix")
+    assert "dress less than usual 10 25.0% 75.0%" in page.text("mix")
+    assert "Compared with 2 finished runs. A share is marked where" in page.text("mix")
+    assert "two-proportion z-test" in page.text("mix")
+
+
+def test_the_first_night_has_nothing_to_be_compared_with(shop: Shop, report: WriteReport) -> None:
+    """And says so."""
+    shop.arrive("a.jpg")
+    assert "There is no finished run yet to compare with." in Page(report.render(shop.night().id)).text("mix")
+
+
+def test_the_slowest_items_and_the_versions_are_told(shop: Shop, report: WriteReport) -> None:
+    """With the time that each took; the model and the policy that decided."""
+    shop.arrive("quick.jpg", fate=Fate(work_ms=4))
+    shop.arrive("slow.jpg", fate=Fate(work_ms=4_321))
+    run = shop.night()
+    page = Page(report.render(run.id))
+    assert page.text("slowest").index("slow.jpg") < page.text("slowest").index("quick.jpg")
+    assert "4,321 ms" in page.text("slowest")
+    for fact in ("clothing 2.1.0", "0123456789ab", "the night timer", run.id):
+        assert fact in page.text("facts")
+
+
+def test_hostile_names_are_shown_and_do_nothing(shop: Shop, report: WriteReport) -> None:
+    """No tag, no script, no address of elsewhere, no sign that turns the text round."""
+    references = References(item=HOSTILE, order=HOSTILE, reason=HOSTILE)
+    shop.arrive(HOSTILE, fate=doubtful(HOSTILE, 0.4), references=references)
+    shop.arrive(f"1{HOSTILE}", fate=set_aside(HOSTILE, HOSTILE), references=references)
+    shop.arrive(f"2{HOSTILE}", fate=Fate(label=HOSTILE), references=references)
+    html = report.render(shop.night().id)
+    page = Page(html)
+    assert set() == {name for name, _ in page.tags} & {"script", "iframe", "object", "link", "base", "form", "embed"}
+    assert [] == [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
+    for _, attributes in page.tags:
+        for name in ("href", "src"):
+            assert (attributes.get(name) or "#").startswith(("#", "/console/returns", "data:image/jpeg;base64,"))
+    assert "\u202e" not in html
+    assert "49gpj" not in html
+    assert "<script>alert(1)</script>" in page.text("doubtful")
+    assert [] == re.findall(r"url\(|@import|https?://", html)
+
+
+def test_texts_without_end_do_not_make_the_page_long(shop: Shop, report: WriteReport) -> None:
+    """Pictures are bounded in number and size, texts in length, categories in number; in all below two megabytes."""
+    noise = [jpeg_of(colourful(n, width=900, height=900), quality=95) for n in range(4)]
+    for number in range(40):
+        shop.arrive(
+            f"{number}{'x' * 5_000}.jpg", data=noise[0] + bytes([number]), fate=doubtful(f"label {number}", 0.4)
+        )
+    for number in range(80):
+        shop.store.put(f"returns/thumbnails/{number}.jpg", noise[number % 4])
+        bad = set_aside(f"code_{number % 8}", "y" * 5_000, thumbnail_key=f"returns/thumbnails/{number}.jpg")
+        shop.arrive(f"x{number}.jpg", fate=bad)
+    html = report.render(shop.night().id)
+    page = Page(html)
+    assert MOST_PICTURES == len(page.all("img"))
+    assert len(html.encode()) < 2_000_000
+    assert "x" * 200 not in html
+    assert "y" * 200 not in html
+
+
+def test_an_empty_night_has_a_report_too(shop: Shop, report: WriteReport) -> None:
+    """Nothing came; that is a fact worth a page."""
+    page = Page(report.render(shop.night().id))
+    assert "0 items: 0 done, 0 doubtful, 0 set aside." == page.text("headline")
+    assert page.text("accounted").startswith("Everything is accounted for.")
+
+
+def test_the_report_is_kept_and_can_be_written_anew(shop: Shop, report: WriteReport) -> None:
+    """Under a key that follows from the run; with what was corrected since, and the run remembers it."""
+    item = shop.arrive("a.jpg", fate=doubtful("dress", 0.4))
+    run = shop.night()
+    key = report(run.id)
+    before = shop.store.get(key).decode()
+    CorrectReturns(shop.database, shop.store, labels=("coat",), clock=shop.tick).correct(item.id, "coat")
+    assert (f"returns/reports/{run.id}.html", key) == (key, report(run.id))
+    assert "1 item: 0 done, 1 doubtful" in before
+    after = Page(shop.store.get(key).decode())
+    assert "1 item: 1 done, 0 doubtful, 0 set aside." == after.text("headline")
+    assert "1 item looked at by a person since." in after.text("when")
+    with shop.database.reading() as work:
+        assert key == work.return_runs.get(run.id).report_key
+
+
+def test_links_lead_to_the_console_that_is_named(shop: Shop, report: WriteReport) -> None:
+    """A file that is sent by mail names the shop's own console; anything that could run is refused."""
+    item = shop.arrive("a.jpg", fate=doubtful("dress", 0.4))
+    run = shop.night()
+    html = report.render(run.id, console="https://photos.example.org/console/returns/")
+    assert f'href="https://photos.example.org/console/returns/items/{item.id}"' in html
+    with pytest.raises(RequestInvalid, match="console"):
+        report.render(run.id, console="javascript:alert(1)//")
+    with pytest.raises(RunNotFound):
+        report.render("nix")
+
+
+class AwayStore:
+    """A store whose photos cannot be reached; it counts how often it is asked."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.asked = 0
+
+    def get(self, key: str) -> bytes:
+        """Never answers."""
+        self.asked += 1
+        raise StorageUnavailable("The store is away.")
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._store, name)
+
+
+def test_a_store_that_is_away_costs_the_pictures_and_not_the_report(shop: Shop) -> None:
+    """It is asked once and not sixty times."""
+    for number in range(5):
+        shop.arrive(f"{number}.jpg", fate=doubtful("dress", 0.4))
+    run = shop.night()
+    away = AwayStore(shop.store)
+    shelf = PhotoShelf(away, limits=LIMITS, isolation=shop.shelf._isolation)  # type: ignore[arg-type]
+    page = Page(WriteReport(shop.database, shop.store, shelf, clock=shop.clock).render(run.id))
+    assert (0, 1) == (len(page.all("img")), away.asked)
+    assert page.text("doubtful").startswith("Doubtful: 5 items need a person")

@@ -1,0 +1,170 @@
+"""How returns stand, for people, for programs and for Prometheus."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from shoplens.batch.commands_run import sentences
+from shoplens.batch.entities import ItemState
+from shoplens.batch.figures import ReturnsFigures
+from shoplens.batch.ownership import this_process
+from shoplens.batch.standing import OwnerState, ShowReturns, Standing, as_json
+from shoplens.db import Database
+from shoplens.errors import DatabaseUnavailable
+from shoplens.telemetry.metrics import Metrics
+from tests.unit.batch.night_house import House, now, open_house, request_run
+
+
+@pytest.fixture
+def house(database: Database, tmp_path: Path) -> House:
+    """An empty one."""
+    return open_house(database, tmp_path)
+
+
+@pytest.fixture
+def show(house: House) -> Callable[..., Standing]:
+    """Reads it, some seconds from now."""
+
+    def read(*, in_s: float = 0.0) -> Standing:
+        return ShowReturns(house.database, clock=lambda: now() + timedelta(seconds=in_s), takeover_s=15)()
+
+    return read
+
+
+def test_before_the_first_night_only_what_waits_is_known(house: House, show: Callable[..., Standing]) -> None:
+    """And said."""
+    house.bring("shirt 0.9")
+    assert ["No night was run yet. 1 item is waiting."] == list(sentences(show()))
+    assert {"waiting": 1, "run": None} == as_json(show())
+
+
+async def test_after_a_night_its_counts_are_told(house: House, show: Callable[..., Standing]) -> None:
+    """With the mean time of a photo, and nothing left to do."""
+    house.bring("shirt 0.9", "coat 0.5", "!ImageCorrupt -")
+    run = await house.work()
+    standing = show()
+    assert (0, 3, OwnerState.NOBODY, 0.003) == (
+        standing.left, standing.counts.settled, standing.owner, standing.seconds_per_item,
+    )  # fmt: skip
+    told = " ".join(sentences(standing))
+    assert f"Run {run.id}: finished." in told
+    assert "1 done, 1 doubtful, 1 quarantined" in told
+
+
+def test_the_owner_is_told_plainly(house: House, show: Callable[..., Standing]) -> None:
+    """Alive, silent for too long, dead, or nobody."""
+    run = request_run(house)
+    assert OwnerState.NOBODY is show().owner
+    with house.database.uow() as work:
+        work.return_runs.take_over(run, this_process(0), now=now())
+    assert (OwnerState.ALIVE, OwnerState.SILENT) == (show().owner, show(in_s=16).owner)
+    assert "no sign of life" in next(sentences(show(in_s=16)))
+    with house.database.uow() as work:
+        run = work.return_runs.get(run.id)
+        machine, _, _ = (run.process or "").rpartition("/")
+        work.return_runs.take_over(run, replace(this_process(0), process=f"{machine}/1"), now=now())
+    assert OwnerState.GONE is show().owner
+    assert "died" in next(sentences(show()))
+
+
+def test_a_stall_and_an_early_end_are_told(house: House, show: Callable[..., Standing]) -> None:
+    """In capitals, and with the reason."""
+    run, me = request_run(house), this_process(0)
+    with house.database.uow() as work:
+        work.return_runs.take_over(run, me, now=now())
+        work.return_runs.beat(run.id, owner=me.id, now=now(), finished_item=True, stalled=True)
+    assert "STALLED" in next(sentences(show()))
+    with house.database.uow() as work:
+        work.return_runs.interrupt(run.id, owner=me.id, reason="the disk is full")
+    assert "the disk is full" in " ".join(sentences(show()))
+
+
+def test_a_clock_that_was_set_back_shows_nothing_in_the_future(house: House, show: Callable[..., Standing]) -> None:
+    """No negative ages."""
+    run, me = request_run(house), this_process(0)
+    with house.database.uow() as work:
+        work.return_runs.take_over(run, me, now=now())
+        work.return_runs.beat(run.id, owner=me.id, now=now(), finished_item=True)
+    assert 0.0 == show(in_s=-3600).last_item_ago_s
+
+
+async def test_the_metrics_show_what_the_database_says(house: House, show: Callable[..., Standing]) -> None:
+    """At the scrape."""
+    house.bring("shirt 0.9", "coat 0.5")
+    await house.work()
+    house.bring("shirt 0.9")
+    metrics = Metrics()
+    metrics.before_scrape(ReturnsFigures(show, metrics))
+    shown = metrics.exposition().decode()
+    for line in (
+        "shoplens_returns_readable 1.0",
+        "shoplens_returns_waiting 1.0",
+        "shoplens_returns_run_active 0.0",
+        "shoplens_returns_run_planned 2.0",
+        'shoplens_returns_run_items{state="done"} 1.0',
+        'shoplens_returns_run_items{state="doubtful"} 1.0',
+        "shoplens_returns_item_seconds 0.003",
+    ):
+        assert line in shown
+    assert 'shoplens_returns_last_timestamp_seconds{what="item"} 0.0' not in shown
+
+
+def test_scrapes_that_come_often_read_seldom() -> None:
+    """One reading serves five seconds."""
+    time, reads, metrics = [0.0], [0], Metrics()
+
+    def read() -> Standing:
+        reads[0] += 1
+        return Standing(waiting=reads[0])
+
+    metrics.before_scrape(ReturnsFigures(read, metrics, monotonic=lambda: time[0]))
+    seen = []
+    for seconds in (0, 1, 3, 2, 1):
+        time[0] += seconds
+        metrics.exposition()
+        seen.append(reads[0])
+    assert [1, 1, 1, 2, 2] == seen
+
+
+def test_a_database_that_hangs_does_not_hold_up_a_scrape() -> None:
+    """The last figures stay, and the reading that hangs is not asked again."""
+    hang, reads, metrics = threading.Event(), [0], Metrics()
+
+    def read() -> Standing:
+        reads[0] += 1
+        hang.wait(60)
+        return Standing(waiting=7)
+
+    metrics.before_scrape(ReturnsFigures(read, metrics))
+    for _ in range(2):
+        assert "shoplens_returns_waiting 0.0" in metrics.exposition().decode()
+    hang.set()
+    while "shoplens_returns_waiting 7.0" not in metrics.exposition().decode():
+        assert 1 == reads[0]
+
+
+def test_a_database_that_fails_leaves_the_other_metrics() -> None:
+    """And is told by a metric of its own."""
+    metrics = Metrics()
+
+    def read() -> Standing:
+        raise DatabaseUnavailable("away")
+
+    metrics.before_scrape(ReturnsFigures(read, metrics))
+    shown = metrics.exposition().decode()
+    assert "shoplens_returns_readable 0.0" in shown
+    assert "shoplens_queue_length" in shown
+
+
+def test_every_state_is_named_for_programs(house: House, show: Callable[..., Standing]) -> None:
+    """Also those without items, so that nobody has to guess."""
+    request_run(house)
+    run = as_json(show())["run"]
+    assert isinstance(run, dict)
+    assert {state.value for state in ItemState} - {"duplicate"} == set(run["counts"])

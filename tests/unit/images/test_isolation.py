@@ -1,0 +1,264 @@
+"""HEIC and AVIF are decoded elsewhere: bounded in memory and time, killed and replaced, safe between threads."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from shoplens.errors import ImageCorrupt, ImageDecoderFailed, ImageNeedsExtra, QueueFull
+from shoplens.images import isolation
+from shoplens.images.heif import HeicSupport, heic_support, judge
+from shoplens.images.isolation import IsolatedDecoder
+from shoplens.images.isolation_protocol import REPLY, Status
+from shoplens.images.picture import Limits
+from shoplens.testing.hostile import encoded, photo
+
+AVIF = encoded(photo(), "avif")
+LARGE_AVIF = encoded(Image.new("RGB", (4_000, 2_500), "teal"), "avif", speed=10)
+MEGABYTE = 1_000_000
+
+
+def process_of(decoder: IsolatedDecoder) -> subprocess.Popen[bytes]:
+    """Return the one process of a decoder with one worker that is idle."""
+    child = decoder._free.queue[-1]
+    assert child is not None
+    return child._process
+
+
+def decode(decoder: IsolatedDecoder, data: bytes = AVIF) -> tuple[int, int]:
+    """Decode an AVIF and return its size."""
+    picture = decoder.decode(data, name="avif", limits=Limits())
+    return picture.width, picture.height
+
+
+@pytest.fixture
+def own() -> Iterator[IsolatedDecoder]:
+    """A decoder of one process that a test may ruin."""
+    with IsolatedDecoder(workers=1) as decoder:
+        yield decoder
+
+
+def test_no_process_is_started_before_the_first_picture() -> None:
+    """Most shops never see one."""
+    with IsolatedDecoder(workers=3) as decoder:
+        assert [None] * 3 == list(decoder._free.queue)
+
+
+def test_a_process_is_kept_for_the_next_picture(own: IsolatedDecoder) -> None:
+    """Starting one costs more than decoding."""
+    decode(own)
+    first = process_of(own).pid
+    decode(own)
+    assert first == process_of(own).pid
+
+
+def test_a_damaged_file_does_not_cost_the_process(own: IsolatedDecoder) -> None:
+    """It answers that the file is damaged, and goes on."""
+    decode(own)
+    first = process_of(own).pid
+    with pytest.raises(ImageCorrupt):
+        decode(own, AVIF[:-30])
+    assert (96, 64) == decode(own)
+    assert first == process_of(own).pid
+
+
+def test_a_process_that_died_is_reported_and_replaced(own: IsolatedDecoder) -> None:
+    """One picture suffers, the next does not."""
+    decode(own)
+    os.kill(process_of(own).pid, signal.SIGKILL)
+    with pytest.raises(ImageDecoderFailed):
+        decode(own)
+    assert (96, 64) == decode(own)
+
+
+def test_a_process_that_hangs_is_killed_in_time() -> None:
+    """A stopped process is as good as an endless loop."""
+    with IsolatedDecoder(workers=1) as decoder:
+        decode(decoder)
+        decoder._wall_seconds = 0.3
+        hanging = process_of(decoder)
+        os.kill(hanging.pid, signal.SIGSTOP)
+        with pytest.raises(ImageDecoderFailed, match="too long"):
+            decode(decoder)
+        assert -signal.SIGKILL == hanging.returncode
+        decoder._wall_seconds = 20
+        assert (96, 64) == decode(decoder)
+
+
+def test_memory_is_limited() -> None:
+    """Ten megapixels do not fit into twenty megabytes; some libraries call that damage."""
+    with IsolatedDecoder(workers=1, memory_bytes=20 * MEGABYTE) as decoder:
+        with pytest.raises((ImageDecoderFailed, ImageCorrupt)):
+            decode(decoder, LARGE_AVIF)
+        assert (96, 64) == decode(decoder)
+
+
+def test_processor_time_is_limited() -> None:
+    """The kernel ends what counts to infinity; here the allowance is gone before the picture is."""
+    with IsolatedDecoder(workers=1, cpu_seconds=-0.99) as decoder, pytest.raises(ImageDecoderFailed):
+        for _ in range(100):
+            decode(decoder, LARGE_AVIF)
+
+
+def test_a_caller_waits_a_bounded_time_for_a_free_process() -> None:
+    """Then it is told when to come back."""
+    with IsolatedDecoder(workers=1, wait_seconds=0.05) as decoder:
+        taken = decoder._take()
+        with pytest.raises(QueueFull) as full:
+            decode(decoder)
+        decoder._give_back(taken)
+        assert full.value.retry_after_s > 0
+        assert (96, 64) == decode(decoder)
+
+
+def test_threads_get_their_own_pictures() -> None:
+    """Forty distinct pictures from eight threads over two processes."""
+    shades = range(10, 250, 6)
+    files = [encoded(Image.new("RGB", (16, 16), (shade, shade, shade)), "avif", quality=100) for shade in shades]
+    with IsolatedDecoder(workers=2) as decoder, ThreadPoolExecutor(8) as threads:
+        pictures = list(threads.map(lambda data: decoder.decode(data, name="avif", limits=Limits()), files))
+    np.testing.assert_allclose(list(shades), [picture.pixels.mean() for picture in pictures], atol=2)
+
+
+def test_a_worn_out_process_is_replaced(own: IsolatedDecoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaks of a native library cannot add up."""
+    monkeypatch.setattr(isolation, "_PICTURES_PER_PROCESS", 2)
+    decode(own)
+    first = process_of(own)
+    decode(own)
+    assert [None] == list(own._free.queue)
+    assert -signal.SIGKILL == first.returncode
+    assert (96, 64) == decode(own)
+
+
+def test_closing_ends_every_process_and_refuses_more() -> None:
+    """Nothing is left behind."""
+    decoder = IsolatedDecoder(workers=1)
+    decode(decoder)
+    process = process_of(decoder)
+    decoder.close()
+    assert -signal.SIGKILL == process.returncode
+    with pytest.raises(ImageDecoderFailed, match="shut down"):
+        decode(decoder)
+
+
+def test_a_process_whose_owner_died_ends_by_itself(own: IsolatedDecoder) -> None:
+    """Its socket is closed, and that is the end of it."""
+    decode(own)
+    child = own._free.get()
+    assert child is not None
+    child._socket.close()
+    assert 0 == child._process.wait(timeout=10)
+    own._discard(child)
+
+
+def test_the_process_sees_none_of_the_servers_secrets(own: IsolatedDecoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A decoder that is taken over finds no password in its environment."""
+    monkeypatch.setenv("SHOPLENS_DATABASE_URL", "postgresql://user:secret@host/db")
+    decode(own)
+    assert b"secret" not in pathlib.Path(f"/proc/{process_of(own).pid}/environ").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        REPLY.pack(Status.OK, 60_000, 60_000, 60_000, 60_000),
+        REPLY.pack(Status.OK, 96, 64, 96, 65),
+        REPLY.pack(Status.OK, 0, 0, 0, 0),
+        REPLY.pack(99, 96, 64, 96, 64),
+        REPLY.pack(Status.OK, 96, 64, 96, 64) + b"too few pixels",
+    ],
+    ids=["huge", "other-size", "nothing", "unknown-status", "cut-off"],
+)
+def test_an_answer_that_cannot_be_true_is_not_believed(
+    reply: bytes, tmp_path: object, own: IsolatedDecoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that was taken over may say anything."""
+    liar = f"import socket; s = socket.socket(fileno=0); s.recv(10**6); s.sendall({reply!r})"
+    real = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", lambda arguments, **options: real([sys.executable, "-c", liar], **options))
+    with pytest.raises(ImageDecoderFailed):
+        decode(own)
+    monkeypatch.undo()
+    assert (96, 64) == decode(own)
+
+
+@pytest.mark.parametrize(
+    ("libheif", "libde265", "expected"),
+    [
+        ("1.23.4", "libde265 HEVC decoder, version 1.1.3", HeicSupport.READY),
+        ("1.24.0", "libde265 HEVC decoder, version 1.2.0", HeicSupport.READY),
+        ("2.0.0", "libde265 HEVC decoder, version 10.0.0", HeicSupport.READY),
+        ("1.23.3", "libde265 HEVC decoder, version 1.1.3", HeicSupport.UNSAFE),
+        ("1.9.9", "libde265 HEVC decoder, version 1.1.3", HeicSupport.UNSAFE),
+        ("1.23.4", "libde265 HEVC decoder, version 1.1.2", HeicSupport.UNSAFE),
+        ("1.23.4", "", HeicSupport.UNSAFE),
+        ("", "libde265 HEVC decoder, version 1.1.3", HeicSupport.UNSAFE),
+    ],
+)
+def test_only_fixed_libraries_are_trusted(libheif: str, libde265: str, expected: HeicSupport) -> None:
+    """What tells no version is not trusted."""
+    assert expected is judge(libheif, libde265)
+
+
+def test_the_installed_heic_decoder_is_a_fixed_one() -> None:
+    """The versions that the test environment has."""
+    pytest.importorskip("pillow_heif", reason="the extra heic is not installed")
+    assert HeicSupport.READY is heic_support()
+
+
+@pytest.mark.parametrize(
+    ("status", "sentence"),
+    [(Status.EXTRA_MISSING, r'pip install "shoplens\[heic\]"'), (Status.EXTRA_UNSAFE, r"libheif 1\.23\.4")],
+)
+def test_a_heic_without_a_safe_decoder_says_what_to_do(
+    status: Status, sentence: str, own: IsolatedDecoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Install it, update it, or send a JPEG."""
+    answer = REPLY.pack(status, 0, 0, 0, 0)
+    child = f"import socket; s = socket.socket(fileno=0); s.recv(10**6); s.sendall({answer!r}); s.recv(1)"
+    real = subprocess.Popen
+    monkeypatch.setattr(
+        subprocess, "Popen", lambda arguments, **options: real([sys.executable, "-c", child], **options)
+    )
+    with pytest.raises(ImageNeedsExtra, match=sentence):
+        own.decode(b"heic", name="heic", limits=Limits())
+
+
+def test_the_process_refuses_heic_when_the_package_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An installation without the extra, as the process sees it."""
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    assert HeicSupport.MISSING is heic_support()
+
+
+def test_a_heic_is_reduced_by_the_same_rule(heic: Callable[..., bytes], isolation: IsolatedDecoder) -> None:
+    """In the other process, so that fewer pixels travel."""
+    picture = isolation.decode(heic(Image.new("RGB", (800, 600), "teal")), name="heic", limits=Limits(), short_side=150)
+    assert (800, 600) == (picture.width, picture.height)
+    assert (150, 200, 3) == picture.pixels.shape
+
+
+def test_a_picture_is_not_delayed_by_another_that_hangs() -> None:
+    """The second process takes it."""
+    with IsolatedDecoder(workers=2) as decoder, ThreadPoolExecutor(1) as threads:
+        decode(decoder)
+        hanging = process_of(decoder)
+        os.kill(hanging.pid, signal.SIGSTOP)
+        hung = threads.submit(decode, decoder)
+        while len(decoder._free.queue) == 2:
+            time.sleep(0.01)
+        assert (96, 64) == decode(decoder)
+        assert not hung.done()
+        hanging.kill()
+        with pytest.raises(ImageDecoderFailed):
+            hung.result()

@@ -1,0 +1,257 @@
+"""The batcher: every accepted item gets exactly one outcome, within its bounds, whatever happens."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+
+from shoplens.errors import DeadlineExceeded, EngineStopped, ImageCorrupt, QueueFull, ShoplensError
+from shoplens.serving.batcher import Batcher, Batching, Ticket
+
+FAR = 60.0
+
+
+class Outcomes:
+    """Collects what `done` is called with."""
+
+    def __init__(self) -> None:
+        self.got: list[Any] = []
+        self._changed = threading.Condition()
+
+    def __call__(self, outcome: Any) -> None:
+        with self._changed:
+            self.got.append(outcome)
+            self._changed.notify_all()
+
+    def wait(self, count: int) -> list[Any]:
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self.got) >= count, timeout=20)
+            return self.got
+
+
+class GatedWorker:
+    """Notes what it starts, and gives it back once the gate is open."""
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+        self.started: list[Any] = []
+
+    def __call__(self, tickets: Sequence[Ticket[Any, Any]]) -> list[Any]:
+        self.started.extend(ticket.item for ticket in tickets)
+        self.gate.wait(10)
+        return echo(tickets)
+
+
+MakeBatcher = Callable[..., Batcher[Any, Any]]
+
+
+@pytest.fixture
+def make_batcher() -> Iterator[MakeBatcher]:
+    """Batchers that are closed at the end of the test."""
+    made: list[Batcher[Any, Any]] = []
+
+    def make(run: Callable[[Sequence[Ticket[Any, Any]]], Sequence[Any]], **bounds: Any) -> Batcher[Any, Any]:
+        made.append(Batcher(run, Batching(**{"workers": 1, **bounds})))
+        return made[-1]
+
+    yield make
+    for batcher in made:
+        batcher.close(drain_s=5)
+
+
+def echo(tickets: Sequence[Ticket[Any, Any]]) -> list[Any]:
+    """Give every item back."""
+    return [ticket.item for ticket in tickets]
+
+
+def soon() -> float:
+    """A deadline far enough for any test."""
+    return time.monotonic() + FAR
+
+
+def test_every_item_gets_its_own_answer(make_batcher: MakeBatcher) -> None:
+    """A thousand items from eight threads over four workers: none is lost, none doubled, none swapped."""
+    batcher = make_batcher(echo, workers=4, max_batch=8, queue_limit=1_000)
+    answers: dict[int, list[int]] = {number: [] for number in range(1_000)}
+    finished = Outcomes()
+
+    def send(start: int) -> None:
+        for number in range(start, 1_000, 8):
+
+            def done(outcome: Any, number: int = number) -> None:
+                answers[number].append(outcome)
+                finished(number)
+
+            batcher.submit(number, deadline=soon(), done=done)
+
+    threads = [threading.Thread(target=send, args=(start,)) for start in range(8)]
+    for thread in threads:
+        thread.start()
+    finished.wait(1_000)
+    assert {number: [number] for number in range(1_000)} == answers
+
+
+def test_a_bad_item_fails_alone(make_batcher: MakeBatcher) -> None:
+    """When a batch raises, each of its items is tried by itself."""
+
+    def run(tickets: Sequence[Ticket[Any, Any]]) -> list[Any]:
+        if any(ticket.item == "bad" for ticket in tickets):
+            raise ImageCorrupt("bad")
+        return echo(tickets)
+
+    gate = threading.Event()
+    batcher = make_batcher(lambda tickets: (gate.wait(10), run(tickets))[1], max_batch=4, max_wait_s=0.05)
+    outcomes = Outcomes()
+    for item in ("a", "bad", "b", "c"):
+        batcher.submit(item, deadline=soon(), done=outcomes)
+    gate.set()
+    got = outcomes.wait(4)
+    assert ["a", "b", "c"] == sorted(each for each in got if isinstance(each, str))
+    assert ["image_corrupt"] == [each.code for each in got if isinstance(each, ShoplensError)]
+
+
+def test_a_fault_of_the_program_is_told_as_such_and_the_worker_lives(make_batcher: MakeBatcher) -> None:
+    """An exception that is not ours becomes an internal error, and the next item is served."""
+
+    def run(tickets: Sequence[Ticket[Any, Any]]) -> list[Any]:
+        return [1 // ticket.item for ticket in tickets]
+
+    batcher = make_batcher(run)
+    outcomes = Outcomes()
+    batcher.submit(0, deadline=soon(), done=outcomes)
+    batcher.submit(1, deadline=soon(), done=outcomes)
+    first, second = outcomes.wait(2)
+    assert ("internal_error", 1) == (first.code, second)
+
+
+def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(make_batcher: MakeBatcher) -> None:
+    """Nothing of the refused item is kept."""
+    gate = threading.Event()
+    outcomes = Outcomes()
+    batcher = make_batcher(lambda tickets: (gate.wait(10), echo(tickets))[1], queue_limit=2)
+    batcher.submit("running", deadline=soon(), done=outcomes)
+    while len(batcher):
+        time.sleep(0.001)
+    batcher.submit("first", deadline=soon(), done=outcomes)
+    batcher.submit("second", deadline=soon(), done=outcomes)
+    with pytest.raises(QueueFull) as refusal:
+        batcher.submit("third", deadline=soon(), done=outcomes)
+    gate.set()
+    assert refusal.value.retry_after_s > 0
+    assert ["running", "first", "second"] == outcomes.wait(3)
+
+
+def test_an_item_whose_deadline_passed_in_the_queue_costs_no_work(make_batcher: MakeBatcher) -> None:
+    """It is answered with its own error instead."""
+    worker = GatedWorker()
+    outcomes = Outcomes()
+    batcher = make_batcher(worker)
+    batcher.submit("running", deadline=soon(), done=outcomes)
+    batcher.submit("late", deadline=time.monotonic() + 0.01, done=outcomes)
+    time.sleep(0.05)
+    worker.gate.set()
+    got = outcomes.wait(2)
+    assert ["running"] == worker.started
+    assert [DeadlineExceeded] == [type(each) for each in got if each != "running"]
+
+
+def test_an_abandoned_item_costs_no_work(make_batcher: MakeBatcher) -> None:
+    """Its caller went away while it waited."""
+    worker = GatedWorker()
+    outcomes = Outcomes()
+    batcher = make_batcher(worker)
+    batcher.submit("running", deadline=soon(), done=outcomes)
+    batcher.submit("left", deadline=soon(), done=outcomes).abandoned = True
+    worker.gate.set()
+    outcomes.wait(2)
+    assert ["running"] == worker.started
+
+
+def test_batches_fill_up_to_their_size_and_no_further(make_batcher: MakeBatcher) -> None:
+    """Eleven waiting items in batches of at most four are three calls."""
+    gate = threading.Event()
+    sizes: list[int] = []
+
+    def run(tickets: Sequence[Ticket[Any, Any]]) -> list[Any]:
+        gate.wait(10)
+        sizes.append(len(tickets))
+        return echo(tickets)
+
+    outcomes = Outcomes()
+    batcher = make_batcher(run, max_batch=4, max_wait_s=0.2)
+    for number in range(12):
+        batcher.submit(number, deadline=soon(), done=outcomes)
+    gate.set()
+    assert list(range(12)) == sorted(outcomes.wait(12))
+    assert max(sizes) == 4
+    assert len(sizes) == 3
+
+
+def test_a_lone_item_does_not_wait_for_ever_for_company(make_batcher: MakeBatcher) -> None:
+    """After `max_wait_s` it goes alone."""
+    outcomes = Outcomes()
+    batcher = make_batcher(echo, max_batch=32, max_wait_s=0.01)
+    batcher.submit("alone", deadline=soon(), done=outcomes)
+    assert ["alone"] == outcomes.wait(1)
+
+
+def test_closing_finishes_what_was_accepted_and_refuses_the_rest(make_batcher: MakeBatcher) -> None:
+    """Nobody waits for ever on a batcher that is gone."""
+    outcomes = Outcomes()
+
+    def slowly(tickets: Sequence[Ticket[Any, Any]]) -> list[Any]:
+        time.sleep(0.01)
+        return echo(tickets)
+
+    batcher = make_batcher(slowly)
+    for number in range(5):
+        batcher.submit(number, deadline=soon(), done=outcomes)
+    batcher.close(drain_s=10)
+    assert list(range(5)) == outcomes.got
+    with pytest.raises(EngineStopped):
+        batcher.submit("late", deadline=soon(), done=outcomes)
+
+
+def test_what_cannot_be_finished_in_time_is_failed_not_forgotten(make_batcher: MakeBatcher) -> None:
+    """Items that wait behind a stuck one get an error when the batcher closes."""
+    gate = threading.Event()
+    outcomes = Outcomes()
+    batcher = make_batcher(lambda tickets: (gate.wait(10), echo(tickets))[1])
+    batcher.submit("stuck", deadline=soon(), done=outcomes)
+    while len(batcher):
+        time.sleep(0.001)
+    batcher.submit("behind", deadline=soon(), done=outcomes)
+    batcher.close(drain_s=0.05)
+    assert [EngineStopped] == [type(each) for each in outcomes.wait(1)]
+    gate.set()
+    assert "stuck" in outcomes.wait(2)
+
+
+def test_a_callback_that_raises_does_not_end_the_worker(make_batcher: MakeBatcher) -> None:
+    """The caller's trouble is its own."""
+
+    def broken(_: Any) -> None:
+        raise RuntimeError("the loop is closed")
+
+    outcomes = Outcomes()
+    batcher = make_batcher(echo)
+    batcher.submit("first", deadline=soon(), done=broken)
+    batcher.submit("second", deadline=soon(), done=outcomes)
+    assert ["second"] == outcomes.wait(1)
+
+
+@pytest.mark.parametrize(
+    ("batching", "text"),
+    [
+        (Batching(workers=1), "single calls on 1 thread"),
+        (Batching(workers=2), "single calls on 2 threads"),
+        (Batching(workers=1, max_batch=32, max_wait_s=0.002), "batches of up to 32 within 2 ms on 1 thread"),
+    ],
+)
+def test_the_policy_can_be_shown_to_people(batching: Batching, text: str) -> None:
+    """It stands on the Models page and in /models."""
+    assert text == str(batching)
