@@ -23,6 +23,7 @@ from pydantic_settings import (
 from shoplens.errors import Misconfigured
 from shoplens.predictions.entities import Channel, Keep
 from shoplens.predictions.policy import LabelRule, Policy
+from shoplens.telemetry.logs import LogFolder
 
 ENVIRONMENT_PREFIX = "SHOPLENS_"
 CONFIG_FILE_VARIABLE = "SHOPLENS_CONFIG"
@@ -196,10 +197,8 @@ class Settings(BaseSettings):
     log_dir: Path | None = Field(
         default=None, description="Where `app.log` and `trigger.log` are written; unset: `data_dir/logs`."
     )
-    log_file_megabytes: int = Field(
-        default=10, gt=0, description="Size at which a log file is put aside and a new one begun."
-    )
-    log_files: int = Field(default=10, gt=0, le=100, description="How many older files of each log are kept.")
+    log_file_megabytes: int = Field(default=10, gt=0, description="Size in megabytes at which a log file is rotated.")
+    log_files: int = Field(default=10, gt=0, le=100, description="Rotated files kept of each log.")
 
     @model_validator(mode="after")
     def _largest_photo_fits(self) -> Self:
@@ -248,9 +247,10 @@ class Settings(BaseSettings):
         return (self.log_dir or self.data_dir / "logs").absolute()
 
     @property
-    def log_file_bytes(self) -> int:
-        """The size at which a log file is put aside."""
-        return self.log_file_megabytes * 1_000_000
+    def log_folder(self) -> LogFolder:
+        """The folder of `app.log` and `trigger.log`, with its rotation."""
+        path = self.effective_log_dir
+        return LogFolder(path=path, file_bytes=self.log_file_megabytes * 1_000_000, kept=self.log_files)
 
     @property
     def binds_loopback(self) -> bool:

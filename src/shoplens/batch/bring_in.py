@@ -99,7 +99,7 @@ class BringIn:
             nonlocal latest
             latest = summary
             if trigger is not None:
-                trigger.note_counts(summary.counts)
+                trigger.counts.update(summary.counts)
             self._arrivals = replace(arrivals, summary=summary)
             if self._closing.is_set():
                 raise _Stopped

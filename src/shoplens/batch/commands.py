@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from shoplens.cli.failures import reported
+from shoplens.cli.errors import handle_errors
 
 returns_app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Bring in photos of returned goods and work through them."
@@ -18,7 +18,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="JSON for programs instead 
 
 
 @returns_app.command("ingest")
-@reported
+@handle_errors
 def returns_ingest(
     source: Annotated[
         str | None, typer.Argument(help="A folder, or s3://bucket/prefix; the configured source if unset.")
@@ -41,7 +41,7 @@ def returns_ingest(
 
 
 @returns_app.command("simulate")
-@reported
+@handle_errors
 def returns_simulate(
     photos: Annotated[Path | None, typer.Argument(help="A folder of photos; those in its sub-folders count.")] = None,
     samples: Annotated[bool, typer.Option("--samples", help="Drawn pictures of clothes instead of photos.")] = False,
@@ -64,7 +64,7 @@ def returns_simulate(
 
 
 @returns_app.command("run")
-@reported
+@handle_errors
 def returns_run(
     run: Annotated[
         str | None, typer.Option("--run", help="A requested run by its id; the active one if unset.")
@@ -97,7 +97,7 @@ def returns_run(
 
 
 @returns_app.command("status")
-@reported
+@handle_errors
 def returns_status(json_output: AsJson = False, data_dir: DataDir = None) -> None:
     """Tell how the active run stands, or the last one."""
     from shoplens.batch.commands_run import show_status
@@ -106,7 +106,7 @@ def returns_status(json_output: AsJson = False, data_dir: DataDir = None) -> Non
 
 
 @returns_app.command("export")
-@reported
+@handle_errors
 def returns_export(
     run: Annotated[str | None, typer.Argument(help="A run by its id; the last one if unset.")] = None,
     everything: Annotated[
@@ -127,7 +127,7 @@ def returns_export(
 
 
 @returns_app.command("report")
-@reported
+@handle_errors
 def returns_report(
     run: Annotated[str | None, typer.Argument(help="A run by its id; the last one if unset.")] = None,
     output: Annotated[
@@ -146,7 +146,7 @@ def returns_report(
 
 
 @returns_app.command("retry")
-@reported
+@handle_errors
 def returns_retry(
     items: Annotated[list[str] | None, typer.Argument(help="Items that were set aside, by their ids.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Every item that was set aside.")] = False,

@@ -11,11 +11,12 @@ import typer
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from shoplens.batch.commands_triggers import Trigger, triggered
 from shoplens.batch.tally import IngestSummary
 from shoplens.batch.visit import OnProgress
-from shoplens.cli.configuration import settings_for
+from shoplens.cli.options import settings_for
+from shoplens.cli.process import logged_job
 from shoplens.platform.batch import open_ingest
+from shoplens.telemetry.trigger_log import Trigger
 
 
 def ingest_photos(
@@ -25,11 +26,11 @@ def ingest_photos(
     settings = settings_for(data_dir)
     place = source or settings.effective_returns_source
     arguments = {"source": place, "keep_source": keep_source}
-    with triggered(settings, job="ingest", by=requested_by, arguments=arguments) as trigger:
+    with logged_job(settings, command="returns ingest", job="ingest", by=requested_by, arguments=arguments) as trigger:
         console = Console(stderr=True)
         with _shown(console) as show, open_ingest(settings) as ingest:
             summary = ingest(place, keep_source=keep_source, on_progress=_noted(trigger, show))
-        trigger.note_counts(summary.counts)
+        trigger.counts.update(summary.counts)
         _tell(console, summary, json_output=json_output)
 
 
@@ -51,7 +52,7 @@ def _worded(summary: IngestSummary) -> Iterator[tuple[int, str]]:
 
 def _noted(trigger: Trigger, show: OnProgress) -> OnProgress:
     def note(summary: IngestSummary) -> None:
-        trigger.note_counts(summary.counts)
+        trigger.counts.update(summary.counts)
         show(summary)
 
     return note

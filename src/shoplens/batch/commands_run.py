@@ -13,17 +13,19 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from shoplens.batch.commands_triggers import Trigger, triggered
 from shoplens.batch.entities import ItemState, ReturnRun
 from shoplens.batch.night import Night, OnProgress
 from shoplens.batch.progress import NightProgress
 from shoplens.batch.standing import OwnerState, ShowReturns, Standing, as_json
 from shoplens.cli.allocator import keep_freed_memory
-from shoplens.cli.configuration import settings_for
+from shoplens.cli.options import settings_for
+from shoplens.cli.process import logged_job
 from shoplens.errors import Misconfigured
 from shoplens.platform.batch import NightEngine, build_night, build_standing
 from shoplens.platform.parts import build_database
 from shoplens.settings import Settings
+from shoplens.telemetry.logs import bind_process_fields
+from shoplens.telemetry.trigger_log import Trigger
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _STATUS_OF_SIGNAL = 128
@@ -43,7 +45,7 @@ def run_night(
     settings = settings_for(data_dir)
     if address is not None and engine != "ray":
         raise Misconfigured("--address is that of a Ray cluster: say --engine ray as well.")
-    with triggered(settings, job="night", by=requested_by, arguments={"run": run_id}) as trigger:
+    with logged_job(settings, command="returns run", job="run", by=requested_by, arguments={"run": run_id}) as trigger:
         keep_freed_memory()
         console = Console(stderr=True)
         told: list[signal.Signals] = []
@@ -110,8 +112,9 @@ def _noted(trigger: Trigger, show: OnProgress) -> OnProgress:
     """The log of starts shall know the run and how far it came, also where this process ends early."""
 
     def note(progress: NightProgress) -> None:
-        trigger.note_run(progress.run_id)
-        trigger.note_counts({state.value: count for state, count in progress.counts.items()})
+        trigger.run_id = progress.run_id
+        bind_process_fields(run=progress.run_id)
+        trigger.counts.update({state.value: count for state, count in progress.counts.items()})
         show(progress)
 
     return note

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import typer
 
 from shoplens.batch.simulate import drawn_samples, photos_below, simulate
-from shoplens.cli.configuration import settings_for
+from shoplens.cli.options import settings_for
 from shoplens.errors import RequestInvalid
 from shoplens.platform.batch import local_folder
 

@@ -19,7 +19,7 @@ from shoplens.errors import DatabaseUnavailable, Misconfigured, SourceUnavailabl
 from shoplens.platform.batch import build_standing, local_folder
 from shoplens.settings import Settings
 from shoplens.storage import open_prefix
-from shoplens.telemetry.log_files import APP_LOG
+from shoplens.telemetry.logs import APP_LOG
 from shoplens.telemetry.trigger_log import PastTrigger, last_triggers
 
 LONGEST_PAUSE: Final = timedelta(hours=26)

@@ -9,7 +9,7 @@ import typer
 
 from shoplens.batch.commands import returns_app
 from shoplens.cli.backup import add_backup
-from shoplens.cli.failures import reported
+from shoplens.cli.errors import handle_errors
 from shoplens.training.commands import add_training
 
 app = typer.Typer(
@@ -43,7 +43,7 @@ def root(version: Annotated[bool, typer.Option("--version", help="Show the versi
 
 
 @app.command()
-@reported
+@handle_errors
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one.", min=0, max=65535)] = None,
@@ -62,7 +62,7 @@ def serve(
 
 
 @app.command()
-@reported
+@handle_errors
 def worker(
     model: Annotated[
         list[str] | None, typer.Option(help="Answer for this model only (may be repeated); all channels' if unset.")
@@ -76,7 +76,7 @@ def worker(
 
 
 @app.command()
-@reported
+@handle_errors
 def classify(
     photos: Annotated[list[Path], typer.Argument(help="Photos, or folders of photos.")],
     channel: Annotated[
@@ -94,7 +94,7 @@ def classify(
 
 
 @app.command()
-@reported
+@handle_errors
 def doctor(as_json: AsJson = False, data_dir: DataDir = None) -> None:
     """Say what is configured, reachable and loaded, and what to do about the rest."""
     from shoplens.cli.doctor import examine
@@ -103,7 +103,7 @@ def doctor(as_json: AsJson = False, data_dir: DataDir = None) -> None:
 
 
 @models_app.command("list")
-@reported
+@handle_errors
 def models_list(as_json: AsJson = False, data_dir: DataDir = None) -> None:
     """List the installed and the built-in models."""
     from shoplens.registry.commands import list_models
@@ -112,7 +112,7 @@ def models_list(as_json: AsJson = False, data_dir: DataDir = None) -> None:
 
 
 @models_app.command("show")
-@reported
+@handle_errors
 def models_show(
     name: Annotated[str, typer.Argument(help="Name, name@version, or a bundle's folder.")],
     as_json: AsJson = False,
@@ -125,7 +125,7 @@ def models_show(
 
 
 @models_app.command("prepare")
-@reported
+@handle_errors
 def models_prepare(
     names: Annotated[list[str] | None, typer.Argument(help="Built-in models; all of them if unset.")] = None,
     data_dir: DataDir = None,
@@ -137,7 +137,7 @@ def models_prepare(
 
 
 @models_app.command("verify")
-@reported
+@handle_errors
 def models_verify(
     names: Annotated[list[str] | None, typer.Argument(help="Names or folders; every installed one if unset.")] = None,
     as_json: AsJson = False,
@@ -150,7 +150,7 @@ def models_verify(
 
 
 @models_app.command("import")
-@reported
+@handle_errors
 def models_import(  # noqa: PLR0913 - each is an option that a person may need
     file: Annotated[Path, typer.Argument(help="An image classifier in ONNX.")],
     labels: Annotated[str, typer.Option(help="`imagenet`, a text file with one name per line, or a JSON list.")],
@@ -172,7 +172,7 @@ def models_import(  # noqa: PLR0913 - each is an option that a person may need
 
 
 @models_app.command("pack")
-@reported
+@handle_errors
 def models_pack(
     name: Annotated[str, typer.Argument(help="Name, name@version, or a bundle's folder.")],
     file: Annotated[Path, typer.Argument(help="The file to write, such as model.shoplens.")],
@@ -185,7 +185,7 @@ def models_pack(
 
 
 @models_app.command("install")
-@reported
+@handle_errors
 def models_install(
     source: Annotated[Path, typer.Argument(help="A packed model, or a bundle's folder.")],
     data_dir: DataDir = None,
@@ -197,7 +197,7 @@ def models_install(
 
 
 @models_app.command("push")
-@reported
+@handle_errors
 def models_push(
     name: Annotated[str, typer.Argument(help="Name, name@version, or a bundle's folder.")],
     data_dir: DataDir = None,
@@ -209,7 +209,7 @@ def models_push(
 
 
 @models_app.command("pull")
-@reported
+@handle_errors
 def models_pull(
     names: Annotated[list[str], typer.Argument(help="Names, alone or with @version.")],
     data_dir: DataDir = None,
@@ -221,7 +221,7 @@ def models_pull(
 
 
 @db_app.command("upgrade")
-@reported
+@handle_errors
 def db_upgrade(data_dir: DataDir = None) -> None:
     """Bring the database's tables to what this version needs."""
     from shoplens.cli.database import upgrade_database

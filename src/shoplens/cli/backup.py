@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from shoplens.cli.failures import reported
+from shoplens.cli.errors import handle_errors
 
 Folder = Annotated[Path, typer.Argument(help="The folder of the backup; an earlier one is brought up to date.")]
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where database, photos and models live.")]
@@ -19,10 +19,10 @@ def add_backup(app: typer.Typer) -> None:
     app.command("restore")(_restore)
 
 
-@reported
+@handle_errors
 def _backup(folder: Folder, data_dir: DataDir = None) -> None:
     """Copy photos, models and the SQLite database into a folder, while everything goes on working."""
-    from shoplens.cli.configuration import settings_for
+    from shoplens.cli.options import settings_for
     from shoplens.platform.backup import back_up
 
     outcome = back_up(settings_for(data_dir), folder)
@@ -37,10 +37,10 @@ def _backup(folder: Folder, data_dir: DataDir = None) -> None:
         typer.echo(f"Copied the database ({outcome.row_bytes / 1e6:,.1f} MB).")
 
 
-@reported
+@handle_errors
 def _restore(folder: Folder, data_dir: DataDir = None) -> None:
     """Put a backup's photos, models and SQLite database back. A database that is there is not touched."""
-    from shoplens.cli.configuration import settings_for
+    from shoplens.cli.options import settings_for
     from shoplens.platform.backup import restore
 
     outcome = restore(settings_for(data_dir), folder)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from shoplens.cli.configuration import settings_for
+from shoplens.cli.options import settings_for
 from shoplens.db import current_revision, upgrade
 
 

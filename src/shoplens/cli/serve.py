@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from shoplens.cli.allocator import keep_freed_memory
-from shoplens.cli.configuration import settings_for
-from shoplens.cli.process_logs import process_logs
+from shoplens.cli.options import settings_for
+from shoplens.cli.process import process_logs
 from shoplens.errors import Misconfigured, StorageUnavailable, UnsafeBind
 from shoplens.platform.server import Platform, build_platform
 from shoplens.settings import Settings

@@ -13,8 +13,8 @@ import structlog
 from rich.console import Console
 
 from shoplens.cli.allocator import keep_freed_memory
-from shoplens.cli.configuration import settings_for
-from shoplens.cli.process_logs import process_logs
+from shoplens.cli.options import settings_for
+from shoplens.cli.process import process_logs
 from shoplens.cli.worker_http import WorkerHttp
 from shoplens.platform.parts import build_isolation
 from shoplens.platform.workers import WorkerParts, build_worker

@@ -59,7 +59,7 @@ from shoplens.serving.session import choose_provider
 from shoplens.settings import Settings
 from shoplens.storage import Store, open_prefix, open_store
 from shoplens.telemetry.metrics import Metrics
-from shoplens.telemetry.trigger_log import TriggerLog
+from shoplens.telemetry.trigger_log import record_trigger
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,9 +137,8 @@ def build_returns(
 
 
 def _recorded_ingest(settings: Settings) -> Recorded:
-    log = TriggerLog(settings.effective_log_dir, file_bytes=settings.log_file_bytes, kept=settings.log_files)
     arguments = {"source": settings.effective_returns_source, "keep_source": False}
-    return lambda: log.recorded(job="ingest", by="http", arguments=arguments)
+    return lambda: record_trigger(settings.log_folder, job="ingest", by="http", arguments=arguments)
 
 
 def _make_default_source(settings: Settings) -> None:

@@ -13,8 +13,8 @@ from rich.progress import track
 from rich.table import Table
 
 from shoplens.cli.allocator import keep_freed_memory
-from shoplens.cli.configuration import settings_for
-from shoplens.cli.failures import EXIT_FAILED
+from shoplens.cli.options import settings_for
+from shoplens.cli.process import EXIT_FAILED
 from shoplens.errors import ChannelNotFound, ShoplensError
 from shoplens.platform.parts import load_bundle
 from shoplens.predictions.entities import Channel

@@ -15,8 +15,8 @@ from shoplens.bundles.builtin import builtin_names, prepare_builtin, verify_buil
 from shoplens.bundles.bundle import Bundle, verify_bundle
 from shoplens.bundles.evaluation import Evaluation, PartResult
 from shoplens.bundles.store import installed_bundles
-from shoplens.cli.configuration import settings_for
-from shoplens.cli.failures import EXIT_FAILED
+from shoplens.cli.options import settings_for
+from shoplens.cli.process import EXIT_FAILED
 from shoplens.errors import ShoplensError
 from shoplens.platform.parts import find_bundle
 from shoplens.registry.commands_shared import published_models

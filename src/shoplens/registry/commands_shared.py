@@ -8,7 +8,7 @@ import typer
 
 from shoplens.bundles.ref import ModelRef
 from shoplens.bundles.shared import SharedBundles
-from shoplens.cli.configuration import settings_for
+from shoplens.cli.options import settings_for
 from shoplens.errors import Misconfigured, StorageUnavailable
 from shoplens.platform.parts import find_bundle, open_shared
 from shoplens.settings import Settings

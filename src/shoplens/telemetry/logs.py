@@ -1,134 +1,243 @@
-"""Configure structured logs: events with fields, one line each, for people or for programs."""
+"""Structured logs: one event per line, on standard error and in `app.log`, which several processes share.
+
+Events of structlog and records of `logging` take the same way: the root logger's handlers. Formatting happens in the
+thread that logs; the file is written by a thread of its own, so logging never blocks on the disk.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import queue
 import sys
-from collections.abc import Callable
-from typing import Any, BinaryIO, Final, Literal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from logging.handlers import QueueHandler, QueueListener
+from pathlib import Path
+from typing import IO, Any, Final, Literal
 
 import orjson
 import structlog
 from structlog.typing import EventDict, Processor
 
-Sink = Callable[[bytes], None]
-"""Takes one line of JSON; it must neither wait nor fail."""
+APP_LOG: Final = "app.log"
+TRIGGER_LOG: Final = "trigger.log"
 
 LogFormat = Literal["auto", "console", "json"]
 
-_TALKATIVE: Final = ("alembic", "uvicorn", "asyncio")
+_QUEUED_LINES: Final = 10_000
+_VERBOSE_LIBRARIES: Final = ("alembic", "asyncio", "uvicorn")
 
+_log: Final = structlog.get_logger(__name__)
 _process_fields: Final[dict[str, str | int]] = {}
+_failing_files: Final[defaultdict[Path, set[str]]] = defaultdict(set)
 
 
-def configure_logs(
-    *, log_format: LogFormat, level: str, file: Sink | None = None, quiet_terminal: bool = False
-) -> None:
-    """Send every log of the process, the libraries' included, to standard error in one format, and as JSON to `file`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogFolder:
+    """A folder of log files. Each is rotated at `file_bytes`, and `kept` older files remain."""
 
-    With `quiet_terminal` a person at a terminal sees warnings only; the command has a display of its own.
-    Our own events take the short way: processors, then one write. Libraries log through `logging`, which is slower.
+    path: Path
+    file_bytes: int
+    kept: int
+
+    def open(self, name: str) -> LogFile:
+        """A handler for one file of the folder. The file is created with its first line."""
+        return LogFile(self.path / name, file_bytes=self.file_bytes, kept=self.kept)
+
+
+@contextmanager
+def logging_to(
+    folder: LogFolder | None, *, log_format: LogFormat, level: str, quiet_terminal: bool = False
+) -> Iterator[None]:
+    """Log to standard error and, as JSON, to `app.log` in `folder`; what is queued is written when the block ends.
+
+    After the block the process logs to standard error only. With `quiet_terminal`, a terminal shows warnings and
+    errors only, for commands with a display of their own; JSON lines on standard error are never left out.
     """
+    configure_logs(log_format=log_format, level=level, quiet_terminal=quiet_terminal)
+    if folder is None:
+        yield
+        return
+    lines: queue.Queue[logging.LogRecord] = queue.Queue(_QUEUED_LINES)
+    file = folder.open(APP_LOG)
+    to_file = FileQueue(lines, file)
+    to_file.setFormatter(_formatter(_json_renderers()))
+    listener = QueueListener(lines, file)
+    listener.start()
+    logging.getLogger().addHandler(to_file)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(to_file)
+        listener.stop()
+        file.close()
+
+
+def configure_logs(*, log_format: LogFormat, level: str, quiet_terminal: bool = False) -> None:
+    """Send every event of the process, those of libraries included, to standard error in one format."""
     as_json = log_format == "json" or (log_format == "auto" and not sys.stderr.isatty())
-    shared: list[Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
     structlog.configure(
-        processors=[*shared, *(_to_json_lines() if as_json else _to_terminal(file, quiet=quiet_terminal))],
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=_logger_factory(file, as_json=as_json),
+        logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
-    _configure_libraries(shared, level, file, as_json=as_json)
-
-
-def tell_always(**fields: str | int) -> None:
-    """Put fields on every later line of JSON of this process, whichever thread logs it; an event's own ones win."""
-    _process_fields.update(fields)
-
-
-def _logger_factory(file: Sink | None, *, as_json: bool) -> Callable[..., Any]:
-    if not as_json:
-        terminal: Any = _Terminal()
-        return structlog.PrintLoggerFactory(terminal)
-    stream: Any = sys.stderr.buffer if file is None else _Tee(sys.stderr.buffer, file)
-    return structlog.BytesLoggerFactory(stream)
-
-
-class _Terminal:
-    """Standard error as it is at each line: a progress bar takes its place to put lines above itself."""
-
-    def write(self, text: str) -> int:
-        """Called with pieces of lines."""
-        return sys.stderr.write(text)
-
-    def flush(self) -> None:
-        """Called after each line."""
-        sys.stderr.flush()
-
-
-class _Tee:
-    """Looks like a binary file: each line that is written goes to a stream and to a sink."""
-
-    def __init__(self, stream: BinaryIO, sink: Sink) -> None:
-        self._stream = stream
-        self._sink = sink
-        self.flush = stream.flush
-
-    def write(self, line: bytes) -> int:
-        """Called once per line."""
-        self._sink(line)
-        return self._stream.write(line)
-
-
-def _configure_libraries(shared: list[Processor], level: str, file: Sink | None, *, as_json: bool) -> None:
-    before: list[Processor] = [*shared, structlog.stdlib.add_logger_name, structlog.stdlib.ExtraAdder()]
-    lines: list[Processor] = [*_to_json_lines(), _as_text]
-    stream: Any = sys.stderr if as_json else _Terminal()
-    shown = logging.StreamHandler(stream)
-    shown.setFormatter(_formatter(before, lines if as_json else _to_terminal(None, quiet=False)))
-    handlers: list[logging.Handler] = [shown]
-    if file is not None:
-        kept = _ToSink(file)
-        kept.setFormatter(_formatter(before, lines))
-        handlers.append(kept)
+    terminal = _StandardError()
+    terminal.setFormatter(_formatter(_json_renderers() if as_json else _text_renderers()))
+    if quiet_terminal and not as_json:
+        terminal.setLevel(logging.WARNING)
     root = logging.getLogger()
-    root.handlers[:] = handlers
+    root.handlers[:] = [terminal]
     root.setLevel(level.upper())
     if level != "debug":
-        for name in _TALKATIVE:
+        for name in _VERBOSE_LIBRARIES:
             logging.getLogger(name).setLevel(logging.WARNING)
 
 
-class _ToSink(logging.Handler):
-    """What a library logs, as one line of JSON."""
+def bind_process_fields(**fields: str | int) -> None:
+    """Add fields to every later JSON line of this process, in all threads. An event's own fields take precedence."""
+    _process_fields.update(fields)
 
-    def __init__(self, sink: Sink) -> None:
+
+class LogFile(logging.Handler):
+    """Appends lines to a file that rotates and that other processes may write at the same time.
+
+    A file that cannot be written is reported once, and opened again for the next line. Lines that were lost are
+    counted in a line of their own as soon as the file can be written.
+    """
+
+    def __init__(self, path: Path, *, file_bytes: int, kept: int) -> None:
         super().__init__()
-        self._sink = sink
+        self._path = path
+        self._file_bytes = file_bytes
+        self._kept = kept
+        self._file: logging.Handler | None = None
+        self._lost = 0
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Called by `logging`."""
-        self._sink(self.format(record).encode())
+        """Write one line; never raises."""
+        try:
+            if self._file is None:
+                self._file = _open_rotating(self._path, file_bytes=self._file_bytes, kept=self._kept)
+            if self._lost:
+                self._file.emit(logging.makeLogRecord({"msg": _lost_lines(self._lost)}))
+                self._lost = 0
+            self._file.emit(record)
+        except Exception as error:  # noqa: BLE001 - logging must not end the work that is logged
+            self._lost += 1
+            self.close()
+            self.report(str(error) or type(error).__name__)
+        else:
+            _failing_files[self._path.parent].discard(self._path.name)
+
+    def lose_line(self, reason: str) -> None:
+        """Count a line that could not be queued."""
+        self._lost += 1
+        self.report(reason)
+
+    def report(self, reason: str) -> None:
+        """Warn that lines are lost, once per folder until a line was written again."""
+        known = bool(_failing_files[self._path.parent])
+        _failing_files[self._path.parent].add(self._path.name)
+        if not known:
+            _log.warning("log_file.unwritable", path=str(self._path), reason=reason)
+
+    def close(self) -> None:
+        """Close the file; the next line opens it again."""
+        file, self._file = self._file, None
+        if file is None:
+            return
+        for _ in range(2):  # the first call may fail to flush; the second one then closes the lock file
+            with contextlib.suppress(OSError, ValueError):
+                file.close()
 
 
-def _formatter(before: list[Processor], render: list[Processor]) -> logging.Formatter:
-    remove = structlog.stdlib.ProcessorFormatter.remove_processors_meta
-    return structlog.stdlib.ProcessorFormatter(foreign_pre_chain=before, processors=[remove, *render])
+class FileQueue(QueueHandler):
+    """Formats a record in the calling thread and queues the line. A full queue loses the line and does not block."""
+
+    def __init__(self, lines: queue.Queue[logging.LogRecord], file: LogFile) -> None:
+        super().__init__(lines)
+        self._lines = lines
+        self._log_file = file
+
+    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
+        """See QueueHandler."""
+        return logging.makeLogRecord({"msg": self.format(record)})
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        """See QueueHandler."""
+        try:
+            self._lines.put_nowait(record)
+        except queue.Full:
+            self._log_file.lose_line("lines arrive faster than they can be written")
 
 
-def _to_terminal(file: Sink | None, *, quiet: bool) -> list[Processor]:
-    """Text for people; whole lines of JSON for `file` beside it."""
-    copy: list[Processor] = [] if file is None else [_copy_to(file)]
-    hide: list[Processor] = [_only_warnings] if quiet else []
-    plain = structlog.dev.plain_traceback
-    return [*copy, *hide, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
+class _StandardError(logging.StreamHandler[IO[str]]):
+    """Writes to what `sys.stderr` is at each line: a progress bar replaces it to print lines above itself."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> IO[str]:  # type: ignore[override] # logging's own handler of last resort does the same
+        """The current standard error."""
+        return sys.stderr
 
 
-def _to_json_lines() -> list[Processor]:
-    # Without the values of local variables: they may be photos, or secrets.
+def _open_rotating(path: Path, *, file_bytes: int, kept: int) -> logging.Handler:
+    """A rotating file that several processes may write. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _end_incomplete_line(path)
+    # Imported here because it takes a tenth of a second, which no start should wait for.
+    from concurrent_log_handler import ConcurrentRotatingFileHandler
+
+    class Rotating(ConcurrentRotatingFileHandler):
+        def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name in `logging`
+            """Called from an exception handler; re-raises for LogFile instead of printing a traceback."""
+            del record
+            raise  # noqa: PLE0704 - see above
+
+    return Rotating(str(path), maxBytes=file_bytes, backupCount=kept, encoding="utf-8")
+
+
+def _end_incomplete_line(path: Path) -> None:
+    """A killed process or a full disk can leave half a line; the next line must start on its own."""
+    if not path.is_file() or path.stat().st_size == 0:
+        return
+    with path.open("rb+") as file:
+        file.seek(-1, 2)
+        if file.read(1) != b"\n":
+            file.write(b"\n")
+
+
+def _lost_lines(count: int) -> str:
+    now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    return orjson.dumps({"event": "log_file.lines_lost", "count": count, "level": "warning", "timestamp": now}).decode()
+
+
+def _formatter(renderers: list[Processor]) -> logging.Formatter:
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            _add_time_of_record,
+            structlog.stdlib.add_logger_name,
+            structlog.stdlib.ExtraAdder(),
+        ],
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
+    )
+
+
+def _json_renderers() -> list[Processor]:
+    # Tracebacks without local variables: those may be photos or secrets.
     tracebacks = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
     return [
         _add_process_fields,
@@ -137,22 +246,14 @@ def _to_json_lines() -> list[Processor]:
     ]
 
 
-def _copy_to(file: Sink) -> Processor:
-    render = _to_json_lines()
-
-    def copy(logger: Any, method: str, event: EventDict) -> EventDict:
-        line: Any = dict(event)
-        for process in render:
-            line = process(logger, method, line)
-        file(line)
-        return event
-
-    return copy
+def _text_renderers() -> list[Processor]:
+    plain = structlog.dev.plain_traceback
+    return [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
 
 
-def _only_warnings(_: Any, __: str, event: EventDict) -> EventDict:
-    if event["level"] in {"debug", "info"}:
-        raise structlog.DropEvent
+def _add_time_of_record(_: Any, __: str, event: EventDict) -> EventDict:
+    """Every handler shows the same time for a record of a library."""
+    event["timestamp"] = _iso(event["_record"].created)
     return event
 
 
@@ -162,10 +263,9 @@ def _add_process_fields(_: Any, __: str, event: EventDict) -> EventDict:
     return event
 
 
-def _to_json(event: Any, default: Any = None, **_: Any) -> bytes:
-    return orjson.dumps(event, default=default)
+def _to_json(event: Any, default: Any = None, **_: Any) -> str:
+    return orjson.dumps(event, default=default).decode()
 
 
-def _as_text(_: Any, __: str, line: Any) -> str:
-    """`logging` writes text where our own logger writes bytes."""
-    return bytes(line).decode()
+def _iso(unix_s: float) -> str:
+    return datetime.fromtimestamp(unix_s, UTC).isoformat().replace("+00:00", "Z")

@@ -1,8 +1,9 @@
-"""Record each start of an ingest or a night in `trigger.log`: by whom, with what, and how it ended; and read it."""
+"""Record each start of an import or a run in `trigger.log`: requested by, arguments, outcome; and read the file."""
 
 from __future__ import annotations
 
 import getpass
+import logging
 import os
 import secrets
 import socket
@@ -17,19 +18,19 @@ from typing import Any, Final, Literal
 import orjson
 import structlog
 
-from shoplens.telemetry.log_files import TRIGGER_LOG, LogFile, LogFolder, log_folder
+from shoplens.telemetry.logs import TRIGGER_LOG, LogFile, LogFolder
 
 STARTED: Final = "trigger.started"
 ENDED: Final = "trigger.ended"
 
-Job = Literal["ingest", "night"]
+Job = Literal["ingest", "run"]
 
 _log: Final = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True, kw_only=True)
 class Trigger:
-    """One start of a job. What becomes known while it works is added to it."""
+    """One start of a job. The job sets `run_id` and `counts` while it works."""
 
     id: str
     job: Job
@@ -37,38 +38,16 @@ class Trigger:
     run_id: str | None = None
     counts: dict[str, int] = field(default_factory=dict)
 
-    def note_counts(self, counts: Mapping[str, int]) -> None:
-        """What was done so far, by name."""
-        self.counts.update(counts)
-
 
 def failed(error: BaseException) -> dict[str, Any]:
-    """How a job ended that `error` ended; our own errors have a stable `code`."""
+    """The outcome of a job that ended with `error`; our own errors have a stable `code`."""
     code = getattr(error, "code", None)
     described = {"code": code if isinstance(code, str) else type(error).__name__, "text": str(error)}
     return {"outcome": "failed", "exit_status": 1, "error": described}
 
 
-class TriggerLog:
-    """The log of starts in a folder; its file is open only while something is at work. Thread-safe."""
-
-    def __init__(self, folder: Path, *, file_bytes: int, kept: int) -> None:
-        self._folder = folder
-        self._file_bytes = file_bytes
-        self._kept = kept
-
-    @contextmanager
-    def recorded(self, *, job: Job, by: str, arguments: Mapping[str, object]) -> Iterator[Trigger]:
-        """As the function of the same name."""
-        with (
-            log_folder(self._folder, file_bytes=self._file_bytes, kept=self._kept) as folder,
-            recorded(folder, job=job, by=by, arguments=arguments) as trigger,
-        ):
-            yield trigger
-
-
 @contextmanager
-def recorded(
+def record_trigger(
     folder: LogFolder,
     *,
     job: Job,
@@ -76,30 +55,35 @@ def recorded(
     arguments: Mapping[str, object],
     describe: Callable[[BaseException], dict[str, Any]] = failed,
 ) -> Iterator[Trigger]:
-    """Write the start and the end of the block, which is never failed by that; errors pass unchanged."""
-    file = folder.file(TRIGGER_LOG, gather_s=0.0)
+    """Append the start and the end of the block to `trigger.log`. Errors of the block pass unchanged.
+
+    A log that cannot be written never fails the block. A process that is killed inside it leaves the start only.
+    """
     trigger = Trigger(id=secrets.token_hex(8), job=job, by=by)
     started_at, began_s = datetime.now(UTC), time.monotonic()
-    facts = {"job": job, "by": by, **_who(), "arguments": dict(arguments)}
-    _say(STARTED, trigger, facts, file)
-    file.flush()  # a process that is killed from here on leaves its start
-    ended: dict[str, Any] = {"outcome": "done", "exit_status": 0}
+    facts = {"job": job, "by": by, **_process(), "arguments": dict(arguments)}
+    file = folder.open(TRIGGER_LOG)
     try:
-        yield trigger
-    except BaseException as error:
-        ended = describe(error)
-        raise
+        _write(STARTED, trigger, facts, file)
+        ended: dict[str, Any] = {"outcome": "done", "exit_status": 0}
+        try:
+            yield trigger
+        except BaseException as error:
+            ended = describe(error)
+            raise
+        finally:
+            facts |= {"run": trigger.run_id, "counts": trigger.counts, "started_at": started_at}
+            _write(ENDED, trigger, {**facts, **ended, "duration_s": round(time.monotonic() - began_s, 3)}, file)
     finally:
-        facts |= {"run": trigger.run_id, "counts": trigger.counts, "started_at": started_at}
-        _say(ENDED, trigger, {**facts, **ended, "duration_s": round(time.monotonic() - began_s, 3)}, file)
+        file.close()
 
 
-def _say(event: str, trigger: Trigger, facts: dict[str, Any], file: LogFile) -> None:
+def _write(event: str, trigger: Trigger, facts: dict[str, Any], file: LogFile) -> None:
     _log.info(event, trigger=trigger.id, **facts)
-    file.put(trigger_line(event, trigger.id, facts))
+    file.handle(logging.makeLogRecord({"msg": trigger_line(event, trigger.id, facts).decode()}))
 
 
-def _who() -> dict[str, Any]:
+def _process() -> dict[str, Any]:
     try:
         user = getpass.getuser()
     except (KeyError, OSError):  # an account without a name, as containers have them
@@ -109,7 +93,7 @@ def _who() -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PastTrigger:
-    """What the log knows of one start. Without `ended_at` it is still at work, or it was killed."""
+    """A start as the log has it. Without `ended_at` the job is still running, or was killed."""
 
     id: str
     job: str
@@ -123,13 +107,13 @@ class PastTrigger:
 
 
 def trigger_line(event: str, trigger_id: str, facts: Mapping[str, Any]) -> bytes:
-    """One line of JSON, with the present time."""
+    """One JSON line with the current time."""
     line = {"timestamp": datetime.now(UTC), "event": event, "trigger": trigger_id, **facts}
     return orjson.dumps(line, default=str, option=orjson.OPT_UTC_Z)
 
 
 def last_triggers(folder: Path) -> dict[str, PastTrigger]:
-    """The newest start of each job, as far as the files go back. Lines that cannot be read are passed over.
+    """The latest start of each job, as far as the files go back. Unreadable lines are skipped.
 
     Raises OSError.
     """

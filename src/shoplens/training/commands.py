@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from shoplens.cli.failures import reported
+from shoplens.cli.errors import handle_errors
 
 datasets_app = typer.Typer(
     rich_markup_mode=None, help="The public data that trained models are made from, and how to check a copy."
@@ -22,7 +22,7 @@ def add_training(app: typer.Typer) -> None:
     app.add_typer(datasets_app, name="datasets")
 
 
-@reported
+@handle_errors
 def train(  # noqa: PLR0913 - each is an option that a person may need
     source: Annotated[Path, typer.Argument(help="A folder per class, a CSV (path,label), or a NumPy archive (.npz).")],
     name: Annotated[str, typer.Option(help="Name of the model.")],
@@ -62,7 +62,7 @@ def train(  # noqa: PLR0913 - each is an option that a person may need
 
 
 @datasets_app.callback(invoke_without_command=True)
-@reported
+@handle_errors
 def datasets(context: typer.Context, as_json: AsJson = False) -> None:
     """List the public data that trained models are made from: by whom, under which terms, with checksums."""
     from shoplens.training.commands_datasets import list_sources
@@ -72,7 +72,7 @@ def datasets(context: typer.Context, as_json: AsJson = False) -> None:
 
 
 @datasets_app.command("verify")
-@reported
+@handle_errors
 def datasets_verify(
     name: Annotated[str, typer.Argument(help="Name of the data, as `shoplens datasets` lists it.")],
     path: Annotated[Path, typer.Argument(help="The local copy: the folder that holds its parts, or its file.")],

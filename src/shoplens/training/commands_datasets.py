@@ -8,7 +8,7 @@ import orjson
 import typer
 from rich.console import Console
 
-from shoplens.cli.failures import EXIT_FAILED
+from shoplens.cli.process import EXIT_FAILED
 from shoplens.training.data_sources import SOURCES, DataSource, source_named, verify_copy
 
 

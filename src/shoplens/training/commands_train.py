@@ -14,7 +14,7 @@ from rich.console import Console
 from shoplens.bundles.builtin import builtin_names
 from shoplens.bundles.evaluation import PartResult
 from shoplens.cli.allocator import keep_freed_memory
-from shoplens.cli.configuration import settings_for
+from shoplens.cli.options import settings_for
 from shoplens.errors import RequestInvalid
 from shoplens.images.picture import Limits
 from shoplens.registry.commands import threshold_table

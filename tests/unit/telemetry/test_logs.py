@@ -1,10 +1,26 @@
-"""Logs: one line per event, ours and the libraries' alike, with nothing that should not be there."""
+"""Logs are one line per event, on standard error and in files that processes share, without secrets."""
 
 from __future__ import annotations
 
 import json
+import logging
+import queue
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from shoplens.telemetry.logs import FileQueue, LogFolder
+
+IMPORTS = """
+import logging, sys
+from pathlib import Path
+import structlog
+from shoplens.telemetry.logs import LogFolder, bind_process_fields, logging_to
+"""
 
 PROGRAM = """
 import logging, structlog
@@ -81,43 +97,146 @@ def test_text_goes_where_standard_error_is_now() -> None:
 
 
 FILE_PROGRAM = """
-import io, logging, sys, structlog
-from shoplens.telemetry.logs import configure_logs, tell_always
-lines = []
-configure_logs(log_format={log_format!r}, level="info", file=lines.append, quiet_terminal={quiet})
-tell_always(command="night", run="r7")
-log = structlog.get_logger("ours")
-log.info("photo.classified", label="dog")
-log.info("photo.moved", run="r8")
-log.warning("photo.gone")
-logging.getLogger("theirs").warning("disk is full")
-print(b"\\n".join(line.strip() for line in lines).decode())
+folder = LogFolder(path=Path(sys.argv[1]), file_bytes=1_000_000, kept=1)
+with logging_to(folder, log_format={log_format!r}, level="info", quiet_terminal={quiet}):
+    bind_process_fields(command="run", run="r7")
+    log = structlog.get_logger("ours")
+    log.info("photo.classified", label="dog")
+    log.info("photo.moved", run="r8")
+    log.warning("photo.gone")
+    logging.getLogger("theirs").warning("disk is full")
 """
 
 
-def kept_and_shown(log_format: str, *, quiet: bool = False) -> tuple[list[dict[str, object]], list[str]]:
-    """What a process handed to its file, and what it wrote to standard error."""
+def kept_and_shown(folder: Path, log_format: str, *, quiet: bool = False) -> tuple[list[dict[str, object]], list[str]]:
+    """The lines of `app.log` and of standard error of a process."""
     program = FILE_PROGRAM.format(log_format=log_format, quiet=quiet)
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    return [json.loads(line) for line in done.stdout.splitlines()], done.stderr.splitlines()
+    command = [sys.executable, "-c", IMPORTS + program, str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return lines_in(folder), done.stderr.splitlines()
 
 
-def test_a_file_has_whole_lines_of_json_whatever_is_shown() -> None:
-    """Ours and the libraries', with the fields of the process; an event's own fields win."""
-    for log_format in ("json", "console"):
-        kept, shown = kept_and_shown(log_format)
-        assert ["photo.classified", "photo.moved", "photo.gone", "disk is full"] == [line["event"] for line in kept]
-        assert ["r7", "r8", "r7", "r7"] == [line["run"] for line in kept]
-        assert {"night"} == {line["command"] for line in kept}
-        assert 4 == len(shown)
-    assert kept == [
-        {**json.loads(line), "timestamp": now["timestamp"]}
-        for line, now in zip(kept_and_shown("json")[1], kept, strict=True)
-    ]
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_the_file_has_json_lines_in_every_log_format(log_format: str, tmp_path: Path) -> None:
+    """Our events and those of libraries, with the fields of the process; an event's own fields take precedence."""
+    kept, shown = kept_and_shown(tmp_path, log_format)
+    assert ["photo.classified", "photo.moved", "photo.gone", "disk is full"] == [line["event"] for line in kept]
+    assert ["r7", "r8", "r7", "r7"] == [line["run"] for line in kept]
+    assert {"run"} == {line["command"] for line in kept}
+    assert 4 == len(shown)
 
 
-def test_a_quiet_terminal_shows_warnings_only() -> None:
-    """The file has the rest; lines for programs are never left out."""
-    kept, shown = kept_and_shown("console", quiet=True)
+def test_the_file_and_standard_error_have_the_same_json_lines(tmp_path: Path) -> None:
+    """With the same timestamps."""
+    kept, shown = kept_and_shown(tmp_path, "json")
+    assert kept == [json.loads(line) for line in shown]
+
+
+def test_a_quiet_terminal_shows_warnings_only(tmp_path: Path) -> None:
+    """The file has every line; JSON on standard error is never filtered."""
+    kept, shown = kept_and_shown(tmp_path / "a", "console", quiet=True)
     assert (4, 2) == (len(kept), len(shown))
-    assert 4 == len(kept_and_shown("json", quiet=True)[1])
+    assert 4 == len(kept_and_shown(tmp_path / "b", "json", quiet=True)[1])
+
+
+WRITER = """
+folder, name, count, file_bytes, kept = sys.argv[1:]
+logs = LogFolder(path=Path(folder), file_bytes=int(file_bytes), kept=int(kept))
+with logging_to(logs, log_format="json", level="info"):
+    log = structlog.get_logger()
+    for number in range(int(count)):
+        log.info("line", by=name, number=number, text="x" * 100)
+"""
+
+
+def writer(folder: Path, name: str, count: int, *, file_bytes: int, kept: int) -> subprocess.Popen[bytes]:
+    """A process that logs `count` lines."""
+    numbers = (str(count), str(file_bytes), str(kept))
+    command = [sys.executable, "-c", IMPORTS + WRITER, str(folder), name, *numbers]
+    return subprocess.Popen(command, stderr=subprocess.DEVNULL)
+
+
+def lines_in(folder: Path) -> list[dict[str, object]]:
+    """Every line of `app.log` and its older files; each must be whole."""
+    return [json.loads(line) for path in folder.glob("app.log*") for line in path.read_text().splitlines()]
+
+
+def test_several_processes_share_the_files(tmp_path: Path) -> None:
+    """Each line of each process is there once and whole, also while the files rotate."""
+    writers = [writer(tmp_path, name, 500, file_bytes=40_000, kept=90) for name in "abc"]
+    assert [0, 0, 0] == [each.wait(120) for each in writers]
+    assert len(list(tmp_path.glob("app.log.*"))) > 3
+    found = [(line["by"], line["number"]) for line in lines_in(tmp_path)]
+    assert sorted((name, number) for name in "abc" for number in range(500)) == sorted(found)
+
+
+def test_old_files_are_removed(tmp_path: Path) -> None:
+    """The current file and `kept` older ones remain."""
+    assert 0 == writer(tmp_path, "a", 1_000, file_bytes=20_000, kept=2).wait(120)
+    assert {"app.log", "app.log.1", "app.log.2"} == {path.name for path in tmp_path.glob("app.log*")}
+    assert 999 == max(int(str(line["number"])) for line in lines_in(tmp_path))
+
+
+def full(folder: Path) -> None:
+    """A file on a device without space."""
+    folder.mkdir()
+    (folder / "app.log").symlink_to("/dev/full")
+
+
+def absent(folder: Path) -> None:
+    """No folder, and none can be created."""
+    folder.write_text("a file")
+
+
+def record(number: int) -> logging.LogRecord:
+    """A line with a number."""
+    return logging.makeLogRecord({"msg": f'{{"number": {number}}}'})
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs the device /dev/full")
+@pytest.mark.parametrize("break_folder", [full, absent])
+def test_a_file_that_cannot_be_written_is_one_warning(break_folder: Callable[[Path], None], tmp_path: Path) -> None:
+    """For any number of lines."""
+    break_folder(tmp_path / "logs")
+    file = LogFolder(path=tmp_path / "logs", file_bytes=1_000_000, kept=1).open("app.log")
+    with capture_logs() as events:
+        for number in range(100):
+            file.handle(record(number))
+        file.close()
+    assert ["log_file.unwritable"] == [event["event"] for event in events]
+    assert "warning" == events[0]["log_level"]
+    assert events[0]["reason"]
+
+
+def test_writing_resumes_with_a_count_of_lost_lines(tmp_path: Path) -> None:
+    """As soon as the file can be written again."""
+    folder = tmp_path / "logs"
+    folder.write_text("in the way")
+    file = LogFolder(path=folder, file_bytes=1_000_000, kept=1).open("app.log")
+    file.handle(record(1))
+    folder.unlink()
+    file.handle(record(2))
+    file.close()
+    lost, second = lines_in(folder)
+    assert ("log_file.lines_lost", 1) == (lost["event"], lost["count"])
+    assert {"number": 2} == second
+
+
+def test_an_incomplete_last_line_is_ended(tmp_path: Path) -> None:
+    """A process was killed while it wrote; the next line starts on its own."""
+    (tmp_path / "app.log").write_text('{"number": 1}\n{"numb')
+    file = LogFolder(path=tmp_path, file_bytes=1_000_000, kept=1).open("app.log")
+    file.handle(record(2))
+    file.close()
+    assert ['{"number": 1}', '{"numb', '{"number": 2}'] == (tmp_path / "app.log").read_text().splitlines()
+
+
+def test_a_full_queue_loses_lines_and_does_not_block(tmp_path: Path) -> None:
+    """Nothing takes lines from the queue, as when the disk hangs: one warning, and the caller continues."""
+    lines: queue.Queue[logging.LogRecord] = queue.Queue(5)
+    handler = FileQueue(lines, LogFolder(path=tmp_path, file_bytes=1_000_000, kept=1).open("app.log"))
+    with capture_logs() as events:
+        for number in range(9):
+            handler.handle(record(number))
+    assert 5 == lines.qsize()
+    assert ["log_file.unwritable"] == [event["event"] for event in events]

@@ -1,10 +1,10 @@
-"""Turn our errors into a sentence on standard error and an exit status."""
+"""Turn errors into a sentence on standard error and an exit status."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import ParamSpec
+from typing import Final, ParamSpec
 
 import typer
 
@@ -12,12 +12,12 @@ from shoplens.errors import ShoplensError
 
 P = ParamSpec("P")
 
-EXIT_FAILED = 1
-EXIT_INTERRUPTED = 130
+EXIT_FAILED: Final = 1
+EXIT_INTERRUPTED: Final = 130
 
 
-def reported(command: Callable[P, None]) -> Callable[P, None]:
-    """Let a command end with status 1 and one sentence, instead of a traceback, when it raises one of our errors."""
+def handle_errors(command: Callable[P, None]) -> Callable[P, None]:
+    """End the command with status 1 and one sentence, instead of a traceback, when it raises one of our errors."""
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -31,7 +31,7 @@ def reported(command: Callable[P, None]) -> Callable[P, None]:
 
 
 def exit_status(error: BaseException) -> int:
-    """The status that a command ends with when `error` leaves it."""
+    """The exit status of a command that ends with `error`."""
     if isinstance(error, typer.Exit):
         return error.exit_code
     if isinstance(error, KeyboardInterrupt):

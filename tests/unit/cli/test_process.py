@@ -1,4 +1,4 @@
-"""`trigger.log`: every start of an ingest or a night with its end, in whichever way the process ended."""
+"""`trigger.log` has every start of an import or a run with its end, however the process ended."""
 
 from __future__ import annotations
 
@@ -19,14 +19,16 @@ PROGRAM = """
 import signal, sys
 import structlog
 import typer
-from shoplens.batch.commands_triggers import triggered
+from shoplens.cli.process import logged_job
 from shoplens.errors import SourceUnavailable
 from shoplens.settings import read_settings
+from shoplens.telemetry.logs import bind_process_fields
 job, what = sys.argv[1:]
 signal.signal(signal.SIGINT, signal.default_int_handler)  # also where the tests themselves run without it
-with triggered(read_settings(), job=job, by="schedule", arguments={"source": "drop"}) as trigger:
-    trigger.note_run("run-7")
-    trigger.note_counts({"taken": 3})
+with logged_job(read_settings(), command=job, job=job, by="schedule", arguments={"source": "drop"}) as trigger:
+    trigger.run_id = "run-7"
+    bind_process_fields(run="run-7")
+    trigger.counts.update({"taken": 3})
     structlog.get_logger().info("photo.taken", request_id="r1")
     print("at work", flush=True)
     exec(what)
@@ -35,7 +37,7 @@ WAIT = "import threading; threading.Event().wait(60)"
 
 
 def start(folder: Path, what: str = "", *, job: str = "ingest") -> subprocess.Popen[str]:
-    """A process that is triggered and then does `what`."""
+    """A process whose job executes `what`."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SHOPLENS_")}
     environment |= {"SHOPLENS_DATA_DIR": str(folder), "SHOPLENS_CONFIG": str(folder / "none.toml")}
     command = [sys.executable, "-c", PROGRAM, job, what]
@@ -48,7 +50,7 @@ def lines(folder: Path, name: str = "trigger.log") -> list[dict[str, Any]]:
 
 
 def test_a_start_and_its_end_are_two_lines(tmp_path: Path) -> None:
-    """The second tells all: who, with what, how it ended, what was done, how long it took."""
+    """The second has requester, arguments, outcome, counts and duration."""
     process = start(tmp_path)
     process.communicate(timeout=250)
     started, ended = lines(tmp_path)
@@ -65,13 +67,13 @@ def test_a_start_and_its_end_are_two_lines(tmp_path: Path) -> None:
 def test_the_events_of_a_start_are_found_by_its_id_and_by_its_run(tmp_path: Path) -> None:
     """In `app.log`, beside those of every other process."""
     start(tmp_path).communicate(timeout=250)
-    start(tmp_path, job="night").communicate(timeout=250)
+    start(tmp_path, job="run").communicate(timeout=250)
     events = lines(tmp_path, "app.log")
     ids = {line["trigger"] for line in lines(tmp_path)}
     assert 2 == len(ids)
     assert ids == {event["trigger"] for event in events}
     taken = [event for event in events if event["event"] == "photo.taken"]
-    assert [("run-7", "r1", "returns ingest"), ("run-7", "r1", "returns run")] == [
+    assert [("run-7", "r1", "ingest"), ("run-7", "r1", "run")] == [
         (event["run"], event["request_id"], event["command"]) for event in taken
     ]
 
@@ -88,7 +90,9 @@ def test_the_events_of_a_start_are_found_by_its_id_and_by_its_run(tmp_path: Path
         ("sys.exit(143)", 143, ("stopped", None)),
     ],
 )
-def test_however_it_ends_the_log_says_it(what: str, status: int, ended: tuple[str, Any], tmp_path: Path) -> None:
+def test_the_end_has_the_outcome_and_the_exit_status(
+    what: str, status: int, ended: tuple[str, Any], tmp_path: Path
+) -> None:
     """With the status that the process had."""
     process = start(tmp_path, what)
     process.communicate(timeout=250)
@@ -104,7 +108,7 @@ def test_the_exit_of_a_command_is_its_status(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_is_an_end_as_well(number: signal.Signals, tmp_path: Path) -> None:
+def test_a_signal_is_recorded_as_the_end(number: signal.Signals, tmp_path: Path) -> None:
     """The line is written, and the process still ends by its signal."""
     process = start(tmp_path, WAIT)
     assert process.stdout
@@ -133,14 +137,14 @@ def test_the_last_start_of_each_job_is_found(tmp_path: Path) -> None:
     start(tmp_path).communicate(timeout=250)
     log = tmp_path / "logs" / "trigger.log"
     log.rename(log.with_name("trigger.log.1"))
-    start(tmp_path, "sys.exit(4)", job="night").communicate(timeout=250)
+    start(tmp_path, "sys.exit(4)", job="run").communicate(timeout=250)
     log.write_text(log.read_text() + '{"half\nnull\n{"event": "trigger.started"}\n')
     found = last_triggers(tmp_path / "logs")
-    assert {"ingest", "night"} == found.keys()
+    assert {"ingest", "run"} == found.keys()
     assert (0, {"taken": 3}) == (found["ingest"].exit_status, found["ingest"].counts)
-    assert 4 == found["night"].exit_status
-    assert found["night"].ended_at
-    assert timedelta() <= found["night"].ended_at - found["night"].started_at < timedelta(minutes=1)
+    assert 4 == found["run"].exit_status
+    assert found["run"].ended_at
+    assert timedelta() <= found["run"].ended_at - found["run"].started_at < timedelta(minutes=1)
 
 
 def test_nothing_was_started_where_there_is_no_log(tmp_path: Path) -> None:

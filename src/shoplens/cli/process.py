@@ -1,0 +1,85 @@
+"""How a command logs: events to standard error and the log folder, starts of jobs to `trigger.log`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final, NoReturn
+
+import typer
+
+from shoplens.cli.errors import exit_status
+from shoplens.settings import Settings
+from shoplens.telemetry.logs import bind_process_fields, logging_to
+from shoplens.telemetry.trigger_log import Job, Trigger, failed, record_trigger
+
+_STOPPED: Final = frozenset({128 + signal.SIGINT, 128 + signal.SIGTERM})
+
+
+@contextmanager
+def process_logs(settings: Settings, *, command: str, quiet_terminal: bool = False) -> Iterator[None]:
+    """Log the block to standard error and to the log folder.
+
+    With `quiet_terminal`, a terminal shows warnings and errors only. A SIGTERM without a handler of its own unwinds
+    the block like an exception; the process then ends by that signal.
+    """
+    with (
+        _sigterm_unwinds(),
+        logging_to(
+            settings.log_folder,
+            log_format=settings.log_format,
+            level=settings.log_level,
+            quiet_terminal=quiet_terminal,
+        ),
+    ):
+        bind_process_fields(command=command, pid=os.getpid())
+        yield
+
+
+@contextmanager
+def logged_job(
+    settings: Settings, *, command: str, job: Job, by: str, arguments: Mapping[str, object]
+) -> Iterator[Trigger]:
+    """Log the block as `process_logs` does, and record its start and end in `trigger.log`."""
+    with (
+        process_logs(settings, command=command, quiet_terminal=True),
+        record_trigger(settings.log_folder, job=job, by=by, arguments=arguments, describe=_describe) as trigger,
+    ):
+        bind_process_fields(trigger=trigger.id)
+        yield trigger
+
+
+def _describe(error: BaseException) -> dict[str, Any]:
+    """The outcome of a job that ended with `error`; an exit is described by its status alone."""
+    status = exit_status(error)
+    if isinstance(error, Exception) and not isinstance(error, typer.Exit):
+        return {**failed(error), "exit_status": status}
+    return {"outcome": "done" if status == 0 else "stopped" if status in _STOPPED else "failed", "exit_status": status}
+
+
+class _Terminated(SystemExit):
+    """SIGTERM was received."""
+
+
+@contextmanager
+def _sigterm_unwinds() -> Iterator[None]:
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if not in_main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    except _Terminated:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _terminate(number: int, frame: object) -> NoReturn:
+    del frame
+    raise _Terminated(128 + number)
