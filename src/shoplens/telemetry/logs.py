@@ -10,6 +10,7 @@ import contextlib
 import logging
 import queue
 import sys
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
