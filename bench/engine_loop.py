@@ -10,7 +10,7 @@ from bench import cost
 from bench.children import Result, answer_requests
 from shoplens.cli.allocator import keep_freed_memory
 from shoplens.platform.parts import build_engine, build_isolation
-from shoplens.serving.engine import Job
+from shoplens.serving.engine import ClassifyRequest
 from shoplens.serving.local import LocalEngine
 from shoplens.settings import Settings, read_settings
 from shoplens.telemetry.metrics import Metrics
@@ -36,7 +36,7 @@ async def measure(engine: LocalEngine, settings: Settings, photos: list[bytes], 
     async def caller(index: int) -> None:
         at = index
         while (started := time.perf_counter()) < stop_at:
-            await engine.classify(Job(model=model, image=photos[at % len(photos)], top_k=10, timeout_s=30))
+            await engine.classify(ClassifyRequest(model=model, image=photos[at % len(photos)], top_k=10, timeout_s=30))
             at += 1
             latencies.append(time.perf_counter() - started)
 

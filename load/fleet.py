@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Self
 
 from bench import cost
-from tests.servers.process import free_port, stop
-from tests.servers.shoplens import start_shoplens, wait_for
-from tests.servers.valkey import running_valkey
+from servers.process import free_port, stop
+from servers.shoplens import start_shoplens, wait_for
+from servers.valkey import running_valkey
 
 WEB = "web server"
 QUEUE = "Valkey"
@@ -63,7 +63,7 @@ class Fleet:
         for number in range(self._workers):
             name, port = f"worker {number + 1}", free_port()
             core = cores[number % len(cores)] if self._pin else None
-            own = {"SHOPLENS_WORKERS": "1", "SHOPLENS_WORKER_PORT": str(port)}
+            own = {"SHOPLENS_THREADS": "1", "SHOPLENS_WORKER_PORT": str(port)}
             self._start(stack, name, "worker", core=core, own=own)
             probes[name] = f"http://127.0.0.1:{port}/health/ready"
         for name, probe in probes.items():

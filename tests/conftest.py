@@ -23,14 +23,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from servers.postgres import SharedDatabase, fresh_database
 from shoplens.bundles.builtin import builtin_names, prepare_builtin
 from shoplens.db import Database, open_database, upgrade
 from shoplens.platform.server import Platform, build_platform
 from shoplens.settings import Settings, read_settings
 from shoplens.web.app import create_app
-from tests.servers.postgres import SharedDatabase, fresh_database
 
-pytest_plugins = ["tests.servers.fixtures"]
+pytest_plugins = ["servers.fixtures"]
 START_TIMEOUT_S = 60
 
 

@@ -166,7 +166,7 @@ class Settings(BaseSettings):
     provider: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="Where models run; `auto` takes a GPU where ONNX Runtime offers one."
     )
-    workers: int | None = Field(
+    threads: int | None = Field(
         default=None, gt=0, description="Threads that decode and classify; unset: the cores this process may use."
     )
     max_batch: int = Field(default=32, gt=0, description="Most photos in one batch on a GPU; on a CPU it is always 1.")

@@ -10,11 +10,11 @@ from typing import Self
 
 import psutil
 
+from servers.postgres import RunningPostgres, running_postgres
+from servers.process import free_port, stop
+from servers.shoplens import start_shoplens, wait_for
+from servers.valkey import RunningValkey, running_valkey
 from shoplens.db import upgrade
-from tests.servers.postgres import RunningPostgres, running_postgres
-from tests.servers.process import free_port, stop
-from tests.servers.shoplens import start_shoplens, wait_for
-from tests.servers.valkey import RunningValkey, running_valkey
 
 ONLY_LOOK = """
 [channels.look]
@@ -82,7 +82,7 @@ class ProcessFleet:
         """A model worker with one thread."""
         port = free_port()
         probe = f"http://127.0.0.1:{port}/health/ready" if wait else None
-        return self._start(name, "worker", probe=probe, SHOPLENS_WORKER_PORT=str(port), SHOPLENS_WORKERS="1")
+        return self._start(name, "worker", probe=probe, SHOPLENS_WORKER_PORT=str(port), SHOPLENS_THREADS="1")
 
     def log(self, name: str) -> str:
         """What a process said."""

@@ -62,7 +62,7 @@ def test_no_answered_prediction_is_lost_by_a_kill(tmp_path: Path, models_dir: Pa
 def test_a_stopping_server_answers_what_it_accepted(tmp_path: Path, models_dir: Path) -> None:
     """After SIGTERM no request that had arrived is dropped, and the process ends by itself."""
     photo = jpeg_of(colourful(1, width=4_000, height=3_000))
-    with running_server(tmp_path, models_dir, workers="1") as server:
+    with running_server(tmp_path, models_dir, threads="1") as server:
         connections = [http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=60) for _ in range(40)]
         for connection in connections:
             connection.request("POST", "/predict", photo)

@@ -12,9 +12,9 @@ import httpx
 import pytest
 from sqlalchemy import make_url
 
+from servers.postgres import running_postgres
 from tests.commands import run_command
 from tests.conftest import running_server
-from tests.servers.postgres import running_postgres
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 SECRET = "hush-hush"

@@ -162,7 +162,7 @@ def test_a_cluster_of_our_own_is_silent_stops_in_good_order_and_leaves_nothing(
     """Without an address one is started here. No line of Ray's is told, and after SIGTERM any night goes on."""
     brought = large_photos(450)
     with tempfile.TemporaryDirectory(prefix="r") as name:
-        shop = make_shop(brought, HOME=name, TMPDIR=name, SHOPLENS_WORKERS="2", SHOPLENS_RETURNS__BATCH="8")
+        shop = make_shop(brought, HOME=name, TMPDIR=name, SHOPLENS_THREADS="2", SHOPLENS_RETURNS__BATCH="8")
         del shop.settings["RAY_AUTH_MODE"]
         process = shop.start("returns", "run", "--engine", "ray")
         until_settled(shop, 1)

@@ -21,7 +21,7 @@ import pytest
 from shoplens.batch.entities import ItemState
 from tests.acceptance.returns_shop import Forked, ReturnsShop, tiny_photo
 
-SLOW = {"SHOPLENS_RETURNS__BATCH": "2", "SHOPLENS_WORKERS": "1"}
+SLOW = {"SHOPLENS_RETURNS__BATCH": "2", "SHOPLENS_THREADS": "1"}
 
 
 @pytest.fixture(scope="module")

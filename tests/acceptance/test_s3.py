@@ -14,14 +14,14 @@ from typing import Any, Final
 import httpx
 import pytest
 
+from servers.process import start, wait_until_ready
+from servers.seaweed import RunningS3, S3Place, running_s3
 from shoplens.bundles.bundle import write_bundle
 from shoplens.bundles.shared import SharedBundles
 from shoplens.storage import open_prefix, open_store
 from tests.acceptance.returns_server import FRUIT, clear_photo, dim_photo, items_of, run_through, torn_photo
 from tests.commands import run_command
 from tests.conftest import running_server
-from tests.servers.process import start, wait_until_ready
-from tests.servers.seaweed import RunningS3, S3Place, running_s3
 from tests.unit.bundles.conftest import CARD, LABELS, MANIFEST, small_model
 
 DROP = {

@@ -15,12 +15,12 @@ from pathlib import Path
 import httpx
 import pytest
 
+from servers.process import free_port
 from shoplens.batch.entities import ItemState
 from tests.acceptance.fleet_of_processes import ProcessFleet
 from tests.acceptance.returns_shop import ReturnsShop, tiny_photo
 from tests.commands import run_command
 from tests.conftest import colourful, jpeg_of
-from tests.servers.process import free_port
 
 SHOPLENS = [sys.executable, "-m", "shoplens"]
 WITHIN_S = 15
@@ -49,7 +49,7 @@ def test_the_web_server_shows_what_its_workers_serve(fleet: ProcessFleet) -> Non
     assert 200 == httpx.get(f"{fleet.url}/health/ready").status_code
     metrics = httpx.get(f"{fleet.url}/metrics").text
     assert "shoplens_workers 1.0" in metrics
-    assert 'shoplens_queue_jobs{priority="live"} 0.0' in metrics
+    assert 'shoplens_queue_jobs{priority="online"} 0.0' in metrics
 
 
 def test_a_bad_photo_gets_the_same_sentence_as_without_workers(fleet: ProcessFleet) -> None:

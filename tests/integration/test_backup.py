@@ -19,6 +19,8 @@ import httpx
 import obstore
 import pytest
 
+from servers.postgres import fresh_database, postgres_program
+from servers.seaweed import S3Place
 from shoplens.cli.backup_service import Copied, copy_blobs
 from shoplens.db import upgrade
 from shoplens.db.online_copy import copy_database, restore_database
@@ -28,8 +30,6 @@ from shoplens.settings import Settings
 from shoplens.storage import Store, open_store
 from tests.commands import run_command
 from tests.conftest import RunningServer, colourful, jpeg_of, running_server
-from tests.servers.postgres import fresh_database, postgres_program
-from tests.servers.seaweed import S3Place
 
 DRAWN = 8
 OLD = 400

@@ -19,8 +19,8 @@ from shoplens.errors import (
     QueueFull,
 )
 from shoplens.platform.parts import build_engine, build_isolation
-from shoplens.platform.workers import build_remote_engine
-from shoplens.serving.engine import Answer, Engine, Job
+from shoplens.platform.workers import build_redis_engine
+from shoplens.serving.engine import ClassifyRequest, ClassifyResult, Engine
 from shoplens.settings import Settings
 from shoplens.telemetry.metrics import Metrics
 from tests.conftest import colourful, jpeg_of
@@ -50,19 +50,19 @@ async def make_engine(
                 )
             else:
                 await ended.enter_async_context(running_worker(settings))
-                engine = build_remote_engine(settings, settings.channel_values(), metrics=Metrics())
+                engine = build_redis_engine(settings, settings.channel_values(), metrics=Metrics())
             ended.push_async_callback(engine.close)
             return engine
 
         yield make
 
 
-def job(photo: bytes, **changes: Any) -> Job:
+def job(photo: bytes, **changes: Any) -> ClassifyRequest:
     """A job for the built-in model."""
-    return Job(**{"model": MODEL, "image": photo, "top_k": 5, "timeout_s": 60.0, **changes})
+    return ClassifyRequest(**{"model": MODEL, "image": photo, "top_k": 5, "timeout_s": 60.0, **changes})
 
 
-def essence(answer: Answer) -> tuple[str, float, str]:
+def essence(answer: ClassifyResult) -> tuple[str, float, str]:
     """What tells two answers apart."""
     return answer.prediction.top.label, round(answer.prediction.top.score, 6), answer.image.sha256
 
@@ -83,42 +83,42 @@ async def test_bad_photos_fail_alone_among_good_ones(make_engine: EngineMaker) -
     good = jpeg_of(colourful(1))
     jobs = [job(data) for data in (good, b"<html>", good[: len(good) // 2]) * 10]
     outcomes = await asyncio.gather(*(engine.classify(each) for each in jobs), return_exceptions=True)
-    assert [Answer, ImageUnsupported, ImageCorrupt] * 10 == [type(outcome) for outcome in outcomes]
+    assert [ClassifyResult, ImageUnsupported, ImageCorrupt] * 10 == [type(outcome) for outcome in outcomes]
 
 
 async def test_a_full_queue_refuses_and_the_accepted_are_answered(make_engine: EngineMaker) -> None:
     """Nothing is dropped silently: each job is answered or refused."""
-    engine = await make_engine(queue_limit=4, workers=1)
+    engine = await make_engine(queue_limit=4, threads=1)
     photo = jpeg_of(colourful(1, width=1600, height=1200))
     outcomes = await asyncio.gather(*(engine.classify(job(photo)) for _ in range(40)), return_exceptions=True)
     kinds = [type(outcome) for outcome in outcomes]
-    assert {Answer, QueueFull} == set(kinds)
-    assert kinds.count(Answer) >= 4
+    assert {ClassifyResult, QueueFull} == set(kinds)
+    assert kinds.count(ClassifyResult) >= 4
 
 
 async def test_a_passed_deadline_is_an_error_and_later_jobs_are_served(
     make_engine: EngineMaker,
 ) -> None:
     """A caller never waits longer than it said."""
-    engine = await make_engine(workers=1)
+    engine = await make_engine(threads=1)
     photo = jpeg_of(colourful(1, width=3000, height=2000))
     outcomes = await asyncio.gather(
         *(engine.classify(job(photo, timeout_s=0.001)) for _ in range(10)), return_exceptions=True
     )
     assert {DeadlineExceeded} == {type(outcome) for outcome in outcomes}
-    assert Answer is type(await engine.classify(job(photo)))
+    assert ClassifyResult is type(await engine.classify(job(photo)))
 
 
 async def test_a_caller_that_gives_up_harms_nobody(make_engine: EngineMaker) -> None:
     """Its job is dropped from the queue; the next one is answered."""
-    engine = await make_engine(workers=1)
+    engine = await make_engine(threads=1)
     photo = jpeg_of(colourful(2))
     tasks = [asyncio.create_task(engine.classify(job(photo))) for _ in range(20)]
     await asyncio.sleep(0)
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    assert Answer is type(await engine.classify(job(photo)))
+    assert ClassifyResult is type(await engine.classify(job(photo)))
 
 
 async def test_a_thumbnail_comes_only_when_it_is_asked_for(make_engine: EngineMaker) -> None:
@@ -149,7 +149,7 @@ async def test_a_closed_engine_takes_no_work_and_says_so(make_engine: EngineMake
 
 async def test_it_shows_how_it_calls_its_models(make_engine: EngineMaker) -> None:
     """The policy is chosen by the provider, and shown."""
-    (served,) = (await make_engine(workers=2, provider="cpu")).served()
+    (served,) = (await make_engine(threads=2, provider="cpu")).served()
     assert (MODEL, "cpu") == (served.ref.name, served.provider)
     assert served.batching.startswith("single calls on 2 threads")
 

@@ -111,7 +111,7 @@ def test_another_process_reads_the_same_settings_from_the_environment(
     monkeypatch.setenv("SHOPLENS_CHANNELS__LOOK__KEEP", "nothing")
     monkeypatch.setenv("SHOPLENS_RETURNS__QUIET_S", "2.5")
     settings = read_settings(
-        data_dir=Path("a folder/ü"), allowed_hosts=("*", "[::1]"), allow_public=True, port=0, workers=3, deadline_s=1.5
+        data_dir=Path("a folder/ü"), allowed_hosts=("*", "[::1]"), allow_public=True, port=0, threads=3, deadline_s=1.5
     )
     for name in [name for name in os.environ if name.startswith("SHOPLENS_")]:
         monkeypatch.delenv(name)

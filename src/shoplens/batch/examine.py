@@ -32,7 +32,7 @@ from shoplens.images.picture import Limits
 from shoplens.images.salvage import salvage
 from shoplens.predictions.entities import Channel
 from shoplens.predictions.service import STORED_LABELS
-from shoplens.serving.engine import Answer, Engine, Job, fault_of
+from shoplens.serving.engine import ClassifyRequest, ClassifyResult, Engine, fault_of
 from shoplens.storage import Store, image_key
 
 _TRIES_WHEN_FULL: Final = 5
@@ -79,7 +79,7 @@ class JudgeItem:
         self._clock = clock
         self._entropy = entropy or _Entropy().draw
 
-    def answered(self, item: ReturnItem, answer: Answer) -> Verdict:
+    def answered(self, item: ReturnItem, answer: ClassifyResult) -> Verdict:
         """The policy decides."""
         now = self._clock()
         prediction_id = make_id(int(now.timestamp() * 1000), self._entropy(10))
@@ -190,8 +190,8 @@ class ExamineItem:
         except BlobNotFound as error:
             raise ImageGone("The photo is no longer where it was put. Bring it in again.") from error
 
-    async def _classify(self, item: ReturnItem, data: bytes) -> Answer:
-        job = Job(
+    async def _classify(self, item: ReturnItem, data: bytes) -> ClassifyResult:
+        job = ClassifyRequest(
             model=self._channel.model,
             image=data,
             top_k=STORED_LABELS,

@@ -10,7 +10,7 @@ from typing import Final
 import structlog
 
 from shoplens.errors import NoWorker, QueueFull, QueueUnavailable
-from shoplens.serving.engine import Answer, Engine, Job, ServedModel
+from shoplens.serving.engine import ClassifyRequest, ClassifyResult, Engine, ServedModel
 
 _PAUSE_S: Final = 1.0
 _log: Final = structlog.get_logger(__name__)
@@ -24,9 +24,9 @@ class PatientEngine:
         self._patience_s = patience_s
         self._told = False
 
-    async def classify(self, job: Job) -> Answer:
+    async def classify(self, job: ClassifyRequest) -> ClassifyResult:
         """See Engine; every job goes behind those that somebody waits for."""
-        later = replace(job, priority="night")
+        later = replace(job, priority="batch")
         give_up_at: float | None = None
         while True:
             try:

@@ -10,7 +10,7 @@ from shoplens.batch.moves import Move
 from shoplens.errors import ImageDecoderFailed, ImageGone, SampleError, ShoplensError
 from shoplens.predictions.entities import Channel, Keep, PredictionRecord, Timing
 from shoplens.predictions.policy import decide
-from shoplens.serving.engine import Answer
+from shoplens.serving.engine import ClassifyResult
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +35,9 @@ class Verdict:
         return Move(item_id=self.item.id, source=source, target=target)
 
 
-def classified(item: ReturnItem, answer: Answer, channel: Channel, *, now: datetime, prediction_id: str) -> Verdict:
+def classified(
+    item: ReturnItem, answer: ClassifyResult, channel: Channel, *, now: datetime, prediction_id: str
+) -> Verdict:
     """The channel's policy decides whether a person has to look."""
     prediction = answer.prediction
     decision = decide(prediction, channel.policy)
@@ -96,7 +98,7 @@ def with_thumbnail(verdict: Verdict, key: str | None) -> Verdict:
     return verdict if key is None else replace(verdict, settlement=replace(verdict.settlement, thumbnail_key=key))
 
 
-def _timing(answer: Answer) -> Timing:
+def _timing(answer: ClassifyResult) -> Timing:
     parts = (answer.queue_s, answer.pixels_s, answer.inference_s)
     queue_ms, pixels_ms, inference_ms = map(_ms, parts)
     return Timing(queue_ms=queue_ms, pixels_ms=pixels_ms, inference_ms=inference_ms, total_ms=_ms(sum(parts)))

@@ -77,8 +77,8 @@ def _program(_: Settings) -> str:
 
 def _processor(settings: Settings) -> str:
     provider = choose_provider(settings.provider)
-    workers = settings.workers or usable_cores()
-    return f"models run on {provider}; {usable_cores()} usable cores, {workers} workers"
+    threads = settings.threads or usable_cores()
+    return f"models run on {provider}; {usable_cores()} usable cores, {threads} threads"
 
 
 def _listening(settings: Settings) -> str:

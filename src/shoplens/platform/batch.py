@@ -47,8 +47,8 @@ from shoplens.platform.parts import (
     build_isolation,
     build_limits,
     find_bundle,
+    thread_count,
     utc_now,
-    workers_of,
 )
 from shoplens.predictions.entities import Channel, PredictionRecord
 from shoplens.predictions.photos import PhotoShelf
@@ -290,7 +290,7 @@ def night_rules(settings: Settings, engine: NightEngine = "local") -> NightRules
 
 
 def _photos_in_work(settings: Settings) -> int:
-    return _PHOTOS_PER_WORKER * workers_of(settings, choose_provider(settings.provider)) + _PHOTOS_BEING_READ
+    return _PHOTOS_PER_WORKER * thread_count(settings, choose_provider(settings.provider)) + _PHOTOS_BEING_READ
 
 
 def _crew(
@@ -370,7 +370,7 @@ def _joined(settings: Settings, channel: Channel, store: Store, address: str | N
     key = share_marker(store, folder=_MARKERS, name=name)
     plan = _plan(settings, bundle, SharedStore(url=url, marker_key=key, marker=name.encode()))
     try:
-        with joined(plan, bundle, address=address, local_cpus=settings.workers or usable_cores()) as cluster:
+        with joined(plan, bundle, address=address, local_cpus=settings.threads or usable_cores()) as cluster:
             yield Joined(cluster=cluster, model=bundle.ref, photos=cluster.size.photos)
     finally:
         with suppress(ShoplensError):

@@ -87,7 +87,7 @@ def build_live(bundle: Bundle, settings: Settings, *, provider: Provider, metric
     """A classifier in service: single calls on a CPU, real batches on a GPU."""
     batching = (
         Batching(
-            workers=1,
+            threads=1,
             max_batch=settings.max_batch,
             max_wait_s=settings.max_wait_ms / 1e3,
             queue_limit=settings.queue_limit,
@@ -98,14 +98,14 @@ def build_live(bundle: Bundle, settings: Settings, *, provider: Provider, metric
     return LiveModel(Classifier(bundle, provider=provider), batching=batching, metrics=metrics)
 
 
-def workers_of(settings: Settings, provider: Provider) -> int:
+def thread_count(settings: Settings, provider: Provider) -> int:
     """As many workers as cores; on a GPU enough of them to fill a batch while others decode."""
-    cores = settings.workers or usable_cores()
+    cores = settings.threads or usable_cores()
     return cores if provider == "cpu" else max(cores, settings.max_batch)
 
 
 def _worker_batching(settings: Settings, provider: Provider) -> Batching:
-    return Batching(workers=workers_of(settings, provider), queue_limit=settings.queue_limit)
+    return Batching(threads=thread_count(settings, provider), queue_limit=settings.queue_limit)
 
 
 def load_bundle(name_or_path: str, *, settings: Settings | None = None) -> PhotoClassifier:

@@ -27,7 +27,7 @@ from shoplens.telemetry.health import CheckHealth, in_thread
 from shoplens.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
-    from shoplens.serving.redis.engine import RemoteEngine
+    from shoplens.serving.redis.engine import RedisEngine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,12 +129,12 @@ def _engine(
     metrics: Metrics,
     isolation: IsolatedDecoder,
     progress: Progress | None,
-) -> LocalEngine | RemoteEngine:
+) -> LocalEngine | RedisEngine:
     if settings.redis_url is None:
         return build_engine(settings, channels, metrics=metrics, isolation=isolation, progress=progress)
-    from shoplens.platform.workers import build_remote_engine
+    from shoplens.platform.workers import build_redis_engine
 
-    return build_remote_engine(settings, channels, metrics=metrics)
+    return build_redis_engine(settings, channels, metrics=metrics)
 
 
 def _web_limits(settings: Settings) -> WebLimits:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from shoplens.errors import ExtraMissing, Misconfigured, NoWorker
 from shoplens.images.isolation import IsolatedDecoder
-from shoplens.platform.parts import Progress, build_engine, find_bundle, workers_of
+from shoplens.platform.parts import Progress, build_engine, find_bundle, thread_count
 from shoplens.predictions.entities import Channel
 from shoplens.serving.engine import Engine
 from shoplens.serving.local import LocalEngine
@@ -17,7 +17,7 @@ from shoplens.settings import Settings
 from shoplens.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
-    from shoplens.serving.redis.engine import Connections, RemoteEngine
+    from shoplens.serving.redis.engine import Connections, RedisEngine
     from shoplens.serving.redis.fleet import Announcement
     from shoplens.serving.redis.worker import Worker
 
@@ -34,14 +34,14 @@ class WorkerParts:
     metrics: Metrics
 
 
-def build_remote_engine(settings: Settings, channels: Mapping[str, Channel], *, metrics: Metrics) -> RemoteEngine:
+def build_redis_engine(settings: Settings, channels: Mapping[str, Channel], *, metrics: Metrics) -> RedisEngine:
     """The engine whose models are in workers. Raises QueueUnavailable, Misconfigured, ExtraMissing and BundleError."""
     url = require_redis(settings)
-    from shoplens.serving.redis.engine import RemoteEngine
+    from shoplens.serving.redis.engine import RedisEngine
     from shoplens.serving.redis.queue import Bounds
 
     models = {channel.model for channel in channels.values()}
-    return RemoteEngine(
+    return RedisEngine(
         connections(settings, url),
         labels={name: _labels(name, settings) for name in sorted(models)},
         bounds=Bounds(jobs=settings.queue_limit, image_bytes=settings.max_queued_bytes),
@@ -53,12 +53,12 @@ def build_remote_engine(settings: Settings, channels: Mapping[str, Channel], *, 
 def build_night_engine(settings: Settings, channel: Channel) -> Engine:
     """The same for the channel of a night, whose photos go behind those that somebody waits for.
 
-    Raises as `build_remote_engine`, and NoWorker when none answers now: the night itself is patient.
+    Raises as `build_redis_engine`, and NoWorker when none answers now: the night itself is patient.
     """
     from shoplens.batch.patient_engine import PatientEngine
 
     require_worker(settings, channel.model)
-    engine = build_remote_engine(settings, {channel.name: channel}, metrics=Metrics())
+    engine = build_redis_engine(settings, {channel.name: channel}, metrics=Metrics())
     return PatientEngine(engine, patience_s=settings.returns.patience_s)
 
 
@@ -80,7 +80,7 @@ def build_worker(
 
     look_for_workers(settings)
     channels = _chosen(settings.channel_values(), models)
-    capacity = 2 * workers_of(settings, choose_provider(settings.provider))
+    capacity = 2 * thread_count(settings, choose_provider(settings.provider))
     metrics = Metrics()
     roomy = settings.model_copy(update={"queue_limit": max(settings.queue_limit, capacity + _ROOM_FOR_CLAIMED)})
     engine = build_engine(roomy, channels, metrics=metrics, isolation=isolation, progress=progress)

@@ -35,7 +35,7 @@ def classify_photos(
     with console.status("Loading the model"):
         classifier = load_bundle(model or chosen.model, settings=settings)
     paths = list(_files(photos))
-    outcomes = classifier.classify_many(paths, threads=settings.workers or usable_cores(), top_k=top_k)
+    outcomes = classifier.classify_many(paths, threads=settings.threads or usable_cores(), top_k=top_k)
     failures = 0
     present = _print_json if as_json else _print_text
     policy = None if model else chosen

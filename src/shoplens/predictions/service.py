@@ -15,7 +15,7 @@ from shoplens.errors import ChannelNotFound, ShoplensError
 from shoplens.predictions.entities import Channel, Keep, PredictionRecord, Timing
 from shoplens.predictions.photos import PhotoShelf
 from shoplens.predictions.policy import decide
-from shoplens.serving.engine import Answer, Engine, Job
+from shoplens.serving.engine import ClassifyRequest, ClassifyResult, Engine
 from shoplens.telemetry.metrics import Metrics
 
 STORED_LABELS = 10
@@ -73,7 +73,7 @@ class ClassifyPhoto:
 
     async def _classify(self, photo: bytes, chosen: Channel, *, top_k: int, timeout_s: float) -> PredictionRecord:
         started = time.perf_counter()
-        job = Job(
+        job = ClassifyRequest(
             model=chosen.model,
             image=photo,
             top_k=max(top_k, STORED_LABELS),
@@ -100,7 +100,7 @@ class ClassifyPhoto:
         """Release the threads."""
         self._store_threads.shutdown()
 
-    async def _keep(self, keep: Keep, photo: bytes, answer: Answer) -> str | None:
+    async def _keep(self, keep: Keep, photo: bytes, answer: ClassifyResult) -> str | None:
         if keep is Keep.NOTHING:
             return None
         original = photo if keep is Keep.ORIGINAL else None
@@ -116,7 +116,7 @@ class ClassifyPhoto:
         await committed
 
     def _record(
-        self, channel: Channel, answer: Answer, *, image_key: str | None, top_k: int, started: float
+        self, channel: Channel, answer: ClassifyResult, *, image_key: str | None, top_k: int, started: float
     ) -> PredictionRecord:
         now = self._clock()
         return PredictionRecord(
@@ -137,7 +137,7 @@ class ClassifyPhoto:
             ),
         )
 
-    def _count(self, record: PredictionRecord, answer: Answer, *, write_s: float) -> None:
+    def _count(self, record: PredictionRecord, answer: ClassifyResult, *, write_s: float) -> None:
         self._metrics.channel_predictions.labels(
             channel=record.channel, model=record.model.name, outcome=record.decision.outcome
         ).inc()

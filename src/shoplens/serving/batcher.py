@@ -28,20 +28,20 @@ _log = structlog.get_logger(__name__)
 class Batching:
     """The bounds of a batcher."""
 
-    workers: int
+    threads: int
     max_batch: int = 1
     max_wait_s: float = 0.0
     queue_limit: int = 128
 
     def __str__(self) -> str:
-        threads = f"{self.workers} thread{'s' if self.workers > 1 else ''}"
+        threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
         if self.max_batch == 1:
             return f"single calls on {threads}"
         return f"batches of up to {self.max_batch} within {self.max_wait_s * 1e3:g} ms on {threads}"
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class Ticket(Generic[Item, Result]):
+class PendingRequest(Generic[Item, Result]):
     """One item on its way. Its caller sets `abandoned` when it no longer waits, so that no work is wasted."""
 
     item: Item
@@ -66,20 +66,20 @@ class Batcher(Generic[Item, Result]):
 
     def __init__(
         self,
-        run: Callable[[Sequence[Ticket[Item, Result]]], Sequence[Result | ShoplensError]],
+        run: Callable[[Sequence[PendingRequest[Item, Result]]], Sequence[Result | ShoplensError]],
         batching: Batching,
         *,
         name: str = "batcher",
     ) -> None:
         self.batching = batching
         self._run = run
-        self._queue: deque[Ticket[Item, Result]] = deque()
+        self._queue: deque[PendingRequest[Item, Result]] = deque()
         self._changed = threading.Condition()
         self._closing = False
         self._seconds_per_item = 0.01
         self._threads = [
             threading.Thread(target=self._work, name=f"{name}-{index}", daemon=True)
-            for index in range(batching.workers)
+            for index in range(batching.threads)
         ]
         for thread in self._threads:
             thread.start()
@@ -95,9 +95,11 @@ class Batcher(Generic[Item, Result]):
 
     def submit(
         self, item: Item, *, deadline: float, done: Callable[[Result | ShoplensError], None]
-    ) -> Ticket[Item, Result]:
+    ) -> PendingRequest[Item, Result]:
         """Accept `item`, to be started before `deadline` (monotonic seconds). Raises QueueFull and EngineStopped."""
-        ticket: Ticket[Item, Result] = Ticket(item=item, deadline=deadline, done=done, enqueued_at=time.monotonic())
+        ticket: PendingRequest[Item, Result] = PendingRequest(
+            item=item, deadline=deadline, done=done, enqueued_at=time.monotonic()
+        )
         with self._changed:
             if self._closing:
                 raise EngineStopped("The engine is stopping and takes no more work. Try again soon.")
@@ -123,7 +125,7 @@ class Batcher(Generic[Item, Result]):
 
     def _full(self) -> QueueFull:
         waiting = len(self._queue)
-        retry_after_s = max(0.1, waiting * self._seconds_per_item / self.batching.workers)
+        retry_after_s = max(0.1, waiting * self._seconds_per_item / self.batching.threads)
         return QueueFull(
             f"The queue is full ({waiting} photos wait). Try again in {retry_after_s:.1f} s.",
             retry_after_s=retry_after_s,
@@ -138,7 +140,7 @@ class Batcher(Generic[Item, Result]):
                 self._serve(live)
                 self._learn_pace((time.monotonic() - started) / len(live))
 
-    def _next_batch(self) -> list[Ticket[Item, Result]]:
+    def _next_batch(self) -> list[PendingRequest[Item, Result]]:
         """The next items, oldest first; empty only when closing and nothing is left."""
         with self._changed:
             while not self._queue:
@@ -157,13 +159,13 @@ class Batcher(Generic[Item, Result]):
             if left_s <= 0 or not self._changed.wait(left_s):
                 return
 
-    def _is_live(self, ticket: Ticket[Item, Result], now: float) -> bool:
+    def _is_live(self, ticket: PendingRequest[Item, Result], now: float) -> bool:
         if ticket.abandoned or now > ticket.deadline:
             self._finish(ticket, DeadlineExceeded("The time for this request passed while it waited in the queue."))
             return False
         return True
 
-    def _serve(self, batch: Sequence[Ticket[Item, Result]]) -> None:
+    def _serve(self, batch: Sequence[PendingRequest[Item, Result]]) -> None:
         try:
             outcomes = self._run(batch)
         except Exception as error:  # noqa: BLE001 - a worker must outlive anything that an item does to it
@@ -175,7 +177,7 @@ class Batcher(Generic[Item, Result]):
         for ticket, outcome in zip(batch, outcomes, strict=True):
             self._finish(ticket, outcome)
 
-    def _finish(self, ticket: Ticket[Item, Result], outcome: Result | ShoplensError) -> None:
+    def _finish(self, ticket: PendingRequest[Item, Result], outcome: Result | ShoplensError) -> None:
         try:
             ticket.done(outcome)
         except Exception:  # noqa: BLE001 - the caller's loop may be gone; the next item must still be served

@@ -10,12 +10,12 @@ from shoplens.errors import ShoplensError
 from shoplens.images.facts import ImageFacts
 from shoplens.serving.prediction import Prediction
 
-Priority = Literal["live", "night"]
+Priority = Literal["online", "batch"]
 """Whether somebody waits for the answer. Workers take live jobs first; in one process there is only one queue."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
+class ClassifyRequest:
     """One photo, still encoded, for one model; `timeout_s` is how long its caller waits at most.
 
     `sha256` is that of `image` where the caller knows it already; else it is computed.
@@ -27,11 +27,11 @@ class Job:
     timeout_s: float
     thumbnail: bool = False
     sha256: str | None = None
-    priority: Priority = "live"
+    priority: Priority = "online"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class ClassifyResult:
     """What an engine found. `thumbnail` is a JPEG without metadata, where the job asked for one."""
 
     prediction: Prediction
@@ -54,7 +54,7 @@ class ServedModel:
 class Engine(Protocol):
     """Few verbs, so that the engine behind a queue is only another implementation."""
 
-    async def classify(self, job: Job) -> Answer:
+    async def classify(self, job: ClassifyRequest) -> ClassifyResult:
         """Classify one photo.
 
         Raises SampleError for a photo that cannot be used, QueueFull, DeadlineExceeded, Unavailable (EngineStopped,

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 
 from shoplens.errors import DeadlineExceeded, ShoplensError
-from shoplens.serving.batcher import Batcher, Batching, Ticket
+from shoplens.serving.batcher import Batcher, Batching, PendingRequest
 from shoplens.serving.classifier import Classifier, Tensor
 from shoplens.serving.prediction import RANKED_LABELS, Prediction
 from shoplens.telemetry.metrics import Metrics
@@ -48,7 +48,9 @@ class LiveModel:
         if self._batcher:
             self._batcher.close(drain_s=_DRAIN_S)
 
-    def _run(self, tickets: Sequence[Ticket[tuple[Tensor, int], Prediction]]) -> Sequence[Prediction | ShoplensError]:
+    def _run(
+        self, tickets: Sequence[PendingRequest[tuple[Tensor, int], Prediction]]
+    ) -> Sequence[Prediction | ShoplensError]:
         self._sizes.observe(len(tickets))
         top_k = max(RANKED_LABELS, *(ticket.item[1] for ticket in tickets))
         return self.classifier.classify([ticket.item[0] for ticket in tickets], top_k=top_k)

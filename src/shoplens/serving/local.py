@@ -17,8 +17,8 @@ from shoplens.images.fingerprint import perceptual_hash, sha256_hex
 from shoplens.images.isolation import IsolatedDecoder
 from shoplens.images.picture import Limits, Picture
 from shoplens.images.thumbnails import thumbnail
-from shoplens.serving.batcher import Batcher, Batching, Ticket
-from shoplens.serving.engine import Answer, Job, ServedModel
+from shoplens.serving.batcher import Batcher, Batching, PendingRequest
+from shoplens.serving.engine import ClassifyRequest, ClassifyResult, ServedModel
 from shoplens.serving.slot import Slot
 from shoplens.telemetry.metrics import Metrics
 
@@ -41,16 +41,16 @@ class LocalEngine:
         self._slots = dict(slots)
         self._pixels = pixels
         self._metrics = metrics
-        self._workers: Batcher[Job, Answer] = Batcher(self._run, batching, name="engine")
+        self._workers: Batcher[ClassifyRequest, ClassifyResult] = Batcher(self._run, batching, name="engine")
         metrics.watch_queue(lambda: len(self._workers))
         for served in self.served():
             metrics.model_info.labels(model=served.ref.name, version=served.ref.version).set(1)
 
-    async def classify(self, job: Job) -> Answer:
+    async def classify(self, job: ClassifyRequest) -> ClassifyResult:
         """See Engine."""
         self._slot(job.model)
         loop = asyncio.get_running_loop()
-        arrived: asyncio.Future[Answer] = loop.create_future()
+        arrived: asyncio.Future[ClassifyResult] = loop.create_future()
         ticket = self._workers.submit(job, deadline=time.monotonic() + job.timeout_s, done=_resolver(loop, arrived))
         try:
             async with asyncio.timeout(job.timeout_s):
@@ -84,7 +84,9 @@ class LocalEngine:
         grey = np.full((_WARM_SIDE, _WARM_SIDE, 3), 127, np.uint8)
         photo = thumbnail(Picture(pixels=grey, format="png", width=_WARM_SIDE, height=_WARM_SIDE), _WARM_SIDE)
         for model in self._slots:
-            self._answer(_ticket(Job(model=model, image=photo, top_k=1, timeout_s=_WARM_TIMEOUT_S, thumbnail=True)))
+            self._answer(
+                _ticket(ClassifyRequest(model=model, image=photo, top_k=1, timeout_s=_WARM_TIMEOUT_S, thumbnail=True))
+            )
 
     async def check(self) -> None:
         """See Engine."""
@@ -103,16 +105,18 @@ class LocalEngine:
             raise ModelNotFound(f"No model {model!r} is loaded; there are: {', '.join(sorted(self._slots))}.")
         return self._slots[model]
 
-    def _run(self, tickets: Sequence[Ticket[Job, Answer]]) -> Sequence[Answer | ShoplensError]:
+    def _run(
+        self, tickets: Sequence[PendingRequest[ClassifyRequest, ClassifyResult]]
+    ) -> Sequence[ClassifyResult | ShoplensError]:
         return [self._outcome(ticket) for ticket in tickets]
 
-    def _outcome(self, ticket: Ticket[Job, Answer]) -> Answer | ShoplensError:
+    def _outcome(self, ticket: PendingRequest[ClassifyRequest, ClassifyResult]) -> ClassifyResult | ShoplensError:
         try:
             return self._answer(ticket)
         except ShoplensError as error:
             return error
 
-    def _answer(self, ticket: Ticket[Job, Answer]) -> Answer:
+    def _answer(self, ticket: PendingRequest[ClassifyRequest, ClassifyResult]) -> ClassifyResult:
         job = ticket.item
         started = time.perf_counter()
         with self._slots[job.model].lease() as live:
@@ -123,7 +127,7 @@ class LocalEngine:
             encoded = time.perf_counter()
             prediction = live.classify(tensor, top_k=job.top_k, deadline=ticket.deadline)
         classified = time.perf_counter()
-        return Answer(
+        return ClassifyResult(
             prediction=prediction,
             image=facts,
             thumbnail=small,
@@ -136,10 +140,10 @@ class LocalEngine:
         return decode(data, limits=self._pixels.limits, short_side=short_side, isolation=self._pixels.isolation)
 
 
-def _ticket(job: Job) -> Ticket[Job, Answer]:
+def _ticket(job: ClassifyRequest) -> PendingRequest[ClassifyRequest, ClassifyResult]:
     """A ticket for a job that nobody else waits for."""
     now = time.monotonic()
-    return Ticket(item=job, deadline=now + job.timeout_s, done=lambda _: None, enqueued_at=now, started_at=now)
+    return PendingRequest(item=job, deadline=now + job.timeout_s, done=lambda _: None, enqueued_at=now, started_at=now)
 
 
 def facts_of(data: bytes, picture: Picture, *, sha256: str | None = None) -> ImageFacts:
@@ -155,11 +159,11 @@ def facts_of(data: bytes, picture: Picture, *, sha256: str | None = None) -> Ima
 
 
 def _resolver(
-    loop: asyncio.AbstractEventLoop, future: asyncio.Future[Answer]
-) -> Callable[[Answer | ShoplensError], None]:
+    loop: asyncio.AbstractEventLoop, future: asyncio.Future[ClassifyResult]
+) -> Callable[[ClassifyResult | ShoplensError], None]:
     """A callback for worker threads that resolves `future` on its loop."""
 
-    def resolve(outcome: Answer | ShoplensError) -> None:
+    def resolve(outcome: ClassifyResult | ShoplensError) -> None:
         if future.done():
             return
         if isinstance(outcome, ShoplensError):
@@ -167,7 +171,7 @@ def _resolver(
         else:
             future.set_result(outcome)
 
-    def done(outcome: Answer | ShoplensError) -> None:
+    def done(outcome: ClassifyResult | ShoplensError) -> None:
         loop.call_soon_threadsafe(resolve, outcome)
 
     return done

@@ -105,7 +105,7 @@ def _plan(sources: Sources, options: TrainingOptions, settings: Settings) -> Pla
         seed=options.seed,
         epochs=options.epochs,
         fresh=options.fresh,
-        threads=settings.workers or usable_cores(),
+        threads=settings.threads or usable_cores(),
         limits=Limits(max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels),
     )
 

@@ -252,7 +252,7 @@ async def test_bad_feedback_is_refused(
 async def test_a_full_queue_is_429_with_the_time_to_come_back(make_platform: Callable[..., Platform]) -> None:
     """At once, while those that were accepted are answered."""
     photo = jpeg_of(colourful(1, width=1_600, height=1_200))
-    async with client_of(make_platform(queue_limit=1, workers=1)) as client:
+    async with client_of(make_platform(queue_limit=1, threads=1)) as client:
         answers = await asyncio.gather(*(client.post("/predict", content=photo) for _ in range(20)))
     assert {200, 429} == {answer.status_code for answer in answers}
     for answer in answers:

@@ -19,11 +19,11 @@ import psycopg
 import pytest
 from sqlalchemy import make_url, text
 
+from servers.postgres import RunningPostgres, running_postgres
 from shoplens.batch.entities import ItemFilter, ItemState, References, ReturnItem, ReturnRun, RunState, Worker
 from shoplens.db import Database, GroupWriter, UnitOfWork, open_database, upgrade
 from shoplens.errors import DatabaseUnavailable, ExtraMissing, ItemNotReady, Misconfigured, RecordRefused, RunLost
 from shoplens.predictions.entities import RecordFilter
-from tests.servers.postgres import RunningPostgres, running_postgres
 from tests.unit.db.samples import NOON, id_at, make_record, moment
 
 EVERYTHING = RecordFilter()

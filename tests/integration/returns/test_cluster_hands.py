@@ -20,7 +20,7 @@ from shoplens.batch.night import Night
 from shoplens.db import Database
 from shoplens.errors import ClusterUnavailable, ImageCorrupt, ShoplensError, StorageUnavailable
 from shoplens.images.facts import ImageFacts
-from shoplens.serving.engine import Answer
+from shoplens.serving.engine import ClassifyResult
 from shoplens.serving.prediction import LabelScore, Prediction
 from tests.unit.batch.night_house import MODEL, RULES, House, open_house
 
@@ -68,7 +68,7 @@ def answered(photo: ClusterPhoto) -> ClusterOutcome:
     """A shirt."""
     facts = ImageFacts(format="jpeg", width=8, height=6, byte_count=1, sha256=photo.sha256, phash="00ff00ff00ff00ff")
     labels = (LabelScore("shirt", 0.9), LabelScore("other", 0.1))
-    answer = Answer(
+    answer = ClassifyResult(
         prediction=Prediction(model=MODEL, labels=labels), image=facts, thumbnail=None,
         queue_s=0.0, pixels_s=0.001, inference_s=0.002,
     )  # fmt: skip

@@ -25,7 +25,7 @@ from shoplens.errors import (
     RunLost,
     StorageUnavailable,
 )
-from shoplens.serving.engine import Answer, Job
+from shoplens.serving.engine import ClassifyRequest, ClassifyResult
 from tests.conftest import colourful, jpeg_of
 from tests.unit.batch.night_house import (
     RULES,
@@ -405,7 +405,7 @@ async def test_progress_is_told_from_the_first_to_the_last_item(house: House) ->
 class StrictEngine(ScriptedEngine):
     """Finds every photo damaged."""
 
-    def _answer(self, job: Job) -> Answer:
+    def _answer(self, job: ClassifyRequest) -> ClassifyResult:
         raise ImageCorrupt("The JPEG was cut off.")
 
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from servers.seaweed import S3Place
 from shoplens.batch.arrivals import Arrival, Left
 from shoplens.batch.entities import References
 from shoplens.batch.object_source import ObjectFolder, ObjectSource
 from shoplens.db import Database
 from shoplens.storage import ObjectPrefix, open_prefix, open_store
 from tests.integration.storage.raw_s3 import put_raw
-from tests.servers.seaweed import S3Place
 from tests.unit.batch.drop_folder import LARGEST, Drop, make_ingest
 
 JPEG = b"\xff\xd8\xff\xe0 a photo "

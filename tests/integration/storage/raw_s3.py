@@ -6,8 +6,8 @@ import http.client
 import xml.etree.ElementTree as ET
 from urllib.parse import quote, urlsplit
 
+from servers.seaweed import S3Place
 from shoplens.storage.listing import Keys, signed
-from tests.servers.seaweed import S3Place
 
 
 def put_raw(place: S3Place, name: str, data: bytes) -> None:

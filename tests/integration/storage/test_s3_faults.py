@@ -12,11 +12,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from servers.seaweed import S3Place
 from shoplens.errors import Misconfigured, SourceUnavailable, StorageUnavailable
 from shoplens.storage import open_prefix, open_store
 from shoplens.storage.faults import reason_of, shown
 from shoplens.testing.store_contract import KEY
-from tests.servers.seaweed import S3Place
 
 SECRET = "c0ffee-not-for-anybodys-eyes"
 

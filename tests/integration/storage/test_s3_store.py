@@ -9,11 +9,11 @@ from typing import Any
 import obstore
 import pytest
 
+from servers.seaweed import S3Place
 from shoplens.errors import BlobNotFound, StorageUnavailable
 from shoplens.storage import Store, open_store
 from shoplens.testing.store_contract import KEY, OTHER, StoreContract
 from tests.integration.storage.raw_s3 import put_raw, unfinished_uploads
-from tests.servers.seaweed import S3Place
 
 
 @pytest.fixture

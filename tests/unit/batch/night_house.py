@@ -27,7 +27,7 @@ from shoplens.images.facts import ImageFacts
 from shoplens.images.picture import Limits
 from shoplens.predictions.entities import Channel, Keep, PredictionRecord, RecordFilter
 from shoplens.predictions.policy import Policy
-from shoplens.serving.engine import Answer, Job, ServedModel
+from shoplens.serving.engine import ClassifyRequest, ClassifyResult, ServedModel
 from shoplens.serving.prediction import LabelScore, Prediction
 from shoplens.storage import Store, open_store
 
@@ -61,7 +61,7 @@ class ScriptedEngine:
         self._gate = gate
         self._now = 0
 
-    async def classify(self, job: Job) -> Answer:
+    async def classify(self, job: ClassifyRequest) -> ClassifyResult:
         """See Engine."""
         self._now += 1
         self.most_at_once = max(self.most_at_once, self._now)
@@ -83,7 +83,7 @@ class ScriptedEngine:
         assert self._gate is not None
         self._gate.set()
 
-    def _answer(self, job: Job) -> Answer:
+    def _answer(self, job: ClassifyRequest) -> ClassifyResult:
         first, second = job.image.decode().split()[:2]
         sha256 = job.sha256 or ""
         self.seen[sha256] += 1
@@ -94,7 +94,7 @@ class ScriptedEngine:
             format="jpeg", width=8, height=6, byte_count=len(job.image), sha256=sha256, phash="00ff00ff00ff00ff"
         )
         labels = (LabelScore(label, score), LabelScore("other", 1 - score))
-        return Answer(
+        return ClassifyResult(
             prediction=Prediction(model=MODEL, labels=labels), image=facts, thumbnail=None,
             queue_s=0.0, pixels_s=0.001, inference_s=0.002,
         )  # fmt: skip

@@ -16,7 +16,7 @@ from shoplens.batch.verdicts import Verdict, classified
 from shoplens.db import Database
 from shoplens.errors import DatabaseUnavailable, RecordRefused, RunLost
 from shoplens.predictions.entities import PredictionRecord
-from shoplens.serving.engine import Job
+from shoplens.serving.engine import ClassifyRequest
 from tests.unit.batch.night_house import CHANNEL, MODEL, House, now, open_house, request_run
 
 
@@ -37,7 +37,7 @@ def ledger(house: House) -> Ledger:
 
 def verdict(house: House, item: ReturnItem) -> Verdict:
     """It is a shirt."""
-    job = Job(model=MODEL.name, image=b"shirt 0.9", top_k=1, timeout_s=1.0, sha256=item.sha256)
+    job = ClassifyRequest(model=MODEL.name, image=b"shirt 0.9", top_k=1, timeout_s=1.0, sha256=item.sha256)
     return classified(item, house.engine._answer(job), CHANNEL, now=now(), prediction_id=item.id)
 
 

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 
-from tests.servers.shoplens import on_core
+from servers.shoplens import on_core
 
 ASK = "import os; print(sorted(os.sched_getaffinity(0)))"
 

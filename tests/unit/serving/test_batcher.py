@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from shoplens.errors import DeadlineExceeded, EngineStopped, ImageCorrupt, QueueFull, ShoplensError
-from shoplens.serving.batcher import Batcher, Batching, Ticket
+from shoplens.serving.batcher import Batcher, Batching, PendingRequest
 
 FAR = 60.0
 
@@ -40,7 +40,7 @@ class GatedWorker:
         self.gate = threading.Event()
         self.started: list[Any] = []
 
-    def __call__(self, tickets: Sequence[Ticket[Any, Any]]) -> list[Any]:
+    def __call__(self, tickets: Sequence[PendingRequest[Any, Any]]) -> list[Any]:
         self.started.extend(ticket.item for ticket in tickets)
         self.gate.wait(10)
         return echo(tickets)
@@ -54,8 +54,8 @@ def make_batcher() -> Iterator[MakeBatcher]:
     """Batchers that are closed at the end of the test."""
     made: list[Batcher[Any, Any]] = []
 
-    def make(run: Callable[[Sequence[Ticket[Any, Any]]], Sequence[Any]], **bounds: Any) -> Batcher[Any, Any]:
-        made.append(Batcher(run, Batching(**{"workers": 1, **bounds})))
+    def make(run: Callable[[Sequence[PendingRequest[Any, Any]]], Sequence[Any]], **bounds: Any) -> Batcher[Any, Any]:
+        made.append(Batcher(run, Batching(**{"threads": 1, **bounds})))
         return made[-1]
 
     yield make
@@ -63,7 +63,7 @@ def make_batcher() -> Iterator[MakeBatcher]:
         batcher.close(drain_s=5)
 
 
-def echo(tickets: Sequence[Ticket[Any, Any]]) -> list[Any]:
+def echo(tickets: Sequence[PendingRequest[Any, Any]]) -> list[Any]:
     """Give every item back."""
     return [ticket.item for ticket in tickets]
 
@@ -75,7 +75,7 @@ def soon() -> float:
 
 def test_every_item_gets_its_own_answer(make_batcher: MakeBatcher) -> None:
     """A thousand items from eight threads over four workers: none is lost, none doubled, none swapped."""
-    batcher = make_batcher(echo, workers=4, max_batch=8, queue_limit=1_000)
+    batcher = make_batcher(echo, threads=4, max_batch=8, queue_limit=1_000)
     answers: dict[int, list[int]] = {number: [] for number in range(1_000)}
     finished = Outcomes()
 
@@ -98,7 +98,7 @@ def test_every_item_gets_its_own_answer(make_batcher: MakeBatcher) -> None:
 def test_a_bad_item_fails_alone(make_batcher: MakeBatcher) -> None:
     """When a batch raises, each of its items is tried by itself."""
 
-    def run(tickets: Sequence[Ticket[Any, Any]]) -> list[Any]:
+    def run(tickets: Sequence[PendingRequest[Any, Any]]) -> list[Any]:
         if any(ticket.item == "bad" for ticket in tickets):
             raise ImageCorrupt("bad")
         return echo(tickets)
@@ -117,7 +117,7 @@ def test_a_bad_item_fails_alone(make_batcher: MakeBatcher) -> None:
 def test_a_fault_of_the_program_is_told_as_such_and_the_worker_lives(make_batcher: MakeBatcher) -> None:
     """An exception that is not ours becomes an internal error, and the next item is served."""
 
-    def run(tickets: Sequence[Ticket[Any, Any]]) -> list[Any]:
+    def run(tickets: Sequence[PendingRequest[Any, Any]]) -> list[Any]:
         return [1 // ticket.item for ticket in tickets]
 
     batcher = make_batcher(run)
@@ -176,7 +176,7 @@ def test_batches_fill_up_to_their_size_and_no_further(make_batcher: MakeBatcher)
     gate = threading.Event()
     sizes: list[int] = []
 
-    def run(tickets: Sequence[Ticket[Any, Any]]) -> list[Any]:
+    def run(tickets: Sequence[PendingRequest[Any, Any]]) -> list[Any]:
         gate.wait(10)
         sizes.append(len(tickets))
         return echo(tickets)
@@ -203,7 +203,7 @@ def test_closing_finishes_what_was_accepted_and_refuses_the_rest(make_batcher: M
     """Nobody waits for ever on a batcher that is gone."""
     outcomes = Outcomes()
 
-    def slowly(tickets: Sequence[Ticket[Any, Any]]) -> list[Any]:
+    def slowly(tickets: Sequence[PendingRequest[Any, Any]]) -> list[Any]:
         time.sleep(0.01)
         return echo(tickets)
 
@@ -247,9 +247,9 @@ def test_a_callback_that_raises_does_not_end_the_worker(make_batcher: MakeBatche
 @pytest.mark.parametrize(
     ("batching", "text"),
     [
-        (Batching(workers=1), "single calls on 1 thread"),
-        (Batching(workers=2), "single calls on 2 threads"),
-        (Batching(workers=1, max_batch=32, max_wait_s=0.002), "batches of up to 32 within 2 ms on 1 thread"),
+        (Batching(threads=1), "single calls on 1 thread"),
+        (Batching(threads=2), "single calls on 2 threads"),
+        (Batching(threads=1, max_batch=32, max_wait_s=0.002), "batches of up to 32 within 2 ms on 1 thread"),
     ],
 )
 def test_the_policy_can_be_shown_to_people(batching: Batching, text: str) -> None:

@@ -46,7 +46,7 @@ def classify(live: LiveModel) -> str:
     return live.classify(tensor, top_k=1, deadline=time.monotonic() + 30).top.label
 
 
-@pytest.mark.parametrize("batching", [None, Batching(workers=1, max_batch=4, max_wait_s=0.01)])
+@pytest.mark.parametrize("batching", [None, Batching(threads=1, max_batch=4, max_wait_s=0.01)])
 def test_a_swap_under_load_fails_no_call(make_live: LiveMaker, batching: Batching | None) -> None:
     """Two callers never stop while the model is swapped several times."""
     slot = Slot(make_live(batching))
@@ -103,7 +103,7 @@ def test_a_model_that_cannot_answer_never_goes_live(make_live: LiveMaker, bundle
 
 def test_batched_and_single_calls_give_the_same_labels(make_live: LiveMaker) -> None:
     """Batching is a policy; it must not change answers."""
-    single, batched = make_live(), make_live(Batching(workers=1, max_batch=8, max_wait_s=0.05))
+    single, batched = make_live(), make_live(Batching(threads=1, max_batch=8, max_wait_s=0.05))
     pictures = [
         Picture(
             pixels=np.random.default_rng(seed).integers(0, 256, (256, 256, 3), np.uint8),

@@ -39,7 +39,7 @@ from shoplens.images.picture import Picture
 from shoplens.images.preprocess import encode
 from shoplens.images.salvage import salvage
 from shoplens.serving.classifier import Classifier, Tensor
-from shoplens.serving.engine import Answer, fault_of
+from shoplens.serving.engine import ClassifyResult, fault_of
 from shoplens.serving.local import facts_of
 from shoplens.serving.prediction import Prediction
 from shoplens.serving.redis.wire import Reply, reply_bytes, reply_of
@@ -75,15 +75,15 @@ class Row:
     salvaged: bytes | None = None
     away: bool = False
 
-    def settled(self, outcome: Answer | ShoplensError) -> Row:
+    def settled(self, outcome: ClassifyResult | ShoplensError) -> Row:
         """With its reply."""
         return replace(self, facts=None, reply=reply_bytes(Reply(job_id=self.id, outcome=outcome)))
 
-    def answer(self, outcome: Prediction | ShoplensError, *, inference_s: float) -> Answer | ShoplensError:
+    def answer(self, outcome: Prediction | ShoplensError, *, inference_s: float) -> ClassifyResult | ShoplensError:
         """What the model said of it, with what is known of its picture."""
         if isinstance(outcome, ShoplensError) or self.facts is None:
             return outcome if isinstance(outcome, ShoplensError) else fault_of(ValueError("a row without facts"))
-        return Answer(
+        return ClassifyResult(
             prediction=outcome,
             image=self.facts,
             thumbnail=None,

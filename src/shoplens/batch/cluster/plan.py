@@ -10,7 +10,7 @@ from shoplens.bundles.ref import ModelRef
 from shoplens.errors import ShoplensError
 from shoplens.images.picture import Limits
 from shoplens.images.spec import ImageSpec
-from shoplens.serving.engine import Answer
+from shoplens.serving.engine import ClassifyResult
 from shoplens.serving.session import Provider
 
 
@@ -66,7 +66,7 @@ class ClusterOutcome:
     """
 
     id: str
-    outcome: Answer | ShoplensError
+    outcome: ClassifyResult | ShoplensError
     salvaged: bytes | None = None
     away: bool = False
 

@@ -26,7 +26,7 @@ from shoplens.errors import (
     ShoplensError,
     WireMismatch,
 )
-from shoplens.serving.engine import Answer, Job, ServedModel
+from shoplens.serving.engine import ClassifyRequest, ClassifyResult, ServedModel
 from shoplens.serving.redis import wire
 from shoplens.serving.redis.fleet import Announcement, Fleet
 from shoplens.serving.redis.queue import PRIORITIES, Bounds, JobQueue
@@ -45,10 +45,10 @@ _log: Final = structlog.get_logger(__name__)
 class _Waiting:
     """A job that was put into the queue. `entry` is where it lies there."""
 
-    job: Job
+    job: ClassifyRequest
     stream: str
     give_up_at: float
-    arrived: asyncio.Future[Answer]
+    arrived: asyncio.Future[ClassifyResult]
     entry: bytes = b""
 
 
@@ -60,7 +60,7 @@ class Connections:
     fleet: Fleet
 
 
-class RemoteEngine:
+class RedisEngine:
     """For one event loop: that of its first call. `labels` are what each model can answer, by its installed bundle."""
 
     def __init__(
@@ -85,7 +85,7 @@ class RemoteEngine:
         self._closing = False
         self._away: ShoplensError | None = None
 
-    async def classify(self, job: Job) -> Answer:
+    async def classify(self, job: ClassifyRequest) -> ClassifyResult:
         """See Engine."""
         self._require_model(job.model)
         queue = self._opened().queue
@@ -269,7 +269,7 @@ class RemoteEngine:
             raise NoWorker(f"No worker answers for the model {model} now. Start one: `shoplens worker`.")
 
 
-def _settle(waiting: _Waiting, outcome: Answer | ShoplensError) -> None:
+def _settle(waiting: _Waiting, outcome: ClassifyResult | ShoplensError) -> None:
     if waiting.arrived.done():
         return
     if isinstance(outcome, ShoplensError):

@@ -18,7 +18,7 @@ from shoplens.serving.redis import wire
 from shoplens.serving.redis.link import Client, translated
 
 GROUP: Final = "workers"
-PRIORITIES: Final[tuple[Priority, ...]] = ("live", "night")
+PRIORITIES: Final[tuple[Priority, ...]] = ("online", "batch")
 ANSWER_LIFE_MS: Final = 60_000
 """How long an answer waits for a client that may be gone."""
 _SET_ASIDE_LENGTH: Final = 1_000

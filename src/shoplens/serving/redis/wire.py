@@ -15,7 +15,7 @@ import orjson
 from shoplens.bundles.ref import ModelRef
 from shoplens.errors import QueueFull, ShoplensError, WireMismatch
 from shoplens.images.facts import ImageFacts
-from shoplens.serving.engine import Answer, Job
+from shoplens.serving.engine import ClassifyRequest, ClassifyResult
 from shoplens.serving.prediction import LabelScore, Prediction
 
 VERSION: Final = 1
@@ -44,20 +44,20 @@ class Reply:
     """What became of one job."""
 
     job_id: str
-    outcome: Answer | ShoplensError
+    outcome: ClassifyResult | ShoplensError
 
 
-def job_body(job: Job) -> bytes:
+def job_body(job: ClassifyRequest) -> bytes:
     """Everything of a job but its photo and its time."""
     body = {"model": job.model, "top_k": job.top_k, "thumbnail": job.thumbnail, "sha256": job.sha256}
     return orjson.dumps(body)
 
 
-def job_of(envelope: Envelope, *, timeout_s: float) -> Job:
+def job_of(envelope: Envelope, *, timeout_s: float) -> ClassifyRequest:
     """The job in an envelope of our version. Raises Garbage."""
     try:
         body = orjson.loads(envelope.body)
-        job = Job(
+        job = ClassifyRequest(
             model=_text(body["model"]),
             image=envelope.image,
             top_k=int(body["top_k"]),
@@ -133,7 +133,7 @@ def _mismatch(version: object) -> ShoplensError:
     )
 
 
-def _answer_parts(answer: Answer) -> dict[str, Any]:
+def _answer_parts(answer: ClassifyResult) -> dict[str, Any]:
     return {
         "model": asdict(answer.prediction.model),
         "labels": [(each.label, each.score) for each in answer.prediction.labels],
@@ -142,9 +142,9 @@ def _answer_parts(answer: Answer) -> dict[str, Any]:
     }
 
 
-def _answer(parts: Any, thumbnail: bytes | None) -> Answer:
+def _answer(parts: Any, thumbnail: bytes | None) -> ClassifyResult:
     queue_s, pixels_s, inference_s = parts["seconds"]
-    return Answer(
+    return ClassifyResult(
         prediction=Prediction(
             model=ModelRef(**parts["model"]),
             labels=tuple(LabelScore(label, score) for label, score in parts["labels"]),

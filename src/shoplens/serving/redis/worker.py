@@ -19,7 +19,7 @@ from typing import Final
 import structlog
 
 from shoplens.errors import DeadlineExceeded, ImageDecoderFailed, QueueUnavailable, ShoplensError, Unavailable
-from shoplens.serving.engine import Answer, Engine, ServedModel
+from shoplens.serving.engine import ClassifyResult, Engine, ServedModel
 from shoplens.serving.redis import wire
 from shoplens.serving.redis.engine import Connections
 from shoplens.serving.redis.fleet import ANNOUNCED_EVERY_S, Announcement
@@ -123,10 +123,10 @@ class Worker:
             self._freed.clear()
             await self._freed.wait()
             return
-        live = self._streams["live"]
+        live = self._streams["online"]
         taken = await self._queue.take(live, self._mine.worker_id, count=_each(free, live), block_ms=None)
         if not taken:
-            both = [*live, *self._streams["night"]]
+            both = [*live, *self._streams["batch"]]
             taken = await self._queue.take(both, self._mine.worker_id, count=_each(free, live), block_ms=_BLOCK_MS)
         for each in taken:
             self._begin(each)
@@ -151,7 +151,7 @@ class Worker:
         if (outcome := await self._outcome(taken, envelope)) is not None:
             await self._answer(taken, envelope, outcome)
 
-    async def _outcome(self, taken: Taken, envelope: wire.Envelope) -> Answer | ShoplensError | None:
+    async def _outcome(self, taken: Taken, envelope: wire.Envelope) -> ClassifyResult | ShoplensError | None:
         """What came out; None for what goes back to others."""
         if envelope.version != wire.VERSION:
             return wire.refusal(envelope).outcome
@@ -170,7 +170,7 @@ class Worker:
         except ShoplensError as error:
             return error
 
-    async def _answer(self, taken: Taken, envelope: wire.Envelope, outcome: Answer | ShoplensError) -> None:
+    async def _answer(self, taken: Taken, envelope: wire.Envelope, outcome: ClassifyResult | ShoplensError) -> None:
         """Again and again while the queue is away, as long as somebody may wait for it."""
         answer = wire.reply_bytes(wire.Reply(job_id=envelope.job_id, outcome=outcome))
         while True:

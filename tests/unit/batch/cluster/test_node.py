@@ -41,7 +41,7 @@ from shoplens.images.fingerprint import sha256_hex
 from shoplens.images.picture import Limits
 from shoplens.images.preprocess import encode
 from shoplens.serving.classifier import Classifier
-from shoplens.serving.engine import Answer
+from shoplens.serving.engine import ClassifyResult
 from shoplens.serving.local import facts_of
 from shoplens.storage import open_store
 from tests.acceptance.returns_shop import tiny_photo
@@ -97,7 +97,7 @@ def test_the_answer_is_that_of_a_single_call(plan: Plan, bundle: Bundle) -> None
     classifier = Classifier(bundle)
     for found, data in zip(outcomes(plan, bundle, brought(plan, *contents)), contents, strict=True):
         picture = decode(data, limits=Limits(), short_side=plan.spec.resize)
-        assert isinstance(found.outcome, Answer)
+        assert isinstance(found.outcome, ClassifyResult)
         assert classifier.classify([classifier.encode(picture)], top_k=5) == [found.outcome.prediction]
         assert facts_of(data, picture) == found.outcome.image
 
@@ -109,7 +109,9 @@ def test_each_photo_fails_by_itself(plan: Plan, bundle: Bundle) -> None:
     photos = brought(plan, tiny_photo(1), whole[: len(whole) * 3 // 4], b"<html>", tiny_photo(2))
     gone = ClusterPhoto(id="gone", key="returns/never.jpg", sha256="0" * 64)
     found = outcomes(plan, bundle, (*photos, gone))
-    assert [Answer, ImageCorrupt, ImageUnsupported, Answer, ImageGone] == [type(each.outcome) for each in found]
+    assert [ClassifyResult, ImageCorrupt, ImageUnsupported, ClassifyResult, ImageGone] == [
+        type(each.outcome) for each in found
+    ]
     assert [False, True, False, False, False] == [each.salvaged is not None for each in found]
     assert not any(each.away for each in found)
 
@@ -146,7 +148,7 @@ def test_a_photo_that_takes_too_long_does_not_hold_up_the_next(
     monkeypatch.setattr(node, "decode", slow)
     found = outcomes(replace(plan, timeout_s=0.3), bundle, brought(plan, tiny_photo(1), tiny_photo(2)))
     ended.set()
-    assert [DeadlineExceeded, Answer] == [type(each.outcome) for each in found]
+    assert [DeadlineExceeded, ClassifyResult] == [type(each.outcome) for each in found]
 
 
 def test_a_node_that_sees_another_folder_says_nothing_of_photos(plan: Plan, bundle: Bundle, tmp_path: Path) -> None:
@@ -210,6 +212,6 @@ def test_blocks_are_large_but_leave_no_task_without_one() -> None:
 def test_facts_are_of_the_photo_as_it_is_seen(plan: Plan, bundle: Bundle) -> None:
     """They travel with the row until it is answered."""
     (found,) = outcomes(plan, bundle, brought(plan, tiny_photo(3)))
-    assert isinstance(found.outcome, Answer)
+    assert isinstance(found.outcome, ClassifyResult)
     assert isinstance(found.outcome.image, ImageFacts)
     assert (32, 24) == (found.outcome.image.width, found.outcome.image.height)

@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 from shoplens.bundles.ref import ModelRef
 from shoplens.errors import ImageCorrupt, QueueFull, ShoplensError
 from shoplens.images.facts import ImageFacts
-from shoplens.serving.engine import Answer, Job
+from shoplens.serving.engine import ClassifyRequest, ClassifyResult
 from shoplens.serving.prediction import LabelScore, Prediction
 from shoplens.serving.redis import wire
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 SECONDS = st.floats(0, 1e6)
 JOBS = st.builds(
-    Job,
+    ClassifyRequest,
     model=TEXTS,
     image=st.binary(max_size=50),
     top_k=st.integers(1, 1000),
@@ -25,7 +25,7 @@ JOBS = st.builds(
     sha256=st.none() | TEXTS,
 )
 ANSWERS = st.builds(
-    Answer,
+    ClassifyResult,
     prediction=st.builds(
         Prediction,
         model=st.builds(ModelRef, name=TEXTS, version=TEXTS),
@@ -54,14 +54,14 @@ def envelope(**changes: bytes) -> dict[bytes, bytes]:
 
 
 @given(JOBS)
-def test_a_job_comes_back_as_it_was_sent(job: Job) -> None:
+def test_a_job_comes_back_as_it_was_sent(job: ClassifyRequest) -> None:
     """Its photo beside it, its time from the envelope."""
     fields = envelope(body=wire.job_body(job), image=job.image)
     assert job == wire.job_of(wire.envelope_of(fields), timeout_s=1.0)
 
 
 @given(ANSWERS)
-def test_an_answer_comes_back_as_it_was_sent(answer: Answer) -> None:
+def test_an_answer_comes_back_as_it_was_sent(answer: ClassifyResult) -> None:
     """To the last digit."""
     assert wire.Reply(job_id="7", outcome=answer) == wire.reply_of(
         wire.reply_bytes(wire.Reply(job_id="7", outcome=answer))

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.servers.process import start, wait_until_ready
+from servers.process import start, wait_until_ready
 
 
 def start_shoplens(

@@ -20,7 +20,7 @@ from typing import Final
 import psycopg
 from psycopg import sql
 
-from tests.servers.process import (
+from servers.process import (
     ServerFailed,
     free_port,
     launched,

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.servers.postgres import fresh_database, running_postgres
-from tests.servers.seaweed import S3Place, running_s3
-from tests.servers.valkey import running_valkey
+from servers.postgres import fresh_database, running_postgres
+from servers.seaweed import S3Place, running_s3
+from servers.valkey import running_valkey
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""`python -m bench.remote_engine`: models in workers behind Valkey, against the raw loop and the engine in one process.
+"""`python -m bench.redis_engine`: models in workers behind Valkey, against the raw loop and the engine in one process.
 
 Three tables out of one run. CPU per image of all processes together (client, Valkey, workers) against the raw loop;
 images/s of two workers with one thread on a core each against one of them on one core; and what the way through the
@@ -27,17 +27,17 @@ from bench import cost
 from bench.__main__ import MODEL, heading
 from bench.children import Child, Request, Result
 from bench.photos import SIZES, PhotoSize, photos
+from servers.process import free_port, stop
+from servers.shoplens import start_shoplens, wait_for
+from servers.valkey import running_valkey
 from shoplens.bundles.builtin import prepare_builtin
 from shoplens.cli.allocator import keep_freed_memory
 from shoplens.platform.parts import build_engine, build_isolation
-from shoplens.platform.workers import build_remote_engine
+from shoplens.platform.workers import build_redis_engine
 from shoplens.serving.cores import usable_cores
-from shoplens.serving.engine import Engine, Job
+from shoplens.serving.engine import ClassifyRequest, Engine
 from shoplens.settings import read_settings
 from shoplens.telemetry.metrics import Metrics
-from tests.servers.process import free_port, stop
-from tests.servers.shoplens import start_shoplens, wait_for
-from tests.servers.valkey import running_valkey
 
 _CPU_COLUMNS = (
     "photos", "raw loop, CPU ms per image", "all processes, CPU ms per image", "of the raw loop", "workers", "client",
@@ -153,7 +153,7 @@ def main() -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m bench.remote_engine", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m bench.redis_engine", description=__doc__)
     parser.add_argument("--seconds", type=float, default=6.0, help="length of one measurement")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--idle-photos", type=int, default=100, help="photos one at a time, per size and engine")
@@ -175,13 +175,13 @@ def _request(folder: Path, size: PhotoSize, models_dir: Path, seconds: float) ->
 def _crew(folder: Path, environment: Mapping[str, str], queue: int, pinned_to: Sequence[int | None]) -> Iterator[Crew]:
     """A worker with one thread for each entry, on that core or on any, and a client that may use all cores."""
     prefix = _prefix(pinned_to)
-    own = {**environment, "SHOPLENS_REDIS_PREFIX": prefix, "SHOPLENS_WORKERS": "1"}
+    own = {**environment, "SHOPLENS_REDIS_PREFIX": prefix, "SHOPLENS_THREADS": "1"}
     with ExitStack() as stack:
         workers: list[subprocess.Popen[bytes]] = []
         for number, core in enumerate(pinned_to):
             workers.append(_worker(folder / f"{prefix}-{number}", own, core))
             stack.callback(stop, workers[-1])
-        client = stack.enter_context(Child("bench.remote_loop", own))
+        client = stack.enter_context(Child("bench.redis_loop", own))
         yield Crew(client=client, workers=tuple(each.pid for each in workers), queue=queue)
 
 
@@ -248,11 +248,11 @@ def _speed_row(name: str, rounds: list[Round]) -> tuple[str, ...]:
 
 def _print_idle(requests: Mapping[str, Request], redis_url: str, options: argparse.Namespace) -> None:
     settings = read_settings(
-        redis_url=redis_url, redis_prefix=_prefix(_ANYWHERE), models_dir=options.models_dir.absolute(), workers=1
+        redis_url=redis_url, redis_prefix=_prefix(_ANYWHERE), models_dir=options.models_dir.absolute(), threads=1
     )
     channels = {"look": settings.channel_values()["look"]}
     local = build_engine(settings, channels, metrics=Metrics(), isolation=build_isolation(settings))
-    remote = build_remote_engine(settings, channels, metrics=Metrics())
+    remote = build_redis_engine(settings, channels, metrics=Metrics())
     rows = uvloop.run(_idle_rows(local, remote, requests, options.idle_photos))
     _table(_IDLE_COLUMNS, iter(rows))
 
@@ -293,7 +293,7 @@ def _idle_row(name: str, pairs: list[tuple[Latency, Latency]]) -> tuple[str, ...
 
 async def _latency_ms(engine: Engine, photo: bytes) -> Latency:
     began = time.perf_counter()
-    answer = await engine.classify(Job(model=MODEL, image=photo, top_k=10, timeout_s=30))
+    answer = await engine.classify(ClassifyRequest(model=MODEL, image=photo, top_k=10, timeout_s=30))
     return Latency(whole_ms=1e3 * (time.perf_counter() - began), outside_ms=1e3 * answer.queue_s)
 
 

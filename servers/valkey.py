@@ -11,7 +11,7 @@ from pathlib import Path
 
 from redis import Redis
 
-from tests.servers.process import ServerFailed, free_port, start, stop, wait_until_ready, with_attempts
+from servers.process import ServerFailed, free_port, start, stop, wait_until_ready, with_attempts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

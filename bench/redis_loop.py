@@ -16,8 +16,8 @@ import uvloop
 
 from bench import cost
 from bench.children import Request, Result
-from shoplens.platform.workers import build_remote_engine
-from shoplens.serving.engine import Engine, Job
+from shoplens.platform.workers import build_redis_engine
+from shoplens.serving.engine import ClassifyRequest, Engine
 from shoplens.settings import read_settings
 from shoplens.telemetry.metrics import Metrics
 
@@ -28,7 +28,7 @@ def main() -> None:
     """Answer requests for measurements until standard input ends."""
     settings = read_settings()
     channels = {"look": settings.channel_values()["look"]}
-    uvloop.run(_answer_requests(build_remote_engine(settings, channels, metrics=Metrics())))
+    uvloop.run(_answer_requests(build_redis_engine(settings, channels, metrics=Metrics())))
 
 
 async def _answer_requests(engine: Engine) -> None:
@@ -46,7 +46,7 @@ async def measure(engine: Engine, request: Request) -> Result:
     async def caller(index: int) -> None:
         at = index
         while (started := time.perf_counter()) < stop_at:
-            await engine.classify(Job(model=model, image=photos[at % len(photos)], top_k=10, timeout_s=30))
+            await engine.classify(ClassifyRequest(model=model, image=photos[at % len(photos)], top_k=10, timeout_s=30))
             at += 1
             latencies.append(time.perf_counter() - started)
 

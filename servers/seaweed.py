@@ -17,7 +17,7 @@ from urllib.request import urlopen
 import obstore
 from obstore.store import S3Store
 
-from tests.servers.process import ServerFailed, free_port, start, stop, wait_until_ready, with_attempts
+from servers.process import ServerFailed, free_port, start, stop, wait_until_ready, with_attempts
 
 _BUCKET: Final = "shoplens"
 _GRPC_BEYOND: Final = 10_000

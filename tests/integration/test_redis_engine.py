@@ -14,6 +14,8 @@ import orjson
 import pytest
 from redis.asyncio import Redis
 
+from servers.process import free_port
+from servers.valkey import running_valkey
 from shoplens.batch.patient_engine import PatientEngine
 from shoplens.errors import (
     DeadlineExceeded,
@@ -26,32 +28,30 @@ from shoplens.errors import (
 )
 from shoplens.platform.workers import (
     build_night_engine,
-    build_remote_engine,
+    build_redis_engine,
     build_worker,
     connections,
     look_for_workers,
 )
-from shoplens.serving.engine import Answer, Engine, Job
+from shoplens.serving.engine import ClassifyRequest, ClassifyResult, Engine
 from shoplens.serving.redis import engine as remote_engine
 from shoplens.serving.redis import fleet, wire
-from shoplens.serving.redis.engine import Connections, RemoteEngine
+from shoplens.serving.redis.engine import Connections, RedisEngine
 from shoplens.serving.redis.queue import Bounds
 from shoplens.settings import Settings
 from shoplens.telemetry.metrics import Metrics
 from tests.conftest import colourful, jpeg_of
 from tests.integration.running_worker import ONLY_LOOK, running_worker, until
-from tests.servers.process import free_port
-from tests.servers.valkey import running_valkey
 
 MODEL = "efficientnet-lite0-int8"
-EngineMaker = Callable[..., RemoteEngine]
+EngineMaker = Callable[..., RedisEngine]
 
 
 @pytest.fixture
 def settings(make_settings: Callable[..., Settings], redis_url: str) -> Settings:
     """One model, one thread, and keys of their own in the shared server."""
     prefix = f"test-{os.urandom(6).hex()}"
-    return make_settings(channels=ONLY_LOOK, redis_url=redis_url, redis_prefix=prefix, workers=1)
+    return make_settings(channels=ONLY_LOOK, redis_url=redis_url, redis_prefix=prefix, threads=1)
 
 
 @pytest.fixture
@@ -59,8 +59,8 @@ async def make_engine() -> AsyncIterator[EngineMaker]:
     """Engines of web processes, closed at the end."""
     async with AsyncExitStack() as ended:
 
-        def make(settings: Settings) -> RemoteEngine:
-            engine = build_remote_engine(settings, settings.channel_values(), metrics=Metrics())
+        def make(settings: Settings) -> RedisEngine:
+            engine = build_redis_engine(settings, settings.channel_values(), metrics=Metrics())
             ended.push_async_callback(engine.close)
             return engine
 
@@ -76,16 +76,18 @@ async def opened(settings: Settings) -> AsyncIterator[Connections]:
     await parts.queue.close()
 
 
-def job(photo: bytes | None = None, **changes: Any) -> Job:
+def job(photo: bytes | None = None, **changes: Any) -> ClassifyRequest:
     """A job for the built-in model."""
     photo = jpeg_of(colourful(1)) if photo is None else photo
-    return Job(**{"model": MODEL, "image": photo, "top_k": 5, "timeout_s": 30.0, **changes})
+    return ClassifyRequest(**{"model": MODEL, "image": photo, "top_k": 5, "timeout_s": 30.0, **changes})
 
 
-async def put(engine: Engine, opened: Connections, count: int = 1, **changes: Any) -> list[asyncio.Task[Answer]]:
+async def put(
+    engine: Engine, opened: Connections, count: int = 1, **changes: Any
+) -> list[asyncio.Task[ClassifyResult]]:
     """Jobs that lie in the queue although no worker is there, each with its own photo."""
     tasks = [asyncio.create_task(engine.classify(job(jpeg_of(colourful(seed)), **changes))) for seed in range(count)]
-    stream = opened.queue.stream(MODEL, changes.get("priority", "live"))
+    stream = opened.queue.stream(MODEL, changes.get("priority", "online"))
 
     async def are_there() -> bool:
         return (await opened.queue.lengths([stream]))[0] >= count
@@ -110,7 +112,7 @@ async def test_what_a_dead_worker_had_is_answered_by_another(
 ) -> None:
     """Within a few seconds, each answer for its own photo."""
     tasks = await put(make_engine(settings), opened, 4)
-    stream = opened.queue.stream(MODEL, "live")
+    stream = opened.queue.stream(MODEL, "online")
     assert [] == await opened.queue.take([stream], "dead", count=4, block_ms=None)  # makes the group
     assert 4 == len(await opened.queue.take([stream], "dead", count=4, block_ms=None))
     began = time.monotonic()
@@ -123,7 +125,7 @@ async def test_what_a_dead_worker_had_is_answered_by_another(
 
 async def test_a_worker_that_wakes_up_late_does_not_answer_twice(settings: Settings, opened: Connections) -> None:
     """Who is first has answered; the second learns that nothing is left to answer."""
-    stream, to = opened.queue.stream(MODEL, "live"), opened.queue.answers("client")
+    stream, to = opened.queue.stream(MODEL, "online"), opened.queue.answers("client")
     bounds = Bounds(jobs=9, image_bytes=10**6)
     entry = await opened.queue.add(stream, "1", to=to, body=b"{}", image=b"x", timeout_s=9, bounds=bounds)
     answers = [await opened.queue.finish(stream, entry, byte_count=1, to=to, answer=b"A") for _ in range(2)]
@@ -136,7 +138,7 @@ async def test_a_photo_on_which_workers_die_is_refused_and_set_aside(
 ) -> None:
     """Three had it; the fourth does not try."""
     (task,) = await put(make_engine(settings), opened)
-    stream = opened.queue.stream(MODEL, "live")
+    stream = opened.queue.stream(MODEL, "online")
     await opened.queue.take([stream], "dead-0", count=1, block_ms=None)
     await opened.queue.take([stream], "dead-0", count=1, block_ms=None)
     for number in range(2):
@@ -161,8 +163,8 @@ async def test_garbage_in_the_queue_is_set_aside_and_the_worker_lives(
 ) -> None:
     """Counted, kept without its photo, and the next job is answered."""
     async with Redis.from_url(settings.redis_url or "", protocol=2) as client, running_worker(settings) as worker:
-        await client.xadd(opened.queue.stream(MODEL, "live"), fields)  # type: ignore[arg-type]
-        assert Answer is type(await make_engine(settings).classify(job()))
+        await client.xadd(opened.queue.stream(MODEL, "online"), fields)  # type: ignore[arg-type]
+        assert ClassifyResult is type(await make_engine(settings).classify(job()))
         await until(lambda: worker.metrics.jobs_set_aside._value.get() == 1)
         rows: Any = await client.xrange(f"{settings.redis_prefix}:set-aside")
         ((_, kept),) = rows
@@ -174,7 +176,7 @@ async def until_empty(opened: Connections) -> None:
     """Nothing is left in the stream."""
 
     async def is_empty() -> bool:
-        return (await opened.queue.lengths([opened.queue.stream(MODEL, "live")])) == [0]
+        return (await opened.queue.lengths([opened.queue.stream(MODEL, "online")])) == [0]
 
     await until(is_empty, within_s=5)
 
@@ -186,7 +188,7 @@ async def test_garbage_in_place_of_an_answer_harms_nobody(
     engine = make_engine(settings)
     async with Redis.from_url(settings.redis_url or "", protocol=2) as client, running_worker(settings):
         await client.rpush(opened.queue.answers(engine._client_id), b"\xff\xff\xff\xffgarbage")
-        assert Answer is type(await engine.classify(job()))
+        assert ClassifyResult is type(await engine.classify(job()))
     assert 1 == engine._metrics.jobs_set_aside._value.get()
 
 
@@ -236,14 +238,14 @@ async def test_live_work_goes_before_night_work(
     """Although the night was there first."""
     engine = make_engine(settings)
     ended: list[str] = []
-    nights = await put(engine, opened, 20, priority="night")
+    nights = await put(engine, opened, 20, priority="batch")
     (live,) = await put(engine, opened)
     for task in nights:
-        task.add_done_callback(lambda _: ended.append("night"))
-    live.add_done_callback(lambda _: ended.append("live"))
+        task.add_done_callback(lambda _: ended.append("batch"))
+    live.add_done_callback(lambda _: ended.append("online"))
     async with running_worker(settings):
         await asyncio.gather(live, *nights)
-    assert ended.index("live") <= 4, "as many as the worker holds at a time may be before it"
+    assert ended.index("online") <= 4, "as many as the worker holds at a time may be before it"
 
 
 async def test_what_nobody_waits_for_any_more_leaves_the_queue(
@@ -260,7 +262,7 @@ async def test_what_nobody_waits_for_any_more_leaves_the_queue(
 
 async def test_a_worker_drops_what_has_expired(settings: Settings, opened: Connections) -> None:
     """The web process that asked may be gone, and cannot take it back."""
-    stream = opened.queue.stream(MODEL, "live")
+    stream = opened.queue.stream(MODEL, "online")
     bounds = Bounds(jobs=9, image_bytes=10**6)
     body = wire.job_body(job())
     await opened.queue.add(stream, "1", to="nobody", body=body, image=b"x", timeout_s=0.001, bounds=bounds)
@@ -272,7 +274,7 @@ async def test_a_worker_drops_what_has_expired(settings: Settings, opened: Conne
 
 async def test_the_bytes_in_the_queue_are_bounded(settings: Settings, opened: Connections) -> None:
     """One photo is always let in; what was taken out makes room."""
-    stream = opened.queue.stream(MODEL, "live")
+    stream = opened.queue.stream(MODEL, "online")
     bounds = Bounds(jobs=9, image_bytes=10)
 
     async def add(image: bytes) -> bytes:
@@ -319,7 +321,7 @@ async def test_an_engine_tells_of_its_own_models_only(
 ) -> None:
     """A night asks for one model, and workers that have those of all channels serve it."""
     both = {name: {"model": model} for name, model in (("look", MODEL), ("returns", "clothing"), ("reviews", MODEL))}
-    wide = make_settings(channels=both, redis_url=settings.redis_url, redis_prefix=settings.redis_prefix, workers=1)
+    wide = make_settings(channels=both, redis_url=settings.redis_url, redis_prefix=settings.redis_prefix, threads=1)
     async with running_worker(wide):
         assert [MODEL] == [each.ref.name for each in make_engine(settings).served()]
         assert ["clothing", MODEL] == [each.ref.name for each in make_engine(wide).served()]
@@ -360,7 +362,7 @@ async def test_a_restart_of_redis_loses_no_request(
 ) -> None:
     """It comes back empty; what was waiting is put into it again and answered. Meanwhile others are told to retry."""
     port = free_port()
-    settings = make_settings(channels=ONLY_LOOK, redis_url=f"redis://127.0.0.1:{port}", workers=1)
+    settings = make_settings(channels=ONLY_LOOK, redis_url=f"redis://127.0.0.1:{port}", threads=1)
     assert settings.redis_url is not None
     with running_valkey(tmp_path / "first", port=port) as first:
         engine = make_engine(settings)
@@ -376,7 +378,7 @@ async def test_a_restart_of_redis_loses_no_request(
         async with running_worker(settings):
             answers = await asyncio.gather(*waiting)
             assert 3 == len({answer.image.sha256 for answer in answers})
-            assert Answer is type(await engine.classify(job()))
+            assert ClassifyResult is type(await engine.classify(job()))
         await engine.close()
 
 
@@ -385,7 +387,7 @@ async def test_a_worker_outlives_a_restart_of_redis(
 ) -> None:
     """It is not ready meanwhile, says why, and works again by itself."""
     port = free_port()
-    settings = make_settings(channels=ONLY_LOOK, redis_url=f"redis://127.0.0.1:{port}", workers=1)
+    settings = make_settings(channels=ONLY_LOOK, redis_url=f"redis://127.0.0.1:{port}", threads=1)
     with running_valkey(tmp_path / "first", port=port) as first:
         async with running_worker(settings) as worker:
             first.kill()
@@ -394,7 +396,7 @@ async def test_a_worker_outlives_a_restart_of_redis(
             with running_valkey(tmp_path / "second", port=port):
                 await until(lambda: worker.worker.fault is None)
                 engine = make_engine(settings)
-                assert Answer is type(await engine.classify(job()))
+                assert ClassifyResult is type(await engine.classify(job()))
                 await engine.close()
 
 
@@ -404,7 +406,7 @@ async def test_a_night_waits_for_a_queue_that_is_full_or_has_no_worker(
     """Its photos are answered when a worker comes, behind live ones."""
     monkeypatch.setattr(remote_engine, "_MISSED_S", 0.0)
     narrow = settings.model_copy(update={"queue_limit": 2})
-    inner = build_remote_engine(narrow, narrow.channel_values(), metrics=Metrics())
+    inner = build_redis_engine(narrow, narrow.channel_values(), metrics=Metrics())
     engine = PatientEngine(inner, patience_s=30)
     tasks = [asyncio.create_task(engine.classify(job(jpeg_of(colourful(seed))))) for seed in range(5)]
     await asyncio.sleep(0.2)
