@@ -151,7 +151,7 @@ get() { curl --silent --show-error --fail --max-time 20 "$URL$1"; }
 draw_photos() {
     # shellcheck disable=SC2016  # the shell in the container expands it
     compose run --rm --no-deps --entrypoint sh -T web -ec \
-        'into=$(mktemp -d); shoplens returns simulate --samples --count '"$DRAWN"' --seed 3 --into "$into" >&2; cd "$into"; tar -cf - ./*.jpg' \
+        'into=$(mktemp -d); shoplens batch simulate --samples --count '"$DRAWN"' --seed 3 --into "$into" >&2; cd "$into"; tar -cf - ./*.jpg' \
         >"$work/drawn.tar" 2>"$work/drawn.log" || {
         cat "$work/drawn.log" >&2
         fail "drawing photos"
@@ -231,19 +231,19 @@ main() {
     up --scale worker=5
     say "five workers again"
 
-    compose exec -T web shoplens returns simulate --samples --messy --seed 7 >/dev/null 2>&1
-    compose exec -T web shoplens returns ingest 2>/dev/null
-    compose exec -T web shoplens returns run 2>/dev/null
-    compose exec -T web shoplens returns simulate --samples --count 20 --seed 8 >/dev/null 2>&1
-    compose exec -T web shoplens returns ingest 2>/dev/null
-    compose exec -T web shoplens returns run --engine workers 2>/dev/null
-    compose exec -T web shoplens returns export --all --output - --format csv 2>/dev/null >"$work/before.csv"
+    compose exec -T web shoplens batch simulate --samples --messy --seed 7 >/dev/null 2>&1
+    compose exec -T web shoplens batch ingest 2>/dev/null
+    compose exec -T web shoplens batch run 2>/dev/null
+    compose exec -T web shoplens batch simulate --samples --count 20 --seed 8 >/dev/null 2>&1
+    compose exec -T web shoplens batch ingest 2>/dev/null
+    compose exec -T web shoplens batch run --engine workers 2>/dev/null
+    compose exec -T web shoplens batch export --all --output - --format csv 2>/dev/null >"$work/before.csv"
     get /predictions.csv >"$work/records-before.csv"
     say "a night in the container, another on the workers: $(($(wc -l <"$work/before.csv") - 1)) items in the table, $(($(wc -l <"$work/records-before.csv") - 1)) records"
 
     compose restart --timeout 30 >/dev/null 2>&1
     up --scale worker=5
-    compose exec -T web shoplens returns export --all --output - --format csv 2>/dev/null >"$work/after.csv"
+    compose exec -T web shoplens batch export --all --output - --format csv 2>/dev/null >"$work/after.csv"
     get /predictions.csv >"$work/records-after.csv"
     cmp "$work/before.csv" "$work/after.csv" || fail "the table of returns differs after the restart"
     cmp "$work/records-before.csv" "$work/records-after.csv" || fail "the records differ after the restart"
@@ -272,7 +272,7 @@ rebuild_from_backup() {
     backup restore || fail "restore: $(tail -3 "$work/backup.log")"
     compose exec -T postgres sh -c "$tool" pg_restore --no-owner --exit-on-error <"$work/rows.dump"
     up --scale worker=1
-    compose exec -T web shoplens returns export --all --output - --format csv 2>/dev/null >"$work/restored.csv"
+    compose exec -T web shoplens batch export --all --output - --format csv 2>/dev/null >"$work/restored.csv"
     get /predictions.csv >"$work/records-restored.csv"
     cmp "$work/before.csv" "$work/restored.csv" || fail "the table of returns differs after the restore"
     cmp "$work/records-before.csv" "$work/records-restored.csv" || fail "the records differ after the restore"

@@ -26,7 +26,7 @@ from load.photos import Album
 from load.report import Outcome, markdown
 
 ROOT: Final = Path(__file__).resolve().parent.parent
-JOURNEYS: Final = ("Shopper", "Clerk", "ReturnsClerk", "Operator")
+JOURNEYS: Final = ("Shopper", "Clerk", "BatchClerk", "Operator")
 CLIENTS: Final = "clients (Locust)"
 _MADE_PER_SIZE: Final = 6
 _RAMP_S: Final = 2

@@ -139,7 +139,7 @@ class Clerk(Visitor):
         self.get("/view_db", answers.page)
 
 
-class ReturnsClerk(Visitor):
+class BatchClerk(Visitor):
     """Looks after returned goods, and brings in a photo now and then."""
 
     weight = 2
@@ -149,15 +149,15 @@ class ReturnsClerk(Visitor):
     @task(5)
     def read_a_run(self) -> None:
         """The list of runs, and the photos of the newest one."""
-        found = self.get("/returns/runs?limit=5", answers.runs)
+        found = self.get("/batch/runs?limit=5", answers.runs)
         if found:
-            self.get(f"/returns/runs/{found[0]}/items?limit=20", answers.records, name="/returns/runs/ID/items")
+            self.get(f"/batch/runs/{found[0]}/items?limit=20", answers.records, name="/batch/runs/ID/items")
 
     @tag("returns")
     @task(2)
     def overview(self) -> None:
         """The page of nights."""
-        self.get("/console/returns", answers.page)
+        self.get("/console/batch/returns", answers.page)
 
     @tag("returns")
     @task(1)
@@ -165,7 +165,7 @@ class ReturnsClerk(Visitor):
         """One photo for the next night."""
         _, photo = ALBUM.pick(_chance)
         name = f"{_chance.randrange(10**6):06}_{_chance.randrange(10**4):04}.jpg"
-        self.send("/returns/ingest", answers.taken_photos, name="/returns/ingest", photo=photo, file_name=name)
+        self.send("/batch/ingest", answers.taken_photos, name="/batch/ingest", photo=photo, file_name=name)
 
 
 class Operator(Visitor):

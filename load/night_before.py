@@ -19,18 +19,18 @@ def work_through_some_returns(url: str, folder: Path) -> None:
     smallest = min(each for photos in Album.read(folder).by_size.values() for each in photos)
     for number in range(_PHOTOS):
         _bring_in(url, unlike_others(smallest), f"{number:06}_0001.jpg")
-    run = _json(urllib.request.Request(f"{url}/returns/runs", data=b"", method="POST"))
+    run = _json(urllib.request.Request(f"{url}/batch/runs", data=b"", method="POST"))
     give_up_at = time.monotonic() + _TIMEOUT_S
     while run["state"] != "finished":
         if run["state"] == "failed" or time.monotonic() > give_up_at:
             raise RuntimeError(f"the night did not end well: {run}")
         time.sleep(0.2)
-        run = _json(urllib.request.Request(f"{url}/returns/runs/{run['id']}"))
+        run = _json(urllib.request.Request(f"{url}/batch/runs/{run['id']}"))
 
 
 def _bring_in(url: str, photo: bytes, name: str) -> None:
     body, headers = form(photo, name)
-    _json(urllib.request.Request(f"{url}/returns/ingest", data=body, headers=headers))
+    _json(urllib.request.Request(f"{url}/batch/ingest", data=body, headers=headers))
 
 
 def _json(request: urllib.request.Request) -> dict[str, Any]:

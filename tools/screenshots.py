@@ -101,12 +101,12 @@ def _run_of(url: str, photos: dict[str, bytes]) -> str:
     """Bring the photos in, work through them, and give the run's id."""
     with httpx.Client(base_url=url, timeout=120, trust_env=False) as client:
         sent = [("file", (name, data)) for name, data in photos.items()]
-        client.post("/returns/ingest", files=sent).raise_for_status()
-        run = client.post("/returns/runs").raise_for_status().json()
+        client.post("/batch/ingest", files=sent).raise_for_status()
+        run = client.post("/batch/runs").raise_for_status().json()
         give_up_at = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < give_up_at and run["state"] != "finished":
             time.sleep(0.2)
-            run = client.get(f"/returns/runs/{run['id']}").raise_for_status().json()
+            run = client.get(f"/batch/runs/{run['id']}").raise_for_status().json()
         return str(run["id"])
 
 

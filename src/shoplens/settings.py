@@ -41,6 +41,26 @@ class LabelThresholds(_Frozen):
     reject_at: float | None = Field(default=None, description="Score from which on the photo is refused.")
 
 
+class ChannelBatchSettings(_Frozen):
+    """The batch side of a channel: where its photos arrive, and how they are imported and filed."""
+
+    source: str | None = Field(
+        default=None,
+        description="Where new photos arrive: a directory or `s3://bucket/prefix`; unset: `data_dir/drop/<channel>`.",
+    )
+    quiet_s: float = Field(
+        default=10.0, ge=0, description="Seconds for which a file must be unchanged before it is imported."
+    )
+    name_pattern: str = Field(
+        default=r"^(?P<order>[^_]+)_(?P<item>[^_]+)",
+        description="Regular expression for file names without their ending; groups `order`, `item` and `reason`.",
+    )
+    file_by_label: bool = Field(
+        default=True,
+        description="Move each photo to a folder for its label; off: photos stay where the import put them.",
+    )
+
+
 class ChannelSettings(_Frozen):
     """One channel: which model answers, which thresholds decide, what is kept of the photo."""
 
@@ -53,6 +73,9 @@ class ChannelSettings(_Frozen):
         default=None, description="Least score of the best label that needs no person; unset accepts every photo."
     )
     labels: dict[str, LabelThresholds] = Field(default_factory=dict, description="Thresholds by label.")
+    batch: ChannelBatchSettings | None = Field(
+        default=None, description="The channel's batch side (`batch = {}` for the defaults); unset: it has none."
+    )
 
     def channel(self, name: str) -> Channel:
         """The channel as a value. Raises Misconfigured for thresholds that contradict each other."""
@@ -63,41 +86,29 @@ class ChannelSettings(_Frozen):
         return Channel(name=name, model=self.model, policy=policy, keep=self.keep)
 
 
-class ReturnsSettings(_Frozen):
-    """How photos of returned goods are brought in and worked through."""
+class BatchSettings(_Frozen):
+    """How runs work, in all channels."""
 
-    channel: str = Field(default="returns", description="The channel whose model and policy decide.")
-    source: str | None = Field(
-        default=None,
-        description="Where new photos arrive: a directory or `s3://bucket/prefix`; unset: `data_dir/drop`.",
-    )
-    quiet_s: float = Field(
-        default=10.0, ge=0, description="How long a file must have been left alone before it is taken, in seconds."
-    )
-    name_pattern: str = Field(
-        default=r"^(?P<order>[^_]+)_(?P<item>[^_]+)",
-        description="Regular expression for file names without their ending; groups `order`, `item` and `reason`.",
-    )
-    batch: int = Field(default=64, gt=0, le=1000, description="Items that share a commit.")
+    commit_items: int = Field(default=64, gt=0, le=1000, description="Items that share a commit.")
     max_attempts: int = Field(
-        default=3, gt=0, description="How often an item is tried before it goes to quarantine for a passing fault."
+        default=3, gt=0, description="How often an item is tried before a passing fault sends it to quarantine."
     )
-    patience_s: float = Field(
-        default=600.0, ge=0, description="How long a night waits for a database or store that is away, in seconds."
+    retry_s: float = Field(
+        default=600.0, ge=0, description="How long a run waits for a database or store that is away, in seconds."
     )
     takeover_s: float = Field(
-        default=15.0, gt=0, description="How long a run must show no sign of life before another process takes it over."
+        default=15.0, gt=0, description="Seconds without a heartbeat after which another process may take a run over."
     )
     stall_after_s: float = Field(
         default=120.0,
         gt=0,
-        description="Seconds without a finished item after which a run is called stalled; one photo has no longer.",
+        description="Seconds without a finished item after which a run counts as stalled; also the limit per photo.",
     )
 
 
 DEFAULT_CHANNELS: dict[str, dict[str, object]] = {
     "look": {"model": "efficientnet-lite0-int8"},
-    "returns": {"model": "clothing", "accept_at": 0.8, "keep": "original"},
+    "returns": {"model": "clothing", "accept_at": 0.8, "keep": "original", "batch": {}},
     "reviews": {"model": "opennsfw", "labels": {"nsfw": {"review_at": 0.2, "reject_at": 0.85}}},
 }
 
@@ -139,9 +150,7 @@ class Settings(BaseSettings):
         description="The channels by name. `look`, `returns` and `reviews` are there by default; yours are merged in."
     )
     default_channel: str = Field(default="look", description="The channel of a request that names none.")
-    returns: ReturnsSettings = Field(
-        default_factory=ReturnsSettings, description="How photos of returned goods are brought in and worked through."
-    )
+    batch: BatchSettings = Field(default_factory=BatchSettings, description="How runs work, in all channels.")
 
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
@@ -237,9 +246,25 @@ class Settings(BaseSettings):
         return (self.models_dir or self.data_dir / "models").absolute()
 
     @property
-    def effective_returns_source(self) -> str:
-        """Where returned goods' photos arrive, with the default filled in."""
-        return self.returns.source or str((self.data_dir / "drop").absolute())
+    def batch_channels(self) -> dict[str, ChannelBatchSettings]:
+        """The channels that have a batch side, by name."""
+        return {name: each.batch for name, each in self.channels.items() if each.batch is not None}
+
+    def batch_channel(self, name: str | None) -> str:
+        """`name`, or the only channel with a batch side. Raises Misconfigured."""
+        known = sorted(self.batch_channels)
+        if name is None and len(known) == 1:
+            return known[0]
+        if name in known:
+            return name
+        there = f"Channels with a batch side: {', '.join(known) or 'none'}."
+        if name is None:
+            raise Misconfigured(f"Name a channel. {there}")
+        raise Misconfigured(f"The channel {name!r} has no batch side; set channels.{name}.batch. {there}")
+
+    def batch_source(self, channel: str) -> str:
+        """Where the photos of a channel with a batch side arrive, with the default filled in."""
+        return self.batch_channels[channel].source or str((self.data_dir / "drop" / channel).absolute())
 
     @property
     def effective_log_dir(self) -> Path:

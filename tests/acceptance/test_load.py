@@ -50,7 +50,7 @@ def test_people_use_a_system_and_nothing_fails(tmp_path: Path, models_dir: Path,
     place = tmp_path / "report"
     done = load(place, photos, "--workers", "0", "--users", "8", "--models-dir", str(models_dir))
     assert 0 == done.returncode, done.stdout + done.stderr
-    wanted = {"POST /predict 224 px", "GET /predictions", "GET /returns/runs/ID/items", "GET /health/ready"}
+    wanted = {"POST /predict 224 px", "GET /predictions", "GET /batch/runs/ID/items", "GET /health/ready"}
     assert set() == wanted - names(place), done.stdout
     assert (place / "report.md").read_text() in done.stdout
     assert "| 0 | web server |" in done.stdout

@@ -64,7 +64,7 @@ def classify(url: str, photo: bytes) -> httpx.Response:
     return httpx.post(f"{url}/predict", content=photo, timeout=30)
 
 
-@pytest.mark.parametrize("command", [("doctor",), ("serve", "--port", "0"), ("db", "upgrade"), ("returns", "status")])
+@pytest.mark.parametrize("command", [("doctor",), ("serve", "--port", "0"), ("db", "upgrade"), ("batch", "status")])
 def test_a_wrong_password_is_told_and_no_password_is_shown(
     run: Run, postgres_database: str, command: tuple[str, ...], tmp_path: Path
 ) -> None:

@@ -38,7 +38,7 @@ def desk(tmp_path: Path) -> Path:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.jpg").write_bytes(jpeg_of(colourful(2)))
     (tmp_path / "README.md").write_text("# no picture\n")
-    (tmp_path / "shoplens-data" / "drop").mkdir(parents=True)
+    (tmp_path / "shoplens-data" / "drop" / "returns").mkdir(parents=True)
     return tmp_path
 
 

@@ -19,7 +19,7 @@ from servers.seaweed import RunningS3, S3Place, running_s3
 from shoplens.bundles.bundle import write_bundle
 from shoplens.bundles.shared import SharedBundles
 from shoplens.storage import open_prefix, open_store
-from tests.acceptance.returns_server import FRUIT, clear_photo, dim_photo, items_of, run_through, torn_photo
+from tests.acceptance.batch_server import FRUIT, clear_photo, dim_photo, items_of, run_through, torn_photo
 from tests.commands import run_command
 from tests.conftest import running_server
 from tests.unit.bundles.conftest import CARD, LABELS, MANIFEST, small_model
@@ -90,12 +90,12 @@ def test_everything_lies_in_the_bucket(
         assert [200, 200, 200] == _look_statuses(client)
         run = _bring_in_and_work(client)
         fates = {item["source_name"]: item["state"] for item in items_of(client, run["id"])}
-        pictures = [client.get(f"/returns/items/{each['id']}/photo?size=thumbnail").status_code
+        pictures = [client.get(f"/batch/items/{each['id']}/photo?size=thumbnail").status_code
                     for each in items_of(client, run["id"], state="done")]  # fmt: skip
-        report = client.get(f"/returns/runs/{run['id']}/report")
-        table = client.get(f"/returns/runs/{run['id']}/export")
+        report = client.get(f"/batch/runs/{run['id']}/report")
+        table = client.get(f"/batch/runs/{run['id']}/export")
     assert {"done", "duplicate"} == {fates.pop("1_A.jpg"), fates.pop("5_E.jpg")}
-    assert {"2_B photo ü.jpg": "done", "monday/3_C.jpg": "doubtful", "4_D.jpg": "quarantined"} == fates
+    assert {"2_B photo ü.jpg": "done", "monday/3_C.jpg": "needs_review", "4_D.jpg": "quarantined"} == fates
     assert ({200}, 200, "<html" in report.text) == (set(pictures), report.status_code, True)
     assert (200, 5) == (table.status_code, table.text.count("\n") - 1)
     assert [] == list(drop.list())
@@ -133,10 +133,10 @@ def test_a_night_waits_for_its_store(
     for number in range(20):
         drop.put(f"{number}_1.jpg", clear_photo(number))
     environment = _environment(own_s3.place, machine, tmp_path / "data")
-    _command(environment, "returns", "ingest")
+    _command(environment, "batch", "ingest")
     own_s3.kill()
     night = subprocess.Popen(
-        [sys.executable, "-m", "shoplens", "returns", "run"], env=environment, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "shoplens", "batch", "run"], env=environment, stderr=subprocess.PIPE, text=True
     )
     assert night.stderr is not None
     said = next(line for line in night.stderr if "night.waits" in line)
@@ -213,7 +213,11 @@ def _set(place: S3Place, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _settings(url: str) -> dict[str, str]:
-    return FRUIT | {"storage_url": f"{url}/photos", "models_url": f"{url}/models", "returns__source": f"{url}/drop"}
+    return FRUIT | {
+        "storage_url": f"{url}/photos",
+        "models_url": f"{url}/models",
+        "channels__returns__batch__source": f"{url}/drop",
+    }
 
 
 def _environment(place: S3Place, models_dir: Path, data_dir: Path) -> dict[str, str]:
@@ -261,7 +265,7 @@ def _look_statuses(client: httpx.Client) -> list[int]:
 
 
 def _bring_in_and_work(client: httpx.Client) -> dict[str, Any]:
-    answer = client.post("/returns/ingest")
+    answer = client.post("/batch/ingest")
     assert answer.status_code in {200, 202}, answer.text
     return run_through(client)
 

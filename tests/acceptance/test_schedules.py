@@ -34,7 +34,7 @@ PHOTOS = 4
 def home(tmp_path: Path, models_dir: Path) -> Path:
     """An installation as the schedules expect it: a checkout with its environment, settings and a drop folder."""
     root = tmp_path / "shop lens"
-    drop = root / "data" / "drop"
+    drop = root / "data" / "drop" / "returns"
     drop.mkdir(parents=True)
     for number, photo in enumerate(photos()):
         (drop / f"order{number}_item{number}.jpg").write_bytes(photo)
@@ -154,7 +154,7 @@ def test_every_parameter_is_described_and_handed_to_the_shell(path: Path) -> Non
 )
 def test_a_fault_in_a_pipeline_is_found(change: str, to: str, sentence: str) -> None:
     """Each of them once, in a file that is well otherwise."""
-    text = (DEPLOY / "jenkins" / "night.Jenkinsfile").read_text()
+    text = (DEPLOY / "jenkins" / "batch.Jenkinsfile").read_text()
     assert change in text
     assert sentence in faults_of(text.replace(change, to, 1))
 
@@ -186,7 +186,7 @@ def _until(times: Iterator[datetime], end: datetime) -> Iterator[datetime]:
 
 def test_the_night_is_at_two_every_day() -> None:
     """In the shop's own time."""
-    times = firings("night", days=30)
+    times = firings("batch", days=30)
     assert 30 == len(times)
     assert {(2, 0)} == {(each.hour, each.minute) for each in times}
 
@@ -208,18 +208,18 @@ def test_the_tests_start_by_hand_only() -> None:
 def test_the_pipelines_bring_photos_through_a_night(home: Path, workspace: Path) -> None:
     """Every step of both is run in order; what is to be archived is there, and says what was done."""
     assert [0] == run_pipeline("ingest", home, workspace)
-    assert [0, 0, 0] == run_pipeline("night", home, workspace)
-    for name in ("ingest", "night"):
+    assert [0, 0, 0] == run_pipeline("batch", home, workspace)
+    for name in ("ingest", "batch"):
         for each in read(name).all():
             if each.name == "archiveArtifacts":
                 assert [] == [file for file in each.strings[0].split(", ") if not (workspace / file).stat().st_size]
     night = json.loads((workspace / "night.json").read_text())["run"]
     assert ("finished", PHOTOS, "schedule") == (night["state"], night["planned"], night["requested_by"])
     assert night["id"] in (workspace / "report.html").read_text()
-    assert [("ingest", "schedule", 0), ("night", "schedule", 0)] == [
+    assert [("ingest", "schedule", 0), ("run", "schedule", 0)] == [
         (each["job"], each["by"], each["exit_status"]) for each in triggers(home)
     ]
-    assert [] == list((home / "data" / "drop").iterdir())
+    assert [] == list((home / "data" / "drop" / "returns").iterdir())
 
 
 def test_another_source_can_be_named(home: Path, workspace: Path) -> None:
@@ -229,19 +229,21 @@ def test_another_source_can_be_named(home: Path, workspace: Path) -> None:
     (elsewhere / "a_b.jpg").write_bytes(jpeg_of(colourful(9)))
     assert [0] == run_pipeline("ingest", home, workspace, SOURCE=str(elsewhere))
     assert [] == list(elsewhere.iterdir())
-    assert PHOTOS == len(list((home / "data" / "drop").iterdir()))
+    assert PHOTOS == len(list((home / "data" / "drop" / "returns").iterdir()))
 
 
 def test_quarantine_above_the_limit_makes_a_build_unstable(home: Path, workspace: Path) -> None:
     """Its step fails, which `catchError` turns into unstable; up to the limit it does not."""
-    (home / "data" / "drop" / "order9_item9.jpg").write_bytes(b"\xff\xd8\xff\xe0 no more of a photo than this")
+    (home / "data" / "drop" / "returns" / "order9_item9.jpg").write_bytes(
+        b"\xff\xd8\xff\xe0 no more of a photo than this"
+    )
     assert [0] == run_pipeline("ingest", home, workspace)
-    assert [0, 0, 1] == run_pipeline("night", home, workspace)
-    counted = jenkinsfile.shell_steps(read("night"))[-1]
+    assert [0, 0, 1] == run_pipeline("batch", home, workspace)
+    counted = jenkinsfile.shell_steps(read("batch"))[-1]
     for limit, status in (("0", 1), ("1", 0)):
         given = {"SHOPLENS_HOME": str(home), "WORKSPACE": str(workspace), "QUARANTINE_LIMIT": limit}
         assert status == shell(counted, cwd=workspace, **given).returncode
-    (caught,) = [each for each in read("night").all() if each.name == "catchError"]
+    (caught,) = [each for each in read("batch").all() if each.name == "catchError"]
     assert counted in [step.strings[-1] for step in caught.inside("sh")]
     assert ["UNSTABLE", "UNSTABLE"] == caught.strings[:2]
 
@@ -316,14 +318,14 @@ def test_cron_starts_ingests_and_nights_when_it_should() -> None:
     entries = [line for line in CRON.splitlines() if line and line[0] in "0123456789*"]
     assert len(entries) == len(cron_lines()) == 2
     start = SUNDAY.replace(tzinfo=None)
-    by_job = {"ingest" if "ingest" in command else "night": time for time, _, command in cron_lines()}
+    by_job = {"ingest" if "ingest" in command else "run": time for time, _, command in cron_lines()}
     hours = {
         job: [
             (each.hour, each.minute) for each in _until(croniter(time, start).all_next(datetime), start + timedelta(1))
         ]
         for job, time in by_job.items()
     }
-    assert [(2, 0)] == hours["night"]
+    assert [(2, 0)] == hours["run"]
     assert [8, 20] == [hour for hour, _ in hours["ingest"]]
 
 
@@ -335,9 +337,9 @@ def test_the_commands_of_cron_work_and_do_not_overlap(home: Path, tmp_path: Path
     for _, _, command in cron_lines():
         done = shell(command, cwd=tmp_path, **given)
         assert (0, "") == (done.returncode, done.stdout), done.stderr
-    assert ["ingest", "night"] == [each["job"] for each in triggers(home)]
+    assert ["ingest", "run"] == [each["job"] for each in triggers(home)]
     assert PHOTOS == sum(triggers(home)[-1]["counts"].values())  # type: ignore[attr-defined]
-    for name, (_, _, command) in zip(("ingest", "night"), cron_lines(), strict=True):
+    for name, (_, _, command) in zip(("ingest", "batch"), cron_lines(), strict=True):
         held = f"flock -n '{tmp_path}/shoplens-{name}.lock' sh -c '! ( {command} )'"
         assert 0 == shell(held, cwd=tmp_path, **given).returncode
     assert 2 == len(triggers(home))
@@ -395,7 +397,7 @@ def test_systemd_finds_nothing_wrong_with_a_unit(path: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
-@pytest.mark.parametrize("job", ["ingest", "night"])
+@pytest.mark.parametrize("job", ["ingest", "run"])
 def test_systemd_calls_the_exposure_of_a_service_low(job: str) -> None:
     """Below 3 of 10."""
     command = ["systemd-analyze", "security", "--offline=true", "--threshold=30"]
@@ -404,7 +406,7 @@ def test_systemd_calls_the_exposure_of_a_service_low(job: str) -> None:
     assert 0 == done.returncode, done.stdout
 
 
-@pytest.mark.parametrize(("job", "times"), [("ingest", ["08:00", "20:00"]), ("night", ["02:00"])])
+@pytest.mark.parametrize(("job", "times"), [("ingest", ["08:00", "20:00"]), ("batch", ["02:00"])])
 def test_a_timer_fires_when_it_should(job: str, times: list[str]) -> None:
     """Every day, and later when the machine was off at the time."""
     timer = unit(DEPLOY / "systemd" / f"shoplens-{job}.timer")
@@ -415,11 +417,11 @@ def test_a_timer_fires_when_it_should(job: str, times: list[str]) -> None:
 
 def test_the_services_work(home: Path) -> None:
     """Their commands, in their folder; a oneshot is never started beside itself."""
-    for job in ("ingest", "night"):
+    for job in ("ingest", "batch"):
         service = unit(DEPLOY / "systemd" / f"shoplens-{job}.service")["Service"]
         assert (["oneshot"], [HOME]) == (service["Type"], service["WorkingDirectory"])
         (command,) = service["ExecStart"]
         words = [word.replace(HOME, str(home)) for word in command.split()]
         done = subprocess.run(words, cwd=home, env=environment(), capture_output=True, text=True, check=False)
         assert 0 == done.returncode, done.stderr
-    assert [("ingest", 0), ("night", 0)] == [(each["job"], each["exit_status"]) for each in triggers(home)]
+    assert [("ingest", 0), ("run", 0)] == [(each["job"], each["exit_status"]) for each in triggers(home)]

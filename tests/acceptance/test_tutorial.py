@@ -16,7 +16,7 @@ import pytest
 from tests.conftest import running_server
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "tutorial" / "first-night.md").read_text()
+PAGE = (ROOT / "docs" / "tutorial" / "first-batch.md").read_text()
 BLOCK = re.compile(r"```(sh|text)\n(.*?)```", re.DOTALL)
 
 

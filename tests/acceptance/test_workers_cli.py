@@ -17,8 +17,8 @@ import pytest
 
 from servers.process import free_port
 from shoplens.batch.entities import ItemState
+from tests.acceptance.batch_shop import BatchShop, tiny_photo
 from tests.acceptance.fleet_of_processes import ProcessFleet
-from tests.acceptance.returns_shop import ReturnsShop, tiny_photo
 from tests.commands import run_command
 from tests.conftest import colourful, jpeg_of
 
@@ -127,7 +127,7 @@ def test_a_worker_without_a_queue_says_what_to_set(tmp_path: Path) -> None:
 
 def test_a_night_on_workers_ends_like_any_other(fleet: ProcessFleet, tmp_path: Path) -> None:
     """Every photo is classified by a worker, none in the night's own process."""
-    shop = ReturnsShop(tmp_path).set_up()
+    shop = BatchShop(tmp_path).set_up()
     settings = {
         "SHOPLENS_REDIS_URL": f"redis://127.0.0.1:{fleet.redis_port}/0",
         "SHOPLENS_REDIS_PREFIX": "night",
@@ -145,14 +145,14 @@ def test_a_night_on_workers_ends_like_any_other(fleet: ProcessFleet, tmp_path: P
         assert 0 == done.returncode, done.stderr
         return done.stdout
 
-    run("returns", "ingest")
+    run("batch", "ingest")
     with subprocess.Popen(
         [*SHOPLENS, "worker"], env=shop.environment(), cwd=tmp_path, stderr=subprocess.DEVNULL
     ) as worker:
         try:
-            run("returns", "run", "--engine", "workers")
+            run("batch", "run", "--engine", "workers")
         finally:
             worker.terminate()
     states = Counter(item.state for item in shop.items())
     assert (13, 1) == (sum(states.values()), states[ItemState.QUARANTINED])
-    assert {ItemState.DONE, ItemState.DOUBTFUL, ItemState.QUARANTINED} >= set(states)
+    assert {ItemState.DONE, ItemState.NEEDS_REVIEW, ItemState.QUARANTINED} >= set(states)

@@ -184,7 +184,7 @@ def test_each_pod_gets_the_secrets_that_it_needs() -> None:
         "shoplens-worker": {"queue", "store"},
         "shoplens-migrate": {"database"},
         "shoplens-ingest": {"database", "store"},
-        "shoplens-night": {"database", "queue", "store"},
+        "shoplens-batch": {"database", "queue", "store"},
     } == given
 
 
@@ -287,7 +287,7 @@ def test_workers_follow_the_queue() -> None:
     assert spec["minReplicas"] > named("PodDisruptionBudget")["shoplens-worker"]["spec"]["minAvailable"]
 
 
-@ids(("name", "hours"), [("shoplens-ingest", [8, 20]), ("shoplens-night", [2])])
+@ids(("name", "hours"), [("shoplens-ingest", [8, 20]), ("shoplens-batch", [2])])
 def test_a_schedule_fires_when_it_should(name: str, hours: list[int]) -> None:
     """In a named time zone, never beside itself, and with an end."""
     spec = named("CronJob")[name]["spec"]

@@ -87,12 +87,12 @@ def live_a_day(shop: Shop, url: str) -> None:
             sent = client.post(f"/predict?channel={channel}", files={"file": jpeg_of(colourful(number))}).json()
             verdict = {"prediction_id": sent["id"], "verdict": "right"}
             assert 201 == client.post("/feedback", json=verdict).status_code
-        shop.run("returns", "simulate", "--samples", "--messy", "--count", str(DRAWN), "--seed", "5")
-        shop.run("returns", "ingest")
-        shop.run("returns", "run")
-        (run,) = client.get("/returns/runs").json()["runs"]
-        items = client.get(f"/returns/runs/{run['id']}/items?state=doubtful").json()["items"]
-        assert 200 == client.post(f"/returns/items/{items[0]['id']}/label", json={"label": "dress"}).status_code
+        shop.run("batch", "simulate", "--samples", "--messy", "--count", str(DRAWN), "--seed", "5")
+        shop.run("batch", "ingest")
+        shop.run("batch", "run")
+        (run,) = client.get("/batch/runs").json()["runs"]
+        items = client.get(f"/batch/runs/{run['id']}/items?state=needs_review").json()["items"]
+        assert 200 == client.post(f"/batch/items/{items[0]['id']}/label", json={"label": "dress"}).status_code
 
 
 def answers(url: str) -> dict[str, bytes]:
@@ -102,12 +102,12 @@ def answers(url: str) -> dict[str, bytes]:
         records = client.get("/predictions?limit=100").json()["items"]
         paths += [f"/predictions/{record['id']}" for record in records]
         paths += [f"/predictions/{each['id']}/image?size={size}" for each in records for size in ("original", "view")]
-        (run,) = client.get("/returns/runs").json()["runs"]
-        base = f"/returns/runs/{run['id']}"
+        (run,) = client.get("/batch/runs").json()["runs"]
+        base = f"/batch/runs/{run['id']}"
         items = client.get(f"{base}/items?limit=100").json()["items"]
         paths += [f"{base}/items?limit=100", *(f"{base}/export?format={each}" for each in ("csv", "jsonl", "parquet"))]
-        paths += [f"/returns/items/{item['id']}" for item in items]
-        paths += [f"/returns/items/{item['id']}/photo?size=original" for item in items]
+        paths += [f"/batch/items/{item['id']}" for item in items]
+        paths += [f"/batch/items/{item['id']}/photo?size=original" for item in items]
         return {path: _content(client.get(path)) for path in paths}
 
 

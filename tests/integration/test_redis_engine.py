@@ -418,7 +418,7 @@ async def test_a_night_waits_for_a_queue_that_is_full_or_has_no_worker(
 
 async def test_a_night_gives_up_in_the_end(settings: Settings) -> None:
     """With what is missing."""
-    hurried = settings.model_copy(update={"returns": settings.returns.model_copy(update={"patience_s": 0.3})})
+    hurried = settings.model_copy(update={"batch": settings.batch.model_copy(update={"retry_s": 0.3})})
     with pytest.raises(NoWorker, match="shoplens worker"):
         await asyncio.to_thread(build_night_engine, hurried, settings.channel_values()["returns"])
 

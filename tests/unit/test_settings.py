@@ -109,7 +109,7 @@ def test_another_process_reads_the_same_settings_from_the_environment(
         'log_level = "debug"\n[channels.window]\nmodel = "mine@2"\naccept_at = 0.7\n'
     )
     monkeypatch.setenv("SHOPLENS_CHANNELS__LOOK__KEEP", "nothing")
-    monkeypatch.setenv("SHOPLENS_RETURNS__QUIET_S", "2.5")
+    monkeypatch.setenv("SHOPLENS_CHANNELS__RETURNS__BATCH__QUIET_S", "2.5")
     settings = read_settings(
         data_dir=Path("a folder/ü"), allowed_hosts=("*", "[::1]"), allow_public=True, port=0, threads=3, deadline_s=1.5
     )

@@ -1,4 +1,4 @@
-"""POST and GET /returns/runs…: start a run of returned goods, watch it, and take its results away."""
+"""POST and GET /batch/runs…: start a run of returned goods, watch it, and take its results away."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from shoplens.batch.api_schemas import (
     run_json,
 )
 from shoplens.batch.browse import MAX_PAGE, RunView
-from shoplens.batch.entities import ItemFilter, ItemState, ReturnRun
+from shoplens.batch.entities import BatchRun, ItemFilter, ItemState
 from shoplens.batch.export import MEDIA_TYPES, ExportFormat
 from shoplens.batch.standing import OwnerState
 from shoplens.db.ids import is_id
@@ -38,6 +38,9 @@ _REPORT_HEADERS = {
 }
 _EXPORT_CONTENT: dict[str, Any] = {media.partition(";")[0]: {} for media in MEDIA_TYPES.values()}
 
+ChannelName = Annotated[
+    str | None, Query(max_length=200, description="The channel; may be left out when only one has a batch side.")
+]
 RunId = Annotated[str, Path(max_length=64, description="The run's id.")]
 Cursor = Annotated[int | None, Query(ge=0, lt=1 << 63)]
 
@@ -63,54 +66,55 @@ class _KnownHere(TypedDict):
     trouble: str | None
 
 
-def returns_router(platform: Platform) -> APIRouter:
+def batch_router(platform: Platform) -> APIRouter:
     """All routes on runs."""
-    router = APIRouter(tags=["returns"])
-    returns = platform.returns
+    router = APIRouter(tags=["batch"])
+    batch = platform.batch
 
-    def known_of(run: ReturnRun) -> _KnownHere:
-        return {"worker": returns.owner_of(run), "trouble": returns.launcher.trouble(run.id)}
+    def known_of(run: BatchRun) -> _KnownHere:
+        return {"worker": batch.owner_of(run), "trouble": batch.launcher.trouble(run.id)}
 
     def shown(view: RunView) -> dict[str, Any]:
         return progress_json(view, **known_of(view.run))
 
     @router.post(
-        "/returns/runs",
+        "/batch/runs",
         status_code=202,
         response_model=RunProgressOut,
         responses={202: {"headers": {"Location": {"schema": {"type": "string"}, "description": "Where to watch it."}}}},
         summary="Work through everything that waits",
     )
-    def start(response: Response) -> dict[str, Any]:
+    def start(response: Response, channel: ChannelName = None) -> dict[str, Any]:
         """It goes on by itself, also when this server stops. A run whose process is gone is gone on with.
 
         Answers 409 `run_in_progress` while another one works: there is one at a time.
         """
-        run = returns.start(requested_by=REQUESTED_BY)
-        response.headers["Location"] = f"/returns/runs/{run.id}"
-        return shown(returns.browse.run(run.id))
+        run = batch.start(batch.channel(channel).name, requested_by=REQUESTED_BY)
+        response.headers["Location"] = f"/batch/runs/{run.id}"
+        return shown(batch.browse.run(run.id))
 
-    @router.get("/returns/runs", response_model=RunPageOut, summary="Runs, newest first")
+    @router.get("/batch/runs", response_model=RunPageOut, summary="Runs, newest first")
     def runs(
+        channel: ChannelName = None,
         limit: Annotated[int, Query(ge=1, le=_MOST_RUNS)] = 30,
         before: Annotated[str | None, Query(max_length=64, description="The cursor `older` of a page.")] = None,
     ) -> dict[str, Any]:
         """Page by the cursor `older` of the answer."""
         if before is not None and not is_id(before):
             raise RequestInvalid(f"{before!r} is not a cursor; use `older` of a page.")
-        found = returns.browse.runs(limit=limit + 1, before=before)
+        found = batch.browse.runs(batch.channel(channel).name, limit=limit + 1, before=before)
         on_page = found[:limit]
         return {
             "runs": [run_json(each, **known_of(each.run)) for each in on_page],
             "older": on_page[-1].run.id if len(found) > limit else None,
         }
 
-    @router.get("/returns/runs/{run_id}", response_model=RunProgressOut, summary="How far a run is")
+    @router.get("/batch/runs/{run_id}", response_model=RunProgressOut, summary="How far a run is")
     def run(run_id: RunId) -> dict[str, Any]:
         """Counts, speed, the time left, and whether the process that works on it lives."""
-        return shown(returns.browse.run(_known(run_id)))
+        return shown(batch.browse.run(_known(run_id)))
 
-    @router.get("/returns/runs/{run_id}/items", response_model=ItemPageOut, summary="The photos of a run")
+    @router.get("/batch/runs/{run_id}/items", response_model=ItemPageOut, summary="The photos of a run")
     def items(
         run_id: RunId,
         wanted: Wanted,
@@ -120,11 +124,11 @@ def returns_router(platform: Platform) -> APIRouter:
     ) -> dict[str, Any]:
         """Newest first. Page by the cursors `older` and `newer` of the answer."""
         within = replace(wanted, run_id=_known(run_id))
-        found = returns.browse.items(within, limit=limit, before=before, after=after)
+        found = batch.browse.items(within, limit=limit, before=before, after=after)
         return {"items": [item_json(item) for item in found.items], "older": found.older, "newer": found.newer}
 
     @router.get(
-        "/returns/runs/{run_id}/export",
+        "/batch/runs/{run_id}/export",
         response_class=StreamingResponse,
         responses={200: {"content": _EXPORT_CONTENT, "description": "The table as a file."}},
         summary="The results of a run as a file",
@@ -136,12 +140,12 @@ def returns_router(platform: Platform) -> APIRouter:
     ) -> StreamingResponse:
         """One row per photo, duplicates among them, in the order of arrival. CSV is safe to open in a spreadsheet."""
         within = replace(wanted, run_id=_known(run_id))
-        return _download(returns.export.stream(within, format), f"returns-{run_id}.{format.value}", MEDIA_TYPES[format])
+        return _download(batch.export.stream(within, format), f"run-{run_id}.{format.value}", MEDIA_TYPES[format])
 
-    @router.get("/returns/runs/{run_id}/report", response_class=HTMLResponse, summary="The morning report of a run")
+    @router.get("/batch/runs/{run_id}/report", response_class=HTMLResponse, summary="The morning report of a run")
     def report(run_id: RunId) -> HTMLResponse:
         """One page that needs nothing but itself, as the results stand now."""
-        return HTMLResponse(returns.report.render(_known(run_id)), headers=_REPORT_HEADERS)
+        return HTMLResponse(batch.report.render(_known(run_id)), headers=_REPORT_HEADERS)
 
     return router
 

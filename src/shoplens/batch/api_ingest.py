@@ -1,4 +1,4 @@
-"""POST /returns/ingest: bring photos in from the usual source, or the ones that are sent."""
+"""POST /batch/ingest: bring photos in from the usual source, or the ones that are sent."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from fastapi import APIRouter, Request
 from starlette.datastructures import UploadFile
 from starlette.responses import Response
 
+from shoplens.batch.api import ChannelName
 from shoplens.batch.api_schemas import IngestOut, UploadsOut, item_json
 from shoplens.batch.api_upload import PhotoForms, SentPhotos, has_form
 from shoplens.batch.bring_in import Arrivals, BringIn
 from shoplens.batch.entities import References
 from shoplens.errors import ImageTooLarge, ShoplensError, Unavailable
+from shoplens.platform.batch import BatchChannel
 from shoplens.platform.server import Platform
 from shoplens.web.uploads import FILE_FIELD
 
@@ -41,10 +43,10 @@ _REQUEST_BODY: dict[str, Any] = {
 }
 
 
-def returns_ingest_router(platform: Platform) -> APIRouter:
+def batch_ingest_router(platform: Platform) -> APIRouter:
     """The route with its bounds."""
-    router = APIRouter(tags=["returns"])
-    limits, returns = platform.limits, platform.returns
+    router = APIRouter(tags=["batch"])
+    limits, batch = platform.limits, platform.batch
     forms = PhotoForms(
         max_body_bytes=limits.max_queued_bytes,
         max_image_bytes=limits.max_image_bytes,
@@ -52,7 +54,7 @@ def returns_ingest_router(platform: Platform) -> APIRouter:
     )
 
     @router.post(
-        "/returns/ingest",
+        "/batch/ingest",
         response_model=None,
         responses={
             200: {"model": IngestOut | UploadsOut, "description": "It is done."},
@@ -61,16 +63,17 @@ def returns_ingest_router(platform: Platform) -> APIRouter:
         openapi_extra=_REQUEST_BODY,
         summary="Bring photos in",
     )
-    async def ingest(request: Request) -> Response:
+    async def ingest(request: Request, channel: ChannelName = None) -> Response:
         """Without a body the usual source is looked at, by one ingest at a time, which every further call joins.
 
         Photos that are sent are taken at once, with an outcome for each: one that is bad costs only itself.
         """
+        here = batch.channel(channel)
         if not has_form(request):
-            arrivals = await _brought_in(returns.bring_in, returns.ingest_answer_s)
+            arrivals = await _brought_in(here.bring_in, batch.ingest_answer_s)
             return _answer(_ingest_json(arrivals), status=202 if arrivals.running else 200)
         async with forms.receive(request) as sent:
-            return _answer({"photos": [outcome async for outcome in _taken(platform, sent)]}, status=200)
+            return _answer({"photos": [outcome async for outcome in _taken(platform, here, sent)]}, status=200)
 
     return router
 
@@ -85,12 +88,12 @@ async def _brought_in(bring_in: BringIn, patience_s: float) -> Arrivals:
     return arrivals
 
 
-async def _taken(platform: Platform, sent: SentPhotos) -> AsyncIterator[Mapping[str, Any]]:
+async def _taken(platform: Platform, here: BatchChannel, sent: SentPhotos) -> AsyncIterator[Mapping[str, Any]]:
     """An outcome per file. Raises Unavailable where not even the first one could be taken for such a reason."""
     for index, file in enumerate(sent.files):
         name = file.filename or "photo"
         try:
-            outcome = await _take(platform, file, name, sent.references)
+            outcome = await _take(platform, here, file, name, sent.references)
         except ShoplensError as error:
             if index == 0 and isinstance(error, Unavailable):
                 raise
@@ -98,12 +101,14 @@ async def _taken(platform: Platform, sent: SentPhotos) -> AsyncIterator[Mapping[
         yield outcome
 
 
-async def _take(platform: Platform, file: UploadFile, name: str, references: References) -> dict[str, Any]:
+async def _take(
+    platform: Platform, here: BatchChannel, file: UploadFile, name: str, references: References
+) -> dict[str, Any]:
     limit = platform.limits.max_image_bytes
     if (file.size or 0) > limit:
         raise ImageTooLarge(f"The photo has more than {limit:,} bytes, which is the limit here.")
     data = await file.read()
-    item = await asyncio.to_thread(platform.returns.ingest.take_one, data, name=name, references=references)
+    item = await asyncio.to_thread(here.ingest.take_one, data, name=name, references=references)
     return {"name": name, "item": item_json(item), "code": item.failure_code, "detail": item.failure}
 
 

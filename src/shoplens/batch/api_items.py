@@ -1,4 +1,4 @@
-"""GET and POST /returns/items/{id}…: one returned photo, what a person says of it, and another try."""
+"""GET and POST /batch/items/{id}…: one returned photo, what a person says of it, and another try."""
 
 from __future__ import annotations
 
@@ -21,39 +21,39 @@ ItemId = Annotated[str, Path(max_length=64, description="The item's id.")]
 
 def returned_items_router(platform: Platform) -> APIRouter:
     """All routes on one item."""
-    router = APIRouter(tags=["returns"])
-    returns = platform.returns
+    router = APIRouter(tags=["batch"])
+    batch = platform.batch
 
-    @router.get("/returns/items/{item_id}", response_model=ItemOut, summary="One returned photo")
+    @router.get("/batch/items/{item_id}", response_model=ItemOut, summary="One returned photo")
     def one(item_id: ItemId) -> dict[str, Any]:
         """What it is, where it stands and why."""
-        return item_json(returns.browse.item(_known(item_id)))
+        return item_json(batch.browse.item(_known(item_id)))
 
     @router.get(
-        "/returns/items/{item_id}/photo",
+        "/batch/items/{item_id}/photo",
         response_class=Response,
         responses={200: {"content": {"image/*": {}, "application/octet-stream": {}}}},
         summary="The photo of an item",
     )
     def photo(item_id: ItemId, size: Size = Size.VIEW) -> Response:
         """`thumbnail` and `view` are JPEG without metadata, `original` is as it arrived."""
-        found = returns.browse.photo(_known(item_id), size)
+        found = batch.browse.photo(_known(item_id), size)
         # Not for ever: of what could not be read, more may be shown after another try.
         return photo_answer(found, cache=f"private, max-age={_KEPT_S}")
 
-    @router.post("/returns/items/{item_id}/label", response_model=ItemOut, summary="Say what it is")
+    @router.post("/batch/items/{item_id}/label", response_model=ItemOut, summary="Say what it is")
     def label(item_id: ItemId, said: LabelIn) -> dict[str, Any]:
         """Either a `label` or `confirm`. The photo is in its new place when this answers; the last word counts."""
         if (said.label is not None) is said.confirm:
             raise RequestInvalid('Say either what it is, {"label": "dress"}, or that it is right, {"confirm": true}.')
         known = _known(item_id)
-        item = returns.correct.confirm(known) if said.label is None else returns.correct.correct(known, said.label)
+        item = batch.correct.confirm(known) if said.label is None else batch.correct.correct(known, said.label)
         return item_json(item)
 
-    @router.post("/returns/items/{item_id}/retry", response_model=ItemOut, summary="Let it be tried again")
+    @router.post("/batch/items/{item_id}/retry", response_model=ItemOut, summary="Let it be tried again")
     def retry(item_id: ItemId) -> dict[str, Any]:
         """A photo that was set aside waits for the next run as if it had just arrived."""
-        return item_json(returns.correct.retry(_known(item_id)))
+        return item_json(batch.correct.retry(_known(item_id)))
 
     return router
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from shoplens.batch.browse import RunSummary, RunView
-from shoplens.batch.entities import ItemState, ReturnItem, RunCounts, RunState
+from shoplens.batch.entities import BatchItem, ItemState, RunCounts, RunState
 from shoplens.batch.standing import OwnerState
 from shoplens.web.schemas import ModelOut, Schema
 
@@ -111,7 +111,16 @@ class RunProgressOut(RunOut):
     labels: dict[str, CountsOut] = Field(
         description="The counts by category.",
         examples=[
-            {"dress": {"waiting": 0, "working": 0, "done": 310, "doubtful": 12, "quarantined": 0, "duplicate": 0}}
+            {
+                "dress": {
+                    "waiting": 0,
+                    "processing": 0,
+                    "done": 310,
+                    "needs_review": 12,
+                    "quarantined": 0,
+                    "duplicate": 0,
+                }
+            }
         ],
     )
 
@@ -164,7 +173,7 @@ class LabelIn(Schema):
     confirm: bool = Field(default=False, description="The predicted label is right.")
 
 
-def item_json(item: ReturnItem) -> dict[str, Any]:
+def item_json(item: BatchItem) -> dict[str, Any]:
     """An ItemOut as plain values."""
     failure = {"code": item.failure_code, "detail": item.failure or ""} if item.failure_code else None
     references = item.references

@@ -12,7 +12,7 @@ from typing import Final, TypedDict
 
 import structlog
 
-from shoplens.batch.ingest import IngestReturns
+from shoplens.batch.ingest import IngestPhotos
 from shoplens.batch.tally import IngestSummary
 from shoplens.errors import ShoplensError
 from shoplens.telemetry.trigger_log import Trigger
@@ -45,7 +45,7 @@ class BringIn:
     """Thread-safe. Close it at the end."""
 
     def __init__(
-        self, ingest: IngestReturns, *, clock: Callable[[], datetime], recorded: Recorded | None = None
+        self, ingest: IngestPhotos, *, clock: Callable[[], datetime], recorded: Recorded | None = None
     ) -> None:
         self._ingest = ingest
         self._clock = clock

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from shoplens.batch.entities import ItemFilter, ItemState, ReturnItem, ReturnRun, RunCounts
+from shoplens.batch.entities import BatchItem, BatchRun, ItemFilter, ItemState, RunCounts
 from shoplens.batch.item_photos import ItemPhotos
 from shoplens.db import Database
 from shoplens.db.uow import ReadWork
@@ -20,7 +20,7 @@ MAX_PAGE = 200
 class RunSummary:
     """A run with its counts, for lists. Duplicates are those that arrived between the run before and this one."""
 
-    run: ReturnRun
+    run: BatchRun
     counts: RunCounts
 
 
@@ -34,7 +34,7 @@ class RunView:
     nothing can be said; `last_item_ago_s` is None before the first item.
     """
 
-    run: ReturnRun
+    run: BatchRun
     counts: RunCounts
     labels: Mapping[tuple[ItemState, str], int]
     left: int
@@ -59,12 +59,12 @@ class RunView:
 class ItemPage:
     """Items, newest first. `older` and `newer` are cursors (values of `seq`), None where nothing lies there."""
 
-    items: list[ReturnItem]
+    items: list[BatchItem]
     older: int | None
     newer: int | None
 
 
-class BrowseReturns:
+class BrowseBatch:
     """Reads only, but for thumbnails, which are made once. All methods block."""
 
     def __init__(self, database: Database, shelf: PhotoShelf, *, clock: Callable[[], datetime]) -> None:
@@ -72,32 +72,32 @@ class BrowseReturns:
         self._photos = ItemPhotos(database, shelf)
         self._clock = clock
 
-    def runs(self, *, limit: int = 30, before: str | None = None) -> list[RunSummary]:
+    def runs(self, channel: str, *, limit: int = 30, before: str | None = None) -> list[RunSummary]:
         """At most `limit` runs, newest first, older than the run with the id `before`."""
         with self._database.reading() as work:
-            found = work.return_runs.page(limit=min(limit, MAX_PAGE), before=before)
+            found = work.batch_runs.page(channel, limit=min(limit, MAX_PAGE), before=before)
             return [RunSummary(run=run, counts=_counts(work, run)) for run in found]
 
     def run(self, run_id: str) -> RunView:
         """Raises RunNotFound."""
         with self._database.reading() as work:
-            return self._view(work, work.return_runs.get(run_id))
+            return self._view(work, work.batch_runs.get(run_id))
 
-    def active(self) -> RunView | None:
+    def active(self, channel: str) -> RunView | None:
         """The run that is to be worked on, if there is one."""
         with self._database.reading() as work:
-            run = work.return_runs.active()
+            run = work.batch_runs.active(channel)
             return None if run is None else self._view(work, run)
 
-    def latest(self) -> ReturnRun | None:
+    def latest(self, channel: str) -> BatchRun | None:
         """The newest run, active or not."""
         with self._database.reading() as work:
-            return next(iter(work.return_runs.page(limit=1)), None)
+            return next(iter(work.batch_runs.page(channel, limit=1)), None)
 
-    def waiting(self) -> int:
+    def waiting(self, channel: str) -> int:
         """How many items wait for a run."""
         with self._database.reading() as work:
-            return work.return_items.count_waiting()
+            return work.batch_items.count_waiting(channel)
 
     def items(
         self, wanted: ItemFilter, *, limit: int = 50, before: int | None = None, after: int | None = None
@@ -119,33 +119,35 @@ class BrowseReturns:
             newer=items[0].seq if has_newer else None,
         )
 
-    def item(self, item_id: str) -> ReturnItem:
+    def item(self, item_id: str) -> BatchItem:
         """Raises ItemNotFound."""
         with self._database.reading() as work:
-            return work.return_items.get(item_id)
+            return work.batch_items.get(item_id)
 
-    def duplicates(self, item: ReturnItem, *, limit: int = 50) -> list[ReturnItem]:
+    def duplicates(self, item: BatchItem, *, limit: int = 50) -> list[BatchItem]:
         """Later arrivals of the same photo, oldest first."""
         with self._database.reading() as work:
-            return work.return_table.duplicates_of(item, limit)
+            return work.item_table.duplicates_of(item, limit)
 
-    def of_record(self, record: PredictionRecord) -> ReturnItem | None:
+    def of_record(self, record: PredictionRecord) -> BatchItem | None:
         """The item that a record was made for; None for records of other channels."""
         with self._database.reading() as work:
-            return work.return_table.by_prediction(record.id)
+            return work.item_table.by_prediction(record.id)
 
     def photo(self, item_id: str, size: Size) -> PhotoFile:
         """The photo of an item, wherever it is just now. Raises ItemNotFound and ImageNotKept."""
         return self._photos(item_id, size)
 
-    def _view(self, work: ReadWork, run: ReturnRun) -> RunView:
-        own = work.return_items.count_states(run.id)
-        left = own.get(ItemState.WORKING, 0) + (work.return_items.count_waiting(bound=run.bound) if run.active else 0)
+    def _view(self, work: ReadWork, run: BatchRun) -> RunView:
+        own = work.batch_items.count_states(run.id)
+        left = own.get(ItemState.PROCESSING, 0) + (
+            work.batch_items.count_waiting(run.channel, bound=run.bound) if run.active else 0
+        )
         rate = rate_per_s(run, RunCounts(by_state=own).settled, self._clock())
         return RunView(
             run=run,
             counts=_counts(work, run),
-            labels=work.return_items.count_labels(run.id),
+            labels=work.batch_items.count_labels(run.id),
             left=left,
             rate_per_s=rate,
             seconds_left=left / rate if run.active and rate else None,
@@ -153,7 +155,7 @@ class BrowseReturns:
         )
 
 
-def rate_per_s(run: ReturnRun, settled: int, now: datetime) -> float | None:
+def rate_per_s(run: BatchRun, settled: int, now: datetime) -> float | None:
     """Items per second from the run's start to now, or to its last item once it is over; None where it has no time."""
     ended = (run.last_item_at or run.finished_at) if not run.active else now
     if run.started_at is None or ended is None or not settled:
@@ -167,17 +169,21 @@ def _seconds(since: datetime, until: datetime) -> float:
     return max(0.0, (until - since).total_seconds())
 
 
-def _page(work: ReadWork, wanted: ItemFilter, limit: int, before: int | None, after: int | None) -> list[ReturnItem]:
-    own = work.return_items.page(wanted, limit=limit, before=before, after=after)
+def _page(work: ReadWork, wanted: ItemFilter, limit: int, before: int | None, after: int | None) -> list[BatchItem]:
+    own = work.batch_items.page(wanted, limit=limit, before=before, after=after)
     if wanted.run_id is None:
         return own
-    within = work.return_table.range_of(work.return_runs.get(wanted.run_id))
-    others = work.return_items.page(
-        replace(wanted, run_id=None), limit=limit, before=before, after=after, of_no_run=(within.beyond, within.bound)
+    within = work.item_table.range_of(work.batch_runs.get(wanted.run_id))
+    others = work.batch_items.page(
+        replace(wanted, channel=within.channel, run_id=None),
+        limit=limit,
+        before=before,
+        after=after,
+        of_no_run=(within.beyond, within.bound),
     )
     both = sorted([*own, *others], key=lambda item: item.seq, reverse=True)
     return both[:limit] if after is None else both[-limit:]
 
 
-def _counts(work: ReadWork, run: ReturnRun) -> RunCounts:
-    return RunCounts(by_state=work.return_table.count_states(work.return_table.range_of(run)))
+def _counts(work: ReadWork, run: BatchRun) -> RunCounts:
+    return RunCounts(by_state=work.item_table.count_states(work.item_table.range_of(run)))

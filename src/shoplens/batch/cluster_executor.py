@@ -13,7 +13,7 @@ import structlog
 
 from shoplens.batch.cluster.plan import ClusterOutcome, ClusterPhoto
 from shoplens.batch.crew import Tools
-from shoplens.batch.entities import ReturnItem
+from shoplens.batch.entities import BatchItem
 from shoplens.batch.examine import JudgeItem, is_shown
 from shoplens.batch.shift import Bounds, Desk, Hands
 from shoplens.batch.verdicts import Verdict
@@ -92,7 +92,7 @@ class ClusterHands:
             photo_bytes=tools.bounds.photo_bytes,
             least_lease=max(1, photos // _SHARE_OF_A_LEASE),
         )
-        self._out: dict[str, ReturnItem] = {}
+        self._out: dict[str, BatchItem] = {}
         self._times_away: Counter[str] = Counter()
 
     @property
@@ -177,5 +177,5 @@ def share_marker(store: Store, *, folder: str, name: str) -> str:
     return key
 
 
-def _photo_of(item: ReturnItem) -> ClusterPhoto:
+def _photo_of(item: BatchItem) -> ClusterPhoto:
     return ClusterPhoto(id=item.id, key=item.key, sha256=item.sha256)

@@ -1,4 +1,4 @@
-"""`shoplens returns …`: the commands and their options; each hands over to the module that does the work."""
+"""`shoplens batch …`: the commands and their options; each hands over to the module that does the work."""
 
 from __future__ import annotations
 
@@ -9,17 +9,20 @@ import typer
 
 from shoplens.cli.errors import handle_errors
 
-returns_app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Bring in photos of returned goods and work through them."
+batch_app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Import the photos of a channel and classify them in runs."
 )
 
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where database, photos and models live.")]
+ChannelName = Annotated[
+    str | None, typer.Option("--channel", help="The channel; may be left out when only one has a batch side.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON for programs instead of text for people.")]
 
 
-@returns_app.command("ingest")
+@batch_app.command("ingest")
 @handle_errors
-def returns_ingest(
+def batch_ingest(
     source: Annotated[
         str | None, typer.Argument(help="A folder, or s3://bucket/prefix; the configured source if unset.")
     ] = None,
@@ -30,19 +33,25 @@ def returns_ingest(
         str, typer.Option("--requested-by", help="Who asks for it, as the log of starts shall say.")
     ] = "command line",
     json_output: AsJson = False,
+    channel: ChannelName = None,
     data_dir: DataDir = None,
 ) -> None:
     """Bring new photos in, and remove them from where they came from. It may be run at any time, also twice at once."""
     from shoplens.batch.commands_ingest import ingest_photos
 
     ingest_photos(
-        source, keep_source=keep_source, json_output=json_output, requested_by=requested_by, data_dir=data_dir
+        source,
+        keep_source=keep_source,
+        json_output=json_output,
+        requested_by=requested_by,
+        channel=channel,
+        data_dir=data_dir,
     )
 
 
-@returns_app.command("simulate")
+@batch_app.command("simulate")
 @handle_errors
-def returns_simulate(
+def batch_simulate(
     photos: Annotated[Path | None, typer.Argument(help="A folder of photos; those in its sub-folders count.")] = None,
     samples: Annotated[bool, typer.Option("--samples", help="Drawn pictures of clothes instead of photos.")] = False,
     into: Annotated[
@@ -55,17 +64,20 @@ def returns_simulate(
     messy: Annotated[
         bool, typer.Option("--messy", help="Also what goes wrong: a copy, a cut photo, an empty file, and so on.")
     ] = False,
+    channel: ChannelName = None,
     data_dir: DataDir = None,
 ) -> None:
     """Put a day's photos into the drop folder, as a shop would, for trying things out."""
     from shoplens.batch.commands_simulate import simulate_arrivals
 
-    simulate_arrivals(photos, samples=samples, into=into, count=count, seed=seed, messy=messy, data_dir=data_dir)
+    simulate_arrivals(
+        photos, samples=samples, into=into, count=count, seed=seed, messy=messy, channel=channel, data_dir=data_dir
+    )
 
 
-@returns_app.command("run")
+@batch_app.command("run")
 @handle_errors
-def returns_run(
+def batch_run(
     run: Annotated[
         str | None, typer.Option("--run", help="A requested run by its id; the active one if unset.")
     ] = None,
@@ -81,6 +93,7 @@ def returns_run(
         typer.Option(help="The Ray cluster: host:6379, ray://host:10001 or auto; one on this machine if unset."),
     ] = None,
     json_output: AsJson = False,
+    channel: ChannelName = None,
     data_dir: DataDir = None,
 ) -> None:
     """Classify every photo that waits, going on where an earlier run ended early. Status 0 when it is through."""
@@ -92,22 +105,23 @@ def returns_run(
         engine=engine,
         address=address,
         json_output=json_output,
+        channel=channel,
         data_dir=data_dir,
     )
 
 
-@returns_app.command("status")
+@batch_app.command("status")
 @handle_errors
-def returns_status(json_output: AsJson = False, data_dir: DataDir = None) -> None:
+def batch_status(json_output: AsJson = False, channel: ChannelName = None, data_dir: DataDir = None) -> None:
     """Tell how the active run stands, or the last one."""
     from shoplens.batch.commands_run import show_status
 
-    show_status(json_output=json_output, data_dir=data_dir)
+    show_status(json_output=json_output, channel=channel, data_dir=data_dir)
 
 
-@returns_app.command("export")
+@batch_app.command("export")
 @handle_errors
-def returns_export(
+def batch_export(
     run: Annotated[str | None, typer.Argument(help="A run by its id; the last one if unset.")] = None,
     everything: Annotated[
         bool, typer.Option("--all", help="Everything that ever arrived, instead of one run.")
@@ -118,42 +132,47 @@ def returns_export(
     output: Annotated[Path, typer.Option("--output", "-o", help="The file to write; - is standard output.")] = Path(
         "-"
     ),
+    channel: ChannelName = None,
     data_dir: DataDir = None,
 ) -> None:
     """Write what became of every photo as a table."""
     from shoplens.batch.commands_results import export_items
 
-    export_items(run, everything=everything, wanted_format=wanted_format, output=output, data_dir=data_dir)
+    export_items(
+        run, everything=everything, wanted_format=wanted_format, output=output, channel=channel, data_dir=data_dir
+    )
 
 
-@returns_app.command("report")
+@batch_app.command("report")
 @handle_errors
-def returns_report(
+def batch_report(
     run: Annotated[str | None, typer.Argument(help="A run by its id; the last one if unset.")] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="A file to write instead of the store; - is standard output.")
     ] = None,
     console: Annotated[
         str | None,
-        typer.Option("--console", help="Where the console's pages about returns are, for the links of a file."),
+        typer.Option("--console", help="Where the console's pages of this channel are, for the links of a file."),
     ] = None,
+    channel: ChannelName = None,
     data_dir: DataDir = None,
 ) -> None:
     """Write the morning report anew, with what was corrected since."""
     from shoplens.batch.commands_results import write_report
 
-    write_report(run, output=output, console=console, data_dir=data_dir)
+    write_report(run, output=output, console=console, channel=channel, data_dir=data_dir)
 
 
-@returns_app.command("retry")
+@batch_app.command("retry")
 @handle_errors
-def returns_retry(
+def batch_retry(
     items: Annotated[list[str] | None, typer.Argument(help="Items that were set aside, by their ids.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Every item that was set aside.")] = False,
     run: Annotated[str | None, typer.Option("--run", help="With --all: only those of this run.")] = None,
+    channel: ChannelName = None,
     data_dir: DataDir = None,
 ) -> None:
     """Let items that were set aside be tried again by the next run."""
     from shoplens.batch.commands_results import retry_items
 
-    retry_items(items or [], everything=everything, run_id=run, data_dir=data_dir)
+    retry_items(items or [], everything=everything, run_id=run, channel=channel, data_dir=data_dir)

@@ -1,4 +1,4 @@
-"""`shoplens returns ingest`: bring new photos in, with a running count on a terminal and a summary at the end."""
+"""`shoplens batch ingest`: bring new photos in, with a running count on a terminal and a summary at the end."""
 
 from __future__ import annotations
 
@@ -20,15 +20,22 @@ from shoplens.telemetry.trigger_log import Trigger
 
 
 def ingest_photos(
-    source: str | None, *, keep_source: bool, json_output: bool, requested_by: str, data_dir: Path | None
+    source: str | None,
+    *,
+    keep_source: bool,
+    json_output: bool,
+    requested_by: str,
+    channel: str | None,
+    data_dir: Path | None,
 ) -> None:
     """Print what became of the files. Raises SourceUnavailable, StorageUnavailable and DatabaseUnavailable."""
     settings = settings_for(data_dir)
-    place = source or settings.effective_returns_source
-    arguments = {"source": place, "keep_source": keep_source}
-    with logged_job(settings, command="returns ingest", job="ingest", by=requested_by, arguments=arguments) as trigger:
+    name = settings.batch_channel(channel)
+    place = source or settings.batch_source(name)
+    arguments = {"channel": name, "source": place, "keep_source": keep_source}
+    with logged_job(settings, command="batch ingest", job="ingest", by=requested_by, arguments=arguments) as trigger:
         console = Console(stderr=True)
-        with _shown(console) as show, open_ingest(settings) as ingest:
+        with _shown(console) as show, open_ingest(settings, name) as ingest:
             summary = ingest(place, keep_source=keep_source, on_progress=_noted(trigger, show))
         trigger.counts.update(summary.counts)
         _tell(console, summary, json_output=json_output)

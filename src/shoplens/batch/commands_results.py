@@ -1,4 +1,4 @@
-"""`shoplens returns export`, `report` and `retry`: take the results of a night away, or let items be tried again."""
+"""`shoplens batch export`, `report` and `retry`: take the results of a night away, or let items be tried again."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 import typer
 
-from shoplens.batch.browse import BrowseReturns
-from shoplens.batch.correct import CorrectReturns
+from shoplens.batch.browse import BrowseBatch
+from shoplens.batch.correct import CorrectItems
 from shoplens.batch.entities import ItemFilter
 from shoplens.batch.export import ExportFormat
 from shoplens.cli.options import settings_for
@@ -21,41 +21,57 @@ _STANDARD_OUTPUT = Path("-")
 
 
 def export_items(
-    run_id: str | None, *, everything: bool, wanted_format: str | None, output: Path, data_dir: Path | None
+    run_id: str | None,
+    *,
+    everything: bool,
+    wanted_format: str | None,
+    output: Path,
+    channel: str | None,
+    data_dir: Path | None,
 ) -> None:
     """Write the table of one run, or of all. Raises RunNotFound, RequestInvalid and DatabaseUnavailable."""
     if everything and run_id is not None:
         raise RequestInvalid("Name a run or say --all, not both.")
     chosen = _format(wanted_format, output)
-    with open_results(settings_for(data_dir)) as results:
-        wanted = ItemFilter(run_id=None if everything else run_id or _latest(results.browse))
+    settings = settings_for(data_dir)
+    name = settings.batch_channel(channel)
+    with open_results(settings) as results:
+        wanted = ItemFilter(channel=name, run_id=None if everything else run_id or _latest(results.browse, name))
         _write(results.export.stream(wanted, chosen), output)
 
 
-def write_report(run_id: str | None, *, output: Path | None, console: str | None, data_dir: Path | None) -> None:
+def write_report(
+    run_id: str | None, *, output: Path | None, console: str | None, channel: str | None, data_dir: Path | None
+) -> None:
     """Write the report anew, into the store or into a file. Raises RunNotFound and RequestInvalid."""
-    with open_results(settings_for(data_dir)) as results:
-        wanted = run_id or _latest(results.browse)
+    settings = settings_for(data_dir)
+    with open_results(settings) as results:
+        wanted = run_id or _latest(results.browse, settings.batch_channel(channel))
         if output is None:
             typer.echo(f"The report lies in the store under {results.report(wanted)}.")
         else:
             _write([results.report.render(wanted, console=console).encode()], output)
 
 
-def retry_items(item_ids: list[str], *, everything: bool, run_id: str | None, data_dir: Path | None) -> None:
+def retry_items(
+    item_ids: list[str], *, everything: bool, run_id: str | None, channel: str | None, data_dir: Path | None
+) -> None:
     """Let items be tried again, each by itself; exits with status 1 when one of them cannot be."""
     if everything == bool(item_ids):
         raise RequestInvalid("Name the items to be tried again, or say --all.")
     if run_id is not None and not everything:
         raise RequestInvalid("--run goes with --all.")
-    with open_results(settings_for(data_dir)) as results:
+    settings = settings_for(data_dir)
+    with open_results(settings) as results:
         if everything:
-            typer.echo(f"{_items(results.correct.retry_all(run_id))} for the next run.")
+            typer.echo(
+                f"{_items(results.correct.retry_all(settings.batch_channel(channel), run_id))} for the next run."
+            )
         else:
             _retry_each(results.correct, item_ids)
 
 
-def _retry_each(correct: CorrectReturns, item_ids: list[str]) -> None:
+def _retry_each(correct: CorrectItems, item_ids: list[str]) -> None:
     refused = 0
     for item_id in item_ids:
         try:
@@ -68,10 +84,10 @@ def _retry_each(correct: CorrectReturns, item_ids: list[str]) -> None:
         raise typer.Exit(EXIT_FAILED)
 
 
-def _latest(browse: BrowseReturns) -> str:
-    run = browse.latest()
+def _latest(browse: BrowseBatch, channel: str) -> str:
+    run = browse.latest(channel)
     if run is None:
-        raise RunNotFound("There is no run of returns yet.")
+        raise RunNotFound(f"There is no run of {channel} yet.")
     return run.id
 
 

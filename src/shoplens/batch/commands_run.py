@@ -1,4 +1,4 @@
-"""`shoplens returns run` and `shoplens returns status`: a night in this process, and how the present one stands."""
+"""`shoplens batch run` and `shoplens batch status`: a night in this process, and how the present one stands."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from shoplens.batch.entities import ItemState, ReturnRun
+from shoplens.batch.entities import BatchRun, ItemState
 from shoplens.batch.night import Night, OnProgress
 from shoplens.batch.progress import NightProgress
-from shoplens.batch.standing import OwnerState, ShowReturns, Standing, as_json
+from shoplens.batch.standing import OwnerState, ShowBatch, Standing, as_json
 from shoplens.cli.allocator import keep_freed_memory
 from shoplens.cli.options import settings_for
 from shoplens.cli.process import logged_job
 from shoplens.errors import Misconfigured
-from shoplens.platform.batch import NightEngine, build_night, build_standing
+from shoplens.platform.batch import NightEngine, build_night, build_standing, channel_of_run
 from shoplens.platform.parts import build_database
 from shoplens.settings import Settings
 from shoplens.telemetry.logs import bind_process_fields
@@ -39,21 +39,24 @@ def run_night(
     engine: NightEngine,
     address: str | None,
     json_output: bool,
+    channel: str | None,
     data_dir: Path | None,
 ) -> None:
     """Work until nothing waits. Exits with 143 or 130 after SIGTERM or SIGINT. Raises ShoplensError."""
     settings = settings_for(data_dir)
+    name = channel_of_run(settings, run_id) if run_id and channel is None else settings.batch_channel(channel)
     if address is not None and engine != "ray":
         raise Misconfigured("--address is that of a Ray cluster: say --engine ray as well.")
-    with logged_job(settings, command="returns run", job="run", by=requested_by, arguments={"run": run_id}) as trigger:
+    arguments = {"channel": name, "run": run_id}
+    with logged_job(settings, command="batch run", job="run", by=requested_by, arguments=arguments) as trigger:
         keep_freed_memory()
         console = Console(stderr=True)
         told: list[signal.Signals] = []
         try:
-            with _shown(console) as show, build_night(settings, engine=engine, address=address) as night:
+            with _shown(console) as show, build_night(settings, name, engine=engine, address=address) as night:
                 noted = _noted(trigger, show)
                 ended = asyncio.run(_night(night, noted, told, run_id=run_id, requested_by=requested_by))
-                standing = build_standing(settings, night.database)()
+                standing = build_standing(settings, night.database)(name)
         finally:
             if told:
                 console.print("Stopped. The next start goes on where this one ended.", style="yellow")
@@ -61,10 +64,10 @@ def run_night(
         _tell(ended, standing, json_output=json_output)
 
 
-def show_status(*, json_output: bool, data_dir: Path | None) -> None:
+def show_status(*, json_output: bool, channel: str | None, data_dir: Path | None) -> None:
     """Print how the active run stands, or the last one. Raises DatabaseUnavailable."""
     settings = settings_for(data_dir)
-    standing = _standing(settings)
+    standing = _standing(settings, settings.batch_channel(channel))
     if json_output:
         _print_json(standing)
         return
@@ -93,7 +96,7 @@ def sentences(standing: Standing) -> Iterator[str]:
 
 async def _night(
     night: Night, show: OnProgress, told: list[signal.Signals], *, run_id: str | None, requested_by: str
-) -> ReturnRun:
+) -> BatchRun:
     """A first signal ends it in good order; a second one ends the process as it always does."""
     loop = asyncio.get_running_loop()
 
@@ -144,7 +147,7 @@ def _shown(console: Console) -> Iterator[OnProgress]:
         yield show
 
 
-def _tell(ended: ReturnRun, standing: Standing, *, json_output: bool) -> None:
+def _tell(ended: BatchRun, standing: Standing, *, json_output: bool) -> None:
     """The final counts; those of a newer run are not told as this one's."""
     console = Console(soft_wrap=True)
     if standing.run is None or standing.run.id != ended.id:
@@ -155,11 +158,11 @@ def _tell(ended: ReturnRun, standing: Standing, *, json_output: bool) -> None:
         console.print(f"Run {ended.id}: {ended.state.value}. {_counts(standing)}.", highlight=False)
 
 
-def _standing(settings: Settings) -> Standing:
+def _standing(settings: Settings, channel: str) -> Standing:
     database = build_database(settings)
     try:
-        show: ShowReturns = build_standing(settings, database)
-        return show()
+        show: ShowBatch = build_standing(settings, database)
+        return show(channel)
     finally:
         database.close()
 
@@ -168,18 +171,18 @@ def _print_json(standing: Standing) -> None:
     typer.echo(orjson.dumps(as_json(standing), option=orjson.OPT_INDENT_2 | orjson.OPT_UTC_Z))
 
 
-def _state(standing: Standing, run: ReturnRun) -> str:
+def _state(standing: Standing, run: BatchRun) -> str:
     if not run.active:
         return run.state.value
     who = f"process {run.pid} on {run.host}"
     match standing.owner:
         case OwnerState.NOBODY:
-            return "nobody works on it; the next `shoplens returns run` goes on"
+            return "nobody works on it; the next `shoplens batch run` goes on"
         case OwnerState.GONE:
-            return f"{who} died; the next `shoplens returns run` goes on"
+            return f"{who} died; the next `shoplens batch run` goes on"
         case OwnerState.SILENT:
             ago = _duration(standing.last_sign_ago_s or 0.0)
-            return f"{who} gave no sign of life for {ago}; the next `shoplens returns run` takes it over"
+            return f"{who} gave no sign of life for {ago}; the next `shoplens batch run` takes it over"
         case OwnerState.ALIVE:
             return f"{who} works on it" + (
                 ", but STALLED: it lives, and no item comes to an end" if run.stalled else ""

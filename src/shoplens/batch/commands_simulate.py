@@ -1,4 +1,4 @@
-"""`shoplens returns simulate`: fill the drop folder as a day would, for trying things out."""
+"""`shoplens batch simulate`: fill the drop folder as a day would, for trying things out."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ def simulate_arrivals(
     count: int | None,
     seed: int | None,
     messy: bool,
+    channel: str | None,
     data_dir: Path | None,
 ) -> None:
     """Print what was made. Raises RequestInvalid and SourceUnavailable."""
@@ -32,7 +33,7 @@ def simulate_arrivals(
         raise RequestInvalid("Name a folder of photos, or say --samples for drawn ones; one of both.")
     seed = secrets.randbelow(1_000_000) if seed is None else seed
     originals = drawn_samples(count or _SAMPLES, seed) if photos is None else photos_below(photos)
-    target = into or _configured(data_dir)
+    target = into or _configured(channel, data_dir)
     made = simulate(
         originals,
         target,
@@ -45,8 +46,9 @@ def simulate_arrivals(
     typer.echo(f"{made.into}: {made.photos:,} photos, {made.sidecars:,} sidecars{mess} (seed {made.seed}).")
 
 
-def _configured(data_dir: Path | None) -> Path:
-    source = settings_for(data_dir).effective_returns_source
+def _configured(channel: str | None, data_dir: Path | None) -> Path:
+    settings = settings_for(data_dir)
+    source = settings.batch_source(settings.batch_channel(channel))
     if len(urlsplit(source).scheme) > 1 and not source.startswith("file:"):
         raise RequestInvalid(f"The configured source {source} is no folder. Name one with --into.")
     return local_folder(source)

@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from shoplens.batch.entities import ItemFilter, ReturnRun, RunState
+from shoplens.batch.entities import BatchRun, ItemFilter
 from shoplens.batch.standing import OwnerState, Standing
 from shoplens.db import open_database
 from shoplens.errors import DatabaseUnavailable, Misconfigured, SourceUnavailable
@@ -38,11 +38,11 @@ class Caution:
 _UNKNOWN: Final = Caution(text="not known while the database cannot be asked")
 
 
-def look_at_drop(settings: Settings) -> str:
+def look_at_drop(settings: Settings, channel: str) -> str:
     """Raises SourceUnavailable for a place from which photos could not be taken."""
-    source = settings.effective_returns_source
+    source = settings.batch_source(channel)
     if "://" in source and not source.startswith("file:"):
-        open_prefix(source, setting="returns.source").check()
+        open_prefix(source, setting=f"channels.{channel}.batch.source").check()
         return f"{source} can be listed and emptied"
     folder = local_folder(source)
     if not folder.exists():
@@ -50,7 +50,7 @@ def look_at_drop(settings: Settings) -> str:
     if not (folder.is_dir() and os.access(folder, os.R_OK | os.W_OK | os.X_OK)):
         raise SourceUnavailable(
             f"{folder} cannot be read and emptied by this account, so no photo can be taken from it. "
-            "Change its owner or its permissions, or set returns.source."
+            f"Change its owner or its permissions, or set channels.{channel}.batch.source."
         )
     count = sum(1 for _ in islice(folder.rglob("*"), _MOST_COUNTED))
     lie = "is empty" if not count else f"has {'at least ' * (count == _MOST_COUNTED)}{count} files"
@@ -75,27 +75,27 @@ def look_at_logs(settings: Settings) -> str:
     return f"{folder} can be written; its files have {log_bytes / 1e6:.1f} MB"
 
 
-def look_at_ingest(settings: Settings) -> str | Caution:
+def look_at_ingest(settings: Settings, channel: str) -> str | Caution:
     """The last start that the log of starts knows, else the newest photo."""
-    if (last := _last_trigger(settings, "ingest")) is not None:
+    if (last := _last_trigger(settings, channel, "ingest")) is not None:
         return _told(last)
     try:
-        newest = _newest_arrival(settings)
+        newest = _newest_arrival(settings, channel)
     except DatabaseUnavailable:
         return _UNKNOWN
     return "none yet" if newest is None else f"the newest photo came {_ago(newest)}"
 
 
-def look_at_night(settings: Settings) -> str | Caution:
+def look_at_run(settings: Settings, channel: str) -> str | Caution:
     """How the active run stands, or when the last one ended."""
     try:
-        standing = _standing(settings)
+        standing = _standing(settings, channel)
     except DatabaseUnavailable:
         return _UNKNOWN
     run = None if standing is None else standing.run
     if standing is not None and run is not None and run.active:
         return _active(standing, run)
-    last = _last_trigger(settings, "night")
+    last = _last_trigger(settings, channel, "run")
     if last is not None and isinstance(told := _told(last), Caution):
         return told
     if run is None:
@@ -104,7 +104,7 @@ def look_at_night(settings: Settings) -> str | Caution:
     return _ended(run)
 
 
-def _active(standing: Standing, run: ReturnRun) -> str | Caution:
+def _active(standing: Standing, run: BatchRun) -> str | Caution:
     progress = f"{standing.counts.settled} of {run.planned} items are settled"
     if standing.owner is OwnerState.ALIVE and not run.stalled:
         return f"run {run.id} is at work: {progress}"
@@ -112,16 +112,14 @@ def _active(standing: Standing, run: ReturnRun) -> str | Caution:
         return Caution(text=f"run {run.id} lives, but no item comes to an end; {progress}. {APP_LOG} may say why.")
     sign = "" if run.heartbeat_at is None else f" since {_ago(run.heartbeat_at)}"
     return Caution(
-        text=f"run {run.id} shows no sign of life{sign}; {progress}. The next `shoplens returns run` goes on with it."
+        text=f"run {run.id} shows no sign of life{sign}; {progress}. The next `shoplens batch run` goes on with it."
     )
 
 
-def _ended(run: ReturnRun) -> str | Caution:
+def _ended(run: BatchRun) -> str | Caution:
     ended_at = run.finished_at or run.created_at
-    if run.state is RunState.FAILED:
-        return Caution(text=f"run {run.id} was given up {_ago(ended_at)}: {run.failure}")
     if datetime.now(UTC) - ended_at > LONGEST_PAUSE:
-        return Caution(text=f"the last one ended {_ago(ended_at)}. Is the schedule on? docs/how-to/schedule-returns.md")
+        return Caution(text=f"the last one ended {_ago(ended_at)}. Is the schedule on? docs/how-to/schedule-a-batch.md")
     return f"the last one ended {_ago(ended_at)}"
 
 
@@ -149,25 +147,25 @@ def _lives(pid: int | None) -> bool:
     return True
 
 
-def _last_trigger(settings: Settings, job: str) -> PastTrigger | None:
+def _last_trigger(settings: Settings, channel: str, job: str) -> PastTrigger | None:
     try:
-        return last_triggers(settings.effective_log_dir).get(job)
+        return last_triggers(settings.effective_log_dir).get((channel, job))
     except OSError:  # another finding says that the folder cannot be used
         return None
 
 
-def _standing(settings: Settings) -> Standing | None:
+def _standing(settings: Settings, channel: str) -> Standing | None:
     if _no_database(settings):
         return None
     with closing(open_database(settings.effective_database_url)) as database:
-        return build_standing(settings, database)()
+        return build_standing(settings, database)(channel)
 
 
-def _newest_arrival(settings: Settings) -> datetime | None:
+def _newest_arrival(settings: Settings, channel: str) -> datetime | None:
     if _no_database(settings):
         return None
     with closing(open_database(settings.effective_database_url)) as database, database.reading() as work:
-        newest = work.return_items.page(ItemFilter(), limit=1)
+        newest = work.batch_items.page(ItemFilter(channel=channel), limit=1)
     return newest[0].received_at if newest else None
 
 

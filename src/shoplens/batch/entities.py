@@ -12,7 +12,6 @@ from typing import Final
 from shoplens.bundles.ref import ModelRef
 from shoplens.predictions.policy import Outcome
 
-ROOT: Final = "returns"
 _LONGEST_NAME: Final = 60
 
 
@@ -20,24 +19,23 @@ class ItemState(StrEnum):
     """Where an item stands. Every file that arrived is in exactly one of these."""
 
     WAITING = "waiting"
-    WORKING = "working"
+    PROCESSING = "processing"
     DONE = "done"
-    DOUBTFUL = "doubtful"
+    NEEDS_REVIEW = "needs_review"
     QUARANTINED = "quarantined"
     DUPLICATE = "duplicate"
 
 
-SETTLED: Final = (ItemState.DONE, ItemState.DOUBTFUL, ItemState.QUARANTINED)
+SETTLED: Final = (ItemState.DONE, ItemState.NEEDS_REVIEW, ItemState.QUARANTINED)
 """The states in which a run leaves its items."""
 
 
 class RunState(StrEnum):
-    """`requested` and `running` runs are active, and there is at most one of them."""
+    """`requested` and `running` runs are active. A channel has at most one active run."""
 
     REQUESTED = "requested"
     RUNNING = "running"
     FINISHED = "finished"
-    FAILED = "failed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +48,7 @@ class References:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReturnItem:
+class BatchItem:
     """One photo that arrived.
 
     `seq` rises with every arrival (0 before it is stored). `source_stamp` tells an unchanged file without reading it.
@@ -62,6 +60,7 @@ class ReturnItem:
     """
 
     id: str
+    channel: str
     received_at: datetime
     source_name: str
     sha256: str
@@ -106,7 +105,7 @@ class Settlement:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReturnRun:
+class BatchRun:
     """One night. It works on the items up to `bound`, so that what arrives meanwhile cannot make it endless.
 
     `owner`, `host`, `pid` and `process` name the process that works on it (see `Worker`); `heartbeat` rises with each
@@ -115,6 +114,7 @@ class ReturnRun:
     """
 
     id: str
+    channel: str
     created_at: datetime
     requested_by: str
     state: RunState
@@ -175,6 +175,7 @@ class ItemFilter:
     `text` is looked for at the beginning of item and order references.
     """
 
+    channel: str | None = None
     run_id: str | None = None
     state: ItemState | None = None
     label: str | None = None
@@ -183,21 +184,22 @@ class ItemFilter:
 
 def state_for(outcome: Outcome) -> ItemState:
     """What a decision means for an item: only what is accepted needs no person."""
-    return ItemState.DONE if outcome is Outcome.ACCEPT else ItemState.DOUBTFUL
+    return ItemState.DONE if outcome is Outcome.ACCEPT else ItemState.NEEDS_REVIEW
 
 
-def incoming_key(item_id: str, name: str, suffix: str) -> str:
+def incoming_key(channel: str, item_id: str, name: str, suffix: str) -> str:
     """Where a photo waits. `suffix` has no dot."""
-    return f"{ROOT}/incoming/{file_name(item_id, name, suffix)}"
+    return f"{segment(channel)}/incoming/{file_name(item_id, name, suffix)}"
 
 
 def target_key(state: ItemState, label: str | None, key: str) -> str:
     """Where the photo at `key` belongs once its item is settled: by category, doubtful ones apart."""
-    name = key.rsplit("/", 1)[-1]
+    channel, _, rest = key.partition("/")
+    name = rest.rsplit("/", 1)[-1]
     if state is ItemState.QUARANTINED:
-        return f"{ROOT}/quarantine/{name}"
-    folder = "processed" if state is ItemState.DONE else "doubtful"
-    return f"{ROOT}/{folder}/{segment(label or 'unknown')}/{name}"
+        return f"{channel}/quarantine/{name}"
+    folder = "processed" if state is ItemState.DONE else "needs_review"
+    return f"{channel}/{folder}/{segment(label or 'unknown')}/{name}"
 
 
 def corrected_key(label: str, key: str) -> str:

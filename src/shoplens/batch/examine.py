@@ -11,7 +11,7 @@ from typing import Final
 
 import structlog
 
-from shoplens.batch.entities import ItemState, ReturnItem
+from shoplens.batch.entities import BatchItem, ItemState
 from shoplens.batch.patience import Patience
 from shoplens.batch.runs import Clock
 from shoplens.batch.verdicts import Verdict, classified, failed, with_thumbnail
@@ -79,13 +79,13 @@ class JudgeItem:
         self._clock = clock
         self._entropy = entropy or _Entropy().draw
 
-    def answered(self, item: ReturnItem, answer: ClassifyResult) -> Verdict:
+    def answered(self, item: BatchItem, answer: ClassifyResult) -> Verdict:
         """The policy decides."""
         now = self._clock()
         prediction_id = make_id(int(now.timestamp() * 1000), self._entropy(10))
         return classified(item, answer, self._channel, now=now, prediction_id=prediction_id)
 
-    def failed(self, item: ReturnItem, error: ShoplensError) -> Verdict:
+    def failed(self, item: BatchItem, error: ShoplensError) -> Verdict:
         """To be tried again, or to quarantine; its reason is logged."""
         verdict = failed(item, error, max_attempts=self._max_attempts, now=self._clock())
         if verdict.settlement.state is ItemState.QUARANTINED:
@@ -142,12 +142,12 @@ class ExamineItem:
             store=store, channel=channel, max_attempts=rules.max_attempts, clock=clock, entropy=entropy
         )
 
-    async def read(self, items: Sequence[ReturnItem]) -> list[Photo]:
+    async def read(self, items: Sequence[BatchItem]) -> list[Photo]:
         """The photo of each, or why it cannot be had."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._readers, lambda: [self._photo(item) for item in items])
 
-    async def __call__(self, item: ReturnItem, photo: Photo) -> Verdict:
+    async def __call__(self, item: BatchItem, photo: Photo) -> Verdict:
         """Never raises for what an item does; NightMustEnd for what concerns them all."""
         if isinstance(photo, NightMustEnd):
             raise photo
@@ -164,7 +164,7 @@ class ExamineItem:
             return await self._failed(item, fault_of(error), photo)
         return self._judge.answered(item, answer)
 
-    def _photo(self, item: ReturnItem) -> Photo:
+    def _photo(self, item: BatchItem) -> Photo:
         try:
             return self._read(item)
         except (ShoplensError, NightMustEnd) as error:
@@ -173,7 +173,7 @@ class ExamineItem:
             _log.exception("night.item_failed", item=item.id)
             return fault_of(error)
 
-    def _read(self, item: ReturnItem) -> bytes:
+    def _read(self, item: BatchItem) -> bytes:
         """Raises ImageGone, StorageUnavailable for this one photo, NightMustEnd while the whole store is away."""
         try:
             return self._get(item)
@@ -184,13 +184,13 @@ class ExamineItem:
                 raise NightMustEnd(error) from error
         return self._get(item)
 
-    def _get(self, item: ReturnItem) -> bytes:
+    def _get(self, item: BatchItem) -> bytes:
         try:
             return self._store.get(item.key or "returns/nowhere")
         except BlobNotFound as error:
             raise ImageGone("The photo is no longer where it was put. Bring it in again.") from error
 
-    async def _classify(self, item: ReturnItem, data: bytes) -> ClassifyResult:
+    async def _classify(self, item: BatchItem, data: bytes) -> ClassifyResult:
         job = ClassifyRequest(
             model=self._channel.model,
             image=data,
@@ -205,7 +205,7 @@ class ExamineItem:
                 await asyncio.sleep(full.retry_after_s)
         return await self._engine.classify(job)
 
-    async def _failed(self, item: ReturnItem, error: ShoplensError, data: bytes | None) -> Verdict:
+    async def _failed(self, item: BatchItem, error: ShoplensError, data: bytes | None) -> Verdict:
         verdict = self._judge.failed(item, error)
         if data is None or not is_shown(verdict):
             return verdict

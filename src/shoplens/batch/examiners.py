@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
-from shoplens.batch.entities import ReturnItem
+from shoplens.batch.entities import BatchItem
 from shoplens.batch.examine import ExamineItem, NightMustEnd, Photo
 from shoplens.batch.shift import Bounds, Desk
 
@@ -49,7 +49,7 @@ class Examiners:
                 for item, photo in zip(items, photos, strict=True):
                     await self._examine_one(desk, item, photo)
 
-    async def _examine_one(self, desk: Desk, item: ReturnItem, photo: Photo) -> None:
+    async def _examine_one(self, desk: Desk, item: BatchItem, photo: Photo) -> None:
         if desk.stopping:
             desk.put_back(1)
             return

@@ -8,7 +8,7 @@ from typing import Final
 
 from shoplens.batch import table_formats
 from shoplens.batch.entities import ItemFilter
-from shoplens.batch.return_table import TableRow
+from shoplens.batch.item_table import TableRow
 from shoplens.db import Database
 
 
@@ -46,10 +46,10 @@ class ExportItems:
         before. Without, everything. Raises RunNotFound, at the call and not in the middle of the file.
         """
         with self._database.reading() as work:
-            within = None if wanted.run_id is None else work.return_table.range_of(work.return_runs.get(wanted.run_id))
+            within = None if wanted.run_id is None else work.item_table.range_of(work.batch_runs.get(wanted.run_id))
 
         def chunks() -> Iterator[bytes]:
             with self._database.reading() as work:
-                yield from _WRITERS[format](work.return_table.rows(wanted, within))
+                yield from _WRITERS[format](work.item_table.rows(wanted, within))
 
         return chunks()

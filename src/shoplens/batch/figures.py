@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYet
 from typing import Final
@@ -23,18 +23,22 @@ _LONGEST_WAIT_S: Final = 0.25
 _log: Final = structlog.get_logger(__name__)
 
 
-class ReturnsFigures:
+class BatchFigures:
     """Call it before each scrape. It never raises, and never takes longer than a quarter of a second."""
 
     def __init__(
-        self, read: Callable[[], Standing], metrics: Metrics, *, monotonic: Callable[[], float] = time.monotonic
+        self,
+        read: Callable[[], Mapping[str, Standing]],
+        metrics: Metrics,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._read = read
         self._metrics = metrics
         self._monotonic = monotonic
         self._lock = threading.Lock()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="returns-figures")
-        self._reading: Future[Standing] | None = None
+        self._reading: Future[Mapping[str, Standing]] | None = None
         self._read_at: float | None = None
 
     def __call__(self) -> None:
@@ -43,22 +47,24 @@ class ReturnsFigures:
         if reading is None:
             return
         try:
-            standing = reading.result(_LONGEST_WAIT_S)
+            channels = reading.result(_LONGEST_WAIT_S)
         except NotYet:
             return
         except Exception as error:  # noqa: BLE001 - whatever is wrong with returns, the other metrics are shown
             _log.warning("returns.figures_unknown", reason=str(error))
-            self._metrics.returns_readable.set(0)
+            self._metrics.batch_readable.set(0)
             self._end(reading)
             return
-        show(standing, self._metrics)
+        self._metrics.batch_readable.set(1)
+        for channel, standing in channels.items():
+            show(channel, standing, self._metrics)
         self._end(reading)
 
     def close(self) -> None:
         """Release the thread."""
         self._thread.shutdown(wait=False)
 
-    def _begun(self) -> Future[Standing] | None:
+    def _begun(self) -> Future[Mapping[str, Standing]] | None:
         """The reading to wait for; None while what is shown is new enough."""
         with self._lock:
             now = self._monotonic()
@@ -71,25 +77,24 @@ class ReturnsFigures:
                     return None
             return self._reading
 
-    def _end(self, reading: Future[Standing]) -> None:
+    def _end(self, reading: Future[Mapping[str, Standing]]) -> None:
         with self._lock:
             if self._reading is reading:
                 self._reading = None
                 self._read_at = self._monotonic()
 
 
-def show(standing: Standing, metrics: Metrics) -> None:
-    """Set every gauge of returns."""
+def show(channel: str, standing: Standing, metrics: Metrics) -> None:
+    """Set every gauge of one channel."""
     run = standing.run
-    metrics.returns_readable.set(1)
-    metrics.returns_waiting.set(standing.waiting)
-    metrics.returns_run_active.set(run is not None and run.active)
-    metrics.returns_run_stalled.set(run is not None and run.stalled)
-    metrics.returns_run_planned.set(run.planned if run else 0)
+    metrics.batch_waiting.labels(channel).set(standing.waiting)
+    metrics.batch_run_active.labels(channel).set(run is not None and run.active)
+    metrics.batch_run_stalled.labels(channel).set(run is not None and run.stalled)
+    metrics.batch_run_planned.labels(channel).set(run.planned if run else 0)
     for state in ItemState:
         if state is not ItemState.DUPLICATE:
-            metrics.returns_run_items.labels(state=state.value).set(standing.counts[state])
-    metrics.returns_item_seconds.set(standing.seconds_per_item or 0)
+            metrics.batch_run_items.labels(channel, state.value).set(standing.counts[state])
+    metrics.batch_item_seconds.labels(channel).set(standing.seconds_per_item or 0)
     moments = {"item": run.last_item_at if run else None, "run": run.finished_at if run else None}
     for what, moment in moments.items():
-        metrics.returns_last_timestamp.labels(what=what).set(moment.timestamp() if moment else 0)
+        metrics.batch_last_timestamp.labels(channel, what).set(moment.timestamp() if moment else 0)

@@ -9,7 +9,7 @@ from typing import Final
 import structlog
 
 from shoplens.batch.arrivals import Source
-from shoplens.batch.entities import References, ReturnItem
+from shoplens.batch.entities import BatchItem, References
 from shoplens.batch.intake import Claims, Content, Intake
 from shoplens.batch.names import readable
 from shoplens.batch.references import from_name, joined
@@ -27,7 +27,7 @@ def _say_nothing(_: IngestSummary) -> None:
     """Nobody wants to know how far it is."""
 
 
-class IngestReturns:
+class IngestPhotos:
     """Can be run at any time, by several processes at once, and killed at any moment: no photo is lost or doubled.
 
     `source` is the URL of the usual place, and `open_source` makes a source of a URL.
@@ -48,7 +48,9 @@ class IngestReturns:
         self._source = source
         self._open_source = open_source
         self._rules = rules
-        self._intake = Intake(database, store, clock=clock, max_image_bytes=rules.max_image_bytes)
+        self._intake = Intake(
+            database, store, channel=rules.channel, clock=clock, max_image_bytes=rules.max_image_bytes
+        )
 
     def __call__(
         self, source: str | None = None, *, keep_source: bool = False, on_progress: OnProgress = _say_nothing
@@ -65,7 +67,7 @@ class IngestReturns:
         _log.info("returns.ingested", **summary.as_json())
         return summary
 
-    def take_one(self, data: bytes, *, name: str, references: References | None = None) -> ReturnItem:
+    def take_one(self, data: bytes, *, name: str, references: References | None = None) -> BatchItem:
         """Take one photo that was sent. `references` come before what its name says.
 
         The item as it is stored: a duplicate where another item has this photo, and the same item again where it came
@@ -82,7 +84,7 @@ class IngestReturns:
         prepared = self._intake.prepare(content, Claims())
         verdict = self._intake.commit([prepared])[prepared.item.id]
         with self._database.reading() as work:
-            item = work.return_items.arrival(prepared.item.sha256, called)
+            item = work.batch_items.arrival(prepared.item.channel, prepared.item.sha256, called)
         if item is None:
             raise RecordRefused(f"The photo {called} was not taken ({verdict.value}). Send it again.")
         _log.info("returns.photo_taken", item=item.id, name=called, verdict=verdict.value)

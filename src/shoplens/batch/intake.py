@@ -15,7 +15,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
-from shoplens.batch.entities import ItemState, References, ReturnItem, incoming_key, target_key
+from shoplens.batch.entities import BatchItem, ItemState, References, incoming_key, target_key
 from shoplens.db import Database, UnitOfWork
 from shoplens.db.ids import make_id
 from shoplens.errors import ImageMissing, ImageTooLarge, ImageUnsupported, RecordRefused, SampleError
@@ -44,7 +44,7 @@ class Content:
 class Prepared:
     """An item that can be committed. `stored`: its content is in the store."""
 
-    item: ReturnItem
+    item: BatchItem
     stored: bool
 
 
@@ -81,10 +81,11 @@ class Intake:
     """
 
     def __init__(
-        self, database: Database, store: Store, *, clock: Callable[[], datetime], max_image_bytes: int
+        self, database: Database, store: Store, *, channel: str, clock: Callable[[], datetime], max_image_bytes: int
     ) -> None:
         self._database = database
         self._store = store
+        self._channel = channel
         self._clock = clock
         self._max_image_bytes = max_image_bytes
 
@@ -111,13 +112,14 @@ class Intake:
                 verdicts |= self._written_alone(each)
             return verdicts
 
-    def _item(self, content: Content, sha256: str, start: bytes) -> ReturnItem:
-        entropy = hashlib.sha256(f"{sha256}\0{content.name}".encode()).digest()[:10]
+    def _item(self, content: Content, sha256: str, start: bytes) -> BatchItem:
+        entropy = hashlib.sha256(f"{self._channel}\0{sha256}\0{content.name}".encode()).digest()[:10]
         item_id = make_id(min(content.changed_ms, _LATEST_MS), entropy)
-        key = incoming_key(item_id, content.name, _suffix(start))
+        key = incoming_key(self._channel, item_id, content.name, _suffix(start))
         refusal = self._refusal(content.byte_count)
-        return ReturnItem(
+        return BatchItem(
             id=item_id,
+            channel=self._channel,
             received_at=self._clock(),
             source_name=content.name,
             source_stamp=content.stamp,
@@ -139,17 +141,17 @@ class Intake:
             return ImageTooLarge(f"The file has {sizes} that are allowed.")
         return None
 
-    def _is_wanted(self, item: ReturnItem, claims: Claims) -> bool:
+    def _is_wanted(self, item: BatchItem, claims: Claims) -> bool:
         with self._database.reading() as work:
-            if work.return_items.known_arrivals([(item.sha256, item.source_name)]):
+            if work.batch_items.known_arrivals(self._channel, [(item.sha256, item.source_name)]):
                 return False
             if _is_alone(item):
                 return True
-            return not work.return_items.with_contents([item.sha256]) and claims.make(item.sha256)
+            return not work.batch_items.with_contents(self._channel, [item.sha256]) and claims.make(item.sha256)
 
     def _written(self, prepared: Sequence[Prepared]) -> dict[str, Verdict]:
         with self._database.uow() as work:
-            verdicts = _write(work, prepared)
+            verdicts = _write(work, self._channel, prepared)
             for each in prepared:
                 if each.stored and verdicts[each.item.id] in (Verdict.DUPLICATE, Verdict.KNOWN):
                     self._discard(work, each.item)
@@ -164,25 +166,25 @@ class Intake:
                 continue
         return {each.item.id: Verdict.REFUSED}
 
-    def _discard(self, work: UnitOfWork, item: ReturnItem) -> None:
+    def _discard(self, work: UnitOfWork, item: BatchItem) -> None:
         """Another process was quicker, so what was stored for this item is nobody's, unless it did so for the same.
 
         This is rare, and done before the commit, so that no crash can leave it behind.
         """
-        row = work.return_items.arrival(item.sha256, item.source_name)
+        row = work.batch_items.arrival(self._channel, item.sha256, item.source_name)
         if row is None or row.key != item.key:
             self._store.delete(_key(item))
         elif row.target_key is not None:  # it is being moved, and may have been put back to where it came from
             self._store.move(_key(item), row.target_key)
 
 
-def _write(work: UnitOfWork, prepared: Sequence[Prepared]) -> dict[str, Verdict]:
+def _write(work: UnitOfWork, channel: str, prepared: Sequence[Prepared]) -> dict[str, Verdict]:
     items = [each.item for each in prepared]
-    work.return_items.hold_arrivals()
-    known = work.return_items.known_arrivals([(item.sha256, item.source_name) for item in items])
-    firsts = work.return_items.with_contents([item.sha256 for item in items])
+    work.batch_items.hold_arrivals()
+    known = work.batch_items.known_arrivals(channel, [(item.sha256, item.source_name) for item in items])
+    firsts = work.batch_items.with_contents(channel, [item.sha256 for item in items])
     verdicts: dict[str, Verdict] = {}
-    rows: list[ReturnItem] = []
+    rows: list[BatchItem] = []
     for each in _stored_first(prepared):
         row = _row(each, firsts.get(each.item.sha256))
         arrival = (each.item.sha256, each.item.source_name)
@@ -191,11 +193,11 @@ def _write(work: UnitOfWork, prepared: Sequence[Prepared]) -> dict[str, Verdict]
             rows.append(row)
             known.add(arrival)
             firsts.setdefault(row.sha256, row)
-    work.return_items.add_many(rows)
+    work.batch_items.add_many(rows)
     return verdicts
 
 
-def _row(each: Prepared, first: ReturnItem | None) -> ReturnItem | None:
+def _row(each: Prepared, first: BatchItem | None) -> BatchItem | None:
     """How an item is written when `first` has its content already; None when its photo is nowhere."""
     if first is None or _is_alone(each.item):
         return replace(each.item, duplicate_of=first.id if first else None) if each.stored else None
@@ -204,7 +206,7 @@ def _row(each: Prepared, first: ReturnItem | None) -> ReturnItem | None:
     )
 
 
-def _verdict(row: ReturnItem | None, *, is_known: bool) -> Verdict:
+def _verdict(row: BatchItem | None, *, is_known: bool) -> Verdict:
     if is_known:
         return Verdict.KNOWN
     if row is None:
@@ -214,7 +216,7 @@ def _verdict(row: ReturnItem | None, *, is_known: bool) -> Verdict:
     )
 
 
-def _is_alone(item: ReturnItem) -> bool:
+def _is_alone(item: BatchItem) -> bool:
     """Whether equal content means nothing: each empty file is a photo that somebody failed to send."""
     return item.byte_count == 0
 
@@ -242,6 +244,6 @@ def _suffix(start: bytes) -> str:
     return _SUFFIXES.get(kind, kind)
 
 
-def _key(item: ReturnItem) -> str:
+def _key(item: BatchItem) -> str:
     assert item.key is not None
     return item.key

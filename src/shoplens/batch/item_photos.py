@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shoplens.batch.entities import ItemState, ReturnItem
+from shoplens.batch.entities import BatchItem, ItemState
 from shoplens.db import Database
 from shoplens.errors import BlobNotFound, ImageNotKept, SampleError
 from shoplens.predictions.photos import PhotoFile, PhotoShelf, Size
@@ -25,7 +25,7 @@ class ItemPhotos:
         # It may have been moved since the row was read, so a fresh row is asked once more.
         return self._somewhere(item, size) or self._somewhere(self._item(item.id), size) or _refuse(item)
 
-    def _somewhere(self, item: ReturnItem, size: Size) -> PhotoFile | None:
+    def _somewhere(self, item: BatchItem, size: Size) -> PhotoFile | None:
         for key in (item.key, item.target_key):
             if key is None:
                 continue
@@ -37,7 +37,7 @@ class ItemPhotos:
                 raise ImageNotKept(f"The photo of the item {item.id} cannot be shown: {error}") from error
         return None
 
-    def _saved(self, item: ReturnItem) -> PhotoFile:
+    def _saved(self, item: BatchItem) -> PhotoFile:
         """No decoder read it in the night, so none is tried again for everybody who looks."""
         if item.thumbnail_key is None:
             raise ImageNotKept(f"Of the photo of the item {item.id} there is nothing that could be shown.")
@@ -46,15 +46,15 @@ class ItemPhotos:
         except BlobNotFound:
             return _refuse(item)
 
-    def _item(self, item_id: str) -> ReturnItem:
+    def _item(self, item_id: str) -> BatchItem:
         with self._database.reading() as work:
-            return work.return_items.get(item_id)
+            return work.batch_items.get(item_id)
 
 
-def _never_read(item: ReturnItem) -> bool:
+def _never_read(item: BatchItem) -> bool:
     """Set aside, perhaps named by a person since: no run has seen what is on the photo."""
     return item.state is ItemState.QUARANTINED or (item.state is ItemState.DONE and item.prediction_id is None)
 
 
-def _refuse(item: ReturnItem) -> PhotoFile:
+def _refuse(item: BatchItem) -> PhotoFile:
     raise ImageNotKept(f"The photo of the item {item.id} is not in the store any more.")

@@ -14,17 +14,17 @@ from typing import Final
 
 import structlog
 
-from shoplens.batch.entities import ReturnRun
+from shoplens.batch.entities import BatchRun
 from shoplens.batch.ownership import is_gone, mark_of
 from shoplens.batch.runs import RequestRun
 from shoplens.db import Database
 from shoplens.errors import DatabaseUnavailable, RunInProgress
 
-NIGHT: Final = (sys.executable, "-m", "shoplens", "returns", "run", "--requested-by", "http", "--run")
+NIGHT: Final = (sys.executable, "-m", "shoplens", "batch", "run", "--requested-by", "http", "--run")
 """The command of a night; the id of its run is appended."""
 
-_LOG: Final = "night.log"
-_FORMER_LOG: Final = "night.1.log"
+_LOG: Final = "run.log"
+_FORMER_LOG: Final = "run.1.log"
 _LARGEST_LOG_BYTES: Final = 10_000_000
 _LAST_WORDS_BYTES: Final = 4_000
 _PREFIX: Final = "SHOPLENS_"
@@ -121,14 +121,14 @@ class NightLauncher:
         threading.Thread(target=self._see_through, args=(run_id, watch), name=f"night-{run_id}", daemon=True).start()
         return True
 
-    def resume(self, *, try_unknown: bool = False) -> ReturnRun | None:
-        """Go on with the active run if nobody works on it. The run, where a process was started for it.
+    def resume(self, channel: str, *, try_unknown: bool = False) -> BatchRun | None:
+        """Go on with the active run of a channel if nobody works on it. The run, where a process was started for it.
 
         With `try_unknown` also where that cannot be told from here: the process watches for signs of life by itself.
         Raises DatabaseUnavailable.
         """
         with self._database.reading() as work:
-            run = work.return_runs.active()
+            run = work.batch_runs.active(channel)
         if run is None or not (_is_abandoned(run) or (try_unknown and not _is_alive(run))) or not self.start(run.id):
             return None
         _log.info("night.resumed", run=run.id, state=run.state.value, former_pid=run.pid)
@@ -192,11 +192,11 @@ class NightLauncher:
         """Whether the run is still to be worked on and nobody does."""
         try:
             with self._database.reading() as work:
-                run = work.return_runs.active()
+                run = work.batch_runs.get(run_id)
         except DatabaseUnavailable as error:
             _log.warning("night.unknown", run=run_id, reason=str(error))
             return True  # the night itself waits for a database that is away
-        return run is not None and run.id == run_id and _is_abandoned(run)
+        return run.active and _is_abandoned(run)
 
 
 class StartRun:
@@ -206,12 +206,12 @@ class StartRun:
         self._request = request
         self._launcher = launcher
 
-    def __call__(self, requested_by: str) -> ReturnRun:
+    def __call__(self, channel: str, requested_by: str) -> BatchRun:
         """The new run, or the active one where its process was gone. Raises RunInProgress and DatabaseUnavailable."""
         try:
-            run = self._request(requested_by)
+            run = self._request(channel, requested_by)
         except RunInProgress:
-            resumed = self._launcher.resume()
+            resumed = self._launcher.resume(channel)
             if resumed is None:
                 raise
             return resumed
@@ -227,11 +227,11 @@ def _end_of(status: int) -> str:
     return f"Its process was ended by {names.get(-status, f'signal {-status}')}."
 
 
-def _is_abandoned(run: ReturnRun) -> bool:
+def _is_abandoned(run: BatchRun) -> bool:
     """Whether it is known that nobody works on it."""
     return run.owner is None or is_gone(run)
 
 
-def _is_alive(run: ReturnRun) -> bool:
+def _is_alive(run: BatchRun) -> bool:
     """Whether it is known that its process lives, which can be told on its own machine only."""
     return run.process is not None and run.pid is not None and mark_of(run.pid) == run.process

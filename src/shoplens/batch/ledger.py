@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from shoplens.batch.entities import ItemState, ReturnItem, ReturnRun
+from shoplens.batch.entities import BatchItem, BatchRun, ItemState
 from shoplens.batch.moves import Moved, note
 from shoplens.batch.runs import Clock
 from shoplens.batch.verdicts import Verdict, failed
@@ -29,17 +29,18 @@ class Committed:
     """What came of a batch: the verdicts as they were written, and the items that are leased now."""
 
     verdicts: Sequence[Verdict]
-    leased: Sequence[ReturnItem]
+    leased: Sequence[BatchItem]
 
 
 class Ledger:
     """All methods block. `commit` is for one thread; `beat` may come from another. Each raises RunLost."""
 
     def __init__(
-        self, database: Database, run: ReturnRun, *, clock: Clock, monotonic: Callable[[], float] = time.monotonic
+        self, database: Database, run: BatchRun, *, clock: Clock, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
         self._database = database
         self._run_id = run.id
+        self._channel = run.channel
         self._owner = run.owner or ""
         self._bound = run.bound
         self._clock = clock
@@ -48,15 +49,15 @@ class Ledger:
         self._in_doubt = False
         self.last_beat_at = monotonic()
 
-    def begin(self, model: ModelRef, policy_version: str) -> tuple[ReturnRun, dict[ItemState, int]]:
+    def begin(self, model: ModelRef, policy_version: str) -> tuple[BatchRun, dict[ItemState, int]]:
         """Say what decides, and take in all that waits by now. The run, and where its items stand already."""
         with self._database.uow() as work:
-            before = work.return_items.count_states(self._run_id)
-            work.return_items.hold_arrivals()
-            bound = work.return_items.last_seq()
-            planned = work.return_items.count_waiting(bound=bound)
+            before = work.batch_items.count_states(self._run_id)
+            work.batch_items.hold_arrivals()
+            bound = work.batch_items.last_seq()
+            planned = work.batch_items.count_waiting(self._channel, bound=bound)
             planned += sum(count for state, count in before.items() if state is not ItemState.WAITING)
-            work.return_runs.describe(
+            work.batch_runs.describe(
                 self._run_id,
                 owner=self._owner,
                 model=model,
@@ -64,7 +65,7 @@ class Ledger:
                 planned=planned,
                 bound=bound,
             )
-            run = work.return_runs.get(self._run_id)
+            run = work.batch_runs.get(self._run_id)
         self._bound = bound
         return run, before
 
@@ -89,43 +90,43 @@ class Ledger:
     def beat(self, *, stalled: bool) -> None:
         """A sign of life. Raises DatabaseUnavailable."""
         with self._database.uow() as work:
-            work.return_runs.beat(
+            work.batch_runs.beat(
                 self._run_id, owner=self._owner, now=self._clock(), finished_item=False, stalled=stalled
             )
         self.last_beat_at = self._monotonic()
 
-    def finish(self, report_key: str | None) -> ReturnRun:
+    def finish(self, report_key: str | None) -> BatchRun:
         """The run is through. Raises DatabaseUnavailable."""
         with self._database.uow() as work:
-            work.return_runs.finish(self._run_id, owner=self._owner, now=self._clock(), report_key=report_key)
-            return work.return_runs.get(self._run_id)
+            work.batch_runs.finish(self._run_id, owner=self._owner, now=self._clock(), report_key=report_key)
+            return work.batch_runs.get(self._run_id)
 
-    def interrupt(self, reason: str | None) -> ReturnRun:
+    def interrupt(self, reason: str | None) -> BatchRun:
         """Give back what is leased and leave the run to the next process. Raises DatabaseUnavailable."""
         with self._database.uow() as work:
-            work.return_runs.interrupt(self._run_id, owner=self._owner, reason=reason)
-            work.return_items.release(self._owner)
-            return work.return_runs.get(self._run_id)
+            work.batch_runs.interrupt(self._run_id, owner=self._owner, reason=reason)
+            work.batch_items.release(self._owner)
+            return work.batch_runs.get(self._run_id)
 
     def _write(self, batch: Batch) -> Committed:
         with self._database.uow() as work:
-            work.return_runs.beat(
-                self._run_id, owner=self._owner, now=self._clock(), finished_item=bool(batch.verdicts)
-            )
+            work.batch_runs.beat(self._run_id, owner=self._owner, now=self._clock(), finished_item=bool(batch.verdicts))
             verdicts = self._unwritten(work, batch.verdicts) if self._in_doubt else batch.verdicts
             work.predictions.add_many(each.record for each in verdicts if each.record is not None)
-            work.return_items.settle((each.settlement for each in verdicts), owner=self._owner)
+            work.batch_items.settle((each.settlement for each in verdicts), owner=self._owner)
             note(work, batch.moved)
             leased = self._lease(work, batch.lease) if batch.lease else []
         return Committed(verdicts=batch.verdicts, leased=leased)
 
-    def _lease(self, work: UnitOfWork, limit: int) -> list[ReturnItem]:
-        return work.return_items.lease(owner=self._owner, run_id=self._run_id, bound=self._bound, limit=limit)
+    def _lease(self, work: UnitOfWork, limit: int) -> list[BatchItem]:
+        return work.batch_items.lease(
+            self._channel, owner=self._owner, run_id=self._run_id, bound=self._bound, limit=limit
+        )
 
     def _unwritten(self, work: UnitOfWork, verdicts: Sequence[Verdict]) -> list[Verdict]:
         """A commit whose answer was lost may have taken effect: leave out what it wrote, give back what it leased."""
-        work.return_items.release(self._owner, keep=self._held)
-        mine = work.return_items.leased_by(self._owner)
+        work.batch_items.release(self._owner, keep=self._held)
+        mine = work.batch_items.leased_by(self._owner)
         return [verdict for verdict in verdicts if verdict.item.id in mine]
 
     def _one_by_one(self, batch: Batch, error: RecordRefused) -> Committed:

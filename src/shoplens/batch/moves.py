@@ -14,7 +14,7 @@ from typing import Final
 
 import structlog
 
-from shoplens.batch.entities import ReturnItem
+from shoplens.batch.entities import BatchItem
 from shoplens.db import Database, UnitOfWork
 from shoplens.errors import BlobNotFound, ImageGone
 from shoplens.storage import Store
@@ -92,13 +92,13 @@ class MovePhotos:
 
 def note(work: UnitOfWork, moved: Moved) -> None:
     """Let the rows know, in a transaction of somebody else's."""
-    work.return_items.moved(moved.arrived)
-    work.return_items.lost(
+    work.batch_items.moved(moved.arrived)
+    work.batch_items.lost(
         moved.gone, code=ImageGone.code, failure="The photo was neither where it was nor where it was to go."
     )
 
 
-def outstanding(found: Iterable[ReturnItem]) -> list[Move]:
+def outstanding(found: Iterable[BatchItem]) -> list[Move]:
     """The moves that these items wait for."""
     return [
         Move(item_id=item.id, source=item.key, target=item.target_key)
@@ -107,7 +107,7 @@ def outstanding(found: Iterable[ReturnItem]) -> list[Move]:
     ]
 
 
-def finish_moves(database: Database, store: Store, *, attempt: Attempt | None = None) -> int:
+def finish_moves(database: Database, store: Store, channel: str, *, attempt: Attempt | None = None) -> int:
     """Bring every photo that is on its way to where it belongs, whoever sent it; how many there were.
 
     `attempt` may do a page again when database or store are away. Raises StorageUnavailable and DatabaseUnavailable.
@@ -115,7 +115,7 @@ def finish_moves(database: Database, store: Store, *, attempt: Attempt | None = 
     movers = MovePhotos(store)
     done, last = 0, 0
     try:
-        while page := _page(database, beyond=last):
+        while page := _page(database, channel, beyond=last):
             done += (attempt or _once)(partial(_finish, database, movers, page))
             last = page[-1].seq
     finally:
@@ -123,13 +123,13 @@ def finish_moves(database: Database, store: Store, *, attempt: Attempt | None = 
     return done
 
 
-def finish_move(database: Database, store: Store, item_id: str) -> ReturnItem:
+def finish_move(database: Database, store: Store, item_id: str) -> BatchItem:
     """Bring the photo of one item to where it belongs now, if it is on its way. The item as it then is.
 
     Raises ItemNotFound, StorageUnavailable and DatabaseUnavailable.
     """
     with database.reading() as work:
-        item = work.return_items.get(item_id)
+        item = work.batch_items.get(item_id)
     if item.target_key is None:
         return item
     movers = MovePhotos(store)
@@ -138,19 +138,19 @@ def finish_move(database: Database, store: Store, item_id: str) -> ReturnItem:
     finally:
         movers.close()
     with database.reading() as work:
-        return work.return_items.get(item_id)
+        return work.batch_items.get(item_id)
 
 
 def _once(act: Callable[[], int]) -> int:
     return act()
 
 
-def _page(database: Database, *, beyond: int) -> list[ReturnItem]:
+def _page(database: Database, channel: str, *, beyond: int) -> list[BatchItem]:
     with database.reading() as work:
-        return work.return_items.moving(limit=_PAGE, beyond=beyond)
+        return work.batch_items.moving(channel, limit=_PAGE, beyond=beyond)
 
 
-def _finish(database: Database, movers: MovePhotos, found: Sequence[ReturnItem]) -> int:
+def _finish(database: Database, movers: MovePhotos, found: Sequence[BatchItem]) -> int:
     moved = movers(outstanding(found))
     with database.uow() as work:
         note(work, moved)

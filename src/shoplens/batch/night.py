@@ -1,6 +1,6 @@
 """A night: claim the run, classify everything that waits, bring each photo to its place, report, finish.
 
-Whatever ends the process, nothing is lost and nothing is done twice: docs/explanation/nights.md says why.
+Whatever ends the process, nothing is lost and nothing is done twice: docs/explanation/batch.md says why.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Final
 import structlog
 
 from shoplens.batch.crew import Crew, Tools
-from shoplens.batch.entities import ItemState, ReturnRun
+from shoplens.batch.entities import BatchRun, ItemState
 from shoplens.batch.examine import ItemRules
 from shoplens.batch.ledger import Ledger
 from shoplens.batch.life import SignsOfLife
@@ -40,7 +40,7 @@ _log: Final = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NightRules:
-    """The bounds of a night; the settings `returns.*` describe them."""
+    """The bounds of a night; the settings `batch.*` describe them."""
 
     items: ItemRules
     bounds: Bounds
@@ -96,7 +96,7 @@ class Night:
 
     async def __call__(
         self, *, requested_by: str, run_id: str | None = None, on_progress: OnProgress = _say_nothing
-    ) -> ReturnRun:
+    ) -> BatchRun:
         """Work on the active run, or on a new one; with `run_id` on that one, which is returned as it is once ended.
 
         The run is finished when this returns, unless `stop` was called. Raises RunInProgress and RunLost for a run
@@ -126,7 +126,7 @@ class Night:
         finally:
             self._hurry.set()
 
-    async def _work(self, ledger: Ledger, life: SignsOfLife, on_progress: OnProgress) -> ReturnRun:
+    async def _work(self, ledger: Ledger, life: SignsOfLife, on_progress: OnProgress) -> BatchRun:
         crew = await asyncio.to_thread(self._patience, self._parts.open_crew)
         try:
             await asyncio.to_thread(self._finish_moves)
@@ -140,7 +140,7 @@ class Night:
             return await asyncio.to_thread(self._interrupt, ledger, "It was told to stop.") or run
         return await self._finish(ledger, run, teller)
 
-    def _own(self, requested_by: str, run_id: str | None) -> ReturnRun:
+    def _own(self, requested_by: str, run_id: str | None) -> BatchRun:
         """The run to work on, claimed for this process."""
         parts = self._parts
         run = self._chosen(requested_by, run_id)
@@ -151,21 +151,21 @@ class Night:
             parts.database, run, me, takeover_s=self._rules.takeover_s, clock=parts.clock, waiting=parts.waiting
         )
 
-    def _chosen(self, requested_by: str, run_id: str | None) -> ReturnRun:
+    def _chosen(self, requested_by: str, run_id: str | None) -> BatchRun:
         if run_id is not None:
             with self._parts.database.reading() as work:
-                return work.return_runs.get(run_id)
+                return work.batch_runs.get(run_id)
         request = RequestRun(self._parts.database, self._parts.clock)
         for _ in range(2):  # somebody may finish the active run, or request one, between two looks
             with self._parts.database.reading() as work:
-                active = work.return_runs.active()
+                active = work.batch_runs.active(self._parts.channel.name)
             if active is not None:
                 return active
             with suppress(RunInProgress):
-                return request(requested_by)
+                return request(self._parts.channel.name, requested_by)
         raise RunInProgress("Runs are being started and ended by others just now; try again.")
 
-    def _begin(self, ledger: Ledger, crew: Crew) -> tuple[ReturnRun, Pace]:
+    def _begin(self, ledger: Ledger, crew: Crew) -> tuple[BatchRun, Pace]:
         channel = self._parts.channel
         run, before = ledger.begin(crew.model, channel.policy.version)
         pace = Pace(run.id, planned=run.planned, before=before, now_s=self._parts.waiting.monotonic())
@@ -176,7 +176,11 @@ class Night:
         return run, pace
 
     def _finish_moves(self) -> None:
-        done = self._patience(lambda: finish_moves(self._parts.database, self._parts.store, attempt=self._patience))
+        done = self._patience(
+            lambda: finish_moves(
+                self._parts.database, self._parts.store, self._parts.channel.name, attempt=self._patience
+            )
+        )
         if done:
             _log.info("night.moves_finished", photos=done)
 
@@ -209,7 +213,7 @@ class Night:
             clock=self._parts.clock,
         )
 
-    async def _finish(self, ledger: Ledger, run: ReturnRun, teller: _Teller) -> ReturnRun:
+    async def _finish(self, ledger: Ledger, run: BatchRun, teller: _Teller) -> BatchRun:
         report_key = await asyncio.to_thread(self._report, run.id)
         finished = await asyncio.to_thread(self._patience, partial(ledger.finish, report_key))
         progress = teller.progress()
@@ -224,7 +228,7 @@ class Night:
             _log.exception("night.report_failed", run=run_id)
             return None
 
-    def _interrupt(self, ledger: Ledger, reason: str) -> ReturnRun | None:
+    def _interrupt(self, ledger: Ledger, reason: str) -> BatchRun | None:
         try:
             run = ledger.interrupt(reason)
         except ShoplensError as error:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from shoplens.batch.entities import ReturnRun, Worker
+from shoplens.batch.entities import BatchRun, Worker
 from shoplens.batch.runs import Clock
 from shoplens.db import Database
 from shoplens.db.ids import make_id
@@ -42,7 +42,7 @@ def this_process(now_ms: int) -> Worker:
     )
 
 
-def is_gone(run: ReturnRun) -> bool:
+def is_gone(run: BatchRun) -> bool:
     """Whether the owner of `run` is known to be dead. False also means: that cannot be told from here."""
     if run.process is None or run.pid is None:
         return False
@@ -51,8 +51,8 @@ def is_gone(run: ReturnRun) -> bool:
 
 
 def claim(
-    database: Database, run: ReturnRun, me: Worker, *, takeover_s: float, clock: Clock, waiting: Waiting | None = None
-) -> ReturnRun:
+    database: Database, run: BatchRun, me: Worker, *, takeover_s: float, clock: Clock, waiting: Waiting | None = None
+) -> BatchRun:
     """Make `run` this process's own; what others had leased waits again.
 
     An owner that is not known to be dead is watched for `takeover_s`. Raises RunInProgress as soon as it shows a sign
@@ -62,9 +62,9 @@ def claim(
         _watch(database, run, takeover_s, waiting or Waiting())
     try:
         with database.uow() as work:
-            work.return_runs.take_over(run, me, now=clock())
-            work.return_items.release_others(me.id)
-            return work.return_runs.get(run.id)
+            work.batch_runs.take_over(run, me, now=clock())
+            work.batch_items.release_others(run.channel, me.id)
+            return work.batch_runs.get(run.id)
     except RunLost as error:
         raise _in_progress(run) from error
 
@@ -90,17 +90,17 @@ def _machine() -> str:
     return ""
 
 
-def _watch(database: Database, run: ReturnRun, takeover_s: float, waiting: Waiting) -> None:
+def _watch(database: Database, run: BatchRun, takeover_s: float, waiting: Waiting) -> None:
     """Returns when the owner gave no sign of life for `takeover_s`, or died. Raises RunInProgress."""
     until = waiting.monotonic() + takeover_s
     while waiting.monotonic() < until and not is_gone(run):
         waiting.pause(takeover_s / _LOOKS_PER_WATCH)
         with database.reading() as work:
-            now = work.return_runs.get(run.id)
+            now = work.batch_runs.get(run.id)
         if (now.owner, now.heartbeat) != (run.owner, run.heartbeat):
             raise _in_progress(now)
 
 
-def _in_progress(run: ReturnRun) -> RunInProgress:
+def _in_progress(run: BatchRun) -> RunInProgress:
     who = f"process {run.pid} on {run.host}" if run.pid else "another process"
     return RunInProgress(f"The run {run.id} is being worked on by {who}; there is one run at a time.")

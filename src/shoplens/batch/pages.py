@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse
 
 from shoplens.batch.browse import RunView
-from shoplens.batch.entities import ItemFilter, ItemState, ReturnRun
+from shoplens.batch.entities import BatchRun, ItemFilter, ItemState
 from shoplens.batch.pages_filtering import read_bar, read_place
 from shoplens.batch.pages_words import (
     Condition,
@@ -29,6 +29,7 @@ from shoplens.errors import RunInProgress, RunNotFound
 from shoplens.platform.server import Platform
 from shoplens.web.rendering import PageRoute, page
 
+CHANNEL = "returns"
 REQUESTED_BY = "console"
 PAGE_ITEMS = 48
 _PAGE_RUNS = 30
@@ -36,82 +37,84 @@ _LONGEST_NUMBER = 12
 _NOT_KEPT = {"Cache-Control": "no-store"}
 
 
-def returns_router(platform: Platform) -> APIRouter:
+def batch_router(platform: Platform) -> APIRouter:
     """The list of runs, one run, and the forms and numbers on both."""
     router = APIRouter(route_class=PageRoute)
-    returns = platform.returns
+    batch = platform.batch
 
-    @router.get("/console/returns")
+    @router.get("/console/batch/returns")
     def runs(request: Request, said: str = "") -> HTMLResponse:
         before = request.query_params.get("before")
-        found = returns.browse.runs(limit=_PAGE_RUNS + 1, before=before if before and is_id(before) else None)
-        active = returns.browse.active()
+        found = batch.browse.runs(CHANNEL, limit=_PAGE_RUNS + 1, before=before if before and is_id(before) else None)
+        active = batch.browse.active(CHANNEL)
         return page(
-            "returns.html",
+            "batch.html",
             runs=[each for each in found[:_PAGE_RUNS] if not each.run.active],
             older=found[_PAGE_RUNS - 1].run.id if len(found) > _PAGE_RUNS else None,
             paged=bool(before),
             active=active,
             condition=_condition(platform, active.run) if active else None,
             live=_live_index(platform, active),
-            newest=next(iter(returns.browse.items(ItemFilter(), limit=1).items), None),
-            source=returns.source,
+            newest=next(iter(batch.browse.items(ItemFilter(channel=CHANNEL), limit=1).items), None),
+            source=batch.channel(CHANNEL).source,
             notice=_notice(platform, said),
         )
 
-    @router.get("/console/returns/live.json")
+    @router.get("/console/batch/returns/live.json")
     def live_index() -> JSONResponse:
-        return JSONResponse(_live_index(platform, returns.browse.active()), headers=_NOT_KEPT)
+        return JSONResponse(_live_index(platform, batch.browse.active(CHANNEL)), headers=_NOT_KEPT)
 
-    @router.post("/console/returns/ingest")
+    @router.post("/console/batch/returns/ingest")
     async def bring_in() -> RedirectResponse:
         # Its outcome, a failure too, is told by the page that comes next.
-        await asyncio.wait([asyncio.wrap_future(returns.bring_in.join())], timeout=returns.ingest_answer_s)
-        return RedirectResponse("/console/returns?said=ingest", status_code=303)
+        await asyncio.wait([asyncio.wrap_future(batch.channel(CHANNEL).bring_in.join())], timeout=batch.ingest_answer_s)
+        return RedirectResponse("/console/batch/returns?said=ingest", status_code=303)
 
-    @router.post("/console/returns/runs")
+    @router.post("/console/batch/returns/runs")
     def start() -> RedirectResponse:
         try:
-            run = returns.start(requested_by=REQUESTED_BY)
+            run = batch.start(CHANNEL, requested_by=REQUESTED_BY)
         except RunInProgress:
             # Somebody was quicker; what was wanted is happening.
-            active = returns.browse.active()
-            return RedirectResponse(f"/console/returns/{active.run.id}" if active else "/console/returns", 303)
-        return RedirectResponse(f"/console/returns/{run.id}", status_code=303)
+            active = batch.browse.active(CHANNEL)
+            return RedirectResponse(
+                f"/console/batch/returns/{active.run.id}" if active else "/console/batch/returns", 303
+            )
+        return RedirectResponse(f"/console/batch/returns/{run.id}", status_code=303)
 
-    @router.get("/console/returns/{run_id}")
+    @router.get("/console/batch/returns/{run_id}")
     def one(request: Request, run_id: str) -> HTMLResponse:
-        view = returns.browse.run(_known(run_id))
+        view = batch.browse.run(_known(run_id))
         bar = read_bar(request.query_params, view)
         before, after = (read_place(request.query_params, name) for name in ("before", "after"))
         return page(
-            "returns_run.html",
+            "batch_run.html",
             view=view,
             bar=bar,
-            found=returns.browse.items(bar.wanted, limit=PAGE_ITEMS, before=before, after=after),
+            found=batch.browse.items(bar.wanted, limit=PAGE_ITEMS, before=before, after=after),
             paged=before is not None or after is not None,
             condition=_condition(platform, view.run),
             live=_live_run(platform, view),
             categories=_categories(view, bar.wanted.state),
-            choices=keyed(offered(returns.labels, view.labels)),
-            labels=returns.labels,
+            choices=keyed(offered(batch.channel(CHANNEL).labels, view.labels)),
+            labels=batch.channel(CHANNEL).labels,
         )
 
-    @router.get("/console/returns/{run_id}/live.json")
+    @router.get("/console/batch/returns/{run_id}/live.json")
     def live_run(run_id: str) -> JSONResponse:
-        return JSONResponse(_live_run(platform, returns.browse.run(_known(run_id))), headers=_NOT_KEPT)
+        return JSONResponse(_live_run(platform, batch.browse.run(_known(run_id))), headers=_NOT_KEPT)
 
-    @router.post("/console/returns/{run_id}/retry")
+    @router.post("/console/batch/returns/{run_id}/retry")
     def retry_all(run_id: str) -> RedirectResponse:
-        number = returns.correct.retry_all(_known(run_id))
-        return RedirectResponse(f"/console/returns?said=retried-{number}", status_code=303)
+        number = batch.correct.retry_all(CHANNEL, _known(run_id))
+        return RedirectResponse(f"/console/batch/returns?said=retried-{number}", status_code=303)
 
     return router
 
 
 def _notice(platform: Platform, said: str) -> Condition | None:
     """What the form did from which this page was come to."""
-    arrivals = platform.returns.bring_in.standing()
+    arrivals = platform.batch.channel(CHANNEL).bring_in.standing()
     if said == "ingest" and arrivals is not None:
         return ingest_notice(arrivals)
     number = said.removeprefix("retried-")
@@ -123,8 +126,8 @@ def _notice(platform: Platform, said: str) -> Condition | None:
 
 def _live_index(platform: Platform, active: RunView | None) -> dict[str, Any]:
     """What the list's script puts on the page every two seconds while something goes on."""
-    waiting = platform.returns.browse.waiting()
-    arrivals = platform.returns.bring_in.standing()
+    waiting = platform.batch.browse.waiting(CHANNEL)
+    arrivals = platform.batch.channel(CHANNEL).bring_in.standing()
     words = {"waiting": count(waiting), "ingest": ingest_words(arrivals)}
     now = _live_run(platform, active, words) if active else {"active": False, "words": words}
     return {**now, "active": now["active"] or bool(arrivals and arrivals.running)}
@@ -141,9 +144,9 @@ def _live_run(platform: Platform, view: RunView, more: dict[str, str] | None = N
     }
 
 
-def _condition(platform: Platform, run: ReturnRun) -> Condition | None:
-    returns = platform.returns
-    return condition(run, returns.owner_of(run), trouble=returns.launcher.trouble(run.id), now=datetime.now(UTC))
+def _condition(platform: Platform, run: BatchRun) -> Condition | None:
+    batch = platform.batch
+    return condition(run, batch.owner_of(run), trouble=batch.launcher.trouble(run.id), now=datetime.now(UTC))
 
 
 def _categories(view: RunView, state: ItemState | None) -> list[tuple[str, int]]:

@@ -1,4 +1,4 @@
-"""Read which photos of a run are asked for: query text in, ReturnsBar out, and back again into addresses."""
+"""Read which photos of a run are asked for: query text in, BatchBar out, and back again into addresses."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LARGEST_CURSOR: Final = 1 << 63
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReturnsBar:
+class BatchBar:
     """What is asked for. Addresses name the state always, since the state that is shown first depends on the run."""
 
     wanted: ItemFilter
@@ -39,15 +39,15 @@ class ReturnsBar:
             **more,
         }
         query = urlencode({name: value for name, value in parameters.items() if value is not None})
-        return f"/console/returns/{wanted.run_id}?{query}"
+        return f"/console/batch/returns/{wanted.run_id}?{query}"
 
 
-def read_bar(query: Mapping[str, str], view: RunView) -> ReturnsBar:
+def read_bar(query: Mapping[str, str], view: RunView) -> BatchBar:
     """The filter in a query; without a state, doubtful photos come first where there are any. Raises RequestInvalid."""
     given = _text(query, "state")
     state = _first(view) if given is None else _state(given)
     wanted = ItemFilter(run_id=view.run.id, state=state, label=_text(query, "label"), text=_text(query, "text"))
-    return ReturnsBar(wanted=wanted)
+    return BatchBar(wanted=wanted)
 
 
 def read_place(query: Mapping[str, str], name: str) -> int | None:
@@ -62,8 +62,8 @@ def read_place(query: Mapping[str, str], name: str) -> int | None:
 
 def _first(view: RunView) -> ItemState | None:
     """Else what is done while the run goes on, and everything once it is over."""
-    if view.counts[ItemState.DOUBTFUL]:
-        return ItemState.DOUBTFUL
+    if view.counts[ItemState.NEEDS_REVIEW]:
+        return ItemState.NEEDS_REVIEW
     return ItemState.DONE if view.run.active else None
 
 

@@ -9,15 +9,15 @@ from typing import Final
 
 from shoplens.batch.bring_in import Arrivals
 from shoplens.batch.browse import RunView
-from shoplens.batch.entities import ItemState, ReturnItem, ReturnRun, RunState
+from shoplens.batch.entities import BatchItem, BatchRun, ItemState, RunState
 from shoplens.batch.standing import OwnerState
 from shoplens.errors import ShoplensError
 
 STATE_WORDS: Final = {
     ItemState.WAITING: "Waiting",
-    ItemState.WORKING: "In work",
+    ItemState.PROCESSING: "In work",
     ItemState.DONE: "Done",
-    ItemState.DOUBTFUL: "Doubtful",
+    ItemState.NEEDS_REVIEW: "Doubtful",
     ItemState.QUARANTINED: "Set aside",
     ItemState.DUPLICATE: "Duplicate",
 }
@@ -25,7 +25,7 @@ RUN_WORDS: Final = {
     RunState.REQUESTED: "Starting",
     RunState.RUNNING: "Running",
     RunState.FINISHED: "Finished",
-    RunState.FAILED: "Failed",
+    RunState.FINISHED: "Failed",
 }
 
 _OTHER_KEYS: Final = "1234567890abcdefghilmnpqrstvwxz"
@@ -56,7 +56,7 @@ def state_word(state: ItemState) -> str:
     return STATE_WORDS[state]
 
 
-def run_word(run: ReturnRun) -> str:
+def run_word(run: BatchRun) -> str:
     """Where a run stands."""
     return RUN_WORDS[run.state]
 
@@ -89,7 +89,7 @@ def rate(per_second: float) -> str:
     return f"{per_second * 60:.0f} per minute" if per_second * 60 >= 1 else f"{per_second * 3600:.0f} per hour"
 
 
-def took(run: ReturnRun) -> str:
+def took(run: BatchRun) -> str:
     """How long a run took; "" while it has no end."""
     if run.started_at is None or run.finished_at is None:
         return ""
@@ -101,7 +101,7 @@ def share(part: int, whole: int) -> str:
     return f"{100 * part / whole:.3f}%" if whole else "0%"
 
 
-def references(item: ReturnItem) -> str:
+def references(item: BatchItem) -> str:
     """What the shop calls it, in one line; the file's name where it has no other."""
     named = (("Order", item.references.order), ("item", item.references.item))
     words = ", ".join(f"{kind} {text}" for kind, text in named if text)
@@ -135,10 +135,10 @@ def pace(view: RunView) -> str:
     return " · ".join(parts)
 
 
-def condition(run: ReturnRun, owner: OwnerState, *, trouble: str | None, now: datetime) -> Condition | None:
+def condition(run: BatchRun, owner: OwnerState, *, trouble: str | None, now: datetime) -> Condition | None:
     """What a person should know of a run that does not simply go on; None where all is well."""
     why = run.failure or trouble or ""
-    if run.state is RunState.FAILED:
+    if run.state is RunState.FINISHED:
         return Condition(kind="error", sentence=f"This run ended without success. {why}".strip())
     if not run.active:
         return None
@@ -218,14 +218,14 @@ def offered(labels: Sequence[str], counts: Mapping[tuple[ItemState, str], int]) 
     return sorted(most)
 
 
-def _stalled(run: ReturnRun, now: datetime) -> str:
+def _stalled(run: BatchRun, now: datetime) -> str:
     return (
         f"The process lives, but no photo has come to an end{_for(run.last_item_at or run.started_at, now)}. "
         "The log of the night says more."
     )
 
 
-def _silent(run: ReturnRun, now: datetime) -> str:
+def _silent(run: BatchRun, now: datetime) -> str:
     where = f" on {run.host}" if run.host else ""
     return (
         f"The process{where} has given no sign of life{_for(run.heartbeat_at, now)}. "

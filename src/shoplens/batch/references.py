@@ -39,7 +39,7 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
     try:
         return re.compile(pattern)
     except re.error as error:
-        raise Misconfigured(f"returns.name_pattern is no regular expression: {error}.") from error
+        raise Misconfigured(f"channels.batch.commit_items.name_pattern is no regular expression: {error}.") from error
 
 
 def from_name(pattern: re.Pattern[str], name: str) -> References:

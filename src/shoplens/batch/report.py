@@ -8,7 +8,7 @@ from typing import Final
 
 import structlog
 
-from shoplens.batch.entities import ReturnItem
+from shoplens.batch.entities import BatchItem
 from shoplens.batch.item_photos import ItemPhotos
 from shoplens.batch.report_facts import gather
 from shoplens.batch.report_page import fill
@@ -18,7 +18,7 @@ from shoplens.predictions.photos import PhotoShelf, Size
 from shoplens.storage import Store
 
 REPORTS: Final = "returns/reports"
-CONSOLE: Final = "/console/returns"
+CONSOLE: Final = "/console/batch/returns"
 _PICTURE_SIDE: Final = 128
 _TRIES: Final = 5
 _log: Final = structlog.get_logger(__name__)
@@ -57,7 +57,7 @@ class WriteReport:
                 f"{console!r} is no address of a console; it begins with http://, https://, / or a dot."
             )
         with self._database.reading() as work:
-            facts = gather(work, work.return_runs.get(run_id), now=self._clock())
+            facts = gather(work, work.batch_runs.get(run_id), now=self._clock())
         return fill(
             facts,
             _Small(self._database, self._shelf),
@@ -79,8 +79,8 @@ class WriteReport:
     def _note(self, run_id: str, key: str) -> None:
         """An active run is noted by the night itself when it ends it."""
         with self._database.uow() as work:
-            if not work.return_runs.get(run_id).active:
-                work.return_runs.set_report(run_id, key)
+            if not work.batch_runs.get(run_id).active:
+                work.batch_runs.set_report(run_id, key)
 
 
 class _Small:
@@ -91,7 +91,7 @@ class _Small:
         self._shelf = shelf
         self._away = False
 
-    def __call__(self, item: ReturnItem) -> bytes | None:
+    def __call__(self, item: BatchItem) -> bytes | None:
         if self._away:
             return None
         try:

@@ -10,14 +10,14 @@ from typing import Final
 
 from shoplens.batch.browse import rate_per_s
 from shoplens.batch.class_mix import NIGHTS, CategoryShare, compare
-from shoplens.batch.entities import ItemState, ReturnItem, ReturnRun, RunCounts, RunState
-from shoplens.batch.return_table import FailureCount, RunRange
+from shoplens.batch.entities import BatchItem, BatchRun, ItemState, RunCounts, RunState
+from shoplens.batch.item_table import FailureCount, RunRange
 from shoplens.db.uow import ReadWork
 
-MOST_DOUBTFUL: Final = 24
+MOST_TO_REVIEW: Final = 24
 MOST_PER_REASON: Final = 12
 MOST_SLOWEST: Final = 10
-_CLASSIFIED: Final = (ItemState.DONE, ItemState.DOUBTFUL)
+_CLASSIFIED: Final = (ItemState.DONE, ItemState.NEEDS_REVIEW)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ class Accounting:
             SumRow("older", self.older, "Left by earlier nights"),
             SumRow("in_run", self.in_run, "Photos of this run", total=True),
             SumRow("done", own[ItemState.DONE], "Done"),
-            SumRow("doubtful", own[ItemState.DOUBTFUL], "Doubtful"),
+            SumRow("needs_review", own[ItemState.NEEDS_REVIEW], "Doubtful"),
             SumRow("quarantined", own[ItemState.QUARANTINED], "Set aside by the run"),
             SumRow("unfinished", self.unfinished, "Not finished"),
             SumRow("planned", self.planned, "Photos that the run was to do when it began", total=True),
@@ -121,25 +121,25 @@ class Reason:
     code: str
     example: str
     count: int
-    shown: Sequence[ReturnItem]
+    shown: Sequence[BatchItem]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportFacts:
     """All that the report says. `ended_at` is None before anything was finished; `per_minute` likewise."""
 
-    run: ReturnRun
+    run: BatchRun
     written_at: datetime
     counts: RunCounts
     accounting: Accounting
     ended_at: datetime | None
     per_minute: float | None
     corrected: int
-    doubtful: Sequence[ReturnItem]
+    doubtful: Sequence[BatchItem]
     reasons: Sequence[Reason]
     mix: Sequence[CategoryShare]
     nights: int
-    slowest: Sequence[ReturnItem]
+    slowest: Sequence[BatchItem]
 
     @property
     def total(self) -> int:
@@ -156,7 +156,7 @@ class ReportFacts:
         """How the items are divided."""
         numbers = {
             "done": self.counts[ItemState.DONE],
-            "doubtful": self.counts[ItemState.DOUBTFUL],
+            "needs_review": self.counts[ItemState.NEEDS_REVIEW],
             "aside": self.counts[ItemState.QUARANTINED],
             "rest": self.rest,
         }
@@ -167,13 +167,13 @@ class ReportFacts:
         return parts
 
 
-def gather(work: ReadWork, run: ReturnRun, *, now: datetime) -> ReportFacts:
+def gather(work: ReadWork, run: BatchRun, *, now: datetime) -> ReportFacts:
     """The facts of `run`. Bounded, however many items it has."""
-    within = work.return_table.range_of(run)
-    counts = RunCounts(by_state=work.return_table.count_states(within))
+    within = work.item_table.range_of(run)
+    counts = RunCounts(by_state=work.item_table.count_states(within))
     accounting = _accounting(work, run, within, counts)
     rate = rate_per_s(run, accounting.own.settled, now)
-    before = work.return_runs.page(limit=NIGHTS, before=run.id, state=RunState.FINISHED)
+    before = work.batch_runs.page(run.channel, limit=NIGHTS, before=run.id, state=RunState.FINISHED)
     nights = [_categories(work, each) for each in before]
     return ReportFacts(
         run=run,
@@ -182,39 +182,39 @@ def gather(work: ReadWork, run: ReturnRun, *, now: datetime) -> ReportFacts:
         accounting=accounting,
         ended_at=run.finished_at or run.last_item_at,
         per_minute=None if rate is None else rate * 60,
-        corrected=work.return_table.count_corrected(run.id),
-        doubtful=work.return_table.least_sure(run.id, MOST_DOUBTFUL),
-        reasons=[_reason(work, within, count) for count in work.return_table.failures(within)],
+        corrected=work.item_table.count_corrected(run.id),
+        doubtful=work.item_table.least_sure(run.id, MOST_TO_REVIEW),
+        reasons=[_reason(work, within, count) for count in work.item_table.failures(within)],
         mix=compare(_categories(work, run), nights),
         nights=sum(1 for night in nights if night),
-        slowest=work.return_items.slowest(run.id, MOST_SLOWEST),
+        slowest=work.batch_items.slowest(run.id, MOST_SLOWEST),
     )
 
 
-def _accounting(work: ReadWork, run: ReturnRun, within: RunRange, counts: RunCounts) -> Accounting:
-    own = RunCounts(by_state=work.return_items.count_states(run.id))
-    waiting = work.return_items.count_waiting(bound=run.bound) - own[ItemState.WAITING] if run.active else 0
+def _accounting(work: ReadWork, run: BatchRun, within: RunRange, counts: RunCounts) -> Accounting:
+    own = RunCounts(by_state=work.batch_items.count_states(run.id))
+    waiting = work.batch_items.count_waiting(run.channel, bound=run.bound) - own[ItemState.WAITING] if run.active else 0
     return Accounting(
         planned=run.planned,
         own=own,
-        passed_on=work.return_table.count_passed_on(run),
-        arrived=work.return_table.count_arrived(within),
-        older=work.return_table.count_older(within),
+        passed_on=work.item_table.count_passed_on(run),
+        arrived=work.item_table.count_arrived(within),
+        older=work.item_table.count_older(within),
         duplicates=counts[ItemState.DUPLICATE],
         refused=counts[ItemState.QUARANTINED] - own[ItemState.QUARANTINED],
         waiting=waiting,
     )
 
 
-def _categories(work: ReadWork, run: ReturnRun) -> Counter[str]:
+def _categories(work: ReadWork, run: BatchRun) -> Counter[str]:
     """How many classified items of a run there are by label."""
     found: Counter[str] = Counter()
-    for (state, label), count in work.return_items.count_labels(run.id).items():
+    for (state, label), count in work.batch_items.count_labels(run.id).items():
         if state in _CLASSIFIED:
             found[label] += count
     return found
 
 
 def _reason(work: ReadWork, within: RunRange, count: FailureCount) -> Reason:
-    shown = work.return_table.set_aside(within, count.code, MOST_PER_REASON)
+    shown = work.item_table.set_aside(within, count.code, MOST_PER_REASON)
     return Reason(code=count.code, example=count.example, count=count.count, shown=shown)

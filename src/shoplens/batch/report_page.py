@@ -12,7 +12,7 @@ from typing import Final
 import jinja2
 
 from shoplens.batch.class_mix import METHOD, CategoryShare
-from shoplens.batch.entities import ItemState, ReturnItem
+from shoplens.batch.entities import BatchItem, ItemState
 from shoplens.batch.report_facts import ReportFacts
 
 MOST_PICTURES: Final = 60
@@ -33,7 +33,7 @@ _REASONS: Final = {
 }
 """Headings for the reasons; other codes are read as they are."""
 
-Picture = Callable[[ReturnItem], bytes | None]
+Picture = Callable[[BatchItem], bytes | None]
 """A small JPEG of an item; None where there is none."""
 
 
@@ -75,7 +75,7 @@ class _Pictures:
         self._picture = picture
         self._left = MOST_PICTURES
 
-    def __call__(self, item: ReturnItem) -> str | None:
+    def __call__(self, item: BatchItem) -> str | None:
         if not self._left or (data := self._picture(item)) is None:
             return None
         self._left -= 1

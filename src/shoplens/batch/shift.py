@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from shoplens.batch.entities import ItemState, ReturnItem
+from shoplens.batch.entities import BatchItem, ItemState
 from shoplens.batch.ledger import Batch, Committed, Ledger
 from shoplens.batch.moves import Moved, MovePhotos
 from shoplens.batch.patience import Patience
@@ -49,7 +49,7 @@ class Desk(Protocol):
         """Whether nothing new is to be begun."""
         ...
 
-    async def next_items(self, most: int) -> list[ReturnItem]:
+    async def next_items(self, most: int) -> list[BatchItem]:
         """One leased item or more, as soon as there are any; never any while it is stopping."""
         ...
 
@@ -101,7 +101,7 @@ class Shift:
         self._on_settled = on_settled
         self._on_finished = on_finished
         self._monotonic = monotonic
-        self._leased: asyncio.Queue[ReturnItem] = asyncio.Queue()
+        self._leased: asyncio.Queue[BatchItem] = asyncio.Queue()
         self._verdicts: deque[tuple[float, Verdict]] = deque()
         self._changed = asyncio.Event()
         self._in_work = 0
@@ -136,7 +136,7 @@ class Shift:
         if self._fatal is not None:
             raise self._fatal
 
-    async def next_items(self, most: int) -> list[ReturnItem]:
+    async def next_items(self, most: int) -> list[BatchItem]:
         """See Desk."""
         while True:
             items = [await self._leased.get()]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
-from shoplens.batch.entities import ItemState, ReturnRun, RunCounts
+from shoplens.batch.entities import BatchRun, ItemState, RunCounts
 from shoplens.batch.ownership import is_gone
 from shoplens.db import Database
 
@@ -29,7 +29,7 @@ class Standing:
     """
 
     waiting: int
-    run: ReturnRun | None = None
+    run: BatchRun | None = None
     counts: RunCounts = field(default_factory=lambda: RunCounts(by_state={}))
     owner: OwnerState = OwnerState.NOBODY
     last_item_ago_s: float | None = None
@@ -50,7 +50,7 @@ class Standing:
         return self.left / self.per_second if self.per_second else None
 
 
-class ShowReturns:
+class ShowBatch:
     """Blocks. Reads by index ranges of what waits and of one run, however many runs there were before."""
 
     def __init__(self, database: Database, *, clock: Callable[[], datetime], takeover_s: float) -> None:
@@ -58,18 +58,18 @@ class ShowReturns:
         self._clock = clock
         self._takeover_s = takeover_s
 
-    def __call__(self) -> Standing:
+    def __call__(self, channel: str) -> Standing:
         """Raises DatabaseUnavailable."""
         with self._database.reading() as work:
-            waiting = work.return_items.count_waiting()
-            run = work.return_runs.active() or next(iter(work.return_runs.page(limit=1)), None)
+            waiting = work.batch_items.count_waiting(channel)
+            run = work.batch_runs.active(channel) or next(iter(work.batch_runs.page(channel, limit=1)), None)
             if run is None:
                 return Standing(waiting=waiting)
-            counts = RunCounts(by_state=work.return_items.count_states(run.id))
-            photos, work_ms = work.return_items.work_ms(run.id)
+            counts = RunCounts(by_state=work.batch_items.count_states(run.id))
+            photos, work_ms = work.batch_items.work_ms(run.id)
         return self._standing(run, waiting, counts, work_ms / photos / 1e3 if photos else None)
 
-    def _standing(self, run: ReturnRun, waiting: int, counts: RunCounts, seconds_per_item: float | None) -> Standing:
+    def _standing(self, run: BatchRun, waiting: int, counts: RunCounts, seconds_per_item: float | None) -> Standing:
         now = self._clock()
         took_s = _between(run.started_at, run.last_item_at)
         return Standing(
@@ -84,7 +84,7 @@ class ShowReturns:
         )
 
 
-def owner_of(run: ReturnRun, *, now: datetime, takeover_s: float) -> OwnerState:
+def owner_of(run: BatchRun, *, now: datetime, takeover_s: float) -> OwnerState:
     """For people to see: a takeover is never decided by these times."""
     if run.owner is None or not run.active:
         return OwnerState.NOBODY

@@ -12,7 +12,7 @@ from typing import IO, Any, Final
 
 import orjson
 
-from shoplens.batch.return_table import TableRow
+from shoplens.batch.item_table import TableRow
 from shoplens.predictions.export import spreadsheet_safe
 
 TEXT: Final = "text"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from shoplens.batch.entities import ItemState, ReturnItem, Settlement, state_for, target_key
+from shoplens.batch.entities import BatchItem, ItemState, Settlement, state_for, target_key
 from shoplens.batch.moves import Move
 from shoplens.errors import ImageDecoderFailed, ImageGone, SampleError, ShoplensError
 from shoplens.predictions.entities import Channel, Keep, PredictionRecord, Timing
@@ -17,7 +17,7 @@ from shoplens.serving.engine import ClassifyResult
 class Verdict:
     """The row of an item and, where it was classified, of its prediction."""
 
-    item: ReturnItem
+    item: BatchItem
     settlement: Settlement
     record: PredictionRecord | None = None
 
@@ -36,7 +36,7 @@ class Verdict:
 
 
 def classified(
-    item: ReturnItem, answer: ClassifyResult, channel: Channel, *, now: datetime, prediction_id: str
+    item: BatchItem, answer: ClassifyResult, channel: Channel, *, now: datetime, prediction_id: str
 ) -> Verdict:
     """The channel's policy decides whether a person has to look."""
     prediction = answer.prediction
@@ -70,7 +70,7 @@ def classified(
     return Verdict(item=item, settlement=settlement, record=record)
 
 
-def failed(item: ReturnItem, error: ShoplensError, *, max_attempts: int, now: datetime) -> Verdict:
+def failed(item: BatchItem, error: ShoplensError, *, max_attempts: int, now: datetime) -> Verdict:
     """To quarantine, unless the fault may pass and the item was tried less than `max_attempts` times."""
     attempts = item.attempts + 1
     again = may_pass(error) and attempts < max_attempts

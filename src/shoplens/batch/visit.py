@@ -26,6 +26,7 @@ OnProgress = Callable[[IngestSummary], None]
 class VisitRules:
     """`batch` files share a commit; up to `threads` of them, of at most `max_image_bytes` each, are in memory."""
 
+    channel: str
     name_pattern: re.Pattern[str]
     batch: int
     threads: int
@@ -109,7 +110,7 @@ class Visit:
     def _told_apart(self, batch: Sequence[_Candidate]) -> tuple[list[_Candidate], list[_Candidate]]:
         """Those that have to be read, and those of which an earlier visit has everything but could not remove them."""
         with self._database.reading() as work:
-            stamps = work.return_items.known_stamps([_stamp(each) for each in batch])
+            stamps = work.batch_items.known_stamps(self._rules.channel, [_stamp(each) for each in batch])
         fresh = [each for each in batch if _stamp(each) not in stamps]
         ours = [self._usable(each, self._own(each)) for each in batch if _stamp(each) in stamps]
         for _ in ours:
@@ -176,7 +177,7 @@ class Visit:
 
     def _known_names(self, names: Collection[str], since: datetime) -> set[str]:
         with self._database.reading() as work:
-            return work.return_items.known_names(names, since=since)
+            return work.batch_items.known_names(self._rules.channel, names, since=since)
 
     def _note_removal(self, *, removed: bool) -> None:
         if not removed:

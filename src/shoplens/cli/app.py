@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from shoplens.batch.commands import returns_app
+from shoplens.batch.commands import batch_app
 from shoplens.cli.backup import add_backup
 from shoplens.cli.errors import handle_errors
 from shoplens.training.commands import add_training
@@ -24,7 +24,7 @@ models_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="List
 db_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look after the database.")
 app.add_typer(models_app, name="models")
 app.add_typer(db_app, name="db")
-app.add_typer(returns_app, name="returns")
+app.add_typer(batch_app, name="batch")
 add_training(app)
 add_backup(app)
 

@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 import shoplens
-from shoplens.batch.doctor import Caution, look_at_drop, look_at_ingest, look_at_logs, look_at_night
+from shoplens.batch.doctor import Caution, look_at_drop, look_at_ingest, look_at_logs, look_at_run
 from shoplens.cli.options import settings_for
 from shoplens.cli.process import EXIT_FAILED
 from shoplens.cli.serve import require_safe_bind
@@ -53,6 +54,9 @@ def examine(*, as_json: bool, data_dir: Path | None) -> None:
     """Print every finding; exits with status 1 when something is wrong. Raises Misconfigured."""
     settings = settings_for(data_dir)
     findings = [_finding(part, look, settings) for part, look in _LOOKS.items()]
+    for channel in settings.batch_channels:
+        for part, look_at in _BATCH_LOOKS.items():
+            findings.append(_finding(f"{part} of {channel}", partial(look_at, channel=channel), settings))
     findings += [_finding(f"model of {name}", _channel_look(name), settings) for name in settings.channels]
     _print(findings, as_json=as_json)
     if any(finding.fault for finding in findings):
@@ -169,10 +173,13 @@ _LOOKS: dict[str, Look] = {
     "queue": _queue,
     "HEIC": _heic,
     "channels": _channels,
-    "drop folder": look_at_drop,
     "log folder": look_at_logs,
+}
+
+_BATCH_LOOKS: dict[str, Callable[[Settings, str], str | Caution]] = {
+    "drop folder": look_at_drop,
     "last ingest": look_at_ingest,
-    "last night": look_at_night,
+    "last run": look_at_run,
 }
 
 

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, inspect, text
 
 from shoplens.errors import DatabaseUnavailable
 
-REVISIONS: Final = ("0001", "0002")
+REVISIONS: Final = ("0001",)
 """Every migration, oldest first."""
 HEAD: Final = REVISIONS[-1]
 

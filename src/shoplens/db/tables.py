@@ -22,6 +22,7 @@ from sqlalchemy import (
     Table,
     Text,
     TypeDecorator,
+    UniqueConstraint,
     text,
 )
 from sqlalchemy.types import TypeEngine
@@ -124,15 +125,16 @@ _MOVING: Final = text("target_key IS NOT NULL")
 _SEQUENCE: Final = BigInteger().with_variant(Integer, "sqlite")
 """On SQLite only a plain INTEGER primary key counts by itself."""
 
-return_runs: Final = Table(
-    "return_runs",
+batch_runs: Final = Table(
+    "batch_runs",
     metadata,
     Column("id", _string(ID_LENGTH), primary_key=True),
+    _required("channel", _TEXT),
     _required("created_at", UtcDateTime()),
     _required("requested_by", _TEXT),
     _required("state", _string(12)),
-    # 1 while it is requested or running, else NULL: so the database itself allows only one such run.
-    Column("active", Integer, unique=True),
+    # 1 while it is requested or running, else NULL: so the database itself allows only one such run per channel.
+    Column("active", Integer),
     _required("bound", BigInteger),
     _required("planned", Integer),
     Column("model_name", _TEXT),
@@ -141,7 +143,7 @@ return_runs: Final = Table(
     Column("owner", _string(ID_LENGTH)),
     Column("host", _TEXT),
     Column("pid", Integer),
-    # What tells this process from a later one with its number: `services/returns/ownership.py` makes and reads it.
+    # What tells this process from a later one with its number: `batch/process.py` makes and reads it.
     Column("process", _TEXT),
     _required("heartbeat", BigInteger),
     Column("started_at", UtcDateTime()),
@@ -151,14 +153,16 @@ return_runs: Final = Table(
     _required("stalled", Boolean),
     Column("failure", _TEXT),
     Column("report_key", _TEXT),
-    CheckConstraint("state IN ('requested', 'running', 'finished', 'failed')", name="state"),
+    UniqueConstraint("channel", "active"),
+    CheckConstraint("state IN ('requested', 'running', 'finished')", name="state"),
 )
 
-return_items: Final = Table(
-    "return_items",
+batch_items: Final = Table(
+    "batch_items",
     metadata,
     Column("seq", _SEQUENCE, primary_key=True, autoincrement=True),
     _required("id", _string(ID_LENGTH), unique=True),
+    _required("channel", _TEXT),
     _required("received_at", UtcDateTime()),
     _required("source_name", _TEXT),
     Column("source_stamp", _TEXT),
@@ -173,7 +177,7 @@ return_items: Final = Table(
     Column("thumbnail_key", _TEXT),
     Column("duplicate_of", _string(ID_LENGTH)),
     _required("attempts", Integer),
-    Column("run_id", _string(ID_LENGTH), ForeignKey("return_runs.id")),
+    Column("run_id", _string(ID_LENGTH), ForeignKey("batch_runs.id")),
     Column("lease_owner", _string(ID_LENGTH)),
     Column("prediction_id", _string(ID_LENGTH), ForeignKey("predictions.id", ondelete="SET NULL")),
     Column("predicted", _TEXT),
@@ -185,17 +189,24 @@ return_items: Final = Table(
     Column("work_ms", Double),
     Column("failure_code", _TEXT),
     Column("failure", _TEXT),
-    CheckConstraint("state IN ('waiting', 'working', 'done', 'doubtful', 'quarantined', 'duplicate')", name="state"),
+    CheckConstraint(
+        "state IN ('waiting', 'processing', 'done', 'needs_review', 'quarantined', 'duplicate')", name="state"
+    ),
     # The same content is one item, whoever brings it and however many at once; later files only point to it.
     Index(
-        "uq_return_items_content", "sha256", unique=True, sqlite_where=_NOT_DUPLICATE, postgresql_where=_NOT_DUPLICATE
+        "uq_batch_items_content",
+        "channel",
+        "sha256",
+        unique=True,
+        sqlite_where=_NOT_DUPLICATE,
+        postgresql_where=_NOT_DUPLICATE,
     ),
-    Index("uq_return_items_arrival", "sha256", "source_name", unique=True),
-    Index(None, "source_name"),
-    Index(None, "state", "attempts", "seq"),
+    Index("uq_batch_items_arrival", "channel", "sha256", "source_name", unique=True),
+    Index(None, "channel", "source_name"),
+    Index(None, "channel", "state", "attempts", "seq"),
     Index(None, "run_id", "state", "label", "seq"),
     Index(None, "run_id", "work_ms"),
     # Small: only while photos are on their way to where they belong.
-    Index("ix_return_items_moving", "seq", sqlite_where=_MOVING, postgresql_where=_MOVING),
+    Index("ix_batch_items_moving", "channel", "seq", sqlite_where=_MOVING, postgresql_where=_MOVING),
     sqlite_autoincrement=True,
 )

@@ -8,9 +8,9 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine
 
-from shoplens.batch.return_items import ReturnItemReader, ReturnItemRepository
-from shoplens.batch.return_runs import ReturnRunReader, ReturnRunRepository
-from shoplens.batch.return_table import ReturnTableReader, ReturnTableRepository
+from shoplens.batch.item_queries import ItemReader, ItemRepository
+from shoplens.batch.item_table import ItemTableReader, ItemTableRepository
+from shoplens.batch.run_queries import RunReader, RunRepository
 from shoplens.db import postgres
 from shoplens.predictions.feedback_repository import FeedbackReader, FeedbackRepository
 from shoplens.predictions.predictions_repository import PredictionReader, PredictionRepository
@@ -26,9 +26,9 @@ class ReadWork:
 
         self.predictions = PredictionReader(connection, after_page=renew)
         self.feedback = FeedbackReader(connection, after_page=renew)
-        self.return_items = ReturnItemReader(connection, after_page=renew)
-        self.return_runs = ReturnRunReader(connection)
-        self.return_table = ReturnTableReader(connection, after_page=renew)
+        self.batch_items = ItemReader(connection, after_page=renew)
+        self.batch_runs = RunReader(connection)
+        self.item_table = ItemTableReader(connection, after_page=renew)
 
 
 class UnitOfWork:
@@ -37,9 +37,9 @@ class UnitOfWork:
     def __init__(self, connection: Connection) -> None:
         self.predictions = PredictionRepository(connection)
         self.feedback = FeedbackRepository(connection)
-        self.return_items = ReturnItemRepository(connection)
-        self.return_runs = ReturnRunRepository(connection)
-        self.return_table = ReturnTableRepository(connection)
+        self.batch_items = ItemRepository(connection)
+        self.batch_runs = RunRepository(connection)
+        self.item_table = ItemTableRepository(connection)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,16 +16,16 @@ from urllib.request import url2pathname
 import shoplens
 from shoplens.batch.arrivals import Source
 from shoplens.batch.bring_in import BringIn, Recorded
-from shoplens.batch.browse import BrowseReturns
+from shoplens.batch.browse import BrowseBatch
 from shoplens.batch.cluster.cluster import joined
 from shoplens.batch.cluster.plan import Isolation, Plan, SharedStore, own_version
 from shoplens.batch.cluster_executor import ClusterCrew, Joined, share_marker
-from shoplens.batch.correct import CorrectReturns
+from shoplens.batch.correct import CorrectItems
 from shoplens.batch.crew import Crew, EngineCrew
-from shoplens.batch.entities import ReturnRun
+from shoplens.batch.entities import BatchRun
 from shoplens.batch.examine import ItemRules
 from shoplens.batch.export import ExportItems
-from shoplens.batch.ingest import IngestReturns
+from shoplens.batch.ingest import IngestPhotos
 from shoplens.batch.launch import NightLauncher, NightProcess, StartRun
 from shoplens.batch.local_source import LocalSource
 from shoplens.batch.night import Night, NightParts, NightRules
@@ -35,11 +35,11 @@ from shoplens.batch.references import compile_pattern
 from shoplens.batch.report import WriteReport
 from shoplens.batch.runs import RequestRun
 from shoplens.batch.shift import Bounds
-from shoplens.batch.standing import OwnerState, ShowReturns, owner_of
+from shoplens.batch.standing import OwnerState, ShowBatch, Standing, owner_of
 from shoplens.batch.visit import VisitRules
 from shoplens.bundles.bundle import Bundle
 from shoplens.db import Database
-from shoplens.errors import Misconfigured, ShoplensError, SourceUnavailable
+from shoplens.errors import Misconfigured, RequestInvalid, ShoplensError, SourceUnavailable
 from shoplens.platform.parts import (
     Progress,
     build_database,
@@ -66,63 +66,86 @@ from shoplens.telemetry.trigger_log import record_trigger
 class Results:
     """What a clerk needs in the morning."""
 
-    browse: BrowseReturns
-    correct: CorrectReturns
+    browse: BrowseBatch
+    correct: CorrectItems
     export: ExportItems
     report: WriteReport
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Returns:
-    """All that the web edge does with returned goods. `source` is where new photos are looked for, for people to read.
+class BatchChannel:
+    """What is there once per channel with a batch side. `source` is where its photos arrive, for people to read."""
 
-    `labels` are what the model of the channel can answer; `ingest_answer_s` is how long a request waits for an ingest
-    to end. `durable` is a database whose commits survive a loss of power, as those of an ingest must.
-    """
-
-    ingest: IngestReturns
-    bring_in: BringIn
-    start: StartRun
-    launcher: NightLauncher
-    browse: BrowseReturns
-    correct: CorrectReturns
-    export: ExportItems
-    report: WriteReport
+    name: str
     source: str
     labels: tuple[str, ...]
+    ingest: IngestPhotos
+    bring_in: BringIn
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """The batch jobs of all channels, as the web edge needs them.
+
+    `ingest_answer_s` is how long a request waits for an import to end. `durable` is a database whose commits survive a
+    power failure, as those of an import must.
+    """
+
+    channels: Mapping[str, BatchChannel]
+    start: StartRun
+    launcher: NightLauncher
+    browse: BrowseBatch
+    correct: CorrectItems
+    export: ExportItems
+    report: WriteReport
     takeover_s: float
     ingest_answer_s: float = 20.0
     durable: Database
 
-    def owner_of(self, run: ReturnRun) -> OwnerState:
+    def channel(self, name: str | None = None) -> BatchChannel:
+        """The channel of this name; without a name the only one there is. Raises RequestInvalid."""
+        if name is None and len(self.channels) == 1:
+            return next(iter(self.channels.values()))
+        if name in self.channels:
+            return self.channels[name]
+        known = ", ".join(sorted(self.channels)) or "none"
+        if name is None:
+            raise RequestInvalid(f"Name a channel. Channels with a batch side: {known}.")
+        raise RequestInvalid(f"The channel {name[:80]!r} has no batch side. Channels with a batch side: {known}.")
+
+    def owner_of(self, run: BatchRun) -> OwnerState:
         """What can be told of the process that works on `run`."""
         return owner_of(run, now=_utc_now(), takeover_s=self.takeover_s)
 
+    def resume(self) -> None:
+        """Continue the active run of every channel whose process has ended. Raises DatabaseUnavailable."""
+        for name in self.channels:
+            self.launcher.resume(name, try_unknown=True)
+
     def close(self) -> None:
-        """Start nothing any more, and end an ingest after its present batch; nights that run go on. Blocks."""
+        """Start no more processes, and end an import after its present batch; runs continue. Blocks."""
         self.launcher.close()
-        self.bring_in.close()
+        for each in self.channels.values():
+            each.bring_in.close()
         self.durable.close()
 
 
-def build_returns(
-    settings: Settings, *, database: Database, store: Store, shelf: PhotoShelf, labels: tuple[str, ...]
-) -> Returns:
-    """`shelf` is over `store`; `labels` are those of the model that the channel of returns is served by.
+def build_batch(
+    settings: Settings, *, database: Database, store: Store, shelf: PhotoShelf, labels: Callable[[str], tuple[str, ...]]
+) -> Batch:
+    """`shelf` is over `store`; `labels` gives those of the model that a channel is served by.
 
     Raises Misconfigured and DatabaseUnavailable.
     """
-    from shoplens.platform.parts import build_database
-
-    _make_default_source(settings)
     durable = build_database(settings, durable=True)
-    ingest = build_ingest(settings, database=durable, store=store)
-    results = build_results(database=database, store=store, shelf=shelf, labels=labels)
+    channels = {name: _batch_channel(settings, name, durable, store, labels(name)) for name in settings.batch_channels}
+    results = build_results(
+        database=database, store=store, shelf=shelf, labels={name: each.labels for name, each in channels.items()}
+    )
     night = NightProcess(environment=settings.environment(), logs=settings.effective_log_dir)
     launcher = NightLauncher(database, night)
-    return Returns(
-        ingest=ingest,
-        bring_in=BringIn(ingest, clock=_utc_now, recorded=_recorded_ingest(settings)),
+    return Batch(
+        channels=channels,
         durable=durable,
         start=StartRun(RequestRun(database, _utc_now), launcher),
         launcher=launcher,
@@ -130,28 +153,37 @@ def build_returns(
         correct=results.correct,
         export=results.export,
         report=results.report,
-        source=settings.effective_returns_source,
-        labels=labels,
-        takeover_s=settings.returns.takeover_s,
+        takeover_s=settings.batch.takeover_s,
     )
 
 
-def _recorded_ingest(settings: Settings) -> Recorded:
-    arguments = {"source": settings.effective_returns_source, "keep_source": False}
+def _batch_channel(
+    settings: Settings, name: str, durable: Database, store: Store, labels: tuple[str, ...]
+) -> BatchChannel:
+    if settings.batch_channels[name].source is None:  # a folder that the user named may be a missing mount
+        Path(settings.batch_source(name)).mkdir(parents=True, exist_ok=True)
+    ingest = build_ingest(settings, name, database=durable, store=store)
+    return BatchChannel(
+        name=name,
+        source=settings.batch_source(name),
+        labels=labels,
+        ingest=ingest,
+        bring_in=BringIn(ingest, clock=_utc_now, recorded=_recorded_ingest(settings, name)),
+    )
+
+
+def _recorded_ingest(settings: Settings, channel: str) -> Recorded:
+    arguments = {"channel": channel, "source": settings.batch_source(channel), "keep_source": False}
     return lambda: record_trigger(settings.log_folder, job="ingest", by="http", arguments=arguments)
 
 
-def _make_default_source(settings: Settings) -> None:
-    """The drop folder that nobody chose is there to be found; one that somebody chose may be a missing mount."""
-    if settings.returns.source is None:
-        Path(settings.effective_returns_source).mkdir(parents=True, exist_ok=True)
-
-
-def build_results(*, database: Database, store: Store, shelf: PhotoShelf, labels: Sequence[str] = ()) -> Results:
-    """`shelf` is over `store`; `labels` are those of the model that the channel of returns is served by."""
+def build_results(
+    *, database: Database, store: Store, shelf: PhotoShelf, labels: Mapping[str, Sequence[str]] | None = None
+) -> Results:
+    """`shelf` is over `store`; `labels` are those of the model that each channel is served by."""
     return Results(
-        browse=BrowseReturns(database, shelf, clock=_utc_now),
-        correct=CorrectReturns(database, store, labels=labels, clock=_utc_now),
+        browse=BrowseBatch(database, shelf, clock=_utc_now),
+        correct=CorrectItems(database, store, labels=labels or {}, clock=_utc_now),
         export=ExportItems(database),
         report=WriteReport(database, store, shelf, clock=_utc_now, version=shoplens.__version__),
     )
@@ -166,7 +198,7 @@ class MovedPhotos:
     def __call__(self, record: PredictionRecord) -> str | None:
         """The other key; None for photos that are not moved."""
         with self._database.reading() as work:
-            item = work.return_table.by_prediction(record.id)
+            item = work.item_table.by_prediction(record.id)
         if item is None:
             return None
         return item.key if item.key != record.image_key else item.target_key
@@ -181,7 +213,7 @@ _THREADS: Final = 8
 
 
 @contextmanager
-def open_ingest(settings: Settings) -> Iterator[IngestReturns]:
+def open_ingest(settings: Settings, channel: str) -> Iterator[IngestPhotos]:
     """Over a database and a store of its own, for a command.
 
     Raises Misconfigured, DatabaseUnavailable and StorageUnavailable.
@@ -189,36 +221,41 @@ def open_ingest(settings: Settings) -> Iterator[IngestReturns]:
     database = build_database(settings, durable=True)
     try:
         yield build_ingest(
-            settings, database=database, store=open_store(settings.effective_storage_url, setting="storage_url")
+            settings,
+            channel,
+            database=database,
+            store=open_store(settings.effective_storage_url, setting="storage_url"),
         )
     finally:
         database.close()
 
 
-def build_ingest(settings: Settings, *, database: Database, store: Store) -> IngestReturns:
+def build_ingest(settings: Settings, channel: str, *, database: Database, store: Store) -> IngestPhotos:
     """`database` must be durable, since photos are removed from where they came from. Raises Misconfigured."""
-    return IngestReturns(
+    wanted = settings.batch_channels[channel]
+    return IngestPhotos(
         database,
         store,
         clock=utc_now,
-        source=settings.effective_returns_source,
-        open_source=lambda url: open_source(url, settings),
+        source=settings.batch_source(channel),
+        open_source=lambda url: open_source(url, settings, quiet_s=wanted.quiet_s),
         rules=VisitRules(
-            name_pattern=compile_pattern(settings.returns.name_pattern),
-            batch=settings.returns.batch,
+            channel=channel,
+            name_pattern=compile_pattern(wanted.name_pattern),
+            batch=settings.batch.commit_items,
             threads=_THREADS,
             max_image_bytes=settings.max_image_bytes,
         ),
     )
 
 
-def open_source(url: str, settings: Settings) -> Source:
+def open_source(url: str, settings: Settings, *, quiet_s: float) -> Source:
     """A folder by path or `file://` URL, or an object store's prefix. Raises Misconfigured and SourceUnavailable."""
     scheme = urlsplit(url).scheme
     if scheme == "file" or len(scheme) <= 1:  # one letter is a Windows drive
         folder = local_folder(url)
         _refuse_own_data(folder, settings)
-        return LocalSource(folder, quiet_s=settings.returns.quiet_s, now=time.time)
+        return LocalSource(folder, quiet_s=quiet_s, now=time.time)
     return ObjectSource(open_prefix(url))
 
 
@@ -249,15 +286,20 @@ _PHOTOS_BEING_READ = 16
 
 @contextmanager
 def build_night(
-    settings: Settings, *, engine: NightEngine = "local", address: str | None = None, progress: Progress | None = None
+    settings: Settings,
+    channel_name: str,
+    *,
+    engine: NightEngine = "local",
+    address: str | None = None,
+    progress: Progress | None = None,
 ) -> Iterator[Night]:
     """A night, ready to be called. Waits for a database or a store that is away as long as the night itself would.
 
     `engine` says where models run: in this process, in workers behind Redis, or on the Ray cluster at `address`.
     Raises Misconfigured, DatabaseUnavailable and StorageUnavailable.
     """
-    channel = returns_channel(settings, settings.channel_values())
-    patience = Patience(settings.returns.patience_s)
+    channel = settings.channel_values()[channel_name]
+    patience = Patience(settings.batch.retry_s)
     database = patience(lambda: build_database(settings, durable=True))
     try:
         store = patience(lambda: open_store(settings.effective_storage_url, setting="storage_url"))
@@ -277,13 +319,13 @@ def build_night(
 def night_rules(settings: Settings, engine: NightEngine = "local") -> NightRules:
     """The bounds of a night: enough photos in work that no worker ever waits for one to be read."""
     photos = settings.queue_limit // 2 if engine == "workers" else _photos_in_work(settings)
-    wanted = settings.returns
+    wanted = settings.batch
     return NightRules(
         items=ItemRules(
             max_attempts=wanted.max_attempts, timeout_s=wanted.stall_after_s, limits=build_limits(settings)
         ),
-        bounds=Bounds(batch=wanted.batch, photos=max(1, photos), photo_bytes=settings.max_queued_bytes),
-        patience_s=wanted.patience_s,
+        bounds=Bounds(batch=wanted.commit_items, photos=max(1, photos), photo_bytes=settings.max_queued_bytes),
+        patience_s=wanted.retry_s,
         takeover_s=wanted.takeover_s,
         stall_after_s=wanted.stall_after_s,
     )
@@ -400,18 +442,22 @@ def _plan(settings: Settings, bundle: Bundle, store: SharedStore) -> Plan:
         spec=bundle.manifest.image,
         provider="cuda" if settings.provider == "cuda" else "cpu",
         top_k=STORED_LABELS,
-        timeout_s=settings.returns.stall_after_s,
+        timeout_s=settings.batch.stall_after_s,
     )
 
 
-def build_standing(settings: Settings, database: Database) -> ShowReturns:
-    """What tells how returns stand."""
-    return ShowReturns(database, clock=utc_now, takeover_s=settings.returns.takeover_s)
+def build_standing(settings: Settings, database: Database) -> ShowBatch:
+    """What tells how runs stand."""
+    return ShowBatch(database, clock=utc_now, takeover_s=settings.batch.takeover_s)
 
 
-def returns_channel(settings: Settings, channels: Mapping[str, Channel]) -> Channel:
-    """The channel that decides about returned goods. Raises Misconfigured."""
-    if settings.returns.channel not in channels:
-        known = ", ".join(sorted(channels))
-        raise Misconfigured(f"returns.channel is {settings.returns.channel!r}, but the channels are: {known}.")
-    return channels[settings.returns.channel]
+def channel_of_run(settings: Settings, run_id: str) -> str:
+    """The channel that a run belongs to. Raises RunNotFound and DatabaseUnavailable."""
+    with closing(build_database(settings)) as database, database.reading() as work:
+        return work.batch_runs.get(run_id).channel
+
+
+def read_standings(settings: Settings, database: Database) -> Callable[[], dict[str, Standing]]:
+    """A function that reads the status of every channel with a batch side."""
+    show = build_standing(settings, database)
+    return lambda: {name: show(name) for name in settings.batch_channels}

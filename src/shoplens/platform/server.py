@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from shoplens.batch.figures import ReturnsFigures
+from shoplens.batch.figures import BatchFigures
 from shoplens.db import Database, GroupWriter
 from shoplens.images.isolation import IsolatedDecoder
-from shoplens.platform.batch import MovedPhotos, Returns, build_returns, build_standing, returns_channel
+from shoplens.platform.batch import Batch, MovedPhotos, build_batch, read_standings
 from shoplens.platform.parts import Progress, build_database, build_engine, build_isolation, build_limits, utc_now
 from shoplens.predictions.browse import BrowseRecords
 from shoplens.predictions.entities import Channel
@@ -51,7 +51,7 @@ class Platform:
     feedback: GiveFeedback
     export: ExportTables
     models: DescribeModels
-    returns: Returns
+    batch: Batch
     health: CheckHealth
     metrics: Metrics
     channels: Mapping[str, Channel]
@@ -63,7 +63,7 @@ class Platform:
 
     async def close(self) -> None:
         """Finish what was accepted, in the order in which it flows, and release everything."""
-        await asyncio.to_thread(self.returns.close)
+        await asyncio.to_thread(self.batch.close)
         await self.engine.close()
         self.classify.close()
         self.writer.close()
@@ -85,7 +85,7 @@ def build_platform(settings: Settings, *, progress: Progress | None = None) -> P
     engine = _engine(settings, channels, metrics=metrics, isolation=isolation, progress=progress)
     store = open_store(settings.effective_storage_url, setting="storage_url")
     shelf = PhotoShelf(store, limits=limits, isolation=isolation, elsewhere=MovedPhotos(database))
-    metrics.before_scrape(ReturnsFigures(build_standing(settings, database), metrics))
+    metrics.before_scrape(BatchFigures(read_standings(settings, database), metrics))
     writer = GroupWriter(database, queue_limit=4 * settings.queue_limit)
     return Platform(
         classify=ClassifyPhoto(
@@ -102,12 +102,12 @@ def build_platform(settings: Settings, *, progress: Progress | None = None) -> P
         feedback=GiveFeedback(database, clock=utc_now, metrics=metrics),
         export=ExportTables(database),
         models=DescribeModels(engine=engine, channels=channels, models_dir=settings.effective_models_dir),
-        returns=build_returns(
+        batch=build_batch(
             settings,
             database=database,
             store=store,
             shelf=shelf,
-            labels=engine.labels(returns_channel(settings, channels).model),
+            labels=lambda name: engine.labels(channels[name].model),
         ),
         health=CheckHealth(
             {"engine": engine.check, "database": in_thread(database.check), "storage": in_thread(shelf.check)}

@@ -59,7 +59,7 @@ def build_night_engine(settings: Settings, channel: Channel) -> Engine:
 
     require_worker(settings, channel.model)
     engine = build_redis_engine(settings, {channel.name: channel}, metrics=Metrics())
-    return PatientEngine(engine, patience_s=settings.returns.patience_s)
+    return PatientEngine(engine, patience_s=settings.batch.retry_s)
 
 
 def require_worker(settings: Settings, model: str) -> None:

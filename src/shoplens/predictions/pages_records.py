@@ -63,7 +63,7 @@ def _record_page(platform: Platform, record: PredictionRecord, remarks: list[Fee
         said=said,
         policy=channel.policy if channel and _still_decides(channel, record) else None,
         policy_changed=channel is not None and not _still_decides(channel, record),
-        returned=platform.returns.browse.of_record(record),
+        returned=platform.batch.browse.of_record(record),
     )
 
 

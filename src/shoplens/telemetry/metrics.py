@@ -79,7 +79,7 @@ class Metrics:
             registry=self.registry,
         )
         self._declare_queue()
-        self._declare_returns()
+        self._declare_batch()
         self._before_scrape: list[Callable[[], None]] = []
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self.registry)
@@ -108,43 +108,31 @@ class Metrics:
             registry=self.registry,
         )
 
-    def _declare_returns(self) -> None:
+    def _declare_batch(self) -> None:
         """Gauges, because another process does the work: they show what it wrote, as `before_scrape` reads it."""
-        self.returns_readable = Gauge(
-            "shoplens_returns_readable",
-            "1 when the figures of returns below could be read at the last attempt.",
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"shoplens_batch_{name}", text, ("channel", *labels), registry=self.registry)
+
+        self.batch_readable = Gauge(
+            "shoplens_batch_readable",
+            "1 when the batch figures below could be read at the last attempt.",
             registry=self.registry,
         )
-        self.returns_waiting = Gauge(
-            "shoplens_returns_waiting", "Returned items that wait for a run.", registry=self.registry
+        self.batch_waiting = gauge("waiting", "Items that wait for a run.")
+        self.batch_run_active = gauge("run_active", "1 while a run is requested or running.")
+        self.batch_run_stalled = gauge(
+            "run_stalled", "1 while the active run is alive, but has finished no item for batch.stall_after_s."
         )
-        self.returns_run_active = Gauge(
-            "shoplens_returns_run_active", "1 while a run of returns is requested or running.", registry=self.registry
+        self.batch_run_planned = gauge("run_planned", "Items of the active or last run.")
+        self.batch_run_items = gauge("run_items", "Items of the active or last run by state.", "state")
+        self.batch_item_seconds = gauge(
+            "item_seconds", "Mean time to decode and classify an item of the active or last run, on one thread."
         )
-        self.returns_run_stalled = Gauge(
-            "shoplens_returns_run_stalled",
-            "1 while the active run lives, but has not finished an item for returns.stall_after_s.",
-            registry=self.registry,
-        )
-        self.returns_run_planned = Gauge(
-            "shoplens_returns_run_planned", "Items of the active or last run.", registry=self.registry
-        )
-        self.returns_run_items = Gauge(
-            "shoplens_returns_run_items",
-            "Items of the active or last run by state.",
-            ("state",),
-            registry=self.registry,
-        )
-        self.returns_item_seconds = Gauge(
-            "shoplens_returns_item_seconds",
-            "Mean time to decode and classify an item of the active or last run, on one thread.",
-            registry=self.registry,
-        )
-        self.returns_last_timestamp = Gauge(
-            "shoplens_returns_last_timestamp_seconds",
+        self.batch_last_timestamp = gauge(
+            "last_timestamp_seconds",
             "When the last item, and the last run, was finished (Unix time; 0: never).",
-            ("what",),
-            registry=self.registry,
+            "what",
         )
 
     def before_scrape(self, bring_up_to_date: Callable[[], None]) -> None:

@@ -112,18 +112,20 @@ def trigger_line(event: str, trigger_id: str, facts: Mapping[str, Any]) -> bytes
     return orjson.dumps(line, default=str, option=orjson.OPT_UTC_Z)
 
 
-def last_triggers(folder: Path) -> dict[str, PastTrigger]:
-    """The latest start of each job, as far as the files go back. Unreadable lines are skipped.
+def last_triggers(folder: Path) -> dict[tuple[str, str], PastTrigger]:
+    """The newest start by channel and job, as far as the files go back. Lines that cannot be read are passed over.
 
     Raises OSError.
     """
     ended: dict[str, dict[str, Any]] = {}
-    newest: dict[str, PastTrigger] = {}
+    newest: dict[tuple[str, str], PastTrigger] = {}
     for line in _newest_first(folder):
         if line["event"] == ENDED:
             ended.setdefault(line["trigger"], line)
-        elif line["job"] not in newest:
-            newest[line["job"]] = _past(line, ended.get(line["trigger"]))
+            continue
+        arguments = line.get("arguments")
+        channel = str(arguments.get("channel", "")) if isinstance(arguments, dict) else ""
+        newest.setdefault((channel, line["job"]), _past(line, ended.get(line["trigger"])))
     return newest
 
 

@@ -11,8 +11,8 @@ import structlog
 from fastapi import FastAPI
 
 import shoplens
-from shoplens.batch.api import returns_router
-from shoplens.batch.api_ingest import returns_ingest_router
+from shoplens.batch.api import batch_router
+from shoplens.batch.api_ingest import batch_ingest_router
 from shoplens.batch.api_items import returned_items_router
 from shoplens.errors import ShoplensError
 from shoplens.platform.server import Platform
@@ -52,8 +52,8 @@ _ROUTERS = (
     predict_router,
     records_router,
     feedback_router,
-    returns_ingest_router,
-    returns_router,
+    batch_ingest_router,
+    batch_router,
     returned_items_router,
     models_router,
     operations_router,
@@ -90,6 +90,6 @@ def create_app(platform: Platform) -> FastAPI:
 
 def _resume(platform: Platform) -> None:
     try:
-        platform.returns.launcher.resume(try_unknown=True)
+        platform.batch.resume()
     except ShoplensError as error:  # the server is of use without it, and says by itself what is away
         _log.warning("night.not_resumed", code=error.code, reason=str(error))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from fastapi import APIRouter, FastAPI
 from starlette.responses import HTMLResponse, RedirectResponse
 
-from shoplens.batch.pages import returns_router
-from shoplens.batch.pages_item import returned_item_router
+from shoplens.batch.pages import batch_router
+from shoplens.batch.pages_item import batch_item_router
 from shoplens.errors import NotFound
 from shoplens.platform.server import Platform
 from shoplens.predictions.pages import classify_router
@@ -21,7 +21,7 @@ __all__ = ["STATIC_DIR", "console_router", "mount_console"]
 def console_router(platform: Platform) -> APIRouter:
     """All pages; none of them is part of the documented API."""
     router = APIRouter(include_in_schema=False, route_class=PageRoute)
-    for build_router in (classify_router, records_router, returned_item_router, returns_router, models_router):
+    for build_router in (classify_router, records_router, batch_item_router, batch_router, models_router):
         router.include_router(build_router(platform))
     router.include_router(_rest())
     return router

@@ -12,7 +12,7 @@ from fastapi.routing import APIRoute
 from starlette.responses import HTMLResponse, Response
 
 import shoplens
-from shoplens.batch import pages_words as returns_words
+from shoplens.batch import pages_words as batch_words
 from shoplens.errors import QueueFull, ShoplensError
 from shoplens.web import presenting
 from shoplens.web.assets import static_url
@@ -39,18 +39,18 @@ def _environment() -> jinja2.Environment:
         presenting.question, presenting.title_case, presenting.size, presenting.milliseconds, presenting.instant,
         presenting.plain_time, presenting.preprocessing, presenting.condensed, presenting.top_labels,
     )  # fmt: skip
-    words_of_returns = (
-        returns_words.state_word, returns_words.run_word, returns_words.count, returns_words.photos,
-        returns_words.duration, returns_words.took, returns_words.references,
+    words_of_batch = (
+        batch_words.state_word, batch_words.run_word, batch_words.count, batch_words.photos,
+        batch_words.duration, batch_words.took, batch_words.references,
     )  # fmt: skip
-    environment.filters.update({word.__name__: word for word in (*words, *words_of_returns)})
+    environment.filters.update({word.__name__: word for word in (*words, *words_of_batch)})
     environment.globals.update(
         static_url=static_url,
         version=shoplens.__version__,
         outcome_words=presenting.OUTCOME_WORDS,
         keep_words=presenting.KEEP_WORDS,
         not_sure_below=presenting.NOT_SURE_BELOW,
-        share=returns_words.share,
+        share=batch_words.share,
     )
     return environment
 

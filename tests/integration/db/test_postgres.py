@@ -20,7 +20,7 @@ import pytest
 from sqlalchemy import make_url, text
 
 from servers.postgres import RunningPostgres, running_postgres
-from shoplens.batch.entities import ItemFilter, ItemState, References, ReturnItem, ReturnRun, RunState, Worker
+from shoplens.batch.entities import BatchItem, BatchRun, ItemFilter, ItemState, References, RunState, Worker
 from shoplens.db import Database, GroupWriter, UnitOfWork, open_database, upgrade
 from shoplens.errors import DatabaseUnavailable, ExtraMissing, ItemNotReady, Misconfigured, RecordRefused, RunLost
 from shoplens.predictions.entities import RecordFilter
@@ -30,9 +30,10 @@ EVERYTHING = RecordFilter()
 PATIENCE_S = 20
 
 
-def make_item(number: int, **other: Any) -> ReturnItem:
+def make_item(number: int, **other: Any) -> BatchItem:
     """An item that waits."""
-    item = ReturnItem(
+    item = BatchItem(
+        channel="returns",
         id=id_at(moment(number)), received_at=moment(number), source_name=f"{number}.jpg", references=References(),
         sha256=f"{number:064d}", byte_count=9, state=ItemState.WAITING, key=f"returns/incoming/{number}.jpg",
     )  # fmt: skip
@@ -48,21 +49,32 @@ def database_url(postgres_tables: str) -> str:
 @pytest.fixture
 def run_id(database: Database) -> str:
     """A run that is active."""
-    run = ReturnRun(id=id_at(NOON), created_at=NOON, requested_by="x", state=RunState.REQUESTED, bound=0, planned=0)
+    run = BatchRun(
+        channel="returns",
+        id=id_at(NOON),
+        created_at=NOON,
+        requested_by="x",
+        state=RunState.REQUESTED,
+        bound=0,
+        planned=0,
+    )
     with database.uow() as work:
-        work.return_runs.add(run)
+        work.batch_runs.add(run)
     return run.id
 
 
 def lease(work: UnitOfWork, owner: str, run_id: str, limit: int) -> set[str]:
     """The numbers of what `owner` gets."""
-    return {item.source_name for item in work.return_items.lease(owner=owner, run_id=run_id, bound=10**6, limit=limit)}
+    return {
+        item.source_name
+        for item in work.batch_items.lease("returns", owner=owner, run_id=run_id, bound=10**6, limit=limit)
+    }
 
 
 def test_two_lessees_at_once_never_share_and_never_wait(database: Database, run_id: str) -> None:
     """The second one gets the next items while the first one's transaction is still open."""
     with database.uow() as work:
-        work.return_items.add_many([make_item(number) for number in range(10)])
+        work.batch_items.add_many([make_item(number) for number in range(10)])
     first_owner, second_owner = id_at(NOON), id_at(NOON)
     with database.uow() as first:
         taken = lease(first, first_owner, run_id, 4)
@@ -77,7 +89,7 @@ def test_two_lessees_at_once_never_share_and_never_wait(database: Database, run_
 def test_many_lessees_share_everything_out_once(database: Database, run_id: str) -> None:
     """Eight at once, in small portions, until nothing is left."""
     with database.uow() as work:
-        work.return_items.add_many([make_item(number, attempts=number % 3) for number in range(200)])
+        work.batch_items.add_many([make_item(number, attempts=number % 3) for number in range(200)])
 
     def take_all(owner: str) -> list[str]:
         mine: list[str] = []
@@ -96,14 +108,14 @@ def test_many_lessees_share_everything_out_once(database: Database, run_id: str)
 def test_a_run_is_taken_over_by_one_of_many(database: Database, run_id: str) -> None:
     """All have read the same state of it."""
     with database.reading() as work:
-        run = work.return_runs.get(run_id)
+        run = work.batch_runs.get(run_id)
     gate = threading.Barrier(8)
 
     def attempt(number: int) -> bool:
         gate.wait()
         try:
             with database.uow() as work:
-                work.return_runs.take_over(run, Worker(id=id_at(moment(number)), host="h", pid=number), now=NOON)
+                work.batch_runs.take_over(run, Worker(id=id_at(moment(number)), host="h", pid=number), now=NOON)
         except RunLost:
             return False
         return True
@@ -116,13 +128,13 @@ def test_who_lost_a_run_writes_nothing(database: Database, run_id: str) -> None:
     """Its transaction began before the takeover and waits for it."""
     old, new = (Worker(id=id_at(NOON), host="h", pid=number) for number in (1, 2))
     with database.reading() as work:
-        run = work.return_runs.get(run_id)
+        run = work.batch_runs.get(run_id)
     with database.uow() as work:
-        work.return_runs.take_over(run, old, now=NOON)
-        run = work.return_runs.get(run_id)
+        work.batch_runs.take_over(run, old, now=NOON)
+        run = work.batch_runs.get(run_id)
     with ThreadPoolExecutor(1) as pool:
         with database.uow() as work:
-            work.return_runs.take_over(run, new, now=NOON)
+            work.batch_runs.take_over(run, new, now=NOON)
             late = pool.submit(beat, database, run_id, old.id)
             time.sleep(0.2)
         assert isinstance(late.exception(PATIENCE_S), RunLost)
@@ -131,40 +143,40 @@ def test_who_lost_a_run_writes_nothing(database: Database, run_id: str) -> None:
 def beat(database: Database, run_id: str, owner: str) -> None:
     """A sign of life."""
     with database.uow() as work:
-        work.return_runs.beat(run_id, owner=owner, now=NOON, finished_item=True)
+        work.batch_runs.beat(run_id, owner=owner, now=NOON, finished_item=True)
 
 
 def test_numbers_of_items_become_visible_in_their_order(database: Database) -> None:
     """An arrival waits for the one before it, so no item appears below a bound that somebody has read."""
     with ThreadPoolExecutor(1) as pool:
         with database.uow() as slow:
-            slow.return_items.hold_arrivals()
-            slow.return_items.add_many([make_item(1)])
+            slow.batch_items.hold_arrivals()
+            slow.batch_items.add_many([make_item(1)])
             quick = pool.submit(arrive, database, make_item(2))
             time.sleep(0.2)
             assert not quick.done()
         quick.result(PATIENCE_S)
     with database.reading() as work:
-        assert ["2.jpg", "1.jpg"] == [item.source_name for item in work.return_items.stream(ItemFilter())]
+        assert ["2.jpg", "1.jpg"] == [item.source_name for item in work.batch_items.stream(ItemFilter())]
 
 
-def arrive(database: Database, item: ReturnItem) -> None:
+def arrive(database: Database, item: BatchItem) -> None:
     """As an ingest does it."""
     with database.uow() as work:
-        work.return_items.hold_arrivals()
-        work.return_items.add_many([item])
+        work.batch_items.hold_arrivals()
+        work.batch_items.add_many([item])
 
 
 def test_a_row_that_two_want_to_correct_is_corrected_one_after_the_other(database: Database) -> None:
     """Each sees what the other one has written."""
     item = make_item(1, state=ItemState.DONE)
     with database.uow() as work:
-        work.return_items.add_many([item])
+        work.batch_items.add_many([item])
 
     def correct(label: str) -> str:
         with database.uow() as work:
-            work.return_items.lock(item.id)
-            work.return_items.correct(item.id, label=label, target_key=f"returns/{label}", now=NOON)
+            work.batch_items.lock(item.id)
+            work.batch_items.correct(item.id, label=label, target_key=f"returns/{label}", now=NOON)
         return label
 
     with ThreadPoolExecutor(2) as pool:
@@ -176,14 +188,14 @@ def test_a_row_that_two_want_to_correct_is_corrected_one_after_the_other(databas
 def test_transactions_that_wait_for_each_other_are_told(database: Database) -> None:
     """One goes on; the other may simply try again."""
     with database.uow() as work:
-        work.return_items.add_many([make_item(1), make_item(2)])
+        work.batch_items.add_many([make_item(1), make_item(2)])
     meeting = threading.Barrier(2)
 
     def change(*numbers: int) -> None:
         with database.uow() as work:
-            connection = work.return_items._connection
+            connection = work.batch_items._connection
             for number in numbers:
-                connection.execute(text(f"UPDATE return_items SET label = 'x' WHERE source_name = '{number}.jpg'"))
+                connection.execute(text(f"UPDATE batch_items SET label = 'x' WHERE source_name = '{number}.jpg'"))
                 with suppress(threading.BrokenBarrierError):
                     meeting.wait(1)
 
@@ -217,10 +229,10 @@ def test_a_nul_is_kept_as_a_mark(database: Database) -> None:
     record = make_record(label="va\x00se")
     with database.uow() as work:
         work.predictions.add_many([record])
-        work.return_items.add_many([make_item(1, references=References(item="A\x00B"))])
+        work.batch_items.add_many([make_item(1, references=References(item="A\x00B"))])
     with database.reading() as work:
         (found,) = work.predictions.page(RecordFilter(label="va\x00se"), limit=5)
-        (item,) = work.return_items.page(ItemFilter(text="a\x00"), limit=5)
+        (item,) = work.batch_items.page(ItemFilter(text="a\x00"), limit=5)
     assert (record.id, "A\ufffdB") == (found.id, item.references.item)
 
 
@@ -237,7 +249,7 @@ def test_nothing_is_left_on_a_connection(database: Database) -> None:
     for number in range(12):
         with database.uow() as work:
             work.predictions.add_many([make_record(number)])
-            work.return_runs.page(limit=5)
+            work.batch_runs.page("returns", limit=5)
     with database._engine.connect() as connection:
         settings = [connection.execute(text(f"SHOW {name}")).scalar() for name in ("lock_timeout", "statement_timeout")]
         prepared = connection.execute(text("SELECT count(*) FROM pg_prepared_statements")).scalar()

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from shoplens.batch.arrivals import Source
-from shoplens.batch.entities import ItemFilter, ReturnItem
-from shoplens.batch.ingest import IngestReturns
+from shoplens.batch.entities import BatchItem, ItemFilter
+from shoplens.batch.ingest import IngestPhotos
 from shoplens.batch.local_source import LocalSource
 from shoplens.batch.references import compile_pattern
 from shoplens.batch.visit import VisitRules
 from shoplens.db import Database
-from shoplens.settings import ReturnsSettings
+from shoplens.settings import ChannelBatchSettings
 from shoplens.storage import Store
 
 QUIET_S = 10.0
@@ -31,7 +31,7 @@ class Drop:
     folder: Path
     database: Database
     store: Store
-    ingest: IngestReturns
+    ingest: IngestPhotos
 
     def put(self, name: str | bytes, data: bytes | str, *, age_s: float = 3_600) -> Path:
         """A file, and the folders that its name needs."""
@@ -46,12 +46,12 @@ class Drop:
         """What still lies in the folder."""
         return sorted(str(path.relative_to(self.folder)) for path in self.folder.rglob("*") if not path.is_dir())
 
-    def all_items(self) -> list[ReturnItem]:
+    def all_items(self) -> list[BatchItem]:
         """Every item, newest first."""
         with self.database.reading() as work:
-            return list(work.return_items.stream(ItemFilter()))
+            return list(work.batch_items.stream(ItemFilter()))
 
-    def items(self) -> dict[str, ReturnItem]:
+    def items(self) -> dict[str, BatchItem]:
         """The newest item of each source name."""
         return {item.source_name: item for item in reversed(self.all_items())}
 
@@ -78,15 +78,15 @@ def make_ingest(
     open_source: Callable[[str], Source] | None = None,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     **rules: Any,
-) -> IngestReturns:
+) -> IngestPhotos:
     """With the usual settings, a limit of 100,000 bytes and batches of 8."""
     usual = {
-        "name_pattern": compile_pattern(ReturnsSettings().name_pattern),
+        "name_pattern": compile_pattern(ChannelBatchSettings().name_pattern),
         "batch": 8,
         "threads": 3,
         "max_image_bytes": LARGEST,
     }
-    return IngestReturns(
+    return IngestPhotos(
         database,
         store,
         clock=clock,

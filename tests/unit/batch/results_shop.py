@@ -9,10 +9,10 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from shoplens.batch.entities import (
+    BatchItem,
+    BatchRun,
     ItemState,
     References,
-    ReturnItem,
-    ReturnRun,
     RunState,
     Settlement,
     Worker,
@@ -75,21 +75,22 @@ class Shop:
         fate: Fate | None = None,
         data: bytes | None = None,
         references: References = References(item="7", order="42", reason="too small"),  # noqa: B008 - a frozen value
-    ) -> ReturnItem:
+    ) -> BatchItem:
         """A photo, another one each time unless its bytes are given; `fate` is what the next night makes of it."""
         self.count += 1
         data = jpeg_of(colourful(self.count, width=160, height=120)) if data is None else data
         item_id = id_at(self.tick())
-        item = ReturnItem(
+        item = BatchItem(
+        channel="returns",
             id=item_id, received_at=self.now, source_name=name, sha256=hashlib.sha256(data).hexdigest(),
             byte_count=len(data), state=ItemState.WAITING, references=references,
-            key=incoming_key(item_id, name, "jpg"),
+            key=incoming_key("returns", item_id, name, "jpg"),
         )  # fmt: skip
         self.store.put(item.key or "", data)
         self.fates[item.id] = fate or Fate()
         return self._add(item)
 
-    def repeat(self, item: ReturnItem, name: str) -> ReturnItem:
+    def repeat(self, item: BatchItem, name: str) -> BatchItem:
         """The same photo under another name."""
         again = replace(
             item, id=id_at(self.tick()), received_at=self.now, source_name=name, state=ItemState.DUPLICATE,
@@ -97,7 +98,7 @@ class Shop:
         )  # fmt: skip
         return self._add(again)
 
-    def refuse(self, name: str = "empty.jpg") -> ReturnItem:
+    def refuse(self, name: str = "empty.jpg") -> BatchItem:
         """A file that is set aside when it arrives."""
         data = f"not a photo {self.count}".encode()
         item = self.arrive(name, data=data)
@@ -107,41 +108,42 @@ class Shop:
         )  # fmt: skip
         return self._add(refused)
 
-    def request(self) -> ReturnRun:
+    def request(self) -> BatchRun:
         """A run of what waits."""
         with self.database.uow() as work:
-            bound = work.return_items.last_seq()
-            run = ReturnRun(
+            bound = work.batch_items.last_seq()
+            run = BatchRun(
+        channel="returns",
                 id=id_at(self.tick()), created_at=self.now, requested_by="the night timer", state=RunState.REQUESTED,
-                bound=bound, planned=work.return_items.count_waiting(bound=bound),
+                bound=bound, planned=work.batch_items.count_waiting("returns", bound=bound),
             )  # fmt: skip
-            work.return_runs.add(run)
+            work.batch_runs.add(run)
         return run
 
-    def night(self, *, limit: int = 10_000, end: bool = True) -> ReturnRun:
+    def night(self, *, limit: int = 10_000, end: bool = True) -> BatchRun:
         """Request a run, settle up to `limit` items as their fates say, bring their photos along and finish."""
         run = self.request()
         me = Worker(id=id_at(self.tick()), host="here", pid=1)
         with self.database.uow() as work:
-            work.return_runs.take_over(run, me, now=self.now)
-            work.return_runs.describe(
+            work.batch_runs.take_over(run, me, now=self.now)
+            work.batch_runs.describe(
                 run.id, owner=me.id, model=MODEL, policy_version="0123456789ab", planned=run.planned, bound=run.bound
             )
-            taken = work.return_items.lease(owner=me.id, run_id=run.id, bound=run.bound, limit=limit)
+            taken = work.batch_items.lease("returns", owner=me.id, run_id=run.id, bound=run.bound, limit=limit)
         self._settle(taken, me)
         finish_moves(self.database, self.store)
         with self.database.uow() as work:
-            work.return_runs.beat(run.id, owner=me.id, now=self.tick(), finished_item=bool(taken))
+            work.batch_runs.beat(run.id, owner=me.id, now=self.tick(), finished_item=bool(taken))
             if end:
-                work.return_runs.finish(run.id, owner=me.id, now=self.now, report_key=None)
-            return work.return_runs.get(run.id)
+                work.batch_runs.finish(run.id, owner=me.id, now=self.now, report_key=None)
+            return work.batch_runs.get(run.id)
 
-    def item(self, item: ReturnItem) -> ReturnItem:
+    def item(self, item: BatchItem) -> BatchItem:
         """As it is now."""
         with self.database.reading() as work:
-            return work.return_items.get(item.id)
+            return work.batch_items.get(item.id)
 
-    def _settle(self, taken: Sequence[ReturnItem], me: Worker) -> None:
+    def _settle(self, taken: Sequence[BatchItem], me: Worker) -> None:
         with self.database.uow() as work:
             for item in taken:
                 fate = self.fates.get(item.id, Fate())
@@ -157,11 +159,11 @@ class Shop:
                     record = replace(record, image=replace(record.image, sha256=item.sha256))
                     work.predictions.add_many([record])
                     settlement = replace(settlement, prediction_id=record.id)
-                work.return_items.settle([settlement], owner=me.id)
+                work.batch_items.settle([settlement], owner=me.id)
 
-    def _add(self, item: ReturnItem) -> ReturnItem:
+    def _add(self, item: BatchItem) -> BatchItem:
         with self.database.uow() as work:
-            work.return_items.add_many([item])
+            work.batch_items.add_many([item])
         return self.item(item)
 
 
@@ -179,10 +181,10 @@ def set_aside(code: str, sentence: str, *, thumbnail_key: str | None = None) -> 
 
 def doubtful(label: str, score: float) -> Fate:
     """The fate of an item that a person has to look at."""
-    return Fate(state=ItemState.DOUBTFUL, label=label, score=score)
+    return Fate(state=ItemState.NEEDS_REVIEW, label=label, score=score)
 
 
-def _settlement(item: ReturnItem, fate: Fate, now: datetime) -> Settlement:
+def _settlement(item: BatchItem, fate: Fate, now: datetime) -> Settlement:
     good = fate.failure_code is None
     return Settlement(
         item_id=item.id, state=fate.state, attempts=item.attempts + 1, finished_at=now,

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from shoplens.batch.browse import BrowseReturns, rate_per_s
-from shoplens.batch.correct import CorrectReturns
+from shoplens.batch.browse import BrowseBatch, rate_per_s
+from shoplens.batch.correct import CorrectItems
 from shoplens.batch.entities import ItemFilter, ItemState, RunState
 from shoplens.errors import ImageNotKept, ItemNotFound, RunNotFound
 from shoplens.predictions.photos import Size
@@ -17,12 +17,12 @@ from tests.unit.db.samples import NOON, moment
 
 
 @pytest.fixture
-def browse(shop: Shop) -> BrowseReturns:
+def browse(shop: Shop) -> BrowseBatch:
     """Over the shop, with its clock."""
-    return BrowseReturns(shop.database, shop.shelf, clock=shop.clock)
+    return BrowseBatch(shop.database, shop.shelf, clock=shop.clock)
 
 
-def test_a_run_counts_its_items_and_what_arrived_for_nobody(shop: Shop, browse: BrowseReturns) -> None:
+def test_a_run_counts_its_items_and_what_arrived_for_nobody(shop: Shop, browse: BrowseBatch) -> None:
     """Duplicates and files refused on arrival belong to no run, and are told with the next one."""
     first = shop.arrive("a.jpg")
     shop.arrive("b.jpg", fate=doubtful("hat", 0.4))
@@ -34,50 +34,50 @@ def test_a_run_counts_its_items_and_what_arrived_for_nobody(shop: Shop, browse: 
     counts = {run.id: browse.run(run.id).counts, second.id: browse.run(second.id).counts}
     assert {
         ItemState.DONE: 2,
-        ItemState.DOUBTFUL: 1,
+        ItemState.NEEDS_REVIEW: 1,
         ItemState.QUARANTINED: 1,
         ItemState.DUPLICATE: 1,
     } == counts[run.id].by_state
     assert {ItemState.DUPLICATE: 1} == counts[second.id].by_state
-    assert [second.id, run.id] == [each.run.id for each in browse.runs()]
-    assert [run.id] == [each.run.id for each in browse.runs(before=second.id)]
-    assert second.id == (browse.latest() or run).id
+    assert [second.id, run.id] == [each.run.id for each in browse.runs("returns")]
+    assert [run.id] == [each.run.id for each in browse.runs("returns", before=second.id)]
+    assert second.id == (browse.latest("returns") or run).id
 
 
-def test_labels_are_counted_by_state(shop: Shop, browse: BrowseReturns) -> None:
+def test_labels_are_counted_by_state(shop: Shop, browse: BrowseBatch) -> None:
     """What the night said, for each category."""
     shop.arrive("a.jpg")
     shop.arrive("b.jpg")
     shop.arrive("c.jpg", fate=doubtful("hat", 0.4))
     run = shop.night()
-    assert {(ItemState.DONE, "dress"): 2, (ItemState.DOUBTFUL, "hat"): 1} == browse.run(run.id).labels
+    assert {(ItemState.DONE, "dress"): 2, (ItemState.NEEDS_REVIEW, "hat"): 1} == browse.run(run.id).labels
 
 
-def test_progress_is_told_from_the_times_in_the_database(shop: Shop, browse: BrowseReturns) -> None:
+def test_progress_is_told_from_the_times_in_the_database(shop: Shop, browse: BrowseBatch) -> None:
     """Items per second since the start, what is left at that rate, and how long ago the last item was finished."""
     for number in range(6):
         shop.arrive(f"{number}.jpg")
     run = shop.night(limit=4, end=False)
     shop.now = (run.started_at or NOON).replace()
     shop.tick(40)
-    active = browse.active()
+    active = browse.active("returns")
     assert active is not None
     assert (2, 0.1, 20.0) == (active.left, active.rate_per_s, active.seconds_left)
     last = (run.last_item_at or NOON) - (run.started_at or NOON)
     assert 40 - last.total_seconds() == active.last_item_ago_s
 
 
-def test_an_ended_run_has_the_rate_of_its_own_time(shop: Shop, browse: BrowseReturns) -> None:
+def test_an_ended_run_has_the_rate_of_its_own_time(shop: Shop, browse: BrowseBatch) -> None:
     """However long ago that was; nothing is left to wait for."""
     for number in range(6):
         shop.arrive(f"{number}.jpg")
     shop.night()
     shop.tick(86_400)
-    view = browse.runs()[0]
+    view = browse.runs("returns")[0]
     ended = browse.run(view.run.id)
     took = (ended.run.last_item_at or NOON) - (ended.run.started_at or NOON)
     assert (6 / took.total_seconds(), None, 0) == (ended.rate_per_s, ended.seconds_left, ended.left)
-    assert browse.active() is None
+    assert browse.active("returns") is None
 
 
 def test_nothing_is_said_of_a_rate_before_the_first_item(shop: Shop) -> None:
@@ -89,13 +89,13 @@ def test_nothing_is_said_of_a_rate_before_the_first_item(shop: Shop) -> None:
     assert 0.5 == rate_per_s(run, 5, moment(20))
 
 
-def test_an_unknown_run_is_told(browse: BrowseReturns) -> None:
+def test_an_unknown_run_is_told(browse: BrowseBatch) -> None:
     """By an error of its own."""
     with pytest.raises(RunNotFound, match="nix"):
         browse.run("nix")
 
 
-def test_items_are_paged_in_both_directions(shop: Shop, browse: BrowseReturns) -> None:
+def test_items_are_paged_in_both_directions(shop: Shop, browse: BrowseBatch) -> None:
     """Newest first; each page names the next one where there is one."""
     arrived = [shop.arrive(f"{number}.jpg") for number in range(5)]
     names = [item.source_name for item in reversed(arrived)]
@@ -112,13 +112,13 @@ def test_items_are_paged_in_both_directions(shop: Shop, browse: BrowseReturns) -
     assert browse.items(ItemFilter(), limit=2, after=back.newer).newer is None
 
 
-def test_an_unknown_item_is_told(browse: BrowseReturns) -> None:
+def test_an_unknown_item_is_told(browse: BrowseBatch) -> None:
     """By an error of its own."""
     with pytest.raises(ItemNotFound, match="nix"):
         browse.item("nix")
 
 
-def test_the_photo_is_found_where_the_item_is_going(shop: Shop, browse: BrowseReturns) -> None:
+def test_the_photo_is_found_where_the_item_is_going(shop: Shop, browse: BrowseBatch) -> None:
     """Before, during and after its move, whichever place the blob has reached."""
     data = jpeg_of(colourful(77))
     item = shop.arrive("a.jpg", data=data)
@@ -127,14 +127,14 @@ def test_the_photo_is_found_where_the_item_is_going(shop: Shop, browse: BrowseRe
     settled = shop.item(item)
     seen.append(browse.photo(item.id, Size.ORIGINAL).data)
     with shop.database.uow() as work:
-        work.return_items.correct(item.id, label="hat", target_key="returns/processed/hat/x.jpg", now=shop.now)
+        work.batch_items.correct(item.id, label="hat", target_key="returns/processed/hat/x.jpg", now=shop.now)
     seen.append(browse.photo(item.id, Size.ORIGINAL).data)
     shop.store.move(settled.key or "", "returns/processed/hat/x.jpg")
     seen.append(browse.photo(item.id, Size.ORIGINAL).data)
     assert [data] * 4 == seen
 
 
-def test_thumbnails_are_made_once_and_kept_with_those_of_the_records(shop: Shop, browse: BrowseReturns) -> None:
+def test_thumbnails_are_made_once_and_kept_with_those_of_the_records(shop: Shop, browse: BrowseBatch) -> None:
     """So the pages of records and of returns share them."""
     item = shop.arrive("a.jpg")
     small = browse.photo(item.id, Size.THUMBNAIL)
@@ -144,7 +144,7 @@ def test_thumbnails_are_made_once_and_kept_with_those_of_the_records(shop: Shop,
     assert small == browse.photo(item.id, Size.THUMBNAIL)
 
 
-def test_a_duplicate_shows_the_photo_that_it_repeats(shop: Shop, browse: BrowseReturns) -> None:
+def test_a_duplicate_shows_the_photo_that_it_repeats(shop: Shop, browse: BrowseBatch) -> None:
     """It has none of its own, and the original names its repetitions."""
     item = shop.arrive("a.jpg")
     again = shop.repeat(item, "b.jpg")
@@ -152,7 +152,7 @@ def test_a_duplicate_shows_the_photo_that_it_repeats(shop: Shop, browse: BrowseR
     assert [again] == browse.duplicates(item)
 
 
-def test_a_quarantined_item_shows_what_was_saved_of_it(shop: Shop, browse: BrowseReturns) -> None:
+def test_a_quarantined_item_shows_what_was_saved_of_it(shop: Shop, browse: BrowseBatch) -> None:
     """Its thumbnail in every size, and the file itself as it came, also once a person has named it."""
     small = jpeg_of(colourful(5, width=40, height=30))
     shop.store.put("returns/thumbnails/x.jpg", small)
@@ -160,12 +160,12 @@ def test_a_quarantined_item_shows_what_was_saved_of_it(shop: Shop, browse: Brows
     item = shop.arrive("a.jpg", data=b"\xff\xd8\xff broken", fate=bad)
     shop.night()
     seen = [{size: browse.photo(item.id, size).data for size in Size}]
-    CorrectReturns(shop.database, shop.store, labels=("hat",), clock=shop.tick).correct(item.id, "hat")
+    CorrectItems(shop.database, shop.store, labels={"returns": ("hat",)}, clock=shop.tick).correct(item.id, "hat")
     seen.append({size: browse.photo(item.id, size).data for size in Size})
     assert [{Size.ORIGINAL: b"\xff\xd8\xff broken", Size.VIEW: small, Size.THUMBNAIL: small}] * 2 == seen
 
 
-def test_what_cannot_be_shown_is_told(shop: Shop, browse: BrowseReturns) -> None:
+def test_what_cannot_be_shown_is_told(shop: Shop, browse: BrowseBatch) -> None:
     """A quarantined item without a thumbnail, a file that is no photo, and a photo that is gone."""
     aside = shop.arrive("a.jpg", fate=set_aside("image_corrupt", "It is cut off."))
     shop.night()
@@ -177,7 +177,7 @@ def test_what_cannot_be_shown_is_told(shop: Shop, browse: BrowseReturns) -> None
             browse.photo(item.id, size)
 
 
-def test_a_record_leads_back_to_its_item(shop: Shop, browse: BrowseReturns) -> None:
+def test_a_record_leads_back_to_its_item(shop: Shop, browse: BrowseBatch) -> None:
     """Also where the same photo came by another channel; records of other channels lead nowhere."""
     item = shop.arrive("a.jpg", fate=Fate(label="hat"))
     shop.night()
@@ -191,7 +191,7 @@ def test_a_record_leads_back_to_its_item(shop: Shop, browse: BrowseReturns) -> N
     assert browse.of_record(other) is None
 
 
-def test_the_items_of_a_run_are_those_that_it_counts(shop: Shop, browse: BrowseReturns) -> None:
+def test_the_items_of_a_run_are_those_that_it_counts(shop: Shop, browse: BrowseBatch) -> None:
     """Duplicates and files refused on arrival are shown with the run that came next, in pages both ways."""
     first = shop.arrive("a.jpg")
     again = shop.repeat(first, "again.jpg")
@@ -209,7 +209,7 @@ def test_the_items_of_a_run_are_those_that_it_counts(shop: Shop, browse: BrowseR
     assert [refused.id] == [item.id for item in set_aside_here.items]
 
 
-def test_progress_goes_from_nothing_to_one(shop: Shop, browse: BrowseReturns) -> None:
+def test_progress_goes_from_nothing_to_one(shop: Shop, browse: BrowseBatch) -> None:
     """Told from what was planned and what is left; an ended run is through."""
     for number in range(4):
         shop.arrive(f"{number}.jpg")
@@ -220,7 +220,7 @@ def test_progress_goes_from_nothing_to_one(shop: Shop, browse: BrowseReturns) ->
     assert 0.0 == replace(active, run=replace(active.run, planned=0)).progress
 
 
-def test_the_items_of_a_run_that_is_not_there_are_not_an_empty_page(browse: BrowseReturns) -> None:
+def test_the_items_of_a_run_that_is_not_there_are_not_an_empty_page(browse: BrowseBatch) -> None:
     """Whoever mistypes an id shall be told."""
     with pytest.raises(RunNotFound):
         browse.items(ItemFilter(run_id="0" * 26))

@@ -8,8 +8,8 @@ from itertools import pairwise
 
 import pytest
 
-from shoplens.batch.correct import CorrectReturns
-from shoplens.batch.entities import ItemFilter, ItemState, ReturnItem, Worker
+from shoplens.batch.correct import CorrectItems
+from shoplens.batch.entities import BatchItem, ItemFilter, ItemState, Worker
 from shoplens.batch.moves import finish_moves
 from shoplens.db import Database
 from shoplens.errors import BlobNotFound, ItemNotFound, ItemNotReady, RequestInvalid, RunNotFound
@@ -22,26 +22,26 @@ LABELS = ("coat", "dress", "hat", "shoes")
 
 
 @pytest.fixture
-def correct(shop: Shop) -> CorrectReturns:
+def correct(shop: Shop) -> CorrectItems:
     """For a model of four labels."""
-    return CorrectReturns(shop.database, shop.store, labels=LABELS, clock=shop.tick)
+    return CorrectItems(shop.database, shop.store, labels={"returns": LABELS}, clock=shop.tick)
 
 
-def remarks_on(database: Database, item: ReturnItem) -> list[Feedback]:
+def remarks_on(database: Database, item: BatchItem) -> list[Feedback]:
     """What was said of an item's prediction, oldest first."""
     with database.reading() as work:
-        prediction_id = work.return_items.get(item.id).prediction_id or ""
+        prediction_id = work.batch_items.get(item.id).prediction_id or ""
         return work.feedback.for_predictions([prediction_id]).get(prediction_id, [])
 
 
-def settled(shop: Shop, fate: Fate) -> ReturnItem:
+def settled(shop: Shop, fate: Fate) -> BatchItem:
     """An item that a night is through with."""
     item = shop.arrive(f"{shop.count}.jpg", fate=fate)
     shop.night()
     return shop.item(item)
 
 
-def test_a_correction_changes_the_item_the_record_and_the_place(shop: Shop, correct: CorrectReturns) -> None:
+def test_a_correction_changes_the_item_the_record_and_the_place(shop: Shop, correct: CorrectItems) -> None:
     """The item is done with the new label, the remark is there to be learned from, the photo lies by category."""
     item = settled(shop, doubtful("dress", 0.4))
     photo = shop.store.get(item.key or "")
@@ -57,7 +57,7 @@ def test_a_correction_changes_the_item_the_record_and_the_place(shop: Shop, corr
     assert [(Verdict.WRONG, "hat")] == [(said.verdict, said.label) for said in remarks_on(shop.database, item)]
 
 
-def test_confirming_says_that_the_guess_was_right(shop: Shop, correct: CorrectReturns) -> None:
+def test_confirming_says_that_the_guess_was_right(shop: Shop, correct: CorrectItems) -> None:
     """A doubtful item becomes a done one."""
     item = settled(shop, doubtful("dress", 0.4))
     after = correct.confirm(item.id)
@@ -66,7 +66,7 @@ def test_confirming_says_that_the_guess_was_right(shop: Shop, correct: CorrectRe
     assert [(Verdict.RIGHT, "dress")] == [(said.verdict, said.label) for said in remarks_on(shop.database, item)]
 
 
-def test_the_last_word_counts_and_the_first_guess_undoes(shop: Shop, correct: CorrectReturns) -> None:
+def test_the_last_word_counts_and_the_first_guess_undoes(shop: Shop, correct: CorrectItems) -> None:
     """Every word is remembered in its order; saying the same twice is one word."""
     item = settled(shop, Fate(label="dress"))
     for label in ("hat", "hat", "coat", "dress"):
@@ -77,7 +77,7 @@ def test_the_last_word_counts_and_the_first_guess_undoes(shop: Shop, correct: Co
     assert [(Verdict.WRONG, "hat"), (Verdict.WRONG, "coat"), (Verdict.RIGHT, "dress")] == said
 
 
-def test_an_item_that_was_set_aside_can_be_named(shop: Shop, correct: CorrectReturns) -> None:
+def test_an_item_that_was_set_aside_can_be_named(shop: Shop, correct: CorrectItems) -> None:
     """A person may read what no decoder could. There is no prediction that could be right or wrong."""
     item = settled(shop, set_aside("image_corrupt", "It is cut off."))
     after = correct.correct(item.id, "hat")
@@ -87,7 +87,7 @@ def test_an_item_that_was_set_aside_can_be_named(shop: Shop, correct: CorrectRet
         assert [] == list(work.feedback.stream())
 
 
-def test_an_item_without_a_photo_can_be_named_too(shop: Shop, correct: CorrectReturns) -> None:
+def test_an_item_without_a_photo_can_be_named_too(shop: Shop, correct: CorrectItems) -> None:
     """There is nothing to move then."""
     item = shop.arrive("a.jpg", fate=set_aside("image_gone", "It is not there any more."))
     shop.store.delete(item.key or "")
@@ -96,7 +96,7 @@ def test_an_item_without_a_photo_can_be_named_too(shop: Shop, correct: CorrectRe
     assert (ItemState.DONE, "hat", None) == (after.state, after.label, after.target_key)
 
 
-def test_only_known_categories_are_taken(shop: Shop, correct: CorrectReturns) -> None:
+def test_only_known_categories_are_taken(shop: Shop, correct: CorrectItems) -> None:
     """Those of the model, and those that items have from a former one; the refusal names them."""
     item = settled(shop, Fate(label="dungarees"))
     other = settled(shop, Fate(label="dress"))
@@ -108,7 +108,7 @@ def test_only_known_categories_are_taken(shop: Shop, correct: CorrectReturns) ->
     assert "dungarees" == shop.item(item).label
 
 
-def test_items_that_no_run_is_through_with_are_refused(shop: Shop, correct: CorrectReturns) -> None:
+def test_items_that_no_run_is_through_with_are_refused(shop: Shop, correct: CorrectItems) -> None:
     """Waiting, worked on, or a duplicate, whose original is named."""
     waiting = shop.arrive("a.jpg")
     again = shop.repeat(waiting, "b.jpg")
@@ -119,30 +119,30 @@ def test_items_that_no_run_is_through_with_are_refused(shop: Shop, correct: Corr
     run = shop.request()
     me = Worker(id="o" * 26, host="here", pid=1)
     with shop.database.uow() as work:
-        work.return_runs.take_over(run, me, now=shop.now)
-        work.return_items.lease(owner=me.id, run_id=run.id, bound=run.bound, limit=1)
-    with pytest.raises(ItemNotReady, match="working"):
+        work.batch_runs.take_over(run, me, now=shop.now)
+        work.batch_items.lease("returns", owner=me.id, run_id=run.id, bound=run.bound, limit=1)
+    with pytest.raises(ItemNotReady, match="processing"):
         correct.correct(waiting.id, "hat")
-    with pytest.raises(ItemNotReady, match="working"):
+    with pytest.raises(ItemNotReady, match="processing"):
         correct.retry(waiting.id)
     with pytest.raises(ItemNotFound):
         correct.correct("nix", "hat")
 
 
-def test_what_has_no_guess_cannot_be_confirmed(shop: Shop, correct: CorrectReturns) -> None:
+def test_what_has_no_guess_cannot_be_confirmed(shop: Shop, correct: CorrectItems) -> None:
     """Somebody has to say what it is."""
     item = settled(shop, set_aside("image_corrupt", "It is cut off."))
     with pytest.raises(ItemNotReady, match="say what it is"):
         correct.confirm(item.id)
 
 
-def test_a_move_that_was_outstanding_is_finished_first(shop: Shop, correct: CorrectReturns) -> None:
+def test_a_move_that_was_outstanding_is_finished_first(shop: Shop, correct: CorrectItems) -> None:
     """As after a crash between a commit and its moves: nothing is lost, wherever the photo had got."""
     items = [settled(shop, Fate(label="dress")) for _ in range(2)]
     photos = [shop.store.get(item.key or "") for item in items]
     with shop.database.uow() as work:
         for item in items:
-            work.return_items.correct(
+            work.batch_items.correct(
                 item.id, label="coat", target_key=f"returns/processed/coat/{item.id}.jpg", now=shop.now
             )
     shop.store.move(items[1].key or "", f"returns/processed/coat/{items[1].id}.jpg")
@@ -152,7 +152,7 @@ def test_a_move_that_was_outstanding_is_finished_first(shop: Shop, correct: Corr
     assert [] == list(shop.store.list("returns/processed/coat"))
 
 
-def test_clerks_who_disagree_at_once_end_with_one_answer(shop: Shop, correct: CorrectReturns) -> None:
+def test_clerks_who_disagree_at_once_end_with_one_answer(shop: Shop, correct: CorrectItems) -> None:
     """Row, record and photo agree in the end, whoever was last, while somebody else finishes moves as a night does."""
     items = [settled(shop, Fate(label="dress")) for _ in range(3)]
     photos = {item.id: shop.store.get(item.key or "") for item in items}
@@ -186,7 +186,7 @@ def test_clerks_who_disagree_at_once_end_with_one_answer(shop: Shop, correct: Co
     assert 3 == len(list(shop.store.list("returns/processed")))
 
 
-def test_a_mover_who_comes_late_moves_nothing(shop: Shop, correct: CorrectReturns) -> None:
+def test_a_mover_who_comes_late_moves_nothing(shop: Shop, correct: CorrectItems) -> None:
     """A list of moves from before two corrections is done again afterwards: the photo stays where the row says."""
     item = settled(shop, Fate(label="dress"))
     photo = shop.store.get(item.key or "")
@@ -199,7 +199,7 @@ def test_a_mover_who_comes_late_moves_nothing(shop: Shop, correct: CorrectReturn
     assert 4 == len(set(places))
 
 
-def test_another_try_waits_for_the_next_run(shop: Shop, correct: CorrectReturns) -> None:
+def test_another_try_waits_for_the_next_run(shop: Shop, correct: CorrectItems) -> None:
     """With its attempts forgotten and the photo where it is; only what was set aside can be tried again."""
     item = settled(shop, set_aside("image_decoder_failed", "It ran out of time."))
     waiting = correct.retry(item.id)
@@ -213,7 +213,7 @@ def test_another_try_waits_for_the_next_run(shop: Shop, correct: CorrectReturns)
         correct.retry(item.id)
 
 
-def test_all_can_be_tried_again_or_those_of_one_run(shop: Shop, correct: CorrectReturns) -> None:
+def test_all_can_be_tried_again_or_those_of_one_run(shop: Shop, correct: CorrectItems) -> None:
     """With a run, also the files that were refused when they arrived for it."""
     bad = set_aside("image_corrupt", "It is cut off.")
     early = settled(shop, bad)
@@ -221,14 +221,14 @@ def test_all_can_be_tried_again_or_those_of_one_run(shop: Shop, correct: Correct
     late = settled(shop, bad)
     run_id = late.run_id or ""
     with pytest.raises(RunNotFound):
-        correct.retry_all("nix")
-    assert 2 == correct.retry_all(run_id)
+        correct.retry_all("returns", "nix")
+    assert 2 == correct.retry_all("returns", run_id)
     assert (ItemState.QUARANTINED, ItemState.WAITING) == (shop.item(early).state, shop.item(late).state)
-    assert 1 == correct.retry_all()
-    assert 0 == correct.retry_all()
+    assert 1 == correct.retry_all("returns")
+    assert 0 == correct.retry_all("returns")
 
 
-def test_the_pages_of_records_follow_a_correction(shop: Shop, correct: CorrectReturns) -> None:
+def test_the_pages_of_records_follow_a_correction(shop: Shop, correct: CorrectItems) -> None:
     """Original and thumbnail of the record, before the photo moves, while it does, and after."""
     shelf = PhotoShelf(shop.store, limits=LIMITS, isolation=shop.shelf._isolation, elsewhere=MovedPhotos(shop.database))
     item = settled(shop, doubtful("dress", 0.4))
@@ -243,7 +243,7 @@ def test_the_pages_of_records_follow_a_correction(shop: Shop, correct: CorrectRe
     seen = [shown()]
     target = f"returns/processed/hat/{item.id}.jpg"
     with shop.database.uow() as work:
-        work.return_items.correct(item.id, label="hat", target_key=target, now=shop.now)
+        work.batch_items.correct(item.id, label="hat", target_key=target, now=shop.now)
         work.predictions.move_image(item.prediction_id or "", target)
     seen.append(shown())
     finish_moves(shop.database, shop.store)
@@ -253,10 +253,10 @@ def test_the_pages_of_records_follow_a_correction(shop: Shop, correct: CorrectRe
     assert [(True, True)] * 4 == seen
 
 
-def test_corrections_are_found_by_their_new_label(shop: Shop, correct: CorrectReturns) -> None:
+def test_corrections_are_found_by_their_new_label(shop: Shop, correct: CorrectItems) -> None:
     """Filters see what a person said."""
     item = settled(shop, doubtful("dress", 0.4))
     correct.correct(item.id, "hat")
     with shop.database.reading() as work:
-        found = work.return_items.page(ItemFilter(run_id=item.run_id, label="hat"), limit=10)
+        found = work.batch_items.page(ItemFilter(run_id=item.run_id, label="hat"), limit=10)
     assert [item.id] == [each.id for each in found]

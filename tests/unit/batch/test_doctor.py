@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from shoplens.batch.doctor import Caution, look_at_drop, look_at_ingest, look_at_logs, look_at_night
+from shoplens.batch.doctor import Caution, look_at_drop, look_at_ingest, look_at_logs, look_at_run
 from shoplens.batch.ownership import this_process
 from shoplens.batch.runs import RequestRun
 from shoplens.db import Database, open_database, upgrade
@@ -42,18 +42,18 @@ def database(settings: Settings) -> Iterator[Database]:
 def run_that_began(database: Database, ago: timedelta) -> str:
     """A run that this process works on, with its last sign of life as long ago."""
     then = datetime.now(UTC) - ago  # not that of the import, which may be long ago
-    run = RequestRun(database, lambda: then)("schedule")
+    run = RequestRun(database, lambda: then)("returns", "schedule")
     with database.uow() as work:
-        work.return_runs.take_over(run, this_process(0), now=then)
+        work.batch_runs.take_over(run, this_process(0), now=then)
     return run.id
 
 
 def end(database: Database, run_id: str, ago: timedelta) -> None:
     """Finish it."""
     with database.uow() as work:
-        owner = work.return_runs.get(run_id).owner
+        owner = work.batch_runs.get(run_id).owner
         assert owner
-        work.return_runs.finish(run_id, owner=owner, now=datetime.now(UTC) - ago, report_key=None)
+        work.batch_runs.finish(run_id, owner=owner, now=datetime.now(UTC) - ago, report_key=None)
 
 
 def log_start(settings: Settings, job: str, *, pid: int | None = None, **end: Any) -> None:
@@ -80,24 +80,24 @@ def caution_of(found: str | Caution) -> str:
 
 def test_before_the_first_start_all_is_well(settings: Settings) -> None:
     """And nothing is made by looking."""
-    for look in (look_at_drop, look_at_logs, look_at_ingest, look_at_night):
-        assert "yet" in text_of(look(settings))
+    for look in (look_at_drop, look_at_logs, look_at_ingest, look_at_run):
+        assert "yet" in text_of(look(settings, "returns"))
     assert not settings.data_dir.exists()
 
 
 def test_a_drop_folder_is_counted(settings: Settings) -> None:
     """With the folders below it."""
-    (settings.data_dir / "drop" / "monday").mkdir(parents=True)
-    (settings.data_dir / "drop" / "monday" / "a.jpg").write_bytes(b"x")
-    assert "can be read and emptied; it has 2 files" in text_of(look_at_drop(settings))
+    (settings.data_dir / "drop" / "returns" / "monday").mkdir(parents=True)
+    (settings.data_dir / "drop" / "returns" / "monday" / "a.jpg").write_bytes(b"x")
+    assert "can be read and emptied; it has 2 files" in text_of(look_at_drop(settings, "returns"))
 
 
 def test_a_drop_folder_that_is_a_file_is_refused(settings: Settings) -> None:
     """As one that this account may not empty would be."""
     settings.data_dir.mkdir()
-    (settings.data_dir / "drop").write_text("no folder")
+    (settings.data_dir / "drop" / "returns").write_text("no folder")
     with pytest.raises(SourceUnavailable, match="cannot be read and emptied"):
-        look_at_drop(settings)
+        look_at_drop(settings, "returns")
 
 
 def test_a_log_folder_that_cannot_be_written_is_a_fault(settings: Settings) -> None:
@@ -115,29 +115,29 @@ def test_a_log_folder_that_cannot_be_written_is_a_fault(settings: Settings) -> N
         ({"exit_status": 143}, "was stopped with status 143"),
     ],
 )
-@pytest.mark.parametrize(("job", "look"), [("ingest", look_at_ingest), ("night", look_at_night)])
+@pytest.mark.parametrize(("job", "look"), [("ingest", look_at_ingest), ("run", look_at_run)])
 def test_a_start_that_ended_badly_is_told(
     end: dict[str, int], words: str, job: str, look: Callable[[Settings], str | Caution], settings: Settings
 ) -> None:
     """With who started it."""
     log_start(settings, job, **end)
-    assert f"by schedule; it {words}" in caution_of(look(settings))
+    assert f"by schedule; it {words}" in caution_of(look(settings, "returns"))
 
 
 def test_a_good_ingest_is_told_with_its_counts(settings: Settings) -> None:
     """Those that are not zero."""
     log_start(settings, "ingest", exit_status=0, counts={"taken": 3, "duplicates": 0})
-    assert text_of(look_at_ingest(settings)).endswith("ended well: 3 taken")
+    assert text_of(look_at_ingest(settings, "returns")).endswith("ended well: 3 taken")
 
 
 def test_an_ingest_that_was_killed_is_told(settings: Settings) -> None:
     """Its start has no end and its process is gone; while that lives, it is at work."""
     log_start(settings, "ingest")
-    assert "at work" in text_of(look_at_ingest(settings))
+    assert "at work" in text_of(look_at_ingest(settings, "returns"))
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait(60)
     log_start(settings, "ingest", pid=gone.pid)
-    assert "killed" in caution_of(look_at_ingest(settings))
+    assert "killed" in caution_of(look_at_ingest(settings, "returns"))
 
 
 @pytest.mark.parametrize(("hours", "well"), [(25.9, True), (26.1, False)])
@@ -145,41 +145,41 @@ def test_a_night_that_is_missing_is_told(hours: float, well: bool, settings: Set
     """When the last one ended more than 26 hours ago."""
     ago = timedelta(hours=hours)
     end(database, run_that_began(database, ago), ago)
-    found = look_at_night(settings)
+    found = look_at_run(settings, "returns")
     assert "the last one ended 26 h ago" in (text_of(found) if well else caution_of(found))
 
 
 def test_a_night_at_work_is_told(settings: Settings, database: Database) -> None:
     """With how far it is."""
     run_id = run_that_began(database, timedelta())
-    assert f"run {run_id} is at work: 0 of 0" in text_of(look_at_night(settings))
+    assert f"run {run_id} is at work: 0 of 0" in text_of(look_at_run(settings, "returns"))
 
 
 def test_a_run_without_a_sign_of_life_is_told(settings: Settings, database: Database) -> None:
-    """Longer than `returns.takeover_s`."""
+    """Longer than `batch.takeover_s`."""
     run_that_began(database, timedelta(minutes=5))
-    assert "no sign of life since 5 min ago" in caution_of(look_at_night(settings))
+    assert "no sign of life since 5 min ago" in caution_of(look_at_run(settings, "returns"))
 
 
 def test_a_run_that_nobody_works_on_is_told(settings: Settings, database: Database) -> None:
     """It was requested and never taken up."""
-    RequestRun(database, lambda: datetime.now(UTC))("http")
-    assert "no sign of life; 0 of 0" in caution_of(look_at_night(settings))
+    RequestRun(database, lambda: datetime.now(UTC))("returns", "http")
+    assert "no sign of life; 0 of 0" in caution_of(look_at_run(settings, "returns"))
 
 
 def test_a_run_that_lives_and_stands_still_is_told(settings: Settings, database: Database) -> None:
     """The night itself notices that no item comes to an end."""
     run_id = run_that_began(database, timedelta())
     with database.uow() as work:
-        owner = work.return_runs.get(run_id).owner
+        owner = work.batch_runs.get(run_id).owner
         assert owner
-        work.return_runs.beat(run_id, owner=owner, now=datetime.now(UTC), finished_item=False, stalled=True)
-    assert "no item comes to an end" in caution_of(look_at_night(settings))
+        work.batch_runs.beat(run_id, owner=owner, now=datetime.now(UTC), finished_item=False, stalled=True)
+    assert "no item comes to an end" in caution_of(look_at_run(settings, "returns"))
 
 
 def test_a_database_that_is_away_is_another_findings_matter(settings: Settings) -> None:
     """Here it is only not known."""
     settings.data_dir.mkdir()
     (settings.data_dir / "shoplens.db").mkdir()
-    assert "not known" in caution_of(look_at_night(settings))
-    assert "not known" in caution_of(look_at_ingest(settings))
+    assert "not known" in caution_of(look_at_run(settings, "returns"))
+    assert "not known" in caution_of(look_at_ingest(settings, "returns"))

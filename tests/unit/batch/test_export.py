@@ -19,10 +19,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shoplens.batch import table_formats
-from shoplens.batch.correct import CorrectReturns
-from shoplens.batch.entities import ItemFilter, ItemState, References, ReturnItem
+from shoplens.batch.correct import CorrectItems
+from shoplens.batch.entities import BatchItem, ItemFilter, ItemState, References
 from shoplens.batch.export import ExportFormat, ExportItems
-from shoplens.batch.return_table import TableRow
+from shoplens.batch.item_table import TableRow
 from shoplens.batch.table_formats import COLUMNS
 from shoplens.bundles.ref import ModelRef
 from shoplens.errors import DatabaseUnavailable, RunNotFound
@@ -51,7 +51,8 @@ def rows_of(data: bytes, format: ExportFormat) -> list[dict[str, Any]]:
 
 def table_row(**changes: Any) -> TableRow:
     """A row with everything filled in."""
-    item = ReturnItem(
+    item = BatchItem(
+        channel="returns",
         id="i" * 26, seq=1, received_at=NOON, source_name="a.jpg", sha256="0" * 64, byte_count=10,
         state=ItemState.DONE, references=References(item="7", order="42", reason="small"), key="returns/x.jpg",
         run_id="r" * 26, predicted="dress", score=0.1 + 0.2, label="hat", corrected_at=NOON + timedelta(days=1),
@@ -79,7 +80,7 @@ def test_a_run_with_every_kind_of_item_is_told_row_by_row(
     again = shop.repeat(done, "again.jpg")
     run = shop.night()
     shop.arrive("tomorrow.jpg")
-    clerk = CorrectReturns(shop.database, shop.store, labels=("coat",), clock=shop.tick)
+    clerk = CorrectItems(shop.database, shop.store, labels={"returns": ("coat",)}, clock=shop.tick)
     clerk.correct(corrected.id, "coat")
     rows = rows_of(b"".join(export.stream(ItemFilter(run_id=run.id), format)), format)
     none: object = "" if format is ExportFormat.CSV else None
@@ -87,7 +88,7 @@ def test_a_run_with_every_kind_of_item_is_told_row_by_row(
     assert [
         ("done.jpg", "done", "dress", "dress", none),
         ("corrected.jpg", "done", "coat", "dress", none),
-        ("doubtful.jpg", "doubtful", "hat", "hat", none),
+        ("doubtful.jpg", "needs_review", "hat", "hat", none),
         ("aside.jpg", "quarantined", none, none, none),
         ("again.jpg", "duplicate", none, none, done.id),
     ] == [tuple(row[name] for name in ("source_name", "state", "label", "predicted", "duplicate_of")) for row in rows]
@@ -106,7 +107,7 @@ def test_every_arrival_is_in_the_table_of_exactly_one_run(shop: Shop, export: Ex
     shop.refuse("2.jpg")
     runs = [shop.night()]
     shop.repeat(first, "3.jpg")
-    clerk = CorrectReturns(shop.database, shop.store, labels=(), clock=shop.tick)
+    clerk = CorrectItems(shop.database, shop.store, labels={"returns": ()}, clock=shop.tick)
     clerk.retry(retried.id)
     shop.fates[retried.id] = Fate()
     shop.arrive("4.jpg")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from shoplens.batch.entities import ItemFilter, ItemState, References, ReturnRun, RunState, Settlement
+from shoplens.batch.entities import BatchRun, ItemFilter, ItemState, References, RunState, Settlement
 from shoplens.batch.intake import Claims, Content, Intake, Prepared, Verdict
 from shoplens.db import Database
 from shoplens.storage import Store, open_store
@@ -26,7 +26,7 @@ def store(tmp_path: Path) -> Store:
 @pytest.fixture
 def intake(database: Database, store: Store) -> Intake:
     """Over an empty database and store."""
-    return Intake(database, store, clock=lambda: NOON, max_image_bytes=1_000)
+    return Intake(database, store, channel="returns", clock=lambda: NOON, max_image_bytes=1_000)
 
 
 @pytest.fixture
@@ -82,15 +82,23 @@ def test_who_comes_after_the_night_leaves_no_second_photo(
     first, late = prepare(b"photo", "a.jpg"), prepare(b"photo", "a.jpg")
     intake.commit([first])
     settled = Settlement(item_id=first.item.id, state=ItemState.DONE, attempts=1, target_key="returns/processed/a.jpg")
-    run = ReturnRun(id=id_at(NOON), created_at=NOON, requested_by="test", state=RunState.REQUESTED, bound=1, planned=1)
+    run = BatchRun(
+        channel="returns",
+        id=id_at(NOON),
+        created_at=NOON,
+        requested_by="test",
+        state=RunState.REQUESTED,
+        bound=1,
+        planned=1,
+    )
     with database.uow() as work:
-        work.return_runs.add(run)
-        work.return_items.lease(owner="night", run_id=run.id, bound=1, limit=1)
-        work.return_items.settle([settled], owner="night")
+        work.batch_runs.add(run)
+        work.batch_items.lease("returns", owner="night", run_id=run.id, bound=1, limit=1)
+        work.batch_items.settle([settled], owner="night")
     store.move(first.item.key or "", "returns/processed/a.jpg")
     if is_noted:
         with database.uow() as work:
-            work.return_items.moved([(first.item.id, "returns/processed/a.jpg")])
+            work.batch_items.moved([(first.item.id, "returns/processed/a.jpg")])
     store.put(late.item.key or "", b"photo", durable=True)
     assert {late.item.id: Verdict.KNOWN} == intake.commit([late])
     assert ["returns/processed/a.jpg"] == list(store.list(""))
@@ -106,4 +114,4 @@ def test_a_row_that_the_database_refuses_costs_no_other_its_place(
     bad = Prepared(item=replace(other.item, id=taken.item.id), stored=True)
     assert {taken.item.id: Verdict.REFUSED, good.item.id: Verdict.TAKEN} == intake.commit([bad, good])
     with database.reading() as work:
-        assert 2 == len(list(work.return_items.stream(ItemFilter())))
+        assert 2 == len(list(work.batch_items.stream(ItemFilter())))

@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from shoplens.batch.entities import ReturnRun, Worker
+from shoplens.batch.entities import BatchRun, Worker
 from shoplens.batch.launch import NightLauncher, NightProcess, StartRun
 from shoplens.batch.ownership import mark_of, this_process
 from shoplens.batch.runs import RequestRun
@@ -44,9 +44,9 @@ with open(sys.argv[1]) as word: sys.exit(int(word.read() or 0))
 
 
 @pytest.fixture
-def run(database: Database) -> ReturnRun:
+def run(database: Database) -> BatchRun:
     """A run that was requested and that nobody works on."""
-    return RequestRun(database, now)("test")
+    return RequestRun(database, now)("returns", "test")
 
 
 @pytest.fixture
@@ -95,11 +95,11 @@ def until(holds: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
-def owned_by(database: Database, run: ReturnRun, worker: Worker) -> ReturnRun:
+def owned_by(database: Database, run: BatchRun, worker: Worker) -> BatchRun:
     """The run after this worker took it over."""
     with database.uow() as work:
-        work.return_runs.take_over(run, worker, now=now())
-        return work.return_runs.get(run.id)
+        work.batch_runs.take_over(run, worker, now=now())
+        return work.batch_runs.get(run.id)
 
 
 def dead_worker() -> Worker:
@@ -117,7 +117,7 @@ def test_a_night_is_told_its_run_and_these_settings_alone(
     monkeypatch.setenv("SHOPLENS_PORT", "1")
     assert make_launcher(TELL).start("the-run")
     wait_for_nights()
-    told = json.loads((tmp_path / "logs" / "night.log").read_text())
+    told = json.loads((tmp_path / "logs" / "run.log").read_text())
     assert {"SHOPLENS_DATA_DIR": "here"} == told["settings"]
     assert ("the-run", told["pid"]) == (told["run"], told["session"])
 
@@ -162,7 +162,7 @@ def test_a_night_goes_on_when_the_launcher_is_closed(
 
 
 def test_a_night_that_breaks_off_is_started_again_a_few_times(
-    make_launcher: Callable[..., NightLauncher], run: ReturnRun, tmp_path: Path
+    make_launcher: Callable[..., NightLauncher], run: BatchRun, tmp_path: Path
 ) -> None:
     """As long as the run is there to be worked on; then the reason is told."""
     launcher = make_launcher(COUNT_AND_FAIL, str(tmp_path / "starts"), "1", pauses_s=(0.0, 0.0))
@@ -174,7 +174,7 @@ def test_a_night_that_breaks_off_is_started_again_a_few_times(
 
 @pytest.mark.parametrize("status", ["0", "143", "130"])
 def test_a_night_that_is_through_or_was_told_to_stop_is_left_alone(
-    make_launcher: Callable[..., NightLauncher], run: ReturnRun, tmp_path: Path, status: str
+    make_launcher: Callable[..., NightLauncher], run: BatchRun, tmp_path: Path, status: str
 ) -> None:
     """Whoever stops one by hand is not worked against."""
     launcher = make_launcher(COUNT_AND_FAIL, str(tmp_path / "starts"), status, pauses_s=(0.0, 0.0))
@@ -184,7 +184,7 @@ def test_a_night_that_is_through_or_was_told_to_stop_is_left_alone(
 
 
 def test_a_run_that_is_over_or_taken_over_is_not_started_again(
-    make_launcher: Callable[..., NightLauncher], database: Database, run: ReturnRun, tmp_path: Path
+    make_launcher: Callable[..., NightLauncher], database: Database, run: BatchRun, tmp_path: Path
 ) -> None:
     """Somebody else may have gone on meanwhile."""
     owned_by(database, run, this_process(1))
@@ -192,19 +192,19 @@ def test_a_run_that_is_over_or_taken_over_is_not_started_again(
     launcher.start(run.id)
     wait_for_nights()
     with database.uow() as work:
-        work.return_runs.give_up(run.id, now=now(), reason="enough")
+        work.batch_runs.give_up(run.id, now=now(), reason="enough")
     launcher.start(run.id)
     wait_for_nights()
     assert "xx" == (tmp_path / "starts").read_text()
 
 
 def test_a_request_ends_the_pause_before_a_new_start(
-    make_launcher: Callable[..., NightLauncher], run: ReturnRun, tmp_path: Path
+    make_launcher: Callable[..., NightLauncher], run: BatchRun, tmp_path: Path
 ) -> None:
     """A person who asks does not wait for a timer."""
     launcher = make_launcher(COUNT_AND_FAIL, str(tmp_path / "starts"), "1", pauses_s=(3_600.0,))
     launcher.start(run.id)
-    until(lambda: launcher.resume() is not None)
+    until(lambda: launcher.resume("returns") is not None)
     wait_for_nights()
     assert "xx" == (tmp_path / "starts").read_text()
 
@@ -218,7 +218,7 @@ def test_a_program_that_is_not_there_is_told(make_launcher: Callable[..., NightL
     assert "No process could be started for it: Not a directory." == launcher.trouble("the-run")
 
 
-def test_success_ends_the_trouble(make_launcher: Callable[..., NightLauncher], run: ReturnRun, tmp_path: Path) -> None:
+def test_success_ends_the_trouble(make_launcher: Callable[..., NightLauncher], run: BatchRun, tmp_path: Path) -> None:
     """What is over is not told."""
     word = tmp_path / "word"
     os.mkfifo(word)
@@ -235,44 +235,44 @@ def test_the_log_of_nights_does_not_grow_for_ever(make_launcher: Callable[..., N
     """A large one makes room, and is kept beside the new one."""
     logs = tmp_path / "logs"
     logs.mkdir()
-    (logs / "night.log").write_bytes(b"." * 10_000_001)
+    (logs / "run.log").write_bytes(b"." * 10_000_001)
     make_launcher(TELL).start("the-run")
     wait_for_nights()
-    assert 10_000_001 == (logs / "night.1.log").stat().st_size
-    assert (logs / "night.log").stat().st_size < 10_000
+    assert 10_000_001 == (logs / "run.1.log").stat().st_size
+    assert (logs / "run.log").stat().st_size < 10_000
 
 
 def test_an_abandoned_run_is_gone_on_with(
-    make_launcher: Callable[..., NightLauncher], database: Database, run: ReturnRun
+    make_launcher: Callable[..., NightLauncher], database: Database, run: BatchRun
 ) -> None:
     """Whether nobody took it yet or whoever did is gone."""
-    assert run == make_launcher(TELL).resume()
+    assert run == make_launcher(TELL).resume("returns")
     wait_for_nights()
     gone = owned_by(database, run, dead_worker())
-    assert gone == make_launcher(TELL).resume()
+    assert gone == make_launcher(TELL).resume("returns")
 
 
 def test_a_run_that_is_worked_on_is_left_alone(
-    make_launcher: Callable[..., NightLauncher], database: Database, run: ReturnRun
+    make_launcher: Callable[..., NightLauncher], database: Database, run: BatchRun
 ) -> None:
     """Its process lives on this machine: there is nothing to try."""
     owned_by(database, run, this_process(1))
-    assert make_launcher(TELL).resume(try_unknown=True) is None
+    assert make_launcher(TELL).resume("returns", try_unknown=True) is None
 
 
 def test_a_run_of_another_machine_is_only_tried_when_asked_to(
-    make_launcher: Callable[..., NightLauncher], database: Database, run: ReturnRun
+    make_launcher: Callable[..., NightLauncher], database: Database, run: BatchRun
 ) -> None:
     """Its process may live, which the night finds out by watching."""
     elsewhere = replace(this_process(1), host="elsewhere", process="another-boot/another-room/1")
     owned = owned_by(database, run, elsewhere)
-    assert make_launcher(TELL).resume() is None
-    assert owned == make_launcher(TELL).resume(try_unknown=True)
+    assert make_launcher(TELL).resume("returns") is None
+    assert owned == make_launcher(TELL).resume("returns", try_unknown=True)
 
 
 def test_nothing_is_resumed_where_no_run_is_active(make_launcher: Callable[..., NightLauncher]) -> None:
     """As on most days."""
-    assert make_launcher(TELL).resume(try_unknown=True) is None
+    assert make_launcher(TELL).resume("returns", try_unknown=True) is None
 
 
 def test_a_requested_run_is_worked_on_at_once(
@@ -290,8 +290,8 @@ def test_a_requested_run_is_worked_on_at_once(
 
 
 def test_a_request_goes_on_with_a_run_whose_process_is_gone(
-    make_launcher: Callable[..., NightLauncher], database: Database, run: ReturnRun
+    make_launcher: Callable[..., NightLauncher], database: Database, run: BatchRun
 ) -> None:
     """Instead of being refused until somebody tidies up."""
     gone = owned_by(database, run, dead_worker())
-    assert gone == StartRun(RequestRun(database, now), make_launcher(TELL))("somebody")
+    assert gone == StartRun(RequestRun(database, now), make_launcher(TELL))("returns", "somebody")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from shoplens.batch.entities import ItemState, ReturnItem
+from shoplens.batch.entities import BatchItem, ItemState
 from shoplens.batch.ledger import Batch, Ledger
 from shoplens.batch.ownership import claim, this_process
 from shoplens.batch.verdicts import Verdict, classified
@@ -17,7 +17,7 @@ from shoplens.db import Database
 from shoplens.errors import DatabaseUnavailable, RecordRefused, RunLost
 from shoplens.predictions.entities import PredictionRecord
 from shoplens.serving.engine import ClassifyRequest
-from tests.unit.batch.night_house import CHANNEL, MODEL, House, now, open_house, request_run
+from tests.unit.batch.batch_house import CHANNEL, MODEL, House, now, open_house, request_run
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def ledger(house: House) -> Ledger:
     return Ledger(house.database, run, clock=now)
 
 
-def verdict(house: House, item: ReturnItem) -> Verdict:
+def verdict(house: House, item: BatchItem) -> Verdict:
     """It is a shirt."""
     job = ClassifyRequest(model=MODEL.name, image=b"shirt 0.9", top_k=1, timeout_s=1.0, sha256=item.sha256)
     return classified(item, house.engine._answer(job), CHANNEL, now=now(), prediction_id=item.id)
@@ -44,17 +44,17 @@ def verdict(house: House, item: ReturnItem) -> Verdict:
 def take_over(house: House) -> None:
     """Another process becomes the owner."""
     with house.database.reading() as work:
-        run = work.return_runs.active()
+        run = work.batch_runs.active("returns")
     assert run is not None
     with house.database.uow() as work:
-        work.return_runs.take_over(run, replace(this_process(0), id="o" * 26), now=now())
+        work.batch_runs.take_over(run, replace(this_process(0), id="o" * 26), now=now())
 
 
 def test_a_batch_is_written_and_the_next_leased_in_one_step(house: House, ledger: Ledger) -> None:
     """The states, the predictions and the moves to come."""
     first = ledger.commit(Batch(lease=4)).leased
     second = ledger.commit(Batch(verdicts=[verdict(house, item) for item in first], lease=3)).leased
-    assert Counter(done=4, working=3, waiting=3) == Counter(state.value for state in house.states().elements())
+    assert Counter(done=4, processing=3, waiting=3) == Counter(state.value for state in house.states().elements())
     assert (4, 3) == (len(house.records()), len({item.id for item in second} - {item.id for item in first}))
     assert {item.target_key for item in house.items()[:4]} == {record.image_key for record in house.records()}
 
@@ -80,7 +80,7 @@ def test_an_item_that_is_no_longer_leased_here_undoes_the_whole_batch(house: Hou
     """The second lock: even an owner settles only what it has leased."""
     leased = ledger.commit(Batch(lease=2)).leased
     with house.database.uow() as work:
-        work.return_items.release_others("nobody")
+        work.batch_items.release_others("returns", "nobody")
     with pytest.raises(RunLost):
         ledger.commit(Batch(verdicts=[verdict(house, item) for item in leased]))
     assert ([], {ItemState.WAITING}) == (house.records(), set(house.states()))

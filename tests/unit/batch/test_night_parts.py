@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from shoplens.batch.entities import ItemState, ReturnItem, ReturnRun
+from shoplens.batch.entities import BatchItem, BatchRun, ItemState
 from shoplens.batch.examiners import Room
 from shoplens.batch.ledger import Batch, Ledger
 from shoplens.batch.life import SignsOfLife
@@ -32,10 +32,11 @@ from shoplens.errors import (
     RunLost,
     StorageUnavailable,
 )
-from tests.unit.batch.night_house import House, now, open_house, request_run
+from tests.unit.batch.batch_house import House, now, open_house, request_run
 
-ITEM = ReturnItem(
-    id="i" * 26, received_at=now(), source_name="a.jpg", sha256="0" * 64, byte_count=1, state=ItemState.WORKING,
+ITEM = BatchItem(
+        channel="returns",
+    id="i" * 26, received_at=now(), source_name="a.jpg", sha256="0" * 64, byte_count=1, state=ItemState.PROCESSING,
     key="returns/incoming/a.jpg",
 )  # fmt: skip
 
@@ -132,13 +133,13 @@ def test_patience_does_not_wait_for_what_will_not_change_or_when_told_to_stop() 
 
 def test_the_pace_is_that_of_the_last_half_minute() -> None:
     """A slow beginning is forgotten; what is left follows from what is planned."""
-    pace = Pace("r", planned=1000, before={ItemState.DONE: 100, ItemState.WORKING: 7}, now_s=0.0)
+    pace = Pace("r", planned=1000, before={ItemState.DONE: 100, ItemState.PROCESSING: 7}, now_s=0.0)
     assert (100, None, None) == (
         pace.progress().settled, pace.progress().per_second, pace.progress().seconds_left,
     )  # fmt: skip
     pace.add([ItemState.DONE], now_s=100.0)
     for second in range(101, 161):
-        progress = pace.add([ItemState.DOUBTFUL] * 5, now_s=float(second))
+        progress = pace.add([ItemState.NEEDS_REVIEW] * 5, now_s=float(second))
     assert 401 == progress.settled
     assert 5.0 == pytest.approx(progress.per_second or 0.0, rel=0.1)
     assert 599 / 5 == pytest.approx(progress.seconds_left or 0.0, rel=0.1)
@@ -155,12 +156,12 @@ def test_a_night_shows_that_it_lives_and_when_it_is_stalled(house: House) -> Non
         time.s += seconds
         life.look()
         with house.database.reading() as work:
-            now_run = work.return_runs.get(run.id)
+            now_run = work.batch_runs.get(run.id)
         seen.append((now_run.heartbeat - run.heartbeat, now_run.stalled))
     life.item_finished()
     life.look()
     with house.database.reading() as work:
-        assert not work.return_runs.get(run.id).stalled
+        assert not work.batch_runs.get(run.id).stalled
     assert [(0, False), (1, False), (1, False), (2, True), (2, True)] == seen
 
 
@@ -169,7 +170,7 @@ def test_the_loss_of_a_run_is_told_by_the_signs_of_life(house: House) -> None:
     run = claim(house.database, request_run(house), this_process(0), takeover_s=1.0, clock=now)
     ledger = Ledger(house.database, run, clock=now)
     with house.database.uow() as work:
-        work.return_runs.take_over(run, replace(this_process(0), id="o" * 26), now=now())
+        work.batch_runs.take_over(run, replace(this_process(0), id="o" * 26), now=now())
     told = threading.Event()
     with SignsOfLife(ledger, takeover_s=0.03, stall_after_s=60, on_lost=lambda _: told.set()):
         assert told.wait(20)
@@ -197,9 +198,12 @@ def test_a_photo_that_is_nowhere_is_told_and_not_looked_for_again(house: House) 
     """Its item keeps what it is and says so."""
     (item,) = house.bring("shirt 0.9")
     with house.database.uow() as work:
-        work.return_items.correct(item.id, label="coat", target_key="returns/processed/coat/a.jpg", now=now())
+        work.batch_items.correct(item.id, label="coat", target_key="returns/processed/coat/a.jpg", now=now())
     house.store.delete(item.key or "")
-    assert (1, 0) == (finish_moves(house.database, house.store), finish_moves(house.database, house.store))
+    assert (1, 0) == (
+        finish_moves(house.database, house.store, "returns"),
+        finish_moves(house.database, house.store, "returns"),
+    )
     found = house.item(item.id)
     assert ("image_gone", None, ItemState.DONE) == (found.failure_code, found.target_key, found.state)
 
@@ -209,7 +213,7 @@ def test_a_move_of_one_item_is_finished_alone(house: House) -> None:
     first, second = house.bring("shirt 0.9", "shirt 0.9")
     with house.database.uow() as work:
         for item in (first, second):
-            work.return_items.correct(item.id, label="coat", target_key=f"returns/processed/coat/{item.id}", now=now())
+            work.batch_items.correct(item.id, label="coat", target_key=f"returns/processed/coat/{item.id}", now=now())
     moved = finish_move(house.database, house.store, first.id)
     assert (f"returns/processed/coat/{first.id}", None) == (moved.key, moved.target_key)
     assert moved == finish_move(house.database, house.store, first.id)
@@ -220,9 +224,9 @@ def test_an_arrival_is_noted_only_where_the_item_still_wants_its_photo(house: Ho
     """A slow mover cannot undo what a person said meanwhile."""
     (item,) = house.bring("shirt 0.9")
     with house.database.uow() as work:
-        work.return_items.correct(item.id, label="coat", target_key="returns/processed/coat/a", now=now())
-        work.return_items.moved([(item.id, "returns/processed/hat/a")])
-        work.return_items.lost([(item.id, "returns/processed/hat/a")], code="image_gone", failure="x")
+        work.batch_items.correct(item.id, label="coat", target_key="returns/processed/coat/a", now=now())
+        work.batch_items.moved([(item.id, "returns/processed/hat/a")])
+        work.batch_items.lost([(item.id, "returns/processed/hat/a")], code="image_gone", failure="x")
     assert ("returns/processed/coat/a", None) == (house.item(item.id).target_key, house.item(item.id).failure_code)
 
 
@@ -242,9 +246,9 @@ def test_a_run_is_requested_once(house: House) -> None:
     house.bring("shirt 0.9", "shirt 0.9")
     request = RequestRun(house.database, now)
 
-    def attempt(name: str) -> ReturnRun | None:
+    def attempt(name: str) -> BatchRun | None:
         try:
-            return request(name)
+            return request("returns", name)
         except RunInProgress:
             return None
 
@@ -252,7 +256,7 @@ def test_a_run_is_requested_once(house: House) -> None:
         (run,) = [each for each in threads.map(attempt, ["the timer", "a clerk", "a program", "cron"]) if each]
     assert (2, 2, True) == (run.bound, run.planned, run.active)
     with house.database.reading() as work:
-        assert [run] == work.return_runs.page(limit=10)
+        assert [run] == work.batch_runs.page("returns", limit=10)
 
 
 def test_an_empty_batch_is_a_sign_of_life_that_finishes_nothing(house: House) -> None:
@@ -260,5 +264,5 @@ def test_an_empty_batch_is_a_sign_of_life_that_finishes_nothing(house: House) ->
     run = claim(house.database, request_run(house), this_process(0), takeover_s=1.0, clock=now)
     Ledger(house.database, run, clock=now).commit(Batch())
     with house.database.reading() as work:
-        after = work.return_runs.get(run.id)
+        after = work.batch_runs.get(run.id)
     assert (run.heartbeat + 1, None) == (after.heartbeat, after.last_item_at)

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from shoplens.batch.entities import ItemState, ReturnRun, Worker
+from shoplens.batch.entities import BatchRun, ItemState, Worker
 from shoplens.batch.ownership import Waiting, claim, is_gone, mark_of, this_process
 from shoplens.db import Database
 from shoplens.errors import RunInProgress
-from tests.unit.batch.night_house import House, now, open_house, request_run
+from tests.unit.batch.batch_house import House, now, open_house, request_run
 
 
 @pytest.fixture
@@ -23,12 +23,12 @@ def house(database: Database, tmp_path: Path) -> House:
     return open_house(database, tmp_path)
 
 
-def owned(house: House, owner: Worker) -> ReturnRun:
+def owned(house: House, owner: Worker) -> BatchRun:
     """An active run of somebody's."""
     run = request_run(house)
     with house.database.uow() as work:
-        work.return_runs.take_over(run, owner, now=now())
-        return work.return_runs.get(run.id)
+        work.batch_runs.take_over(run, owner, now=now())
+        return work.batch_runs.get(run.id)
 
 
 def ended_process() -> subprocess.Popen[bytes]:
@@ -81,7 +81,7 @@ def test_a_run_of_a_dead_process_is_claimed_at_once_with_all_that_it_had_leased(
         dead = replace(this_process(0), pid=process.pid)
         run = owned(house, dead)
         with house.database.uow() as work:
-            work.return_items.lease(owner=dead.id, run_id=run.id, bound=10, limit=1)
+            work.batch_items.lease("returns", owner=dead.id, run_id=run.id, bound=10, limit=1)
         claimed = claim(house.database, run, replace(this_process(0), id="m" * 26), takeover_s=1e9, clock=now)
     assert "m" * 26 == claimed.owner
     assert {ItemState.WAITING} == set(house.states())
@@ -107,12 +107,12 @@ def test_a_sign_of_life_ends_the_watch(house: House) -> None:
 
     def beat(_: float) -> None:
         with house.database.uow() as work:
-            work.return_runs.beat(run.id, owner=run.owner or "", now=now(), finished_item=False)
+            work.batch_runs.beat(run.id, owner=run.owner or "", now=now(), finished_item=False)
 
     with pytest.raises(RunInProgress, match="process 1 on elsewhere"):
         claim(house.database, run, this_process(0), takeover_s=15.0, clock=now, waiting=Waiting(pause=beat))
     with house.database.reading() as work:
-        assert run.owner == work.return_runs.get(run.id).owner
+        assert run.owner == work.batch_runs.get(run.id).owner
 
 
 def test_of_two_newcomers_one_gets_the_run(house: House) -> None:

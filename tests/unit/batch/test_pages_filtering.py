@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from shoplens.batch.browse import RunView
-from shoplens.batch.entities import ItemFilter, ItemState, ReturnRun, RunCounts, RunState
+from shoplens.batch.entities import BatchRun, ItemFilter, ItemState, RunCounts, RunState
 from shoplens.batch.pages_filtering import read_bar, read_place
 from shoplens.errors import RequestInvalid
 
@@ -16,9 +16,11 @@ RUN = "01k9hzv3m5x4q8d0j7w2r6t9ab"
 
 def view(doubtful: int, state: RunState = RunState.FINISHED) -> RunView:
     """A run with so many doubtful photos."""
-    run = ReturnRun(id=RUN, created_at=datetime.now(UTC), requested_by="x", state=state, bound=1, planned=1)
+    run = BatchRun(
+        channel="returns", id=RUN, created_at=datetime.now(UTC), requested_by="x", state=state, bound=1, planned=1
+    )
     return RunView(
-        run=run, counts=RunCounts(by_state={ItemState.DOUBTFUL: doubtful}), labels={}, left=0, rate_per_s=None,
+        run=run, counts=RunCounts(by_state={ItemState.NEEDS_REVIEW: doubtful}), labels={}, left=0, rate_per_s=None,
         seconds_left=None, last_item_ago_s=None,
     )  # fmt: skip
 
@@ -26,7 +28,7 @@ def view(doubtful: int, state: RunState = RunState.FINISHED) -> RunView:
 def test_doubtful_photos_come_first_where_there_are_any() -> None:
     """Else all of them, or while the run goes on those that are done; and what is asked for in any case."""
     assert ItemFilter(run_id=RUN, state=ItemState.DONE) == read_bar({}, view(0, RunState.RUNNING)).wanted
-    assert ItemFilter(run_id=RUN, state=ItemState.DOUBTFUL) == read_bar({}, view(1)).wanted
+    assert ItemFilter(run_id=RUN, state=ItemState.NEEDS_REVIEW) == read_bar({}, view(1)).wanted
     assert ItemFilter(run_id=RUN) == read_bar({}, view(0)).wanted
     assert ItemFilter(run_id=RUN) == read_bar({"state": "all"}, view(1)).wanted
 
@@ -34,9 +36,11 @@ def test_doubtful_photos_come_first_where_there_are_any() -> None:
 def test_an_address_leads_back_to_the_same_photos() -> None:
     """With another state, another label, or none."""
     bar = read_bar({"state": "done", "label": "T-shirt & top", "text": "42"}, view(1))
-    assert f"/console/returns/{RUN}?state=done&label=T-shirt+%26+top&text=42" == bar.address()
-    assert f"/console/returns/{RUN}?state=all&text=42" == bar.address(state="all", label="")
-    assert f"/console/returns/{RUN}?state=done&label=dress&text=42&before=7" == bar.address(label="dress", before=7)
+    assert f"/console/batch/returns/{RUN}?state=done&label=T-shirt+%26+top&text=42" == bar.address()
+    assert f"/console/batch/returns/{RUN}?state=all&text=42" == bar.address(state="all", label="")
+    assert f"/console/batch/returns/{RUN}?state=done&label=dress&text=42&before=7" == bar.address(
+        label="dress", before=7
+    )
     assert (True, False) == (bar.narrowed, read_bar({}, view(1)).narrowed)
 
 

@@ -10,25 +10,32 @@ import pytest
 from shoplens.batch import pages_words as words
 from shoplens.batch.bring_in import Arrivals
 from shoplens.batch.browse import RunView
-from shoplens.batch.entities import ItemState, References, ReturnItem, ReturnRun, RunCounts, RunState
+from shoplens.batch.entities import BatchItem, BatchRun, ItemState, References, RunCounts, RunState
 from shoplens.batch.standing import OwnerState
 from shoplens.batch.tally import IngestSummary
 from shoplens.bundles.ref import ModelRef
 from shoplens.errors import SourceUnavailable
 from tests.unit.db.samples import NOON
 
-RUN = ReturnRun(
+RUN = BatchRun(
+        channel="returns",
     id="0" * 26, created_at=NOON, requested_by="http", state=RunState.RUNNING, bound=10, planned=1_200,
     model=ModelRef(name="fruit", version="1.2.0"), owner="me", host="desk", pid=7, started_at=NOON,
     heartbeat_at=NOON, last_item_at=NOON + timedelta(seconds=20),
 )  # fmt: skip
 LATER = NOON + timedelta(minutes=5)
 VIEW = RunView(
-    run=RUN, counts=RunCounts(by_state={ItemState.DONE: 1_000, ItemState.DOUBTFUL: 20}), labels={}, left=180,
+    run=RUN, counts=RunCounts(by_state={ItemState.DONE: 1_000, ItemState.NEEDS_REVIEW: 20}), labels={}, left=180,
     rate_per_s=31.4, seconds_left=5.7, last_item_ago_s=0.3,
 )  # fmt: skip
-ITEM = ReturnItem(
-    id="0" * 26, received_at=NOON, source_name="photo.jpg", sha256="0" * 64, byte_count=1, state=ItemState.DONE
+ITEM = BatchItem(
+    channel="returns",
+    id="0" * 26,
+    received_at=NOON,
+    source_name="photo.jpg",
+    sha256="0" * 64,
+    byte_count=1,
+    state=ItemState.DONE,
 )
 
 
@@ -99,11 +106,11 @@ def test_a_run_that_goes_on_needs_no_words() -> None:
         ),
         (RUN, OwnerState.SILENT, None, "on desk has given no sign of life for 5 min", False),
         (replace(RUN, stalled=True), OwnerState.ALIVE, None, "no photo has come to an end for 5 min", False),
-        (replace(RUN, state=RunState.FAILED, failure="Enough."), OwnerState.NOBODY, None, "Enough.", False),
+        (replace(RUN, state=RunState.FINISHED, failure="Enough."), OwnerState.NOBODY, None, "Enough.", False),
     ],
 )
 def test_what_is_amiss_is_said_plainly(
-    run: ReturnRun, owner: OwnerState, trouble: str | None, sentence: str, resumable: bool
+    run: BatchRun, owner: OwnerState, trouble: str | None, sentence: str, resumable: bool
 ) -> None:
     """With what is known of the reason, and whether a click helps."""
     told = words.condition(run, owner, trouble=trouble, now=LATER)
@@ -137,7 +144,11 @@ def test_more_labels_than_keys_are_left_out() -> None:
 def test_of_very_many_labels_the_frequent_ones_are_offered() -> None:
     """Of few, all."""
     many = [f"label {number:03}" for number in range(1_000)]
-    counts = {(ItemState.DONE, "label 500"): 7, (ItemState.DOUBTFUL, "label 500"): 1, (ItemState.DONE, "label 001"): 2}
+    counts = {
+        (ItemState.DONE, "label 500"): 7,
+        (ItemState.NEEDS_REVIEW, "label 500"): 1,
+        (ItemState.DONE, "label 001"): 2,
+    }
     assert ["label 001", "label 500"] == words.offered(many, counts)
     assert ["a", "b"] == words.offered(["b", "a"], {})
 

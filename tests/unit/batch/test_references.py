@@ -9,9 +9,9 @@ import pytest
 from shoplens.batch.entities import References
 from shoplens.batch.references import compile_pattern, from_name, joined, read_list, read_sidecar
 from shoplens.errors import Misconfigured
-from shoplens.settings import ReturnsSettings
+from shoplens.settings import ChannelBatchSettings
 
-USUAL = re.compile(ReturnsSettings().name_pattern)
+USUAL = re.compile(ChannelBatchSettings().name_pattern)
 TOLD = {"a.jpg": References(item="A-12", order="4711", reason="too small"), "b.jpg": References(order="12")}
 
 

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from shoplens.batch.correct import CorrectReturns
+from shoplens.batch.correct import CorrectItems
 from shoplens.batch.entities import References
 from shoplens.batch.report import WriteReport
 from shoplens.batch.report_page import MOST_PICTURES
@@ -87,7 +87,7 @@ def test_the_headline_tells_the_night_in_a_sentence(shop: Shop, report: WriteRep
     )
     assert page.text("accounted").startswith("Everything is accounted for.")
     assert {
-        "arrived": 9, "duplicates": -1, "refused": -1, "in_run": 7, "done": 5, "doubtful": 1, "quarantined": 1,
+        "arrived": 9, "duplicates": -1, "refused": -1, "in_run": 7, "done": 5, "needs_review": 1, "quarantined": 1,
         "planned": 7,
     } == page.sums()  # fmt: skip
 
@@ -97,7 +97,7 @@ def test_the_sums_hold_when_items_are_tried_again(shop: Shop, report: WriteRepor
     bad = shop.arrive("bad.jpg", fate=set_aside("image_corrupt", "It is cut off."))
     shop.arrive("good.jpg")
     first = shop.night()
-    clerk = CorrectReturns(shop.database, shop.store, labels=(), clock=shop.tick)
+    clerk = CorrectItems(shop.database, shop.store, labels={"returns": ()}, clock=shop.tick)
     clerk.retry(bad.id)
     sent = Page(report.render(first.id))
     assert {"arrived": 2, "elsewhere": -1, "in_run": 1, "done": 1, "planned": 2, "sent_back": -1} == sent.sums()
@@ -123,7 +123,7 @@ def test_an_item_that_is_nowhere_is_said_first(shop: Shop, report: WriteReport) 
         shop.arrive(f"{number}.jpg")
     run = shop.request()
     with shop.database._engine.begin() as connection:
-        connection.exec_driver_sql("DELETE FROM return_items WHERE source_name = '1.jpg'")
+        connection.exec_driver_sql("DELETE FROM batch_items WHERE source_name = '1.jpg'")
     page = Page(report.render(run.id))
     assert page.text("accounted").startswith("1 item cannot be accounted for.")
     assert -1 == page.sums()["missing"]
@@ -134,10 +134,10 @@ def test_doubtful_items_come_with_pictures_the_least_sure_first(shop: Shop, repo
     items = [shop.arrive(f"{n}.jpg", fate=doubtful("hat", 0.2 + n / 100)) for n in reversed(range(30))]
     page = Page(report.render(shop.night().id))
     links = [each["href"] for each in page.all("a") if "/items/" in (each["href"] or "")]
-    assert [f"/console/returns/items/{item.id}" for item in items[::-1][:24]] == links[:24]
+    assert [f"/console/batch/returns/items/{item.id}" for item in items[::-1][:24]] == links[:24]
     assert 24 == len(page.all("img"))
-    assert page.text("doubtful").startswith("Doubtful: 30 items need a person The 24 least sure ones.")
-    assert "And 6 more items" in page.text("doubtful")
+    assert page.text("needs_review").startswith("Doubtful: 30 items need a person The 24 least sure ones.")
+    assert "And 6 more items" in page.text("needs_review")
 
 
 def test_what_was_set_aside_is_grouped_by_reason(shop: Shop, report: WriteReport) -> None:
@@ -203,10 +203,10 @@ def test_hostile_names_are_shown_and_do_nothing(shop: Shop, report: WriteReport)
     assert [] == [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
     for _, attributes in page.tags:
         for name in ("href", "src"):
-            assert (attributes.get(name) or "#").startswith(("#", "/console/returns", "data:image/jpeg;base64,"))
+            assert (attributes.get(name) or "#").startswith(("#", "/console/batch/returns", "data:image/jpeg;base64,"))
     assert "\u202e" not in html
     assert "49gpj" not in html
-    assert "<script>alert(1)</script>" in page.text("doubtful")
+    assert "<script>alert(1)</script>" in page.text("needs_review")
     assert [] == re.findall(r"url\(|@import|https?://", html)
 
 
@@ -242,14 +242,14 @@ def test_the_report_is_kept_and_can_be_written_anew(shop: Shop, report: WriteRep
     run = shop.night()
     key = report(run.id)
     before = shop.store.get(key).decode()
-    CorrectReturns(shop.database, shop.store, labels=("coat",), clock=shop.tick).correct(item.id, "coat")
+    CorrectItems(shop.database, shop.store, labels={"returns": ("coat",)}, clock=shop.tick).correct(item.id, "coat")
     assert (f"returns/reports/{run.id}.html", key) == (key, report(run.id))
     assert "1 item: 0 done, 1 doubtful" in before
     after = Page(shop.store.get(key).decode())
     assert "1 item: 1 done, 0 doubtful, 0 set aside." == after.text("headline")
     assert "1 item looked at by a person since." in after.text("when")
     with shop.database.reading() as work:
-        assert key == work.return_runs.get(run.id).report_key
+        assert key == work.batch_runs.get(run.id).report_key
 
 
 def test_links_lead_to_the_console_that_is_named(shop: Shop, report: WriteReport) -> None:
@@ -257,7 +257,7 @@ def test_links_lead_to_the_console_that_is_named(shop: Shop, report: WriteReport
     item = shop.arrive("a.jpg", fate=doubtful("dress", 0.4))
     run = shop.night()
     html = report.render(run.id, console="https://photos.example.org/console/returns/")
-    assert f'href="https://photos.example.org/console/returns/items/{item.id}"' in html
+    assert f'href="https://photos.example.org/console/batch/items/{item.id}"' in html
     with pytest.raises(RequestInvalid, match="console"):
         report.render(run.id, console="javascript:alert(1)//")
     with pytest.raises(RunNotFound):
@@ -289,4 +289,4 @@ def test_a_store_that_is_away_costs_the_pictures_and_not_the_report(shop: Shop) 
     shelf = PhotoShelf(away, limits=LIMITS, isolation=shop.shelf._isolation)  # type: ignore[arg-type]
     page = Page(WriteReport(shop.database, shop.store, shelf, clock=shop.clock).render(run.id))
     assert (0, 1) == (len(page.all("img")), away.asked)
-    assert page.text("doubtful").startswith("Doubtful: 5 items need a person")
+    assert page.text("needs_review").startswith("Doubtful: 5 items need a person")

@@ -74,7 +74,7 @@ def test_a_messy_day_is_brought_in_whole(photos: Path, tmp_path: Path, database:
     assert (6, 14, 1, 1) == (made.messy, summary.taken, summary.duplicates, summary.quarantined)
     assert [] == list((tmp_path / "drop").iterdir())
     with database.reading() as work:
-        assert 14 == work.return_items.count_waiting()
+        assert 14 == work.batch_items.count_waiting("returns")
 
 
 def test_a_folder_without_photos_is_refused(tmp_path: Path) -> None:

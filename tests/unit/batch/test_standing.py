@@ -12,13 +12,13 @@ import pytest
 
 from shoplens.batch.commands_run import sentences
 from shoplens.batch.entities import ItemState
-from shoplens.batch.figures import ReturnsFigures
+from shoplens.batch.figures import BatchFigures
 from shoplens.batch.ownership import this_process
-from shoplens.batch.standing import OwnerState, ShowReturns, Standing, as_json
+from shoplens.batch.standing import OwnerState, ShowBatch, Standing, as_json
 from shoplens.db import Database
 from shoplens.errors import DatabaseUnavailable
 from shoplens.telemetry.metrics import Metrics
-from tests.unit.batch.night_house import House, now, open_house, request_run
+from tests.unit.batch.batch_house import House, now, open_house, request_run
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def show(house: House) -> Callable[..., Standing]:
     """Reads it, some seconds from now."""
 
     def read(*, in_s: float = 0.0) -> Standing:
-        return ShowReturns(house.database, clock=lambda: now() + timedelta(seconds=in_s), takeover_s=15)()
+        return ShowBatch(house.database, clock=lambda: now() + timedelta(seconds=in_s), takeover_s=15)("returns")
 
     return read
 
@@ -62,13 +62,13 @@ def test_the_owner_is_told_plainly(house: House, show: Callable[..., Standing]) 
     run = request_run(house)
     assert OwnerState.NOBODY is show().owner
     with house.database.uow() as work:
-        work.return_runs.take_over(run, this_process(0), now=now())
+        work.batch_runs.take_over(run, this_process(0), now=now())
     assert (OwnerState.ALIVE, OwnerState.SILENT) == (show().owner, show(in_s=16).owner)
     assert "no sign of life" in next(sentences(show(in_s=16)))
     with house.database.uow() as work:
-        run = work.return_runs.get(run.id)
+        run = work.batch_runs.get(run.id)
         machine, _, _ = (run.process or "").rpartition("/")
-        work.return_runs.take_over(run, replace(this_process(0), process=f"{machine}/1"), now=now())
+        work.batch_runs.take_over(run, replace(this_process(0), process=f"{machine}/1"), now=now())
     assert OwnerState.GONE is show().owner
     assert "died" in next(sentences(show()))
 
@@ -77,11 +77,11 @@ def test_a_stall_and_an_early_end_are_told(house: House, show: Callable[..., Sta
     """In capitals, and with the reason."""
     run, me = request_run(house), this_process(0)
     with house.database.uow() as work:
-        work.return_runs.take_over(run, me, now=now())
-        work.return_runs.beat(run.id, owner=me.id, now=now(), finished_item=True, stalled=True)
+        work.batch_runs.take_over(run, me, now=now())
+        work.batch_runs.beat(run.id, owner=me.id, now=now(), finished_item=True, stalled=True)
     assert "STALLED" in next(sentences(show()))
     with house.database.uow() as work:
-        work.return_runs.interrupt(run.id, owner=me.id, reason="the disk is full")
+        work.batch_runs.interrupt(run.id, owner=me.id, reason="the disk is full")
     assert "the disk is full" in " ".join(sentences(show()))
 
 
@@ -89,8 +89,8 @@ def test_a_clock_that_was_set_back_shows_nothing_in_the_future(house: House, sho
     """No negative ages."""
     run, me = request_run(house), this_process(0)
     with house.database.uow() as work:
-        work.return_runs.take_over(run, me, now=now())
-        work.return_runs.beat(run.id, owner=me.id, now=now(), finished_item=True)
+        work.batch_runs.take_over(run, me, now=now())
+        work.batch_runs.beat(run.id, owner=me.id, now=now(), finished_item=True)
     assert 0.0 == show(in_s=-3600).last_item_ago_s
 
 
@@ -100,30 +100,30 @@ async def test_the_metrics_show_what_the_database_says(house: House, show: Calla
     await house.work()
     house.bring("shirt 0.9")
     metrics = Metrics()
-    metrics.before_scrape(ReturnsFigures(show, metrics))
+    metrics.before_scrape(BatchFigures(lambda: {"returns": show()}, metrics))
     shown = metrics.exposition().decode()
     for line in (
-        "shoplens_returns_readable 1.0",
-        "shoplens_returns_waiting 1.0",
-        "shoplens_returns_run_active 0.0",
-        "shoplens_returns_run_planned 2.0",
-        'shoplens_returns_run_items{state="done"} 1.0',
-        'shoplens_returns_run_items{state="doubtful"} 1.0',
-        "shoplens_returns_item_seconds 0.003",
+        "shoplens_batch_readable 1.0",
+        'shoplens_batch_waiting{channel="returns"} 1.0',
+        'shoplens_batch_run_active{channel="returns"} 0.0',
+        'shoplens_batch_run_planned{channel="returns"} 2.0',
+        'shoplens_batch_run_items{channel="returns",state="done"} 1.0',
+        'shoplens_batch_run_items{channel="returns",state="needs_review"} 1.0',
+        'shoplens_batch_item_seconds{channel="returns"} 0.003',
     ):
         assert line in shown
-    assert 'shoplens_returns_last_timestamp_seconds{what="item"} 0.0' not in shown
+    assert 'shoplens_batch_last_timestamp_seconds{channel="returns",what="item"} 0.0' not in shown
 
 
 def test_scrapes_that_come_often_read_seldom() -> None:
     """One reading serves five seconds."""
     time, reads, metrics = [0.0], [0], Metrics()
 
-    def read() -> Standing:
+    def read() -> dict[str, Standing]:
         reads[0] += 1
-        return Standing(waiting=reads[0])
+        return {"returns": Standing(waiting=reads[0])}
 
-    metrics.before_scrape(ReturnsFigures(read, metrics, monotonic=lambda: time[0]))
+    metrics.before_scrape(BatchFigures(read, metrics, monotonic=lambda: time[0]))
     seen = []
     for seconds in (0, 1, 3, 2, 1):
         time[0] += seconds
@@ -136,16 +136,16 @@ def test_a_database_that_hangs_does_not_hold_up_a_scrape() -> None:
     """The last figures stay, and the reading that hangs is not asked again."""
     hang, reads, metrics = threading.Event(), [0], Metrics()
 
-    def read() -> Standing:
+    def read() -> dict[str, Standing]:
         reads[0] += 1
         hang.wait(60)
-        return Standing(waiting=7)
+        return {"returns": Standing(waiting=7)}
 
-    metrics.before_scrape(ReturnsFigures(read, metrics))
+    metrics.before_scrape(BatchFigures(read, metrics))
     for _ in range(2):
-        assert "shoplens_returns_waiting 0.0" in metrics.exposition().decode()
+        assert "shoplens_batch_waiting{" not in metrics.exposition().decode()
     hang.set()
-    while "shoplens_returns_waiting 7.0" not in metrics.exposition().decode():
+    while 'shoplens_batch_waiting{channel="returns"} 7.0' not in metrics.exposition().decode():
         assert 1 == reads[0]
 
 
@@ -153,12 +153,12 @@ def test_a_database_that_fails_leaves_the_other_metrics() -> None:
     """And is told by a metric of its own."""
     metrics = Metrics()
 
-    def read() -> Standing:
+    def read() -> dict[str, Standing]:
         raise DatabaseUnavailable("away")
 
-    metrics.before_scrape(ReturnsFigures(read, metrics))
+    metrics.before_scrape(BatchFigures(read, metrics))
     shown = metrics.exposition().decode()
-    assert "shoplens_returns_readable 0.0" in shown
+    assert "shoplens_batch_readable 0.0" in shown
     assert "shoplens_queue_length" in shown
 
 

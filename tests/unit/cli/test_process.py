@@ -25,7 +25,8 @@ from shoplens.settings import read_settings
 from shoplens.telemetry.logs import bind_process_fields
 job, what = sys.argv[1:]
 signal.signal(signal.SIGINT, signal.default_int_handler)  # also where the tests themselves run without it
-with logged_job(read_settings(), command=job, job=job, by="schedule", arguments={"source": "drop"}) as trigger:
+arguments = {"channel": "returns", "source": "drop"}
+with logged_job(read_settings(), command=job, job=job, by="schedule", arguments=arguments) as trigger:
     trigger.run_id = "run-7"
     bind_process_fields(run="run-7")
     trigger.counts.update({"taken": 3})
@@ -58,7 +59,11 @@ def test_a_start_and_its_end_are_two_lines(tmp_path: Path) -> None:
     assert (STARTED, ENDED) == (started["event"], ended["event"])
     assert started["trigger"] == ended["trigger"]
     for line in (started, ended):
-        assert ("ingest", "schedule", {"source": "drop"}) == (line["job"], line["by"], line["arguments"])
+        assert ("ingest", "schedule", {"channel": "returns", "source": "drop"}) == (
+            line["job"],
+            line["by"],
+            line["arguments"],
+        )
         assert process.pid == line["pid"]
     assert ("done", 0, {"taken": 3}, "run-7") == tuple(ended[k] for k in ("outcome", "exit_status", "counts", "run"))
     assert 0 <= ended["duration_s"] < 60
@@ -127,7 +132,7 @@ def test_a_killed_process_leaves_its_start(tmp_path: Path) -> None:
     process.stdout.readline()
     process.kill()
     process.communicate(timeout=250)
-    last = last_triggers(tmp_path / "logs")["ingest"]
+    last = last_triggers(tmp_path / "logs")["returns", "ingest"]
     assert process.pid == last.pid
     assert None is last.ended_at
 
@@ -140,11 +145,11 @@ def test_the_last_start_of_each_job_is_found(tmp_path: Path) -> None:
     start(tmp_path, "sys.exit(4)", job="run").communicate(timeout=250)
     log.write_text(log.read_text() + '{"half\nnull\n{"event": "trigger.started"}\n')
     found = last_triggers(tmp_path / "logs")
-    assert {"ingest", "run"} == found.keys()
-    assert (0, {"taken": 3}) == (found["ingest"].exit_status, found["ingest"].counts)
-    assert 4 == found["run"].exit_status
-    assert found["run"].ended_at
-    assert timedelta() <= found["run"].ended_at - found["run"].started_at < timedelta(minutes=1)
+    assert {("returns", "ingest"), ("returns", "run")} == found.keys()
+    assert (0, {"taken": 3}) == (found["returns", "ingest"].exit_status, found["returns", "ingest"].counts)
+    assert 4 == found["returns", "run"].exit_status
+    assert found["returns", "run"].ended_at
+    assert timedelta() <= found["returns", "run"].ended_at - found["returns", "run"].started_at < timedelta(minutes=1)
 
 
 def test_nothing_was_started_where_there_is_no_log(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import psycopg
 
-_TABLES: Final = "predictions, feedback, return_runs, return_items, alembic_version"
+_TABLES: Final = "predictions, feedback, batch_runs, batch_items, alembic_version"
 
 
 class Blocker:

@@ -44,7 +44,7 @@ from shoplens.serving.classifier import Classifier
 from shoplens.serving.engine import ClassifyResult
 from shoplens.serving.local import facts_of
 from shoplens.storage import open_store
-from tests.acceptance.returns_shop import tiny_photo
+from tests.acceptance.batch_shop import tiny_photo
 from tests.unit.bundles.conftest import CARD, LABELS, MANIFEST, small_model
 
 

@@ -1,0 +1,202 @@
+"""`python -m bench.batch`: nights against the raw loop in turns, and nights of more and more items.
+
+The first table: the raw loop, a night, the raw loop, several rounds for each size of photo; the ratio is taken within
+a round and the median round is reported. Loading the model is told apart; the end (last moves, report) counts, and is
+told, too: it takes about a second however long a night is. The second: small photos and a tiny model, so that what a
+night itself costs per item is nearly all there is; it must not grow with the number of items, nor must memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import onnx
+import simplejpeg
+from onnx import TensorProto, helper, numpy_helper
+
+from bench.__main__ import heading
+from bench.batch_loop import NightRequest, NightResult
+from bench.children import Child, Request
+from bench.photos import SIZES, PhotoSize, photos
+from shoplens.bundles.builtin import prepare_builtin
+from shoplens.bundles.bundle import write_bundle
+from shoplens.bundles.manifest import Card, Label, Manifest
+from shoplens.images.spec import ImageSpec
+from shoplens.serving.cores import usable_cores
+
+_TINY = "tiny"
+_TINY_PHOTOS = 64
+_RATIO_COLUMNS = (
+    "photos",
+    "night, images/s",
+    "raw loop, images/s",
+    "night / raw loop",
+    "without the end",
+    "CPU per image, night / raw loop",
+    "start s",
+    "end s",
+    "peak MB",
+)
+_GROWTH_COLUMNS = ("items", "seconds", "items/s", "CPU ms per item", "second half / first half", "peak MB")
+
+
+def main() -> None:
+    """Measure and print."""
+    options = _options()
+    print(heading(usable_cores()))
+    with tempfile.TemporaryDirectory(dir=options.place) as folder:
+        if options.rounds:
+            _table(_RATIO_COLUMNS, _ratios(Path(folder), options))
+        if options.items:
+            _table(_GROWTH_COLUMNS, _growth(Path(folder), options))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench.batch", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5, help="rounds against the raw loop; 0 leaves them out")
+    parser.add_argument(
+        "--seconds", type=float, default=30.0, help="length of one measurement; a night's report takes one"
+    )
+    parser.add_argument("--sizes", type=lambda text: text.split(","), default=["1 MP", "4 MP"])
+    parser.add_argument("--model", default="efficientnet-lite0-int8", help="a built-in model")
+    parser.add_argument("--items", type=int, nargs="*", default=[], help="nights of so many small items, as 1000 10000")
+    parser.add_argument("--models-dir", type=Path, default=Path("shoplens-data/models"))
+    parser.add_argument("--place", type=Path, default=None, help="where photos and databases are; a folder on a disk")
+    return parser.parse_args()
+
+
+def _ratios(folder: Path, options: argparse.Namespace) -> Iterator[tuple[str, ...]]:
+    models_dir = options.models_dir.absolute()
+    model = str(prepare_builtin(options.model, models_dir).model_path)
+    for size in (size for size in SIZES if size.name in options.sizes):
+        pictures = _written(folder / size.name, photos(size))
+        request = Request(folder=str(pictures), model=model, threads=usable_cores(), seconds=options.seconds)
+        with Child("bench.raw_loop") as raw:
+            speed = raw.measure(request).per_second
+            wanted = NightRequest(
+                folder=str(pictures), items=max(1, round(speed * options.seconds)), data_dir=str(folder / "night"),
+                models_dir=str(models_dir), model=options.model,
+            )  # fmt: skip
+            rounds = [_round(raw, request, wanted) for _ in range(options.rounds)]
+        yield _ratio_row(size, rounds)
+
+
+Round = tuple[NightResult, float, float]
+"""A night, with the raw loop's images per second and CPU milliseconds per image beside it."""
+
+
+def _round(raw: Child, request: Request, wanted: NightRequest) -> Round:
+    before = raw.measure(request)
+    night = _night(wanted)
+    after = raw.measure(request)
+    per_second = statistics.mean((before.per_second, after.per_second))
+    return night, per_second, statistics.mean((before.cpu_ms, after.cpu_ms))
+
+
+def _ratio_row(size: PhotoSize, rounds: list[Round]) -> tuple[str, ...]:
+    nights = [night for night, _, _ in rounds]
+    return (
+        size.name,
+        f"{statistics.median(night.per_second for night in nights):.1f}",
+        f"{statistics.median(raw for _, raw, _ in rounds):.1f}",
+        f"{statistics.median(night.per_second / raw for night, raw, _ in rounds):.2f}",
+        f"{statistics.median(night.items / sum(night.halves_s) / raw for night, raw, _ in rounds):.2f}",
+        f"{statistics.median(night.cpu_ms / raw_ms for night, _, raw_ms in rounds):.2f}",
+        f"{statistics.median(night.start_s for night in nights):.1f}",
+        f"{statistics.median(night.end_s for night in nights):.1f}",
+        f"{max(night.peak_mb for night in nights):.0f}",
+    )
+
+
+def _growth(folder: Path, options: argparse.Namespace) -> Iterator[tuple[str, ...]]:
+    pictures = _written(folder / "tiny", [_tiny_photo(number) for number in range(_TINY_PHOTOS)])
+    models_dir = folder / "models"
+    _write_tiny_model(models_dir)
+    for items in options.items:
+        night = _night(
+            NightRequest(
+                folder=str(pictures),
+                items=items,
+                data_dir=str(folder / "night"),
+                models_dir=str(models_dir),
+                model=_TINY,
+            )
+        )
+        first, second = night.halves_s
+        yield (
+            f"{items:,}",
+            f"{night.wall_s:.1f}",
+            f"{night.per_second:.0f}",
+            f"{night.cpu_ms:.2f}",
+            f"{second / first:.2f}",
+            f"{night.peak_mb:.0f}",
+        )
+
+
+def _night(wanted: NightRequest) -> NightResult:
+    Path(wanted.data_dir).mkdir()
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.batch_loop"], input=json.dumps(asdict(wanted)), stdout=subprocess.PIPE, text=True,
+        check=True,
+    )  # fmt: skip
+    facts = json.loads(done.stdout.splitlines()[-1])
+    return NightResult(**{**facts, "halves_s": tuple(facts["halves_s"])})
+
+
+def _table(columns: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> None:
+    print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}", flush=True)
+    for row in rows:
+        print(f"| {' | '.join(row)} |", flush=True)
+    print()
+
+
+def _written(into: Path, pictures: list[bytes]) -> Path:
+    into.mkdir()
+    for number, photo in enumerate(pictures):
+        (into / f"{number:03}.jpg").write_bytes(photo)
+    return into
+
+
+def _tiny_photo(number: int) -> bytes:
+    pixels = np.random.default_rng(number).integers(0, 256, (6, 8, 3), np.uint8).repeat(8, 0).repeat(8, 1)
+    return bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), quality=85))
+
+
+def _write_tiny_model(models_dir: Path) -> None:
+    """Ten classes out of the mean colour: nothing beside what a night costs by itself."""
+    matrix = np.random.default_rng(7).normal(size=(3, 10)).astype(np.float32) / 50
+    nodes = [
+        helper.make_node("ReduceMean", ["pixels"], ["means"], axes=[1, 2], keepdims=0),
+        helper.make_node("MatMul", ["means", "matrix"], ["answer"]),
+    ]
+    graph = helper.make_graph(
+        nodes, _TINY, [helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["n", 16, 16, 3])],
+        [helper.make_tensor_value_info("answer", TensorProto.FLOAT, ["n", 10])],
+        [numpy_helper.from_array(matrix, "matrix")],
+    )  # fmt: skip
+    model: onnx.ModelProto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    manifest = Manifest(
+        format_version=1, name=_TINY, version="1.0.0", task="image-classification", input="pixels", output="answer",
+        embedding=None, activation="softmax", image=ImageSpec(resize=18, crop=16), max_batch=32,
+    )  # fmt: skip
+    card = Card(
+        title=_TINY, description="For measuring.", task="None", data="None", licence="Apache-2.0", source="Made here",
+        date="2026-11-21", limits=("Useless",), metrics=(),
+    )  # fmt: skip
+    labels = tuple(Label(id=str(number), name=f"class {number}") for number in range(10))
+    write_bundle(
+        models_dir / _TINY / "1.0.0", manifest=manifest, labels=labels, card=card, model=model.SerializeToString()
+    )
+
+
+if __name__ == "__main__":
+    main()

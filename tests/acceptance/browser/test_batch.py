@@ -1,0 +1,352 @@
+"""The pages of returns: bring photos in, watch a night, go through what is doubtful with two keys or two clicks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from tests.acceptance.batch_server import (
+    FRUIT,
+    clear_photo,
+    dim_photo,
+    items_of,
+    models_with_fruit,
+    run_through,
+    send,
+    torn_photo,
+)
+from tests.acceptance.browser.conftest import DESKTOP, PHONE, VisitMaker
+from tests.acceptance.browser.test_looks import LEAST_CONTRAST, NAMELESS
+from tests.conftest import RunningServer, running_server
+
+PHOTOS = {
+    **{f"100_{number}.jpg": clear_photo(number) for number in (1, 2)},
+    **{f"200_{number}.jpg": dim_photo(number) for number in range(10, 20)},
+    "300_1.jpg": torn_photo(31),
+    "300_2.jpg": b"<html>no photo</html>",
+    "100_3.jpg": clear_photo(1),
+}
+SLOW_S = 60_000
+
+
+@pytest.fixture(scope="module")
+def orchard(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Iterator[RunningServer]:
+    """A server whose returns are told apart by the tiny model: apple, pear and plum."""
+    root = tmp_path_factory.mktemp("orchard")
+    with running_server(root / "data", models_with_fruit(root / "models", models_dir), **FRUIT) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def http(orchard: RunningServer) -> Iterator[httpx.Client]:
+    """A client of it."""
+    with httpx.Client(base_url=orchard.url, timeout=60, trust_env=False) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def run_id(http: httpx.Client) -> str:
+    """A run with photos of every kind."""
+    send(http, PHOTOS)
+    return str(run_through(http)["id"])
+
+
+@pytest.fixture
+def gallery(visit: VisitMaker, orchard: RunningServer, http: httpx.Client, run_id: str) -> Page:
+    """The doubtful photos of that run; new ones where a test has gone through too many."""
+    page = visit(at=orchard, expected={404}).page(f"/console/batch/returns/{run_id}?state=needs_review")
+    expect(page.locator("[data-hint]")).to_be_visible()
+    return page
+
+
+def tile(page: Page, index: int) -> Locator:
+    """A photo of the gallery."""
+    return page.locator(".tile").nth(index)
+
+
+def current(page: Page) -> Locator:
+    """The photo that keys are about."""
+    return page.locator(".tile[aria-current]")
+
+
+def key_of(page: Page, label: str) -> str:
+    """The key that the page shows for a category."""
+    return page.locator(f"[data-choice={label}] kbd").inner_text()
+
+
+def item_of(http: httpx.Client, shown: Locator) -> dict[str, Any]:
+    """What the server knows of a photo of the gallery."""
+    item_id = shown.get_attribute("data-item")
+    found: dict[str, Any] = http.get(f"/batch/items/{item_id}").json()
+    return found
+
+
+def test_a_fresh_installation_says_where_photos_go(visit: VisitMaker, shop: RunningServer) -> None:
+    """The folder by name, the command for programs, and what to try it with."""
+    page = visit().page("/console/batch/returns")
+    expect(page.get_by_role("heading", name="No photos yet")).to_be_visible()
+    expect(page.locator(".empty")).to_contain_text(str(shop.data_dir / "drop" / "returns"))
+    expect(page.locator(".empty")).to_contain_text("POST /batch/ingest")
+    page.get_by_role("button", name="Bring in photos").first.click()
+    expect(page.get_by_text("There was nothing new to bring in.")).to_be_visible()
+
+
+def test_photos_are_brought_in_and_a_run_is_watched_to_its_end(
+    visit: VisitMaker, orchard: RunningServer, run_id: str
+) -> None:
+    """Two clicks; the numbers change by themselves, and the results come without a reload by hand."""
+    drop = orchard.data_dir / "drop" / "returns"
+    for number in range(400, 412):
+        (drop / f"{number}_1.jpg").write_bytes(dim_photo(number))
+    page = visit(at=orchard).page("/console/batch/returns")
+    page.get_by_role("button", name="Bring in photos").click()
+    expect(page.get_by_text("Of 12 files, 12 wait for a run now.")).to_be_visible()
+    expect(page.locator("[data-word=waiting]")).to_have_text("12")
+    page.get_by_role("button", name="Start a run").click()
+    page.wait_for_url("**/console/batch/returns/0*")
+    expect(page.locator("[data-word=percent]")).to_be_visible()
+    expect(page.locator(".run-title .badge")).to_have_text("Finished", timeout=SLOW_S)
+    expect(page.locator(".tile")).to_have_count(12)
+    expect(page.locator(".tallies [data-word=needs_review]")).to_have_text("12")
+
+
+def test_nothing_is_asked_of_the_server_when_nothing_goes_on(
+    visit: VisitMaker, orchard: RunningServer, run_id: str
+) -> None:
+    """A page that is left open over the week costs nothing."""
+    page = visit(at=orchard).page("/console/batch/returns")
+    page.clock.install()
+    page.reload()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.clock.run_for(60_000)
+    assert [] == [address for address in asked if "/static/" not in address]
+
+
+def test_two_keys_correct_a_photo_and_the_focus_moves_on(gallery: Page, http: httpx.Client) -> None:
+    """The first chooses it, the second says what it is; the next doubtful one is chosen by itself."""
+    gallery.keyboard.press("j")
+    expect(tile(gallery, 0)).to_have_attribute("aria-current", "true")
+    gallery.keyboard.press(key_of(gallery, "plum"))
+    expect(tile(gallery, 0)).to_contain_text("Corrected")
+    expect(tile(gallery, 1)).to_be_focused()
+    expect(tile(gallery, 1)).to_have_attribute("aria-current", "true")
+    item = item_of(http, tile(gallery, 0))
+    assert ("done", "plum") == (item["state"], item["label"])
+
+
+@pytest.mark.parametrize("key", ["y", "Enter"])
+def test_one_key_confirms(gallery: Page, http: httpx.Client, key: str) -> None:
+    """The model was right."""
+    gallery.keyboard.press("ArrowRight")
+    gallery.keyboard.press(key)
+    expect(tile(gallery, 0)).to_contain_text("Confirmed")
+    item = item_of(http, tile(gallery, 0))
+    assert ("done", item["predicted"]) == (item["state"], item["label"])
+
+
+def test_the_last_correction_is_undone(gallery: Page, http: httpx.Client) -> None:
+    """The photo has its former label again and is chosen, so that another can be said."""
+    former = tile(gallery, 0).get_attribute("data-label")
+    gallery.keyboard.press("j")
+    gallery.keyboard.press(key_of(gallery, "plum"))
+    expect(tile(gallery, 0)).to_contain_text("Corrected")
+    gallery.keyboard.press("u")
+    expect(tile(gallery, 0)).to_contain_text("Confirmed")
+    expect(tile(gallery, 0)).to_be_focused()
+    assert former == item_of(http, tile(gallery, 0))["label"]
+    expect(gallery.get_by_role("button", name="Undo")).to_be_hidden()
+
+
+def test_keys_walk_through_the_gallery(gallery: Page) -> None:
+    """By photo and by row, and never beyond its ends; o opens, Escape closes."""
+    gallery.keyboard.press("j")
+    gallery.keyboard.press("k")
+    expect(current(gallery)).to_have_attribute("data-item", tile(gallery, 0).get_attribute("data-item") or "")
+    columns = gallery.evaluate(
+        "getComputedStyle(document.querySelector('.gallery')).gridTemplateColumns.split(' ').length"
+    )
+    last = gallery.locator(".tile").count() - 1
+    gallery.keyboard.press("ArrowDown")
+    expect(tile(gallery, min(columns, last))).to_be_focused()
+    for _ in range(last + 1):
+        gallery.keyboard.press("ArrowRight")
+    expect(tile(gallery, last)).to_be_focused()
+    gallery.keyboard.press("Escape")
+    expect(gallery.locator("[data-dock]")).to_be_hidden()
+    gallery.keyboard.press("j")
+    gallery.keyboard.press("o")
+    gallery.wait_for_url("**/console/batch/returns/items/*")
+
+
+def test_a_mouse_does_it_too(gallery: Page, http: httpx.Client) -> None:
+    """A click chooses, a click on a category says what it is."""
+    tile(gallery, 0).locator("img").click()
+    gallery.get_by_role("button", name="apple").click()
+    expect(tile(gallery, 0)).to_contain_text("Corrected")
+    assert "apple" == item_of(http, tile(gallery, 0))["label"]
+
+
+def test_a_finger_does_it_too(visit: VisitMaker, orchard: RunningServer, http: httpx.Client, run_id: str) -> None:
+    """On a narrow screen the photo stays in sight above the categories."""
+    page = visit(at=orchard, expected={404}, reduced_motion="reduce", **PHONE).page(
+        f"/console/batch/returns/{run_id}?state=all"
+    )
+    chosen = page.locator(".tile[data-state=done]").first
+    chosen.tap()
+    photo, dock = chosen.bounding_box(), page.locator("[data-dock]").bounding_box()
+    assert photo
+    assert dock
+    assert photo["y"] + photo["height"] <= dock["y"] + 1
+    page.get_by_role("button", name="apple", exact=True).tap()
+    expect(chosen).to_contain_text("Corrected")
+    assert "apple" == item_of(http, chosen)["label"]
+
+
+def test_a_correction_that_fails_is_told_and_can_be_tried_again(gallery: Page) -> None:
+    """The photo is chosen again, and nothing on it claims to be done."""
+    gallery.route("**/batch/items/*/label", lambda route: route.abort())
+    gallery.keyboard.press("j")
+    gallery.keyboard.press("y")
+    expect(gallery.get_by_role("alert")).to_contain_text("cannot be reached")
+    expect(tile(gallery, 0)).to_be_focused()
+    expect(tile(gallery, 0)).to_have_attribute("data-state", "needs_review")
+
+
+def test_everything_works_without_a_script(
+    visit: VisitMaker, orchard: RunningServer, http: httpx.Client, run_id: str
+) -> None:
+    """From the gallery to a photo's page, plain forms there, and on to the next doubtful one."""
+    page = visit(at=orchard, expected={404}, java_script_enabled=False).page(
+        f"/console/batch/returns/{run_id}?state=needs_review"
+    )
+    expect(page.locator("[data-hint]")).to_be_hidden()
+    expect(page.locator("[data-dock]")).to_be_hidden()
+    first = item_of(http, tile(page, 0))
+    tile(page, 0).locator("a").click()
+    page.get_by_role("button", name="plum" if first["predicted"] != "plum" else "apple", exact=True).click()
+    expect(page.get_by_role("status")).to_contain_text("It is noted.")
+    assert "done" == http.get(f"/batch/items/{first['id']}").json()["state"]
+    page.get_by_role("link", name="Next doubtful photo").click()
+    page.get_by_role("button", name="Right,").click()
+    expect(page.locator(".history")).to_contain_text("Confirmed")
+
+
+def test_what_was_set_aside_says_why_and_is_tried_again(
+    visit: VisitMaker, orchard: RunningServer, http: httpx.Client, run_id: str
+) -> None:
+    """One by its button, the rest by another; what can be shown of a photo is shown."""
+    page = visit(at=orchard, expected={404}).page(f"/console/batch/returns/{run_id}?state=quarantined")
+    expect(page.locator(".tile")).to_have_count(2)
+    expect(page.locator(".tile img")).to_have_count(1)
+    assert page.locator(".tile img").evaluate("(image) => image.decode().then(() => true)")
+    expect(page.get_by_text("cannot be shown")).to_be_visible()
+    expect(page.get_by_text("cut off")).to_be_visible()
+    page.get_by_role("button", name="Try again").first.click()
+    expect(page.get_by_text("It waits for the next run.")).to_be_visible()
+    page.goto(f"{orchard.url}/console/returns/{run_id}?state=quarantined")
+    page.get_by_role("button", name="Try all again").click()
+    expect(page.get_by_text("1 photo waits for the next run.")).to_be_visible()
+    assert [] == items_of(http, run_id, state="quarantined")
+
+
+def test_photos_are_narrowed_to_a_category_or_an_order(visit: VisitMaker, orchard: RunningServer, run_id: str) -> None:
+    """By chips with counts, and by the beginning of a reference."""
+    page = visit(at=orchard, expected={404}).page(f"/console/batch/returns/{run_id}?state=all")
+    page.get_by_role("navigation", name="Which category").get_by_role("link").first.click()
+    page.wait_for_url("**label=*")
+    page.get_by_placeholder("Item or order").fill("no such order")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="No photo matches")).to_be_visible()
+    page.get_by_role("link", name="Show all photos").click()
+    expect(page.locator(".tile")).to_have_count(len(PHOTOS))
+
+
+def test_the_photo_and_its_record_lead_to_each_other(
+    visit: VisitMaker, orchard: RunningServer, http: httpx.Client, run_id: str
+) -> None:
+    """All that the model said, and back to what the shop knows."""
+    item = items_of(http, run_id, text="100")[-1]
+    page = visit(at=orchard).page(f"/console/batch/returns/items/{item['id']}")
+    page.get_by_role("link", name="All that the model said").click()
+    page.wait_for_url(f"**/console/records/{item['prediction_id']}")
+    assert page.evaluate("document.querySelector('.photo img').decode().then(() => true)")
+    page.get_by_role("link", name="Order 100, item 1").click()
+    page.wait_for_url(f"**/console/batch/returns/items/{item['id']}")
+
+
+def test_the_results_are_taken_away_from_the_page(visit: VisitMaker, orchard: RunningServer, run_id: str) -> None:
+    """The export as a download, the report as a page that the browser accepts whole."""
+    page = visit(at=orchard).page(f"/console/batch/returns/{run_id}")
+    page.get_by_text("Export").click()
+    with page.expect_download() as download:
+        page.get_by_role("link", name="CSV, for spreadsheets").click()
+    assert f"returns-{run_id}.csv" == download.value.suggested_filename
+    page.get_by_role("link", name="Report").click()
+    page.wait_for_url("**/report")
+    expect(page.locator("h1")).to_be_visible()
+
+
+@pytest.mark.parametrize("path", ["/console/batch/returns/nix", "/console/batch/returns/items/nix"])
+def test_what_is_not_there_gets_a_page(visit: VisitMaker, orchard: RunningServer, path: str) -> None:
+    """With a sentence."""
+    page = visit(at=orchard, expected={404}).page(path)
+    expect(page.get_by_role("heading", name="Not here")).to_be_visible()
+
+
+def pages_of(http: httpx.Client, run_id: str) -> list[str]:
+    """Every kind of page that there is for returns."""
+    items = items_of(http, run_id)
+    kinds = {item["state"]: f"/console/batch/returns/items/{item['id']}" for item in items}
+    states = [
+        f"/console/batch/returns/{run_id}?state={state}" for state in ("needs_review", "done", "quarantined", "all")
+    ]
+    return ["/console/batch/returns", "/console/batch/returns?said=retried-3", *states, *kinds.values()]
+
+
+@pytest.mark.parametrize("options", [PHONE, DESKTOP], ids=["phone", "desktop"])
+def test_no_page_of_returns_scrolls_sideways(
+    visit: VisitMaker, orchard: RunningServer, http: httpx.Client, run_id: str, options: dict[str, object]
+) -> None:
+    """From 390 px on."""
+    page = visit(at=orchard, expected={404}, **options).page("/console/batch/returns")
+    wide = []
+    for path in pages_of(http, run_id):
+        page.goto(orchard.url + path)
+        if page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth"):
+            wide.append(path)
+    assert [] == wide
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_all_text_of_returns_has_enough_contrast(
+    visit: VisitMaker, orchard: RunningServer, http: httpx.Client, run_id: str, scheme: str
+) -> None:
+    """Also where one says what it is."""
+    page = visit(at=orchard, expected={404}, color_scheme=scheme, reduced_motion="reduce").page(
+        "/console/batch/returns"
+    )
+    least = []
+    for path in pages_of(http, run_id):
+        page.goto(orchard.url + path)
+        if page.locator("[data-dock]").count():
+            page.keyboard.press("j")
+        least.append((*page.evaluate(LEAST_CONTRAST), path))
+    assert [] == [each for each in least if each[0] < 4.5]
+
+
+def test_pages_of_returns_are_sound(visit: VisitMaker, orchard: RunningServer, http: httpx.Client, run_id: str) -> None:
+    """One heading, every control named, nothing inline."""
+    page = visit(at=orchard, expected={404}).page("/console/batch/returns")
+    for path in pages_of(http, run_id):
+        page.goto(orchard.url + path)
+        assert (path, 1) == (path, page.locator("h1").count())
+        assert (path, []) == (path, page.evaluate(NAMELESS))
+        html = http.get(path).text
+        assert [] == [found for found in (" style=", " onclick=", "<style", "javascript:") if found in html]
+        assert html.count("<script") == html.count('<script type="module" src="/static/')

@@ -1,0 +1,248 @@
+"""`shoplens batch run --engine ray` on a real cluster of three nodes: the same answers, whoever dies."""
+
+from __future__ import annotations
+
+import io
+import json
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from shoplens.batch.entities import ItemState
+from shoplens.storage import open_store
+from tests.acceptance.batch_shop import BatchShop, Forked, tiny_photo
+from tests.acceptance.ray_cluster import POISON, RayCluster, ray_cluster
+
+LONG = 240
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
+    """Of three nodes; a test may kill one that is not the head."""
+    with ray_cluster(tmp_path_factory.mktemp("nodes")) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def run() -> Iterator[Forked]:
+    """Commands without a cluster."""
+    forked = Forked()
+    yield forked
+    forked.close()
+
+
+@pytest.fixture
+def make_shop(tmp_path: Path, run: Forked) -> Iterator[Callable[..., BatchShop]]:
+    """Shops whose photos have been brought in; whatever runs in them ends with the test."""
+    made: list[BatchShop] = []
+
+    def make(brought: dict[str, bytes], name: str = "shop", **settings: str) -> BatchShop:
+        shop = BatchShop(tmp_path / name, {"RAY_AUTH_MODE": "disabled"} | settings).set_up()
+        made.append(shop)
+        for file, data in brought.items():
+            shop.bring(file, data)
+        assert 0 == run(shop, "batch", "ingest"), shop.told()
+        return shop
+
+    yield make
+    for shop in made:
+        shop.close()
+
+
+def night(shop: BatchShop, cluster: RayCluster) -> subprocess.Popen[str]:
+    """One that runs on the cluster."""
+    return shop.start("batch", "run", "--engine", "ray", "--address", cluster.address)
+
+
+def ended(process: subprocess.Popen[str]) -> str:
+    """What it logged until it ended well."""
+    _, logged = process.communicate(timeout=LONG)
+    assert 0 == process.returncode, logged
+    return logged
+
+
+def until_settled(shop: BatchShop, count: int) -> None:
+    """Wait until so many items have a result."""
+    with closing(sqlite3.connect(shop.data / "shoplens.db")) as connection:
+        query = "SELECT count(*) >= ? FROM batch_items WHERE state IN ('done', 'needs_review')"
+        while not connection.execute(query, (count,)).fetchone()[0]:
+            time.sleep(0.01)
+
+
+def tiny_photos(count: int) -> dict[str, bytes]:
+    """Each another one."""
+    return {f"{number}_1.jpg": tiny_photo(number) for number in range(count)}
+
+
+def large_photos(count: int) -> dict[str, bytes]:
+    """A few contents that take some time, and a number after the end of each so that none is like another."""
+    contents = [_encoded(np.random.default_rng(n).integers(0, 256, (40, 50, 3), np.uint8).repeat(40, 0).repeat(40, 1))
+                for n in range(3)]  # fmt: skip
+    return {f"{n}_1.jpg": contents[n % 3] + n.to_bytes(4) for n in range(count)}
+
+
+def mixed_photos() -> dict[str, bytes]:
+    """Formats, sizes, a turned one, and what goes wrong."""
+    pixels = np.random.default_rng(1).integers(0, 256, (30, 40, 3), np.uint8).repeat(16, 0).repeat(16, 1)
+    whole = _encoded(pixels)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    odd = {
+        "png_1.png": _encoded(pixels, "PNG"),
+        "webp_1.webp": _encoded(pixels, "WEBP"),
+        "gif_1.gif": _encoded(pixels, "GIF"),
+        "turned_1.jpg": _encoded(pixels, exif=exif),
+        "narrow_1.jpg": _encoded(pixels[:, :9]),
+        "cut_1.jpg": whole[: len(whole) // 2],
+        "page_1.jpg": b"<html>no photo</html>",
+        "huge_1.png": _encoded(np.zeros((600, 600, 3), np.uint8), "PNG"),
+    }
+    return tiny_photos(60) | odd
+
+
+def _encoded(pixels: Any, form: str = "JPEG", **more: Any) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(file, form, **more)
+    return file.getvalue()
+
+
+def results(shop: BatchShop) -> dict[str, Any]:
+    """What came of each file, without ids, times and measured milliseconds."""
+    store = open_store((shop.data / "blobs").as_uri())
+    records = {record.id: record for record in shop.records()}
+    found = {}
+    for item in shop.items():
+        record = records.get(item.prediction_id or "")
+        found[item.source_name] = (
+            item.state, item.attempts, item.predicted, item.score, item.failure_code, item.failure,
+            (item.key or "").rpartition("/")[0], store.get(item.thumbnail_key) if item.thumbnail_key else None,
+            record and (record.channel, record.model, record.labels, record.decision, record.image),
+        )  # fmt: skip
+    return found
+
+
+def test_the_answers_are_those_of_a_night_in_one_process(
+    run: Forked, cluster: RayCluster, make_shop: Callable[..., BatchShop]
+) -> None:
+    """Labels and scores to the last bit, decisions, facts, reasons and thumbnails; one photo kills its processes."""
+    brought, settings = mixed_photos(), {"SHOPLENS_MAX_IMAGE_PIXELS": "350000"}
+    here = make_shop(brought, "here", **settings)
+    assert 0 == run(here, "batch", "run"), here.told()
+    poison = {"poison_1.jpg": tiny_photo(999) + POISON}
+    there = make_shop(brought | poison, "there", **settings, SHOPLENS_BATCH__MAX_ATTEMPTS="1")
+    logged = ended(night(there, cluster))
+    found = results(there)
+    poisoned = found.pop("poison_1.jpg")
+    assert results(here) == found
+    assert (ItemState.QUARANTINED, 1, "internal_error") == (poisoned[0], poisoned[1], poisoned[4])
+    assert "each time it was tried" in poisoned[5]
+    assert [] == there.faults(brought | poison)
+    assert all(line.startswith("{") for line in logged.splitlines()), logged
+    assert {"night.started", "cluster.suspects", "night.finished"} <= {
+        json.loads(line)["event"] for line in logged.splitlines()
+    }
+    assert [] == list(open_store((there.data / "blobs").as_uri()).list("health/nights"))
+
+
+def test_a_cluster_of_our_own_is_silent_stops_in_good_order_and_leaves_nothing(
+    make_shop: Callable[..., BatchShop], run: Forked
+) -> None:
+    """Without an address one is started here. No line of Ray's is told, and after SIGTERM any night goes on."""
+    brought = large_photos(450)
+    with tempfile.TemporaryDirectory(prefix="r") as name:
+        shop = make_shop(brought, HOME=name, TMPDIR=name, SHOPLENS_THREADS="2", SHOPLENS_BATCH__COMMIT_ITEMS="8")
+        del shop.settings["RAY_AUTH_MODE"]
+        process = shop.start("batch", "run", "--engine", "ray")
+        until_settled(shop, 1)
+        process.send_signal(signal.SIGTERM)
+        _, logged = process.communicate(timeout=LONG)
+        assert 143 == process.returncode, logged
+        said = logged.splitlines()
+        assert ["Stopped. The next start goes on where this one ended."] == [
+            line for line in said if not line.startswith("{")
+        ]
+        assert "night.interrupted" in [json.loads(line)["event"] for line in said if line.startswith("{")]
+        assert [] == [path.name for path in Path(name).iterdir()]
+    states = Counter(item.state for item in shop.items())
+    assert (0, True) == (states[ItemState.PROCESSING], states[ItemState.WAITING] > 0)
+    assert 0 == run(shop, "batch", "run"), shop.told()
+    assert [] == shop.faults(brought)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--engine", "ray", "--address", "127.0.0.1:1"), "Nothing answers at 127.0.0.1:1"),
+        (("--engine", "ray", "--address", "somewhere"), "is no address of a Ray cluster"),
+        (("--address", "auto"), "say --engine ray"),
+        (("--engine", "workers"), "redis_url"),
+    ],
+)
+def test_what_cannot_work_is_said_in_a_sentence(
+    run: Forked, make_shop: Callable[..., BatchShop], arguments: tuple[str, ...], sentence: str
+) -> None:
+    """Within seconds, with status 1, and the run stays for the next start."""
+    shop = make_shop(tiny_photos(1))
+    began = time.monotonic()
+    assert 1 == run(shop, "batch", "run", *arguments), shop.told()
+    assert 20 > time.monotonic() - began
+    assert sentence in shop.told()
+    assert "Traceback" not in shop.told()
+
+
+def test_nodes_that_do_not_see_the_photos_are_told_before_the_work_begins(
+    cluster: RayCluster, make_shop: Callable[..., BatchShop]
+) -> None:
+    """A night must not put photos aside because a folder is mounted on one machine only."""
+    shop = make_shop(tiny_photos(2))
+    hidden = shop.data / "blobs"
+    program = (
+        "import sys; from shoplens.platform import batch as cluster; "
+        f"cluster.shared_url = lambda url: {(shop.root / 'elsewhere').as_uri()!r}; "
+        "from shoplens.cli import main; main()"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", program, "batch", "run", "--engine", "ray", "--address", cluster.address],
+        env=shop.environment(), cwd=shop.root, capture_output=True, text=True, timeout=LONG, check=False,
+    )  # fmt: skip
+    assert 1 == process.returncode, process.stderr
+    assert "must be mounted on every node" in process.stderr
+    assert {ItemState.WAITING} == {item.state for item in shop.items()}
+    assert [] == list((hidden / "health" / "nights").iterdir())
+
+
+def test_drivers_and_nodes_that_are_lost_cost_nobody_a_result(
+    cluster: RayCluster, make_shop: Callable[..., BatchShop]
+) -> None:
+    """After `kill -9` the next start goes on at once, and what a lost node had in work is done by the others.
+
+    This is the last test here, for the node does not come back.
+    """
+    brought = large_photos(450)
+    shop = make_shop(brought, SHOPLENS_BATCH__COMMIT_ITEMS="8", SHOPLENS_BATCH__TAKEOVER_S="3600")
+    first = night(shop, cluster)
+    until_settled(shop, 1)
+    first.kill()
+    first.communicate()
+    states = Counter(item.state for item in shop.items())
+    assert states[ItemState.PROCESSING] > 0
+    second = night(shop, cluster)
+    until_settled(shop, states[ItemState.DONE] + states[ItemState.NEEDS_REVIEW] + 1)
+    cluster.kill_a_node()
+    left = sum(item.state in {ItemState.WAITING, ItemState.PROCESSING} for item in shop.items())
+    assert left > 0, "the node was killed too late to mean anything"
+    ended(second)
+    assert [] == shop.faults(brought)
+    assert {1} == {item.attempts for item in shop.items()}

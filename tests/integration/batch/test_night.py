@@ -1,0 +1,421 @@
+"""Nights from end to end, with everything real but the model: what becomes of photos, and what faults do to them."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import Counter
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shoplens.batch.entities import ItemState, RunState
+from shoplens.batch.moves import Move, MovePhotos, finish_moves
+from shoplens.batch.ownership import Waiting, this_process
+from shoplens.batch.progress import NightProgress
+from shoplens.db import Database, open_database
+from shoplens.errors import (
+    DatabaseUnavailable,
+    EngineStopped,
+    ImageCorrupt,
+    RunInProgress,
+    RunLost,
+    StorageUnavailable,
+)
+from shoplens.serving.engine import ClassifyRequest, ClassifyResult
+from tests.conftest import colourful, jpeg_of
+from tests.unit.batch.batch_house import (
+    RULES,
+    House,
+    MoodyStore,
+    ScriptedEngine,
+    away,
+    now,
+    open_house,
+    request_run,
+)
+from tests.unit.db.blocker import Blocker
+
+
+@pytest.fixture
+def house(database: Database, tmp_path: Path) -> House:
+    """An empty one."""
+    return open_house(database, tmp_path)
+
+
+async def test_each_photo_comes_to_where_it_belongs(house: House) -> None:
+    """By label when it is sure, apart when it is doubtful, in quarantine when it is no photo."""
+    sure, unsure, bad = house.bring("shirt 0.9", "coat 0.5", "!ImageCorrupt -")
+    run = await house.work()
+    assert ["processed/shirt", "doubtful/coat", "quarantine"] == [
+        (house.item(each.id).key or "").removeprefix("returns/").rpartition("/")[0] for each in (sure, unsure, bad)
+    ]
+    assert (RunState.FINISHED, 3, "script@1.0.0") == (run.state, run.planned, str(run.model))
+    assert [] == house.faults()
+
+
+async def test_an_item_remembers_what_decided_it(house: House) -> None:
+    """Label, score, time and record, all committed with the state."""
+    (item,) = house.bring("shirt 0.9")
+    await house.work()
+    found = house.item(item.id)
+    (record,) = house.records()
+    assert ("shirt", "shirt", 0.9, record.id, 1, 3.0) == (
+        found.predicted, found.label, found.score, found.prediction_id, found.attempts, found.work_ms,
+    )  # fmt: skip
+    assert ("returns", item.sha256, found.key) == (record.channel, record.image.sha256, record.image_key)
+
+
+async def test_a_night_without_photos_is_a_night(house: House) -> None:
+    """It is finished, and reported."""
+    run = await house.work()
+    assert (RunState.FINISHED, 0, [run.id]) == (run.state, run.planned, house.reports)
+
+
+async def test_many_batches_are_worked_through_within_bounds(house: House) -> None:
+    """No more photos than allowed are in memory at once, and the engine is closed at the end."""
+    house.bring(*["shirt 0.9", "coat 0.5", "!ImageUnsupported -"] * 40)
+    await house.work()
+    assert Counter(done=40, doubtful=40, quarantined=40) == Counter(state.value for state in house.states().elements())
+    assert (True, True) == (house.engine.most_at_once <= RULES.bounds.photos, house.engine.closed)
+    assert [] == house.faults()
+
+
+async def test_large_photos_take_turns(house: House) -> None:
+    """The bytes in memory are bounded too; one photo is let in however large it is."""
+    house.bring(*["shirt 0.9"] * 10)
+    await house.work(replace(RULES, bounds=replace(RULES.bounds, photo_bytes=1)))
+    assert (1, Counter({ItemState.DONE: 10})) == (house.engine.most_at_once, house.states())
+
+
+@pytest.mark.parametrize("name", ["ImageCorrupt", "ImageTooLarge", "ImageTooManyPixels", "ImageUnsupported"])
+async def test_what_is_wrong_with_the_photo_itself_goes_to_quarantine_at_once(house: House, name: str) -> None:
+    """With its reason for people and for programs."""
+    (item,) = house.bring(f"!{name} -")
+    await house.work()
+    found = house.item(item.id)
+    assert (ItemState.QUARANTINED, 1, f"It is {name}.") == (found.state, found.attempts, found.failure)
+    assert (found.failure_code or "").startswith("image_")
+    assert [] == house.faults()
+
+
+@pytest.mark.parametrize("name", ["ImageDecoderFailed", "DeadlineExceeded", "ShoplensError", "SomeFault"])
+async def test_a_fault_that_may_pass_is_tried_again_and_then_set_aside(house: House, name: str) -> None:
+    """As often as the settings say, in the same night."""
+    (item,) = house.bring(f"!{name} -")
+    await house.work(replace(RULES, bounds=replace(RULES.bounds, photos=4)))
+    found = house.item(item.id)
+    assert (ItemState.QUARANTINED, 3, 3) == (found.state, found.attempts, house.engine.seen[item.sha256])
+    assert [] == house.faults()
+
+
+async def test_a_fault_that_passes_leaves_no_trace(house: House) -> None:
+    """The second try counts; the others were not held up."""
+    first, *_ = house.bring("!OnceImageDecoderFailed -", *["coat 0.9"] * 5)
+    await house.work()
+    found = house.item(first.id)
+    assert (ItemState.DONE, 2, None, None) == (found.state, found.attempts, found.failure_code, found.failure)
+    assert [] == house.faults()
+
+
+async def test_a_full_engine_is_asked_again_without_counting(house: House) -> None:
+    """The item was not even tried."""
+    (item,) = house.bring("!OnceQueueFull -")
+    await house.work()
+    assert (ItemState.DONE, 1) == (house.item(item.id).state, house.item(item.id).attempts)
+
+
+async def test_a_photo_that_is_gone_is_set_aside(house: House) -> None:
+    """Its item says so, and nothing is moved."""
+    gone, there = house.bring("shirt 0.9", "shirt 0.9")
+    house.store.delete(gone.key or "")
+    await house.work()
+    found = house.item(gone.id)
+    assert (ItemState.QUARANTINED, "image_gone", None) == (found.state, found.failure_code, found.target_key)
+    assert ItemState.DONE is house.item(there.id).state
+
+
+async def test_one_photo_that_the_store_cannot_read_is_set_aside_alone(house: House) -> None:
+    """The store itself is well, so the night does not wait for it."""
+    bad, good = house.bring("shirt 0.9", "shirt 0.9")
+
+    def refuse(verb: str, key: str) -> Exception | None:
+        return StorageUnavailable("bad sector") if (verb, key) == ("get", bad.key) else None
+
+    await house.work(store=MoodyStore(house.store, refuse))
+    assert (ItemState.QUARANTINED, "storage_unavailable") == (house.item(bad.id).state, house.item(bad.id).failure_code)
+    assert ItemState.DONE is house.item(good.id).state
+    assert [] == house.faults()
+
+
+@pytest.mark.parametrize("verbs", [("get", "check"), ("move",)])
+async def test_a_store_that_is_away_for_a_while_is_waited_for(house: House, verbs: tuple[str, ...]) -> None:
+    """No item pays for it."""
+    house.bring(*["shirt 0.9"] * 6)
+    await house.work(store=MoodyStore(house.store, away(4, *verbs)))
+    assert [1] * 6 == [item.attempts for item in house.items()]
+    assert (Counter({ItemState.DONE: 6}), []) == (house.states(), house.faults())
+
+
+async def test_a_store_that_stays_away_ends_the_night_and_the_next_goes_on(house: House) -> None:
+    """Nothing was settled wrongly; the run waits for the next start with its reason."""
+    house.bring(*["shirt 0.9"] * 6)
+    with pytest.raises(StorageUnavailable):
+        await house.work(replace(RULES, patience_s=0.0), store=MoodyStore(house.store, away(10_000, "get", "check")))
+    with house.database.reading() as work:
+        left = work.batch_runs.active("returns")
+    assert left is not None
+    assert (None, True) == (left.owner, "storage_unavailable" in (left.failure or ""))
+    assert Counter({ItemState.WAITING: 6}) == house.states()
+    run = await house.work()
+    assert (left.id, RunState.FINISHED, []) == (run.id, run.state, house.faults())
+
+
+async def test_a_database_that_is_locked_for_a_while_is_waited_for(house: House, database_url: str) -> None:
+    """Another process holds the lock longer than a writer waits; then everything goes on."""
+    impatient = open_database(database_url, busy_timeout_s=0.01)
+    locked = replace(house, database=impatient, engine=ScriptedEngine(asyncio.Event()))
+    locked.bring(*["shirt 0.9"] * 9)
+    blocker = Blocker(database_url)
+    ended = asyncio.create_task(locked.work())
+    await locked.engine.until_at_work()
+    blocker.block()
+    locked.engine.open_gate()
+    threading.Timer(0.5, blocker.release).start()
+    run = await ended
+    blocker.close()
+    assert (RunState.FINISHED, Counter({ItemState.DONE: 9}), []) == (run.state, locked.states(), locked.faults())
+    assert {1} == set(locked.engine.seen.values())
+    impatient.close()
+
+
+async def test_a_database_that_stays_away_ends_the_night_and_the_next_goes_on(house: House, database_url: str) -> None:
+    """What was not committed is done again, and only that."""
+    impatient = open_database(database_url, busy_timeout_s=0.01)
+    locked = replace(house, database=impatient, engine=ScriptedEngine(asyncio.Event()))
+    locked.bring(*["shirt 0.9"] * 9)
+    blocker = Blocker(database_url)
+    ended = asyncio.create_task(locked.work(replace(RULES, patience_s=0.3)))
+    await locked.engine.until_at_work()
+    blocker.block()
+    locked.engine.open_gate()
+    with pytest.raises(DatabaseUnavailable, match="locked"):
+        await ended
+    blocker.release()
+    blocker.close()
+    impatient.close()
+    await replace(house, waiting=no_time()).work()
+    assert (Counter({ItemState.DONE: 9}), []) == (house.states(), house.faults())
+
+
+async def test_what_arrives_during_a_night_is_left_to_the_next(house: House) -> None:
+    """However quickly it comes, a night ends."""
+    house.bring(*["shirt 0.9"] * 10)
+    arrived: list[str] = []
+
+    def bring_more(_: NightProgress) -> None:
+        arrived.extend(item.id for item in house.bring("coat 0.9", "coat 0.9"))
+
+    run = await house.night()(requested_by="test", on_progress=bring_more)
+    assert (RunState.FINISHED, 10) == (run.state, run.planned)
+    assert Counter({ItemState.DONE: 10, ItemState.WAITING: len(arrived)}) == house.states()
+    assert len(arrived) >= 4
+    await house.work()
+    assert ({ItemState.DONE}, []) == (set(house.states()), house.faults())
+
+
+async def test_a_night_that_is_told_to_stop_commits_what_is_in_work_and_leaves_the_rest(house: House) -> None:
+    """The run stays active without an owner; the next start does what is left, and nothing twice."""
+    house.engine = ScriptedEngine(asyncio.Event())
+    house.bring(*["shirt 0.9"] * 20)
+    night = house.night()
+    working = asyncio.create_task(night(requested_by="test"))
+    await house.engine.until_at_work(RULES.bounds.photos)
+    night.stop()
+    house.engine.open_gate()
+    stopped = await working
+    assert (RunState.RUNNING, None, True) == (stopped.state, stopped.owner, night.stopped)
+    assert Counter({ItemState.DONE: 3, ItemState.WAITING: 17}) == house.states()
+    run = await house.work()
+    assert (stopped.id, RunState.FINISHED, 20) == (run.id, run.state, run.planned)
+    assert ({1}, []) == (set(house.engine.seen.values()), house.faults())
+
+
+async def test_a_stopped_night_takes_up_what_arrived_since(house: House) -> None:
+    """Else a run that was interrupted on Monday would leave Tuesday's photos until Wednesday."""
+    first = house.night()
+    first.stop()
+    house.bring("shirt 0.9")
+    stopped = await first(requested_by="test")
+    house.bring("shirt 0.9")
+    run = await house.work()
+    assert (stopped.id, 2, Counter({ItemState.DONE: 2})) == (run.id, run.planned, house.states())
+
+
+def no_time() -> Waiting:
+    """Time passes only while somebody waits for it, and then at once."""
+    passed = [0.0]
+
+    def pause(seconds: float) -> None:
+        passed[0] += seconds
+
+    return Waiting(monotonic=lambda: passed[0], pause=pause)
+
+
+async def test_a_run_whose_owner_shows_no_sign_of_life_is_taken_over(house: House) -> None:
+    """The leases of the one before are free again, and his outstanding moves are made."""
+    moving, leased, waiting = house.bring("shirt 0.9", "shirt 0.9", "shirt 0.9")
+    run = request_run(house)
+    other = replace(this_process(1), process=None)
+    with house.database.uow() as work:
+        work.batch_runs.take_over(run, other, now=now())
+        work.batch_items.lease("returns", owner=other.id, run_id=run.id, bound=leased.seq or 2, limit=2)
+    run_after = await replace(house, waiting=no_time()).work()
+    assert (run.id, RunState.FINISHED) == (run_after.id, run_after.state)
+    assert (Counter({ItemState.DONE: 3}), []) == (house.states(), house.faults())
+    assert {house.item(each.id).state for each in (moving, waiting)} == {ItemState.DONE}
+
+
+async def test_a_run_whose_owner_lives_is_left_alone(house: House) -> None:
+    """The newcomer is told who works on it, and changes nothing."""
+    house.bring("shirt 0.9")
+    run = request_run(house)
+    other = replace(this_process(1), process=None)
+    with house.database.uow() as work:
+        work.batch_runs.take_over(run, other, now=now())
+
+    def beat_instead(_: float) -> None:
+        with house.database.uow() as work:
+            work.batch_runs.beat(run.id, owner=other.id, now=now(), finished_item=False)
+
+    with pytest.raises(RunInProgress, match=run.id):
+        await replace(house, waiting=Waiting(pause=beat_instead)).work()
+    assert Counter({ItemState.WAITING: 1}) == house.states()
+
+
+async def test_a_clock_that_jumps_decides_nothing(house: House) -> None:
+    """Back by a year or ahead by ten, at each look: the night ends, and everything is done once."""
+    jumps = iter(range(10_000))
+
+    def jumping() -> datetime:
+        years = -1 if next(jumps) % 2 else 10
+        return datetime(2026, 11, 21, 2, tzinfo=UTC) + timedelta(days=365 * years)
+
+    house.clock = jumping
+    house.bring(*["shirt 0.9", "!OnceImageDecoderFailed -"] * 10)
+    run = await house.work()
+    assert (RunState.FINISHED, Counter({ItemState.DONE: 20}), []) == (run.state, house.states(), house.faults())
+
+
+async def test_a_process_that_lost_its_run_writes_nothing_more(house: House) -> None:
+    """It was thought dead, and another one took over while it slept: what it had in work is the other's."""
+    house.engine = ScriptedEngine(asyncio.Event())
+    house.bring(*["shirt 0.9"] * 8)
+    sleeper = asyncio.create_task(house.work())
+    await house.engine.until_at_work()
+    with house.database.reading() as work:
+        run = work.batch_runs.active("returns")
+    assert run is not None
+    with house.database.uow() as work:
+        work.batch_runs.take_over(run, replace(this_process(2), process=None), now=now())
+        work.batch_items.release_others("returns", "nobody")
+    house.engine.open_gate()
+    with pytest.raises(RunLost):
+        await sleeper
+    assert (Counter({ItemState.WAITING: 8}), []) == (house.states(), house.records())
+    successor = replace(house, waiting=no_time(), engine=ScriptedEngine())
+    await successor.work()
+    assert (Counter({ItemState.DONE: 8}), []) == (house.states(), house.faults())
+
+
+async def test_an_engine_that_does_not_open_leaves_the_run_and_its_reason(house: House) -> None:
+    """A model that is missing is seen in the morning, and the next start goes on."""
+    house.bring("shirt 0.9")
+
+    def fail() -> Any:
+        raise EngineStopped("There is no model.")
+
+    night = house.night()
+    night._parts = replace(night._parts, open_crew=fail)
+    with pytest.raises(EngineStopped):
+        await night(requested_by="test")
+    with house.database.reading() as work:
+        run = work.batch_runs.active("returns")
+    assert run is not None
+    assert (None, "engine_stopped: There is no model.") == (run.owner, run.failure)
+
+
+async def test_models_that_are_stuck_end_the_night(house: House) -> None:
+    """Each photo's deadline passes; no photo is set aside for what is not its fault."""
+    house.bring(*["!DeadlineExceeded -"] * 40)
+    with pytest.raises(EngineStopped, match="stuck"):
+        await house.work()
+    assert ItemState.QUARANTINED not in house.states()
+
+
+async def test_a_report_that_fails_does_not_hold_up_the_night(house: House) -> None:
+    """The results are there; the report can be written later."""
+    house.bring("shirt 0.9")
+
+    def fail(_: str) -> str:
+        raise RuntimeError("no ink")
+
+    night = house.night()
+    night._parts = replace(night._parts, report=fail)
+    run = await night(requested_by="test")
+    assert (RunState.FINISHED, None) == (run.state, run.report_key)
+
+
+async def test_moves_that_a_crash_left_are_made_by_the_next_night(house: House) -> None:
+    """Also those that were made, but not yet taken note of."""
+    house.bring(*["shirt 0.9"] * 4)
+    await house.work()
+    items = house.items()
+    with house.database.uow() as work:
+        for number, item in enumerate(items):
+            work.batch_items.correct(item.id, label="coat", target_key=f"returns/processed/coat/{number}", now=now())
+            if item.prediction_id:
+                work.predictions.move_image(item.prediction_id, f"returns/processed/coat/{number}")
+    movers = MovePhotos(house.store)
+    movers([Move(item_id=items[0].id, source=items[0].key or "", target="returns/processed/coat/0")])
+    movers.close()
+    await house.work()
+    assert [f"returns/processed/coat/{number}" for number in range(4)] == [item.key for item in house.items()]
+    assert (0, []) == (finish_moves(house.database, house.store, "returns"), house.faults())
+
+
+async def test_a_run_that_has_ended_is_returned_as_it_is(house: House) -> None:
+    """Whoever starts a night for it twice does no harm."""
+    run = await house.work()
+    assert run == await house.night()(requested_by="test", run_id=run.id)
+
+
+async def test_progress_is_told_from_the_first_to_the_last_item(house: House) -> None:
+    """The counts only rise, and end at what was planned."""
+    house.bring(*["shirt 0.9"] * 30)
+    told: list[NightProgress] = []
+    await house.night()(requested_by="test", on_progress=told.append)
+    settled = [each.settled for each in told]
+    assert (0, 30, sorted(settled)) == (settled[0], settled[-1], settled)
+
+
+class StrictEngine(ScriptedEngine):
+    """Finds every photo damaged."""
+
+    def _answer(self, job: ClassifyRequest) -> ClassifyResult:
+        raise ImageCorrupt("The JPEG was cut off.")
+
+
+async def test_what_is_left_of_a_damaged_photo_is_kept_for_people(house: House) -> None:
+    """A thumbnail of its own, because no decoder will ever make one of it; nothing of what is no picture."""
+    house.engine = StrictEngine()
+    jpeg = jpeg_of(colourful(1))
+    half, nothing = house.bring_bytes(jpeg[: len(jpeg) // 2]), house.bring_bytes(b"<html>")
+    await house.work()
+    key = house.item(half.id).thumbnail_key
+    assert key is not None
+    assert house.store.get(key).startswith(b"\xff\xd8")
+    assert [None, "image_corrupt"] == [house.item(nothing.id).thumbnail_key, house.item(nothing.id).failure_code]

@@ -1,0 +1,157 @@
+"""The table of returns is read in order and by indexes, however many items there are."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from sqlalchemy.dialects import postgresql, sqlite
+
+from shoplens.batch import item_table
+from shoplens.batch.entities import BatchItem, BatchRun, ItemFilter, ItemState, References, RunState, Worker
+from shoplens.batch.item_table import RunRange
+from shoplens.db import Database
+from shoplens.db.tables import batch_items
+from shoplens.errors import PredictionNotFound
+from tests.unit.db.samples import id_at, make_record, moment
+
+ANY = (None, "x")
+
+
+def arrive(database: Database, count: int) -> list[BatchItem]:
+    """So many waiting photos."""
+    found = [
+        BatchItem(
+        channel="returns",
+            id=id_at(moment(number)), received_at=moment(number), source_name=f"{number}.jpg",
+            sha256=f"{number:064d}", byte_count=1, state=ItemState.WAITING, key=f"returns/incoming/{number}.jpg",
+            references=References(item=f"i{number}"),
+        )
+        for number in range(count)
+    ]  # fmt: skip
+    with database.uow() as work:
+        work.batch_items.add_many(found)
+    return found
+
+
+def run_over(database: Database, number: int, bound: int, *, take: int = 0) -> BatchRun:
+    """A finished run up to `bound`, that took so many items."""
+    run = BatchRun(
+        channel="returns",
+        id=id_at(moment(1_000 + number)), created_at=moment(0), requested_by="test", state=RunState.REQUESTED,
+        bound=bound, planned=take,
+    )  # fmt: skip
+    me = Worker(id=id_at(moment(number)), host="here", pid=1)
+    with database.uow() as work:
+        work.batch_runs.add(run)
+        work.batch_runs.take_over(run, me, now=moment(0))
+        if take:
+            work.batch_items.lease("returns", owner=me.id, run_id=run.id, bound=bound, limit=take)
+        work.batch_runs.finish(run.id, owner=me.id, now=moment(1), report_key=None)
+    return run
+
+
+def plan(path: Path, within: RunRange | None, wanted: ItemFilter) -> list[str]:
+    """The steps that SQLite takes for a page of rows."""
+    items = batch_items.c
+    statement = item_table._rows(wanted, within).where(items.seq > 5, items.seq <= 50).order_by(items.seq).limit(500)
+    sql = str(statement.compile(dialect=sqlite.dialect(), compile_kwargs={"literal_binds": True}))
+    with closing(sqlite3.connect(path)) as connection:
+        return [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}")]
+
+
+@pytest.mark.parametrize(
+    "within", [None, RunRange(channel="returns", run_id="r", beyond=3, bound=50)], ids=["all", "run"]
+)
+@pytest.mark.parametrize("state", [None, ItemState.DONE])
+@pytest.mark.parametrize("label", ANY)
+@pytest.mark.parametrize("text", ANY)
+def test_the_table_is_walked_and_never_sorted(
+    empty_database_file: Path, within: RunRange | None, state: ItemState | None, label: str | None, text: str | None
+) -> None:
+    """A page follows the page before it along the primary key; the prediction is one search per row."""
+    steps = plan(empty_database_file, within, ItemFilter(state=state, label=label, text=text))
+    assert "SEARCH batch_items USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)" == steps[0]
+    assert ["SEARCH predictions USING INDEX sqlite_autoindex_predictions_1 (id=?) LEFT-JOIN"] == steps[1:]
+
+
+def test_the_statement_is_also_one_of_postgresql() -> None:
+    """It compiles for its dialect."""
+    statement = item_table._rows(ItemFilter(text="x"), RunRange(channel="returns", run_id="r", beyond=3, bound=50))
+    assert "coalesce" in str(statement.compile(dialect=postgresql.dialect()))  # type: ignore[no-untyped-call]
+
+
+def test_more_rows_than_a_page_come_once_each_in_the_order_of_arrival(database: Database) -> None:
+    """Also when others arrive while they are read."""
+    arrived = arrive(database, 1_203)
+    with database.reading() as work:
+        rows = work.item_table.rows(ItemFilter(), None)
+        found = [next(rows).item.id]
+        with database.uow() as other:
+            other.batch_items.add_many([_later(arrived[0])])
+        found += [row.item.id for row in rows]
+    assert [item.id for item in arrived] == found
+
+
+def test_a_run_begins_where_the_one_before_it_ended(database: Database) -> None:
+    """The first one at the very beginning; a run over nothing new has an empty range."""
+    runs = [run_over(database, number, bound) for number, bound in enumerate((4, 9, 9))]
+    with database.reading() as work:
+        found = [work.item_table.range_of(run) for run in runs]
+    assert [(0, 4), (4, 9), (9, 9)] == [(each.beyond, each.bound) for each in found]
+
+
+def test_items_of_a_run_are_in_its_table_however_old_they_are(database: Database) -> None:
+    """Left over from a night that ended early, and counted as older."""
+    arrive(database, 6)
+    run_over(database, 0, 6, take=2)
+    late = run_over(database, 1, 6, take=3)
+    with database.reading() as work:
+        within = work.item_table.range_of(late)
+        found = [row.item.source_name for row in work.item_table.rows(ItemFilter(), within)]
+        older, arrived = work.item_table.count_older(within), work.item_table.count_arrived(within)
+    assert ["2.jpg", "3.jpg", "4.jpg"] == found
+    assert (3, 0) == (older, arrived)
+
+
+def test_what_a_run_left_to_others_is_counted(database: Database) -> None:
+    """Waiting again, or in a later run; not what arrived after it."""
+    arrive(database, 6)
+    first = run_over(database, 0, 5, take=2)
+    run_over(database, 1, 6, take=1)
+    with database.reading() as work:
+        assert 3 == work.item_table.count_passed_on(first)
+
+
+def test_labels_are_those_of_the_last_runs_by_leaps(database: Database) -> None:
+    """In alphabetical order, each once."""
+    arrived = arrive(database, 4)
+    run_over(database, 0, 4, take=4)
+    with database.uow() as work:
+        for item, label in zip(arrived, ("hat", "dress", "hat", "Ärmel"), strict=True):
+            work.batch_items.correct(item.id, label=label, target_key=None, now=moment(9))
+    with database.reading() as work:
+        assert ["dress", "hat", "Ärmel"] == work.item_table.labels("returns")
+        known = [work.item_table.knows_label("returns", label) for label in ("hat", "hats")]
+    assert [True, False] == known
+
+
+def test_a_photo_that_is_moved_is_followed_by_its_prediction(database: Database) -> None:
+    """One that is not there is told."""
+    record = make_record(1)
+    with database.uow() as work:
+        work.predictions.add_many([record])
+        work.predictions.move_image(record.id, "returns/processed/hat/x.jpg")
+        assert "returns/processed/hat/x.jpg" == work.predictions.get(record.id).image_key
+        with pytest.raises(PredictionNotFound):
+            work.predictions.move_image("nix", "x")
+
+
+def _later(item: BatchItem) -> BatchItem:
+    return BatchItem(
+        channel="returns",
+        id=id_at(moment(9_999)), received_at=moment(9_999), source_name="later.jpg", sha256="f" * 64,
+        byte_count=item.byte_count, state=ItemState.WAITING, key="returns/incoming/later.jpg",
+    )  # fmt: skip
