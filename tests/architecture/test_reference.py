@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-import pytest
-
 from shoplens.settings import Settings
 from shoplens.telemetry.metrics import Metrics
 from tests.architecture.source import MODULES, imported_packages, name_of
-from tools.reference import FOLDER, PAGES, metric_rows, setting_rows
-
-
-@pytest.mark.parametrize("name", PAGES)
-def test_a_reference_page_fits_the_code(name: str) -> None:
-    """`make docs` was run after the last change that a reader would notice."""
-    assert PAGES[name]() == (FOLDER / name).read_text(encoding="utf-8")
+from tools.reference import FOLDER, metric_rows, setting_rows
 
 
 def test_every_setting_is_described() -> None:
