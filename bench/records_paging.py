@@ -21,6 +21,7 @@ from shoplens.db.ids import make_id
 from shoplens.images.facts import ImageFacts
 from shoplens.predictions.entities import Keep, PredictionRecord, RecordFilter, Timing
 from shoplens.predictions.policy import Decision, Outcome
+from shoplens.predictions.repository import PredictionRepository
 from shoplens.serving.prediction import LabelScore
 
 _START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -52,8 +53,8 @@ def _fill(database: Database, rows: int) -> None:
     began = time.perf_counter()
     records = _records(rows)
     for first in range(0, rows, _PER_COMMIT):
-        with database.uow() as work:
-            work.predictions.add_many(next(records) for _ in range(min(_PER_COMMIT, rows - first)))
+        with database.transaction() as tx:
+            PredictionRepository(tx).add_many(next(records) for _ in range(min(_PER_COMMIT, rows - first)))
     print(f"filled in {time.perf_counter() - began:.0f} s", file=sys.stderr)
 
 
@@ -128,15 +129,15 @@ def _place(chance: random.Random, rows: int) -> str | None:
 
 def _time_page(database: Database, wanted: RecordFilter, before: str | None) -> float:
     began = time.perf_counter()
-    with database.reading() as work:
-        work.predictions.page(wanted, limit=_PAGE, before=before)
+    with database.read_uow() as tx:
+        PredictionRepository(tx).page(wanted, limit=_PAGE, before=before)
     return time.perf_counter() - began
 
 
 def _time_labels(database: Database) -> float:
     began = time.perf_counter()
-    with database.reading() as work:
-        work.predictions.labels()
+    with database.read_uow() as tx:
+        PredictionRepository(tx).labels()
     return time.perf_counter() - began
 
 

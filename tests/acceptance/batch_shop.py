@@ -104,13 +104,13 @@ class BatchShop:
 
     def items(self) -> list[BatchItem]:
         """All rows in order of arrival."""
-        with closing(open_database(self.database_url)) as database, database.reading() as work:
+        with closing(open_database(self.database_url)) as database, database.read_uow() as work:
             return sorted(work.batch_items.stream(ItemFilter()), key=lambda item: item.seq)
 
     def records(self) -> list[PredictionRecord]:
         """All predictions."""
-        with closing(open_database(self.database_url)) as database, database.reading() as work:
-            return list(work.predictions.stream(RecordFilter()))
+        with closing(open_database(self.database_url)) as database, database.read_uow() as work:
+            return work.predictions.page(RecordFilter(), limit=1_000_000)
 
     def faults(self, brought: dict[str, bytes]) -> list[str]:
         """What does not add up, when everything that was brought should be settled."""

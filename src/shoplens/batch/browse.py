@@ -74,29 +74,29 @@ class BrowseBatch:
 
     def runs(self, channel: str, *, limit: int = 30, before: str | None = None) -> list[RunSummary]:
         """At most `limit` runs, newest first, older than the run with the id `before`."""
-        with self._database.reading() as work:
+        with self._database.read_uow() as work:
             found = work.batch_runs.page(channel, limit=min(limit, MAX_PAGE), before=before)
             return [RunSummary(run=run, counts=_counts(work, run)) for run in found]
 
     def run(self, run_id: str) -> RunView:
         """Raises RunNotFound."""
-        with self._database.reading() as work:
+        with self._database.read_uow() as work:
             return self._view(work, work.batch_runs.get(run_id))
 
     def active(self, channel: str) -> RunView | None:
         """The run that is to be worked on, if there is one."""
-        with self._database.reading() as work:
+        with self._database.read_uow() as work:
             run = work.batch_runs.active(channel)
             return None if run is None else self._view(work, run)
 
     def latest(self, channel: str) -> BatchRun | None:
         """The newest run, active or not."""
-        with self._database.reading() as work:
+        with self._database.read_uow() as work:
             return next(iter(work.batch_runs.page(channel, limit=1)), None)
 
     def waiting(self, channel: str) -> int:
         """How many items wait for a run."""
-        with self._database.reading() as work:
+        with self._database.read_uow() as work:
             return work.batch_items.count_waiting(channel)
 
     def items(
@@ -107,7 +107,7 @@ class BrowseBatch:
         With a run, those that it accounts for, as in `RunView.counts`. Raises RunNotFound.
         """
         limit = min(limit, MAX_PAGE)
-        with self._database.reading() as work:
+        with self._database.read_uow() as work:
             found = _page(work, wanted, limit + 1, before, after)
         more = len(found) > limit
         items = (found[-limit:] if after is not None else found[:limit]) if more else found
@@ -121,17 +121,17 @@ class BrowseBatch:
 
     def item(self, item_id: str) -> BatchItem:
         """Raises ItemNotFound."""
-        with self._database.reading() as work:
+        with self._database.read_uow() as work:
             return work.batch_items.get(item_id)
 
     def duplicates(self, item: BatchItem, *, limit: int = 50) -> list[BatchItem]:
         """Later arrivals of the same photo, oldest first."""
-        with self._database.reading() as work:
+        with self._database.read_uow() as work:
             return work.item_table.duplicates_of(item, limit)
 
     def of_record(self, record: PredictionRecord) -> BatchItem | None:
         """The item that a record was made for; None for records of other channels."""
-        with self._database.reading() as work:
+        with self._database.read_uow() as work:
             return work.item_table.by_prediction(record.id)
 
     def photo(self, item_id: str, size: Size) -> PhotoFile:

@@ -9,8 +9,9 @@ from typing import Final
 
 from shoplens.batch.entities import SETTLED, BatchItem, ItemState, corrected_key
 from shoplens.batch.moves import finish_move
-from shoplens.db import Database, UnitOfWork
+from shoplens.db import Database
 from shoplens.db.ids import make_id
+from shoplens.db.uow import UnitOfWork
 from shoplens.errors import ImageGone, ItemNotReady, RequestInvalid
 from shoplens.predictions.entities import Feedback, Verdict
 from shoplens.predictions.feedback import MAX_LABEL
@@ -36,7 +37,7 @@ class CorrectItems:
 
     def labels(self, channel: str) -> tuple[str, ...]:
         """What an item can be called, in alphabetical order: the model's labels, and those of the last runs."""
-        with self._database.reading() as work:
+        with self._database.read_uow() as work:
             return tuple(sorted({*self._labels.get(channel, ()), *work.item_table.labels(channel)}))
 
     def correct(self, item_id: str, label: str) -> BatchItem:
@@ -45,7 +46,7 @@ class CorrectItems:
         Raises ItemNotFound, ItemNotReady for an item that no run is through with, and RequestInvalid for an unknown
         label.
         """
-        with self._database.reading() as work:
+        with self._database.read_uow() as work:
             channel = work.batch_items.get(item_id).channel
         wanted = self._known(channel, label)
         return self._settle(item_id, lambda _: wanted)
@@ -74,7 +75,7 @@ class CorrectItems:
         wanted = label.replace("\x00", "").strip()
         if wanted in self._labels.get(channel, ()):
             return wanted
-        with self._database.reading() as work:
+        with self._database.read_uow() as work:
             if wanted and len(wanted) <= MAX_LABEL and work.item_table.knows_label(channel, wanted):
                 return wanted
         known = self.labels(channel)

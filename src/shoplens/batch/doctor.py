@@ -164,7 +164,7 @@ def _standing(settings: Settings, channel: str) -> Standing | None:
 def _newest_arrival(settings: Settings, channel: str) -> datetime | None:
     if _no_database(settings):
         return None
-    with closing(open_database(settings.effective_database_url)) as database, database.reading() as work:
+    with closing(open_database(settings.effective_database_url)) as database, database.read_uow() as work:
         newest = work.batch_items.page(ItemFilter(channel=channel), limit=1)
     return newest[0].received_at if newest else None
 

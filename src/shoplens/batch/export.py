@@ -45,11 +45,11 @@ class ExportItems:
         With a run, its table is written: its items, and the duplicates and refused files that arrived since the run
         before. Without, everything. Raises RunNotFound, at the call and not in the middle of the file.
         """
-        with self._database.reading() as work:
+        with self._database.read_uow() as work:
             within = None if wanted.run_id is None else work.item_table.range_of(work.batch_runs.get(wanted.run_id))
 
         def chunks() -> Iterator[bytes]:
-            with self._database.reading() as work:
+            with self._database.read_uow() as work:
                 yield from _WRITERS[format](work.item_table.rows(wanted, within))
 
         return chunks()

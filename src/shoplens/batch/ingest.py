@@ -83,7 +83,7 @@ class IngestPhotos:
         )
         prepared = self._intake.prepare(content, Claims())
         verdict = self._intake.commit([prepared])[prepared.item.id]
-        with self._database.reading() as work:
+        with self._database.read_uow() as work:
             item = work.batch_items.arrival(prepared.item.channel, prepared.item.sha256, called)
         if item is None:
             raise RecordRefused(f"The photo {called} was not taken ({verdict.value}). Send it again.")

@@ -16,8 +16,9 @@ from enum import StrEnum
 from typing import Final
 
 from shoplens.batch.entities import BatchItem, ItemState, References, incoming_key, target_key
-from shoplens.db import Database, UnitOfWork
+from shoplens.db import Database
 from shoplens.db.ids import make_id
+from shoplens.db.uow import UnitOfWork
 from shoplens.errors import ImageMissing, ImageTooLarge, ImageUnsupported, RecordRefused, SampleError
 from shoplens.images.sniff import sniff
 from shoplens.storage import Store
@@ -142,7 +143,7 @@ class Intake:
         return None
 
     def _is_wanted(self, item: BatchItem, claims: Claims) -> bool:
-        with self._database.reading() as work:
+        with self._database.read_uow() as work:
             if work.batch_items.known_arrivals(self._channel, [(item.sha256, item.source_name)]):
                 return False
             if _is_alone(item):

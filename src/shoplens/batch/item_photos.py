@@ -47,7 +47,7 @@ class ItemPhotos:
             return _refuse(item)
 
     def _item(self, item_id: str) -> BatchItem:
-        with self._database.reading() as work:
+        with self._database.read_uow() as work:
             return work.batch_items.get(item_id)
 
 

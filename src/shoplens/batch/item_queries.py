@@ -9,8 +9,8 @@ from typing import Any, Final
 from sqlalchemy import Connection, Row, Select, bindparam, func, insert, or_, select, tuple_, update
 
 from shoplens.batch.entities import BatchItem, ItemFilter, ItemState, References, Settlement
+from shoplens.batch.tables import batch_items as items
 from shoplens.db.postgres import hold_arrivals
-from shoplens.db.tables import batch_items as items
 from shoplens.errors import ItemNotFound, ItemNotReady, RunLost
 
 _STREAM_ROWS: Final = 500

@@ -127,7 +127,7 @@ class NightLauncher:
         With `try_unknown` also where that cannot be told from here: the process watches for signs of life by itself.
         Raises DatabaseUnavailable.
         """
-        with self._database.reading() as work:
+        with self._database.read_uow() as work:
             run = work.batch_runs.active(channel)
         if run is None or not (_is_abandoned(run) or (try_unknown and not _is_alive(run))) or not self.start(run.id):
             return None
@@ -191,7 +191,7 @@ class NightLauncher:
     def _is_left_alone(self, run_id: str) -> bool:
         """Whether the run is still to be worked on and nobody does."""
         try:
-            with self._database.reading() as work:
+            with self._database.read_uow() as work:
                 run = work.batch_runs.get(run_id)
         except DatabaseUnavailable as error:
             _log.warning("night.unknown", run=run_id, reason=str(error))

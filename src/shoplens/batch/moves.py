@@ -15,7 +15,8 @@ from typing import Final
 import structlog
 
 from shoplens.batch.entities import BatchItem
-from shoplens.db import Database, UnitOfWork
+from shoplens.db import Database
+from shoplens.db.uow import UnitOfWork
 from shoplens.errors import BlobNotFound, ImageGone
 from shoplens.storage import Store
 
@@ -128,7 +129,7 @@ def finish_move(database: Database, store: Store, item_id: str) -> BatchItem:
 
     Raises ItemNotFound, StorageUnavailable and DatabaseUnavailable.
     """
-    with database.reading() as work:
+    with database.read_uow() as work:
         item = work.batch_items.get(item_id)
     if item.target_key is None:
         return item
@@ -137,7 +138,7 @@ def finish_move(database: Database, store: Store, item_id: str) -> BatchItem:
         _finish(database, movers, [item])
     finally:
         movers.close()
-    with database.reading() as work:
+    with database.read_uow() as work:
         return work.batch_items.get(item_id)
 
 
@@ -146,7 +147,7 @@ def _once(act: Callable[[], int]) -> int:
 
 
 def _page(database: Database, channel: str, *, beyond: int) -> list[BatchItem]:
-    with database.reading() as work:
+    with database.read_uow() as work:
         return work.batch_items.moving(channel, limit=_PAGE, beyond=beyond)
 
 

@@ -153,11 +153,11 @@ class Night:
 
     def _chosen(self, requested_by: str, run_id: str | None) -> BatchRun:
         if run_id is not None:
-            with self._parts.database.reading() as work:
+            with self._parts.database.read_uow() as work:
                 return work.batch_runs.get(run_id)
         request = RequestRun(self._parts.database, self._parts.clock)
         for _ in range(2):  # somebody may finish the active run, or request one, between two looks
-            with self._parts.database.reading() as work:
+            with self._parts.database.read_uow() as work:
                 active = work.batch_runs.active(self._parts.channel.name)
             if active is not None:
                 return active

@@ -95,7 +95,7 @@ def _watch(database: Database, run: BatchRun, takeover_s: float, waiting: Waitin
     until = waiting.monotonic() + takeover_s
     while waiting.monotonic() < until and not is_gone(run):
         waiting.pause(takeover_s / _LOOKS_PER_WATCH)
-        with database.reading() as work:
+        with database.read_uow() as work:
             now = work.batch_runs.get(run.id)
         if (now.owner, now.heartbeat) != (run.owner, run.heartbeat):
             raise _in_progress(now)

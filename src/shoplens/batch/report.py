@@ -56,7 +56,7 @@ class WriteReport:
             raise RequestInvalid(
                 f"{console!r} is no address of a console; it begins with http://, https://, / or a dot."
             )
-        with self._database.reading() as work:
+        with self._database.read_uow() as work:
             facts = gather(work, work.batch_runs.get(run_id), now=self._clock())
         return fill(
             facts,

@@ -8,8 +8,8 @@ from typing import Any
 from sqlalchemy import Connection, Row, insert, select, update
 
 from shoplens.batch.entities import BatchRun, RunState, Worker
+from shoplens.batch.tables import batch_runs as runs
 from shoplens.bundles.ref import ModelRef
-from shoplens.db.tables import batch_runs as runs
 from shoplens.errors import RunLost, RunNotFound
 
 

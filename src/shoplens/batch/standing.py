@@ -60,7 +60,7 @@ class ShowBatch:
 
     def __call__(self, channel: str) -> Standing:
         """Raises DatabaseUnavailable."""
-        with self._database.reading() as work:
+        with self._database.read_uow() as work:
             waiting = work.batch_items.count_waiting(channel)
             run = work.batch_runs.active(channel) or next(iter(work.batch_runs.page(channel, limit=1)), None)
             if run is None:

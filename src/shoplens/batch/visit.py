@@ -109,7 +109,7 @@ class Visit:
 
     def _told_apart(self, batch: Sequence[_Candidate]) -> tuple[list[_Candidate], list[_Candidate]]:
         """Those that have to be read, and those of which an earlier visit has everything but could not remove them."""
-        with self._database.reading() as work:
+        with self._database.read_uow() as work:
             stamps = work.batch_items.known_stamps(self._rules.channel, [_stamp(each) for each in batch])
         fresh = [each for each in batch if _stamp(each) not in stamps]
         ours = [self._usable(each, self._own(each)) for each in batch if _stamp(each) in stamps]
@@ -176,7 +176,7 @@ class Visit:
                 self._note_removal(removed=found.remove())
 
     def _known_names(self, names: Collection[str], since: datetime) -> set[str]:
-        with self._database.reading() as work:
+        with self._database.read_uow() as work:
             return work.batch_items.known_names(self._rules.channel, names, since=since)
 
     def _note_removal(self, *, removed: bool) -> None:

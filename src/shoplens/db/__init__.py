@@ -1,16 +1,13 @@
-"""Every prediction as a row: tables, repositories, unit of work, group writer and migrations."""
+"""The database: connections, transactions, group commit, migrations and the differences between its dialects."""
 
 from shoplens.db.database import Database, Synchronous, open_database
 from shoplens.db.group_writer import GroupWriter
 from shoplens.db.migrate import current_revision, downgrade, upgrade
-from shoplens.db.uow import ReadWork, UnitOfWork
 
 __all__ = [
     "Database",
     "GroupWriter",
-    "ReadWork",
     "Synchronous",
-    "UnitOfWork",
     "current_revision",
     "downgrade",
     "open_database",

@@ -1,21 +1,24 @@
-"""Open the database: URL in, a `Database` with its connection pool out. Transactions are begun and ended in `uow`."""
+"""The database: a connection pool behind a URL, and the transactions on it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import orjson
-from sqlalchemy import URL, Engine, create_engine, event, make_url, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError
 
+from shoplens.db import postgres
 from shoplens.db.failures import translated
 from shoplens.db.postgres import STATEMENT_TIMEOUT_S, make_postgres_engine
 from shoplens.db.schema import read_revision, require_current
-from shoplens.db.uow import ReadWork, UnitOfWork, reading, transaction
 from shoplens.errors import DatabaseUnavailable, Misconfigured
+
+if TYPE_CHECKING:
+    from shoplens.db.uow import ReadWork, UnitOfWork
 
 Synchronous = Literal["NORMAL", "FULL"]
 
@@ -40,28 +43,79 @@ class Database:
         self.place = place
 
     @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """A transaction that may write: committed at the end of the block, rolled back on an error.
+
+        Raises DatabaseUnavailable; RecordRefused for a row that does not fit.
+        """
+        with translated(self.place), begun(self._engine, writes=True) as connection:
+            yield connection
+            connection.commit()
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """One consistent view for reading, which neither takes nor waits for the write lock.
+
+        Keep it short: a long one keeps SQLite from reusing its write-ahead log. Raises DatabaseUnavailable.
+        """
+        with translated(self.place), begun(self._engine, writes=False) as connection:
+            yield connection
+
+    # The two below are only for `batch`, until its repositories take a connection: use the two above.
+
+    @contextmanager
     def uow(self) -> Iterator[UnitOfWork]:
-        """A transaction that may write: committed at the end, rolled back on an error. Raises DatabaseUnavailable."""
-        with translated(self.place), transaction(self._engine) as connection:
+        """As `transaction`."""
+        from shoplens.db.uow import UnitOfWork
+
+        with self.transaction() as connection:
             yield UnitOfWork(connection)
 
     @contextmanager
-    def reading(self) -> Iterator[ReadWork]:
-        """A consistent view for reading; it neither takes nor waits for the write lock. Raises DatabaseUnavailable."""
-        with translated(self.place), reading(self._engine) as work:
-            yield work
+    def read_uow(self) -> Iterator[ReadWork]:
+        """As `reading`; streams renew the view after every page."""
+        from shoplens.db.uow import ReadWork
+
+        def renew() -> None:
+            connection.rollback()
+            begin(connection, writes=False)
+
+        with self.reading() as connection:
+            yield ReadWork(connection, renew)
 
     def check(self) -> None:
         """Raises DatabaseUnavailable unless the database answers and takes a commit now.
 
         It commits a row that stays as it was: only so is a full disk or a read-only file seen before a photo comes.
         """
-        with translated(self.place), transaction(self._engine) as connection:
+        with self.transaction() as connection:
             connection.execute(text("UPDATE alembic_version SET version_num = version_num"))
 
     def close(self) -> None:
         """Give every connection back; the database can still be opened anew."""
         self._engine.dispose()
+
+
+@contextmanager
+def begun(engine: Engine, *, writes: bool) -> Iterator[Connection]:
+    """A connection within a transaction, which is rolled back at the end of the block unless it was committed."""
+    with engine.connect() as connection:
+        begin(connection, writes=writes)
+        yield connection
+
+
+def begin(connection: Connection, *, writes: bool) -> None:
+    """Begin a transaction at the driver: through SQLAlchemy this statement costs more than SQLite's transaction.
+
+    On SQLite a reader that turns into a writer fails at once when another process wrote meanwhile, so a transaction
+    that may write takes the lock at its start.
+    """
+    connection.begin()
+    if connection.dialect.name == "postgresql":
+        postgres.begin(connection, writes=writes)
+    else:
+        driver: Any = connection.connection.dbapi_connection
+        driver.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
 def open_database(

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import URL, Engine
+from sqlalchemy import URL, Engine, MetaData
 
-from shoplens.db.database import describe, make_engine, parse_url
+from shoplens.db.database import begun, describe, make_engine, parse_url
 from shoplens.db.failures import translated
 from shoplens.db.postgres import hold_upgrades
 from shoplens.db.schema import HEAD, REVISIONS, read_revision, require_current
-from shoplens.db.uow import transaction
+from shoplens.db.tables import metadata
 from shoplens.errors import DatabaseUnavailable
 
 if TYPE_CHECKING:
     from alembic.config import Config
 
+TABLES: Final = ("shoplens.predictions.tables", "shoplens.batch.tables")
+"""Modules of features whose tables this program needs; imported by name only where migrations run, since `db` knows
+no feature."""
 SCRIPTS: Final = Path(__file__).parent / "migrations"
 _WAIT_FOR_OTHERS_S: Final = 30.0
 
@@ -54,6 +58,13 @@ def current_revision(url: str) -> str | None:
         engine.dispose()
 
 
+def all_tables() -> MetaData:
+    """The tables of all features, as they are after the newest migration."""
+    for module in TABLES:
+        import_module(module)
+    return metadata
+
+
 def _migrate(url: URL, run: Callable[[Config], None]) -> None:
     from alembic.config import Config
 
@@ -65,7 +76,7 @@ def _migrate(url: URL, run: Callable[[Config], None]) -> None:
         with translated(place):
             if on_sqlite:
                 _use_write_ahead_log(engine)
-            with transaction(engine) as connection:
+            with begun(engine, writes=True) as connection:
                 if not on_sqlite:
                     hold_upgrades(connection)
                 revision = read_revision(connection)
@@ -75,6 +86,7 @@ def _migrate(url: URL, run: Callable[[Config], None]) -> None:
                 config.set_main_option("script_location", str(SCRIPTS).replace("%", "%%"))
                 config.attributes["connection"] = connection
                 run(config)
+                connection.commit()
     finally:
         engine.dispose()
 

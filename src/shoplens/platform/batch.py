@@ -197,7 +197,7 @@ class MovedPhotos:
 
     def __call__(self, record: PredictionRecord) -> str | None:
         """The other key; None for photos that are not moved."""
-        with self._database.reading() as work:
+        with self._database.read_uow() as work:
             item = work.item_table.by_prediction(record.id)
         if item is None:
             return None
@@ -453,7 +453,7 @@ def build_standing(settings: Settings, database: Database) -> ShowBatch:
 
 def channel_of_run(settings: Settings, run_id: str) -> str:
     """The channel that a run belongs to. Raises RunNotFound and DatabaseUnavailable."""
-    with closing(build_database(settings)) as database, database.reading() as work:
+    with closing(build_database(settings)) as database, database.read_uow() as work:
         return work.batch_runs.get(run_id).channel
 
 

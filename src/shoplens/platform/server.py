@@ -13,10 +13,11 @@ from shoplens.images.isolation import IsolatedDecoder
 from shoplens.platform.batch import Batch, MovedPhotos, build_batch, read_standings
 from shoplens.platform.parts import Progress, build_database, build_engine, build_isolation, build_limits, utc_now
 from shoplens.predictions.browse import BrowseRecords
-from shoplens.predictions.entities import Channel
+from shoplens.predictions.entities import Channel, PredictionRecord
 from shoplens.predictions.export import ExportTables
 from shoplens.predictions.feedback import GiveFeedback
 from shoplens.predictions.photos import PhotoShelf
+from shoplens.predictions.repository import add_records
 from shoplens.predictions.service import ClassifyPhoto
 from shoplens.registry.service import DescribeModels
 from shoplens.serving.engine import Engine
@@ -59,7 +60,7 @@ class Platform:
     limits: WebLimits
     engine: Engine
     database: Database
-    writer: GroupWriter
+    writer: GroupWriter[PredictionRecord]
 
     async def close(self) -> None:
         """Finish what was accepted, in the order in which it flows, and release everything."""
@@ -86,7 +87,7 @@ def build_platform(settings: Settings, *, progress: Progress | None = None) -> P
     store = open_store(settings.effective_storage_url, setting="storage_url")
     shelf = PhotoShelf(store, limits=limits, isolation=isolation, elsewhere=MovedPhotos(database))
     metrics.before_scrape(BatchFigures(read_standings(settings, database), metrics))
-    writer = GroupWriter(database, queue_limit=4 * settings.queue_limit)
+    writer = GroupWriter(database, add_records, queue_limit=4 * settings.queue_limit)
     return Platform(
         classify=ClassifyPhoto(
             engine=engine,

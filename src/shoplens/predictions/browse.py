@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from shoplens.db import Database
 from shoplens.predictions.entities import Feedback, PredictionRecord, RecordFilter
+from shoplens.predictions.repository import FeedbackRepository, PredictionRepository
 
 MAX_PAGE = 200
 
@@ -28,20 +29,20 @@ class BrowseRecords:
 
     def get(self, record_id: str) -> tuple[PredictionRecord, list[Feedback]]:
         """Raises PredictionNotFound."""
-        with self._database.reading() as work:
-            record = work.predictions.get(record_id)
-            return record, work.feedback.for_predictions([record_id]).get(record_id, [])
+        with self._database.reading() as tx:
+            record = PredictionRepository(tx).get(record_id)
+            return record, FeedbackRepository(tx).for_predictions([record_id]).get(record_id, [])
 
     def page(
         self, wanted: RecordFilter, *, limit: int = 50, before: str | None = None, after: str | None = None
     ) -> RecordPage:
         """Up to `limit` records older than `before`, or the ones just newer than `after`."""
         limit = min(limit, MAX_PAGE)
-        with self._database.reading() as work:
-            found = work.predictions.page(wanted, limit=limit + 1, before=before, after=after)
+        with self._database.reading() as tx:
+            found = PredictionRepository(tx).page(wanted, limit=limit + 1, before=before, after=after)
             more = len(found) > limit
             records = (found[-limit:] if after else found[:limit]) if more else found
-            feedback = work.feedback.for_predictions([record.id for record in records])
+            feedback = FeedbackRepository(tx).for_predictions([record.id for record in records])
         has_older = bool(records) and (more if not after else True)
         has_newer = bool(records) and (more if after else before is not None)
         return RecordPage(
@@ -53,5 +54,5 @@ class BrowseRecords:
 
     def labels(self) -> list[str]:
         """The best labels that occur, for filters."""
-        with self._database.reading() as work:
-            return list(work.predictions.labels())
+        with self._database.reading() as tx:
+            return PredictionRepository(tx).labels()

@@ -8,9 +8,11 @@ from collections.abc import Iterable, Iterator
 
 from shoplens.db import Database
 from shoplens.predictions.entities import Feedback, PredictionRecord, RecordFilter
+from shoplens.predictions.repository import FeedbackRepository, PredictionRepository
 
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 _ROWS_PER_CHUNK = 200
+_PAGE = 500
 
 RECORD_COLUMNS = (
     "id",
@@ -57,13 +59,38 @@ class ExportTables:
 
     def records(self, wanted: RecordFilter) -> Iterator[str]:
         """Chunks of CSV text, newest record first."""
-        with self._database.reading() as work:
-            yield from _csv(RECORD_COLUMNS, map(_record_row, work.predictions.stream(wanted)))
+        yield from _csv(RECORD_COLUMNS, map(_record_row, stream_records(self._database, wanted)))
 
     def feedback(self) -> Iterator[str]:
         """Chunks of CSV text, one row per remark."""
-        with self._database.reading() as work:
-            yield from _csv(FEEDBACK_COLUMNS, (_feedback_row(*pair) for pair in work.feedback.stream()))
+        yield from _csv(FEEDBACK_COLUMNS, (_feedback_row(*pair) for pair in stream_feedback(self._database)))
+
+
+def stream_records(database: Database, wanted: RecordFilter) -> Iterator[PredictionRecord]:
+    """Every record that matches, newest first, a page in memory at a time; records added meanwhile do not appear.
+
+    Each page is a transaction of its own, so a slow reader keeps nothing open.
+    """
+    last: str | None = None
+    while True:
+        with database.reading() as tx:
+            page = PredictionRepository(tx).page(wanted, limit=_PAGE, before=last)
+        if not page:
+            return
+        yield from page
+        last = page[-1].id
+
+
+def stream_feedback(database: Database) -> Iterator[tuple[Feedback, PredictionRecord]]:
+    """All feedback with its predictions, oldest first, a page in memory at a time, each a transaction of its own."""
+    last = ""
+    while True:
+        with database.reading() as tx:
+            page = FeedbackRepository(tx).page(limit=_PAGE, after=last)
+        if not page:
+            return
+        yield from page
+        last = page[-1][0].id
 
 
 def spreadsheet_safe(value: object) -> object:

@@ -8,6 +8,7 @@ from shoplens.db import Database
 from shoplens.db.ids import make_id
 from shoplens.errors import RequestInvalid
 from shoplens.predictions.entities import Feedback, Verdict
+from shoplens.predictions.repository import FeedbackRepository
 from shoplens.predictions.service import Clock
 from shoplens.telemetry.metrics import Metrics
 
@@ -41,8 +42,8 @@ class GiveFeedback:
             label=_clean(label, "label", MAX_LABEL),
             comment=_clean(comment, "comment", MAX_COMMENT),
         )
-        with self._database.uow() as work:
-            work.feedback.add(feedback)
+        with self._database.transaction() as tx:
+            FeedbackRepository(tx).add(feedback)
         self._metrics.feedback.labels(verdict=verdict).inc()
         return feedback
 

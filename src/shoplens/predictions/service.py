@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
-from typing import Protocol
 
+from shoplens.db import GroupWriter
 from shoplens.db.ids import make_id
 from shoplens.errors import ChannelNotFound, ShoplensError
 from shoplens.predictions.entities import Channel, Keep, PredictionRecord, Timing
@@ -24,16 +24,6 @@ _STORE_THREADS = 8
 Clock = Callable[[], datetime]
 
 
-class RecordWriter(Protocol):
-    """Where rows go: `done` is called from another thread once the row is committed, or could not be."""
-
-    def enqueue(
-        self, record: PredictionRecord, done: Callable[[ShoplensError | None], None], *, others: int = 0
-    ) -> None:
-        """Accept a row; `others` are in work and will follow. Raises QueueFull and DatabaseUnavailable."""
-        ...
-
-
 class ClassifyPhoto:
     """The use case of the channel `look`, and of every channel whose photos come one by one."""
 
@@ -44,7 +34,7 @@ class ClassifyPhoto:
         channels: Mapping[str, Channel],
         default_channel: str,
         shelf: PhotoShelf,
-        writer: RecordWriter,
+        writer: GroupWriter[PredictionRecord],
         clock: Clock,
         metrics: Metrics,
     ) -> None:
@@ -55,7 +45,6 @@ class ClassifyPhoto:
         self._writer = writer
         self._clock = clock
         self._metrics = metrics
-        self._in_work = 0
         self._store_threads = ThreadPoolExecutor(_STORE_THREADS, thread_name_prefix="store")
 
     async def __call__(
@@ -65,13 +54,7 @@ class ClassifyPhoto:
 
         Raises ChannelNotFound, and whatever the engine, the store and the database raise.
         """
-        self._in_work += 1
-        try:
-            return await self._classify(photo, self.channel(channel), top_k=top_k, timeout_s=timeout_s)
-        finally:
-            self._in_work -= 1
-
-    async def _classify(self, photo: bytes, chosen: Channel, *, top_k: int, timeout_s: float) -> PredictionRecord:
+        chosen = self.channel(channel)
         started = time.perf_counter()
         job = ClassifyRequest(
             model=chosen.model,
@@ -112,7 +95,7 @@ class ClassifyPhoto:
     async def _commit(self, record: PredictionRecord) -> None:
         loop = asyncio.get_running_loop()
         committed: asyncio.Future[None] = loop.create_future()
-        self._writer.enqueue(record, lambda error: _resolve_soon(loop, committed, error), others=self._in_work - 1)
+        self._writer.enqueue(record, lambda error: _resolve_soon(loop, committed, error))
         await committed
 
     def _record(

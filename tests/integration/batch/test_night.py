@@ -165,7 +165,7 @@ async def test_a_store_that_stays_away_ends_the_night_and_the_next_goes_on(house
     house.bring(*["shirt 0.9"] * 6)
     with pytest.raises(StorageUnavailable):
         await house.work(replace(RULES, patience_s=0.0), store=MoodyStore(house.store, away(10_000, "get", "check")))
-    with house.database.reading() as work:
+    with house.database.read_uow() as work:
         left = work.batch_runs.active("returns")
     assert left is not None
     assert (None, True) == (left.owner, "storage_unavailable" in (left.failure or ""))
@@ -316,7 +316,7 @@ async def test_a_process_that_lost_its_run_writes_nothing_more(house: House) -> 
     house.bring(*["shirt 0.9"] * 8)
     sleeper = asyncio.create_task(house.work())
     await house.engine.until_at_work()
-    with house.database.reading() as work:
+    with house.database.read_uow() as work:
         run = work.batch_runs.active("returns")
     assert run is not None
     with house.database.uow() as work:
@@ -342,7 +342,7 @@ async def test_an_engine_that_does_not_open_leaves_the_run_and_its_reason(house:
     night._parts = replace(night._parts, open_crew=fail)
     with pytest.raises(EngineStopped):
         await night(requested_by="test")
-    with house.database.reading() as work:
+    with house.database.read_uow() as work:
         run = work.batch_runs.active("returns")
     assert run is not None
     assert (None, "engine_stopped: There is no model.") == (run.owner, run.failure)

@@ -14,6 +14,7 @@ import pytest
 
 from shoplens.db import Database, open_database
 from shoplens.predictions.entities import RecordFilter
+from shoplens.predictions.repository import PredictionRepository
 from tests.conftest import ONLY_SQLITE
 
 ROOT = Path(__file__).parents[3]
@@ -44,8 +45,8 @@ def first_id(child: subprocess.Popen[str]) -> str:
 def stored(database_url: str) -> set[str]:
     """The ids in the database, read by a newly opened one."""
     database = open_database(database_url)
-    with database.reading() as work:
-        ids = {record.id for record in work.predictions.stream(RecordFilter())}
+    with database.read_uow() as tx:
+        ids = {record.id for record in PredictionRepository(tx).page(RecordFilter(), limit=1_000_000)}
     database.close()
     return ids
 
@@ -97,10 +98,11 @@ def test_a_full_disk_fails_the_write_and_keeps_what_was_committed(database_file:
     program = (
         "import resource, signal, sys\n"
         "from shoplens.db import GroupWriter, open_database\n"
+        "from shoplens.predictions.repository import add_records\n"
         "from tests.unit.db.samples import make_record\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "database = open_database(f'sqlite:///{sys.argv[1]}')\n"
-        "writer = GroupWriter(database)\n"
+        "writer = GroupWriter(database, add_records)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, resource.RLIM_INFINITY))\n"
         "committed, failures = 0, set()\n"
         "for number in range(1000):\n"
@@ -116,6 +118,6 @@ def test_a_full_disk_fails_the_write_and_keeps_what_was_committed(database_file:
     )
     committed, sentence = done.stdout.split(" ", 1)
     assert "disk" in sentence, sentence
-    with database.reading() as work:
-        assert int(committed) == work.predictions.count_at_most(RecordFilter(), 10_000)
+    with database.read_uow() as tx:
+        assert int(committed) == PredictionRepository(tx).count_at_most(RecordFilter(), 10_000)
     assert int(committed) > 1

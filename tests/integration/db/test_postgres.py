@@ -21,9 +21,11 @@ from sqlalchemy import make_url, text
 
 from servers.postgres import RunningPostgres, running_postgres
 from shoplens.batch.entities import BatchItem, BatchRun, ItemFilter, ItemState, References, RunState, Worker
-from shoplens.db import Database, GroupWriter, UnitOfWork, open_database, upgrade
+from shoplens.db import Database, GroupWriter, open_database, upgrade
+from shoplens.db.uow import UnitOfWork
 from shoplens.errors import DatabaseUnavailable, ExtraMissing, ItemNotReady, Misconfigured, RecordRefused, RunLost
 from shoplens.predictions.entities import RecordFilter
+from shoplens.predictions.repository import PredictionRepository, add_records
 from tests.unit.db.samples import NOON, id_at, make_record, moment
 
 EVERYTHING = RecordFilter()
@@ -107,7 +109,7 @@ def test_many_lessees_share_everything_out_once(database: Database, run_id: str)
 
 def test_a_run_is_taken_over_by_one_of_many(database: Database, run_id: str) -> None:
     """All have read the same state of it."""
-    with database.reading() as work:
+    with database.read_uow() as work:
         run = work.batch_runs.get(run_id)
     gate = threading.Barrier(8)
 
@@ -127,7 +129,7 @@ def test_a_run_is_taken_over_by_one_of_many(database: Database, run_id: str) -> 
 def test_who_lost_a_run_writes_nothing(database: Database, run_id: str) -> None:
     """Its transaction began before the takeover and waits for it."""
     old, new = (Worker(id=id_at(NOON), host="h", pid=number) for number in (1, 2))
-    with database.reading() as work:
+    with database.read_uow() as work:
         run = work.batch_runs.get(run_id)
     with database.uow() as work:
         work.batch_runs.take_over(run, old, now=NOON)
@@ -156,7 +158,7 @@ def test_numbers_of_items_become_visible_in_their_order(database: Database) -> N
             time.sleep(0.2)
             assert not quick.done()
         quick.result(PATIENCE_S)
-    with database.reading() as work:
+    with database.read_uow() as work:
         assert ["2.jpg", "1.jpg"] == [item.source_name for item in work.batch_items.stream(ItemFilter())]
 
 
@@ -208,20 +210,20 @@ def test_transactions_that_wait_for_each_other_are_told(database: Database) -> N
 
 def test_a_reader_sees_one_state(database: Database) -> None:
     """What is committed meanwhile appears in the next transaction."""
-    with database.reading() as work:
-        before = work.predictions.count_at_most(EVERYTHING, 9)
-        with database.uow() as other:
-            other.predictions.add_many([make_record()])
-        within = work.predictions.count_at_most(EVERYTHING, 9)
-    with database.reading() as work:
-        after = work.predictions.count_at_most(EVERYTHING, 9)
+    with database.reading() as tx:
+        before = PredictionRepository(tx).count_at_most(EVERYTHING, 9)
+        with database.transaction() as other:
+            PredictionRepository(other).add_many([make_record()])
+        within = PredictionRepository(tx).count_at_most(EVERYTHING, 9)
+    with database.reading() as tx:
+        after = PredictionRepository(tx).count_at_most(EVERYTHING, 9)
     assert (0, 0, 1) == (before, within, after)
 
 
 def test_a_reader_writes_nothing(database: Database) -> None:
     """The database refuses it, whatever the program tries."""
-    with pytest.raises(DatabaseUnavailable, match="read-only"), database.reading() as work:
-        work.predictions._connection.execute(text("DELETE FROM predictions"))
+    with pytest.raises(DatabaseUnavailable, match="read-only"), database.reading() as tx:
+        tx.execute(text("DELETE FROM predictions"))
 
 
 def test_a_nul_is_kept_as_a_mark(database: Database) -> None:
@@ -230,7 +232,7 @@ def test_a_nul_is_kept_as_a_mark(database: Database) -> None:
     with database.uow() as work:
         work.predictions.add_many([record])
         work.batch_items.add_many([make_item(1, references=References(item="A\x00B"))])
-    with database.reading() as work:
+    with database.read_uow() as work:
         (found,) = work.predictions.page(RecordFilter(label="va\x00se"), limit=5)
         (item,) = work.batch_items.page(ItemFilter(text="a\x00"), limit=5)
     assert (record.id, "A\ufffdB") == (found.id, item.references.item)
@@ -239,8 +241,8 @@ def test_a_nul_is_kept_as_a_mark(database: Database) -> None:
 def test_what_a_refusal_says_holds_no_values(database: Database) -> None:
     """The server adds the row to its message; it does not belong into logs."""
     record = make_record()
-    with pytest.raises(RecordRefused) as refusal, database.uow() as work:
-        work.predictions.add_many([record, record])
+    with pytest.raises(RecordRefused) as refusal, database.transaction() as tx:
+        PredictionRepository(tx).add_many([record, record])
     assert record.id not in str(refusal.value)
 
 
@@ -258,9 +260,9 @@ def test_nothing_is_left_on_a_connection(database: Database) -> None:
 
 def test_a_query_that_takes_too_long_is_ended(database: Database) -> None:
     """By the server, and the connection stays good."""
-    with pytest.raises(DatabaseUnavailable, match="did not answer a query in time"), database.reading() as work:
-        work.predictions._connection.execute(text("SET LOCAL statement_timeout = 100"))
-        work.predictions._connection.execute(text("SELECT pg_sleep(5)"))
+    with pytest.raises(DatabaseUnavailable, match="did not answer a query in time"), database.reading() as tx:
+        tx.execute(text("SET LOCAL statement_timeout = 100"))
+        tx.execute(text("SELECT pg_sleep(5)"))
     database.check()
 
 
@@ -275,15 +277,15 @@ def test_the_pool_is_bounded(database_url: str) -> None:
 
 def test_a_connection_that_the_server_cuts_is_replaced(database: Database, database_url: str) -> None:
     """Nobody notices one that lay idle; who was using it is told."""
-    with database.uow() as work:
-        work.predictions.add_many([make_record(1)])
+    with database.transaction() as tx:
+        PredictionRepository(tx).add_many([make_record(1)])
     cut_off(database_url)
     database.check()
-    with pytest.raises(DatabaseUnavailable, match="try again"), database.uow() as work:
+    with pytest.raises(DatabaseUnavailable, match="try again"), database.transaction() as tx:
         cut_off(database_url)
-        work.predictions.add_many([make_record(2)])
-    with database.reading() as work:
-        assert 1 == work.predictions.count_at_most(EVERYTHING, 9)
+        PredictionRepository(tx).add_many([make_record(2)])
+    with database.reading() as tx:
+        assert 1 == PredictionRepository(tx).count_at_most(EVERYTHING, 9)
 
 
 def cut_off(url: str) -> None:
@@ -320,7 +322,7 @@ def test_a_server_that_is_killed_and_comes_back(own_server: Callable[[], Running
     """Nothing that was answered is lost; each request meanwhile is told; afterwards all goes on by itself."""
     server = own_server()
     with closing(open_database(server.url)) as database:
-        writer = GroupWriter(database)
+        writer = GroupWriter(database, add_records)
         answered = [make_record(number) for number in range(50)]
         for record in answered:
             writer.submit(record).result(PATIENCE_S)
@@ -331,8 +333,8 @@ def test_a_server_that_is_killed_and_comes_back(own_server: Callable[[], Running
         writer.submit(after).result(PATIENCE_S)
         writer.close()
         database.check()
-        with database.reading() as work:
-            stored = {record.id for record in work.predictions.stream(EVERYTHING)}
+        with database.reading() as tx:
+            stored = {record.id for record in PredictionRepository(tx).page(EVERYTHING, limit=1_000_000)}
     assert isinstance(meanwhile, DatabaseUnavailable)
     assert {record.id for record in answered} | {after.id} == stored
 

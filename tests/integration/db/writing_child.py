@@ -12,6 +12,8 @@ import threading
 from concurrent.futures import wait
 
 from shoplens.db import GroupWriter, open_database
+from shoplens.predictions.entities import PredictionRecord
+from shoplens.predictions.repository import add_records
 from tests.unit.db.samples import make_record
 
 _printing = threading.Lock()
@@ -20,13 +22,13 @@ _printing = threading.Lock()
 def main() -> None:
     """Never returns."""
     url, threads, at_once = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-    writer = GroupWriter(open_database(url))
+    writer = GroupWriter(open_database(url), add_records)
     workers = [threading.Thread(target=_write, args=(writer, at_once)) for _ in range(threads)]
     for worker in workers:
         worker.start()
 
 
-def _write(writer: GroupWriter, at_once: int) -> None:
+def _write(writer: GroupWriter[PredictionRecord], at_once: int) -> None:
     for first in itertools.count(0, at_once):
         records = [make_record(number) for number in range(first, first + at_once)]
         futures = [writer.submit(record) for record in records]

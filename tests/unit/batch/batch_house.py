@@ -232,18 +232,18 @@ class House:
 
     def items(self) -> list[BatchItem]:
         """All of them in order of arrival."""
-        with self.database.reading() as work:
+        with self.database.read_uow() as work:
             return sorted(work.batch_items.stream(ItemFilter()), key=lambda item: item.seq)
 
     def item(self, item_id: str) -> BatchItem:
         """One of them."""
-        with self.database.reading() as work:
+        with self.database.read_uow() as work:
             return work.batch_items.get(item_id)
 
     def records(self) -> list[PredictionRecord]:
         """All predictions."""
-        with self.database.reading() as work:
-            return list(work.predictions.stream(RecordFilter()))
+        with self.database.read_uow() as work:
+            return work.predictions.page(RecordFilter(), limit=1_000_000)
 
     def states(self) -> Counter[ItemState]:
         """How many items stand where."""

@@ -48,7 +48,7 @@ class Drop:
 
     def all_items(self) -> list[BatchItem]:
         """Every item, newest first."""
-        with self.database.reading() as work:
+        with self.database.read_uow() as work:
             return list(work.batch_items.stream(ItemFilter()))
 
     def items(self) -> dict[str, BatchItem]:

@@ -140,7 +140,7 @@ class Shop:
 
     def item(self, item: BatchItem) -> BatchItem:
         """As it is now."""
-        with self.database.reading() as work:
+        with self.database.read_uow() as work:
             return work.batch_items.get(item.id)
 
     def _settle(self, taken: Sequence[BatchItem], me: Worker) -> None:

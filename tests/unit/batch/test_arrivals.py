@@ -36,7 +36,7 @@ def add(database: Database, items: Iterable[BatchItem]) -> None:
 def test_stamps_arrivals_and_names_are_known_as_pairs(database: Database) -> None:
     """The stamp of one file under the name of another is not known."""
     add(database, [arrived(1, "a", "a.jpg"), arrived(2, "b", "b.jpg")])
-    with database.reading() as work:
+    with database.read_uow() as work:
         stamps = {("a.jpg", "stamp of a.jpg"), ("a.jpg", "stamp of b.jpg"), ("c.jpg", "stamp of a.jpg")}
         assert {("a.jpg", "stamp of a.jpg")} == work.batch_items.known_stamps("returns", stamps)
         assert {("b" * 64, "b.jpg")} == work.batch_items.known_arrivals(
@@ -51,7 +51,7 @@ def test_content_leads_to_the_first_item_that_had_it(database: Database) -> None
     """However often it came again."""
     first = arrived(1, "a", "a.jpg")
     add(database, [first, arrived(2, "a", "again.jpg", duplicate_of=first.id), arrived(3, "b", "b.jpg")])
-    with database.reading() as work:
+    with database.read_uow() as work:
         found = work.batch_items.with_contents("returns", ["a" * 64, "c" * 64])
         assert {"a" * 64: "a.jpg"} == {content: item.source_name for content, item in found.items()}
         again = work.batch_items.arrival("returns", "a" * 64, "again.jpg")
@@ -66,5 +66,5 @@ def test_the_same_content_twice_is_refused_by_the_database_itself(database: Data
     for name in ("a.jpg", "b.jpg"):
         with pytest.raises(RecordRefused):
             add(database, [arrived(2, "b", "other.jpg"), arrived(3, "a", name)])
-    with database.reading() as work:
+    with database.read_uow() as work:
         assert 1 == work.batch_items.last_seq()

@@ -181,7 +181,7 @@ def test_a_record_leads_back_to_its_item(shop: Shop, browse: BrowseBatch) -> Non
     """Also where the same photo came by another channel; records of other channels lead nowhere."""
     item = shop.arrive("a.jpg", fate=Fate(label="hat"))
     shop.night()
-    with shop.database.reading() as work:
+    with shop.database.read_uow() as work:
         record = work.predictions.get(shop.item(item).prediction_id or "")
     other = replace(record, id="0" * 26, channel="look")
     with shop.database.uow() as work:

@@ -29,7 +29,7 @@ def correct(shop: Shop) -> CorrectItems:
 
 def remarks_on(database: Database, item: BatchItem) -> list[Feedback]:
     """What was said of an item's prediction, oldest first."""
-    with database.reading() as work:
+    with database.read_uow() as work:
         prediction_id = work.batch_items.get(item.id).prediction_id or ""
         return work.feedback.for_predictions([prediction_id]).get(prediction_id, [])
 
@@ -52,7 +52,7 @@ def test_a_correction_changes_the_item_the_record_and_the_place(shop: Shop, corr
     )  # fmt: skip
     assert shop.now == after.corrected_at
     assert (photo, False) == (shop.store.get(place), shop.store.exists(item.key or ""))
-    with shop.database.reading() as work:
+    with shop.database.read_uow() as work:
         assert place == work.predictions.get(item.prediction_id or "").image_key
     assert [(Verdict.WRONG, "hat")] == [(said.verdict, said.label) for said in remarks_on(shop.database, item)]
 
@@ -83,8 +83,8 @@ def test_an_item_that_was_set_aside_can_be_named(shop: Shop, correct: CorrectIte
     after = correct.correct(item.id, "hat")
     assert (ItemState.DONE, "hat", None, None) == (after.state, after.label, after.failure_code, after.failure)
     assert shop.store.exists(after.key or "")
-    with shop.database.reading() as work:
-        assert [] == list(work.feedback.stream())
+    with shop.database.read_uow() as work:
+        assert [] == work.feedback.page(limit=1_000)
 
 
 def test_an_item_without_a_photo_can_be_named_too(shop: Shop, correct: CorrectItems) -> None:
@@ -180,7 +180,7 @@ def test_clerks_who_disagree_at_once_end_with_one_answer(shop: Shop, correct: Co
         assert (ItemState.DONE, None, None) == (item.state, item.target_key, item.failure_code)
         assert photos[item.id] == shop.store.get(item.key or "")
         assert f"returns/processed/{item.label}/" in (item.key or "")
-        with shop.database.reading() as work:
+        with shop.database.read_uow() as work:
             assert item.key == work.predictions.get(item.prediction_id or "").image_key
         assert item.label == remarks_on(shop.database, item)[-1].label
     assert 3 == len(list(shop.store.list("returns/processed")))
@@ -235,7 +235,7 @@ def test_the_pages_of_records_follow_a_correction(shop: Shop, correct: CorrectIt
     original = shop.store.get(item.key or "")
 
     def shown() -> tuple[bool, bool]:
-        with shop.database.reading() as work:
+        with shop.database.read_uow() as work:
             record = work.predictions.get(item.prediction_id or "")
         small = shelf.fetch(record, Size.THUMBNAIL)
         return original == shelf.fetch(record, Size.ORIGINAL).data, "image/jpeg" == small.media_type
@@ -257,6 +257,6 @@ def test_corrections_are_found_by_their_new_label(shop: Shop, correct: CorrectIt
     """Filters see what a person said."""
     item = settled(shop, doubtful("dress", 0.4))
     correct.correct(item.id, "hat")
-    with shop.database.reading() as work:
+    with shop.database.read_uow() as work:
         found = work.batch_items.page(ItemFilter(run_id=item.run_id, label="hat"), limit=10)
     assert [item.id] == [each.id for each in found]

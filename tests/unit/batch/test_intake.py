@@ -113,5 +113,5 @@ def test_a_row_that_the_database_refuses_costs_no_other_its_place(
     good, other = prepare(b"good", "good.jpg"), prepare(b"other", "other.jpg")
     bad = Prepared(item=replace(other.item, id=taken.item.id), stored=True)
     assert {taken.item.id: Verdict.REFUSED, good.item.id: Verdict.TAKEN} == intake.commit([bad, good])
-    with database.reading() as work:
+    with database.read_uow() as work:
         assert 2 == len(list(work.batch_items.stream(ItemFilter())))

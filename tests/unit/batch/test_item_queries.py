@@ -102,7 +102,7 @@ def test_only_the_holder_of_a_lease_settles(database: Database, run: BatchRun, b
             work.batch_items.settle(settlements, owner=ME)
     with database.uow() as work:
         work.batch_items.settle([done[0]], owner=ME)
-    with database.reading() as work:
+    with database.read_uow() as work:
         assert [ItemState.PROCESSING, ItemState.DONE] == [
             item.state for item in work.batch_items.page(ItemFilter(), limit=9)
         ]

@@ -12,8 +12,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from shoplens.batch import item_table
 from shoplens.batch.entities import BatchItem, BatchRun, ItemFilter, ItemState, References, RunState, Worker
 from shoplens.batch.item_table import RunRange
+from shoplens.batch.tables import batch_items
 from shoplens.db import Database
-from shoplens.db.tables import batch_items
 from shoplens.errors import PredictionNotFound
 from tests.unit.db.samples import id_at, make_record, moment
 
@@ -86,7 +86,7 @@ def test_the_statement_is_also_one_of_postgresql() -> None:
 def test_more_rows_than_a_page_come_once_each_in_the_order_of_arrival(database: Database) -> None:
     """Also when others arrive while they are read."""
     arrived = arrive(database, 1_203)
-    with database.reading() as work:
+    with database.read_uow() as work:
         rows = work.item_table.rows(ItemFilter(), None)
         found = [next(rows).item.id]
         with database.uow() as other:
@@ -98,7 +98,7 @@ def test_more_rows_than_a_page_come_once_each_in_the_order_of_arrival(database: 
 def test_a_run_begins_where_the_one_before_it_ended(database: Database) -> None:
     """The first one at the very beginning; a run over nothing new has an empty range."""
     runs = [run_over(database, number, bound) for number, bound in enumerate((4, 9, 9))]
-    with database.reading() as work:
+    with database.read_uow() as work:
         found = [work.item_table.range_of(run) for run in runs]
     assert [(0, 4), (4, 9), (9, 9)] == [(each.beyond, each.bound) for each in found]
 
@@ -108,7 +108,7 @@ def test_items_of_a_run_are_in_its_table_however_old_they_are(database: Database
     arrive(database, 6)
     run_over(database, 0, 6, take=2)
     late = run_over(database, 1, 6, take=3)
-    with database.reading() as work:
+    with database.read_uow() as work:
         within = work.item_table.range_of(late)
         found = [row.item.source_name for row in work.item_table.rows(ItemFilter(), within)]
         older, arrived = work.item_table.count_older(within), work.item_table.count_arrived(within)
@@ -121,7 +121,7 @@ def test_what_a_run_left_to_others_is_counted(database: Database) -> None:
     arrive(database, 6)
     first = run_over(database, 0, 5, take=2)
     run_over(database, 1, 6, take=1)
-    with database.reading() as work:
+    with database.read_uow() as work:
         assert 3 == work.item_table.count_passed_on(first)
 
 
@@ -132,7 +132,7 @@ def test_labels_are_those_of_the_last_runs_by_leaps(database: Database) -> None:
     with database.uow() as work:
         for item, label in zip(arrived, ("hat", "dress", "hat", "Ärmel"), strict=True):
             work.batch_items.correct(item.id, label=label, target_key=None, now=moment(9))
-    with database.reading() as work:
+    with database.read_uow() as work:
         assert ["dress", "hat", "Ärmel"] == work.item_table.labels("returns")
         known = [work.item_table.knows_label("returns", label) for label in ("hat", "hats")]
     assert [True, False] == known

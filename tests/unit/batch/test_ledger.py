@@ -43,7 +43,7 @@ def verdict(house: House, item: BatchItem) -> Verdict:
 
 def take_over(house: House) -> None:
     """Another process becomes the owner."""
-    with house.database.reading() as work:
+    with house.database.read_uow() as work:
         run = work.batch_runs.active("returns")
     assert run is not None
     with house.database.uow() as work:

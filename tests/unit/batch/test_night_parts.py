@@ -155,12 +155,12 @@ def test_a_night_shows_that_it_lives_and_when_it_is_stalled(house: House) -> Non
     for seconds in (1, 4, 1, 60, 1):
         time.s += seconds
         life.look()
-        with house.database.reading() as work:
+        with house.database.read_uow() as work:
             now_run = work.batch_runs.get(run.id)
         seen.append((now_run.heartbeat - run.heartbeat, now_run.stalled))
     life.item_finished()
     life.look()
-    with house.database.reading() as work:
+    with house.database.read_uow() as work:
         assert not work.batch_runs.get(run.id).stalled
     assert [(0, False), (1, False), (1, False), (2, True), (2, True)] == seen
 
@@ -255,7 +255,7 @@ def test_a_run_is_requested_once(house: House) -> None:
     with ThreadPoolExecutor(4) as threads:
         (run,) = [each for each in threads.map(attempt, ["the timer", "a clerk", "a program", "cron"]) if each]
     assert (2, 2, True) == (run.bound, run.planned, run.active)
-    with house.database.reading() as work:
+    with house.database.read_uow() as work:
         assert [run] == work.batch_runs.page("returns", limit=10)
 
 
@@ -263,6 +263,6 @@ def test_an_empty_batch_is_a_sign_of_life_that_finishes_nothing(house: House) ->
     """The time of the last item stays what it was."""
     run = claim(house.database, request_run(house), this_process(0), takeover_s=1.0, clock=now)
     Ledger(house.database, run, clock=now).commit(Batch())
-    with house.database.reading() as work:
+    with house.database.read_uow() as work:
         after = work.batch_runs.get(run.id)
     assert (run.heartbeat + 1, None) == (after.heartbeat, after.last_item_at)

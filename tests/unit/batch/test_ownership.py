@@ -111,7 +111,7 @@ def test_a_sign_of_life_ends_the_watch(house: House) -> None:
 
     with pytest.raises(RunInProgress, match="process 1 on elsewhere"):
         claim(house.database, run, this_process(0), takeover_s=15.0, clock=now, waiting=Waiting(pause=beat))
-    with house.database.reading() as work:
+    with house.database.read_uow() as work:
         assert run.owner == work.batch_runs.get(run.id).owner
 
 

@@ -248,7 +248,7 @@ def test_the_report_is_kept_and_can_be_written_anew(shop: Shop, report: WriteRep
     after = Page(shop.store.get(key).decode())
     assert "1 item: 1 done, 0 doubtful, 0 set aside." == after.text("headline")
     assert "1 item looked at by a person since." in after.text("when")
-    with shop.database.reading() as work:
+    with shop.database.read_uow() as work:
         assert key == work.batch_runs.get(run.id).report_key
 
 

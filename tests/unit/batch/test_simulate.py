@@ -73,7 +73,7 @@ def test_a_messy_day_is_brought_in_whole(photos: Path, tmp_path: Path, database:
     summary = ingest()
     assert (6, 14, 1, 1) == (made.messy, summary.taken, summary.duplicates, summary.quarantined)
     assert [] == list((tmp_path / "drop").iterdir())
-    with database.reading() as work:
+    with database.read_uow() as work:
         assert 14 == work.batch_items.count_waiting("returns")
 
 

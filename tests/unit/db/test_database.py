@@ -14,6 +14,7 @@ from shoplens.db import Database, current_revision, open_database, upgrade
 from shoplens.db.database import make_engine, parse_url
 from shoplens.errors import DatabaseUnavailable, Misconfigured
 from shoplens.predictions.entities import RecordFilter
+from shoplens.predictions.repository import PredictionRepository
 from tests.unit.db.blocker import blocked
 from tests.unit.db.samples import make_record
 
@@ -79,19 +80,19 @@ def test_a_damaged_file_is_told(database_file: Path) -> None:
         file.write(b"\xff" * (database_file.stat().st_size - 4096))
     with pytest.raises(DatabaseUnavailable, match="is damaged; restore it from a backup"):
         opened = open_database(f"sqlite:///{database_file}")
-        with opened.reading() as work:
-            work.predictions.page(RecordFilter(), limit=5)
+        with opened.reading() as tx:
+            PredictionRepository(tx).page(RecordFilter(), limit=5)
 
 
 def test_a_read_only_database_reads_and_says_why_it_does_not_write(database_file: Path) -> None:
     """The readiness check fails with the same sentence."""
     opened = open_database(f"sqlite:///file:{database_file}?mode=ro&uri=true")
-    with opened.reading() as work:
-        assert [] == work.predictions.page(RecordFilter(), limit=5)
+    with opened.reading() as tx:
+        assert [] == PredictionRepository(tx).page(RecordFilter(), limit=5)
     with pytest.raises(DatabaseUnavailable, match="is read-only; give this user write permission"):
         opened.check()
-    with pytest.raises(DatabaseUnavailable, match="is read-only"), opened.uow() as work:
-        work.predictions.add_many([make_record()])
+    with pytest.raises(DatabaseUnavailable, match="is read-only"), opened.transaction() as tx:
+        PredictionRepository(tx).add_many([make_record()])
     opened.close()
 
 
@@ -101,8 +102,8 @@ def test_a_locked_database_is_told(database_url: str) -> None:
     with blocked(database_url):
         with pytest.raises(DatabaseUnavailable, match="is locked by another process"):
             impatient.check()
-        with impatient.reading() as work:
-            assert [] == work.predictions.page(RecordFilter(), limit=5)
+        with impatient.reading() as tx:
+            assert [] == PredictionRepository(tx).page(RecordFilter(), limit=5)
     impatient.check()
     impatient.close()
 
@@ -112,17 +113,17 @@ def test_a_check_waits_for_a_writer_and_changes_nothing(database: Database) -> N
     entered = threading.Event()
 
     def write() -> None:
-        with database.uow() as work:
+        with database.transaction() as tx:
             entered.set()
-            work.predictions.add_many([make_record()])
+            PredictionRepository(tx).add_many([make_record()])
 
     thread = threading.Thread(target=write)
     thread.start()
     entered.wait()
     database.check()
     thread.join()
-    with database.reading() as work:
-        assert 1 == work.predictions.count_at_most(RecordFilter(), 9)
+    with database.reading() as tx:
+        assert 1 == PredictionRepository(tx).count_at_most(RecordFilter(), 9)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from sqlalchemy import event
 from shoplens.db import Database, GroupWriter, open_database
 from shoplens.errors import DatabaseUnavailable, QueueFull, RecordRefused, ShoplensError
 from shoplens.predictions.entities import PredictionRecord, RecordFilter
+from shoplens.predictions.repository import PredictionRepository, add_records
 from tests.unit.db.blocker import blocked
 from tests.unit.db.samples import make_record
 
@@ -22,17 +23,17 @@ PATIENCE_S = 20
 
 
 @pytest.fixture
-def writer(database: Database) -> Iterator[GroupWriter]:
+def writer(database: Database) -> Iterator[GroupWriter[PredictionRecord]]:
     """A writer with the usual limits."""
-    opened = GroupWriter(database)
+    opened = GroupWriter(database, add_records)
     yield opened
     opened.close()
 
 
 def stored(database: Database) -> set[str]:
     """The ids that are committed."""
-    with database.reading() as work:
-        return {record.id for record in work.predictions.stream(RecordFilter())}
+    with database.reading() as tx:
+        return {record.id for record in PredictionRepository(tx).page(RecordFilter(), limit=1_000_000)}
 
 
 def failure(future: Future[None]) -> BaseException | None:
@@ -40,15 +41,15 @@ def failure(future: Future[None]) -> BaseException | None:
     return future.exception(timeout=PATIENCE_S)
 
 
-def test_a_resolved_future_means_a_committed_row(database: Database, writer: GroupWriter) -> None:
+def test_a_resolved_future_means_a_committed_row(database: Database, writer: GroupWriter[PredictionRecord]) -> None:
     """The row can be read by others at that moment."""
     record = make_record()
     writer.submit(record).result(timeout=PATIENCE_S)
-    with database.reading() as work:
-        assert record == work.predictions.get(record.id)
+    with database.reading() as tx:
+        assert record == PredictionRepository(tx).get(record.id)
 
 
-def test_records_of_many_threads_are_all_written(database: Database, writer: GroupWriter) -> None:
+def test_records_of_many_threads_are_all_written(database: Database, writer: GroupWriter[PredictionRecord]) -> None:
     """Each once."""
     batches = [[make_record(number) for number in range(first, first + 50)] for first in range(0, 400, 50)]
     futures: list[Future[None]] = []
@@ -69,45 +70,19 @@ def test_what_gathers_during_a_commit_shares_the_next_one(database: Database) ->
     """Behind a lock that somebody holds, a hundred records become few groups."""
     commits: list[int] = []
     event.listen(database._engine, "commit", lambda connection: commits.append(1))
-    writer = GroupWriter(database)
-    with database.uow():
+    writer = GroupWriter(database, add_records)
+    with database.transaction():
         futures = [writer.submit(make_record(number)) for number in range(100)]
     wait_for(futures, timeout=PATIENCE_S)
     writer.close()
     assert (100, True) == (len(stored(database)), len(commits) <= 4), commits
 
 
-def test_while_many_requests_are_in_work_commits_keep_their_distance(database: Database) -> None:
-    """Told of eight others, records that trickle in share commits."""
-    commits: list[int] = []
-    writer = GroupWriter(database, spacing_s=1.0)
-    writer.submit(make_record(), others=8).result(timeout=PATIENCE_S)
-    event.listen(database._engine, "commit", lambda connection: commits.append(1))
-    futures = []
-    for number in range(5):
-        time.sleep(0.02)
-        futures.append(writer.submit(make_record(number), others=8))
-    wait_for(futures, timeout=PATIENCE_S)
-    writer.close()
-    assert len(commits) <= 2, commits
-
-
-def test_a_lone_record_does_not_wait_for_company(database: Database) -> None:
-    """Told of no others, six in a row take far less than one pause."""
-    writer = GroupWriter(database, spacing_s=PATIENCE_S)
-    began = time.monotonic()
-    for number in range(6):
-        writer.submit(make_record(number)).result(timeout=PATIENCE_S)
-    took_s = time.monotonic() - began
-    writer.close()
-    assert took_s < PATIENCE_S
-
-
 def test_a_group_is_never_larger_than_allowed(database: Database) -> None:
     """Eleven records in groups of at most two are six commits."""
     commits: list[int] = []
-    writer = GroupWriter(database, max_group=2)
-    with database.uow():
+    writer = GroupWriter(database, add_records, max_group=2)
+    with database.transaction():
         writer.submit(make_record(999))
         futures = [writer.submit(make_record(number)) for number in range(10)]
         event.listen(database._engine, "commit", lambda connection: commits.append(1))
@@ -117,7 +92,7 @@ def test_a_group_is_never_larger_than_allowed(database: Database) -> None:
     assert len(commits) >= 6
 
 
-def test_a_bad_record_does_not_harm_its_neighbours(database: Database, writer: GroupWriter) -> None:
+def test_a_bad_record_does_not_harm_its_neighbours(database: Database, writer: GroupWriter[PredictionRecord]) -> None:
     """A double id, a value that is no row and one that no column takes; the rest is written."""
     good = [make_record(number) for number in range(6)]
     writer.submit(good[0]).result(timeout=PATIENCE_S)
@@ -127,7 +102,7 @@ def test_a_bad_record_does_not_harm_its_neighbours(database: Database, writer: G
         make_record(102, label="\ud800"),
         make_record(103, created_at="yesterday"),
     ]
-    with database.uow():  # so that all of them wait and share a group
+    with database.transaction():  # so that all of them wait and share a group
         futures = [writer.submit(record) for record in [good[1], *bad[:2], good[2], *bad[2:], *good[3:]]]
     outcomes = [failure(future) for future in futures]
     assert [False, True, True, False, True, True, False, False, False] == [
@@ -138,8 +113,8 @@ def test_a_bad_record_does_not_harm_its_neighbours(database: Database, writer: G
 
 def test_a_full_queue_refuses_at_once(database: Database) -> None:
     """With how long to wait; what was accepted is still written."""
-    writer = GroupWriter(database, queue_limit=5, max_group=1)
-    with database.uow():
+    writer = GroupWriter(database, add_records, queue_limit=5, max_group=1)
+    with database.transaction():
         accepted = [writer.submit(make_record(0))]
         wait_until(lambda: writer.queued() == 0)  # the first one is being written, behind the lock
         accepted += [writer.submit(make_record(number)) for number in range(1, 6)]
@@ -158,7 +133,7 @@ def test_a_database_that_stays_locked_fails_the_group_and_the_next_one_succeeds(
 ) -> None:
     """The wait is bounded, and the loop outlives it."""
     impatient = open_database(database_url, busy_timeout_s=0.05)
-    writer = GroupWriter(impatient)
+    writer = GroupWriter(impatient, add_records)
     with blocked(database_url):
         error = failure(writer.submit(make_record(0)))
     after = make_record(1)
@@ -172,7 +147,7 @@ def test_a_database_that_stays_locked_fails_the_group_and_the_next_one_succeeds(
 
 def test_closing_writes_what_waits(database: Database) -> None:
     """Everything that was accepted is committed; nothing more is taken."""
-    writer = GroupWriter(database, max_group=10)
+    writer = GroupWriter(database, add_records, max_group=10)
     futures = [writer.submit(make_record(number)) for number in range(200)]
     writer.close()
     assert (True, 200) == (all(future.done() for future in futures), len(stored(database)))
@@ -182,7 +157,7 @@ def test_closing_writes_what_waits(database: Database) -> None:
 
 
 def test_a_callback_that_fails_stops_nobody(
-    database: Database, writer: GroupWriter, caplog: pytest.LogCaptureFixture
+    database: Database, writer: GroupWriter[PredictionRecord], caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is logged."""
 
@@ -195,9 +170,9 @@ def test_a_callback_that_fails_stops_nobody(
     assert ["record.callback_failed"] == [entry.message for entry in caplog.records]
 
 
-def test_a_cancelled_future_does_no_harm(database: Database, writer: GroupWriter) -> None:
+def test_a_cancelled_future_does_no_harm(database: Database, writer: GroupWriter[PredictionRecord]) -> None:
     """The row is written: nobody waits for it."""
-    with database.uow():
+    with database.transaction():
         future = writer.submit(make_record(0))
         assert future.cancel()
     writer.submit(make_record(1)).result(timeout=PATIENCE_S)

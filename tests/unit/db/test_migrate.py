@@ -15,9 +15,9 @@ from sqlalchemy import CheckConstraint, inspect, text
 
 from shoplens.db import Database, current_revision, downgrade, open_database, upgrade
 from shoplens.db.database import make_engine, parse_url
-from shoplens.db.migrate import SCRIPTS
+from shoplens.db.migrate import SCRIPTS, all_tables
 from shoplens.db.schema import HEAD, REVISIONS
-from shoplens.db.tables import metadata
+from shoplens.predictions.repository import PredictionRepository
 from tests.conftest import ONLY_POSTGRESQL
 from tests.unit.db.samples import make_record
 
@@ -55,11 +55,11 @@ def test_an_upgrade_makes_the_database(bare_url: str) -> None:
 def test_an_upgrade_of_the_newest_keeps_everything(database: Database, database_url: str) -> None:
     """It may run at every start, also beside a running server."""
     record = make_record()
-    with database.uow() as work:
-        work.predictions.add_many([record])
+    with database.transaction() as tx:
+        PredictionRepository(tx).add_many([record])
     upgrade(database_url)
-    with database.reading() as work:
-        assert record == work.predictions.get(record.id)
+    with database.reading() as tx:
+        assert record == PredictionRepository(tx).get(record.id)
 
 
 def test_upgrades_at_once_make_one_schema(bare_url: str) -> None:
@@ -85,7 +85,7 @@ def test_a_downgrade_goes_back_to_nothing_and_an_upgrade_returns(made_url: str) 
     downgrade(made_url, "base")
     assert ({"alembic_version"}, None) == (table_names(made_url), current_revision(made_url))
     upgrade(made_url)
-    assert {"alembic_version", *metadata.tables} == table_names(made_url)
+    assert {"alembic_version", *all_tables().tables} == table_names(made_url)
 
 
 def test_the_migrations_lead_to_the_tables_of_the_program(database_url: str) -> None:
@@ -93,7 +93,7 @@ def test_the_migrations_lead_to_the_tables_of_the_program(database_url: str) -> 
     engine = make_engine(parse_url(database_url))
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
-        differences = compare_metadata(context, metadata)
+        differences = compare_metadata(context, all_tables())
     engine.dispose()
     assert [] == differences
 
@@ -103,12 +103,12 @@ def test_the_constraints_are_those_of_the_program(database_url: str) -> None:
     engine = make_engine(parse_url(database_url))
     found = {
         table: [words(check["sqltext"]) for check in inspect(engine).get_check_constraints(table)]
-        for table in metadata.tables
+        for table in all_tables().tables
     }
     engine.dispose()
     wanted = {
         name: [words(str(each.sqltext)) for each in table.constraints if isinstance(each, CheckConstraint)]
-        for name, table in metadata.tables.items()
+        for name, table in all_tables().tables.items()
     }
     assert wanted == found
     assert 3 == sum(map(len, found.values()))

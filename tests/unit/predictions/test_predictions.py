@@ -17,8 +17,9 @@ import pytest
 from shoplens.db import Database
 from shoplens.errors import DatabaseUnavailable, PredictionNotFound, RecordRefused, RequestInvalid
 from shoplens.predictions.entities import Keep, PredictionRecord, RecordFilter
+from shoplens.predictions.export import stream_records
 from shoplens.predictions.policy import Decision, Outcome
-from shoplens.predictions.record_queries import MOST_CHANNELS
+from shoplens.predictions.repository import MOST_CHANNELS, PredictionRepository
 from tests.conftest import ONLY_SQLITE
 from tests.unit.db.samples import NOON, make_record, moment
 
@@ -33,8 +34,8 @@ ALL_FILTERS = [
 
 def add(database: Database, *records: PredictionRecord) -> None:
     """Commit `records`."""
-    with database.uow() as work:
-        work.predictions.add_many(records)
+    with database.transaction() as tx:
+        PredictionRepository(tx).add_many(records)
 
 
 @pytest.fixture
@@ -69,8 +70,8 @@ def test_a_record_comes_back_as_it_was_added(database: Database) -> None:
     """Every field, with microseconds and with letters of any script."""
     record = make_record()
     add(database, record)
-    with database.reading() as work:
-        assert record == work.predictions.get(record.id)
+    with database.reading() as tx:
+        assert record == PredictionRepository(tx).get(record.id)
 
 
 def test_a_record_without_its_optional_parts_comes_back_as_it_was_added(database: Database) -> None:
@@ -78,8 +79,8 @@ def test_a_record_without_its_optional_parts_comes_back_as_it_was_added(database
     plain = Decision(outcome=Outcome.ACCEPT, policy_version="0123456789ab")
     record = make_record(decision=plain, keep=Keep.NOTHING, image_key=None)
     add(database, record)
-    with database.reading() as work:
-        assert record == work.predictions.get(record.id)
+    with database.reading() as tx:
+        assert record == PredictionRepository(tx).get(record.id)
 
 
 def test_a_time_in_another_zone_is_the_same_moment(database: Database) -> None:
@@ -87,30 +88,30 @@ def test_a_time_in_another_zone_is_the_same_moment(database: Database) -> None:
     there = NOON.astimezone(timezone(timedelta(hours=9)))
     record = make_record(created_at=there)
     add(database, record)
-    with database.reading() as work:
-        found = work.predictions.get(record.id).created_at
+    with database.reading() as tx:
+        found = PredictionRepository(tx).get(record.id).created_at
     assert (NOON, UTC) == (found, found.tzinfo)
 
 
 def test_an_unknown_id_is_told_as_such(database: Database) -> None:
     """With the id in the sentence."""
-    with pytest.raises(PredictionNotFound, match="01nothing"), database.reading() as work:
-        work.predictions.get("01nothing")
+    with pytest.raises(PredictionNotFound, match="01nothing"), database.reading() as tx:
+        PredictionRepository(tx).get("01nothing")
 
 
 def test_adding_no_records_is_harmless(database: Database) -> None:
     """An empty group writes nothing."""
     add(database)
-    with database.reading() as work:
-        assert [] == work.predictions.page(EVERYTHING, limit=10)
+    with database.reading() as tx:
+        assert [] == PredictionRepository(tx).page(EVERYTHING, limit=10)
 
 
 def test_pages_downwards_show_every_match_once_in_order(database: Database, varied: list[PredictionRecord]) -> None:
     """Newest first, from page to page by the last id, for every combination of filters."""
     for wanted in ALL_FILTERS:
         found: list[PredictionRecord] = []
-        with database.reading() as work:
-            while page := work.predictions.page(wanted, limit=7, before=found[-1].id if found else None):
+        with database.reading() as tx:
+            while page := PredictionRepository(tx).page(wanted, limit=7, before=found[-1].id if found else None):
                 found += page
         assert [record for record in varied if matches(record, wanted)] == found, wanted
 
@@ -119,8 +120,8 @@ def test_pages_upwards_show_the_nearest_newer_ones(database: Database, varied: l
     """Each page newest first, from page to page by the first id, for every combination of filters."""
     for wanted in ALL_FILTERS:
         found: list[PredictionRecord] = []
-        with database.reading() as work:
-            while page := work.predictions.page(wanted, limit=7, after=found[0].id if found else ""):
+        with database.reading() as tx:
+            while page := PredictionRepository(tx).page(wanted, limit=7, after=found[0].id if found else ""):
                 found = page + found
         assert [record for record in varied if matches(record, wanted)] == found, wanted
 
@@ -128,8 +129,7 @@ def test_pages_upwards_show_the_nearest_newer_ones(database: Database, varied: l
 def test_a_stream_gives_every_match(database: Database, varied: list[PredictionRecord]) -> None:
     """In the order of the pages."""
     for wanted in ALL_FILTERS:
-        with database.reading() as work:
-            found = list(work.predictions.stream(wanted))
+        found = list(stream_records(database, wanted))
         assert [record for record in varied if matches(record, wanted)] == found, wanted
 
 
@@ -137,15 +137,18 @@ def test_counting_stops_at_the_limit(database: Database, varied: list[Prediction
     """Exact below it."""
     for wanted in ALL_FILTERS:
         expected = sum(matches(record, wanted) for record in varied)
-        with database.reading() as work:
-            counts = (work.predictions.count_at_most(wanted, 1000), work.predictions.count_at_most(wanted, 3))
+        with database.reading() as tx:
+            counts = (
+                PredictionRepository(tx).count_at_most(wanted, 1000),
+                PredictionRepository(tx).count_at_most(wanted, 3),
+            )
         assert (expected, min(expected, 3)) == counts, wanted
 
 
 def test_a_page_between_two_records_is_what_lies_between(database: Database, varied: list[PredictionRecord]) -> None:
     """Both ends are excluded."""
-    with database.reading() as work:
-        page = work.predictions.page(EVERYTHING, limit=50, before=varied[2].id, after=varied[6].id)
+    with database.reading() as tx:
+        page = PredictionRepository(tx).page(EVERYTHING, limit=50, before=varied[2].id, after=varied[6].id)
     assert varied[3:6] == page
 
 
@@ -153,8 +156,8 @@ def test_many_channels_are_all_found(database: Database) -> None:
     """Also when there are too many for one index range each."""
     records = [make_record(number, channel=f"channel {number:03}") for number in range(MOST_CHANNELS + 20)]
     add(database, *records)
-    with database.reading() as work:
-        assert records[::-1] == work.predictions.page(RecordFilter(label="vase"), limit=1000)
+    with database.reading() as tx:
+        assert records[::-1] == PredictionRepository(tx).page(RecordFilter(label="vase"), limit=1000)
 
 
 @pytest.mark.parametrize("year", [1, 1969, 9999])
@@ -164,22 +167,22 @@ def test_times_that_no_id_can_hold_are_bounds_all_the_same(database: Database, y
     add(database, record)
     bound = datetime(year, 1, 1, tzinfo=UTC)
     wanted = RecordFilter(until=bound) if year == 9999 else RecordFilter(since=bound)
-    with database.reading() as work:
-        assert [record] == work.predictions.page(wanted, limit=2)
+    with database.reading() as tx:
+        assert [record] == PredictionRepository(tx).page(wanted, limit=2)
 
 
 def test_labels_are_the_different_best_labels_in_order(database: Database, varied: list[PredictionRecord]) -> None:
     """For the filter's list; at most as many as asked for."""
-    with database.reading() as work:
-        assert ["cup", "sofa", "vase"] == work.predictions.labels()
-        assert ["cup"] == work.predictions.labels(limit=1)
+    with database.reading() as tx:
+        assert ["cup", "sofa", "vase"] == PredictionRepository(tx).labels()
+        assert ["cup"] == PredictionRepository(tx).labels(limit=1)
 
 
 def test_an_empty_database_has_no_labels_and_no_channels(database: Database) -> None:
     """And every kind of page is empty."""
-    with database.reading() as work:
-        assert ([], []) == (work.predictions.labels(), work.predictions.channels())
-        assert [] == work.predictions.page(RecordFilter(outcome=Outcome.REVIEW), limit=5)
+    with database.reading() as tx:
+        assert ([], []) == (PredictionRepository(tx).labels(), PredictionRepository(tx).channels())
+        assert [] == PredictionRepository(tx).page(RecordFilter(outcome=Outcome.REVIEW), limit=5)
 
 
 def test_a_group_is_added_wholly_or_not_at_all(database: Database) -> None:
@@ -187,8 +190,8 @@ def test_a_group_is_added_wholly_or_not_at_all(database: Database) -> None:
     record = make_record()
     with pytest.raises(RecordRefused, match=r"UNIQUE|unique"):
         add(database, make_record(1), record, record)
-    with database.reading() as work:
-        assert [] == work.predictions.page(EVERYTHING, limit=5)
+    with database.reading() as tx:
+        assert [] == PredictionRepository(tx).page(EVERYTHING, limit=5)
 
 
 def test_a_time_without_a_zone_is_refused(database: Database) -> None:
@@ -200,51 +203,49 @@ def test_a_time_without_a_zone_is_refused(database: Database) -> None:
 def test_a_label_that_is_no_text_is_a_clear_error(database: Database) -> None:
     """Half a surrogate pair can arrive in JSON and cannot be stored or looked for."""
     add(database, make_record())
-    with pytest.raises(RequestInvalid, match="surrogate"), database.reading() as work:
-        work.predictions.page(RecordFilter(label="\ud800"), limit=5)
+    with pytest.raises(RequestInvalid, match="surrogate"), database.reading() as tx:
+        PredictionRepository(tx).page(RecordFilter(label="\ud800"), limit=5)
 
 
 def test_an_error_in_the_block_rolls_back(database: Database) -> None:
     """Whatever raised it."""
-    with pytest.raises(ZeroDivisionError), database.uow() as work:
-        work.predictions.add_many([make_record()])
+    with pytest.raises(ZeroDivisionError), database.transaction() as tx:
+        PredictionRepository(tx).add_many([make_record()])
         raise ZeroDivisionError
-    with database.reading() as work:
-        assert [] == work.predictions.page(EVERYTHING, limit=5)
+    with database.reading() as tx:
+        assert [] == PredictionRepository(tx).page(EVERYTHING, limit=5)
 
 
 def test_reading_goes_on_while_somebody_writes(database: Database) -> None:
     """A reader neither waits for an open writer nor sees its rows before the commit."""
     record = make_record()
-    with database.uow() as writing:
+    with database.transaction() as writing:
         writing.predictions.add_many([record])
-        with database.reading() as work:
-            assert [] == work.predictions.page(EVERYTHING, limit=5)
-    with database.reading() as work:
-        assert [record] == work.predictions.page(EVERYTHING, limit=5)
+        with database.reading() as tx:
+            assert [] == PredictionRepository(tx).page(EVERYTHING, limit=5)
+    with database.reading() as tx:
+        assert [record] == PredictionRepository(tx).page(EVERYTHING, limit=5)
 
 
 def test_a_stream_goes_on_while_rows_are_added(database: Database) -> None:
     """It shows what was there when it began, and holds nobody up."""
     old = [make_record(number) for number in range(1200)]
     add(database, *old)
-    with database.reading() as work:
-        stream = work.predictions.stream(EVERYTHING)
-        first = next(stream)
-        add(database, make_record(5000))
-        assert old[::-1] == [first, *stream]
+    stream = stream_records(database, EVERYTHING)
+    first = next(stream)
+    add(database, make_record(5000))
+    assert old[::-1] == [first, *stream]
 
 
 @ONLY_SQLITE
 def test_a_slow_stream_does_not_hold_the_log_back(database: Database, database_file: Path) -> None:
     """Between pages it has no view open, so the write-ahead log can be emptied."""
     add(database, *(make_record(number) for number in range(600)))
-    with database.reading() as work:
-        stream = work.predictions.stream(EVERYTHING)
-        next(stream)
-        add(database, make_record(5000))
-        assert (0, 0) == truncate_log(database_file)
-        assert 599 == sum(1 for _ in stream)
+    stream = stream_records(database, EVERYTHING)
+    next(stream)
+    add(database, make_record(5000))
+    assert (0, 0) == truncate_log(database_file)
+    assert 599 == sum(1 for _ in stream)
 
 
 def truncate_log(path: Path) -> tuple[int, int]:
@@ -260,8 +261,7 @@ def test_a_stream_takes_bounded_memory(database: Database) -> None:
     for _ in range(2):
         add(database, *(make_record(number) for number in range(1200)))
         tracemalloc.start()
-        with database.reading() as work:
-            count = sum(1 for _ in work.predictions.stream(EVERYTHING))
+        count = sum(1 for _ in stream_records(database, EVERYTHING))
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert 2400 == count
@@ -276,8 +276,8 @@ def test_many_threads_read_and_write_at_once(database: Database) -> None:
         try:
             for number in range(first, first + 20):
                 add(database, make_record(number))
-                with database.reading() as work:
-                    work.predictions.page(EVERYTHING, limit=3)
+                with database.reading() as tx:
+                    PredictionRepository(tx).page(EVERYTHING, limit=3)
         except DatabaseUnavailable as error:
             failures.append(error)
 
@@ -286,8 +286,8 @@ def test_many_threads_read_and_write_at_once(database: Database) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    with database.reading() as work:
-        assert ([], 120) == (failures, work.predictions.count_at_most(EVERYTHING, 1000))
+    with database.reading() as tx:
+        assert ([], 120) == (failures, PredictionRepository(tx).count_at_most(EVERYTHING, 1000))
 
 
 def test_a_renamed_record_is_another_record() -> None:

@@ -22,9 +22,11 @@ _TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 def upgrade() -> None:
     """From an empty database."""
     _create_predictions()
-    op.create_index("ix_predictions_channel_outcome_id", "predictions", ["channel", "outcome", "id"])
+    op.create_index("ix_predictions_channel_decision_outcome_id", "predictions", ["channel", "decision_outcome", "id"])
     op.create_index(
-        "ix_predictions_top_label_channel_outcome_id", "predictions", ["top_label", "channel", "outcome", "id"]
+        "ix_predictions_top_label_channel_decision_outcome_id",
+        "predictions",
+        ["top_label", "channel", "decision_outcome", "id"],
     )
     op.create_table(
         "feedback",
@@ -76,10 +78,10 @@ def _create_predictions() -> None:
         sa.Column("labels", sa.JSON, nullable=False),
         sa.Column("top_label", _TEXT, nullable=False),
         sa.Column("top_score", sa.Double, nullable=False),
-        sa.Column("outcome", _string(8), nullable=False),
+        sa.Column("decision_outcome", _string(8), nullable=False),
         sa.Column("decision_label", _TEXT),
         sa.Column("decision_threshold", sa.Double),
-        sa.Column("policy_version", _TEXT, nullable=False),
+        sa.Column("decision_policy_version", _TEXT, nullable=False),
         sa.Column("image_format", _string(16), nullable=False),
         sa.Column("image_width", sa.Integer, nullable=False),
         sa.Column("image_height", sa.Integer, nullable=False),
@@ -88,12 +90,12 @@ def _create_predictions() -> None:
         sa.Column("image_phash", _string(16), nullable=False),
         sa.Column("keep", _string(16), nullable=False),
         sa.Column("image_key", _TEXT),
-        sa.Column("queue_ms", sa.Double, nullable=False),
-        sa.Column("pixels_ms", sa.Double, nullable=False),
-        sa.Column("inference_ms", sa.Double, nullable=False),
-        sa.Column("total_ms", sa.Double, nullable=False),
+        sa.Column("timing_queue_ms", sa.Double, nullable=False),
+        sa.Column("timing_pixels_ms", sa.Double, nullable=False),
+        sa.Column("timing_inference_ms", sa.Double, nullable=False),
+        sa.Column("timing_total_ms", sa.Double, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_predictions"),
-        sa.CheckConstraint("outcome IN ('accept', 'review', 'reject')", name=op.f("ck_predictions_outcome")),
+        sa.CheckConstraint("decision_outcome IN ('accept', 'review', 'reject')", name=op.f("ck_predictions_outcome")),
     )
 
 

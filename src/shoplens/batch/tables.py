@@ -1,0 +1,111 @@
+"""The tables of batch runs and their items."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    Table,
+    UniqueConstraint,
+    text,
+)
+
+from shoplens.db.ids import ID_LENGTH
+from shoplens.db.tables import SEQUENCE, TEXT, UtcDateTime, metadata, required, string
+
+_NOT_DUPLICATE: Final = text("duplicate_of IS NULL")
+_MOVING: Final = text("target_key IS NOT NULL")
+
+batch_runs: Final = Table(
+    "batch_runs",
+    metadata,
+    Column("id", string(ID_LENGTH), primary_key=True),
+    required("channel", TEXT),
+    required("created_at", UtcDateTime()),
+    required("requested_by", TEXT),
+    required("state", string(12)),
+    # 1 while it is requested or running, else NULL: so the database itself allows only one such run per channel.
+    Column("active", Integer),
+    required("bound", BigInteger),
+    required("planned", Integer),
+    Column("model_name", TEXT),
+    Column("model_version", TEXT),
+    Column("policy_version", TEXT),
+    Column("owner", string(ID_LENGTH)),
+    Column("host", TEXT),
+    Column("pid", Integer),
+    # What tells this process from a later one with its number: `batch/process.py` makes and reads it.
+    Column("process", TEXT),
+    required("heartbeat", BigInteger),
+    Column("started_at", UtcDateTime()),
+    Column("heartbeat_at", UtcDateTime()),
+    Column("last_item_at", UtcDateTime()),
+    Column("finished_at", UtcDateTime()),
+    required("stalled", Boolean),
+    Column("failure", TEXT),
+    Column("report_key", TEXT),
+    UniqueConstraint("channel", "active"),
+    CheckConstraint("state IN ('requested', 'running', 'finished')", name="state"),
+)
+
+batch_items: Final = Table(
+    "batch_items",
+    metadata,
+    Column("seq", SEQUENCE, primary_key=True, autoincrement=True),
+    required("id", string(ID_LENGTH), unique=True),
+    required("channel", TEXT),
+    required("received_at", UtcDateTime()),
+    required("source_name", TEXT),
+    Column("source_stamp", TEXT),
+    Column("item_ref", TEXT),
+    Column("order_ref", TEXT),
+    Column("reason", TEXT),
+    required("sha256", string(64)),
+    required("byte_count", BigInteger),
+    required("state", string(12)),
+    Column("key", TEXT),
+    Column("target_key", TEXT),
+    Column("thumbnail_key", TEXT),
+    Column("duplicate_of", string(ID_LENGTH)),
+    required("attempts", Integer),
+    Column("run_id", string(ID_LENGTH), ForeignKey("batch_runs.id")),
+    Column("lease_owner", string(ID_LENGTH)),
+    Column("prediction_id", string(ID_LENGTH), ForeignKey("predictions.id", ondelete="SET NULL")),
+    Column("predicted", TEXT),
+    Column("score", Double),
+    # What a person said, else what was predicted: the category that everybody sees and filters by.
+    Column("label", TEXT),
+    Column("corrected_at", UtcDateTime()),
+    Column("finished_at", UtcDateTime()),
+    Column("work_ms", Double),
+    Column("failure_code", TEXT),
+    Column("failure", TEXT),
+    CheckConstraint(
+        "state IN ('waiting', 'processing', 'done', 'needs_review', 'quarantined', 'duplicate')", name="state"
+    ),
+    # The same content is one item, whoever brings it and however many at once; later files only point to it.
+    Index(
+        "uq_batch_items_content",
+        "channel",
+        "sha256",
+        unique=True,
+        sqlite_where=_NOT_DUPLICATE,
+        postgresql_where=_NOT_DUPLICATE,
+    ),
+    Index("uq_batch_items_arrival", "channel", "sha256", "source_name", unique=True),
+    Index(None, "channel", "source_name"),
+    Index(None, "channel", "state", "attempts", "seq"),
+    Index(None, "run_id", "state", "label", "seq"),
+    Index(None, "run_id", "work_ms"),
+    # Small: only while photos are on their way to where they belong.
+    Index("ix_batch_items_moving", "channel", "seq", sqlite_where=_MOVING, postgresql_where=_MOVING),
+    sqlite_autoincrement=True,
+)
