@@ -30,7 +30,7 @@ from bench.photos import SIZES, PhotoSize, photos
 from shoplens.bundles.builtin import prepare_builtin
 from shoplens.bundles.bundle import write_bundle
 from shoplens.bundles.manifest import Card, Label, Manifest
-from shoplens.images.spec import ImageSpec
+from shoplens.images.picture import ImageSpec
 from shoplens.serving.cores import usable_cores
 
 _TINY = "tiny"

@@ -18,7 +18,7 @@ from pathlib import Path
 from shoplens.bundles.ref import ModelRef
 from shoplens.db import Database, open_database, upgrade
 from shoplens.db.ids import make_id
-from shoplens.images.facts import ImageFacts
+from shoplens.images.picture import ImageFacts
 from shoplens.predictions.entities import Keep, PredictionRecord, RecordFilter, Timing
 from shoplens.predictions.policy import Decision, Outcome
 from shoplens.predictions.repository import PredictionRepository

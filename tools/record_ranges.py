@@ -24,7 +24,7 @@ from shoplens.bundles.builtin.unpickle import read_state
 from shoplens.bundles.graph import session_for
 from shoplens.images.decoder import decode
 from shoplens.images.picture import Limits
-from shoplens.images.preprocess import encode
+from shoplens.images.preprocess import preprocess
 
 TRIMMED: Final = 1.0
 """Percent of the photos whose extremes are left out on each side."""
@@ -39,7 +39,7 @@ def record(photos: list[Path]) -> dict[str, tuple[float, float]]:
     seen: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
     for photo in photos:
         picture = decode(photo.read_bytes(), limits=Limits(), short_side=spec.resize)
-        for name, value in zip(names, session.run(names, {INPUT: encode(picture, spec)[None]}), strict=True):
+        for name, value in zip(names, session.run(names, {INPUT: preprocess(picture, spec)[None]}), strict=True):
             seen[name].append((float(np.min(value)), float(np.max(value))))
     return {name: _range(extremes) for name, extremes in seen.items()}
 

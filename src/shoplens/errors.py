@@ -9,7 +9,7 @@ ShoplensError
 │   ├── ImageUnsupported       not a picture, or of a format that is not read
 │   ├── ImageNeedsExtra        a known format whose decoder is not installed (or not safe)
 │   ├── ImageCorrupt           truncated, damaged or lying about itself
-│   ├── ImageDecoderFailed     the isolated decoder died or ran out of time or memory
+│   ├── ImageDecoderFailed     the sandboxed decoder died or ran out of time or memory
 │   └── ImageGone              the photo of a returned item is no longer where it was put
 ├── RequestInvalid         a parameter or a body that cannot be understood
 │   ├── UploadTooSlow          the body did not arrive in time
@@ -113,7 +113,7 @@ class ImageCorrupt(SampleError):
 
 
 class ImageDecoderFailed(SampleError):
-    """The isolated decoder died, or exceeded its time or memory, on this picture."""
+    """The sandboxed decoder died, or exceeded its time or memory, on this picture."""
 
     code = "image_decoder_failed"
 

@@ -165,12 +165,10 @@ class Settings(BaseSettings):
 
     max_image_bytes: int = Field(default=20_000_000, gt=0, description="Largest photo in bytes.")
     max_image_pixels: int = Field(default=50_000_000, gt=0, description="Largest photo in pixels, width x height.")
-    isolated_decoder_seconds: float = Field(
-        default=10.0, gt=0, description="Most CPU time that the isolated decoder (HEIC, AVIF) may take for a photo."
+    sandbox_cpu_s: float = Field(
+        default=10.0, gt=0, description="Most CPU time that the sandboxed decoder (HEIC, AVIF) may take for a photo."
     )
-    isolated_decoder_megabytes: int = Field(
-        default=1_500, gt=0, description="Most memory that the isolated decoder may take."
-    )
+    sandbox_memory_mb: int = Field(default=1_500, gt=0, description="Most memory that the sandboxed decoder may take.")
 
     provider: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="Where models run; `auto` takes a GPU where ONNX Runtime offers one."

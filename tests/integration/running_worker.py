@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from inspect import isawaitable
 from typing import Any, Final
 
-from shoplens.platform.parts import build_isolation
+from shoplens.platform.parts import build_sandbox
 from shoplens.platform.workers import WorkerParts, build_worker
 from shoplens.settings import Settings
 
@@ -35,7 +35,7 @@ async def until(holds: Callable[[], Any], *, within_s: float = 10.0) -> None:
 @asynccontextmanager
 async def running_worker(settings: Settings) -> AsyncIterator[WorkerParts]:
     """It is announced when the block begins, and has left when the block has ended."""
-    parts = build_worker(settings, models=(), isolation=build_isolation(settings))
+    parts = build_worker(settings, models=(), sandbox=build_sandbox(settings))
     running = asyncio.create_task(parts.worker.run())
     try:
         await until(lambda: parts.worker.fault is None or running.done())

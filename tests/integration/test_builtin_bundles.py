@@ -14,7 +14,7 @@ from shoplens.bundles.bundle import Bundle
 from shoplens.bundles.graph import session_for
 from shoplens.images.decoder import decode
 from shoplens.images.picture import Limits
-from shoplens.images.preprocess import encode
+from shoplens.images.preprocess import preprocess
 
 Scores = NDArray[np.float32]
 
@@ -37,7 +37,7 @@ def answers(bundle: Bundle, photos: list[Path]) -> Scores:
     session, spec = session_for(bundle.model_path, optimise=True), bundle.manifest.image
     pictures = (decode(photo.read_bytes(), limits=Limits(), short_side=spec.resize) for photo in photos)
     names = [bundle.manifest.output]
-    batches = (session.run(names, {bundle.manifest.input: encode(picture, spec)[None]})[0] for picture in pictures)
+    batches = (session.run(names, {bundle.manifest.input: preprocess(picture, spec)[None]})[0] for picture in pictures)
     return np.concatenate(list(batches))
 
 

@@ -341,7 +341,7 @@ async def test_more_requests_at_once_than_connections_are_all_answered(
 async def test_a_stopping_worker_answers_what_it_took(settings: Settings, make_engine: EngineMaker) -> None:
     """And has left when it has ended."""
     engine = make_engine(settings)
-    parts = build_worker(settings, models=(), isolation=_isolation(settings))
+    parts = build_worker(settings, models=(), sandbox=_sandbox(settings))
     running = asyncio.create_task(parts.worker.run())
     await until(lambda: parts.worker.fault is None)
     tasks = [asyncio.create_task(engine.classify(job())) for _ in range(2)]
@@ -462,7 +462,7 @@ def test_without_an_address_it_says_what_to_set(make_settings: Callable[..., Set
         look_for_workers(make_settings())
 
 
-def _isolation(settings: Settings) -> Any:
-    from shoplens.platform.parts import build_isolation
+def _sandbox(settings: Settings) -> Any:
+    from shoplens.platform.parts import build_sandbox
 
-    return build_isolation(settings)
+    return build_sandbox(settings)

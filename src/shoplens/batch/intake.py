@@ -20,7 +20,7 @@ from shoplens.db import Database
 from shoplens.db.ids import make_id
 from shoplens.db.uow import UnitOfWork
 from shoplens.errors import ImageMissing, ImageTooLarge, ImageUnsupported, RecordRefused, SampleError
-from shoplens.images.sniff import sniff
+from shoplens.images.headers import sniff
 from shoplens.storage import Store
 
 _LATEST_MS: Final = (1 << 48) - 1

@@ -30,7 +30,7 @@ from shoplens.bundles.manifest import (
 )
 from shoplens.bundles.probe import check_outputs
 from shoplens.errors import BundleIncomplete, BundleInvalid
-from shoplens.images.spec import ImageSpec
+from shoplens.images.picture import ImageSpec
 
 Triple = tuple[float, float, float]
 Preset = Literal["imagenet", "efficientnet-lite", "unit", "raw"]

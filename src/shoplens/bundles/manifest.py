@@ -13,7 +13,7 @@ import pydantic_core
 from pydantic import Field, TypeAdapter, ValidationError
 
 from shoplens.errors import BundleInvalid, BundleTooNew
-from shoplens.images.spec import ImageSpec
+from shoplens.images.picture import ImageSpec
 
 FORMAT_VERSION: Final = 1
 NAME_PATTERN: Final = r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?"

@@ -16,7 +16,7 @@ from shoplens.cli.allocator import keep_freed_memory
 from shoplens.cli.options import settings_for
 from shoplens.cli.process import process_logs
 from shoplens.cli.worker_http import WorkerHttp
-from shoplens.platform.parts import build_isolation
+from shoplens.platform.parts import build_sandbox
 from shoplens.platform.workers import WorkerParts, build_worker
 from shoplens.settings import Settings
 
@@ -34,7 +34,7 @@ def run_worker(*, models: tuple[str, ...], data_dir: Path | None) -> None:
 
 async def _work(settings: Settings, models: tuple[str, ...], console: Console) -> None:
     with console.status("Starting") as status:
-        parts = build_worker(settings, models=models, isolation=build_isolation(settings), progress=status.update)
+        parts = build_worker(settings, models=models, sandbox=build_sandbox(settings), progress=status.update)
     try:
         with WorkerHttp(settings.worker_host, settings.worker_port, parts):
             gc.freeze()

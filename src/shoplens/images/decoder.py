@@ -6,20 +6,20 @@ from typing import Final
 
 from shoplens.errors import ImageTooLarge
 from shoplens.images import geometry, header, jpeg, raster
-from shoplens.images.isolation import IsolatedDecoder, shared_decoder
+from shoplens.images.headers import sniff
 from shoplens.images.picture import MEGABYTE, Limits, Picture
-from shoplens.images.sniff import sniff
+from shoplens.images.sandbox import SandboxedDecoder, shared_decoder
 
 _ISOLATED: Final = ("avif", "heic")
 
 
 def decode(
-    data: bytes, *, limits: Limits, short_side: int | None = None, isolation: IsolatedDecoder | None = None
+    data: bytes, *, limits: Limits, short_side: int | None = None, sandbox: SandboxedDecoder | None = None
 ) -> Picture:
     """Return the upright sRGB picture in `data`, told by its content; of an animation the first frame.
 
     With `short_side` the picture may come at 1/2, 1/4 or 1/8 of its size: the smallest whose shorter side has at
-    least that many pixels. HEIC and AVIF are decoded by `isolation`, or by one that the process shares if None.
+    least that many pixels. HEIC and AVIF are decoded by `sandbox`, or by one that the process shares if None.
 
     Raises ImageMissing, ImageTooLarge, ImageUnsupported, ImageTooSmall or ImageTooManyPixels before anything is
     decoded; ImageCorrupt, ImageNeedsExtra, ImageDecoderFailed or QueueFull later.
@@ -30,7 +30,7 @@ def decode(
         return _decode_jpeg(data, limits, short_side)
     header.check_size(header.read_size(name, data), limits)
     if name in _ISOLATED:
-        return (isolation or shared_decoder()).decode(data, name=name, limits=limits, short_side=short_side)
+        return (sandbox or shared_decoder()).decode(data, name=name, limits=limits, short_side=short_side)
     return raster.decode_with(raster.PLUGINS[name], name, data, limits=limits, short_side=short_side)
 
 

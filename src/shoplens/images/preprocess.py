@@ -19,8 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from shoplens.images.picture import Picture
-from shoplens.images.spec import ImageSpec
+from shoplens.images.picture import ImageSpec, Picture
 
 Pixels: TypeAlias = NDArray[np.uint8]
 Span: TypeAlias = tuple[float, float]
@@ -30,7 +29,7 @@ _PILLOW_FILTERS: Final = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image
 _PILLOW_REACH: Final = {"bicubic": 2.0, "bilinear": 1.0}
 
 
-def encode(picture: Picture, spec: ImageSpec) -> NDArray[Any]:
+def preprocess(picture: Picture, spec: ImageSpec) -> NDArray[Any]:
     """One sample without a batch dimension, C-contiguous: (crop, crop, 3) or, for "nchw", (3, crop, crop).
 
     The dtype is `spec.dtype`. The array never shares memory with the picture.
@@ -42,7 +41,7 @@ def encode(picture: Picture, spec: ImageSpec) -> NDArray[Any]:
 
 
 def arrange(pixels: Pixels, spec: ImageSpec) -> NDArray[Any]:
-    """The second half of `encode`: pixels of the final size, (crop, crop, 3) RGB, in the model's order and numbers."""
+    """Bring pixels of the final size, (crop, crop, 3) RGB, into the order and number range of the model."""
     ordered = pixels if spec.colour == "rgb" else pixels[:, :, ::-1]
     values = ordered if spec.dtype == "uint8" else _normalised(ordered, spec)
     return np.ascontiguousarray(values if spec.layout == "nhwc" else values.transpose(2, 0, 1))

@@ -8,8 +8,8 @@ import simplejpeg
 
 from shoplens.errors import SampleError
 from shoplens.images import geometry, header
+from shoplens.images.headers import sniff
 from shoplens.images.picture import MEGAPIXEL, Limits, Picture
-from shoplens.images.sniff import sniff
 from shoplens.images.thumbnails import thumbnail
 
 _SIDE: Final = 256

@@ -18,7 +18,7 @@ from shoplens.batch.arrivals import Source
 from shoplens.batch.bring_in import BringIn, Recorded
 from shoplens.batch.browse import BrowseBatch
 from shoplens.batch.cluster.cluster import joined
-from shoplens.batch.cluster.plan import Isolation, Plan, SharedStore, own_version
+from shoplens.batch.cluster.plan import Plan, SandboxLimits, SharedStore, own_version
 from shoplens.batch.cluster_executor import ClusterCrew, Joined, share_marker
 from shoplens.batch.correct import CorrectItems
 from shoplens.batch.crew import Crew, EngineCrew
@@ -44,8 +44,8 @@ from shoplens.platform.parts import (
     Progress,
     build_database,
     build_engine,
-    build_isolation,
     build_limits,
+    build_sandbox,
     find_bundle,
     thread_count,
     utc_now,
@@ -364,12 +364,12 @@ def _night_engine(settings: Settings, channel: Channel, progress: Progress | Non
     """An engine for one channel, whose queue the night can never fill."""
     roomy = settings.model_copy(update={"queue_limit": 2 * _photos_in_work(settings)})
     return build_engine(
-        roomy, {channel.name: channel}, metrics=Metrics(), isolation=build_isolation(settings), progress=progress
+        roomy, {channel.name: channel}, metrics=Metrics(), sandbox=build_sandbox(settings), progress=progress
     )
 
 
 def _report(settings: Settings, database: Database, store: Store) -> Callable[[str], str]:
-    shelf = PhotoShelf(store, limits=build_limits(settings), isolation=build_isolation(settings))
+    shelf = PhotoShelf(store, limits=build_limits(settings), sandbox=build_sandbox(settings))
     return build_results(database=database, store=store, shelf=shelf).report
 
 
@@ -385,7 +385,7 @@ def open_results(settings: Settings) -> Iterator[Results]:
         shelf = PhotoShelf(
             store,
             limits=build_limits(settings),
-            isolation=build_isolation(settings),
+            sandbox=build_sandbox(settings),
             elsewhere=MovedPhotos(database),
         )
         yield build_results(database=database, store=store, shelf=shelf)
@@ -432,10 +432,10 @@ def _plan(settings: Settings, bundle: Bundle, store: SharedStore) -> Plan:
         version=own_version(),
         store=store,
         limits=build_limits(settings),
-        isolation=Isolation(
-            memory_bytes=settings.isolated_decoder_megabytes * 1_000_000,
-            cpu_seconds=settings.isolated_decoder_seconds,
-            wall_seconds=2 * settings.isolated_decoder_seconds,
+        sandbox=SandboxLimits(
+            memory_bytes=settings.sandbox_memory_mb * 1_000_000,
+            cpu_s=settings.sandbox_cpu_s,
+            wall_s=2 * settings.sandbox_cpu_s,
         ),
         model=bundle.ref,
         digest=bundle.digest,

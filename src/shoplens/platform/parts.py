@@ -9,8 +9,8 @@ from shoplens.bundles.bundle import Bundle
 from shoplens.bundles.shared import SharedBundles
 from shoplens.bundles.store import resolve_bundle
 from shoplens.db import Database, open_database, upgrade
-from shoplens.images.isolation import IsolatedDecoder
 from shoplens.images.picture import Limits
+from shoplens.images.sandbox import SandboxedDecoder
 from shoplens.predictions.entities import Channel
 from shoplens.serving.batcher import Batching
 from shoplens.serving.classifier import Classifier
@@ -48,12 +48,12 @@ def build_limits(settings: Settings) -> Limits:
     return Limits(max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels)
 
 
-def build_isolation(settings: Settings) -> IsolatedDecoder:
+def build_sandbox(settings: Settings) -> SandboxedDecoder:
     """The decoder of formats that are not trusted in this process; it starts no process until it is needed."""
-    return IsolatedDecoder(
-        memory_bytes=settings.isolated_decoder_megabytes * 1_000_000,
-        cpu_seconds=settings.isolated_decoder_seconds,
-        wall_seconds=2 * settings.isolated_decoder_seconds,
+    return SandboxedDecoder(
+        memory_bytes=settings.sandbox_memory_mb * 1_000_000,
+        cpu_s=settings.sandbox_cpu_s,
+        wall_s=2 * settings.sandbox_cpu_s,
     )
 
 
@@ -62,7 +62,7 @@ def build_engine(
     channels: Mapping[str, Channel],
     *,
     metrics: Metrics,
-    isolation: IsolatedDecoder,
+    sandbox: SandboxedDecoder,
     progress: Progress | None = None,
 ) -> LocalEngine:
     """The engine in this process, with the model of every channel loaded and warm."""
@@ -75,7 +75,7 @@ def build_engine(
         slots[name] = Slot(build_live(bundle, settings, provider=provider, metrics=metrics))
     engine = LocalEngine(
         slots,
-        pixels=PixelWork(limits=build_limits(settings), isolation=isolation),
+        pixels=PixelWork(limits=build_limits(settings), sandbox=sandbox),
         batching=_worker_batching(settings, provider),
         metrics=metrics,
     )
@@ -116,7 +116,7 @@ def load_bundle(name_or_path: str, *, settings: Settings | None = None) -> Photo
     settings = settings or read_settings()
     bundle = find_bundle(name_or_path, settings)
     classifier = Classifier(bundle, provider=choose_provider(settings.provider))
-    return PhotoClassifier(classifier, limits=build_limits(settings), isolation=build_isolation(settings))
+    return PhotoClassifier(classifier, limits=build_limits(settings), sandbox=build_sandbox(settings))
 
 
 def build_database(settings: Settings, *, durable: bool = False) -> Database:

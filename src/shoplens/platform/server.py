@@ -81,9 +81,9 @@ def build_platform(settings: Settings, *, progress: Progress | None = None) -> P
     channels = settings.channel_values()
     metrics = Metrics()
     database = build_database(settings)
-    isolation = build_isolation(settings)
+    sandbox = build_sandbox(settings)
     limits = build_limits(settings)
-    engine = _engine(settings, channels, metrics=metrics, isolation=isolation, progress=progress)
+    engine = _engine(settings, channels, metrics=metrics, sandbox=sandbox, progress=progress)
     store = open_store(settings.effective_storage_url, setting="storage_url")
     shelf = PhotoShelf(store, limits=limits, isolation=isolation, elsewhere=MovedPhotos(database))
     metrics.before_scrape(BatchFigures(read_standings(settings, database), metrics))
@@ -128,11 +128,11 @@ def _engine(
     channels: Mapping[str, Channel],
     *,
     metrics: Metrics,
-    isolation: IsolatedDecoder,
+    sandbox: SandboxedDecoder,
     progress: Progress | None,
 ) -> LocalEngine | RedisEngine:
     if settings.redis_url is None:
-        return build_engine(settings, channels, metrics=metrics, isolation=isolation, progress=progress)
+        return build_engine(settings, channels, metrics=metrics, sandbox=sandbox, progress=progress)
     from shoplens.platform.workers import build_redis_engine
 
     return build_redis_engine(settings, channels, metrics=metrics)

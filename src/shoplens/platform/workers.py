@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from shoplens.errors import ExtraMissing, Misconfigured, NoWorker
-from shoplens.images.isolation import IsolatedDecoder
+from shoplens.images.sandbox import SandboxedDecoder
 from shoplens.platform.parts import Progress, build_engine, find_bundle, thread_count
 from shoplens.predictions.entities import Channel
 from shoplens.serving.engine import Engine
@@ -69,7 +69,7 @@ def require_worker(settings: Settings, model: str) -> None:
 
 
 def build_worker(
-    settings: Settings, *, models: tuple[str, ...], isolation: IsolatedDecoder, progress: Progress | None = None
+    settings: Settings, *, models: tuple[str, ...], sandbox: SandboxedDecoder, progress: Progress | None = None
 ) -> WorkerParts:
     """A worker for these models, or for those of all channels. Reaches the queue first, since models take longer.
 
@@ -83,7 +83,7 @@ def build_worker(
     capacity = 2 * thread_count(settings, choose_provider(settings.provider))
     metrics = Metrics()
     roomy = settings.model_copy(update={"queue_limit": max(settings.queue_limit, capacity + _ROOM_FOR_CLAIMED)})
-    engine = build_engine(roomy, channels, metrics=metrics, isolation=isolation, progress=progress)
+    engine = build_engine(roomy, channels, metrics=metrics, sandbox=sandbox, progress=progress)
     worker = Worker(
         engine,
         connections(settings, url),

@@ -7,7 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from shoplens.bundles.ref import ModelRef
-from shoplens.images.facts import ImageFacts
+from shoplens.images.picture import ImageFacts
 from shoplens.predictions.policy import Decision, Outcome, Policy
 from shoplens.serving.prediction import LabelScore
 

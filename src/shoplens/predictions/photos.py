@@ -9,9 +9,8 @@ from typing import Final
 
 from shoplens.errors import BlobNotFound, ImageNotKept
 from shoplens.images.decoder import decode
-from shoplens.images.facts import ImageFacts
-from shoplens.images.isolation import IsolatedDecoder
-from shoplens.images.picture import Limits
+from shoplens.images.picture import ImageFacts, Limits
+from shoplens.images.sandbox import SandboxedDecoder
 from shoplens.images.thumbnails import thumbnail
 from shoplens.predictions.entities import PredictionRecord
 from shoplens.storage import Store, image_key
@@ -58,12 +57,12 @@ class PhotoShelf:
         store: Store,
         *,
         limits: Limits,
-        isolation: IsolatedDecoder,
+        sandbox: SandboxedDecoder,
         elsewhere: Callable[[PredictionRecord], str | None] = _nowhere,
     ) -> None:
         self._store = store
         self._limits = limits
-        self._isolation = isolation
+        self._sandbox = sandbox
         self._elsewhere = elsewhere
 
     def keep(self, facts: ImageFacts, original: bytes | None, small: bytes | None) -> str | None:
@@ -102,7 +101,7 @@ class PhotoShelf:
 
     def reduce(self, data: bytes, side: int) -> bytes:
         """A JPEG without metadata, its longer side at most `side` pixels. Raises SampleError for what is no photo."""
-        return thumbnail(decode(data, limits=self._limits, short_side=side, isolation=self._isolation), side)
+        return thumbnail(decode(data, limits=self._limits, short_side=side, sandbox=self._sandbox), side)
 
     def check(self) -> None:
         """Raises StorageUnavailable when photos could not be kept now."""

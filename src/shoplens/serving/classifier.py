@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from shoplens.bundles.bundle import Bundle
 from shoplens.errors import BundleInvalid, ShoplensError
 from shoplens.images.picture import Picture
-from shoplens.images.preprocess import encode
+from shoplens.images.preprocess import preprocess
 from shoplens.serving.prediction import RANKED_LABELS, LabelScore, Prediction
 from shoplens.serving.session import Provider, Session, open_session
 
@@ -33,7 +33,7 @@ class Classifier:
 
     def encode(self, picture: Picture) -> Tensor:
         """The tensor of one sample, without a batch dimension."""
-        return encode(picture, self.bundle.manifest.image)
+        return preprocess(picture, self.bundle.manifest.image)
 
     def classify(self, tensors: Sequence[Tensor], *, top_k: int = RANKED_LABELS) -> list[Prediction | ShoplensError]:
         """One outcome per tensor, in order, each with at least `top_k` labels where the model has them."""

@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 
 from shoplens.bundles.ref import ModelRef
 from shoplens.errors import ShoplensError
-from shoplens.images.facts import ImageFacts
+from shoplens.images.picture import ImageFacts
 from shoplens.serving.prediction import Prediction
 
 Priority = Literal["online", "batch"]

@@ -12,10 +12,9 @@ import numpy as np
 
 from shoplens.errors import DeadlineExceeded, EngineStopped, ModelNotFound, ShoplensError
 from shoplens.images.decoder import decode
-from shoplens.images.facts import ImageFacts
-from shoplens.images.fingerprint import perceptual_hash, sha256_hex
-from shoplens.images.isolation import IsolatedDecoder
-from shoplens.images.picture import Limits, Picture
+from shoplens.images.hashing import perceptual_hash, sha256_hex
+from shoplens.images.picture import ImageFacts, Limits, Picture
+from shoplens.images.sandbox import SandboxedDecoder
 from shoplens.images.thumbnails import thumbnail
 from shoplens.serving.batcher import Batcher, Batching, PendingRequest
 from shoplens.serving.engine import ClassifyRequest, ClassifyResult, ServedModel
@@ -31,7 +30,7 @@ class PixelWork:
     """How bytes become a picture: the limits, and the process that decodes what is not trusted in this one."""
 
     limits: Limits
-    isolation: IsolatedDecoder
+    sandbox: SandboxedDecoder
 
 
 class LocalEngine:
@@ -98,7 +97,7 @@ class LocalEngine:
         await asyncio.to_thread(self._workers.close, drain_s=drain_s)
         for slot in self._slots.values():
             await asyncio.to_thread(slot.live.close)
-        self._pixels.isolation.close()
+        self._pixels.sandbox.close()
 
     def _slot(self, model: str) -> Slot:
         if model not in self._slots:
@@ -137,7 +136,7 @@ class LocalEngine:
         )
 
     def _decode(self, data: bytes, short_side: int) -> Picture:
-        return decode(data, limits=self._pixels.limits, short_side=short_side, isolation=self._pixels.isolation)
+        return decode(data, limits=self._pixels.limits, short_side=short_side, sandbox=self._pixels.sandbox)
 
 
 def _ticket(job: ClassifyRequest) -> PendingRequest[ClassifyRequest, ClassifyResult]:

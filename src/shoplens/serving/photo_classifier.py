@@ -11,8 +11,8 @@ from typing import TypeVar
 from shoplens.bundles.bundle import Bundle
 from shoplens.errors import ImageMissing, ShoplensError
 from shoplens.images.decoder import decode
-from shoplens.images.isolation import IsolatedDecoder
 from shoplens.images.picture import Limits
+from shoplens.images.sandbox import SandboxedDecoder
 from shoplens.serving.classifier import Classifier
 from shoplens.serving.prediction import RANKED_LABELS, Prediction
 
@@ -24,11 +24,11 @@ class PhotoClassifier:
     """A loaded bundle. Safe to call from many threads."""
 
     def __init__(
-        self, classifier: Classifier, *, limits: Limits | None = None, isolation: IsolatedDecoder | None = None
+        self, classifier: Classifier, *, limits: Limits | None = None, sandbox: SandboxedDecoder | None = None
     ) -> None:
         self._classifier = classifier
         self._limits = limits or Limits()
-        self._isolation = isolation
+        self._sandbox = sandbox
 
     @property
     def bundle(self) -> Bundle:
@@ -38,7 +38,7 @@ class PhotoClassifier:
     def classify(self, photo: Photo, *, top_k: int = RANKED_LABELS) -> Prediction:
         """The labels of one photo, given as encoded bytes or as a path. Raises SampleError."""
         picture = decode(
-            _bytes_of(photo), limits=self._limits, short_side=self._classifier.short_side, isolation=self._isolation
+            _bytes_of(photo), limits=self._limits, short_side=self._classifier.short_side, sandbox=self._sandbox
         )
         (outcome,) = self._classifier.classify([self._classifier.encode(picture)], top_k=top_k)
         if isinstance(outcome, ShoplensError):

@@ -14,7 +14,7 @@ from shoplens.bundles.bundle import Bundle, write_bundle
 from shoplens.bundles.evaluation import Evaluation
 from shoplens.bundles.manifest import FORMAT_VERSION, Card, Label, Manifest
 from shoplens.errors import TrainingDiverged
-from shoplens.images.spec import ImageSpec
+from shoplens.images.picture import ImageSpec
 from shoplens.training.calibrate import fit_temperature
 from shoplens.training.parts import Parts
 from shoplens.training.plan import Plan

@@ -12,9 +12,8 @@ from shoplens.bundles.bundle import Bundle
 from shoplens.bundles.evaluation import Parity
 from shoplens.errors import TrainingDiverged
 from shoplens.images.decoder import decode
-from shoplens.images.picture import Limits
-from shoplens.images.preprocess import encode
-from shoplens.images.spec import ImageSpec
+from shoplens.images.picture import ImageSpec, Limits
+from shoplens.images.preprocess import preprocess
 from shoplens.serving.classifier import Classifier
 from shoplens.serving.session import Session
 from shoplens.training.samples import Sample
@@ -55,7 +54,7 @@ def check_parity(
 def _same_tensor(classifier: Classifier, sample: Sample, image: ImageSpec, limits: Limits) -> NDArray[np.generic]:
     """What serving makes of the encoded photo, compared with what training made of the sample."""
     served = classifier.encode(decode(sample.data(), limits=limits, short_side=classifier.short_side))
-    trained = encode(sample.picture(image.resize), image)
+    trained = preprocess(sample.picture(image.resize), image)
     if served.dtype != trained.dtype or not np.array_equal(served, trained):
         raise TrainingDiverged(f"Serving makes another tensor of {sample.name} than training did.")
     return served

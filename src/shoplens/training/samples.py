@@ -17,7 +17,7 @@ from PIL import Image
 from shoplens.bundles.naming import labels_from
 from shoplens.errors import BundleError, DatasetInvalid, ImageMissing, ImageTooLarge, SampleError
 from shoplens.images.decoder import decode
-from shoplens.images.fingerprint import perceptual_hash, sha256_hex
+from shoplens.images.hashing import perceptual_hash, sha256_hex
 from shoplens.images.picture import Limits, Picture
 from shoplens.training.listing import Entry, clean_label, list_csv, list_folder, refuse_clashes
 from shoplens.training.small_arrays import Arrays, read_archive

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
-from shoplens.images.spec import ImageSpec
+from shoplens.images.picture import ImageSpec
 from shoplens.predictions.entities import Channel, Feedback, Keep, PredictionRecord
 from shoplens.predictions.policy import Outcome, Policy
 from shoplens.serving.prediction import LabelScore

@@ -19,7 +19,7 @@ from shoplens.batch.entities import ItemState
 from shoplens.batch.night import Night
 from shoplens.db import Database
 from shoplens.errors import ClusterUnavailable, ImageCorrupt, ShoplensError, StorageUnavailable
-from shoplens.images.facts import ImageFacts
+from shoplens.images.picture import ImageFacts
 from shoplens.serving.engine import ClassifyResult
 from shoplens.serving.prediction import LabelScore, Prediction
 from tests.unit.batch.batch_house import MODEL, RULES, House, open_house

@@ -23,8 +23,7 @@ from shoplens.bundles.ref import ModelRef
 from shoplens.db import Database
 from shoplens.db.ids import make_id
 from shoplens.errors import StorageUnavailable
-from shoplens.images.facts import ImageFacts
-from shoplens.images.picture import Limits
+from shoplens.images.picture import ImageFacts, Limits
 from shoplens.predictions.entities import Channel, Keep, PredictionRecord, RecordFilter
 from shoplens.predictions.policy import Policy
 from shoplens.serving.engine import ClassifyRequest, ClassifyResult, ServedModel

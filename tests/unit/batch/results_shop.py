@@ -22,8 +22,8 @@ from shoplens.batch.entities import (
 from shoplens.batch.moves import finish_moves
 from shoplens.bundles.ref import ModelRef
 from shoplens.db import Database
-from shoplens.images.isolation import IsolatedDecoder
 from shoplens.images.picture import Limits
+from shoplens.images.sandbox import SandboxedDecoder
 from shoplens.predictions.photos import PhotoShelf
 from shoplens.predictions.policy import Decision, Outcome
 from shoplens.serving.prediction import LabelScore
@@ -170,8 +170,8 @@ class Shop:
 def open_shop(database: Database, folder: Path) -> Shop:
     """A shop over a local store."""
     store = open_store(str(folder / "blobs"))
-    isolation = IsolatedDecoder(memory_bytes=1_500_000_000, cpu_seconds=5, wall_seconds=10)
-    return Shop(database=database, store=store, shelf=PhotoShelf(store, limits=LIMITS, isolation=isolation))
+    sandbox = SandboxedDecoder(memory_bytes=1_500_000_000, cpu_s=5, wall_s=10)
+    return Shop(database=database, store=store, shelf=PhotoShelf(store, limits=LIMITS, sandbox=sandbox))
 
 
 def set_aside(code: str, sentence: str, *, thumbnail_key: str | None = None) -> Fate:

@@ -230,7 +230,7 @@ def test_all_can_be_tried_again_or_those_of_one_run(shop: Shop, correct: Correct
 
 def test_the_pages_of_records_follow_a_correction(shop: Shop, correct: CorrectItems) -> None:
     """Original and thumbnail of the record, before the photo moves, while it does, and after."""
-    shelf = PhotoShelf(shop.store, limits=LIMITS, isolation=shop.shelf._isolation, elsewhere=MovedPhotos(shop.database))
+    shelf = PhotoShelf(shop.store, limits=LIMITS, sandbox=shop.shelf._sandbox, elsewhere=MovedPhotos(shop.database))
     item = settled(shop, doubtful("dress", 0.4))
     original = shop.store.get(item.key or "")
 

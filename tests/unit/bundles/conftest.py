@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from shoplens.bundles.bundle import Bundle, write_bundle
 from shoplens.bundles.manifest import Card, Label, Manifest
-from shoplens.images.spec import ImageSpec
+from shoplens.images.picture import ImageSpec
 
 LABELS = (Label(id="a", name="apple"), Label(id="b", name="pear"), Label(id="c", name="plum"))
 CARD = Card(

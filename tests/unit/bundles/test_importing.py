@@ -18,7 +18,7 @@ from shoplens.bundles.manifest import Label
 from shoplens.bundles.naming import labels_from
 from shoplens.errors import BundleIncomplete, BundleInvalid
 from shoplens.images.picture import Picture
-from shoplens.images.preprocess import encode
+from shoplens.images.preprocess import preprocess
 from tests.unit.bundles.conftest import LABELS, small_model
 
 ModelFile = Callable[..., Path]
@@ -209,7 +209,7 @@ def test_squeezenet_becomes_a_bundle_that_answers(tmp_path: Path) -> None:
     )  # fmt: skip
 
     pixels = np.random.default_rng(3).integers(0, 256, (300, 400, 3), dtype=np.uint8)
-    sample = encode(Picture(pixels=pixels, format="png", width=400, height=300), bundle.manifest.image)
+    sample = preprocess(Picture(pixels=pixels, format="png", width=400, height=300), bundle.manifest.image)
     answer = session_for(bundle.model_path).run([bundle.manifest.output], {"data": np.stack([sample, sample])})[0]
     assert (2, 1000) == answer.shape
     assert ("nchw", "softmax", 32) == (

@@ -10,7 +10,7 @@ from typing import Any
 
 from shoplens.bundles.ref import ModelRef
 from shoplens.db.ids import make_id
-from shoplens.images.facts import ImageFacts
+from shoplens.images.picture import ImageFacts
 from shoplens.predictions.entities import Feedback, Keep, PredictionRecord, Timing, Verdict
 from shoplens.predictions.policy import Decision, Outcome
 from shoplens.serving.prediction import LabelScore

@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterator
 import pytest
 from PIL import Image
 
-from shoplens.images.isolation import IsolatedDecoder
 from shoplens.images.picture import Limits
+from shoplens.images.sandbox import SandboxedDecoder
 
 
 @pytest.fixture(scope="session")
-def isolation() -> Iterator[IsolatedDecoder]:
+def sandbox() -> Iterator[SandboxedDecoder]:
     """Processes for HEIC and AVIF, started once for the whole run."""
-    with IsolatedDecoder(workers=1) as decoder:
+    with SandboxedDecoder(processes=1) as decoder:
         yield decoder
 
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from shoplens.images.decoder import decode
-from shoplens.images.isolation import IsolatedDecoder
 from shoplens.images.picture import Limits, Picture
+from shoplens.images.sandbox import SandboxedDecoder
 from shoplens.testing.hostile import encoded, exif_block, photo
 
 FORMATS = ("jpeg", "png", "webp", "gif", "bmp", "tiff", "avif")
@@ -37,33 +37,33 @@ def four_corners(width: int = 96, height: int = 64) -> Image.Image:
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_each_format_is_told_by_its_content_and_keeps_its_colours(
-    name: str, limits: Limits, isolation: IsolatedDecoder
+    name: str, limits: Limits, sandbox: SandboxedDecoder
 ) -> None:
     """No name and no MIME type is asked for."""
-    picture = decode(encoded(four_corners(), name), limits=limits, isolation=isolation)
+    picture = decode(encoded(four_corners(), name), limits=limits, sandbox=sandbox)
     assert (name, 96, 64) == (picture.format, picture.width, picture.height)
     assert picture.pixels.flags.c_contiguous
     assert difference(four_corners(), picture) < 4
 
 
 def test_heic_is_decoded_when_its_extra_is_installed(
-    heic: Callable[..., bytes], limits: Limits, isolation: IsolatedDecoder
+    heic: Callable[..., bytes], limits: Limits, sandbox: SandboxedDecoder
 ) -> None:
     """Phones send HEIC by default."""
-    picture = decode(heic(four_corners()), limits=limits, isolation=isolation)
+    picture = decode(heic(four_corners()), limits=limits, sandbox=sandbox)
     assert ("heic", 96, 64) == (picture.format, picture.width, picture.height)
     assert difference(four_corners(), picture) < 4
 
 
 def test_a_caller_without_an_isolated_decoder_shares_that_of_the_process(limits: Limits) -> None:
-    """A script need not know about isolation."""
+    """A script need not know about the sandbox."""
     picture = decode(encoded(four_corners(), "avif"), limits=limits)
     assert difference(four_corners(), picture) < 4
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("name", ["jpeg", "png", "webp", "tiff", "avif"])
-def test_all_orientations_are_undone(name: str, orientation: int, limits: Limits, isolation: IsolatedDecoder) -> None:
+def test_all_orientations_are_undone(name: str, orientation: int, limits: Limits, sandbox: SandboxedDecoder) -> None:
     """The oracle is Pillow's own reading of the same EXIF block."""
     lying = four_corners()
     exif = Image.Exif()
@@ -71,7 +71,7 @@ def test_all_orientations_are_undone(name: str, orientation: int, limits: Limits
     tagged = lying.copy()
     tagged.getexif()[0x0112] = orientation
     expected = ImageOps.exif_transpose(tagged)
-    picture = decode(encoded(lying, name, exif=exif_block(orientation)), limits=limits, isolation=isolation)
+    picture = decode(encoded(lying, name, exif=exif_block(orientation)), limits=limits, sandbox=sandbox)
     assert expected.size == (picture.width, picture.height)
     assert picture.pixels.flags.c_contiguous
     assert difference(expected.convert("RGB"), picture) < 4
@@ -79,13 +79,13 @@ def test_all_orientations_are_undone(name: str, orientation: int, limits: Limits
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_the_turns_of_heic_are_applied_once(
-    orientation: int, heic: Callable[..., bytes], limits: Limits, isolation: IsolatedDecoder
+    orientation: int, heic: Callable[..., bytes], limits: Limits, sandbox: SandboxedDecoder
 ) -> None:
     """In HEIC the container turns the picture; its EXIF block repeats it and must not turn it again."""
     tagged = four_corners()
     tagged.getexif()[0x0112] = orientation
     expected = ImageOps.exif_transpose(tagged)
-    picture = decode(heic(four_corners(), exif=exif_block(orientation)), limits=limits, isolation=isolation)
+    picture = decode(heic(four_corners(), exif=exif_block(orientation)), limits=limits, sandbox=sandbox)
     assert expected.size == (picture.width, picture.height)
     assert difference(expected.convert("RGB"), picture) < 4
 
@@ -101,12 +101,12 @@ def test_orientation_also_holds_on_the_slow_path_of_jpeg(limits: Limits) -> None
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize(("short_side", "scale"), [(None, 1), (201, 1), (200, 2), (100, 4), (1, 8)])
 def test_every_format_is_reduced_by_the_same_rule(
-    name: str, short_side: int | None, scale: int, limits: Limits, isolation: IsolatedDecoder
+    name: str, short_side: int | None, scale: int, limits: Limits, sandbox: SandboxedDecoder
 ) -> None:
     """The largest power of two that leaves the short side long enough; a rest of a pixel counts as one."""
     image = photo(501, 401)
     options = {"speed": 10} if name == "avif" else {}
-    picture = decode(encoded(image, name, **options), limits=limits, short_side=short_side, isolation=isolation)
+    picture = decode(encoded(image, name, **options), limits=limits, short_side=short_side, sandbox=sandbox)
     assert (501, 401) == (picture.width, picture.height)
     assert (-(-401 // scale), -(-501 // scale), 3) == picture.pixels.shape
     assert difference(image.reduce(scale), picture) < 10
@@ -268,10 +268,10 @@ def test_the_first_page_of_a_tiff_is_taken(limits: Limits) -> None:
 
 
 @pytest.mark.parametrize("name", ["gif", "webp", "png", "avif"])
-def test_of_an_animation_the_first_frame_is_taken(name: str, limits: Limits, isolation: IsolatedDecoder) -> None:
+def test_of_an_animation_the_first_frame_is_taken(name: str, limits: Limits, sandbox: SandboxedDecoder) -> None:
     """What a person sees before anything moves."""
     data = encoded(four_corners(), name, save_all=True, append_images=[Image.new("RGB", (96, 64), "black")] * 2)
-    assert difference(four_corners(), decode(data, limits=limits, isolation=isolation)) < 5
+    assert difference(four_corners(), decode(data, limits=limits, sandbox=sandbox)) < 5
 
 
 def test_the_hidden_default_picture_of_an_animated_png_is_not_taken(limits: Limits) -> None:

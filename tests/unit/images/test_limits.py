@@ -24,8 +24,8 @@ from shoplens.errors import (
     SampleError,
 )
 from shoplens.images.decoder import decode
-from shoplens.images.isolation import IsolatedDecoder
 from shoplens.images.picture import Limits, Picture
+from shoplens.images.sandbox import SandboxedDecoder
 from shoplens.testing.hostile import (
     HostileFile,
     bodies,
@@ -49,20 +49,20 @@ def resident_bytes() -> int:
     return int(pages) * resource.getpagesize()
 
 
-def outcome(data: bytes, isolation: IsolatedDecoder, limits: Limits) -> Picture | SampleError:
+def outcome(data: bytes, sandbox: SandboxedDecoder, limits: Limits) -> Picture | SampleError:
     """Decode, and return the error instead of raising it; anything that is not ours goes through."""
     try:
-        return decode(data, limits=limits, isolation=isolation)
+        return decode(data, limits=limits, sandbox=sandbox)
     except SampleError as error:
         return error
 
 
 @pytest.mark.parametrize("file", CORPUS, ids=lambda file: file.name)
 def test_every_file_of_the_corpus_gets_the_verdict_it_deserves(
-    file: HostileFile, isolation: IsolatedDecoder, limits: Limits
+    file: HostileFile, sandbox: SandboxedDecoder, limits: Limits
 ) -> None:
     """Refused with a code and a sentence, or decoded; never another exception."""
-    result = outcome(file.data, isolation, limits)
+    result = outcome(file.data, sandbox, limits)
     if isinstance(result, SampleError):
         assert file.verdict in ("refused", "either")
         assert result.code.startswith("image_")
@@ -99,16 +99,16 @@ def test_a_refusal_says_what_is_wrong(data: bytes, error: type[SampleError], sen
 
 @pytest.mark.parametrize("name", [*VALID, "heic"])
 def test_both_limits_hold_for_every_format_and_are_the_callers(
-    name: str, isolation: IsolatedDecoder, request: pytest.FixtureRequest
+    name: str, sandbox: SandboxedDecoder, request: pytest.FixtureRequest
 ) -> None:
     """One pixel or one byte too much is too much."""
     data = request.getfixturevalue("heic")(photo()) if name == "heic" else VALID[name]
     exact = Limits(max_bytes=len(data), max_pixels=96 * 64)
-    assert (96, 64) == (decode(data, limits=exact, isolation=isolation).width, 64)
+    assert (96, 64) == (decode(data, limits=exact, sandbox=sandbox).width, 64)
     with pytest.raises(ImageTooManyPixels):
-        decode(data, limits=Limits(max_pixels=96 * 64 - 1), isolation=isolation)
+        decode(data, limits=Limits(max_pixels=96 * 64 - 1), sandbox=sandbox)
     with pytest.raises(ImageTooLarge):
-        decode(data, limits=Limits(max_bytes=len(data) - 1), isolation=isolation)
+        decode(data, limits=Limits(max_bytes=len(data) - 1), sandbox=sandbox)
 
 
 def test_a_limit_above_pillows_own_is_obeyed_without_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,38 +121,38 @@ def test_a_limit_above_pillows_own_is_obeyed_without_a_warning(monkeypatch: pyte
             decode(data, limits=Limits())
 
 
-def test_bombs_cost_neither_memory_nor_time(isolation: IsolatedDecoder, limits: Limits) -> None:
+def test_bombs_cost_neither_memory_nor_time(sandbox: SandboxedDecoder, limits: Limits) -> None:
     """The worst of them together stay below what one photo needs."""
     bombs = [file.data for file in CORPUS if "bomb" in file.name or "huge" in file.name]
     assert len(bombs) > 8
-    outcome(VALID["png"], isolation, limits)
+    outcome(VALID["png"], sandbox, limits)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     started = time.process_time()
-    assert all(isinstance(outcome(data, isolation, limits), SampleError) for data in bombs)
+    assert all(isinstance(outcome(data, sandbox, limits), SampleError) for data in bombs)
     assert time.process_time() - started < 2
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1_024 < 20 * MEGABYTE
 
 
-def test_hundreds_of_hostile_bodies_leave_no_memory_behind(isolation: IsolatedDecoder, limits: Limits) -> None:
+def test_hundreds_of_hostile_bodies_leave_no_memory_behind(sandbox: SandboxedDecoder, limits: Limits) -> None:
     """Memory after the second half is what it was after the first."""
     for data in bodies(600, seed=1):
-        outcome(data, isolation, limits)
+        outcome(data, sandbox, limits)
     before = resident_bytes()
     for data in bodies(600, seed=2):
-        outcome(data, isolation, limits)
+        outcome(data, sandbox, limits)
     assert resident_bytes() - before < 5 * MEGABYTE
 
 
 @pytest.mark.parametrize("name", sorted(VALID))
 def test_a_cut_file_is_an_error_or_lost_nothing_that_is_seen(
-    name: str, isolation: IsolatedDecoder, limits: Limits
+    name: str, sandbox: SandboxedDecoder, limits: Limits
 ) -> None:
     """Never half a picture: whatever is decoded from a part equals the whole."""
     data = VALID[name]
-    whole = decode(data, limits=limits, isolation=isolation).pixels
+    whole = decode(data, limits=limits, sandbox=sandbox).pixels
     step = max(1, len(data) // 40)
     for length in (*range(0, len(data), step), *range(len(data) - 12, len(data))):
-        result = outcome(data[:length], isolation, limits)
+        result = outcome(data[:length], sandbox, limits)
         if isinstance(result, Picture):
             np.testing.assert_array_equal(whole, result.pixels)
 

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from shoplens.images.picture import Picture
-from shoplens.images.preprocess import arrange, encode
-from shoplens.images.spec import ImageSpec
+from shoplens.images.picture import ImageSpec, Picture
+from shoplens.images.preprocess import arrange, preprocess
 
 SPEC = ImageSpec(resize=256, crop=224, dtype="uint8")
 
@@ -46,7 +45,7 @@ def test_the_crop_equals_that_of_resizing_the_whole_picture_first(height: int, w
     """Only rounding may differ, by one step of 255."""
     pixels = photo(height, width)
 
-    difference = np.abs(encode(picture(pixels), SPEC).astype(int) - reference(pixels))
+    difference = np.abs(preprocess(picture(pixels), SPEC).astype(int) - reference(pixels))
 
     assert difference.max() <= 2
     assert difference.mean() < 0.3
@@ -56,7 +55,7 @@ def test_a_large_picture_is_close_to_the_reference_too() -> None:
     """Halving by averaging before the filter leaves what a model sees nearly unchanged."""
     pixels = photo(1200, 1700)
 
-    difference = np.abs(encode(picture(pixels), SPEC).astype(int) - reference(pixels))
+    difference = np.abs(preprocess(picture(pixels), SPEC).astype(int) - reference(pixels))
 
     assert difference.mean() < 2
 
@@ -66,7 +65,7 @@ def test_a_picture_that_the_decoder_has_halved_gives_the_same_tensor() -> None:
     full = photo(1024, 1536)
     halved = np.asarray(Image.fromarray(full).reduce(2))
 
-    difference = np.abs(encode(picture(full), SPEC).astype(int) - encode(picture(halved), SPEC))
+    difference = np.abs(preprocess(picture(full), SPEC).astype(int) - preprocess(picture(halved), SPEC))
 
     assert difference.max() <= 1
 
@@ -76,7 +75,7 @@ def test_the_fast_crop_shows_the_same_part_of_the_picture() -> None:
     pixels = photo(433, 578)
     fast = replace(SPEC, resampling="fast", interpolation="bilinear")
 
-    difference = np.abs(encode(picture(pixels), fast).astype(int) - reference(pixels))
+    difference = np.abs(preprocess(picture(pixels), fast).astype(int) - reference(pixels))
 
     assert difference.mean() < 8
 
@@ -86,7 +85,7 @@ def test_squashing_shows_the_middle_of_both_sides() -> None:
     pixels = np.zeros((256, 512, 3), np.uint8)
     pixels[:, 32:480] = 255
 
-    sample = encode(picture(pixels), replace(SPEC, fit="squash", interpolation="bilinear"))
+    sample = preprocess(picture(pixels), replace(SPEC, fit="squash", interpolation="bilinear"))
 
     assert sample[:, 3:-3].min() == 255
 
@@ -96,12 +95,12 @@ def test_mean_and_scale_are_applied_per_channel_in_the_order_of_the_model() -> N
     pixels = np.zeros((224, 224, 3), np.uint8) + np.array([10, 20, 30], np.uint8)
     spec = ImageSpec(resize=224, crop=224, colour="bgr", mean=(1.0, 2.0, 3.0), scale=(1.0, 2.0, 7.0))
 
-    assert [29.0, 9.0, 1.0] == encode(picture(pixels), spec)[100, 100].tolist()
+    assert [29.0, 9.0, 1.0] == preprocess(picture(pixels), spec)[100, 100].tolist()
 
 
 def test_planes_come_first_where_the_model_wants_them_so() -> None:
     """The same numbers in another order, packed without gaps."""
-    sample, planes = (encode(picture(photo(300, 300)), replace(SPEC, layout=layout)) for layout in ("nhwc", "nchw"))
+    sample, planes = (preprocess(picture(photo(300, 300)), replace(SPEC, layout=layout)) for layout in ("nhwc", "nchw"))
 
     assert planes.flags.c_contiguous
     assert np.array_equal(sample.transpose(2, 0, 1), planes)
@@ -109,8 +108,8 @@ def test_planes_come_first_where_the_model_wants_them_so() -> None:
 
 def test_the_way_through_jpeg_leaves_its_marks() -> None:
     """A model that was trained on such pixels gets them."""
-    plain = encode(picture(photo(300, 300)), SPEC)
-    lossy = encode(picture(photo(300, 300)), replace(SPEC, jpeg_quality=75))
+    plain = preprocess(picture(photo(300, 300)), SPEC)
+    lossy = preprocess(picture(photo(300, 300)), replace(SPEC, jpeg_quality=75))
 
     assert 0 < np.abs(plain.astype(int) - lossy).mean() < 10
 
@@ -119,7 +118,7 @@ def test_the_tensor_is_a_copy() -> None:
     """Who changes the tensor leaves the picture alone, also where nothing had to be resized."""
     pixels = photo(224, 224)
 
-    sample = encode(picture(pixels), ImageSpec(resize=224, crop=224, dtype="uint8", resampling="fast"))
+    sample = preprocess(picture(pixels), ImageSpec(resize=224, crop=224, dtype="uint8", resampling="fast"))
 
     assert not np.shares_memory(sample, pixels)
 
@@ -129,9 +128,9 @@ def test_arranging_the_pixels_is_the_second_half_of_encoding() -> None:
     spec = ImageSpec(resize=256, crop=224, layout="nchw", mean=(9.0, 8.0, 7.0), scale=(2.0, 3.0, 4.0))
     source = picture(photo(400, 300))
 
-    expected = arrange(encode(source, replace(SPEC)), spec)
+    expected = arrange(preprocess(source, replace(SPEC)), spec)
 
-    assert np.array_equal(expected, encode(source, spec))
+    assert np.array_equal(expected, preprocess(source, spec))
 
 
 @settings(max_examples=60, deadline=None)
@@ -147,7 +146,7 @@ def test_every_size_of_picture_gives_the_size_that_the_model_wants(
         resize=72, crop=64, dtype="uint8", resampling=resampling, fit=fit, interpolation=interpolation,  # type: ignore[arg-type]
     )  # fmt: skip
 
-    sample = encode(picture(np.full((height, width, 3), 77, np.uint8)), spec)
+    sample = preprocess(picture(np.full((height, width, 3), 77, np.uint8)), spec)
 
     assert (64, 64, 3) == sample.shape
     assert {77} == set(np.unique(sample).tolist())

@@ -12,8 +12,7 @@ from shoplens.bundles.bundle import Bundle, write_bundle
 from shoplens.bundles.manifest import Card, Label, Manifest
 from shoplens.bundles.store import resolve_bundle
 from shoplens.errors import BundleInvalid, Misconfigured
-from shoplens.images.picture import Picture
-from shoplens.images.spec import ImageSpec
+from shoplens.images.picture import ImageSpec, Picture
 from shoplens.serving.classifier import Classifier
 from shoplens.serving.prediction import RANKED_LABELS, Prediction
 from shoplens.serving.session import choose_provider, open_session

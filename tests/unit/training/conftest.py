@@ -13,8 +13,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from shoplens.images.preprocess import encode
-from shoplens.images.spec import ImageSpec
+from shoplens.images.picture import ImageSpec
+from shoplens.images.preprocess import preprocess
 from shoplens.training.recipes import RecipeOptions
 from shoplens.training.samples import Sample, SmallPicture
 from shoplens.training.ticks import Tick
@@ -98,7 +98,7 @@ def colour_graph(weight: NDArray[np.float32], bias: NDArray[np.float32]) -> byte
 
 def mean_colours(samples: Sequence[Sample]) -> NDArray[np.float32]:
     """(n, 3) from 0 to 1."""
-    pictures = [encode(sample.picture(SPEC.resize), SPEC) for sample in samples]
+    pictures = [preprocess(sample.picture(SPEC.resize), SPEC) for sample in samples]
     return np.stack([pixels.astype(np.float32).mean(axis=(0, 1)) / np.float32(255) for pixels in pictures])
 
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from shoplens.images.spec import ImageSpec
+from shoplens.images.picture import ImageSpec
 from shoplens.predictions.entities import Feedback, Verdict
 from shoplens.predictions.policy import LabelRule, Policy
 from shoplens.web import presenting

@@ -33,11 +33,10 @@ from shoplens.errors import (
     StorageUnavailable,
 )
 from shoplens.images.decoder import decode
-from shoplens.images.facts import ImageFacts
-from shoplens.images.isolation import IsolatedDecoder
-from shoplens.images.picture import Picture
-from shoplens.images.preprocess import encode
+from shoplens.images.picture import ImageFacts, Picture
+from shoplens.images.preprocess import preprocess
 from shoplens.images.salvage import salvage
+from shoplens.images.sandbox import SandboxedDecoder
 from shoplens.serving.classifier import Classifier, Tensor
 from shoplens.serving.engine import ClassifyResult, fault_of
 from shoplens.serving.local import facts_of
@@ -161,12 +160,12 @@ class PixelStage:
             raise Misconfigured(f"A node has Shoplens {own_version()}, the night has {plan.version}.")
         self._plan = plan
         self._store = store or NodeStore(plan.store)
-        self._isolation = IsolatedDecoder(
-            memory_bytes=plan.isolation.memory_bytes,
-            cpu_seconds=plan.isolation.cpu_seconds,
-            wall_seconds=plan.isolation.wall_seconds,
+        self._sandbox = SandboxedDecoder(
+            memory_bytes=plan.sandbox.memory_bytes,
+            cpu_s=plan.sandbox.cpu_s,
+            wall_s=plan.sandbox.wall_s,
         )
-        self._nothing = np.zeros_like(encode(_grey(plan.spec.resize), plan.spec))
+        self._nothing = np.zeros_like(preprocess(_grey(plan.spec.resize), plan.spec))
         self._readers = ThreadPoolExecutor(_READ_AHEAD, thread_name_prefix="read")
         self._pixels = ThreadPoolExecutor(1, thread_name_prefix="pixels")
 
@@ -215,9 +214,9 @@ class PixelStage:
     def _encoded(self, photo: ClusterPhoto, data: bytes) -> Encoded:
         started = time.perf_counter()
         spec = self._plan.spec
-        picture = decode(data, limits=self._plan.limits, short_side=spec.resize, isolation=self._isolation)
+        picture = decode(data, limits=self._plan.limits, short_side=spec.resize, sandbox=self._sandbox)
         facts = facts_of(data, picture, sha256=photo.sha256)
-        tensor = encode(picture, spec)
+        tensor = preprocess(picture, spec)
         return Encoded(tensor=tensor, facts=facts, pixels_s=time.perf_counter() - started)
 
     def _salvaged(self, data: bytes | None) -> bytes | None:

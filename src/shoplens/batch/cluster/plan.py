@@ -8,19 +8,18 @@ from dataclasses import dataclass
 
 from shoplens.bundles.ref import ModelRef
 from shoplens.errors import ShoplensError
-from shoplens.images.picture import Limits
-from shoplens.images.spec import ImageSpec
+from shoplens.images.picture import ImageSpec, Limits
 from shoplens.serving.engine import ClassifyResult
 from shoplens.serving.session import Provider
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Isolation:
-    """The bounds of the isolated decoder on each node."""
+class SandboxLimits:
+    """The limits of the sandboxed decoder on each node."""
 
     memory_bytes: int
-    cpu_seconds: float
-    wall_seconds: float
+    cpu_s: float
+    wall_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +38,7 @@ class Plan:
     version: str
     store: SharedStore
     limits: Limits
-    isolation: Isolation
+    sandbox: SandboxLimits
     model: ModelRef
     digest: str
     spec: ImageSpec

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from shoplens.bundles.builtin.sources import LITE0, OPENNSFW, read_source
 from shoplens.bundles.evaluation import Evaluation, read_evaluation
 from shoplens.bundles.manifest import FORMAT_VERSION, Card, Label, Manifest, read_card, read_labels, read_manifest
-from shoplens.images.spec import ImageSpec
+from shoplens.images.picture import ImageSpec
 
 if TYPE_CHECKING:
     from shoplens.bundles.builtin.network import Network

@@ -14,7 +14,7 @@ import orjson
 
 from shoplens.bundles.ref import ModelRef
 from shoplens.errors import QueueFull, ShoplensError, WireMismatch
-from shoplens.images.facts import ImageFacts
+from shoplens.images.picture import ImageFacts
 from shoplens.serving.engine import ClassifyRequest, ClassifyResult
 from shoplens.serving.prediction import LabelScore, Prediction
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shoplens.errors import DatasetInvalid, ExtraMissing
-from shoplens.images.spec import ImageSpec
+from shoplens.images.picture import ImageSpec
 from shoplens.training.ticks import Tick
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from shoplens.bundles.builtin.graphs import EMBEDDING_OUTPUT, float_model
 from shoplens.bundles.builtin.network import Network
-from shoplens.images.spec import ImageSpec
+from shoplens.images.picture import ImageSpec
 from shoplens.training.recipes import RecipeOptions
 from shoplens.training.recipes.pretrained import IMAGE, base_network, exported, number_count, outputs
 from shoplens.training.recipes.regression import Regression, choose_penalty, fit_regression

@@ -15,8 +15,8 @@ from shoplens.bundles.builtin.graphs import INPUT, float_model
 from shoplens.bundles.builtin.network import SIDE, Network
 from shoplens.bundles.builtin.recipes import lite0_network
 from shoplens.bundles.graph import session_for
-from shoplens.images.preprocess import encode
-from shoplens.images.spec import ImageSpec
+from shoplens.images.picture import ImageSpec
+from shoplens.images.preprocess import preprocess
 from shoplens.serving.cores import usable_cores
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def outputs(model: bytes, name: str, samples: Sequence[Sample], *, mirrored: boo
     session = session_for(model, optimise=True)
 
     def row(sample: Sample) -> Floats:
-        pixels = encode(sample.picture(IMAGE.resize), IMAGE)
+        pixels = preprocess(sample.picture(IMAGE.resize), IMAGE)
         seen = np.ascontiguousarray(pixels[:, ::-1]) if mirrored else pixels
         return np.asarray(session.run([name], {INPUT: seen[None]})[0][0], np.float32)
 

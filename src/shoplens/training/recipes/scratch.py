@@ -23,8 +23,8 @@ from shoplens.bundles.builtin.compact import (
     Rounded,
     compact_model,
 )
-from shoplens.images.preprocess import encode
-from shoplens.images.spec import ImageSpec
+from shoplens.images.picture import ImageSpec
+from shoplens.images.preprocess import preprocess
 from shoplens.training.fit import Schedule, fit
 from shoplens.training.networks import CompactNetwork, ConvUnit, parameter_count
 from shoplens.training.recipes import RecipeOptions
@@ -79,7 +79,7 @@ def grey_pictures(samples: Sequence[Sample]) -> NDArray[np.uint8]:
     """(n, side, side): the brightness of each picture as serving would see it."""
     pictures = np.empty((len(samples), SIDE, SIDE), np.uint8)
     for place, sample in enumerate(samples):
-        pixels = encode(sample.picture(SIDE), IMAGE)
+        pixels = preprocess(sample.picture(SIDE), IMAGE)
         pictures[place] = np.rint(pixels.astype(np.float32) @ BRIGHTNESS)
     return pictures
 

@@ -19,8 +19,8 @@ from shoplens.bundles.builtin.difference import Arrays, difference, learn
 from shoplens.bundles.builtin.graphs import INPUT, trunk_model
 from shoplens.bundles.builtin.network import SIDE, Layer, Network
 from shoplens.bundles.graph import session_for
-from shoplens.images.preprocess import encode
-from shoplens.images.spec import ImageSpec
+from shoplens.images.picture import ImageSpec
+from shoplens.images.preprocess import preprocess
 from shoplens.training.fit import Schedule, fit
 from shoplens.training.recipes import RecipeOptions
 from shoplens.training.recipes.backbone import CUT, Tail, cut_at
@@ -63,7 +63,7 @@ class FittedTransfer:
         """See Fitted."""
         layers, tail = self._parts()
         trunk = Trunk(layers)
-        rows = in_parallel(lambda sample: trunk(encode(sample.picture(IMAGE.resize), IMAGE)), samples)
+        rows = in_parallel(lambda sample: trunk(preprocess(sample.picture(IMAGE.resize), IMAGE)), samples)
         with torch.inference_mode():
             return np.stack([tail(torch.from_numpy(row[None]))[0].numpy() for row in rows])
 

@@ -17,8 +17,8 @@ from shoplens.batch.cluster.nodes import NodeFacts, faults
 from shoplens.batch.cluster.plan import (
     ClusterOutcome,
     ClusterPhoto,
-    Isolation,
     Plan,
+    SandboxLimits,
     SharedStore,
     blocks_of,
     own_version,
@@ -36,10 +36,9 @@ from shoplens.errors import (
     StorageUnavailable,
 )
 from shoplens.images.decoder import decode
-from shoplens.images.facts import ImageFacts
-from shoplens.images.fingerprint import sha256_hex
-from shoplens.images.picture import Limits
-from shoplens.images.preprocess import encode
+from shoplens.images.hashing import sha256_hex
+from shoplens.images.picture import ImageFacts, Limits
+from shoplens.images.preprocess import preprocess
 from shoplens.serving.classifier import Classifier
 from shoplens.serving.engine import ClassifyResult
 from shoplens.serving.local import facts_of
@@ -63,7 +62,7 @@ def plan(tmp_path: Path, bundle: Bundle) -> Plan:
         version=own_version(),
         store=store,
         limits=Limits(),
-        isolation=Isolation(memory_bytes=10**9, cpu_seconds=10, wall_seconds=20),
+        sandbox=SandboxLimits(memory_bytes=10**9, cpu_s=10, wall_s=20),
         model=bundle.ref,
         digest=bundle.digest,
         spec=bundle.manifest.image,
@@ -118,7 +117,7 @@ def test_each_photo_fails_by_itself(plan: Plan, bundle: Bundle) -> None:
 
 def test_a_fault_of_the_program_is_one_photos_own(plan: Plan, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     """The words are those of a night in one process."""
-    real = encode
+    real = preprocess
 
     def odd(picture: Any, spec: Any) -> Any:
         if picture.width == 32:
@@ -127,7 +126,7 @@ def test_a_fault_of_the_program_is_one_photos_own(plan: Plan, bundle: Bundle, mo
 
     photos = brought(plan, tiny_photo(1))
     stage = PixelStage(plan)
-    monkeypatch.setattr(node, "encode", odd)
+    monkeypatch.setattr(node, "preprocess", odd)
     (found,) = [outcome_of(row) for row in rows_of(stage(photos)["row"])]
     assert isinstance(found.outcome, ShoplensError)
     assert "This photo could not be processed because of a fault in the program." == str(found.outcome)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from shoplens.bundles.ref import ModelRef
 from shoplens.errors import ImageCorrupt, QueueFull, ShoplensError
-from shoplens.images.facts import ImageFacts
+from shoplens.images.picture import ImageFacts
 from shoplens.serving.engine import ClassifyRequest, ClassifyResult
 from shoplens.serving.prediction import LabelScore, Prediction
 from shoplens.serving.redis import wire

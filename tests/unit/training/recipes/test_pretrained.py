@@ -13,7 +13,7 @@ from shoplens.bundles.builtin.graphs import INPUT, SCORES, float_model, trunk_mo
 from shoplens.bundles.builtin.network import Network
 from shoplens.bundles.builtin.recipes import lite0_network
 from shoplens.bundles.graph import session_for
-from shoplens.images.preprocess import encode
+from shoplens.images.preprocess import preprocess
 from shoplens.training.recipes import Fitted, RecipeOptions, fit_recipe
 from shoplens.training.recipes.backbone import CUT, Tail, cut_at
 from shoplens.training.recipes.transfer import Trunk, fit_transfer
@@ -53,7 +53,7 @@ def scores_of(
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
     """What the exported graph answers to the photos."""
     session = session_for(fitted.export(temperature=temperature), optimise=True)
-    pixels = [encode(sample.picture(fitted.image.resize), fitted.image) for sample in photos.samples]
+    pixels = [preprocess(sample.picture(fitted.image.resize), fitted.image) for sample in photos.samples]
     return np.asarray(session.run([SCORES], {INPUT: np.stack(pixels)})[0])
 
 

@@ -12,7 +12,7 @@ import torch
 from shoplens.bundles.builtin.graphs import EMBEDDING_OUTPUT, INPUT, SCORES
 from shoplens.bundles.graph import session_for
 from shoplens.errors import TrainingDiverged
-from shoplens.images.preprocess import encode
+from shoplens.images.preprocess import preprocess
 from shoplens.training.fit import Schedule, fit
 from shoplens.training.networks import CompactNetwork
 from shoplens.training.recipes import RecipeOptions
@@ -69,7 +69,7 @@ def test_the_graph_computes_what_was_learned(model: FittedScratch) -> None:
     """Rounded weights, normalisation, brightness and both views included."""
     samples = striped(16, seed=3)
     session = session_for(model.export(temperature=2.0), optimise=True)
-    pixels = np.stack([encode(sample.picture(SIDE), model.image) for sample in samples])
+    pixels = np.stack([preprocess(sample.picture(SIDE), model.image) for sample in samples])
     scores, embedding = session.run([SCORES, EMBEDDING_OUTPUT], {INPUT: pixels})
     cooled = model.logits(samples) / 2.0
     expected = np.exp(cooled) / np.exp(cooled).sum(axis=1, keepdims=True)

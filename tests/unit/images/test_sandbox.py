@@ -16,11 +16,11 @@ import pytest
 from PIL import Image
 
 from shoplens.errors import ImageCorrupt, ImageDecoderFailed, ImageNeedsExtra, QueueFull
-from shoplens.images import isolation
+from shoplens.images import sandbox
 from shoplens.images.heif import HeicSupport, heic_support, judge
-from shoplens.images.isolation import IsolatedDecoder
-from shoplens.images.isolation_protocol import REPLY, Status
 from shoplens.images.picture import Limits
+from shoplens.images.sandbox import SandboxedDecoder
+from shoplens.images.sandbox_protocol import REPLY, Status
 from shoplens.testing.hostile import encoded, photo
 
 AVIF = encoded(photo(), "avif")
@@ -28,33 +28,33 @@ LARGE_AVIF = encoded(Image.new("RGB", (4_000, 2_500), "teal"), "avif", speed=10)
 MEGABYTE = 1_000_000
 
 
-def process_of(decoder: IsolatedDecoder) -> subprocess.Popen[bytes]:
+def process_of(decoder: SandboxedDecoder) -> subprocess.Popen[bytes]:
     """Return the one process of a decoder with one worker that is idle."""
     child = decoder._free.queue[-1]
     assert child is not None
     return child._process
 
 
-def decode(decoder: IsolatedDecoder, data: bytes = AVIF) -> tuple[int, int]:
+def decode(decoder: SandboxedDecoder, data: bytes = AVIF) -> tuple[int, int]:
     """Decode an AVIF and return its size."""
     picture = decoder.decode(data, name="avif", limits=Limits())
     return picture.width, picture.height
 
 
 @pytest.fixture
-def own() -> Iterator[IsolatedDecoder]:
+def own() -> Iterator[SandboxedDecoder]:
     """A decoder of one process that a test may ruin."""
-    with IsolatedDecoder(workers=1) as decoder:
+    with SandboxedDecoder(processes=1) as decoder:
         yield decoder
 
 
 def test_no_process_is_started_before_the_first_picture() -> None:
     """Most shops never see one."""
-    with IsolatedDecoder(workers=3) as decoder:
+    with SandboxedDecoder(processes=3) as decoder:
         assert [None] * 3 == list(decoder._free.queue)
 
 
-def test_a_process_is_kept_for_the_next_picture(own: IsolatedDecoder) -> None:
+def test_a_process_is_kept_for_the_next_picture(own: SandboxedDecoder) -> None:
     """Starting one costs more than decoding."""
     decode(own)
     first = process_of(own).pid
@@ -62,7 +62,7 @@ def test_a_process_is_kept_for_the_next_picture(own: IsolatedDecoder) -> None:
     assert first == process_of(own).pid
 
 
-def test_a_damaged_file_does_not_cost_the_process(own: IsolatedDecoder) -> None:
+def test_a_damaged_file_does_not_cost_the_process(own: SandboxedDecoder) -> None:
     """It answers that the file is damaged, and goes on."""
     decode(own)
     first = process_of(own).pid
@@ -72,7 +72,7 @@ def test_a_damaged_file_does_not_cost_the_process(own: IsolatedDecoder) -> None:
     assert first == process_of(own).pid
 
 
-def test_a_process_that_died_is_reported_and_replaced(own: IsolatedDecoder) -> None:
+def test_a_process_that_died_is_reported_and_replaced(own: SandboxedDecoder) -> None:
     """One picture suffers, the next does not."""
     decode(own)
     os.kill(process_of(own).pid, signal.SIGKILL)
@@ -83,21 +83,21 @@ def test_a_process_that_died_is_reported_and_replaced(own: IsolatedDecoder) -> N
 
 def test_a_process_that_hangs_is_killed_in_time() -> None:
     """A stopped process is as good as an endless loop."""
-    with IsolatedDecoder(workers=1) as decoder:
+    with SandboxedDecoder(processes=1) as decoder:
         decode(decoder)
-        decoder._wall_seconds = 0.3
+        decoder._wall_s = 0.3
         hanging = process_of(decoder)
         os.kill(hanging.pid, signal.SIGSTOP)
         with pytest.raises(ImageDecoderFailed, match="too long"):
             decode(decoder)
         assert -signal.SIGKILL == hanging.returncode
-        decoder._wall_seconds = 20
+        decoder._wall_s = 20
         assert (96, 64) == decode(decoder)
 
 
 def test_memory_is_limited() -> None:
     """Ten megapixels do not fit into twenty megabytes; some libraries call that damage."""
-    with IsolatedDecoder(workers=1, memory_bytes=20 * MEGABYTE) as decoder:
+    with SandboxedDecoder(processes=1, memory_bytes=20 * MEGABYTE) as decoder:
         with pytest.raises((ImageDecoderFailed, ImageCorrupt)):
             decode(decoder, LARGE_AVIF)
         assert (96, 64) == decode(decoder)
@@ -105,14 +105,14 @@ def test_memory_is_limited() -> None:
 
 def test_processor_time_is_limited() -> None:
     """The kernel ends what counts to infinity; here the allowance is gone before the picture is."""
-    with IsolatedDecoder(workers=1, cpu_seconds=-0.99) as decoder, pytest.raises(ImageDecoderFailed):
+    with SandboxedDecoder(processes=1, cpu_s=-0.99) as decoder, pytest.raises(ImageDecoderFailed):
         for _ in range(100):
             decode(decoder, LARGE_AVIF)
 
 
 def test_a_caller_waits_a_bounded_time_for_a_free_process() -> None:
     """Then it is told when to come back."""
-    with IsolatedDecoder(workers=1, wait_seconds=0.05) as decoder:
+    with SandboxedDecoder(processes=1, wait_s=0.05) as decoder:
         taken = decoder._take()
         with pytest.raises(QueueFull) as full:
             decode(decoder)
@@ -125,14 +125,14 @@ def test_threads_get_their_own_pictures() -> None:
     """Forty distinct pictures from eight threads over two processes."""
     shades = range(10, 250, 6)
     files = [encoded(Image.new("RGB", (16, 16), (shade, shade, shade)), "avif", quality=100) for shade in shades]
-    with IsolatedDecoder(workers=2) as decoder, ThreadPoolExecutor(8) as threads:
+    with SandboxedDecoder(processes=2) as decoder, ThreadPoolExecutor(8) as threads:
         pictures = list(threads.map(lambda data: decoder.decode(data, name="avif", limits=Limits()), files))
     np.testing.assert_allclose(list(shades), [picture.pixels.mean() for picture in pictures], atol=2)
 
 
-def test_a_worn_out_process_is_replaced(own: IsolatedDecoder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worn_out_process_is_replaced(own: SandboxedDecoder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaks of a native library cannot add up."""
-    monkeypatch.setattr(isolation, "_PICTURES_PER_PROCESS", 2)
+    monkeypatch.setattr(sandbox, "_PICTURES_PER_PROCESS", 2)
     decode(own)
     first = process_of(own)
     decode(own)
@@ -143,7 +143,7 @@ def test_a_worn_out_process_is_replaced(own: IsolatedDecoder, monkeypatch: pytes
 
 def test_closing_ends_every_process_and_refuses_more() -> None:
     """Nothing is left behind."""
-    decoder = IsolatedDecoder(workers=1)
+    decoder = SandboxedDecoder(processes=1)
     decode(decoder)
     process = process_of(decoder)
     decoder.close()
@@ -152,7 +152,7 @@ def test_closing_ends_every_process_and_refuses_more() -> None:
         decode(decoder)
 
 
-def test_a_process_whose_owner_died_ends_by_itself(own: IsolatedDecoder) -> None:
+def test_a_process_whose_owner_died_ends_by_itself(own: SandboxedDecoder) -> None:
     """Its socket is closed, and that is the end of it."""
     decode(own)
     child = own._free.get()
@@ -162,7 +162,7 @@ def test_a_process_whose_owner_died_ends_by_itself(own: IsolatedDecoder) -> None
     own._discard(child)
 
 
-def test_the_process_sees_none_of_the_servers_secrets(own: IsolatedDecoder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_process_sees_none_of_the_servers_secrets(own: SandboxedDecoder, monkeypatch: pytest.MonkeyPatch) -> None:
     """A decoder that is taken over finds no password in its environment."""
     monkeypatch.setenv("SHOPLENS_DATABASE_URL", "postgresql://user:secret@host/db")
     decode(own)
@@ -181,7 +181,7 @@ def test_the_process_sees_none_of_the_servers_secrets(own: IsolatedDecoder, monk
     ids=["huge", "other-size", "nothing", "unknown-status", "cut-off"],
 )
 def test_an_answer_that_cannot_be_true_is_not_believed(
-    reply: bytes, tmp_path: object, own: IsolatedDecoder, monkeypatch: pytest.MonkeyPatch
+    reply: bytes, tmp_path: object, own: SandboxedDecoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process that was taken over may say anything."""
     liar = f"import socket; s = socket.socket(fileno=0); s.recv(10**6); s.sendall({reply!r})"
@@ -222,7 +222,7 @@ def test_the_installed_heic_decoder_is_a_fixed_one() -> None:
     [(Status.EXTRA_MISSING, r'pip install "shoplens\[heic\]"'), (Status.EXTRA_UNSAFE, r"libheif 1\.23\.4")],
 )
 def test_a_heic_without_a_safe_decoder_says_what_to_do(
-    status: Status, sentence: str, own: IsolatedDecoder, monkeypatch: pytest.MonkeyPatch
+    status: Status, sentence: str, own: SandboxedDecoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Install it, update it, or send a JPEG."""
     answer = REPLY.pack(status, 0, 0, 0, 0)
@@ -241,16 +241,16 @@ def test_the_process_refuses_heic_when_the_package_is_not_there(monkeypatch: pyt
     assert HeicSupport.MISSING is heic_support()
 
 
-def test_a_heic_is_reduced_by_the_same_rule(heic: Callable[..., bytes], isolation: IsolatedDecoder) -> None:
+def test_a_heic_is_reduced_by_the_same_rule(heic: Callable[..., bytes], sandbox: SandboxedDecoder) -> None:
     """In the other process, so that fewer pixels travel."""
-    picture = isolation.decode(heic(Image.new("RGB", (800, 600), "teal")), name="heic", limits=Limits(), short_side=150)
+    picture = sandbox.decode(heic(Image.new("RGB", (800, 600), "teal")), name="heic", limits=Limits(), short_side=150)
     assert (800, 600) == (picture.width, picture.height)
     assert (150, 200, 3) == picture.pixels.shape
 
 
 def test_a_picture_is_not_delayed_by_another_that_hangs() -> None:
     """The second process takes it."""
-    with IsolatedDecoder(workers=2) as decoder, ThreadPoolExecutor(1) as threads:
+    with SandboxedDecoder(processes=2) as decoder, ThreadPoolExecutor(1) as threads:
         decode(decoder)
         hanging = process_of(decoder)
         os.kill(hanging.pid, signal.SIGSTOP)

@@ -28,8 +28,8 @@ from shoplens.errors import (
 from shoplens.images import geometry
 from shoplens.images.geometry import Pixels
 from shoplens.images.heif import SAFE_LIBDE265, SAFE_LIBHEIF
-from shoplens.images.isolation_protocol import FORMATS, REPLY, REQUEST, Status
 from shoplens.images.picture import MEGABYTE, MEGAPIXEL, Limits, Picture
+from shoplens.images.sandbox_protocol import FORMATS, REPLY, REQUEST, Status
 
 # A process is replaced after this many pictures, so that no leak of a native library can add up.
 _PICTURES_PER_PROCESS: Final = 500
@@ -40,12 +40,12 @@ _INHERITED: Final = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH")
 _ONE_THREAD: Final = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
-class IsolatedDecoder:
+class SandboxedDecoder:
     """A few processes that decode HEIC and AVIF; safe to share between threads.
 
     `workers` processes at most are started, each when it is first needed. One picture may take `memory_bytes` beyond
-    the process's own memory, `cpu_seconds`, and `wall_seconds` in all; a process that exceeds them is killed and
-    replaced. A caller waits at most `wait_seconds` for a free process.
+    the process's own memory, `cpu_s`, and `wall_s` in all; a process that exceeds them is killed and
+    replaced. A caller waits at most `wait_s` for a free process.
     """
 
     def __init__(
@@ -53,13 +53,13 @@ class IsolatedDecoder:
         *,
         workers: int = 2,
         memory_bytes: int = 1_000 * MEGABYTE,
-        cpu_seconds: float = 10.0,
-        wall_seconds: float = 20.0,
-        wait_seconds: float = 20.0,
+        cpu_s: float = 10.0,
+        wall_s: float = 20.0,
+        wait_s: float = 20.0,
     ) -> None:
-        self._arguments = (str(memory_bytes), str(cpu_seconds))
-        self._wall_seconds = wall_seconds
-        self._wait_seconds = wait_seconds
+        self._arguments = (str(memory_bytes), str(cpu_s))
+        self._wall_s = wall_s
+        self._wait_s = wait_s
         self._closed = Event()
         # One entry per process that may exist; None stands for one that is not running.
         self._free: queue.LifoQueue[_Child | None] = queue.LifoQueue()
@@ -75,7 +75,7 @@ class IsolatedDecoder:
         child = self._take()
         try:
             child = child or _Child(self._arguments)
-            picture = child.decode(data, name, limits, short_side, deadline=time.monotonic() + self._wall_seconds)
+            picture = child.decode(data, name, limits, short_side, deadline=time.monotonic() + self._wall_s)
         except SampleError:
             self._give_back(child)
             raise
@@ -106,7 +106,7 @@ class IsolatedDecoder:
         if self._closed.is_set():
             raise ImageDecoderFailed("The decoder for this format is shut down. Try again in a moment.")
         try:
-            return self._free.get(timeout=self._wait_seconds)
+            return self._free.get(timeout=self._wait_s)
         except queue.Empty:
             raise QueueFull(
                 "Too many photos of this format are being read. Try again in a moment.", retry_after_s=_RETRY_AFTER_S
@@ -125,9 +125,9 @@ class IsolatedDecoder:
 
 
 @functools.cache
-def shared_decoder() -> IsolatedDecoder:
+def shared_decoder() -> SandboxedDecoder:
     """Return the decoder for callers that own none; its processes end with this one."""
-    decoder = IsolatedDecoder()
+    decoder = SandboxedDecoder()
     atexit.register(decoder.close)
     return decoder
 
@@ -140,7 +140,7 @@ class _Child:
         self._pictures = 0
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-s", "-m", "shoplens.images.isolated", *arguments],
+                [sys.executable, "-P", "-s", "-m", "shoplens.images.sandbox_child", *arguments],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from shoplens.images.decoder import decode
-from shoplens.images.fingerprint import perceptual_hash, sha256_hex
+from shoplens.images.hashing import perceptual_hash, sha256_hex
 from shoplens.images.picture import Limits, Picture
 from shoplens.images.thumbnails import thumbnail
 from shoplens.testing.hostile import encoded, exif_block, photo

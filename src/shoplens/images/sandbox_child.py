@@ -20,8 +20,8 @@ from PIL import AvifImagePlugin
 from shoplens.errors import ImageCorrupt, ImageDecoderFailed, ImageTooManyPixels, ImageTooSmall, SampleError
 from shoplens.images import raster
 from shoplens.images.heif import HeicSupport, heic_support
-from shoplens.images.isolation_protocol import FORMATS, REPLY, REQUEST, Status
 from shoplens.images.picture import Limits, Picture
+from shoplens.images.sandbox_protocol import FORMATS, REPLY, REQUEST, Status
 
 _STATUSES: Final[dict[type[SampleError], Status]] = {
     ImageCorrupt: Status.CORRUPT,
@@ -32,14 +32,14 @@ _STATUSES: Final[dict[type[SampleError], Status]] = {
 _HEIC_STATUSES: Final = {HeicSupport.MISSING: Status.EXTRA_MISSING, HeicSupport.UNSAFE: Status.EXTRA_UNSAFE}
 
 
-def main(memory_bytes: int, cpu_seconds: float) -> None:
+def main(memory_bytes: int, cpu_s: float) -> None:
     """Serve until the other end of the socket on standard input is closed."""
     owner = socket.socket(fileno=os.dup(sys.stdin.fileno()))
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1
     _limit_process(memory_bytes)
     with owner, owner.makefile("rb") as requests:
         while header := requests.read(REQUEST.size):
-            _limit_cpu(cpu_seconds)
+            _limit_cpu(cpu_s)
             form, max_pixels, short_side, length = REQUEST.unpack(header)
             data = requests.read(length)
             limits = Limits(max_bytes=length, max_pixels=max_pixels)
@@ -91,11 +91,11 @@ def _address_space() -> int:
     return int(statm.read_text().split()[0]) * resource.getpagesize() if statm.exists() else 0
 
 
-def _limit_cpu(cpu_seconds: float) -> None:
-    """Allow `cpu_seconds` more; the kernel ends the process when they are used up."""
+def _limit_cpu(cpu_s: float) -> None:
+    """Allow `cpu_s` more; the kernel ends the process when they are used up."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-    resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(usage.ru_utime + usage.ru_stime + cpu_seconds), hard))
+    resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(usage.ru_utime + usage.ru_stime + cpu_s), hard))
 
 
 def _lower(kind: int, value: int) -> None:
