@@ -43,7 +43,7 @@ _ONE_THREAD: Final = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_
 class SandboxedDecoder:
     """A few processes that decode HEIC and AVIF; safe to share between threads.
 
-    `workers` processes at most are started, each when it is first needed. One picture may take `memory_bytes` beyond
+    `processes` processes at most are started, each when it is first needed. One picture may take `memory_bytes` beyond
     the process's own memory, `cpu_s`, and `wall_s` in all; a process that exceeds them is killed and
     replaced. A caller waits at most `wait_s` for a free process.
     """
@@ -51,7 +51,7 @@ class SandboxedDecoder:
     def __init__(
         self,
         *,
-        workers: int = 2,
+        processes: int = 2,
         memory_bytes: int = 1_000 * MEGABYTE,
         cpu_s: float = 10.0,
         wall_s: float = 20.0,
@@ -63,7 +63,7 @@ class SandboxedDecoder:
         self._closed = Event()
         # One entry per process that may exist; None stands for one that is not running.
         self._free: queue.LifoQueue[_Child | None] = queue.LifoQueue()
-        for _ in range(workers):
+        for _ in range(processes):
             self._free.put(None)
 
     def decode(self, data: bytes, *, name: str, limits: Limits, short_side: int | None = None) -> Picture:
