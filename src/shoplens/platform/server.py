@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from shoplens.batch.figures import BatchFigures
 from shoplens.db import Database, GroupWriter
-from shoplens.images.isolation import IsolatedDecoder
+from shoplens.images.sandbox import SandboxedDecoder
 from shoplens.platform.batch import Batch, MovedPhotos, build_batch, read_standings
-from shoplens.platform.parts import Progress, build_database, build_engine, build_isolation, build_limits, utc_now
+from shoplens.platform.parts import Progress, build_database, build_engine, build_limits, build_sandbox, utc_now
 from shoplens.predictions.browse import BrowseRecords
 from shoplens.predictions.entities import Channel, PredictionRecord
 from shoplens.predictions.export import ExportTables
@@ -85,7 +85,7 @@ def build_platform(settings: Settings, *, progress: Progress | None = None) -> P
     limits = build_limits(settings)
     engine = _engine(settings, channels, metrics=metrics, sandbox=sandbox, progress=progress)
     store = open_store(settings.effective_storage_url, setting="storage_url")
-    shelf = PhotoShelf(store, limits=limits, isolation=isolation, elsewhere=MovedPhotos(database))
+    shelf = PhotoShelf(store, limits=limits, sandbox=sandbox, elsewhere=MovedPhotos(database))
     metrics.before_scrape(BatchFigures(read_standings(settings, database), metrics))
     writer = GroupWriter(database, add_records, queue_limit=4 * settings.queue_limit)
     return Platform(
