@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from shoplens.bundles.ref import ModelRef
+from shoplens.bundles.manifest import ModelRef
 from shoplens.db import Database, open_database, upgrade
 from shoplens.db.ids import make_id
 from shoplens.images.picture import ImageFacts

@@ -12,15 +12,14 @@ import json
 import numpy as np
 
 from shoplens.bundles.builtin.recipes import RECIPES, Recipe
-from shoplens.bundles.graph import session_for
-from shoplens.bundles.probe import probe_scores
+from shoplens.bundles.probe import open_session, probe_scores
 
 BEST = 5
 
 
 def record(recipe: Recipe) -> list[list[tuple[int, float]]]:
     """Index and score of the best labels of each probe picture."""
-    scores = probe_scores(session_for(recipe.build(), optimise=True), recipe.manifest)
+    scores = probe_scores(open_session(recipe.build(), optimise=True), recipe.manifest)
     orders = np.argsort(-scores, axis=1, kind="stable")[:, :BEST]
     return [
         [(int(label), round(float(row[label]), 5)) for label in order]

@@ -21,7 +21,7 @@ from shoplens.bundles.builtin.network import lite0
 from shoplens.bundles.builtin.recipes import RECIPES
 from shoplens.bundles.builtin.sources import LITE0, read_source
 from shoplens.bundles.builtin.unpickle import read_state
-from shoplens.bundles.graph import session_for
+from shoplens.bundles.probe import open_session
 from shoplens.images.decoder import decode
 from shoplens.images.picture import Limits
 from shoplens.images.preprocess import preprocess
@@ -33,7 +33,7 @@ TRIMMED: Final = 1.0
 def record(photos: list[Path]) -> dict[str, tuple[float, float]]:
     """The range of each value over all photos."""
     network = lite0(read_state(io.BytesIO(read_source(LITE0))))
-    session = session_for(float_model(network, observed=True), optimise=True)
+    session = open_session(float_model(network, observed=True), optimise=True)
     names = quantised_values(network)
     spec = RECIPES["efficientnet-lite0"].manifest.image
     seen: dict[str, list[tuple[float, float]]] = {name: [] for name in names}

@@ -11,7 +11,7 @@ from PIL import Image
 
 from shoplens.bundles.builtin import prepare_builtin
 from shoplens.bundles.bundle import Bundle
-from shoplens.bundles.graph import session_for
+from shoplens.bundles.probe import open_session
 from shoplens.images.decoder import decode
 from shoplens.images.picture import Limits
 from shoplens.images.preprocess import preprocess
@@ -34,7 +34,7 @@ def classes(shared_data: Path, photos: list[Path]) -> NDArray[np.int64]:
 
 def answers(bundle: Bundle, photos: list[Path]) -> Scores:
     """The scores of each photo, by the way that every photo goes."""
-    session, spec = session_for(bundle.model_path, optimise=True), bundle.manifest.image
+    session, spec = open_session(bundle.model_path, optimise=True), bundle.manifest.image
     pictures = (decode(photo.read_bytes(), limits=Limits(), short_side=spec.resize) for photo in photos)
     names = [bundle.manifest.output]
     batches = (session.run(names, {bundle.manifest.input: preprocess(picture, spec)[None]})[0] for picture in pictures)
@@ -43,7 +43,7 @@ def answers(bundle: Bundle, photos: list[Path]) -> Scores:
 
 def reference(bundle: Bundle, photos: list[Path]) -> Scores:
     """The scores after full decoding and resizing of the whole photo by Pillow."""
-    session = session_for(bundle.model_path, optimise=True)
+    session = open_session(bundle.model_path, optimise=True)
     batches = (session.run(["scores"], {"pixels": reference_pixels(photo)[None]})[0] for photo in photos)
     return np.concatenate(list(batches))
 

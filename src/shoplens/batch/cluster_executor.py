@@ -17,7 +17,7 @@ from shoplens.batch.entities import BatchItem
 from shoplens.batch.examine import JudgeItem, is_shown
 from shoplens.batch.shift import Bounds, Desk, Hands
 from shoplens.batch.verdicts import Verdict
-from shoplens.bundles.ref import ModelRef
+from shoplens.bundles.manifest import ModelRef
 from shoplens.errors import ShoplensError
 from shoplens.storage import Store
 

@@ -11,7 +11,7 @@ from shoplens.batch.examiners import Examiners
 from shoplens.batch.patience import Patience
 from shoplens.batch.runs import Clock
 from shoplens.batch.shift import Bounds, Hands
-from shoplens.bundles.ref import ModelRef
+from shoplens.bundles.manifest import ModelRef
 from shoplens.errors import NoWorker
 from shoplens.predictions.entities import Channel
 from shoplens.serving.engine import Engine

@@ -9,7 +9,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
-from shoplens.bundles.ref import ModelRef
+from shoplens.bundles.manifest import ModelRef
 from shoplens.predictions.policy import Outcome
 
 _LONGEST_NAME: Final = 60

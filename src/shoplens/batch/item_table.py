@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, and_, func, or_, 
 from shoplens.batch.entities import SETTLED, BatchItem, BatchRun, ItemFilter, ItemState
 from shoplens.batch.item_queries import AS_NEW, item_from_row
 from shoplens.batch.tables import batch_items, batch_runs
-from shoplens.bundles.ref import ModelRef
+from shoplens.bundles.manifest import ModelRef
 from shoplens.predictions.tables import predictions
 
 _STREAM_ROWS: Final = 500

@@ -10,7 +10,7 @@ from shoplens.batch.entities import BatchItem, BatchRun, ItemState
 from shoplens.batch.moves import Moved, note
 from shoplens.batch.runs import Clock
 from shoplens.batch.verdicts import Verdict, failed
-from shoplens.bundles.ref import ModelRef
+from shoplens.bundles.manifest import ModelRef
 from shoplens.db import Database
 from shoplens.db.uow import UnitOfWork
 from shoplens.errors import DatabaseUnavailable, RecordRefused

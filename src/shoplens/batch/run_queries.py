@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Row, insert, select, update
 
 from shoplens.batch.entities import BatchRun, RunState, Worker
 from shoplens.batch.tables import batch_runs as runs
-from shoplens.bundles.ref import ModelRef
+from shoplens.bundles.manifest import ModelRef
 from shoplens.errors import RunLost, RunNotFound
 
 

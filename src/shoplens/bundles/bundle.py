@@ -19,18 +19,18 @@ from pathlib import Path
 
 from shoplens.bundles.checksums import check_files, read_plain, write_checksums
 from shoplens.bundles.evaluation import EVALUATION, Evaluation, evaluation_json, read_evaluation
-from shoplens.bundles.graph import check_graph
 from shoplens.bundles.manifest import (
     Card,
     Label,
     Manifest,
+    ModelRef,
     read_card,
     read_labels,
     read_manifest,
     refuse_newer,
     to_json,
 )
-from shoplens.bundles.ref import ModelRef
+from shoplens.bundles.probe import check_graph
 from shoplens.errors import BundleIncomplete, BundleInvalid
 
 
@@ -99,7 +99,7 @@ def write_bundle(
 
     Two processes may do this at once: the first one wins and both get the same bundle if they wrote the same bytes.
     """
-    with appearing(into) as draft:
+    with atomic_dir(into) as draft:
         (draft / "bundle.json").write_bytes(to_json(manifest))
         (draft / "labels.json").write_bytes(to_json(labels))
         (draft / "card.json").write_bytes(to_json(card))
@@ -121,7 +121,7 @@ def _evaluation(root: Path, labels: tuple[Label, ...]) -> Evaluation | None:
 
 
 @contextmanager
-def appearing(into: Path) -> Iterator[Path]:
+def atomic_dir(into: Path) -> Iterator[Path]:
     """A temporary directory beside `into` that takes its name when the block ends well, all at once.
 
     Where `into` exists by then, the draft is dropped and what is there stays.

@@ -13,6 +13,8 @@ from shoplens.errors import BundleIncomplete, BundleInvalid, BundleTampered
 
 CHECKSUMS: Final = "checksums.json"
 REQUIRED: Final = ("bundle.json", "card.json", "labels.json", "model.onnx")
+MAX_FILES: Final = 16
+MAX_BYTES: Final = 4_000_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

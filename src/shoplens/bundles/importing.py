@@ -16,7 +16,6 @@ import onnx
 from onnx import TensorProto, helper
 
 from shoplens.bundles.bundle import Bundle, write_bundle
-from shoplens.bundles.graph import session_for
 from shoplens.bundles.manifest import (
     FORMAT_VERSION,
     Activation,
@@ -28,7 +27,7 @@ from shoplens.bundles.manifest import (
     read_manifest,
     to_json,
 )
-from shoplens.bundles.probe import check_outputs
+from shoplens.bundles.probe import check_outputs, open_session
 from shoplens.errors import BundleIncomplete, BundleInvalid
 from shoplens.images.picture import ImageSpec
 
@@ -91,7 +90,7 @@ def import_onnx(
     check_spec(manifest.image)
     read_manifest(to_json(manifest))
     data = model.SerializeToString(deterministic=True)
-    check_outputs(session_for(data, optimise=True), manifest, len(labels))
+    check_outputs(open_session(data, optimise=True), manifest, len(labels))
     root = into / name / version
     return write_bundle(root, manifest=manifest, labels=tuple(labels), card=card or _card(file, name), model=data)
 

@@ -7,21 +7,35 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
 
-import pydantic_core
 from pydantic import Field, TypeAdapter, ValidationError
+from pydantic_core import from_json
 
-from shoplens.errors import BundleInvalid, BundleTooNew
+from shoplens.errors import BundleIncomplete, BundleInvalid, BundleTooNew
 from shoplens.images.picture import ImageSpec
 
 FORMAT_VERSION: Final = 1
+IMAGENET: Final = "imagenet"
 NAME_PATTERN: Final = r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?"
 
 Value = TypeVar("Value")
 Text = Annotated[str, Field(min_length=1, max_length=4000)]
 Name = Annotated[str, Field(pattern=f"^{NAME_PATTERN}$")]
 Activation = Literal["softmax", "sigmoid", "none"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelRef:
+    """Which bundle answered."""
+
+    name: str
+    version: str
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.version}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +151,7 @@ def _maps(spec: ImageSpec) -> bool:
 def refuse_newer(data: bytes) -> None:
     """Raises BundleTooNew. To be asked first: a newer format may have fields that the parser would call mistakes."""
     try:
-        version = pydantic_core.from_json(data)["format_version"]
+        version = from_json(data)["format_version"]
     except (ValueError, TypeError, KeyError):
         return
     if isinstance(version, int) and version > FORMAT_VERSION:
@@ -154,3 +168,50 @@ def parsed(adapter: TypeAdapter[Value], data: bytes, file: str) -> Value:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise BundleInvalid(f"{file}: {where}: {first['msg']}.") from error
+
+
+def labels_from(source: str) -> tuple[Label, ...]:
+    """The labels that `source` means, in the order of the model's output.
+
+    `source` is the word "imagenet" (the 1,000 classes of ILSVRC 2012 by sorted synset id), or the path of a text
+    file with one name per line, or of a JSON file with a list of names or of `{"id": …, "name": …}`. A name is its
+    own id where none is given. Raises BundleIncomplete when there is no such file, BundleInvalid for its contents.
+    """
+    if source == IMAGENET:
+        return imagenet_labels()
+    path = Path(source)
+    if not path.is_file():
+        raise BundleIncomplete(f"There is no file of labels at {path}.")
+    labels = _from_json(path) if path.suffix.lower() == ".json" else _named(_lines(path))
+    check_labels(labels)
+    return labels
+
+
+def imagenet_labels() -> tuple[Label, ...]:
+    """The 1,000 ImageNet classes: synset id and a short, unique English name."""
+    return read_labels((files("shoplens.bundles.builtin") / "data" / "imagenet-labels.json").read_bytes())
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines()]
+    except UnicodeDecodeError as error:
+        raise BundleInvalid(f"{path.name} is not a text file in UTF-8.") from error
+    return [line for line in lines if line]
+
+
+def _from_json(path: Path) -> tuple[Label, ...]:
+    data = path.read_bytes()
+    try:
+        entries = from_json(data)
+    except ValueError as error:
+        raise BundleInvalid(f"{path.name} is not JSON: {error}.") from error
+    if isinstance(entries, list) and entries and all(isinstance(entry, str) and entry for entry in entries):
+        return _named(entries)
+    return read_labels(data)
+
+
+def _named(names: list[str]) -> tuple[Label, ...]:
+    if not names:
+        raise BundleInvalid("The file of labels is empty.")
+    return tuple(Label(id=name, name=name) for name in names)

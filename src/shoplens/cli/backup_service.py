@@ -15,8 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from shoplens.bundles.archive import install_bundle
-from shoplens.bundles.store import installed_bundles
+from shoplens.bundles.store import install_bundle, installed_bundles
 from shoplens.errors import BlobNotFound
 from shoplens.storage import Store
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 from shoplens.bundles.bundle import Bundle
-from shoplens.bundles.shared import SharedBundles
+from shoplens.bundles.sharing import SharedBundles
 from shoplens.bundles.store import resolve_bundle
 from shoplens.db import Database, open_database, upgrade
 from shoplens.images.picture import Limits

@@ -8,9 +8,9 @@ from typing import Literal, cast, get_args
 
 import typer
 
-from shoplens.bundles.archive import install_bundle, pack_bundle, unpack_bundle
 from shoplens.bundles.importing import Preprocessing, Preset, import_onnx
-from shoplens.bundles.naming import labels_from
+from shoplens.bundles.manifest import labels_from
+from shoplens.bundles.store import install_bundle, pack_bundle, unpack_bundle
 from shoplens.cli.options import settings_for
 from shoplens.errors import RequestInvalid
 from shoplens.platform.parts import find_bundle

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import typer
 
-from shoplens.bundles.ref import ModelRef
-from shoplens.bundles.shared import SharedBundles
+from shoplens.bundles.manifest import ModelRef
+from shoplens.bundles.sharing import SharedBundles
 from shoplens.cli.options import settings_for
 from shoplens.errors import Misconfigured, StorageUnavailable
 from shoplens.platform.parts import find_bundle, open_shared

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from shoplens.bundles.ref import ModelRef
+from shoplens.bundles.manifest import ModelRef
 
 RANKED_LABELS: Final = 20
 """How many labels a prediction carries at least, where the model has them. A softmax label below them scores

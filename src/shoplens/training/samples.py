@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from shoplens.bundles.naming import labels_from
+from shoplens.bundles.manifest import labels_from
 from shoplens.errors import BundleError, DatasetInvalid, ImageMissing, ImageTooLarge, SampleError
 from shoplens.images.decoder import decode
 from shoplens.images.hashing import perceptual_hash, sha256_hex

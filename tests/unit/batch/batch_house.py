@@ -19,7 +19,7 @@ from shoplens.batch.examine import ItemRules
 from shoplens.batch.night import Night, NightParts, NightRules
 from shoplens.batch.ownership import Waiting
 from shoplens.batch.shift import Bounds
-from shoplens.bundles.ref import ModelRef
+from shoplens.bundles.manifest import ModelRef
 from shoplens.db import Database
 from shoplens.db.ids import make_id
 from shoplens.errors import StorageUnavailable

@@ -20,7 +20,7 @@ from shoplens.batch.entities import (
     target_key,
 )
 from shoplens.batch.moves import finish_moves
-from shoplens.bundles.ref import ModelRef
+from shoplens.bundles.manifest import ModelRef
 from shoplens.db import Database
 from shoplens.images.picture import Limits
 from shoplens.images.sandbox import SandboxedDecoder

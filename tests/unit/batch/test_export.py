@@ -24,7 +24,7 @@ from shoplens.batch.entities import BatchItem, ItemFilter, ItemState, References
 from shoplens.batch.export import ExportFormat, ExportItems
 from shoplens.batch.item_table import TableRow
 from shoplens.batch.table_formats import COLUMNS
-from shoplens.bundles.ref import ModelRef
+from shoplens.bundles.manifest import ModelRef
 from shoplens.errors import DatabaseUnavailable, RunNotFound
 from tests.unit.batch.results_shop import Fate, Shop, doubtful, set_aside
 from tests.unit.db.samples import NOON

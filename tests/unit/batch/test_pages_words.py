@@ -13,7 +13,7 @@ from shoplens.batch.browse import RunView
 from shoplens.batch.entities import BatchItem, BatchRun, ItemState, References, RunCounts, RunState
 from shoplens.batch.standing import OwnerState
 from shoplens.batch.tally import IngestSummary
-from shoplens.bundles.ref import ModelRef
+from shoplens.bundles.manifest import ModelRef
 from shoplens.errors import SourceUnavailable
 from tests.unit.db.samples import NOON
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from shoplens.bundles import archive
-from shoplens.bundles.archive import pack_bundle, unpack_bundle
 from shoplens.bundles.bundle import Bundle, write_bundle
+from shoplens.bundles.checksums import MAX_BYTES, MAX_FILES
+from shoplens.bundles.store import pack_bundle, unpack_bundle
 from shoplens.errors import BundleError, BundleIncomplete, BundleInvalid, BundleTampered
 from tests.unit.bundles.conftest import CARD, LABELS, MANIFEST, small_model
 
@@ -91,7 +91,7 @@ def test_an_archive_with_anything_but_plain_files_is_refused(tmp_path: Path, kin
 
 def test_an_archive_of_too_many_files_is_refused(tmp_path: Path) -> None:
     """A bundle has five."""
-    entries = [(tarfile.TarInfo(f"file{number}"), b"") for number in range(archive.MAX_FILES + 1)]
+    entries = [(tarfile.TarInfo(f"file{number}"), b"") for number in range(MAX_FILES + 1)]
 
     with pytest.raises(BundleInvalid, match="more than"):
         unpack_bundle(archive_of(entries, tmp_path / "evil.shoplens"), tmp_path / "models")
@@ -100,7 +100,7 @@ def test_an_archive_of_too_many_files_is_refused(tmp_path: Path) -> None:
 def test_an_archive_that_says_it_is_huge_is_refused_before_it_is_read(tmp_path: Path) -> None:
     """The size in the header counts."""
     entry = tarfile.TarInfo("model.onnx")
-    entry.size = archive.MAX_BYTES + 1
+    entry.size = MAX_BYTES + 1
     (tmp_path / "evil.shoplens").write_bytes(entry.tobuf(tarfile.GNU_FORMAT))
 
     with pytest.raises(BundleInvalid, match="more than"):

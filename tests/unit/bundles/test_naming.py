@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from shoplens.bundles.manifest import Label
-from shoplens.bundles.naming import labels_from
+from shoplens.bundles.manifest import Label, labels_from
 from shoplens.errors import BundleIncomplete, BundleInvalid
 
 

@@ -14,8 +14,8 @@ import pytest
 
 from shoplens.bundles.bundle import Bundle, open_bundle, write_bundle
 from shoplens.bundles.checksums import CHECKSUMS
-from shoplens.bundles.ref import ModelRef
-from shoplens.bundles.shared import SharedBundles
+from shoplens.bundles.manifest import ModelRef
+from shoplens.bundles.sharing import SharedBundles
 from shoplens.bundles.store import resolve_bundle
 from shoplens.errors import (
     BundleError,

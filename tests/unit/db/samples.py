@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from shoplens.bundles.ref import ModelRef
+from shoplens.bundles.manifest import ModelRef
 from shoplens.db.ids import make_id
 from shoplens.images.picture import ImageFacts
 from shoplens.predictions.entities import Feedback, Keep, PredictionRecord, Timing, Verdict

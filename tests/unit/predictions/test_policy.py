@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shoplens.bundles.ref import ModelRef
+from shoplens.bundles.manifest import ModelRef
 from shoplens.errors import Misconfigured
 from shoplens.predictions.policy import LabelRule, Outcome, Policy, decide
 from shoplens.serving.prediction import LabelScore, Prediction

@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shoplens.bundles.archive import pack_bundle, unpack_bundle
 from shoplens.bundles.bundle import open_bundle
-from shoplens.bundles.store import resolve_bundle
+from shoplens.bundles.store import pack_bundle, resolve_bundle, unpack_bundle
 from shoplens.errors import Conflict, DatasetInvalid, Misconfigured, RequestInvalid, ShoplensError, TrainingDiverged
 from shoplens.serving.classifier import Classifier
 from shoplens.serving.photo_classifier import PhotoClassifier

@@ -24,8 +24,8 @@ from shoplens.batch.cluster.link import linked
 from shoplens.batch.cluster.node import outcome_of
 from shoplens.batch.cluster.nodes import check_nodes
 from shoplens.batch.cluster.plan import Block, ClusterOutcome, ClusterPhoto, Plan, blocks_of
-from shoplens.bundles.archive import pack_bundle
 from shoplens.bundles.bundle import Bundle
+from shoplens.bundles.store import pack_bundle
 from shoplens.errors import ClusterUnavailable, ShoplensError
 
 LARGEST_BLOCK: Final = 32

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shoplens.batch.cluster.plan import Block, ClusterOutcome, ClusterPhoto, Plan, SharedStore, own_version
-from shoplens.bundles.archive import unpack_bundle
+from shoplens.bundles.store import unpack_bundle
 from shoplens.errors import (
     BlobNotFound,
     BundleTampered,

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from shoplens.bundles.ref import ModelRef
+from shoplens.bundles.manifest import ModelRef
 from shoplens.errors import ShoplensError
 from shoplens.images.picture import ImageSpec, Limits
 from shoplens.serving.engine import ClassifyResult

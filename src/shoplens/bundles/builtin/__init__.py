@@ -7,8 +7,7 @@ from pathlib import Path
 
 from shoplens.bundles.builtin.recipes import RECIPES, Recipe
 from shoplens.bundles.bundle import Bundle, open_bundle, write_bundle
-from shoplens.bundles.graph import session_for
-from shoplens.bundles.probe import probe_scores
+from shoplens.bundles.probe import open_session, probe_scores
 from shoplens.errors import BundleUnverified, ModelNotFound
 
 Progress = Callable[[str], None]
@@ -39,7 +38,7 @@ def verify_builtin(bundle: Bundle) -> None:
 
 def check_recorded(model: bytes, recipe: Recipe) -> None:
     """Raises BundleUnverified unless `model` gives the probe pictures the scores that `recipe` has recorded."""
-    scores = probe_scores(session_for(model, optimise=True), recipe.manifest)
+    scores = probe_scores(open_session(model, optimise=True), recipe.manifest)
     for index, best in enumerate(recipe.recorded):
         for label, expected in best:
             if abs(float(scores[index, label]) - expected) > recipe.tolerance:

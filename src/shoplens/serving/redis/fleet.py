@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import orjson
 
-from shoplens.bundles.ref import ModelRef
+from shoplens.bundles.manifest import ModelRef
 from shoplens.serving.engine import ServedModel
 from shoplens.serving.redis import wire
 from shoplens.serving.redis.link import Client, translated

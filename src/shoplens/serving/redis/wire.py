@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import orjson
 
-from shoplens.bundles.ref import ModelRef
+from shoplens.bundles.manifest import ModelRef
 from shoplens.errors import QueueFull, ShoplensError, WireMismatch
 from shoplens.images.picture import ImageFacts
 from shoplens.serving.engine import ClassifyRequest, ClassifyResult

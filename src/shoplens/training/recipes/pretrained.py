@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from shoplens.bundles.builtin.graphs import INPUT, float_model
 from shoplens.bundles.builtin.network import SIDE, Network
 from shoplens.bundles.builtin.recipes import lite0_network
-from shoplens.bundles.graph import session_for
+from shoplens.bundles.probe import open_session
 from shoplens.images.picture import ImageSpec
 from shoplens.images.preprocess import preprocess
 from shoplens.serving.cores import usable_cores
@@ -38,7 +38,7 @@ def base_network() -> Network:
 
 def outputs(model: bytes, name: str, samples: Sequence[Sample], *, mirrored: bool = False) -> Floats:
     """The values of the output `name` for the pictures as serving sees them (or their mirror images), a row each."""
-    session = session_for(model, optimise=True)
+    session = open_session(model, optimise=True)
 
     def row(sample: Sample) -> Floats:
         pixels = preprocess(sample.picture(IMAGE.resize), IMAGE)

@@ -15,7 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from shoplens.bundles.builtin.compact import (
+from shoplens.images.picture import ImageSpec
+from shoplens.images.preprocess import preprocess
+from shoplens.training.fit import Schedule, fit
+from shoplens.training.networks import CompactNetwork, ConvUnit, parameter_count
+from shoplens.training.recipes import RecipeOptions
+from shoplens.training.recipes.compact import (
     BRIGHTNESS,
     HALVED,
     RESIDUAL,
@@ -23,11 +28,6 @@ from shoplens.bundles.builtin.compact import (
     Rounded,
     compact_model,
 )
-from shoplens.images.picture import ImageSpec
-from shoplens.images.preprocess import preprocess
-from shoplens.training.fit import Schedule, fit
-from shoplens.training.networks import CompactNetwork, ConvUnit, parameter_count
-from shoplens.training.recipes import RecipeOptions
 from shoplens.training.small_pictures import Augmentation, SmallPictureFeed
 from shoplens.training.ticks import Tick
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from shoplens.bundles.builtin.difference import Arrays, difference, learn
 from shoplens.bundles.builtin.graphs import INPUT, trunk_model
 from shoplens.bundles.builtin.network import SIDE, Layer, Network
-from shoplens.bundles.graph import session_for
+from shoplens.bundles.probe import open_session
 from shoplens.images.picture import ImageSpec
 from shoplens.images.preprocess import preprocess
 from shoplens.training.fit import Schedule, fit
@@ -80,7 +80,7 @@ class Trunk:
     """The layers that stay as they are, in ONNX Runtime: pixels of one picture in, its values at the cut out."""
 
     def __init__(self, layers: tuple[Layer, ...]) -> None:
-        self._session: Any = session_for(trunk_model(layers), optimise=True)
+        self._session: Any = open_session(trunk_model(layers), optimise=True)
 
     def __call__(self, pixels: NDArray[np.uint8]) -> Floats:
         """(side, side, 3) in, (channels, height, width) out."""

@@ -23,8 +23,8 @@ from shoplens.batch.cluster.plan import (
     blocks_of,
     own_version,
 )
-from shoplens.bundles.archive import pack_bundle
 from shoplens.bundles.bundle import Bundle, write_bundle
+from shoplens.bundles.store import pack_bundle
 from shoplens.errors import (
     BundleTampered,
     DeadlineExceeded,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shoplens.bundles.ref import ModelRef
+from shoplens.bundles.manifest import ModelRef
 from shoplens.errors import ImageCorrupt, QueueFull, ShoplensError
 from shoplens.images.picture import ImageFacts
 from shoplens.serving.engine import ClassifyRequest, ClassifyResult

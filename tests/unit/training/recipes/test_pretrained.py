@@ -12,7 +12,7 @@ from shoplens.bundles.builtin.difference import difference, learn, pack_arrays, 
 from shoplens.bundles.builtin.graphs import INPUT, SCORES, float_model, trunk_model
 from shoplens.bundles.builtin.network import Network
 from shoplens.bundles.builtin.recipes import lite0_network
-from shoplens.bundles.graph import session_for
+from shoplens.bundles.probe import open_session
 from shoplens.images.preprocess import preprocess
 from shoplens.training.recipes import Fitted, RecipeOptions, fit_recipe
 from shoplens.training.recipes.backbone import CUT, Tail, cut_at
@@ -52,7 +52,7 @@ def scores_of(
     fitted: Fitted, photos: Dataset, *, temperature: float
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
     """What the exported graph answers to the photos."""
-    session = session_for(fitted.export(temperature=temperature), optimise=True)
+    session = open_session(fitted.export(temperature=temperature), optimise=True)
     pixels = [preprocess(sample.picture(fitted.image.resize), fitted.image) for sample in photos.samples]
     return np.asarray(session.run([SCORES], {INPUT: np.stack(pixels)})[0])
 
@@ -102,7 +102,7 @@ def test_trunk_and_tail_together_are_the_network(network: Network) -> None:
     with torch.inference_mode():
         logits = tail(torch.from_numpy(Trunk(layers)(pixels)[None]))
     scores = torch.softmax(logits, 1)[0].numpy()
-    whole = session_for(trunk_model(network.layers), optimise=True).run(None, {INPUT: pixels[None]})[0]
+    whole = open_session(trunk_model(network.layers), optimise=True).run(None, {INPUT: pixels[None]})[0]
     expected = whole.mean(axis=(2, 3)) @ network.weight.T + network.bias
     exact = np.exp(expected - expected.max())
     assert 1e-4 > np.abs(scores - exact[0] / exact.sum()).max()

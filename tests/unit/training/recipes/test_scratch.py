@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from shoplens.bundles.builtin.graphs import EMBEDDING_OUTPUT, INPUT, SCORES
-from shoplens.bundles.graph import session_for
+from shoplens.bundles.probe import open_session
 from shoplens.errors import TrainingDiverged
 from shoplens.images.preprocess import preprocess
 from shoplens.training.fit import Schedule, fit
@@ -68,7 +68,7 @@ def test_it_learns(model: FittedScratch) -> None:
 def test_the_graph_computes_what_was_learned(model: FittedScratch) -> None:
     """Rounded weights, normalisation, brightness and both views included."""
     samples = striped(16, seed=3)
-    session = session_for(model.export(temperature=2.0), optimise=True)
+    session = open_session(model.export(temperature=2.0), optimise=True)
     pixels = np.stack([preprocess(sample.picture(SIDE), model.image) for sample in samples])
     scores, embedding = session.run([SCORES, EMBEDDING_OUTPUT], {INPUT: pixels})
     cooled = model.logits(samples) / 2.0
@@ -79,7 +79,7 @@ def test_the_graph_computes_what_was_learned(model: FittedScratch) -> None:
 
 def test_a_mirrored_picture_gets_the_same_answer(model: FittedScratch) -> None:
     """The answer is the mean of both views, so which one was sent does not matter."""
-    session = session_for(model.export(temperature=1.0), optimise=True)
+    session = open_session(model.export(temperature=1.0), optimise=True)
     pixels = np.random.default_rng(0).integers(0, 256, (4, SIDE, SIDE, 3), dtype=np.uint8)
     plain, mirrored = (
         session.run([SCORES], {INPUT: np.ascontiguousarray(each)})[0] for each in (pixels, pixels[:, :, ::-1])

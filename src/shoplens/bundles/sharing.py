@@ -17,11 +17,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from shoplens.bundles.archive import MAX_BYTES, MAX_FILES
-from shoplens.bundles.bundle import Bundle, appearing, open_bundle
+from shoplens.bundles.bundle import Bundle, atomic_dir, open_bundle
 from shoplens.bundles.checksums import CHECKSUMS, Checksum, read_checksums
-from shoplens.bundles.manifest import NAME_PATTERN
-from shoplens.bundles.ref import ModelRef
+from shoplens.bundles.manifest import NAME_PATTERN, ModelRef
+from shoplens.bundles.store import MAX_BYTES, MAX_FILES
 from shoplens.errors import (
     BlobNotFound,
     BundleError,
@@ -88,7 +87,7 @@ class SharedBundles:
             raise ModelNotFound(f"There is no model {ref} at {self.place}.")
         try:
             _remove_abandoned(root)
-            with appearing(root) as draft:
+            with atomic_dir(root) as draft:
                 self._download(ref, listed, draft)
                 _require_named(open_bundle(draft), ref)
         except BundleError as error:
