@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import Final
 
 from shoplens.bundles.bundle import Bundle, atomic_dir, open_bundle
-from shoplens.bundles.checksums import CHECKSUMS, Checksum, read_checksums
+from shoplens.bundles.checksums import CHECKSUMS, MAX_BYTES, MAX_FILES, Checksum, read_checksums
 from shoplens.bundles.manifest import NAME_PATTERN, ModelRef
-from shoplens.bundles.store import MAX_BYTES, MAX_FILES
 from shoplens.errors import (
     BlobNotFound,
     BundleError,
