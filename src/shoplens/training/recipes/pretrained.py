@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from shoplens.bundles.builtin.graphs import INPUT, float_model
-from shoplens.bundles.builtin.network import SIDE, Network
-from shoplens.bundles.builtin.recipes import lite0_network
+from shoplens.bundles.builtin.efficientnet import SIDE, Network, lite0_network
+from shoplens.bundles.builtin.onnx_graph import INPUT, float_model
 from shoplens.bundles.probe import open_session
 from shoplens.images.picture import ImageSpec
 from shoplens.images.preprocess import preprocess

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+import onnx.utils
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from shoplens.bundles.builtin.difference import Arrays, difference, learn
-from shoplens.bundles.builtin.graphs import INPUT, trunk_model
-from shoplens.bundles.builtin.network import SIDE, Layer, Network
+from shoplens.bundles.builtin.efficientnet import SIDE, Layer, Network
+from shoplens.bundles.builtin.onnx_graph import INPUT, float_model
 from shoplens.bundles.probe import open_session
 from shoplens.images.picture import ImageSpec
 from shoplens.images.preprocess import preprocess
@@ -44,10 +44,9 @@ DROPOUT: Final = 0.2
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class FittedTransfer:
-    """The trunk as it was, and the tail as it has become; `arrays` is what it has learned, in rounded numbers."""
+    """The network with its frozen trunk and its fine-tuned tail."""
 
     network: Network
-    arrays: Arrays
 
     @property
     def image(self) -> ImageSpec:
@@ -74,6 +73,15 @@ class FittedTransfer:
     def _parts(self) -> tuple[tuple[Layer, ...], Tail]:
         trunk, layers = cut_at(self.network, CUT)
         return trunk, Tail(layers, weight=self.network.weight, bias=self.network.bias).eval()
+
+
+def trunk_model(layers: tuple[Layer, ...]) -> bytes:
+    """An ONNX graph of the first layers of a network; its only output is the value of the last one."""
+    channels, last = len(layers[-1].bias), layers[-1]
+    head = {"weight": np.zeros((1, channels), np.float32), "bias": np.zeros(1, np.float32)}
+    whole = onnx.load_from_string(float_model(Network(layers=layers, **head)))
+    value = f"{last.name}.sum" if last.adds else last.name
+    return bytes(onnx.utils.Extractor(whole).extract_model([INPUT], [value]).SerializeToString())
 
 
 class Trunk:
@@ -144,5 +152,4 @@ def fit_transfer(
         watch=on_tick,
     )
     assert isinstance(learned, Tail)
-    arrays = difference(start.base, learned.learned(start.base))
-    return FittedTransfer(network=learn(start.base, arrays), arrays=arrays)
+    return FittedTransfer(network=learned.learned(start.base))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from shoplens.bundles.builtin.graphs import EMBEDDING_OUTPUT, INPUT, SCORES
+from shoplens.bundles.builtin.onnx_graph import EMBEDDING, INPUT, SCORES
 from shoplens.bundles.probe import open_session
 from shoplens.errors import TrainingDiverged
 from shoplens.images.preprocess import preprocess
@@ -70,7 +70,7 @@ def test_the_graph_computes_what_was_learned(model: FittedScratch) -> None:
     samples = striped(16, seed=3)
     session = open_session(model.export(temperature=2.0), optimise=True)
     pixels = np.stack([preprocess(sample.picture(SIDE), model.image) for sample in samples])
-    scores, embedding = session.run([SCORES, EMBEDDING_OUTPUT], {INPUT: pixels})
+    scores, embedding = session.run([SCORES, EMBEDDING], {INPUT: pixels})
     cooled = model.logits(samples) / 2.0
     expected = np.exp(cooled) / np.exp(cooled).sum(axis=1, keepdims=True)
     assert 1e-4 > np.abs(expected - scores).max()

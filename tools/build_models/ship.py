@@ -1,11 +1,11 @@
-"""Train the two models of our own that Shoplens ships, and write what is kept of them: photos in, data files out.
+"""Train the two models that Shoplens ships, and write their files.
 
-    python -m tools.ship_model clothing FOLDER         the folder with `train` and `validation`
-    python -m tools.ship_model fashion-mnist FILE      the NumPy archive
+    python -m tools.build_models.ship clothing FOLDER         the folder with `train` and `validation`
+    python -m tools.build_models.ship fashion-mnist FILE      the NumPy archive
 
-It does what `shoplens train` does with the same options (docs/how-to/train-the-shipped-models.md has them), and keeps
-of `clothing` only what was learned beyond the ImageNet weights, which come from their own package. What is there of an
-interrupted training is gone on with. `tools/record_probes.py` is to be run afterwards.
+It trains as `shoplens train` does with the options in docs/how-to/train-the-shipped-models.md. Of `clothing` it stores
+only the difference from the ImageNet weights, which come from their own package. An interrupted training is resumed.
+Run `tools.build_models.probes` afterwards.
 """
 
 from __future__ import annotations
@@ -21,17 +21,18 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from rich.console import Console
 
-from shoplens.bundles.builtin.difference import pack_arrays
+from shoplens.bundles.builtin.efficientnet import apply_delta, lite0_network
 from shoplens.serving.cores import usable_cores
 from shoplens.training.card import Wording
 from shoplens.training.commands_progress import LineWatch
 from shoplens.training.plan import Plan, Sources
 from shoplens.training.recipes import Fitted, fit_recipe
 from shoplens.training.recipes.transfer import FittedTransfer
-from shoplens.training.train import Trained, train
+from shoplens.training.train import train
+from tools.build_models import DATA
+from tools.build_models.delta import delta_of, packed
 from tools.project import ROOT
 
-DATA: Final = ROOT / "src" / "shoplens" / "bundles" / "builtin" / "data"
 WORK: Final = ROOT / "build" / "training"
 VERSION: Final = "1.0.0"
 DATE: Final = "2026-11-21"
@@ -39,7 +40,7 @@ DATE: Final = "2026-11-21"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shipped:
-    """One model: how it is learned and what its card says."""
+    """One model: how it is trained and what its card says."""
 
     recipe: str
     wording: Wording
@@ -73,12 +74,16 @@ SHIPPED: Final = {
 
 
 def ship(name: str, path: Path) -> None:
-    """Train and write the files."""
-    model, kept = SHIPPED[name], list[Fitted]()
+    """Train and write the files. What is written is what was measured: the network is rounded before."""
+    model, deltas = SHIPPED[name], list[dict[str, NDArray[Any]]]()
 
     def fit(*arguments: Any, **options: Any) -> Fitted:
-        kept.append(fit_recipe(*arguments, **options))
-        return kept[-1]
+        fitted = fit_recipe(*arguments, **options)
+        if not isinstance(fitted, FittedTransfer):
+            return fitted
+        origin = lite0_network()
+        deltas.append(delta_of(origin, fitted.network))
+        return FittedTransfer(network=apply_delta(origin, deltas[-1]))
 
     plan = Plan(
         name=name, version=VERSION, recipe=model.recipe, wording=model.wording, fraction=model.fraction,
@@ -86,23 +91,16 @@ def ship(name: str, path: Path) -> None:
     )  # fmt: skip
     with LineWatch(Console(stderr=True)) as watch:
         trained = train(model.sources(path), plan, watch=watch, fit=fit)
-    _write(name, trained, kept[-1])
-
-
-def _write(name: str, trained: Trained, fitted: Fitted) -> None:
     root = trained.bundle.root
     for file, part in (("bundle", "manifest"), ("labels", "labels"), ("card", "card"), ("evaluation", "evaluation")):
         (DATA / f"{name}-{part}.json").write_bytes((root / f"{file}.json").read_bytes())
-    if isinstance(fitted, FittedTransfer):
-        (DATA / f"{name}.npz").write_bytes(pack_arrays({**fitted.arrays, **_cooled_head(root / "model.onnx")}))
+    if deltas:
+        # the last layer as it was exported, which includes the temperature
+        constants = {each.name: each for each in onnx.load(root / "model.onnx").graph.initializer}
+        head = {key: numpy_helper.to_array(constants[key]) for key in ("classifier.weight", "classifier.bias")}
+        (DATA / f"{name}.npz").write_bytes(packed({**deltas[-1], **head}))
     else:
         (DATA / f"{name}.onnx").write_bytes((root / "model.onnx").read_bytes())
-
-
-def _cooled_head(model: Path) -> dict[str, NDArray[Any]]:
-    """The last layer as it was exported, with the temperature in it, so that the same graph comes out again."""
-    constants = {each.name: each for each in onnx.load(model).graph.initializer}
-    return {name: numpy_helper.to_array(constants[name]) for name in ("classifier.weight", "classifier.bias")}
 
 
 def main() -> None:
