@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Row
 
-from shoplens.bundles.ref import ModelRef
+from shoplens.bundles.manifest import ModelRef
 from shoplens.images.picture import ImageFacts
 from shoplens.predictions.entities import Feedback, Keep, PredictionRecord, Timing, Verdict
 from shoplens.predictions.policy import Decision, Outcome
