@@ -22,7 +22,7 @@ from shoplens.bundles.builtin.onnx_graph import EMBEDDING, INPUT, float_model, q
 from shoplens.bundles.probe import open_session
 from shoplens.images.decoder import decode
 from shoplens.images.picture import Limits
-from shoplens.images.preprocess import encode
+from shoplens.images.preprocess import preprocess
 from shoplens.training.recipes.compact import best_stretch
 from tools.build_models import DATA
 
@@ -47,7 +47,7 @@ def record_ranges(network: Network, photos: list[Path]) -> dict[str, tuple[float
     extremes: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
     for photo in photos:
         picture = decode(photo.read_bytes(), limits=Limits(), short_side=spec.resize)
-        for name, value in zip(names, session.run(names, {INPUT: encode(picture, spec)[None]}), strict=True):
+        for name, value in zip(names, session.run(names, {INPUT: preprocess(picture, spec)[None]}), strict=True):
             extremes[name].append((float(np.min(value)), float(np.max(value))))
     ranges = {}
     for name, pairs in extremes.items():
