@@ -62,6 +62,8 @@ class ShoplensError(Exception):
     """Base of all our errors: `code` is stable for programs, `str(error)` is a sentence for people."""
 
     code: ClassVar[str] = "internal_error"
+    public_message: ClassVar[str | None] = None
+    """What HTTP clients read instead of `str(error)`, where that names addresses or paths. The log has both."""
 
 
 class SampleError(ShoplensError):
@@ -294,6 +296,7 @@ class QueueUnavailable(Unavailable):
     """The queue between the web processes and the model workers did not answer."""
 
     code = "queue_unavailable"
+    public_message = "The queue to the model workers is unavailable."
 
 
 class NoWorker(Unavailable):
@@ -312,6 +315,7 @@ class DatabaseUnavailable(Unavailable):
     """The database did not answer, or refused the write."""
 
     code = "database_unavailable"
+    public_message = "The database is unavailable."
 
 
 class RecordRefused(DatabaseUnavailable):
@@ -324,6 +328,7 @@ class StorageUnavailable(Unavailable):
     """The image store did not answer, or refused the write."""
 
     code = "storage_unavailable"
+    public_message = "The photo store is unavailable."
 
 
 class SourceUnavailable(Unavailable):

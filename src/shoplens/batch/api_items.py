@@ -11,7 +11,7 @@ from shoplens.batch.api_schemas import ItemOut, LabelIn, item_json
 from shoplens.db.ids import is_id
 from shoplens.errors import ItemNotFound, RequestInvalid
 from shoplens.platform.server import Platform
-from shoplens.predictions.api_records import photo_answer
+from shoplens.predictions.api import photo_answer
 from shoplens.predictions.photos import Size
 
 _KEPT_S = 3600

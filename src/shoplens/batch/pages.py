@@ -16,18 +16,25 @@ from shoplens.batch.pages_words import (
     Condition,
     condition,
     count,
+    duration,
     ingest_notice,
     ingest_words,
     keyed,
     offered,
     photos,
     progress_words,
+    references,
+    run_word,
     share,
+    state_word,
+    took,
 )
 from shoplens.db.ids import is_id
 from shoplens.errors import RunInProgress, RunNotFound
 from shoplens.platform.server import Platform
-from shoplens.web.rendering import PageRoute, page
+from shoplens.predictions.entities import PredictionRecord
+from shoplens.predictions.pages import LinkFinder, RecordLink
+from shoplens.web.rendering import PageRoute, add_filters, page
 
 CHANNEL = "returns"
 REQUESTED_BY = "console"
@@ -36,8 +43,10 @@ _PAGE_RUNS = 30
 _LONGEST_NUMBER = 12
 _NOT_KEPT = {"Cache-Control": "no-store"}
 
+add_filters(state_word, run_word, count, photos, duration, took, references, share=share)
 
-def batch_router(platform: Platform) -> APIRouter:
+
+def batch_pages(platform: Platform) -> APIRouter:
     """The list of runs, one run, and the forms and numbers on both."""
     router = APIRouter(route_class=PageRoute)
     batch = platform.batch
@@ -110,6 +119,18 @@ def batch_router(platform: Platform) -> APIRouter:
         return RedirectResponse(f"/console/batch/returns?said=retried-{number}", status_code=303)
 
     return router
+
+
+def record_link_finder(platform: Platform) -> LinkFinder:
+    """The link from a record's page to the returned photo that it was made for."""
+
+    def find(record: PredictionRecord) -> RecordLink | None:
+        item = platform.batch.browse.of_record(record)
+        if item is None:
+            return None
+        return RecordLink(kind="Return", title=references(item), address=f"/console/batch/returns/items/{item.id}")
+
+    return find
 
 
 def _notice(platform: Platform, said: str) -> Condition | None:

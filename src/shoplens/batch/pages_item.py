@@ -18,7 +18,7 @@ from shoplens.web.rendering import PageRoute, page
 FormText = Annotated[str, Form()]
 
 
-def batch_item_router(platform: Platform) -> APIRouter:
+def batch_item_pages(platform: Platform) -> APIRouter:
     """The page and its forms."""
     router = APIRouter(route_class=PageRoute)
     batch = platform.batch

@@ -37,12 +37,20 @@ def _serve(settings: Settings) -> None:
     with console.status("Starting") as status, ThreadPoolExecutor(1) as ahead:
         building = ahead.submit(build_platform, settings, progress=status.update)
         # Meanwhile: importing the web framework takes as long as loading the models does.
-        from shoplens.cli.http_server import http_server
+        import uvicorn
+
         from shoplens.web.app import create_app
 
         platform = building.result()
         looking = ahead.submit(_store_fault, platform)
-        server = http_server(create_app(platform), shutdown_s=settings.shutdown_s)
+        config = uvicorn.Config(
+            create_app(platform),
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            ws="none",
+            timeout_graceful_shutdown=int(settings.shutdown_s),
+        )
         fault = looking.result()
     gc.enable()
     gc.collect()
@@ -50,7 +58,7 @@ def _serve(settings: Settings) -> None:
     if fault is not None:
         console.print(f"[yellow]Photos cannot be kept now:[/yellow] {escape(fault)}", highlight=False, soft_wrap=True)
     _announce(console, settings, listener)
-    server.run(sockets=[listener])
+    uvicorn.Server(config).run(sockets=[listener])
 
 
 def _store_fault(platform: Platform) -> str | None:

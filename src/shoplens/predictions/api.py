@@ -1,25 +1,160 @@
-"""POST /predict: a photo in, honest labels out."""
+"""The JSON API of predictions: classify a photo, read records and their photos, export, and give feedback."""
 
 from __future__ import annotations
 
+import asyncio
 import time
-from typing import Annotated, Any
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from datetime import datetime
+from typing import Annotated, Any, Self
 
-import orjson
-from fastapi import APIRouter, Query, Request
-from starlette.responses import Response
+from fastapi import APIRouter, Depends, Path, Query, Request
+from fastapi.routing import APIRoute
+from prometheus_client import Counter
+from pydantic import Field
+from starlette.responses import Response, StreamingResponse
 
-from shoplens.platform.server import Platform
-from shoplens.web.schemas import PhotoIn, PredictionOut, prediction_json
+from shoplens.db.ids import is_id
+from shoplens.errors import PredictionNotFound, RequestInvalid
+from shoplens.predictions.browse import MAX_PAGE, BrowseRecords
+from shoplens.predictions.entities import Feedback, Keep, PredictionRecord, RecordFilter, Verdict
+from shoplens.predictions.export import ExportTables
+from shoplens.predictions.feedback import GiveFeedback
+from shoplens.predictions.photos import PhotoFile, PhotoShelf, Size
+from shoplens.predictions.policy import Outcome
+from shoplens.predictions.service import ClassifyPhoto
+from shoplens.telemetry.metrics import Metrics
+from shoplens.web.problems import status_of_exception
+from shoplens.web.schemas import ModelOut, Schema, json_response
 from shoplens.web.uploads import FILE_FIELD, Uploads
 
 MAX_TOP_K = 100
 
+
+class LabelOut(Schema):
+    """One label with its score between 0 and 1."""
+
+    label: str = Field(examples=["golden retriever"])
+    score: float = Field(examples=[0.87])
+
+
+class DecisionOut(Schema):
+    """The outcome of the channel's policy, with the label and the threshold that decided."""
+
+    outcome: Outcome
+    label: str | None = Field(examples=["nsfw"])
+    threshold: float | None = Field(examples=[0.85])
+    policy_version: str = Field(examples=["18608add0b55"])
+
+
+class ImageOut(Schema):
+    """Facts about the photo. Width and height are in pixels, after its EXIF orientation is applied."""
+
+    format: str = Field(examples=["jpeg"])
+    width: int = Field(examples=[4032])
+    height: int = Field(examples=[3024])
+    bytes: int = Field(examples=[2_600_000])
+    sha256: str
+    phash: str = Field(examples=["c3a1f07e3c1e0f87"])
+    kept: Keep
+
+
+class TimingOut(Schema):
+    """Where the time went, in milliseconds."""
+
+    queue_ms: float
+    pixels_ms: float
+    inference_ms: float
+    total_ms: float
+
+
+class PredictionOut(Schema):
+    """A classified photo."""
+
+    id: str = Field(examples=["01k9hzv3m5x4q8d0j7w2r6t9ab"])
+    created_at: datetime
+    channel: str = Field(examples=["look"])
+    model: ModelOut
+    labels: list[LabelOut]
+    decision: DecisionOut
+    image: ImageOut
+    timing: TimingOut
+
+    @classmethod
+    def of(cls, record: PredictionRecord, *, top_k: int | None = None, **more: Any) -> Self:
+        """The `record` with its best `top_k` labels; all stored ones where None."""
+        image = record.image
+        return cls(
+            id=record.id,
+            created_at=record.created_at,
+            channel=record.channel,
+            model=ModelOut.model_validate(record.model),
+            labels=[LabelOut.model_validate(each) for each in record.labels[:top_k]],
+            decision=DecisionOut.model_validate(record.decision),
+            image=ImageOut(
+                format=image.format,
+                width=image.width,
+                height=image.height,
+                bytes=image.byte_count,
+                sha256=image.sha256,
+                phash=image.phash,
+                kept=record.keep,
+            ),
+            timing=TimingOut.model_validate(record.timing),
+            **more,
+        )
+
+
+class FeedbackOut(Schema):
+    """A person's judgement of a prediction."""
+
+    id: str
+    created_at: datetime
+    prediction_id: str
+    verdict: Verdict
+    label: str | None
+    comment: str | None
+
+
+class RecordOut(PredictionOut):
+    """A stored prediction with its feedback."""
+
+    feedback: list[FeedbackOut]
+
+    @classmethod
+    def with_feedback(cls, record: PredictionRecord, feedback: Sequence[Feedback]) -> Self:
+        """The `record` with all stored labels."""
+        return cls.of(record, feedback=[FeedbackOut.model_validate(each) for each in feedback])
+
+
+class RecordPageOut(Schema):
+    """A page, newest first; `older` and `newer` are values for `before` and `after`."""
+
+    items: list[RecordOut]
+    older: str | None
+    newer: str | None
+
+
+class PhotoIn(Schema):
+    """A photo as JSON."""
+
+    image: str = Field(description="The photo as base64; a `data:` URL is fine too.")
+
+
+class FeedbackIn(Schema):
+    """Feedback on a prediction. Only `prediction_id` is required; the verdict is `wrong` by default."""
+
+    prediction_id: str = Field(max_length=64, examples=["01k9hzv3m5x4q8d0j7w2r6t9ab"])
+    verdict: Verdict = Verdict.WRONG
+    label: str | None = Field(default=None, description="The correct label.", examples=["golden retriever"])
+    comment: str | None = Field(default=None, examples=["A dog, not a bear."])
+
+
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
-_REQUEST_BODY: dict[str, Any] = {
+_PREDICT_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
-        "description": "The photo, in any of these forms. Its format is told by its content, never by its name.",
+        "description": "The photo, in any of these forms. Its format is detected from its content, never its name.",
         "content": {
             "multipart/form-data": {
                 "schema": {
@@ -35,22 +170,23 @@ _REQUEST_BODY: dict[str, Any] = {
     }
 }
 
+# Uploaded bytes are never trusted as a page of ours, whatever a browser makes of them.
+_PHOTO_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; sandbox",
+    "Content-Disposition": "inline",
+}
+_IMMUTABLE = "private, max-age=31536000, immutable"
 
-def predict_router(platform: Platform) -> APIRouter:
-    """The route with its upload bounds."""
-    router = APIRouter(tags=["predictions"])
-    limits = platform.limits
-    uploads = Uploads(
-        max_image_bytes=limits.max_image_bytes,
-        max_queued_bytes=limits.max_queued_bytes,
-        timeout_s=limits.upload_timeout_s,
-    )
+
+def predict_router(classify: ClassifyPhoto, uploads: Uploads, metrics: Metrics, *, deadline_s: float) -> APIRouter:
+    """POST /predict. `deadline_s` is the longest time for a response."""
+    router = APIRouter(tags=["predictions"], route_class=_counted(metrics.predictions))
 
     @router.post(
         "/predict",
         response_model=None,
         responses={200: {"model": PredictionOut}},
-        openapi_extra=_REQUEST_BODY,
+        openapi_extra=_PREDICT_BODY,
         summary="Classify a photo",
     )
     async def predict(
@@ -59,21 +195,131 @@ def predict_router(platform: Platform) -> APIRouter:
         top_k: Annotated[int, Query(ge=1, le=MAX_TOP_K, description="How many labels.")] = 5,
         timeout_s: Annotated[
             float | None,
-            Query(ge=0.001, le=3600, description="Longest time for the answer; never more than the server's own."),
+            Query(ge=0.001, le=3600, description="Longest time for the response; at most the server's own limit."),
         ] = None,
     ) -> Response:
-        """Classify one photo. When this answers 200, the prediction is in the database."""
-        chosen = platform.classify.channel(channel)
-        with uploads.admit(request) as most:
-            photo = await uploads.read(request, most)
+        """Classify one photo. When this returns 200, the prediction is in the database."""
+        chosen = classify.channel(channel)
+        async with uploads.photo(request) as photo:
             received = time.perf_counter()
-            record = await platform.classify(
-                photo,
-                channel=chosen.name,
-                top_k=top_k,
-                timeout_s=min(timeout_s or limits.deadline_s, limits.deadline_s),
-            )
-        platform.metrics.prediction_seconds.observe(time.perf_counter() - received)
-        return Response(orjson.dumps(prediction_json(record, top_k=top_k)), media_type="application/json")
+            time_left_s = min(timeout_s or deadline_s, deadline_s)
+            record = await classify(photo, channel=chosen.name, top_k=top_k, timeout_s=time_left_s)
+        metrics.prediction_seconds.observe(time.perf_counter() - received)
+        return json_response(PredictionOut.of(record, top_k=top_k))
 
     return router
+
+
+def record_filter(
+    channel: Annotated[str | None, Query(max_length=100)] = None,
+    label: Annotated[str | None, Query(max_length=200, description="The best label.")] = None,
+    decision: Annotated[Outcome | None, Query()] = None,
+    since: Annotated[datetime | None, Query(description="From this time on; UTC where no zone is given.")] = None,
+    until: Annotated[datetime | None, Query(description="Up to, not including, this time.")] = None,
+) -> RecordFilter:
+    """The filter in the query of a request."""
+    return RecordFilter(channel=channel, label=label, outcome=decision, since=since, until=until)
+
+
+def _known_id(prediction_id: Annotated[str, Path(max_length=64, description="The prediction's id.")]) -> str:
+    if not is_id(prediction_id):
+        raise PredictionNotFound(f"{prediction_id!r} is not the id of a prediction.")
+    return prediction_id
+
+
+Wanted = Annotated[RecordFilter, Depends(record_filter)]
+KnownId = Annotated[str, Depends(_known_id)]
+Cursor = Annotated[str | None, Query(max_length=64)]
+
+
+def records_router(browse: BrowseRecords, photos: PhotoShelf, export: ExportTables) -> APIRouter:
+    """GET /predictions…: stored predictions, their photos, and the CSV export."""
+    router = APIRouter(tags=["records"])
+
+    @router.get("/predictions", response_model=RecordPageOut, summary="A page of predictions, newest first")
+    def page(
+        wanted: Wanted,
+        limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 50,
+        before: Cursor = None,
+        after: Cursor = None,
+    ) -> Response:
+        """Page by the cursors `older` and `newer` of the response."""
+        for cursor in (before, after):
+            if cursor is not None and not is_id(cursor):
+                raise RequestInvalid(f"{cursor!r} is not a cursor. Use `older` or `newer` of a page.")
+        found = browse.page(wanted, limit=limit, before=before, after=after)
+        items = [RecordOut.with_feedback(each, found.feedback.get(each.id, [])) for each in found.records]
+        return json_response(RecordPageOut(items=items, older=found.older, newer=found.newer))
+
+    @router.get("/predictions.csv", response_class=StreamingResponse, summary="Predictions as CSV")
+    def export_csv(wanted: Wanted) -> StreamingResponse:
+        """Every prediction that matches, newest first, safe to open in a spreadsheet."""
+        return csv_response(export.records(wanted), "predictions.csv")
+
+    @router.get("/predictions/{prediction_id}", response_model=RecordOut, summary="One prediction")
+    def one(prediction_id: KnownId) -> Response:
+        """A stored prediction with its feedback."""
+        return json_response(RecordOut.with_feedback(*browse.get(prediction_id)))
+
+    @router.get(
+        "/predictions/{prediction_id}/image",
+        response_class=Response,
+        responses={200: {"content": {"image/*": {}}}},
+        summary="The photo of a prediction",
+    )
+    def image(prediction_id: KnownId, size: Size = Size.VIEW) -> Response:
+        """The stored photo: `thumbnail` and `view` are JPEG without metadata, `original` is as it was sent."""
+        record, _ = browse.get(prediction_id)
+        return photo_answer(photos.fetch(record, size), cache=_IMMUTABLE)
+
+    return router
+
+
+def feedback_router(feedback: GiveFeedback, export: ExportTables) -> APIRouter:
+    """POST /feedback and GET /feedback.csv."""
+    router = APIRouter(tags=["feedback"])
+
+    @router.post("/feedback", status_code=201, response_model=FeedbackOut, summary="Give feedback on a prediction")
+    def give(said: FeedbackIn) -> Response:
+        """The feedback is stored when this returns 201."""
+        stored = feedback(said.prediction_id, verdict=said.verdict, label=said.label, comment=said.comment)
+        return json_response(FeedbackOut.model_validate(stored), status=201)
+
+    @router.get("/feedback.csv", response_class=StreamingResponse, summary="All feedback as CSV")
+    def export_csv() -> StreamingResponse:
+        """Image path, prediction and feedback, safe to open in a spreadsheet."""
+        return csv_response(export.feedback(), "feedback.csv")
+
+    return router
+
+
+def photo_answer(photo: PhotoFile, *, cache: str) -> Response:
+    """An uploaded photo, or a copy of it; `cache` is its Cache-Control."""
+    return Response(photo.data, media_type=photo.media_type, headers={**_PHOTO_HEADERS, "Cache-Control": cache})
+
+
+def csv_response(chunks: Iterable[str], name: str) -> StreamingResponse:
+    """A streamed CSV download."""
+    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+    return StreamingResponse(chunks, media_type="text/csv; charset=utf-8", headers=headers)
+
+
+def _counted(counter: Counter) -> type[APIRoute]:
+    """A route class that counts its responses in `counter` by status, refusals and failures included."""
+
+    class CountedRoute(APIRoute):
+        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+            handle = super().get_route_handler()
+
+            async def handle_and_count(request: Request) -> Response:
+                try:
+                    response = await handle(request)
+                except (Exception, asyncio.CancelledError) as error:
+                    counter.labels(status=str(status_of_exception(error))).inc()
+                    raise
+                counter.labels(status=str(response.status_code)).inc()
+                return response
+
+            return handle_and_count
+
+    return CountedRoute

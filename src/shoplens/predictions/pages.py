@@ -1,113 +1,248 @@
-"""The page Classify: a photo in, its labels out. Works as a plain form where no script runs."""
+"""The pages Classify, Records and one record. All of them work as plain forms where no script runs."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+from urllib.parse import urlencode
 
-from fastapi import APIRouter, Request
-from starlette.datastructures import UploadFile
-from starlette.exceptions import HTTPException
+from fastapi import APIRouter, Form, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from shoplens.errors import (
-    ImageMissing,
-    ImageTooLarge,
-    QueueFull,
-    RequestInvalid,
-    ShoplensError,
-    UploadTooSlow,
+from shoplens.db.ids import is_id
+from shoplens.errors import ImageMissing, PredictionNotFound, RequestInvalid, ShoplensError
+from shoplens.predictions import presenting
+from shoplens.predictions.browse import BrowseRecords
+from shoplens.predictions.entities import Channel, PredictionRecord, RecordFilter, Verdict
+from shoplens.predictions.feedback import GiveFeedback
+from shoplens.predictions.policy import Outcome
+from shoplens.predictions.service import ClassifyPhoto
+from shoplens.web.problems import public_detail, request_id_of, status_of
+from shoplens.web.rendering import PageRoute, add_filters, instant, page
+from shoplens.web.uploads import FORM_FRAMING_BYTES, Uploads, photo_too_large
+
+PAGE_ROWS = 50
+_MAX_FILTER_LENGTH = 200
+_DATE_LENGTH = len("2026-01-31")
+
+FormText = Annotated[str, Form()]
+
+add_filters(
+    presenting.confidence,
+    presenting.reason,
+    presenting.thresholds,
+    presenting.channel_title,
+    presenting.channel_question,
+    presenting.condensed,
+    outcome_words=presenting.OUTCOME_WORDS,
+    keep_words=presenting.KEEP_WORDS,
+    best_guess_below=presenting.BEST_GUESS_BELOW,
+    shown_labels=presenting.SHOWN_LABELS,
 )
-from shoplens.platform.server import Platform, WebLimits
-from shoplens.web.problems import status_of
-from shoplens.web.rendering import PageRoute, page
-
-_FRAMING_BYTES = 64 * 1024
-_MOST_FORMS_AT_ONCE = 4
-_RETRY_AFTER_S = 2.0
-_SHOWN_LABELS = 10
 
 
-def classify_router(platform: Platform) -> APIRouter:
-    """The page and the form that it posts without a script."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordLink:
+    """Where another feature shows more about a record, such as the batch item that it belongs to."""
+
+    kind: str
+    title: str
+    address: str
+
+
+LinkFinder = Callable[[PredictionRecord], RecordLink | None]
+
+
+def classify_pages(
+    classify: ClassifyPhoto,
+    uploads: Uploads,
+    *,
+    channels: Mapping[str, Channel],
+    default_channel: str,
+    max_image_bytes: int,
+    deadline_s: float,
+) -> APIRouter:
+    """The page Classify, and the form that it posts without a script."""
     router = APIRouter(route_class=PageRoute)
-    forms = _Forms(platform.limits)
+
+    def classify_page(chosen: str, *, status: int = 200, error: str | None = None) -> HTMLResponse:
+        return page(
+            "classify.html",
+            status=status,
+            channels=list(channels.values()),
+            chosen=chosen,
+            error=error,
+            max_bytes=max_image_bytes,
+        )
 
     @router.get("/")
     def show() -> HTMLResponse:
-        return _page(platform, chosen=platform.default_channel)
+        return classify_page(default_channel)
 
     @router.post("/")
-    async def classify(request: Request) -> Response:
-        chosen = platform.default_channel
+    async def post(request: Request) -> Response:
+        chosen = default_channel
         try:
-            with forms.admit(request):
-                channel, photo = await forms.read(request)
-                chosen = platform.classify.channel(channel).name
-                record = await platform.classify(
-                    photo, channel=chosen, top_k=_SHOWN_LABELS, timeout_s=platform.limits.deadline_s
-                )
+            async with uploads.form(
+                request, max_bytes=max_image_bytes + FORM_FRAMING_BYTES, max_files=2, max_fields=4
+            ) as form:
+                if len(form.files) > 1:
+                    raise RequestInvalid("Without JavaScript, upload one photo at a time.")
+                photo = await form.files[0].read() if form.files else b""
+                chosen = classify.channel(form.fields.get("channel") or default_channel).name
+                if not photo:
+                    raise ImageMissing("Choose a photo first.")
+                if len(photo) > max_image_bytes:
+                    raise photo_too_large(len(photo), max_image_bytes)
+                record = await classify(photo, channel=chosen, top_k=presenting.SHOWN_LABELS, timeout_s=deadline_s)
         except ShoplensError as error:
-            return _page(platform, chosen=chosen, error=error)
-        # Seen again by reloading, and never sent again by it.
+            detail = public_detail(error, request_id_of(request))
+            return classify_page(chosen, status=status_of(type(error)), error=detail)
+        # A redirect, so that reloading the page does not upload the photo again.
         return RedirectResponse(f"/console/records/{record.id}", status_code=303)
 
     return router
 
 
-def _page(platform: Platform, *, chosen: str, error: ShoplensError | None = None) -> HTMLResponse:
-    return page(
-        "classify.html",
-        status=status_of(type(error)) if error else 200,
-        channels=list(platform.channels.values()),
-        chosen=chosen,
-        error=str(error) if error else None,
-        max_bytes=platform.limits.max_image_bytes,
+def record_pages(
+    browse: BrowseRecords, feedback: GiveFeedback, *, channels: Mapping[str, Channel], find_link: LinkFinder
+) -> APIRouter:
+    """The list of records (also at `/view_db`), one record, and its feedback form."""
+    router = APIRouter(route_class=PageRoute)
+
+    @router.get("/console/records")
+    @router.get("/view_db")
+    def records(request: Request) -> HTMLResponse:
+        bar = read_filter(request.query_params)
+        before, after = (read_cursor(request.query_params, name) for name in ("before", "after"))
+        found = browse.page(bar.wanted, limit=PAGE_ROWS, before=before, after=after)
+        # A channel that was removed from the settings stays in the list while it is filtered by.
+        names = sorted({*channels, *([bar.wanted.channel] if bar.wanted.channel else [])})
+        return page(
+            "records.html",
+            bar=bar,
+            found=found,
+            paged=bool(before or after),
+            channels=channels,
+            channel_names=names,
+            labels=browse.labels(),
+        )
+
+    @router.get("/console/records/{record_id}")
+    def record(record_id: str, said: str = "") -> HTMLResponse:
+        stored, remarks = browse.get(_known_id(record_id))
+        channel = channels.get(stored.channel)
+        policy = channel.policy if channel else None
+        is_outdated = policy is not None and policy.version != stored.decision.policy_version
+        return page(
+            "record.html",
+            record=stored,
+            channel=channel or stored.channel,
+            remarks=remarks,
+            said=bool(said),
+            policy=None if is_outdated else policy,
+            policy_outdated=is_outdated,
+            link=find_link(stored),
+        )
+
+    @router.post("/console/records/{record_id}/feedback")
+    def give(
+        record_id: str, verdict: FormText = "wrong", label: FormText = "", comment: FormText = ""
+    ) -> RedirectResponse:
+        if verdict not in set(Verdict):
+            raise RequestInvalid("Choose whether the prediction is correct or incorrect.")
+        feedback(_known_id(record_id), verdict=Verdict(verdict), label=label, comment=comment)
+        return RedirectResponse(f"/console/records/{record_id}?said=1#feedback", status_code=303)
+
+    return router
+
+
+def _known_id(record_id: str) -> str:
+    if not is_id(record_id):
+        raise PredictionNotFound("This record doesn't exist or was deleted.")
+    return record_id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilterBar:
+    """A filter as the form shows it. Dates are inclusive days in UTC; a script makes them local."""
+
+    wanted: RecordFilter
+
+    @property
+    def active(self) -> bool:
+        """Whether anything is filtered out."""
+        return bool(self.parameters())
+
+    @property
+    def since_day(self) -> str:
+        """The first day, as a date input wants it."""
+        return f"{self.wanted.since:%Y-%m-%d}" if self.wanted.since else ""
+
+    @property
+    def until_day(self) -> str:
+        """The last day that is still shown."""
+        return f"{self.wanted.until - timedelta(microseconds=1):%Y-%m-%d}" if self.wanted.until else ""
+
+    def parameters(self) -> dict[str, str]:
+        """The filter as query parameters, without those that are not set."""
+        wanted = self.wanted
+        texts = {
+            "channel": wanted.channel,
+            "label": wanted.label,
+            "decision": wanted.outcome.value if wanted.outcome else None,
+            "since": instant(wanted.since) if wanted.since else None,
+            "until": instant(wanted.until) if wanted.until else None,
+        }
+        return {name: text for name, text in texts.items() if text is not None}
+
+    def query(self, **more: str) -> str:
+        """The query string with `more` parameters after the filter's own; "" where there are none."""
+        parameters = {**self.parameters(), **more}
+        return f"?{urlencode(parameters)}" if parameters else ""
+
+
+def read_filter(query: Mapping[str, str]) -> FilterBar:
+    """The filter in a query; empty fields mean any. Raises RequestInvalid."""
+    decision = _text(query, "decision")
+    if decision is not None and decision not in set(Outcome):
+        raise RequestInvalid(f"{decision!r} is not a decision. Use one of: {', '.join(Outcome)}.")
+    return FilterBar(
+        wanted=RecordFilter(
+            channel=_text(query, "channel"),
+            label=_text(query, "label"),
+            outcome=Outcome(decision) if decision else None,
+            since=_moment(_text(query, "since"), whole_day=timedelta()),
+            until=_moment(_text(query, "until"), whole_day=timedelta(days=1)),
+        )
     )
 
 
-class _Forms:
-    """Photos that arrive as plain forms: few at once, since people send them, and each within its bounds."""
+def read_cursor(query: Mapping[str, str], name: str) -> str | None:
+    """The id in `before` or `after`. Raises RequestInvalid."""
+    text = _text(query, name)
+    if text is not None and not is_id(text):
+        raise RequestInvalid("This link to a page of records is not valid. Start again with the newest records.")
+    return text
 
-    def __init__(self, limits: WebLimits) -> None:
-        self._limits = limits
-        self._free = _MOST_FORMS_AT_ONCE
 
-    @contextmanager
-    def admit(self, request: Request) -> Iterator[None]:
-        """Let the request in. Raises QueueFull, ImageTooLarge, and RequestInvalid where no length is announced."""
-        length = request.headers.get("content-length", "")
-        if not (length.isascii() and length.isdigit()):
-            raise RequestInvalid("The form does not say how long it is; send it with a browser, or use /predict.")
-        if int(length) > self._limits.max_image_bytes + _FRAMING_BYTES:
-            raise self._too_large()
-        if self._free == 0:
-            raise QueueFull("Too many photos are being sent. Try again in a moment.", retry_after_s=_RETRY_AFTER_S)
-        self._free -= 1
-        try:
-            yield
-        finally:
-            self._free += 1
+def _text(query: Mapping[str, str], name: str) -> str | None:
+    text = query.get(name, "").replace("\x00", "").strip()
+    if len(text) > _MAX_FILTER_LENGTH:
+        raise RequestInvalid(f"The filter {name!r} is longer than {_MAX_FILTER_LENGTH} characters.")
+    return text or None
 
-    async def read(self, request: Request) -> tuple[str | None, bytes]:
-        """Channel and photo. Raises ImageMissing, ImageTooLarge, RequestInvalid and UploadTooSlow."""
-        seconds = self._limits.upload_timeout_s
-        try:
-            async with asyncio.timeout(seconds), request.form(max_files=1, max_fields=4) as form:
-                channel, file = form.get("channel"), form.get("file")
-                photo = await file.read() if isinstance(file, UploadFile) else b""
-        except TimeoutError as error:
-            raise UploadTooSlow(f"The photo did not arrive within {seconds:g} s. Try again.") from error
-        except HTTPException as error:
-            raise RequestInvalid(f"The form cannot be read: {error.detail}") from error
-        if not photo:
-            raise ImageMissing("No photo was chosen. Choose one first, then classify.")
-        if len(photo) > self._limits.max_image_bytes:
-            raise self._too_large()
-        return (channel if isinstance(channel, str) and channel else None), photo
 
-    def _too_large(self) -> ImageTooLarge:
-        return ImageTooLarge(
-            f"The photo has more than {self._limits.max_image_bytes:,} bytes, which is the limit here."
-        )
+def _moment(text: str | None, *, whole_day: timedelta) -> datetime | None:
+    """UTC. A bare date means its whole day, so that the end of a range lies a day later."""
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        return moment.astimezone(UTC) + (whole_day if len(text) == _DATE_LENGTH else timedelta())
+    except (ValueError, OverflowError):
+        raise RequestInvalid(f"{text!r} is not a date. Write dates as 2026-01-31.") from None

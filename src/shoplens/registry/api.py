@@ -2,39 +2,57 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Self
 
 from fastapi import APIRouter
+from pydantic import Field
 
 from shoplens.platform.server import Platform
 from shoplens.registry.service import ModelView
-from shoplens.web.schemas import ServedModelOut
+from shoplens.web.schemas import Schema
+
+
+class ServedModelOut(Schema):
+    """An installed bundle, and how it is served."""
+
+    name: str
+    version: str
+    title: str
+    task: str
+    licence: str
+    labels: int
+    served: bool
+    channels: list[str]
+    provider: str | None = Field(examples=["cpu"])
+    batching: str | None = Field(examples=["single calls on 2 threads"])
+    digest: str
+
+    @classmethod
+    def of(cls, view: ModelView) -> Self:
+        """The bundle of `view`; `provider` and `batching` are None where no channel uses it."""
+        bundle, served = view.bundle, view.served
+        return cls(
+            name=bundle.ref.name,
+            version=bundle.ref.version,
+            title=bundle.card.title,
+            task=bundle.card.task,
+            licence=bundle.card.licence,
+            labels=len(bundle.labels),
+            served=served is not None,
+            channels=list(view.channels),
+            provider=served.provider if served else None,
+            batching=served.batching if served else None,
+            digest=bundle.digest,
+        )
 
 
 def models_router(platform: Platform) -> APIRouter:
     """All routes on models."""
     router = APIRouter(tags=["models"])
 
-    @router.get("/models", response_model=list[ServedModelOut], summary="The installed models")
-    def all_models() -> list[dict[str, Any]]:
-        """Those that answer now come first."""
-        return [_json(view) for view in platform.models.all()]
+    @router.get("/models", summary="The installed models")
+    def all_models() -> list[ServedModelOut]:
+        """Those that channels use come first."""
+        return [ServedModelOut.of(view) for view in platform.models.all()]
 
     return router
-
-
-def _json(view: ModelView) -> dict[str, Any]:
-    bundle, served = view.bundle, view.served
-    return {
-        "name": bundle.ref.name,
-        "version": bundle.ref.version,
-        "title": bundle.card.title,
-        "task": bundle.card.task,
-        "licence": bundle.card.licence,
-        "labels": len(bundle.labels),
-        "served": served is not None,
-        "channels": list(view.channels),
-        "provider": served.provider if served else None,
-        "batching": served.batching if served else None,
-        "digest": bundle.digest,
-    }

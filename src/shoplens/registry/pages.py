@@ -13,15 +13,16 @@ from starlette.responses import HTMLResponse, JSONResponse
 from shoplens.bundles.bundle import Bundle
 from shoplens.bundles.evaluation import PartResult
 from shoplens.bundles.manifest import Label
+from shoplens.images.picture import ImageSpec
 from shoplens.platform.server import Platform
-from shoplens.web.rendering import PageRoute, page
+from shoplens.web.rendering import PageRoute, add_filters, page
 
 _LONGEST_SEARCH = 200
 _LARGEST_CONFUSION = 40
 _STRONGEST = 9
 
 
-def models_router(platform: Platform) -> APIRouter:
+def model_pages(platform: Platform) -> APIRouter:
     """The list, one model, and its label names for the pages that suggest them."""
     router = APIRouter(route_class=PageRoute)
 
@@ -88,3 +89,29 @@ def _checksums(bundle: Bundle) -> dict[str, Any]:
     """Size and SHA-256 by file name; opening the bundle has already checked the file's form."""
     sums: dict[str, Any] = orjson.loads((bundle.root / "checksums.json").read_bytes())
     return sums
+
+
+def preprocessing(spec: ImageSpec) -> list[str]:
+    """What happens to a photo before the model sees it, step by step."""
+    side = f"{spec.resize} px"
+    fit = f"The shorter side becomes {side}" if spec.fit == "short_side" else f"Both sides become {side}"
+    steps = [f"{fit} ({spec.interpolation})."]
+    if spec.jpeg_quality is not None:
+        steps.append(f"It is encoded as JPEG again, quality {spec.jpeg_quality}, as in the model's training.")
+    if spec.crop != spec.resize or spec.fit == "short_side":
+        steps.append(f"The centre of {spec.crop} × {spec.crop} px is cut out.")
+    order = "red, green, blue" if spec.colour == "rgb" else "blue, green, red"
+    steps.append(f"Colours in the order {order}; memory layout {spec.layout.upper()}.")
+    if spec.dtype == "uint8":
+        steps.append("Raw 8-bit values go in; the model maps them itself.")
+    else:
+        steps.append(f"Each value becomes (x − {_triple(spec.mean)}) ÷ {_triple(spec.scale)}.")
+    return steps
+
+
+def _triple(values: tuple[float, float, float]) -> str:
+    first, *others = (f"{value:g}" for value in values)
+    return first if all(other == first for other in others) else f"({', '.join([first, *others])})"
+
+
+add_filters(preprocessing)

@@ -1,45 +1,44 @@
-"""Join the JSON API and the console to one application over a platform that is already built."""
+"""Join the JSON APIs and pages of all features to one application over a platform that is already built."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import structlog
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
+from starlette.responses import HTMLResponse, RedirectResponse
 
 import shoplens
 from shoplens.batch.api import batch_router
 from shoplens.batch.api_ingest import batch_ingest_router
 from shoplens.batch.api_items import returned_items_router
-from shoplens.errors import ShoplensError
+from shoplens.batch.pages import batch_pages, record_link_finder
+from shoplens.batch.pages_item import batch_item_pages
+from shoplens.errors import NotFound, ShoplensError
 from shoplens.platform.server import Platform
-from shoplens.predictions.api import predict_router
-from shoplens.predictions.api_feedback import feedback_router
-from shoplens.predictions.api_records import records_router
+from shoplens.predictions.api import feedback_router, predict_router, records_router
+from shoplens.predictions.pages import classify_pages, record_pages
 from shoplens.registry.api import models_router
-from shoplens.web.console import mount_console
-from shoplens.web.middleware import Entrance
+from shoplens.registry.pages import model_pages
+from shoplens.web.middleware import RequestMiddleware
 from shoplens.web.operations import operations_router
-from shoplens.web.problems import MEDIA_TYPE, handle_problems
-from shoplens.web.schemas import ProblemOut
+from shoplens.web.problems import MEDIA_TYPE, ProblemOut, handle_problems
+from shoplens.web.rendering import STATIC_DIR, STATIC_URL, HashedFiles, PageRoute
+from shoplens.web.uploads import Uploads
 
+_PROBLEM_CONTENT = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemOut"}}}
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
-    "4XX": {
-        "description": "The request cannot be answered; `code` says why.",
-        "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemOut"}}},
-    },
-    "5XX": {
-        "description": "The server cannot answer now; `code` says why.",
-        "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemOut"}}},
-    },
+    "4XX": {"description": "The request was refused; `code` says why.", "content": _PROBLEM_CONTENT},
+    "5XX": {"description": "The server cannot respond now; `code` says why.", "content": _PROBLEM_CONTENT},
 }
+_log = structlog.get_logger(__name__)
 
 
 class _Application(FastAPI):
-    """Adds the shape of our problems to the document, where every operation refers to it."""
+    """Adds the schema of our problems to the document, where every operation refers to it."""
 
     def openapi(self) -> dict[str, Any]:
         """The OpenAPI document, made once."""
@@ -48,25 +47,12 @@ class _Application(FastAPI):
         return document
 
 
-_ROUTERS = (
-    predict_router,
-    records_router,
-    feedback_router,
-    batch_ingest_router,
-    batch_router,
-    returned_items_router,
-    models_router,
-    operations_router,
-)
-_log = structlog.get_logger(__name__)
-
-
 def create_app(platform: Platform) -> FastAPI:
-    """The application. It goes on with a run that nobody works on, and closes the platform when the server stops."""
+    """The application. It resumes a run whose process died, and closes the platform when the server stops."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        resuming = asyncio.create_task(asyncio.to_thread(_resume, platform))
+        resuming = asyncio.create_task(asyncio.to_thread(_resume_run, platform))
         yield
         await resuming
         await platform.close()
@@ -80,16 +66,71 @@ def create_app(platform: Platform) -> FastAPI:
         redoc_url=None,
         responses=_PROBLEMS,
     )
-    for build_router in _ROUTERS:
-        app.include_router(build_router(platform))
-    mount_console(app, platform)
+    limits = platform.limits
+    uploads = Uploads(
+        max_image_bytes=limits.max_image_bytes,
+        max_queued_bytes=limits.max_queued_bytes,
+        timeout_s=limits.upload_timeout_s,
+    )
+    for router in _api_routers(platform, uploads):
+        app.include_router(router)
+    for router in _page_routers(platform, uploads):
+        app.include_router(router, include_in_schema=False)
+    app.mount(STATIC_URL, HashedFiles(directory=STATIC_DIR), name="static")
     handle_problems(app, platform.metrics)
-    app.add_middleware(Entrance, allowed_hosts=platform.limits.allowed_hosts, metrics=platform.metrics)
+    app.add_middleware(RequestMiddleware, allowed_hosts=limits.allowed_hosts, metrics=platform.metrics)
     return app
 
 
-def _resume(platform: Platform) -> None:
+def _api_routers(platform: Platform, uploads: Uploads) -> Iterator[APIRouter]:
+    yield predict_router(platform.classify, uploads, platform.metrics, deadline_s=platform.limits.deadline_s)
+    yield records_router(platform.browse, platform.photos, platform.export)
+    yield feedback_router(platform.feedback, platform.export)
+    yield batch_ingest_router(platform)
+    yield batch_router(platform)
+    yield returned_items_router(platform)
+    yield models_router(platform)
+    yield operations_router(platform.health, platform.metrics)
+
+
+def _page_routers(platform: Platform, uploads: Uploads) -> Iterator[APIRouter]:
+    yield classify_pages(
+        platform.classify,
+        uploads,
+        channels=platform.channels,
+        default_channel=platform.default_channel,
+        max_image_bytes=platform.limits.max_image_bytes,
+        deadline_s=platform.limits.deadline_s,
+    )
+    yield record_pages(
+        platform.browse,
+        platform.feedback,
+        channels=platform.channels,
+        find_link=record_link_finder(platform),
+    )
+    yield batch_item_pages(platform)
+    yield batch_pages(platform)
+    yield model_pages(platform)
+    yield _other_pages()
+
+
+def _other_pages() -> APIRouter:
+    """The console's other addresses. Comes last, since it matches all of them."""
+    router = APIRouter(route_class=PageRoute)
+
+    @router.get("/console")
+    def start() -> RedirectResponse:
+        return RedirectResponse("/", status_code=307)
+
+    @router.get("/console/{path:path}")
+    def nothing(path: str) -> HTMLResponse:
+        raise NotFound(f"There is no page at /console/{path[:100]}.")
+
+    return router
+
+
+def _resume_run(platform: Platform) -> None:
     try:
         platform.batch.resume()
-    except ShoplensError as error:  # the server is of use without it, and says by itself what is away
+    except ShoplensError as error:  # the server starts anyway, and reports by itself what is unavailable
         _log.warning("night.not_resumed", code=error.code, reason=str(error))

@@ -1,4 +1,4 @@
-"""What every request passes: its id, the guards against foreign pages and host names, headers, log and counts."""
+"""What every request passes: request id, checks of host and origin, security headers, log line and metrics."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from http import HTTPStatus
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shoplens.errors import RequestForbidden, ShoplensError
 from shoplens.telemetry.metrics import Metrics
-from shoplens.web.problems import problem, problem_of
+from shoplens.web.problems import CLIENT_CLOSED_REQUEST, INTERNAL_ERROR_DETAIL, problem, problem_of
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
@@ -36,8 +37,11 @@ _UNROUTED = "unrouted"
 _log = structlog.get_logger("shoplens.http")
 
 
-class Entrance:
-    """Pure ASGI, outermost: nothing reaches a route unguarded, and nothing leaves without its id and headers."""
+class RequestMiddleware:
+    """The outermost layer, in plain ASGI.
+
+    Starlette's TrustedHostMiddleware would do a part of it, but answers in plain text instead of problem+json.
+    """
 
     def __init__(self, app: ASGIApp, *, allowed_hosts: Sequence[str], metrics: Metrics) -> None:
         self._app = app
@@ -50,75 +54,51 @@ class Entrance:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        request_id = _request_id(headers.get("x-request-id"))
+        given_id = headers.get("x-request-id", "")
+        # A caller's own id is used where it is harmless, so that the logs of several systems can be joined.
+        request_id = given_id if _REQUEST_ID.fullmatch(given_id) else secrets.token_hex(8)
         scope.setdefault("state", {})["request_id"] = request_id
-        structlog.contextvars.bind_contextvars(request_id=request_id)
-        answer = _Answer(send, request_id)
-        started = time.perf_counter()
-        try:
-            self._guard(scope["method"], headers)
-            await self._app(scope, receive, answer)
-        except RequestForbidden as error:
-            await problem_of(error, request_id=request_id)(scope, receive, answer)
-        except Exception:  # noqa: BLE001 - the last line of defence: log it, and answer like any other error
-            _log.exception("request.crashed", method=scope["method"], path=scope["path"])
-            if not answer.started:
-                await _crash(request_id)(scope, receive, answer)
-        finally:
-            self._note(scope, answer.status, time.perf_counter() - started)
-            structlog.contextvars.unbind_contextvars("request_id")
+        status: int | None = None
 
-    def _guard(self, method: str, headers: Headers) -> None:
-        """Raises RequestForbidden for DNS rebinding and for what pages of other sites make a browser send."""
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                response_headers = MutableHeaders(scope=message)
+                response_headers["X-Request-ID"] = request_id
+                for name, value in _SECURITY_HEADERS.items():
+                    response_headers.setdefault(name, value)
+            await send(message)
+
+        started = time.perf_counter()
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            try:
+                self._require_own_host_and_site(scope["method"], headers)
+                await self._app(scope, receive, send_with_headers)
+            except RequestForbidden as error:
+                await problem_of(error, request_id=request_id)(scope, receive, send_with_headers)
+            except ClientDisconnect:
+                pass
+            except Exception:  # noqa: BLE001 - the last line of defence: log it, and respond as to any other error
+                _log.exception("request.crashed", method=scope["method"], path=scope["path"])
+                if status is None:
+                    crash = problem(500, ShoplensError.code, INTERNAL_ERROR_DETAIL, request_id=request_id)
+                    await crash(scope, receive, send_with_headers)
+            finally:
+                self._record(scope, status or CLIENT_CLOSED_REQUEST, time.perf_counter() - started)
+
+    def _require_own_host_and_site(self, method: str, headers: Headers) -> None:
+        """Raises RequestForbidden for DNS rebinding and for cross-site requests that could change something."""
         if "*" not in self._hosts and _host_name(headers.get("host", "")) not in self._hosts:
-            raise RequestForbidden(
-                "The Host header names a host that this server does not answer for; see the setting allowed_hosts."
-            )
+            raise RequestForbidden("This server does not accept this Host header. See the setting allowed_hosts.")
         if method not in _SAFE_METHODS and headers.get("sec-fetch-site", "none") not in _OWN_SITES:
             raise RequestForbidden("Pages of other sites may not send data to this server.")
 
-    def _note(self, scope: Scope, status: int, seconds: float) -> None:
+    def _record(self, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", _UNROUTED)
         self._metrics.http_requests.labels(route=route, status=str(status)).inc()
-        if route == "/predict":
-            self._metrics.predictions.labels(status=str(status)).inc()
         log = _log.info if status < HTTPStatus.INTERNAL_SERVER_ERROR else _log.warning
         log("request.answered", method=scope["method"], path=scope["path"], status=status, ms=round(seconds * 1e3, 2))
-
-
-class _Answer:
-    """The send side of one request: adds headers and remembers the status."""
-
-    def __init__(self, send: Send, request_id: str) -> None:
-        self._send = send
-        self._request_id = request_id
-        self.status = 499  # nginx's number for a client that left before its answer
-        self.started = False
-
-    async def __call__(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self.started = True
-            self.status = message["status"]
-            headers = MutableHeaders(scope=message)
-            headers["X-Request-ID"] = self._request_id
-            for name, value in _SECURITY_HEADERS.items():
-                headers.setdefault(name, value)
-        await self._send(message)
-
-
-def _crash(request_id: str) -> ASGIApp:
-    return problem(
-        500,
-        ShoplensError.code,
-        f"This request met a fault in the program. The log has it under the request id {request_id}.",
-        request_id=request_id,
-        retry_after_s=None,
-    )
-
-
-def _request_id(given: str | None) -> str:
-    """The caller's own id where it is harmless, so that logs of several systems can be joined."""
-    return given if given and _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
 
 
 def _host_name(host: str) -> str:

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-import orjson
 from fastapi import APIRouter
 from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import Field
 from starlette.responses import Response
 
-from shoplens.platform.server import Platform
-from shoplens.web.schemas import HealthOut
+from shoplens.telemetry.health import CheckHealth
+from shoplens.telemetry.metrics import Metrics
+from shoplens.web.schemas import Schema, json_response
 
 
-def operations_router(platform: Platform) -> APIRouter:
+class HealthOut(Schema):
+    """Whether the process can work, with a sentence for every part that is not well."""
+
+    status: str = Field(examples=["ready"])
+    parts: dict[str, str] = Field(examples=[{"engine": "ok", "database": "ok", "storage": "ok"}])
+
+
+def operations_router(health: CheckHealth, metrics: Metrics) -> APIRouter:
     """All routes for operating the server."""
     router = APIRouter(tags=["operations"])
 
-    @router.get("/health/live", response_model=HealthOut, summary="Is the process alive?")
-    async def live() -> dict[str, object]:
-        """Answers as long as the process can answer anything."""
-        return {"status": "live", "parts": {}}
+    @router.get("/health/live", summary="Is the process alive?")
+    async def live() -> HealthOut:
+        """Returns 200 as long as the process can respond at all."""
+        return HealthOut(status="live", parts={})
 
     @router.get(
         "/health/ready",
@@ -27,17 +35,17 @@ def operations_router(platform: Platform) -> APIRouter:
         summary="Can the process do its work?",
     )
     async def ready() -> Response:
-        """Models loaded and warm, database and store reachable."""
-        health = await platform.health()
-        body = {
-            "status": "ready" if health.ready else "not ready",
-            "parts": {part: health.faults.get(part, "ok") for part in health.parts},
-        }
-        return Response(orjson.dumps(body), 200 if health.ready else 503, media_type="application/json")
+        """Checks that the models are loaded and that database and store are reachable."""
+        found = await health()
+        body = HealthOut(
+            status="ready" if found.ready else "not ready",
+            parts={part: found.faults.get(part, "ok") for part in found.parts},
+        )
+        return json_response(body, status=200 if found.ready else 503)
 
     @router.get("/metrics", response_class=Response, summary="Metrics for Prometheus")
-    def metrics() -> Response:
-        """The text format."""
-        return Response(platform.metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
+    def exposition() -> Response:
+        """Prometheus' text format."""
+        return Response(metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
 
     return router

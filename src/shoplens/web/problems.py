@@ -1,17 +1,18 @@
-"""Turn every error into problem+json (RFC 9457): one table from class to status, found along the MRO."""
+"""Turn every error into problem+json (RFC 9457): one table from error class to HTTP status."""
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any
 
-import orjson
 import structlog
-from fastapi import FastAPI, Request
+from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from shoplens import errors
@@ -19,6 +20,8 @@ from shoplens.errors import QueueFull, RequestInvalid, ShoplensError
 from shoplens.telemetry.metrics import Metrics
 
 MEDIA_TYPE = "application/problem+json"
+CLIENT_CLOSED_REQUEST = 499  # nginx's number for a client that left before the response
+INTERNAL_ERROR_DETAIL = "Something went wrong on the server. The log has the details under this request id."
 
 STATUS: Mapping[type[ShoplensError], int] = {
     ShoplensError: 500,
@@ -45,35 +48,88 @@ _RETRY_UNAVAILABLE_S = 5
 _log = structlog.get_logger(__name__)
 
 
+class ProblemOut(BaseModel):
+    """An error (RFC 9457). `code` is stable; `detail` is a sentence for people."""
+
+    type: str = Field(examples=["urn:shoplens:error:image_too_large"])
+    title: str = Field(examples=["Content Too Large"])
+    status: int = Field(examples=[413])
+    detail: str
+    code: str = Field(examples=["image_too_large"])
+    request_id: str | None
+    retry_after_s: float | None = None
+
+
 def status_of(error: type[ShoplensError]) -> int:
     """The status of an error class, its own or its nearest ancestor's."""
     return next(STATUS[ancestor] for ancestor in error.__mro__ if ancestor in STATUS)
 
 
-def problem(status: int, code: str, detail: str, *, request_id: str | None, retry_after_s: float | None) -> Response:
-    """A problem+json response; `retry_after_s` becomes a Retry-After header in whole seconds."""
-    body: dict[str, Any] = {
-        "type": f"urn:shoplens:error:{code}",
-        "title": HTTPStatus(status).phrase,
-        "status": status,
-        "detail": detail,
-        "code": code,
-        "request_id": request_id,
-    }
+def status_of_exception(error: BaseException) -> int:
+    """The status with which a request ends that raised `error`, whoever raised it."""
+    if isinstance(error, ShoplensError):
+        return status_of(type(error))
+    if isinstance(error, RequestValidationError):
+        return status_of(RequestInvalid)
+    if isinstance(error, ClientDisconnect | asyncio.CancelledError):
+        return CLIENT_CLOSED_REQUEST
+    return error.status_code if isinstance(error, HTTPException) else HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+def public_detail(error: ShoplensError, request_id: str | None) -> str:
+    """What a client may read of `error`: parts that hold addresses or paths keep their details for the log."""
+    if error.public_message is None:
+        return str(error)
+    return f"{error.public_message} Reference: {request_id}." if request_id else error.public_message
+
+
+def request_id_of(request: Request) -> str | None:
+    """The id under which the log has this request."""
+    request_id: str | None = request.scope.get("state", {}).get("request_id")
+    return request_id
+
+
+def problem(
+    status: int, code: str, detail: str, *, request_id: str | None, retry_after_s: float | None = None
+) -> Response:
+    """A problem+json response; `retry_after_s` also becomes a Retry-After header in whole seconds."""
+    body = ProblemOut(
+        type=f"urn:shoplens:error:{code}",
+        title=HTTPStatus(status).phrase,
+        status=status,
+        detail=detail,
+        code=code,
+        request_id=request_id,
+    )
     headers = {}
     if retry_after_s is not None:
-        body["retry_after_s"] = round(retry_after_s, 3)
+        body.retry_after_s = round(retry_after_s, 3)
         headers["Retry-After"] = str(max(1, math.ceil(retry_after_s)))
-    return Response(orjson.dumps(body), status_code=status, media_type=MEDIA_TYPE, headers=headers)
+    return Response(body.model_dump_json(exclude_unset=True), status, media_type=MEDIA_TYPE, headers=headers)
+
+
+def retry_after_s_of(error: ShoplensError) -> float | None:
+    """How long a client should wait before its next try; None where a new try changes nothing."""
+    if isinstance(error, QueueFull):
+        return error.retry_after_s
+    return _RETRY_UNAVAILABLE_S if status_of(type(error)) == HTTPStatus.SERVICE_UNAVAILABLE else None
 
 
 def problem_of(error: ShoplensError, *, request_id: str | None) -> Response:
     """The response for one of our errors."""
     status = status_of(type(error))
-    retry_after_s = error.retry_after_s if isinstance(error, QueueFull) else None
-    if status == HTTPStatus.SERVICE_UNAVAILABLE:
-        retry_after_s = _RETRY_UNAVAILABLE_S
-    return problem(status, error.code, str(error), request_id=request_id, retry_after_s=retry_after_s)
+    retry_after_s = retry_after_s_of(error)
+    detail = public_detail(error, request_id)
+    return problem(status, error.code, detail, request_id=request_id, retry_after_s=retry_after_s)
+
+
+def note_failure(error: ShoplensError, metrics: Metrics) -> None:
+    """Count `error`, and log what its response does not say."""
+    metrics.failures.labels(code=error.code).inc()
+    if status_of(type(error)) == HTTPStatus.INTERNAL_SERVER_ERROR:
+        _log.error("request.failed", code=error.code, detail=str(error), exc_info=error.__cause__ or error)
+    elif error.public_message is not None:
+        _log.warning("request.failed", code=error.code, detail=str(error))
 
 
 def handle_problems(app: FastAPI, metrics: Metrics) -> None:
@@ -81,10 +137,8 @@ def handle_problems(app: FastAPI, metrics: Metrics) -> None:
 
     async def on_shoplens_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, ShoplensError)
-        metrics.failures.labels(code=error.code).inc()
-        if status_of(type(error)) == HTTPStatus.INTERNAL_SERVER_ERROR:
-            _log.error("request.failed", code=error.code, detail=str(error), exc_info=error.__cause__ or error)
-        return problem_of(error, request_id=_request_id(request))
+        note_failure(error, metrics)
+        return problem_of(error, request_id=request_id_of(request))
 
     async def on_invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
@@ -95,17 +149,10 @@ def handle_problems(app: FastAPI, metrics: Metrics) -> None:
         assert isinstance(error, HTTPException)
         code = HTTPStatus(error.status_code).name.lower()
         metrics.failures.labels(code=code).inc()
-        response = problem(
-            error.status_code, code, str(error.detail), request_id=_request_id(request), retry_after_s=None
-        )
+        response = problem(error.status_code, code, str(error.detail), request_id=request_id_of(request))
         response.headers.update(error.headers or {})
         return response
 
     app.add_exception_handler(ShoplensError, on_shoplens_error)
     app.add_exception_handler(RequestValidationError, on_invalid)
     app.add_exception_handler(HTTPException, on_http)
-
-
-def _request_id(request: Request) -> str | None:
-    request_id: str | None = request.scope.get("state", {}).get("request_id")
-    return request_id

@@ -1,83 +1,72 @@
-"""Fill the templates: every page, the error page among them, comes out of here, escaped."""
+"""Fill the templates: pages with escaped values, the error page, filters for numbers and times, and static files."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+import hashlib
+import math
+from collections.abc import Callable, Coroutine, Mapping
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
+import humanize
 import jinja2
 import structlog
 from fastapi import Request
 from fastapi.routing import APIRoute
 from starlette.responses import HTMLResponse, Response
+from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
 
 import shoplens
-from shoplens.batch import pages_words as batch_words
-from shoplens.errors import QueueFull, ShoplensError
-from shoplens.web import presenting
-from shoplens.web.assets import static_url
-from shoplens.web.problems import status_of
+from shoplens.errors import ShoplensError
+from shoplens.web.problems import public_detail, request_id_of, retry_after_s_of, status_of
 
+STATIC_DIR = Path(__file__).parent / "static"
+STATIC_URL = "/static"
+
+_PACKAGE = Path(shoplens.__file__).parent
 # Pages show what is in the database now. Not "no-store", so that "back" finds the page as it was left.
 _PAGE_HEADERS = {"Cache-Control": "private, no-cache"}
-_HEADINGS = {404: "Not here", 422: "That cannot be shown", 503: "Not available now"}
+_HEADINGS = {404: "Page not found", 422: "Invalid request", 503: "Temporarily unavailable"}
+_HASH_DIGITS = 12
 _log = structlog.get_logger(__name__)
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("shoplens.web", "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    words = (
-        presenting.percent, presenting.bar_width, presenting.certainty, presenting.reason, presenting.thresholds,
-        presenting.question, presenting.title_case, presenting.size, presenting.milliseconds, presenting.instant,
-        presenting.plain_time, presenting.preprocessing, presenting.condensed, presenting.top_labels,
-    )  # fmt: skip
-    words_of_batch = (
-        batch_words.state_word, batch_words.run_word, batch_words.count, batch_words.photos,
-        batch_words.duration, batch_words.took, batch_words.references,
-    )  # fmt: skip
-    environment.filters.update({word.__name__: word for word in (*words, *words_of_batch)})
-    environment.globals.update(
-        static_url=static_url,
-        version=shoplens.__version__,
-        outcome_words=presenting.OUTCOME_WORDS,
-        keep_words=presenting.KEEP_WORDS,
-        not_sure_below=presenting.NOT_SURE_BELOW,
-        share=batch_words.share,
-    )
-    return environment
-
-
-_TEMPLATES = _environment()
-
-
 def page(template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
-    """The page `template` with `values`; asked for anew at each visit."""
+    """The page `template` with `values`. Browsers revalidate it at each visit."""
     html = _TEMPLATES.get_template(template).render(**values)
     return HTMLResponse(html, status_code=status, headers=_PAGE_HEADERS)
+
+
+def add_filters(*filters: Callable[..., Any], **constants: Any) -> None:
+    """Make a feature's own filters, under their names, and constants known to all templates."""
+    _TEMPLATES.filters.update({each.__name__: each for each in filters})
+    _TEMPLATES.globals.update(constants)
 
 
 def error_page(error: ShoplensError, *, request_id: str | None = None) -> HTMLResponse:
     """A page for a person: what went wrong in a sentence, and where to go from here."""
     status = status_of(type(error))
-    heading = _HEADINGS.get(status, "That did not work")
     response = page(
-        "error.html", status=status, heading=heading, detail=str(error), code=error.code, request_id=request_id
+        "error.html",
+        status=status,
+        heading=_HEADINGS.get(status, "Something went wrong"),
+        detail=public_detail(error, request_id),
+        code=error.code,
+        request_id=request_id,
     )
-    if isinstance(error, QueueFull):
-        response.headers["Retry-After"] = str(max(1, round(error.retry_after_s)))
+    retry_after_s = retry_after_s_of(error)
+    if retry_after_s is not None:
+        response.headers["Retry-After"] = str(max(1, math.ceil(retry_after_s)))
     return response
 
 
 class PageRoute(APIRoute):
-    """A route that answers people, so its errors are pages and not JSON."""
+    """A route whose errors are pages for people instead of JSON."""
 
     def get_route_handler(self) -> Handler:
         """The route's handler with our errors turned into pages."""
@@ -87,13 +76,84 @@ class PageRoute(APIRoute):
             try:
                 return await handle(request)
             except ShoplensError as error:
-                _log.info("page.refused", path=request.url.path, code=error.code)
+                level = _log.warning if status_of(type(error)) >= 500 else _log.info
+                level("page.refused", path=request.url.path, code=error.code, detail=str(error))
                 return error_page(error, request_id=request_id_of(request))
 
         return handle_as_page
 
 
-def request_id_of(request: Request) -> str | None:
-    """The id that the log has for this request."""
-    request_id: str | None = request.scope.get("state", {}).get("request_id")
-    return request_id
+def percent(share: float) -> str:
+    """0.834 is "83.4%"; what would round to zero is "<0.1%"."""
+    return "<0.1%" if 0 < share < 0.001 else f"{share:.1%}"
+
+
+def bar_width(share: float) -> str:
+    """The length of a bar as an SVG percentage."""
+    return f"{min(max(share, 0.0), 1.0):.2%}"
+
+
+def size(byte_count: int) -> str:
+    """Bytes in decimal units: 1_234_567 is "1.23 MB"."""
+    return humanize.naturalsize(byte_count, format="%.3g")
+
+
+def milliseconds(value: float) -> str:
+    """12.345 is "12 ms"; below ten with one decimal."""
+    return f"{value:.1f} ms" if value < 9.95 else f"{value:.0f} ms"
+
+
+def instant(when: datetime) -> str:
+    """UTC in ISO 8601, for the `datetime` of a <time> and for addresses."""
+    moment = when.replace(tzinfo=UTC) if when.tzinfo is None else when.astimezone(UTC)
+    return moment.isoformat(timespec="milliseconds" if moment.microsecond else "seconds").replace("+00:00", "Z")
+
+
+def plain_time(when: datetime) -> str:
+    """The text of a <time> where no script turns it into local time."""
+    return f"{when.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def static_url(name: str) -> str:
+    """The address of a file in `static/`, with its content's hash. Raises KeyError for a file that is not there."""
+    return f"{STATIC_URL}/{name}?v={_static_hashes()[name]}"
+
+
+class HashedFiles(StaticFiles):
+    """Static files: cached for a year under their current hash, revalidated under any other address."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        """The file with its cache header."""
+        response = await super().get_response(path, scope)
+        current = _static_hashes().get(path)
+        is_current = current and scope.get("query_string", b"") == f"v={current}".encode()
+        response.headers["Cache-Control"] = "public, max-age=31536000, immutable" if is_current else "no-cache"
+        return response
+
+
+@lru_cache(maxsize=1)
+def _static_hashes() -> Mapping[str, str]:
+    return {
+        path.relative_to(STATIC_DIR).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()[:_HASH_DIGITS]
+        for path in sorted(STATIC_DIR.rglob("*"))
+        if path.is_file()
+    }
+
+
+def _environment() -> jinja2.Environment:
+    """Templates of `web` and of every feature; a feature's filters come through `add_filters`."""
+    folders = [_PACKAGE / "web" / "templates", *sorted(_PACKAGE.glob("*/templates"))]
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(folders),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    filters = (percent, bar_width, size, milliseconds, instant, plain_time)
+    environment.filters.update({each.__name__: each for each in filters})
+    environment.globals.update(static_url=static_url, version=shoplens.__version__)
+    return environment
+
+
+_TEMPLATES = _environment()

@@ -1,167 +1,217 @@
-"""Receive the photo of a request: multipart, raw bytes or JSON with base64, within byte, time and memory bounds."""
+"""Receive what a request uploads: one photo (multipart, raw bytes or JSON with base64), or a form with files.
+
+Byte limits are counted while the body arrives, so nothing larger is ever held. A body that would exceed the
+limit is refused before it is read where its length is announced.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import binascii
-from collections.abc import Iterator
-from contextlib import contextmanager
+import math
+import sys
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Final
 
+import humanize
 import orjson
-from fastapi import Request
-from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.datastructures import FormData, Headers, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import Request
 
 from shoplens.errors import ImageMissing, ImageTooLarge, QueueFull, RequestInvalid, UploadTooSlow
 
-FILE_FIELD = "file"
-JSON_FIELD = "image"
-_FRAMING_BYTES = 64 * 1024
-_RETRY_AFTER_S = 1.0
-_MAX_PARTS = 100
+FILE_FIELD: Final = "file"
+JSON_FIELD: Final = "image"
+FORM_FRAMING_BYTES: Final = 64 * 1024
+"""How much longer than its photo a form may be: boundaries, headers and short fields."""
+
+_MAX_PARTS: Final = 100
+_MAX_SPOOLED_FORMS: Final = 4
+_RETRY_PHOTO_S: Final = 1.0
+_RETRY_FORM_S: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadedForm:
+    """A received form: its files (on disk where they are large) and its text fields."""
+
+    files: Sequence[UploadFile]
+    fields: Mapping[str, str]
 
 
 class Uploads:
-    """The bodies in flight. One more than fits into `max_queued_bytes` is refused before it is read."""
+    """Receives request bodies; one instance per server, so that its bounds hold for all routes together.
+
+    `photo` keeps bodies in memory, at most `max_queued_bytes` of them at once. `form` spools files to disk and
+    accepts four forms at once. `timeout_s` is the time that a body of `max_image_bytes` may take; larger forms get
+    a multiple of it.
+    """
 
     def __init__(self, *, max_image_bytes: int, max_queued_bytes: int, timeout_s: float) -> None:
         self._max_image_bytes = max_image_bytes
         self._free_bytes = max_queued_bytes
+        self._free_forms = _MAX_SPOOLED_FORMS
         self._timeout_s = timeout_s
 
-    @contextmanager
-    def admit(self, request: Request) -> Iterator[int]:
-        """Reserve room for the body and give the most bytes that it may have. Raises ImageTooLarge, QueueFull."""
-        most = self._most_bytes(request.headers.get("content-type", ""))
-        announced = _content_length(request)
-        if announced is not None and announced > most:
-            raise self._too_large()
-        reserved = most if announced is None else announced
-        if reserved > self._free_bytes:
-            raise QueueFull("Too many uploads are in flight. Try again in a second.", retry_after_s=_RETRY_AFTER_S)
-        self._free_bytes -= reserved
+    @asynccontextmanager
+    async def photo(self, request: Request) -> AsyncIterator[bytes]:
+        """The photo in the request. Its memory counts as used until the block ends.
+
+        Raises ImageMissing, ImageTooLarge, QueueFull, RequestInvalid and UploadTooSlow.
+        """
+        media_type = media_type_of(request)
+        is_json = media_type == "application/json"
+        max_bytes = self._max_image_bytes * (4 if is_json else 3) // 3 + FORM_FRAMING_BYTES  # base64 grows by a third
+        length = content_length_of(request)
+        if length is not None and length > max_bytes:
+            raise self._too_large(length * 3 // 4 if is_json else length)
+        with self._reserve_bytes(max_bytes if length is None else length):
+            async with self._time_limit(self._timeout_s):
+                match media_type:
+                    case "multipart/form-data":
+                        photo = await self._photo_in_form(request, max_bytes)
+                    case "application/json":
+                        photo = photo_in_json(await self._body(request, max_bytes))
+                    case _:
+                        photo = await self._body(request, max_bytes)
+            if len(photo) > self._max_image_bytes:
+                raise self._too_large(len(photo))
+            yield photo
+
+    @asynccontextmanager
+    async def form(
+        self, request: Request, *, max_bytes: int, max_files: int, max_fields: int
+    ) -> AsyncIterator[UploadedForm]:
+        """A multipart form with any number of files in the field `file`, open until the block ends.
+
+        `max_bytes` bounds the whole form. Files above one megabyte are on disk.
+
+        Raises ImageTooLarge, QueueFull, RequestInvalid and UploadTooSlow. Does not check single files.
+        """
+        length = content_length_of(request)
+        if length is not None and length > max_bytes:
+            raise form_too_large(length, max_bytes)
+        full_images = ((length or max_bytes) - FORM_FRAMING_BYTES) / self._max_image_bytes
+        stream = _counted(request, max_bytes, form_too_large(None, max_bytes))
+        with self._reserve_form():
+            async with self._time_limit(self._timeout_s * max(1, math.ceil(full_images))):
+                parser = _FormParser(request.headers, stream, max_files=max_files, max_fields=max_fields)
+                form = await _parse(parser)
+            try:
+                yield UploadedForm(
+                    files=[each for each in form.getlist(FILE_FIELD) if isinstance(each, UploadFile)],
+                    fields={name: value for name, value in form.items() if isinstance(value, str)},
+                )
+            finally:
+                await form.close()
+
+    async def _photo_in_form(self, request: Request, max_bytes: int) -> bytes:
+        stream = _counted(request, max_bytes, self._too_large(None))
+        parser = _InMemoryFormParser(request.headers, stream, max_files=_MAX_PARTS, max_fields=_MAX_PARTS)
+        form = await _parse(parser)
         try:
-            yield reserved
+            for value in form.getlist(FILE_FIELD):
+                if isinstance(value, UploadFile):
+                    return await value.read()
         finally:
-            self._free_bytes += reserved
+            await form.close()
+        raise ImageMissing(f"The form has no file in the field {FILE_FIELD!r}. Send: curl -F {FILE_FIELD}=@photo.jpg …")
 
-    async def read(self, request: Request, most: int) -> bytes:
-        """The photo's bytes. Raises ImageMissing, ImageTooLarge, RequestInvalid and UploadTooSlow."""
+    async def _body(self, request: Request, max_bytes: int) -> bytes:
+        return b"".join([chunk async for chunk in _counted(request, max_bytes, self._too_large(None))])
+
+    @contextmanager
+    def _reserve_bytes(self, count: int) -> Iterator[None]:
+        if count > self._free_bytes:
+            raise QueueFull(
+                f"The server is receiving too many uploads. Try again in {_RETRY_PHOTO_S:g} s.",
+                retry_after_s=_RETRY_PHOTO_S,
+            )
+        self._free_bytes -= count
         try:
-            async with asyncio.timeout(self._timeout_s):
-                body = await self._body(request, most)
+            yield
+        finally:
+            self._free_bytes += count
+
+    @contextmanager
+    def _reserve_form(self) -> Iterator[None]:
+        if self._free_forms == 0:
+            raise QueueFull(
+                f"The server is receiving too many forms. Try again in {_RETRY_FORM_S:g} s.",
+                retry_after_s=_RETRY_FORM_S,
+            )
+        self._free_forms -= 1
+        try:
+            yield
+        finally:
+            self._free_forms += 1
+
+    @asynccontextmanager
+    async def _time_limit(self, seconds: float) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(seconds):
+                yield
         except TimeoutError as error:
-            raise UploadTooSlow(f"The upload did not arrive within {self._timeout_s:g} s.") from error
-        photo = photo_in(body, request.headers.get("content-type", ""))
-        if len(photo) > self._max_image_bytes:
-            raise self._too_large()
-        return photo
+            raise UploadTooSlow(
+                f"The upload timed out after {seconds:g} s. Check your connection or send a smaller photo."
+            ) from error
 
-    async def _body(self, request: Request, most: int) -> bytes:
-        chunks: list[bytes] = []
-        size = 0
-        async for chunk in request.stream():
-            size += len(chunk)
-            if size > most:
-                raise self._too_large()
-            chunks.append(chunk)
-        return b"".join(chunks)
-
-    def _most_bytes(self, content_type: str) -> int:
-        """Base64 is a third longer than what it carries, and forms have a frame around it."""
-        is_json = _media_type(content_type) == "application/json"
-        return self._max_image_bytes * (4 if is_json else 3) // 3 + _FRAMING_BYTES
-
-    def _too_large(self) -> ImageTooLarge:
-        return ImageTooLarge(f"The photo has more than {self._max_image_bytes:,} bytes, which is the limit here.")
+    def _too_large(self, byte_count: int | None) -> ImageTooLarge:
+        return photo_too_large(byte_count, self._max_image_bytes)
 
 
-def photo_in(body: bytes, content_type: str) -> bytes:
-    """The photo in a request body, told by the content type; anything but a form or JSON is the photo itself."""
-    match _media_type(content_type):
-        case "multipart/form-data":
-            return _photo_in_form(body, content_type)
-        case "application/json":
-            return _photo_in_json(body)
-        case _:
-            return body
+class _FormParser(MultiPartParser):
+    """Also refuses a form that ends early; Starlette's parser would drop its last part and leave a file open."""
+
+    def __init__(self, headers: Headers, stream: AsyncGenerator[bytes, None], **limits: int) -> None:
+        super().__init__(headers, self._require_end(stream), **limits)
+        self._ended = False
+
+    def on_end(self) -> None:
+        """Called at the closing boundary."""
+        self._ended = True
+
+    async def _require_end(self, stream: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+        async for chunk in stream:
+            yield chunk
+        if not self._ended:
+            raise ImageMissing("The form is incomplete. Upload it again.")
 
 
-def _photo_in_form(body: bytes, content_type: str) -> bytes:
-    _, options = parse_options_header(content_type)
-    boundary = options.get(b"boundary")
-    if not boundary:
-        raise RequestInvalid("The multipart content type names no boundary; let your HTTP client set it.")
-    form = _Form(body)
-    try:
-        parser = MultipartParser(boundary, form.callbacks())  # type: ignore[arg-type]
-        parser.write(body)
-        parser.finalize()
-    except FormParserError as error:
-        raise RequestInvalid(f"The multipart body cannot be read: {error}.") from error
-    if form.photo is None:
-        raise ImageMissing(f"The form has no field {FILE_FIELD!r} with the photo: curl -F {FILE_FIELD}=@photo.jpg …")
-    return form.photo
+class _InMemoryFormParser(_FormParser):
+    """Keeps files of any size in memory: the caller has reserved it, and a photo is read at once."""
+
+    spool_max_size = sys.maxsize
 
 
-class _Form:
-    """Finds the field with the photo among the parts of a form that is wholly in memory."""
-
-    def __init__(self, body: bytes) -> None:
-        self._body = body
-        self._parts = 0
-        self._header = b""
-        self._value = b""
-        self._name: bytes | None = None
-        self._slices: list[bytes] = []
-        self._complete = False
-        self.photo: bytes | None = None
-
-    def callbacks(self) -> dict[str, object]:
-        return {
-            "on_part_begin": self._on_part,
-            "on_header_field": self._on_header_field,
-            "on_header_value": self._on_header_value,
-            "on_header_end": self._on_header_end,
-            "on_part_data": self._on_data,
-            "on_part_end": self._on_part_end,
-        }
-
-    def _on_part(self) -> None:
-        self._parts += 1
-        if self._parts > _MAX_PARTS:
-            raise RequestInvalid(f"The form has more than {_MAX_PARTS} parts.")
-        self._name = None
-        self._slices = []
-
-    def _on_header_field(self, data: bytes, start: int, end: int) -> None:
-        self._header += data[start:end]
-
-    def _on_header_value(self, data: bytes, start: int, end: int) -> None:
-        self._value += data[start:end]
-
-    def _on_header_end(self) -> None:
-        if self._header.lower() == b"content-disposition":
-            self._name = parse_options_header(self._value)[1].get(b"name")
-        self._header = self._value = b""
-
-    def _on_data(self, data: bytes, start: int, end: int) -> None:
-        if self._name == FILE_FIELD.encode():
-            self._slices.append(data[start:end])
-
-    def _on_part_end(self) -> None:
-        if self._name == FILE_FIELD.encode() and self.photo is None:
-            self.photo = self._slices[0] if len(self._slices) == 1 else b"".join(self._slices)
+def photo_too_large(byte_count: int | None, limit: int) -> ImageTooLarge:
+    """The error for a photo of this size, or of an unknown one that exceeds the limit."""
+    allowed = humanize.naturalsize(limit, format="%.3g")
+    size = None if byte_count is None else humanize.naturalsize(byte_count, format="%.3g")
+    if size is None or size == allowed:
+        return ImageTooLarge(f"This photo is larger than the limit of {allowed}.")
+    return ImageTooLarge(f"This photo is {size}. The limit is {allowed}.")
 
 
-def _photo_in_json(body: bytes) -> bytes:
+def form_too_large(byte_count: int | None, limit: int) -> ImageTooLarge:
+    """The error for a form with several photos."""
+    size = "" if byte_count is None else f" of {humanize.naturalsize(byte_count, format='%.3g')}"
+    allowed = humanize.naturalsize(limit, format="%.3g")
+    return ImageTooLarge(f"This upload{size} exceeds the limit of {allowed}. Send fewer photos at once.")
+
+
+def photo_in_json(body: bytes) -> bytes:
+    """The photo in `{"image": "<base64 or data: URL>"}`. Raises ImageMissing and RequestInvalid."""
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise RequestInvalid(f"The body is not JSON: {error}.") from error
+        raise RequestInvalid(f"The body is not valid JSON: {error}.") from error
     text = document.get(JSON_FIELD) if isinstance(document, dict) else None
     if not isinstance(text, str):
-        raise ImageMissing(f'The JSON body needs the photo as base64 text: {{"{JSON_FIELD}": "…"}}.')
+        raise ImageMissing(f'The JSON body has no photo. Send it as base64 text: {{"{JSON_FIELD}": "…"}}.')
     if text.startswith("data:"):
         text = text.partition(",")[2]
     try:
@@ -170,10 +220,29 @@ def _photo_in_json(body: bytes) -> bytes:
         raise RequestInvalid(f"The field {JSON_FIELD!r} is not valid base64: {error}.") from error
 
 
-def _media_type(content_type: str) -> str:
-    return content_type.partition(";")[0].strip().lower()
+def media_type_of(request: Request) -> str:
+    """The content type in lower case, without parameters; "" where there is none."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-def _content_length(request: Request) -> int | None:
+def content_length_of(request: Request) -> int | None:
+    """The announced length of the body in bytes; None where there is none or it is not a number."""
     text = request.headers.get("content-length", "")
     return int(text) if text.isascii() and text.isdigit() else None
+
+
+async def _counted(request: Request, max_bytes: int, too_large: ImageTooLarge) -> AsyncGenerator[bytes, None]:
+    """The chunks of the body; raises `too_large` as soon as they exceed `max_bytes`."""
+    received = 0
+    async for chunk in request.stream():
+        received += len(chunk)
+        if received > max_bytes:
+            raise too_large
+        yield chunk
+
+
+async def _parse(parser: MultiPartParser) -> FormData:
+    try:
+        return await parser.parse()
+    except MultiPartException as error:
+        raise RequestInvalid(f"The form cannot be read: {error.message}") from error

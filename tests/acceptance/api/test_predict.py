@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from shoplens.platform.server import Platform
-from shoplens.web.schemas import PredictionOut
+from shoplens.predictions.api import PredictionOut
 from tests.conftest import client_of, colourful, jpeg_of
 
 

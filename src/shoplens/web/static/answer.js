@@ -1,8 +1,8 @@
-/** Fill the page's own templates: an answer, a wait, or a problem, as elements that are not yet in the page. */
+/** Fill the page's <template> elements: a prediction, progress or a problem. The caller puts them into the page. */
 
 import { curlCommand } from "./curl.js";
 import { liveFeedback } from "./feedback.js";
-import { NOT_SURE_BELOW, barWidth, certainty, comparison, milliseconds, percent } from "./words.js";
+import { BEST_GUESS_BELOW, barWidth, confidence, milliseconds, percent, reason } from "./words.js";
 
 const SHOWN_LABELS = 10;
 
@@ -10,11 +10,11 @@ export function answerElement(result, { fileName, tripMs, thresholds }) {
   const element = clone("answer-template");
   const best = result.labels[0];
   const put = (name, text) => (element.querySelector(`[data-${name}]`).textContent = text);
-  put("certainty", certainty(best.score));
-  element.querySelector(".answer-head").dataset.sure = best.score < NOT_SURE_BELOW ? "no" : "yes";
+  put("confidence", confidence(best.score));
+  element.querySelector(".answer-head").dataset.sure = best.score < BEST_GUESS_BELOW ? "no" : "yes";
   put("best", best.label);
   put("best-score", percent(best.score));
-  put("took", `${result.model.name} ${result.model.version} · ${milliseconds(result.timing.total_ms)} on the server, ${milliseconds(tripMs)} there and back`);
+  put("took", `${result.model.name} ${result.model.version} · ${milliseconds(result.timing.total_ms)} server, ${milliseconds(tripMs)} round trip`);
   put("curl", curlCommand(fileName, result.channel));
   fillDecision(element, result, thresholds);
   element.querySelector("[data-bars]").replaceChildren(...result.labels.slice(0, SHOWN_LABELS).map(labelRow));
@@ -43,10 +43,10 @@ export function problemElement(problem, again, chooseOther) {
   return element;
 }
 
-/** In one sentence, for those who listen. */
+/** In one sentence, for screen readers. */
 export function spoken(result) {
   const best = result.labels[0];
-  return `${certainty(best.score)}: ${best.label}, ${percent(best.score)}.`;
+  return `${confidence(best.score)} ${best.label}, ${percent(best.score)}.`;
 }
 
 function clone(id) {
@@ -61,7 +61,7 @@ function labelRow({ label, score }) {
   return row;
 }
 
-/** Where a channel has no thresholds, everything is accepted and a badge would say nothing. */
+/** A channel without thresholds accepts everything, so it shows no badge. */
 function fillDecision(element, { decision, labels }, thresholds) {
   if (!thresholds) return element.querySelector("[data-decision]").remove();
   const badge = clone(`badge-${decision.outcome}`);
@@ -69,7 +69,7 @@ function fillDecision(element, { decision, labels }, thresholds) {
   element.querySelector("[data-badge]").replaceWith(badge);
   const score = labels.find((entry) => entry.label === decision.label)?.score ?? 0;
   element.querySelector("[data-reason]").textContent =
-    decision.threshold === null ? `below every threshold (${thresholds})` : `${decision.label} ${comparison(score, decision.threshold)}`;
+    decision.threshold === null ? `Below all thresholds (${thresholds})` : reason(decision.label, score, decision.threshold);
 }
 
 function fillFeedback(form, result) {
@@ -78,11 +78,11 @@ function fillFeedback(form, result) {
   form.action = `/console/records/${encodeURIComponent(result.id)}/feedback`;
   const list = `labels-${result.id}`;
   form.querySelector("[data-labels]").id = list;
-  form.querySelector("[data-really]").setAttribute("list", list);
+  form.querySelector("[data-correct-label]").setAttribute("list", list);
   liveFeedback(form);
 }
 
-/** The clipboard is closed on plain HTTP to another machine; then the command is selected for the person's own copy. */
+/** Browsers refuse the clipboard on plain HTTP to another machine; then the command is selected instead. */
 async function copy(button, element) {
   const code = element.querySelector("[data-curl]");
   const words = button.querySelector("span");

@@ -1,7 +1,8 @@
-/** The page Classify: photos come in by pick, camera, drop or paste; each is asked once per channel and shown. */
+/** The page Classify: photos from the file dialog, camera, drop or paste; each is classified once per channel. */
 
 import { answerElement, busyElement, problemElement, spoken } from "./answer.js";
 import { Problem, askPatiently } from "./net.js";
+import { size } from "./words.js";
 
 const AT_ONCE = 2;
 const MOST_PHOTOS = 60;
@@ -17,7 +18,7 @@ let chosen = null;
 let running = 0;
 const waiting = [];
 
-/** A photo of this visit: its file, how it is previewed, and an answer (or what became of it) per channel. */
+/** A photo: its file, its preview, and a prediction or a problem per channel. */
 class Photo {
   constructor(file) {
     this.file = file;
@@ -46,7 +47,7 @@ function channel() {
   return form.querySelector("input[name=channel]:checked");
 }
 
-/** Ask for a photo in a channel, unless that was done. */
+/** Classify a photo in a channel, unless that was done before. */
 function request(photo, name) {
   if (photo.answers.has(name)) return;
   photo.answers.set(name, { state: "waiting", element: busyElement() });
@@ -74,12 +75,12 @@ async function classify(photo, name) {
     const { body, tripMs } = await askPatiently(
       `/predict?channel=${encodeURIComponent(name)}&top_k=${TOP_K}`,
       () => ({ method: "POST", body: formOf(photo) }),
-      (left) => note(`The server is busy. Trying again in ${left} s.`),
+      (left) => note(`Server busy. Retrying in ${left} s…`),
     );
     if (!photo.previewable && body.image.kept !== "nothing") borrowPreview(photo, body.id);
     settle(photo, name, { state: "done", result: body, element: answerElement(body, { fileName: photo.name, tripMs, thresholds }) });
   } catch (error) {
-    const problem = error instanceof Problem ? error : new Problem("This page met a fault. Reload it and try again.", { code: String(error) });
+    const problem = error instanceof Problem ? error : new Problem("Something went wrong. Reload the page.", { code: String(error) });
     settle(photo, name, { state: "problem", problem, element: problemElement(problem, () => again(photo, name), () => byId("file").click()) });
   }
 }
@@ -90,11 +91,11 @@ function formOf(photo) {
   return data;
 }
 
-/** Said before sending what would be refused. */
+/** Refuse before sending what the server would refuse. */
 function refuseTooLarge(file) {
   const most = Number(form.dataset.maxBytes);
   if (file.size > most) {
-    throw new Problem(`The photo has more than ${most.toLocaleString("en")} bytes, which is the limit here. Choose a smaller one.`, { code: "image_too_large", passing: false });
+    throw new Problem(`This photo is ${size(file.size)}. The limit is ${size(most)}.`, { code: "image_too_large", passing: false });
   }
 }
 
@@ -119,7 +120,7 @@ function choose(photo) {
   show();
 }
 
-/** Make the page say what is known of the chosen photo in the chosen channel. */
+/** Show the chosen photo and its prediction in the chosen channel. */
 function show() {
   page.dataset.state = "shown";
   byId("photo").hidden = false;
@@ -163,7 +164,7 @@ function suffixTile(name) {
   return tile;
 }
 
-/** Formats that browsers cannot show (HEIC, TIFF) are shown by what the server kept. */
+/** Formats that browsers cannot show (HEIC, TIFF) get a preview from the copy that the server stored. */
 function borrowPreview(photo, id) {
   photo.url = `/predictions/${encodeURIComponent(id)}/image?size=view`;
   photo.previewable = true;

@@ -1,4 +1,4 @@
-/** What every page shares: local times, missing photos, feedback, keys through the records, search in the labels. */
+/** What every page shares: local times, missing photos, feedback, keys for records, label search. */
 
 import { liveFeedback } from "./feedback.js";
 
@@ -15,13 +15,13 @@ function localTimes() {
   }
 }
 
-/** A photo may have been removed from the store since. */
+/** A stored photo may have been deleted since. */
 function missingPhotos() {
   for (const image of document.querySelectorAll("img[data-photo]")) {
     const replace = () => {
       const none = document.createElement("span");
       none.className = `${image.className} thumb-none`;
-      none.textContent = "no photo";
+      none.textContent = "No photo";
       image.replaceWith(none);
     };
     if (image.complete && image.naturalWidth === 0 && image.loading !== "lazy") replace();
@@ -29,7 +29,7 @@ function missingPhotos() {
   }
 }
 
-/** People choose days of their own time zone; addresses carry instants. An end is exclusive: the next day's start. */
+/** Users choose days of their time zone; addresses carry instants. The end is exclusive: the next day's start. */
 function localDays() {
   const form = document.querySelector("[data-filters]");
   if (!form) return;
@@ -57,7 +57,7 @@ function startOf(day, later) {
   return new Date(year, month - 1, date + later);
 }
 
-/** j and k walk through the records, Enter opens the one that has the focus. */
+/** j and k move through the records, Enter opens the focused one. */
 function recordKeys() {
   const links = [...document.querySelectorAll("[data-records] .cell-label a")];
   if (links.length === 0) return;
@@ -87,7 +87,7 @@ function labelSearch() {
   });
 }
 
-/** On a phone the photos come first; the filter opens on demand, or when it is in use. */
+/** On a phone the filter is closed until it is used. */
 function filterBox() {
   const box = document.querySelector("[data-filter-box]");
   if (box && !("active" in box.dataset) && matchMedia("(max-width: 59.99rem)").matches) box.open = false;

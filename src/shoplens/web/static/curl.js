@@ -1,4 +1,4 @@
-/** A command that asks the same from a terminal, safe to paste whatever the file is called. */
+/** The cURL command for a photo, quoted so that it is safe to paste for any file name. */
 
 const PLAIN_NAME = /^[A-Za-z0-9_][A-Za-z0-9._-]*$/;
 const CONTROL = /[\u0000-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2066-\u2069]/g;
@@ -8,7 +8,7 @@ export function curlCommand(fileName, channel, origin = location.origin) {
   return `curl -F ${fileArgument(fileName)} ${shellQuoted(address)}`;
 }
 
-/** Curl itself gives ; , and " a meaning in form values, so odd names are quoted for it and then for the shell. */
+/** cURL gives ; , and " a meaning in form values, so such names are quoted for cURL and then for the shell. */
 function fileArgument(fileName) {
   if (PLAIN_NAME.test(fileName)) return `file=@${fileName}`;
   const name = `./${fileName.replace(CONTROL, "?")}`.replaceAll("\\", "\\\\").replaceAll('"', '\\"');

@@ -1,4 +1,4 @@
-/** One click says "wrong" or "right" at once; what it really is can be added, once. */
+/** One click sends the verdict at once; the correct label and a comment can be added afterwards. */
 
 import { ask } from "./net.js";
 
@@ -9,13 +9,13 @@ export function liveFeedback(form) {
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     if (form.getAttribute("aria-busy") === "true") return;
-    // Enter in a field presses the form's first button, which is not the one that is meant here.
+    // Enter in a field presses the form's first button, but here it means "Send".
     const step = form.dataset.stage === "more" ? "more" : event.submitter.dataset.verdict;
     const said = step === "more" ? explanation(form) : {};
     if (step === "more" && !said.label && !said.comment) return form.elements.label.focus();
     await occupied(form, () => say(form, step, said));
   });
-  form.querySelector("[data-skip]").addEventListener("click", () => thank(form, "Thank you. It is noted as wrong."));
+  form.querySelector("[data-skip]").addEventListener("click", () => thank(form, "Marked as incorrect. Thanks!"));
 }
 
 async function say(form, step, said) {
@@ -25,7 +25,7 @@ async function say(form, step, said) {
     body: JSON.stringify({ prediction_id: form.dataset.id, verdict: step === "right" ? "right" : "wrong", ...said }),
   });
   if (step === "wrong") return explain(form);
-  thank(form, step === "right" ? "Thank you. It is noted as right." : "Thank you. That helps the next model.");
+  thank(form, step === "right" ? "Marked as correct. Thanks!" : "Saved. It will be used for the next training.");
 }
 
 function explanation(form) {
@@ -34,11 +34,11 @@ function explanation(form) {
   return { ...(label && { label }), ...(comment && { comment }) };
 }
 
-/** It is stored as wrong already; leaving the page here loses nothing. */
+/** The verdict is stored already; leaving the page here loses nothing. */
 function explain(form) {
   form.dataset.stage = "more";
-  form.querySelector(".feedback-thanks").textContent = "Noted as wrong. Thank you.";
-  const field = form.querySelector("[data-really]");
+  form.querySelector(".feedback-thanks").textContent = "Marked as incorrect.";
+  const field = form.querySelector("[data-correct-label]");
   field.focus();
   suggest(form, field);
 }
@@ -50,7 +50,7 @@ function thank(form, words) {
   thanks.focus();
 }
 
-/** No second row for an impatient second click. */
+/** A second click while the first is sent adds no second row. */
 async function occupied(form, work) {
   const error = form.querySelector(".feedback-error");
   const buttons = form.querySelectorAll("button");
@@ -67,7 +67,7 @@ async function occupied(form, work) {
   }
 }
 
-/** The model's labels as suggestions. Without them the field still takes any text. */
+/** The model's labels as suggestions; the field accepts any text. */
 async function suggest(form, field) {
   const model = form.dataset.model;
   if (!model) return;

@@ -1,11 +1,11 @@
-/** Talk to the server: JSON back, or a Problem with a sentence for the person. */
+/** Requests to the server: JSON back, or a Problem with a sentence for the user. */
 
 const TIMEOUT_MS = 60_000;
 const MOST_TRIES = 6;
 const LONGEST_WAIT_S = 30;
 
 export class Problem extends Error {
-  /** `passing` problems may be gone at the next try; the others lie in what was sent. */
+  /** `passing` problems may disappear with a retry; the others are caused by what was sent. */
   constructor(sentence, { code = "", requestId = "", retryAfterS = null, passing = true } = {}) {
     super(sentence);
     this.code = code;
@@ -21,7 +21,7 @@ export async function ask(address, options = {}) {
   const body = await response.json().catch(() => null);
   if (response.ok && body !== null) return body;
   const wait = Number(response.headers.get("Retry-After"));
-  throw new Problem(body?.detail ?? `The server answered with status ${response.status} and no explanation.`, {
+  throw new Problem(body?.detail ?? `The server returned status ${response.status} without details.`, {
     code: body?.code ?? String(response.status),
     requestId: body?.request_id ?? "",
     passing: response.status >= 500 || [408, 429].includes(response.status),
@@ -29,7 +29,7 @@ export async function ask(address, options = {}) {
   });
 }
 
-/** Like `ask`, but a full queue is waited for, a bounded number of times; `onWait` gets the seconds left. */
+/** Like `ask`, but retries a few times while the queue is full; `onWait` gets the seconds left. */
 export async function askPatiently(address, makeOptions, onWait) {
   for (let tries = 1; ; tries += 1) {
     const started = performance.now();
@@ -55,9 +55,9 @@ async function reach(address, options) {
     });
   } catch (error) {
     if (error.name === "TimeoutError") {
-      throw new Problem("The server took too long to answer. Try again.", { code: "timeout" });
+      throw new Problem(`The upload timed out after ${TIMEOUT_MS / 1000} s. Check your connection or send a smaller photo.`, { code: "timeout" });
     }
-    throw new Problem("The server cannot be reached. Check that it runs and that you are connected, then try again.", {
+    throw new Problem("Can't reach the server. Check your connection and try again.", {
       code: "network",
     });
   }

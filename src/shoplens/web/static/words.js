@@ -1,6 +1,6 @@
-/** Numbers as people read them; the same rules as presenting.py, which says them on pages without a script. */
+/** Numbers as people read them, by the same rules as predictions/presenting.py has for the server's pages. */
 
-export const NOT_SURE_BELOW = 0.3;
+export const BEST_GUESS_BELOW = 0.3;
 
 export function percent(score) {
   return score > 0 && score < 0.001 ? "<0.1%" : `${(score * 100).toFixed(1)}%`;
@@ -10,18 +10,25 @@ export function barWidth(score) {
   return `${(Math.min(Math.max(score, 0), 1) * 100).toFixed(2)}%`;
 }
 
-export function certainty(score) {
-  if (score < NOT_SURE_BELOW) return "Not sure; the best guess is";
-  if (score < 0.5) return "A guess";
-  return score < 0.8 ? "Fairly sure" : "Sure";
+export function confidence(score) {
+  if (score < BEST_GUESS_BELOW) return "Low confidence. Best guess:";
+  if (score < 0.5) return "Low confidence";
+  return score < 0.8 ? "Medium confidence" : "High confidence";
 }
 
-/** Where rounding would contradict the sign, the score is cut instead. */
-export function comparison(score, threshold) {
-  const decimals = Math.max(2, (String(threshold).split(".")[1] ?? "").length);
-  let shown = Math.round(score * 10 ** decimals) / 10 ** decimals;
-  if (shown >= threshold !== score >= threshold) shown = Math.floor(score * 10 ** decimals + 1e-9) / 10 ** decimals;
-  return `${shown.toFixed(decimals)} ${score >= threshold ? "≥" : "<"} ${threshold.toFixed(decimals)}`;
+export function size(bytes) {
+  const [unit, scale] = bytes < 1e6 ? ["kB", 1e3] : ["MB", 1e6];
+  return `${Number((bytes / scale).toPrecision(3))} ${unit}`;
+}
+
+/** The score and the threshold that decided, like "69% (needs 80%)". Rounding never contradicts the comparison. */
+export function reason(label, score, threshold) {
+  const limit = Number((threshold * 100).toFixed(4));
+  const decimals = (String(limit).split(".")[1] ?? "").length;
+  let shown = Number((score * 100).toFixed(decimals));
+  if (shown >= limit !== score >= threshold) shown = Math.floor(score * 100 * 10 ** decimals) / 10 ** decimals;
+  const percents = shown.toFixed(decimals);
+  return score < threshold ? `${percents}% (needs ${limit}%)` : `${label} ${percents}% (≥ ${limit}%)`;
 }
 
 export function milliseconds(value) {

@@ -8,8 +8,8 @@ from urllib.parse import parse_qsl
 import pytest
 
 from shoplens.errors import RequestInvalid
+from shoplens.predictions.pages import read_cursor, read_filter
 from shoplens.predictions.policy import Outcome
-from shoplens.web.filtering import read_cursor, read_filter
 
 
 def test_empty_fields_mean_any() -> None:

@@ -1,0 +1,97 @@
+"""Predictions in the words that people read on the pages: confidence, thresholds, reasons. Pure functions, used as
+template filters; `static/words.js` has the same rules for what a script shows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Final
+
+from shoplens.predictions.entities import Channel, Feedback, Keep, PredictionRecord
+from shoplens.predictions.policy import Outcome, Policy
+
+OUTCOME_WORDS: Final = {Outcome.ACCEPT: "Accepted", Outcome.REVIEW: "Needs review", Outcome.REJECT: "Rejected"}
+
+KEEP_WORDS: Final = {
+    Keep.ORIGINAL: "Original stored.",
+    Keep.THUMBNAIL: "This channel stores thumbnails only.",
+    Keep.NOTHING: "This channel stores no photos.",
+}
+
+HIGH_CONFIDENCE_FROM: Final = 0.8
+MEDIUM_CONFIDENCE_FROM: Final = 0.5
+BEST_GUESS_BELOW: Final = 0.3
+"""A best score below this is shown as a guess and in amber."""
+
+SHOWN_LABELS: Final = 10
+
+
+def confidence(score: float) -> str:
+    """How certain a best score of that size is, in words."""
+    if score < BEST_GUESS_BELOW:
+        return "Low confidence. Best guess:"
+    if score < MEDIUM_CONFIDENCE_FROM:
+        return "Low confidence"
+    return "Medium confidence" if score < HIGH_CONFIDENCE_FROM else "High confidence"
+
+
+def threshold_percent(threshold: float) -> str:
+    """0.85 is "85%"; decimals only where the threshold has them: 0.125 is "12.5%"."""
+    return f"{threshold * 100:.4f}".rstrip("0").rstrip(".") + "%"
+
+
+def compared_percent(score: float, threshold: float) -> str:
+    """`score` with the decimals of `threshold`, rounded so that it does not contradict the comparison of both."""
+    decimals = len(threshold_percent(threshold).rstrip("%").partition(".")[2])
+    shown = round(score * 100, decimals)
+    if (shown >= round(threshold * 100, decimals)) is not (score >= threshold):
+        shown = math.floor(score * 100 * 10**decimals) / 10**decimals
+    return f"{shown:.{decimals}f}%"
+
+
+def reason(record: PredictionRecord) -> str:
+    """The score and threshold that decided, like "69% (needs 80%)"; "" where no threshold decided."""
+    label, threshold = record.decision.label, record.decision.threshold
+    if label is None or threshold is None:
+        return ""
+    score = next((entry.score for entry in record.labels if entry.label == label), 0.0)
+    shown, limit = compared_percent(score, threshold), threshold_percent(threshold)
+    return f"{shown} (needs {limit})" if score < threshold else f"{label} {shown} (≥ {limit})"
+
+
+def thresholds(policy: Policy) -> list[str]:
+    """One phrase per rule of the policy, like "nsfw: review ≥ 20%, reject ≥ 85%"; empty where all is accepted."""
+    phrases = []
+    for rule in policy.rules:
+        steps = [("review", rule.review_at), ("reject", rule.reject_at)]
+        parts = [f"{verb} ≥ {threshold_percent(at)}" for verb, at in steps if at is not None]
+        if parts:
+            phrases.append(f"{rule.label}: {', '.join(parts)}")
+    if policy.accept_at is not None:
+        phrases.append(f"review < {threshold_percent(policy.accept_at)}")
+    return phrases
+
+
+def channel_title(channel: Channel | str) -> str:
+    """The title of a channel; for a name alone (of a channel without title or without settings), that as a heading."""
+    if not isinstance(channel, str) and getattr(channel, "title", ""):
+        return str(getattr(channel, "title", ""))
+    name = channel if isinstance(channel, str) else channel.name
+    spaced = name.replace("-", " ").replace("_", " ").strip()
+    return spaced[:1].upper() + spaced[1:]
+
+
+def channel_question(channel: Channel) -> str:
+    """What the channel answers, in a few words."""
+    return getattr(channel, "question", "") or f"Classified by {channel.model}"
+
+
+def condensed(feedback: Sequence[Feedback]) -> list[Feedback]:
+    """Without a bare click where the next entry repeats it with a label or a comment."""
+
+    def repeated_with_more(index: int) -> bool:
+        this, following = feedback[index], feedback[index + 1 : index + 2]
+        return any(each.verdict is this.verdict and (each.label or each.comment) for each in following)
+
+    return [each for i, each in enumerate(feedback) if each.label or each.comment or not repeated_with_more(i)]
