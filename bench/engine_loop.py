@@ -9,7 +9,7 @@ from pathlib import Path
 from bench import cost
 from bench.children import Result, answer_requests
 from shoplens.cli.allocator import keep_freed_memory
-from shoplens.platform.parts import build_engine, build_sandbox
+from shoplens.platform.parts import build_channels, build_engine, build_sandbox
 from shoplens.serving.engine import ClassifyRequest
 from shoplens.serving.local import LocalEngine
 from shoplens.settings import Settings, read_settings
@@ -20,7 +20,7 @@ def main() -> None:
     """Answer requests for measurements until standard input ends."""
     keep_freed_memory()
     settings = read_settings()
-    channels = {"look": settings.channel_values()["look"]}
+    channels = {"look": build_channels(settings)["look"]}
     engine = build_engine(settings, channels, metrics=Metrics(), sandbox=build_sandbox(settings))
     with asyncio.Runner() as runner:
         answer_requests(

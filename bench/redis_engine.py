@@ -32,7 +32,7 @@ from servers.shoplens import start_shoplens, wait_for
 from servers.valkey import running_valkey
 from shoplens.bundles.builtin import prepare_builtin
 from shoplens.cli.allocator import keep_freed_memory
-from shoplens.platform.parts import build_engine, build_sandbox
+from shoplens.platform.parts import build_channels, build_engine, build_sandbox
 from shoplens.platform.workers import build_redis_engine
 from shoplens.serving.cores import usable_cores
 from shoplens.serving.engine import ClassifyRequest, Engine
@@ -250,7 +250,7 @@ def _print_idle(requests: Mapping[str, Request], redis_url: str, options: argpar
     settings = read_settings(
         redis_url=redis_url, redis_prefix=_prefix(_ANYWHERE), models_dir=options.models_dir.absolute(), threads=1
     )
-    channels = {"look": settings.channel_values()["look"]}
+    channels = {"look": build_channels(settings)["look"]}
     local = build_engine(settings, channels, metrics=Metrics(), sandbox=build_sandbox(settings))
     remote = build_redis_engine(settings, channels, metrics=Metrics())
     rows = uvloop.run(_idle_rows(local, remote, requests, options.idle_photos))

@@ -16,6 +16,7 @@ import uvloop
 
 from bench import cost
 from bench.children import Request, Result
+from shoplens.platform.parts import build_channels
 from shoplens.platform.workers import build_redis_engine
 from shoplens.serving.engine import ClassifyRequest, Engine
 from shoplens.settings import read_settings
@@ -27,7 +28,7 @@ _CALLERS_PER_WORKER = 4
 def main() -> None:
     """Answer requests for measurements until standard input ends."""
     settings = read_settings()
-    channels = {"look": settings.channel_values()["look"]}
+    channels = {"look": build_channels(settings)["look"]}
     uvloop.run(_answer_requests(build_redis_engine(settings, channels, metrics=Metrics())))
 
 

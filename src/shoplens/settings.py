@@ -21,8 +21,6 @@ from pydantic_settings import (
 )
 
 from shoplens.errors import Misconfigured
-from shoplens.predictions.entities import Channel, Keep
-from shoplens.predictions.policy import LabelRule, Policy
 from shoplens.telemetry.logs import LogFolder
 
 ENVIRONMENT_PREFIX = "SHOPLENS_"
@@ -65,8 +63,12 @@ class ChannelSettings(_Frozen):
     """One channel: which model answers, which thresholds decide, what is kept of the photo."""
 
     model: str = Field(description="Name of the bundle that answers, optionally `name@version`.")
-    keep: Keep = Field(
-        default=Keep.THUMBNAIL,
+    title: str | None = Field(default=None, description="Name of the channel in pages; unset: its name here.")
+    question: str | None = Field(
+        default=None, description="The question that pages ask above a result; unset: the channel's name."
+    )
+    keep: Literal["original", "thumbnail", "nothing"] = Field(
+        default="thumbnail",
         description="What is stored of each photo: `original`, `thumbnail` (256 px, no metadata) or `nothing`.",
     )
     accept_at: float | None = Field(
@@ -76,14 +78,6 @@ class ChannelSettings(_Frozen):
     batch: ChannelBatchSettings | None = Field(
         default=None, description="The channel's batch side (`batch = {}` for the defaults); unset: it has none."
     )
-
-    def channel(self, name: str) -> Channel:
-        """The channel as a value. Raises Misconfigured for thresholds that contradict each other."""
-        rules = tuple(
-            LabelRule(label=label, review_at=t.review_at, reject_at=t.reject_at) for label, t in self.labels.items()
-        )
-        policy = Policy(rules=rules, accept_at=self.accept_at)
-        return Channel(name=name, model=self.model, policy=policy, keep=self.keep)
 
 
 class BatchSettings(_Frozen):
@@ -107,9 +101,21 @@ class BatchSettings(_Frozen):
 
 
 DEFAULT_CHANNELS: dict[str, dict[str, object]] = {
-    "look": {"model": "efficientnet-lite0-int8"},
-    "returns": {"model": "clothing", "accept_at": 0.8, "keep": "original", "batch": {}},
-    "reviews": {"model": "opennsfw", "labels": {"nsfw": {"review_at": 0.2, "reject_at": 0.85}}},
+    "look": {"model": "efficientnet-lite0-int8", "title": "General", "question": "What's in this photo?"},
+    "returns": {
+        "model": "clothing",
+        "title": "Returns",
+        "question": "Which garment is this?",
+        "accept_at": 0.8,
+        "keep": "original",
+        "batch": {},
+    },
+    "reviews": {
+        "model": "opennsfw",
+        "title": "Reviews",
+        "question": "Is this photo safe to publish?",
+        "labels": {"nsfw": {"review_at": 0.2, "reject_at": 0.85}},
+    },
 }
 
 
@@ -297,14 +303,6 @@ class Settings(BaseSettings):
             if value is not None  # which is every such field's default, and cannot be said in a variable
         }
         return {**texts, CONFIG_FILE_VARIABLE: os.devnull}
-
-    def channel_values(self) -> dict[str, Channel]:
-        """The channels as domain values. Raises Misconfigured."""
-        channels = {name: each.channel(name) for name, each in self.channels.items()}
-        if self.default_channel not in channels:
-            known = ", ".join(sorted(channels))
-            raise Misconfigured(f"default_channel is {self.default_channel!r}, but the channels are: {known}.")
-        return channels
 
 
 def read_settings(**overrides: object) -> Settings:

@@ -18,7 +18,7 @@ from shoplens.errors import (
     ModelNotFound,
     QueueFull,
 )
-from shoplens.platform.parts import build_engine, build_sandbox
+from shoplens.platform.parts import build_channels, build_engine, build_sandbox
 from shoplens.platform.workers import build_redis_engine
 from shoplens.serving.engine import ClassifyRequest, ClassifyResult, Engine
 from shoplens.settings import Settings
@@ -46,11 +46,11 @@ async def make_engine(
             )
             if redis_url is None:
                 engine: Engine = build_engine(
-                    settings, settings.channel_values(), metrics=Metrics(), sandbox=build_sandbox(settings)
+                    settings, build_channels(settings), metrics=Metrics(), sandbox=build_sandbox(settings)
                 )
             else:
                 await ended.enter_async_context(running_worker(settings))
-                engine = build_redis_engine(settings, settings.channel_values(), metrics=Metrics())
+                engine = build_redis_engine(settings, build_channels(settings), metrics=Metrics())
             ended.push_async_callback(engine.close)
             return engine
 

@@ -26,6 +26,7 @@ from shoplens.errors import (
     QueueUnavailable,
     WireMismatch,
 )
+from shoplens.platform.parts import build_channels
 from shoplens.platform.workers import (
     build_night_engine,
     build_redis_engine,
@@ -60,7 +61,7 @@ async def make_engine() -> AsyncIterator[EngineMaker]:
     async with AsyncExitStack() as ended:
 
         def make(settings: Settings) -> RedisEngine:
-            engine = build_redis_engine(settings, settings.channel_values(), metrics=Metrics())
+            engine = build_redis_engine(settings, build_channels(settings), metrics=Metrics())
             ended.push_async_callback(engine.close)
             return engine
 
@@ -406,7 +407,7 @@ async def test_a_night_waits_for_a_queue_that_is_full_or_has_no_worker(
     """Its photos are answered when a worker comes, behind live ones."""
     monkeypatch.setattr(remote_engine, "_MISSED_S", 0.0)
     narrow = settings.model_copy(update={"queue_limit": 2})
-    inner = build_redis_engine(narrow, narrow.channel_values(), metrics=Metrics())
+    inner = build_redis_engine(narrow, build_channels(narrow), metrics=Metrics())
     engine = PatientEngine(inner, patience_s=30)
     tasks = [asyncio.create_task(engine.classify(job(jpeg_of(colourful(seed))))) for seed in range(5)]
     await asyncio.sleep(0.2)
@@ -420,7 +421,7 @@ async def test_a_night_gives_up_in_the_end(settings: Settings) -> None:
     """With what is missing."""
     hurried = settings.model_copy(update={"batch": settings.batch.model_copy(update={"retry_s": 0.3})})
     with pytest.raises(NoWorker, match="shoplens worker"):
-        await asyncio.to_thread(build_night_engine, hurried, settings.channel_values()["returns"])
+        await asyncio.to_thread(build_night_engine, hurried, build_channels(settings)["returns"])
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from shoplens.errors import Misconfigured
+from shoplens.platform.parts import build_channels
 from shoplens.predictions.entities import Keep
 from shoplens.settings import Settings, read_settings
 
@@ -25,7 +26,7 @@ def test_the_default_is_embedded_and_closed() -> None:
     assert settings.effective_storage_url.startswith("file://")
     assert settings.binds_loopback
     assert not settings.allow_public
-    assert {"look", "returns", "reviews"} == set(settings.channel_values())
+    assert {"look", "returns", "reviews"} == set(build_channels(settings))
 
 
 def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,7 +41,7 @@ def test_one_value_of_a_default_channel_can_be_changed_alone(monkeypatch: pytest
     """Its other facts stay as they are."""
     monkeypatch.setenv("SHOPLENS_CHANNELS__REVIEWS__LABELS__NSFW__REJECT_AT", "0.6")
     monkeypatch.setenv("SHOPLENS_CHANNELS__LOOK__KEEP", "nothing")
-    channels = read_settings().channel_values()
+    channels = build_channels(read_settings())
     (rule,) = channels["reviews"].policy.rules
     assert (0.2, 0.6) == (rule.review_at, rule.reject_at)
     assert Keep.NOTHING is channels["look"].keep
@@ -50,7 +51,7 @@ def test_one_value_of_a_default_channel_can_be_changed_alone(monkeypatch: pytest
 def test_a_shop_can_add_a_channel_in_the_file(tmp_path: Path) -> None:
     """Beside the default ones."""
     (tmp_path / "shoplens.toml").write_text('[channels.window]\nmodel = "mine@2"\naccept_at = 0.7\n')
-    channels = read_settings().channel_values()
+    channels = build_channels(read_settings())
     assert {"look", "returns", "reviews", "window"} == set(channels)
     assert 0.7 == channels["window"].policy.accept_at
 
@@ -81,7 +82,7 @@ def test_a_broken_file_is_named(tmp_path: Path) -> None:
 def test_a_default_channel_that_does_not_exist_is_refused() -> None:
     """The sentence names those that do."""
     with pytest.raises(Misconfigured, match="look, returns, reviews"):
-        read_settings(default_channel="lok").channel_values()
+        build_channels(read_settings(default_channel="lok"))
 
 
 @pytest.mark.parametrize(

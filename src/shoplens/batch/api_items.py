@@ -12,7 +12,7 @@ from shoplens.db.ids import is_id
 from shoplens.errors import ItemNotFound, RequestInvalid
 from shoplens.platform.server import Platform
 from shoplens.predictions.api import photo_answer
-from shoplens.predictions.photos import Size
+from shoplens.predictions.image_store import ImageSize
 
 _KEPT_S = 3600
 
@@ -35,7 +35,7 @@ def returned_items_router(platform: Platform) -> APIRouter:
         responses={200: {"content": {"image/*": {}, "application/octet-stream": {}}}},
         summary="The photo of an item",
     )
-    def photo(item_id: ItemId, size: Size = Size.VIEW) -> Response:
+    def photo(item_id: ItemId, size: ImageSize = ImageSize.VIEW) -> Response:
         """`thumbnail` and `view` are JPEG without metadata, `original` is as it arrived."""
         found = batch.browse.photo(_known(item_id), size)
         # Not for ever: of what could not be read, more may be shown after another try.

@@ -11,7 +11,7 @@ from shoplens.batch.item_photos import ItemPhotos
 from shoplens.db import Database
 from shoplens.db.uow import ReadWork
 from shoplens.predictions.entities import PredictionRecord
-from shoplens.predictions.photos import PhotoFile, PhotoShelf, Size
+from shoplens.predictions.image_store import ImageFile, ImageSize, ImageStore
 
 MAX_PAGE = 200
 
@@ -67,7 +67,7 @@ class ItemPage:
 class BrowseBatch:
     """Reads only, but for thumbnails, which are made once. All methods block."""
 
-    def __init__(self, database: Database, shelf: PhotoShelf, *, clock: Callable[[], datetime]) -> None:
+    def __init__(self, database: Database, shelf: ImageStore, *, clock: Callable[[], datetime]) -> None:
         self._database = database
         self._photos = ItemPhotos(database, shelf)
         self._clock = clock
@@ -134,7 +134,7 @@ class BrowseBatch:
         with self._database.read_uow() as work:
             return work.item_table.by_prediction(record.id)
 
-    def photo(self, item_id: str, size: Size) -> PhotoFile:
+    def photo(self, item_id: str, size: ImageSize) -> ImageFile:
         """The photo of an item, wherever it is just now. Raises ItemNotFound and ImageNotKept."""
         return self._photos(item_id, size)
 

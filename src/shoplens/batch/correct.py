@@ -13,8 +13,8 @@ from shoplens.db import Database
 from shoplens.db.ids import make_id
 from shoplens.db.uow import UnitOfWork
 from shoplens.errors import ImageGone, ItemNotReady, RequestInvalid
-from shoplens.predictions.entities import Feedback, Verdict
-from shoplens.predictions.feedback import MAX_LABEL
+from shoplens.predictions.entities import Feedback, FeedbackValue
+from shoplens.predictions.records import MAX_LABEL
 from shoplens.storage import Store
 
 _ATTEMPTS: Final = 5
@@ -146,6 +146,6 @@ def _remark(item: BatchItem, prediction_id: str, label: str, now: datetime) -> F
         id=make_id(int(now.timestamp() * 1000), os.urandom(10)),
         created_at=now,
         prediction_id=prediction_id,
-        verdict=Verdict.RIGHT if label == item.predicted else Verdict.WRONG,
+        verdict=FeedbackValue.RIGHT if label == item.predicted else FeedbackValue.WRONG,
         label=label,
     )

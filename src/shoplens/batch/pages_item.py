@@ -59,7 +59,7 @@ def _record(platform: Platform, item: BatchItem) -> tuple[PredictionRecord, list
     if item.prediction_id is None:
         return None
     try:
-        return platform.browse.get(item.prediction_id)
+        return platform.records.get(item.prediction_id)
     except PredictionNotFound:
         return None
 

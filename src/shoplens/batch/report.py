@@ -14,7 +14,7 @@ from shoplens.batch.report_facts import gather
 from shoplens.batch.report_page import fill
 from shoplens.db import Database
 from shoplens.errors import ImageNotKept, ItemNotFound, RequestInvalid, SampleError, StorageUnavailable
-from shoplens.predictions.photos import PhotoShelf, Size
+from shoplens.predictions.image_store import ImageSize, ImageStore
 from shoplens.storage import Store
 
 REPORTS: Final = "returns/reports"
@@ -34,7 +34,7 @@ class WriteReport:
         self,
         database: Database,
         store: Store,
-        shelf: PhotoShelf,
+        shelf: ImageStore,
         *,
         clock: Callable[[], datetime],
         console: str = CONSOLE,
@@ -86,7 +86,7 @@ class WriteReport:
 class _Small:
     """Small pictures of items. A store that is away ends the pictures, never the report."""
 
-    def __init__(self, database: Database, shelf: PhotoShelf) -> None:
+    def __init__(self, database: Database, shelf: ImageStore) -> None:
         self._photos = ItemPhotos(database, shelf)
         self._shelf = shelf
         self._away = False
@@ -95,7 +95,7 @@ class _Small:
         if self._away:
             return None
         try:
-            return self._shelf.reduce(self._photos(item.id, Size.THUMBNAIL).data, _PICTURE_SIDE)
+            return self._shelf.thumbnail(self._photos(item.id, ImageSize.THUMBNAIL).data, _PICTURE_SIDE)
         except (ImageNotKept, ItemNotFound, SampleError):
             return None
         except StorageUnavailable as error:

@@ -24,7 +24,7 @@ from shoplens.cli.serve import require_safe_bind
 from shoplens.db import open_database
 from shoplens.errors import Misconfigured, ShoplensError
 from shoplens.images.heif import HeicSupport, heic_support
-from shoplens.platform.parts import find_bundle, open_shared
+from shoplens.platform.parts import build_channels, find_bundle, open_shared
 from shoplens.serving.classifier import Classifier
 from shoplens.serving.cores import usable_cores
 from shoplens.serving.session import choose_provider
@@ -132,7 +132,7 @@ def _queue(settings: Settings) -> str | Caution:
     from shoplens.platform.workers import look_for_workers
 
     workers = look_for_workers(settings)
-    missing = {channel.model for channel in settings.channel_values().values()}
+    missing = {channel.model for channel in build_channels(settings).values()}
     missing -= {name for worker in workers if worker.understood for name in worker.models}
     if missing:
         return Caution(text=f"Redis answers, but no worker of this version does for {', '.join(sorted(missing))}.")
@@ -150,7 +150,7 @@ def _heic(_: Settings) -> str:
 
 
 def _channels(settings: Settings) -> str:
-    return ", ".join(f"{each.name} (keeps {each.keep})" for each in settings.channel_values().values())
+    return ", ".join(f"{each.name} (keeps {each.keep})" for each in build_channels(settings).values())
 
 
 def _channel_look(name: str) -> Callable[[Settings], str]:

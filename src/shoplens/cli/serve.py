@@ -64,7 +64,7 @@ def _serve(settings: Settings) -> None:
 def _store_fault(platform: Platform) -> str | None:
     """A store that is away may come back, so it is told and not waited for; /health/ready says so too."""
     try:
-        platform.photos.check()
+        platform.images.check()
     except StorageUnavailable as error:
         _log.warning("store.away", reason=str(error))
         return str(error)

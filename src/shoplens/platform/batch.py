@@ -42,6 +42,7 @@ from shoplens.db import Database
 from shoplens.errors import Misconfigured, RequestInvalid, ShoplensError, SourceUnavailable
 from shoplens.platform.parts import (
     Progress,
+    build_channels,
     build_database,
     build_engine,
     build_limits,
@@ -51,7 +52,7 @@ from shoplens.platform.parts import (
     utc_now,
 )
 from shoplens.predictions.entities import Channel, PredictionRecord
-from shoplens.predictions.photos import PhotoShelf
+from shoplens.predictions.image_store import ImageStore
 from shoplens.predictions.service import STORED_LABELS
 from shoplens.serving.cores import usable_cores
 from shoplens.serving.engine import Engine
@@ -131,7 +132,7 @@ class Batch:
 
 
 def build_batch(
-    settings: Settings, *, database: Database, store: Store, shelf: PhotoShelf, labels: Callable[[str], tuple[str, ...]]
+    settings: Settings, *, database: Database, store: Store, shelf: ImageStore, labels: Callable[[str], tuple[str, ...]]
 ) -> Batch:
     """`shelf` is over `store`; `labels` gives those of the model that a channel is served by.
 
@@ -178,7 +179,7 @@ def _recorded_ingest(settings: Settings, channel: str) -> Recorded:
 
 
 def build_results(
-    *, database: Database, store: Store, shelf: PhotoShelf, labels: Mapping[str, Sequence[str]] | None = None
+    *, database: Database, store: Store, shelf: ImageStore, labels: Mapping[str, Sequence[str]] | None = None
 ) -> Results:
     """`shelf` is over `store`; `labels` are those of the model that each channel is served by."""
     return Results(
@@ -190,7 +191,7 @@ def build_results(
 
 
 class MovedPhotos:
-    """Where the photo of a record lies while it is being moved; for `PhotoShelf(elsewhere=…)`. Blocks."""
+    """Where the photo of a record lies while it is being moved; for `ImageStore(moved_to=…)`. Blocks."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -298,7 +299,7 @@ def build_night(
     `engine` says where models run: in this process, in workers behind Redis, or on the Ray cluster at `address`.
     Raises Misconfigured, DatabaseUnavailable and StorageUnavailable.
     """
-    channel = settings.channel_values()[channel_name]
+    channel = build_channels(settings)[channel_name]
     patience = Patience(settings.batch.retry_s)
     database = patience(lambda: build_database(settings, durable=True))
     try:
@@ -369,7 +370,7 @@ def _night_engine(settings: Settings, channel: Channel, progress: Progress | Non
 
 
 def _report(settings: Settings, database: Database, store: Store) -> Callable[[str], str]:
-    shelf = PhotoShelf(store, limits=build_limits(settings), sandbox=build_sandbox(settings))
+    shelf = ImageStore(store, limits=build_limits(settings), sandbox=build_sandbox(settings))
     return build_results(database=database, store=store, shelf=shelf).report
 
 
@@ -382,11 +383,11 @@ def open_results(settings: Settings) -> Iterator[Results]:
     database = build_database(settings)
     try:
         store = open_store(settings.effective_storage_url, setting="storage_url")
-        shelf = PhotoShelf(
+        shelf = ImageStore(
             store,
             limits=build_limits(settings),
             sandbox=build_sandbox(settings),
-            elsewhere=MovedPhotos(database),
+            moved_to=MovedPhotos(database),
         )
         yield build_results(database=database, store=store, shelf=shelf)
     finally:

@@ -9,9 +9,11 @@ from shoplens.bundles.bundle import Bundle
 from shoplens.bundles.sharing import SharedBundles
 from shoplens.bundles.store import resolve_bundle
 from shoplens.db import Database, open_database, upgrade
+from shoplens.errors import Misconfigured
 from shoplens.images.picture import Limits
 from shoplens.images.sandbox import SandboxedDecoder
-from shoplens.predictions.entities import Channel
+from shoplens.predictions.entities import Channel, Keep
+from shoplens.predictions.policy import LabelRule, Policy
 from shoplens.serving.batcher import Batching
 from shoplens.serving.classifier import Classifier
 from shoplens.serving.cores import usable_cores
@@ -41,6 +43,27 @@ def open_shared(settings: Settings, *, hurry: bool = False) -> SharedBundles | N
 
 
 Progress = Callable[[str], None]
+
+
+def build_channels(settings: Settings) -> dict[str, Channel]:
+    """The channels by name. Raises Misconfigured, also for thresholds that contradict each other."""
+    if settings.default_channel not in settings.channels:
+        known = ", ".join(sorted(settings.channels))
+        raise Misconfigured(f"default_channel is {settings.default_channel!r}, but the channels are: {known}.")
+    channels = {}
+    for name, each in settings.channels.items():
+        rules = tuple(
+            LabelRule(label=label, review_at=at.review_at, reject_at=at.reject_at) for label, at in each.labels.items()
+        )
+        channels[name] = Channel(
+            name=name,
+            model=each.model,
+            title=each.title or name,
+            question=each.question or name,
+            policy=Policy(rules=rules, accept_at=each.accept_at),
+            keep=Keep(each.keep),
+        )
+    return channels
 
 
 def build_limits(settings: Settings) -> Limits:

@@ -11,14 +11,21 @@ from shoplens.batch.figures import BatchFigures
 from shoplens.db import Database, GroupWriter
 from shoplens.images.sandbox import SandboxedDecoder
 from shoplens.platform.batch import Batch, MovedPhotos, build_batch, read_standings
-from shoplens.platform.parts import Progress, build_database, build_engine, build_limits, build_sandbox, utc_now
-from shoplens.predictions.browse import BrowseRecords
+from shoplens.platform.parts import (
+    Progress,
+    build_channels,
+    build_database,
+    build_engine,
+    build_limits,
+    build_sandbox,
+    utc_now,
+)
 from shoplens.predictions.entities import Channel, PredictionRecord
 from shoplens.predictions.export import ExportTables
-from shoplens.predictions.feedback import GiveFeedback
-from shoplens.predictions.photos import PhotoShelf
+from shoplens.predictions.image_store import ImageStore
+from shoplens.predictions.records import RecordService
 from shoplens.predictions.repository import add_records
-from shoplens.predictions.service import ClassifyPhoto
+from shoplens.predictions.service import PredictionService
 from shoplens.registry.service import DescribeModels
 from shoplens.serving.engine import Engine
 from shoplens.serving.local import LocalEngine
@@ -46,10 +53,9 @@ class WebLimits:
 class Platform:
     """The use cases, ready to be called, and what the edges need beside them."""
 
-    classify: ClassifyPhoto
-    browse: BrowseRecords
-    photos: PhotoShelf
-    feedback: GiveFeedback
+    predictions: PredictionService
+    records: RecordService
+    images: ImageStore
     export: ExportTables
     models: DescribeModels
     batch: Batch
@@ -66,7 +72,7 @@ class Platform:
         """Finish what was accepted, in the order in which it flows, and release everything."""
         await asyncio.to_thread(self.batch.close)
         await self.engine.close()
-        self.classify.close()
+        self.predictions.close()
         self.writer.close()
         self.database.close()
 
@@ -78,40 +84,39 @@ def build_platform(settings: Settings, *, progress: Progress | None = None) -> P
 
     Raises Misconfigured, BundleError, ModelNotFound, DatabaseUnavailable, StorageUnavailable and QueueUnavailable.
     """
-    channels = settings.channel_values()
+    channels = build_channels(settings)
     metrics = Metrics()
     database = build_database(settings)
     sandbox = build_sandbox(settings)
     limits = build_limits(settings)
     engine = _engine(settings, channels, metrics=metrics, sandbox=sandbox, progress=progress)
     store = open_store(settings.effective_storage_url, setting="storage_url")
-    shelf = PhotoShelf(store, limits=limits, sandbox=sandbox, elsewhere=MovedPhotos(database))
+    images = ImageStore(store, limits=limits, sandbox=sandbox, moved_to=MovedPhotos(database))
     metrics.before_scrape(BatchFigures(read_standings(settings, database), metrics))
     writer = GroupWriter(database, add_records, queue_limit=4 * settings.queue_limit)
     return Platform(
-        classify=ClassifyPhoto(
+        predictions=PredictionService(
             engine=engine,
             channels=channels,
             default_channel=settings.default_channel,
-            shelf=shelf,
+            images=images,
             writer=writer,
             clock=utc_now,
             metrics=metrics,
         ),
-        browse=BrowseRecords(database),
-        photos=shelf,
-        feedback=GiveFeedback(database, clock=utc_now, metrics=metrics),
+        records=RecordService(database, clock=utc_now, metrics=metrics),
+        images=images,
         export=ExportTables(database),
         models=DescribeModels(engine=engine, channels=channels, models_dir=settings.effective_models_dir),
         batch=build_batch(
             settings,
             database=database,
             store=store,
-            shelf=shelf,
+            shelf=images,
             labels=lambda name: engine.labels(channels[name].model),
         ),
         health=CheckHealth(
-            {"engine": engine.check, "database": in_thread(database.check), "storage": in_thread(shelf.check)}
+            {"engine": engine.check, "database": in_thread(database.check), "storage": in_thread(images.check)}
         ),
         metrics=metrics,
         channels=channels,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from shoplens.errors import ExtraMissing, Misconfigured, NoWorker
 from shoplens.images.sandbox import SandboxedDecoder
-from shoplens.platform.parts import Progress, build_engine, find_bundle, thread_count
+from shoplens.platform.parts import Progress, build_channels, build_engine, find_bundle, thread_count
 from shoplens.predictions.entities import Channel
 from shoplens.serving.engine import Engine
 from shoplens.serving.local import LocalEngine
@@ -79,7 +79,7 @@ def build_worker(
     from shoplens.serving.redis.worker import Worker, WorkerRules
 
     look_for_workers(settings)
-    channels = _chosen(settings.channel_values(), models)
+    channels = _chosen(build_channels(settings), models)
     capacity = 2 * thread_count(settings, choose_provider(settings.provider))
     metrics = Metrics()
     roomy = settings.model_copy(update={"queue_limit": max(settings.queue_limit, capacity + _ROOM_FOR_CLAIMED)})

@@ -16,13 +16,12 @@ from starlette.responses import Response, StreamingResponse
 
 from shoplens.db.ids import is_id
 from shoplens.errors import PredictionNotFound, RequestInvalid
-from shoplens.predictions.browse import MAX_PAGE, BrowseRecords
-from shoplens.predictions.entities import Feedback, Keep, PredictionRecord, RecordFilter, Verdict
+from shoplens.predictions.entities import Feedback, FeedbackValue, Keep, PredictionRecord, RecordFilter
 from shoplens.predictions.export import ExportTables
-from shoplens.predictions.feedback import GiveFeedback
-from shoplens.predictions.photos import PhotoFile, PhotoShelf, Size
+from shoplens.predictions.image_store import ImageFile, ImageSize, ImageStore
 from shoplens.predictions.policy import Outcome
-from shoplens.predictions.service import ClassifyPhoto
+from shoplens.predictions.records import MAX_PAGE, RecordService
+from shoplens.predictions.service import PredictionService
 from shoplens.telemetry.metrics import Metrics
 from shoplens.web.problems import status_of_exception
 from shoplens.web.schemas import ModelOut, Schema, json_response
@@ -111,7 +110,7 @@ class FeedbackOut(Schema):
     id: str
     created_at: datetime
     prediction_id: str
-    verdict: Verdict
+    verdict: FeedbackValue
     label: str | None
     comment: str | None
 
@@ -145,7 +144,7 @@ class FeedbackIn(Schema):
     """Feedback on a prediction. Only `prediction_id` is required; the verdict is `wrong` by default."""
 
     prediction_id: str = Field(max_length=64, examples=["01k9hzv3m5x4q8d0j7w2r6t9ab"])
-    verdict: Verdict = Verdict.WRONG
+    verdict: FeedbackValue = FeedbackValue.WRONG
     label: str | None = Field(default=None, description="The correct label.", examples=["golden retriever"])
     comment: str | None = Field(default=None, examples=["A dog, not a bear."])
 
@@ -178,7 +177,9 @@ _PHOTO_HEADERS = {
 _IMMUTABLE = "private, max-age=31536000, immutable"
 
 
-def predict_router(classify: ClassifyPhoto, uploads: Uploads, metrics: Metrics, *, deadline_s: float) -> APIRouter:
+def predict_router(
+    predictions: PredictionService, uploads: Uploads, metrics: Metrics, *, deadline_s: float
+) -> APIRouter:
     """POST /predict. `deadline_s` is the longest time for a response."""
     router = APIRouter(tags=["predictions"], route_class=_counted(metrics.predictions))
 
@@ -199,11 +200,11 @@ def predict_router(classify: ClassifyPhoto, uploads: Uploads, metrics: Metrics, 
         ] = None,
     ) -> Response:
         """Classify one photo. When this returns 200, the prediction is in the database."""
-        chosen = classify.channel(channel)
+        chosen = predictions.channel(channel)
         async with uploads.photo(request) as photo:
             received = time.perf_counter()
             time_left_s = min(timeout_s or deadline_s, deadline_s)
-            record = await classify(photo, channel=chosen.name, top_k=top_k, timeout_s=time_left_s)
+            record = await predictions.classify(photo, channel=chosen, top_k=top_k, timeout_s=time_left_s)
         metrics.prediction_seconds.observe(time.perf_counter() - received)
         return json_response(PredictionOut.of(record, top_k=top_k))
 
@@ -232,7 +233,7 @@ KnownId = Annotated[str, Depends(_known_id)]
 Cursor = Annotated[str | None, Query(max_length=64)]
 
 
-def records_router(browse: BrowseRecords, photos: PhotoShelf, export: ExportTables) -> APIRouter:
+def records_router(records: RecordService, images: ImageStore, export: ExportTables) -> APIRouter:
     """GET /predictions…: stored predictions, their photos, and the CSV export."""
     router = APIRouter(tags=["records"])
 
@@ -247,7 +248,7 @@ def records_router(browse: BrowseRecords, photos: PhotoShelf, export: ExportTabl
         for cursor in (before, after):
             if cursor is not None and not is_id(cursor):
                 raise RequestInvalid(f"{cursor!r} is not a cursor. Use `older` or `newer` of a page.")
-        found = browse.page(wanted, limit=limit, before=before, after=after)
+        found = records.page(wanted, limit=limit, before=before, after=after)
         items = [RecordOut.with_feedback(each, found.feedback.get(each.id, [])) for each in found.records]
         return json_response(RecordPageOut(items=items, older=found.older, newer=found.newer))
 
@@ -259,7 +260,7 @@ def records_router(browse: BrowseRecords, photos: PhotoShelf, export: ExportTabl
     @router.get("/predictions/{prediction_id}", response_model=RecordOut, summary="One prediction")
     def one(prediction_id: KnownId) -> Response:
         """A stored prediction with its feedback."""
-        return json_response(RecordOut.with_feedback(*browse.get(prediction_id)))
+        return json_response(RecordOut.with_feedback(*records.get(prediction_id)))
 
     @router.get(
         "/predictions/{prediction_id}/image",
@@ -267,22 +268,22 @@ def records_router(browse: BrowseRecords, photos: PhotoShelf, export: ExportTabl
         responses={200: {"content": {"image/*": {}}}},
         summary="The photo of a prediction",
     )
-    def image(prediction_id: KnownId, size: Size = Size.VIEW) -> Response:
+    def image(prediction_id: KnownId, size: ImageSize = ImageSize.VIEW) -> Response:
         """The stored photo: `thumbnail` and `view` are JPEG without metadata, `original` is as it was sent."""
-        record, _ = browse.get(prediction_id)
-        return photo_answer(photos.fetch(record, size), cache=_IMMUTABLE)
+        record, _ = records.get(prediction_id)
+        return photo_answer(images.open_record(record, size), cache=_IMMUTABLE)
 
     return router
 
 
-def feedback_router(feedback: GiveFeedback, export: ExportTables) -> APIRouter:
+def feedback_router(records: RecordService, export: ExportTables) -> APIRouter:
     """POST /feedback and GET /feedback.csv."""
     router = APIRouter(tags=["feedback"])
 
     @router.post("/feedback", status_code=201, response_model=FeedbackOut, summary="Give feedback on a prediction")
     def give(said: FeedbackIn) -> Response:
         """The feedback is stored when this returns 201."""
-        stored = feedback(said.prediction_id, verdict=said.verdict, label=said.label, comment=said.comment)
+        stored = records.give_feedback(said.prediction_id, verdict=said.verdict, label=said.label, comment=said.comment)
         return json_response(FeedbackOut.model_validate(stored), status=201)
 
     @router.get("/feedback.csv", response_class=StreamingResponse, summary="All feedback as CSV")
@@ -293,7 +294,7 @@ def feedback_router(feedback: GiveFeedback, export: ExportTables) -> APIRouter:
     return router
 
 
-def photo_answer(photo: PhotoFile, *, cache: str) -> Response:
+def photo_answer(photo: ImageFile, *, cache: str) -> Response:
     """An uploaded photo, or a copy of it; `cache` is its Cache-Control."""
     return Response(photo.data, media_type=photo.media_type, headers={**_PHOTO_HEADERS, "Cache-Control": cache})
 

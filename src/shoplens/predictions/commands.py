@@ -16,7 +16,7 @@ from shoplens.cli.allocator import keep_freed_memory
 from shoplens.cli.options import settings_for
 from shoplens.cli.process import EXIT_FAILED
 from shoplens.errors import ChannelNotFound, ShoplensError
-from shoplens.platform.parts import load_bundle
+from shoplens.platform.parts import build_channels, load_bundle
 from shoplens.predictions.entities import Channel
 from shoplens.predictions.policy import decide
 from shoplens.serving.cores import usable_cores
@@ -57,7 +57,7 @@ def _tracked(
 
 
 def _channel(settings: Settings, name: str | None) -> Channel:
-    channels = settings.channel_values()
+    channels = build_channels(settings)
     wanted = name or settings.default_channel
     if wanted not in channels:
         raise ChannelNotFound(f"There is no channel {wanted!r}; the channels are: {', '.join(sorted(channels))}.")

@@ -1,4 +1,4 @@
-"""What is remembered of one answered request, and what people said of it."""
+"""A channel, the record of one prediction, and what people say of it. Values only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from shoplens.serving.prediction import LabelScore
 
 
 class Keep(StrEnum):
-    """What is stored of a photo."""
+    """What is stored of each photo."""
 
     ORIGINAL = "original"
     THUMBNAIL = "thumbnail"
@@ -22,17 +22,19 @@ class Keep(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Channel:
-    """Three facts from the settings, and a name."""
+    """Which model answers, which policy decides and what is stored; `title` and `question` are for people."""
 
     name: str
     model: str
+    title: str
+    question: str
     policy: Policy = field(default_factory=Policy)
     keep: Keep = Keep.THUMBNAIL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
-    """Where the time of one request went, in milliseconds."""
+    """How long the stages of one request took, in milliseconds."""
 
     queue_ms: float
     pixels_ms: float
@@ -42,7 +44,9 @@ class Timing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PredictionRecord:
-    """One row: `id` sorts by time; `image_key` is where the kept photo lies, None when nothing is kept."""
+    """One classified photo. `id` sorts by time; `labels` are sorted by falling score; `image_key` is the key of the
+    stored photo, None when nothing is stored.
+    """
 
     id: str
     created_at: datetime
@@ -58,7 +62,7 @@ class PredictionRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordFilter:
-    """Which records are asked for; None means any. `label` is the best label; times are UTC, `until` exclusive."""
+    """Which records are wanted; None means any. `label` is the top label; times are UTC, `until` is exclusive."""
 
     channel: str | None = None
     label: str | None = None
@@ -67,8 +71,8 @@ class RecordFilter:
     until: datetime | None = None
 
 
-class Verdict(StrEnum):
-    """What a person said of a prediction."""
+class FeedbackValue(StrEnum):
+    """Whether a person agrees with a prediction."""
 
     WRONG = "wrong"
     RIGHT = "right"
@@ -76,11 +80,11 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Feedback:
-    """One remark of a person on one prediction; `label` is what it really is, where they said so."""
+    """What a person said of one prediction; `label` is the right label, where they gave it."""
 
     id: str
     created_at: datetime
     prediction_id: str
-    verdict: Verdict
+    verdict: FeedbackValue
     label: str | None = None
     comment: str | None = None

@@ -14,11 +14,10 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from shoplens.db.ids import is_id
 from shoplens.errors import ImageMissing, PredictionNotFound, RequestInvalid, ShoplensError
 from shoplens.predictions import presenting
-from shoplens.predictions.browse import BrowseRecords
-from shoplens.predictions.entities import Channel, PredictionRecord, RecordFilter, Verdict
-from shoplens.predictions.feedback import GiveFeedback
+from shoplens.predictions.entities import Channel, FeedbackValue, PredictionRecord, RecordFilter
 from shoplens.predictions.policy import Outcome
-from shoplens.predictions.service import ClassifyPhoto
+from shoplens.predictions.records import RecordService
+from shoplens.predictions.service import PredictionService
 from shoplens.web.problems import public_detail, request_id_of, status_of
 from shoplens.web.rendering import PageRoute, add_filters, instant, page
 from shoplens.web.uploads import FORM_FRAMING_BYTES, Uploads, photo_too_large
@@ -56,7 +55,7 @@ LinkFinder = Callable[[PredictionRecord], RecordLink | None]
 
 
 def classify_pages(
-    classify: ClassifyPhoto,
+    predictions: PredictionService,
     uploads: Uploads,
     *,
     channels: Mapping[str, Channel],
@@ -91,12 +90,15 @@ def classify_pages(
                 if len(form.files) > 1:
                     raise RequestInvalid("Without JavaScript, upload one photo at a time.")
                 photo = await form.files[0].read() if form.files else b""
-                chosen = classify.channel(form.fields.get("channel") or default_channel).name
+                wanted = predictions.channel(form.fields.get("channel") or default_channel)
+                chosen = wanted.name
                 if not photo:
                     raise ImageMissing("Choose a photo first.")
                 if len(photo) > max_image_bytes:
                     raise photo_too_large(len(photo), max_image_bytes)
-                record = await classify(photo, channel=chosen, top_k=presenting.SHOWN_LABELS, timeout_s=deadline_s)
+                record = await predictions.classify(
+                    photo, channel=wanted, top_k=presenting.SHOWN_LABELS, timeout_s=deadline_s
+                )
         except ShoplensError as error:
             detail = public_detail(error, request_id_of(request))
             return classify_page(chosen, status=status_of(type(error)), error=detail)
@@ -106,18 +108,16 @@ def classify_pages(
     return router
 
 
-def record_pages(
-    browse: BrowseRecords, feedback: GiveFeedback, *, channels: Mapping[str, Channel], find_link: LinkFinder
-) -> APIRouter:
+def record_pages(records: RecordService, *, channels: Mapping[str, Channel], find_link: LinkFinder) -> APIRouter:
     """The list of records (also at `/view_db`), one record, and its feedback form."""
     router = APIRouter(route_class=PageRoute)
 
     @router.get("/console/records")
     @router.get("/view_db")
-    def records(request: Request) -> HTMLResponse:
+    def record_list(request: Request) -> HTMLResponse:
         bar = read_filter(request.query_params)
         before, after = (read_cursor(request.query_params, name) for name in ("before", "after"))
-        found = browse.page(bar.wanted, limit=PAGE_ROWS, before=before, after=after)
+        found = records.page(bar.wanted, limit=PAGE_ROWS, before=before, after=after)
         # A channel that was removed from the settings stays in the list while it is filtered by.
         names = sorted({*channels, *([bar.wanted.channel] if bar.wanted.channel else [])})
         return page(
@@ -127,12 +127,12 @@ def record_pages(
             paged=bool(before or after),
             channels=channels,
             channel_names=names,
-            labels=browse.labels(),
+            labels=records.labels(),
         )
 
     @router.get("/console/records/{record_id}")
     def record(record_id: str, said: str = "") -> HTMLResponse:
-        stored, remarks = browse.get(_known_id(record_id))
+        stored, remarks = records.get(_known_id(record_id))
         channel = channels.get(stored.channel)
         policy = channel.policy if channel else None
         is_outdated = policy is not None and policy.version != stored.decision.policy_version
@@ -151,9 +151,9 @@ def record_pages(
     def give(
         record_id: str, verdict: FormText = "wrong", label: FormText = "", comment: FormText = ""
     ) -> RedirectResponse:
-        if verdict not in set(Verdict):
+        if verdict not in set(FeedbackValue):
             raise RequestInvalid("Choose whether the prediction is correct or incorrect.")
-        feedback(_known_id(record_id), verdict=Verdict(verdict), label=label, comment=comment)
+        records.give_feedback(_known_id(record_id), verdict=FeedbackValue(verdict), label=label, comment=comment)
         return RedirectResponse(f"/console/records/{record_id}?said=1#feedback", status_code=303)
 
     return router

@@ -1,4 +1,4 @@
-"""Classify one photo for a channel: engine, policy, photo kept, row committed; only then is it answered."""
+"""Classify one photo for a channel: run the model, save the photo, apply the policy, commit the record, then answer."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from shoplens.db import GroupWriter
 from shoplens.db.ids import make_id
 from shoplens.errors import ChannelNotFound, ShoplensError
 from shoplens.predictions.entities import Channel, Keep, PredictionRecord, Timing
-from shoplens.predictions.photos import PhotoShelf
+from shoplens.predictions.image_store import ImageStore
 from shoplens.predictions.policy import decide
-from shoplens.serving.engine import ClassifyRequest, ClassifyResult, Engine
+from shoplens.serving.engine import ClassifyRequest, Engine
 from shoplens.telemetry.metrics import Metrics
 
 STORED_LABELS = 10
-_STORE_THREADS = 8
+_SAVE_THREADS = 8
 
 Clock = Callable[[], datetime]
 
 
-class ClassifyPhoto:
-    """The use case of the channel `look`, and of every channel whose photos come one by one."""
+class PredictionService:
+    """Classifies photos that arrive one at a time, on any channel. Close it at the end."""
 
     def __init__(
         self,
@@ -33,7 +33,7 @@ class ClassifyPhoto:
         engine: Engine,
         channels: Mapping[str, Channel],
         default_channel: str,
-        shelf: PhotoShelf,
+        images: ImageStore,
         writer: GroupWriter[PredictionRecord],
         clock: Clock,
         metrics: Metrics,
@@ -41,35 +41,11 @@ class ClassifyPhoto:
         self._engine = engine
         self._channels = channels
         self._default = default_channel
-        self._shelf = shelf
+        self._images = images
         self._writer = writer
         self._clock = clock
         self._metrics = metrics
-        self._store_threads = ThreadPoolExecutor(_STORE_THREADS, thread_name_prefix="store")
-
-    async def __call__(
-        self, photo: bytes, *, channel: str | None = None, top_k: int = 5, timeout_s: float
-    ) -> PredictionRecord:
-        """The committed record, with the best `top_k` labels at least.
-
-        Raises ChannelNotFound, and whatever the engine, the store and the database raise.
-        """
-        chosen = self.channel(channel)
-        started = time.perf_counter()
-        job = ClassifyRequest(
-            model=chosen.model,
-            image=photo,
-            top_k=max(top_k, STORED_LABELS),
-            timeout_s=timeout_s,
-            thumbnail=chosen.keep is Keep.THUMBNAIL,
-        )
-        answer = await self._engine.classify(job)
-        image_key = await self._keep(chosen.keep, photo, answer)
-        record = self._record(chosen, answer, image_key=image_key, top_k=job.top_k, started=started)
-        handed_over = time.perf_counter()
-        await self._commit(record)
-        self._count(record, answer, write_s=time.perf_counter() - handed_over)
-        return record
+        self._threads = ThreadPoolExecutor(_SAVE_THREADS, thread_name_prefix="save-image")
 
     def channel(self, name: str | None) -> Channel:
         """The channel of this name, or the default one. Raises ChannelNotFound."""
@@ -79,70 +55,75 @@ class ClassifyPhoto:
             known = ", ".join(sorted(self._channels))
             raise ChannelNotFound(f"There is no channel {name!r}; the channels are: {known}.") from None
 
-    def close(self) -> None:
-        """Release the threads."""
-        self._store_threads.shutdown()
+    async def classify(self, photo: bytes, *, channel: Channel, top_k: int = 5, timeout_s: float) -> PredictionRecord:
+        """The record with at least the best `top_k` labels, committed when this returns.
 
-    async def _keep(self, keep: Keep, photo: bytes, answer: ClassifyResult) -> str | None:
-        if keep is Keep.NOTHING:
-            return None
-        original = photo if keep is Keep.ORIGINAL else None
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(
-            self._store_threads, self._shelf.keep, answer.image, original, answer.thumbnail
+        Raises what the engine, the image store and the database raise.
+        """
+        started = time.perf_counter()
+        request = ClassifyRequest(
+            model=channel.model,
+            image=photo,
+            top_k=max(top_k, STORED_LABELS),
+            timeout_s=timeout_s,
+            thumbnail=channel.keep is Keep.THUMBNAIL,
         )
-
-    async def _commit(self, record: PredictionRecord) -> None:
-        loop = asyncio.get_running_loop()
-        committed: asyncio.Future[None] = loop.create_future()
-        self._writer.enqueue(record, lambda error: _resolve_soon(loop, committed, error))
-        await committed
-
-    def _record(
-        self, channel: Channel, answer: ClassifyResult, *, image_key: str | None, top_k: int, started: float
-    ) -> PredictionRecord:
+        result = await self._engine.classify(request)
+        image_key = None
+        if channel.keep is not Keep.NOTHING:
+            original = photo if channel.keep is Keep.ORIGINAL else None
+            image_key = await asyncio.get_running_loop().run_in_executor(
+                self._threads, self._images.save, result.image, original, result.thumbnail
+            )
         now = self._clock()
-        return PredictionRecord(
+        record = PredictionRecord(
             id=make_id(int(now.timestamp() * 1000), os.urandom(10)),
             created_at=now,
             channel=channel.name,
-            model=answer.prediction.model,
-            labels=answer.prediction.labels[:top_k],
-            decision=decide(answer.prediction, channel.policy),
-            image=answer.image,
+            model=result.prediction.model,
+            labels=result.prediction.labels[: request.top_k],
+            decision=decide(result.prediction, channel.policy),
+            image=result.image,
             keep=channel.keep,
             image_key=image_key,
             timing=Timing(
-                queue_ms=_ms(answer.queue_s),
-                pixels_ms=_ms(answer.pixels_s),
-                inference_ms=_ms(answer.inference_s),
+                queue_ms=_ms(result.queue_s),
+                pixels_ms=_ms(result.pixels_s),
+                inference_ms=_ms(result.inference_s),
                 total_ms=_ms(time.perf_counter() - started),
             ),
         )
-
-    def _count(self, record: PredictionRecord, answer: ClassifyResult, *, write_s: float) -> None:
+        write_started = time.perf_counter()
+        await self._commit(record)
         self._metrics.channel_predictions.labels(
             channel=record.channel, model=record.model.name, outcome=record.decision.outcome
         ).inc()
         stages = self._metrics.stage_seconds
-        stages.labels(stage="queue").observe(answer.queue_s)
-        stages.labels(stage="pixels").observe(answer.pixels_s)
-        stages.labels(stage="inference").observe(answer.inference_s)
-        stages.labels(stage="write").observe(write_s)
+        stages.labels(stage="queue").observe(result.queue_s)
+        stages.labels(stage="pixels").observe(result.pixels_s)
+        stages.labels(stage="inference").observe(result.inference_s)
+        stages.labels(stage="write").observe(time.perf_counter() - write_started)
+        return record
 
+    def close(self) -> None:
+        """Release the threads."""
+        self._threads.shutdown()
 
-def _resolve_soon(loop: asyncio.AbstractEventLoop, future: asyncio.Future[None], error: ShoplensError | None) -> None:
-    """Resolve `future` on its own loop; the caller may have gone meanwhile."""
+    async def _commit(self, record: PredictionRecord) -> None:
+        """Returns when the row is durable. The writer calls back from its own thread."""
+        loop = asyncio.get_running_loop()
+        committed: asyncio.Future[None] = loop.create_future()
 
-    def resolve() -> None:
-        if future.done():
-            return
-        if error is None:
-            future.set_result(None)
-        else:
-            future.set_exception(error)
+        def complete(error: ShoplensError | None) -> None:
+            if committed.done():  # the request was cancelled
+                return
+            if error is None:
+                committed.set_result(None)
+            else:
+                committed.set_exception(error)
 
-    loop.call_soon_threadsafe(resolve)
+        self._writer.enqueue(record, lambda error: loop.call_soon_threadsafe(complete, error))
+        await committed
 
 
 def _ms(seconds: float) -> float:

@@ -83,9 +83,9 @@ def create_app(platform: Platform) -> FastAPI:
 
 
 def _api_routers(platform: Platform, uploads: Uploads) -> Iterator[APIRouter]:
-    yield predict_router(platform.classify, uploads, platform.metrics, deadline_s=platform.limits.deadline_s)
-    yield records_router(platform.browse, platform.photos, platform.export)
-    yield feedback_router(platform.feedback, platform.export)
+    yield predict_router(platform.predictions, uploads, platform.metrics, deadline_s=platform.limits.deadline_s)
+    yield records_router(platform.records, platform.images, platform.export)
+    yield feedback_router(platform.records, platform.export)
     yield batch_ingest_router(platform)
     yield batch_router(platform)
     yield returned_items_router(platform)
@@ -95,7 +95,7 @@ def _api_routers(platform: Platform, uploads: Uploads) -> Iterator[APIRouter]:
 
 def _page_routers(platform: Platform, uploads: Uploads) -> Iterator[APIRouter]:
     yield classify_pages(
-        platform.classify,
+        platform.predictions,
         uploads,
         channels=platform.channels,
         default_channel=platform.default_channel,
@@ -103,8 +103,7 @@ def _page_routers(platform: Platform, uploads: Uploads) -> Iterator[APIRouter]:
         deadline_s=platform.limits.deadline_s,
     )
     yield record_pages(
-        platform.browse,
-        platform.feedback,
+        platform.records,
         channels=platform.channels,
         find_link=record_link_finder(platform),
     )

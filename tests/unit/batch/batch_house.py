@@ -31,7 +31,14 @@ from shoplens.serving.prediction import LabelScore, Prediction
 from shoplens.storage import Store, open_store
 
 MODEL = ModelRef(name="script", version="1.0.0")
-CHANNEL = Channel(name="returns", model="script", policy=Policy(accept_at=0.8), keep=Keep.ORIGINAL)
+CHANNEL = Channel(
+    name="returns",
+    title="Returns",
+    question="Which garment is this?",
+    model="script",
+    policy=Policy(accept_at=0.8),
+    keep=Keep.ORIGINAL,
+)
 RULES = NightRules(
     items=ItemRules(max_attempts=3, timeout_s=30.0, limits=Limits()),
     bounds=Bounds(batch=4, photos=3, photo_bytes=1_000_000),

@@ -24,7 +24,7 @@ from shoplens.bundles.manifest import ModelRef
 from shoplens.db import Database
 from shoplens.images.picture import Limits
 from shoplens.images.sandbox import SandboxedDecoder
-from shoplens.predictions.photos import PhotoShelf
+from shoplens.predictions.image_store import ImageStore
 from shoplens.predictions.policy import Decision, Outcome
 from shoplens.serving.prediction import LabelScore
 from shoplens.storage import Store, open_store
@@ -54,7 +54,7 @@ class Shop:
 
     database: Database
     store: Store
-    shelf: PhotoShelf
+    shelf: ImageStore
     now: datetime = NOON
     count: int = 0
     fates: dict[str, Fate] = field(default_factory=dict)
@@ -171,7 +171,7 @@ def open_shop(database: Database, folder: Path) -> Shop:
     """A shop over a local store."""
     store = open_store(str(folder / "blobs"))
     sandbox = SandboxedDecoder(memory_bytes=1_500_000_000, cpu_s=5, wall_s=10)
-    return Shop(database=database, store=store, shelf=PhotoShelf(store, limits=LIMITS, sandbox=sandbox))
+    return Shop(database=database, store=store, shelf=ImageStore(store, limits=LIMITS, sandbox=sandbox))
 
 
 def set_aside(code: str, sentence: str, *, thumbnail_key: str | None = None) -> Fate:

@@ -10,7 +10,7 @@ from shoplens.batch.browse import BrowseBatch, rate_per_s
 from shoplens.batch.correct import CorrectItems
 from shoplens.batch.entities import ItemFilter, ItemState, RunState
 from shoplens.errors import ImageNotKept, ItemNotFound, RunNotFound
-from shoplens.predictions.photos import Size
+from shoplens.predictions.image_store import ImageSize
 from tests.conftest import colourful, jpeg_of
 from tests.unit.batch.results_shop import Fate, Shop, doubtful, set_aside
 from tests.unit.db.samples import NOON, moment
@@ -122,33 +122,33 @@ def test_the_photo_is_found_where_the_item_is_going(shop: Shop, browse: BrowseBa
     """Before, during and after its move, whichever place the blob has reached."""
     data = jpeg_of(colourful(77))
     item = shop.arrive("a.jpg", data=data)
-    seen = [browse.photo(item.id, Size.ORIGINAL).data]
+    seen = [browse.photo(item.id, ImageSize.ORIGINAL).data]
     shop.night()
     settled = shop.item(item)
-    seen.append(browse.photo(item.id, Size.ORIGINAL).data)
+    seen.append(browse.photo(item.id, ImageSize.ORIGINAL).data)
     with shop.database.uow() as work:
         work.batch_items.correct(item.id, label="hat", target_key="returns/processed/hat/x.jpg", now=shop.now)
-    seen.append(browse.photo(item.id, Size.ORIGINAL).data)
+    seen.append(browse.photo(item.id, ImageSize.ORIGINAL).data)
     shop.store.move(settled.key or "", "returns/processed/hat/x.jpg")
-    seen.append(browse.photo(item.id, Size.ORIGINAL).data)
+    seen.append(browse.photo(item.id, ImageSize.ORIGINAL).data)
     assert [data] * 4 == seen
 
 
 def test_thumbnails_are_made_once_and_kept_with_those_of_the_records(shop: Shop, browse: BrowseBatch) -> None:
     """So the pages of records and of returns share them."""
     item = shop.arrive("a.jpg")
-    small = browse.photo(item.id, Size.THUMBNAIL)
+    small = browse.photo(item.id, ImageSize.THUMBNAIL)
     kept = f"images/{item.sha256[:2]}/{item.sha256[2:4]}/{item.sha256}.thumbnail.jpg"
     assert (small.data, "image/jpeg") == (shop.store.get(kept), small.media_type)
     shop.store.delete(item.key or "")
-    assert small == browse.photo(item.id, Size.THUMBNAIL)
+    assert small == browse.photo(item.id, ImageSize.THUMBNAIL)
 
 
 def test_a_duplicate_shows_the_photo_that_it_repeats(shop: Shop, browse: BrowseBatch) -> None:
     """It has none of its own, and the original names its repetitions."""
     item = shop.arrive("a.jpg")
     again = shop.repeat(item, "b.jpg")
-    assert browse.photo(item.id, Size.ORIGINAL) == browse.photo(again.id, Size.ORIGINAL)
+    assert browse.photo(item.id, ImageSize.ORIGINAL) == browse.photo(again.id, ImageSize.ORIGINAL)
     assert [again] == browse.duplicates(item)
 
 
@@ -159,10 +159,10 @@ def test_a_quarantined_item_shows_what_was_saved_of_it(shop: Shop, browse: Brows
     bad = set_aside("image_corrupt", "It is cut off.", thumbnail_key="returns/thumbnails/x.jpg")
     item = shop.arrive("a.jpg", data=b"\xff\xd8\xff broken", fate=bad)
     shop.night()
-    seen = [{size: browse.photo(item.id, size).data for size in Size}]
+    seen = [{size: browse.photo(item.id, size).data for size in ImageSize}]
     CorrectItems(shop.database, shop.store, labels={"returns": ("hat",)}, clock=shop.tick).correct(item.id, "hat")
-    seen.append({size: browse.photo(item.id, size).data for size in Size})
-    assert [{Size.ORIGINAL: b"\xff\xd8\xff broken", Size.VIEW: small, Size.THUMBNAIL: small}] * 2 == seen
+    seen.append({size: browse.photo(item.id, size).data for size in ImageSize})
+    assert [{ImageSize.ORIGINAL: b"\xff\xd8\xff broken", ImageSize.VIEW: small, ImageSize.THUMBNAIL: small}] * 2 == seen
 
 
 def test_what_cannot_be_shown_is_told(shop: Shop, browse: BrowseBatch) -> None:
@@ -172,7 +172,7 @@ def test_what_cannot_be_shown_is_told(shop: Shop, browse: BrowseBatch) -> None:
     hostile = shop.arrive("b.jpg", data=b"<html>")
     gone = shop.arrive("c.jpg")
     shop.store.delete(gone.key or "")
-    for item, size in ((aside, Size.VIEW), (hostile, Size.THUMBNAIL), (gone, Size.ORIGINAL)):
+    for item, size in ((aside, ImageSize.VIEW), (hostile, ImageSize.THUMBNAIL), (gone, ImageSize.ORIGINAL)):
         with pytest.raises(ImageNotKept, match=item.id):
             browse.photo(item.id, size)
 

@@ -14,8 +14,8 @@ from shoplens.batch.moves import finish_moves
 from shoplens.db import Database
 from shoplens.errors import BlobNotFound, ItemNotFound, ItemNotReady, RequestInvalid, RunNotFound
 from shoplens.platform.batch import MovedPhotos
-from shoplens.predictions.entities import Feedback, Verdict
-from shoplens.predictions.photos import PhotoShelf, Size
+from shoplens.predictions.entities import Feedback, FeedbackValue
+from shoplens.predictions.image_store import ImageSize, ImageStore
 from tests.unit.batch.results_shop import LIMITS, Fate, Shop, doubtful, set_aside
 
 LABELS = ("coat", "dress", "hat", "shoes")
@@ -54,7 +54,7 @@ def test_a_correction_changes_the_item_the_record_and_the_place(shop: Shop, corr
     assert (photo, False) == (shop.store.get(place), shop.store.exists(item.key or ""))
     with shop.database.read_uow() as work:
         assert place == work.predictions.get(item.prediction_id or "").image_key
-    assert [(Verdict.WRONG, "hat")] == [(said.verdict, said.label) for said in remarks_on(shop.database, item)]
+    assert [(FeedbackValue.WRONG, "hat")] == [(said.verdict, said.label) for said in remarks_on(shop.database, item)]
 
 
 def test_confirming_says_that_the_guess_was_right(shop: Shop, correct: CorrectItems) -> None:
@@ -63,7 +63,7 @@ def test_confirming_says_that_the_guess_was_right(shop: Shop, correct: CorrectIt
     after = correct.confirm(item.id)
     assert (ItemState.DONE, "dress") == (after.state, after.label)
     assert (after.key or "").startswith("returns/processed/dress/")
-    assert [(Verdict.RIGHT, "dress")] == [(said.verdict, said.label) for said in remarks_on(shop.database, item)]
+    assert [(FeedbackValue.RIGHT, "dress")] == [(said.verdict, said.label) for said in remarks_on(shop.database, item)]
 
 
 def test_the_last_word_counts_and_the_first_guess_undoes(shop: Shop, correct: CorrectItems) -> None:
@@ -74,7 +74,7 @@ def test_the_last_word_counts_and_the_first_guess_undoes(shop: Shop, correct: Co
     assert "dress" == after.label
     assert f"returns/processed/dress/{item.id}-0.r3.jpg" == after.key
     said = [(remark.verdict, remark.label) for remark in remarks_on(shop.database, item)]
-    assert [(Verdict.WRONG, "hat"), (Verdict.WRONG, "coat"), (Verdict.RIGHT, "dress")] == said
+    assert [(FeedbackValue.WRONG, "hat"), (FeedbackValue.WRONG, "coat"), (FeedbackValue.RIGHT, "dress")] == said
 
 
 def test_an_item_that_was_set_aside_can_be_named(shop: Shop, correct: CorrectItems) -> None:
@@ -230,15 +230,15 @@ def test_all_can_be_tried_again_or_those_of_one_run(shop: Shop, correct: Correct
 
 def test_the_pages_of_records_follow_a_correction(shop: Shop, correct: CorrectItems) -> None:
     """Original and thumbnail of the record, before the photo moves, while it does, and after."""
-    shelf = PhotoShelf(shop.store, limits=LIMITS, sandbox=shop.shelf._sandbox, elsewhere=MovedPhotos(shop.database))
+    shelf = ImageStore(shop.store, limits=LIMITS, sandbox=shop.shelf._sandbox, moved_to=MovedPhotos(shop.database))
     item = settled(shop, doubtful("dress", 0.4))
     original = shop.store.get(item.key or "")
 
     def shown() -> tuple[bool, bool]:
         with shop.database.read_uow() as work:
             record = work.predictions.get(item.prediction_id or "")
-        small = shelf.fetch(record, Size.THUMBNAIL)
-        return original == shelf.fetch(record, Size.ORIGINAL).data, "image/jpeg" == small.media_type
+        small = shelf.open_record(record, ImageSize.THUMBNAIL)
+        return original == shelf.open_record(record, ImageSize.ORIGINAL).data, "image/jpeg" == small.media_type
 
     seen = [shown()]
     target = f"returns/processed/hat/{item.id}.jpg"

@@ -13,7 +13,7 @@ from shoplens.batch.entities import References
 from shoplens.batch.report import WriteReport
 from shoplens.batch.report_page import MOST_PICTURES
 from shoplens.errors import RequestInvalid, RunNotFound, StorageUnavailable
-from shoplens.predictions.photos import PhotoShelf
+from shoplens.predictions.image_store import ImageStore
 from shoplens.storage import Store
 from tests.conftest import colourful, jpeg_of
 from tests.unit.batch.results_shop import LIMITS, Fate, Shop, doubtful, set_aside
@@ -286,7 +286,7 @@ def test_a_store_that_is_away_costs_the_pictures_and_not_the_report(shop: Shop) 
         shop.arrive(f"{number}.jpg", fate=doubtful("dress", 0.4))
     run = shop.night()
     away = AwayStore(shop.store)
-    shelf = PhotoShelf(away, limits=LIMITS, sandbox=shop.shelf._sandbox)  # type: ignore[arg-type]
+    shelf = ImageStore(away, limits=LIMITS, sandbox=shop.shelf._sandbox)  # type: ignore[arg-type]
     page = Page(WriteReport(shop.database, shop.store, shelf, clock=shop.clock).render(run.id))
     assert (0, 1) == (len(page.all("img")), away.asked)
     assert page.text("needs_review").startswith("Doubtful: 5 items need a person")

@@ -11,7 +11,7 @@ from typing import Any
 from shoplens.bundles.manifest import ModelRef
 from shoplens.db.ids import make_id
 from shoplens.images.picture import ImageFacts
-from shoplens.predictions.entities import Feedback, Keep, PredictionRecord, Timing, Verdict
+from shoplens.predictions.entities import Feedback, FeedbackValue, Keep, PredictionRecord, Timing
 from shoplens.predictions.policy import Decision, Outcome
 from shoplens.serving.prediction import LabelScore
 
@@ -56,7 +56,7 @@ def make_remark(prediction_id: str, number: int = 0, **other: Any) -> Feedback:
         id=id_at(moment(number)),
         created_at=moment(number),
         prediction_id=prediction_id,
-        verdict=Verdict.WRONG,
+        verdict=FeedbackValue.WRONG,
         label="teapot",
         comment="It has a spout.",
     )

@@ -6,7 +6,7 @@ import pytest
 
 from shoplens.db import Database
 from shoplens.errors import PredictionNotFound, RequestInvalid
-from shoplens.predictions.entities import PredictionRecord, Verdict
+from shoplens.predictions.entities import FeedbackValue, PredictionRecord
 from shoplens.predictions.repository import FeedbackRepository, PredictionRepository
 from tests.unit.db.samples import make_record, make_remark
 
@@ -23,7 +23,7 @@ def records(database: Database) -> list[PredictionRecord]:
 def test_remarks_come_back_as_they_were_added(database: Database, records: list[PredictionRecord]) -> None:
     """Per prediction, oldest first, with and without a label."""
     first = make_remark(records[0].id, 1)
-    second = make_remark(records[0].id, 2, verdict=Verdict.RIGHT, label=None, comment=None)
+    second = make_remark(records[0].id, 2, verdict=FeedbackValue.RIGHT, label=None, comment=None)
     with database.transaction() as tx:
         FeedbackRepository(tx).add(second)
         FeedbackRepository(tx).add(first)

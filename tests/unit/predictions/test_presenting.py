@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from shoplens.predictions import presenting
-from shoplens.predictions.entities import Feedback, Verdict
+from shoplens.predictions.entities import Feedback, FeedbackValue
 from shoplens.predictions.policy import LabelRule, Policy
 
 
@@ -57,7 +57,7 @@ def test_a_channel_name_becomes_a_heading(name: str, title: str) -> None:
     assert title == presenting.channel_title(name)
 
 
-def said(number: int, verdict: Verdict, label: str | None = None) -> Feedback:
+def said(number: int, verdict: FeedbackValue, label: str | None = None) -> Feedback:
     """Feedback on one prediction, given `number` seconds after the others began."""
     when = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=number)
     return Feedback(id=str(number), created_at=when, prediction_id="p", verdict=verdict, label=label)
@@ -65,6 +65,6 @@ def said(number: int, verdict: Verdict, label: str | None = None) -> Feedback:
 
 def test_a_click_and_its_explanation_are_shown_once() -> None:
     """A bare verdict stays where a different one, or nothing, follows."""
-    click, explained = said(1, Verdict.WRONG), said(2, Verdict.WRONG, "tench")
-    right, later = said(3, Verdict.RIGHT), said(4, Verdict.WRONG)
+    click, explained = said(1, FeedbackValue.WRONG), said(2, FeedbackValue.WRONG, "tench")
+    right, later = said(3, FeedbackValue.RIGHT), said(4, FeedbackValue.WRONG)
     assert [explained, right, later] == presenting.condensed([click, explained, right, later])

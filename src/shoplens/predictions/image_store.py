@@ -1,0 +1,125 @@
+"""Stored photos: the original or a thumbnail, under a key made of the photo's hash; thumbnails carry no metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from shoplens.errors import BlobNotFound, ImageNotKept
+from shoplens.images.decoder import decode
+from shoplens.images.picture import ImageFacts, Limits
+from shoplens.images.sandbox import SandboxedDecoder
+from shoplens.images.thumbnails import thumbnail
+from shoplens.predictions.entities import PredictionRecord
+from shoplens.storage import Store, image_key
+
+THUMBNAIL_SIDE = 256
+VIEW_SIDE = 1280
+
+_SUFFIXES = {"jpeg": "jpg"}
+_MEDIA_TYPES: Final = {"jpg": "image/jpeg", "tif": "image/tiff", "jpe": "image/jpeg"} | {
+    suffix: f"image/{suffix}" for suffix in ("jpeg", "png", "gif", "webp", "bmp", "tiff", "heic", "heif", "avif")
+}
+
+
+class ImageSize(StrEnum):
+    """The wanted size of a stored photo. `original` is the uploaded file; the others are JPEG without metadata."""
+
+    ORIGINAL = "original"
+    VIEW = "view"
+    THUMBNAIL = "thumbnail"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageFile:
+    """Bytes to send, with their media type."""
+
+    data: bytes
+    media_type: str
+
+
+class ImageStore:
+    """Photos in a store. All methods block and may be called from many threads.
+
+    `moved_to` gives another key under which the photo of a record may lie while it is being moved, or None.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        limits: Limits,
+        sandbox: SandboxedDecoder,
+        moved_to: Callable[[PredictionRecord], str | None] = lambda _: None,
+    ) -> None:
+        self._store = store
+        self._limits = limits
+        self._sandbox = sandbox
+        self._moved_to = moved_to
+
+    def save(self, facts: ImageFacts, original: bytes | None, small: bytes | None) -> str | None:
+        """Store the original, else the thumbnail `small`; the key, None without either. Raises StorageUnavailable."""
+        if original is not None:
+            key, data = image_key(facts.sha256, _SUFFIXES.get(facts.format, facts.format)), original
+        elif small is not None:
+            key, data = _thumbnail_key(facts.sha256), small
+        else:
+            return None
+        self._store.put(key, data)
+        return key
+
+    def open_record(self, record: PredictionRecord, size: ImageSize) -> ImageFile:
+        """The stored photo of a record. Raises ImageNotKept, also where only a thumbnail of it is."""
+        key = record.image_key
+        if key is None:
+            raise ImageNotKept(f"The photo of prediction {record.id} was not stored (channel {record.channel}).")
+        if key == _thumbnail_key(record.image.sha256):
+            if size is ImageSize.ORIGINAL:
+                raise ImageNotKept(f"Only a thumbnail of the photo of prediction {record.id} was stored.")
+            size = ImageSize.ORIGINAL
+        try:
+            try:
+                return self.open(key, record.image.sha256, size)
+            except BlobNotFound:
+                moved = self._moved_to(record)
+                if moved is None:
+                    raise
+            try:
+                return self.open(moved, record.image.sha256, size)
+            except BlobNotFound:  # the move ended between the two reads
+                return self.open(key, record.image.sha256, size)
+        except BlobNotFound as error:
+            raise ImageNotKept(f"The photo of prediction {record.id} is no longer in the store.") from error
+
+    def open(self, key: str, sha256: str, size: ImageSize) -> ImageFile:
+        """The photo under `key`, whose content has this hash.
+
+        Raises BlobNotFound, SampleError for data that is no photo, StorageUnavailable.
+        """
+        if size is ImageSize.ORIGINAL:
+            suffix = key.rsplit(".", 1)[-1].lower()
+            media_type = _MEDIA_TYPES.get(suffix, "application/octet-stream")
+            return ImageFile(data=self._store.get(key), media_type=media_type)
+        if size is ImageSize.VIEW:
+            return ImageFile(data=self.thumbnail(self._store.get(key), VIEW_SIDE), media_type="image/jpeg")
+        small_key = _thumbnail_key(sha256)
+        try:
+            small = self._store.get(small_key)
+        except BlobNotFound:  # made when it is first asked for, then stored beside the originals
+            small = self.thumbnail(self._store.get(key), THUMBNAIL_SIDE)
+            self._store.put(small_key, small)
+        return ImageFile(data=small, media_type="image/jpeg")
+
+    def thumbnail(self, data: bytes, side: int) -> bytes:
+        """A JPEG without metadata, its longer side at most `side` pixels. Raises SampleError for other data."""
+        return thumbnail(decode(data, limits=self._limits, short_side=side, sandbox=self._sandbox), side)
+
+    def check(self) -> None:
+        """Raises StorageUnavailable when photos could not be stored now."""
+        self._store.check()
+
+
+def _thumbnail_key(sha256: str) -> str:
+    return image_key(sha256, "thumbnail.jpg")
