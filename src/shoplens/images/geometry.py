@@ -1,4 +1,4 @@
-"""Scale by powers of two and turn upright: the only geometry that imaging does."""
+"""Scale by powers of two and turn upright."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from typing import Final
 
 import cv2
 import numpy as np
-from cv2.typing import MatLike
 from numpy.typing import NDArray
 
 # One picture is one unit of work; parallelism comes from working on several pictures at once. OpenCV would
@@ -26,22 +25,26 @@ def reduction(width: int, height: int, short_side: int | None) -> int:
 
 
 def reduced(side: int, scale: int) -> int:
-    """Return the length of a side after reduction; a rest of a pixel counts as one."""
+    """Return the length of a side after reduction; a fraction of a pixel counts as one."""
     return -(-side // scale)
 
 
-def shrink(pixels: Pixels, width: int, height: int, rest: int = cv2.INTER_LINEAR) -> Pixels:
-    """Average down to (height, width); both must be at most the present sides.
+def halved(pixels: Pixels, side: int) -> Pixels:
+    """Average two by two as often as the longer side stays at least `side` pixels.
 
-    Averaging two by two is vectorised and any other factor is not: as much as possible is done by halving (a last
-    odd row or column is left out), the rest, less than two, by the OpenCV interpolation `rest`.
+    A last odd row or column is left out. OpenCV vectorises averaging by two and by no other factor.
     """
     rows, columns = pixels.shape[:2]
-    small: MatLike = pixels
-    while rows >= 2 * height and columns >= 2 * width:
+    while max(rows, columns) >= 2 * side and min(rows, columns) >= 2:
         rows, columns = rows // 2, columns // 2
-        small = cv2.resize(small[: 2 * rows, : 2 * columns], (columns, rows), interpolation=cv2.INTER_AREA)
-    return np.asarray(cv2.resize(small, (width, height), interpolation=rest), np.uint8)
+        halves = pixels[: 2 * rows, : 2 * columns]
+        pixels = np.asarray(cv2.resize(halves, (columns, rows), interpolation=cv2.INTER_AREA), np.uint8)
+    return pixels
+
+
+def shrink(pixels: Pixels, width: int, height: int) -> Pixels:
+    """Resize to (height, width) by linear interpolation, for factors below two."""
+    return np.asarray(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
 
 
 def upright(pixels: Pixels, orientation: int) -> Pixels:
@@ -67,5 +70,5 @@ def upright(pixels: Pixels, orientation: int) -> Pixels:
 
 
 def swaps_sides(orientation: int) -> bool:
-    """Tell whether undoing this orientation exchanges width and height."""
+    """Whether undoing this orientation exchanges width and height."""
     return orientation >= 5

@@ -1,4 +1,4 @@
-"""Two names for a photo: SHA-256 for the same bytes, a perceptual hash for the same look."""
+"""Two hashes of a photo: SHA-256 for equal bytes, a perceptual hash for an equal look."""
 
 from __future__ import annotations
 
@@ -7,14 +7,28 @@ from typing import Final
 
 import cv2
 import numpy as np
-from cv2.typing import MatLike
-from numpy.typing import NDArray
 
-from shoplens.images import geometry
+from shoplens.images.geometry import Pixels
+from shoplens.images.picture import ImageFacts, Picture
+from shoplens.images.thumbnails import reduce_once
 
 _SIDE: Final = 32
-_KEPT: Final = 8
-_SAMPLES_PER_SIDE: Final = 128
+_FREQUENCIES: Final = 8
+
+
+def facts_of(data: bytes, picture: Picture, *, small: Pixels | None = None, sha256: str | None = None) -> ImageFacts:
+    """Return the facts of a photo from its file and its decoded picture.
+
+    `small` are the pixels of `reduce_once` and `sha256` is the hash of `data`, where the caller already has them.
+    """
+    return ImageFacts(
+        format=picture.format,
+        width=picture.width,
+        height=picture.height,
+        byte_count=len(data),
+        sha256=sha256 or sha256_hex(data),
+        phash=perceptual_hash(reduce_once(picture) if small is None else small),
+    )
 
 
 def sha256_hex(data: bytes) -> str:
@@ -22,31 +36,17 @@ def sha256_hex(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def perceptual_hash(pixels: NDArray[np.uint8]) -> str:
+def perceptual_hash(pixels: Pixels) -> str:
     """Return 16 hex digits that stay nearly the same when a photo is scaled or encoded again.
 
-    `pixels` is (height, width, 3) uint8 RGB. The method is the DCT hash that Zauner describes in "Implementation and
-    Benchmarking of Perceptual Image Hash Functions" (2010): 32 x 32 grey, the 8 x 8 lowest frequencies without the
-    first row and column, one bit each for being above their median. Compare two hashes by the number of unequal bits.
+    `pixels` is (height, width, 3) uint8 RGB; those of `reduce_once` have enough detail. The method
+    is the DCT hash of Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions" (2010): 32 x 32
+    grey, the 8 x 8 lowest frequencies without the first row and column, one bit each for being above their median.
+    Compare two hashes by the number of unequal bits.
     """
-    grey = cv2.cvtColor(_thin_out(pixels), cv2.COLOR_RGB2GRAY)
-    spectrum = cv2.dct(_squash(np.asarray(grey, np.uint8)).astype(np.float32))
-    # Rounded, so that the hash of a picture of one colour does not hang on rounding errors.
-    low = np.round(spectrum[1 : _KEPT + 1, 1 : _KEPT + 1], 2).ravel()
-    middle = np.partition(low, (low.size // 2 - 1, low.size // 2))[low.size // 2 - 1 : low.size // 2 + 1].mean()
+    grey = cv2.resize(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
+    spectrum = cv2.dct(np.asarray(grey, np.float32))
+    # Rounded, so that rounding errors do not decide the bits of a picture of one colour.
+    low = np.round(spectrum[1 : _FREQUENCIES + 1, 1 : _FREQUENCIES + 1], 2).ravel()
+    middle = np.sort(low)[low.size // 2 - 1 : low.size // 2 + 1].mean()
     return np.packbits(low > middle).tobytes().hex()
-
-
-def _thin_out(pixels: NDArray[np.uint8]) -> MatLike:
-    """Leave out pixels of a large picture; enough remain for an average of each of the 32 x 32 cells."""
-    height, width = pixels.shape[:2]
-    step = min(height, width) // _SAMPLES_PER_SIDE
-    if step < 2:
-        return pixels
-    return cv2.resize(pixels, (width // step, height // step), interpolation=cv2.INTER_NEAREST_EXACT)
-
-
-def _squash(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    if min(grey.shape) < _SIDE:
-        return np.asarray(cv2.resize(grey, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA), np.uint8)
-    return geometry.shrink(grey, _SIDE, _SIDE, rest=cv2.INTER_AREA)

@@ -1,14 +1,31 @@
-"""Tell what a body of bytes is by its content: the first step of imaging, before anything is parsed."""
+"""What a file is and how large its picture is, read from its header before any native code sees it.
+
+The readers below take microseconds and allocate nothing, so a file that exceeds the limits is refused at no cost.
+"""
 
 from __future__ import annotations
 
-from typing import Final
+import re
+import struct
+from collections.abc import Callable, Iterator
+from typing import Final, NamedTuple, TypeVar
 
-from shoplens.errors import ImageMissing, ImageUnsupported
-from shoplens.images import isobmff
+from shoplens.errors import (
+    ImageCorrupt,
+    ImageMissing,
+    ImageTooManyPixels,
+    ImageTooSmall,
+    ImageUnsupported,
+    SampleError,
+)
+from shoplens.images.picture import MEGAPIXEL, Limits
 
-_READ: Final = "a JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or HEIC photo"
+Size = tuple[int, int]
+Facts = TypeVar("Facts")
 
+UPRIGHT: Final = 1
+
+_ACCEPTED: Final = "a JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or HEIC photo"
 _SIGNATURES: Final = (
     (b"\xff\xd8\xff", "jpeg"),
     (b"\x89PNG\r\n\x1a\n", "png"),
@@ -18,9 +35,11 @@ _SIGNATURES: Final = (
     (b"II*\x00", "tiff"),
     (b"MM\x00*", "tiff"),
 )
+_AVIF_BRANDS: Final = frozenset((b"avif", b"avis"))
+_HEIC_BRANDS: Final = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"))
 
-# Only for the sentence that a person reads: what was sent instead of a photo. Lower case, as the text is compared.
-_NOT_READ: Final = (
+# Only for the error message. In lower case, because the text is compared in lower case.
+_UNSUPPORTED: Final = (
     (b"%pdf", "a PDF document"),
     (b"%!ps", "a PostScript document"),
     (b"<!doctype html", "an HTML page"),
@@ -52,19 +71,311 @@ def sniff(data: bytes) -> str:
             return name
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "webp"
-    return isobmff.picture_format(data) or _refuse(data)
+    if data[4:8] == b"ftyp":
+        length = min(int.from_bytes(data[:4], "big"), 256, len(data))
+        brands = {data[at : at + 4] for at in (8, *range(16, length - 3, 4))}
+        if brands & _AVIF_BRANDS:
+            return "avif"
+        if brands & _HEIC_BRANDS:
+            return "heic"
+    raise _refusal(data)
 
 
-def _refuse(data: bytes) -> str:
+def _refusal(data: bytes) -> SampleError:
     if not data:
-        raise ImageMissing("No photo was sent: the file is empty. Choose a photo and send it again.")
-    raise ImageUnsupported(f"This is {_what_it_is(data[:512])}. Send {_READ}.")
+        return ImageMissing("No photo was sent: the file is empty. Choose a photo and send it again.")
+    text = data[:512].removeprefix(b"\xef\xbb\xbf").lstrip(b" \t\r\n").lower()
+    if data[4:8] == b"ftyp":
+        kind = "a video or another media file"
+    elif text.startswith(b"<") and b"<svg" in text:
+        kind = "an SVG drawing"
+    else:
+        kind = next((name for signature, name in _UNSUPPORTED if text.startswith(signature)), "not a known picture")
+    return ImageUnsupported(f"This is {kind}. Send {_ACCEPTED}.")
 
 
-def _what_it_is(start: bytes) -> str:
-    if start[4:8] == b"ftyp":
-        return "a video or another media file"
-    text = start.removeprefix(b"\xef\xbb\xbf").lstrip(b" \t\r\n").lower()
-    if text.startswith(b"<") and b"<svg" in text:
-        return "an SVG drawing"
-    return next((name for signature, name in _NOT_READ if text.startswith(signature)), "not a picture that we know")
+def read_size(name: str, data: bytes) -> Size:
+    """Return (width, height) in pixels as the header of a file of format `name` states them, not turned upright.
+
+    Raises ImageCorrupt if the header is cut off or contradicts itself.
+    """
+    return _read(_READERS[name], name, data)
+
+
+def read_jpeg(data: bytes) -> JpegHeader:
+    """Return what the header of a JPEG states. Raises ImageCorrupt as `read_size` does."""
+    return _read(_jpeg, "jpeg", data)
+
+
+def _read(reader: Callable[[bytes], Facts], name: str, data: bytes) -> Facts:
+    try:
+        return reader(data)
+    except (struct.error, ValueError, IndexError, KeyError) as error:
+        raise ImageCorrupt(
+            f"The header of this {name.upper()} file is damaged or cut off. Send the photo again."
+        ) from error
+
+
+def check_size(size: Size, limits: Limits) -> None:
+    """Raise ImageTooSmall for a side of zero, ImageTooManyPixels for more than `limits.max_pixels`."""
+    width, height = size
+    if width < 1 or height < 1:
+        raise ImageTooSmall(f"The photo is {width} x {height} pixels: there is nothing to see. Send another photo.")
+    if width * height > limits.max_pixels:
+        raise ImageTooManyPixels(
+            f"The photo has {width} x {height} pixels, more than the {limits.max_pixels / MEGAPIXEL:g} megapixels "
+            "that are allowed. Send it in a smaller size."
+        )
+
+
+# JPEG: https://www.w3.org/Graphics/JPEG/itu-t81.pdf, annex B
+
+_MARKER: Final = re.compile(rb"\xff[^\x00\xff]", re.DOTALL)
+_PREFIX: Final = 0xFF
+_NO_MARKERS: Final = (0x00, 0xFF)
+_START_OF_FRAME: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_WITHOUT_BODY: Final = frozenset((0x01, *range(0xD0, 0xD9)))
+_START_OF_SCAN: Final = 0xDA
+_APP1: Final = 0xE1
+_APP2: Final = 0xE2
+_EXIF: Final = b"Exif\x00\x00"
+_ICC: Final = b"ICC_PROFILE\x00"
+
+_MAX_SEGMENTS: Final = 5_000
+_MAX_STRAY_BYTES: Final = 65_536
+# Encoders write about ten scans. Each costs a pass over all coefficients, so thousands of small ones are an attack.
+_MAX_SCANS: Final = 100
+# Huffman coding needs at least one bit for each block of 8 x 8 pixels: the size in a shorter file is wrong.
+_HUFFMAN_FRAMES: Final = frozenset((0xC0, 0xC1, 0xC2))
+_MOST_PIXELS_PER_BYTE: Final = 512
+
+
+class JpegHeader(NamedTuple):
+    """What stands before the first scan. `icc` is empty if there is no colour profile.
+
+    A named tuple, because one is made per photo and a frozen dataclass takes ten times as long to make.
+    """
+
+    width: int
+    height: int
+    components: int
+    huffman: bool
+    orientation: int
+    icc: bytes
+
+    def fits_into(self, length: int) -> bool:
+        """Whether a picture of this size can be coded in `length` bytes at all."""
+        return not self.huffman or self.width * self.height <= _MOST_PIXELS_PER_BYTE * length
+
+
+def _jpeg(data: bytes) -> JpegHeader:
+    frame: tuple[int, int, int] | None = None
+    huffman = False
+    orientation = UPRIGHT
+    profile: dict[int, bytes] = {}
+    for marker, start, end in _jpeg_segments(data):
+        if marker in _START_OF_FRAME and frame is None:
+            frame = struct.unpack_from(">xHHB", data, start)
+            huffman = marker in _HUFFMAN_FRAMES
+        elif marker == _APP1 and orientation == UPRIGHT and data.startswith(_EXIF, start):
+            orientation = exif_orientation(data[start:end])
+        elif marker == _APP2 and data.startswith(_ICC, start):
+            profile[data[start + 12]] = data[start + 14 : end]
+        elif marker == _START_OF_SCAN and frame is not None:
+            height, width, components = frame
+            # A first scan with all components in full is the only one; otherwise the scans are counted.
+            in_scan = data[start]
+            one_scan = in_scan == components and data[start + 2 * in_scan + 2] == 63
+            if not one_scan and data.count(b"\xff\xda", start) > _MAX_SCANS:
+                raise ValueError("too many scans")
+            icc = b"".join(profile[part] for part in sorted(profile))
+            return JpegHeader(width, height, components, huffman, orientation, icc)
+    raise ValueError("no scan after a frame header")
+
+
+def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yield (marker, start, end) of the segments up to and including the first scan's header."""
+    at = 2
+    for _ in range(_MAX_SEGMENTS):
+        if data[at] != _PREFIX or data[at + 1] in _NO_MARKERS:
+            # Fill bytes and stray bytes may stand before a marker; decoders skip them too.
+            found = _MARKER.search(data, at, at + _MAX_STRAY_BYTES)
+            if found is None:
+                raise ValueError("no further marker")
+            at = found.start()
+        marker = data[at + 1]
+        at += 2
+        if marker in _WITHOUT_BODY:
+            continue
+        end = at + (data[at] << 8 | data[at + 1])
+        if end < at + 2 or end > len(data):
+            raise ValueError("a segment that is cut off")
+        yield marker, at + 2, end
+        if marker == _START_OF_SCAN:
+            return
+        at = end
+
+
+# TIFF, whose structure EXIF uses too: https://www.itu.int/itudoc/itu-t/com16/tiff-fx/docs/tiff6.pdf, section 2
+
+_TIFF_ORDERS: Final = {b"II*\x00": "<", b"MM\x00*": ">"}
+_TIFF_NUMBERS: Final = {3: "H", 4: "I"}
+_TIFF_BYTE_KINDS: Final = (1, 2, 6, 7)
+_TIFF_ENTRY_BYTES: Final = 12
+_TIFF_MAX_TAGS: Final = 1_000
+_TIFF_MAX_TILE_PIXELS: Final = 16 * MEGAPIXEL
+# A real photo has at most a few thousand numbers in a tag (strip offsets); decoders unpack them all to objects.
+_TIFF_MAX_NUMBERS: Final = 250_000
+_WIDTH, _HEIGHT, _TILE_WIDTH, _TILE_HEIGHT = 256, 257, 322, 323
+_ORIENTATION: Final = 0x0112
+
+# A tag: its type, how many values it states, and the four bytes that hold the values or their offset.
+_Tag = tuple[int, int, bytes]
+
+
+def exif_orientation(block: bytes) -> int:
+    """Return 1 to 8 from an EXIF block, with or without its `Exif` prefix; 1 if it has none or is damaged."""
+    try:
+        order, tags = _tiff_tags(block.removeprefix(_EXIF))
+        value = _tiff_number(order, tags, _ORIENTATION)
+    except (ValueError, struct.error):
+        return UPRIGHT
+    return value if 1 <= value <= 8 else UPRIGHT
+
+
+def first_tiff_page(data: bytes) -> bytes:
+    """Return the file without the link from its first page to the next.
+
+    Readers follow that chain to count the pages, however long or circular a hostile file makes it.
+    Raises ValueError or struct.error if this is no TIFF.
+    """
+    _, _, end = _tiff_directory(data)
+    (following,) = struct.unpack_from(_TIFF_ORDERS[data[:4]] + "I", data, end)
+    return data if following == 0 else b"".join((data[:end], bytes(4), data[end + 4 :]))
+
+
+def _tiff(data: bytes) -> Size:
+    order, tags = _tiff_tags(data)
+    if any(count > _TIFF_MAX_NUMBERS and kind not in _TIFF_BYTE_KINDS for kind, count, _ in tags.values()):
+        raise ValueError("a tag with too many numbers")
+    if _TILE_WIDTH in tags:
+        pixels = _tiff_number(order, tags, _TILE_WIDTH) * _tiff_number(order, tags, _TILE_HEIGHT)
+        if pixels > _TIFF_MAX_TILE_PIXELS:
+            raise ValueError("a tile that is too large")
+    return _tiff_number(order, tags, _WIDTH), _tiff_number(order, tags, _HEIGHT)
+
+
+def _tiff_tags(block: bytes) -> tuple[str, dict[int, _Tag]]:
+    """Return the byte order ("<" or ">") and the tags of the first directory by their number."""
+    order, start, end = _tiff_directory(block)
+    entries = struct.iter_unpack(order + "HHI4s", block[start:end])
+    return order, {name: (kind, count, field) for name, kind, count, field in entries}
+
+
+def _tiff_directory(block: bytes) -> tuple[str, int, int]:
+    """Return the byte order, and where the entries of the first directory start and end."""
+    order = _TIFF_ORDERS.get(block[:4])
+    if order is None:
+        raise ValueError("not a TIFF structure")
+    (directory,) = struct.unpack_from(order + "I", block, 4)
+    (count,) = struct.unpack_from(order + "H", block, directory)
+    end = directory + 2 + _TIFF_ENTRY_BYTES * count
+    if count > _TIFF_MAX_TAGS or end > len(block):
+        raise ValueError("more tags than the file can hold")
+    return order, directory + 2, end
+
+
+def _tiff_number(order: str, tags: dict[int, _Tag], name: int) -> int:
+    """Return the value of a tag that is one whole number. Raises ValueError for any other."""
+    kind, count, field = tags.get(name, (0, 0, b""))
+    if count != 1 or kind not in _TIFF_NUMBERS:
+        raise ValueError(f"tag {name} is not one number")
+    (value,) = struct.unpack_from(order + _TIFF_NUMBERS[kind], field)
+    return int(value)
+
+
+# PNG, GIF, BMP, WebP
+
+
+def _png(data: bytes) -> Size:
+    kind, width, height = struct.unpack_from(">4sII", data, 12)
+    if kind != b"IHDR":
+        raise ValueError("IHDR is not first")
+    return width, height
+
+
+def _gif(data: bytes) -> Size:
+    width, height = struct.unpack_from("<HH", data, 6)
+    return width, height
+
+
+def _bmp(data: bytes) -> Size:
+    (length,) = struct.unpack_from("<I", data, 14)
+    # A negative height means that the rows go from top to bottom.
+    width, height = struct.unpack_from("<HH" if length == 12 else "<ii", data, 18)
+    if width < 0:
+        raise ValueError("negative width")
+    return width, abs(height)
+
+
+def _webp(data: bytes) -> Size:
+    match data[12:16]:
+        case b"VP8X":
+            width_low, width_high, height_low, height_high = struct.unpack_from("<HBHB", data, 24)
+            return (width_low | width_high << 16) + 1, (height_low | height_high << 16) + 1
+        case b"VP8L":
+            (bits,) = struct.unpack_from("<I", data, 21)
+            return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+        case b"VP8 ":
+            width, height = struct.unpack_from("<HH", data, 26)
+            return width & 0x3FFF, height & 0x3FFF
+        case _:
+            raise ValueError("no picture chunk")
+
+
+# HEIC and AVIF: ISO base media file format, ISO/IEC 14496-12 and 23008-12
+
+_MAX_BOXES: Final = 10_000
+_EXTENTS: Final = (b"meta", b"iprp", b"ipco", b"ispe")
+
+
+def _iso_media(data: bytes) -> Size:
+    """The largest extent: a photo of tiles states each tile and the whole, and thumbnails are smaller."""
+    extents: list[Size] = [
+        struct.unpack_from(">II", data, at + 4)
+        for at, end in _find_boxes(data, 0, len(data), _EXTENTS)
+        if end - at >= 12
+    ]
+    return max(extents, key=lambda extent: extent[0] * extent[1])  # ValueError if there is none
+
+
+def _find_boxes(data: bytes, start: int, end: int, path: tuple[bytes, ...]) -> Iterator[tuple[int, int]]:
+    """Yield (start, end) of the contents of every box at `path`; stop at the first box with an impossible length."""
+    for _ in range(_MAX_BOXES):
+        if start + 8 > end:
+            return
+        length, kind = struct.unpack_from(">I4s", data, start)
+        content = start + 8
+        if length == 1 and content + 8 <= end:
+            (length,) = struct.unpack_from(">Q", data, content)
+            content += 8
+        stop = end if length == 0 else start + length
+        if stop < content or stop > end:
+            return
+        if kind == path[0] and len(path) == 1:
+            yield content, stop
+        elif kind == path[0]:
+            # `meta` is a full box: four bytes of version and flags stand before its children.
+            yield from _find_boxes(data, content + 4 if kind == b"meta" else content, stop, path[1:])
+        start = stop
+
+
+_READERS: Final[dict[str, Callable[[bytes], Size]]] = {
+    "png": _png,
+    "gif": _gif,
+    "bmp": _bmp,
+    "tiff": _tiff,
+    "webp": _webp,
+    "avif": _iso_media,
+    "heic": _iso_media,
+}

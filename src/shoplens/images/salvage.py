@@ -7,7 +7,7 @@ from typing import Final
 import simplejpeg
 
 from shoplens.errors import SampleError
-from shoplens.images import geometry, header
+from shoplens.images import geometry, headers
 from shoplens.images.headers import sniff
 from shoplens.images.picture import MEGAPIXEL, Limits, Picture
 from shoplens.images.thumbnails import thumbnail
@@ -26,8 +26,8 @@ def salvage(data: bytes, *, limits: Limits, side: int = _SIDE) -> bytes | None:
     try:
         if len(data) > limits.max_bytes or sniff(data) != "jpeg":
             return None
-        facts = header.read_jpeg(data)
-        header.check_size((facts.width, facts.height), limits)
+        facts = headers.read_jpeg(data)
+        headers.check_size((facts.width, facts.height), limits)
     except SampleError:
         return None
     if facts.components not in (1, 3) or facts.width * facts.height > _MOST_PIXELS:

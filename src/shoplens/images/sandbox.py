@@ -1,20 +1,31 @@
-"""Own the isolated decoder processes: start them late, wait for them a bounded time, kill and replace them."""
+"""HEIC and AVIF are decoded in child processes with limits on memory and time, because their libraries are complex.
+
+The first half of this module owns the processes. The second half runs inside one (`python -m shoplens.images.sandbox`):
+it reads requests from a socket and answers with raw pixels. Both sides use fixed binary headers, no pickles, no text.
+"""
 
 from __future__ import annotations
 
 import atexit
 import contextlib
 import functools
+import math
 import os
 import queue
+import re
+import resource
 import socket
+import struct
 import subprocess
 import sys
 import time
+from enum import Enum, IntEnum
+from pathlib import Path
 from threading import Event
 from typing import Final, Self
 
 import numpy as np
+from PIL import AvifImagePlugin
 
 from shoplens.errors import (
     ImageCorrupt,
@@ -25,27 +36,43 @@ from shoplens.errors import (
     QueueFull,
     SampleError,
 )
-from shoplens.images import geometry
+from shoplens.images import formats, geometry
 from shoplens.images.geometry import Pixels
-from shoplens.images.heif import SAFE_LIBDE265, SAFE_LIBHEIF
 from shoplens.images.picture import MEGABYTE, MEGAPIXEL, Limits, Picture
-from shoplens.images.sandbox_protocol import FORMATS, REPLY, REQUEST, Status
 
 # A process is replaced after this many pictures, so that no leak of a native library can add up.
 _PICTURES_PER_PROCESS: Final = 500
 _RETRY_AFTER_S: Final = 2.0
 
-# What a child may see of this process's environment: nothing that could be a secret.
+# The environment of a child: nothing that could be a secret.
 _INHERITED: Final = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH")
 _ONE_THREAD: Final = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+_FORMATS: Final = ("avif", "heic")
+# Request: index into _FORMATS, most pixels allowed, short side wanted (0: full size), length of the file that follows.
+_REQUEST: Final = struct.Struct(">BQIQ")
+# Reply: status, width and height of the original when upright, width and height of the RGB pixels that follow.
+REPLY: Final = struct.Struct(">BIIII")
+
+
+class Status(IntEnum):
+    """The result of a request. Pixels follow only after OK."""
+
+    OK = 0
+    CORRUPT = 1
+    TOO_MANY_PIXELS = 2
+    TOO_SMALL = 3
+    OUT_OF_MEMORY = 4
+    EXTRA_MISSING = 5
+    EXTRA_UNSAFE = 6
 
 
 class SandboxedDecoder:
     """A few processes that decode HEIC and AVIF; safe to share between threads.
 
-    `processes` processes at most are started, each when it is first needed. One picture may take `memory_bytes` beyond
-    the process's own memory, `cpu_s`, and `wall_s` in all; a process that exceeds them is killed and
-    replaced. A caller waits at most `wait_s` for a free process.
+    At most `processes` are started, each when it is first needed. One picture may take `memory_bytes` beyond the
+    process's own memory, `cpu_s`, and `wall_s` in all; a process that exceeds them is killed and replaced, and so is
+    one that has decoded `pictures_per_process`. A caller waits at most `wait_s` for a free process.
     """
 
     def __init__(
@@ -56,10 +83,12 @@ class SandboxedDecoder:
         cpu_s: float = 10.0,
         wall_s: float = 20.0,
         wait_s: float = 20.0,
+        pictures_per_process: int = _PICTURES_PER_PROCESS,
     ) -> None:
         self._arguments = (str(memory_bytes), str(cpu_s))
         self._wall_s = wall_s
         self._wait_s = wait_s
+        self._pictures_per_process = pictures_per_process
         self._closed = Event()
         # One entry per process that may exist; None stands for one that is not running.
         self._free: queue.LifoQueue[_Child | None] = queue.LifoQueue()
@@ -67,9 +96,9 @@ class SandboxedDecoder:
             self._free.put(None)
 
     def decode(self, data: bytes, *, name: str, limits: Limits, short_side: int | None = None) -> Picture:
-        """Return the upright sRGB picture in an AVIF or HEIC file, as `shoplens.images.decode` describes it.
+        """Return the upright sRGB picture in an AVIF or HEIC file, as `shoplens.images.decoder.decode` describes it.
 
-        Raises the SampleError that tells what is wrong with it, ImageDecoderFailed if the process died or took too
+        Raises the SampleError that says what is wrong with it, ImageDecoderFailed if the process died or took too
         much, and QueueFull if none became free in time.
         """
         child = self._take()
@@ -79,16 +108,22 @@ class SandboxedDecoder:
         except SampleError:
             self._give_back(child)
             raise
-        except BaseException as error:
+        except TimeoutError as error:
             self._discard(child)
-            if isinstance(error, OSError | ValueError):
-                raise _failed(error) from error
+            raise ImageDecoderFailed("Reading this photo took too long and was stopped. Send it as a JPEG.") from error
+        except (OSError, ValueError) as error:
+            self._discard(child)
+            raise ImageDecoderFailed(
+                "Reading this photo took too much memory or time, or failed. Send it as a JPEG."
+            ) from error
+        except BaseException:
+            self._discard(child)
             raise
         self._give_back(child)
         return picture
 
     def close(self) -> None:
-        """End all processes; those at work end with their picture. Later calls to `decode` raise ImageDecoderFailed."""
+        """End all processes; busy ones end after their picture. Later calls to `decode` raise ImageDecoderFailed."""
         self._closed.set()
         with contextlib.suppress(queue.Empty):
             while True:
@@ -113,7 +148,7 @@ class SandboxedDecoder:
             ) from None
 
     def _give_back(self, child: _Child | None) -> None:
-        if child is None or child.worn_out or self._closed.is_set():
+        if child is None or child.pictures >= self._pictures_per_process or self._closed.is_set():
             self._discard(child)
         else:
             self._free.put(child)
@@ -126,7 +161,7 @@ class SandboxedDecoder:
 
 @functools.cache
 def shared_decoder() -> SandboxedDecoder:
-    """Return the decoder for callers that own none; its processes end with this one."""
+    """Return the decoder for callers that have none of their own; its processes end with this one."""
     decoder = SandboxedDecoder()
     atexit.register(decoder.close)
     return decoder
@@ -136,57 +171,54 @@ class _Child:
     """One process and the socket to it."""
 
     def __init__(self, arguments: tuple[str, ...]) -> None:
+        self.pictures = 0
         self._socket, theirs = socket.socketpair()
-        self._pictures = 0
+        environment = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+        path = os.pathsep.join(filter(None, sys.path))
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-s", "-m", "shoplens.images.sandbox_child", *arguments],
+                [sys.executable, "-P", "-s", "-m", "shoplens.images.sandbox", *arguments],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                env=_environment(),
+                env={**environment, **_ONE_THREAD, "PYTHONPATH": path},
                 # Ctrl-C in a terminal is for the owner, which ends its processes itself.
                 start_new_session=True,
             )
 
-    @property
-    def worn_out(self) -> bool:
-        """Whether it has done its share and should be replaced."""
-        return self._pictures >= _PICTURES_PER_PROCESS
-
     def decode(self, data: bytes, name: str, limits: Limits, short_side: int | None, *, deadline: float) -> Picture:
         """Ask for one picture. Raises SampleError if the process says so, OSError or ValueError if it misbehaves."""
-        self._pictures += 1
-        request = REQUEST.pack(FORMATS.index(name), limits.max_pixels, short_side or 0, len(data))
-        self._send(request, deadline)
-        self._send(data, deadline)
+        self.pictures += 1
+        for part in (_REQUEST.pack(_FORMATS.index(name), limits.max_pixels, short_side or 0, len(data)), data):
+            self._socket.settimeout(_left(deadline))
+            self._socket.sendall(part)
         reply = bytearray(REPLY.size)
         self._receive_into(memoryview(reply), deadline)
-        status, width, height, columns, rows = REPLY.unpack(reply)
-        if Status(status) is not Status.OK:
-            raise _refusal(Status(status), name, limits)
-        if not _plausible((width, height), (columns, rows), limits, short_side):
-            raise ValueError("the isolated decoder announced an impossible size")
+        number, width, height, columns, rows = REPLY.unpack(reply)
+        status = Status(number)
+        if status is not Status.OK:
+            raise _error_of(status, name, limits)
+        # A process that was taken over might break the limits or the rule of scaling.
+        scale = geometry.reduction(width, height, short_side)
+        expected = (geometry.reduced(width, scale), geometry.reduced(height, scale))
+        if not 0 < width * height <= limits.max_pixels or (columns, rows) != expected:
+            raise ValueError("the sandboxed decoder answered with an impossible size")
         pixels: Pixels = np.empty((rows, columns, 3), np.uint8)
         self._receive_into(pixels.data.cast("B"), deadline)
         return Picture(pixels=pixels, format=name, width=width, height=height)
 
     def kill(self) -> None:
-        """End the process at once and leave nothing of it behind."""
+        """End the process at once and reap it."""
         self._socket.close()
         self._process.kill()
         self._process.wait()
-
-    def _send(self, data: bytes, deadline: float) -> None:
-        self._socket.settimeout(_left(deadline))
-        self._socket.sendall(data)
 
     def _receive_into(self, buffer: memoryview, deadline: float) -> None:
         while buffer:
             self._socket.settimeout(_left(deadline))
             count = self._socket.recv_into(buffer)
             if count == 0:
-                raise ConnectionResetError("the isolated decoder ended before its answer")
+                raise ConnectionResetError("the sandboxed decoder ended before its answer")
             buffer = buffer[count:]
 
 
@@ -197,27 +229,7 @@ def _left(deadline: float) -> float:
     return left
 
 
-def _environment() -> dict[str, str]:
-    inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
-    return {**inherited, **_ONE_THREAD, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-
-
-def _plausible(size: tuple[int, int], reduced: tuple[int, int], limits: Limits, short_side: int | None) -> bool:
-    """Tell whether an answer keeps the limits and the rule of scaling; a process taken over might not."""
-    width, height = size
-    scale = geometry.reduction(width, height, short_side)
-    expected = (geometry.reduced(width, scale), geometry.reduced(height, scale))
-    return 0 < width * height <= limits.max_pixels and reduced == expected
-
-
-def _failed(error: Exception) -> ImageDecoderFailed:
-    if isinstance(error, TimeoutError):
-        return ImageDecoderFailed("Reading this photo took too long and was stopped. Send it as a JPEG.")
-    return ImageDecoderFailed("Reading this photo took too much memory or time, or failed. Send it as a JPEG.")
-
-
-def _refusal(status: Status, name: str, limits: Limits) -> SampleError:
-    """Say in our own words what the process's number means."""
+def _error_of(status: Status, name: str, limits: Limits) -> SampleError:
     kind = name.upper()
     match status:
         case Status.TOO_MANY_PIXELS:
@@ -233,14 +245,116 @@ def _refusal(status: Status, name: str, limits: Limits) -> SampleError:
                 'server\'s owner run `pip install "shoplens[heic]"`.'
             )
         case Status.EXTRA_UNSAFE:
+            libheif, libde265 = (".".join(map(str, version)) for version in (SAFE_LIBHEIF, SAFE_LIBDE265))
             return ImageNeedsExtra(
-                "HEIC photos are refused here: the installed pillow-heif bundles libraries with known holes. Send the "
-                f"photo as a JPEG, or have the server's owner update it (libheif {_dotted(SAFE_LIBHEIF)} and libde265 "
-                f"{_dotted(SAFE_LIBDE265)} or newer are needed)."
+                "HEIC photos are refused here: the installed pillow-heif bundles libraries with known security holes. "
+                f"Send the photo as a JPEG, or have the server's owner update it (libheif {libheif} and libde265 "
+                f"{libde265} or newer are needed)."
             )
         case _:
             return ImageCorrupt(f"The {kind} file is damaged or was cut off on its way. Send the photo again.")
 
 
-def _dotted(version: tuple[int, ...]) -> str:
-    return ".".join(map(str, version))
+# HEIC support
+
+# Older versions let a crafted picture run code (fixed in 2026).
+SAFE_LIBHEIF: Final = (1, 23, 4)
+SAFE_LIBDE265: Final = (1, 1, 3)
+
+
+class HeicSupport(Enum):
+    """What this installation can do with a HEIC photo."""
+
+    READY = "ready"
+    MISSING = "missing"
+    UNSAFE = "unsafe"
+
+
+def heic_support() -> HeicSupport:
+    """Check whether the extra `heic` is installed and whether its bundled libraries are recent enough."""
+    try:
+        import pillow_heif
+    except ImportError:
+        return HeicSupport.MISSING
+    info = pillow_heif.libheif_info()
+    return judge(str(info.get("libheif", "")), str(info.get("decoders", {}).get("libde265", "")))
+
+
+def judge(libheif: str, libde265: str) -> HeicSupport:
+    """Compare the version numbers in two texts with the oldest safe ones; a text without a number is not safe."""
+
+    def version(text: str) -> tuple[int, ...]:
+        found = re.search(r"(\d+)\.(\d+)\.(\d+)", text)
+        return tuple(int(part) for part in found.groups()) if found else ()
+
+    safe = version(libheif) >= SAFE_LIBHEIF and version(libde265) >= SAFE_LIBDE265
+    return HeicSupport.READY if safe else HeicSupport.UNSAFE
+
+
+# Inside the process
+
+_STATUSES: Final[dict[type[SampleError], Status]] = {
+    ImageCorrupt: Status.CORRUPT,
+    ImageTooManyPixels: Status.TOO_MANY_PIXELS,
+    ImageTooSmall: Status.TOO_SMALL,
+    ImageDecoderFailed: Status.OUT_OF_MEMORY,
+}
+_HEIC_STATUSES: Final = {HeicSupport.MISSING: Status.EXTRA_MISSING, HeicSupport.UNSAFE: Status.EXTRA_UNSAFE}
+
+
+def _serve(memory_bytes: int, cpu_s: float) -> None:
+    """Answer requests until the other end of the socket on standard input is closed."""
+    owner = socket.socket(fileno=os.dup(sys.stdin.fileno()))
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+    _limit_process(memory_bytes)
+    with owner, owner.makefile("rb") as requests:
+        while request := requests.read(_REQUEST.size):
+            # The kernel ends the process when the CPU time is used up.
+            usage = resource.getrusage(resource.RUSAGE_SELF)
+            cpu_limit = math.ceil(usage.ru_utime + usage.ru_stime + cpu_s)
+            resource.setrlimit(resource.RLIMIT_CPU, (cpu_limit, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+            form, max_pixels, short_side, length = _REQUEST.unpack(request)
+            data = requests.read(length)
+            limits = Limits(max_bytes=length, max_pixels=max_pixels)
+            status, picture = _decode(_FORMATS[form], data, limits, short_side or None)
+            if picture is None:
+                owner.sendall(REPLY.pack(status, 0, 0, 0, 0))
+            else:
+                rows, columns, _ = picture.pixels.shape
+                owner.sendall(REPLY.pack(status, picture.width, picture.height, columns, rows))
+                owner.sendall(picture.pixels.data)
+
+
+def _decode(name: str, data: bytes, limits: Limits, short_side: int | None) -> tuple[Status, Picture | None]:
+    plugin: formats.Plugin = AvifImagePlugin.AvifImageFile
+    if name == "heic":
+        support = heic_support()
+        if support is not HeicSupport.READY:
+            return _HEIC_STATUSES[support], None
+        import pillow_heif
+
+        pillow_heif.options.DECODE_THREADS = 1
+        for part in ("THUMBNAILS", "DEPTH_IMAGES", "AUX_IMAGES"):
+            setattr(pillow_heif.options, part, False)
+        plugin = pillow_heif.HeifImageFile
+    try:
+        return Status.OK, formats.decode_with(plugin, name, data, limits=limits, short_side=short_side)
+    except SampleError as error:
+        return _STATUSES.get(type(error), Status.CORRUPT), None
+
+
+def _limit_process(memory_bytes: int) -> None:
+    """Allow `memory_bytes` of address space beyond what is in use now, no file writes and no core dumps."""
+    statm = Path("/proc/self/statm")
+    in_use = int(statm.read_text().split()[0]) * resource.getpagesize() if statm.exists() else 0
+    for kind, value in (
+        (resource.RLIMIT_AS, in_use + memory_bytes),
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        resource.setrlimit(kind, (value, value))
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(KeyboardInterrupt, BrokenPipeError, ConnectionResetError):
+        _serve(int(sys.argv[1]), float(sys.argv[2]))

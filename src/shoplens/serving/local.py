@@ -12,10 +12,10 @@ import numpy as np
 
 from shoplens.errors import DeadlineExceeded, EngineStopped, ModelNotFound, ShoplensError
 from shoplens.images.decoder import decode
-from shoplens.images.hashing import perceptual_hash, sha256_hex
-from shoplens.images.picture import ImageFacts, Limits, Picture
+from shoplens.images.hashing import facts_of
+from shoplens.images.picture import Limits, Picture
 from shoplens.images.sandbox import SandboxedDecoder
-from shoplens.images.thumbnails import thumbnail
+from shoplens.images.thumbnails import encode_thumbnail, reduce_once, thumbnail
 from shoplens.serving.batcher import Batcher, Batching, PendingRequest
 from shoplens.serving.engine import ClassifyRequest, ClassifyResult, ServedModel
 from shoplens.serving.slot import Slot
@@ -120,8 +120,9 @@ class LocalEngine:
         started = time.perf_counter()
         with self._slots[job.model].lease() as live:
             picture = self._decode(job.image, live.classifier.short_side)
-            facts = facts_of(job.image, picture, sha256=job.sha256)
-            small = thumbnail(picture) if job.thumbnail else None
+            small = reduce_once(picture)
+            facts = facts_of(job.image, picture, small=small, sha256=job.sha256)
+            shown = encode_thumbnail(small) if job.thumbnail else None
             tensor = live.classifier.encode(picture)
             encoded = time.perf_counter()
             prediction = live.classify(tensor, top_k=job.top_k, deadline=ticket.deadline)
@@ -129,7 +130,7 @@ class LocalEngine:
         return ClassifyResult(
             prediction=prediction,
             image=facts,
-            thumbnail=small,
+            thumbnail=shown,
             queue_s=ticket.waited_s,
             pixels_s=encoded - started,
             inference_s=classified - encoded,
@@ -143,18 +144,6 @@ def _ticket(job: ClassifyRequest) -> PendingRequest[ClassifyRequest, ClassifyRes
     """A ticket for a job that nobody else waits for."""
     now = time.monotonic()
     return PendingRequest(item=job, deadline=now + job.timeout_s, done=lambda _: None, enqueued_at=now, started_at=now)
-
-
-def facts_of(data: bytes, picture: Picture, *, sha256: str | None = None) -> ImageFacts:
-    """The facts of a decoded photo, its fingerprints among them; `sha256` is not computed again where it is known."""
-    return ImageFacts(
-        format=picture.format,
-        width=picture.width,
-        height=picture.height,
-        byte_count=len(data),
-        sha256=sha256 or sha256_hex(data),
-        phash=perceptual_hash(picture.pixels),
-    )
 
 
 def _resolver(

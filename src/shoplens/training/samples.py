@@ -19,6 +19,7 @@ from shoplens.errors import BundleError, DatasetInvalid, ImageMissing, ImageTooL
 from shoplens.images.decoder import decode
 from shoplens.images.hashing import perceptual_hash, sha256_hex
 from shoplens.images.picture import Limits, Picture
+from shoplens.images.thumbnails import reduce_once
 from shoplens.training.listing import Entry, clean_label, list_csv, list_folder, refuse_clashes
 from shoplens.training.small_arrays import Arrays, read_archive
 
@@ -223,7 +224,7 @@ def _examined(entry: Entry, label: int, limits: Limits) -> Sample | Fault:
         name=entry.name,
         label=label,
         sha256=sha256,
-        phash=perceptual_hash(picture.pixels),
+        phash=perceptual_hash(reduce_once(picture)),
         width=picture.width,
         height=picture.height,
         origin=PhotoFile(path=entry.path, sha256=sha256, limits=limits),

@@ -55,8 +55,8 @@ def test_heic_is_decoded_when_its_extra_is_installed(
     assert difference(four_corners(), picture) < 4
 
 
-def test_a_caller_without_an_isolated_decoder_shares_that_of_the_process(limits: Limits) -> None:
-    """A script need not know about the sandbox."""
+def test_a_caller_without_a_sandboxed_decoder_shares_that_of_the_process(limits: Limits) -> None:
+    """Scripts need not create one."""
     picture = decode(encoded(four_corners(), "avif"), limits=limits)
     assert difference(four_corners(), picture) < 4
 

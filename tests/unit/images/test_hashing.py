@@ -1,4 +1,4 @@
-"""The two fingerprints, and thumbnails without a trace of where a photo was taken."""
+"""SHA-256 and perceptual hashes, and thumbnails without metadata."""
 
 from __future__ import annotations
 
@@ -12,14 +12,20 @@ from PIL import Image
 from shoplens.images.decoder import decode
 from shoplens.images.hashing import perceptual_hash, sha256_hex
 from shoplens.images.picture import Limits, Picture
-from shoplens.images.thumbnails import thumbnail
+from shoplens.images.thumbnails import reduce_once, thumbnail
 from shoplens.testing.hostile import encoded, exif_block, photo
 
 
 def distance(first: Image.Image, second: Image.Image) -> int:
     """Return the number of unequal bits of two pictures' hashes."""
-    one, other = (int(perceptual_hash(np.asarray(image.convert("RGB"))), 16) for image in (first, second))
-    return (one ^ other).bit_count()
+    return (hash_of(first) ^ hash_of(second)).bit_count()
+
+
+def hash_of(image: Image.Image) -> int:
+    """Return the perceptual hash of a picture's thumbnail, as the engine computes it."""
+    pixels = np.asarray(image.convert("RGB"))
+    picture = Picture(pixels=pixels, format="png", width=image.width, height=image.height)
+    return int(perceptual_hash(reduce_once(picture)), 16)
 
 
 def encoded_again(image: Image.Image, quality: int) -> Image.Image:
@@ -44,11 +50,11 @@ def test_a_copy_has_nearly_the_same_perceptual_hash(seed: int) -> None:
 
 
 def test_real_photos_keep_their_hash_and_differ_from_each_other(shared_data: pathlib.Path) -> None:
-    """Copies within ten bits, strangers beyond; on photos that nobody arranged."""
+    """Copies within ten bits, unrelated photos beyond."""
     files = sorted((shared_data / "imagenet-samples").glob("*.JPEG"))[::5]
     photos = [Image.open(file).convert("RGB") for file in files]
     copies = [encoded_again(image.resize((image.width * 2 // 3, image.height * 2 // 3)), 60) for image in photos]
-    hashes = [int(perceptual_hash(np.asarray(image)), 16) for image in photos]
+    hashes = [hash_of(image) for image in photos]
     far = [(one ^ other).bit_count() for at, one in enumerate(hashes) for other in hashes[:at]]
     near = [distance(image, copy) for image, copy in zip(photos, copies, strict=True)]
     assert max(near) <= 10
@@ -64,7 +70,7 @@ def test_every_size_has_a_hash_of_sixteen_digits(width: int, height: int) -> Non
 
 
 def test_a_picture_of_one_colour_has_the_same_hash_in_every_size() -> None:
-    """It does not hang on rounding errors."""
+    """Rounding errors do not decide its bits."""
     assert 0 == distance(Image.new("RGB", (50, 50), "teal"), Image.new("RGB", (300, 301), "teal"))
 
 

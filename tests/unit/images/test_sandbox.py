@@ -16,11 +16,8 @@ import pytest
 from PIL import Image
 
 from shoplens.errors import ImageCorrupt, ImageDecoderFailed, ImageNeedsExtra, QueueFull
-from shoplens.images import sandbox
-from shoplens.images.heif import HeicSupport, heic_support, judge
 from shoplens.images.picture import Limits
-from shoplens.images.sandbox import SandboxedDecoder
-from shoplens.images.sandbox_protocol import REPLY, Status
+from shoplens.images.sandbox import REPLY, HeicSupport, SandboxedDecoder, Status, heic_support, judge
 from shoplens.testing.hostile import encoded, photo
 
 AVIF = encoded(photo(), "avif")
@@ -130,15 +127,15 @@ def test_threads_get_their_own_pictures() -> None:
     np.testing.assert_allclose(list(shades), [picture.pixels.mean() for picture in pictures], atol=2)
 
 
-def test_a_worn_out_process_is_replaced(own: SandboxedDecoder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_is_replaced_after_a_number_of_pictures() -> None:
     """Leaks of a native library cannot add up."""
-    monkeypatch.setattr(sandbox, "_PICTURES_PER_PROCESS", 2)
-    decode(own)
-    first = process_of(own)
-    decode(own)
-    assert [None] == list(own._free.queue)
-    assert -signal.SIGKILL == first.returncode
-    assert (96, 64) == decode(own)
+    with SandboxedDecoder(processes=1, pictures_per_process=2) as decoder:
+        decode(decoder)
+        first = process_of(decoder)
+        decode(decoder)
+        assert [None] == list(decoder._free.queue)
+        assert -signal.SIGKILL == first.returncode
+        assert (96, 64) == decode(decoder)
 
 
 def test_closing_ends_every_process_and_refuses_more() -> None:

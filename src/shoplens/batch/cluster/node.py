@@ -33,13 +33,13 @@ from shoplens.errors import (
     StorageUnavailable,
 )
 from shoplens.images.decoder import decode
+from shoplens.images.hashing import facts_of
 from shoplens.images.picture import ImageFacts, Picture
 from shoplens.images.preprocess import preprocess
 from shoplens.images.salvage import salvage
 from shoplens.images.sandbox import SandboxedDecoder
 from shoplens.serving.classifier import Classifier, Tensor
 from shoplens.serving.engine import ClassifyResult, fault_of
-from shoplens.serving.local import facts_of
 from shoplens.serving.prediction import Prediction
 from shoplens.serving.redis.wire import Reply, reply_bytes, reply_of
 from shoplens.storage import Store, open_store

@@ -36,12 +36,11 @@ from shoplens.errors import (
     StorageUnavailable,
 )
 from shoplens.images.decoder import decode
-from shoplens.images.hashing import sha256_hex
+from shoplens.images.hashing import facts_of, sha256_hex
 from shoplens.images.picture import ImageFacts, Limits
 from shoplens.images.preprocess import preprocess
 from shoplens.serving.classifier import Classifier
 from shoplens.serving.engine import ClassifyResult
-from shoplens.serving.local import facts_of
 from shoplens.storage import open_store
 from tests.acceptance.batch_shop import tiny_photo
 from tests.unit.bundles.conftest import CARD, LABELS, MANIFEST, small_model

@@ -1,4 +1,4 @@
-"""The general path: every other format, and unusual JPEGs, through the allow-listed Pillow plugins."""
+"""Decode through the allow-listed Pillow plugins: every format but JPEG, and the unusual JPEGs."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from shoplens.errors import ImageCorrupt, ImageDecoderFailed, ImageTooManyPixels, ShoplensError
-from shoplens.images import colour, exif, geometry, header, tiff
+from shoplens.images import colour, geometry, headers
 from shoplens.images.geometry import Pixels
 from shoplens.images.picture import Limits, Picture
 
 Plugin = Callable[[io.BytesIO], ImageFile]
 
-# Plugins are named here and called directly: `Image.open` would try others, and would answer for Pillow's own
-# process-wide pixel limit with a warning after ours has already been checked.
+# Plugins are named here and called directly: `Image.open` would try others, and would warn about Pillow's own
+# process-wide pixel limit after ours has already been checked.
 PLUGINS: Final[dict[str, Plugin]] = {
     "jpeg": JpegImageFile,
     "png": PngImageFile,
@@ -46,10 +46,19 @@ def decode_with(plugin: Plugin, name: str, data: bytes, *, limits: Limits, short
     """Return the upright sRGB picture that `plugin` finds in `data`.
 
     Raises ImageCorrupt for whatever the plugin raises, ImageDecoderFailed if memory ran out, and what
-    `header.check_size` raises if the plugin finds another size than the header announced.
+    `headers.check_size` raises if the plugin finds another size than the header states.
     """
     try:
-        return _decode(plugin, name, data, limits, short_side)
+        with plugin(io.BytesIO(headers.first_tiff_page(data) if name == "tiff" else data)) as image:
+            headers.check_size(image.size, limits)
+            width, height = image.size
+            # Pillow itself turns a TIFF upright while it loads it, and its size is already that of the result.
+            orientation = headers.UPRIGHT if name == "tiff" else headers.exif_orientation(image.info.get("exif") or b"")
+            scale = geometry.reduction(width, height, short_side)
+            if isinstance(image, JpegImageFile) and scale > 1:
+                image.draft(None, (width // scale, height // scale))
+                scale = 1
+            pixels = _assemble(_first_frame(image), scale, image.info.get("icc_profile") or b"")
     except ShoplensError:
         raise
     except MemoryError as error:
@@ -57,26 +66,13 @@ def decode_with(plugin: Plugin, name: str, data: bytes, *, limits: Limits, short
             "There was not enough memory to read this photo. Send it in a smaller size."
         ) from error
     except Image.DecompressionBombError as error:
-        # Only if our limit was set far above Pillow's own, which its TIFF and WebP plugins keep asking for.
+        # Only if our limit is far above Pillow's own, which its TIFF and WebP plugins always check.
         raise ImageTooManyPixels("The photo has more pixels than can be read in this format. Send a JPEG.") from error
     except Exception as error:
-        # Plugins raise a dozen unrelated classes on damaged files; whichever it is, the file is at fault.
+        # Plugins raise a dozen unrelated classes on damaged files.
         raise ImageCorrupt(
             f"The {name.upper()} file is damaged or was cut off on its way. Send the photo again."
         ) from error
-
-
-def _decode(plugin: Plugin, name: str, data: bytes, limits: Limits, short_side: int | None) -> Picture:
-    with plugin(io.BytesIO(tiff.first_page_only(data) if name == "tiff" else data)) as image:
-        header.check_size(image.size, limits)
-        width, height = image.size
-        # Pillow turns a TIFF itself while it loads it, and gives its size as it will be then.
-        orientation = exif.UPRIGHT if name == "tiff" else exif.orientation(image.info.get("exif") or b"")
-        scale = geometry.reduction(width, height, short_side)
-        if isinstance(image, JpegImageFile) and scale > 1:
-            image.draft(None, (width // scale, height // scale))
-            scale = 1
-        pixels = _assemble(_first_frame(image), scale, image.info.get("icc_profile") or b"")
     if geometry.swaps_sides(orientation):
         width, height = height, width
     return Picture(pixels=geometry.upright(pixels, orientation), format=name, width=width, height=height)
@@ -85,7 +81,7 @@ def _decode(plugin: Plugin, name: str, data: bytes, limits: Limits, short_side: 
 def _first_frame(image: ImageFile) -> Image.Image:
     """Load what a viewer shows first: of an animation its first frame, placed on the whole canvas."""
     if getattr(image, "default_image", False):
-        # An animated PNG may carry one more picture for viewers that cannot animate; nobody else sees it.
+        # An animated PNG may carry one more picture for viewers that cannot animate; browsers do not show it.
         image.seek(1)
     covered = image.tile[0][1] if isinstance(image, GifImageFile) and image.tile else None
     image.load()
@@ -97,31 +93,22 @@ def _first_frame(image: ImageFile) -> Image.Image:
 
 
 def _assemble(image: Image.Image, scale: int, icc: bytes) -> Pixels:
-    """Bring a loaded image to reduced sRGB pixels, band by band."""
+    """Convert a loaded image to reduced sRGB pixels, band by band."""
     width, height = image.size
-    white = _white_level(image)
+    white = colour.white_level(image)
+    inverted = False
+    if isinstance(image, TiffImageFile):
+        # A TIFF may use fewer bits than its container has. Pillow inverts one in which zero is white up to 8 bits only.
+        bits = image.tag_v2.get(_TIFF_BITS, (16,))[0]
+        white = float((1 << bits) - 1) if image.mode.startswith("I;16") and bits < 16 else white
+        inverted = image.mode in colour.WIDE_MODES and image.tag_v2.get(_TIFF_PHOTOMETRIC) == _WHITE_IS_ZERO
     pixels = np.empty((geometry.reduced(height, scale), geometry.reduced(width, scale), 3), np.uint8)
     rows = max(1, _BAND_PIXELS // (8 * width)) * 8
     for top in range(0, height, rows):
         band = image if rows >= height else image.crop((0, top, width, min(height, top + rows)))
-        flat = _positive(colour.flatten(band, white), image)
+        flat = colour.flatten(band, white)
+        flat = ImageChops.invert(flat) if inverted else flat
         small = flat.reduce(scale) if scale > 1 else flat
         first = top // scale
         pixels[first : first + small.height] = np.asarray(colour.to_srgb(small, icc))
     return pixels
-
-
-def _white_level(image: Image.Image) -> float:
-    """Return the value of white in wide modes; a TIFF may use fewer bits than its container has."""
-    bits = image.tag_v2.get(_TIFF_BITS, (16,))[0] if isinstance(image, TiffImageFile) else 16
-    if image.mode.startswith("I;16") and bits < 16:
-        return float((1 << bits) - 1)
-    return colour.white_level(image)
-
-
-def _positive(flat: Image.Image, image: Image.Image) -> Image.Image:
-    """Invert a wide TIFF in which zero is white; Pillow does so for eight bits and fewer, but not for more."""
-    wide = image.mode in colour.WIDE_MODES
-    if wide and isinstance(image, TiffImageFile) and image.tag_v2.get(_TIFF_PHOTOMETRIC) == _WHITE_IS_ZERO:
-        return ImageChops.invert(flat)
-    return flat
