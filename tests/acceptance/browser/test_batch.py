@@ -213,7 +213,7 @@ def test_a_correction_that_fails_is_told_and_can_be_tried_again(gallery: Page) -
     gallery.route("**/batch/items/*/label", lambda route: route.abort())
     gallery.keyboard.press("j")
     gallery.keyboard.press("y")
-    expect(gallery.get_by_role("alert")).to_contain_text("cannot be reached")
+    expect(gallery.get_by_role("alert")).to_contain_text("Can't reach the server")
     expect(tile(gallery, 0)).to_be_focused()
     expect(tile(gallery, 0)).to_have_attribute("data-state", "needs_review")
 
@@ -296,7 +296,7 @@ def test_the_results_are_taken_away_from_the_page(visit: VisitMaker, orchard: Ru
 def test_what_is_not_there_gets_a_page(visit: VisitMaker, orchard: RunningServer, path: str) -> None:
     """With a sentence."""
     page = visit(at=orchard, expected={404}).page(path)
-    expect(page.get_by_role("heading", name="Not here")).to_be_visible()
+    expect(page.get_by_role("heading", name="Page not found")).to_be_visible()
 
 
 def pages_of(http: httpx.Client, run_id: str) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import csv
 import io
+import re
 import shlex
 import subprocess
 import urllib.request
@@ -53,7 +54,7 @@ def feedback_rows(server: RunningServer, prediction_id: str) -> list[dict[str, s
 
 def prediction_id(page: Page) -> str:
     """The record that the page has just shown."""
-    return (page.get_by_role("link", name="Open the record").get_attribute("href") or "").rsplit("/", 1)[-1]
+    return (page.get_by_role("link", name="View record").get_attribute("href") or "").rsplit("/", 1)[-1]
 
 
 def test_a_picked_photo_is_shown_with_its_ten_best_labels(visit: VisitMaker, photo_file: Path) -> None:
@@ -63,7 +64,7 @@ def test_a_picked_photo_is_shown_with_its_ten_best_labels(visit: VisitMaker, pho
     expect(page.locator("#answers .label-row")).to_have_count(10)
     expect(page.locator("#preview")).to_be_visible()
     expect(page.locator("#answers .took")).to_contain_text("efficientnet-lite0-int8")
-    expect(page.locator("#answers .took")).to_contain_text("there and back")
+    expect(page.locator("#answers .took")).to_contain_text("round trip")
     assert page.evaluate("document.getElementById('preview').naturalWidth") == 320
 
 
@@ -126,7 +127,7 @@ def test_another_channel_asks_again_and_shows_what_decided(visit: VisitMaker, ph
     first = prediction_id(page)
     page.get_by_role("radio", name="Strict").check(force=True)
     expect(page.locator("#answers .badge")).to_have_text("Rejected")
-    expect(page.locator("#answers .reason")).to_contain_text("≥ 0.05")
+    expect(page.locator("#answers .reason")).to_contain_text("(≥ 5%)")
     page.get_by_role("radio", name="Look").check(force=True)
     expect(page.locator("#answers .badge")).to_have_count(0)
     assert first == prediction_id(page)
@@ -138,19 +139,24 @@ def test_an_accepted_photo_says_below_which_thresholds_it_stayed(visit: VisitMak
     page.get_by_role("radio", name="Reviews").check(force=True)
     pick(page, photo_file)
     expect(page.locator("#answers .badge")).to_have_text("Accepted")
-    expect(page.locator("#answers .reason")).to_contain_text("nsfw: review from 0.20, reject from 0.85")
+    expect(page.locator("#answers .reason")).to_contain_text("nsfw: review ≥ 20%, reject ≥ 85%")
 
 
-def test_how_sure_the_model_is_stands_there_in_words(visit: VisitMaker, photo_file: Path) -> None:
-    """A best score under 30 % is no answer to rely on, and the page says so."""
+def test_confidence_is_shown_in_words(visit: VisitMaker, photo_file: Path) -> None:
+    """A best score below 30% is marked as a guess."""
     page = visit().page()
-    for score, words in ((0.29, "Not sure; the best guess is"), (0.3, "A guess"), (0.6, "Fairly sure"), (0.9, "Sure")):
-        said = page.evaluate("(s) => import('/static/words.js').then((words) => words.certainty(s))", score)
-        assert words == said
+    levels = {
+        0.29: "Low confidence. Best guess:",
+        0.3: "Low confidence",
+        0.6: "Medium confidence",
+        0.9: "High confidence",
+    }
+    for score, words in levels.items():
+        assert words == page.evaluate("(s) => import('/static/words.js').then((w) => w.confidence(s))", score)
     pick(page, photo_file)
     best = float((page.locator("[data-best-score]").text_content() or "").rstrip("%"))
-    unsure = (page.locator("[data-certainty]").text_content() or "").startswith("Not sure")
-    assert (best < 30) == unsure
+    is_guess = "Best guess" in (page.locator("[data-confidence]").text_content() or "")
+    assert (best < 30) == is_guess
 
 
 def test_what_is_no_picture_gets_a_sentence_and_another_try(
@@ -161,7 +167,7 @@ def test_what_is_no_picture_gets_a_sentence_and_another_try(
     note = tmp_path / "note.txt"
     note.write_text("I am no photo.")
     page.set_input_files("#file", note)
-    expect(page.get_by_role("alert")).to_contain_text("not a picture")
+    expect(page.get_by_role("alert")).to_contain_text(re.compile("not a picture|Unsupported file type"))
     expect(page.get_by_role("alert")).to_contain_text("image_unsupported")
     expect(page.get_by_role("button", name="Choose another photo")).to_be_visible()
     expect(page.get_by_role("button", name="Try again")).to_be_hidden()
@@ -175,7 +181,7 @@ def test_an_unreachable_server_is_said_and_the_photo_is_still_there(visit: Visit
     page = here.page()
     here.context.set_offline(True)
     page.set_input_files("#file", photo_file)
-    expect(page.get_by_role("alert")).to_contain_text("cannot be reached")
+    expect(page.get_by_role("alert")).to_contain_text("Can't reach the server")
     expect(page.locator("#preview")).to_be_visible()
     here.context.set_offline(False)
     page.get_by_role("button", name="Try again").click()
@@ -196,7 +202,7 @@ def test_a_busy_server_is_waited_for(visit: VisitMaker, photo_file: Path) -> Non
 
     page.route("**/predict?*", refuse_once)
     page.set_input_files("#file", photo_file)
-    expect(page.locator("[data-busy]")).to_have_text("The server is busy. Trying again in 2 s.")
+    expect(page.locator("[data-busy]")).to_have_text("Server busy. Retrying in 2 s…")
     expect(page.locator("#answers .label-row")).to_have_count(10)
     assert len(refused) == 1
 
@@ -205,8 +211,8 @@ def test_one_click_says_that_it_is_wrong(visit: VisitMaker, shop: RunningServer,
     """The row is there before anything else is asked, and an impatient second click adds none."""
     page = visit().page()
     pick(page, photo_file)
-    page.get_by_role("button", name="That is wrong").dblclick()
-    expect(page.get_by_label("What is it really?")).to_be_focused()
+    page.get_by_role("button", name="No, incorrect").dblclick()
+    expect(page.get_by_label("Correct label")).to_be_focused()
     (row,) = feedback_rows(shop, prediction_id(page))
     assert ("wrong", "") == (row["verdict"], row["right_label"])
 
@@ -217,16 +223,16 @@ def test_what_it_really_is_can_be_added_with_the_labels_as_suggestions(
     """The model's thousand labels are offered; any other text is taken, too, and never run as markup."""
     page = visit().page()
     pick(page, photo_file)
-    page.get_by_role("button", name="That is wrong").click()
+    page.get_by_role("button", name="No, incorrect").click()
     expect(page.locator("#answers datalist option")).to_have_count(1000)
-    page.get_by_label("What is it really?").fill("tench")
+    page.get_by_label("Correct label").fill("tench")
     page.get_by_label("Comment").fill("<img src=x onerror=alert(1)>")
     page.get_by_role("button", name="Send").click()
-    expect(page.get_by_text("Thank you. That helps the next model.")).to_be_focused()
+    expect(page.get_by_text("Saved. It will be used for the next training.")).to_be_focused()
     expect(page.get_by_role("button", name="Send")).to_be_hidden()
     said = feedback_rows(shop, prediction_id(page))[-1]
     assert ("tench", "<img src=x onerror=alert(1)>") == (said["right_label"], said["comment"])
-    page.get_by_role("link", name="Open the record").click()
+    page.get_by_role("link", name="View record").click()
     expect(page.locator(".remark .comment")).to_have_text("<img src=x onerror=alert(1)>")
 
 
@@ -234,8 +240,8 @@ def test_right_is_one_click_as_well(visit: VisitMaker, shop: RunningServer, phot
     """And it is thanked for."""
     page = visit().page()
     pick(page, photo_file)
-    page.get_by_role("button", name="Right").click()
-    expect(page.get_by_text("It is noted as right.")).to_be_visible()
+    page.get_by_role("button", name="Yes, correct").click()
+    expect(page.get_by_text("Marked as correct. Thanks!")).to_be_visible()
     assert ["right"] == [row["verdict"] for row in feedback_rows(shop, prediction_id(page))]
 
 
@@ -270,7 +276,7 @@ def test_the_whole_journey_works_with_the_keyboard_alone(
     """Choose, read, object, explain: Tab, Enter and Space are enough, and the focus can always be seen."""
     page = visit().page()
     page.keyboard.press("Tab")
-    expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    expect(page.get_by_role("link", name="Skip to content")).to_be_focused()
     page.keyboard.press("Enter")
     tab_until(page, "#file")
     page.evaluate(COUNT_CLICKS)
@@ -282,10 +288,10 @@ def test_the_whole_journey_works_with_the_keyboard_alone(
     tab_until(page, "#answers [data-verdict=wrong]")
     assert "none" != page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
     page.keyboard.press("Enter")
-    expect(page.get_by_label("What is it really?")).to_be_focused()
+    expect(page.get_by_label("Correct label")).to_be_focused()
     page.keyboard.type("tench")
     page.keyboard.press("Enter")
-    expect(page.get_by_text("That helps the next model.")).to_be_focused()
+    expect(page.get_by_text("Saved. It will be used for the next training.")).to_be_focused()
     assert "tench" == feedback_rows(shop, prediction_id(page))[-1]["right_label"]
 
 
@@ -314,9 +320,9 @@ def test_without_a_script_a_plain_form_leads_to_the_record(visit: VisitMaker, ph
     page.get_by_role("button", name="Classify").click()
     expect(page.locator(".bars .label-row")).to_have_count(10)
     assert "/console/records/" in page.url
-    page.get_by_label("What is it really?").fill("a pattern")
-    page.get_by_label("What is it really?").press("Enter")
-    expect(page.locator(".remark")).to_contain_text("it is really a pattern")
+    page.get_by_label("Correct label").fill("a pattern")
+    page.get_by_label("Correct label").press("Enter")
+    expect(page.locator(".remark")).to_contain_text("Should be: a pattern")
 
 
 def test_without_a_script_errors_are_sentences_on_the_page(visit: VisitMaker, tmp_path: Path) -> None:
@@ -326,5 +332,5 @@ def test_without_a_script_errors_are_sentences_on_the_page(visit: VisitMaker, tm
     note.write_text("I am no photo.")
     page.set_input_files("#file", note)
     page.get_by_role("button", name="Classify").click()
-    expect(page.get_by_role("alert")).to_contain_text("not a picture")
+    expect(page.get_by_role("alert")).to_contain_text(re.compile("not a picture|Unsupported file type"))
     expect(page.locator("#file")).to_be_visible()

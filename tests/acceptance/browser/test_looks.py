@@ -101,8 +101,8 @@ def test_answers_and_problems_have_enough_contrast(
     """Also what a script put on the page."""
     page = visit(expected={415}, color_scheme=scheme, reduced_motion="reduce").page()
     pick(page, photo_file)
-    page.get_by_role("button", name="That is wrong").click()
-    page.wait_for_selector("text=Noted as wrong")
+    page.get_by_role("button", name="No, incorrect").click()
+    page.wait_for_selector("text=Marked as incorrect")
     answer, words = page.evaluate(LEAST_CONTRAST)
     assert answer >= 4.5, words
     note = tmp_path / "note.txt"

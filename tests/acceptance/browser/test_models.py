@@ -61,4 +61,4 @@ def test_a_model_can_be_addressed_with_its_version(visit: VisitMaker) -> None:
 def test_an_unknown_model_gets_a_page(visit: VisitMaker) -> None:
     """With a way on."""
     page = visit(expected={404}).page("/console/models/nothing")
-    expect(page.get_by_role("heading", name="Not here")).to_be_visible()
+    expect(page.get_by_role("heading", name="Page not found")).to_be_visible()

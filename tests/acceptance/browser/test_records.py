@@ -37,7 +37,7 @@ def test_records_are_listed_newest_first_with_their_photo(visit: VisitMaker, ids
     first = page.locator("[data-records] tbody tr").first
     expect(first.locator("a")).to_have_attribute("href", f"/console/records/{ids['strict'][-1]}")
     expect(first.locator(".badge")).to_have_text("Rejected")
-    expect(first.locator(".reason")).to_contain_text("≥ 0.05")
+    expect(first.locator(".reason")).to_contain_text("(≥ 5%)")
     expect(first.locator("time")).to_have_text(LOCAL_TIME)
     assert page.evaluate("document.querySelector('.thumb').decode().then(() => true)")
 
@@ -99,8 +99,8 @@ def test_days_are_days_of_the_person_who_asks(visit: VisitMaker, ids: dict[str, 
 def test_a_filter_that_matches_nothing_can_be_cleared(visit: VisitMaker, ids: dict[str, list[str]]) -> None:
     """The empty state says so and offers the way back."""
     page = visit().page("/console/records?label=no+such+label")
-    expect(page.get_by_role("heading", name="No record matches")).to_be_visible()
-    page.get_by_role("link", name="Clear the filters").click()
+    expect(page.get_by_role("heading", name="No records match these filters")).to_be_visible()
+    page.get_by_role("link", name="Clear filters").click()
     expect(page.locator("[data-records] tbody tr")).to_have_count(50)
 
 
@@ -110,7 +110,7 @@ def test_a_filter_that_matches_nothing_can_be_cleared(visit: VisitMaker, ids: di
 def test_an_address_that_makes_no_sense_gets_a_page_with_a_sentence(visit: VisitMaker, query: str) -> None:
     """Never a stack trace, never JSON."""
     page = visit(expected={422}).page(f"/console/records?{query}")
-    expect(page.get_by_role("heading", name="That cannot be shown")).to_be_visible()
+    expect(page.get_by_role("heading", name="Invalid request")).to_be_visible()
     expect(page.get_by_role("link", name="Classify a photo")).to_be_visible()
 
 
@@ -121,8 +121,8 @@ def test_a_fresh_installation_invites_to_classify(
     with running_server(tmp_path_factory.mktemp("fresh"), models_dir) as fresh:
         page = visit(at=fresh).page("/console/records")
         expect(page.get_by_role("heading", name="No records yet")).to_be_visible()
-        page.get_by_role("link", name="Classify the first photo").click()
-        expect(page.get_by_role("heading", name="Drop a photo anywhere")).to_be_visible()
+        page.get_by_role("link", name="Classify a photo").click()
+        expect(page.get_by_role("heading", name="Drop photos here")).to_be_visible()
 
 
 def test_j_and_enter_open_a_record(visit: VisitMaker, ids: dict[str, list[str]]) -> None:
@@ -152,31 +152,31 @@ def test_one_record_says_all_that_is_known_of_it(visit: VisitMaker, ids: dict[st
     )
     for words in (
         "Rejected",
-        "≥ 0.05",
-        "safe: reject from 0.05",
+        "(≥ 5%)",
+        "safe: reject ≥ 5%",
         "320 × 240 px",
         "JPEG",
-        "Model at work",
+        "Inference",
         "opennsfw 1",
     ):
         expect(page.get_by_text(words, exact=False).first).to_be_visible()
-    expect(page.get_by_role("link", name="Open the original")).to_be_visible()
+    expect(page.get_by_role("link", name="View original")).to_be_visible()
 
 
 def test_feedback_is_given_on_the_record_and_marked_in_the_list(visit: VisitMaker, ids: dict[str, list[str]]) -> None:
     """The same form as on Classify."""
     page = visit().page(f"/console/records/{ids['strict'][1]}")
-    page.get_by_role("button", name="Right").click()
-    expect(page.get_by_text("It is noted as right.")).to_be_visible()
+    page.get_by_role("button", name="Yes, correct").click()
+    expect(page.get_by_text("Marked as correct. Thanks!")).to_be_visible()
     page.goto(page.url.split("/console")[0] + "/console/records?channel=strict")
-    expect(page.locator("[data-records] tbody tr").first.locator(".said")).to_have_text("Right")
+    expect(page.locator("[data-records] tbody tr").first.locator(".said")).to_have_text("Correct")
 
 
 def test_a_record_that_is_not_there_gets_a_page(visit: VisitMaker) -> None:
     """Malformed and unknown ids alike."""
     for wrong in ("abc", "0" * 26):
         page = visit(expected={404}).page(f"/console/records/{wrong}")
-        expect(page.get_by_role("heading", name="Not here")).to_be_visible()
+        expect(page.get_by_role("heading", name="Page not found")).to_be_visible()
 
 
 def test_plain_forms_with_nonsense_are_refused_politely(shop: RunningServer, ids: dict[str, list[str]]) -> None:
