@@ -1,56 +1,56 @@
-"""Every error that Shoplens raises, as one tree. No HTTP here: `web/problems.py` maps classes to status codes.
+"""Every error that Shoplens raises, as one tree. It knows no HTTP: `web/problems.py` maps classes to status codes.
 
 ShoplensError
-├── SampleError            the photo (or text) that was sent cannot be used
+├── SampleError            the photo that was sent cannot be used
 │   ├── ImageMissing           nothing was sent
 │   ├── ImageTooLarge          more bytes than allowed
-│   ├── ImageTooManyPixels     more pixels than allowed, told by the header
-│   ├── ImageTooSmall          a side of zero or one that the model cannot use
-│   ├── ImageUnsupported       not a picture, or of a format that is not read
-│   ├── ImageNeedsExtra        a known format whose decoder is not installed (or not safe)
-│   ├── ImageCorrupt           truncated, damaged or lying about itself
+│   ├── ImageTooManyPixels     more pixels than allowed, by its header
+│   ├── ImageTooSmall          too few pixels for the model
+│   ├── ImageUnsupported       not an image, or not of a supported format
+│   ├── ImageNeedsExtra        a known format whose decoder is not installed, or not safe
+│   ├── ImageCorrupt           truncated or damaged
 │   ├── ImageDecoderFailed     the sandboxed decoder died or ran out of time or memory
-│   └── ImageGone              the photo of a returned item is no longer where it was put
-├── RequestInvalid         a parameter or a body that cannot be understood
-│   ├── UploadTooSlow          the body did not arrive in time
-│   └── RequestForbidden       sent by a page of another site, or to a host name that is not ours
+│   └── ImageGone              the photo of a batch item is missing from the store
+├── RequestInvalid         an invalid parameter or body
+│   ├── UploadTooSlow          the upload timed out
+│   └── RequestForbidden       a cross-site request, or a Host header that is not allowed
 ├── NotFound
 │   ├── PredictionNotFound
-│   ├── ImageNotKept           the prediction is there, its photo was not stored
-│   ├── BlobNotFound           the store has nothing under this key
+│   ├── ImageNotKept           the prediction exists, but its photo was not stored
+│   ├── BlobNotFound           the store has no object under this key
 │   ├── ChannelNotFound
 │   ├── ModelNotFound
-│   ├── ItemNotFound           no returned item has this id
-│   └── RunNotFound            no run of returns has this id
-├── Conflict               what is asked for does not fit how things stand now
-│   ├── RunInProgress          another process works on a run
-│   ├── RunLost                another process took this run over; nothing more may be written for it
-│   └── ItemNotReady           the item is not in a state in which this can be done
-├── BundleError            a model that must not be served
+│   ├── ItemNotFound           no batch item has this id
+│   └── RunNotFound            no batch run has this id
+├── Conflict               the request does not fit the current state
+│   ├── RunInProgress          another process is working on a run of this channel
+│   ├── RunLost                another process took over this run
+│   └── ItemNotReady           the item is not in a state that allows this
+├── BundleError            a model that cannot be served
 │   ├── BundleIncomplete
 │   ├── BundleTampered
 │   ├── BundleTooNew
 │   ├── BundleInvalid
-│   └── BundleUnverified       its outputs differ from the recorded ones
+│   └── BundleUnverified       the outputs differ from the recorded ones
 ├── Overloaded
-│   ├── QueueFull              refused at once; carries `retry_after_s`
-│   └── DeadlineExceeded       accepted, but its time passed
-├── Unavailable            a part that we need is not there now
+│   ├── QueueFull              refused immediately; carries `retry_after_s`
+│   └── DeadlineExceeded       accepted, but not finished in time
+├── Unavailable            a dependency cannot be reached
 │   ├── EngineStopped
-│   ├── ClusterUnavailable     the Ray cluster of a night cannot be reached, or does not get on
-│   ├── QueueUnavailable       the queue between web and workers does not answer
-│   ├── NoWorker               nobody answers for this model now
-│   ├── WireMismatch           web and worker are of versions that do not understand each other
+│   ├── ClusterUnavailable     the Ray cluster cannot be reached, or makes no progress
+│   ├── QueueUnavailable       the queue between web and workers does not respond
+│   ├── NoWorker               no worker serves this model
+│   ├── WireMismatch           web and worker use incompatible message versions
 │   ├── DatabaseUnavailable
-│   │   └── RecordRefused          it is there, but refuses this one row
+│   │   └── RecordRefused          the database rejects this one row
 │   ├── StorageUnavailable
-│   └── SourceUnavailable      the place from which photos are brought in cannot be read
-├── TrainingError          a model that cannot be trained
-│   ├── DatasetInvalid         labelled photos that cannot be learned from
+│   └── SourceUnavailable      the source of an import cannot be read
+├── TrainingError          a training that failed
+│   ├── DatasetInvalid         labelled photos that cannot be used for training
 │   └── TrainingDiverged       the loss became infinite, or the exported model differs from the trained one
-└── Misconfigured          settings that contradict themselves or the machine
-    ├── UnsafeBind             a public address without accounts
-    └── ExtraMissing           a part that is installed on request only
+└── Misconfigured          settings that contradict each other or this machine
+    ├── UnsafeBind             a public address without --allow-public
+    └── ExtraMissing           an optional part that is not installed
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ from typing import ClassVar
 
 
 class ShoplensError(Exception):
-    """Base of all our errors: `code` is stable for programs, `str(error)` is a sentence for people."""
+    """Base of all errors: `code` is stable for programs, `str(error)` is a sentence for people."""
 
     code: ClassVar[str] = "internal_error"
     public_message: ClassVar[str | None] = None
@@ -67,49 +67,49 @@ class ShoplensError(Exception):
 
 
 class SampleError(ShoplensError):
-    """What was sent to be classified cannot be used."""
+    """The photo that was sent cannot be used."""
 
     code = "sample_invalid"
 
 
 class ImageMissing(SampleError):
-    """There is no picture: no file, or an empty one."""
+    """No file was sent, or an empty one."""
 
     code = "image_missing"
 
 
 class ImageTooLarge(SampleError):
-    """More bytes than the limit."""
+    """The photo has more bytes than allowed."""
 
     code = "image_too_large"
 
 
 class ImageTooManyPixels(SampleError):
-    """The header announces more pixels than the limit."""
+    """The photo has more pixels than allowed, by its header."""
 
     code = "image_too_many_pixels"
 
 
 class ImageTooSmall(SampleError):
-    """A side is too short to be a picture."""
+    """The photo is too small to be classified."""
 
     code = "image_too_small"
 
 
 class ImageUnsupported(SampleError):
-    """The bytes are not of a picture format that is read."""
+    """The file is not an image, or not of a supported format."""
 
     code = "image_unsupported"
 
 
 class ImageNeedsExtra(SampleError):
-    """A known format whose decoder is not installed, or whose version is not safe."""
+    """The format is known, but its decoder is not installed, or has known vulnerabilities."""
 
     code = "image_needs_extra"
 
 
 class ImageCorrupt(SampleError):
-    """Truncated, damaged, or not what its header says."""
+    """The file is truncated or damaged."""
 
     code = "image_corrupt"
 
@@ -121,31 +121,31 @@ class ImageDecoderFailed(SampleError):
 
 
 class ImageGone(SampleError):
-    """The photo of a returned item is no longer where it was put."""
+    """The photo of a batch item is missing from the store."""
 
     code = "image_gone"
 
 
 class RequestInvalid(ShoplensError):
-    """A parameter or a body that cannot be understood."""
+    """A parameter or the body is invalid."""
 
     code = "request_invalid"
 
 
 class UploadTooSlow(RequestInvalid):
-    """The body did not arrive within its time."""
+    """The upload did not finish in time."""
 
     code = "upload_too_slow"
 
 
 class RequestForbidden(RequestInvalid):
-    """A page of another site made the browser send this, or the host name is not one of ours."""
+    """The request comes from a page of another site, or its Host header is not allowed."""
 
     code = "request_forbidden"
 
 
 class NotFound(ShoplensError):
-    """The thing asked for is not there."""
+    """The requested object does not exist."""
 
     code = "not_found"
 
@@ -163,13 +163,13 @@ class ImageNotKept(NotFound):
 
 
 class BlobNotFound(NotFound):
-    """The store has nothing under this key."""
+    """The store has no object under this key."""
 
     code = "blob_not_found"
 
 
 class ChannelNotFound(NotFound):
-    """No channel of this name is in the settings."""
+    """The settings have no channel of this name."""
 
     code = "channel_not_found"
 
@@ -181,43 +181,43 @@ class ModelNotFound(NotFound):
 
 
 class ItemNotFound(NotFound):
-    """No returned item has this id."""
+    """No batch item has this id."""
 
     code = "item_not_found"
 
 
 class RunNotFound(NotFound):
-    """No run of returns has this id."""
+    """No batch run has this id."""
 
     code = "run_not_found"
 
 
 class Conflict(ShoplensError):
-    """What is asked for does not fit how things stand now."""
+    """The request does not fit the current state."""
 
     code = "conflict"
 
 
 class RunInProgress(Conflict):
-    """Another process works on a run of returns; there is one at a time."""
+    """Another process is working on a run of this channel; there is one at a time."""
 
     code = "run_in_progress"
 
 
 class RunLost(Conflict):
-    """Another process took this run over; this one may write nothing more for it."""
+    """Another process took over this run; this process must not write to it any more."""
 
     code = "run_lost"
 
 
 class ItemNotReady(Conflict):
-    """The returned item is not in a state in which this can be done."""
+    """The batch item is not in a state that allows this."""
 
     code = "item_not_ready"
 
 
 class BundleError(ShoplensError):
-    """A bundle that must not be served."""
+    """The bundle cannot be served."""
 
     code = "bundle_error"
 
@@ -235,13 +235,13 @@ class BundleTampered(BundleError):
 
 
 class BundleTooNew(BundleError):
-    """The bundle's format is newer than this program understands."""
+    """The bundle's format is newer than this version supports."""
 
     code = "bundle_too_new"
 
 
 class BundleInvalid(BundleError):
-    """The bundle's parts contradict each other or cannot be read."""
+    """The bundle's files contradict each other or cannot be read."""
 
     code = "bundle_invalid"
 
@@ -253,13 +253,13 @@ class BundleUnverified(BundleError):
 
 
 class Overloaded(ShoplensError):
-    """More work than can be done in time."""
+    """The server has more work than it can do in time."""
 
     code = "overloaded"
 
 
 class QueueFull(Overloaded):
-    """The queue is at its limit; nothing was started."""
+    """The queue is full; nothing was started."""
 
     code = "queue_full"
 
@@ -269,105 +269,105 @@ class QueueFull(Overloaded):
 
 
 class DeadlineExceeded(Overloaded):
-    """The request's time passed before its answer was ready."""
+    """The result was not ready before the deadline."""
 
     code = "deadline_exceeded"
 
 
 class Unavailable(ShoplensError):
-    """A part that we depend on cannot be reached now."""
+    """A dependency cannot be reached."""
 
     code = "unavailable"
 
 
 class EngineStopped(Unavailable):
-    """The engine is starting or stopping and takes no work."""
+    """The engine is starting or stopping and accepts no work."""
 
     code = "engine_stopped"
 
 
 class ClusterUnavailable(Unavailable):
-    """The Ray cluster that a night was to run on cannot be reached, or does not get on with its work."""
+    """The Ray cluster cannot be reached, or makes no progress."""
 
     code = "cluster_unavailable"
 
 
 class QueueUnavailable(Unavailable):
-    """The queue between the web processes and the model workers did not answer."""
+    """The queue between web processes and model workers does not respond."""
 
     code = "queue_unavailable"
     public_message = "The queue to the model workers is unavailable."
 
 
 class NoWorker(Unavailable):
-    """No model worker that answers for this model is there now."""
+    """No model worker serves this model."""
 
     code = "no_worker"
 
 
 class WireMismatch(Unavailable):
-    """A web process and a model worker speak different versions of the messages between them."""
+    """A web process and a model worker use incompatible versions of their messages."""
 
     code = "wire_mismatch"
 
 
 class DatabaseUnavailable(Unavailable):
-    """The database did not answer, or refused the write."""
+    """The database does not respond, or rejected the write."""
 
     code = "database_unavailable"
     public_message = "The database is unavailable."
 
 
 class RecordRefused(DatabaseUnavailable):
-    """The database is there, but one row does not fit: a duplicate id, or a value that a column cannot hold."""
+    """The database rejected one row: a duplicate id, or a value that a column cannot hold."""
 
     code = "record_refused"
 
 
 class StorageUnavailable(Unavailable):
-    """The image store did not answer, or refused the write."""
+    """The photo store does not respond, or rejected the write."""
 
     code = "storage_unavailable"
     public_message = "The photo store is unavailable."
 
 
 class SourceUnavailable(Unavailable):
-    """The place from which photos are to be brought in does not exist or cannot be read."""
+    """The source of an import does not exist or cannot be read."""
 
     code = "source_unavailable"
 
 
 class TrainingError(ShoplensError):
-    """A model that cannot be trained."""
+    """The training failed."""
 
     code = "training_error"
 
 
 class DatasetInvalid(TrainingError):
-    """Labelled photos that cannot be learned from."""
+    """The labelled photos cannot be used for training."""
 
     code = "dataset_invalid"
 
 
 class TrainingDiverged(TrainingError):
-    """The loss became infinite, or the exported model does not compute what the trained one does."""
+    """The loss became infinite, or the exported model differs from the trained one."""
 
     code = "training_diverged"
 
 
 class Misconfigured(ShoplensError):
-    """The settings contradict themselves or this machine."""
+    """The settings contradict each other or this machine."""
 
     code = "misconfigured"
 
 
 class UnsafeBind(Misconfigured):
-    """A public address was asked for without accounts and without saying so explicitly."""
+    """A public address needs --allow-public, because there are no accounts."""
 
     code = "unsafe_bind"
 
 
 class ExtraMissing(Misconfigured):
-    """A part of Shoplens that is only installed on request is needed for this."""
+    """An optional part of Shoplens is needed for this and not installed."""
 
     code = "extra_missing"

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from shoplens.cli.allocator import keep_freed_memory
 from shoplens.cli.options import settings_for
-from shoplens.cli.process import EXIT_FAILED
+from shoplens.cli.errors import EXIT_FAILED
 from shoplens.errors import ChannelNotFound, ShoplensError
 from shoplens.platform.parts import build_channels, load_bundle
 from shoplens.predictions.entities import Channel

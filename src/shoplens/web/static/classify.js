@@ -1,7 +1,7 @@
 /** The page Classify: photos from the file dialog, camera, drop or paste; each is classified once per channel. */
 
 import { answerElement, busyElement, problemElement, spoken } from "./answer.js";
-import { Problem, askPatiently } from "./net.js";
+import { Problem, upload } from "./net.js";
 import { size } from "./words.js";
 
 const AT_ONCE = 2;
@@ -72,11 +72,10 @@ async function classify(photo, name) {
   settle(photo, name, { state: "busy", element: busy });
   try {
     refuseTooLarge(photo.file);
-    const { body, tripMs } = await askPatiently(
-      `/predict?channel=${encodeURIComponent(name)}&top_k=${TOP_K}`,
-      () => ({ method: "POST", body: formOf(photo) }),
-      (left) => note(`Server busy. Retrying in ${left} s…`),
-    );
+    const { body, tripMs } = await upload(`/predict?channel=${encodeURIComponent(name)}&top_k=${TOP_K}`, () => formOf(photo), {
+      onProgress: (share) => note(share < 1 ? `Uploading ${Math.round(share * 100)}%…` : "Classifying…"),
+      onWait: (left) => note(`Server busy. Retrying in ${left} s…`),
+    });
     if (!photo.previewable && body.image.kept !== "nothing") borrowPreview(photo, body.id);
     settle(photo, name, { state: "done", result: body, element: answerElement(body, { fileName: photo.name, tripMs, thresholds }) });
   } catch (error) {

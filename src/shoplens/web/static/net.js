@@ -19,22 +19,16 @@ export class Problem extends Error {
 export async function ask(address, options = {}) {
   const response = await reach(address, options);
   const body = await response.json().catch(() => null);
-  if (response.ok && body !== null) return body;
-  const wait = Number(response.headers.get("Retry-After"));
-  throw new Problem(body?.detail ?? `The server returned status ${response.status} without details.`, {
-    code: body?.code ?? String(response.status),
-    requestId: body?.request_id ?? "",
-    passing: response.status >= 500 || [408, 429].includes(response.status),
-    retryAfterS: response.status === 429 ? Math.min(Math.max(wait || 1, 1), LONGEST_WAIT_S) : null,
-  });
+  return checked(response.status, body, response.headers.get("Retry-After"));
 }
 
-/** Like `ask`, but retries a few times while the queue is full; `onWait` gets the seconds left. */
-export async function askPatiently(address, makeOptions, onWait) {
+/** POST a form, retrying a few times while the queue is full. `onProgress` gets the share that is uploaded,
+ * `onWait` the seconds until the next try. */
+export async function upload(address, makeForm, { onProgress, onWait }) {
   for (let tries = 1; ; tries += 1) {
     const started = performance.now();
     try {
-      return { body: await ask(address, makeOptions()), tripMs: performance.now() - started };
+      return { body: await post(address, makeForm(), onProgress), tripMs: performance.now() - started };
     } catch (problem) {
       if (problem.retryAfterS === null || tries === MOST_TRIES) throw problem;
       for (let left = Math.ceil(problem.retryAfterS); left > 0; left -= 1) {
@@ -43,6 +37,28 @@ export async function askPatiently(address, makeOptions, onWait) {
       }
     }
   }
+}
+
+/** `fetch` reports no upload progress, so this is the older interface. */
+function post(address, form, onProgress) {
+  return new Promise((resolve, reject) => {
+    const request = new XMLHttpRequest();
+    request.open("POST", address);
+    request.responseType = "json";
+    request.timeout = TIMEOUT_MS;
+    request.setRequestHeader("Accept", "application/json");
+    request.upload.addEventListener("progress", (event) => event.lengthComputable && onProgress(event.loaded / event.total));
+    request.addEventListener("timeout", () => reject(timedOut()));
+    request.addEventListener("error", () => reject(unreachable()));
+    request.addEventListener("load", () => {
+      try {
+        resolve(checked(request.status, request.response, request.getResponseHeader("Retry-After")));
+      } catch (problem) {
+        reject(problem);
+      }
+    });
+    request.send(form);
+  });
 }
 
 async function reach(address, options) {
@@ -54,11 +70,27 @@ async function reach(address, options) {
       signal: AbortSignal.timeout(TIMEOUT_MS),
     });
   } catch (error) {
-    if (error.name === "TimeoutError") {
-      throw new Problem(`The upload timed out after ${TIMEOUT_MS / 1000} s. Check your connection or send a smaller photo.`, { code: "timeout" });
-    }
-    throw new Problem("Can't reach the server. Check your connection and try again.", {
-      code: "network",
-    });
+    throw error.name === "TimeoutError" ? timedOut() : unreachable();
   }
+}
+
+/** The body of a successful response. Throws Problem for any other. */
+function checked(status, body, retryAfter) {
+  if (status >= 200 && status < 300 && body !== null) return body;
+  const wait = Number(retryAfter);
+  throw new Problem(body?.detail ?? `The server returned status ${status} without details.`, {
+    code: body?.code ?? String(status),
+    requestId: body?.request_id ?? "",
+    passing: status >= 500 || [408, 429].includes(status),
+    retryAfterS: status === 429 ? Math.min(Math.max(wait || 1, 1), LONGEST_WAIT_S) : null,
+  });
+}
+
+function timedOut() {
+  const sentence = `The upload timed out after ${TIMEOUT_MS / 1000} s. Check your connection or send a smaller photo.`;
+  return new Problem(sentence, { code: "timeout" });
+}
+
+function unreachable() {
+  return new Problem("Can't reach the server. Check your connection and try again.", { code: "network" });
 }
