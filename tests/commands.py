@@ -20,10 +20,10 @@ from typing import Any, Final, NoReturn
 
 ROOT: Final = Path(__file__).parents[1]
 _IMPORTED: Final = (
-    "shoplens.cli.app", "shoplens.registry.commands_files", "shoplens.predictions.commands", "shoplens.cli.doctor",
+    "shoplens.cli.app", "shoplens.bundles.importing", "shoplens.predictions.commands", "shoplens.cli.doctor",
     "shoplens.registry.commands", "shoplens.batch.commands_ingest", "shoplens.batch.commands_run",
     "shoplens.batch.commands_results",
-    "shoplens.training.commands_train", "shoplens.platform.server",
+    "shoplens.training.commands_train", "shoplens.platform.server", "shoplens.bundles.builtin.onnx_graph",
 )  # fmt: skip
 
 

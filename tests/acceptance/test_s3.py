@@ -202,7 +202,7 @@ def test_models_are_pushed_listed_and_pulled(
     assert "fruit@1.2.0 is published at s3://" in pushed
     assert "already" in _command(here, "models", "push", "fruit@1.2.0")
     assert {"name": "fruit", "version": "1.2.0", "here": False, "shared": True} in _listed(environment)
-    assert "fruit@1.2.0 is here, verified" in _command(environment, "models", "pull", "fruit")
+    assert "fruit@1.2.0 is installed and verified" in _command(environment, "models", "pull", "fruit")
     (row,) = [row for row in _listed(environment) if row["name"] == "fruit"]
     assert (True, True) == (row["here"], row["shared"])
 

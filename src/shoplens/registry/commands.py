@@ -1,72 +1,118 @@
-"""`shoplens models …`: list, show, prepare, verify."""
+"""`shoplens models …`: list, show, prepare, verify, import, pack, install, push and pull bundles.
+
+What is slow to import is imported by the command that needs it, so that `shoplens --help` is quick.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
-import orjson
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Column, Table
 
-from shoplens.bundles.builtin import builtin_names, prepare_builtin, verify_builtin
-from shoplens.bundles.bundle import Bundle, verify_bundle
-from shoplens.bundles.evaluation import Evaluation, PartResult
-from shoplens.bundles.store import installed_bundles
-from shoplens.cli.options import settings_for
-from shoplens.cli.process import EXIT_FAILED
-from shoplens.errors import ShoplensError
-from shoplens.platform.parts import find_bundle
-from shoplens.registry.commands_shared import published_models
-from shoplens.settings import Settings
+from shoplens.cli.errors import EXIT_FAILED, handle_errors
+from shoplens.cli.options import AsJson, DataDir, settings_for
+from shoplens.errors import Misconfigured, RequestInvalid, ShoplensError, StorageUnavailable
 
-_SHOWN_CLASSES: Final = 50
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from shoplens.bundles.bundle import Bundle
+    from shoplens.bundles.evaluation import PartResult
+    from shoplens.bundles.manifest import ModelRef
+    from shoplens.bundles.sharing import SharedBundles
+    from shoplens.settings import Settings
+
+_MAX_CLASSES = 50
+
+models_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="List, inspect, import and verify models.")
+
+ModelName = Annotated[str, typer.Argument(help="Name, name@version, or the folder of a bundle.")]
 
 
-def list_models(*, as_json: bool, data_dir: Path | None) -> None:
-    """The installed bundles, those that only `models_url` has, and the built-in ones that are not built yet."""
+@models_app.command("list")
+@handle_errors
+def list_models(as_json: AsJson = False, data_dir: DataDir = None) -> None:
+    """List the installed models, the built-in ones, and those published at models_url."""
+    from rich.console import Console
+    from rich.table import Column, Table
+
+    from shoplens.bundles.builtin import builtin_names
+    from shoplens.bundles.store import installed_bundles
+
     settings = settings_for(data_dir)
     bundles = installed_bundles(settings.effective_models_dir)
-    published = published_models(settings)
-    away = sorted(set(published) - {bundle.ref for bundle in bundles}, key=str)
+    published = _published(settings)
+    remote = sorted(set(published) - {bundle.ref for bundle in bundles}, key=str)
     unbuilt = [name for name in builtin_names() if name not in {bundle.ref.name for bundle in bundles}]
     if as_json:
-        rows = [{**summary(bundle), "here": True, "shared": bundle.ref in published} for bundle in bundles]
-        rows += [{"name": ref.name, "version": ref.version, "here": False, "shared": True} for ref in away]
+        rows: list[dict[str, Any]] = [
+            {**_summary(bundle), "here": True, "shared": bundle.ref in published} for bundle in bundles
+        ]
+        rows += [{"name": ref.name, "version": ref.version, "here": False, "shared": True} for ref in remote]
         rows += [{"name": name, "built": False} for name in unbuilt]
-        typer.echo(orjson.dumps(rows, option=orjson.OPT_INDENT_2))
+        _echo_json(rows)
         return
-    table = Table(
-        Column("Model", no_wrap=True), "Version", *(["Where"] if settings.models_url else []), "Labels", "MB",
-        "Licence", "Title", box=None, padding=(0, 2, 0, 0),
-    )  # fmt: skip
+    columns = ["Version", "Where", "Labels", "MB", "Licence", "Title"]
+    if not settings.models_url:
+        columns.remove("Where")
+    table = Table(Column("Model", no_wrap=True), *columns, box=None, padding=(0, 2, 0, 0))
+
+    def add(name: str, **cells: str) -> None:
+        table.add_row(name, *(cells.get(column, "–") for column in columns))
+
     for bundle in bundles:
-        megabytes = f"{bundle.size_bytes / 1e6:.1f}"
-        where = ["here, shared" if bundle.ref in published else "here"] if settings.models_url else []
-        facts = (str(len(bundle.labels)), megabytes, bundle.card.licence, bundle.card.title)
-        table.add_row(bundle.ref.name, bundle.ref.version, *where, *facts)
-    for ref in away:
-        table.add_row(
-            ref.name, ref.version, "shared", "–", "–", "–", "fetched at first use, or by `shoplens models pull`"
+        add(
+            bundle.ref.name,
+            Version=bundle.ref.version,
+            Where="here, shared" if bundle.ref in published else "here",
+            Labels=str(len(bundle.labels)),
+            MB=f"{bundle.size_bytes / 1e6:.1f}",
+            Licence=bundle.card.licence,
+            Title=bundle.card.title,
+        )
+    for ref in remote:
+        add(
+            ref.name,
+            Version=ref.version,
+            Where="shared",
+            Title="downloaded at first use or by `shoplens models pull`",
         )
     for name in unbuilt:
-        where = ["–"] if settings.models_url else []
-        table.add_row(name, "–", *where, "–", "–", "–", "built in; made at first use, or by `shoplens models prepare`")
+        add(name, Title="built in; built at first use or by `shoplens models prepare`")
     Console().print(table)
 
 
-def show_model(name: str, *, as_json: bool, data_dir: Path | None) -> None:
-    """The card, the labels and the preprocessing. Raises ModelNotFound and BundleError."""
-    bundle = find_bundle(name, settings_for(data_dir))
+@models_app.command("show")
+@handle_errors
+def show_model(name: ModelName, as_json: AsJson = False, data_dir: DataDir = None) -> None:
+    """Show the card, the measurements and the preprocessing of a model."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    bundle = _find(name, settings_for(data_dir))
+    card, spec, console = bundle.card, bundle.manifest.image, Console()
     if as_json:
-        typer.echo(orjson.dumps(details(bundle), option=orjson.OPT_INDENT_2))
+        labels = [label.name for label in bundle.labels]
+        parts = {"card": card, "manifest": bundle.manifest, "label_names": labels, "evaluation": bundle.evaluation}
+        _echo_json({**_summary(bundle), **parts})
         return
-    card, console = bundle.card, Console()
+    facts = {
+        "task": card.task,
+        "data": card.data,
+        "licence": card.licence,
+        "source": card.source,
+        "date": card.date,
+        "labels": len(bundle.labels),
+        "size": f"{bundle.size_bytes / 1e6:.1f} MB",
+        "pictures": f"{spec.crop} px from {spec.resize} px, {spec.interpolation}, {spec.colour}, {spec.dtype}",
+        "digest": bundle.digest,
+        "folder": bundle.root,
+    }
     console.print(f"[bold]{escape(card.title)}[/bold]  {bundle.ref}\n{escape(card.description)}\n", highlight=False)
     table = Table.grid(padding=(0, 2))
-    for key, value in _facts(bundle).items():
+    for key, value in facts.items():
         table.add_row(key, escape(str(value)))
     console.print(table)
     for metric in card.metrics:
@@ -75,11 +121,26 @@ def show_model(name: str, *, as_json: bool, data_dir: Path | None) -> None:
     for limit in card.limits:
         console.print(f"  – {limit}", highlight=False, markup=False)
     if bundle.evaluation is not None:
-        _show_evaluation(bundle.evaluation, console)
+        part = bundle.evaluation.headline
+        console.print(f"\n[bold]On {part.samples:,} photos of the {part.name} part[/bold]", highlight=False)
+        console.print(_class_table(part))
+        if len(part.classes) > _MAX_CLASSES:
+            console.print(f"… and {len(part.classes) - _MAX_CLASSES:,} more, with --json", highlight=False)
+        console.print()
+        console.print(threshold_table(part))
 
 
-def prepare_models(names: list[str], *, data_dir: Path | None) -> None:
-    """Build what is missing. Raises ModelNotFound and BundleError."""
+@models_app.command("prepare")
+@handle_errors
+def prepare_models(
+    names: Annotated[list[str] | None, typer.Argument(help="Built-in models; all of them if unset.")] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Build the built-in models now instead of at their first use."""
+    from rich.console import Console
+
+    from shoplens.bundles.builtin import builtin_names, prepare_builtin
+
     models_dir = settings_for(data_dir).effective_models_dir
     console = Console(stderr=True)
     with console.status("Preparing the models") as status:
@@ -88,26 +149,153 @@ def prepare_models(names: list[str], *, data_dir: Path | None) -> None:
             console.print(f"{bundle.ref} is ready ({bundle.size_bytes / 1e6:.1f} MB).", highlight=False)
 
 
-def verify_models(names: list[str], *, as_json: bool, data_dir: Path | None) -> None:
-    """Check each and go on after a bad one; exits with status 1 if there was one."""
+@models_app.command("verify")
+@handle_errors
+def verify_models(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Names, name@version, or folders; all installed if unset.")
+    ] = None,
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Compare the files and the answers of models with what is recorded. Exits with status 1 if one fails."""
+    from shoplens.bundles.builtin import builtin_names, verify_builtin
+    from shoplens.bundles.bundle import verify_bundle
+    from shoplens.bundles.store import bundle_folders
+
     settings = settings_for(data_dir)
-    wanted = names or _installed_paths(settings.effective_models_dir)
-    faults = {name: _fault(name, settings) for name in wanted}
+    rows: list[dict[str, Any]] = []
+    for name in names or [str(folder) for folder in bundle_folders(settings.effective_models_dir)]:
+        row = {"model": name, "ok": True, "code": None, "detail": None}
+        try:
+            bundle = verify_bundle(name if Path(name).is_dir() else _find(name, settings).root)
+            if bundle.ref.name in builtin_names():
+                verify_builtin(bundle)
+        except ShoplensError as error:
+            row |= {"ok": False, "code": error.code, "detail": str(error)}
+        rows.append(row)
     if as_json:
-        rows = [
-            {"model": name, "ok": fault is None, "code": fault and fault.code, "detail": fault and str(fault)}
-            for name, fault in faults.items()
-        ]
-        typer.echo(orjson.dumps(rows, option=orjson.OPT_INDENT_2))
+        _echo_json(rows)
     else:
-        for name, fault in faults.items():
-            typer.echo(f"{name}: {'ok' if fault is None else f'{fault.code}: {fault}'}")
-    if any(faults.values()):
+        for row in rows:
+            typer.echo(f"{row['model']}: {'ok' if row['ok'] else '{code}: {detail}'.format(**row)}")
+    if not all(row["ok"] for row in rows):
         raise typer.Exit(EXIT_FAILED)
 
 
-def summary(bundle: Bundle) -> dict[str, Any]:
-    """One row of the list, for programs."""
+@models_app.command("import")
+@handle_errors
+def import_model(  # noqa: PLR0913 - the options of the command
+    file: Annotated[Path, typer.Argument(help="An image classifier in ONNX.")],
+    labels: Annotated[str, typer.Option(help="`imagenet`, a text file with one name per line, or a JSON list.")],
+    name: Annotated[str | None, typer.Option(help="Name of the model; the file's name if unset.")] = None,
+    version: Annotated[str, typer.Option(help="Version of the model.")] = "1.0.0",
+    preset: Annotated[
+        str, typer.Option(help="How pixels were normalised in training: imagenet, efficientnet-lite, unit or raw.")
+    ] = "imagenet",
+    crop: Annotated[int | None, typer.Option(help="Side of the input in pixels, if the graph leaves it open.")] = None,
+    resize: Annotated[int | None, typer.Option(help="Shorter side before the crop, in pixels.")] = None,
+    colour: Annotated[str, typer.Option(help="Order of the channels: rgb or bgr.")] = "rgb",
+    data_dir: DataDir = None,
+) -> None:
+    """Make a bundle of an ONNX model, check that it runs, and install it."""
+    from shoplens.bundles.importing import PRESETS, Preprocessing, Preset, import_onnx
+    from shoplens.bundles.manifest import labels_from
+
+    for option, value, known in (("preset", preset, tuple(PRESETS)), ("colour", colour, ("rgb", "bgr"))):
+        if value not in known:
+            raise RequestInvalid(f"{value!r} is not a value of --{option}; choose one of {', '.join(known)}.")
+    bundle = import_onnx(
+        file,
+        labels=labels_from(labels),
+        name=name or file.stem.lower(),
+        version=version,
+        into=settings_for(data_dir).effective_models_dir,
+        preprocessing=Preprocessing(
+            preset=cast("Preset", preset), crop=crop, resize=resize, colour=cast('Literal["rgb", "bgr"]', colour)
+        ),
+    )
+    typer.echo(
+        f"Installed {bundle.ref} with {len(bundle.labels)} labels; input {bundle.manifest.image.crop} px, preset "
+        f"{preset}. Try it: shoplens classify PHOTO --model {bundle.ref}"
+    )
+
+
+@models_app.command("pack")
+@handle_errors
+def pack_model(
+    name: ModelName,
+    file: Annotated[Path, typer.Argument(help="The file to write, such as model.shoplens.")],
+    data_dir: DataDir = None,
+) -> None:
+    """Pack a model into one file for another machine."""
+    from shoplens.bundles.store import pack_bundle
+
+    bundle = _find(name, settings_for(data_dir))
+    packed = pack_bundle(bundle.root, file)
+    typer.echo(f"Packed {bundle.ref} into {packed} ({packed.stat().st_size / 1e6:.1f} MB).")
+
+
+@models_app.command("install")
+@handle_errors
+def install_model(
+    source: Annotated[Path, typer.Argument(help="A packed model, or the folder of a bundle.")],
+    data_dir: DataDir = None,
+) -> None:
+    """Verify and install a packed model."""
+    from shoplens.bundles.store import install_bundle, unpack_bundle
+
+    models_dir = settings_for(data_dir).effective_models_dir
+    bundle = install_bundle(source, models_dir) if source.is_dir() else unpack_bundle(source, models_dir)
+    typer.echo(f"Installed {bundle.ref}, digest {bundle.digest[:12]}.")
+
+
+@models_app.command("push")
+@handle_errors
+def push_model(name: ModelName, data_dir: DataDir = None) -> None:
+    """Publish a model at models_url for all machines with the same setting."""
+    settings = settings_for(data_dir)
+    shared = _require_shared(settings)
+    bundle = _find(name, settings)
+    state = "is published" if shared.push(bundle) else "was already published"
+    typer.echo(f"{bundle.ref} {state} at {shared.place}, digest {bundle.digest[:12]}.")
+
+
+@models_app.command("pull")
+@handle_errors
+def pull_models(
+    names: Annotated[list[str], typer.Argument(help="Names, or name@version.")], data_dir: DataDir = None
+) -> None:
+    """Download models from models_url now instead of at their first use."""
+    settings = settings_for(data_dir)
+    _require_shared(settings)
+    for name in names:
+        bundle = _find(name, settings)
+        typer.echo(f"{bundle.ref} is installed and verified, digest {bundle.digest[:12]}.")
+
+
+def threshold_table(part: PartResult) -> Table:
+    """What each accept_at would do to the photos of `part`."""
+    from rich.table import Table
+
+    table = Table("accept_at", "automated", "accuracy", box=None, padding=(0, 2, 0, 0))
+    for each in part.thresholds:
+        table.add_row(f"{each.at:g}", f"{each.share:.1%}", "–" if each.accuracy is None else f"{each.accuracy:.1%}")
+    return table
+
+
+def _class_table(part: PartResult) -> Table:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("class", "photos", "precision", "recall", "F1", box=None, padding=(0, 2, 0, 0))
+    for each in part.classes[:_MAX_CLASSES]:
+        shares = (f"{share:.1%}" for share in (each.precision, each.recall, each.f1))
+        table.add_row(escape(each.label), f"{each.samples:,}", *shares)
+    return table
+
+
+def _summary(bundle: Bundle) -> dict[str, Any]:
     return {
         "name": bundle.ref.name,
         "version": bundle.ref.version,
@@ -121,66 +309,36 @@ def summary(bundle: Bundle) -> dict[str, Any]:
     }
 
 
-def details(bundle: Bundle) -> dict[str, Any]:
-    """All of a bundle, for programs."""
-    return {
-        **summary(bundle),
-        "card": bundle.card,
-        "manifest": bundle.manifest,
-        "label_names": [label.name for label in bundle.labels],
-        "evaluation": bundle.evaluation,
-    }
+def _echo_json(value: object) -> None:
+    import orjson
+
+    typer.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2))
 
 
-def _facts(bundle: Bundle) -> dict[str, object]:
-    spec = bundle.manifest.image
-    return {
-        "task": bundle.card.task,
-        "data": bundle.card.data,
-        "licence": bundle.card.licence,
-        "source": bundle.card.source,
-        "date": bundle.card.date,
-        "labels": len(bundle.labels),
-        "size": f"{bundle.size_bytes / 1e6:.1f} MB",
-        "pictures": f"{spec.crop} px from {spec.resize} px, {spec.interpolation}, {spec.colour}, {spec.dtype}",
-        "digest": bundle.digest,
-        "folder": bundle.root,
-    }
+def _find(name: str, settings: Settings) -> Bundle:
+    from shoplens.platform.parts import find_bundle
+
+    return find_bundle(name, settings)
 
 
-def _show_evaluation(evaluation: Evaluation, console: Console) -> None:
-    """Per class, and what each accept_at would do, on the part that the card quotes."""
-    part = evaluation.headline
-    console.print(f"\n[bold]On {part.samples:,} pictures of the {part.name} part[/bold]", highlight=False)
-    table = Table("class", "pictures", "precision", "recall", "F1", box=None, padding=(0, 2, 0, 0))
-    for each in part.classes[:_SHOWN_CLASSES]:
-        shares = (f"{share:.1%}" for share in (each.precision, each.recall, each.f1))
-        table.add_row(escape(each.label), f"{each.samples:,}", *shares)
-    console.print(table)
-    if len(part.classes) > _SHOWN_CLASSES:
-        console.print(f"… and {len(part.classes) - _SHOWN_CLASSES:,} more, with --json", highlight=False)
-    console.print()
-    console.print(threshold_table(part))
+def _published(settings: Settings) -> list[ModelRef]:
+    """The models at `models_url`. If it cannot be reached, prints a warning: the rest of the list is still useful."""
+    from shoplens.platform.parts import open_shared
 
-
-def threshold_table(part: PartResult) -> Table:
-    """What each accept_at would do to the pictures of `part`."""
-    table = Table("accept_at", "decided alone", "of these right", box=None, padding=(0, 2, 0, 0))
-    for each in part.thresholds:
-        table.add_row(f"{each.at:g}", f"{each.share:.1%}", "–" if each.accuracy is None else f"{each.accuracy:.1%}")
-    return table
-
-
-def _fault(name: str, settings: Settings) -> ShoplensError | None:
+    shared = open_shared(settings, hurry=True)
+    if shared is None:
+        return []
     try:
-        bundle = verify_bundle(name if Path(name).is_dir() else find_bundle(name, settings).root)
-        if bundle.ref.name in builtin_names():
-            verify_builtin(bundle)
-    except ShoplensError as error:
-        return error
-    return None
+        return shared.published()
+    except StorageUnavailable as error:
+        typer.secho(f"The published models are not known: {error}", err=True, fg=typer.colors.YELLOW)
+        return []
 
 
-def _installed_paths(models_dir: Path) -> list[str]:
-    """Every folder that should be a bundle, the unreadable ones included."""
-    return [str(path.parent) for path in sorted(models_dir.glob("[!.]*/[!.]*/bundle.json"))]
+def _require_shared(settings: Settings) -> SharedBundles:
+    from shoplens.platform.parts import open_shared
+
+    shared = open_shared(settings)
+    if shared is None:
+        raise Misconfigured("models_url is not set. Set it on each machine: SHOPLENS_MODELS_URL=s3://bucket/models")
+    return shared

@@ -118,7 +118,7 @@ def test_a_bundle_without_its_last_object_is_not_there(
     model = max(store.list("fruit"), key=lambda key: len(store.get(key)))
     store.delete(model)
     assert [] == shared.published()
-    with pytest.raises(ModelNotFound, match="nor at memory://"):
+    with pytest.raises(ModelNotFound, match="or at memory://"):
         resolve_bundle("fruit", tmp_path / "other", shared)
     assert shared.push(bundle)
     assert bundle.digest == shared.fetch(FRUIT, tmp_path / "other").digest
