@@ -23,7 +23,7 @@ from shoplens.cli.process import EXIT_FAILED
 from shoplens.cli.serve import require_safe_bind
 from shoplens.db import open_database
 from shoplens.errors import Misconfigured, ShoplensError
-from shoplens.images.heif import HeicSupport, heic_support
+from shoplens.images.sandbox import HeicSupport, heic_support
 from shoplens.platform.parts import build_channels, find_bundle, open_shared
 from shoplens.serving.classifier import Classifier
 from shoplens.serving.cores import usable_cores
