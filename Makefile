@@ -18,7 +18,7 @@ run: $(VENV)/run.stamp  ## Install, build the models and serve http://127.0.0.1:
 
 heic: $(VENV)/heic.stamp  ## Install HEIC support (libraries under the LGPL and the GPL)
 
-train: $(VENV)/torch.stamp  ## Install torch, which the recipes transfer and scratch need
+train: $(VENV)/torch.stamp  ## Install what training needs: scikit-learn and torch
 
 quick: $(VENV)/test.stamp  ## Run the unit tests: no torch, Ray, browser or server, under a minute
 	$(PYTEST) tests/unit $(ARGS)

@@ -23,7 +23,7 @@ _IMPORTED: Final = (
     "shoplens.cli.app", "shoplens.bundles.importing", "shoplens.predictions.commands", "shoplens.cli.doctor",
     "shoplens.registry.commands", "shoplens.batch.commands_ingest", "shoplens.batch.commands_run",
     "shoplens.batch.commands_results",
-    "shoplens.training.commands_train", "shoplens.platform.server", "shoplens.bundles.builtin.onnx_graph",
+    "shoplens.training.train", "shoplens.platform.server", "shoplens.bundles.builtin.onnx_graph",
 )  # fmt: skip
 
 

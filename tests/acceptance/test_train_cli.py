@@ -16,7 +16,7 @@ import pytest
 from shoplens.bundles.builtin import builtin_names
 from tests.commands import run_command
 from tests.conftest import jpeg_of
-from tests.unit.training.conftest import COLOURS, tinted, write_photos
+from tests.unit.training.colours import COLOURS, tinted, write_photos
 
 TIMEOUT_S = 280
 

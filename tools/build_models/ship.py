@@ -23,12 +23,11 @@ from rich.console import Console
 
 from shoplens.bundles.builtin.efficientnet import apply_delta, lite0_network
 from shoplens.serving.cores import usable_cores
-from shoplens.training.card import Wording
-from shoplens.training.commands_progress import LineWatch
-from shoplens.training.plan import Plan, Sources
-from shoplens.training.recipes import Fitted, fit_recipe
-from shoplens.training.recipes.transfer import FittedTransfer
-from shoplens.training.train import train
+from shoplens.training.card import CardTexts
+from shoplens.training.progress import ProgressLog
+from shoplens.training.recipes import TrainedModel, fit_recipe
+from shoplens.training.recipes.transfer import TransferModel
+from shoplens.training.train import Sources, TrainConfig, train
 from tools.build_models import DATA
 from tools.build_models.delta import delta_of, packed
 from tools.project import ROOT
@@ -43,7 +42,7 @@ class Shipped:
     """One model: how it is trained and what its card says."""
 
     recipe: str
-    wording: Wording
+    texts: CardTexts
     fraction: float = 0.15
     sources: Callable[[Path], Sources]
 
@@ -51,7 +50,7 @@ class Shipped:
 SHIPPED: Final = {
     "clothing": Shipped(
         recipe="transfer",
-        wording=Wording(
+        texts=CardTexts(
             title="Clothing, ten classes",
             licence="Apache-2.0; the photos are CC0-1.0",
             data_name="clothing-dataset-small (photos by many people, collected by Alexey Grigorev)",
@@ -61,7 +60,7 @@ SHIPPED: Final = {
     ),
     "fashion-mnist": Shipped(
         recipe="scratch",
-        wording=Wording(
+        texts=CardTexts(
             title="Fashion-MNIST, ten classes",
             licence="Apache-2.0; the pictures are MIT",
             data_name="Fashion-MNIST, a balanced 60,000/10,000 split of its first release",
@@ -77,21 +76,21 @@ def ship(name: str, path: Path) -> None:
     """Train and write the files. What is written is what was measured: the network is rounded before."""
     model, deltas = SHIPPED[name], list[dict[str, NDArray[Any]]]()
 
-    def fit(*arguments: Any, **options: Any) -> Fitted:
-        fitted = fit_recipe(*arguments, **options)
-        if not isinstance(fitted, FittedTransfer):
-            return fitted
+    def fit(*arguments: Any, **options: Any) -> TrainedModel:
+        trained = fit_recipe(*arguments, **options)
+        if not isinstance(trained, TransferModel):
+            return trained
         origin = lite0_network()
-        deltas.append(delta_of(origin, fitted.network))
-        return FittedTransfer(network=apply_delta(origin, deltas[-1]))
+        deltas.append(delta_of(origin, trained.network))
+        return TransferModel(network=apply_delta(origin, deltas[-1]))
 
-    plan = Plan(
-        name=name, version=VERSION, recipe=model.recipe, wording=model.wording, fraction=model.fraction,
+    config = TrainConfig(
+        name=name, version=VERSION, recipe=model.recipe, texts=model.texts, fraction=model.fraction,
         into=WORK / "models", work_dir=WORK / name, threads=usable_cores(),
     )  # fmt: skip
-    with LineWatch(Console(stderr=True)) as watch:
-        trained = train(model.sources(path), plan, watch=watch, fit=fit)
-    root = trained.bundle.root
+    with ProgressLog(Console(stderr=True)) as callback:
+        result = train(model.sources(path), config, callback=callback, fit=fit)
+    root = result.bundle.root
     for file, part in (("bundle", "manifest"), ("labels", "labels"), ("card", "card"), ("evaluation", "evaluation")):
         (DATA / f"{name}-{part}.json").write_bytes((root / f"{file}.json").read_bytes())
     if deltas:

@@ -1,7 +1,7 @@
-"""Make scores mean what they say: logits and labels in, a temperature and calibration errors out. Pure.
+"""Temperature scaling and the expected calibration error.
 
-Method: temperature scaling and the expected calibration error with 15 equally wide bins, both from Guo et al., "On
-Calibration of Modern Neural Networks" (2017). One number is fitted, and no answer changes its first label.
+Method: Guo et al., "On Calibration of Modern Neural Networks" (2017), with 15 bins of equal width. One number is
+fitted, and no prediction changes its first label.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
+from scipy.special import softmax as scipy_softmax
 
 BINS: Final = 15
-_LEAST, _MOST = 0.05, 20.0
-_HALVINGS: Final = 50
+_MIN_TEMPERATURE, _MAX_TEMPERATURE = 0.05, 20.0
 
 Floats = NDArray[np.floating]
 Labels = NDArray[np.integer]
@@ -28,58 +30,42 @@ class CrossFitted:
     temperatures: tuple[float, float]
 
 
-def fit_temperature(logits: Floats, labels: Labels) -> float:
-    """The temperature from 0.05 to 20 under which `labels` (n,) are likeliest, given `logits` (n, classes).
-
-    Where no answer is wrong, any lower temperature would be likelier still; then it stays 1.
-    """
-    values = np.asarray(logits, np.float64)
-    values = values - values.max(axis=1, keepdims=True)
-    truth = values[np.arange(len(labels)), labels]
-    if not len(labels) or (values.argmax(axis=1) == labels).all():
-        return 1.0
-    low, high = 1 / _MOST, 1 / _LEAST
-    for _ in range(_HALVINGS):
-        middle = (low * high) ** 0.5
-        if _slope(values, truth, middle) > 0:
-            high = middle
-        else:
-            low = middle
-    return float(1 / (low * high) ** 0.5)
-
-
 def softmax(logits: Floats, temperature: float = 1.0) -> NDArray[np.float64]:
     """(n, classes) scores that sum to one."""
-    scaled = np.asarray(logits, np.float64) / temperature
-    powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True), np.float64)
+    return np.asarray(scipy_softmax(np.asarray(logits, np.float64) / temperature, axis=1), np.float64)
+
+
+def fit_temperature(logits: Floats, labels: Labels) -> float:
+    """The temperature from 0.05 to 20 that maximises the likelihood of `labels` (n,), given `logits` (n, classes).
+
+    It is 1 if every prediction is correct, because any lower temperature would then be more likely.
+    """
+    if not len(labels) or (logits.argmax(axis=1) == labels).all():
+        return 1.0
+    values, rows = np.asarray(logits, np.float64), np.arange(len(labels))
+
+    def loss(log_temperature: float) -> float:
+        return float(-log_softmax(values / np.exp(log_temperature), axis=1)[rows, labels].mean())
+
+    bounds = (np.log(_MIN_TEMPERATURE), np.log(_MAX_TEMPERATURE))
+    return float(np.exp(minimize_scalar(loss, bounds=bounds, options={"xatol": 1e-8}).x))
 
 
 def calibration_error(scores: Floats, labels: Labels) -> float:
-    """The expected calibration error of the first labels: by how much their scores differ from their accuracy."""
+    """The expected calibration error of the first labels: the mean difference of their score and accuracy by bin."""
     if not len(labels):
         return 0.0
     best = scores.max(axis=1)
-    right = scores.argmax(axis=1) == labels
+    correct = scores.argmax(axis=1) == labels
     bins = np.clip(np.ceil(best * BINS).astype(int) - 1, 0, BINS - 1)
-    gaps = np.bincount(bins, right - best, BINS)
+    gaps = np.bincount(bins, correct - best, BINS)
     return float(np.abs(gaps).sum() / len(labels))
 
 
 def cross_fitted_error(logits: Floats, labels: Labels, *, seed: int) -> CrossFitted:
-    """Each half is scaled with the temperature of the other, so that nothing is judged by what it was fitted to."""
+    """Scale each random half with the temperature of the other, so that no sample is judged by a fit to itself."""
     order = np.random.default_rng(seed).permutation(len(labels))
-    halves = order[::2], order[1::2]
-    temperatures = (
-        fit_temperature(logits[halves[1]], labels[halves[1]]),
-        fit_temperature(logits[halves[0]], labels[halves[0]]),
-    )
-    scores = np.concatenate([softmax(logits[half], t) for half, t in zip(halves, temperatures, strict=True)])
-    return CrossFitted(ece=calibration_error(scores, labels[np.concatenate(halves)]), temperatures=temperatures)
-
-
-def _slope(values: NDArray[np.float64], truth: NDArray[np.float64], inverse: float) -> float:
-    """How the negative log likelihood grows with the inverse temperature, in which it is convex."""
-    powers = np.exp(inverse * values)
-    expected = (powers * values).sum(axis=1) / powers.sum(axis=1)
-    return float((expected - truth).mean())
+    one, other = order[::2], order[1::2]
+    temperatures = fit_temperature(logits[other], labels[other]), fit_temperature(logits[one], labels[one])
+    scores = np.concatenate([softmax(logits[one], temperatures[0]), softmax(logits[other], temperatures[1])])
+    return CrossFitted(ece=calibration_error(scores, labels[np.concatenate([one, other])]), temperatures=temperatures)

@@ -1,4 +1,4 @@
-"""What there is to say of data before it is learned from: sources and parts in, a report out, or a refusal."""
+"""The report on labelled data before training, and the refusal of data that cannot be learned from."""
 
 from __future__ import annotations
 
@@ -10,13 +10,19 @@ from typing import Final
 
 from shoplens.bundles.evaluation import ClassCount
 from shoplens.errors import DatasetInvalid
-from shoplens.training.parts import Pair, Parts, Why
-from shoplens.training.samples import Dataset, Fault, Sample
+from shoplens.training.samples import Dataset, UnreadableFile
+from shoplens.training.split import DropReason, Pair, Split
 
 FEW: Final = 20
+_MIN_PER_CLASS: Final = 2
 _IMBALANCE: Final = 10
-_LEAST: Final = 2
 _SHOWN: Final = 5
+_DROPPED: Final[dict[DropReason, str]] = {
+    "contradicted": "have the same content under two labels and were left out",
+    "repeated": "repeat the content of another photo and were left out",
+    "in_validation": "are also in the validation part, or look the same, and were removed from training",
+    "in_test": "are also in the test part, or look the same, and were removed from the other parts",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,130 +36,106 @@ class Sizes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataReport:
-    """All that was found. `found` counts the readable samples of the training source before anything was dropped."""
+    """What was found in the data. `found` counts the readable samples of the training source before any was dropped."""
 
     sha256: str
     found: int
-    unreadable: tuple[Fault, ...]
+    unreadable: tuple[UnreadableFile, ...]
     classes: tuple[ClassCount, ...]
     sizes: Sizes
-    dropped: tuple[tuple[Why, Pair], ...]
+    dropped: tuple[tuple[DropReason, Pair], ...]
     lookalikes: tuple[Pair, ...]
 
-    @property
-    def few(self) -> tuple[str, ...]:
-        """The classes with so few training samples that they will hardly be learned."""
-        return tuple(each.label for each in self.classes if each.train < FEW)
-
-    @property
-    def imbalance(self) -> float:
-        """How many times as many training samples the greatest class has as the smallest."""
+    def lines(self) -> Iterator[str]:
+        """The report as text, one finding per line, the counts first."""
+        train, validation, test = (sum(getattr(each, part) for each in self.classes) for part in _PARTS)
+        yield (
+            f"{self.found:,} photos in {len(self.classes)} classes: {train:,} to train, {validation:,} to validate, "
+            f"{test:,} to test."
+        )
+        yield (
+            f"Their sides are {self.sizes.least:,} to {self.sizes.most:,} pixels long "
+            f"(median short side: {self.sizes.median_short_side:,})."
+        )
+        unreadable = [f"{file.name} ({file.code}): {file.reason}" for file in self.unreadable]
+        yield from _finding("cannot be read and were left out", unreadable)
+        for reason, text in _DROPPED.items():
+            yield from _finding(text, [_describe(pair) for why, pair in self.dropped if why == reason])
+        yield from _finding(
+            "look the same as another photo with another label; both are kept", list(map(_describe, self.lookalikes))
+        )
+        few = [each.label for each in self.classes if each.train < FEW]
+        if few:
+            yield f"Classes with fewer than {FEW} training photos: {_listed(few)}. Add photos there first."
         counts = [each.train for each in self.classes]
-        return max(counts) / max(1, min(counts))
+        imbalance = max(counts) / max(1, min(counts))
+        if imbalance >= _IMBALANCE:
+            yield f"The largest class has {imbalance:.0f} times as many photos as the smallest."
+        unmeasured = [each.label for each in self.classes if not each.validation + each.test]
+        if unmeasured:
+            yield f"Classes without a validation or test photo: {_listed(unmeasured)}."
 
-    def dropped_because(self, why: Why) -> list[Pair]:
-        """The pairs of one reason."""
-        return [pair for reason, pair in self.dropped if reason == why]
+
+_PARTS: Final = ("train", "validation", "test")
 
 
-def report_on(source: Dataset, others: Sequence[Dataset], parts: Parts) -> DataReport:
-    """The report of the training source, and of what cannot be read in the `others`."""
-    counts = [Counter(sample.label for sample in part) for part in (parts.train, parts.validation, parts.test)]
+def report_on(source: Dataset, others: Sequence[Dataset], split: Split) -> DataReport:
+    """The report on the training source, with the unreadable files of the `others`."""
+    counts = {part: Counter(sample.label for sample in getattr(split, part)) for part in _PARTS}
+    short_sides = [min(sample.width, sample.height) for sample in source.samples]
     return DataReport(
         sha256=source.sha256,
         found=len(source.samples),
-        unreadable=tuple(fault for dataset in (source, *others) for fault in dataset.unreadable),
+        unreadable=tuple(file for dataset in (source, *others) for file in dataset.unreadable),
         classes=tuple(
-            ClassCount(label=label, train=counts[0][index], validation=counts[1][index], test=counts[2][index])
-            for index, label in enumerate(parts.classes)
+            ClassCount(label=label, **{part: counts[part][index] for part in _PARTS})
+            for index, label in enumerate(split.classes)
         ),
-        sizes=_sizes(source.samples),
-        dropped=parts.dropped,
-        lookalikes=parts.lookalikes,
+        sizes=Sizes(
+            least=min(short_sides),
+            median_short_side=round(median(short_sides)),
+            most=max(max(sample.width, sample.height) for sample in source.samples),
+        ),
+        dropped=split.dropped,
+        lookalikes=split.lookalikes,
     )
 
 
 def refuse_unlearnable(report: DataReport) -> None:
     """Raises DatasetInvalid for fewer than two classes, a class that is too small, or nothing to validate with."""
-    if len(report.classes) < _LEAST:
+    if len(report.classes) < 2:
         only = report.classes[0].label if report.classes else "none"
-        raise DatasetInvalid(f"There must be at least two classes to tell apart; there is {only!r}.")
-    totals = {each.label: each.train + each.validation for each in report.classes}
-    poor = [label for label, total in totals.items() if total < _LEAST]
-    lost = [each.label for each in report.classes if each.train == 0 and each.label not in poor]
-    if poor:
+        raise DatasetInvalid(f"At least two classes are needed; there is only {only!r}.")
+    small = [each.label for each in report.classes if each.train + each.validation < _MIN_PER_CLASS]
+    if small:
         raise DatasetInvalid(
-            f"These classes have fewer than {_LEAST} usable photos: {_listed(poor)}. Add photos, or leave them out."
+            f"These classes have fewer than {_MIN_PER_CLASS} usable photos: {_listed(small)}. "
+            "Add photos, or remove the classes."
         )
-    if lost:
+    untrained = [each.label for each in report.classes if each.train == 0]
+    if untrained:
         raise DatasetInvalid(
-            f"No photo is left to train these classes with: {_listed(lost)}. They are held for others."
+            f"These classes have no training photos left: {_listed(untrained)}. "
+            "All of their photos are in the validation or test part."
         )
     if not any(each.validation for each in report.classes):
-        raise DatasetInvalid("Nothing could be held out to measure with; give more photos, or --validation.")
+        raise DatasetInvalid("No photo could be held out for validation. Add photos, or use --validation.")
 
 
-def sentences(report: DataReport) -> Iterator[str]:
-    """The report for people, a finding per line, the counts first."""
-    train, validation, test = (sum(getattr(each, part) for each in report.classes) for part in _PARTS)
-    yield (
-        f"{report.found:,} photos in {len(report.classes)} classes: {train:,} to train, {validation:,} to validate, "
-        f"{test:,} to test."
-    )
-    size = report.sizes
-    yield f"Their sides have {size.least:,} to {size.most:,} pixels (median short side {size.median_short_side:,})."
-    yield from _faults(report.unreadable)
-    for why, what in _REASONS.items():
-        yield from _pairs(report.dropped_because(why), what)
-    yield from _pairs(list(report.lookalikes), "look the same as another photo with another label; both are kept")
-    if report.few:
-        yield f"Fewer than {FEW} photos to train with: {_listed(report.few)}. More would help most there."
-    if report.imbalance >= _IMBALANCE:
-        yield f"The largest class has {report.imbalance:.0f} times as many photos as the smallest."
-    unmeasured = [each.label for each in report.classes if not each.validation + each.test]
-    if unmeasured:
-        yield f"Nothing is held out to measure with: {_listed(unmeasured)}."
+def _finding(text: str, examples: Sequence[str]) -> Iterator[str]:
+    """How many there are, and the first of them; nothing where there is none."""
+    if examples:
+        yield f"{len(examples):,} {text}:"
+        yield from (f"  {example}" for example in examples[:_SHOWN])
+    if len(examples) > _SHOWN:
+        yield f"  and {len(examples) - _SHOWN:,} more"
 
 
-_PARTS: Final = ("train", "validation", "test")
-_REASONS: Final[dict[Why, str]] = {
-    "contradicted": "have the same content under two labels and were left out",
-    "repeated": "repeat the content of another one and were left out",
-    "in_validation": "are in the validation part too, or look so, and were taken out of training",
-    "in_test": "are in the test part too, or look so, and were taken out of the others",
-}
-
-
-def _faults(faults: Sequence[Fault]) -> Iterator[str]:
-    if faults:
-        yield f"{len(faults):,} cannot be read and were left out:"
-        yield from (f"  {fault.name} ({fault.code}): {fault.reason}" for fault in faults[:_SHOWN])
-        yield from _rest(len(faults))
-
-
-def _pairs(pairs: Sequence[Pair], what: str) -> Iterator[str]:
-    if pairs:
-        yield f"{len(pairs):,} {what}:"
-        for pair in pairs[:_SHOWN]:
-            labels = "" if pair.label == pair.other_label else f" ({pair.label} and {pair.other_label})"
-            yield f"  {pair.name} {'=' if pair.same else '≈'} {pair.other}{labels}"
-        yield from _rest(len(pairs))
-
-
-def _rest(count: int) -> Iterator[str]:
-    if count > _SHOWN:
-        yield f"  and {count - _SHOWN:,} more"
+def _describe(pair: Pair) -> str:
+    labels = "" if pair.label == pair.other_label else f" ({pair.label} and {pair.other_label})"
+    return f"{pair.name} {'=' if pair.same else '≈'} {pair.other}{labels}"
 
 
 def _listed(labels: Sequence[str]) -> str:
     shown = ", ".join(map(repr, labels[:_SHOWN]))
     return shown if len(labels) <= _SHOWN else f"{shown} and {len(labels) - _SHOWN} more"
-
-
-def _sizes(samples: Sequence[Sample]) -> Sizes:
-    short = [min(sample.width, sample.height) for sample in samples]
-    return Sizes(
-        least=min(short),
-        median_short_side=round(median(short)),
-        most=max(max(sample.width, sample.height) for sample in samples),
-    )

@@ -1,11 +1,10 @@
-"""Measure a model as it will be served: a bundle and samples in, scores and every figure of them out.
+"""Measure a model as it will be served: predict encoded photos with the exported bundle, and compute every figure.
 
-The scores come from the exported model through the serving code, from encoded photos on. Nothing of training is used.
+The scores come from the exported model through the serving code. Nothing of the training code is used.
 """
 
 from __future__ import annotations
 
-import math
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,8 @@ from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import binomtest
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from shoplens.bundles.bundle import Bundle
 from shoplens.bundles.evaluation import ClassResult, PartResult, Speed, Threshold
@@ -27,31 +28,30 @@ Scores = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
 THRESHOLDS: Final = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
-_MOST_CLASSES_SHOWN: Final = 256
-_LEAST_SCORE: Final = 1e-12
-_Z95: Final = 1.959964
+_MAX_CONFUSION_CLASSES: Final = 256
+_MIN_SCORE: Final = 1e-12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answers:
-    """`scores` (n, classes) in the order of samples and labels, and how long all of it took on how many threads."""
+class Predictions:
+    """`scores` (n, classes) in the order of samples and labels, and the time for all of them."""
 
     scores: Scores
     seconds: float
     threads: int
 
     def speed(self) -> Speed:
-        """Images per second, to three digits."""
-        pace = len(self.scores) / max(self.seconds, 1e-9)
+        """Images per second, rounded to three digits."""
+        rate = len(self.scores) / max(self.seconds, 1e-9)
         return Speed(
-            images_per_s=float(f"{pace:.3g}"),
+            images_per_s=float(f"{rate:.3g}"),
             threads=self.threads,
             photos=len(self.scores),
             machine=platform.machine() or "unknown",
         )
 
 
-def ask(
+def predict(
     bundle: Bundle,
     samples: Sequence[Sample],
     *,
@@ -59,109 +59,80 @@ def ask(
     limits: Limits,
     clock: Callable[[], float],
     on_progress: Callable[[int, int], None] = lambda _done, _total: None,
-) -> Answers:
-    """What `bundle` answers to the encoded photos of `samples`. Raises TrainingDiverged where it cannot answer."""
+) -> Predictions:
+    """The scores of `bundle` for the encoded photos of `samples`. Raises TrainingDiverged if a prediction fails."""
     classifier = Classifier(bundle)
     classifier.warm()
-    index = {label.name: number for number, label in enumerate(bundle.labels)}
-    scores = np.zeros((len(samples), len(index)))
+    column = {label.name: number for number, label in enumerate(bundle.labels)}
+    scores = np.zeros((len(samples), len(column)))
     began = clock()
     photos = (sample.data() for sample in samples)
-    outcomes = PhotoClassifier(classifier, limits=limits).classify_many(photos, threads=threads, top_k=len(index))
+    outcomes = PhotoClassifier(classifier, limits=limits).classify_many(photos, threads=threads, top_k=len(column))
     for row, outcome in enumerate(outcomes):
         if isinstance(outcome, ShoplensError):
-            raise TrainingDiverged(f"The exported model cannot answer {samples[row].name}: {outcome}") from outcome
+            raise TrainingDiverged(f"The exported model cannot classify {samples[row].name}: {outcome}") from outcome
         for each in outcome.labels:
-            scores[row, index[each.label]] = each.score
+            scores[row, column[each.label]] = each.score
         on_progress(row + 1, len(samples))
-    return Answers(scores=scores, seconds=clock() - began, threads=threads)
+    return Predictions(scores=scores, seconds=clock() - began, threads=threads)
 
 
 def measure(
     name: Literal["test", "validation"], scores: Scores, samples: Sequence[Sample], *, logits: NDArray[np.float32],
     classes: Sequence[str],
 ) -> PartResult:  # fmt: skip
-    """Every figure of one part: of the calibrated `scores` as served, and of the `logits` before calibration."""
-    labels = np.array([sample.label for sample in samples], np.int64)
-    plain = softmax(logits)
-    counts = confusion(scores, labels, len(classes))
-    right = int(counts.trace())
-    low, high = wilson(right, len(labels))
-    per_class = _per_class(counts, classes)
+    """Every figure of one part, from the calibrated `scores` as served and the `logits` before calibration.
+
+    The bounds of the accuracy are a 95 % confidence interval (Wilson 1927). Macro-F1 is the mean over the classes that
+    occur as a label or a prediction; precision, recall and F1 are 0 where they are not defined.
+    """
+    labels, numbers = np.array([sample.label for sample in samples], np.int64), np.arange(len(classes))
+    predicted = scores.argmax(axis=1)
+    correct, best = predicted == labels, scores.max(axis=1)
+    precision, recall, f1, support = precision_recall_fscore_support(
+        labels, predicted, labels=numbers, zero_division=0.0
+    )
+    occurring = np.union1d(labels, predicted)
+    bounds = binomtest(int(correct.sum()), len(labels)).proportion_ci(0.95, method="wilson")
+    uncalibrated = softmax(logits)
+    confusion = confusion_matrix(labels, predicted, labels=numbers) if len(classes) <= _MAX_CONFUSION_CLASSES else None
     return PartResult(
         name=name,
         samples=len(labels),
-        accuracy=_digits(right / len(labels)),
-        accuracy_low=_digits(low),
-        accuracy_high=_digits(high),
-        macro_f1=_digits(macro_f1(counts)),
-        nll=_digits(_likelihood(scores, labels)),
-        nll_uncalibrated=_digits(_likelihood(plain, labels)),
-        ece=_digits(calibration_error(scores, labels)),
-        ece_uncalibrated=_digits(calibration_error(plain, labels)),
-        classes=per_class,
-        confusion=tuple(map(tuple, counts.tolist())) if len(classes) <= _MOST_CLASSES_SHOWN else (),
-        thresholds=tuple(_thresholds(scores, labels)),
+        accuracy=_rounded(correct.mean()),
+        accuracy_low=_rounded(bounds.low),
+        accuracy_high=_rounded(bounds.high),
+        macro_f1=_rounded(f1[occurring].mean()),
+        nll=_rounded(_log_loss(scores, labels)),
+        nll_uncalibrated=_rounded(_log_loss(uncalibrated, labels)),
+        ece=_rounded(calibration_error(scores, labels)),
+        ece_uncalibrated=_rounded(calibration_error(uncalibrated, labels)),
+        classes=tuple(
+            ClassResult(
+                label=label,
+                samples=int(support[index]),
+                precision=_rounded(precision[index]),
+                recall=_rounded(recall[index]),
+                f1=_rounded(f1[index]),
+            )
+            for index, label in enumerate(classes)
+        ),
+        confusion=tuple(map(tuple, confusion.tolist())) if confusion is not None else (),
+        thresholds=tuple(
+            Threshold(
+                at=at,
+                share=_rounded((best >= at).mean()),
+                accuracy=_rounded(correct[best >= at].mean()) if (best >= at).any() else None,
+            )
+            for at in THRESHOLDS
+        ),
     )
 
 
-def confusion(scores: Scores, labels: Labels, classes: int) -> NDArray[np.int64]:
-    """(classes, classes): a row per label, a column per answer."""
-    cells = np.bincount(labels * classes + scores.argmax(axis=1), minlength=classes * classes)
-    return np.asarray(cells.reshape(classes, classes), np.int64)
+def _log_loss(scores: Scores, labels: Labels) -> float:
+    """The mean negative log likelihood of the labels, in nats."""
+    return float(-np.log(np.maximum(scores[np.arange(len(labels)), labels], _MIN_SCORE)).mean())
 
 
-def macro_f1(counts: NDArray[np.int64]) -> float:
-    """The mean F1 of the classes that occur as a label or as an answer."""
-    _, _, f1 = _rates(counts)
-    occurs = counts.sum(axis=0) + counts.sum(axis=1) > 0
-    return float(f1[occurs].mean()) if occurs.any() else 0.0
-
-
-def wilson(right: int, total: int) -> tuple[float, float]:
-    """Bounds that hold the true share with 95 % confidence (Wilson, 1927)."""
-    share, spread = right / total, _Z95**2 / total
-    centre = share + spread / 2
-    reach = _Z95 * math.sqrt(share * (1 - share) / total + spread / (4 * total))
-    return max(0.0, (centre - reach) / (1 + spread)), min(1.0, (centre + reach) / (1 + spread))
-
-
-def _rates(counts: NDArray[np.int64]) -> tuple[Scores, Scores, Scores]:
-    """Precision, recall and F1 of each class; 0 where there is nothing to divide by."""
-    right = counts.diagonal().astype(np.float64)
-    answered, labelled = counts.sum(axis=0), counts.sum(axis=1)
-    f1 = 2 * right / np.maximum(answered + labelled, 1)
-    return right / np.maximum(answered, 1), right / np.maximum(labelled, 1), f1
-
-
-def _per_class(counts: NDArray[np.int64], classes: Sequence[str]) -> tuple[ClassResult, ...]:
-    precision, recall, f1 = (rates.tolist() for rates in _rates(counts))
-    return tuple(
-        ClassResult(
-            label=label,
-            samples=int(counts[index].sum()),
-            precision=_digits(precision[index]),
-            recall=_digits(recall[index]),
-            f1=_digits(f1[index]),
-        )
-        for index, label in enumerate(classes)
-    )
-
-
-def _thresholds(scores: Scores, labels: Labels) -> list[Threshold]:
-    best, right = scores.max(axis=1), scores.argmax(axis=1) == labels
-    found = []
-    for at in THRESHOLDS:
-        sure = best >= at
-        accuracy = _digits(float(right[sure].mean())) if sure.any() else None
-        found.append(Threshold(at=at, share=_digits(float(sure.mean())), accuracy=accuracy))
-    return found
-
-
-def _likelihood(scores: Scores, labels: Labels) -> float:
-    truth = scores[np.arange(len(labels)), labels]
-    return float(-np.log(np.maximum(truth, _LEAST_SCORE)).mean())
-
-
-def _digits(value: float) -> float:
+def _rounded(value: float) -> float:
     return round(float(value), 6)

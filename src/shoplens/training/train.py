@@ -1,56 +1,104 @@
-"""From labelled photos to an installed bundle, in order: read, check, divide, fit, calibrate, prove, measure, write.
+"""The use case `shoplens train`: read, check, split, train, calibrate, export, prove, measure, write the bundle.
 
-Nothing appears in the models directory before everything has been proved and measured.
+Nothing appears in the models directory before everything is proved and measured. The working folder of a training has
+`train.json`, which says what is trained there, and `checkpoints/`, which the recipe writes after every epoch.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
+import re
+import shutil
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final
+
+import numpy as np
 
 from shoplens.bundles.bundle import Bundle
-from shoplens.bundles.evaluation import Calibration, Evaluation, PartResult, Speed, TrainingFacts
-from shoplens.training import resume
+from shoplens.bundles.evaluation import Calibration, DataFacts, Evaluation, PartResult, Speed, TrainingFacts
+from shoplens.bundles.manifest import NAME_PATTERN, read_card, to_json
+from shoplens.errors import BundleInvalid, Conflict, DatasetInvalid, Misconfigured, RequestInvalid
+from shoplens.images.picture import Limits
 from shoplens.training.calibrate import cross_fitted_error
-from shoplens.training.card import Hashes, card_of, data_facts
+from shoplens.training.card import CardTexts, Hashes, card_of, data_facts
 from shoplens.training.check import DataReport, refuse_unlearnable, report_on
-from shoplens.training.evaluate import ask, measure
-from shoplens.training.exported import Exported, labels_of, measured_parts
-from shoplens.training.parity import check_parity
-from shoplens.training.parts import Parts, divide
-from shoplens.training.plan import Plan, Sources, draft_card, refuse_plan
-from shoplens.training.recipes import Fitted, RecipeOptions, fit_recipe
+from shoplens.training.evaluate import measure, predict
+from shoplens.training.export import ExportedModel, check_parity, export_model, measured_parts
+from shoplens.training.progress import Callback
+from shoplens.training.recipes import RECIPES, RecipeOptions, TrainedModel, fit_recipe, required_packages
 from shoplens.training.samples import Dataset, lines_digest, read_dataset
-from shoplens.training.ticks import Tick
+from shoplens.training.split import Split, split_dataset
 
-
-class Watch(Protocol):
-    """Who is told how far it is."""
-
-    def stage(self, sentence: str) -> None:
-        """A new step has begun."""
-        ...
-
-    def progress(self, done: int, total: int) -> None:
-        """So many photos of this step."""
-        ...
-
-    def tick(self, tick: Tick) -> None:
-        """So far in fitting."""
-        ...
-
-    def report(self, report: DataReport) -> None:
-        """What the data is like; told before anything is refused for it."""
-        ...
+_MIN_HELD_OUT: Final = 0.01
+_MAX_HELD_OUT: Final = 0.5
+_FACTS: Final = "train.json"
+_CHECKPOINTS: Final = "checkpoints"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trained:
+class Sources:
+    """The labelled photos. Without `validation` a share is held out; `labels` names the classes of an archive."""
+
+    source: Path
+    validation: Path | None = None
+    test: Path | None = None
+    labels: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig:
+    """What to train. `fraction` is held out for validation; the bundle is written to `<into>/<name>/<version>`,
+    checkpoints to `work_dir`; `fresh` deletes earlier ones. `threads` read, check and measure.
+    """
+
+    name: str
+    version: str
+    recipe: str
+    texts: CardTexts
+    into: Path
+    work_dir: Path
+    fraction: float = 0.15
+    seed: int = 0
+    epochs: int | None = None
+    fresh: bool = False
+    threads: int = 1
+    limits: Limits = field(default_factory=Limits)
+
+    @property
+    def target(self) -> Path:
+        """The folder of the bundle."""
+        return self.into / self.name / self.version
+
+    def check(self) -> None:
+        """Raises RequestInvalid or DatasetInvalid for an invalid value, Conflict if the bundle already exists."""
+        for what, text in (("name", self.name), ("version", self.version)):
+            if not re.fullmatch(NAME_PATTERN, text):
+                raise RequestInvalid(
+                    f"{text!r} is not a valid {what}. Use lower-case letters, digits, '.', '_' and '-' only."
+                )
+        if self.recipe not in RECIPES:
+            raise DatasetInvalid(f"There is no recipe {self.recipe!r}. Choose one of {', '.join(RECIPES)}.")
+        if not _MIN_HELD_OUT <= self.fraction <= _MAX_HELD_OUT:
+            raise RequestInvalid(f"The held-out share must be between {_MIN_HELD_OUT} and {_MAX_HELD_OUT}.")
+        if self.epochs is not None and self.epochs < 1:
+            raise RequestInvalid("The number of epochs must be at least 1.")
+        if self.target.exists():
+            raise Conflict(f"{self.name}@{self.version} already exists. Choose another version.")
+        try:
+            read_card(to_json(self.texts.draft()))
+        except BundleInvalid as error:
+            raise RequestInvalid(f"Title, licence or name of the data is not valid: {error}") from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainResult:
     """The bundle, written and opened, and what was found in the data."""
 
     bundle: Bundle
@@ -58,57 +106,55 @@ class Trained:
     report: DataReport
 
 
-Fit = Callable[..., Fitted]
-
-
 def train(
     sources: Sources,
-    plan: Plan,
+    config: TrainConfig,
     *,
-    watch: Watch,
+    callback: Callback,
     clock: Callable[[], float] = time.perf_counter,
-    fit: Fit = fit_recipe,
-) -> Trained:
-    """Everything. The same data, plan and versions give the same bundle, except for the speed that `clock` measures.
+    fit: Callable[..., TrainedModel] = fit_recipe,
+) -> TrainResult:
+    """Train a bundle. The same data, config and versions give the same bundle, except for the speed, which `clock`
+    measures.
 
-    Raises RequestInvalid for a plan that cannot be, Conflict where the bundle or another unfinished training is there
-    already, DatasetInvalid for the data, ExtraMissing, TrainingDiverged. After any error or interruption the same call
-    goes on after the last finished epoch.
+    Raises RequestInvalid for an invalid config, Conflict if the bundle or another unfinished training exists,
+    DatasetInvalid for the data, ExtraMissing, TrainingDiverged. After an error or an interruption the same call resumes
+    after the last finished epoch.
     """
-    refuse_plan(plan)
-    data = _read(sources, plan, watch)
-    watch.report(data.report)
-    refuse_unlearnable(data.report)
-    checkpoints = resume.begin(plan.work_dir, _facts(data.parts, plan), fresh=plan.fresh)
-    watch.stage("Training")
-    options = RecipeOptions(seed=plan.seed, epochs=plan.epochs, work_dir=checkpoints)
-    parts = data.parts
-    fitted = fit(plan.recipe, parts.train, len(parts.classes), options=options, on_tick=watch.tick)
-    result = Exported.of(fitted, parts, plan, watch.stage)
-    with tempfile.TemporaryDirectory(dir=plan.work_dir, prefix="measured-") as folder:
-        draft = result.write(Path(folder) / "bundle", card=draft_card(plan.wording), evaluation=None)
-        evaluation = _measured(draft, result, data, watch, clock)
-    watch.stage("Writing the bundle")
-    card = card_of(evaluation, plan.wording)
-    bundle = result.write(plan.target, card=card, evaluation=evaluation)
-    resume.forget(plan.work_dir)
-    return Trained(bundle=bundle, evaluation=evaluation, report=data.report)
+    config.check()
+    callback.on_stage("Reading and checking the photos")
+    split, report, hashes = _read(sources, config, callback)
+    callback.on_report(report)
+    refuse_unlearnable(report)
+    training_data = [(f"{split.classes[sample.label]}\t{sample.name}", sample.sha256) for sample in split.train]
+    facts = {
+        "recipe": config.recipe,
+        "seed": config.seed,
+        "epochs": config.epochs,
+        "classes": list(split.classes),
+        "training data": lines_digest(training_data),
+    }
+    checkpoints = _open_work_dir(config.work_dir, facts, fresh=config.fresh)
+    callback.on_stage("Training")
+    options = RecipeOptions(seed=config.seed, epochs=config.epochs, work_dir=checkpoints)
+    model = fit(config.recipe, split.train, len(split.classes), options=options, on_progress=callback.on_progress)
+    exported = export_model(model, split, callback.on_stage)
+    data = data_facts(report, split, hashes, name=config.texts.data_name, fraction=config.fraction, seed=config.seed)
+    with tempfile.TemporaryDirectory(dir=config.work_dir, prefix="measured-") as folder:
+        draft = exported.write(
+            Path(folder) / "bundle", name=config.name, version=config.version, card=config.texts.draft()
+        )
+        evaluation = _evaluate(draft, exported, split, data, config, callback=callback, clock=clock)
+    callback.on_stage("Writing the bundle")
+    card = card_of(evaluation, config.texts)
+    bundle = exported.write(config.target, name=config.name, version=config.version, card=card, evaluation=evaluation)
+    _clear_work_dir(config.work_dir)
+    return TrainResult(bundle=bundle, evaluation=evaluation, report=report)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Data:
-    """What was read, and what became of it."""
-
-    parts: Parts
-    report: DataReport
-    hashes: Hashes
-
-
-def _read(sources: Sources, plan: Plan, watch: Watch) -> _Data:
-    watch.stage("Reading and checking the photos")
-
+def _read(sources: Sources, config: TrainConfig, callback: Callback) -> tuple[Split, DataReport, Hashes]:
     def read(path: Path, **more: Any) -> Dataset:
-        return read_dataset(path, threads=plan.threads, limits=plan.limits, on_progress=watch.progress, **more)
+        return read_dataset(path, threads=config.threads, limits=config.limits, on_progress=callback.on_samples, **more)
 
     source = read(sources.source, labels=sources.labels)
     validation = read(sources.validation, classes=source.classes) if sources.validation else None
@@ -116,88 +162,111 @@ def _read(sources: Sources, plan: Plan, watch: Watch) -> _Data:
     tested = source.test if test is None else test.test or test.samples
     if validation is not None and validation.test:
         validation = replace(validation, samples=validation.test)
-    parts = divide(source, validation=validation, test=tested, fraction=plan.fraction, seed=plan.seed)
-    given = [dataset for dataset in (validation, test) if dataset is not None]
+    split = split_dataset(source, validation=validation, test=tested, fraction=config.fraction, seed=config.seed)
+    report = report_on(source, [dataset for dataset in (validation, test) if dataset is not None], split)
     hashes = Hashes(
         train=source.sha256,
         validation=validation.sha256 if validation else None,
         test=test.sha256 if test else None,
     )
-    return _Data(parts=parts, report=report_on(source, given, parts), hashes=hashes)
+    return split, report, hashes
 
 
-def _facts(parts: Parts, plan: Plan) -> dict[str, Any]:
-    """All that decides what is learned: a checkpoint of anything else must not be gone on from."""
-    lines = [(f"{parts.classes[sample.label]}\t{sample.name}", sample.sha256) for sample in parts.train]
-    return {
-        "recipe": plan.recipe,
-        "seed": plan.seed,
-        "epochs": plan.epochs,
-        "classes": list(parts.classes),
-        "training data": lines_digest(lines),
-    }
-
-
-def _measured(draft: Bundle, result: Exported, data: _Data, watch: Watch, clock: Callable[[], float]) -> Evaluation:
-    """Every figure, of the bundle as it will be served."""
-    plan, parts = result.plan, result.parts
-    watch.stage("Comparing the exported model with the trained one")
+def _evaluate(
+    draft: Bundle,
+    exported: ExportedModel,
+    split: Split,
+    data: DataFacts,
+    config: TrainConfig,
+    *,
+    callback: Callback,
+    clock: Callable[[], float],
+) -> Evaluation:
+    """Prove that the bundle computes what was trained, and measure it as it will be served."""
+    callback.on_stage("Comparing the exported model with the trained one")
     parity = check_parity(
         draft,
-        parts.validation,
-        result.logits["validation"],
-        image=result.image,
-        temperature=result.temperature,
-        limits=plan.limits,
+        split.validation,
+        exported.logits["validation"],
+        image=exported.image,
+        temperature=exported.temperature,
+        limits=config.limits,
     )
-    results: list[PartResult] = []
+    parts: list[PartResult] = []
     speeds: list[Speed] = []
-    for name, samples in measured_parts(parts):
-        watch.stage(f"Measuring the exported model on the {name} part")
-        answers = ask(draft, samples, threads=plan.threads, limits=plan.limits, clock=clock, on_progress=watch.progress)
-        speeds.append(answers.speed())
-        results.append(measure(name, answers.scores, samples, logits=result.logits[name], classes=parts.classes))
+    for name, samples in measured_parts(split):
+        callback.on_stage(f"Measuring the exported model on the {name} part")
+        predictions = predict(
+            draft,
+            samples,
+            threads=config.threads,
+            limits=config.limits,
+            clock=clock,
+            on_progress=callback.on_samples,
+        )
+        speeds.append(predictions.speed())
+        parts.append(measure(name, predictions.scores, samples, logits=exported.logits[name], classes=split.classes))
+    labels = np.array([sample.label for sample in split.validation], np.int64)
+    cross_fitted = cross_fitted_error(exported.logits["validation"], labels, seed=config.seed)
     return Evaluation(
         schema_version=1,
-        data=data_facts(
-            data.report, parts, data.hashes,
-            name=plan.wording.data_name, fraction=plan.fraction, seed=plan.seed,
+        data=data,
+        training=TrainingFacts(
+            recipe=config.recipe,
+            seed=config.seed,
+            epochs=config.epochs,
+            parameters=exported.parameters,
+            versions={
+                name: version(name) for name in ("shoplens", "numpy", "onnxruntime", *required_packages(config.recipe))
+            },
         ),
-        training=_training_facts(result),
-        calibration=_calibration(result),
-        parts=tuple(results),
+        calibration=Calibration(
+            method="temperature scaling",
+            temperature=round(exported.temperature, 6),
+            fitted_on="validation",
+            samples=len(labels),
+            ece_cross_fitted=round(cross_fitted.ece, 6),
+        ),
+        parts=tuple(parts),
         parity=parity,
-        model_bytes=len(result.model),
+        model_bytes=len(exported.onnx),
         speed=speeds[0],
-    )  # fmt: skip
-
-
-def _calibration(result: Exported) -> Calibration:
-    logits, labels = result.logits["validation"], labels_of(result.parts.validation)
-    crossed = cross_fitted_error(logits, labels, seed=result.plan.seed)
-    return Calibration(
-        method="temperature scaling",
-        temperature=round(result.temperature, 6),
-        fitted_on="validation",
-        samples=len(labels),
-        ece_cross_fitted=round(crossed.ece, 6),
     )
 
 
-def _training_facts(result: Exported) -> TrainingFacts:
-    plan = result.plan
-    packages = ["shoplens", "numpy", "onnxruntime"] + ([] if plan.recipe == "head" else ["torch"])
-    return TrainingFacts(
-        recipe=plan.recipe,
-        seed=plan.seed,
-        epochs=plan.epochs,
-        parameters=result.parameters,
-        versions={name: found for name in packages if (found := _version(name))},
-    )
+def _open_work_dir(work_dir: Path, facts: Mapping[str, Any], *, fresh: bool) -> Path:
+    """The folder for checkpoints: empty, or of an earlier training with the same `facts` (JSON values).
 
-
-def _version(package: str) -> str | None:
+    Raises Conflict if the earlier training was another one, Misconfigured if the folder cannot be written.
+    """
+    file, checkpoints = work_dir / _FACTS, work_dir / _CHECKPOINTS
     try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
+        if fresh:
+            _clear_work_dir(work_dir)
+        checkpoints.mkdir(parents=True, exist_ok=True)
+        try:
+            earlier = json.loads(file.read_text("utf-8"))
+        except (FileNotFoundError, ValueError):
+            earlier = None
+        if isinstance(earlier, dict):
+            changed = sorted(key for key in {*earlier, *facts} if earlier.get(key) != facts.get(key))
+            if changed:
+                raise Conflict(
+                    f"{work_dir} contains an unfinished training that differs in: {', '.join(changed)}. Resume it with "
+                    "the same data and options, choose another --work-dir, or start over with --fresh."
+                )
+        else:
+            draft = file.with_name(f"{file.name}.{os.getpid()}.part")
+            draft.write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n", "utf-8")
+            draft.replace(file)
+    except OSError as error:
+        raise Misconfigured(f"The working folder {work_dir} cannot be used: {error.strerror}.") from error
+    return checkpoints
+
+
+def _clear_work_dir(work_dir: Path) -> None:
+    """Remove the checkpoints of a training; other files in the folder stay."""
+    shutil.rmtree(work_dir / _CHECKPOINTS, ignore_errors=True)
+    (work_dir / _FACTS).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # it is not empty, or does not exist
+        work_dir.rmdir()

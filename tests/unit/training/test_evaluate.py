@@ -1,4 +1,4 @@
-"""What a model is worth is measured through the serving code, and every figure is what a hand computes."""
+"""A model is measured through the serving code, and every figure is as computed by hand."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from shoplens.bundles.manifest import Card, Label, Manifest
 from shoplens.errors import TrainingDiverged
 from shoplens.images.picture import Limits
 from shoplens.training.calibrate import softmax
-from shoplens.training.evaluate import Answers, ask, confusion, macro_f1, measure, wilson
-from shoplens.training.parity import check_parity
+from shoplens.training.evaluate import Predictions, measure, predict
+from shoplens.training.export import check_parity
 from shoplens.training.samples import Sample, read_dataset
-from tests.unit.training.conftest import SPEC, FittedColours, colour_graph, made_up, write_photos
+from tests.unit.training.colours import SPEC, ColourModel, colour_graph, made_sample, write_photos
 
-FITTED = FittedColours(
+MODEL = ColourModel(
     weight=np.array([[3, 0, -3], [0, 4, 0], [-3, 0, 3]], np.float32), bias=np.array([0.1, 0, 0], np.float32)
 )
 
@@ -39,21 +39,21 @@ def bundle_of(root: Path, graph: bytes, names: tuple[str, ...] = ("blue", "green
 
 
 def ticking() -> Iterator[float]:
-    """A clock that goes on by two seconds whenever somebody looks."""
+    """A clock that advances by two seconds per call."""
     return (2.0 * step for step in count())
 
 
 def samples_of(labels: list[int]) -> list[Sample]:
-    """Samples with these labels and no picture worth looking at."""
-    return [made_up(str(index), label) for index, label in enumerate(labels)]
+    """Samples with these labels, without a meaningful picture."""
+    return [made_sample(str(index), label) for index, label in enumerate(labels)]
 
 
 SCORES = np.array([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.5, 0.3, 0.2], [0.3, 0.6, 0.1], [0.96, 0.02, 0.02]])
 LABELS = [0, 1, 0, 0, 1]
 
 
-def test_every_figure_is_what_a_hand_computes() -> None:
-    """Five answers, of which three are right: 0, 1 and 2."""
+def test_every_figure_is_as_computed_by_hand() -> None:
+    """Five predictions, of which 0, 1 and 2 are correct."""
     result = measure(
         "test", SCORES, samples_of(LABELS), logits=np.log(SCORES).astype(np.float32), classes=("a", "b", "c")
     )
@@ -68,39 +68,45 @@ def test_every_figure_is_what_a_hand_computes() -> None:
     assert expected == result.nll == pytest.approx(result.nll_uncalibrated, abs=2e-6)
 
 
-def test_what_thresholds_would_decide_is_what_a_hand_computes() -> None:
-    """A score that equals the threshold is sure enough."""
+def test_thresholds_are_as_computed_by_hand() -> None:
+    """A score that equals the threshold is accepted."""
     result = measure("test", SCORES, samples_of(LABELS), logits=SCORES.astype(np.float32), classes=("a", "b", "c"))
-    told = {each.at: (each.share, each.accuracy) for each in result.thresholds}
-    assert (1.0, 0.6) == told[0.5]
-    assert (0.6, 0.666667) == told[0.7]
-    assert (0.4, 0.5) == told[0.8]
-    assert (0.2, 0.0) == told[0.95]
+    found = {each.at: (each.share, each.accuracy) for each in result.thresholds}
+    assert (1.0, 0.6) == found[0.5]
+    assert (0.6, 0.666667) == found[0.7]
+    assert (0.4, 0.5) == found[0.8]
+    assert (0.2, 0.0) == found[0.95]
     alone = measure("test", SCORES[:1], samples_of([0]), logits=SCORES[:1].astype(np.float32), classes=("a", "b", "c"))
     assert (0.0, None) == (alone.thresholds[-1].share, alone.thresholds[-1].accuracy)
 
 
-def test_the_confidence_of_an_accuracy_is_wilsons() -> None:
-    """8 of 10, as in textbooks; and never outside 0 to 1."""
-    assert [0.4902, 0.9433] == [round(bound, 4) for bound in wilson(8, 10)]
-    assert (0.0, 1.0) == (wilson(0, 3)[0], wilson(3, 3)[1])
+def test_the_bounds_of_an_accuracy_are_wilsons() -> None:
+    """8 of 10 correct, as in textbooks; the bounds stay within 0 and 1."""
+
+    def bounds(correct: int, total: int) -> tuple[float, float]:
+        scores = np.tile([0.9, 0.1], (total, 1))
+        samples = samples_of([0] * correct + [1] * (total - correct))
+        result = measure("test", scores, samples, logits=scores.astype(np.float32), classes=("a", "b"))
+        return round(result.accuracy_low, 4), round(result.accuracy_high, 4)
+
+    assert (0.4902, 0.9433) == bounds(8, 10)
+    assert (0.0, 1.0) == (bounds(0, 3)[0], bounds(3, 3)[1])
 
 
-def test_a_class_that_never_occurs_does_not_count_for_the_mean() -> None:
-    """One that is only ever answered counts as zero."""
-    assert 1.0 == macro_f1(np.array([[3, 0], [0, 0]]))
-    assert 0.5 == pytest.approx(macro_f1(np.array([[1, 2], [0, 0]])) * 2)
-    assert 0.0 == macro_f1(np.zeros((2, 2), np.int64))
+def test_a_class_that_does_not_occur_is_not_in_the_macro_f1() -> None:
+    """A class that is only predicted counts as zero."""
+
+    def macro_f1(labels: list[int], predicted: list[int]) -> float:
+        scores = np.eye(3)[predicted]
+        classes = ("a", "b", "c")
+        return measure("test", scores, samples_of(labels), logits=scores.astype(np.float32), classes=classes).macro_f1
+
+    assert 1.0 == macro_f1([0, 0, 0], [0, 0, 0])
+    assert 0.25 == macro_f1([0, 0, 0], [0, 1, 1])
 
 
-def test_the_matrix_has_a_row_per_label() -> None:
-    """And a column per answer."""
-    scores = np.array([[0.1, 0.9], [0.2, 0.8], [0.9, 0.1]])
-    assert [[1, 1], [0, 1]] == confusion(scores, np.array([0, 1, 0]), 2).tolist()
-
-
-def test_very_many_classes_have_no_matrix() -> None:
-    """Nobody could look at it, and it would be larger than the model."""
+def test_very_many_classes_have_no_confusion_matrix() -> None:
+    """It would be unreadable, and larger than the model."""
     scores = np.eye(300)[:4]
     names = [str(number) for number in range(300)]
     result = measure("test", scores, samples_of([0, 1, 2, 3]), logits=scores.astype(np.float32), classes=names)
@@ -108,59 +114,64 @@ def test_very_many_classes_have_no_matrix() -> None:
 
 
 def test_the_scores_are_those_that_serving_gives(photos: Path, tmp_path: Path) -> None:
-    """Every class of every photo, in order, from the bytes on; and the clock tells the pace."""
+    """Every class of every photo, in order, from the encoded bytes; `clock` measures the speed."""
     samples = read_dataset(photos).samples
-    bundle = bundle_of(tmp_path / "bundle", FITTED.export(temperature=2.0))
-    told: list[int] = []
+    bundle = bundle_of(tmp_path / "bundle", MODEL.export(temperature=2.0))
+    progress: list[int] = []
     clock = ticking()
-    answers = ask(
-        bundle, samples, threads=2, limits=Limits(), clock=lambda: next(clock), on_progress=lambda n, _: told.append(n)
+    predictions = predict(
+        bundle,
+        samples,
+        threads=2,
+        limits=Limits(),
+        clock=lambda: next(clock),
+        on_progress=lambda n, _: progress.append(n),
     )
-    expected = softmax(FITTED.logits(samples), 2.0)
-    assert np.abs(expected - answers.scores).max() < 1e-6
-    assert list(range(1, 91)) == told
-    assert (45.0, 2, 90) == (answers.speed().images_per_s, answers.speed().threads, answers.speed().photos)
+    expected = softmax(MODEL.logits(samples), 2.0)
+    assert np.abs(expected - predictions.scores).max() < 1e-6
+    assert list(range(1, 91)) == progress
+    assert (45.0, 2, 90) == (predictions.speed().images_per_s, predictions.speed().threads, predictions.speed().photos)
 
 
-def test_a_pace_has_three_digits() -> None:
+def test_the_speed_has_three_digits() -> None:
     """More would be noise."""
-    assert 33.3 == Answers(scores=np.zeros((100, 2)), seconds=3.0, threads=1).speed().images_per_s
+    assert 33.3 == Predictions(scores=np.zeros((100, 2)), seconds=3.0, threads=1).speed().images_per_s
 
 
-def test_a_model_that_gives_no_numbers_for_a_photo_is_refused(tmp_path: Path) -> None:
-    """With the photo that showed it: here a logit overflows where there is much red."""
+def test_a_model_whose_scores_are_not_finite_is_refused(tmp_path: Path) -> None:
+    """The message names the photo: here a logit overflows for a very red one."""
     weight = np.zeros((3, 3), np.float32)
     weight[0, 0] = 3e38
     broken = colour_graph(weight, np.array([1.5e38, 0, 0], np.float32))
     bundle = bundle_of(tmp_path / "bundle", broken)
     samples = read_dataset(write_photos(tmp_path / "photos", each=2, strength=0.9)).samples
-    with pytest.raises(TrainingDiverged, match=r"cannot answer red/000\.jpg"):
-        ask(bundle, samples, threads=1, limits=Limits(), clock=lambda: 0.0)
+    with pytest.raises(TrainingDiverged, match=r"cannot classify red/000\.jpg"):
+        predict(bundle, samples, threads=1, limits=Limits(), clock=lambda: 0.0)
 
 
-def test_parity_is_proved_on_evenly_chosen_samples(photos: Path, tmp_path: Path) -> None:
-    """64 of 90, with a difference of rounding only."""
+def test_parity_is_checked_on_evenly_chosen_samples(photos: Path, tmp_path: Path) -> None:
+    """64 of 90; the difference is rounding only."""
     samples = read_dataset(photos).samples
-    bundle = bundle_of(tmp_path / "bundle", FITTED.export(temperature=2.0))
-    parity = check_parity(bundle, samples, FITTED.logits(samples), image=SPEC, temperature=2.0, limits=Limits())
+    bundle = bundle_of(tmp_path / "bundle", MODEL.export(temperature=2.0))
+    parity = check_parity(bundle, samples, MODEL.logits(samples), image=SPEC, temperature=2.0, limits=Limits())
     assert (64, True, True) == (parity.samples, parity.tensors_equal, parity.logit_difference < 1e-4)
 
 
-def test_an_export_that_computes_something_else_is_refused(photos: Path, tmp_path: Path) -> None:
-    """A lost offset, say; a constant for all classes would change no score and is none."""
+def test_an_export_that_computes_other_values_is_refused(photos: Path, tmp_path: Path) -> None:
+    """A changed offset of one class; a constant for all classes changes no score."""
     samples = read_dataset(photos).samples[:5]
-    moved = colour_graph(FITTED.weight, FITTED.bias + np.array([0, 0.1, 0], np.float32))
-    same = colour_graph(FITTED.weight, FITTED.bias + np.float32(7))
-    logits = FITTED.logits(samples)
+    moved = colour_graph(MODEL.weight, MODEL.bias + np.array([0, 0.1, 0], np.float32))
+    same = colour_graph(MODEL.weight, MODEL.bias + np.float32(7))
+    logits = MODEL.logits(samples)
     with pytest.raises(TrainingDiverged, match=r"a logit differs by 0\.06"):
         check_parity(bundle_of(tmp_path / "a", moved), samples, logits, image=SPEC, temperature=1.0, limits=Limits())
     check_parity(bundle_of(tmp_path / "b", same), samples, logits, image=SPEC, temperature=1.0, limits=Limits())
 
 
 def test_pixels_that_differ_between_training_and_serving_are_refused(photos: Path, tmp_path: Path) -> None:
-    """The wrong temperature of the filter, so to say: training says that it resized otherwise."""
+    """Here training resized to another size."""
     samples = read_dataset(photos).samples[:5]
-    bundle = bundle_of(tmp_path / "bundle", FITTED.export(temperature=1.0))
+    bundle = bundle_of(tmp_path / "bundle", MODEL.export(temperature=1.0))
     other = type(SPEC)(resize=18, crop=16, dtype="uint8")
-    with pytest.raises(TrainingDiverged, match=r"another tensor of blue/000\.jpg"):
-        check_parity(bundle, samples, FITTED.logits(samples), image=other, temperature=1.0, limits=Limits())
+    with pytest.raises(TrainingDiverged, match=r"blue/000\.jpg to different tensors"):
+        check_parity(bundle, samples, MODEL.logits(samples), image=other, temperature=1.0, limits=Limits())

@@ -1,9 +1,10 @@
-"""How a model is learned: samples in, something that can be exported out. The heavy parts are imported when needed."""
+"""Recipes: how a model is trained from samples. Their heavy libraries are imported when a recipe is used."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -12,26 +13,25 @@ from numpy.typing import NDArray
 
 from shoplens.errors import DatasetInvalid, ExtraMissing
 from shoplens.images.picture import ImageSpec
-from shoplens.training.ticks import Tick
+from shoplens.training.progress import TrainProgress
 
 if TYPE_CHECKING:
     from shoplens.training.samples import Sample
 
 RECIPES: Final = ("transfer", "head", "scratch")
-_WITHOUT_TORCH: Final = ("head",)
 
 
-class Fitted(Protocol):
-    """A model that has learned. `parameters` is how many numbers it consists of."""
+class TrainedModel(Protocol):
+    """What a recipe returns."""
 
     @property
     def image(self) -> ImageSpec:
-        """How it wants its pictures."""
+        """The preprocessing of its pictures."""
         ...
 
     @property
     def parameters(self) -> int:
-        """How many numbers it consists of."""
+        """The number of its parameters."""
         ...
 
     def logits(self, samples: Sequence[Sample]) -> NDArray[np.float32]:
@@ -47,11 +47,29 @@ class Fitted(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecipeOptions:
-    """`epochs` None takes the recipe's own number; in `work_dir` (None: nowhere) is what a resumption needs."""
+    """`epochs` None takes the recipe's own number; `work_dir` is for checkpoints, None keeps none."""
 
     seed: int = 0
     epochs: int | None = None
     work_dir: Path | None = None
+
+
+def required_packages(recipe: str) -> tuple[str, ...]:
+    """The packages of the extras that `recipe` needs."""
+    return ("scikit-learn",) if recipe == "head" else ("scikit-learn", "torch")
+
+
+def require_extras(recipe: str) -> None:
+    """Raises ExtraMissing if a package that `recipe` needs is not installed."""
+    for package in required_packages(recipe):
+        try:
+            import_module("sklearn" if package == "scikit-learn" else package)
+        except ImportError as error:
+            extras = "train" if recipe == "head" else "train,torch"
+            hint = " The recipe `head` does not need torch." if package == "torch" else ""
+            raise ExtraMissing(
+                f"The recipe {recipe!r} needs {package}. Install it with `pip install 'shoplens[{extras}]'`.{hint}"
+            ) from error
 
 
 def fit_recipe(
@@ -60,33 +78,20 @@ def fit_recipe(
     classes: int,
     *,
     options: RecipeOptions,
-    on_tick: Callable[[Tick], None] = lambda _tick: None,
-) -> Fitted:
-    """Learn from `samples`. Raises DatasetInvalid for an unknown recipe, ExtraMissing where torch is needed and absent,
-    TrainingDiverged.
-    """
+    on_progress: Callable[[TrainProgress], None] = lambda _progress: None,
+) -> TrainedModel:
+    """Train on `samples`. Raises DatasetInvalid for an unknown recipe, ExtraMissing, TrainingDiverged."""
     if recipe not in RECIPES:
-        raise DatasetInvalid(f"There is no recipe {recipe!r}; there are {', '.join(RECIPES)}.")
-    if recipe not in _WITHOUT_TORCH:
-        _require_torch(recipe)
+        raise DatasetInvalid(f"There is no recipe {recipe!r}. Choose one of {', '.join(RECIPES)}.")
+    require_extras(recipe)
     if recipe == "head":
         from shoplens.training.recipes.head import fit_head
 
-        return fit_head(samples, classes, options=options, on_tick=on_tick)
+        return fit_head(samples, classes, options=options, on_progress=on_progress)
     if recipe == "transfer":
         from shoplens.training.recipes.transfer import fit_transfer
 
-        return fit_transfer(samples, classes, options=options, on_tick=on_tick)
+        return fit_transfer(samples, classes, options=options, on_progress=on_progress)
     from shoplens.training.recipes.scratch import fit_scratch
 
-    return fit_scratch(samples, classes, options=options, on_tick=on_tick)
-
-
-def _require_torch(recipe: str) -> None:
-    try:
-        import torch  # noqa: F401 - only whether it is there
-    except ImportError as error:
-        raise ExtraMissing(
-            f"The recipe {recipe!r} needs torch, which is not installed: `pip install shoplens[train]`. "
-            "The recipe `head` does without."
-        ) from error
+    return fit_scratch(samples, classes, options=options, on_progress=on_progress)

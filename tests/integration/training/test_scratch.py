@@ -1,4 +1,4 @@
-"""The recipe for small pictures: it learns, is resumed, gives the same again, and its graph computes the same."""
+"""The recipe `scratch`: it learns, resumes, is deterministic, and its graph computes the same."""
 
 from __future__ import annotations
 
@@ -14,22 +14,27 @@ from shoplens.bundles.probe import open_session
 from shoplens.errors import TrainingDiverged
 from shoplens.images.preprocess import preprocess
 from shoplens.training.fit import Schedule, fit
-from shoplens.training.networks import CompactNetwork
+from shoplens.training.progress import TrainProgress
 from shoplens.training.recipes import RecipeOptions
-from shoplens.training.recipes.scratch import FittedScratch, fit_scratch, fold
-from shoplens.training.samples import Sample, SmallPicture
-from shoplens.training.small_pictures import Augmentation, SmallPictureFeed
-from shoplens.training.ticks import Tick
+from shoplens.training.recipes.scratch import (
+    Augmentation,
+    CompactNetwork,
+    ScratchModel,
+    SmallPictureLoader,
+    fit_scratch,
+    fold,
+)
+from shoplens.training.samples import ArrayPicture, Sample
 
 SIDE = 28
 
 
 class Interrupted(Exception):
-    """A person pressed Ctrl-C."""
+    """Ctrl-C."""
 
 
 def striped(count: int, *, seed: int) -> list[Sample]:
-    """Pictures with noise, of stripes that lie (0) or stand (1)."""
+    """Noisy pictures of horizontal (0) or vertical (1) stripes."""
     random = np.random.default_rng(seed)
     samples = []
     for number in range(count):
@@ -37,7 +42,7 @@ def striped(count: int, *, seed: int) -> list[Sample]:
         stripes = np.where((np.arange(SIDE) + random.integers(0, 6)) % 6 < 3, 40, 200)
         plane = np.broadcast_to(stripes[:, None] if label == 0 else stripes[None, :], (SIDE, SIDE))
         noisy = np.clip(plane + random.normal(scale=25, size=plane.shape), 0, 255).astype(np.uint8)
-        origin = SmallPicture(pixels=noisy)
+        origin = ArrayPicture(pixels=noisy)
         samples.append(
             Sample(name=str(number), label=label, sha256=str(number), phash="", width=SIDE, height=SIDE, origin=origin)
         )
@@ -45,27 +50,27 @@ def striped(count: int, *, seed: int) -> list[Sample]:
 
 
 def fitted(
-    *, epochs: int = 4, work_dir: Path | None = None, watch: Callable[[Tick], None] | None = None
-) -> FittedScratch:
+    *, epochs: int = 4, work_dir: Path | None = None, on_progress: Callable[[TrainProgress], None] | None = None
+) -> ScratchModel:
     """The recipe on 256 such pictures."""
     options = RecipeOptions(epochs=epochs, work_dir=work_dir, seed=5)
-    return fit_scratch(striped(256, seed=1), 2, options=options, on_tick=watch or (lambda _tick: None))
+    return fit_scratch(striped(256, seed=1), 2, options=options, on_progress=on_progress or (lambda _progress: None))
 
 
 @pytest.fixture(scope="module")
-def model() -> FittedScratch:
+def model() -> ScratchModel:
     """Trained without interruption."""
     return fitted()
 
 
-def test_it_learns(model: FittedScratch) -> None:
-    """Pictures that it has not seen are told apart."""
+def test_it_learns(model: ScratchModel) -> None:
+    """New pictures are classified correctly."""
     unseen = striped(64, seed=2)
     right = sum(model.logits(unseen).argmax(axis=1) == [sample.label for sample in unseen])
     assert right >= 62
 
 
-def test_the_graph_computes_what_was_learned(model: FittedScratch) -> None:
+def test_the_graph_computes_what_was_learned(model: ScratchModel) -> None:
     """Rounded weights, normalisation, brightness and both views included."""
     samples = striped(16, seed=3)
     session = open_session(model.export(temperature=2.0), optimise=True)
@@ -77,8 +82,8 @@ def test_the_graph_computes_what_was_learned(model: FittedScratch) -> None:
     assert (16, 192) == embedding.shape
 
 
-def test_a_mirrored_picture_gets_the_same_answer(model: FittedScratch) -> None:
-    """The answer is the mean of both views, so which one was sent does not matter."""
+def test_a_mirrored_picture_gets_the_same_prediction(model: ScratchModel) -> None:
+    """The prediction is the mean of both views."""
     session = open_session(model.export(temperature=1.0), optimise=True)
     pixels = np.random.default_rng(0).integers(0, 256, (4, SIDE, SIDE, 3), dtype=np.uint8)
     plain, mirrored = (
@@ -93,55 +98,55 @@ def test_rounding_costs_little() -> None:
     network = CompactNetwork(channels=1, classes=10).eval()
     weights = fold(network, mean=0.0, spread=1.0)
     pictures = torch.rand(8, 1, SIDE, SIDE) * 255
-    rounded = FittedScratch(weights=weights, parameters=0)
+    rounded = ScratchModel(weights=weights, parameters=0)
     with torch.inference_mode():
         exact = ((network(pictures) + network(pictures.flip(3))) / 2).numpy()
     samples = [
         Sample(
             name=str(n), label=0, sha256=str(n), phash="", width=SIDE, height=SIDE,
-            origin=SmallPicture(pixels=np.rint(picture[0].numpy()).astype(np.uint8)),
+            origin=ArrayPicture(pixels=np.rint(picture[0].numpy()).astype(np.uint8)),
         )
         for n, picture in enumerate(pictures)
     ]  # fmt: skip
     assert 0.05 * exact.std() > np.abs(exact - rounded.logits(samples)).max()
 
 
-def test_the_same_seed_gives_the_same_model(model: FittedScratch) -> None:
-    """All that is random comes from the seed."""
+def test_the_same_seed_gives_the_same_model(model: ScratchModel) -> None:
+    """The seed decides everything random."""
     assert model.export(temperature=1.0) == fitted().export(temperature=1.0)
 
 
-def test_an_interrupted_training_goes_on_as_if_nothing_had_been(model: FittedScratch, tmp_path: Path) -> None:
-    """Killed in the second epoch and started again: the same bytes."""
+def test_an_interrupted_training_resumes_with_the_same_result(model: ScratchModel, tmp_path: Path) -> None:
+    """Interrupted in the second epoch: the same bytes."""
 
-    def interrupt(tick: Tick) -> None:
-        if tick.epoch == 2:
+    def interrupt(progress: TrainProgress) -> None:
+        if progress.epoch == 2:
             raise Interrupted
 
     with pytest.raises(Interrupted):
-        fitted(work_dir=tmp_path, watch=interrupt)
-    ticks: list[Tick] = []
-    resumed = fitted(work_dir=tmp_path, watch=ticks.append)
-    assert 2 == next(tick.epoch for tick in ticks if tick.stage == "training")
+        fitted(work_dir=tmp_path, on_progress=interrupt)
+    steps: list[TrainProgress] = []
+    resumed = fitted(work_dir=tmp_path, on_progress=steps.append)
+    assert 2 == next(step.epoch for step in steps if step.stage == "training")
     assert model.export(temperature=1.0) == resumed.export(temperature=1.0)
 
 
-def test_a_loss_without_bounds_is_told() -> None:
-    """Training ends with a sentence, not with a model of nonsense."""
+def test_a_loss_that_is_not_finite_stops_the_training() -> None:
+    """No model is returned."""
     pictures = np.full((8, 1, SIDE, SIDE), np.inf, np.float32)
-    feed = SmallPictureFeed(
+    loader = SmallPictureLoader(
         pictures, np.zeros(8, np.int64), batch=4, seed=0, augmentation=Augmentation(hidden=0, shift=0)
     )
     with pytest.raises(TrainingDiverged):
-        fit(CompactNetwork(channels=1, classes=2), feed, Schedule(epochs=1, peak_rate=0.1))
+        fit(CompactNetwork(channels=1, classes=2), loader, Schedule(epochs=1, peak_rate=0.1))
 
 
-def test_an_epoch_is_always_the_same() -> None:
-    """So that a resumed training sees what it would have seen."""
+def test_an_epoch_number_always_gives_the_same_batches() -> None:
+    """A resumed training depends on it."""
     random = np.random.default_rng(0)
     pictures, labels = random.normal(size=(20, 1, SIDE, SIDE)).astype(np.float32), np.arange(20)
-    feed = SmallPictureFeed(pictures, labels, batch=8, seed=1, augmentation=Augmentation(small_epochs=1))
-    first, again, later = (list(feed.batches(epoch)) for epoch in (3, 3, 4))
+    loader = SmallPictureLoader(pictures, labels, batch=8, seed=1, augmentation=Augmentation(small_epochs=1))
+    first, again, later = (list(loader.batches(epoch)) for epoch in (3, 3, 4))
     assert all(torch.equal(one[0], other[0]) for one, other in zip(first, again, strict=True))
     assert not torch.equal(first[0][0], later[0][0])
-    assert (8, 1, 20, 20) == next(iter(feed.batches(0)))[0].shape
+    assert (8, 1, 20, 20) == next(iter(loader.batches(0)))[0].shape

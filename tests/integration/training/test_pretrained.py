@@ -1,4 +1,4 @@
-"""The recipes that start from the built-in network: real photos in, and the graph computes what was learned."""
+"""The recipes `head` and `transfer`: they learn from photos, and the graph computes what was learned."""
 
 from __future__ import annotations
 
@@ -10,14 +10,12 @@ from shoplens.bundles.builtin.efficientnet import Network, lite0_network
 from shoplens.bundles.builtin.onnx_graph import INPUT, SCORES
 from shoplens.bundles.probe import open_session
 from shoplens.images.preprocess import preprocess
-from shoplens.training.recipes import Fitted, RecipeOptions, fit_recipe
-from shoplens.training.recipes.backbone import CUT, Tail, cut_at
-from shoplens.training.recipes.transfer import Trunk, trunk_model
-from shoplens.training.recipes.views import random_view
+from shoplens.training.progress import TrainProgress
+from shoplens.training.recipes import RecipeOptions, TrainedModel, fit_recipe
+from shoplens.training.recipes.transfer import CUT, Tail, Trunk, cut_at, random_view, trunk_model
 from shoplens.training.samples import Dataset, read_dataset
-from shoplens.training.ticks import Tick
 from tests.conftest import colourful
-from tests.unit.training.conftest import write_photos
+from tests.unit.training.colours import write_photos
 
 
 @pytest.fixture(scope="module")
@@ -33,21 +31,21 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 
 @pytest.fixture(scope="module")
-def head(photos: Dataset) -> Fitted:
-    """The fast mode on them."""
+def head(photos: Dataset) -> TrainedModel:
+    """The recipe `head` on them."""
     return fit_recipe("head", photos.samples, 3, options=RecipeOptions())
 
 
 @pytest.fixture(scope="module")
-def tuned(photos: Dataset) -> Fitted:
+def tuned(photos: Dataset) -> TrainedModel:
     """One epoch of fine-tuning."""
     return fit_recipe("transfer", photos.samples, 3, options=RecipeOptions(epochs=1))
 
 
 def scores_of(
-    fitted: Fitted, photos: Dataset, *, temperature: float
+    fitted: TrainedModel, photos: Dataset, *, temperature: float
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    """What the exported graph answers to the photos."""
+    """The scores of the exported graph for the photos."""
     session = open_session(fitted.export(temperature=temperature), optimise=True)
     pixels = [preprocess(sample.picture(fitted.image.resize), fitted.image) for sample in photos.samples]
     return np.asarray(session.run([SCORES], {INPUT: np.stack(pixels)})[0])
@@ -56,35 +54,35 @@ def scores_of(
 @pytest.mark.parametrize("recipe", ["head", "tuned"])
 def test_the_graph_computes_what_was_learned(recipe: str, photos: Dataset, request: pytest.FixtureRequest) -> None:
     """Scores are the softmax of the framework's logits over the temperature."""
-    fitted: Fitted = request.getfixturevalue(recipe)
+    fitted: TrainedModel = request.getfixturevalue(recipe)
     cooled = fitted.logits(photos.samples) / 1.5
     expected = np.exp(cooled - cooled.max(axis=1, keepdims=True))
     expected /= expected.sum(axis=1, keepdims=True)
     assert 1e-4 > np.abs(expected - scores_of(fitted, photos, temperature=1.5)).max()
 
 
-def test_the_fast_mode_learns(head: Fitted, photos: Dataset) -> None:
-    """It tells the colours apart that it was shown."""
+def test_the_head_learns(head: TrainedModel, photos: Dataset) -> None:
+    """It classifies its training photos correctly."""
     right = [sample.label for sample in photos.samples]
     assert right == head.logits(photos.samples).argmax(axis=1).tolist()
 
 
-def test_the_same_seed_gives_the_same_model(tuned: Fitted, photos: Dataset) -> None:
-    """All that is random comes from the seed."""
+def test_the_same_seed_gives_the_same_model(tuned: TrainedModel, photos: Dataset) -> None:
+    """The seed decides everything random."""
     again = fit_recipe("transfer", photos.samples, 3, options=RecipeOptions(epochs=1))
     assert tuned.export(temperature=1.0) == again.export(temperature=1.0)
 
 
-def test_progress_is_told(photos: Dataset) -> None:
+def test_progress_is_reported(photos: Dataset) -> None:
     """From the first stage to the last step."""
-    ticks: list[Tick] = []
-    fit_recipe("transfer", photos.samples, 3, options=RecipeOptions(epochs=2), on_tick=ticks.append)
-    assert 1.0 == ticks[-1].done
-    assert (2, 2) == (ticks[-1].epoch, ticks[-1].epochs)
+    steps: list[TrainProgress] = []
+    fit_recipe("transfer", photos.samples, 3, options=RecipeOptions(epochs=2), on_progress=steps.append)
+    assert 1.0 == steps[-1].done
+    assert (2, 2) == (steps[-1].epoch, steps[-1].epochs)
 
 
 def test_trunk_and_tail_together_are_the_network(network: Network) -> None:
-    """Cutting it in two and computing one part elsewhere changes nothing."""
+    """ONNX Runtime computes one part, torch the other."""
     layers, rest = cut_at(network, CUT)
     tail = Tail(rest, weight=network.weight, bias=network.bias).eval()
     pixels = np.ascontiguousarray(colourful(3, width=224, height=224))
@@ -97,8 +95,8 @@ def test_trunk_and_tail_together_are_the_network(network: Network) -> None:
     assert 1e-4 > np.abs(scores - exact[0] / exact.sum()).max()
 
 
-def test_views_have_the_size_and_hang_on_the_seed() -> None:
-    """The same state of chance, the same view; another one, another view."""
+def test_views_have_the_size_and_depend_on_the_seed() -> None:
+    """The same seed gives the same view."""
     picture = colourful(1, width=300, height=200)
     views = [random_view(picture, 96, np.random.default_rng(seed)) for seed in (1, 1, 2)]
     assert [(96, 96, 3)] * 3 == [view.shape for view in views]
@@ -107,5 +105,5 @@ def test_views_have_the_size_and_hang_on_the_seed() -> None:
 
 
 def test_a_picture_smaller_than_a_view_is_enlarged() -> None:
-    """Thumbnails can be learned from, too."""
+    """Thumbnails can be used for training, too."""
     assert (64, 64, 3) == random_view(colourful(1, width=9, height=5), 64, np.random.default_rng(0)).shape
