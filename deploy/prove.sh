@@ -19,6 +19,8 @@ PROJECT=shoplens-prove
 URL=http://127.0.0.1:$PORT
 BASE=${BASE:-python:3.11-slim-bookworm}
 DRAWN=40
+SIMULATE=/srv/shoplens/examples/simulate_returns.py
+DROP_FOLDER=/var/lib/shoplens/drop
 local_images=false
 keep=false
 tests="tests/unit/domain tests/unit/encoding tests/unit/imaging"
@@ -151,7 +153,7 @@ get() { curl --silent --show-error --fail --max-time 20 "$URL$1"; }
 draw_photos() {
     # shellcheck disable=SC2016  # the shell in the container expands it
     compose run --rm --no-deps --entrypoint sh -T web -ec \
-        'into=$(mktemp -d); shoplens batch simulate --samples --count '"$DRAWN"' --seed 3 --into "$into" >&2; cd "$into"; tar -cf - ./*.jpg' \
+        'into=$(mktemp -d); python '"$SIMULATE"' --count '"$DRAWN"' --seed 3 --into "$into" >&2; cd "$into"; tar -cf - ./*.jpg' \
         >"$work/drawn.tar" 2>"$work/drawn.log" || {
         cat "$work/drawn.log" >&2
         fail "drawing photos"
@@ -231,10 +233,10 @@ main() {
     up --scale worker=5
     say "five workers again"
 
-    compose exec -T web shoplens batch simulate --samples --messy --seed 7 >/dev/null 2>&1
+    compose exec -T web python "$SIMULATE" --messy --seed 7 --into "$DROP_FOLDER" >/dev/null 2>&1
     compose exec -T web shoplens batch ingest 2>/dev/null
     compose exec -T web shoplens batch run 2>/dev/null
-    compose exec -T web shoplens batch simulate --samples --count 20 --seed 8 >/dev/null 2>&1
+    compose exec -T web python "$SIMULATE" --count 20 --seed 8 --into "$DROP_FOLDER" >/dev/null 2>&1
     compose exec -T web shoplens batch ingest 2>/dev/null
     compose exec -T web shoplens batch run --engine workers 2>/dev/null
     compose exec -T web shoplens batch export --all --output - --format csv 2>/dev/null >"$work/before.csv"

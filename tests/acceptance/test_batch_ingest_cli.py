@@ -10,10 +10,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from examples.simulate_returns import drawn_photos, simulate
 from shoplens.batch.entities import BatchItem
 from shoplens.storage import open_store
 from tests.acceptance.batch_shop import BatchShop, Forked, tiny_photo
@@ -106,21 +108,15 @@ def test_a_source_of_no_use_is_one_sentence(shop: BatchShop, told: Told, source:
     assert ("Traceback" in said, before) == (False, len(shop.items()))
 
 
-def test_a_simulated_day_is_brought_in(shop: BatchShop, told: Told) -> None:
-    """Drawn pictures, with everything that goes wrong on a day."""
-    assert f"{shop.drop}: 12 photos, " in told("simulate", "--samples", "--count", "12", "--seed", "1", "--messy")
+def test_a_simulated_day_is_imported(shop: BatchShop, told: Told) -> None:
+    """Drawn pictures and every kind of broken file."""
+    now = datetime.now(UTC).astimezone()
+    simulate(drawn_photos(12, seed=1), shop.drop, count=12, seed=1, messy=True, now=now)
     summary = summary_of(told("ingest", "--json"))
     assert {"taken": 16, "duplicates": 1, "not_ready": 0} == {
         name: summary[name] for name in ("taken", "duplicates", "not_ready")
     }
     assert [] == list(shop.drop.iterdir())
-
-
-def test_a_simulation_wants_photos(told: Told, shop: BatchShop) -> None:
-    """A folder of them or drawn ones, and not both."""
-    nothing = str(shop.root / "models")
-    for arguments in (("simulate",), ("simulate", nothing, "--samples"), ("simulate", nothing)):
-        assert "--samples" in told(*arguments, status=1)
 
 
 def test_a_photo_that_another_process_is_writing_is_taken_when_it_is_whole(shop: BatchShop, told: Told) -> None:

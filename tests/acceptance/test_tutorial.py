@@ -53,6 +53,7 @@ def test_the_page_has_steps_and_shows_their_outcomes() -> None:
 def test_a_newcomer_sees_what_the_page_says(tmp_path: Path, models_dir: Path) -> None:
     """In a folder with an installation and a server, as `make run` leaves it."""
     (tmp_path / ".venv").symlink_to(Path(sys.executable).parent.parent)
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SHOPLENS_")}
     environment["SHOPLENS_MODELS_DIR"] = str(models_dir)
     with running_server(tmp_path / "shoplens-data", models_dir) as server:

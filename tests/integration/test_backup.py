@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import httpx
 import obstore
 import pytest
 
+from examples.simulate_returns import drawn_photos, simulate
 from servers.postgres import fresh_database, postgres_program
 from servers.seaweed import S3Place
 from shoplens.cli.backup_service import Copied, copy_blobs
@@ -87,7 +89,8 @@ def live_a_day(shop: Shop, url: str) -> None:
             sent = client.post(f"/predict?channel={channel}", files={"file": jpeg_of(colourful(number))}).json()
             verdict = {"prediction_id": sent["id"], "verdict": "right"}
             assert 201 == client.post("/feedback", json=verdict).status_code
-        shop.run("batch", "simulate", "--samples", "--messy", "--count", str(DRAWN), "--seed", "5")
+        now = datetime.now(UTC).astimezone()
+        simulate(drawn_photos(DRAWN, 5), shop.data / "drop", count=DRAWN, seed=5, messy=True, now=now)
         shop.run("batch", "ingest")
         shop.run("batch", "run")
         (run,) = client.get("/batch/runs").json()["runs"]

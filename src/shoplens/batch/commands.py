@@ -49,32 +49,6 @@ def batch_ingest(
     )
 
 
-@batch_app.command("simulate")
-@handle_errors
-def batch_simulate(
-    photos: Annotated[Path | None, typer.Argument(help="A folder of photos; those in its sub-folders count.")] = None,
-    samples: Annotated[bool, typer.Option("--samples", help="Drawn pictures of clothes instead of photos.")] = False,
-    into: Annotated[
-        Path | None, typer.Option("--into", help="The folder to fill; the configured source if unset.")
-    ] = None,
-    count: Annotated[
-        int | None, typer.Option(help="How many photos; all that there are, or 60 drawn ones, if unset.", min=1)
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="The same number makes the same files.")] = None,
-    messy: Annotated[
-        bool, typer.Option("--messy", help="Also what goes wrong: a copy, a cut photo, an empty file, and so on.")
-    ] = False,
-    channel: ChannelName = None,
-    data_dir: DataDir = None,
-) -> None:
-    """Put a day's photos into the drop folder, as a shop would, for trying things out."""
-    from shoplens.batch.commands_simulate import simulate_arrivals
-
-    simulate_arrivals(
-        photos, samples=samples, into=into, count=count, seed=seed, messy=messy, channel=channel, data_dir=data_dir
-    )
-
-
 @batch_app.command("run")
 @handle_errors
 def batch_run(

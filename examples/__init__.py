@@ -1,0 +1,1 @@
+"""Programs to try Shoplens with. They are not part of the installed package."""
