@@ -269,7 +269,7 @@ def _darker(colour: Colour) -> Colour:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit status."""
-    default_folder = Path(os.environ.get("SHOPLENS_DATA_DIR", "shoplens-data")) / "drop"
+    default_folder = Path(os.environ.get("SHOPLENS_DATA_DIR", "shoplens-data")) / "drop" / "returns"
     parser = argparse.ArgumentParser(description="Create one day of simulated returns in a drop folder.")
     parser.add_argument("photos", type=Path, nargs="?", help="a folder of photos; default: draw pictures of clothes")
     parser.add_argument("--into", type=Path, default=default_folder, help=f"folder to fill; default: {default_folder}")

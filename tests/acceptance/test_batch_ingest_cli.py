@@ -1,4 +1,4 @@
-"""Bring photos in by the command line: as a person sees it, two at once, killed at any moment, beside a slow writer."""
+"""Photos are imported by the command line: its output, two at once, killed at any moment, beside a slow writer."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ def test_an_ingest_says_what_it_did(shop: BatchShop, told: Told) -> None:
     shop.bring("1_A_1.jpg", tiny_photo(1))
     shop.bring("copy.jpg", tiny_photo(1))
     shop.bring("empty.jpg", b"")
-    assert f"{shop.drop}: 1 taken, 1 duplicates of photos that came before, 1 set aside" in told("ingest")
-    assert f"{shop.drop}: nothing new." in told("ingest")
+    assert f"{shop.drop}: imported 1, skipped 1 duplicate, quarantined 1." in told("ingest")
+    assert f"{shop.drop}: no new photos." in told("ingest")
     shop.bring("2_B_1.jpg", tiny_photo(2))
     summary = summary_of(told("ingest", "--json"))
     assert (1, 0, str(shop.drop), []) == tuple(summary[name] for name in ("taken", "known", "source", "notes"))
@@ -81,8 +81,8 @@ def test_a_source_may_be_named_and_kept(shop: BatchShop, told: Told) -> None:
     folder.mkdir()
     (folder / "photo.jpg").write_bytes(tiny_photo(3))
     (folder / "list.csv").write_text("file,order,reason\nphoto.jpg,4711,too small\n")
-    assert "1 taken." in told("ingest", str(folder), "--keep-source")
-    assert "1 taken before." in told("ingest", folder.as_uri(), "--keep-source")
+    assert "imported 1." in told("ingest", str(folder), "--keep-source")
+    assert "1 already imported." in told("ingest", folder.as_uri(), "--keep-source")
     assert {"photo.jpg", "list.csv"} == {path.name for path in folder.iterdir()}
     (item,) = [item for item in shop.items() if item.source_name == "photo.jpg"]
     assert ("4711", "too small") == (item.references.order, item.references.reason)

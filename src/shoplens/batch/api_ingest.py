@@ -1,129 +1,137 @@
-"""POST /batch/ingest: bring photos in from the usual source, or the ones that are sent."""
+"""POST /batch/ingest: import photos from the source of a channel, or the photos of a form."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 import orjson
 from fastapi import APIRouter, Request
-from starlette.datastructures import UploadFile
 from starlette.responses import Response
 
 from shoplens.batch.api import ChannelName
 from shoplens.batch.api_schemas import IngestOut, UploadsOut, item_json
-from shoplens.batch.api_upload import PhotoForms, SentPhotos, has_form
-from shoplens.batch.bring_in import Arrivals, BringIn
 from shoplens.batch.entities import References
-from shoplens.errors import ImageTooLarge, ShoplensError, Unavailable
-from shoplens.platform.batch import BatchChannel
+from shoplens.batch.importer import Importer, ImportStatus
+from shoplens.errors import ImageMissing, RequestInvalid, ShoplensError, Unavailable
 from shoplens.platform.server import Platform
-from shoplens.web.uploads import FILE_FIELD
+from shoplens.web.uploads import (
+    FILE_FIELD,
+    UploadedForm,
+    Uploads,
+    content_length_of,
+    media_type_of,
+    photo_too_large,
+)
 
-_REQUEST_BODY: dict[str, Any] = {
+MAX_FILES: Final = 500
+_REFERENCES: Final = {
+    "item": "Item number of all photos.",
+    "order": "Order number of all photos.",
+    "reason": "Reason of the return.",
+}
+_MAX_REFERENCE: Final = 1_000
+_FILES: Final = {"type": "array", "items": {"type": "string", "format": "binary"}, "minItems": 1}
+_FORM: Final = {
+    "type": "object",
+    "required": [FILE_FIELD],
+    "properties": {
+        FILE_FIELD: _FILES,
+        **{name: {"type": "string", "description": text} for name, text in _REFERENCES.items()},
+    },
+}
+_REQUEST_BODY: Final[dict[str, Any]] = {
     "requestBody": {
         "required": False,
-        "description": "Nothing, to have the usual source looked at; or photos, which are taken at once.",
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": [FILE_FIELD],
-                    "properties": {
-                        FILE_FIELD: {"type": "array", "items": {"type": "string", "format": "binary"}, "minItems": 1},
-                        "item": {"type": "string", "description": "The item reference of all these photos."},
-                        "order": {"type": "string", "description": "The order reference of all these photos."},
-                        "reason": {"type": "string", "description": "Why it was sent back."},
-                    },
-                }
-            }
-        },
+        "description": "No body to import from the channel's source; or a form with photos to import.",
+        "content": {"multipart/form-data": {"schema": _FORM}},
     }
 }
 
 
-def batch_ingest_router(platform: Platform) -> APIRouter:
-    """The route with its bounds."""
+def batch_ingest_router(platform: Platform, uploads: Uploads) -> APIRouter:
+    """The route that imports photos."""
     router = APIRouter(tags=["batch"])
     limits, batch = platform.limits, platform.batch
-    forms = PhotoForms(
-        max_body_bytes=limits.max_queued_bytes,
-        max_image_bytes=limits.max_image_bytes,
-        timeout_s=limits.upload_timeout_s,
-    )
 
     @router.post(
         "/batch/ingest",
         response_model=None,
         responses={
-            200: {"model": IngestOut | UploadsOut, "description": "It is done."},
-            202: {"model": IngestOut, "description": "It goes on by itself. Ask again to hear more."},
+            200: {"model": IngestOut | UploadsOut, "description": "The import is finished."},
+            202: {"model": IngestOut, "description": "The import is running. Repeat the request to get its progress."},
         },
         openapi_extra=_REQUEST_BODY,
-        summary="Bring photos in",
+        summary="Import photos",
     )
     async def ingest(request: Request, channel: ChannelName = None) -> Response:
-        """Without a body the usual source is looked at, by one ingest at a time, which every further call joins.
+        """Import photos from the channel's source, or the photos of a form.
 
-        Photos that are sent are taken at once, with an outcome for each: one that is bad costs only itself.
+        Without a body, an import from the source starts; if one is running, the request joins it. The photos of a form
+        are imported at once, each with an outcome of its own.
         """
-        here = batch.channel(channel)
-        if not has_form(request):
-            arrivals = await _brought_in(here.bring_in, batch.ingest_answer_s)
-            return _answer(_ingest_json(arrivals), status=202 if arrivals.running else 200)
-        async with forms.receive(request) as sent:
-            return _answer({"photos": [outcome async for outcome in _taken(platform, here, sent)]}, status=200)
+        target = batch.channel(channel)
+        if media_type_of(request) == "multipart/form-data":
+            received = uploads.form(
+                request, max_bytes=limits.max_queued_bytes, max_files=MAX_FILES, max_fields=len(_REFERENCES)
+            )
+            async with received as form:
+                photos = [photo async for photo in _import_each(target.importer, form, limits.max_image_bytes)]
+            return Response(orjson.dumps({"photos": photos}), media_type="application/json")
+        if content_length_of(request) or "transfer-encoding" in request.headers:
+            raise RequestInvalid(
+                f"Send photos as a form: curl -F {FILE_FIELD}=@photo.jpg …; or no body to import from the source."
+            )
+        await asyncio.wait([asyncio.wrap_future(target.imports.start())], timeout=batch.ingest_answer_s)
+        status = target.imports.status()
+        assert status is not None
+        if status.error is not None:
+            raise status.error
+        body = orjson.dumps(_status_json(status))
+        return Response(body, status_code=202 if status.running else 200, media_type="application/json")
 
     return router
 
 
-async def _brought_in(bring_in: BringIn, patience_s: float) -> Arrivals:
-    """How it stands at its end, or after a while. Raises what ended it early."""
-    await asyncio.wait([asyncio.wrap_future(bring_in.join())], timeout=patience_s)
-    arrivals = bring_in.standing()
-    assert arrivals is not None
-    if arrivals.error is not None:
-        raise arrivals.error
-    return arrivals
-
-
-async def _taken(platform: Platform, here: BatchChannel, sent: SentPhotos) -> AsyncIterator[Mapping[str, Any]]:
-    """An outcome per file. Raises Unavailable where not even the first one could be taken for such a reason."""
-    for index, file in enumerate(sent.files):
+async def _import_each(importer: Importer, form: UploadedForm, max_image_bytes: int) -> AsyncIterator[dict[str, Any]]:
+    """An UploadOut per file. Raises Unavailable if the first file cannot be imported for such a reason."""
+    if not form.files:
+        raise ImageMissing(f"The form has no file in the field {FILE_FIELD!r}. Send: curl -F {FILE_FIELD}=@photo.jpg …")
+    references = _references(form.fields)
+    for index, file in enumerate(form.files):
         name = file.filename or "photo"
         try:
-            outcome = await _take(platform, here, file, name, sent.references)
+            if (file.size or 0) > max_image_bytes:
+                raise photo_too_large(file.size, max_image_bytes)
+            data = await file.read()
+            item = await asyncio.to_thread(importer.import_photo, data, name=name, references=references)
+            photo = {"name": name, "item": item_json(item), "code": item.failure_code, "detail": item.failure}
         except ShoplensError as error:
             if index == 0 and isinstance(error, Unavailable):
                 raise
-            outcome = {"name": name, "item": None, "code": error.code, "detail": str(error)}
-        yield outcome
+            photo = {"name": name, "item": None, "code": error.code, "detail": str(error)}
+        yield photo
 
 
-async def _take(
-    platform: Platform, here: BatchChannel, file: UploadFile, name: str, references: References
-) -> dict[str, Any]:
-    limit = platform.limits.max_image_bytes
-    if (file.size or 0) > limit:
-        raise ImageTooLarge(f"The photo has more than {limit:,} bytes, which is the limit here.")
-    data = await file.read()
-    item = await asyncio.to_thread(here.ingest.take_one, data, name=name, references=references)
-    return {"name": name, "item": item_json(item), "code": item.failure_code, "detail": item.failure}
+def _references(fields: Mapping[str, str]) -> References:
+    """The fields that describe all photos of a form. Raises RequestInvalid for a field that is too long."""
+    values = {name: fields.get(name, "").replace("\x00", "").strip() for name in _REFERENCES}
+    for name, value in values.items():
+        if len(value) > _MAX_REFERENCE:
+            raise RequestInvalid(f"The field {name!r} has more than {_MAX_REFERENCE} characters.")
+    return References(**{name: value or None for name, value in values.items()})
 
 
-def _ingest_json(arrivals: Arrivals) -> dict[str, Any]:
-    summary = arrivals.summary
+def _status_json(status: ImportStatus) -> dict[str, Any]:
+    """An IngestOut."""
+    summary = status.summary
     return {
-        "state": "running" if arrivals.running else "finished",
-        "started_at": arrivals.started_at,
-        "counts": dict(summary.counts) if summary else {},
+        "state": "running" if status.running else "finished",
+        "started_at": status.started_at,
+        "counts": summary.counts if summary else {},
         "seen": summary.seen if summary else 0,
         "bytes": summary.byte_count if summary else 0,
         "duration_s": round(summary.duration_s, 3) if summary else 0.0,
         "notes": list(summary.notes) if summary else [],
     }
-
-
-def _answer(body: Mapping[str, Any], *, status: int) -> Response:
-    return Response(orjson.dumps(body), status_code=status, media_type="application/json")

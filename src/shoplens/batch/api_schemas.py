@@ -133,26 +133,26 @@ class RunPageOut(Schema):
 
 
 class IngestOut(Schema):
-    """What came of a look at the usual source, or what has come of it so far."""
+    """An import from the channel's source, finished or running."""
 
     state: Literal["running", "finished"]
     started_at: datetime
     counts: dict[str, int] = Field(
         description=(
-            "Files by what became of them: `taken` wait for a run, `duplicates` repeat another photo, `quarantined` "
-            "are empty or too large, `known` were taken before, `not_ready`, `unreadable` and `refused` stay where "
-            "they are; `not_removed` are ours but could not be removed. Empty before the first photo."
+            "Files by outcome: `taken` wait for a run, `duplicates` repeat another photo, `quarantined` are empty or "
+            "too large, `known` were imported before, `not_ready`, `unreadable` and `refused` stay in the source; "
+            "`not_removed` were imported but could not be removed. Empty before the first commit."
         ),
         examples=[{"taken": 118, "duplicates": 2, "quarantined": 0, "known": 0, "not_ready": 1}],
     )
     seen: int = Field(examples=[121])
     bytes: int = Field(examples=[48_000_000])
     duration_s: float = Field(examples=[6.4])
-    notes: list[str] = Field(description="What needs a person.")
+    notes: list[str] = Field(description="What needs attention.")
 
 
 class UploadOut(Schema):
-    """What became of one photo that was sent. `item` is there where it was taken; `code` says what is wrong with it."""
+    """The outcome of one photo of a form. `item` is null if it was not imported; `code` is the error, if any."""
 
     name: str = Field(examples=["100234_4711.jpg"])
     item: ItemOut | None
@@ -161,7 +161,7 @@ class UploadOut(Schema):
 
 
 class UploadsOut(Schema):
-    """One outcome for each photo that was sent, in the order in which they came."""
+    """The outcomes of the photos of a form, in their order."""
 
     photos: list[UploadOut]
 

@@ -24,10 +24,11 @@ AsJson = Annotated[bool, typer.Option("--json", help="JSON for programs instead 
 @handle_errors
 def batch_ingest(
     source: Annotated[
-        str | None, typer.Argument(help="A folder, or s3://bucket/prefix; the configured source if unset.")
+        str | None,
+        typer.Argument(help="A folder, a CSV manifest or s3://bucket/prefix. Default: that of the channel."),
     ] = None,
     keep_source: Annotated[
-        bool, typer.Option("--keep-source", help="Leave the files where they are; none is taken twice.")
+        bool, typer.Option("--keep-source", help="Do not remove the files. They are not imported twice.")
     ] = False,
     requested_by: Annotated[
         str, typer.Option("--requested-by", help="Who asks for it, as the log of starts shall say.")
@@ -36,7 +37,7 @@ def batch_ingest(
     channel: ChannelName = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Bring new photos in, and remove them from where they came from. It may be run at any time, also twice at once."""
+    """Import new photos, and remove them from their source. Can be run at any time and more than once at a time."""
     from shoplens.batch.commands_ingest import ingest_photos
 
     ingest_photos(

@@ -1,4 +1,4 @@
-"""`shoplens batch ingest`: bring new photos in, with a running count on a terminal and a summary at the end."""
+"""`shoplens batch ingest`: import photos, with a running count on a terminal and a summary at the end."""
 
 from __future__ import annotations
 
@@ -11,12 +11,10 @@ import typer
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from shoplens.batch.tally import IngestSummary
-from shoplens.batch.visit import OnProgress
+from shoplens.batch.importer import ImportSummary, OnProgress
 from shoplens.cli.options import settings_for
 from shoplens.cli.process import logged_job
-from shoplens.platform.batch import open_ingest
-from shoplens.telemetry.trigger_log import Trigger
+from shoplens.platform.batch import open_importer
 
 
 def ingest_photos(
@@ -28,46 +26,44 @@ def ingest_photos(
     channel: str | None,
     data_dir: Path | None,
 ) -> None:
-    """Print what became of the files. Raises SourceUnavailable, StorageUnavailable and DatabaseUnavailable."""
+    """Import photos and print the summary. Raises SourceUnavailable, StorageUnavailable and DatabaseUnavailable."""
     settings = settings_for(data_dir)
     name = settings.batch_channel(channel)
     place = source or settings.batch_source(name)
     arguments = {"channel": name, "source": place, "keep_source": keep_source}
+    console = Console(stderr=True)
     with logged_job(settings, command="batch ingest", job="ingest", by=requested_by, arguments=arguments) as trigger:
-        console = Console(stderr=True)
-        with _shown(console) as show, open_ingest(settings, name) as ingest:
-            summary = ingest(place, keep_source=keep_source, on_progress=_noted(trigger, show))
+        with _progress(console) as show, open_importer(settings, name) as importer:
+
+            def on_progress(summary: ImportSummary) -> None:
+                trigger.counts.update(summary.counts)
+                show(summary)
+
+            summary = importer.run(place, keep_source=keep_source, on_progress=on_progress)
         trigger.counts.update(summary.counts)
-        _tell(console, summary, json_output=json_output)
+        for note in summary.notes:
+            console.print(f"Note: {note}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+        typer.echo(orjson.dumps(summary.as_json()) if json_output else sentence(summary))
 
 
-def sentences(summary: IngestSummary) -> Iterator[str]:
-    """What a person wants to know; what did not happen is left out."""
-    parts = [f"{count:,} {words}" for count, words in _worded(summary) if count]
-    yield f"{summary.source}: {', '.join(parts) or 'nothing new'}."
-
-
-def _worded(summary: IngestSummary) -> Iterator[tuple[int, str]]:
-    yield summary.taken, "taken"
-    yield summary.duplicates, "duplicates of photos that came before"
-    yield summary.quarantined, "set aside as empty or too large"
-    yield summary.known, "taken before"
-    yield summary.not_ready, "not ready yet"
-    yield summary.unreadable, "could not be read"
-    yield summary.refused, "refused by the database"
-
-
-def _noted(trigger: Trigger, show: OnProgress) -> OnProgress:
-    def note(summary: IngestSummary) -> None:
-        trigger.counts.update(summary.counts)
-        show(summary)
-
-    return note
+def sentence(summary: ImportSummary) -> str:
+    """The counts for people, without those that are 0."""
+    phrases = (
+        (summary.taken, f"imported {summary.taken:,}"),
+        (summary.duplicates, f"skipped {summary.duplicates:,} duplicate{'' if summary.duplicates == 1 else 's'}"),
+        (summary.quarantined, f"quarantined {summary.quarantined:,}"),
+        (summary.known, f"{summary.known:,} already imported"),
+        (summary.not_ready, f"{summary.not_ready:,} still being written (retry in a few seconds)"),
+        (summary.unreadable, f"{summary.unreadable:,} not readable"),
+        (summary.refused, f"{summary.refused:,} refused by the database"),
+    )
+    words = ", ".join(phrase for count, phrase in phrases if count) or "no new photos"
+    return f"{summary.source}: {words}."
 
 
 @contextmanager
-def _shown(console: Console) -> Iterator[OnProgress]:
-    """How many files there are is only known at the end, so a count runs; elsewhere the log has the summary."""
+def _progress(console: Console) -> Iterator[OnProgress]:
+    """A running count on a terminal: the number of files is only known at the end."""
     if not console.is_terminal:
         yield lambda _: None
         return
@@ -75,17 +71,7 @@ def _shown(console: Console) -> Iterator[OnProgress]:
     with Progress(*columns, console=console, transient=True, refresh_per_second=4) as spinner:
         task = spinner.add_task("Looking for photos", total=None)
 
-        def show(summary: IngestSummary) -> None:
+        def show(summary: ImportSummary) -> None:
             spinner.update(task, description=f"{summary.seen:,} files, {summary.byte_count / 1e6:,.0f} MB")
 
         yield show
-
-
-def _tell(console: Console, summary: IngestSummary, *, json_output: bool) -> None:
-    for note in summary.notes:
-        console.print(f"Note: {note}", style="yellow", highlight=False, markup=False, soft_wrap=True)
-    if json_output:
-        typer.echo(orjson.dumps(summary.as_json()))
-        return
-    for sentence in sentences(summary):
-        typer.echo(sentence)

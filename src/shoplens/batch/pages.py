@@ -17,8 +17,8 @@ from shoplens.batch.pages_words import (
     condition,
     count,
     duration,
-    ingest_notice,
-    ingest_words,
+    import_notice,
+    import_words,
     keyed,
     offered,
     photos,
@@ -74,9 +74,9 @@ def batch_pages(platform: Platform) -> APIRouter:
         return JSONResponse(_live_index(platform, batch.browse.active(CHANNEL)), headers=_NOT_KEPT)
 
     @router.post("/console/batch/returns/ingest")
-    async def bring_in() -> RedirectResponse:
+    async def import_photos() -> RedirectResponse:
         # Its outcome, a failure too, is told by the page that comes next.
-        await asyncio.wait([asyncio.wrap_future(batch.channel(CHANNEL).bring_in.join())], timeout=batch.ingest_answer_s)
+        await asyncio.wait([asyncio.wrap_future(batch.channel(CHANNEL).imports.start())], timeout=batch.ingest_answer_s)
         return RedirectResponse("/console/batch/returns?said=ingest", status_code=303)
 
     @router.post("/console/batch/returns/runs")
@@ -135,9 +135,9 @@ def record_link_finder(platform: Platform) -> LinkFinder:
 
 def _notice(platform: Platform, said: str) -> Condition | None:
     """What the form did from which this page was come to."""
-    arrivals = platform.batch.channel(CHANNEL).bring_in.standing()
-    if said == "ingest" and arrivals is not None:
-        return ingest_notice(arrivals)
+    status = platform.batch.channel(CHANNEL).imports.status()
+    if said == "ingest" and status is not None:
+        return import_notice(status)
     number = said.removeprefix("retried-")
     if number != said and number.isascii() and number.isdigit() and len(number) < _LONGEST_NUMBER:
         verb = "waits" if int(number) == 1 else "wait"
@@ -148,10 +148,10 @@ def _notice(platform: Platform, said: str) -> Condition | None:
 def _live_index(platform: Platform, active: RunView | None) -> dict[str, Any]:
     """What the list's script puts on the page every two seconds while something goes on."""
     waiting = platform.batch.browse.waiting(CHANNEL)
-    arrivals = platform.batch.channel(CHANNEL).bring_in.standing()
-    words = {"waiting": count(waiting), "ingest": ingest_words(arrivals)}
+    status = platform.batch.channel(CHANNEL).imports.status()
+    words = {"waiting": count(waiting), "ingest": import_words(status)}
     now = _live_run(platform, active, words) if active else {"active": False, "words": words}
-    return {**now, "active": now["active"] or bool(arrivals and arrivals.running)}
+    return {**now, "active": now["active"] or bool(status and status.running)}
 
 
 def _live_run(platform: Platform, view: RunView, more: dict[str, str] | None = None) -> dict[str, Any]:

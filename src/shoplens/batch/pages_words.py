@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from shoplens.batch.bring_in import Arrivals
 from shoplens.batch.browse import RunView
 from shoplens.batch.entities import BatchItem, BatchRun, ItemState, RunState
+from shoplens.batch.importer import ImportStatus
 from shoplens.batch.standing import OwnerState
 from shoplens.errors import ShoplensError
 
@@ -152,43 +152,37 @@ def condition(run: BatchRun, owner: OwnerState, *, trouble: str | None, now: dat
     return Condition(kind="warn", sentence=_stalled(run, now)) if run.stalled else None
 
 
-def ingest_words(arrivals: Arrivals | None) -> str:
-    """The last ingest, or the one that goes on, in two or three words; "" before the first."""
-    if arrivals is None:
+def import_words(status: ImportStatus | None) -> str:
+    """The running or last import in two or three words; "" before the first."""
+    if status is None:
         return ""
-    taken = arrivals.summary.taken if arrivals.summary else 0
-    if arrivals.running:
+    taken = status.summary.taken if status.summary else 0
+    if status.running:
         return f"{count(taken)} so far …"
-    return "It failed" if arrivals.error else f"{count(taken)} new"
+    return "Failed" if status.error else photos(taken)
 
 
-def ingest_notice(arrivals: Arrivals) -> Condition:
-    """What an ingest did, in full."""
-    if arrivals.running:
-        return Condition(kind="done", sentence="Photos are being brought in. This goes on by itself.")
-    if isinstance(arrivals.error, ShoplensError):
-        return Condition(kind="error", sentence=str(arrivals.error))
-    if arrivals.error is not None:
-        return Condition(kind="error", sentence="This met a fault in the program. The log says more.")
-    summary = arrivals.summary
+def import_notice(status: ImportStatus) -> Condition:
+    """What an import did."""
+    if status.running:
+        return Condition(kind="done", sentence="Photos are being imported.")
+    if isinstance(status.error, ShoplensError):
+        return Condition(kind="error", sentence=str(status.error))
+    if status.error is not None:
+        return Condition(kind="error", sentence="The import failed because of an internal error. See the log.")
+    summary = status.summary
     if summary is None or summary.seen == 0:
-        return Condition(kind="done", sentence="There was nothing new to bring in.")
-    phrases = (
-        (summary.taken, "wait for a run now"),
-        (summary.duplicates, "had come before under another name"),
-        (summary.known, "were known already"),
-        (summary.quarantined, "were set aside"),
-        (summary.not_ready, "are not ready yet: they are taken once they have been left alone for a while"),
-        (summary.unreadable + summary.refused, "could not be taken and stay where they are"),
+        return Condition(kind="done", sentence="No new photos.")
+    imported = f"{photos(summary.taken)} imported and ready to classify" if summary.taken else "No new photos"
+    others = (
+        (summary.duplicates, "duplicate" if summary.duplicates == 1 else "duplicates"),
+        (summary.known, "already imported"),
+        (summary.quarantined, "quarantined"),
+        (summary.not_ready, "still being written (retry in a few seconds)"),
+        (summary.unreadable + summary.refused, "could not be imported"),
     )
-    told = [f"{count(number)} {words}" for number, words in phrases if number]
-    sentence = f"Of {files(summary.seen)}, {', '.join(told)}."
-    return Condition(kind="done", sentence=" ".join((sentence, *summary.notes)))
-
-
-def files(number: int) -> str:
-    """1 is "1 file", 1204 is "1,204 files"."""
-    return f"{number:,} file" if number == 1 else f"{number:,} files"
+    sentence = ", ".join((imported, *(f"{count(number)} {words}" for number, words in others if number)))
+    return Condition(kind="done", sentence=" ".join((f"{sentence}.", *summary.notes)))
 
 
 def keyed(labels: Sequence[str]) -> list[Choice]:

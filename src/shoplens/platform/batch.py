@@ -14,8 +14,6 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 import shoplens
-from shoplens.batch.arrivals import Source
-from shoplens.batch.bring_in import BringIn, Recorded
 from shoplens.batch.browse import BrowseBatch
 from shoplens.batch.cluster.cluster import joined
 from shoplens.batch.cluster.plan import Plan, SandboxLimits, SharedStore, own_version
@@ -25,18 +23,17 @@ from shoplens.batch.crew import Crew, EngineCrew
 from shoplens.batch.entities import BatchRun
 from shoplens.batch.examine import ItemRules
 from shoplens.batch.export import ExportItems
-from shoplens.batch.ingest import IngestPhotos
+from shoplens.batch.importer import Importer, ImportRules, ImportRunner, RecordImport
 from shoplens.batch.launch import NightLauncher, NightProcess, StartRun
-from shoplens.batch.local_source import LocalSource
+from shoplens.batch.manifest import ManifestSource
 from shoplens.batch.night import Night, NightParts, NightRules
-from shoplens.batch.object_source import ObjectSource
 from shoplens.batch.patience import Patience
-from shoplens.batch.references import compile_pattern
 from shoplens.batch.report import WriteReport
 from shoplens.batch.runs import RequestRun
 from shoplens.batch.shift import Bounds
+from shoplens.batch.sidecars import compile_pattern
+from shoplens.batch.sources import LocalSource, ObjectSource, Source
 from shoplens.batch.standing import OwnerState, ShowBatch, Standing, owner_of
-from shoplens.batch.visit import VisitRules
 from shoplens.bundles.bundle import Bundle
 from shoplens.db import Database
 from shoplens.errors import Misconfigured, RequestInvalid, ShoplensError, SourceUnavailable
@@ -80,8 +77,8 @@ class BatchChannel:
     name: str
     source: str
     labels: tuple[str, ...]
-    ingest: IngestPhotos
-    bring_in: BringIn
+    importer: Importer
+    imports: ImportRunner
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,10 +121,10 @@ class Batch:
             self.launcher.resume(name, try_unknown=True)
 
     def close(self) -> None:
-        """Start no more processes, and end an import after its present batch; runs continue. Blocks."""
+        """Start no more processes, and end a running import after its current batch; runs continue. Blocks."""
         self.launcher.close()
         for each in self.channels.values():
-            each.bring_in.close()
+            each.imports.close()
         self.durable.close()
 
 
@@ -163,17 +160,17 @@ def _batch_channel(
 ) -> BatchChannel:
     if settings.batch_channels[name].source is None:  # a folder that the user named may be a missing mount
         Path(settings.batch_source(name)).mkdir(parents=True, exist_ok=True)
-    ingest = build_ingest(settings, name, database=durable, store=store)
+    importer = build_importer(settings, name, database=durable, store=store)
     return BatchChannel(
         name=name,
         source=settings.batch_source(name),
         labels=labels,
-        ingest=ingest,
-        bring_in=BringIn(ingest, clock=_utc_now, recorded=_recorded_ingest(settings, name)),
+        importer=importer,
+        imports=ImportRunner(importer, clock=_utc_now, record=_import_record(settings, name)),
     )
 
 
-def _recorded_ingest(settings: Settings, channel: str) -> Recorded:
+def _import_record(settings: Settings, channel: str) -> RecordImport:
     arguments = {"channel": channel, "source": settings.batch_source(channel), "keep_source": False}
     return lambda: record_trigger(settings.log_folder, job="ingest", by="http", arguments=arguments)
 
@@ -209,74 +206,84 @@ def _utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-_THREADS: Final = 8
-"""They wait for the disk or the network more than they compute; each may hold a photo."""
+_IMPORT_THREADS: Final = 8
+"""They mostly wait for the disk or the network. Each may hold a photo in memory."""
 
 
 @contextmanager
-def open_ingest(settings: Settings, channel: str) -> Iterator[IngestPhotos]:
-    """Over a database and a store of its own, for a command.
+def open_importer(settings: Settings, channel: str) -> Iterator[Importer]:
+    """An importer with a database and a store of its own, for a command.
 
     Raises Misconfigured, DatabaseUnavailable and StorageUnavailable.
     """
     database = build_database(settings, durable=True)
     try:
-        yield build_ingest(
-            settings,
-            channel,
-            database=database,
-            store=open_store(settings.effective_storage_url, setting="storage_url"),
-        )
+        store = open_store(settings.effective_storage_url, setting="storage_url")
+        yield build_importer(settings, channel, database=database, store=store)
     finally:
         database.close()
 
 
-def build_ingest(settings: Settings, channel: str, *, database: Database, store: Store) -> IngestPhotos:
-    """`database` must be durable, since photos are removed from where they came from. Raises Misconfigured."""
+def build_importer(settings: Settings, channel: str, *, database: Database, store: Store) -> Importer:
+    """`database` must be durable, because photos are removed from their source. Raises Misconfigured."""
     wanted = settings.batch_channels[channel]
-    return IngestPhotos(
+    return Importer(
         database,
         store,
         clock=utc_now,
         source=settings.batch_source(channel),
-        open_source=lambda url: open_source(url, settings, quiet_s=wanted.quiet_s),
-        rules=VisitRules(
+        open_source=lambda url: open_source(url, settings, channel),
+        rules=ImportRules(
             channel=channel,
             name_pattern=compile_pattern(wanted.name_pattern),
-            batch=settings.batch.commit_items,
-            threads=_THREADS,
+            commit_items=settings.batch.commit_items,
+            threads=_IMPORT_THREADS,
             max_image_bytes=settings.max_image_bytes,
         ),
     )
 
 
-def open_source(url: str, settings: Settings, *, quiet_s: float) -> Source:
-    """A folder by path or `file://` URL, or an object store's prefix. Raises Misconfigured and SourceUnavailable."""
-    scheme = urlsplit(url).scheme
-    if scheme == "file" or len(scheme) <= 1:  # one letter is a Windows drive
-        folder = local_folder(url)
-        _refuse_own_data(folder, settings)
-        return LocalSource(folder, quiet_s=quiet_s, now=time.time)
-    return ObjectSource(open_prefix(url))
+def open_source(url: str, settings: Settings, channel: str) -> Source:
+    """A folder or a CSV manifest by path or `file://` URL, or the prefix of a bucket.
+
+    Raises Misconfigured and SourceUnavailable.
+    """
+    if not is_local(url):
+        return ObjectSource(open_prefix(url))
+    path, quiet_s = local_folder(url), settings.batch_channels[channel].quiet_s
+    is_manifest = path.suffix.lower() == ".csv" and not path.is_dir()
+    folder = (path.absolute().parent if is_manifest else path).resolve()
+    # If photos were imported from our own folders, the database would be imported and removed.
+    data, storage = settings.data_dir.resolve(), settings.effective_storage_url
+    blobs = local_folder(storage).resolve() if is_local(storage) else data / "blobs"
+    own = [each for each in (data, blobs) if each.is_relative_to(folder)]
+    if folder.is_relative_to(blobs) or (own and not is_manifest):
+        raise SourceUnavailable(f"{path} holds the data of Shoplens itself. Choose a folder for new photos alone.")
+    if not is_manifest:
+        return LocalSource(path, quiet_s=quiet_s, now=time.time)
+    bucket = settings.batch_source(channel)
+    return ManifestSource(
+        path,
+        objects=None if is_local(bucket) else open_prefix(bucket),
+        protected=own,
+        quiet_s=quiet_s,
+        now=time.time,
+    )
+
+
+def is_local(url: str) -> bool:
+    """Whether a path or URL names a file or folder of this machine."""
+    return urlsplit(url).scheme in ("", "file")
 
 
 def local_folder(url: str) -> Path:
-    """The folder that a path or a `file://` URL names. Raises SourceUnavailable for one on another machine."""
+    """The path that a path or a `file://` URL names. Raises SourceUnavailable for one on another machine."""
     if not url.startswith("file:"):
         return Path(url)
     parts = urlsplit(url)
     if parts.netloc not in ("", "localhost"):
         raise SourceUnavailable(f"{url} names another machine; a folder of this one is written file:///path.")
     return Path(url2pathname(parts.path))
-
-
-def _refuse_own_data(folder: Path, settings: Settings) -> None:
-    """Or else the database would be brought in as a photo, and removed."""
-    source, data = folder.resolve(), settings.data_dir.resolve()
-    storage = settings.effective_storage_url
-    blobs = local_folder(storage).resolve() if urlsplit(storage).scheme in ("", "file") else data / "blobs"
-    if any(own.is_relative_to(source) for own in (data, blobs)) or source.is_relative_to(blobs):
-        raise SourceUnavailable(f"{folder} holds the data of Shoplens itself. Choose a folder for new photos alone.")
 
 
 NightEngine = Literal["local", "workers", "ray"]

@@ -86,7 +86,7 @@ def _api_routers(platform: Platform, uploads: Uploads) -> Iterator[APIRouter]:
     yield predict_router(platform.predictions, uploads, platform.metrics, deadline_s=platform.limits.deadline_s)
     yield records_router(platform.records, platform.images, platform.export)
     yield feedback_router(platform.records, platform.export)
-    yield batch_ingest_router(platform)
+    yield batch_ingest_router(platform, uploads)
     yield batch_router(platform)
     yield returned_items_router(platform)
     yield models_router(platform)

@@ -1,4 +1,4 @@
-"""Photos are brought in from a bucket by the S3 protocol, under whatever names."""
+"""Photos are imported from a bucket over the S3 protocol, with all kinds of names."""
 
 from __future__ import annotations
 
@@ -7,25 +7,27 @@ from pathlib import Path
 import pytest
 
 from shoplens.batch.entities import References
-from shoplens.batch.object_source import ObjectSource
+from shoplens.batch.sources import ObjectSource
 from shoplens.db import Database
 from shoplens.storage import open_prefix, open_store
 from tests.integration.s3_bucket import s3_bucket
-from tests.unit.batch.drop_folder import LARGEST, Drop, make_ingest
+from tests.unit.batch.drop_folder import LARGEST, Drop, make_importer
 
 JPEG = b"\xff\xd8\xff\xe0 a photo "
 URL = "s3://shop/drop"
 
 
 def drop_of(database: Database, tmp_path: Path, options: dict[str, str]) -> Drop:
-    """An ingest from the bucket."""
+    """An importer from the bucket."""
     store = open_store(str(tmp_path / "blobs"))
-    ingest = make_ingest(database, store, URL, open_source=lambda url: ObjectSource(open_prefix(url, options=options)))
-    return Drop(folder=tmp_path, database=database, store=store, ingest=ingest)
+    importer = make_importer(
+        database, store, URL, open_source=lambda url: ObjectSource(open_prefix(url, options=options))
+    )
+    return Drop(folder=tmp_path, database=database, store=store, importer=importer)
 
 
-def test_a_bucket_is_emptied_into_items(database: Database, tmp_path: Path) -> None:
-    """What lies beside the prefix, and what is not to be taken, stays."""
+def test_a_bucket_is_imported(database: Database, tmp_path: Path) -> None:
+    """Objects beside the prefix and ignored objects stay."""
     names = ["4711_A_1.jpg", "a b 😀.jpg", "100%.jpg", "monday/q'\"x.jpg", "a+b&c=d.jpg", "%2e%2e%2f.jpg"]
     photos = {f"drop/{name}": JPEG + name.encode() for name in names}
     others = {"other/b.jpg": JPEG, "drop/c.jpg.part": JPEG, "drop/monday/": b""}
@@ -43,14 +45,16 @@ def test_a_bucket_is_emptied_into_items(database: Database, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("name", ["a//b.jpg", "new\nline.jpg", "../x.jpg"])
-def test_an_object_that_cannot_be_named_costs_itself_only(database: Database, tmp_path: Path, name: str) -> None:
-    """It stays and is told; those before and behind it are taken."""
+def test_an_object_with_an_unusable_name_does_not_affect_the_others(
+    database: Database, tmp_path: Path, name: str
+) -> None:
+    """It stays and is reported; those before and after it are imported."""
     others = {f"drop/{name}": JPEG + name.encode() for name in ("-.jpg", "good.jpg", "z.jpg")}
     bucket = {f"drop/{name}": JPEG, **others}
     with s3_bucket(bucket) as options:
         drop = drop_of(database, tmp_path, options)
         summary = drop.ingest()
         assert (3, 1, 0) == (summary.taken, summary.unreadable, summary.not_removed)
-        assert any("its name cannot be asked for" in note for note in summary.notes)
+        assert any("the object store cannot read this name" in note for note in summary.notes)
         drop.require_nothing_lost_or_doubled(list(others.values()))
     assert {f"drop/{name}": JPEG} == bucket

@@ -1,4 +1,4 @@
-"""Folders that the user may not change, or not read: what can be taken is taken, and the rest is said."""
+"""Folders that the user cannot write to or read: what can be imported is imported, the rest is reported."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="rights are othe
 
 @pytest.fixture
 def place(empty_database_file: Path) -> Iterator[Path]:
-    """A folder that any user may enter, with a database and a folder for blobs that any user may write."""
+    """A folder that every user can read, with a database and a store that every user can write."""
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         root.chmod(0o755)
@@ -31,8 +31,8 @@ def place(empty_database_file: Path) -> Iterator[Path]:
         yield root
 
 
-def visited(place: Path, *sources: Path) -> list[dict[str, Any]]:
-    """What visits by a user without rights said."""
+def imported(place: Path, *sources: Path) -> list[dict[str, Any]]:
+    """The summaries of imports by a user without rights."""
     child = [sys.executable, "-m", "tests.integration.batch.unprivileged_child"]
     places = [place / "data" / "shoplens.db", place / "data" / "blobs", *sources]
     done = subprocess.run([*child, *map(str, places)], cwd=ROOT, capture_output=True, text=True, check=False)
@@ -40,15 +40,15 @@ def visited(place: Path, *sources: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stderr.splitlines()]
 
 
-def test_a_source_that_may_only_be_read_is_read_once(place: Path) -> None:
-    """Its photos are items, a warning says that they could not be removed, and no visit takes them again."""
+def test_a_read_only_source_is_imported_once(place: Path) -> None:
+    """A note says that the photos could not be removed, and no import repeats them."""
     drop = place / "drop"
     drop.mkdir()
     (drop / "a.jpg").write_bytes(b"a photo")
     (drop / "b.jpg").write_bytes(b"a photo that may not be read")
     (drop / "b.jpg").chmod(0o000)
     drop.chmod(0o555)
-    first, second = visited(place, drop, drop)
+    first, second = imported(place, drop, drop)
     drop.chmod(0o755)
     assert [(1, 0, 1, 1), (0, 1, 1, 1)] == [
         (each["taken"], each["known"], each["not_removed"], each["unreadable"]) for each in (first, second)
@@ -59,8 +59,8 @@ def test_a_source_that_may_only_be_read_is_read_once(place: Path) -> None:
     assert {"a.jpg", "b.jpg"} == {path.name for path in drop.iterdir()}
 
 
-def test_a_source_that_may_not_be_read_is_refused(place: Path) -> None:
-    """In a sentence; a sub-folder that may not be read costs only itself."""
+def test_an_unreadable_source_is_refused(place: Path) -> None:
+    """An unreadable sub-folder does not affect the others."""
     closed, half = place / "closed", place / "half"
     for folder in (closed, half, half / "closed", half / "open"):
         folder.mkdir()
@@ -69,7 +69,7 @@ def test_a_source_that_may_not_be_read_is_refused(place: Path) -> None:
         folder.chmod(0o777)
     for folder in (closed, half / "closed"):
         folder.chmod(0o000)
-    refused, visit = visited(place, closed, half)
+    refused, summary = imported(place, closed, half)
     for folder in (closed, half / "closed"):
         folder.chmod(0o755)
     assert ("source_unavailable", f"The folder {closed} cannot be read: Permission denied.") == (
@@ -77,7 +77,7 @@ def test_a_source_that_may_not_be_read_is_refused(place: Path) -> None:
         refused["text"],
     )
     assert (1, 1, ["closed/ could not be read: Permission denied."]) == (
-        visit["taken"],
-        visit["unreadable"],
-        visit["notes"],
+        summary["taken"],
+        summary["unreadable"],
+        summary["notes"],
     )

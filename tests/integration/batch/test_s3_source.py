@@ -1,4 +1,4 @@
-"""Photos are brought in from a real S3 into a real S3."""
+"""Photos are imported from a real S3 into a real S3."""
 
 from __future__ import annotations
 
@@ -7,38 +7,37 @@ from pathlib import Path
 import pytest
 
 from servers.seaweed import S3Place
-from shoplens.batch.arrivals import Arrival, Left
 from shoplens.batch.entities import References
-from shoplens.batch.object_source import ObjectFolder, ObjectSource
+from shoplens.batch.sources import FileSkipped, ObjectSource, SkippedFile, SourceFile
 from shoplens.db import Database
 from shoplens.storage import ObjectPrefix, open_prefix, open_store
 from tests.integration.storage.raw_s3 import put_raw
-from tests.unit.batch.drop_folder import LARGEST, Drop, make_ingest
+from tests.unit.batch.drop_folder import LARGEST, Drop, make_importer
 
 JPEG = b"\xff\xd8\xff\xe0 a photo "
 
 
 @pytest.fixture
 def objects(s3: S3Place) -> ObjectPrefix:
-    """A prefix in which photos arrive."""
+    """The prefix that photos are imported from."""
     return open_prefix(f"{s3.url}/drop", options=s3.options)
 
 
 @pytest.fixture
 def drop(database: Database, tmp_path: Path, s3: S3Place, objects: ObjectPrefix) -> Drop:
-    """An ingest from there into the same bucket."""
+    """An importer from there into the same bucket."""
     store = open_store(f"{s3.url}/photos", options=s3.options)
-    ingest = make_ingest(database, store, objects.place, open_source=lambda _: ObjectSource(objects))
-    return Drop(folder=tmp_path, database=database, store=store, ingest=ingest)
+    importer = make_importer(database, store, objects.place, open_source=lambda _: ObjectSource(objects))
+    return Drop(folder=tmp_path, database=database, store=store, importer=importer)
 
 
 def left(objects: ObjectPrefix) -> set[str]:
-    """What still lies there."""
+    """The objects in the source."""
     return {found.name for found in objects.list()}
 
 
-def test_a_bucket_is_emptied_into_items(drop: Drop, objects: ObjectPrefix, s3: S3Place) -> None:
-    """Under whatever names; what cannot be asked for, is hidden or unfinished stays."""
+def test_a_bucket_is_imported(drop: Drop, objects: ObjectPrefix, s3: S3Place) -> None:
+    """With all kinds of names; hidden and unfinished objects, and unusable names, stay."""
     names = ["4711_A_1.jpg", "a b 😀.jpg", "100%.jpg", "monday/q'\"x.jpg", "a+b&c=d.jpg", "%2e%2e%2f.jpg"]
     photos = {name: JPEG + name.encode() for name in names}
     huge = JPEG + bytes(30 * LARGEST)
@@ -59,8 +58,8 @@ def test_a_bucket_is_emptied_into_items(drop: Drop, objects: ObjectPrefix, s3: S
     assert {".hidden.jpg", "b.jpg.part", "new\nline.jpg"} == left(objects)
 
 
-def test_more_than_a_page_of_objects_is_taken(drop: Drop, objects: ObjectPrefix, s3: S3Place) -> None:
-    """Kept in the source, and known the next time; one name that cannot be asked for hides none of them."""
+def test_more_than_a_page_of_objects_is_imported(drop: Drop, objects: ObjectPrefix, s3: S3Place) -> None:
+    """They are kept and known the next time. An unusable name does not hide the others."""
     put_raw(s3, "drop/1\n.jpg", JPEG)
     for number in range(30):
         objects.put(f"{number}.jpg", JPEG + b"%d" % number)
@@ -68,19 +67,20 @@ def test_more_than_a_page_of_objects_is_taken(drop: Drop, objects: ObjectPrefix,
     assert [(30, 0), (0, 30)] == [(each.taken, each.known) for each in counted]
 
 
-def test_an_object_that_changed_since_it_was_listed_is_left(objects: ObjectPrefix) -> None:
-    """Neither read as the old one nor removed; one that is gone is no fault."""
+def test_an_object_that_changed_after_it_was_listed_is_skipped(objects: ObjectPrefix) -> None:
+    """It is neither read as the old one nor removed. An object that is gone is no error."""
     objects.put("a.jpg", JPEG + b"1")
-    (listed,) = arrivals(objects)
+    (listed,) = photos(objects)
     objects.put("a.jpg", JPEG + b"2")
-    assert isinstance(listed.read(), Left)
+    with pytest.raises(FileSkipped, match="being changed"):
+        list(listed.chunks())
     assert (True, {"a.jpg"}) == (listed.remove(), left(objects))
-    (listed,) = arrivals(objects)
+    (listed,) = photos(objects)
     assert (True, set()) == (listed.remove(), left(objects))
     assert (True, set()) == (listed.remove(), left(objects))
 
 
-def test_an_object_that_changes_between_look_and_removal_is_left(
+def test_an_object_that_changes_just_before_its_removal_stays(
     objects: ObjectPrefix, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The removal itself has the condition."""
@@ -97,7 +97,6 @@ def test_an_object_that_changes_between_look_and_removal_is_left(
     assert (False, {"a.jpg"}) == (objects.delete_unchanged(found), left(objects))
 
 
-def arrivals(objects: ObjectPrefix) -> list[Arrival]:
-    """What is offered there."""
-    offers = ObjectFolder(objects).offers()
-    return [offer.photo for offer in offers if not isinstance(offer, Left)]
+def photos(objects: ObjectPrefix) -> list[SourceFile]:
+    """The photos that the source offers."""
+    return [each.photo for each in ObjectSource(objects).candidates() if not isinstance(each, SkippedFile)]

@@ -1,7 +1,7 @@
-"""Bring photos in as a user without rights, and print what each visit said: folders in, JSON lines out.
+"""Import photos as a user without rights, and print each summary as a JSON line.
 
-Run with the database, the folder for blobs, and the sources. Everything is imported before rights are given up, since
-the interpreter itself may lie where others may not look.
+Arguments: the database, the folder of the store, and the sources. All modules are imported before the rights are
+dropped, because the interpreter may be in a folder that others cannot read.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from shoplens.batch.ingest import IngestPhotos
-from shoplens.batch.local_source import LocalSource
-from shoplens.batch.references import compile_pattern
-from shoplens.batch.visit import VisitRules
+from shoplens.batch.importer import Importer, ImportRules
+from shoplens.batch.sidecars import compile_pattern
+from shoplens.batch.sources import LocalSource
 from shoplens.db import open_database
 from shoplens.errors import ShoplensError
 from shoplens.storage import open_store
@@ -25,27 +24,27 @@ NOBODY = 65_534
 
 
 def main(database_file: str, blobs: str, *sources: str) -> None:
-    """Visit each source."""
+    """Import from each source."""
     if os.getuid() == 0:
         os.setgid(NOBODY)
         os.setuid(NOBODY)
     database = open_database(f"sqlite:///{database_file}")
-    ingest = IngestPhotos(
+    importer = Importer(
         database,
         open_store(blobs),
         clock=lambda: datetime.now(UTC),
         source="",
         open_source=lambda url: LocalSource(Path(url), quiet_s=0, now=time.time),
-        rules=VisitRules(
-            channel="returns", name_pattern=compile_pattern("x"), batch=8, threads=2, max_image_bytes=1_000
+        rules=ImportRules(
+            channel="returns", name_pattern=compile_pattern("x"), commit_items=8, threads=2, max_image_bytes=1_000
         ),
     )
     for source in sources:
         try:
-            said = ingest(source).as_json()
+            result = importer.run(source).as_json()
         except ShoplensError as error:
-            said = {"code": error.code, "text": str(error)}
-        sys.stderr.write(json.dumps(said) + "\n")
+            result = {"code": error.code, "text": str(error)}
+        sys.stderr.write(json.dumps(result) + "\n")
     database.close()
 
 

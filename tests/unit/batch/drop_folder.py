@@ -1,4 +1,4 @@
-"""A drop folder with an ingest over a real database and store, for tests."""
+"""A drop folder with an importer over a real database and store, for tests."""
 
 from __future__ import annotations
 
@@ -10,12 +10,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from shoplens.batch.arrivals import Source
 from shoplens.batch.entities import BatchItem, ItemFilter
-from shoplens.batch.ingest import IngestPhotos
-from shoplens.batch.local_source import LocalSource
-from shoplens.batch.references import compile_pattern
-from shoplens.batch.visit import VisitRules
+from shoplens.batch.importer import Importer, ImportRules, ImportSummary
+from shoplens.batch.sidecars import compile_pattern
+from shoplens.batch.sources import LocalSource, Source
 from shoplens.db import Database
 from shoplens.settings import ChannelBatchSettings
 from shoplens.storage import Store
@@ -26,12 +24,16 @@ LARGEST = 100_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drop:
-    """Files are put there an hour old unless told otherwise."""
+    """Files are an hour old unless a test says otherwise."""
 
     folder: Path
     database: Database
     store: Store
-    ingest: IngestPhotos
+    importer: Importer
+
+    def ingest(self, source: str | None = None, **options: Any) -> ImportSummary:
+        """Import from the folder, or from another source."""
+        return self.importer.run(source, **options)
 
     def put(self, name: str | bytes, data: bytes | str, *, age_s: float = 3_600) -> Path:
         """A file, and the folders that its name needs."""
@@ -43,7 +45,7 @@ class Drop:
         return path
 
     def left(self) -> list[str]:
-        """What still lies in the folder."""
+        """The files in the folder."""
         return sorted(str(path.relative_to(self.folder)) for path in self.folder.rglob("*") if not path.is_dir())
 
     def all_items(self) -> list[BatchItem]:
@@ -60,17 +62,17 @@ class Drop:
         return sorted(self.store.list("returns"))
 
     def contents(self) -> dict[str, bytes]:
-        """What the photos of the items are in the store, by source names."""
+        """The stored content of the items, by source name."""
         return {name: self.store.get(item.key) for name, item in self.items().items() if item.key}
 
     def require_nothing_lost_or_doubled(self, sent: Iterable[bytes]) -> None:
-        """Each content that was sent is in the store once, under the key of exactly one item."""
+        """Each content is in the store once, under the key of exactly one item."""
         keys = [item.key for item in self.all_items() if item.key]
         assert sorted(set(sent)) == sorted(self.store.get(key) for key in keys)
         assert self.stored() == sorted(keys)
 
 
-def make_ingest(
+def make_importer(
     database: Database,
     store: Store,
     source: str,
@@ -78,19 +80,20 @@ def make_ingest(
     open_source: Callable[[str], Source] | None = None,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     **rules: Any,
-) -> IngestPhotos:
+) -> Importer:
     """With the usual settings, a limit of 100,000 bytes and batches of 8."""
     usual = {
+        "channel": "returns",
         "name_pattern": compile_pattern(ChannelBatchSettings().name_pattern),
-        "batch": 8,
+        "commit_items": 8,
         "threads": 3,
         "max_image_bytes": LARGEST,
     }
-    return IngestPhotos(
+    return Importer(
         database,
         store,
         clock=clock,
         source=source,
         open_source=open_source or (lambda url: LocalSource(Path(url), quiet_s=QUIET_S, now=time.time)),
-        rules=VisitRules(**{**usual, **rules}),
+        rules=ImportRules(**{**usual, **rules}),
     )

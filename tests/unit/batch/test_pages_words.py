@@ -8,11 +8,10 @@ from datetime import timedelta
 import pytest
 
 from shoplens.batch import pages_words as words
-from shoplens.batch.bring_in import Arrivals
 from shoplens.batch.browse import RunView
 from shoplens.batch.entities import BatchItem, BatchRun, ItemState, References, RunCounts, RunState
+from shoplens.batch.importer import ImportStatus, ImportSummary
 from shoplens.batch.standing import OwnerState
-from shoplens.batch.tally import IngestSummary
 from shoplens.bundles.manifest import ModelRef
 from shoplens.errors import SourceUnavailable
 from tests.unit.db.samples import NOON
@@ -67,9 +66,7 @@ def test_a_rate_has_a_number_one_can_grasp(rate: float, expected: str) -> None:
 
 def test_numbers_have_their_nouns() -> None:
     """One photo, and more of them."""
-    assert ("1 photo", "1,204 photos", "1 file", "0 files") == (
-        words.photos(1), words.photos(1204), words.files(1), words.files(0),
-    )  # fmt: skip
+    assert ("1 photo", "1,204 photos") == (words.photos(1), words.photos(1204))
 
 
 def test_progress_is_told_in_one_line() -> None:
@@ -154,29 +151,29 @@ def test_of_very_many_labels_the_frequent_ones_are_offered() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arrivals", "short", "long"),
+    ("status", "short", "long"),
     [
-        (Arrivals(running=True, started_at=NOON), "0 so far …", "being brought in"),
-        (Arrivals(running=False, started_at=NOON, summary=IngestSummary(source="x")), "0 new", "nothing new"),
+        (ImportStatus(running=True, started_at=NOON), "0 so far …", "being imported"),
+        (ImportStatus(running=False, started_at=NOON, summary=ImportSummary(source="x")), "0 photos", "No new photos."),
         (
-            Arrivals(running=False, started_at=NOON, summary=IngestSummary(source="x", taken=3, duplicates=1)),
-            "3 new",
-            "Of 4 files, 3 wait for a run now, 1 had come before under another name.",
+            ImportStatus(running=False, started_at=NOON, summary=ImportSummary(source="x", taken=3, duplicates=1)),
+            "3 photos",
+            "3 photos imported and ready to classify, 1 duplicate.",
         ),
         (
-            Arrivals(running=False, started_at=NOON, error=SourceUnavailable("There is no folder x.")),
-            "It failed",
+            ImportStatus(running=False, started_at=NOON, error=SourceUnavailable("There is no folder x.")),
+            "Failed",
             "There is no folder x.",
         ),
-        (Arrivals(running=False, started_at=NOON, error=KeyError("x")), "It failed", "a fault in the program"),
+        (ImportStatus(running=False, started_at=NOON, error=KeyError("x")), "Failed", "an internal error"),
     ],
 )
-def test_an_ingest_is_told_short_and_long(arrivals: Arrivals, short: str, long: str) -> None:
-    """In a tile, and as the answer to whoever asked for it."""
-    assert short == words.ingest_words(arrivals)
-    assert long in words.ingest_notice(arrivals).sentence
+def test_an_import_has_a_short_and_a_long_description(status: ImportStatus, short: str, long: str) -> None:
+    """For a tile of the page, and as the answer to the request."""
+    assert short == words.import_words(status)
+    assert long in words.import_notice(status).sentence
 
 
-def test_before_the_first_ingest_there_is_nothing_to_tell() -> None:
-    """And so nothing is shown."""
-    assert "" == words.ingest_words(None)
+def test_before_the_first_import_there_is_no_description() -> None:
+    """The page shows nothing."""
+    assert "" == words.import_words(None)

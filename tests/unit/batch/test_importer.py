@@ -1,4 +1,4 @@
-"""Photos are brought in from a folder: each once, none half, none lost."""
+"""Photos are imported from a folder: each content once, no half-written file, and none is lost."""
 
 from __future__ import annotations
 
@@ -13,15 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from shoplens.batch.arrivals import Offer
-from shoplens.batch.directory import Directory
 from shoplens.batch.entities import ItemState, References
-from shoplens.batch.local_file import LocalFile
-from shoplens.batch.local_source import LocalFolder, LocalSource
+from shoplens.batch.sources import Candidate, FileSkipped, LocalFile, LocalFolder, LocalSource
 from shoplens.db import Database, open_database
 from shoplens.errors import DatabaseUnavailable, SourceUnavailable, StorageUnavailable
 from shoplens.storage import open_store
-from tests.unit.batch.drop_folder import LARGEST, Drop, make_ingest
+from tests.unit.batch.drop_folder import LARGEST, Drop, make_importer
 from tests.unit.db.blocker import blocked
 
 JPEG = b"\xff\xd8\xff\xe0 a photo "
@@ -33,11 +30,11 @@ def drop(database: Database, tmp_path: Path) -> Drop:
     folder = tmp_path / "drop"
     folder.mkdir()
     store = open_store(str(tmp_path / "blobs"))
-    return Drop(folder=folder, database=database, store=store, ingest=make_ingest(database, store, str(folder)))
+    return Drop(folder=folder, database=database, store=store, importer=make_importer(database, store, str(folder)))
 
 
 def test_photos_become_items_and_leave_the_folder(drop: Drop) -> None:
-    """At any depth, with what their names say, in more than one batch."""
+    """From every sub-folder, with the references in their names, in several batches."""
     sent = {f"{number}_A{number}_1.jpg": JPEG + bytes([number]) for number in range(20)}
     sent |= {"monday/late/4711_B1_1.jpg": JPEG + b"deep"}
     for name, data in sent.items():
@@ -53,15 +50,15 @@ def test_photos_become_items_and_leave_the_folder(drop: Drop) -> None:
     assert hashlib.sha256(JPEG + b"deep").hexdigest() == item.sha256
 
 
-def test_a_second_visit_finds_nothing_to_do(drop: Drop) -> None:
-    """And says so."""
+def test_a_second_import_finds_nothing(drop: Drop) -> None:
+    """The folder is empty after the first."""
     drop.put("1_A_1.jpg", JPEG)
     drop.ingest()
     assert 0 == drop.ingest().seen
 
 
-def test_the_same_photo_is_one_item_however_it_comes(drop: Drop) -> None:
-    """Under another name it is a duplicate, under the same name it is nothing new; within a batch and across visits."""
+def test_each_content_is_stored_once(drop: Drop) -> None:
+    """Under another name it is a duplicate, under the same name it is known; in one batch and across imports."""
     for name in ("a.jpg", "b.jpg", "sub/a.jpg"):
         drop.put(name, JPEG)
     first = drop.ingest()
@@ -78,15 +75,15 @@ def test_the_same_photo_is_one_item_however_it_comes(drop: Drop) -> None:
 
 
 def test_new_content_under_an_old_name_is_a_new_item(drop: Drop) -> None:
-    """Cameras begin to count anew."""
+    """Cameras reuse file names."""
     for data in (JPEG + b"1", JPEG + b"2"):
         drop.put("IMG_0001.jpg", data)
         assert 1 == drop.ingest().taken
     drop.require_nothing_lost_or_doubled([JPEG + b"1", JPEG + b"2"])
 
 
-def test_what_is_not_to_be_taken_stays(drop: Drop, tmp_path: Path) -> None:
-    """Hidden, unfinished and young files, links, pipes and sockets, and folders that hide."""
+def test_ignored_files_stay(drop: Drop, tmp_path: Path) -> None:
+    """Hidden, unfinished and new files, links, pipes, sockets and hidden folders."""
     for name in (".hidden.jpg", "a.part", "b.TMP", "c.filepart", "d.crdownload", "e.jpg~", ".cache/f.jpg"):
         drop.put(name, JPEG + name.encode())
     drop.put("young.jpg", JPEG, age_s=1)
@@ -109,23 +106,23 @@ def test_what_is_not_to_be_taken_stays(drop: Drop, tmp_path: Path) -> None:
     assert {} == drop.items()
 
 
-def test_a_time_in_the_future_does_not_keep_a_file_for_ever(drop: Drop) -> None:
-    """Copied files bring their times along; then it counts when they came, which is just now."""
+def test_a_file_with_a_future_time_is_imported_after_the_quiet_time(drop: Drop) -> None:
+    """Copied files keep their times; then the time of copying counts, which is now."""
     drop.put("a.jpg", JPEG, age_s=-86_400)
     assert 1 == drop.ingest().not_ready
     much_later = time.time() + 3_600
-    ingest = make_ingest(
+    importer = make_importer(
         drop.database,
         drop.store,
         "",
         open_source=lambda _: LocalSource(drop.folder, quiet_s=10, now=lambda: much_later),
     )
-    assert 1 == ingest().taken
+    assert 1 == importer.run().taken
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells who has a file open")
-def test_a_file_that_a_program_has_open_for_writing_stays(drop: Drop) -> None:
-    """However old it looks; it is taken when it is closed."""
+def test_a_file_that_is_open_for_writing_stays(drop: Drop) -> None:
+    """However old its modification time is. It is imported after it was closed."""
     path = drop.put("slow.jpg", JPEG + b"first half")
     with path.open("ab") as writer:
         old = path.stat()
@@ -136,31 +133,31 @@ def test_a_file_that_a_program_has_open_for_writing_stays(drop: Drop) -> None:
     assert {"slow.jpg": JPEG + b"first halfsecond half"} == drop.contents()
 
 
-def test_a_file_that_changes_after_it_was_listed_is_neither_taken_nor_removed(drop: Drop) -> None:
-    """Also when its time and size were made to look the same."""
+def test_a_file_that_changed_after_it_was_listed_is_neither_read_nor_removed(drop: Drop) -> None:
+    """Even if size and modification time are the same."""
     path = drop.put("a.jpg", JPEG + b"1")
-    listed = LocalFile(Directory.opened(drop.folder), "a.jpg", "a.jpg", path.stat())
+    listed = LocalSource(drop.folder, quiet_s=0, now=time.time).root().file("a.jpg")
+    assert isinstance(listed, LocalFile)
     old = path.stat()
     path.write_bytes(JPEG + b"2")
     os.utime(path, ns=(old.st_atime_ns, old.st_mtime_ns))
-    assert not isinstance(listed.read(), bytes)
-    with pytest.raises(SourceUnavailable, match="cannot be taken now"):
-        list(listed.pieces())
+    with pytest.raises(FileSkipped, match="it is being changed"):
+        list(listed.chunks())
     assert (True, ["a.jpg"]) == (listed.remove(), drop.left())
 
 
-def test_a_folder_that_is_swapped_for_a_link_leads_nowhere_else(drop: Drop, tmp_path: Path) -> None:
-    """Whoever may write there could otherwise have any file of this user's read and removed."""
+def test_a_folder_that_is_replaced_by_a_link_does_not_lead_elsewhere(drop: Drop, tmp_path: Path) -> None:
+    """Otherwise a user who may write to the source could have other files of this machine imported and removed."""
     drop.put("sub/a.jpg", JPEG)
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "a.jpg").write_bytes(b"not yours")
     folders = list(LocalSource(drop.folder, quiet_s=0, now=time.time).folders())
-    offers = [offer for folder in folders if isinstance(folder, LocalFolder) for offer in folder.offers()]
+    found = [each for folder in folders if isinstance(folder, LocalFolder) for each in folder.candidates()]
     (drop.folder / "sub").rename(tmp_path / "away")
     (drop.folder / "sub").symlink_to(elsewhere)
-    (photo,) = [offer.photo for offer in offers if isinstance(offer, Offer)]
-    assert JPEG == photo.read()
+    (photo,) = [each.photo for each in found if isinstance(each, Candidate)]
+    assert JPEG == b"".join(photo.chunks())
     assert photo.remove()
     assert ([], b"not yours") == (list((tmp_path / "away").iterdir()), (elsewhere / "a.jpg").read_bytes())
 
@@ -183,8 +180,8 @@ def test_a_folder_that_is_swapped_for_a_link_leads_nowhere_else(drop: Drop, tmp_
         "<script>alert(1)</script>.html",
     ],
 )
-def test_any_name_is_taken_and_does_no_harm(drop: Drop, name: str | bytes) -> None:
-    """The photo lies under a plain key, and its name is text that can be stored and shown."""
+def test_every_file_name_is_imported_safely(drop: Drop, name: str | bytes) -> None:
+    """The photo has a plain key, and its name is text that can be stored and printed."""
     drop.put(name, JPEG)
     assert (1, ()) == ((summary := drop.ingest()).taken, summary.notes)
     ((source_name, item),) = drop.items().items()
@@ -193,16 +190,16 @@ def test_any_name_is_taken_and_does_no_harm(drop: Drop, name: str | bytes) -> No
     assert (JPEG, []) == (drop.store.get(item.key or ""), drop.left())
 
 
-def test_what_is_no_picture_becomes_an_item_all_the_same(drop: Drop) -> None:
-    """The night will say why it is none; it is not stored under the name of a picture."""
+def test_a_file_that_is_no_photo_becomes_an_item(drop: Drop) -> None:
+    """The run will quarantine it. It is not stored with the extension of a photo."""
     drop.put("4711_A_1.jpg", "<html><script>alert(1)</script>")
     drop.put("invoice.pdf", b"%PDF-1.7")
     assert 2 == drop.ingest().taken
     assert {".bin"} == {Path(key).suffix for key in drop.stored()}
 
 
-def test_an_empty_file_is_set_aside_each_time(drop: Drop) -> None:
-    """Each is a photo that somebody failed to send, so none is a mere duplicate."""
+def test_every_empty_file_is_quarantined(drop: Drop) -> None:
+    """Each is a photo that was not sent correctly, so none is a duplicate."""
     for name in ("1_A_1.jpg", "2_B_1.jpg"):
         drop.put(name, b"")
     drop.put("1_A_1.jpg", b"")
@@ -218,8 +215,8 @@ def test_an_empty_file_is_set_aside_each_time(drop: Drop) -> None:
     assert all(key.startswith("returns/quarantine/") for key in drop.stored())
 
 
-def test_a_file_that_is_too_large_is_set_aside_piece_by_piece(drop: Drop) -> None:
-    """And comes out as it was."""
+def test_a_file_that_is_too_large_is_quarantined_unchanged(drop: Drop) -> None:
+    """It is read in chunks."""
     data = JPEG + bytes(5 * (1 << 20))
     drop.put("huge.jpg", data)
     drop.put("same.jpg", data)
@@ -231,8 +228,8 @@ def test_a_file_that_is_too_large_is_set_aside_piece_by_piece(drop: Drop) -> Non
     assert [] == drop.left()
 
 
-def test_sidecars_and_lists_tell_and_go_with_their_photos(drop: Drop) -> None:
-    """The sidecar before the list, the list before the name."""
+def test_sidecars_and_lists_are_used_and_removed_with_their_photos(drop: Drop) -> None:
+    """The sidecar has precedence over the list, the list over the name."""
     drop.put("4711_A_1.jpg", JPEG + b"1")
     drop.put("4711_A_1.jpg.json", '{"reason": "torn"}')
     drop.put("4711_B_1.jpg", JPEG + b"2")
@@ -250,8 +247,8 @@ def test_sidecars_and_lists_tell_and_go_with_their_photos(drop: Drop) -> None:
     assert [] == drop.left()
 
 
-def test_a_list_stays_until_all_its_photos_came(drop: Drop) -> None:
-    """Also when a name on it was known from another day."""
+def test_a_list_stays_until_all_its_photos_are_imported(drop: Drop) -> None:
+    """Even if one of its names is known from an earlier day."""
     drop.put("b.jpg", JPEG + b"yesterday")
     drop.ingest()
     drop.put("list.csv", "file,order\na.jpg,1\nb.jpg,2\n")
@@ -265,7 +262,7 @@ def test_a_list_stays_until_all_its_photos_came(drop: Drop) -> None:
 
 
 def test_a_photo_waits_for_a_sidecar_that_is_being_written(drop: Drop) -> None:
-    """A sidecar that comes with its photo is never missed."""
+    """So no sidecar is missed."""
     drop.put("a.jpg", JPEG)
     sidecar = drop.put("a.jpg.json", '{"order": "1', age_s=1)
     assert 1 == drop.ingest().not_ready
@@ -285,8 +282,8 @@ def test_a_photo_waits_for_a_sidecar_that_is_being_written(drop: Drop) -> None:
         ("list.csv", b"file\n" + b"x" * 20_000_001),
     ],
 )
-def test_a_wrong_sidecar_costs_nothing_but_a_note(drop: Drop, name: str, data: bytes) -> None:
-    """It stays for a person to look at."""
+def test_an_unusable_sidecar_is_noted_and_stays(drop: Drop, name: str, data: bytes) -> None:
+    """The photo is imported without it."""
     drop.put("a.jpg", JPEG)
     drop.put(name, data)
     summary = drop.ingest()
@@ -294,39 +291,30 @@ def test_a_wrong_sidecar_costs_nothing_but_a_note(drop: Drop, name: str, data: b
     assert [True] == [note.startswith(f"{name} was not used: it ") for note in summary.notes]
 
 
-def test_a_source_may_be_kept_and_is_read_once(drop: Drop, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files that did not change are told by their stamps, without being opened."""
+def test_files_that_are_kept_are_read_once(drop: Drop) -> None:
+    """An unchanged file is recognised by its stamp; an import without keeping removes it."""
     drop.put("a.jpg", JPEG)
     drop.put("a.jpg.json", '{"order": "1"}')
     before = drop.left()
     assert 1 == drop.ingest(keep_source=True).taken
-    opened: list[str] = []
-    original = Directory.open
-
-    def noted(self: Directory, name: str) -> int:
-        opened.append(name)
-        return original(self, name)
-
-    monkeypatch.setattr(Directory, "open", noted)
     again = drop.ingest(keep_source=True)
     assert (0, 1, 0, before) == (again.taken, again.known, again.byte_count, drop.left())
-    assert "a.jpg" not in opened
     assert (1, []) == (drop.ingest().known, drop.left())
 
 
-def test_a_source_that_lets_nothing_go_is_told_and_nothing_is_taken_twice(
+def test_files_that_cannot_be_removed_are_reported_and_not_imported_twice(
     drop: Drop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file system that is mounted read-only refuses to remove; so does this one."""
+    """As on a file system that is mounted read-only."""
 
-    def refuse(_: Directory, name: str) -> None:
+    def refuse(name: str, **_: object) -> None:
         raise OSError(errno.EROFS, "Read-only file system", name)
 
     for name in ("a.jpg", "b.jpg"):
         drop.put(name, JPEG + name.encode())
     drop.put("a.jpg.json", '{"order": "1"}')
     with monkeypatch.context() as patched:
-        patched.setattr(Directory, "unlink", refuse)
+        patched.setattr(os, "unlink", refuse)
         first, second = drop.ingest(), drop.ingest()
     assert [(2, 0, 2), (0, 2, 2)] == [(each.taken, each.known, each.not_removed) for each in (first, second)]
     assert all(each.notes[0].startswith("2 files could not be removed") for each in (first, second))
@@ -336,7 +324,7 @@ def test_a_source_that_lets_nothing_go_is_told_and_nothing_is_taken_twice(
 
 @pytest.mark.parametrize("kind", ["missing", "file"])
 def test_a_source_that_is_no_folder_is_refused(drop: Drop, tmp_path: Path, kind: str) -> None:
-    """With a sentence, before anything is done."""
+    """Before anything is imported."""
     place = tmp_path / "place"
     if kind == "file":
         place.touch()
@@ -344,8 +332,8 @@ def test_a_source_that_is_no_folder_is_refused(drop: Drop, tmp_path: Path, kind:
         drop.ingest(str(place))
 
 
-def test_a_store_that_refuses_ends_the_visit_and_nothing_is_removed(drop: Drop, tmp_path: Path) -> None:
-    """A file stands where the store's folder should be."""
+def test_an_error_of_the_store_ends_the_import_and_nothing_is_removed(drop: Drop, tmp_path: Path) -> None:
+    """A file is where the folder of the store should be."""
     for number in range(5):
         drop.put(f"{number}.jpg", JPEG + bytes([number]))
     before = drop.left()
@@ -358,52 +346,52 @@ def test_a_store_that_refuses_ends_the_visit_and_nothing_is_removed(drop: Drop, 
     drop.require_nothing_lost_or_doubled(JPEG + bytes([number]) for number in range(5))
 
 
-def test_a_database_that_is_locked_ends_the_visit_and_nothing_is_doubled(drop: Drop, database_url: str) -> None:
-    """What was stored before the commit failed is stored at the same place again."""
+def test_a_locked_database_ends_the_import_and_nothing_is_stored_twice(drop: Drop, database_url: str) -> None:
+    """The next import stores the same content under the same keys."""
     sent = [JPEG + bytes([number]) for number in range(5)]
     for number, data in enumerate(sent):
         drop.put(f"{number}.jpg", data)
     impatient = open_database(database_url, busy_timeout_s=0.05)
-    ingest = make_ingest(impatient, drop.store, str(drop.folder))
+    importer = make_importer(impatient, drop.store, str(drop.folder))
     with blocked(database_url), pytest.raises(DatabaseUnavailable, match="locked"):
-        ingest()
+        importer.run()
     assert (5, 5, {}) == (len(drop.left()), len(drop.stored()), drop.items())
-    assert 5 == ingest().taken
+    assert 5 == importer.run().taken
     impatient.close()
     drop.require_nothing_lost_or_doubled(sent)
 
 
-def test_many_visits_at_once_take_everything_once(drop: Drop) -> None:
-    """Threads stand for processes here; a test with real ones is among the acceptance tests."""
+def test_several_imports_at_once_import_everything_once(drop: Drop) -> None:
+    """With threads; an acceptance test does the same with processes."""
     sent = [JPEG + number.to_bytes(2) for number in range(120)]
     for number, data in enumerate(sent):
         drop.put(f"{number % 7}/{number}.jpg", data)
         drop.put(f"again/{number}.jpg", data)
-    visits = [threading.Thread(target=drop.ingest) for _ in range(4)]
-    for visit in visits:
-        visit.start()
-    for visit in visits:
-        visit.join(60)
+    imports = [threading.Thread(target=drop.ingest) for _ in range(4)]
+    for each in imports:
+        each.start()
+    for each in imports:
+        each.join(60)
     drop.require_nothing_lost_or_doubled(sent)
     assert (240, []) == (len(drop.items()), drop.left())
 
 
-def test_progress_is_told_at_each_commit(drop: Drop) -> None:
-    """As the summary of what was done so far."""
+def test_progress_is_reported_after_each_commit(drop: Drop) -> None:
+    """As the summary so far."""
     for number in range(20):
         drop.put(f"{number}.jpg", JPEG + bytes([number]))
-    told: list[int] = []
-    drop.ingest(on_progress=lambda summary: told.append(summary.taken))
-    assert [8, 16, 20] == told
+    taken: list[int] = []
+    drop.ingest(on_progress=lambda summary: taken.append(summary.taken))
+    assert [8, 16, 20] == taken
 
 
-def test_one_photo_can_be_sent_by_itself(drop: Drop) -> None:
-    """With references that come before what its name says; sent again it is the same item."""
-    first = drop.ingest.take_one(JPEG, name="4711_A_1.jpg", references=References(item="B", reason="torn"))
+def test_a_single_photo_can_be_imported(drop: Drop) -> None:
+    """Its references have precedence over those in its name. Sent again, it is the same item."""
+    first = drop.importer.import_photo(JPEG, name="4711_A_1.jpg", references=References(item="B", reason="torn"))
     assert References(order="4711", item="B", reason="torn") == first.references
     assert (ItemState.WAITING, JPEG) == (first.state, drop.store.get(first.key or ""))
-    assert first == drop.ingest.take_one(JPEG, name="4711_A_1.jpg")
-    other = drop.ingest.take_one(JPEG, name="")
+    assert first == drop.importer.import_photo(JPEG, name="4711_A_1.jpg")
+    other = drop.importer.import_photo(JPEG, name="")
     assert (ItemState.DUPLICATE, first.id, "photo") == (other.state, other.duplicate_of, other.source_name)
-    empty = drop.ingest.take_one(b"", name="x" * 5_000)
+    empty = drop.importer.import_photo(b"", name="x" * 5_000)
     assert ItemState.QUARANTINED is empty.state

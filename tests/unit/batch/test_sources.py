@@ -1,4 +1,4 @@
-"""Photos are brought in from an object store as they are from a folder."""
+"""The objects of a bucket are offered, read and removed as safely as the files of a folder."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from shoplens.batch.arrivals import Arrival, Left
 from shoplens.batch.entities import References
-from shoplens.batch.object_source import ObjectFolder, ObjectSource
+from shoplens.batch.sources import FileSkipped, ObjectSource, SkippedFile, SourceFile
 from shoplens.db import Database
 from shoplens.errors import SourceUnavailable
 from shoplens.storage import ObjectPrefix, open_prefix, open_store
-from tests.unit.batch.drop_folder import LARGEST, Drop, make_ingest
+from tests.unit.batch.drop_folder import LARGEST, Drop, make_importer
 
 JPEG = b"\xff\xd8\xff\xe0 a photo "
 
@@ -25,19 +24,24 @@ def objects() -> ObjectPrefix:
 
 @pytest.fixture
 def drop(database: Database, tmp_path: Path, objects: ObjectPrefix) -> Drop:
-    """An ingest from that prefix."""
+    """An importer from that prefix."""
     store = open_store(str(tmp_path / "blobs"))
-    ingest = make_ingest(database, store, "memory://", open_source=lambda _: ObjectSource(objects))
-    return Drop(folder=tmp_path, database=database, store=store, ingest=ingest)
+    importer = make_importer(database, store, "memory://", open_source=lambda _: ObjectSource(objects))
+    return Drop(folder=tmp_path, database=database, store=store, importer=importer)
 
 
 def left(objects: ObjectPrefix) -> list[str]:
-    """What still lies there."""
+    """The names of the objects in the source."""
     return sorted(found.name for found in objects.list())
 
 
-def test_objects_become_items_and_go(drop: Drop, objects: ObjectPrefix) -> None:
-    """With sidecars and lists of their folders; hidden and unfinished ones stay, and so do folders' stand-ins."""
+def photos(objects: ObjectPrefix) -> list[SourceFile]:
+    """The photos that the source offers."""
+    return [each.photo for each in ObjectSource(objects).candidates() if not isinstance(each, SkippedFile)]
+
+
+def test_objects_are_imported_and_removed(drop: Drop, objects: ObjectPrefix) -> None:
+    """With their sidecars and lists. Hidden and unfinished objects stay, and so do the objects that mark folders."""
     objects.put("4711_A_1.jpg", JPEG + b"1")
     objects.put("4711_A_1.jpg.json", b'{"reason": "torn"}')
     objects.put("monday/photo 1.jpg", JPEG + b"2")
@@ -62,40 +66,31 @@ def test_objects_become_items_and_go(drop: Drop, objects: ObjectPrefix) -> None:
 def test_objects_that_are_kept_are_read_once(drop: Drop, objects: ObjectPrefix) -> None:
     """And again when they change."""
     objects.put("a.jpg", JPEG)
-    counted = [drop.ingest(keep_source=True) for _ in range(2)]
+    summaries = [drop.ingest(keep_source=True) for _ in range(2)]
     objects.put("a.jpg", JPEG + b"new")
-    counted.append(drop.ingest(keep_source=True))
-    assert [(1, 0), (0, 1), (1, 0)] == [(each.taken, each.known) for each in counted]
-    assert 2 * len(JPEG) + 3 == sum(each.byte_count for each in counted)
+    summaries.append(drop.ingest(keep_source=True))
+    assert [(1, 0), (0, 1), (1, 0)] == [(each.taken, each.known) for each in summaries]
+    assert 2 * len(JPEG) + 3 == sum(each.byte_count for each in summaries)
 
 
-def test_an_object_that_changed_since_it_was_listed_is_left(objects: ObjectPrefix) -> None:
-    """Neither read as the old one nor removed; one that is gone is no fault."""
-    objects.put("a.jpg", JPEG + b"1")
-    (listed,) = arrivals(objects)
-    objects.put("a.jpg", JPEG + b"2")
-    assert isinstance(listed.read(), Left)
+@pytest.mark.parametrize("size", [100, 9_000_000])
+def test_an_object_that_changed_after_it_was_listed_is_skipped(objects: ObjectPrefix, size: int) -> None:
+    """It is neither read as the old one nor removed. An object that is gone is no error."""
+    objects.put("a.jpg", JPEG + bytes(size))
+    (listed,) = photos(objects)
+    objects.put("a.jpg", JPEG + b"1" * size)
+    with pytest.raises(FileSkipped, match="being changed"):
+        list(listed.chunks())
     assert (True, ["a.jpg"]) == (listed.remove(), left(objects))
-    with pytest.raises(SourceUnavailable, match="being changed"):
-        list(listed.pieces())
     objects.delete("a.jpg")
-    assert isinstance(listed.read(), Left)
+    with pytest.raises(FileSkipped, match="gone"):
+        list(listed.chunks())
     assert listed.remove()
-    with pytest.raises(SourceUnavailable, match="gone"):
-        list(listed.pieces())
 
 
-def test_a_store_that_is_away_is_told() -> None:
+def test_a_bucket_that_does_not_answer_is_reported() -> None:
     """In one sentence."""
     options = {"region": "x", "endpoint": "http://127.0.0.1:9", "access_key_id": "a", "secret_access_key": "b"}
     source = ObjectSource(open_prefix("s3://shop/drop", options=options))
-    (folder,) = source.folders()
-    assert isinstance(folder, ObjectFolder)
     with pytest.raises(SourceUnavailable, match="s3://shop/drop did not do what was asked"):
-        list(folder.offers())
-
-
-def arrivals(objects: ObjectPrefix) -> list[Arrival]:
-    """What is offered there."""
-    offers = ObjectFolder(objects).offers()
-    return [offer.photo for offer in offers if not isinstance(offer, Left)]
+        list(source.candidates())

@@ -1,0 +1,502 @@
+"""Import photos from a source: list, read, store, commit, and then remove them from the source.
+
+Can be run at any time, by several processes at once, and killed at any moment: no photo is lost or imported twice.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, Final, TypeVar
+
+import structlog
+
+from shoplens.batch.entities import BatchItem, References
+from shoplens.batch.item_queries import ItemRepository
+from shoplens.batch.item_writer import Dedup, ImportOutcome, ItemWriter, NewFile, PreparedItem
+from shoplens.batch.sidecars import (
+    MAX_LIST_BYTES,
+    MAX_SIDECAR_BYTES,
+    SidecarError,
+    merge_references,
+    parse_list,
+    parse_sidecar,
+    readable,
+    references_in_name,
+    sidecar_photo,
+)
+from shoplens.batch.sources import Candidate, FileSkipped, Folder, SkippedFile, SkipReason, Source, SourceFile
+from shoplens.db import Database
+from shoplens.errors import RecordRefused, ShoplensError
+from shoplens.storage import Store
+from shoplens.telemetry.trigger_log import Trigger
+
+_MAX_NOTES: Final = 20
+_NAMES_PER_QUERY: Final = 500
+_CLOSE_TIMEOUT_S: Final = 10.0
+_log: Final = structlog.get_logger(__name__)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportRules:
+    """`commit_items` files share a commit; up to `threads` of them, of at most `max_image_bytes` each, are in memory.
+
+    `name_pattern` finds order, item and reason in file names.
+    """
+
+    channel: str
+    name_pattern: re.Pattern[str]
+    commit_items: int
+    threads: int
+    max_image_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportSummary:
+    """What became of the files of one import. Each file is in one of the counts, except for `not_removed`.
+
+    `taken` wait for a run; `quarantined` are empty or too large; `duplicates` have the content of another item;
+    `known` were imported before, under the same name with the same content. `not_ready`, `unreadable` (also lines of a
+    manifest) and `refused` (by the database) stay where they are. `not_removed` were imported but could not be removed
+    from the source. `byte_count` is what was read. `notes` are at most 21 sentences about what needs attention.
+    """
+
+    source: str
+    taken: int = 0
+    duplicates: int = 0
+    quarantined: int = 0
+    known: int = 0
+    not_ready: int = 0
+    unreadable: int = 0
+    refused: int = 0
+    not_removed: int = 0
+    byte_count: int = 0
+    duration_s: float = 0.0
+    notes: tuple[str, ...] = ()
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """The numbers of files by name."""
+        return {name: getattr(self, name) for name in _COUNTS}
+
+    @property
+    def seen(self) -> int:
+        """Files that were looked at, without sidecars and lists."""
+        return sum(self.counts.values()) - self.not_removed
+
+    def as_json(self) -> dict[str, Any]:
+        """For programs."""
+        return {
+            "source": self.source,
+            **self.counts,
+            "byte_count": self.byte_count,
+            "duration_s": round(self.duration_s, 3),
+            "notes": list(self.notes),
+        }
+
+
+_COUNTS: Final = (
+    "taken", "duplicates", "quarantined", "known", "not_ready", "unreadable", "refused", "not_removed",
+)  # fmt: skip
+OnProgress = Callable[[ImportSummary], None]
+
+
+class ImportStats:
+    """Counts the files of one import."""
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+        self._began_s = time.monotonic()
+        self._counts: Counter[str] = Counter()
+        self._byte_count = 0
+        self._notes: list[str] = []
+        self._omitted = 0
+
+    def add(self, outcome: ImportOutcome, *, byte_count: int = 0) -> None:
+        """A file of which `byte_count` bytes were read."""
+        self._counts[outcome.value] += 1
+        self._byte_count += byte_count
+
+    def skip(self, skipped: SkippedFile) -> None:
+        """A file that stays in the source. Only what needs attention is noted."""
+        self._counts[skipped.reason.value] += 1
+        if skipped.reason is SkipReason.UNREADABLE:
+            self.note(f"{skipped.name} could not be read: {skipped.detail}.")
+
+    def not_removed(self) -> None:
+        """An imported file that could not be removed."""
+        self._counts["not_removed"] += 1
+
+    def note(self, sentence: str) -> None:
+        """Something that needs attention. Thread-safe."""
+        if len(self._notes) < _MAX_NOTES:
+            self._notes.append(sentence)
+        else:
+            self._omitted += 1
+
+    def summary(self) -> ImportSummary:
+        """The counts so far."""
+        notes = list(self._notes)
+        if count := self._counts["not_removed"]:
+            files = "1 file" if count == 1 else f"{count} files"
+            notes.insert(
+                0,
+                f"{files} could not be removed from the source. They will not be imported twice. "
+                "Allow this user to write there, or use --keep-source.",
+            )
+        if self._omitted:
+            notes.append(f"{self._omitted} more notes were omitted.")
+        return ImportSummary(
+            source=self._source,
+            **{name: self._counts[name] for name in _COUNTS},
+            byte_count=self._byte_count,
+            duration_s=time.monotonic() - self._began_s,
+            notes=tuple(notes),
+        )
+
+
+class Importer:
+    """Imports photos into one channel. Thread-safe.
+
+    `source` is the URL of the channel's source, and `open_source` opens the source at a URL.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        store: Store,
+        *,
+        clock: Callable[[], datetime],
+        source: str,
+        open_source: Callable[[str], Source],
+        rules: ImportRules,
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._source = source
+        self._open_source = open_source
+        self._rules = rules
+        self._writer = ItemWriter(
+            database, store, channel=rules.channel, clock=clock, max_image_bytes=rules.max_image_bytes
+        )
+
+    def run(
+        self, source: str | None = None, *, keep_source: bool = False, on_progress: OnProgress = lambda _: None
+    ) -> ImportSummary:
+        """Import everything that is ready, and remove it from the source unless `keep_source`.
+
+        Calls `on_progress` after each commit. Raises SourceUnavailable, StorageUnavailable and DatabaseUnavailable;
+        what was committed before stays.
+        """
+        job = _ImportJob(
+            self._open_source(source or self._source),
+            self._writer,
+            self._database,
+            self._rules,
+            keep_source=keep_source,
+            on_progress=on_progress,
+        )
+        summary = job.run()
+        _log.info("batch.imported", channel=self._rules.channel, **summary.as_json())
+        return summary
+
+    def import_photo(self, data: bytes, *, name: str, references: References | None = None) -> BatchItem:
+        """Import one photo that was sent. `references` have precedence over those in its name.
+
+        Returns the stored item: a duplicate if another item has this photo, the same item if it was sent under this
+        name before. Raises StorageUnavailable, DatabaseUnavailable and RecordRefused.
+        """
+        name = readable(name.strip()) or "photo"
+        file = NewFile(
+            name=name,
+            byte_count=len(data),
+            changed_ms=int(self._clock().timestamp() * 1000),
+            chunks=lambda: (data,),
+            references=merge_references(references or References(), references_in_name(self._rules.name_pattern, name)),
+        )
+        prepared = self._writer.prepare(file, Dedup())
+        outcome = self._writer.commit([prepared])[prepared.item.id]
+        with self._database.reading() as tx:
+            item = ItemRepository(tx).arrival(self._rules.channel, prepared.item.sha256, name)
+        if item is None:
+            raise RecordRefused(f"The photo {name} was not imported ({outcome.value}). Send it again.")
+        _log.info("batch.photo_imported", item=item.id, name=name, outcome=outcome.value)
+        return item
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _PhotoList:
+    """A list file with the names of its photos in the source."""
+
+    folder: Folder
+    file: SourceFile
+    names: tuple[str, ...]
+
+
+class _ImportJob:
+    """One import. The source is listed lazily: in memory are one batch and the lists of its folders."""
+
+    def __init__(
+        self,
+        source: Source,
+        writer: ItemWriter,
+        database: Database,
+        rules: ImportRules,
+        *,
+        keep_source: bool,
+        on_progress: OnProgress,
+    ) -> None:
+        self._source = source
+        self._writer = writer
+        self._database = database
+        self._rules = rules
+        self._keep = keep_source or source.keeps_files
+        self._on_progress = on_progress
+        self._stats = ImportStats(source.place)
+        self._threads = ThreadPoolExecutor(rules.threads, thread_name_prefix="import")
+        self._batch: list[Candidate] = []
+        self._lists: list[_PhotoList] = []
+
+    def run(self) -> ImportSummary:
+        """Raises SourceUnavailable, StorageUnavailable and DatabaseUnavailable; what was committed before stays."""
+        with self._threads:
+            for folder in self._source.folders():
+                if isinstance(folder, SkippedFile):
+                    self._stats.skip(folder)
+                else:
+                    self._import_folder(folder)
+            self._commit_batch()
+        return self._stats.summary()
+
+    def _import_folder(self, folder: Folder) -> None:
+        lists, listed = self._read_lists(folder)
+        for each in folder.candidates():
+            if isinstance(each, SkippedFile):
+                self._stats.skip(each)
+                continue
+            references = merge_references(each.references, listed.get(each.photo.name, References()))
+            self._batch.append(replace(each, references=references))
+            if len(self._batch) >= self._rules.commit_items:
+                self._commit_batch()
+        self._lists += lists
+
+    def _read_lists(self, folder: Folder) -> tuple[list[_PhotoList], Mapping[str, References]]:
+        """The lists of a folder that are ready, and what they say of each photo."""
+        lists: list[_PhotoList] = []
+        listed: dict[str, References] = {}
+        for file in folder.sidecars():
+            if isinstance(file, SkippedFile) or sidecar_photo(file.name):
+                continue
+            try:
+                rows = self._parsed(file, MAX_LIST_BYTES, partial(parse_list, file.name))
+            except FileSkipped:
+                continue
+            if rows:
+                place = file.name[: file.name.rfind("/") + 1]
+                named = {place + name: references for name, references in rows.items()}
+                listed |= named
+                lists.append(_PhotoList(folder=folder, file=file, names=tuple(named)))
+        return lists, listed
+
+    def _commit_batch(self) -> None:
+        batch, self._batch = self._batch, []
+        with self._database.reading() as tx:
+            stamps = ItemRepository(tx).known_stamps(
+                self._rules.channel, [(each.photo.name, each.photo.stamp) for each in batch]
+            )
+        known = [each for each in batch if (each.photo.name, each.photo.stamp) in stamps]
+        new = [each for each in batch if (each.photo.name, each.photo.stamp) not in stamps]
+        for _ in known:
+            self._stats.add(ImportOutcome.KNOWN)
+        imported = self._import_new(new)
+        if not self._keep:
+            for removed in self._threads.map(_remove, [*map(self._imported_before, known), *imported]):
+                if not removed:
+                    self._stats.not_removed()
+            self._remove_finished_lists()
+        self._on_progress(self._stats.summary())
+
+    def _import_new(self, batch: Iterable[Candidate]) -> list[Candidate]:
+        """Read, store and commit. Returns the candidates that can be removed from the source."""
+        prepared: list[tuple[Candidate, PreparedItem]] = []
+        for each in self._threads.map(partial(self._prepare, dedup=Dedup()), batch):
+            if isinstance(each, SkippedFile):
+                self._stats.skip(each)
+            else:
+                prepared.append(each)
+        outcomes = self._writer.commit([item for _, item in prepared]) if prepared else {}
+        imported: list[Candidate] = []
+        for candidate, result in prepared:
+            outcome = outcomes[result.item.id]
+            self._stats.add(outcome, byte_count=result.item.byte_count)
+            if outcome is ImportOutcome.REFUSED:
+                self._stats.note(f"{candidate.photo.name} was refused by the database and stays in the source.")
+            else:
+                imported.append(candidate)
+        return imported
+
+    def _prepare(self, candidate: Candidate, *, dedup: Dedup) -> tuple[Candidate, PreparedItem] | SkippedFile:
+        """Runs in a thread."""
+        photo = candidate.photo
+        try:
+            candidate, own = self._with_usable_sidecar(candidate)
+            chunks: Callable[[], Iterable[bytes]] = photo.chunks
+            if photo.byte_count <= self._rules.max_image_bytes:
+                chunks = partial(_same, [b"".join(photo.chunks())])
+            in_name = references_in_name(self._rules.name_pattern, photo.name)
+            file = NewFile(
+                name=photo.name,
+                byte_count=photo.byte_count,
+                changed_ms=photo.changed_ms,
+                stamp=photo.stamp,
+                references=merge_references(own, candidate.references, in_name),
+                chunks=chunks,
+            )
+            return candidate, self._writer.prepare(file, dedup)
+        except FileSkipped as error:
+            return error.skipped
+
+    def _imported_before(self, candidate: Candidate) -> Candidate:
+        """A candidate that an earlier import could not remove, without a sidecar that cannot be used."""
+        try:
+            return self._with_usable_sidecar(candidate)[0]
+        except FileSkipped:
+            return replace(candidate, sidecar=None)
+
+    def _with_usable_sidecar(self, candidate: Candidate) -> tuple[Candidate, References]:
+        """The candidate and what its sidecar says. A sidecar that cannot be used is left out: it is not removed.
+
+        Raises FileSkipped while the sidecar changes.
+        """
+        if candidate.sidecar is None:
+            return candidate, References()
+        own = self._parsed(candidate.sidecar, MAX_SIDECAR_BYTES, parse_sidecar)
+        return (replace(candidate, sidecar=None), References()) if own is None else (candidate, own)
+
+    def _parsed(self, file: SourceFile, max_bytes: int, parse: Callable[[bytes], T]) -> T | None:
+        """The content of a sidecar or list; None, with a note, if it cannot be used. Raises FileSkipped."""
+        try:
+            if file.byte_count > max_bytes:
+                raise SidecarError(f"it has more than {max_bytes / 1e6:g} MB")
+            return parse(b"".join(file.chunks()))
+        except SidecarError as error:
+            self._stats.note(f"{file.name} was not used: {error}.")
+            return None
+
+    def _remove_finished_lists(self) -> None:
+        """Remove the lists all of whose photos were imported since the list came, and are gone from the folder."""
+        lists, self._lists = self._lists, []
+        for each in lists:
+            since = datetime.fromtimestamp(each.file.changed_ms / 1000, UTC)
+            pages = [set(each.names[at : at + _NAMES_PER_QUERY]) for at in range(0, len(each.names), _NAMES_PER_QUERY)]
+            finished = all(self._are_imported(page, since) and not each.folder.present(page) for page in pages)
+            if finished and not each.file.remove():
+                self._stats.not_removed()
+
+    def _are_imported(self, names: set[str], since: datetime) -> bool:
+        with self._database.reading() as tx:
+            return ItemRepository(tx).known_names(self._rules.channel, names, since=since) == names
+
+
+def _same(chunks: list[bytes]) -> list[bytes]:
+    return chunks
+
+
+def _remove(candidate: Candidate) -> bool:
+    """The sidecar first: a crash between both leaves a photo that is known, never a sidecar without its photo."""
+    if candidate.sidecar is not None and not candidate.sidecar.remove():
+        return False
+    return candidate.photo.remove()
+
+
+RecordImport = Callable[[], AbstractContextManager[Trigger | None]]
+"""Records an import from its start to its end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportStatus:
+    """The import that runs in this process, or the last one. `summary` is None before its first commit.
+
+    `error` ended the import early; what was committed before stays.
+    """
+
+    running: bool
+    started_at: datetime
+    summary: ImportSummary | None = None
+    error: Exception | None = None
+
+
+class _Stopped(Exception):
+    """The server stops. The next import takes the rest."""
+
+
+class ImportRunner:
+    """Runs imports from the channel's source in the background, one at a time. Thread-safe. Close it at the end."""
+
+    def __init__(
+        self, importer: Importer, *, clock: Callable[[], datetime], record: RecordImport = nullcontext
+    ) -> None:
+        self._importer = importer
+        self._clock = clock
+        self._record = record
+        self._lock = threading.Lock()
+        self._ended: Future[None] | None = None
+        self._thread: threading.Thread | None = None
+        self._status: ImportStatus | None = None
+        self._closing = threading.Event()
+
+    def start(self) -> Future[None]:
+        """Start an import, or join the one that runs. The future is done at its end and never fails; see `status`."""
+        with self._lock:
+            if self._ended is None or self._ended.done():
+                self._ended = Future()
+                self._status = ImportStatus(running=True, started_at=self._clock())
+                self._thread = threading.Thread(
+                    target=self._run, args=(self._ended, self._status), name="import", daemon=True
+                )
+                self._thread.start()
+            return self._ended
+
+    def status(self) -> ImportStatus | None:
+        """None before the first import of this process."""
+        return self._status
+
+    def close(self) -> None:
+        """Let a running import end after its current batch."""
+        self._closing.set()
+        if self._thread is not None:
+            self._thread.join(_CLOSE_TIMEOUT_S)
+
+    def _run(self, ended: Future[None], status: ImportStatus) -> None:
+        error: Exception | None = None
+        try:
+            with self._record() as trigger:
+
+                def note(summary: ImportSummary) -> None:
+                    nonlocal status
+                    self._status = status = replace(status, summary=summary)
+                    if trigger is not None:
+                        trigger.counts.update(summary.counts)
+                    if self._closing.is_set():
+                        raise _Stopped
+
+                with suppress(_Stopped):
+                    note(self._importer.run(on_progress=note))
+        except ShoplensError as caught:
+            error = caught
+            _log.warning("batch.import_failed", code=caught.code, reason=str(caught))
+        except Exception as caught:  # noqa: BLE001 - the status shows it, and the log has the details
+            error = caught
+            _log.exception("batch.import_crashed")
+        finally:
+            self._status = replace(status, running=False, error=error)
+            ended.set_result(None)
