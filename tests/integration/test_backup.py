@@ -90,7 +90,7 @@ def live_a_day(shop: Shop, url: str) -> None:
             verdict = {"prediction_id": sent["id"], "verdict": "right"}
             assert 201 == client.post("/feedback", json=verdict).status_code
         now = datetime.now(UTC).astimezone()
-        simulate(drawn_photos(DRAWN, 5), shop.data / "drop", count=DRAWN, seed=5, messy=True, now=now)
+        simulate(drawn_photos(DRAWN, 5), shop.data / "drop" / "returns", count=DRAWN, seed=5, messy=True, now=now)
         shop.run("batch", "ingest")
         shop.run("batch", "run")
         (run,) = client.get("/batch/runs").json()["runs"]

@@ -138,6 +138,7 @@ class ManifestSource:
         if isinstance(line, SkippedFile):
             return line
         try:
+            photo: SourceFile | SkippedFile
             photo = self._object(line.key) if line.key else self._file(root, line.path or "")
         except _BadLine as error:
             return self._skipped(line.number, error)
