@@ -172,6 +172,8 @@ class ManifestSource:
         except (OSError, ValueError) as error:
             detail = getattr(error, "strerror", None) or str(error)
             raise _BadLine(f"{shown} cannot be opened: {detail}") from error
+        if isinstance(found, SkippedFile) and found.reason is SkipReason.UNREADABLE:
+            raise _BadLine(f"{shown} cannot be opened: {found.detail}")
         if found is None:
             raise _BadLine(f"there is no regular file {shown}; links are not followed")
         return found
