@@ -35,10 +35,10 @@ async def test_the_evaluation_is_shown_and_escaped(
     async with client_of(make_platform(models_dir=models)) as client:
         fruit = (await client.get("/console/models/fruit")).text
         other = (await client.get("/console/models/opennsfw")).text
-    for text in ("Class by class", "94.7%", "&lt;b&gt;pear&lt;/b&gt;", "🫐", "What is taken for what", "accept_at"):
+    for text in ("Metrics per class", "94.7%", "&lt;b&gt;pear&lt;/b&gt;", "🫐", "Confusion matrix", "accept_at"):
         assert text in fruit
     assert '<td class="wrong heat-3">1</td>' in fruit
     assert '<td class="right heat-9">3</td>' in fruit
     assert " style=" not in fruit
-    for text in ("Class by class", "What is taken for what", "Where to draw the line"):
+    for text in ("Metrics per class", "Confusion matrix", "Choosing a threshold"):
         assert text not in other

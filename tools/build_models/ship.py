@@ -33,7 +33,7 @@ from tools.build_models.delta import delta_of, packed
 from tools.project import ROOT
 
 WORK: Final = ROOT / "build" / "training"
-VERSION: Final = "1.0.0"
+VERSION: Final = "1.0.1"
 DATE: Final = "2026-11-21"
 
 

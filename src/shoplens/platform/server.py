@@ -26,7 +26,7 @@ from shoplens.predictions.image_store import ImageStore
 from shoplens.predictions.records import RecordService
 from shoplens.predictions.repository import add_records
 from shoplens.predictions.service import PredictionService
-from shoplens.registry.service import DescribeModels
+from shoplens.registry.service import ModelService
 from shoplens.serving.engine import Engine
 from shoplens.serving.local import LocalEngine
 from shoplens.settings import Settings
@@ -57,7 +57,7 @@ class Platform:
     records: RecordService
     images: ImageStore
     export: ExportTables
-    models: DescribeModels
+    models: ModelService
     batch: Batch
     health: CheckHealth
     metrics: Metrics
@@ -107,7 +107,7 @@ def build_platform(settings: Settings, *, progress: Progress | None = None) -> P
         records=RecordService(database, clock=utc_now, metrics=metrics),
         images=images,
         export=ExportTables(database),
-        models=DescribeModels(engine=engine, channels=channels, models_dir=settings.effective_models_dir),
+        models=ModelService(engine=engine, channels=channels, models_dir=settings.effective_models_dir),
         batch=build_batch(
             settings,
             database=database,

@@ -7,8 +7,7 @@ from typing import Self
 from fastapi import APIRouter
 from pydantic import Field
 
-from shoplens.platform.server import Platform
-from shoplens.registry.service import ModelView
+from shoplens.registry.service import ModelService, ModelView
 from shoplens.web.schemas import Schema
 
 
@@ -46,13 +45,13 @@ class ServedModelOut(Schema):
         )
 
 
-def models_router(platform: Platform) -> APIRouter:
-    """All routes on models."""
+def models_router(models: ModelService) -> APIRouter:
+    """The route on models."""
     router = APIRouter(tags=["models"])
 
     @router.get("/models", summary="The installed models")
     def all_models() -> list[ServedModelOut]:
         """Those that channels use come first."""
-        return [ServedModelOut.of(view) for view in platform.models.all()]
+        return [ServedModelOut.of(view) for view in models.all()]
 
     return router

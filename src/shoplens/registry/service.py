@@ -1,4 +1,4 @@
-"""Describe the models: those that answer now, and every bundle that is installed."""
+"""The installed models and how they are served."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from shoplens.serving.engine import Engine, ServedModel
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelView:
-    """A bundle with how it is served; `served` is None for a bundle that no channel uses."""
+    """A bundle and how it is served. `served` is None for a bundle that no channel uses."""
 
     bundle: Bundle
     served: ServedModel | None
     channels: tuple[str, ...]
 
 
-class DescribeModels:
-    """Reads the models directory at each call, so a new bundle shows up at once. Blocks."""
+class ModelService:
+    """Reads the models directory at each call, so that a new bundle is listed at once. Blocks."""
 
     def __init__(self, *, engine: Engine, channels: Mapping[str, Channel], models_dir: Path) -> None:
         self._engine = engine
@@ -31,12 +31,12 @@ class DescribeModels:
         self._models_dir = models_dir
 
     def all(self) -> list[ModelView]:
-        """The ones that are served first, then by name."""
+        """All installed models: those that channels use first, then by name."""
         views = [self._view(bundle) for bundle in installed_bundles(self._models_dir)]
         return sorted(views, key=lambda view: (view.served is None, view.bundle.ref.name, view.bundle.ref.version))
 
     def get(self, name: str) -> ModelView:
-        """The model of this `name` or `name@version`, the one that is served first. Raises ModelNotFound."""
+        """The model `name` or `name@version`, one that a channel uses if possible. Raises ModelNotFound."""
         for view in self.all():
             if name in (view.bundle.ref.name, str(view.bundle.ref)):
                 return view

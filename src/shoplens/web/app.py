@@ -89,7 +89,7 @@ def _api_routers(platform: Platform, uploads: Uploads) -> Iterator[APIRouter]:
     yield batch_ingest_router(platform, uploads)
     yield batch_router(platform)
     yield returned_items_router(platform)
-    yield models_router(platform)
+    yield models_router(platform.models)
     yield operations_router(platform.health, platform.metrics)
 
 
@@ -109,7 +109,7 @@ def _page_routers(platform: Platform, uploads: Uploads) -> Iterator[APIRouter]:
     )
     yield batch_item_pages(platform)
     yield batch_pages(platform)
-    yield model_pages(platform)
+    yield model_pages(platform.models, platform.channels)
     yield _other_pages()
 
 

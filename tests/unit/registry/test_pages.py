@@ -21,8 +21,8 @@ def test_preprocessing_is_described_step_by_step() -> None:
     )
     assert [
         "Both sides become 256 px (bilinear).",
-        "It is encoded as JPEG again, quality 75, as in the model's training.",
-        "The centre of 224 × 224 px is cut out.",
-        "Colours in the order blue, green, red; memory layout NHWC.",
+        "The photo is encoded as JPEG again with quality 75, as in training.",
+        "Centre crop of 224 × 224 px.",
+        "Channels in the order blue, green, red, layout NHWC.",
         "Each value becomes (x − (104, 117, 123)) ÷ 1.",
     ] == steps
