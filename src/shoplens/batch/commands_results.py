@@ -12,8 +12,8 @@ from shoplens.batch.browse import BrowseBatch
 from shoplens.batch.correct import CorrectItems
 from shoplens.batch.entities import ItemFilter
 from shoplens.batch.export import ExportFormat
+from shoplens.cli.errors import EXIT_FAILED
 from shoplens.cli.options import settings_for
-from shoplens.cli.process import EXIT_FAILED
 from shoplens.errors import RequestInvalid, RunNotFound, ShoplensError
 from shoplens.platform.batch import open_results
 
