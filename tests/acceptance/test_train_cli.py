@@ -1,4 +1,4 @@
-"""A shop trains its own model by the command line: real photos in, a model that answers out, or one clear sentence."""
+"""Training on the command line: photos become an installed model, or one clear error message."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TIMEOUT_S = 280
 
 
 def command(folder: Path, *arguments: str) -> tuple[list[str], dict[str, str]]:
-    """Of a process with all its data below `folder`."""
+    """The command line and environment of a process with its data below `folder`."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SHOPLENS_")}
     environment["SHOPLENS_DATA_DIR"] = str(folder / "data")
     return [sys.executable, "-m", "shoplens", *arguments], environment
@@ -46,8 +46,8 @@ def shop(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_folder_of_photos_becomes_a_model_that_answers(shop: Path) -> None:
-    """With hostile files among them: cut off, a PDF in disguise, a label with quotes and an emoji."""
+def test_a_folder_of_photos_becomes_a_model_that_classifies(shop: Path) -> None:
+    """The folder includes a truncated photo, a PDF named .jpg, a label with quotes and an emoji."""
     (shop / "photos" / "red").rename(shop / "photos" / 'T-Shirt "rot" 👕')
     red = shop / "photos" / 'T-Shirt "rot" 👕'
     whole = (red / "000.jpg").read_bytes()
@@ -74,7 +74,7 @@ def test_a_folder_of_photos_becomes_a_model_that_answers(shop: Path) -> None:
 
 
 def test_a_csv_and_a_test_part_give_the_same_model_twice(shop: Path) -> None:
-    """Into a folder of one's own; what is also in the test part leaves training, and the graph has the same bytes."""
+    """Written with --into; photos of the test part leave training, and the graph has the same bytes."""
     rows = [path.relative_to(shop).as_posix() for path in sorted((shop / "photos").rglob("*.jpg"))]
     (shop / "list.csv").write_text("path,label\n" + "".join(f"{row},{row.split('/')[1]}\n" for row in rows))
     write_photos(shop / "test", each=3, first=700, strength=0.6)
@@ -102,12 +102,12 @@ def test_a_csv_and_a_test_part_give_the_same_model_twice(shop: Path) -> None:
         ),
         (lambda shop: (shop / "l.npz").write_bytes(b"no"), ["l.npz"], "dataset_invalid", "cannot be read"),
         (lambda _: None, ["photos", "--recipe", "magic"], "dataset_invalid", "transfer, head, scratch"),
-        (lambda _: None, ["photos", "--version", "1/2"], "request_invalid", "no version"),
+        (lambda _: None, ["photos", "--version", "1/2"], "request_invalid", "not a valid version"),
         (lambda _: None, ["photos", "--held-out", "0"], "request_invalid", "between 0.01 and 0.5"),
         (lambda _: None, ["photos", "--validation", "photos/red"], "dataset_invalid", "no folders"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_trained_is_refused_in_one_sentence(
+def test_invalid_data_and_options_are_refused_in_one_sentence(
     shop: Path, prepare: Any, arguments: list[str], code: str, words: str
 ) -> None:
     """Status 1, the error's code, no traceback, and nothing installed."""
@@ -119,7 +119,7 @@ def test_what_cannot_be_trained_is_refused_in_one_sentence(
 
 
 def test_a_class_of_one_photo_is_refused_after_the_report(shop: Path) -> None:
-    """Both are told: what there is, and why it does not do."""
+    """Both are printed: the report, and the reason."""
     for photo in sorted((shop / "photos" / "red").iterdir())[1:]:
         photo.unlink()
     done = train(shop, "photos")
@@ -128,18 +128,18 @@ def test_a_class_of_one_photo_is_refused_after_the_report(shop: Path) -> None:
     assert "fewer than 2 usable photos: 'red'" in done.stderr
 
 
-def test_an_interrupted_training_says_how_to_go_on_and_does(shop: Path) -> None:
-    """Ctrl-C while the network describes the pictures; then the same command again."""
+def test_an_interrupted_training_can_be_resumed(shop: Path) -> None:
+    """Ctrl-C while the network embeds the pictures; then the same command again."""
     line, environment = command(shop, "train", "photos", "--name", "colours", "--recipe", "head")
     line = ["env", "--default-signal=INT", *line]  # a shell that runs the tests in the background has it ignored
     with subprocess.Popen(line, env=environment, cwd=shop, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
-        for told in process.stderr:
-            if "Training." in told:
+        for line in process.stderr:
+            if "Training." in line:
                 break
         process.send_signal(signal.SIGINT)
         rest = process.stderr.read()
-    assert (130, True) == (process.returncode, "The same command goes on" in rest), rest
+    assert (130, True) == (process.returncode, "Run the same command again" in rest), rest
     assert "Traceback" not in rest
     assert (shop / "data" / "training" / "colours" / "train.json").is_file()
     again = train(shop, "photos")
@@ -147,38 +147,42 @@ def test_an_interrupted_training_says_how_to_go_on_and_does(shop: Path) -> None:
     assert "Installed colours@1.0.0" in again.stdout
 
 
-def test_a_recipe_without_its_extra_says_what_to_install(shop: Path) -> None:
-    """Here torch is hidden from the process, whether it is installed or not."""
-    line, environment = command(shop, "train", "photos", "--name", "colours", "--recipe", "transfer")
-    hidden = "import sys, runpy; sys.modules['torch'] = None; runpy.run_module('shoplens', run_name='__main__')"
+@pytest.mark.parametrize(
+    ("recipe", "package", "extras"),
+    [("transfer", "torch", "shoplens[train,torch]"), ("head", "sklearn", "shoplens[train]")],
+)
+def test_a_recipe_without_its_extra_says_what_to_install(shop: Path, recipe: str, package: str, extras: str) -> None:
+    """Here the package is hidden from the process, whether it is installed or not."""
+    line, environment = command(shop, "train", "photos", "--name", "colours", "--recipe", recipe)
+    hidden = f"import sys, runpy; sys.modules[{package!r}] = None; runpy.run_module('shoplens', run_name='__main__')"
     done = subprocess.run(
         [sys.executable, "-c", hidden, *line[3:]],
         env=environment, cwd=shop, capture_output=True, text=True, check=False, timeout=TIMEOUT_S,
     )  # fmt: skip
-    assert (1, True) == (done.returncode, "pip install" in done.stderr), done.stderr
+    assert (1, True) == (done.returncode, f"pip install '{extras}'" in done.stderr), done.stderr
     assert "extra_missing" in done.stderr
 
 
-def test_the_public_data_is_listed_with_its_terms(tmp_path: Path) -> None:
+def test_public_datasets_are_listed_with_their_licences(tmp_path: Path) -> None:
     """For people and for programs."""
-    told = shoplens(tmp_path, "datasets").stdout
-    for text in ("Alexey Grigorev", "CC0-1.0", "Zalando", "MIT", "not byte for byte"):
-        assert text in told
+    listing = shoplens(tmp_path, "datasets").stdout
+    for text in ("Alexey Grigorev", "CC0-1.0", "Zalando", "MIT", "not identical"):
+        assert text in listing
     listed = json.loads(shoplens(tmp_path, "datasets", "--json").stdout)
     assert ["clothing", "fashion-mnist"] == [source["name"] for source in listed]
     assert {64} == {len(part["sha256"]) for source in listed for part in source["parts"]}
 
 
-def test_a_copy_of_the_public_data_is_checked(shop: Path) -> None:
-    """This one is another: the status is 1, and each part says what differs."""
+def test_a_copy_of_a_public_dataset_is_verified(shop: Path) -> None:
+    """This copy differs: the status is 1, and each part says how."""
     done = shoplens(shop, "datasets", "verify", "clothing", "photos")
-    assert (1, True) == (done.returncode, "train: photos/train is not there" in done.stdout)
+    assert (1, True) == (done.returncode, "train: photos/train does not exist" in done.stdout)
     unknown = shoplens(shop, "datasets", "verify", "birds", "photos")
     assert (1, True) == (unknown.returncode, "clothing, fashion-mnist" in unknown.stderr)
 
 
-def test_the_shared_copies_are_the_ones_that_the_table_means(shared_data: Path, tmp_path: Path) -> None:
-    """Byte for byte, where they are there."""
+def test_the_shared_copies_match_the_checksums(shared_data: Path, tmp_path: Path) -> None:
+    """If they are available."""
     if not (shared_data / "clothing").is_dir():
         pytest.skip("the shared data has no photos of clothes")
     for name in ("clothing", "fashion-mnist"):
@@ -186,8 +190,8 @@ def test_the_shared_copies_are_the_ones_that_the_table_means(shared_data: Path, 
         assert 0 == done.returncode, done.stdout
 
 
-def test_a_model_can_never_take_the_place_of_a_built_in_one(shop: Path) -> None:
-    """Names that would be ambiguous are refused before anything is read."""
+def test_the_name_of_a_built_in_model_is_refused(shop: Path) -> None:
+    """Before any photo is read."""
     done = shoplens(shop, "train", "photos", "--name", builtin_names()[0], "--recipe", "head")
     assert (1, True) == (done.returncode, "built-in" in done.stderr), done.stderr
     assert not (shop / "data").exists()

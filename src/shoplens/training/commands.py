@@ -58,9 +58,10 @@ def train(  # noqa: PLR0913 - each is an option that a person may need
     """Check labelled photos, train a model on them, calibrate and measure it, and install it with its card."""
     from shoplens.bundles.builtin import builtin_names
     from shoplens.errors import RequestInvalid
-    from shoplens.training.recipes import require_extras
+    from shoplens.training.recipes import RECIPES, require_extras
 
-    require_extras(recipe)
+    if recipe in RECIPES:
+        require_extras(recipe)
 
     from shoplens.images.picture import Limits
     from shoplens.serving.cores import usable_cores
