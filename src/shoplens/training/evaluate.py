@@ -8,7 +8,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, SupportsFloat
 
 import numpy as np
 from numpy.typing import NDArray
@@ -134,5 +134,5 @@ def _log_loss(scores: Scores, labels: Labels) -> float:
     return float(-np.log(np.maximum(scores[np.arange(len(labels)), labels], _MIN_SCORE)).mean())
 
 
-def _rounded(value: float) -> float:
+def _rounded(value: SupportsFloat) -> float:
     return round(float(value), 6)

@@ -70,7 +70,7 @@ def split_dataset(
     """Split `source`. Without a given `validation`, about `fraction` of it is held out, by group and class."""
     classes = source.classes
     unique, dropped = _drop_repeated(source.samples, classes)
-    parts = [unique, validation.samples if validation else (), test]
+    parts: list[Sequence[Sample]] = [unique, validation.samples if validation else (), test]
     groups = iter(group_samples([sample for part in parts for sample in part]))
     train, held, tested = ([_Grouped(sample, next(groups)) for sample in part] for part in parts)
     first = _first_of_group([*train, *held, *tested])

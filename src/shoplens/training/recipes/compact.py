@@ -1,7 +1,7 @@
-"""The compact network for small pictures as values and as an ONNX graph with int8 weights: values in, model bytes out.
+"""The weights of the compact network of the recipe `scratch`, and its ONNX graph with int8 weights.
 
-Eight convolutions of 3 x 3, two pairs of them residual, then the greatest value of each channel, then a linear layer.
-The graph takes colour, reduces it to brightness, and answers with the mean for the picture and its mirror image.
+Eight convolutions of 3 x 3, two pairs of them residual, then the maximum of each channel, then a linear layer. The graph
+converts colour to brightness and computes the mean of the predictions for the picture and its mirror image.
 """
 
 from __future__ import annotations
