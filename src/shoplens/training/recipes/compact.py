@@ -1,7 +1,7 @@
 """The weights of the compact network of the recipe `scratch`, and its ONNX graph with int8 weights.
 
-Eight convolutions of 3 x 3, two pairs of them residual, then the maximum of each channel, then a linear layer. The graph
-converts colour to brightness and computes the mean of the predictions for the picture and its mirror image.
+Eight convolutions of 3 x 3, two pairs of them residual, then the maximum of each channel, then a linear layer. The
+graph converts colour to brightness and computes the mean of the predictions for the picture and its mirror image.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def best_stretch(weight: Floats, *, pairs: bool) -> NDArray[np.uint8]:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Rounded:
-    """Weights as whole numbers with a scale per output channel, and an offset."""
+    """Weights as integers with a scale per output channel, and an offset."""
 
     whole: NDArray[np.int8]
     scales: Floats
@@ -59,7 +59,7 @@ class Rounded:
 
     @property
     def weight(self) -> Floats:
-        """The values that the whole numbers stand for."""
+        """The values that the integers represent."""
         return np.asarray(self.whole * self.scales.reshape(-1, *[1] * (self.whole.ndim - 1)), np.float32)
 
 
@@ -79,10 +79,10 @@ def compact_model(weights: CompactWeights, *, side: int, temperature: float) -> 
     constants = [_constants(writer, f"convolution{index}", each) for index, each in enumerate(weights.convolutions)]
     pictures = _brightness(writer, weights)
     mirrored = _mirrored(writer, pictures)
-    described = [
-        _described(writer, constants, value, tag) for value, tag in ((pictures, "plain"), (mirrored, "mirror"))
+    embeddings = [
+        _embedded(writer, constants, value, tag) for value, tag in ((pictures, "plain"), (mirrored, "mirror"))
     ]
-    total = writer.node("Add", described, "both")
+    total = writer.node("Add", embeddings, "both")
     embedding = writer.node("Mul", [total, writer.constant("half", np.float32(0.5))], EMBEDDING)
     weight, bias = _constants(writer, "head", weights.head)
     logits = writer.node("Gemm", [embedding, weight, bias], "logits", transB=1)
@@ -112,7 +112,7 @@ def _mirrored(writer: GraphWriter, pictures: str) -> str:
     return writer.node("Slice", [pictures, *names], "pictures.mirrored")
 
 
-def _described(writer: GraphWriter, constants: list[tuple[str, str]], value: str, tag: str) -> str:
+def _embedded(writer: GraphWriter, constants: list[tuple[str, str]], value: str, tag: str) -> str:
     """The embedding of one view."""
     residual = dict(RESIDUAL)
     shortcut: dict[int, str] = {}
