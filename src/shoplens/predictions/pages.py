@@ -208,7 +208,7 @@ def read_filter(query: Mapping[str, str]) -> FilterBar:
     """The filter in a query; empty fields mean any. Raises RequestInvalid."""
     decision = _text(query, "decision")
     if decision is not None and decision not in set(Outcome):
-        raise RequestInvalid(f"{decision!r} is not a decision. Use one of: {', '.join(Outcome)}.")
+        raise RequestInvalid(f'"{decision}" is not a decision. Use one of: {", ".join(Outcome)}.')
     return FilterBar(
         wanted=RecordFilter(
             channel=_text(query, "channel"),
@@ -245,4 +245,4 @@ def _moment(text: str | None, *, whole_day: timedelta) -> datetime | None:
             moment = moment.replace(tzinfo=UTC)
         return moment.astimezone(UTC) + (whole_day if len(text) == _DATE_LENGTH else timedelta())
     except (ValueError, OverflowError):
-        raise RequestInvalid(f"{text!r} is not a date. Write dates as 2026-01-31.") from None
+        raise RequestInvalid(f'"{text}" is not a date. Write dates as 2026-01-31.') from None

@@ -42,8 +42,8 @@ def threshold_percent(threshold: float) -> str:
 
 
 def compared_percent(score: float, threshold: float) -> str:
-    """`score` with the decimals of `threshold`, rounded so that it does not contradict the comparison of both."""
-    decimals = len(threshold_percent(threshold).rstrip("%").partition(".")[2])
+    """`score` with a decimal, or as many as `threshold` has; rounded so that it does not contradict their order."""
+    decimals = max(1, len(threshold_percent(threshold).rstrip("%").partition(".")[2]))
     shown = round(score * 100, decimals)
     if (shown >= round(threshold * 100, decimals)) is not (score >= threshold):
         shown = math.floor(score * 100 * 10**decimals) / 10**decimals
@@ -51,13 +51,17 @@ def compared_percent(score: float, threshold: float) -> str:
 
 
 def reason(record: PredictionRecord) -> str:
-    """The score and threshold that decided, like "69% (needs 80%)"; "" where no threshold decided."""
+    """The score and threshold that decided, like "66.7% (needs 80%)"; "" where no threshold decided.
+
+    The label stands before it where it is not the best one, which is shown anyway.
+    """
     label, threshold = record.decision.label, record.decision.threshold
     if label is None or threshold is None:
         return ""
     score = next((entry.score for entry in record.labels if entry.label == label), 0.0)
-    shown, limit = compared_percent(score, threshold), threshold_percent(threshold)
-    return f"{shown} (needs {limit})" if score < threshold else f"{label} {shown} (≥ {limit})"
+    limit = f"(needs {threshold_percent(threshold)})" if score < threshold else f"(≥ {threshold_percent(threshold)})"
+    comparison = f"{compared_percent(score, threshold)} {limit}"
+    return comparison if label == record.labels[0].label else f"{label} {comparison}"
 
 
 def thresholds(policy: Policy) -> list[str]:
@@ -74,17 +78,17 @@ def thresholds(policy: Policy) -> list[str]:
 
 
 def channel_title(channel: Channel | str) -> str:
-    """The title of a channel; for a name alone (of a channel without title or without settings), that as a heading."""
-    if not isinstance(channel, str) and getattr(channel, "title", ""):
-        return str(getattr(channel, "title", ""))
-    name = channel if isinstance(channel, str) else channel.name
+    """The title of a channel, or its name as a heading where it has no title or is no longer in the settings."""
+    if isinstance(channel, Channel) and channel.title != channel.name:
+        return channel.title
+    name = channel.name if isinstance(channel, Channel) else channel
     spaced = name.replace("-", " ").replace("_", " ").strip()
     return spaced[:1].upper() + spaced[1:]
 
 
 def channel_question(channel: Channel) -> str:
-    """What the channel answers, in a few words."""
-    return getattr(channel, "question", "") or f"Classified by {channel.model}"
+    """What the channel answers, in a few words; the model where no question is set."""
+    return channel.question if channel.question != channel.name else f"Classified by {channel.model}"
 
 
 def condensed(feedback: Sequence[Feedback]) -> list[Feedback]:

@@ -128,7 +128,7 @@ def test_another_channel_asks_again_and_shows_what_decided(visit: VisitMaker, ph
     page.get_by_role("radio", name="Strict").check(force=True)
     expect(page.locator("#answers .badge")).to_have_text("Rejected")
     expect(page.locator("#answers .reason")).to_contain_text("(≥ 5%)")
-    page.get_by_role("radio", name="Look").check(force=True)
+    page.get_by_role("radio", name="General").check(force=True)
     expect(page.locator("#answers .badge")).to_have_count(0)
     assert first == prediction_id(page)
 

@@ -14,17 +14,18 @@ from shoplens.predictions.policy import LabelRule, Policy
 @pytest.mark.parametrize(
     ("score", "threshold", "words"),
     [
-        (0.9149, 0.85, "91%"),
-        (0.8499, 0.85, "84%"),
-        (0.85, 0.85, "85%"),
-        (0.4996, 0.5, "49%"),
+        (0.9149, 0.85, "91.5%"),
+        (0.84999, 0.85, "84.9%"),
+        (0.85, 0.85, "85.0%"),
+        (0.4996, 0.5, "49.9%"),
         (0.1249, 0.125, "12.4%"),
-        (0.29, 0.29, "29%"),
-        (1.0, 0.85, "100%"),
+        (0.29, 0.29, "29.0%"),
+        (1.0, 0.85, "100.0%"),
+        (0.12344, 0.1234, "12.34%"),
     ],
 )
 def test_rounding_never_contradicts_the_comparison(score: float, threshold: float, words: str) -> None:
-    """0.8499 rounded to 85% would not explain why it is below a threshold of 85%."""
+    """0.84999 rounded to 85.0% would not explain why it is below a threshold of 85%."""
     assert words == presenting.compared_percent(score, threshold)
 
 

@@ -2,7 +2,7 @@
 
 import { curlCommand } from "./curl.js";
 import { liveFeedback } from "./feedback.js";
-import { BEST_GUESS_BELOW, barWidth, confidence, milliseconds, percent, reason } from "./words.js";
+import { BEST_GUESS_BELOW, barWidth, comparison, confidence, milliseconds, percent } from "./words.js";
 
 const SHOWN_LABELS = 10;
 
@@ -67,9 +67,14 @@ function fillDecision(element, { decision, labels }, thresholds) {
   const badge = clone(`badge-${decision.outcome}`);
   badge.toggleAttribute("data-plain", decision.threshold === null);
   element.querySelector("[data-badge]").replaceWith(badge);
-  const score = labels.find((entry) => entry.label === decision.label)?.score ?? 0;
   element.querySelector("[data-reason]").textContent =
-    decision.threshold === null ? `Below all thresholds (${thresholds})` : reason(decision.label, score, decision.threshold);
+    decision.threshold === null ? `Below all thresholds (${thresholds})` : reason(decision, labels);
+}
+
+/** The best label is shown anyway; another one that decided is named. */
+function reason({ label, threshold }, labels) {
+  const words = comparison(labels.find((entry) => entry.label === label)?.score ?? 0, threshold);
+  return label === labels[0].label ? words : `${label} ${words}`;
 }
 
 function fillFeedback(form, result) {

@@ -21,14 +21,13 @@ export function size(bytes) {
   return `${Number((bytes / scale).toPrecision(3))} ${unit}`;
 }
 
-/** The score and the threshold that decided, like "69% (needs 80%)". Rounding never contradicts the comparison. */
-export function reason(label, score, threshold) {
+/** The score and the threshold that decided, like "66.7% (needs 80%)". Rounding never contradicts their order. */
+export function comparison(score, threshold) {
   const limit = Number((threshold * 100).toFixed(4));
-  const decimals = (String(limit).split(".")[1] ?? "").length;
+  const decimals = Math.max(1, (String(limit).split(".")[1] ?? "").length);
   let shown = Number((score * 100).toFixed(decimals));
   if (shown >= limit !== score >= threshold) shown = Math.floor(score * 100 * 10 ** decimals) / 10 ** decimals;
-  const percents = shown.toFixed(decimals);
-  return score < threshold ? `${percents}% (needs ${limit}%)` : `${label} ${percents}% (≥ ${limit}%)`;
+  return `${shown.toFixed(decimals)}% (${score < threshold ? "needs" : "≥"} ${limit}%)`;
 }
 
 export function milliseconds(value) {
