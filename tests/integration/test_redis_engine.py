@@ -1,4 +1,4 @@
-"""The engine behind a real queue: dead workers, garbage, other versions, night work, and Redis going away."""
+"""The engine behind a real queue: dead workers, unreadable messages, other versions, batch jobs, and Redis outages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-import orjson
 import pytest
 from redis.asyncio import Redis
 
@@ -31,14 +30,13 @@ from shoplens.platform.workers import (
     build_night_engine,
     build_redis_engine,
     build_worker,
-    connections,
     look_for_workers,
 )
 from shoplens.serving.engine import ClassifyRequest, ClassifyResult, Engine
-from shoplens.serving.redis import engine as remote_engine
-from shoplens.serving.redis import fleet, wire
-from shoplens.serving.redis.engine import Connections, RedisEngine
-from shoplens.serving.redis.queue import Bounds
+from shoplens.serving.redis import messages
+from shoplens.serving.redis.broker import Broker, QueueLimits
+from shoplens.serving.redis.client import RedisEngine
+from shoplens.serving.redis.messages import Heartbeat
 from shoplens.settings import Settings
 from shoplens.telemetry.metrics import Metrics
 from tests.conftest import colourful, jpeg_of
@@ -60,8 +58,8 @@ async def make_engine() -> AsyncIterator[EngineMaker]:
     """Engines of web processes, closed at the end."""
     async with AsyncExitStack() as ended:
 
-        def make(settings: Settings) -> RedisEngine:
-            engine = build_redis_engine(settings, build_channels(settings), metrics=Metrics())
+        def make(settings: Settings, *, restart_s: float = 10.0) -> RedisEngine:
+            engine = build_redis_engine(settings, build_channels(settings), metrics=Metrics(), restart_s=restart_s)
             ended.push_async_callback(engine.close)
             return engine
 
@@ -69,12 +67,17 @@ async def make_engine() -> AsyncIterator[EngineMaker]:
 
 
 @pytest.fixture
-async def opened(settings: Settings) -> AsyncIterator[Connections]:
+async def broker(settings: Settings) -> AsyncIterator[Broker]:
     """The queue as another process would see it."""
+    broker = broker_of(settings)
+    yield broker
+    await broker.close()
+
+
+def broker_of(settings: Settings) -> Broker:
+    """The queue of these settings."""
     assert settings.redis_url is not None
-    parts = connections(settings, settings.redis_url)()
-    yield parts
-    await parts.queue.close()
+    return Broker(settings.redis_url, prefix=settings.redis_prefix)
 
 
 def job(photo: bytes | None = None, **changes: Any) -> ClassifyRequest:
@@ -83,15 +86,13 @@ def job(photo: bytes | None = None, **changes: Any) -> ClassifyRequest:
     return ClassifyRequest(**{"model": MODEL, "image": photo, "top_k": 5, "timeout_s": 30.0, **changes})
 
 
-async def put(
-    engine: Engine, opened: Connections, count: int = 1, **changes: Any
-) -> list[asyncio.Task[ClassifyResult]]:
+async def put(engine: Engine, broker: Broker, count: int = 1, **changes: Any) -> list[asyncio.Task[ClassifyResult]]:
     """Jobs that lie in the queue although no worker is there, each with its own photo."""
     tasks = [asyncio.create_task(engine.classify(job(jpeg_of(colourful(seed)), **changes))) for seed in range(count)]
-    stream = opened.queue.stream(MODEL, changes.get("priority", "online"))
+    stream = broker.stream(MODEL, changes.get("priority", "online"))
 
     async def are_there() -> bool:
-        return (await opened.queue.lengths([stream]))[0] >= count
+        return (await broker.lengths([stream]))[0] >= count
 
     await until(are_there)
     return tasks
@@ -101,21 +102,21 @@ async def test_both_engines_say_the_same_of_the_same_photos(settings: Settings, 
     """Labels, scores, facts and thumbnails."""
     photos = [jpeg_of(colourful(seed, width=300 + seed, height=260)) for seed in range(20)]
     async with running_worker(settings) as worker:
-        remote = make_engine(settings)
+        engine = make_engine(settings)
         for photo in photos:
-            there = await remote.classify(job(photo, thumbnail=True))
+            there = await engine.classify(job(photo, thumbnail=True))
             here = await worker.engine.classify(job(photo, thumbnail=True))
             assert (here.prediction, here.image, here.thumbnail) == (there.prediction, there.image, there.thumbnail)
 
 
 async def test_what_a_dead_worker_had_is_answered_by_another(
-    settings: Settings, make_engine: EngineMaker, opened: Connections
+    settings: Settings, make_engine: EngineMaker, broker: Broker
 ) -> None:
     """Within a few seconds, each answer for its own photo."""
-    tasks = await put(make_engine(settings), opened, 4)
-    stream = opened.queue.stream(MODEL, "online")
-    assert [] == await opened.queue.take([stream], "dead", count=4, block_ms=None)  # makes the group
-    assert 4 == len(await opened.queue.take([stream], "dead", count=4, block_ms=None))
+    tasks = await put(make_engine(settings), broker, 4)
+    stream = broker.stream(MODEL, "online")
+    assert [] == await broker.take([stream], "dead", count=4, block_ms=None)  # makes the group
+    assert 4 == len(await broker.take([stream], "dead", count=4, block_ms=None))
     began = time.monotonic()
     async with running_worker(settings) as worker:
         answers = await asyncio.gather(*tasks)
@@ -124,181 +125,158 @@ async def test_what_a_dead_worker_had_is_answered_by_another(
     assert 4 == len({answer.image.sha256 for answer in answers})
 
 
-async def test_a_worker_that_wakes_up_late_does_not_answer_twice(settings: Settings, opened: Connections) -> None:
+async def test_a_worker_that_wakes_up_late_does_not_answer_twice(settings: Settings, broker: Broker) -> None:
     """Who is first has answered; the second learns that nothing is left to answer."""
-    stream, to = opened.queue.stream(MODEL, "online"), opened.queue.answers("client")
-    bounds = Bounds(jobs=9, image_bytes=10**6)
-    entry = await opened.queue.add(stream, "1", to=to, body=b"{}", image=b"x", timeout_s=9, bounds=bounds)
-    answers = [await opened.queue.finish(stream, entry, byte_count=1, to=to, answer=b"A") for _ in range(2)]
+    stream, to = broker.stream(MODEL, "online"), broker.replies("client")
+    limits = QueueLimits(jobs=9, image_bytes=10**6)
+    entry = await broker.add(stream, "1", reply_to=to, job=b"{}", image=b"x", timeout_s=9, limits=limits)
+    answers = [await broker.finish(stream, entry, image_bytes=1, reply_to=to, reply=b"A") for _ in range(2)]
     assert [True, False] == answers
-    assert [b"A"] == await opened.queue.collect(to, count=9, block_s=1)
+    assert [b"A"] == await broker.collect(to, count=9, block_s=1)
 
 
-async def test_a_photo_on_which_workers_die_is_refused_and_set_aside(
-    settings: Settings, make_engine: EngineMaker, opened: Connections
+async def test_a_photo_on_which_workers_die_is_refused_and_quarantined(
+    settings: Settings, make_engine: EngineMaker, broker: Broker
 ) -> None:
     """Three had it; the fourth does not try."""
-    (task,) = await put(make_engine(settings), opened)
-    stream = opened.queue.stream(MODEL, "online")
-    await opened.queue.take([stream], "dead-0", count=1, block_ms=None)
-    await opened.queue.take([stream], "dead-0", count=1, block_ms=None)
+    (task,) = await put(make_engine(settings), broker)
+    stream = broker.stream(MODEL, "online")
+    await broker.take([stream], "dead-0", count=1, block_ms=None)
+    await broker.take([stream], "dead-0", count=1, block_ms=None)
     for number in range(2):
-        assert await opened.queue.claim(stream, f"dead-{number}", f"dead-{number + 1}", count=1, idle_ms=0)
+        assert await broker.claim(stream, f"dead-{number}", f"dead-{number + 1}", count=1, idle_ms=0)
     async with running_worker(settings) as worker:
-        with pytest.raises(ImageDecoderFailed, match="3 workers"):
+        with pytest.raises(ImageDecoderFailed, match="3 workers died"):
             await task
-        assert 1 == worker.metrics.jobs_set_aside._value.get()
+        assert 1 == worker.metrics.jobs_quarantined._value.get()
 
 
 @pytest.mark.parametrize(
     "fields",
     [
         {"nonsense": "1"},
-        {"v": "x", "id": "1", "to": "a", "by": "1", "body": "{}", "image": ""},
-        {"v": "1", "id": "\x00", "to": "a", "by": "99999999999999", "body": "no JSON", "image": "x"},
-        {"v": "1", "id": "2", "to": "a", "by": "99999999999999", "body": '{"model": 5}', "image": "x"},
+        {"v": "x", "id": "1", "to": "a", "by": "1", "job": "{}", "image": ""},
+        {"v": "1", "id": "\x00", "to": "a", "by": "99999999999999", "job": "not a job", "image": "x"},
+        {"v": "1", "id": "2", "to": "a", "by": "99999999999999", "job": '{"model": 5}', "image": "x"},
     ],
 )
-async def test_garbage_in_the_queue_is_set_aside_and_the_worker_lives(
-    settings: Settings, make_engine: EngineMaker, opened: Connections, fields: dict[str, str]
+async def test_an_unreadable_entry_is_quarantined_and_the_worker_lives(
+    settings: Settings, make_engine: EngineMaker, broker: Broker, fields: dict[str, str]
 ) -> None:
     """Counted, kept without its photo, and the next job is answered."""
     async with Redis.from_url(settings.redis_url or "", protocol=2) as client, running_worker(settings) as worker:
-        await client.xadd(opened.queue.stream(MODEL, "online"), fields)  # type: ignore[arg-type]
+        await client.xadd(broker.stream(MODEL, "online"), fields)  # type: ignore[arg-type]
         assert ClassifyResult is type(await make_engine(settings).classify(job()))
-        await until(lambda: worker.metrics.jobs_set_aside._value.get() == 1)
-        rows: Any = await client.xrange(f"{settings.redis_prefix}:set-aside")
+        await until(lambda: worker.metrics.jobs_quarantined._value.get() == 1)
+        rows: Any = await client.xrange(f"{settings.redis_prefix}:quarantine")
         ((_, kept),) = rows
         assert b"image" not in kept
-        await until_empty(opened)
+        await until_empty(broker)
 
 
-async def until_empty(opened: Connections) -> None:
+async def until_empty(broker: Broker) -> None:
     """Nothing is left in the stream."""
 
     async def is_empty() -> bool:
-        return (await opened.queue.lengths([opened.queue.stream(MODEL, "online")])) == [0]
+        return (await broker.lengths([broker.stream(MODEL, "online")])) == [0]
 
     await until(is_empty, within_s=5)
 
 
-async def test_garbage_in_place_of_an_answer_harms_nobody(
-    settings: Settings, make_engine: EngineMaker, opened: Connections
-) -> None:
+async def test_an_unreadable_reply_harms_nobody(settings: Settings, make_engine: EngineMaker, broker: Broker) -> None:
     """Counted; the answer that comes after it arrives."""
     engine = make_engine(settings)
     async with Redis.from_url(settings.redis_url or "", protocol=2) as client, running_worker(settings):
-        await client.rpush(opened.queue.answers(engine._client_id), b"\xff\xff\xff\xffgarbage")
+        await client.rpush(broker.replies(engine._client_id), b"\xff\xff\xff\xffgarbage")
         assert ClassifyResult is type(await engine.classify(job()))
-    assert 1 == engine._metrics.jobs_set_aside._value.get()
+    assert 1 == engine._metrics.jobs_quarantined._value.get()
 
 
-async def test_a_worker_refuses_a_job_of_another_version(
-    settings: Settings, make_engine: EngineMaker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Politely, so that the web server can tell it."""
-    async with running_worker(settings):
-        engine = make_engine(settings)
-        add = engine._opened().queue.add
-
-        async def newer(*arguments: Any, **named: Any) -> bytes:
-            with monkeypatch.context() as patched:
-                patched.setattr(wire, "VERSION", 2)
-                return await add(*arguments, **named)
-
-        monkeypatch.setattr(engine._opened().queue, "add", newer)
-        with pytest.raises(WireMismatch, match="jobs in version 2"):
-            await engine.classify(job())
-
-
-def test_an_answer_of_another_version_is_told_as_such() -> None:
-    """Its job is known, what is in it is not."""
-    header = orjson.dumps({"v": 2, "id": "7", "answer": {"anything": 1}})
-    reply = wire.reply_of(len(header).to_bytes(4, "big") + header)
+async def test_a_worker_refuses_a_job_of_another_version(settings: Settings, broker: Broker) -> None:
+    """With a sentence, so that the client learns the reason."""
+    newer = {"v": 2, "id": "7", "to": broker.replies("me"), "by": 99999999999999, "job": "?", "image": "x"}
+    async with Redis.from_url(settings.redis_url or "", protocol=2) as client, running_worker(settings):
+        await client.xadd(broker.stream(MODEL, "online"), newer)  # type: ignore[arg-type]
+        (encoded,) = await broker.collect(broker.replies("me"), count=9, block_s=10)
+    reply = messages.decode_reply(encoded)
     assert ("7", WireMismatch) == (reply.job_id, type(reply.outcome))
+    assert "jobs in version 2" in str(reply.outcome)
 
 
-async def test_a_fleet_of_another_version_is_told_before_anything_is_sent(
-    settings: Settings, make_engine: EngineMaker, opened: Connections
+async def test_workers_of_another_version_are_reported_before_anything_is_sent(
+    settings: Settings, make_engine: EngineMaker, broker: Broker
 ) -> None:
     """Also by the readiness check."""
     async with running_worker(settings) as worker:
-        (mine,) = await opened.fleet.alive()
-        older = fleet.Announcement(
-            worker_id=mine.worker_id, host="old", pid=1, models=worker.engine.served_by_name(), wire_version=0
-        )
-        await opened.fleet.announce(older)
+        (mine,) = await broker.workers()
+        older = Heartbeat(worker_id=mine.worker_id, host="old", pid=1, models=worker.engine.served_by_name(), version=0)
+        await broker.beat(older)
         engine = make_engine(settings)
         with pytest.raises(WireMismatch, match="version 0"):
             await engine.classify(job())
 
 
-async def test_live_work_goes_before_night_work(
-    settings: Settings, make_engine: EngineMaker, opened: Connections
-) -> None:
-    """Although the night was there first."""
+async def test_online_jobs_go_before_batch_jobs(settings: Settings, make_engine: EngineMaker, broker: Broker) -> None:
+    """Although the batch jobs were there first."""
     engine = make_engine(settings)
     ended: list[str] = []
-    nights = await put(engine, opened, 20, priority="batch")
-    (live,) = await put(engine, opened)
-    for task in nights:
+    batch = await put(engine, broker, 20, priority="batch")
+    (online,) = await put(engine, broker)
+    for task in batch:
         task.add_done_callback(lambda _: ended.append("batch"))
-    live.add_done_callback(lambda _: ended.append("online"))
+    online.add_done_callback(lambda _: ended.append("online"))
     async with running_worker(settings):
-        await asyncio.gather(live, *nights)
+        await asyncio.gather(online, *batch)
     assert ended.index("online") <= 4, "as many as the worker holds at a time may be before it"
 
 
 async def test_what_nobody_waits_for_any_more_leaves_the_queue(
-    settings: Settings, make_engine: EngineMaker, opened: Connections
+    settings: Settings, make_engine: EngineMaker, broker: Broker
 ) -> None:
     """At its deadline, also where no worker is there; and when its caller goes."""
     engine = make_engine(settings)
     with pytest.raises(DeadlineExceeded):
         await engine.classify(job(timeout_s=0.2))
-    (task,) = await put(engine, opened)
+    (task,) = await put(engine, broker)
     task.cancel()
-    await until_empty(opened)
+    await until_empty(broker)
 
 
-async def test_a_worker_drops_what_has_expired(settings: Settings, opened: Connections) -> None:
+async def test_a_worker_drops_what_has_expired(settings: Settings, broker: Broker) -> None:
     """The web process that asked may be gone, and cannot take it back."""
-    stream = opened.queue.stream(MODEL, "online")
-    bounds = Bounds(jobs=9, image_bytes=10**6)
-    body = wire.job_body(job())
-    await opened.queue.add(stream, "1", to="nobody", body=body, image=b"x", timeout_s=0.001, bounds=bounds)
+    stream = broker.stream(MODEL, "online")
+    limits = QueueLimits(jobs=9, image_bytes=10**6)
+    encoded = messages.encode_job(job())
+    await broker.add(stream, "1", reply_to="nobody", job=encoded, image=b"x", timeout_s=0.001, limits=limits)
     await asyncio.sleep(0.05)
     async with running_worker(settings) as worker:
-        await until_empty(opened)
+        await until_empty(broker)
         assert 1 == worker.metrics.jobs_expired._value.get()
 
 
-async def test_the_bytes_in_the_queue_are_bounded(settings: Settings, opened: Connections) -> None:
+async def test_the_bytes_in_the_queue_are_bounded(settings: Settings, broker: Broker) -> None:
     """One photo is always let in; what was taken out makes room."""
-    stream = opened.queue.stream(MODEL, "online")
-    bounds = Bounds(jobs=9, image_bytes=10)
+    stream = broker.stream(MODEL, "online")
+    limits = QueueLimits(jobs=9, image_bytes=10)
 
     async def add(image: bytes) -> bytes:
-        return await opened.queue.add(stream, "1", to="a", body=b"{}", image=image, timeout_s=9, bounds=bounds)
+        return await broker.add(stream, "1", reply_to="a", job=b"{}", image=image, timeout_s=9, limits=limits)
 
     first = await add(bytes(50))
     with pytest.raises(QueueFull, match="1 photos wait"):
         await add(b"x")
-    await opened.queue.forget(stream, first, byte_count=50)
+    await broker.discard(stream, first, image_bytes=50)
     for _ in range(2):
         await add(bytes(5))
     with pytest.raises(QueueFull):
         await add(b"x")
 
 
-async def test_without_a_worker_it_is_told_at_once(
-    settings: Settings, make_engine: EngineMaker, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_without_a_worker_requests_are_refused_at_once(settings: Settings, make_engine: EngineMaker) -> None:
     """By the readiness check always, and to requests once the last worker has been away for some seconds."""
-    engine = make_engine(settings)
+    engine = make_engine(settings, restart_s=0.0)
     with pytest.raises(NoWorker, match="shoplens worker"):
         await engine.check()
-    monkeypatch.setattr(remote_engine, "_MISSED_S", 0.0)
     with pytest.raises(NoWorker):
         await engine.classify(job())
 
@@ -367,15 +345,15 @@ async def test_a_restart_of_redis_loses_no_request(
     assert settings.redis_url is not None
     with running_valkey(tmp_path / "first", port=port) as first:
         engine = make_engine(settings)
-        parts = connections(settings, settings.redis_url)()
-        waiting = await put(engine, parts, 3)
-        await parts.queue.close()
+        broker = broker_of(settings)
+        waiting = await put(engine, broker, 3)
+        await broker.close()
         first.kill()
-        await until(lambda: engine._away is not None)
+        await until(lambda: engine._outage is not None)
         with pytest.raises(QueueUnavailable, match="does not answer"):
             await engine.classify(job())
     with running_valkey(tmp_path / "second", port=port):
-        await until(lambda: engine._away is None)
+        await until(lambda: engine._outage is None)
         async with running_worker(settings):
             answers = await asyncio.gather(*waiting)
             assert 3 == len({answer.image.sha256 for answer in answers})
@@ -402,19 +380,16 @@ async def test_a_worker_outlives_a_restart_of_redis(
 
 
 async def test_a_night_waits_for_a_queue_that_is_full_or_has_no_worker(
-    settings: Settings, opened: Connections, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, make_engine: EngineMaker
 ) -> None:
     """Its photos are answered when a worker comes, behind live ones."""
-    monkeypatch.setattr(remote_engine, "_MISSED_S", 0.0)
     narrow = settings.model_copy(update={"queue_limit": 2})
-    inner = build_redis_engine(narrow, build_channels(narrow), metrics=Metrics())
-    engine = PatientEngine(inner, patience_s=30)
+    engine = PatientEngine(make_engine(narrow, restart_s=0.0), patience_s=30)
     tasks = [asyncio.create_task(engine.classify(job(jpeg_of(colourful(seed))))) for seed in range(5)]
     await asyncio.sleep(0.2)
     async with running_worker(settings) as worker:
         assert 5 == len({answer.image.sha256 for answer in await asyncio.gather(*tasks)})
         assert 5 == worker.metrics.jobs_answered._value.get()
-    await engine.close()
 
 
 async def test_a_night_gives_up_in_the_end(settings: Settings) -> None:

@@ -24,9 +24,9 @@ class PatientEngine:
         self._patience_s = patience_s
         self._told = False
 
-    async def classify(self, job: ClassifyRequest) -> ClassifyResult:
+    async def classify(self, request: ClassifyRequest) -> ClassifyResult:
         """See Engine; every job goes behind those that somebody waits for."""
-        later = replace(job, priority="batch")
+        later = replace(request, priority="batch")
         give_up_at: float | None = None
         while True:
             try:
@@ -46,6 +46,10 @@ class PatientEngine:
     def served(self) -> tuple[ServedModel, ...]:
         """See Engine."""
         return self._engine.served()
+
+    def labels(self, model: str) -> tuple[str, ...]:
+        """See Engine."""
+        return self._engine.labels(model)
 
     async def check(self) -> None:
         """See Engine."""

@@ -1,26 +1,33 @@
-"""`shoplens worker`: load the models, announce, take jobs until a signal, finish what was taken."""
+"""`shoplens worker`: load the models, take jobs until a signal, answer those that were taken."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
 import signal
-from collections.abc import Coroutine
+import threading
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final
 
+import orjson
 import structlog
 from rich.console import Console
 
 from shoplens.cli.allocator import keep_freed_memory
 from shoplens.cli.options import settings_for
 from shoplens.cli.process import process_logs
-from shoplens.cli.worker_http import WorkerHttp
+from shoplens.errors import Misconfigured
 from shoplens.platform.parts import build_sandbox
 from shoplens.platform.workers import WorkerParts, build_worker
 from shoplens.settings import Settings
+from shoplens.telemetry.metrics import EXPOSITION_TYPE
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+_HTTP_TIMEOUT_S: Final = 5
 _log: Final = structlog.get_logger("shoplens.worker")
 
 
@@ -33,38 +40,85 @@ def run_worker(*, models: tuple[str, ...], data_dir: Path | None) -> None:
 
 
 async def _work(settings: Settings, models: tuple[str, ...], console: Console) -> None:
+    """The first signal stops the worker gracefully; a second one ends the process at once."""
     with console.status("Starting") as status:
         parts = build_worker(settings, models=models, sandbox=build_sandbox(settings), progress=status.update)
-    try:
-        with WorkerHttp(settings.worker_host, settings.worker_port, parts):
-            gc.freeze()
-            await _until_signal(parts, console)
-    finally:
-        await parts.engine.close()
-
-
-async def _until_signal(parts: WorkerParts, console: Console) -> None:
-    """A first signal ends it in good order; a second one ends the process as it always does."""
     loop = asyncio.get_running_loop()
 
     def stop() -> None:
         parts.worker.stop()
-        for each in _SIGNALS:
-            loop.remove_signal_handler(each)
+        for number in _SIGNALS:
+            loop.remove_signal_handler(number)
 
-    for number in _SIGNALS:
-        loop.add_signal_handler(number, stop)
-    names = ", ".join(str(each.ref) for each in parts.engine.served())
-    console.print(f"Shoplens worker is ready: {names}", highlight=False)
-    _log.info("worker.ready", models=names)
-    await parts.worker.run()
-    _log.info("worker.stopped")
+    try:
+        with _probes(settings, parts):
+            gc.freeze()
+            for number in _SIGNALS:
+                loop.add_signal_handler(number, stop)
+            names = ", ".join(str(each.ref) for each in parts.engine.served())
+            console.print(f"Shoplens worker is ready: {names}", highlight=False)
+            _log.info("worker.ready", models=names)
+            await parts.worker.run()
+            _log.info("worker.stopped")
+    finally:
+        await parts.engine.close()
+
+
+@contextmanager
+def _probes(settings: Settings, parts: WorkerParts) -> Iterator[None]:
+    """Answer /health/live, /health/ready and /metrics on `worker_port`, if it is set. Raises Misconfigured."""
+    if settings.worker_port is None:
+        yield
+        return
+    try:
+        server = ThreadingHTTPServer((settings.worker_host, settings.worker_port), _probe_handler(parts))
+    except OSError as error:
+        raise Misconfigured(
+            f"Cannot listen on {settings.worker_host}:{settings.worker_port}: {error.strerror}. "
+            "Set worker_port to another port."
+        ) from error
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, name="worker-http", daemon=True).start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def _probe_handler(parts: WorkerParts) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        timeout = _HTTP_TIMEOUT_S
+
+        def do_GET(self) -> None:
+            fault = parts.worker.fault
+            status, content_type = HTTPStatus.OK, "application/json"
+            match self.path.partition("?")[0]:
+                case "/health/live":
+                    body = b'{"status":"live"}'
+                case "/health/ready":
+                    status = HTTPStatus.OK if fault is None else HTTPStatus.SERVICE_UNAVAILABLE
+                    body = orjson.dumps({"status": "ready" if fault is None else "not ready", "fault": fault})
+                case "/metrics":
+                    content_type, body = EXPOSITION_TYPE, parts.metrics.exposition()
+                case _:
+                    status, body = HTTPStatus.NOT_FOUND, b'{"status":"not found"}'
+            self.send_response(status)
+            self.send_header("Content-Type", content_type)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Probes are not logged."""
+
+    return Handler
 
 
 def _run_on_loop(work: Coroutine[Any, Any, None]) -> None:
     try:
         import uvloop
-    except ImportError:  # not there on Windows
+    except ImportError:  # it does not exist for Windows
         asyncio.run(work)
     else:
         uvloop.run(work)

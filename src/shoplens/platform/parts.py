@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 from shoplens.bundles.bundle import Bundle
@@ -17,11 +18,10 @@ from shoplens.predictions.policy import LabelRule, Policy
 from shoplens.serving.batcher import Batching
 from shoplens.serving.classifier import Classifier
 from shoplens.serving.cores import usable_cores
-from shoplens.serving.live import LiveModel
-from shoplens.serving.local import LocalEngine, PixelWork
+from shoplens.serving.handle import LoadedModel, ModelHandle
+from shoplens.serving.local import Decoding, LocalEngine
 from shoplens.serving.photo_classifier import PhotoClassifier
 from shoplens.serving.session import Provider, choose_provider
-from shoplens.serving.slot import Slot
 from shoplens.settings import Settings, read_settings
 from shoplens.storage import open_store
 from shoplens.telemetry.metrics import Metrics
@@ -88,47 +88,43 @@ def build_engine(
     sandbox: SandboxedDecoder,
     progress: Progress | None = None,
 ) -> LocalEngine:
-    """The engine in this process, with the model of every channel loaded and warm."""
+    """The engine in this process, with the model of every channel loaded and warm.
+
+    Raises ModelNotFound, BundleError, StorageUnavailable and Misconfigured.
+    """
     provider = choose_provider(settings.provider)
-    slots: dict[str, Slot] = {}
-    for name in sorted({channel.model for channel in channels.values()}):
-        if progress:
-            progress(f"Loading {name}")
-        bundle = find_bundle(name, settings)
-        slots[name] = Slot(build_live(bundle, settings, provider=provider, metrics=metrics))
+    names = sorted({channel.model for channel in channels.values()})
+    if progress:
+        progress(f"Loading {', '.join(names)}")
+    with ThreadPoolExecutor(len(names), thread_name_prefix="load") as pool:
+        loaded = pool.map(lambda name: _load(name, settings, provider=provider, metrics=metrics), names)
+        handles = dict(zip(names, loaded, strict=True))
     engine = LocalEngine(
-        slots,
-        pixels=PixelWork(limits=build_limits(settings), sandbox=sandbox),
-        batching=_worker_batching(settings, provider),
+        handles,
+        decoding=Decoding(limits=build_limits(settings), sandbox=sandbox),
+        batching=Batching(threads=thread_count(settings, provider), queue_limit=settings.queue_limit),
         metrics=metrics,
     )
     engine.warm()
     return engine
 
 
-def build_live(bundle: Bundle, settings: Settings, *, provider: Provider, metrics: Metrics) -> LiveModel:
-    """A classifier in service: single calls on a CPU, real batches on a GPU."""
-    batching = (
-        Batching(
-            threads=1,
-            max_batch=settings.max_batch,
-            max_wait_s=settings.max_wait_ms / 1e3,
-            queue_limit=settings.queue_limit,
-        )
-        if provider == "cuda"
-        else None
+def _load(name: str, settings: Settings, *, provider: Provider, metrics: Metrics) -> ModelHandle:
+    """A model ready to be called: alone on a CPU, in batches on a GPU."""
+    batching = Batching(
+        threads=1,
+        max_batch=settings.max_batch,
+        max_wait_s=settings.max_wait_ms / 1e3,
+        queue_limit=settings.queue_limit,
     )
-    return LiveModel(Classifier(bundle, provider=provider), batching=batching, metrics=metrics)
+    classifier = Classifier(find_bundle(name, settings), provider=provider)
+    return ModelHandle(LoadedModel(classifier, batching=batching if provider == "cuda" else None, metrics=metrics))
 
 
 def thread_count(settings: Settings, provider: Provider) -> int:
-    """As many workers as cores; on a GPU enough of them to fill a batch while others decode."""
+    """As many threads as usable cores; on a GPU enough of them to fill a batch while others decode."""
     cores = settings.threads or usable_cores()
     return cores if provider == "cpu" else max(cores, settings.max_batch)
-
-
-def _worker_batching(settings: Settings, provider: Provider) -> Batching:
-    return Batching(threads=thread_count(settings, provider), queue_limit=settings.queue_limit)
 
 
 def load_bundle(name_or_path: str, *, settings: Settings | None = None) -> PhotoClassifier:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from shoplens.batch.figures import BatchFigures
 from shoplens.db import Database, GroupWriter
@@ -28,14 +27,10 @@ from shoplens.predictions.repository import add_records
 from shoplens.predictions.service import PredictionService
 from shoplens.registry.service import ModelService
 from shoplens.serving.engine import Engine
-from shoplens.serving.local import LocalEngine
 from shoplens.settings import Settings
 from shoplens.storage import open_store
 from shoplens.telemetry.health import CheckHealth, in_thread
 from shoplens.telemetry.metrics import Metrics
-
-if TYPE_CHECKING:
-    from shoplens.serving.redis.engine import RedisEngine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +130,7 @@ def _engine(
     metrics: Metrics,
     sandbox: SandboxedDecoder,
     progress: Progress | None,
-) -> LocalEngine | RedisEngine:
+) -> Engine:
     if settings.redis_url is None:
         return build_engine(settings, channels, metrics=metrics, sandbox=sandbox, progress=progress)
     from shoplens.platform.workers import build_redis_engine

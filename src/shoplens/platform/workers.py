@@ -1,8 +1,8 @@
-"""Build what stands on either side of the queue: the engine of a web process, and a model worker."""
+"""Build what works over Redis: the engine of a web process or a batch run, and a worker. Needs the extra `scale`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,8 +17,8 @@ from shoplens.settings import Settings
 from shoplens.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
-    from shoplens.serving.redis.engine import Connections, RedisEngine
-    from shoplens.serving.redis.fleet import Announcement
+    from shoplens.serving.redis.client import RedisEngine
+    from shoplens.serving.redis.messages import Heartbeat
     from shoplens.serving.redis.worker import Worker
 
 
@@ -27,26 +27,34 @@ _ROOM_FOR_CLAIMED = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerParts:
-    """A worker with what it works with; the engine is closed by whoever runs the worker."""
+    """A worker and its engine, which the caller closes after the worker has stopped."""
 
     worker: Worker
     engine: LocalEngine
     metrics: Metrics
 
 
-def build_redis_engine(settings: Settings, channels: Mapping[str, Channel], *, metrics: Metrics) -> RedisEngine:
-    """The engine whose models are in workers. Raises QueueUnavailable, Misconfigured, ExtraMissing and BundleError."""
-    url = require_redis(settings)
-    from shoplens.serving.redis.engine import RedisEngine
-    from shoplens.serving.redis.queue import Bounds
+def build_redis_engine(
+    settings: Settings, channels: Mapping[str, Channel], *, metrics: Metrics, restart_s: float = 10.0
+) -> RedisEngine:
+    """The engine whose models are in workers.
 
-    models = {channel.model for channel in channels.values()}
+    `restart_s` is how long after the last worker was seen requests are still accepted: it may be restarting. Raises
+    QueueUnavailable, Misconfigured, ExtraMissing and BundleError.
+    """
+    url = require_redis(settings)
+    from shoplens.serving.redis.broker import Broker, QueueLimits
+    from shoplens.serving.redis.client import RedisEngine
+
+    workers = look_for_workers(settings)
+    models = sorted({channel.model for channel in channels.values()})
     return RedisEngine(
-        connections(settings, url),
-        labels={name: _labels(name, settings) for name in sorted(models)},
-        bounds=Bounds(jobs=settings.queue_limit, image_bytes=settings.max_queued_bytes),
+        Broker(url, prefix=settings.redis_prefix),
+        labels={name: tuple(label.name for label in find_bundle(name, settings).labels) for name in models},
+        limits=QueueLimits(jobs=settings.queue_limit, image_bytes=settings.max_queued_bytes),
         metrics=metrics,
-        seen=look_for_workers(settings),
+        workers=workers,
+        restart_s=restart_s,
     )
 
 
@@ -63,32 +71,38 @@ def build_night_engine(settings: Settings, channel: Channel) -> Engine:
 
 
 def require_worker(settings: Settings, model: str) -> None:
-    """Raises NoWorker unless one answers for this model now, QueueUnavailable."""
+    """Raises NoWorker unless a worker answers for this model now, and QueueUnavailable."""
     if not any(model in worker.models for worker in look_for_workers(settings)):
-        raise NoWorker(f"No worker answers for the model {model} now. Start one: `shoplens worker`.")
+        raise NoWorker(f"No worker answers for the model {model}. Start one: `shoplens worker`.")
 
 
 def build_worker(
     settings: Settings, *, models: tuple[str, ...], sandbox: SandboxedDecoder, progress: Progress | None = None
 ) -> WorkerParts:
-    """A worker for these models, or for those of all channels. Reaches the queue first, since models take longer.
+    """A worker for these models, or for those of all channels. Connects to Redis first, since loading models is slow.
 
     Raises QueueUnavailable, Misconfigured, ExtraMissing, ModelNotFound and BundleError.
     """
     url = require_redis(settings)
-    from shoplens.serving.redis.worker import Worker, WorkerRules
+    from shoplens.serving.redis.broker import Broker
+    from shoplens.serving.redis.worker import Worker, WorkerLimits
 
     look_for_workers(settings)
-    channels = _chosen(build_channels(settings), models)
+    channels = build_channels(settings)
+    used = {channel.model for channel in channels.values()}
+    if unused := [name for name in models if name not in used]:
+        raise Misconfigured(f"No channel uses the model {unused[0]!r}; the channels use: {', '.join(sorted(used))}.")
+    chosen = {name: channel for name, channel in channels.items() if not models or channel.model in models}
     capacity = 2 * thread_count(settings, choose_provider(settings.provider))
     metrics = Metrics()
+    # Claimed jobs come on top of those that a worker takes by itself, and must not be refused.
     roomy = settings.model_copy(update={"queue_limit": max(settings.queue_limit, capacity + _ROOM_FOR_CLAIMED)})
-    engine = build_engine(roomy, channels, metrics=metrics, sandbox=sandbox, progress=progress)
+    engine = build_engine(roomy, chosen, metrics=metrics, sandbox=sandbox, progress=progress)
     worker = Worker(
         engine,
-        connections(settings, url),
+        Broker(url, prefix=settings.redis_prefix),
         models=engine.served_by_name(),
-        rules=WorkerRules(capacity=capacity, drain_s=settings.shutdown_s),
+        limits=WorkerLimits(capacity=capacity, drain_s=settings.shutdown_s),
         metrics=metrics,
     )
     return WorkerParts(worker=worker, engine=engine, metrics=metrics)
@@ -99,47 +113,15 @@ def require_redis(settings: Settings) -> str:
     if settings.redis_url is None:
         raise Misconfigured("redis_url is not set. Workers take their jobs from Redis: redis://:password@host:6379/0.")
     try:
-        import redis  # noqa: F401 - asked for early, so that the sentence comes before anything else happens
+        import redis  # noqa: F401 - so that this is the first error
     except ImportError as error:
         raise ExtraMissing("Redis needs the extra `scale`: pip install 'shoplens[scale]'.") from error
     return settings.redis_url
 
 
-def look_for_workers(settings: Settings) -> tuple[Announcement, ...]:
-    """Who works now, in a plain call. Raises QueueUnavailable within seconds where the queue does not answer."""
+def look_for_workers(settings: Settings) -> tuple[Heartbeat, ...]:
+    """The workers that are alive, in a blocking call. Raises QueueUnavailable within seconds if Redis is away."""
     url = require_redis(settings)
-    from shoplens.serving.redis import fleet
-    from shoplens.serving.redis.link import connect_blocking, place_of, translated
+    from shoplens.serving.redis.broker import list_workers
 
-    with translated(place_of(url)), connect_blocking(url) as client:
-        keys = fleet.times_and_announcements(settings.redis_prefix)
-        found = client.eval(fleet.READ, 2, *keys, str(fleet.ALIVE_MS))
-        return fleet.announcements(found)
-
-
-def connections(settings: Settings, url: str) -> Callable[[], Connections]:
-    """Opens the queue and the fleet over one pool; for the event loop that calls it."""
-    from shoplens.serving.redis.engine import Connections
-    from shoplens.serving.redis.fleet import Fleet
-    from shoplens.serving.redis.link import connect, place_of
-    from shoplens.serving.redis.queue import JobQueue
-
-    def opened() -> Connections:
-        client, place, prefix = connect(url), place_of(url), settings.redis_prefix
-        return Connections(
-            queue=JobQueue(client, prefix=prefix, place=place), fleet=Fleet(client, prefix=prefix, place=place)
-        )
-
-    return opened
-
-
-def _labels(name: str, settings: Settings) -> tuple[str, ...]:
-    return tuple(label.name for label in find_bundle(name, settings).labels)
-
-
-def _chosen(channels: Mapping[str, Channel], models: tuple[str, ...]) -> dict[str, Channel]:
-    """The channels of these models. Raises Misconfigured for a model that no channel uses."""
-    used = {channel.model for channel in channels.values()}
-    if unused := [name for name in models if name not in used]:
-        raise Misconfigured(f"No channel uses the model {unused[0]!r}; the channels use: {', '.join(sorted(used))}.")
-    return {name: channel for name, channel in channels.items() if not models or channel.model in models}
+    return list_workers(url, prefix=settings.redis_prefix)

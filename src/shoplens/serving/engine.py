@@ -1,4 +1,4 @@
-"""The port between services and whatever classifies: this process, or workers behind a queue."""
+"""The protocol of everything that classifies: an engine in this process, or one whose models run in workers."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from shoplens.images.picture import ImageFacts
 from shoplens.serving.prediction import Prediction
 
 Priority = Literal["online", "batch"]
-"""Whether somebody waits for the answer. Workers take live jobs first; in one process there is only one queue."""
+"""Whether a caller waits for the answer. Workers take online requests first; a local engine has one queue for both."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassifyRequest:
-    """One photo, still encoded, for one model; `timeout_s` is how long its caller waits at most.
+    """One encoded photo for one model. The caller waits `timeout_s` at most.
 
-    `sha256` is that of `image` where the caller knows it already; else it is computed.
+    `sha256` is that of `image` where the caller knows it already; otherwise the engine computes it. With `thumbnail`
+    the result carries one.
     """
 
     model: str
@@ -32,7 +33,7 @@ class ClassifyRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassifyResult:
-    """What an engine found. `thumbnail` is a JPEG without metadata, where the job asked for one."""
+    """What an engine found. `thumbnail` is a JPEG without metadata, where the request asked for one."""
 
     prediction: Prediction
     image: ImageFacts
@@ -44,7 +45,7 @@ class ClassifyResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServedModel:
-    """A live model and how it is called, for people to see."""
+    """A loaded model, where it runs and how it is called, for people to read."""
 
     ref: ModelRef
     provider: str
@@ -52,9 +53,9 @@ class ServedModel:
 
 
 class Engine(Protocol):
-    """Few verbs, so that the engine behind a queue is only another implementation."""
+    """Classifies photos with the models of the channels."""
 
-    async def classify(self, job: ClassifyRequest) -> ClassifyResult:
+    async def classify(self, request: ClassifyRequest) -> ClassifyResult:
         """Classify one photo.
 
         Raises SampleError for a photo that cannot be used, QueueFull, DeadlineExceeded, Unavailable (EngineStopped,
@@ -66,8 +67,12 @@ class Engine(Protocol):
         """The models that answer now."""
         ...
 
+    def labels(self, model: str) -> tuple[str, ...]:
+        """The labels of this model, in the order of its output. Raises ModelNotFound."""
+        ...
+
     async def check(self) -> None:
-        """Raises Unavailable with the reason when jobs would not be answered now."""
+        """Raises Unavailable with the reason when requests would not be answered now."""
         ...
 
     async def close(self) -> None:
@@ -76,7 +81,7 @@ class Engine(Protocol):
 
 
 def fault_of(error: BaseException) -> ShoplensError:
-    """What is said of a photo that met a fault of the program's own, wherever it was worked on."""
+    """The outcome of a photo that met a bug: a sentence for the user, with `error` as its cause."""
     fault = ShoplensError("This photo could not be processed because of a fault in the program.")
     fault.__cause__ = error
     return fault

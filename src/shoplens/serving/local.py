@@ -1,16 +1,18 @@
-"""The engine in this process: worker threads that decode, fingerprint, encode and classify."""
+"""The engine in this process: threads that decode, hash, preprocess and classify."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import numpy as np
 
-from shoplens.errors import DeadlineExceeded, EngineStopped, ModelNotFound, ShoplensError
+from shoplens.errors import DeadlineExceeded, EngineStopped, ModelNotFound
+from shoplens.futures import complete_from_thread
 from shoplens.images.decoder import decode
 from shoplens.images.hashing import facts_of
 from shoplens.images.picture import Limits, Picture
@@ -18,7 +20,7 @@ from shoplens.images.sandbox import SandboxedDecoder
 from shoplens.images.thumbnails import encode_thumbnail, reduce_once, thumbnail
 from shoplens.serving.batcher import Batcher, Batching, PendingRequest
 from shoplens.serving.engine import ClassifyRequest, ClassifyResult, ServedModel
-from shoplens.serving.slot import Slot
+from shoplens.serving.handle import ModelHandle
 from shoplens.telemetry.metrics import Metrics
 
 _WARM_SIDE: Final = 64
@@ -26,140 +28,112 @@ _WARM_TIMEOUT_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PixelWork:
-    """How bytes become a picture: the limits, and the process that decodes what is not trusted in this one."""
+class Decoding:
+    """How bytes become a picture: the limits, and the decoder of formats that are not trusted in this process."""
 
     limits: Limits
     sandbox: SandboxedDecoder
 
 
 class LocalEngine:
-    """One queue for all models. Each worker takes one photo through all stages, so pixels never cross threads."""
+    """One bounded queue for all models. Each thread takes one photo through all stages."""
 
-    def __init__(self, slots: Mapping[str, Slot], *, pixels: PixelWork, batching: Batching, metrics: Metrics) -> None:
-        self._slots = dict(slots)
-        self._pixels = pixels
-        self._metrics = metrics
-        self._workers: Batcher[ClassifyRequest, ClassifyResult] = Batcher(self._run, batching, name="engine")
-        metrics.watch_queue(lambda: len(self._workers))
+    def __init__(
+        self, models: Mapping[str, ModelHandle], *, decoding: Decoding, batching: Batching, metrics: Metrics
+    ) -> None:
+        self._models = dict(models)
+        self._decoding = decoding
+        self._batcher: Batcher[ClassifyRequest, ClassifyResult] = Batcher(self._classify, batching, name="engine")
+        metrics.watch_queue(lambda: len(self._batcher))
         for served in self.served():
             metrics.model_info.labels(model=served.ref.name, version=served.ref.version).set(1)
 
-    async def classify(self, job: ClassifyRequest) -> ClassifyResult:
+    async def classify(self, request: ClassifyRequest) -> ClassifyResult:
         """See Engine."""
-        self._slot(job.model)
-        loop = asyncio.get_running_loop()
-        arrived: asyncio.Future[ClassifyResult] = loop.create_future()
-        ticket = self._workers.submit(job, deadline=time.monotonic() + job.timeout_s, done=_resolver(loop, arrived))
+        self._handle(request.model)
+        answer: asyncio.Future[ClassifyResult] = asyncio.get_running_loop().create_future()
+        pending = self._batcher.submit(
+            request, deadline=time.monotonic() + request.timeout_s, done=partial(complete_from_thread, answer)
+        )
         try:
-            async with asyncio.timeout(job.timeout_s):
-                return await arrived
+            async with asyncio.timeout(request.timeout_s):
+                return await answer
         except TimeoutError as error:
-            raise DeadlineExceeded(f"There was no answer within {job.timeout_s:g} s.") from error
+            raise DeadlineExceeded(f"There was no answer within {request.timeout_s:g} s.") from error
         finally:
-            ticket.abandoned = True  # means nothing any more once the answer is here
+            pending.abandoned = True  # without effect once the answer is here
 
     def served(self) -> tuple[ServedModel, ...]:
         """See Engine."""
         return tuple(self.served_by_name().values())
 
     def served_by_name(self) -> dict[str, ServedModel]:
-        """The models that answer now, by the name under which jobs ask for them."""
+        """The models that answer now, by the name under which requests ask for them."""
         return {
             name: ServedModel(
-                ref=slot.live.classifier.bundle.ref,
-                provider=slot.live.classifier.session.provider,
-                batching=str(slot.live.batching or self._workers.batching),
+                ref=handle.model.classifier.bundle.ref,
+                provider=handle.model.classifier.session.provider,
+                batching=str(handle.model.batching or self._batcher.batching),
             )
-            for name, slot in self._slots.items()
+            for name, handle in self._models.items()
         }
 
     def labels(self, model: str) -> tuple[str, ...]:
-        """What this model can answer, in the order of its output. Raises ModelNotFound."""
-        return tuple(label.name for label in self._slot(model).live.classifier.bundle.labels)
+        """See Engine."""
+        return tuple(label.name for label in self._handle(model).model.classifier.bundle.labels)
 
     def warm(self) -> None:
         """Take a photo through every stage of every model, so that the first real one is as quick as the next."""
         grey = np.full((_WARM_SIDE, _WARM_SIDE, 3), 127, np.uint8)
         photo = thumbnail(Picture(pixels=grey, format="png", width=_WARM_SIDE, height=_WARM_SIDE), _WARM_SIDE)
-        for model in self._slots:
-            self._answer(
-                _ticket(ClassifyRequest(model=model, image=photo, top_k=1, timeout_s=_WARM_TIMEOUT_S, thumbnail=True))
+        now = time.monotonic()
+        for model in self._models:
+            request = ClassifyRequest(model=model, image=photo, top_k=1, timeout_s=_WARM_TIMEOUT_S, thumbnail=True)
+            self._classify(
+                [PendingRequest(item=request, deadline=now + _WARM_TIMEOUT_S, done=lambda _: None, enqueued_at=now)]
             )
 
     async def check(self) -> None:
         """See Engine."""
-        if self._workers.stopped:
+        if self._batcher.stopped:
             raise EngineStopped("The engine is stopping.")
 
     async def close(self, *, drain_s: float = 5.0) -> None:
         """See Engine."""
-        await asyncio.to_thread(self._workers.close, drain_s=drain_s)
-        for slot in self._slots.values():
-            await asyncio.to_thread(slot.live.close)
-        self._pixels.sandbox.close()
+        await asyncio.to_thread(self._batcher.close, drain_s=drain_s)
+        for handle in self._models.values():
+            await asyncio.to_thread(handle.close)
+        self._decoding.sandbox.close()
 
-    def _slot(self, model: str) -> Slot:
-        if model not in self._slots:
-            raise ModelNotFound(f"No model {model!r} is loaded; there are: {', '.join(sorted(self._slots))}.")
-        return self._slots[model]
+    def _handle(self, model: str) -> ModelHandle:
+        if model not in self._models:
+            raise ModelNotFound(f"No model {model!r} is loaded; there are: {', '.join(sorted(self._models))}.")
+        return self._models[model]
 
-    def _run(
-        self, tickets: Sequence[PendingRequest[ClassifyRequest, ClassifyResult]]
-    ) -> Sequence[ClassifyResult | ShoplensError]:
-        return [self._outcome(ticket) for ticket in tickets]
-
-    def _outcome(self, ticket: PendingRequest[ClassifyRequest, ClassifyResult]) -> ClassifyResult | ShoplensError:
-        try:
-            return self._answer(ticket)
-        except ShoplensError as error:
-            return error
-
-    def _answer(self, ticket: PendingRequest[ClassifyRequest, ClassifyResult]) -> ClassifyResult:
-        job = ticket.item
+    def _classify(self, batch: Sequence[PendingRequest[ClassifyRequest, ClassifyResult]]) -> Sequence[ClassifyResult]:
+        """One photo from bytes to result, on a thread of the batcher; whatever it raises becomes the outcome."""
+        (pending,) = batch
+        request = pending.item
         started = time.perf_counter()
-        with self._slots[job.model].lease() as live:
-            picture = self._decode(job.image, live.classifier.short_side)
+        with self._models[request.model].lease() as model:
+            picture = decode(
+                request.image,
+                limits=self._decoding.limits,
+                short_side=model.classifier.short_side,
+                sandbox=self._decoding.sandbox,
+            )
             small = reduce_once(picture)
-            facts = facts_of(job.image, picture, small=small, sha256=job.sha256)
-            shown = encode_thumbnail(small) if job.thumbnail else None
-            tensor = live.classifier.encode(picture)
-            encoded = time.perf_counter()
-            prediction = live.classify(tensor, top_k=job.top_k, deadline=ticket.deadline)
-        classified = time.perf_counter()
-        return ClassifyResult(
+            facts = facts_of(request.image, picture, small=small, sha256=request.sha256)
+            shown = encode_thumbnail(small) if request.thumbnail else None
+            tensor = model.classifier.encode(picture)
+            preprocessed = time.perf_counter()
+            prediction = model.classify(tensor, top_k=request.top_k, deadline=pending.deadline)
+        result = ClassifyResult(
             prediction=prediction,
             image=facts,
             thumbnail=shown,
-            queue_s=ticket.waited_s,
-            pixels_s=encoded - started,
-            inference_s=classified - encoded,
+            queue_s=pending.waited_s,
+            pixels_s=preprocessed - started,
+            inference_s=time.perf_counter() - preprocessed,
         )
-
-    def _decode(self, data: bytes, short_side: int) -> Picture:
-        return decode(data, limits=self._pixels.limits, short_side=short_side, sandbox=self._pixels.sandbox)
-
-
-def _ticket(job: ClassifyRequest) -> PendingRequest[ClassifyRequest, ClassifyResult]:
-    """A ticket for a job that nobody else waits for."""
-    now = time.monotonic()
-    return PendingRequest(item=job, deadline=now + job.timeout_s, done=lambda _: None, enqueued_at=now, started_at=now)
-
-
-def _resolver(
-    loop: asyncio.AbstractEventLoop, future: asyncio.Future[ClassifyResult]
-) -> Callable[[ClassifyResult | ShoplensError], None]:
-    """A callback for worker threads that resolves `future` on its loop."""
-
-    def resolve(outcome: ClassifyResult | ShoplensError) -> None:
-        if future.done():
-            return
-        if isinstance(outcome, ShoplensError):
-            future.set_exception(outcome)
-        else:
-            future.set_result(outcome)
-
-    def done(outcome: ClassifyResult | ShoplensError) -> None:
-        loop.call_soon_threadsafe(resolve, outcome)
-
-    return done
+        return [result]

@@ -85,10 +85,10 @@ class Metrics:
             collector(registry=self.registry)
 
     def _declare_queue(self) -> None:
-        """Between web processes and model workers; a web process tells the first two, a worker the others."""
+        """Of the queue between web processes and workers: a web process sets the first two, a worker the others."""
         self.queue_jobs = Gauge(
             "shoplens_queue_jobs",
-            "Photos in Redis that wait or are in work, by priority.",
+            "Photos in Redis that wait or are being processed, by priority.",
             ("priority",),
             registry=self.registry,
         )
@@ -102,9 +102,9 @@ class Metrics:
         self.jobs_claimed = Counter(
             "shoplens_jobs_claimed", "Jobs taken over from workers that died.", registry=self.registry
         )
-        self.jobs_set_aside = Counter(
-            "shoplens_jobs_set_aside",
-            "Messages that could not be understood, and jobs on which workers died again and again.",
+        self.jobs_quarantined = Counter(
+            "shoplens_jobs_quarantined",
+            "Messages that could not be read, and photos on which several workers died.",
             registry=self.registry,
         )
 

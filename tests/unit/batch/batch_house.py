@@ -67,14 +67,14 @@ class ScriptedEngine:
         self._gate = gate
         self._now = 0
 
-    async def classify(self, job: ClassifyRequest) -> ClassifyResult:
+    async def classify(self, request: ClassifyRequest) -> ClassifyResult:
         """See Engine."""
         self._now += 1
         self.most_at_once = max(self.most_at_once, self._now)
         self._entered.set()
         try:
             await (asyncio.sleep(0) if self._gate is None else self._gate.wait())
-            return self._answer(job)
+            return self._answer(request)
         finally:
             self._now -= 1
 
@@ -104,6 +104,10 @@ class ScriptedEngine:
             prediction=Prediction(model=MODEL, labels=labels), image=facts, thumbnail=None,
             queue_s=0.0, pixels_s=0.001, inference_s=0.002,
         )  # fmt: skip
+
+    def labels(self, model: str) -> tuple[str, ...]:
+        """See Engine."""
+        return ("shirt", "other")
 
     def served(self) -> tuple[ServedModel, ...]:
         """See Engine."""

@@ -41,7 +41,7 @@ from shoplens.images.sandbox import SandboxedDecoder
 from shoplens.serving.classifier import Classifier, Tensor
 from shoplens.serving.engine import ClassifyResult, fault_of
 from shoplens.serving.prediction import Prediction
-from shoplens.serving.redis.wire import Reply, reply_bytes, reply_of
+from shoplens.serving.redis.messages import Reply, decode_reply, encode_reply
 from shoplens.storage import Store, open_store
 
 Columns = dict[str, NDArray[Any]]
@@ -76,7 +76,7 @@ class Row:
 
     def settled(self, outcome: ClassifyResult | ShoplensError) -> Row:
         """With its reply."""
-        return replace(self, facts=None, reply=reply_bytes(Reply(job_id=self.id, outcome=outcome)))
+        return replace(self, facts=None, reply=encode_reply(Reply(job_id=self.id, outcome=outcome)))
 
     def answer(self, outcome: Prediction | ShoplensError, *, inference_s: float) -> ClassifyResult | ShoplensError:
         """What the model said of it, with what is known of its picture."""
@@ -106,7 +106,7 @@ def column_of(rows: Sequence[Row]) -> NDArray[Any]:
 
 def outcome_of(row: Row) -> ClusterOutcome:
     """What the driver is told of a photo."""
-    return ClusterOutcome(id=row.id, outcome=reply_of(row.reply).outcome, salvaged=row.salvaged, away=row.away)
+    return ClusterOutcome(id=row.id, outcome=decode_reply(row.reply).outcome, salvaged=row.salvaged, away=row.away)
 
 
 class NodeStore:

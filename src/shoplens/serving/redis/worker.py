@@ -1,8 +1,7 @@
-"""A model worker: takes jobs out of the queue, live ones first, lets an engine in this process answer, and answers.
+"""A model worker: takes jobs from the queue, online ones first, and answers them with an engine in this process.
 
-It takes no more than it can work on soon, so that others get the rest, and drops what has expired. Jobs of a worker
-that gives no sign of life are claimed. A job on which workers died again and again is answered with an error, and set
-aside.
+It takes no more than it can start soon, so that other workers get the rest, and drops jobs whose deadline has passed.
+It claims the jobs of workers without a heartbeat. A photo on which worker after worker died is refused and quarantined.
 """
 
 from __future__ import annotations
@@ -20,26 +19,25 @@ import structlog
 
 from shoplens.errors import DeadlineExceeded, ImageDecoderFailed, QueueUnavailable, ShoplensError, Unavailable
 from shoplens.serving.engine import ClassifyResult, Engine, ServedModel
-from shoplens.serving.redis import wire
-from shoplens.serving.redis.engine import Connections
-from shoplens.serving.redis.fleet import ANNOUNCED_EVERY_S, Announcement
-from shoplens.serving.redis.queue import PRIORITIES, Taken
+from shoplens.serving.redis import messages
+from shoplens.serving.redis.broker import HEARTBEAT_S, PRIORITIES, Broker, Delivery
+from shoplens.serving.redis.messages import Envelope, Heartbeat, Reply
 from shoplens.telemetry.metrics import Metrics
 
 _BLOCK_MS: Final = 500
 _IDLE_MS: Final = 1_000
-"""How long an entry must have been with its owner before it is claimed, so that two never claim it at once."""
-_CLAIMED_TOGETHER: Final = 32
-_MOST_DELIVERIES: Final = 3
+"""How long an entry must have been with its owner before it is claimed, so that two workers never claim it at once."""
+_CLAIMED_AT_ONCE: Final = 32
+_MAX_ATTEMPTS: Final = 3
 _PAUSE_S: Final = 0.2
 _LONGEST_PAUSE_S: Final = 2.0
-_CLOCK_EVERY_S: Final = 5.0
+_CLOCK_S: Final = 5.0
 _log: Final = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerRules:
-    """`capacity` photos at a time, in work or about to be; `drain_s` is how long the end may take."""
+class WorkerLimits:
+    """`capacity` photos at a time, in work or taken; `drain_s` is how long stopping may take."""
 
     capacity: int
     drain_s: float
@@ -51,25 +49,23 @@ class Worker:
     def __init__(
         self,
         engine: Engine,
-        connections: Callable[[], Connections],
+        broker: Broker,
         *,
         models: Mapping[str, ServedModel],
-        rules: WorkerRules,
+        limits: WorkerLimits,
         metrics: Metrics,
     ) -> None:
-        opened = connections()
         self._engine = engine
-        self._queue = opened.queue
-        self._fleet = opened.fleet
-        self._rules = rules
+        self._broker = broker
+        self._limits = limits
         self._metrics = metrics
-        self._mine = Announcement(
+        self._heartbeat = Heartbeat(
             worker_id=f"{socket.gethostname()}-{os.getpid()}-{os.urandom(3).hex()}",
             host=socket.gethostname(),
             pid=os.getpid(),
             models=dict(models),
         )
-        self._streams = {each: [self._queue.stream(model, each) for model in models] for each in PRIORITIES}
+        self._streams = {each: [broker.stream(model, each) for model in models] for each in PRIORITIES}
         self._clock = _RedisClock()
         self._jobs: set[asyncio.Task[None]] = set()
         self._freed = asyncio.Event()
@@ -79,107 +75,100 @@ class Worker:
 
     @property
     def fault(self) -> str | None:
-        """Why it cannot work just now; None while it can."""
+        """Why it cannot work now; None while it can."""
         return self._fault
 
     def stop(self) -> None:
-        """Take nothing more, and end when what was taken is answered."""
+        """Take no more jobs, and end when those taken are answered."""
         self._stopping.set()
         self._freed.set()
 
     async def run(self) -> None:
-        """Until `stop`. What is not answered within `drain_s` then is left for others to claim."""
-        beside = [asyncio.create_task(self._announce()), asyncio.create_task(self._claim())]
+        """Work until `stop`. Jobs that are not answered within `drain_s` after it are left for others to claim."""
+        loops = [asyncio.create_task(self._send_heartbeats()), asyncio.create_task(self._claim_jobs())]
         try:
-            await self._take_until_stopped()
+            await self._take_jobs()
         finally:
             if self._jobs:
-                await asyncio.wait(self._jobs, timeout=self._rules.drain_s)
+                await asyncio.wait(self._jobs, timeout=self._limits.drain_s)
             self._leaving = True  # a cancellation alone may be lost in the client library while it connects
-            for task in beside:
+            for task in loops:
                 task.cancel()
-            await asyncio.gather(*beside, return_exceptions=True)
-            await self._leave()
+            await asyncio.gather(*loops, return_exceptions=True)
+            with suppress(QueueUnavailable):
+                await self._broker.leave(self._heartbeat.worker_id)
+            for task in self._jobs:
+                task.cancel()
+            await asyncio.gather(*self._jobs, return_exceptions=True)
+            await self._broker.close()
 
-    async def _take_until_stopped(self) -> None:
+    async def _take_jobs(self) -> None:
+        """Take jobs until `stop`, and try again with growing pauses while the queue is away."""
         pause_s = _PAUSE_S
         while not self._stopping.is_set():
             try:
-                await self._clock.keep(self._queue.now_ms)
-                await self._take_some()
+                await self._clock.synchronise(self._broker.now_ms)
+                free = self._limits.capacity - len(self._jobs)
+                if free > 0:
+                    for delivery in await self._next_deliveries(free):
+                        self._start(delivery)
+                else:
+                    self._freed.clear()
+                    await self._freed.wait()
                 self._fault, pause_s = None, _PAUSE_S
             except QueueUnavailable as error:
                 if self._fault != str(error):
                     _log.warning("worker.queue_lost", reason=str(error))
                 self._fault = str(error)
-                self._clock.forget()
-                await self._pause(pause_s)
+                self._clock.reset()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(pause_s):
+                        await self._stopping.wait()
                 pause_s = min(_LONGEST_PAUSE_S, 2 * pause_s)
 
-    async def _take_some(self) -> None:
-        """Live jobs at once; night jobs only where no live one is there, and few of them, so that live ones get in."""
-        free = self._rules.capacity - len(self._jobs)
-        if free <= 0:
-            self._freed.clear()
-            await self._freed.wait()
-            return
-        live = self._streams["online"]
-        taken = await self._queue.take(live, self._mine.worker_id, count=_each(free, live), block_ms=None)
-        if not taken:
-            both = [*live, *self._streams["batch"]]
-            taken = await self._queue.take(both, self._mine.worker_id, count=_each(free, live), block_ms=_BLOCK_MS)
-        for each in taken:
-            self._begin(each)
+    async def _next_deliveries(self, free: int) -> list[Delivery]:
+        """About `free` online jobs at once; batch jobs only while no online job waits."""
+        online, batch = self._streams["online"], self._streams["batch"]
+        count = max(1, free // max(1, len(online)))  # of each stream
+        worker_id = self._heartbeat.worker_id
+        taken = await self._broker.take(online, worker_id, count=count, block_ms=None)
+        return taken or await self._broker.take([*online, *batch], worker_id, count=count, block_ms=_BLOCK_MS)
 
-    def _begin(self, taken: Taken) -> None:
-        task = asyncio.create_task(self._work(taken))
+    def _start(self, delivery: Delivery) -> None:
+        task = asyncio.create_task(self._process(delivery))
         self._jobs.add(task)
-        task.add_done_callback(self._ended)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._jobs.discard(task)
-        self._freed.set()
-        if not task.cancelled() and task.exception() is not None:
-            _log.error("worker.job_failed", exc_info=task.exception())
+        def ended(task: asyncio.Task[None]) -> None:
+            self._jobs.discard(task)
+            self._freed.set()
+            if not task.cancelled() and task.exception() is not None:
+                _log.error("worker.job_failed", exc_info=task.exception())
 
-    async def _work(self, taken: Taken) -> None:
+        task.add_done_callback(ended)
+
+    async def _process(self, delivery: Delivery) -> None:
+        """Answer one job. An entry that is no job at all is quarantined, since nobody can be answered."""
         try:
-            envelope = wire.envelope_of(taken.fields)
-        except wire.Garbage as garbage:
-            await self._set_aside(taken, str(garbage))
+            envelope = messages.decode_envelope(delivery.fields)
+        except messages.DecodeError as error:
+            await self._quarantine(delivery, str(error))
+            with suppress(QueueUnavailable):
+                size = len(delivery.fields.get(b"image", b""))
+                await self._broker.discard(delivery.stream, delivery.entry, image_bytes=size)
             return
-        if (outcome := await self._outcome(taken, envelope)) is not None:
-            await self._answer(taken, envelope, outcome)
-
-    async def _outcome(self, taken: Taken, envelope: wire.Envelope) -> ClassifyResult | ShoplensError | None:
-        """What came out; None for what goes back to others."""
-        if envelope.version != wire.VERSION:
-            return wire.refusal(envelope).outcome
-        left_s = self._clock.seconds_until(envelope.by_ms)
-        if left_s <= 0:
-            self._metrics.jobs_expired.inc()
-            return DeadlineExceeded("The time for this request passed while it waited for a worker.")
-        if taken.deliveries > _MOST_DELIVERIES:
-            await self._note_aside(taken, "workers died on it")
-            return ImageDecoderFailed(f"{taken.deliveries - 1} workers ended while they worked on this photo.")
-        try:
-            return await self._engine.classify(wire.job_of(envelope, timeout_s=left_s))
-        except wire.Garbage as garbage:
-            await self._note_aside(taken, str(garbage))
-            return ShoplensError("The job could not be understood by the worker.")
-        except ShoplensError as error:
-            return error
-
-    async def _answer(self, taken: Taken, envelope: wire.Envelope, outcome: ClassifyResult | ShoplensError) -> None:
-        """Again and again while the queue is away, as long as somebody may wait for it."""
-        answer = wire.reply_bytes(wire.Reply(job_id=envelope.job_id, outcome=outcome))
+        outcome = await self._classify(delivery, envelope)
+        reply = messages.encode_reply(Reply(job_id=envelope.job_id, outcome=outcome))
         while True:
             try:
-                answered = await self._queue.finish(
-                    taken.stream, taken.entry, byte_count=envelope.byte_count, to=envelope.to, answer=answer
+                answered = await self._broker.finish(
+                    delivery.stream,
+                    delivery.entry,
+                    image_bytes=len(envelope.image),
+                    reply_to=envelope.reply_to,
+                    reply=reply,
                 )
             except QueueUnavailable:
-                if self._clock.seconds_until(envelope.by_ms) <= 0:
+                if self._clock.seconds_until(envelope.deadline_ms) <= 0:
                     return
                 await asyncio.sleep(_PAUSE_S)
             else:
@@ -187,102 +176,101 @@ class Worker:
                     self._metrics.jobs_answered.inc()
                 return
 
-    async def _set_aside(self, taken: Taken, reason: str) -> None:
-        """No job at all: kept for whoever looks into it, counted, and removed; nobody can be answered."""
-        size = len(taken.fields.get(b"image", b""))
-        await self._note_aside(taken, reason)
-        with suppress(QueueUnavailable):
-            await self._queue.forget(taken.stream, taken.entry, byte_count=size)
+    async def _classify(self, delivery: Delivery, envelope: Envelope) -> ClassifyResult | ShoplensError:
+        """The result, or the error that the client gets in its place. Logs errors with the id of their request."""
+        if envelope.version != messages.VERSION:
+            return messages.wrong_version(envelope.version)
+        left_s = self._clock.seconds_until(envelope.deadline_ms)
+        if left_s <= 0:
+            self._metrics.jobs_expired.inc()
+            return DeadlineExceeded("The deadline of this request passed while it waited for a worker.")
+        request_id: str | None = None
+        try:
+            job = messages.decode_job(envelope.job)
+            request_id = job.request_id
+            if delivery.attempt > _MAX_ATTEMPTS:
+                await self._quarantine(delivery, "workers died on it", request_id=request_id)
+                return ImageDecoderFailed(f"{delivery.attempt - 1} workers died while they processed this photo.")
+            return await self._engine.classify(job.request(envelope.image, timeout_s=left_s))
+        except messages.DecodeError as error:
+            await self._quarantine(delivery, str(error))
+            return ShoplensError("The worker could not read this job.")
+        except ShoplensError as error:
+            _log.info("worker.photo_failed", code=error.code, request_id=request_id)
+            return error
 
-    async def _note_aside(self, taken: Taken, reason: str) -> None:
-        _log.warning("worker.set_aside", stream=taken.stream, entry=taken.entry.decode(), reason=reason)
-        self._metrics.jobs_set_aside.inc()
+    async def _quarantine(self, delivery: Delivery, reason: str, *, request_id: str | None = None) -> None:
+        _log.warning(
+            "worker.quarantined",
+            stream=delivery.stream,
+            entry=delivery.entry.decode(),
+            reason=reason,
+            request_id=request_id,
+        )
+        self._metrics.jobs_quarantined.inc()
         with suppress(QueueUnavailable):
-            await self._queue.set_aside(taken, reason)
+            await self._broker.quarantine(delivery, reason)
 
-    async def _announce(self) -> None:
+    async def _send_heartbeats(self) -> None:
         while not self._leaving:
             with suppress(Unavailable):
                 await self._engine.check()
-                await self._fleet.announce(self._mine)
-            await asyncio.sleep(ANNOUNCED_EVERY_S)
+                await self._broker.beat(self._heartbeat)
+            await asyncio.sleep(HEARTBEAT_S)
 
-    async def _claim(self) -> None:
-        """Look for jobs whose worker is not there any more."""
+    async def _claim_jobs(self) -> None:
+        """Take over the jobs of workers that have died, until `stop`."""
         while not self._stopping.is_set():
-            await asyncio.sleep(ANNOUNCED_EVERY_S)
+            await asyncio.sleep(HEARTBEAT_S)
             try:
-                await self._claim_some()
+                await self._claim_once()
             except QueueUnavailable:
-                continue  # the loop that takes jobs tells it
-            except Exception:  # noqa: BLE001 - whatever it was, the jobs of the dead must not wait for ever
+                continue  # `_take_jobs` reports it
+            except Exception:  # noqa: BLE001 - whatever it was, the next attempt must come
                 _log.exception("worker.claim_failed")
 
-    async def _claim_some(self) -> None:
-        alive = {worker.worker_id for worker in await self._fleet.alive()}
-        if self._mine.worker_id not in alive:
-            return  # Redis has just come back, or this process has slept: everybody shall speak first
+    async def _claim_once(self) -> None:
+        alive = {worker.worker_id for worker in await self._broker.workers()}
+        mine = self._heartbeat.worker_id
+        if mine not in alive:
+            return  # Redis has just come back, or this process was frozen: wait for the heartbeats of the others
         for stream in (stream for streams in self._streams.values() for stream in streams):
-            for owner, pending in (await self._queue.owners(stream)).items():
+            for owner, pending in (await self._broker.owners(stream)).items():
                 if owner in alive:
                     continue
-                if pending:
-                    await self._claim_from(stream, owner)
-                else:
-                    await self._queue.leave(stream, owner)
-
-    async def _claim_from(self, stream: str, owner: str) -> None:
-        claimed = await self._queue.claim(
-            stream, owner, self._mine.worker_id, count=_CLAIMED_TOGETHER, idle_ms=_IDLE_MS
-        )
-        self._metrics.jobs_claimed.inc(len(claimed))
-        if claimed:
-            _log.warning("worker.claimed", stream=stream, owner=owner, jobs=len(claimed))
-        for each in claimed:
-            self._begin(each)
-
-    async def _leave(self) -> None:
-        """Others may have what was not answered in time."""
-        with suppress(QueueUnavailable):
-            await self._fleet.leave(self._mine.worker_id)
-        for task in list(self._jobs):
-            task.cancel()
-        await asyncio.gather(*self._jobs, return_exceptions=True)
-        await self._queue.close()
-
-    async def _pause(self, seconds: float) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._stopping.wait()
+                if not pending:
+                    await self._broker.forget_worker(stream, owner)
+                    continue
+                claimed = await self._broker.claim(stream, owner, mine, count=_CLAIMED_AT_ONCE, idle_ms=_IDLE_MS)
+                self._metrics.jobs_claimed.inc(len(claimed))
+                if claimed:
+                    _log.warning("worker.claimed", stream=stream, owner=owner, jobs=len(claimed))
+                for delivery in claimed:
+                    self._start(delivery)
 
 
 class _RedisClock:
-    """Redis' time from this machine's monotonic clock: neither clock need be right, and none is asked per job."""
+    """Redis' time from this machine's monotonic clock, so that no wall clock has to be right and no job asks for it."""
 
     def __init__(self) -> None:
         self._ahead_ms: float | None = None
         self._asked_at = 0.0
 
-    async def keep(self, ask: Callable[[], Awaitable[int]]) -> None:
-        """Compare both clocks now and then. Raises QueueUnavailable."""
+    async def synchronise(self, now_ms: Callable[[], Awaitable[int]]) -> None:
+        """Compare both clocks every few seconds. Raises QueueUnavailable."""
         now = time.monotonic()
-        if self._ahead_ms is not None and now - self._asked_at < _CLOCK_EVERY_S:
+        if self._ahead_ms is not None and now - self._asked_at < _CLOCK_S:
             return
-        theirs = await ask()
+        theirs = await now_ms()
         self._ahead_ms = theirs - 1000 * (now + time.monotonic()) / 2
         self._asked_at = now
 
-    def forget(self) -> None:
-        """Ask again soon: another server may have another clock."""
+    def reset(self) -> None:
+        """Compare again soon: another server may have another clock."""
         self._ahead_ms = None
 
-    def seconds_until(self, by_ms: int) -> float:
-        """Seconds left, below 0 when it has passed; some, while the clocks could not be compared."""
+    def seconds_until(self, deadline_ms: int) -> float:
+        """Seconds left, below 0 when it has passed; 1.0 while the clocks could not be compared."""
         if self._ahead_ms is None:
             return 1.0
-        return (by_ms - self._ahead_ms) / 1000 - time.monotonic()
-
-
-def _each(free: int, streams: list[str]) -> int:
-    """How many entries to take of each stream, so that about `free` come in all."""
-    return max(1, free // max(1, len(streams)))
+        return (deadline_ms - self._ahead_ms) / 1000 - time.monotonic()

@@ -15,7 +15,7 @@ from shoplens.batch.cluster.conductor import Blocks, Conductor, Course
 from shoplens.batch.cluster.node import Row, column_of
 from shoplens.batch.cluster.plan import Block, ClusterOutcome, ClusterPhoto, Plan
 from shoplens.errors import ClusterUnavailable, ShoplensError
-from shoplens.serving.redis.wire import Reply, reply_bytes
+from shoplens.serving.redis.messages import Reply, encode_reply
 
 
 class RayError(Exception):
@@ -104,7 +104,7 @@ class Work:
 
 
 def _answered(photo: ClusterPhoto) -> Row:
-    return Row(id=photo.id, reply=reply_bytes(Reply(job_id=photo.id, outcome=ShoplensError(f"seen {photo.id}"))))
+    return Row(id=photo.id, reply=encode_reply(Reply(job_id=photo.id, outcome=ShoplensError(f"seen {photo.id}"))))
 
 
 @pytest.fixture

@@ -1,0 +1,45 @@
+"""Complete a future from the event loop or from another thread, once, whoever is still waiting."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import Protocol, TypeVar
+
+Value_contra = TypeVar("Value_contra", contravariant=True)
+Value = TypeVar("Value")
+
+
+class Completable(Protocol[Value_contra]):
+    """What `asyncio.Future` and `concurrent.futures.Future` have in common."""
+
+    def done(self) -> bool:
+        """Whether it has an outcome, or was cancelled."""
+        ...
+
+    def set_result(self, result: Value_contra, /) -> None:
+        """Complete it with a value."""
+        ...
+
+    def set_exception(self, exception: BaseException, /) -> None:
+        """Complete it with an error."""
+        ...
+
+
+def complete(future: Completable[Value], outcome: Value | BaseException) -> None:
+    """Give `future` its outcome, unless it has one or its caller has cancelled it. An exception is raised there.
+
+    An asyncio future may only be completed on its own loop: see `complete_from_thread`.
+    """
+    if future.done():
+        return
+    if isinstance(outcome, BaseException):
+        future.set_exception(outcome)
+    else:
+        future.set_result(outcome)
+
+
+def complete_from_thread(future: asyncio.Future[Value], outcome: Value | BaseException) -> None:
+    """The same from any thread. Does nothing when the loop is closed, since nobody can be waiting then."""
+    with suppress(RuntimeError):
+        future.get_loop().call_soon_threadsafe(complete, future, outcome)
