@@ -45,7 +45,7 @@ def open_session(path: Path, *, provider: Provider) -> Session:
     """Open `path`. Raises BundleInvalid when ONNX Runtime cannot.
 
     On a CPU one call uses one thread: as many callers as cores beat one call on many threads, whose spinning
-    collapses next to a busy neighbour (measured; see docs/explanation/inference.md).
+    collapses next to a busy neighbour (measured; see docs/explanation/serving.md).
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
