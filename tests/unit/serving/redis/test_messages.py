@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from shoplens.bundles.manifest import ModelRef
@@ -15,6 +15,7 @@ from shoplens.serving.prediction import LabelScore, Prediction
 from shoplens.serving.redis import messages
 from shoplens.serving.redis.messages import DecodeError, Heartbeat, Reply
 
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 SECONDS = st.floats(0, 1e6)
 REQUESTS = st.builds(
@@ -55,6 +56,7 @@ def fields(**changes: bytes) -> dict[bytes, bytes]:
     return good | {name.encode(): value for name, value in changes.items()}
 
 
+@UNHURRIED
 @given(REQUESTS)
 def test_a_request_comes_back_as_it_was_sent(request: ClassifyRequest) -> None:
     """With its photo from the envelope and the time that is left."""
@@ -68,6 +70,7 @@ def test_a_job_carries_the_id_of_its_request() -> None:
     assert messages.decode_job(messages.encode_job(request, request_id="r-1")).request_id == "r-1"
 
 
+@UNHURRIED
 @given(RESULTS)
 def test_a_result_comes_back_as_it_was_sent(result: ClassifyResult) -> None:
     """To the last digit."""
@@ -110,6 +113,7 @@ def test_what_is_not_a_reply_raises_decode_error(encoded: bytes) -> None:
         messages.decode_reply(encoded)
 
 
+@UNHURRIED
 @given(st.binary(max_size=60))
 def test_random_bytes_raise_decode_error_and_nothing_else(encoded: bytes) -> None:
     """As a reply and as a job."""
