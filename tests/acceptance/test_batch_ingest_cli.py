@@ -95,7 +95,7 @@ def test_a_source_may_be_named_and_kept(shop: BatchShop, told: Told) -> None:
         ("{root}/file", "{root}/file is a file"),
         ("{root}", "holds the data of Shoplens itself"),
         ("{root}/data/blobs/returns", "holds the data of Shoplens itself"),
-        ("ftp://host/photos", "cannot be brought in from ftp://"),
+        ("ftp://host/photos", "cannot be imported from ftp://"),
         ("file://host/photos", "names another machine"),
     ],
 )

@@ -359,15 +359,9 @@ class ObjectSource:
 
     def candidates(self) -> Iterator[Candidate | SkippedFile]:
         """As `Folder.candidates`. Only the names of sidecars are kept in memory."""
-        sidecars = {found.name: found for found in self._list() if found.reachable and is_sidecar(found.name)}
+        sidecars = {found.name: found for found in self._list() if is_sidecar(found.name)}
         for found in self._list():
-            if not found.reachable:
-                yield SkippedFile(
-                    name=readable(found.name),
-                    reason=SkipReason.UNREADABLE,
-                    detail="the object store cannot read this name; rename the object",
-                )
-            elif not is_sidecar(found.name):
+            if not is_sidecar(found.name):
                 sidecar = sidecars.get(f"{found.name}.json") if is_photo_name(found.name) else None
                 yield Candidate(
                     photo=ObjectFile(self._objects, found),
@@ -377,7 +371,7 @@ class ObjectSource:
     def sidecars(self) -> Iterator[SourceFile | SkippedFile]:
         """As `Folder.sidecars`."""
         for found in self._list():
-            if found.reachable and is_sidecar(found.name):
+            if is_sidecar(found.name):
                 yield ObjectFile(self._objects, found)
 
     def present(self, names: Collection[str]) -> set[str]:
@@ -389,7 +383,7 @@ class ObjectSource:
         for found in self._objects.list():
             # The consoles of object stores create an empty object for a folder.
             is_folder = found.byte_count == 0 and "." not in found.name.rsplit("/", 1)[-1]
-            if not found.reachable or not (is_folder or any(map(is_ignored, found.name.split("/")))):
+            if not (is_folder or any(map(is_ignored, found.name.split("/")))):
                 yield found
 
 

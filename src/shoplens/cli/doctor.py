@@ -115,12 +115,12 @@ def _database(settings: Settings) -> str:
 
 
 def _storage(settings: Settings) -> str:
-    open_store(settings.effective_storage_url, setting="storage_url", hurry=True).check()
+    open_store(settings.effective_storage_url, setting="storage_url", fail_fast=True).check()
     return f"{settings.effective_storage_url} can be read and written"
 
 
 def _shared_models(settings: Settings) -> str:
-    shared = open_shared(settings, hurry=True)
+    shared = open_shared(settings, fail_fast=True)
     if shared is None:
         return "none; models_url names one, where several machines work together"
     return f"{shared.place} can be read; it has {len(shared.published())} bundles"

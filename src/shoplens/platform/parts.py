@@ -35,11 +35,13 @@ def find_bundle(name_or_path: str, settings: Settings) -> Bundle:
     return resolve_bundle(name_or_path, settings.effective_models_dir, open_shared(settings))
 
 
-def open_shared(settings: Settings, *, hurry: bool = False) -> SharedBundles | None:
+def open_shared(settings: Settings, *, fail_fast: bool = False) -> SharedBundles | None:
     """None where no such store is set. Raises Misconfigured and StorageUnavailable."""
     if settings.models_url is None:
         return None
-    return SharedBundles(open_store(settings.models_url, setting="models_url", hurry=hurry), settings.models_url)
+    return SharedBundles(
+        open_store(settings.models_url, setting="models_url", fail_fast=fail_fast), settings.models_url
+    )
 
 
 Progress = Callable[[str], None]

@@ -211,7 +211,7 @@ class StoreContract:
             lambda key: store.move(KEY, key),
         ]
         for verb in verbs:
-            with pytest.raises(RequestInvalid, match="is no key"):
+            with pytest.raises(RequestInvalid, match="is not a key"):
                 verb(key)
 
     def test_many_threads_put_and_get_at_once(self, store: Store) -> None:

@@ -9,6 +9,7 @@ import pytest
 from shoplens.batch.entities import References
 from shoplens.batch.sources import ObjectSource
 from shoplens.db import Database
+from shoplens.errors import SourceUnavailable
 from shoplens.storage import open_prefix, open_store
 from tests.integration.s3_bucket import s3_bucket
 from tests.unit.batch.drop_folder import LARGEST, Drop, make_importer
@@ -45,16 +46,13 @@ def test_a_bucket_is_imported(database: Database, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a//b.jpg", "new\nline.jpg", "../x.jpg"])
-def test_an_object_with_an_unusable_name_does_not_affect_the_others(
+def test_an_object_with_a_name_that_cannot_be_expressed_is_refused(
     database: Database, tmp_path: Path, name: str
 ) -> None:
-    """It stays and is reported; those before and after it are imported."""
-    others = {f"drop/{name}": JPEG + name.encode() for name in ("-.jpg", "good.jpg", "z.jpg")}
-    bucket = {f"drop/{name}": JPEG, **others}
+    """The sentence says what to do; nothing is removed."""
+    bucket = {f"drop/{name}": JPEG, "drop/good.jpg": JPEG + b"good"}
     with s3_bucket(bucket) as options:
         drop = drop_of(database, tmp_path, options)
-        summary = drop.ingest()
-        assert (3, 1, 0) == (summary.taken, summary.unreadable, summary.not_removed)
-        assert any("the object store cannot read this name" in note for note in summary.notes)
-        drop.require_nothing_lost_or_doubled(list(others.values()))
-    assert {f"drop/{name}": JPEG} == bucket
+        with pytest.raises(SourceUnavailable, match="Rename or remove that object"):
+            drop.ingest()
+    assert f"drop/{name}" in bucket

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import http.client
 import xml.etree.ElementTree as ET
+from datetime import UTC, datetime
 from urllib.parse import quote, urlsplit
 
 from servers.seaweed import S3Place
-from shoplens.storage.listing import Keys, signed
 
 
 def put_raw(place: S3Place, name: str, data: bytes) -> None:
@@ -26,8 +28,7 @@ def unfinished_uploads(place: S3Place, key: str) -> list[str]:
 
 
 def _asked(place: S3Place, method: str, path: str, *, query: str = "", data: bytes = b"") -> tuple[int, bytes]:
-    keys = Keys(key_id=place.access_key, secret=place.secret_key, token=None, region=place.region)
-    headers = signed(f"{place.endpoint}{path}", query, keys, method=method, body=data)
+    headers = _signed(place, method, path, query, data)
     connection = http.client.HTTPConnection(urlsplit(place.endpoint).netloc, timeout=10)
     try:
         connection.request(method, f"{path}?{query}" if query else path, body=data, headers=headers)
@@ -35,3 +36,21 @@ def _asked(place: S3Place, method: str, path: str, *, query: str = "", data: byt
         return answer.status, answer.read()
     finally:
         connection.close()
+
+
+def _signed(place: S3Place, method: str, path: str, query: str, body: bytes) -> dict[str, str]:
+    """The headers of a request (AWS Signature Version 4). `query` is encoded and sorted."""
+    moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    digest = hashlib.sha256(body).hexdigest()
+    headers = {"host": urlsplit(place.endpoint).netloc, "x-amz-content-sha256": digest, "x-amz-date": moment}
+    names = ";".join(sorted(headers))
+    lines = "".join(f"{name}:{headers[name]}\n" for name in sorted(headers))
+    scope = f"{moment[:8]}/{place.region}/s3/aws4_request"
+    request = f"{method}\n{path}\n{query}\n{lines}\n{names}\n{digest}"
+    text = f"AWS4-HMAC-SHA256\n{moment}\n{scope}\n{hashlib.sha256(request.encode()).hexdigest()}"
+    key = f"AWS4{place.secret_key}".encode()
+    for part in scope.split("/"):
+        key = hmac.digest(key, part.encode(), "sha256")
+    signature = hmac.digest(key, text.encode(), "sha256").hex()
+    credential = f"AWS4-HMAC-SHA256 Credential={place.access_key}/{scope}"
+    return {**headers, "Authorization": f"{credential}, SignedHeaders={names}, Signature={signature}"}

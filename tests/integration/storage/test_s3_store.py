@@ -35,15 +35,23 @@ def test_the_variables_of_the_environment_are_enough(s3: S3Place, monkeypatch: p
     assert b"photo" == store.get(KEY)
 
 
-def test_objects_of_others_are_neither_listed_nor_in_the_way(s3: S3Place, store: Store) -> None:
-    """Names that are no keys, and even names that cannot be asked for."""
+def test_objects_of_others_are_not_listed(s3: S3Place, store: Store) -> None:
+    """Their names are not keys."""
     keys = [f"images/{number}.jpg" for number in range(3)]
     for key in keys:
         store.put(key, b"photo")
-    for name in ("images/a b.jpg", "images/é.jpg", "images/.hidden", "images/new\nline.jpg"):
+    for name in ("images/a b.jpg", "images/é.jpg", "images/.hidden"):
         put_raw(s3, name, b"photo of another")
     assert keys == sorted(store.list("images")) == sorted(store.list(""))
     assert [] == list(store.list("image"))
+
+
+@pytest.mark.parametrize("name", ["images/a//b.jpg", "images/new\nline.jpg"])
+def test_a_name_that_cannot_be_expressed_fails_the_listing(s3: S3Place, store: Store, name: str) -> None:
+    """The sentence says what to do about it."""
+    put_raw(s3, name, b"photo of another")
+    with pytest.raises(StorageUnavailable, match="Rename or remove that object"):
+        list(store.list("images"))
 
 
 def test_an_upload_that_ends_early_leaves_no_parts(s3: S3Place, store: Store) -> None:

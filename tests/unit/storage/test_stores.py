@@ -132,7 +132,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("ftp://host/images", "cannot be kept at ftp://"),
+        ("ftp://host/images", "cannot be stored at ftp://"),
         ("file://host/images", "names another machine"),
         ("s3://", "cannot be set up"),
     ],
