@@ -325,7 +325,7 @@ def _published(settings: Settings) -> list[ModelRef]:
     """The models at `models_url`. If it cannot be reached, prints a warning: the rest of the list is still useful."""
     from shoplens.platform.parts import open_shared
 
-    shared = open_shared(settings, hurry=True)
+    shared = open_shared(settings, fail_fast=True)
     if shared is None:
         return []
     try:
