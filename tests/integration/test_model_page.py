@@ -1,4 +1,4 @@
-"""The page of a trained model shows its evaluation, class by class; the page of another model shows nothing of it."""
+"""The page of a model with an evaluation shows its metrics; other pages do not."""
 
 from __future__ import annotations
 

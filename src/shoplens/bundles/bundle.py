@@ -1,11 +1,11 @@
-"""A model as one verifiable directory: write one, open one, refuse one that must not be served.
+"""Write, open and verify a bundle: a model as one directory.
 
-bundle.json     name, version, task, the graph's inputs and outputs, activation, preprocessing
-labels.json     id and name of each class, in the order of the output
-card.json       the model card
-evaluation.json what was measured, at length; optional, trained models have it
-model.onnx      the graph with its weights
-checksums.json  size and SHA-256 of every other file; its own SHA-256 is the bundle's digest
+bundle.json      name, version, task, the graph's inputs and outputs, activation, preprocessing
+labels.json      id and name of each class, in the order of the output
+card.json        the model card
+evaluation.json  all measurements; optional, trained models have it
+model.onnx       the graph with its weights
+checksums.json   size and SHA-256 of every other file; its own SHA-256 is the bundle's digest
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from shoplens.errors import BundleIncomplete, BundleInvalid
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bundle:
-    """An opened bundle. `digest` is the SHA-256 of its checksums and so names every byte of it."""
+    """An opened bundle. `digest` is the SHA-256 of its checksums, so it identifies every byte."""
 
     root: Path
     manifest: Manifest
@@ -52,20 +52,21 @@ class Bundle:
 
     @property
     def model_path(self) -> Path:
-        """The graph's file."""
+        """The file of the graph."""
         return self.root / "model.onnx"
 
     @property
     def size_bytes(self) -> int:
-        """The length of all files together."""
+        """The total size of all files."""
         return sum(path.stat().st_size for path in self.root.iterdir())
 
 
 def open_bundle(path: Path | str, *, verify: bool = True) -> Bundle:
     """The bundle in the directory `path`.
 
-    With `verify`, every byte is compared with the checksums and the graph with the labels; without it only names and
-    sizes are. Raises BundleIncomplete, BundleTampered, BundleTooNew or BundleInvalid, each with the reason.
+    With `verify`, the content of every file is compared with the checksums, and the graph with the manifest and the
+    labels; without it, only names and sizes are. Raises BundleIncomplete, BundleTampered, BundleTooNew and
+    BundleInvalid.
     """
     root = Path(path)
     if not root.is_dir():
@@ -75,15 +76,12 @@ def open_bundle(path: Path | str, *, verify: bool = True) -> Bundle:
     manifest = read_manifest(read_plain(root, "bundle.json"))
     labels = read_labels(read_plain(root, "labels.json"))
     card = read_card(read_plain(root, "card.json"))
-    evaluation = _evaluation(root, labels)
+    evaluation = None
+    if (root / EVALUATION).exists():
+        evaluation = read_evaluation(read_plain(root, EVALUATION), labels)
     if verify:
         check_graph(root / "model.onnx", manifest, len(labels))
     return Bundle(root=root, manifest=manifest, labels=labels, card=card, digest=digest, evaluation=evaluation)
-
-
-def verify_bundle(path: Path | str) -> Bundle:
-    """The bundle in `path` with every check that needs no other machine: `open_bundle` with all of them."""
-    return open_bundle(path, verify=True)
 
 
 def write_bundle(
@@ -95,9 +93,10 @@ def write_bundle(
     model: bytes,
     evaluation: Evaluation | None = None,
 ) -> Bundle:
-    """Make the directory `into` appear, complete, and open it. Raises BundleInvalid where something is there already.
+    """Write a bundle to the directory `into`, all at once, and open it.
 
-    Two processes may do this at once: the first one wins and both get the same bundle if they wrote the same bytes.
+    Several processes may write the same bundle at once. Raises BundleInvalid if another bundle is there, and as
+    `open_bundle` if the parts contradict each other.
     """
     with atomic_dir(into) as draft:
         (draft / "bundle.json").write_bytes(to_json(manifest))
@@ -110,35 +109,25 @@ def write_bundle(
         open_bundle(draft)
     bundle = open_bundle(into, verify=False)
     if bundle.digest != digest:
-        raise BundleInvalid(f"Another bundle is already at {into}; remove it or choose another name or version.")
+        raise BundleInvalid(f"Another bundle is at {into}. Remove it, or choose another name or version.")
     return bundle
-
-
-def _evaluation(root: Path, labels: tuple[Label, ...]) -> Evaluation | None:
-    if not (root / EVALUATION).exists():
-        return None
-    return read_evaluation(read_plain(root, EVALUATION), labels)
 
 
 @contextmanager
 def atomic_dir(into: Path) -> Iterator[Path]:
-    """A temporary directory beside `into` that takes its name when the block ends well, all at once.
+    """A temporary directory beside `into` that is renamed to `into` when the block ends without an error.
 
-    Where `into` exists by then, the draft is dropped and what is there stays.
+    If `into` exists by then, it stays as it is and the temporary directory is removed.
     """
     into.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{into.name}-", dir=into.parent))
     try:
         yield draft
         draft.chmod(0o755)
-        _move(draft, into)
+        try:
+            draft.rename(into)
+        except OSError:
+            if not into.is_dir():
+                raise
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-
-
-def _move(draft: Path, into: Path) -> None:
-    try:
-        draft.rename(into)
-    except OSError:
-        if not into.is_dir():
-            raise

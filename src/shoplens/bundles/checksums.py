@@ -1,4 +1,4 @@
-"""The checksums of a bundle: which files it has, how long each is, and its SHA-256. The digest names the whole."""
+"""`checksums.json`: the size and the SHA-256 of every file of a bundle. Its own SHA-256 is the bundle's digest."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_BYTES: Final = 4_000_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checksum:
-    """One file's length in bytes and its SHA-256 in lower-case hex."""
+    """Size in bytes and SHA-256 in lower-case hex of one file."""
 
     size: Annotated[int, Field(ge=0)]
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -29,7 +29,7 @@ _ADAPTER: Final = TypeAdapter(dict[str, Checksum])
 
 
 def write_checksums(root: Path) -> str:
-    """Write `checksums.json` over all other files in `root` and return the bundle's digest."""
+    """Write `checksums.json` for all other files in `root`. Returns the bundle's digest."""
     sums = {path.name: checksum_of(path) for path in sorted(root.iterdir()) if path.name != CHECKSUMS}
     data = _ADAPTER.dump_json(sums, indent=1) + b"\n"
     (root / CHECKSUMS).write_bytes(data)
@@ -37,7 +37,7 @@ def write_checksums(root: Path) -> str:
 
 
 def check_files(root: Path, *, contents: bool) -> str:
-    """Compare the files in `root` with `checksums.json`; with `contents` their SHA-256 too. Returns the digest.
+    """Compare the files in `root` with `checksums.json`, with `contents` their SHA-256 too. Returns the digest.
 
     Raises BundleIncomplete for a missing file, BundleTampered for a changed, unlisted or linked one, BundleInvalid
     for unreadable checksums.
@@ -45,8 +45,10 @@ def check_files(root: Path, *, contents: bool) -> str:
     data = read_plain(root, CHECKSUMS)
     sums = read_checksums(data)
     for name in sorted({*REQUIRED, *sums}):
-        _check_present(root, name, sums)
-    _refuse_unlisted(root, sums)
+        if not (root / name).is_symlink() and not (root / name).exists():
+            raise BundleIncomplete(f"{name} is missing from the bundle {root.name!r}.")
+    for name in sorted({*REQUIRED, *(path.name for path in root.iterdir())} - {CHECKSUMS, *sums}):
+        raise BundleTampered(f"{name} is not listed in {CHECKSUMS}. Remove it, or make the bundle again.")
     for name, expected in sums.items():
         _check_file(root / name, expected, contents=contents)
     return hashlib.sha256(data).hexdigest()
@@ -56,7 +58,7 @@ def read_plain(root: Path, name: str) -> bytes:
     """The bytes of a file directly in `root`. Raises BundleIncomplete if absent, BundleTampered for a link."""
     path = root / name
     if path.is_symlink():
-        raise BundleTampered(f"{name} is a link; a bundle consists of plain files.")
+        raise BundleTampered(f"{name} is a link. A bundle consists of plain files.")
     try:
         return path.read_bytes()
     except FileNotFoundError as error:
@@ -66,7 +68,7 @@ def read_plain(root: Path, name: str) -> bytes:
 
 
 def checksum_of(path: Path) -> Checksum:
-    """Length and SHA-256 of the file at `path`."""
+    """Size and SHA-256 of the file at `path`."""
     with path.open("rb") as file:
         return Checksum(size=path.stat().st_size, sha256=hashlib.file_digest(file, "sha256").hexdigest())
 
@@ -81,19 +83,6 @@ def read_checksums(data: bytes) -> dict[str, Checksum]:
         if name in {"", ".", "..", CHECKSUMS} or "/" in name or "\\" in name or "\0" in name:
             raise BundleInvalid(f"{CHECKSUMS} lists {name!r}, which is not the name of a file of the bundle.")
     return sums
-
-
-def _check_present(root: Path, name: str, sums: dict[str, Checksum]) -> None:
-    if not (root / name).is_symlink() and not (root / name).exists():
-        raise BundleIncomplete(f"{name} is missing from the bundle {root.name!r}.")
-    if name not in sums:
-        raise BundleTampered(f"{name} is not listed in {CHECKSUMS}.")
-
-
-def _refuse_unlisted(root: Path, sums: dict[str, Checksum]) -> None:
-    for path in sorted(root.iterdir()):
-        if path.name != CHECKSUMS and path.name not in sums:
-            raise BundleTampered(f"{path.name} is not listed in {CHECKSUMS}; remove it or make the bundle again.")
 
 
 def _check_file(path: Path, expected: Checksum, *, contents: bool) -> None:

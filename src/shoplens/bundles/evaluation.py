@@ -1,7 +1,6 @@
-"""What was measured of a trained model, at length: the JSON of `evaluation.json` to frozen values and back.
+"""`evaluation.json` as frozen values: all measurements of a trained model, with their data and methods.
 
-The card has the few figures that people read first; here are all of them, with what they were measured on and how.
-Shares and scores lie between 0 and 1. Parsing is as strict as that of the other files.
+The card has the most important ones. Shares and scores are between 0 and 1.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassCount:
-    """How many samples of one class each part has."""
+    """The number of samples of one class in each part."""
 
     label: Text
     train: Count
@@ -35,8 +34,8 @@ class ClassCount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataFacts:
-    """What it was trained and measured on. The hashes name the content of the sources; `fraction` is None where the
-    validation part was given. `dropped` counts the samples that were left out, by reason.
+    """The data for training and measuring. The hashes identify the content of the sources. `fraction` is None if the
+    validation part was given. `dropped` counts the samples that were not used, by reason.
     """
 
     name: Text
@@ -53,7 +52,7 @@ class DataFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingFacts:
-    """How it was trained. `epochs` is None where the recipe's own number was taken; `versions` of what computed."""
+    """How the model was trained. `epochs` is None for the recipe's default; `versions` are those of the libraries."""
 
     recipe: Text
     seed: int
@@ -64,8 +63,9 @@ class TrainingFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
-    """The temperature and what it was fitted on. `ece_cross_fitted` is the calibration error on that same part with
-    each half scaled by the temperature of the other half.
+    """The temperature and the part that it was fitted on.
+
+    `ece_cross_fitted` is the calibration error on that part, with each half scaled by the temperature of the other.
     """
 
     method: Text
@@ -88,7 +88,7 @@ class ClassResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Threshold:
-    """What accepting from the score `at` on would do: the share of photos decided, and their accuracy (None: none)."""
+    """The share of photos with a score of at least `at`, and their accuracy; None if there are none."""
 
     at: Share
     share: Share
@@ -97,11 +97,11 @@ class Threshold:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartResult:
-    """All figures on one part, of the exported model through the serving code.
+    """The measurements on one part, of the exported model with the serving code.
 
     `accuracy_low` and `accuracy_high` bound the accuracy with 95 % confidence (Wilson 1927). `nll` is the mean negative
     log likelihood in nats; `ece` the expected calibration error in 15 bins; both also before calibration. `confusion`
-    has a row per label and a column per answer; it is empty for more classes than people can look at.
+    has a row per true label and a column per predicted label; it is empty if there are many classes.
     """
 
     name: Literal["test", "validation"]
@@ -121,8 +121,8 @@ class PartResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parity:
-    """What was compared before the bundle was made: over `samples`, the greatest difference between a logit of the
-    framework and of the exported graph, and that the tensors of training and serving are equal byte for byte.
+    """The comparison of training and serving over `samples`: the greatest difference between a logit of the framework
+    and of the exported graph, and that the input tensors are equal byte by byte.
     """
 
     samples: Count
@@ -132,7 +132,7 @@ class Parity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Speed:
-    """Encoded photos in, labels out, on the machine that trained."""
+    """The throughput from encoded photos to labels on the training machine."""
 
     images_per_s: Positive
     threads: Annotated[int, Field(ge=1)]
@@ -142,7 +142,7 @@ class Speed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """`parts` has the one that the card quotes first: test where there is one, else validation."""
+    """All measurements. The first of `parts` is quoted in the card: test if there is one, else validation."""
 
     schema_version: Literal[1]
     data: DataFacts
@@ -155,7 +155,7 @@ class Evaluation:
 
     @property
     def headline(self) -> PartResult:
-        """The figures to quote."""
+        """The part that the card quotes."""
         return self.parts[0]
 
 
@@ -163,7 +163,7 @@ _ADAPTER: Final = TypeAdapter(Evaluation)
 
 
 def read_evaluation(data: bytes, labels: tuple[Label, ...]) -> Evaluation:
-    """`evaluation.json` as a value. Raises BundleInvalid for faults, and where it is about other labels."""
+    """`evaluation.json` as a value. Raises BundleInvalid, also if it is about other labels."""
     evaluation = parsed(_ADAPTER, data, EVALUATION)
     names = tuple(label.name for label in labels)
     for part in evaluation.parts:
@@ -178,5 +178,5 @@ def read_evaluation(data: bytes, labels: tuple[Label, ...]) -> Evaluation:
 
 
 def evaluation_json(evaluation: Evaluation) -> bytes:
-    """The file's bytes: always the same for the same value."""
+    """The content of the file. The same value gives the same bytes."""
     return _ADAPTER.dump_json(evaluation, indent=1) + b"\n"

@@ -1,7 +1,7 @@
-"""Make a bundle of any image classifier in ONNX: a model file and what is known of it in, an installed bundle out.
+"""Make a bundle of any image classifier in ONNX.
 
-What the graph tells is read from it (input, layout, size, type, batch, outputs, a softmax at its end); what it cannot
-tell is asked for (labels, how pixels become numbers). The result is checked by running it.
+Input, layout, size, type, batch, outputs and a final softmax are read from the graph; labels and preprocessing are
+parameters. The result is checked by running it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ PRESETS: Final[dict[str, tuple[Triple, Triple]]] = {
     "unit": ((0.0, 0.0, 0.0), (255.0, 255.0, 255.0)),
     "raw": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
 }
-"""Mean and scale by name: torchvision's and timm's default, (x - 127) / 128, 0 to 1, and pixels as they are."""
+"""Mean and scale by name: the default of torchvision and timm, (x - 127) / 128, 0 to 1, and unchanged pixels."""
 
 _DOMAINS: Final = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}
 _DTYPES: Final[dict[int, Literal["uint8", "float32"]]] = {TensorProto.UINT8: "uint8", TensorProto.FLOAT: "float32"}
@@ -51,8 +51,8 @@ _DEFAULT_SIDE: Final = 224
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preprocessing:
-    """What a graph cannot tell of its pictures. None stands for the usual: 224 pixels where the graph is open,
-    `resize` an eighth more than the crop's 7 eighths, mean and scale of the preset.
+    """The preprocessing, which is not part of a graph. Defaults of None: `crop` from the graph or 224, `resize` 8/7 of
+    the crop, `mean` and `scale` of the preset.
     """
 
     preset: Preset = "imagenet"
@@ -69,11 +69,10 @@ def import_onnx(
     file: Path, *, labels: Sequence[Label], name: str, into: Path, version: str = "1.0.0",
     preprocessing: Preprocessing | None = None, activation: Activation | None = None, card: Card | None = None,
 ) -> Bundle:  # fmt: skip
-    """The model in `file` as the bundle `<into>/<name>/<version>/`.
+    """Install the model in `file` as the bundle `<into>/<name>/<version>/`.
 
-    `activation` None means: none where the graph ends with a softmax or sigmoid, else softmax. Raises
-    BundleIncomplete when there is no such file (or part of it), BundleInvalid with the reason for any model that
-    cannot be served.
+    `activation` defaults to none if the graph ends with a softmax or sigmoid, else to softmax. Raises
+    BundleIncomplete if the file or a part of it is missing, BundleInvalid for a model that cannot be served.
     """
     model = _loaded(file)
     _refuse_custom(model)
@@ -96,14 +95,14 @@ def import_onnx(
 
 
 def _loaded(file: Path) -> onnx.ModelProto:
-    """The model with its external data, if any, taken in."""
+    """The model including its external data."""
     if not file.is_file():
         raise BundleIncomplete(f"There is no file {file}.")
     try:
         model = onnx.load(str(file))
         onnx.checker.check_model(model)
     except FileNotFoundError as error:
-        raise BundleIncomplete(f"{file.name} keeps its weights in another file, which is missing: {error}.") from error
+        raise BundleIncomplete(f"The weights of {file.name} are in another file, which is missing: {error}.") from error
     except Exception as error:
         raise BundleInvalid(f"{file.name} is not a valid ONNX model: {error}") from error
     return model
@@ -118,7 +117,7 @@ def _refuse_custom(model: onnx.ModelProto) -> None:
 
 
 def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    """All nodes, those of inner graphs too."""
+    """All nodes, including those of subgraphs."""
     for node in graph.node:
         yield node
         for attribute in node.attribute:
@@ -135,7 +134,7 @@ def _only_input(model: onnx.ModelProto) -> onnx.ValueInfoProto:
 
 
 def _chosen_output(model: onnx.ModelProto, label_count: int) -> onnx.ValueInfoProto:
-    """The first output with one number per label, as far as the graph tells."""
+    """The first output with one number per label, as far as the graph declares it."""
     value: onnx.ValueInfoProto
     for value in model.graph.output:
         numbers = 1
@@ -148,7 +147,7 @@ def _chosen_output(model: onnx.ModelProto, label_count: int) -> onnx.ValueInfoPr
 
 
 def _flattened(model: onnx.ModelProto, output: onnx.ValueInfoProto) -> str:
-    """The name of the output as a table of (batch, labels); (batch, labels, 1, 1) gets a Flatten."""
+    """The name of the output as (batch, labels); (batch, labels, 1, 1) is flattened."""
     if len(_sizes(output)) == 2:
         return output.name
     name = f"{output.name}.flat"
@@ -158,7 +157,7 @@ def _flattened(model: onnx.ModelProto, output: onnx.ValueInfoProto) -> str:
 
 
 def _sizes(value: onnx.ValueInfoProto) -> list[int]:
-    """The sizes of the dimensions; 0 for one that is left open."""
+    """The sizes of the dimensions; 0 for an open one."""
     return [dimension.dim_value for dimension in value.type.tensor_type.shape.dim]
 
 
@@ -182,22 +181,22 @@ def _spec(source: onnx.ValueInfoProto, asked: Preprocessing) -> ImageSpec:
 def _crop(sides: list[int], asked: int | None) -> int:
     known = {side for side in sides if side}
     if len(known) > 1:
-        raise BundleInvalid(f"The model wants pictures of {sides} pixels; only squares are served.")
+        raise BundleInvalid(f"The input of the model is {sides} pixels; only squares are supported.")
     crop = known.pop() if known else asked or _DEFAULT_SIDE
     if asked not in (None, crop):
-        raise BundleInvalid(f"The model wants pictures of {crop} pixels, not {asked}.")
+        raise BundleInvalid(f"The input of the model is {crop} pixels, not {asked}.")
     return crop
 
 
 def _batch(source: onnx.ValueInfoProto) -> int:
     batch = _sizes(source)[0]
     if batch > 1:
-        raise BundleInvalid(f"The model takes exactly {batch} pictures at once; export it with an open batch or one.")
+        raise BundleInvalid(f"The model accepts exactly {batch} pictures at once; export it with an open batch.")
     return batch or _DYNAMIC_BATCH
 
 
 def _last_operation(model: onnx.ModelProto, output: onnx.ValueInfoProto) -> str:
-    """The operator that made the output's numbers; what only reshapes them is passed over."""
+    """The last operator that computes the output; operators that only reshape are skipped."""
     makers = {name: node for node in model.graph.node for name in node.output}
     node = makers.get(output.name)
     while node is not None and node.op_type in _RESHAPING:
@@ -206,7 +205,7 @@ def _last_operation(model: onnx.ModelProto, output: onnx.ValueInfoProto) -> str:
 
 
 def _card(file: Path, name: str) -> Card:
-    """What is known of a model that came without a card, which is little."""
+    """A card for a model that came without one."""
     unknown = "Not stated."
     return Card(
         title=name, description=f"Imported from {file.name}.", task="Image classification", data=unknown,

@@ -1,6 +1,6 @@
-"""What a bundle says of itself: the JSON of `bundle.json`, `labels.json` and `card.json` to frozen values and back.
+"""`bundle.json`, `labels.json` and `card.json` as frozen values, and files of label names.
 
-Parsing is strict: unknown fields, wrong types and impossible numbers are refused with the field's name.
+Parsing is strict: unknown fields, wrong types and impossible numbers are errors that name the field.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Activation = Literal["softmax", "sigmoid", "none"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelRef:
-    """Which bundle answered."""
+    """Name and version of a bundle."""
 
     name: str
     version: str
@@ -48,10 +48,10 @@ class Label:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """`bundle.json`: the model's name, its graph's names, and what happens before and after the graph.
+    """`bundle.json`: the model's name, the names of its graph, and the steps before and after the graph.
 
-    `input`, `output` and `embedding` are names of the graph; `embedding` is None where there is none. `output` has
-    one number per label, mapped to scores by `activation`. `max_batch` is 1 where the graph takes one sample only.
+    `input`, `output` and `embedding` are names of the graph; `embedding` may be None. `output` has one number per
+    label, which `activation` maps to a score. `max_batch` is 1 if the graph accepts one sample only.
     """
 
     format_version: int
@@ -68,7 +68,7 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """One measured figure: what, how much, on which data, said by whom."""
+    """One measured figure with the data that it was measured on and its source."""
 
     name: Text
     value: float
@@ -78,7 +78,7 @@ class Metric:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Card:
-    """`card.json`: the model card that people read before they trust a model. `date` is YYYY-MM-DD."""
+    """`card.json`: the model card. `limits` are the limitations, `date` is YYYY-MM-DD."""
 
     title: Text
     description: Text
@@ -105,7 +105,7 @@ def read_manifest(data: bytes) -> Manifest:
 
 
 def read_labels(data: bytes) -> tuple[Label, ...]:
-    """`labels.json`: the place in the list is the index of the output. Raises BundleInvalid."""
+    """`labels.json`: the position in the list is the index of the output. Raises BundleInvalid."""
     labels = parsed(_LABELS, data, "labels.json")
     check_labels(labels)
     return labels
@@ -117,13 +117,13 @@ def read_card(data: bytes) -> Card:
 
 
 def to_json(value: Manifest | Card | tuple[Label, ...]) -> bytes:
-    """The file's bytes: indented, so that people can read them, and always the same for the same value."""
+    """The content of the file, indented. The same value gives the same bytes."""
     adapter: TypeAdapter[Any] = TypeAdapter(tuple[Label, ...] if isinstance(value, tuple) else type(value))
     return adapter.dump_json(value, indent=1) + b"\n"
 
 
 def check_labels(labels: tuple[Label, ...]) -> None:
-    """Raises BundleInvalid when two labels share an id or a name, which would make an answer ambiguous."""
+    """Raises BundleInvalid if two labels have the same id or name: an answer would be ambiguous."""
     for what, values in (("id", [label.id for label in labels]), ("name", [label.name for label in labels])):
         value, count = Counter(values).most_common(1)[0]
         if count > 1:
@@ -131,32 +131,29 @@ def check_labels(labels: tuple[Label, ...]) -> None:
 
 
 def check_spec(spec: ImageSpec) -> None:
-    """Raises BundleInvalid for a preprocessing that cannot be carried out."""
+    """Raises BundleInvalid for preprocessing that is impossible."""
     faults = {
         "crop must lie between 1 and 4096 pixels": not 1 <= spec.crop <= 4096,
         "resize must lie between crop and 4096 pixels": not spec.crop <= spec.resize <= 4096,
         "scale must not be zero": 0.0 in spec.scale,
         "jpeg_quality must lie between 1 and 100": spec.jpeg_quality is not None and not 1 <= spec.jpeg_quality <= 100,
-        "mean and scale do nothing where dtype is uint8": spec.dtype == "uint8" and _maps(spec),
+        "mean and scale have no effect with dtype uint8": spec.dtype == "uint8"
+        and (any(spec.mean) or set(spec.scale) != {1.0}),
     }
     for sentence, wrong in faults.items():
         if wrong:
             raise BundleInvalid(f"bundle.json: image: {sentence}.")
 
 
-def _maps(spec: ImageSpec) -> bool:
-    return any(spec.mean) or set(spec.scale) != {1.0}
-
-
 def refuse_newer(data: bytes) -> None:
-    """Raises BundleTooNew. To be asked first: a newer format may have fields that the parser would call mistakes."""
+    """Raises BundleTooNew for a newer format. Call before parsing: a newer format may have other fields."""
     try:
         version = from_json(data)["format_version"]
     except (ValueError, TypeError, KeyError):
         return
     if isinstance(version, int) and version > FORMAT_VERSION:
         raise BundleTooNew(
-            f"The bundle has format {version}; this program reads up to {FORMAT_VERSION}. Install a newer Shoplens."
+            f"The bundle has format {version}; formats up to {FORMAT_VERSION} are supported. Install a newer Shoplens."
         )
 
 
@@ -171,11 +168,11 @@ def parsed(adapter: TypeAdapter[Value], data: bytes, file: str) -> Value:
 
 
 def labels_from(source: str) -> tuple[Label, ...]:
-    """The labels that `source` means, in the order of the model's output.
+    """The labels in `source`, in the order of the model's output.
 
     `source` is the word "imagenet" (the 1,000 classes of ILSVRC 2012 by sorted synset id), or the path of a text
-    file with one name per line, or of a JSON file with a list of names or of `{"id": …, "name": …}`. A name is its
-    own id where none is given. Raises BundleIncomplete when there is no such file, BundleInvalid for its contents.
+    file with one name per line, or of a JSON file with a list of names or of `{"id": …, "name": …}`. Without an
+    id, the name is the id. Raises BundleIncomplete if there is no such file, BundleInvalid for its content.
     """
     if source == IMAGENET:
         return imagenet_labels()

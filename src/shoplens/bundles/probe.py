@@ -1,7 +1,7 @@
-"""Run a model on pictures that are computed, not stored: a graph's session and manifest in, scores out.
+"""Load a graph, compare it with its manifest, and run it on the probe pictures.
 
-The pictures come from whole-number arithmetic alone, so they are the same on every machine and with every version
-of every library.
+The probe pictures are computed with integers only, so they are the same on every machine and with every version of
+every library.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _ELEMENT_TYPES: Final = {"uint8": "tensor(uint8)", "float32": "tensor(float)"}
 
 
 def open_session(path: Path | bytes, *, optimise: bool = False) -> onnxruntime.InferenceSession:
-    """A session on one thread of the CPU. Raises BundleInvalid when the runtime cannot load the graph."""
+    """A session on one CPU thread. Raises BundleInvalid if the runtime cannot load the graph."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4
@@ -32,12 +32,12 @@ def open_session(path: Path | bytes, *, optimise: bool = False) -> onnxruntime.I
     try:
         source = path if isinstance(path, bytes) else str(path)
         return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # the runtime has a class of its own for each of its states
+    except Exception as error:  # the runtime has an exception class for each status
         raise BundleInvalid(f"The model file cannot be loaded: {error}") from error
 
 
 def check_graph(path: Path, manifest: Manifest, label_count: int) -> None:
-    """Raises BundleInvalid when the graph's inputs or outputs differ from `manifest` and the number of labels."""
+    """Raises BundleInvalid if the inputs or outputs of the graph differ from `manifest` and the number of labels."""
     session = open_session(path)
     inputs = {value.name: value for value in session.get_inputs()}
     outputs = {value.name: value for value in session.get_outputs()}
@@ -73,14 +73,14 @@ def _check_output(shape: list[Any], label_count: int) -> None:
 
 
 def _fits(shape: list[Any], sample: list[int]) -> bool:
-    """Names instead of numbers are dimensions that the graph leaves open."""
+    """Whether the shapes match. Names instead of numbers are open dimensions."""
     return len(shape) == len(sample) and all(
         not isinstance(size, int) or size == wanted for size, wanted in zip(shape, sample, strict=True)
     )
 
 
 def probe_pixels(side: int) -> NDArray[np.uint8]:
-    """(PROBES, side, side, 3): a slope, a chequered board, rings and something like noise."""
+    """(PROBES, side, side, 3) uint8: a slope, a chequered board, rings and noise."""
     row, column = np.mgrid[0:side, 0:side].astype(np.int64)
     channel = np.arange(3, dtype=np.int64)[:, None, None]
     slope = (row * 255 // side + channel * (column * 128 // side)) % 256
@@ -92,22 +92,22 @@ def probe_pixels(side: int) -> NDArray[np.uint8]:
 
 
 def probe_batch(manifest: Manifest) -> NDArray[Any]:
-    """The probe pictures as `manifest` wants them, along a batch axis."""
+    """The probe pictures as input of the model, with a batch axis."""
     return np.stack([arrange(pixels, manifest.image) for pixels in probe_pixels(manifest.image.crop)])
 
 
 def probe_scores(session: onnxruntime.InferenceSession, manifest: Manifest) -> NDArray[np.float32]:
-    """(PROBES, outputs) as the graph computes them one by one. Raises BundleInvalid when it cannot."""
+    """(PROBES, outputs) of the graph, computed one by one. Raises BundleInvalid if it fails."""
     return np.concatenate([_run(session, manifest, sample[None]) for sample in probe_batch(manifest)])
 
 
 def check_outputs(session: onnxruntime.InferenceSession, manifest: Manifest, label_count: int) -> None:
-    """Raises BundleInvalid unless every probe gives a finite number per label, alone and in a batch the same."""
+    """Raises BundleInvalid unless every probe gives one finite number per label, the same alone and in a batch."""
     scores = probe_scores(session, manifest)
     if scores.shape != (PROBES, label_count):
-        raise BundleInvalid(f"The model answers with {scores.shape[1]} numbers, but there are {label_count} labels.")
+        raise BundleInvalid(f"The model has {scores.shape[1]} outputs, but there are {label_count} labels.")
     if not np.isfinite(scores).all():
-        raise BundleInvalid("The model answers with numbers that are not finite; its weights or its export are broken.")
+        raise BundleInvalid("The outputs of the model are not finite; its weights or its export are broken.")
     if np.ptp(scores, axis=0).max() == 0:
         raise BundleInvalid("The model gives the same answer for every picture; its weights are probably missing.")
     if manifest.max_batch > 1:
@@ -118,18 +118,18 @@ def _check_batch(session: onnxruntime.InferenceSession, manifest: Manifest, scor
     try:
         together = _run(session, manifest, probe_batch(manifest)[:2])
     except BundleInvalid as error:
-        raise BundleInvalid(f"{error} It says that it takes batches; export it with a batch of one.") from error
+        raise BundleInvalid(f"{error} Its graph declares an open batch; export it with a batch of one.") from error
     scale = max(1.0, float(np.abs(scores[:2]).max()))
     if together.shape != scores[:2].shape or np.abs(together - scores[:2]).max() > _TOLERANCE * scale:
-        raise BundleInvalid("The model answers two pictures in one batch otherwise than one by one.")
+        raise BundleInvalid("The model gives other outputs in a batch than one by one.")
 
 
 def _run(session: onnxruntime.InferenceSession, manifest: Manifest, batch: NDArray[Any]) -> NDArray[np.float32]:
     try:
         output = session.run([manifest.output], {manifest.input: batch})[0]
     except Exception as error:
-        raise BundleInvalid(f"The model cannot compute an answer: {error}") from error
+        raise BundleInvalid(f"The model cannot be run: {error}") from error
     values: NDArray[np.float32] = np.asarray(output)
     if values.dtype != np.float32 or values.ndim < 2 or len(values) != len(batch):
-        raise BundleInvalid(f"The model answers with {values.dtype} of shape {values.shape}, not a row per picture.")
+        raise BundleInvalid(f"The output is {values.dtype} of shape {values.shape}, not one row per picture.")
     return values.reshape(len(batch), -1)

@@ -1,9 +1,9 @@
-"""Share bundles through a store that all machines reach: push one there, find the versions, bring one here verified.
+"""Share bundles through a store that all machines reach: push, list and fetch.
 
-<name>/<version>/<SHA-256 of a file>    its content: written once, by whoever comes first
-<name>/<version>/checksums.json         the bundle's own list of its files, written last and only where there is none
+<name>/<version>/<SHA-256 of a file>    the content of a file
+<name>/<version>/checksums.json         the bundle's list of files; written last, and only if it does not exist
 
-So a bundle is there with its last object or not at all, and a version never changes. Decision 0013 says why.
+So a bundle is complete or invisible, and a version never changes. Decision 0013 has the reasons.
 """
 
 from __future__ import annotations
@@ -37,26 +37,26 @@ _ABANDONED_AFTER_S: Final = 3_600
 
 
 class SharedBundles:
-    """The bundles in `store`, which is at `place`. Blocks. Every verb raises StorageUnavailable."""
+    """The bundles in `store`. `place` is its address for messages. Blocks. All methods raise StorageUnavailable."""
 
     def __init__(self, store: Store, place: str) -> None:
         self.place = place
         self._store = store
 
     def published(self) -> list[ModelRef]:
-        """All that are there whole, in no particular order."""
+        """All complete bundles, in no particular order."""
         return [ref for key in self._store.list("") if (ref := _ref_of(key))]
 
     def versions(self, name: str) -> set[str]:
-        """Those of one name that are there whole."""
+        """The complete versions of one name."""
         if not _NAME.fullmatch(name):
             return set()
         return {ref.version for key in self._store.list(name) if (ref := _ref_of(key))}
 
     def push(self, bundle: Bundle) -> bool:
-        """Let `bundle` appear there; False where it is already. Whatever is missing of it is added.
+        """Publish `bundle`, or complete an interrupted push. Returns False if it was published already.
 
-        Raises BundleInvalid where another bundle has its name and version, BundleTampered when a file changes.
+        Raises BundleInvalid if another bundle has its name and version, BundleTampered if a file changes meanwhile.
         """
         listed = (bundle.root / CHECKSUMS).read_bytes()
         self._require_same(bundle.ref, listed)
@@ -75,10 +75,10 @@ class SharedBundles:
         return False
 
     def fetch(self, ref: ModelRef, models_dir: Path) -> Bundle:
-        """The bundle, verified, as `<models_dir>/<name>/<version>/`, where it appears whole or not at all.
+        """Download the bundle, verify it, and install it as `<models_dir>/<name>/<version>/`.
 
-        Several processes may do this at once. Raises ModelNotFound, BundleError for one that must not be served, and
-        Misconfigured where `models_dir` cannot take it.
+        Several processes may do this at once. Raises ModelNotFound, BundleError if the verification fails, and
+        Misconfigured if `models_dir` cannot be written.
         """
         root = models_dir / ref.name / ref.version
         listed = self._listed(ref)
@@ -88,11 +88,13 @@ class SharedBundles:
             _remove_abandoned(root)
             with atomic_dir(root) as draft:
                 self._download(ref, listed, draft)
-                _require_named(open_bundle(draft), ref)
+                bundle = open_bundle(draft)
+                if bundle.ref != ref:
+                    raise BundleTampered(f"it contains the model {bundle.ref}.")
         except BundleError as error:
             raise type(error)(f"The model {ref} at {self.place} is refused: {error}") from error
         except OSError as error:
-            raise Misconfigured(f"The model {ref} cannot be put into {models_dir}: {error.strerror}.") from error
+            raise Misconfigured(f"The model {ref} cannot be written to {models_dir}: {error.strerror}.") from error
         return open_bundle(root)
 
     def _download(self, ref: ModelRef, listed: bytes, draft: Path) -> None:
@@ -104,22 +106,22 @@ class SharedBundles:
             try:
                 _write(draft / name, self._store.pieces(_content_key(ref, expected)), expected)
             except BlobNotFound as error:
-                raise BundleIncomplete(f"{name} is missing there; push the model again.") from error
+                raise BundleIncomplete(f"{name} is missing; push the model again.") from error
 
     def _require_same(self, ref: ModelRef, listed: bytes) -> None:
         there = self._listed(ref)
         if there is not None and there != listed:
-            raise BundleInvalid(f"Another bundle is at {self.place} as {ref} already; give this one another version.")
+            raise BundleInvalid(f"Another bundle is published as {ref} at {self.place}. Give this one another version.")
 
     def _withdraw(self, ref: ModelRef, own: Mapping[str, Checksum]) -> None:
-        """What was sent for a version that another bundle has got meanwhile."""
+        """Delete the uploaded files of a bundle whose version was taken by another push meanwhile."""
         theirs = {each.sha256 for each in read_checksums(self._listed(ref) or b"{}").values()}
         for expected in own.values():
             if expected.sha256 not in theirs:
                 self._store.delete(_content_key(ref, expected))
 
     def _listed(self, ref: ModelRef) -> bytes | None:
-        """The list of its files; a first piece is more than any honest one has."""
+        """The bundle's list of files, None if it is not published. The first piece is larger than any valid list."""
         try:
             return b"".join(islice(self._store.pieces(_marker(ref)), 1))
         except BlobNotFound:
@@ -135,7 +137,7 @@ def _content_key(ref: ModelRef, expected: Checksum) -> str:
 
 
 def _ref_of(key: str) -> ModelRef | None:
-    """The bundle whose last object this is."""
+    """The bundle whose list of files has this key; None for other keys."""
     name, _, rest = key.partition("/")
     version, _, file = rest.partition("/")
     if file != CHECKSUMS or not _NAME.fullmatch(name) or not _NAME.fullmatch(version):
@@ -144,7 +146,7 @@ def _ref_of(key: str) -> ModelRef | None:
 
 
 def _pieces(path: Path, expected: Checksum) -> Iterator[bytes]:
-    """The content of a file. Raises BundleTampered at its end, so that nothing is kept under a name that is not its."""
+    """The content of a file. Raises BundleTampered at its end, so that nothing is stored under a wrong SHA-256."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while piece := file.read(_PIECE_BYTES):
@@ -155,7 +157,7 @@ def _pieces(path: Path, expected: Checksum) -> Iterator[bytes]:
 
 
 def _write(path: Path, pieces: Iterator[bytes], expected: Checksum) -> None:
-    """Stops at the size that was announced: no disk is filled by what will be refused anyway."""
+    """Write a file. Raises BundleTampered as soon as it is larger than `expected`, before it fills the disk."""
     with path.open("xb") as file:
         for piece in pieces:
             file.write(piece)
@@ -163,13 +165,8 @@ def _write(path: Path, pieces: Iterator[bytes], expected: Checksum) -> None:
                 raise BundleTampered(f"{path.name} has more than the {expected.size} bytes that are recorded.")
 
 
-def _require_named(bundle: Bundle, ref: ModelRef) -> None:
-    if bundle.ref != ref:
-        raise BundleTampered(f"it says of itself that it is {bundle.ref}.")
-
-
 def _remove_abandoned(root: Path) -> None:
-    """What downloads of this version left that were killed. Young ones may belong to a living process."""
+    """Remove the directories of killed downloads. Younger ones may belong to a running process."""
     oldest_wanted = time.time() - _ABANDONED_AFTER_S
     for draft in root.parent.glob(f".{root.name}-*"):
         if draft.stat().st_mtime < oldest_wanted:

@@ -160,7 +160,7 @@ def verify_models(
 ) -> None:
     """Compare the files and the answers of models with what is recorded. Exits with status 1 if one fails."""
     from shoplens.bundles.builtin import builtin_names, verify_builtin
-    from shoplens.bundles.bundle import verify_bundle
+    from shoplens.bundles.bundle import open_bundle
     from shoplens.bundles.store import bundle_folders
 
     settings = settings_for(data_dir)
@@ -168,7 +168,7 @@ def verify_models(
     for name in names or [str(folder) for folder in bundle_folders(settings.effective_models_dir)]:
         row = {"model": name, "ok": True, "code": None, "detail": None}
         try:
-            bundle = verify_bundle(name if Path(name).is_dir() else _find(name, settings).root)
+            bundle = open_bundle(name if Path(name).is_dir() else _find(name, settings).root)
             if bundle.ref.name in builtin_names():
                 verify_builtin(bundle)
         except ShoplensError as error:

@@ -1,4 +1,4 @@
-"""The built-in models are made from pinned weights, safely, and compute what was recorded."""
+"""The built-in models are built from pinned weights without running code, and compute the recorded answers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def network() -> Network:
 
 
 class Evil:
-    """What a pickle can do to whoever loads it."""
+    """A pickle that runs code when it is loaded."""
 
     def __reduce__(self) -> tuple[Any, tuple[str]]:
         return eval, ("1 + 1",)
@@ -68,21 +68,21 @@ def test_truncated_weights_are_refused() -> None:
         read_torch_file(io.BytesIO(LITE0_WEIGHTS.read()[:-4]))
 
 
-def test_weights_of_another_release_are_refused() -> None:
-    """The recorded answers are those of these very bytes."""
+def test_weights_with_another_checksum_are_refused() -> None:
+    """The recorded answers are valid for these bytes only."""
     with pytest.raises(BundleTampered, match="differs from the file"):
         PackagedFile(requirement="numpy", module="numpy", file="__init__.py", sha256="0" * 64).read()
 
 
 @pytest.mark.parametrize(("module", "file"), [("no_such_package", "x"), ("numpy", "no-such-file")])
-def test_missing_weights_are_asked_for(module: str, file: str) -> None:
-    """With the name of the package to install."""
+def test_missing_weights_name_the_package_to_install(module: str, file: str) -> None:
+    """The package or its file is missing."""
     with pytest.raises(BundleIncomplete, match=r"install efficient==1"):
         PackagedFile(requirement="efficient==1", module=module, file=file, sha256="").read()
 
 
 def reference_layer(layer: Layer, values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """One convolution with ReLU6, the slow and obvious way. `values` is (channels, height, width)."""
+    """One convolution with ReLU6 in plain NumPy. `values` is (channels, height, width)."""
     top, left, bottom, right = layer.pads
     padded = np.pad(values, ((0, 0), (top, bottom), (left, right)))
     kernel = layer.weight.shape[2]
@@ -150,14 +150,14 @@ def test_int8_weights_are_close_to_the_float_weights(
 
 
 @pytest.mark.parametrize("name", builtin_names())
-def test_a_built_in_model_computes_what_was_recorded(models_dir: Path, name: str) -> None:
-    """On this machine, with the versions that are installed here."""
+def test_a_built_in_model_computes_the_recorded_answers(models_dir: Path, name: str) -> None:
+    """On this machine, with the installed versions."""
     verify_builtin(prepare_builtin(name, models_dir))
 
 
 @pytest.mark.parametrize("name", ["efficientnet-lite0", "efficientnet-lite0-int8"])
-def test_scores_add_up_to_one_and_the_embedding_comes_along(models_dir: Path, name: str) -> None:
-    """For one picture and for a batch."""
+def test_a_built_in_network_gives_scores_and_an_embedding(models_dir: Path, name: str) -> None:
+    """The scores of each picture add up to one."""
     session = open_session(prepare_builtin(name, models_dir).model_path)
 
     scores, embedding = session.run(["scores", "embedding"], {"pixels": probe_pixels(224)})
@@ -167,7 +167,7 @@ def test_scores_add_up_to_one_and_the_embedding_comes_along(models_dir: Path, na
 
 
 def test_a_model_that_computes_something_else_is_refused(models_dir: Path) -> None:
-    """The int8 model is not the float model, however alike they are."""
+    """The float model is not accepted as the int8 model."""
     other = prepare_builtin("efficientnet-lite0", models_dir).model_path.read_bytes()
 
     with pytest.raises(BundleUnverified, match="is recorded"):
@@ -181,8 +181,8 @@ def test_building_twice_gives_the_same_bytes(models_dir: Path, tmp_path: Path) -
     assert open_bundle(models_dir / "efficientnet-lite0" / again.ref.version).digest == again.digest
 
 
-def test_two_at_once_build_one_bundle(tmp_path: Path) -> None:
-    """Neither gets half of the other's."""
+def test_two_threads_build_one_bundle(tmp_path: Path) -> None:
+    """Both get the complete bundle."""
     with ThreadPoolExecutor(2) as pool:
         one, other = pool.map(lambda _: prepare_builtin("opennsfw", tmp_path), range(2))
 
@@ -191,7 +191,7 @@ def test_two_at_once_build_one_bundle(tmp_path: Path) -> None:
 
 
 def test_a_damaged_copy_is_not_used(tmp_path: Path, models_dir: Path) -> None:
-    """It is refused, not silently made again: something on this machine changes files."""
+    """It is an error and is not rebuilt silently."""
     source = BUILTIN_MODELS["opennsfw"]
     model = prepare_builtin("opennsfw", models_dir).model_path.read_bytes()
     root = tmp_path / "opennsfw" / source.manifest.version
@@ -202,8 +202,8 @@ def test_a_damaged_copy_is_not_used(tmp_path: Path, models_dir: Path) -> None:
         prepare_builtin("opennsfw", tmp_path)
 
 
-def test_each_step_of_building_is_told(tmp_path: Path) -> None:
-    """A person who waits wants to know for what."""
+def test_each_step_of_building_is_reported(tmp_path: Path) -> None:
+    """One sentence for building and one for verifying."""
     steps: list[str] = []
 
     prepare_builtin("opennsfw", tmp_path, steps.append)
@@ -211,14 +211,14 @@ def test_each_step_of_building_is_told(tmp_path: Path) -> None:
     assert [True, True] == ["opennsfw" in step for step in steps]
 
 
-def test_an_unknown_name_is_answered_with_the_known_ones(tmp_path: Path) -> None:
-    """Nobody should have to guess."""
+def test_the_error_for_an_unknown_name_lists_the_known_ones(tmp_path: Path) -> None:
+    """The message helps with typing errors."""
     with pytest.raises(ModelNotFound, match="efficientnet-lite0-int8"):
         prepare_builtin("resnet", tmp_path)
 
 
 def test_opening_a_model_loads_neither_onnx_nor_torch(models_dir: Path) -> None:
-    """They are for making models; a server needs neither."""
+    """Building needs onnx; serving does not."""
     code = (
         "import sys; from pathlib import Path; from shoplens.bundles.store import resolve_bundle;"
         f"resolve_bundle('efficientnet-lite0-int8', Path({str(models_dir)!r}));"
@@ -229,7 +229,7 @@ def test_opening_a_model_loads_neither_onnx_nor_torch(models_dir: Path) -> None:
 
 
 def test_a_tensor_outside_its_storage_is_refused() -> None:
-    """Offsets and strides are checked before memory is looked at."""
+    """Offsets and strides are checked before memory is read."""
     kind = "torch._utils\n_rebuild_tensor_v2"
     state = (
         b"\x80\x02}U\x01wc" + kind.encode() + b"\n((U\x07storagectorch\nFloatStorage\nU\x010U\x03cpuK\x02NtQ"

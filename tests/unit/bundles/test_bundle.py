@@ -1,4 +1,4 @@
-"""A bundle is served whole and unchanged, or not at all."""
+"""A bundle is opened only if it is complete and unchanged."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def edit(bundle: Bundle, file: str, change: Callable[[Any], object]) -> None:
     write_checksums(bundle.root)
 
 
-def test_a_bundle_tells_what_was_written_into_it(bundle: Bundle) -> None:
-    """Manifest, labels and card come back as they went in."""
+def test_an_opened_bundle_has_the_parts_that_were_written(bundle: Bundle) -> None:
+    """Manifest, labels and card are equal."""
     opened = open_bundle(bundle.root)
 
     assert (MANIFEST, LABELS, CARD) == (opened.manifest, opened.labels, opened.card)
@@ -43,7 +43,7 @@ def test_the_same_parts_give_the_same_digest(bundle: Bundle, tmp_path: Path) -> 
     assert bundle.digest == other.digest
 
 
-def test_writing_the_same_bundle_twice_is_no_mistake(bundle: Bundle) -> None:
+def test_the_same_bundle_can_be_written_twice(bundle: Bundle) -> None:
     """Two processes that prepare the same model both get it."""
     again = write_bundle(bundle.root, manifest=MANIFEST, labels=LABELS, card=CARD, model=small_model())
 
@@ -51,16 +51,16 @@ def test_writing_the_same_bundle_twice_is_no_mistake(bundle: Bundle) -> None:
     assert ["1.2.0"] == [path.name for path in bundle.root.parent.iterdir()]
 
 
-def test_another_bundle_never_takes_the_place_of_one(bundle: Bundle) -> None:
-    """What is installed stays as it is."""
+def test_a_bundle_is_never_overwritten_by_another(bundle: Bundle) -> None:
+    """The installed bundle does not change."""
     with pytest.raises(BundleInvalid, match="Another bundle"):
         write_bundle(bundle.root, manifest=MANIFEST, labels=LABELS, card=CARD, model=small_model(weight=2.0))
 
     assert bundle.digest == open_bundle(bundle.root).digest
 
 
-def test_nothing_appears_when_a_bundle_cannot_be_made(tmp_path: Path) -> None:
-    """No half bundle and no draft is left behind."""
+def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
+    """No incomplete bundle and no temporary directory."""
     with pytest.raises(BundleInvalid):
         write_bundle(tmp_path / "x", manifest=MANIFEST, labels=LABELS[:2], card=CARD, model=small_model())
 
@@ -69,7 +69,7 @@ def test_nothing_appears_when_a_bundle_cannot_be_made(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("file", FILES)
 def test_a_bundle_without_one_of_its_files_is_refused(bundle: Bundle, file: str) -> None:
-    """The sentence names the file."""
+    """The error names the file."""
     (bundle.root / file).unlink()
 
     with pytest.raises(BundleIncomplete, match=file):
@@ -77,8 +77,8 @@ def test_a_bundle_without_one_of_its_files_is_refused(bundle: Bundle, file: str)
 
 
 @pytest.mark.parametrize("file", ["bundle.json", "card.json", "labels.json", "model.onnx"])
-def test_a_changed_byte_in_any_file_is_noticed(bundle: Bundle, file: str) -> None:
-    """Even where the length stays the same."""
+def test_a_changed_byte_in_any_file_is_an_error(bundle: Bundle, file: str) -> None:
+    """Also if the length is the same."""
     data = bytearray((bundle.root / file).read_bytes())
     data[len(data) // 2] ^= 1
     (bundle.root / file).write_bytes(data)
@@ -88,8 +88,8 @@ def test_a_changed_byte_in_any_file_is_noticed(bundle: Bundle, file: str) -> Non
 
 
 @pytest.mark.parametrize("file", ["bundle.json", "card.json", "labels.json", "model.onnx"])
-def test_a_longer_file_is_noticed_without_reading_it(bundle: Bundle, file: str) -> None:
-    """Opening without verification compares the sizes still."""
+def test_a_longer_file_is_an_error_without_verification(bundle: Bundle, file: str) -> None:
+    """Sizes are always compared."""
     with (bundle.root / file).open("ab") as stream:
         stream.write(b" ")
 
@@ -98,7 +98,7 @@ def test_a_longer_file_is_noticed_without_reading_it(bundle: Bundle, file: str) 
 
 
 def test_a_file_that_is_not_listed_is_refused(bundle: Bundle) -> None:
-    """Nothing rides along with a model."""
+    """A bundle holds only the files in its checksums."""
     (bundle.root / "run.py").write_text("print('hello')")
 
     with pytest.raises(BundleTampered, match=r"run\.py"):
@@ -106,7 +106,7 @@ def test_a_file_that_is_not_listed_is_refused(bundle: Bundle) -> None:
 
 
 def test_a_link_instead_of_a_file_is_refused(bundle: Bundle, tmp_path: Path) -> None:
-    """A link could point to another file tomorrow."""
+    """A link can point to another file later."""
     (bundle.root / "model.onnx").rename(tmp_path / "elsewhere.onnx")
     (bundle.root / "model.onnx").symlink_to(tmp_path / "elsewhere.onnx")
 
@@ -115,8 +115,8 @@ def test_a_link_instead_of_a_file_is_refused(bundle: Bundle, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("name", ["../model.onnx", "/etc/passwd", "a\\b", "..", ""])
-def test_checksums_that_name_a_place_outside_are_refused(bundle: Bundle, name: str) -> None:
-    """Before any such file is looked at."""
+def test_checksums_of_a_file_outside_the_bundle_are_refused(bundle: Bundle, name: str) -> None:
+    """Before such a file is read."""
     sums = json.loads((bundle.root / "checksums.json").read_bytes())
     sums[name] = sums["model.onnx"]
     (bundle.root / "checksums.json").write_text(json.dumps(sums))
@@ -125,8 +125,8 @@ def test_checksums_that_name_a_place_outside_are_refused(bundle: Bundle, name: s
         open_bundle(bundle.root)
 
 
-def test_a_newer_format_is_refused_with_the_way_out(bundle: Bundle) -> None:
-    """Also where it has fields that this program does not know."""
+def test_a_newer_format_is_refused(bundle: Bundle) -> None:
+    """Also if it has unknown fields. The error says what to install."""
     edit(bundle, "bundle.json", lambda data: data.update(format_version=2, tomorrow=True))
 
     with pytest.raises(BundleTooNew, match="Install a newer Shoplens"):
@@ -160,7 +160,7 @@ def test_a_newer_format_is_refused_with_the_way_out(bundle: Bundle) -> None:
 def test_parts_that_contradict_each_other_are_refused(
     bundle: Bundle, file: str, change: Callable[[Any], object], reason: str
 ) -> None:
-    """Right checksums do not make a wrong bundle right; the sentence says what is wrong."""
+    """Also with correct checksums. The error names the reason."""
     edit(bundle, file, change)
 
     with pytest.raises(BundleInvalid, match=reason):
@@ -176,8 +176,8 @@ def test_broken_json_is_refused(bundle: Bundle) -> None:
         open_bundle(bundle.root)
 
 
-def test_a_model_file_that_is_no_model_is_refused(bundle: Bundle) -> None:
-    """By the same runtime that would serve it."""
+def test_a_model_file_that_is_not_a_model_is_refused(bundle: Bundle) -> None:
+    """By the runtime that serves models."""
     (bundle.root / "model.onnx").write_bytes(b"not a model")
     write_checksums(bundle.root)
 
@@ -185,8 +185,8 @@ def test_a_model_file_that_is_no_model_is_refused(bundle: Bundle) -> None:
         open_bundle(bundle.root)
 
 
-def test_a_place_without_a_bundle_says_so(tmp_path: Path) -> None:
-    """A wrong path is the likeliest mistake of all."""
+def test_a_missing_directory_is_an_error(tmp_path: Path) -> None:
+    """With the path in the message."""
     with pytest.raises(BundleIncomplete, match="no bundle directory"):
         open_bundle(tmp_path / "nothing")
 

@@ -1,4 +1,4 @@
-"""A bundle may bring a long evaluation along; if it does, it must be whole and about the bundle's own labels."""
+"""A bundle may contain an evaluation. It must be complete and about the labels of the bundle."""
 
 from __future__ import annotations
 
@@ -60,19 +60,19 @@ def evaluated(tmp_path: Path) -> Bundle:
     )
 
 
-def test_an_evaluation_comes_back_as_it_went_in(evaluated: Bundle) -> None:
-    """Every figure."""
+def test_an_evaluation_is_read_as_it_was_written(evaluated: Bundle) -> None:
+    """All figures are equal."""
     assert EVALUATION == open_bundle(evaluated.root).evaluation
     assert PART == EVALUATION.headline
 
 
-def test_a_bundle_without_one_is_as_good_as_before(bundle: Bundle, evaluated: Bundle) -> None:
-    """Older bundles stay valid, with the digest that they had."""
+def test_a_bundle_needs_no_evaluation(bundle: Bundle, evaluated: Bundle) -> None:
+    """Bundles without one are valid and have another digest."""
     assert None is open_bundle(bundle.root).evaluation
     assert bundle.digest != evaluated.digest
 
 
-def test_a_changed_evaluation_is_noticed(evaluated: Bundle) -> None:
+def test_a_changed_evaluation_is_an_error(evaluated: Bundle) -> None:
     """It is listed in the checksums like every other file."""
     file = evaluated.root / "evaluation.json"
     file.write_text(file.read_text().replace("0.98", "0.99"))
@@ -96,10 +96,8 @@ def test_a_changed_evaluation_is_noticed(evaluated: Bundle) -> None:
         (lambda data: data["data"].update(sha256="x"), "sha256"),
     ],
 )
-def test_an_evaluation_that_cannot_be_true_is_refused(
-    evaluated: Bundle, change: Callable[[Any], object], reason: str
-) -> None:
-    """Right checksums do not make it right."""
+def test_an_invalid_evaluation_is_refused(evaluated: Bundle, change: Callable[[Any], object], reason: str) -> None:
+    """Also with correct checksums."""
     file = evaluated.root / "evaluation.json"
     data = json.loads(file.read_bytes())
     change(data)

@@ -1,4 +1,4 @@
-"""Any image classifier in ONNX becomes a bundle that serves, or is refused with the reason."""
+"""Any image classifier in ONNX becomes a bundle or is refused with the reason."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ ModelFile = Callable[..., Path]
         ({"four_sizes": True, "layout": "nchw"}, "nchw", "float32", "softmax", 32),
     ],
 )
-def test_what_the_graph_tells_is_read_from_it(
+def test_properties_of_the_graph_are_read_from_it(
     model_file: ModelFile, tmp_path: Path, options: dict[str, Any], layout: str, dtype: str, activation: str,
     max_batch: int,
 ) -> None:  # fmt: skip
@@ -49,8 +49,8 @@ def test_what_the_graph_tells_is_read_from_it(
     assert bundle == open_bundle(tmp_path / "m" / "fruit" / "1.0.0")
 
 
-def test_an_open_side_takes_what_the_user_says(model_file: ModelFile, tmp_path: Path) -> None:
-    """And 224 pixels where nothing is said."""
+def test_an_open_side_is_set_by_the_options(model_file: ModelFile, tmp_path: Path) -> None:
+    """The default is 224 pixels."""
     file = model_file(side="s")
     said = import_onnx(
         file, labels=LABELS, name="said", into=tmp_path / "m", preprocessing=Preprocessing(crop=64, resize=80)
@@ -62,7 +62,7 @@ def test_an_open_side_takes_what_the_user_says(model_file: ModelFile, tmp_path: 
 
 
 def test_mean_and_scale_come_from_the_preset_or_from_the_user(model_file: ModelFile, tmp_path: Path) -> None:
-    """One's own numbers win."""
+    """Given numbers override the preset."""
     asked = Preprocessing(preset="efficientnet-lite", scale=(1.0, 2.0, 3.0))
 
     spec = import_onnx(model_file(), labels=LABELS, name="f", into=tmp_path / "m", preprocessing=asked).manifest.image
@@ -106,7 +106,7 @@ def with_a_batch_that_is_wrong() -> bytes:
     ],
 )
 def test_a_model_that_cannot_be_served_is_refused(tmp_path: Path, data: bytes, reason: str) -> None:
-    """With the reason, and without leaving anything behind."""
+    """With the reason, and nothing is installed."""
     (tmp_path / "model.onnx").write_bytes(data)
 
     with pytest.raises(BundleInvalid, match=reason):
@@ -116,14 +116,14 @@ def test_a_model_that_cannot_be_served_is_refused(tmp_path: Path, data: bytes, r
 
 
 @pytest.mark.parametrize("name", ["../up", "A", "", "a/b", "-x"])
-def test_a_name_that_is_no_folder_is_refused(model_file: ModelFile, tmp_path: Path, name: str) -> None:
+def test_a_name_that_is_not_a_folder_name_is_refused(model_file: ModelFile, tmp_path: Path, name: str) -> None:
     """A name becomes a folder and part of an address."""
     with pytest.raises(BundleInvalid, match="name"):
         import_onnx(model_file(), labels=LABELS, name=name, into=tmp_path / "m")
 
 
 def test_the_same_label_twice_is_refused(model_file: ModelFile, tmp_path: Path) -> None:
-    """Nobody could tell the two apart in an answer."""
+    """An answer would be ambiguous."""
     labels = (*LABELS[:2], Label(id="x", name="apple"))
 
     with pytest.raises(BundleInvalid, match="'apple' appears 2 times"):
@@ -137,14 +137,14 @@ def external(tmp_path: Path) -> Path:
     return tmp_path / "big.onnx"
 
 
-def test_weights_in_a_second_file_are_taken_in(tmp_path: Path) -> None:
+def test_weights_in_a_second_file_become_part_of_the_bundle(tmp_path: Path) -> None:
     """The bundle needs no other file."""
     bundle = import_onnx(external(tmp_path), labels=LABELS, name="fruit", into=tmp_path / "m")
 
     assert b"big.bin" not in bundle.model_path.read_bytes()
 
 
-def test_weights_in_a_second_file_that_is_missing_are_asked_for(tmp_path: Path) -> None:
+def test_a_missing_file_of_weights_is_an_error(tmp_path: Path) -> None:
     """A model was downloaded without its weights."""
     file = external(tmp_path)
     (tmp_path / "big.bin").unlink()
@@ -153,8 +153,8 @@ def test_weights_in_a_second_file_that_is_missing_are_asked_for(tmp_path: Path) 
         import_onnx(file, labels=LABELS, name="fruit", into=tmp_path / "m")
 
 
-def test_a_file_that_is_not_there_says_so(tmp_path: Path) -> None:
-    """The likeliest mistake."""
+def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
+    """With the path in the message."""
     with pytest.raises(BundleIncomplete, match="no file"):
         import_onnx(tmp_path / "nothing.onnx", labels=LABELS, name="fruit", into=tmp_path)
 
@@ -198,7 +198,7 @@ def squeezenet() -> bytes:
     return bytes(model.SerializeToString())
 
 
-def test_squeezenet_becomes_a_bundle_that_answers(tmp_path: Path) -> None:
+def test_squeezenet_becomes_a_bundle_that_runs(tmp_path: Path) -> None:
     """With the built-in names of ImageNet and torchvision's preprocessing; a batch is open, the output a table."""
     (tmp_path / "squeezenet1.1.onnx").write_bytes(squeezenet())
 

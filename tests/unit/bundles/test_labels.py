@@ -1,4 +1,4 @@
-"""Names of classes come from the files in which people keep them."""
+"""Label names are read from text and JSON files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from shoplens.errors import BundleIncomplete, BundleInvalid
     ],
 )
 def test_lines_and_lists_are_read(tmp_path: Path, file: str, text: str) -> None:
-    """Empty lines, marks of byte order and blanks around a name do not count."""
+    """Empty lines, byte order marks and spaces around a name are ignored."""
     (tmp_path / file).write_text(text, "utf-8")
 
     expected = (Label(id="red apple", name="red apple"), Label(id="pear", name="pear"))
@@ -39,7 +39,7 @@ def test_lines_and_lists_are_read(tmp_path: Path, file: str, text: str) -> None:
         ("labels.json", b'["pear", 7]', "labels.json"),
     ],
 )
-def test_files_that_name_no_classes_are_refused(tmp_path: Path, file: str, data: bytes, reason: str) -> None:
+def test_files_without_labels_are_refused(tmp_path: Path, file: str, data: bytes, reason: str) -> None:
     """With the reason."""
     (tmp_path / file).write_bytes(data)
 
@@ -47,8 +47,8 @@ def test_files_that_name_no_classes_are_refused(tmp_path: Path, file: str, data:
         labels_from(str(tmp_path / file))
 
 
-def test_a_file_that_is_not_there_says_so(tmp_path: Path) -> None:
-    """The likeliest mistake."""
+def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
+    """With the path in the message."""
     with pytest.raises(BundleIncomplete, match="no file of labels"):
         labels_from(str(tmp_path / "nothing.txt"))
 
@@ -66,6 +66,6 @@ def test_the_thousand_names_of_imagenet_are_unique_and_in_the_order_of_their_syn
     [(0, "tench"), (134, "crane (bird)"), (517, "crane (machine)"), (264, "Cardigan Welsh corgi"), (474, "cardigan"),
      (638, "maillot (one-piece swimsuit)"), (639, "maillot (tank suit)"), (998, "ear of maize"), (999, "toilet paper")],
 )  # fmt: skip
-def test_names_that_people_would_confuse_are_told_apart(index: int, name: str) -> None:
+def test_ambiguous_names_are_distinguished(index: int, name: str) -> None:
     """Two cranes, two cardigans, two maillots."""
     assert name == labels_from("imagenet")[index].name

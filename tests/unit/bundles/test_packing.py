@@ -1,4 +1,4 @@
-"""One file for one bundle and back; what comes from outside is believed only when it is verified."""
+"""Bundles are packed into one file; packed bundles are verified when they are installed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def archive_of(entries: list[tuple[tarfile.TarInfo, bytes]], file: Path) -> Path
 
 
 def test_packing_and_unpacking_gives_the_same_bundle(bundle: Bundle, tmp_path: Path) -> None:
-    """The digest stands for every byte."""
+    """The digest is the same."""
     packed = pack_bundle(bundle.root, tmp_path / "fruit.shoplens")
 
     unpacked = unpack_bundle(packed, tmp_path / "elsewhere")
@@ -35,14 +35,14 @@ def test_packing_and_unpacking_gives_the_same_bundle(bundle: Bundle, tmp_path: P
 
 
 def test_packing_twice_gives_the_same_bytes(bundle: Bundle, tmp_path: Path) -> None:
-    """No time, no user and no order of the file system in it."""
+    """It contains no time, no user and no order of the file system."""
     one, other = (pack_bundle(bundle.root, tmp_path / name) for name in ("one", "other"))
 
     assert one.read_bytes() == other.read_bytes()
 
 
 def test_a_damaged_bundle_is_not_packed(bundle: Bundle, tmp_path: Path) -> None:
-    """And no file is left behind."""
+    """No file is written."""
     (bundle.root / "card.json").write_bytes(b"{}")
 
     with pytest.raises(BundleTampered):
@@ -60,7 +60,7 @@ def test_unpacking_again_changes_nothing(bundle: Bundle, tmp_path: Path) -> None
 
 
 def test_another_bundle_of_the_same_name_and_version_is_refused(bundle: Bundle, tmp_path: Path) -> None:
-    """A version means one set of weights for ever."""
+    """A version never changes."""
     other = write_bundle(tmp_path / "b", manifest=MANIFEST, labels=LABELS, card=CARD, model=small_model(weight=3.0))
     packed = pack_bundle(other.root, tmp_path / "fruit.shoplens")
 
@@ -97,8 +97,8 @@ def test_an_archive_of_too_many_files_is_refused(tmp_path: Path) -> None:
         unpack_bundle(archive_of(entries, tmp_path / "evil.shoplens"), tmp_path / "models")
 
 
-def test_an_archive_that_says_it_is_huge_is_refused_before_it_is_read(tmp_path: Path) -> None:
-    """The size in the header counts."""
+def test_an_archive_with_a_huge_size_in_its_header_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    """The size in the header is checked."""
     entry = tarfile.TarInfo("model.onnx")
     entry.size = MAX_BYTES + 1
     (tmp_path / "evil.shoplens").write_bytes(entry.tobuf(tarfile.GNU_FORMAT))
@@ -108,7 +108,7 @@ def test_an_archive_that_says_it_is_huge_is_refused_before_it_is_read(tmp_path: 
 
 
 def test_the_same_name_twice_is_refused(tmp_path: Path) -> None:
-    """The second could replace what the first was checked for."""
+    """The second would replace the first."""
     entries = [(tarfile.TarInfo("card.json"), b"{}"), (tarfile.TarInfo("card.json"), b"[]")]
 
     with pytest.raises(BundleInvalid, match="damaged"):
@@ -117,7 +117,7 @@ def test_the_same_name_twice_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("length", [0, 1, 100, 700, 5000])
 def test_a_truncated_archive_is_refused(bundle: Bundle, tmp_path: Path, length: int) -> None:
-    """Wherever the download broke off."""
+    """At any length."""
     data = pack_bundle(bundle.root, tmp_path / "fruit.shoplens").read_bytes()
     (tmp_path / "half.shoplens").write_bytes(data[:length])
 
@@ -127,14 +127,14 @@ def test_a_truncated_archive_is_refused(bundle: Bundle, tmp_path: Path, length: 
 
 @pytest.mark.parametrize("data", [b"<html>", b"PK\x03\x04", b"\x1f\x8b\x08" + bytes(50), bytes(2000)])
 def test_a_file_of_another_kind_is_refused(tmp_path: Path, data: bytes) -> None:
-    """Compressed ones too: what unpacks to more than its length is a risk that nobody needs."""
+    """Compressed archives too: they can expand."""
     (tmp_path / "odd.shoplens").write_bytes(data)
 
     with pytest.raises(BundleError):
         unpack_bundle(tmp_path / "odd.shoplens", tmp_path / "models")
 
 
-def test_a_file_that_is_not_there_says_so(tmp_path: Path) -> None:
-    """The likeliest mistake."""
+def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
+    """With the path in the message."""
     with pytest.raises(BundleIncomplete, match="no file"):
         unpack_bundle(tmp_path / "nothing", tmp_path)

@@ -1,4 +1,4 @@
-"""Bundles are shared through a store: whole or not at all, verified, and never another one under the same version."""
+"""Bundles are shared through a store: complete or invisible, verified, and never changed."""
 
 from __future__ import annotations
 
@@ -65,23 +65,23 @@ def test_a_bundle_that_was_pushed_is_found_by_another_machine(
 
 
 def test_pushing_again_changes_nothing(shared: SharedBundles, bundle: Bundle) -> None:
-    """And says so."""
+    """The second push returns False."""
     assert [True, False] == [shared.push(bundle) for _ in range(2)]
     assert [FRUIT] == shared.published()
 
 
 def test_a_version_is_never_another_bundle(shared: SharedBundles, bundle: Bundle, tmp_path: Path) -> None:
-    """What was there stays as it was."""
+    """The published bundle does not change."""
     shared.push(bundle)
-    with pytest.raises(BundleInvalid, match=r"fruit@1\.2\.0 already; give this one another version"):
+    with pytest.raises(BundleInvalid, match=r"published as fruit@1\.2\.0 .* Give this one another version"):
         shared.push(fruit(tmp_path / "mine", weight=2.0))
     assert bundle.digest == shared.fetch(FRUIT, tmp_path / "other").digest
 
 
-def test_of_two_that_push_different_bundles_at_once_one_wins(
+def test_one_of_several_concurrent_pushes_of_a_version_wins(
     shared: SharedBundles, store: Store, tmp_path: Path
 ) -> None:
-    """Whole: nothing of the other one is left."""
+    """Its bundle is complete; nothing of the others is left."""
     bundles = [fruit(tmp_path / str(number), weight=1.0 + number) for number in range(4)]
 
     def push(bundle: Bundle) -> bool:
@@ -98,7 +98,7 @@ def test_of_two_that_push_different_bundles_at_once_one_wins(
     assert len(list(winner.root.iterdir())) == len(list(store.list("")))
 
 
-def test_the_newest_version_wins_wherever_it_lies(shared: SharedBundles, tmp_path: Path) -> None:
+def test_the_newest_version_is_used_installed_or_published(shared: SharedBundles, tmp_path: Path) -> None:
     """1.10 comes after 1.9, as in a models directory."""
     for version in ("1.9", "1.10"):
         shared.push(fruit(tmp_path / "mine", version))
@@ -109,10 +109,8 @@ def test_the_newest_version_wins_wherever_it_lies(shared: SharedBundles, tmp_pat
     assert "1.9" == resolve_bundle("fruit@1.9", tmp_path / "other", shared).ref.version
 
 
-def test_a_bundle_without_its_last_object_is_not_there(
-    shared: SharedBundles, store: Store, bundle: Bundle, tmp_path: Path
-) -> None:
-    """Half an upload is invisible, and the next push ends it."""
+def test_an_incomplete_upload_is_invisible(shared: SharedBundles, store: Store, bundle: Bundle, tmp_path: Path) -> None:
+    """The next push completes it."""
     shared.push(bundle)
     store.delete(f"fruit/1.2.0/{CHECKSUMS}")
     model = max(store.list("fruit"), key=lambda key: len(store.get(key)))
@@ -127,13 +125,13 @@ def test_a_bundle_without_its_last_object_is_not_there(
 @pytest.mark.parametrize(
     ("harm", "error", "sentence"),
     [
-        (lambda data: None, BundleIncomplete, "is missing there; push the model again"),
+        (lambda data: None, BundleIncomplete, "is missing; push the model again"),
         (lambda data: data[:-1], BundleTampered, "not .* as recorded"),
         (lambda data: data + b"x", BundleTampered, "has more than the"),
         (lambda data: b"x" + data[1:], BundleTampered, "its checksum differs"),
     ],
 )
-def test_what_was_tampered_with_is_refused(
+def test_a_changed_object_is_refused(
     shared: SharedBundles,
     store: Store,
     bundle: Bundle,
@@ -142,7 +140,7 @@ def test_what_was_tampered_with_is_refused(
     error: type[BundleError],
     sentence: str,
 ) -> None:
-    """With a sentence, and nothing of it stays."""
+    """With the reason, and nothing is installed."""
     shared.push(bundle)
     for key in [key for key in store.list("fruit") if not key.endswith(CHECKSUMS)]:
         data = harm(store.get(key))
@@ -157,21 +155,21 @@ def test_what_was_tampered_with_is_refused(
 def test_a_bundle_under_another_name_is_refused(
     shared: SharedBundles, store: Store, bundle: Bundle, tmp_path: Path
 ) -> None:
-    """As is a list of files that is none."""
+    """So is an invalid list of files."""
     shared.push(bundle)
     for key in store.list("fruit"):
         store.put(key.replace("fruit/1.2.0", "berry/3"), store.get(key))
     store.put(f"junk/1/{CHECKSUMS}", b"no json")
     store.put(f"junk/2/{CHECKSUMS}", b"{}")
-    with pytest.raises(BundleTampered, match=r"says of itself that it is fruit@1\.2\.0"):
+    with pytest.raises(BundleTampered, match=r"contains the model fruit@1\.2\.0"):
         resolve_bundle("berry", tmp_path, shared)
     for version in ("1", "2"):
         with pytest.raises(BundleError, match="is refused"):
             resolve_bundle(f"junk@{version}", tmp_path, shared)
 
 
-def test_two_that_fetch_at_once_get_the_same(shared: SharedBundles, bundle: Bundle, tmp_path: Path) -> None:
-    """And leave nothing else."""
+def test_concurrent_fetches_install_one_bundle(shared: SharedBundles, bundle: Bundle, tmp_path: Path) -> None:
+    """No other directory is left."""
     shared.push(bundle)
     with ThreadPoolExecutor(6) as threads:
         found = list(threads.map(lambda _: resolve_bundle("fruit", tmp_path / "other", shared).digest, range(6)))
@@ -179,8 +177,10 @@ def test_two_that_fetch_at_once_get_the_same(shared: SharedBundles, bundle: Bund
     assert ["1.2.0"] == [path.name for path in (tmp_path / "other" / "fruit").iterdir()]
 
 
-def test_what_a_killed_fetch_left_goes_after_an_hour(shared: SharedBundles, bundle: Bundle, tmp_path: Path) -> None:
-    """A young folder may belong to a living process."""
+def test_directories_of_killed_fetches_are_removed_after_an_hour(
+    shared: SharedBundles, bundle: Bundle, tmp_path: Path
+) -> None:
+    """A younger one may belong to a running process."""
     shared.push(bundle)
     old, young = (tmp_path / "other" / "fruit" / f".1.2.0-{age}" for age in ("old", "young"))
     for folder in (old, young):
@@ -191,8 +191,8 @@ def test_what_a_killed_fetch_left_goes_after_an_hour(shared: SharedBundles, bund
     assert {"1.2.0", young.name} == {path.name for path in (tmp_path / "other" / "fruit").iterdir()}
 
 
-def test_while_the_store_is_away_a_version_that_is_here_will_do(bundle: Bundle, tmp_path: Path) -> None:
-    """Another one is told to be out of reach."""
+def test_installed_versions_are_used_while_the_store_is_unreachable(bundle: Bundle, tmp_path: Path) -> None:
+    """Other versions are an error."""
     options = {"region": "x", "endpoint": "http://127.0.0.1:9", "access_key_id": "a", "secret_access_key": "b"}
     away = SharedBundles(open_store("s3://shop/models", options=options), "s3://shop/models")
     models_dir = bundle.root.parents[1]
@@ -202,26 +202,28 @@ def test_while_the_store_is_away_a_version_that_is_here_will_do(bundle: Bundle, 
             resolve_bundle(name, models_dir, away)
 
 
-def test_a_models_directory_that_takes_nothing_is_told(shared: SharedBundles, bundle: Bundle, tmp_path: Path) -> None:
-    """A file stands where a folder is needed."""
+def test_a_models_directory_that_cannot_be_written_is_an_error(
+    shared: SharedBundles, bundle: Bundle, tmp_path: Path
+) -> None:
+    """There is a file with the name of the directory."""
     shared.push(bundle)
     (tmp_path / "other").touch()
-    with pytest.raises(Misconfigured, match="cannot be put into"):
+    with pytest.raises(Misconfigured, match="cannot be written to"):
         resolve_bundle("fruit", tmp_path / "other", shared)
 
 
 def test_a_file_that_changes_while_it_is_pushed_is_not_published(
     shared: SharedBundles, store: Store, bundle: Bundle
 ) -> None:
-    """Its name would lie."""
+    """Its content would not match its key."""
     (bundle.root / "card.json").write_bytes(b"{}" + (bundle.root / "card.json").read_bytes()[2:])
     with pytest.raises(BundleTampered, match=r"card\.json"):
         shared.push(bundle)
     assert [] == shared.published()
 
 
-def test_a_directory_can_be_the_shared_place(bundle: Bundle, tmp_path: Path) -> None:
-    """A network drive, say."""
+def test_a_directory_can_be_the_store(bundle: Bundle, tmp_path: Path) -> None:
+    """Such as a network drive."""
     shared = SharedBundles(open_store(str(tmp_path / "drive")), "drive")
     shared.push(bundle)
     shutil.rmtree(bundle.root)

@@ -30,18 +30,18 @@ def test_a_name_alone_means_the_latest_version(models: Path) -> None:
 
 
 def test_a_version_can_be_asked_for(models: Path) -> None:
-    """To go back, say."""
+    """For example to go back."""
     assert "1.2.0" == resolve_bundle("fruit@1.2.0", models).ref.version
 
 
-def test_a_path_means_the_bundle_that_lies_there(models: Path, tmp_path: Path) -> None:
-    """Wherever that is."""
+def test_a_path_means_the_bundle_in_that_directory(models: Path, tmp_path: Path) -> None:
+    """Any directory."""
     assert "1.9" == resolve_bundle(str(models / "fruit" / "1.9"), tmp_path).ref.version
 
 
 @pytest.mark.parametrize("name", ["vegetables", "fruit@7", "efficientnet-lite0@0.0.1", "@", ""])
-def test_an_unknown_model_is_answered_with_the_known_ones(models: Path, name: str) -> None:
-    """Nobody should have to guess."""
+def test_the_error_for_an_unknown_model_lists_the_known_ones(models: Path, name: str) -> None:
+    """The message helps with typing errors."""
     known = "clothing, efficientnet-lite0, efficientnet-lite0-int8, fashion-mnist, fruit, opennsfw"
 
     with pytest.raises(ModelNotFound, match=re.escape(known)):
@@ -49,12 +49,12 @@ def test_an_unknown_model_is_answered_with_the_known_ones(models: Path, name: st
 
 
 def test_installed_bundles_are_listed_by_name_and_rising_version(models: Path) -> None:
-    """As a person would sort them."""
+    """Numbers are sorted as numbers."""
     assert ["1.2.0", "1.9", "1.10"] == [bundle.ref.version for bundle in installed_bundles(models)]
 
 
 def test_a_broken_bundle_does_not_hide_the_others(models: Path) -> None:
-    """It is missing from the list, and refused with the reason when asked for."""
+    """It is not listed; opening it gives the reason."""
     (models / "fruit" / "1.9" / "extra").touch()
 
     assert ["1.2.0", "1.10"] == [bundle.ref.version for bundle in installed_bundles(models)]
@@ -63,5 +63,5 @@ def test_a_broken_bundle_does_not_hide_the_others(models: Path) -> None:
 
 
 def test_a_directory_without_models_lists_none(tmp_path: Path) -> None:
-    """Also where it does not exist yet."""
+    """Also if it does not exist."""
     assert [] == installed_bundles(tmp_path / "nothing")

@@ -182,7 +182,7 @@ def channel_scales(weight: Floats, stretch: NDArray[np.uint8] | int) -> Floats:
     """
     greatest = np.abs(weight).reshape(len(weight), -1).max(axis=1)
     least = np.maximum(greatest, np.float32(1e-12)) / np.float32(MAX_WEIGHT)
-    return least * (np.asarray(stretch, np.float32) / np.float32(40))
+    return np.asarray(least * (np.asarray(stretch, np.float32) / np.float32(40)), np.float32)
 
 
 def quantised(weight: Floats, scales: Floats, *, pairs: bool) -> NDArray[np.int8]:
