@@ -50,7 +50,7 @@ def torn_photo(number: int) -> bytes:
 
 
 def send(client: httpx.Client, photos: dict[str, bytes], **references: str) -> list[dict[str, Any]]:
-    """Bring photos in over HTTP; their items."""
+    """Import photos over HTTP; their items."""
     files = [("file", (name, data)) for name, data in photos.items()]
     answer = client.post("/batch/ingest", files=files, data=references)
     assert 200 == answer.status_code, answer.text

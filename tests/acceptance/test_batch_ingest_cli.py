@@ -177,7 +177,7 @@ def test_two_at_once_are_killed_again_and_again_and_nothing_is_lost_or_doubled(
 
 
 def faults(shop: BatchShop, brought: dict[str, bytes]) -> list[str]:
-    """What does not add up after everything was brought in."""
+    """What does not add up after everything was imported."""
     items = shop.items()
     own = [item for item in items if item.duplicate_of is None]
     store = open_store(str(shop.data / "blobs"))

@@ -21,7 +21,7 @@ import structlog
 
 from shoplens.batch.entities import BatchItem, References
 from shoplens.batch.item_queries import ItemRepository
-from shoplens.batch.item_writer import Dedup, ImportOutcome, ItemWriter, NewFile, PreparedItem
+from shoplens.batch.item_writer import Dedup, ImportOutcome, ItemWriter, NewFile, PreparedItem, in_memory
 from shoplens.batch.sidecars import (
     MAX_LIST_BYTES,
     MAX_SIDECAR_BYTES,
@@ -220,7 +220,7 @@ class Importer:
             name=name,
             byte_count=len(data),
             changed_ms=int(self._clock().timestamp() * 1000),
-            chunks=lambda: (data,),
+            chunks=in_memory(data),
             references=merge_references(references or References(), references_in_name(self._rules.name_pattern, name)),
         )
         prepared = self._writer.prepare(file, Dedup())
@@ -351,7 +351,7 @@ class _ImportJob:
             candidate, own = self._with_usable_sidecar(candidate)
             chunks: Callable[[], Iterable[bytes]] = photo.chunks
             if photo.byte_count <= self._rules.max_image_bytes:
-                chunks = partial(_same, [b"".join(photo.chunks())])
+                chunks = in_memory(b"".join(photo.chunks()))
             in_name = references_in_name(self._rules.name_pattern, photo.name)
             file = NewFile(
                 name=photo.name,
@@ -398,17 +398,12 @@ class _ImportJob:
         for each in lists:
             since = datetime.fromtimestamp(each.file.changed_ms / 1000, UTC)
             pages = [set(each.names[at : at + _NAMES_PER_QUERY]) for at in range(0, len(each.names), _NAMES_PER_QUERY)]
-            finished = all(self._are_imported(page, since) and not each.folder.present(page) for page in pages)
+            with self._database.reading() as tx:
+                items = ItemRepository(tx)
+                imported = all(items.known_names(self._rules.channel, page, since=since) == page for page in pages)
+            finished = imported and not any(map(each.folder.present, pages))
             if finished and not each.file.remove():
                 self._stats.not_removed()
-
-    def _are_imported(self, names: set[str], since: datetime) -> bool:
-        with self._database.reading() as tx:
-            return ItemRepository(tx).known_names(self._rules.channel, names, since=since) == names
-
-
-def _same(chunks: list[bytes]) -> list[bytes]:
-    return chunks
 
 
 def _remove(candidate: Candidate) -> bool:

@@ -40,6 +40,11 @@ class NewFile:
     stamp: str | None = None
 
 
+def in_memory(data: bytes) -> Callable[[], Iterable[bytes]]:
+    """The `chunks` of a file that was read already."""
+    return lambda: (data,)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedItem:
     """An item that can be committed. `stored`: this process put its content into the store."""

@@ -1,4 +1,4 @@
-"""The pages of returns: bring photos in, watch a night, go through what is doubtful with two keys or two clicks."""
+"""The pages of returns: import photos, watch a night, go through what is doubtful with two keys or two clicks."""
 
 from __future__ import annotations
 
@@ -92,11 +92,11 @@ def test_a_fresh_installation_says_where_photos_go(visit: VisitMaker, shop: Runn
     expect(page.get_by_role("heading", name="No photos yet")).to_be_visible()
     expect(page.locator(".empty")).to_contain_text(str(shop.data_dir / "drop" / "returns"))
     expect(page.locator(".empty")).to_contain_text("POST /batch/ingest")
-    page.get_by_role("button", name="Bring in photos").first.click()
-    expect(page.get_by_text("There was nothing new to bring in.")).to_be_visible()
+    page.get_by_role("button", name="Import photos").first.click()
+    expect(page.get_by_text("No new photos.")).to_be_visible()
 
 
-def test_photos_are_brought_in_and_a_run_is_watched_to_its_end(
+def test_photos_are_imported_and_a_run_is_watched_to_its_end(
     visit: VisitMaker, orchard: RunningServer, run_id: str
 ) -> None:
     """Two clicks; the numbers change by themselves, and the results come without a reload by hand."""
@@ -104,8 +104,8 @@ def test_photos_are_brought_in_and_a_run_is_watched_to_its_end(
     for number in range(400, 412):
         (drop / f"{number}_1.jpg").write_bytes(dim_photo(number))
     page = visit(at=orchard).page("/console/batch/returns")
-    page.get_by_role("button", name="Bring in photos").click()
-    expect(page.get_by_text("Of 12 files, 12 wait for a run now.")).to_be_visible()
+    page.get_by_role("button", name="Import photos").click()
+    expect(page.get_by_text("12 photos imported and ready to classify.")).to_be_visible()
     expect(page.locator("[data-word=waiting]")).to_have_text("12")
     page.get_by_role("button", name="Start a run").click()
     page.wait_for_url("**/console/batch/returns/0*")
