@@ -48,7 +48,7 @@ def told(shop: BatchShop, runs: list[Forked]) -> Told:
     def run(*arguments: str, status: int = 0) -> str:
         log = shop.root / "0.log"
         before = log.stat().st_size if log.exists() else 0
-        assert status == runs[0](shop, "returns", *arguments), shop.told()[-2_000:]
+        assert status == runs[0](shop, "batch", *arguments), shop.told()[-2_000:]
         with log.open() as lines:
             lines.seek(before)
             return lines.read()

@@ -120,7 +120,7 @@ def test_what_cannot_be_done_is_one_sentence(run: Forked, shop: BatchShop, tmp_p
         ("retry", "nix"): "item_not_found",
     }
     for arguments, words in attempts.items():
-        assert words in said_by(run, shop, "returns", *arguments, status=1), arguments
+        assert words in said_by(run, shop, "batch", *arguments, status=1), arguments
 
 
 def test_an_empty_shop_says_that_there_was_no_run(run: Forked, tmp_path: Path) -> None:
