@@ -23,11 +23,10 @@ import pytest
 from examples.simulate_returns import drawn_photos, simulate
 from servers.postgres import fresh_database, postgres_program
 from servers.seaweed import S3Place
-from shoplens.cli.backup_service import Copied, copy_blobs
 from shoplens.db import upgrade
 from shoplens.db.online_copy import copy_database, restore_database
 from shoplens.errors import DatabaseUnavailable, Misconfigured
-from shoplens.platform.backup import back_up, restore
+from shoplens.platform.backup import Copied, back_up, copy_blobs, restore
 from shoplens.settings import Settings
 from shoplens.storage import Store, open_store
 from tests.commands import run_command

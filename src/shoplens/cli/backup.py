@@ -9,19 +9,19 @@ import typer
 
 from shoplens.cli.errors import handle_errors
 
-Folder = Annotated[Path, typer.Argument(help="The folder of the backup; an earlier one is brought up to date.")]
-DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where database, photos and models live.")]
+Folder = Annotated[Path, typer.Argument(help="The folder of the backup; an earlier one is updated.")]
+DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where the database, the photos and the models are.")]
 
 
 def add_backup(app: typer.Typer) -> None:
-    """Make the two commands known."""
+    """Add both commands."""
     app.command("backup")(_backup)
     app.command("restore")(_restore)
 
 
 @handle_errors
 def _backup(folder: Folder, data_dir: DataDir = None) -> None:
-    """Copy photos, models and the SQLite database into a folder, while everything goes on working."""
+    """Copy photos, models and the SQLite database into a folder; the server may keep running."""
     from shoplens.cli.options import settings_for
     from shoplens.platform.backup import back_up
 
@@ -39,7 +39,7 @@ def _backup(folder: Folder, data_dir: DataDir = None) -> None:
 
 @handle_errors
 def _restore(folder: Folder, data_dir: DataDir = None) -> None:
-    """Put a backup's photos, models and SQLite database back. A database that is there is not touched."""
+    """Put a backup's photos, models and SQLite database back. An existing database is never overwritten."""
     from shoplens.cli.options import settings_for
     from shoplens.platform.backup import restore
 
