@@ -1,19 +1,62 @@
-"""Write the table of returned items as CSV, JSON Lines or Parquet, row by row in bounded memory."""
+"""Export items as CSV, JSON Lines or Parquet, row by row in bounded memory."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import csv
+import io
+import tempfile
+from collections.abc import Iterable, Iterator
+from datetime import datetime
 from enum import StrEnum
-from typing import Final
+from itertools import islice
+from typing import IO, Any, Final
 
-from shoplens.batch import table_formats
+import orjson
+
 from shoplens.batch.entities import ItemFilter
 from shoplens.batch.item_table import TableRow
 from shoplens.db import Database
+from shoplens.predictions.export import spreadsheet_safe
+
+TEXT: Final = "text"
+CATEGORY: Final = "category"
+NUMBER: Final = "number"
+TIME: Final = "time"
+
+COLUMNS: Final = {
+    "id": TEXT,
+    "item": TEXT,
+    "order": TEXT,
+    "reason": TEXT,
+    "received_at": TIME,
+    "source_name": TEXT,
+    "state": CATEGORY,
+    "label": CATEGORY,
+    "predicted": CATEGORY,
+    "score": NUMBER,
+    "corrected_at": TIME,
+    "run": CATEGORY,
+    "model": CATEGORY,
+    "model_version": CATEGORY,
+    "threshold": NUMBER,
+    "photo": TEXT,
+    "failure_code": CATEGORY,
+    "failure": TEXT,
+    "duplicate_of": TEXT,
+    "finished_at": TIME,
+    "work_ms": NUMBER,
+}
+"""The columns of every format with the type of their values."""
+
+_NOT_NULL: Final = {"id", "received_at", "source_name", "state"}
+_ROWS_PER_CHUNK: Final = 500
+_ROWS_PER_BATCH: Final = 5_000
+_ROWS_PER_GROUP: Final = 50_000
+_READ_BYTES: Final = 1 << 16
 
 
 class ExportFormat(StrEnum):
-    """How a table is written."""
+    """The format of a table."""
 
     CSV = "csv"
     JSONL = "jsonl"
@@ -26,15 +69,9 @@ MEDIA_TYPES: Final = {
     ExportFormat.PARQUET: "application/vnd.apache.parquet",
 }
 
-_WRITERS: Final[dict[ExportFormat, Callable[[Iterator[TableRow]], Iterator[bytes]]]] = {
-    ExportFormat.CSV: table_formats.as_csv,
-    ExportFormat.JSONL: table_formats.as_jsonl,
-    ExportFormat.PARQUET: table_formats.as_parquet,
-}
-
 
 class ExportItems:
-    """All formats have the same columns (`table_formats.COLUMNS`). Iterating blocks."""
+    """All formats have the columns `COLUMNS`. Iterating blocks."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -42,14 +79,146 @@ class ExportItems:
     def stream(self, wanted: ItemFilter, format: ExportFormat) -> Iterator[bytes]:
         """Chunks of the file, in the order of arrival. An empty table has its header or schema.
 
-        With a run, its table is written: its items, and the duplicates and refused files that arrived since the run
-        before. Without, everything. Raises RunNotFound, at the call and not in the middle of the file.
+        With a run: its items, and the duplicates and refused files that arrived since the previous run. Without: all
+        items. Raises RunNotFound at the call, not while iterating.
         """
         with self._database.read_uow() as work:
             within = None if wanted.run_id is None else work.item_table.range_of(work.batch_runs.get(wanted.run_id))
 
         def chunks() -> Iterator[bytes]:
             with self._database.read_uow() as work:
-                yield from _WRITERS[format](work.item_table.rows(wanted, within))
+                yield from write_table(work.item_table.rows(wanted, within), format)
 
         return chunks()
+
+
+def write_table(rows: Iterable[TableRow], format: ExportFormat) -> Iterator[bytes]:
+    """Chunks of the file, in bounded memory."""
+    if format is ExportFormat.CSV:
+        return _as_csv(rows)
+    return _as_jsonl(rows) if format is ExportFormat.JSONL else _as_parquet(rows)
+
+
+def _as_csv(rows: Iterable[TableRow]) -> Iterator[bytes]:
+    """UTF-8 with a header, safe to open in a spreadsheet."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer)
+    writer.writerow(COLUMNS)
+    for chunk in _chunks(rows, _ROWS_PER_CHUNK):
+        writer.writerows(map(_cell, _values(row)) for row in chunk)
+        yield _taken(buffer)
+    if buffer.tell():
+        yield _taken(buffer)
+
+
+def _as_jsonl(rows: Iterable[TableRow]) -> Iterator[bytes]:
+    """An object per line; unknown values are null. An empty table is an empty file."""
+    for chunk in _chunks(rows, _ROWS_PER_CHUNK):
+        objects = (dict(zip(COLUMNS, _values(row), strict=True)) for row in chunk)
+        yield b"".join(orjson.dumps(each, option=orjson.OPT_APPEND_NEWLINE) for each in objects)
+
+
+def _as_parquet(rows: Iterable[TableRow]) -> Iterator[bytes]:
+    """Typed columns in row groups. The index is at the end of the file, so it is written to a temporary file first."""
+    with tempfile.TemporaryFile() as file:
+        _write_parquet(rows, file)
+        file.seek(0)
+        while piece := file.read(_READ_BYTES):
+            yield piece
+
+
+def _write_parquet(rows: Iterable[TableRow], file: IO[bytes]) -> None:
+    from arro3.core import Array, DataType, Field, RecordBatch, RecordBatchReader, Schema
+    from arro3.io import write_parquet
+
+    text, time_type = DataType.string(), DataType.timestamp("us", tz="UTC")
+    types = {TEXT: text, CATEGORY: text, NUMBER: DataType.float64(), TIME: time_type}
+    schema = Schema(
+        [Field(name, types[type_name], nullable=name not in _NOT_NULL) for name, type_name in COLUMNS.items()]
+    )
+
+    def column(values: tuple[Any, ...], type_name: str) -> Array:
+        if type_name != TIME:
+            return Array(values, type=types[type_name])
+        return Array([_microseconds(value) for value in values], type=DataType.int64()).cast(time_type)
+
+    def batch(chunk: list[TableRow]) -> RecordBatch:
+        columns = zip(*map(_values, chunk), strict=True)
+        arrays = [column(values, type_name) for values, type_name in zip(columns, COLUMNS.values(), strict=True)]
+        return RecordBatch.from_arrays(arrays, schema=schema)
+
+    failures: list[Exception] = []
+
+    def batches() -> Iterator[RecordBatch]:
+        try:
+            for chunk in _chunks(rows, _ROWS_PER_BATCH):
+                yield batch(chunk)
+        except Exception as error:
+            failures.append(error)
+            raise
+
+    stream = RecordBatchReader.from_batches(schema, batches())
+    try:
+        write_parquet(stream, file, max_row_group_size=_ROWS_PER_GROUP, compression="zstd(3)")
+    except Exception:
+        # The writer reports a failing reader as text only.
+        if failures:
+            raise failures[0] from None
+        raise
+
+
+def _values(row: TableRow) -> tuple[Any, ...]:
+    """In the order of `COLUMNS`. `photo` is the photo's key, or its target while it is moved."""
+    item, model = row.item, row.model
+    references = item.references
+    return (
+        item.id,
+        references.item,
+        references.order,
+        references.reason,
+        item.received_at,
+        item.source_name,
+        item.state.value,
+        item.label,
+        item.predicted,
+        item.score,
+        item.corrected_at,
+        item.run_id,
+        model.name if model else None,
+        model.version if model else None,
+        row.threshold,
+        item.target_key or item.key,
+        item.failure_code,
+        item.failure,
+        item.duplicate_of,
+        item.finished_at,
+        item.work_ms,
+    )
+
+
+def _cell(value: Any) -> Any:
+    """Only text can run as a formula; the writer leaves cells of None empty."""
+    if isinstance(value, str):
+        return spreadsheet_safe(value)
+    return value.isoformat() if isinstance(value, datetime) else value
+
+
+def _microseconds(value: datetime | None) -> int | None:
+    """Since 1970 in UTC, exactly: a float of seconds would round."""
+    if value is None:
+        return None
+    whole = int(value.replace(microsecond=0).timestamp())
+    return whole * 1_000_000 + value.microsecond
+
+
+def _chunks(rows: Iterable[TableRow], size: int) -> Iterator[list[TableRow]]:
+    remaining = iter(rows)
+    while chunk := list(islice(remaining, size)):
+        yield chunk
+
+
+def _taken(buffer: io.StringIO) -> bytes:
+    text = buffer.getvalue()
+    buffer.seek(0)
+    buffer.truncate()
+    return text.encode("utf-8", "replace")

@@ -1,15 +1,16 @@
-"""Gather what the morning report says of a run, over one consistent view of the database. Reads only."""
+"""The facts of a run's report: totals, reconciliation, categories; from one consistent read of the database."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from statistics import variance
 from typing import Final
 
 from shoplens.batch.browse import rate_per_s
-from shoplens.batch.class_mix import NIGHTS, CategoryShare, compare
 from shoplens.batch.entities import BatchItem, BatchRun, ItemState, RunCounts, RunState
 from shoplens.batch.item_table import FailureCount, RunRange
 from shoplens.db.uow import ReadWork
@@ -18,11 +19,25 @@ MOST_TO_REVIEW: Final = 24
 MOST_PER_REASON: Final = 12
 MOST_SLOWEST: Final = 10
 _CLASSIFIED: Final = (ItemState.DONE, ItemState.NEEDS_REVIEW)
+COMPARED_RUNS: Final = 10
+"""Earlier finished runs that the shares of a run are compared with."""
+
+LEAST_ITEMS: Final = 30
+"""With fewer items in the run, or in the earlier runs together, nothing is highlighted."""
+
+UNUSUAL_FROM: Final = 3.0
+_LEAST_RUNS_FOR_VARIANCE: Final = 3
+
+METHOD: Final = (
+    f"Highlighted: shares that differ from the average by more than {UNUSUAL_FROM:g} standard errors (two-proportion "
+    f"z-test, from {LEAST_ITEMS} items on; if the runs differ among themselves by more than chance, their own variance "
+    f"is used). The average is that of all items of the last {COMPARED_RUNS} finished runs."
+)
 
 
 @dataclass(frozen=True, slots=True)
-class SumRow:
-    """One line of the sums; `number` has its sign, and a total is shown also where it is 0."""
+class TotalRow:
+    """A line of the reconciliation. `number` is signed; a total is shown even if it is 0."""
 
     name: str
     number: int
@@ -32,7 +47,7 @@ class SumRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """A piece of the bar at the top, as shares of its length from 0 to 1."""
+    """A segment of the bar at the top, as shares of its length from 0 to 1."""
 
     kind: str
     left: float
@@ -41,11 +56,11 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accounting:
-    """The sums of a run: where everything that arrived has gone.
+    """The reconciliation of a run: what became of everything that arrived.
 
-    `planned` was counted by the night itself when it began, all else is counted from the items now. `own` are the
-    run's items by state; `passed_on` are items that were there for it and wait again or belong to a later run;
-    `waiting` are those that an active run has yet to take.
+    `planned` was counted by the run when it began; everything else is counted from the items now. `own` are the run's
+    items by state; `passed_on` are planned items that wait again or belong to a later run; `waiting` are those that an
+    active run has not taken yet.
     """
 
     planned: int
@@ -59,64 +74,64 @@ class Accounting:
 
     @property
     def in_run(self) -> int:
-        """The items that belong to the run now."""
+        """Items that belong to the run now."""
         return sum(self.own.by_state.values())
 
     @property
     def unfinished(self) -> int:
-        """Items of the run that are neither done nor doubtful nor set aside."""
+        """Items of the run that are not processed."""
         return self.in_run - self.own.settled
 
     @property
     def joined(self) -> int:
-        """Items that came to the run after it had begun, because somebody let them be tried again."""
+        """Items that joined the run after it had begun, because they were retried."""
         return max(0, self.in_run - self.planned)
 
     @property
     def elsewhere(self) -> int:
-        """What arrived since the run before and is now in another run, or waits again."""
+        """Arrived since the previous run, and now in another run or waiting again."""
         return self.arrived - (self.in_run - self.older) - self.duplicates - self.refused
 
     @property
     def sent_back(self) -> int:
-        """Planned items that are not the run's any more, for which there is a place where they are."""
+        """Planned items that have left the run and are accounted for."""
         return max(0, min(self.planned - self.in_run, self.passed_on))
 
     @property
     def missing(self) -> int:
-        """Planned items that are nowhere. Anything but 0 is a fault of the program."""
+        """Planned items that are not accounted for. Anything but 0 is a bug."""
         return max(0, self.planned - self.in_run - self.passed_on)
 
     @property
     def settled(self) -> bool:
-        """Whether every item is accounted for, and none is still to be done."""
+        """Whether every item is accounted for and processed."""
         return self.missing == self.unfinished == self.waiting == 0
 
-    def rows(self) -> list[SumRow]:
-        """The sums line by line: what arrived, what of it came to the run, what became of that."""
+    def rows(self) -> list[TotalRow]:
+        """Line by line: what arrived, what of it was in the run, what became of it."""
         own = self.own
         return [
-            SumRow("arrived", self.arrived, "Files that arrived since the run before"),
-            SumRow("duplicates", -self.duplicates, "Duplicates of photos that were there already"),
-            SumRow("refused", -self.refused, "Set aside on arrival"),
-            SumRow("elsewhere", -self.elsewhere, "Waiting for another run, or in one"),
-            SumRow("older", self.older, "Left by earlier nights"),
-            SumRow("in_run", self.in_run, "Photos of this run", total=True),
-            SumRow("done", own[ItemState.DONE], "Done"),
-            SumRow("needs_review", own[ItemState.NEEDS_REVIEW], "Doubtful"),
-            SumRow("quarantined", own[ItemState.QUARANTINED], "Set aside by the run"),
-            SumRow("unfinished", self.unfinished, "Not finished"),
-            SumRow("planned", self.planned, "Photos that the run was to do when it began", total=True),
-            SumRow("joined", self.joined, "Came to it later, to be tried again"),
-            SumRow("sent_back", -self.sent_back, "Sent back since, to be tried again"),
-            SumRow("waiting", -self.waiting, "Still to be taken"),
-            SumRow("missing", -self.missing, "Nowhere"),
+            TotalRow("arrived", self.arrived, "Files that arrived since the previous run"),
+            TotalRow("duplicates", -self.duplicates, "Duplicates"),
+            TotalRow("refused", -self.refused, "Quarantined on arrival"),
+            TotalRow("elsewhere", -self.elsewhere, "Waiting for another run, or in one"),
+            TotalRow("older", self.older, "Left by earlier runs"),
+            TotalRow("in_run", self.in_run, "Photos of this run", total=True),
+            TotalRow("done", own[ItemState.DONE], "Done"),
+            TotalRow("needs_review", own[ItemState.NEEDS_REVIEW], "Needs review"),
+            TotalRow("quarantined", own[ItemState.QUARANTINED], "Quarantined by the run"),
+            TotalRow("unfinished", self.unfinished, "Not finished"),
+            TotalRow("planned", self.planned, "Photos planned when the run began", total=True),
+            TotalRow("joined", self.joined, "Joined later, to be retried"),
+            TotalRow("sent_back", -self.sent_back, "Left since, to be retried"),
+            TotalRow("waiting", -self.waiting, "Not taken yet"),
+            TotalRow("missing", -self.missing, "Missing"),
         ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reason:
-    """Items that were set aside for one reason, as many of them as are shown."""
+    """Quarantined items with the same reason; `shown` are the first of `count`."""
 
     code: str
     example: str
@@ -126,7 +141,7 @@ class Reason:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportFacts:
-    """All that the report says. `ended_at` is None before anything was finished; `per_minute` likewise."""
+    """Everything that the report shows. `ended_at` and `per_minute` are None before an item was finished."""
 
     run: BatchRun
     written_at: datetime
@@ -135,25 +150,25 @@ class ReportFacts:
     ended_at: datetime | None
     per_minute: float | None
     corrected: int
-    doubtful: Sequence[BatchItem]
+    needs_review: Sequence[BatchItem]
     reasons: Sequence[Reason]
     mix: Sequence[CategoryShare]
-    nights: int
+    compared_runs: int
     slowest: Sequence[BatchItem]
 
     @property
     def total(self) -> int:
-        """All items but the duplicates."""
+        """All items except duplicates."""
         return sum(self.counts.by_state.values()) - self.counts[ItemState.DUPLICATE]
 
     @property
     def rest(self) -> int:
-        """Items that wait, or that are worked on."""
+        """Items that wait or are being processed."""
         return self.total - self.counts.settled
 
     @property
     def parts(self) -> list[Part]:
-        """How the items are divided."""
+        """The segments of the bar."""
         numbers = {
             "done": self.counts[ItemState.DONE],
             "needs_review": self.counts[ItemState.NEEDS_REVIEW],
@@ -168,13 +183,13 @@ class ReportFacts:
 
 
 def gather(work: ReadWork, run: BatchRun, *, now: datetime) -> ReportFacts:
-    """The facts of `run`. Bounded, however many items it has."""
+    """The facts of `run`, bounded for any number of items."""
     within = work.item_table.range_of(run)
     counts = RunCounts(by_state=work.item_table.count_states(within))
     accounting = _accounting(work, run, within, counts)
     rate = rate_per_s(run, accounting.own.settled, now)
-    before = work.batch_runs.page(run.channel, limit=NIGHTS, before=run.id, state=RunState.FINISHED)
-    nights = [_categories(work, each) for each in before]
+    before = work.batch_runs.page(run.channel, limit=COMPARED_RUNS, before=run.id, state=RunState.FINISHED)
+    earlier = [_categories(work, each) for each in before]
     return ReportFacts(
         run=run,
         written_at=now,
@@ -183,10 +198,10 @@ def gather(work: ReadWork, run: BatchRun, *, now: datetime) -> ReportFacts:
         ended_at=run.finished_at or run.last_item_at,
         per_minute=None if rate is None else rate * 60,
         corrected=work.item_table.count_corrected(run.id),
-        doubtful=work.item_table.least_sure(run.id, MOST_TO_REVIEW),
+        needs_review=work.item_table.least_sure(run.id, MOST_TO_REVIEW),
         reasons=[_reason(work, within, count) for count in work.item_table.failures(within)],
-        mix=compare(_categories(work, run), nights),
-        nights=sum(1 for night in nights if night),
+        mix=compare(_categories(work, run), earlier),
+        compared_runs=sum(1 for each in earlier if each),
         slowest=work.batch_items.slowest(run.id, MOST_SLOWEST),
     )
 
@@ -207,7 +222,7 @@ def _accounting(work: ReadWork, run: BatchRun, within: RunRange, counts: RunCoun
 
 
 def _categories(work: ReadWork, run: BatchRun) -> Counter[str]:
-    """How many classified items of a run there are by label."""
+    """The number of classified items of a run by label."""
     found: Counter[str] = Counter()
     for (state, label), count in work.batch_items.count_labels(run.id).items():
         if state in _CLASSIFIED:
@@ -218,3 +233,55 @@ def _categories(work: ReadWork, run: BatchRun) -> Counter[str]:
 def _reason(work: ReadWork, within: RunRange, count: FailureCount) -> Reason:
     shown = work.item_table.set_aside(within, count.code, MOST_PER_REASON)
     return Reason(code=count.code, example=count.example, count=count.count, shown=shown)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CategoryShare:
+    """A category in a run and on average; shares from 0 to 1. `z` is None if nothing can be compared."""
+
+    label: str
+    count: int
+    share: float
+    usual: float | None
+    z: float | None
+
+    @property
+    def unusual(self) -> bool:
+        """Whether the difference is larger than chance."""
+        return self.z is not None and abs(self.z) > UNUSUAL_FROM
+
+
+def compare(current: Mapping[str, int], earlier: Sequence[Mapping[str, int]]) -> list[CategoryShare]:
+    """Every category of the run and of the earlier runs, the most frequent first. Counts by label in, shares out."""
+    runs = [run for run in earlier if sum(run.values())]
+    usual: Counter[str] = Counter()
+    for run in runs:
+        usual.update(run)
+    labels = sorted({*current, *usual}, key=lambda label: (-current.get(label, 0), -usual[label], label))
+    return [_share(label, current, runs, usual) for label in labels]
+
+
+def _share(
+    label: str, current: Mapping[str, int], runs: Sequence[Mapping[str, int]], usual: Mapping[str, int]
+) -> CategoryShare:
+    """The z-score is that of two proportions; the variance among the runs is a lower bound of the chance variance."""
+    total, total_usual = sum(current.values()), sum(usual.values())
+    count = current.get(label, 0)
+    share = count / total if total else 0.0
+    usual_share = usual[label] / total_usual if total_usual else None
+    z = None
+    if usual_share is not None and min(total, total_usual) >= LEAST_ITEMS:
+        pooled = (count + usual[label]) / (total + total_usual)
+        chance = pooled * (1 - pooled) * (1 / total + 1 / total_usual)
+        error = math.sqrt(max(chance, _variance_of_next_run(label, runs)))
+        z = (share - usual_share) / error if error else 0.0
+    return CategoryShare(label=label, count=count, share=share, usual=usual_share, z=z)
+
+
+def _variance_of_next_run(label: str, runs: Sequence[Mapping[str, int]]) -> float:
+    """The variance of another run's share about the mean of these; 0.0 if there are too few."""
+    totals = [(run.get(label, 0), sum(run.values())) for run in runs]
+    shares = [count / total for count, total in totals if total >= LEAST_ITEMS]
+    if len(shares) < _LEAST_RUNS_FOR_VARIANCE:
+        return 0.0
+    return variance(shares) * (1 + 1 / len(shares))

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from itertools import islice
@@ -18,12 +18,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shoplens.batch import table_formats
 from shoplens.batch.correct import CorrectItems
 from shoplens.batch.entities import BatchItem, ItemFilter, ItemState, References
-from shoplens.batch.export import ExportFormat, ExportItems
+from shoplens.batch.export import COLUMNS, ExportFormat, ExportItems, write_table
 from shoplens.batch.item_table import TableRow
-from shoplens.batch.table_formats import COLUMNS
 from shoplens.bundles.manifest import ModelRef
 from shoplens.errors import DatabaseUnavailable, RunNotFound
 from tests.unit.batch.results_shop import Fate, Shop, doubtful, set_aside
@@ -166,7 +164,7 @@ def test_parquet_columns_have_types() -> None:
         table_row(received_at=datetime(1969, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC).astimezone(zone)),
         table_row(),
     ]
-    table = pq.read_table(io.BytesIO(b"".join(table_formats.as_parquet(rows))))
+    table = pq.read_table(io.BytesIO(b"".join(write_table(rows, ExportFormat.PARQUET))))
     kinds = {field.name: field.type for field in table.schema}
     assert {pa.timestamp("us", tz="UTC")} == {kinds[name] for name in ("received_at", "corrected_at", "finished_at")}
     assert {pa.float64()} == {kinds[name] for name in ("score", "threshold", "work_ms")}
@@ -179,14 +177,14 @@ def test_parquet_columns_have_types() -> None:
 
 def test_parquet_is_written_in_row_groups() -> None:
     """So that neither writer nor reader needs it all in memory."""
-    data = b"".join(table_formats.as_parquet(table_row() for _ in range(60_000)))
+    data = b"".join(write_table((table_row() for _ in range(60_000)), ExportFormat.PARQUET))
     file = pq.ParquetFile(io.BytesIO(data))
     assert (60_000, 2) == (file.metadata.num_rows, file.num_row_groups)
     assert 50_000 == file.metadata.row_group(0).num_rows
 
 
-@pytest.mark.parametrize("write", [table_formats.as_csv, table_formats.as_jsonl, table_formats.as_parquet])
-def test_a_database_that_goes_away_is_told_as_that(write: Callable[[Iterator[TableRow]], Iterator[bytes]]) -> None:
+@pytest.mark.parametrize("format", list(ExportFormat))
+def test_a_database_that_fails_while_exporting_raises_its_own_error(format: ExportFormat) -> None:
     """In the middle of any table, by its own error."""
 
     def rows() -> Iterator[TableRow]:
@@ -194,7 +192,7 @@ def test_a_database_that_goes_away_is_told_as_that(write: Callable[[Iterator[Tab
         raise DatabaseUnavailable("It is gone.")
 
     with pytest.raises(DatabaseUnavailable, match="gone"):
-        list(write(rows()))
+        list(write_table(rows(), format))
 
 
 @pytest.mark.parametrize("format", [ExportFormat.CSV, ExportFormat.JSONL])
@@ -208,8 +206,7 @@ def test_text_formats_are_sent_as_they_are_read(format: ExportFormat) -> None:
             taken += 1
             yield table_row()
 
-    write = {ExportFormat.CSV: table_formats.as_csv, ExportFormat.JSONL: table_formats.as_jsonl}[format]
-    list(islice(write(rows()), 2))
+    list(islice(write_table(rows(), format), 2))
     assert taken <= 1_000
 
 
@@ -218,9 +215,9 @@ def test_hostile_text_stays_one_value_and_never_runs(text: str) -> None:
     """In every format it comes back whole; in CSV nothing starts as a formula does."""
     row = table_row(source_name=text, label=text, references=References(item=text, order=text, reason=text))
     written = {
-        ExportFormat.CSV: b"".join(table_formats.as_csv([row])),
-        ExportFormat.JSONL: b"".join(table_formats.as_jsonl([row])),
-        ExportFormat.PARQUET: b"".join(table_formats.as_parquet([row])),
+        ExportFormat.CSV: b"".join(write_table([row], ExportFormat.CSV)),
+        ExportFormat.JSONL: b"".join(write_table([row], ExportFormat.JSONL)),
+        ExportFormat.PARQUET: b"".join(write_table([row], ExportFormat.PARQUET)),
     }
     for each, data in written.items():
         (read,) = rows_of(data, each)
@@ -241,13 +238,10 @@ def test_any_text_comes_back_from_every_format(texts: list[tuple[str, str, str |
     rows = [
         table_row(source_name=name, label=label, references=References(order=order)) for name, label, order in texts
     ]
-    for each, write in (
-        (ExportFormat.JSONL, table_formats.as_jsonl),
-        (ExportFormat.PARQUET, table_formats.as_parquet),
-    ):
-        read = rows_of(b"".join(write(rows)), each)
+    for each in (ExportFormat.JSONL, ExportFormat.PARQUET):
+        read = rows_of(b"".join(write_table(rows, each)), each)
         assert texts == [(row["source_name"], row["label"], row["order"]) for row in read]
-    cells = list(csv.reader(io.StringIO(b"".join(table_formats.as_csv(rows)).decode(), newline="")))
+    cells = list(csv.reader(io.StringIO(b"".join(write_table(rows, ExportFormat.CSV)).decode(), newline="")))
     assert [len(COLUMNS)] * (len(texts) + 1) == [len(row) for row in cells]
     assert not [cell for row in cells for cell in row if cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n"))]
 

@@ -10,8 +10,7 @@ import pytest
 
 from shoplens.batch.correct import CorrectItems
 from shoplens.batch.entities import References
-from shoplens.batch.report import WriteReport
-from shoplens.batch.report_page import MOST_PICTURES
+from shoplens.batch.report import MOST_PICTURES, WriteReport
 from shoplens.errors import RequestInvalid, RunNotFound, StorageUnavailable
 from shoplens.predictions.image_store import ImageStore
 from shoplens.storage import Store
@@ -81,11 +80,11 @@ def test_the_headline_tells_the_night_in_a_sentence(shop: Shop, report: WriteRep
     shop.refuse("d.jpg")
     shop.repeat(first, "again.jpg")
     page = Page(report.render(shop.night().id))
-    assert "8 items: 5 done, 1 doubtful, 2 set aside, and 1 duplicate." == page.text("headline")
+    assert "8 items: 5 done, 1 needs review, 2 quarantined, and 1 duplicate." == page.text("headline")
     assert re.fullmatch(
         r"From 2026-05-04 12:00 UTC to 2026-05-04 12:00 UTC, 8 s; 52 items per minute\.", page.text("when")
     )
-    assert page.text("accounted").startswith("Everything is accounted for.")
+    assert page.text("accounted").startswith("All files are accounted for.")
     assert {
         "arrived": 9, "duplicates": -1, "refused": -1, "in_run": 7, "done": 5, "needs_review": 1, "quarantined": 1,
         "planned": 7,
@@ -101,7 +100,7 @@ def test_the_sums_hold_when_items_are_tried_again(shop: Shop, report: WriteRepor
     clerk.retry(bad.id)
     sent = Page(report.render(first.id))
     assert {"arrived": 2, "elsewhere": -1, "in_run": 1, "done": 1, "planned": 2, "sent_back": -1} == sent.sums()
-    assert sent.text("accounted").startswith("Everything is accounted for.")
+    assert sent.text("accounted").startswith("All files are accounted for.")
     shop.fates[bad.id] = Fate()
     second = Page(report.render(shop.night().id))
     assert {"older": 1, "in_run": 1, "done": 1, "planned": 1} == second.sums()
@@ -113,11 +112,11 @@ def test_a_run_that_goes_on_says_what_is_left(shop: Shop, report: WriteReport) -
     for number in range(5):
         shop.arrive(f"{number}.jpg")
     page = Page(report.render(shop.night(limit=3, end=False).id))
-    assert page.text("accounted").startswith("2 items are still to be done.")
-    assert "5 items: 3 done, 0 doubtful, 0 set aside." == page.text("headline")
+    assert page.text("accounted").startswith("2 items are not processed yet.")
+    assert "5 items: 3 done, 0 need review, 0 quarantined." == page.text("headline")
 
 
-def test_an_item_that_is_nowhere_is_said_first(shop: Shop, report: WriteReport) -> None:
+def test_a_missing_item_is_reported_first(shop: Shop, report: WriteReport) -> None:
     """The night counted what it had to do when it began; whatever is not there any more is told in red."""
     for number in range(3):
         shop.arrive(f"{number}.jpg")
@@ -125,18 +124,18 @@ def test_an_item_that_is_nowhere_is_said_first(shop: Shop, report: WriteReport) 
     with shop.database._engine.begin() as connection:
         connection.exec_driver_sql("DELETE FROM batch_items WHERE source_name = '1.jpg'")
     page = Page(report.render(run.id))
-    assert page.text("accounted").startswith("1 item cannot be accounted for.")
+    assert page.text("accounted").startswith("1 file is missing.")
     assert -1 == page.sums()["missing"]
 
 
-def test_doubtful_items_come_with_pictures_the_least_sure_first(shop: Shop, report: WriteReport) -> None:
+def test_items_that_need_review_come_with_images_lowest_scores_first(shop: Shop, report: WriteReport) -> None:
     """With links into the console, and at most so many."""
     items = [shop.arrive(f"{n}.jpg", fate=doubtful("hat", 0.2 + n / 100)) for n in reversed(range(30))]
     page = Page(report.render(shop.night().id))
     links = [each["href"] for each in page.all("a") if "/items/" in (each["href"] or "")]
     assert [f"/console/batch/returns/items/{item.id}" for item in items[::-1][:24]] == links[:24]
     assert 24 == len(page.all("img"))
-    assert page.text("needs_review").startswith("Doubtful: 30 items need a person The 24 least sure ones.")
+    assert page.text("needs_review").startswith("30 items need review The 24 with the lowest scores.")
     assert "And 6 more items" in page.text("needs_review")
 
 
@@ -156,8 +155,8 @@ def test_what_was_set_aside_is_grouped_by_reason(shop: Shop, report: WriteReport
     assert "Not a photo 2 This is an HTML page." in page.text("aside")
 
 
-def test_categories_are_compared_with_the_usual_nights(shop: Shop, report: WriteReport) -> None:
-    """Marked where the difference is more than chance, with the method named; doubtful ones are counted too."""
+def test_categories_are_compared_with_earlier_runs(shop: Shop, report: WriteReport) -> None:
+    """Highlighted if the difference is more than chance, with the method; items that need review count, too."""
     for night in range(2):
         for number in range(40):
             shop.arrive(f"{night}-{number}.jpg", fate=Fate(label="dress" if number < 30 else "hat"))
@@ -169,7 +168,7 @@ def test_categories_are_compared_with_the_usual_nights(shop: Shop, report: Write
     assert {"hat": True, "dress": True} == rows
     assert "hat more than usual 30 75.0% 25.0%" in page.text("mix")
     assert "dress less than usual 10 25.0% 75.0%" in page.text("mix")
-    assert "Compared with 2 finished runs. A share is marked where" in page.text("mix")
+    assert "Compared with 2 finished runs. Highlighted: shares that differ" in page.text("mix")
     assert "two-proportion z-test" in page.text("mix")
 
 
@@ -232,8 +231,8 @@ def test_texts_without_end_do_not_make_the_page_long(shop: Shop, report: WriteRe
 def test_an_empty_night_has_a_report_too(shop: Shop, report: WriteReport) -> None:
     """Nothing came; that is a fact worth a page."""
     page = Page(report.render(shop.night().id))
-    assert "0 items: 0 done, 0 doubtful, 0 set aside." == page.text("headline")
-    assert page.text("accounted").startswith("Everything is accounted for.")
+    assert "0 items: 0 done, 0 need review, 0 quarantined." == page.text("headline")
+    assert page.text("accounted").startswith("All files are accounted for.")
 
 
 def test_the_report_is_kept_and_can_be_written_anew(shop: Shop, report: WriteReport) -> None:
@@ -244,10 +243,10 @@ def test_the_report_is_kept_and_can_be_written_anew(shop: Shop, report: WriteRep
     before = shop.store.get(key).decode()
     CorrectItems(shop.database, shop.store, labels={"returns": ("coat",)}, clock=shop.tick).correct(item.id, "coat")
     assert (f"returns/reports/{run.id}.html", key) == (key, report(run.id))
-    assert "1 item: 0 done, 1 doubtful" in before
+    assert "1 item: 0 done, 1 needs review" in before
     after = Page(shop.store.get(key).decode())
-    assert "1 item: 1 done, 0 doubtful, 0 set aside." == after.text("headline")
-    assert "1 item looked at by a person since." in after.text("when")
+    assert "1 item: 1 done, 0 need review, 0 quarantined." == after.text("headline")
+    assert "1 reviewed so far." in after.text("when")
     with shop.database.read_uow() as work:
         assert key == work.batch_runs.get(run.id).report_key
 
@@ -289,4 +288,4 @@ def test_a_store_that_is_away_costs_the_pictures_and_not_the_report(shop: Shop) 
     shelf = ImageStore(away, limits=LIMITS, sandbox=shop.shelf._sandbox)  # type: ignore[arg-type]
     page = Page(WriteReport(shop.database, shop.store, shelf, clock=shop.clock).render(run.id))
     assert (0, 1) == (len(page.all("img")), away.asked)
-    assert page.text("needs_review").startswith("Doubtful: 5 items need a person")
+    assert page.text("needs_review").startswith("5 items need review")
