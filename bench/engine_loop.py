@@ -1,4 +1,4 @@
-"""The engine without HTTP: the same photos through queue, worker threads, fingerprints, encoding and classifier."""
+"""The engine without HTTP: the same photos through queue, threads, hashes, preprocessing and classifier."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def main() -> None:
 
 
 async def measure(engine: LocalEngine, settings: Settings, photos: list[bytes], threads: int, seconds: float) -> Result:
-    """Twice as many callers as threads, so that no worker ever waits for one."""
+    """Twice as many callers as threads, so that no thread ever waits for one."""
     model = Path(settings.channels["look"].model).name
     latencies: list[float] = []
 

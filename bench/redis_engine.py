@@ -58,7 +58,7 @@ Measured = TypeVar("Measured")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Crew:
+class WorkerGroup:
     """Workers that share a prefix, with the client that keeps them busy and the queue between."""
 
     client: Child
@@ -144,11 +144,11 @@ def main() -> None:
             environment = {"SHOPLENS_REDIS_URL": valkey.url, "SHOPLENS_MODELS_DIR": str(models_dir)}
             with ExitStack() as stack:
                 one, two = (
-                    stack.enter_context(_crew(folder, environment, valkey.process.pid, pinned_to))
+                    stack.enter_context(_worker_group(folder, environment, valkey.process.pid, pinned_to))
                     for pinned_to in (cores[:count] for count in _ONE_AND_TWO)
                 )
                 _print_ratios(requests, one, two, options.rounds)
-            with _crew(folder, environment, valkey.process.pid, _ANYWHERE):
+            with _worker_group(folder, environment, valkey.process.pid, _ANYWHERE):
                 _print_idle(requests, valkey.url, options)
 
 
@@ -172,7 +172,7 @@ def _request(folder: Path, size: PhotoSize, models_dir: Path, seconds: float) ->
 
 
 @contextmanager
-def _crew(folder: Path, environment: Mapping[str, str], queue: int, pinned_to: Sequence[int | None]) -> Iterator[Crew]:
+def _worker_group(folder: Path, environment: Mapping[str, str], queue: int, pinned_to: Sequence[int | None]) -> Iterator[WorkerGroup]:
     """A worker with one thread for each entry, on that core or on any, and a client that may use all cores."""
     prefix = _prefix(pinned_to)
     own = {**environment, "SHOPLENS_REDIS_PREFIX": prefix, "SHOPLENS_THREADS": "1"}
@@ -182,7 +182,7 @@ def _crew(folder: Path, environment: Mapping[str, str], queue: int, pinned_to: S
             workers.append(_worker(folder / f"{prefix}-{number}", own, core))
             stack.callback(stop, workers[-1])
         client = stack.enter_context(Child("bench.redis_loop", own))
-        yield Crew(client=client, workers=tuple(each.pid for each in workers), queue=queue)
+        yield WorkerGroup(client=client, workers=tuple(each.pid for each in workers), queue=queue)
 
 
 def _worker(folder: Path, environment: Mapping[str, str], core: int | None) -> subprocess.Popen[bytes]:
@@ -193,7 +193,7 @@ def _worker(folder: Path, environment: Mapping[str, str], core: int | None) -> s
     return process
 
 
-def _print_ratios(requests: Mapping[str, Request], one: Crew, two: Crew, rounds: int) -> None:
+def _print_ratios(requests: Mapping[str, Request], one: WorkerGroup, two: WorkerGroup, rounds: int) -> None:
     with Child("bench.raw_loop") as raw:
         measured = {
             name: [_round(raw, one, two, request) for _ in range(rounds)]
@@ -203,8 +203,8 @@ def _print_ratios(requests: Mapping[str, Request], one: Crew, two: Crew, rounds:
     _table(_SPEED_COLUMNS, (_speed_row(name, found) for name, found in measured.items()))
 
 
-def _round(raw: Child, one: Crew, two: Crew, request: Request) -> Round:
-    """A short measurement before each, so that nobody is measured while cold."""
+def _round(raw: Child, one: WorkerGroup, two: WorkerGroup, request: Request) -> Round:
+    """A short measurement before each, so that no process is measured while cold."""
     before = _warm(raw.measure, request)
     alone = _warm(one.measure, _with_threads(request, 1))
     both = _warm(two.measure, _with_threads(request, len(two.workers)))

@@ -33,7 +33,7 @@ def main() -> None:
 
 
 async def _answer_requests(engine: Engine) -> None:
-    """The loop goes on while nobody asks, as a web server's does."""
+    """The loop keeps running between requests, as that of a web server does."""
     while line := await asyncio.to_thread(sys.stdin.readline):
         result = await measure(engine, Request(**json.loads(line)))
         print(json.dumps(asdict(result)), flush=True)

@@ -45,7 +45,7 @@ def _line(classifier: Classifier, size: PhotoSize, count: int) -> str:
 
 def _prediction(classifier: Classifier, photo: bytes, short_side: int | None) -> Prediction:
     picture = decode(photo, limits=Limits(), short_side=short_side)
-    (outcome,) = classifier.classify([classifier.encode(picture)])
+    (outcome,) = classifier.classify([classifier.preprocess(picture)])
     if not isinstance(outcome, Prediction):
         raise outcome
     return outcome

@@ -43,7 +43,7 @@ _SETTINGS: Final = {
     "max_connections": "200",
     "autovacuum": "off",
     "jit": "off",
-    "timezone": "America/St_Johns",  # whoever forgets that times are UTC shall notice
+    "timezone": "America/St_Johns",  # code that forgets that times are UTC fails
 }
 
 
@@ -102,7 +102,7 @@ class SharedDatabase:
         self._tables = sql.SQL(", ").join(sql.Identifier(name) for (name,) in found)
 
     def empty(self) -> None:
-        """Delete every row; whoever is still connected is cut off, so that nobody holds one."""
+        """Delete every row. Open connections are closed first, so that none holds a lock."""
         self._connection.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE datname = current_database() AND pid <> pg_backend_pid()"

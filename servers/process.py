@@ -97,7 +97,7 @@ def stop(process: subprocess.Popen[bytes], how: int = signal.SIGTERM) -> None:
 
 
 def free_port(*, also_beyond: int | None = None) -> int:
-    """A port of this machine that nobody listens on; with `also_beyond` also that many further."""
+    """A free port of this machine; with `also_beyond` also that many further."""
     while True:
         port = secrets.choice(_PORTS)
         if all(_is_free(one) for one in (port, port + (also_beyond or 0))):

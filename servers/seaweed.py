@@ -37,7 +37,7 @@ class S3Place:
 
     @property
     def url(self) -> str:
-        """As Shoplens is told of it."""
+        """The URL as Shoplens takes it."""
         return f"s3://{self.bucket}/{self.prefix}"
 
     @property
@@ -76,7 +76,7 @@ class S3Place:
         )
 
     def fresh(self) -> S3Place:
-        """The same bucket, with a prefix that nobody has used."""
+        """The same bucket, with an unused prefix."""
         return replace(self, prefix=secrets.token_hex(6))
 
 

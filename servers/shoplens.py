@@ -40,7 +40,7 @@ def on_core(core: int | None) -> Iterator[None]:
 
 
 def _ask(url: str) -> None:
-    """Raises for any other status than 200; then the connection is closed here, for nobody else would."""
+    """Raises for any other status than 200, and closes the connection, since nothing else does."""
     try:
         urllib.request.urlopen(url, timeout=2).close()
     except urllib.error.HTTPError as error:

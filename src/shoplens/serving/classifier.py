@@ -31,7 +31,7 @@ class Classifier:
         """The pixels that a picture needs on its shorter side; more are only thrown away."""
         return self.bundle.manifest.image.resize
 
-    def encode(self, picture: Picture) -> Tensor:
+    def preprocess(self, picture: Picture) -> Tensor:
         """The tensor of one sample, without a batch dimension."""
         return preprocess(picture, self.bundle.manifest.image)
 
@@ -49,7 +49,7 @@ class Classifier:
             width=spec.resize,
             height=spec.resize,
         )
-        (outcome,) = self.classify([self.encode(grey)])
+        (outcome,) = self.classify([self.preprocess(grey)])
         if isinstance(outcome, ShoplensError):
             raise BundleInvalid(f"{self.bundle.ref} cannot classify a grey picture: {outcome}") from outcome
 

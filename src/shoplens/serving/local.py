@@ -125,7 +125,7 @@ class LocalEngine:
             small = reduce_once(picture)
             facts = facts_of(request.image, picture, small=small, sha256=request.sha256)
             shown = encode_thumbnail(small) if request.thumbnail else None
-            tensor = model.classifier.encode(picture)
+            tensor = model.classifier.preprocess(picture)
             preprocessed = time.perf_counter()
             prediction = model.classify(tensor, top_k=request.top_k, deadline=pending.deadline)
         result = ClassifyResult(

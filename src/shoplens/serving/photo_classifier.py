@@ -40,7 +40,7 @@ class PhotoClassifier:
         picture = decode(
             _bytes_of(photo), limits=self._limits, short_side=self._classifier.short_side, sandbox=self._sandbox
         )
-        (outcome,) = self._classifier.classify([self._classifier.encode(picture)], top_k=top_k)
+        (outcome,) = self._classifier.classify([self._classifier.preprocess(picture)], top_k=top_k)
         if isinstance(outcome, ShoplensError):
             raise outcome
         return outcome

@@ -110,7 +110,7 @@ def check_parity(
     greatest = 0.0
     for index in chosen.tolist():
         sample = samples[index]
-        served = classifier.encode(decode(sample.data(), limits=limits, short_side=classifier.short_side))
+        served = classifier.preprocess(decode(sample.data(), limits=limits, short_side=classifier.short_side))
         trained = preprocess(sample.picture(image.resize), image)
         if served.dtype != trained.dtype or not np.array_equal(served, trained):
             raise TrainingDiverged(f"Serving and training preprocess {sample.name} to different tensors.")

@@ -42,7 +42,7 @@ def grey() -> Picture:
 
 def classify(model: LoadedModel) -> str:
     """One call, as a thread of the engine makes it."""
-    tensor = model.classifier.encode(grey())
+    tensor = model.classifier.preprocess(grey())
     return model.classify(tensor, top_k=1, deadline=time.monotonic() + 30).top.label
 
 
@@ -137,7 +137,7 @@ def test_batched_and_single_calls_give_the_same_labels(load: ModelMaker) -> None
         )
         for seed in range(8)
     ]
-    tensors = [single.classifier.encode(picture) for picture in pictures]
+    tensors = [single.classifier.preprocess(picture) for picture in pictures]
     deadline = time.monotonic() + 60
     alone = [single.classify(tensor, top_k=3, deadline=deadline) for tensor in tensors]
     together: dict[int, object] = {}

@@ -96,7 +96,7 @@ def test_the_answer_is_that_of_a_single_call(plan: Plan, bundle: Bundle) -> None
     for found, data in zip(outcomes(plan, bundle, brought(plan, *contents)), contents, strict=True):
         picture = decode(data, limits=Limits(), short_side=plan.spec.resize)
         assert isinstance(found.outcome, ClassifyResult)
-        assert classifier.classify([classifier.encode(picture)], top_k=5) == [found.outcome.prediction]
+        assert classifier.classify([classifier.preprocess(picture)], top_k=5) == [found.outcome.prediction]
         assert facts_of(data, picture) == found.outcome.image
 
 
