@@ -172,7 +172,9 @@ def _request(folder: Path, size: PhotoSize, models_dir: Path, seconds: float) ->
 
 
 @contextmanager
-def _worker_group(folder: Path, environment: Mapping[str, str], queue: int, pinned_to: Sequence[int | None]) -> Iterator[WorkerGroup]:
+def _worker_group(
+    folder: Path, environment: Mapping[str, str], queue: int, pinned_to: Sequence[int | None]
+) -> Iterator[WorkerGroup]:
     """A worker with one thread for each entry, on that core or on any, and a client that may use all cores."""
     prefix = _prefix(pinned_to)
     own = {**environment, "SHOPLENS_REDIS_PREFIX": prefix, "SHOPLENS_THREADS": "1"}

@@ -133,7 +133,7 @@ def _queue(settings: Settings) -> str | Caution:
 
     workers = look_for_workers(settings)
     missing = {channel.model for channel in build_channels(settings).values()}
-    missing -= {name for worker in workers if worker.understood for name in worker.models}
+    missing -= {name for worker in workers if worker.is_understood for name in worker.models}
     if missing:
         return Caution(text=f"Redis answers, but no worker of this version does for {', '.join(sorted(missing))}.")
     return f"Redis answers, and {len(workers)} {'worker' if len(workers) == 1 else 'workers'} with every model"

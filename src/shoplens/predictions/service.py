@@ -8,10 +8,12 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from functools import partial
 
 from shoplens.db import GroupWriter
 from shoplens.db.ids import make_id
-from shoplens.errors import ChannelNotFound, ShoplensError
+from shoplens.errors import ChannelNotFound
+from shoplens.futures import complete_from_thread
 from shoplens.predictions.entities import Channel, Keep, PredictionRecord, Timing
 from shoplens.predictions.image_store import ImageStore
 from shoplens.predictions.policy import decide
@@ -111,18 +113,8 @@ class PredictionService:
 
     async def _commit(self, record: PredictionRecord) -> None:
         """Returns when the row is durable. The writer calls back from its own thread."""
-        loop = asyncio.get_running_loop()
-        committed: asyncio.Future[None] = loop.create_future()
-
-        def complete(error: ShoplensError | None) -> None:
-            if committed.done():  # the request was cancelled
-                return
-            if error is None:
-                committed.set_result(None)
-            else:
-                committed.set_exception(error)
-
-        self._writer.enqueue(record, lambda error: loop.call_soon_threadsafe(complete, error))
+        committed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._writer.enqueue(record, partial(complete_from_thread, committed))
         await committed
 
 

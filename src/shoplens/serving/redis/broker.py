@@ -220,7 +220,7 @@ class Broker:
         """Up to `count` new entries of each stream; waits up to `block_ms` for the first one, None: not at all."""
         with self._translated():
             try:
-                found = await self._client.xreadgroup(
+                found: Any = await self._client.xreadgroup(
                     _GROUP, worker_id, dict.fromkeys(streams, ">"), count=count, block=block_ms
                 )
             except ResponseError as error:
