@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -62,14 +62,12 @@ def required_packages(recipe: str) -> tuple[str, ...]:
 def require_extras(recipe: str) -> None:
     """Raises ExtraMissing if a package that `recipe` needs is not installed."""
     for package in required_packages(recipe):
-        try:
-            import_module("sklearn" if package == "scikit-learn" else package)
-        except ImportError as error:
+        if find_spec("sklearn" if package == "scikit-learn" else package) is None:
             extras = "train" if recipe == "head" else "train,torch"
             hint = " The recipe `head` does not need torch." if package == "torch" else ""
             raise ExtraMissing(
                 f"The recipe {recipe!r} needs {package}. Install it with `pip install 'shoplens[{extras}]'`.{hint}"
-            ) from error
+            )
 
 
 def fit_recipe(
