@@ -35,7 +35,7 @@ class SkipReason(StrEnum):
     NOT_READY = "not_ready"
     """It was changed a moment ago, is open for writing, changed while it was read, or is gone. Try again later."""
     UNREADABLE = "unreadable"
-    """It cannot be read by this user, or under this name. Somebody has to change that."""
+    """This user is not allowed to read it, or a line of a manifest cannot be used. Somebody has to change that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -411,6 +411,10 @@ class ObjectFile:
                 now = self._objects.look(self._found.name)
         except BlobNotFound as error:
             raise FileSkipped(self.name, SkipReason.NOT_READY, "it is gone") from error
+        except SourceUnavailable as error:
+            if not self._is_changed():
+                raise
+            raise FileSkipped(self.name, SkipReason.NOT_READY, "it is being changed") from error
         if now.version != self.stamp:
             raise FileSkipped(self.name, SkipReason.NOT_READY, "it is being changed")
 
@@ -421,3 +425,10 @@ class ObjectFile:
         except SourceUnavailable:
             return False
         return True
+
+    def _is_changed(self) -> bool:
+        """A large object is read in ranges, and the next range fails after a change."""
+        try:
+            return self._objects.look(self._found.name).version != self.stamp
+        except BlobNotFound:
+            return True

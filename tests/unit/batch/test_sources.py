@@ -88,6 +88,17 @@ def test_an_object_that_changed_after_it_was_listed_is_skipped(objects: ObjectPr
     assert listed.remove()
 
 
+def test_an_object_that_changes_while_it_is_read_is_skipped(objects: ObjectPrefix) -> None:
+    """It is read in ranges of 8 MiB."""
+    objects.put("a.jpg", JPEG + bytes(20_000_000))
+    (listed,) = photos(objects)
+    chunks = listed.chunks()
+    next(chunks)
+    objects.put("a.jpg", JPEG + b"1" * 20_000_000)
+    with pytest.raises(FileSkipped, match="being changed"):
+        list(chunks)
+
+
 def test_a_bucket_that_does_not_answer_is_reported() -> None:
     """In one sentence."""
     options = {"region": "x", "endpoint": "http://127.0.0.1:9", "access_key_id": "a", "secret_access_key": "b"}
