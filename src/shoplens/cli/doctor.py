@@ -48,6 +48,7 @@ class Finding:
 
 
 Look = Callable[[Settings], str | Caution]
+ChannelLook = Callable[[Settings, str], str | Caution]
 
 
 def examine(*, as_json: bool, data_dir: Path | None) -> None:
@@ -56,11 +57,15 @@ def examine(*, as_json: bool, data_dir: Path | None) -> None:
     findings = [_finding(part, look, settings) for part, look in _LOOKS.items()]
     for channel in settings.batch_channels:
         for part, look_at in _BATCH_LOOKS.items():
-            findings.append(_finding(f"{part} of {channel}", partial(look_at, channel=channel), settings))
+            findings.append(_finding(f"{part} of {channel}", partial(_look_at_channel, look_at, channel), settings))
     findings += [_finding(f"model of {name}", _channel_look(name), settings) for name in settings.channels]
     _print(findings, as_json=as_json)
     if any(finding.fault for finding in findings):
         raise typer.Exit(EXIT_FAILED)
+
+
+def _look_at_channel(look_at: ChannelLook, channel: str, settings: Settings) -> str | Caution:
+    return look_at(settings, channel)
 
 
 def _finding(part: str, look: Look, settings: Settings) -> Finding:
@@ -176,7 +181,7 @@ _LOOKS: dict[str, Look] = {
     "log folder": look_at_logs,
 }
 
-_BATCH_LOOKS: dict[str, Callable[[Settings, str], str | Caution]] = {
+_BATCH_LOOKS: dict[str, ChannelLook] = {
     "drop folder": look_at_drop,
     "last ingest": look_at_ingest,
     "last run": look_at_run,

@@ -78,9 +78,10 @@ def caution_of(found: str | Caution) -> str:
     return found.text
 
 
-def test_before_the_first_start_all_is_well(settings: Settings) -> None:
-    """And nothing is made by looking."""
-    for look in (look_at_drop, look_at_logs, look_at_ingest, look_at_run):
+def test_a_new_installation_has_no_warnings(settings: Settings) -> None:
+    """And the check creates nothing."""
+    assert "yet" in text_of(look_at_logs(settings))
+    for look in (look_at_drop, look_at_ingest, look_at_run):
         assert "yet" in text_of(look(settings, "returns"))
     assert not settings.data_dir.exists()
 
@@ -116,15 +117,15 @@ def test_a_log_folder_that_cannot_be_written_is_a_fault(settings: Settings) -> N
     ],
 )
 @pytest.mark.parametrize(("job", "look"), [("ingest", look_at_ingest), ("run", look_at_run)])
-def test_a_start_that_ended_badly_is_told(
-    end: dict[str, int], words: str, job: str, look: Callable[[Settings], str | Caution], settings: Settings
+def test_a_failed_start_is_shown_with_its_requester(
+    end: dict[str, int], words: str, job: str, look: Callable[[Settings, str], str | Caution], settings: Settings
 ) -> None:
-    """With who started it."""
+    """And its exit status."""
     log_start(settings, job, **end)
     assert f"by schedule; it {words}" in caution_of(look(settings, "returns"))
 
 
-def test_a_good_ingest_is_told_with_its_counts(settings: Settings) -> None:
+def test_a_successful_import_is_shown_with_its_counts(settings: Settings) -> None:
     """Those that are not zero."""
     log_start(settings, "ingest", exit_status=0, counts={"taken": 3, "duplicates": 0})
     assert text_of(look_at_ingest(settings, "returns")).endswith("ended well: 3 taken")
