@@ -129,14 +129,14 @@ def _place(chance: random.Random, rows: int) -> str | None:
 
 def _time_page(database: Database, wanted: RecordFilter, before: str | None) -> float:
     began = time.perf_counter()
-    with database.read_uow() as tx:
+    with database.reading() as tx:
         PredictionRepository(tx).page(wanted, limit=_PAGE, before=before)
     return time.perf_counter() - began
 
 
 def _time_labels(database: Database) -> float:
     began = time.perf_counter()
-    with database.read_uow() as tx:
+    with database.reading() as tx:
         PredictionRepository(tx).labels()
     return time.perf_counter() - began
 

@@ -45,7 +45,7 @@ def first_id(child: subprocess.Popen[str]) -> str:
 def stored(database_url: str) -> set[str]:
     """The ids in the database, read by a newly opened one."""
     database = open_database(database_url)
-    with database.read_uow() as tx:
+    with database.reading() as tx:
         ids = {record.id for record in PredictionRepository(tx).page(RecordFilter(), limit=1_000_000)}
     database.close()
     return ids
@@ -118,6 +118,6 @@ def test_a_full_disk_fails_the_write_and_keeps_what_was_committed(database_file:
     )
     committed, sentence = done.stdout.split(" ", 1)
     assert "disk" in sentence, sentence
-    with database.read_uow() as tx:
+    with database.reading() as tx:
         assert int(committed) == PredictionRepository(tx).count_at_most(RecordFilter(), 10_000)
     assert int(committed) > 1

@@ -220,7 +220,7 @@ def test_reading_goes_on_while_somebody_writes(database: Database) -> None:
     """A reader neither waits for an open writer nor sees its rows before the commit."""
     record = make_record()
     with database.transaction() as writing:
-        writing.predictions.add_many([record])
+        PredictionRepository(writing).add_many([record])
         with database.reading() as tx:
             assert [] == PredictionRepository(tx).page(EVERYTHING, limit=5)
     with database.reading() as tx:
