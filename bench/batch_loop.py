@@ -22,10 +22,10 @@ from pathlib import Path
 
 from bench import cost
 from shoplens.batch.entities import BatchItem, ItemState, RunState, incoming_key
-from shoplens.batch.progress import NightProgress
+from shoplens.batch.status import RunProgress
 from shoplens.cli.allocator import keep_freed_memory
 from shoplens.db.ids import make_id
-from shoplens.platform.batch import NightEngine, build_night
+from shoplens.platform.batch import ExecutorName, build_runner
 from shoplens.platform.parts import build_database
 from shoplens.settings import Settings, read_settings
 from shoplens.storage import open_store
@@ -46,7 +46,7 @@ class NightRequest:
     data_dir: str
     models_dir: str
     model: str
-    engine: NightEngine = "local"
+    engine: ExecutorName = "local"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,21 +98,21 @@ def measure(request: NightRequest) -> NightResult:
     return asyncio.run(_work(settings, request.items, request.engine))
 
 
-async def _work(settings: Settings, items: int, engine: NightEngine) -> NightResult:
+async def _work(settings: Settings, items: int, engine: ExecutorName) -> NightResult:
     began = time.perf_counter()
     first: list[cost.Reading] = []
     half: list[float] = []
     last = [0.0]
 
-    def note(progress: NightProgress) -> None:
+    def note(progress: RunProgress) -> None:
         if not first:
             first.append(cost.read())
         if not half and progress.settled >= items // 2:
             half.append(time.perf_counter())
         last[0] = time.perf_counter()
 
-    with build_night(settings, "returns", engine=engine) as night:
-        run = await night(requested_by="bench", on_progress=note)
+    with build_runner(settings, "returns", executor=engine) as runner:
+        run = await runner.run(requested_by="bench", on_progress=note)
     after = cost.read()
     if run.state is not RunState.FINISHED or run.planned != items:
         raise RuntimeError(f"the night did not do its work: {run}")

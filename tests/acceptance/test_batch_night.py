@@ -249,11 +249,11 @@ def test_the_state_of_returns_stands_in_the_metrics(run: Forked, make_shop: Call
     shop, _ = make_shop(5)
     program = (
         "from shoplens.settings import read_settings\n"
-        "from shoplens.platform.parts import build_database\nfrom shoplens.platform.batch import read_standings\n"
-        "from shoplens.batch.figures import BatchFigures\n"
+        "from shoplens.platform.parts import build_database\nfrom shoplens.platform.batch import read_statuses\n"
+        "from shoplens.batch.status import StatusMetrics\n"
         "from shoplens.telemetry.metrics import Metrics\n"
         "settings, metrics = read_settings(), Metrics()\n"
-        "metrics.before_scrape(BatchFigures(read_standings(settings, build_database(settings)), metrics))\n"
+        "metrics.before_scrape(StatusMetrics(read_statuses(settings, build_database(settings)), metrics))\n"
         "print(metrics.exposition().decode())\n"
     )
     shown = subprocess.run(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,10 @@ from redis.asyncio import Redis
 
 from servers.process import free_port
 from servers.valkey import running_valkey
-from shoplens.batch.patient_engine import PatientEngine
+from shoplens.batch.entities import BatchItem, ItemState
+from shoplens.batch.executors import EngineExecutor, ItemQueue, ResultQueue, WorkLimits
+from shoplens.batch.results import ResultBuilder
+from shoplens.batch.retry import RetryPolicy
 from shoplens.errors import (
     DeadlineExceeded,
     ImageDecoderFailed,
@@ -25,12 +30,13 @@ from shoplens.errors import (
     QueueUnavailable,
     WireMismatch,
 )
+from shoplens.images.picture import Limits
 from shoplens.platform.parts import build_channels
 from shoplens.platform.workers import (
-    build_night_engine,
     build_redis_engine,
     build_worker,
     look_for_workers,
+    require_worker,
 )
 from shoplens.serving.engine import ClassifyRequest, ClassifyResult, Engine
 from shoplens.serving.redis import messages
@@ -38,6 +44,7 @@ from shoplens.serving.redis.broker import Broker, QueueLimits
 from shoplens.serving.redis.client import RedisEngine
 from shoplens.serving.redis.messages import Heartbeat
 from shoplens.settings import Settings
+from shoplens.storage import open_store
 from shoplens.telemetry.metrics import Metrics
 from tests.conftest import colourful, jpeg_of
 from tests.integration.running_worker import ONLY_LOOK, running_worker, until
@@ -379,24 +386,52 @@ async def test_a_worker_outlives_a_restart_of_redis(
                 await engine.close()
 
 
-async def test_a_night_waits_for_a_queue_that_is_full_or_has_no_worker(
-    settings: Settings, make_engine: EngineMaker
+async def test_a_run_waits_for_a_queue_that_is_full_or_has_no_worker(
+    settings: Settings, make_engine: EngineMaker, tmp_path: Path
 ) -> None:
-    """Its photos are answered when a worker comes, behind live ones."""
+    """Its photos are classified when a worker comes."""
     narrow = settings.model_copy(update={"queue_limit": 2})
-    engine = PatientEngine(make_engine(narrow, restart_s=0.0), patience_s=30)
-    tasks = [asyncio.create_task(engine.classify(job(jpeg_of(colourful(seed))))) for seed in range(5)]
+    channel = build_channels(narrow)["returns"]
+    engine = make_engine(narrow, restart_s=0.0)
+    store = open_store(str(tmp_path / "photos"))
+    items: ItemQueue = asyncio.Queue()
+    results: ResultQueue = asyncio.Queue()
+    for seed in range(5):
+        store.put(f"returns/incoming/{seed}.jpg", data := jpeg_of(colourful(seed)))
+        items.put_nowait(
+            BatchItem(
+                id=f"{seed:026}",
+                channel="returns",
+                received_at=datetime.now(UTC),
+                source_name="a.jpg",
+                sha256=hashlib.sha256(data).hexdigest(),
+                byte_count=len(data),
+                state=ItemState.PROCESSING,
+                key=f"returns/incoming/{seed}.jpg",
+            )
+        )
+    items.put_nowait(None)
+    executor = EngineExecutor(
+        engine,
+        store=store,
+        results=ResultBuilder(channel, store, clock=lambda: datetime.now(UTC), max_attempts=1),
+        limits=WorkLimits(photos=5, photo_bytes=10**8, timeout_s=30.0),
+        image_limits=Limits(),
+        retry=RetryPolicy(30.0),
+    )
+    working = asyncio.create_task(executor.process(items, results))
     await asyncio.sleep(0.2)
     async with running_worker(settings) as worker:
-        assert 5 == len({answer.image.sha256 for answer in await asyncio.gather(*tasks)})
+        await working
         assert 5 == worker.metrics.jobs_answered._value.get()
+    assert [True] * 5 == [(found := results.get_nowait()) is not None and found.record is not None for _ in range(5)]
+    await executor.close()
 
 
-async def test_a_night_gives_up_in_the_end(settings: Settings) -> None:
-    """With what is missing."""
-    hurried = settings.model_copy(update={"batch": settings.batch.model_copy(update={"retry_s": 0.3})})
+def test_a_run_without_a_worker_names_the_command(settings: Settings) -> None:
+    """That starts one."""
     with pytest.raises(NoWorker, match="shoplens worker"):
-        await asyncio.to_thread(build_night_engine, hurried, build_channels(settings)["returns"])
+        require_worker(settings, build_channels(settings)["returns"].model)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from shoplens.batch.api_schemas import (
 from shoplens.batch.browse import MAX_PAGE, RunView
 from shoplens.batch.entities import BatchRun, ItemFilter, ItemState
 from shoplens.batch.export import MEDIA_TYPES, ExportFormat
-from shoplens.batch.standing import OwnerState
+from shoplens.batch.status import OwnerState
 from shoplens.db.ids import is_id
 from shoplens.errors import RequestInvalid, RunNotFound
 from shoplens.platform.server import Platform

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from shoplens.batch.browse import RunSummary, RunView
 from shoplens.batch.entities import BatchItem, ItemState, RunCounts, RunState
-from shoplens.batch.standing import OwnerState
+from shoplens.batch.status import OwnerState
 from shoplens.web.schemas import ModelOut, Schema
 
 _ID = "01k9hzv3m5x4q8d0j7w2r6t9ab"

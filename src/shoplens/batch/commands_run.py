@@ -14,14 +14,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from shoplens.batch.entities import BatchRun, ItemState
-from shoplens.batch.night import Night, OnProgress
-from shoplens.batch.progress import NightProgress
-from shoplens.batch.standing import OwnerState, ShowBatch, Standing, as_json
+from shoplens.batch.runner import BatchRunner, OnProgress
+from shoplens.batch.status import OwnerState, ReadStatus, RunProgress, RunStatus, as_json
 from shoplens.cli.allocator import keep_freed_memory
 from shoplens.cli.options import settings_for
 from shoplens.cli.process import logged_job
 from shoplens.errors import Misconfigured
-from shoplens.platform.batch import NightEngine, build_night, build_standing, channel_of_run
+from shoplens.platform.batch import ExecutorName, build_runner, build_status, channel_of_run
 from shoplens.platform.parts import build_database
 from shoplens.settings import Settings
 from shoplens.telemetry.logs import bind_process_fields
@@ -36,7 +35,7 @@ def run_night(
     *,
     run_id: str | None,
     requested_by: str,
-    engine: NightEngine,
+    engine: ExecutorName,
     address: str | None,
     json_output: bool,
     channel: str | None,
@@ -53,10 +52,10 @@ def run_night(
         console = Console(stderr=True)
         told: list[signal.Signals] = []
         try:
-            with _shown(console) as show, build_night(settings, name, engine=engine, address=address) as night:
+            with _shown(console) as show, build_runner(settings, name, executor=engine, address=address) as runner:
                 noted = _noted(trigger, show)
-                ended = asyncio.run(_night(night, noted, told, run_id=run_id, requested_by=requested_by))
-                standing = build_standing(settings, night.database)(name)
+                ended = asyncio.run(_run(runner, noted, told, run_id=run_id, requested_by=requested_by))
+                standing = build_status(settings, runner.database)(name)
         finally:
             if told:
                 console.print("Stopped. The next start goes on where this one ended.", style="yellow")
@@ -76,7 +75,7 @@ def show_status(*, json_output: bool, channel: str | None, data_dir: Path | None
         console.print(line, highlight=False, soft_wrap=True)
 
 
-def sentences(standing: Standing) -> Iterator[str]:
+def sentences(standing: RunStatus) -> Iterator[str]:
     """What a person wants to know, the most important first."""
     run = standing.run
     if run is None:
@@ -94,27 +93,27 @@ def sentences(standing: Standing) -> Iterator[str]:
         yield f"{_items(standing.waiting)} waiting for the next run."
 
 
-async def _night(
-    night: Night, show: OnProgress, told: list[signal.Signals], *, run_id: str | None, requested_by: str
+async def _run(
+    runner: BatchRunner, show: OnProgress, told: list[signal.Signals], *, run_id: str | None, requested_by: str
 ) -> BatchRun:
     """A first signal ends it in good order; a second one ends the process as it always does."""
     loop = asyncio.get_running_loop()
 
     def stop(number: signal.Signals) -> None:
         told.append(number)
-        night.stop()
+        runner.stop()
         for each in _SIGNALS:
             loop.remove_signal_handler(each)
 
     for number in _SIGNALS:
         loop.add_signal_handler(number, stop, number)
-    return await night(requested_by=requested_by, run_id=run_id, on_progress=show)
+    return await runner.run(requested_by=requested_by, run_id=run_id, on_progress=show)
 
 
 def _noted(trigger: Trigger, show: OnProgress) -> OnProgress:
     """The log of starts shall know the run and how far it came, also where this process ends early."""
 
-    def note(progress: NightProgress) -> None:
+    def note(progress: RunProgress) -> None:
         trigger.run_id = progress.run_id
         bind_process_fields(run=progress.run_id)
         trigger.counts.update({state.value: count for state, count in progress.counts.items()})
@@ -139,7 +138,7 @@ def _shown(console: Console) -> Iterator[OnProgress]:
     with Progress(*columns, console=console, transient=True, refresh_per_second=4) as bar:
         task = bar.add_task("Loading the model", total=None, pace="")
 
-        def show(progress: NightProgress) -> None:
+        def show(progress: RunProgress) -> None:
             left_s = progress.seconds_left
             pace = "" if left_s is None else f"{progress.per_second:.1f}/s, {_duration(left_s)} left"
             bar.update(task, description="Returns", completed=progress.settled, total=progress.planned, pace=pace)
@@ -147,7 +146,7 @@ def _shown(console: Console) -> Iterator[OnProgress]:
         yield show
 
 
-def _tell(ended: BatchRun, standing: Standing, *, json_output: bool) -> None:
+def _tell(ended: BatchRun, standing: RunStatus, *, json_output: bool) -> None:
     """The final counts; those of a newer run are not told as this one's."""
     console = Console(soft_wrap=True)
     if standing.run is None or standing.run.id != ended.id:
@@ -158,20 +157,20 @@ def _tell(ended: BatchRun, standing: Standing, *, json_output: bool) -> None:
         console.print(f"Run {ended.id}: {ended.state.value}. {_counts(standing)}.", highlight=False)
 
 
-def _standing(settings: Settings, channel: str) -> Standing:
+def _standing(settings: Settings, channel: str) -> RunStatus:
     database = build_database(settings)
     try:
-        show: ShowBatch = build_standing(settings, database)
+        show: ReadStatus = build_status(settings, database)
         return show(channel)
     finally:
         database.close()
 
 
-def _print_json(standing: Standing) -> None:
+def _print_json(standing: RunStatus) -> None:
     typer.echo(orjson.dumps(as_json(standing), option=orjson.OPT_INDENT_2 | orjson.OPT_UTC_Z))
 
 
-def _state(standing: Standing, run: BatchRun) -> str:
+def _state(standing: RunStatus, run: BatchRun) -> str:
     if not run.active:
         return run.state.value
     who = f"process {run.pid} on {run.host}"
@@ -189,7 +188,7 @@ def _state(standing: Standing, run: BatchRun) -> str:
             )
 
 
-def _counts(standing: Standing) -> str:
+def _counts(standing: RunStatus) -> str:
     return ", ".join(f"{standing.counts[state]} {state.value}" for state in _SHOWN if standing.counts[state]) or "none"
 
 

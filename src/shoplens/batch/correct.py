@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
-from shoplens.batch.entities import SETTLED, BatchItem, ItemState, corrected_key
-from shoplens.batch.moves import finish_move
+from shoplens.batch.entities import COMPLETED, BatchItem, ItemState, corrected_key
+from shoplens.batch.files import finish_move
 from shoplens.db import Database
 from shoplens.db.ids import make_id
 from shoplens.db.uow import UnitOfWork
@@ -117,7 +117,7 @@ class CorrectItems:
 def _require_settled(item: BatchItem) -> None:
     if item.state is ItemState.DUPLICATE:
         raise ItemNotReady(f"The item {item.id} is a duplicate; correct the item {item.duplicate_of} instead.")
-    if item.state not in SETTLED:
+    if item.state not in COMPLETED:
         raise ItemNotReady(
             f"The item {item.id} is {item.state.value}; it can be corrected once a run is through with it."
         )

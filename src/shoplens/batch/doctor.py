@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Final
 
 from shoplens.batch.entities import BatchRun, ItemFilter
-from shoplens.batch.standing import OwnerState, Standing
+from shoplens.batch.status import OwnerState, RunStatus
 from shoplens.db import open_database
 from shoplens.errors import DatabaseUnavailable, Misconfigured, SourceUnavailable
-from shoplens.platform.batch import build_standing, local_folder
+from shoplens.platform.batch import build_status, local_folder
 from shoplens.settings import Settings
 from shoplens.storage import open_prefix
 from shoplens.telemetry.logs import APP_LOG
@@ -104,7 +104,7 @@ def look_at_run(settings: Settings, channel: str) -> str | Caution:
     return _ended(run)
 
 
-def _active(standing: Standing, run: BatchRun) -> str | Caution:
+def _active(standing: RunStatus, run: BatchRun) -> str | Caution:
     progress = f"{standing.counts.settled} of {run.planned} items are settled"
     if standing.owner is OwnerState.ALIVE and not run.stalled:
         return f"run {run.id} is at work: {progress}"
@@ -154,11 +154,11 @@ def _last_trigger(settings: Settings, channel: str, job: str) -> PastTrigger | N
         return None
 
 
-def _standing(settings: Settings, channel: str) -> Standing | None:
+def _standing(settings: Settings, channel: str) -> RunStatus | None:
     if _no_database(settings):
         return None
     with closing(open_database(settings.effective_database_url)) as database:
-        return build_standing(settings, database)(channel)
+        return build_status(settings, database)(channel)
 
 
 def _newest_arrival(settings: Settings, channel: str) -> datetime | None:

@@ -26,7 +26,7 @@ class ItemState(StrEnum):
     DUPLICATE = "duplicate"
 
 
-SETTLED: Final = (ItemState.DONE, ItemState.NEEDS_REVIEW, ItemState.QUARANTINED)
+COMPLETED: Final = (ItemState.DONE, ItemState.NEEDS_REVIEW, ItemState.QUARANTINED)
 """The states in which a run leaves its items."""
 
 
@@ -87,7 +87,7 @@ class BatchItem:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settlement:
+class ItemResult:
     """What a run made of one item that it had leased. `target_key` is where its photo shall go, None: it stays."""
 
     item_id: str
@@ -108,7 +108,7 @@ class Settlement:
 class BatchRun:
     """One night. It works on the items up to `bound`, so that what arrives meanwhile cannot make it endless.
 
-    `owner`, `host`, `pid` and `process` name the process that works on it (see `Worker`); `heartbeat` rises with each
+    `owner`, `host`, `pid` and `process` name the process that works on it (see `RunOwner`); `heartbeat` rises with each
     sign of life of that process, so that others can tell whether it lives without comparing clocks. `planned` is how
     many items it has to do in all.
     """
@@ -142,7 +142,7 @@ class BatchRun:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Worker:
+class RunOwner:
     """A process that works on a run: a new id at each start, where it runs, and what tells it from a later process with
     the same number (None where that cannot be told).
     """
@@ -165,7 +165,7 @@ class RunCounts:
     @property
     def settled(self) -> int:
         """Items that the run is through with."""
-        return sum(self[state] for state in SETTLED)
+        return sum(self[state] for state in COMPLETED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Row, Select, bindparam, func, insert, or_, select, tuple_, update
 
-from shoplens.batch.entities import BatchItem, ItemFilter, ItemState, References, Settlement
+from shoplens.batch.entities import BatchItem, ItemFilter, ItemResult, ItemState, References
 from shoplens.batch.tables import batch_items as items
 from shoplens.db.postgres import hold_arrivals
 from shoplens.errors import ItemNotFound, ItemNotReady, RunLost
@@ -215,10 +215,10 @@ class ItemRepository(ItemReader):
         found = select(items.c.id).where(items.c.state == ItemState.PROCESSING.value, items.c.lease_owner == owner)
         return set(self._connection.scalars(found))
 
-    def settle(self, settlements: Iterable[Settlement], *, owner: str) -> None:
+    def complete(self, results: Iterable[ItemResult], *, owner: str) -> None:
         """Write what became of items that `owner` has leased. Raises RunLost where one is not leased by it any more."""
-        rows = [{**_settlement_values(each), "held_by": owner} for each in settlements]
-        if rows and self._connection.execute(_SETTLE, rows).rowcount != len(rows):
+        rows = [{**_result_values(each), "held_by": owner} for each in results]
+        if rows and self._connection.execute(_COMPLETE, rows).rowcount != len(rows):
             raise RunLost("An item that this process worked on is no longer its own; nothing of it was written.")
 
     def moved(self, arrived: Iterable[tuple[str, str]]) -> None:
@@ -316,7 +316,7 @@ _LOST: Final = (
     .where(items.c.id == bindparam("of"), items.c.target_key == bindparam("at"))
     .values(target_key=None, failure_code=bindparam("code"), failure=bindparam("why"))
 )
-_SETTLE: Final = (
+_COMPLETE: Final = (
     update(items)
     .where(
         items.c.id == bindparam("of"),
@@ -341,7 +341,7 @@ _SETTLE: Final = (
 )
 
 
-def _settlement_values(each: Settlement) -> dict[str, Any]:
+def _result_values(each: ItemResult) -> dict[str, Any]:
     return {
         "of": each.item_id,
         "to_state": each.state.value,

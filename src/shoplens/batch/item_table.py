@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, and_, func, or_, select, update
 
-from shoplens.batch.entities import SETTLED, BatchItem, BatchRun, ItemFilter, ItemState
+from shoplens.batch.entities import COMPLETED, BatchItem, BatchRun, ItemFilter, ItemState
 from shoplens.batch.item_queries import AS_NEW, item_from_row
 from shoplens.batch.tables import batch_items, batch_runs
 from shoplens.bundles.manifest import ModelRef
@@ -187,7 +187,7 @@ class ItemTableReader:
             .order_by(batch_runs.c.id.desc())
             .limit(_LABELS_OF_RUNS)
         )
-        return sorted({label for run_id in runs.all() for state in SETTLED for label in self._leaps(run_id, state)})
+        return sorted({label for run_id in runs.all() for state in COMPLETED for label in self._leaps(run_id, state)})
 
     def _leaps(self, run_id: str, state: ItemState) -> Iterator[str]:
         """One search per label instead of a walk over all items."""

@@ -10,7 +10,7 @@ from typing import Final
 from shoplens.batch.browse import RunView
 from shoplens.batch.entities import BatchItem, BatchRun, ItemState, RunState
 from shoplens.batch.importer import ImportStatus
-from shoplens.batch.standing import OwnerState
+from shoplens.batch.status import OwnerState
 from shoplens.errors import ShoplensError
 
 STATE_WORDS: Final = {

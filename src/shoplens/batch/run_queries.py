@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, insert, select, update
 
-from shoplens.batch.entities import BatchRun, RunState, Worker
+from shoplens.batch.entities import BatchRun, RunOwner, RunState
 from shoplens.batch.tables import batch_runs as runs
 from shoplens.bundles.manifest import ModelRef
 from shoplens.errors import RunLost, RunNotFound
@@ -56,7 +56,7 @@ class RunRepository(RunReader):
             )
         )  # fmt: skip
 
-    def take_over(self, run: BatchRun, me: Worker, *, now: datetime) -> None:
+    def take_over(self, run: BatchRun, me: RunOwner, *, now: datetime) -> None:
         """Become the owner of `run`, which was read as it is given here. Raises RunLost if it changed since."""
         unchanged = (
             runs.c.id == run.id,

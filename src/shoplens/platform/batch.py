@@ -5,38 +5,35 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final, Literal
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 import shoplens
 from shoplens.batch.browse import BrowseBatch
-from shoplens.batch.cluster.cluster import joined
-from shoplens.batch.cluster.plan import Plan, SandboxLimits, SharedStore, own_version
-from shoplens.batch.cluster_executor import ClusterCrew, Joined, share_marker
 from shoplens.batch.correct import CorrectItems
-from shoplens.batch.crew import Crew, EngineCrew
 from shoplens.batch.entities import BatchRun
-from shoplens.batch.examine import ItemRules
+from shoplens.batch.executors import EngineExecutor, Executor, WorkLimits
 from shoplens.batch.export import ExportItems
 from shoplens.batch.importer import Importer, ImportRules, ImportRunner, RecordImport
-from shoplens.batch.launch import NightLauncher, NightProcess, StartRun
 from shoplens.batch.manifest import ManifestSource
-from shoplens.batch.night import Night, NightParts, NightRules
-from shoplens.batch.patience import Patience
+from shoplens.batch.process import RunLauncher, RunProcess, StartRun
 from shoplens.batch.report import WriteReport
-from shoplens.batch.runs import RequestRun
-from shoplens.batch.shift import Bounds
+from shoplens.batch.results import ResultBuilder
+from shoplens.batch.retry import RetryPolicy
+from shoplens.batch.run_queries import RunRepository
+from shoplens.batch.runner import BatchRunner, RunnerParts, RunRules
 from shoplens.batch.sidecars import compile_pattern
 from shoplens.batch.sources import LocalSource, ObjectSource, Source
-from shoplens.batch.standing import OwnerState, ShowBatch, Standing, owner_of
-from shoplens.bundles.bundle import Bundle
+from shoplens.batch.status import OwnerState, ReadStatus, RunStatus, owner_of
+from shoplens.bundles.store import pack_bundle, unpack_bundle
 from shoplens.db import Database
-from shoplens.errors import Misconfigured, RequestInvalid, ShoplensError, SourceUnavailable
+from shoplens.errors import Misconfigured, RequestInvalid, SourceUnavailable
 from shoplens.platform.parts import (
     Progress,
     build_channels,
@@ -50,7 +47,6 @@ from shoplens.platform.parts import (
 )
 from shoplens.predictions.entities import Channel, PredictionRecord
 from shoplens.predictions.image_store import ImageStore
-from shoplens.predictions.service import STORED_LABELS
 from shoplens.serving.cores import usable_cores
 from shoplens.serving.engine import Engine
 from shoplens.serving.session import choose_provider
@@ -91,7 +87,7 @@ class Batch:
 
     channels: Mapping[str, BatchChannel]
     start: StartRun
-    launcher: NightLauncher
+    launcher: RunLauncher
     browse: BrowseBatch
     correct: CorrectItems
     export: ExportItems
@@ -113,7 +109,7 @@ class Batch:
 
     def owner_of(self, run: BatchRun) -> OwnerState:
         """What can be told of the process that works on `run`."""
-        return owner_of(run, now=_utc_now(), takeover_s=self.takeover_s)
+        return owner_of(run, now=utc_now(), takeover_s=self.takeover_s)
 
     def resume(self) -> None:
         """Continue the active run of every channel whose process has ended. Raises DatabaseUnavailable."""
@@ -140,12 +136,12 @@ def build_batch(
     results = build_results(
         database=database, store=store, shelf=shelf, labels={name: each.labels for name, each in channels.items()}
     )
-    night = NightProcess(environment=settings.environment(), logs=settings.effective_log_dir)
-    launcher = NightLauncher(database, night)
+    process = RunProcess(environment=settings.environment(), logs=settings.effective_log_dir)
+    launcher = RunLauncher(database, process)
     return Batch(
         channels=channels,
         durable=durable,
-        start=StartRun(RequestRun(database, _utc_now), launcher),
+        start=StartRun(database, launcher, clock=utc_now),
         launcher=launcher,
         browse=results.browse,
         correct=results.correct,
@@ -166,7 +162,7 @@ def _batch_channel(
         source=settings.batch_source(name),
         labels=labels,
         importer=importer,
-        imports=ImportRunner(importer, clock=_utc_now, record=_import_record(settings, name)),
+        imports=ImportRunner(importer, clock=utc_now, record=_import_record(settings, name)),
     )
 
 
@@ -180,10 +176,10 @@ def build_results(
 ) -> Results:
     """`shelf` is over `store`; `labels` are those of the model that each channel is served by."""
     return Results(
-        browse=BrowseBatch(database, shelf, clock=_utc_now),
-        correct=CorrectItems(database, store, labels=labels or {}, clock=_utc_now),
+        browse=BrowseBatch(database, shelf, clock=utc_now),
+        correct=CorrectItems(database, store, labels=labels or {}, clock=utc_now),
         export=ExportItems(database),
-        report=WriteReport(database, store, shelf, clock=_utc_now, version=shoplens.__version__),
+        report=WriteReport(database, store, shelf, clock=utc_now, version=shoplens.__version__),
     )
 
 
@@ -200,10 +196,6 @@ class MovedPhotos:
         if item is None:
             return None
         return item.key if item.key != record.image_key else item.target_key
-
-
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
 
 
 _IMPORT_THREADS: Final = 8
@@ -286,99 +278,161 @@ def local_folder(url: str) -> Path:
     return Path(url2pathname(parts.path))
 
 
-NightEngine = Literal["local", "workers", "ray"]
+ExecutorName = Literal["local", "workers", "ray"]
 
-_PHOTOS_PER_WORKER = 6
-_PHOTOS_BEING_READ = 16
+_PHOTOS_PER_THREAD: Final = 6
+_PHOTOS_BEING_READ: Final = 16
+_MARKERS: Final = "health/nodes"
 
 
 @contextmanager
-def build_night(
+def build_runner(
     settings: Settings,
     channel_name: str,
     *,
-    engine: NightEngine = "local",
+    executor: ExecutorName = "local",
     address: str | None = None,
     progress: Progress | None = None,
-) -> Iterator[Night]:
-    """A night, ready to be called. Waits for a database or a store that is away as long as the night itself would.
+) -> Iterator[BatchRunner]:
+    """A runner for one run of a channel. Waits for a database or a store that is away as long as the run itself would.
 
-    `engine` says where models run: in this process, in workers behind Redis, or on the Ray cluster at `address`.
+    `executor` says where models run: in this process, in workers behind Redis, or on the Ray cluster at `address`.
     Raises Misconfigured, DatabaseUnavailable and StorageUnavailable.
     """
-    channel = build_channels(settings)[channel_name]
-    patience = Patience(settings.batch.retry_s)
-    database = patience(lambda: build_database(settings, durable=True))
-    try:
-        store = patience(lambda: open_store(settings.effective_storage_url, setting="storage_url"))
-        parts = NightParts(
+    retry = RetryPolicy(settings.batch.retry_s)
+    with closing(retry(lambda: build_database(settings, durable=True))) as database:
+        store = retry(lambda: open_store(settings.effective_storage_url, setting="storage_url"))
+        channel = build_channels(settings)[channel_name]
+        results = ResultBuilder(
+            channel,
+            store,
+            clock=utc_now,
+            max_attempts=settings.batch.max_attempts,
+            file_by_label=settings.batch_channels[channel_name].file_by_label,
+        )
+
+        def open_executor() -> Executor:
+            if executor == "ray":
+                return _ray_executor(settings, channel, store, results, retry, address=address)
+            photos, engine = (
+                (settings.queue_limit // 2, _workers_engine(settings, channel))
+                if executor == "workers"
+                else (_photos_in_work(settings), _local_engine(settings, channel, progress))
+            )
+            return EngineExecutor(
+                engine,
+                store=store,
+                results=results,
+                limits=WorkLimits(
+                    photos=max(1, photos), photo_bytes=settings.max_queued_bytes, timeout_s=settings.batch.stall_after_s
+                ),
+                image_limits=build_limits(settings),
+                retry=retry,
+            )
+
+        shelf = ImageStore(store, limits=build_limits(settings), sandbox=build_sandbox(settings))
+        parts = RunnerParts(
             database=database,
             store=store,
-            channel=channel,
-            open_crew=lambda: _crew(settings, channel, store, engine=engine, address=address, progress=progress),
-            report=_report(settings, database, store),
+            results=results,
+            retry=retry,
+            open_executor=open_executor,
+            report=build_results(database=database, store=store, shelf=shelf).report,
             clock=utc_now,
         )
-        yield Night(parts, night_rules(settings, engine))
-    finally:
-        database.close()
-
-
-def night_rules(settings: Settings, engine: NightEngine = "local") -> NightRules:
-    """The bounds of a night: enough photos in work that no worker ever waits for one to be read."""
-    photos = settings.queue_limit // 2 if engine == "workers" else _photos_in_work(settings)
-    wanted = settings.batch
-    return NightRules(
-        items=ItemRules(
-            max_attempts=wanted.max_attempts, timeout_s=wanted.stall_after_s, limits=build_limits(settings)
-        ),
-        bounds=Bounds(batch=wanted.commit_items, photos=max(1, photos), photo_bytes=settings.max_queued_bytes),
-        patience_s=wanted.retry_s,
-        takeover_s=wanted.takeover_s,
-        stall_after_s=wanted.stall_after_s,
-    )
+        rules = RunRules(
+            commit_items=settings.batch.commit_items,
+            takeover_s=settings.batch.takeover_s,
+            stall_after_s=settings.batch.stall_after_s,
+        )
+        yield BatchRunner(parts, rules)
 
 
 def _photos_in_work(settings: Settings) -> int:
-    return _PHOTOS_PER_WORKER * thread_count(settings, choose_provider(settings.provider)) + _PHOTOS_BEING_READ
+    """Enough that no thread waits for a photo to be read."""
+    return _PHOTOS_PER_THREAD * thread_count(settings, choose_provider(settings.provider)) + _PHOTOS_BEING_READ
 
 
-def _crew(
-    settings: Settings,
-    channel: Channel,
-    store: Store,
-    *,
-    engine: NightEngine,
-    address: str | None,
-    progress: Progress | None,
-) -> Crew:
-    if engine == "ray":
-        return build_cluster_crew(settings, channel, store, address=address)
-    if engine == "workers":
-        return _workers_crew(settings, channel)
-    return EngineCrew(_night_engine(settings, channel, progress))
-
-
-def _workers_crew(settings: Settings, channel: Channel) -> Crew:
-    """Workers behind Redis, which take the night's photos when nobody waits for an answer."""
+def _workers_engine(settings: Settings, channel: Channel) -> Engine:
+    """Models in workers behind Redis. Raises NoWorker when none answers for the channel's model now."""
     if settings.redis_url is None:
-        raise Misconfigured("A night with --engine workers sends its photos through Redis: set redis_url.")
-    from shoplens.platform.workers import build_night_engine
+        raise Misconfigured("--engine workers sends photos through Redis: set redis_url.")
+    from shoplens.platform.workers import build_redis_engine, require_worker
 
-    return EngineCrew(build_night_engine(settings, channel))
+    require_worker(settings, channel.model)
+    return build_redis_engine(settings, {channel.name: channel}, metrics=Metrics())
 
 
-def _night_engine(settings: Settings, channel: Channel, progress: Progress | None) -> Engine:
-    """An engine for one channel, whose queue the night can never fill."""
-    roomy = settings.model_copy(update={"queue_limit": 2 * _photos_in_work(settings)})
+def _local_engine(settings: Settings, channel: Channel, progress: Progress | None) -> Engine:
+    """An engine for one channel, with a queue that the run cannot fill."""
+    larger = settings.model_copy(update={"queue_limit": 2 * _photos_in_work(settings)})
     return build_engine(
-        roomy, {channel.name: channel}, metrics=Metrics(), sandbox=build_sandbox(settings), progress=progress
+        larger, {channel.name: channel}, metrics=Metrics(), sandbox=build_sandbox(settings), progress=progress
     )
 
 
-def _report(settings: Settings, database: Database, store: Store) -> Callable[[str], str]:
-    shelf = ImageStore(store, limits=build_limits(settings), sandbox=build_sandbox(settings))
-    return build_results(database=database, store=store, shelf=shelf).report
+def _ray_executor(
+    settings: Settings,
+    channel: Channel,
+    store: Store,
+    results: ResultBuilder,
+    retry: RetryPolicy,
+    *,
+    address: str | None,
+) -> Executor:
+    """Connect to the cluster at `address`, or start one here. Blocks.
+
+    Raises ExtraMissing, Misconfigured, ClusterUnavailable, StorageUnavailable, ModelNotFound and BundleError.
+    """
+    from shoplens.batch.ray import NodeJob, open_ray
+
+    store_url = shared_url(settings.effective_storage_url)
+    bundle = find_bundle(channel.model, settings)
+    gpu = settings.provider == "cuda"
+    on_node = settings.model_copy(update={"threads": 1, "provider": "cuda" if gpu else "cpu"})
+    for old in list(store.list(_MARKERS)):
+        store.delete(old)
+    marker = os.urandom(8).hex()
+    store.put(f"{_MARKERS}/{marker}", marker.encode())
+    job = NodeJob(
+        version=shoplens.__version__,
+        store_url=store_url,
+        marker_key=f"{_MARKERS}/{marker}",
+        marker=marker.encode(),
+        limits=build_limits(settings),
+        timeout_s=settings.batch.stall_after_s,
+        open_engine=partial(open_node_engine, on_node, channel),
+    )
+    with TemporaryDirectory(prefix="shoplens-bundle-") as folder:
+        packed = pack_bundle(bundle.root, Path(folder) / "bundle").read_bytes()
+    return open_ray(
+        job,
+        packed,
+        address=address,
+        local_cpus=settings.threads or usable_cores(),
+        gpu=gpu,
+        model=bundle.ref,
+        store=store,
+        results=results,
+        retry=retry,
+    )
+
+
+def open_node_engine(settings: Settings, channel: Channel, packed: bytes) -> tuple[Engine, str]:
+    """The engine of an actor on a Ray node, with the bundle that the driver sent, and its model's name there."""
+    with TemporaryDirectory(prefix="shoplens-bundle-") as folder:
+        file = Path(folder) / "bundle"
+        file.write_bytes(packed)
+        model = str(unpack_bundle(file, Path(folder) / "unpacked").root)
+        return _local_engine(settings, replace(channel, model=model), None), model
+
+
+def shared_url(url: str) -> str:
+    """The store's URL for other machines. Raises Misconfigured for a store that only this process sees."""
+    scheme = urlsplit(url).scheme
+    if scheme == "memory":
+        raise Misconfigured("Photos in memory:// are seen by one process only; set storage_url to a folder or s3://.")
+    return url if len(scheme) > 1 else Path(url).absolute().as_uri()
 
 
 @contextmanager
@@ -401,71 +455,18 @@ def open_results(settings: Settings) -> Iterator[Results]:
         database.close()
 
 
-_MARKERS: Final = "health/nights"
-
-
-def build_cluster_crew(settings: Settings, channel: Channel, store: Store, *, address: str | None) -> ClusterCrew:
-    """Join the cluster at `address`, or start one here. Blocks.
-
-    Raises ExtraMissing, Misconfigured, ClusterUnavailable, StorageUnavailable, ModelNotFound and BundleError.
-    """
-    return ClusterCrew(_joined(settings, channel, store, address))
-
-
-@contextmanager
-def _joined(settings: Settings, channel: Channel, store: Store, address: str | None) -> Iterator[Joined]:
-    url = shared_url(settings.effective_storage_url)
-    bundle = find_bundle(channel.model, settings)
-    name = os.urandom(8).hex()
-    key = share_marker(store, folder=_MARKERS, name=name)
-    plan = _plan(settings, bundle, SharedStore(url=url, marker_key=key, marker=name.encode()))
-    try:
-        with joined(plan, bundle, address=address, local_cpus=settings.threads or usable_cores()) as cluster:
-            yield Joined(cluster=cluster, model=bundle.ref, photos=cluster.size.photos)
-    finally:
-        with suppress(ShoplensError):
-            store.delete(key)
-
-
-def shared_url(url: str) -> str:
-    """Where nodes find the photos, whatever folder they work in. Raises Misconfigured for what nobody else can see."""
-    scheme = urlsplit(url).scheme
-    if scheme == "memory":
-        raise Misconfigured("Photos in memory:// are seen by one process only; set storage_url to a folder or s3://.")
-    return url if len(scheme) > 1 else Path(url).absolute().as_uri()
-
-
-def _plan(settings: Settings, bundle: Bundle, store: SharedStore) -> Plan:
-    return Plan(
-        version=own_version(),
-        store=store,
-        limits=build_limits(settings),
-        sandbox=SandboxLimits(
-            memory_bytes=settings.sandbox_memory_mb * 1_000_000,
-            cpu_s=settings.sandbox_cpu_s,
-            wall_s=2 * settings.sandbox_cpu_s,
-        ),
-        model=bundle.ref,
-        digest=bundle.digest,
-        spec=bundle.manifest.image,
-        provider="cuda" if settings.provider == "cuda" else "cpu",
-        top_k=STORED_LABELS,
-        timeout_s=settings.batch.stall_after_s,
-    )
-
-
-def build_standing(settings: Settings, database: Database) -> ShowBatch:
-    """What tells how runs stand."""
-    return ShowBatch(database, clock=utc_now, takeover_s=settings.batch.takeover_s)
+def build_status(settings: Settings, database: Database) -> ReadStatus:
+    """Reads the status of a channel."""
+    return ReadStatus(database, clock=utc_now, takeover_s=settings.batch.takeover_s)
 
 
 def channel_of_run(settings: Settings, run_id: str) -> str:
     """The channel that a run belongs to. Raises RunNotFound and DatabaseUnavailable."""
-    with closing(build_database(settings)) as database, database.read_uow() as work:
-        return work.batch_runs.get(run_id).channel
+    with closing(build_database(settings)) as database, database.reading() as tx:
+        return RunRepository(tx).get(run_id).channel
 
 
-def read_standings(settings: Settings, database: Database) -> Callable[[], dict[str, Standing]]:
+def read_statuses(settings: Settings, database: Database) -> Callable[[], dict[str, RunStatus]]:
     """A function that reads the status of every channel with a batch side."""
-    show = build_standing(settings, database)
+    show = build_status(settings, database)
     return lambda: {name: show(name) for name in settings.batch_channels}

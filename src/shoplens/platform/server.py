@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from shoplens.batch.figures import BatchFigures
+from shoplens.batch.status import StatusMetrics
 from shoplens.db import Database, GroupWriter
 from shoplens.images.sandbox import SandboxedDecoder
-from shoplens.platform.batch import Batch, MovedPhotos, build_batch, read_standings
+from shoplens.platform.batch import Batch, MovedPhotos, build_batch, read_statuses
 from shoplens.platform.parts import (
     Progress,
     build_channels,
@@ -87,7 +87,7 @@ def build_platform(settings: Settings, *, progress: Progress | None = None) -> P
     engine = _engine(settings, channels, metrics=metrics, sandbox=sandbox, progress=progress)
     store = open_store(settings.effective_storage_url, setting="storage_url")
     images = ImageStore(store, limits=limits, sandbox=sandbox, moved_to=MovedPhotos(database))
-    metrics.before_scrape(BatchFigures(read_standings(settings, database), metrics))
+    metrics.before_scrape(StatusMetrics(read_statuses(settings, database), metrics))
     writer = GroupWriter(database, add_records, queue_limit=4 * settings.queue_limit)
     return Platform(
         predictions=PredictionService(

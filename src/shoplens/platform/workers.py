@@ -10,7 +10,6 @@ from shoplens.errors import ExtraMissing, Misconfigured, NoWorker
 from shoplens.images.sandbox import SandboxedDecoder
 from shoplens.platform.parts import Progress, build_channels, build_engine, find_bundle, thread_count
 from shoplens.predictions.entities import Channel
-from shoplens.serving.engine import Engine
 from shoplens.serving.local import LocalEngine
 from shoplens.serving.session import choose_provider
 from shoplens.settings import Settings
@@ -56,18 +55,6 @@ def build_redis_engine(
         workers=workers,
         restart_s=restart_s,
     )
-
-
-def build_night_engine(settings: Settings, channel: Channel) -> Engine:
-    """The same for the channel of a night, whose photos go behind those that somebody waits for.
-
-    Raises as `build_redis_engine`, and NoWorker when none answers now: the night itself is patient.
-    """
-    from shoplens.batch.patient_engine import PatientEngine
-
-    require_worker(settings, channel.model)
-    engine = build_redis_engine(settings, {channel.name: channel}, metrics=Metrics())
-    return PatientEngine(engine, patience_s=settings.batch.retry_s)
 
 
 def require_worker(settings: Settings, model: str) -> None:

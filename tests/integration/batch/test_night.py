@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from shoplens.batch.entities import ItemState, RunState
-from shoplens.batch.moves import Move, MovePhotos, finish_moves
-from shoplens.batch.ownership import Waiting, this_process
-from shoplens.batch.progress import NightProgress
+from shoplens.batch.files import Move, PhotoMover, finish_moves
+from shoplens.batch.process import WatchTime, this_process
+from shoplens.batch.status import RunProgress
 from shoplens.db import Database, open_database
 from shoplens.errors import (
     DatabaseUnavailable,
@@ -33,9 +33,9 @@ from tests.unit.batch.batch_house import (
     MoodyStore,
     ScriptedEngine,
     away,
+    make_run,
     now,
     open_house,
-    request_run,
 )
 from tests.unit.db.blocker import Blocker
 
@@ -80,7 +80,7 @@ async def test_many_batches_are_worked_through_within_bounds(house: House) -> No
     house.bring(*["shirt 0.9", "coat 0.5", "!ImageUnsupported -"] * 40)
     await house.work()
     assert Counter(done=40, doubtful=40, quarantined=40) == Counter(state.value for state in house.states().elements())
-    assert (True, True) == (house.engine.most_at_once <= RULES.bounds.photos, house.engine.closed)
+    assert (True, True) == (house.engine.most_at_once <= RULES.photos, house.engine.closed)
     assert [] == house.faults()
 
 
@@ -106,7 +106,7 @@ async def test_what_is_wrong_with_the_photo_itself_goes_to_quarantine_at_once(ho
 async def test_a_fault_that_may_pass_is_tried_again_and_then_set_aside(house: House, name: str) -> None:
     """As often as the settings say, in the same night."""
     (item,) = house.bring(f"!{name} -")
-    await house.work(replace(RULES, bounds=replace(RULES.bounds, photos=4)))
+    await house.work(replace(RULES, photos=4))
     found = house.item(item.id)
     assert (ItemState.QUARANTINED, 3, 3) == (found.state, found.attempts, house.engine.seen[item.sha256])
     assert [] == house.faults()
@@ -164,7 +164,7 @@ async def test_a_store_that_stays_away_ends_the_night_and_the_next_goes_on(house
     """Nothing was settled wrongly; the run waits for the next start with its reason."""
     house.bring(*["shirt 0.9"] * 6)
     with pytest.raises(StorageUnavailable):
-        await house.work(replace(RULES, patience_s=0.0), store=MoodyStore(house.store, away(10_000, "get", "check")))
+        await house.work(replace(RULES, retry_s=0.0), store=MoodyStore(house.store, away(10_000, "get", "check")))
     with house.database.read_uow() as work:
         left = work.batch_runs.active("returns")
     assert left is not None
@@ -198,7 +198,7 @@ async def test_a_database_that_stays_away_ends_the_night_and_the_next_goes_on(ho
     locked = replace(house, database=impatient, engine=ScriptedEngine(asyncio.Event()))
     locked.bring(*["shirt 0.9"] * 9)
     blocker = Blocker(database_url)
-    ended = asyncio.create_task(locked.work(replace(RULES, patience_s=0.3)))
+    ended = asyncio.create_task(locked.work(replace(RULES, retry_s=0.3)))
     await locked.engine.until_at_work()
     blocker.block()
     locked.engine.open_gate()
@@ -207,7 +207,7 @@ async def test_a_database_that_stays_away_ends_the_night_and_the_next_goes_on(ho
     blocker.release()
     blocker.close()
     impatient.close()
-    await replace(house, waiting=no_time()).work()
+    await replace(house, watch=no_time()).work()
     assert (Counter({ItemState.DONE: 9}), []) == (house.states(), house.faults())
 
 
@@ -216,10 +216,10 @@ async def test_what_arrives_during_a_night_is_left_to_the_next(house: House) -> 
     house.bring(*["shirt 0.9"] * 10)
     arrived: list[str] = []
 
-    def bring_more(_: NightProgress) -> None:
+    def bring_more(_: RunProgress) -> None:
         arrived.extend(item.id for item in house.bring("coat 0.9", "coat 0.9"))
 
-    run = await house.night()(requested_by="test", on_progress=bring_more)
+    run = await house.work(on_progress=bring_more)
     assert (RunState.FINISHED, 10) == (run.state, run.planned)
     assert Counter({ItemState.DONE: 10, ItemState.WAITING: len(arrived)}) == house.states()
     assert len(arrived) >= 4
@@ -231,13 +231,13 @@ async def test_a_night_that_is_told_to_stop_commits_what_is_in_work_and_leaves_t
     """The run stays active without an owner; the next start does what is left, and nothing twice."""
     house.engine = ScriptedEngine(asyncio.Event())
     house.bring(*["shirt 0.9"] * 20)
-    night = house.night()
-    working = asyncio.create_task(night(requested_by="test"))
-    await house.engine.until_at_work(RULES.bounds.photos)
-    night.stop()
+    runner = house.runner()
+    working = asyncio.create_task(runner.run(requested_by="test"))
+    await house.engine.until_at_work(RULES.photos)
+    runner.stop()
     house.engine.open_gate()
     stopped = await working
-    assert (RunState.RUNNING, None, True) == (stopped.state, stopped.owner, night.stopped)
+    assert (RunState.RUNNING, None, True) == (stopped.state, stopped.owner, runner.stopped)
     assert Counter({ItemState.DONE: 3, ItemState.WAITING: 17}) == house.states()
     run = await house.work()
     assert (stopped.id, RunState.FINISHED, 20) == (run.id, run.state, run.planned)
@@ -246,34 +246,34 @@ async def test_a_night_that_is_told_to_stop_commits_what_is_in_work_and_leaves_t
 
 async def test_a_stopped_night_takes_up_what_arrived_since(house: House) -> None:
     """Else a run that was interrupted on Monday would leave Tuesday's photos until Wednesday."""
-    first = house.night()
+    first = house.runner()
     first.stop()
     house.bring("shirt 0.9")
-    stopped = await first(requested_by="test")
+    stopped = await first.run(requested_by="test")
     house.bring("shirt 0.9")
     run = await house.work()
     assert (stopped.id, 2, Counter({ItemState.DONE: 2})) == (run.id, run.planned, house.states())
 
 
-def no_time() -> Waiting:
+def no_time() -> WatchTime:
     """Time passes only while somebody waits for it, and then at once."""
     passed = [0.0]
 
     def pause(seconds: float) -> None:
         passed[0] += seconds
 
-    return Waiting(monotonic=lambda: passed[0], pause=pause)
+    return WatchTime(monotonic=lambda: passed[0], sleep=pause)
 
 
 async def test_a_run_whose_owner_shows_no_sign_of_life_is_taken_over(house: House) -> None:
     """The leases of the one before are free again, and his outstanding moves are made."""
     moving, leased, waiting = house.bring("shirt 0.9", "shirt 0.9", "shirt 0.9")
-    run = request_run(house)
+    run = make_run(house)
     other = replace(this_process(1), process=None)
     with house.database.uow() as work:
         work.batch_runs.take_over(run, other, now=now())
         work.batch_items.lease("returns", owner=other.id, run_id=run.id, bound=leased.seq or 2, limit=2)
-    run_after = await replace(house, waiting=no_time()).work()
+    run_after = await replace(house, watch=no_time()).work()
     assert (run.id, RunState.FINISHED) == (run_after.id, run_after.state)
     assert (Counter({ItemState.DONE: 3}), []) == (house.states(), house.faults())
     assert {house.item(each.id).state for each in (moving, waiting)} == {ItemState.DONE}
@@ -282,7 +282,7 @@ async def test_a_run_whose_owner_shows_no_sign_of_life_is_taken_over(house: Hous
 async def test_a_run_whose_owner_lives_is_left_alone(house: House) -> None:
     """The newcomer is told who works on it, and changes nothing."""
     house.bring("shirt 0.9")
-    run = request_run(house)
+    run = make_run(house)
     other = replace(this_process(1), process=None)
     with house.database.uow() as work:
         work.batch_runs.take_over(run, other, now=now())
@@ -292,7 +292,7 @@ async def test_a_run_whose_owner_lives_is_left_alone(house: House) -> None:
             work.batch_runs.beat(run.id, owner=other.id, now=now(), finished_item=False)
 
     with pytest.raises(RunInProgress, match=run.id):
-        await replace(house, waiting=Waiting(pause=beat_instead)).work()
+        await replace(house, watch=WatchTime(sleep=beat_instead)).work()
     assert Counter({ItemState.WAITING: 1}) == house.states()
 
 
@@ -326,7 +326,7 @@ async def test_a_process_that_lost_its_run_writes_nothing_more(house: House) -> 
     with pytest.raises(RunLost):
         await sleeper
     assert (Counter({ItemState.WAITING: 8}), []) == (house.states(), house.records())
-    successor = replace(house, waiting=no_time(), engine=ScriptedEngine())
+    successor = replace(house, watch=no_time(), engine=ScriptedEngine())
     await successor.work()
     assert (Counter({ItemState.DONE: 8}), []) == (house.states(), house.faults())
 
@@ -338,10 +338,8 @@ async def test_an_engine_that_does_not_open_leaves_the_run_and_its_reason(house:
     def fail() -> Any:
         raise EngineStopped("There is no model.")
 
-    night = house.night()
-    night._parts = replace(night._parts, open_crew=fail)
     with pytest.raises(EngineStopped):
-        await night(requested_by="test")
+        await house.runner(open_executor=fail).run(requested_by="test")
     with house.database.read_uow() as work:
         run = work.batch_runs.active("returns")
     assert run is not None
@@ -363,9 +361,7 @@ async def test_a_report_that_fails_does_not_hold_up_the_night(house: House) -> N
     def fail(_: str) -> str:
         raise RuntimeError("no ink")
 
-    night = house.night()
-    night._parts = replace(night._parts, report=fail)
-    run = await night(requested_by="test")
+    run = await house.runner(report=fail).run(requested_by="test")
     assert (RunState.FINISHED, None) == (run.state, run.report_key)
 
 
@@ -379,7 +375,7 @@ async def test_moves_that_a_crash_left_are_made_by_the_next_night(house: House) 
             work.batch_items.correct(item.id, label="coat", target_key=f"returns/processed/coat/{number}", now=now())
             if item.prediction_id:
                 work.predictions.move_image(item.prediction_id, f"returns/processed/coat/{number}")
-    movers = MovePhotos(house.store)
+    movers = PhotoMover(house.store)
     movers([Move(item_id=items[0].id, source=items[0].key or "", target="returns/processed/coat/0")])
     movers.close()
     await house.work()
@@ -390,14 +386,14 @@ async def test_moves_that_a_crash_left_are_made_by_the_next_night(house: House) 
 async def test_a_run_that_has_ended_is_returned_as_it_is(house: House) -> None:
     """Whoever starts a night for it twice does no harm."""
     run = await house.work()
-    assert run == await house.night()(requested_by="test", run_id=run.id)
+    assert run == await house.runner().run(requested_by="test", run_id=run.id)
 
 
 async def test_progress_is_told_from_the_first_to_the_last_item(house: House) -> None:
     """The counts only rise, and end at what was planned."""
     house.bring(*["shirt 0.9"] * 30)
-    told: list[NightProgress] = []
-    await house.night()(requested_by="test", on_progress=told.append)
+    told: list[RunProgress] = []
+    await house.work(on_progress=told.append)
     settled = [each.settled for each in told]
     assert (0, 30, sorted(settled)) == (settled[0], settled[-1], settled)
 

@@ -20,7 +20,7 @@ import pytest
 from sqlalchemy import make_url, text
 
 from servers.postgres import RunningPostgres, running_postgres
-from shoplens.batch.entities import BatchItem, BatchRun, ItemFilter, ItemState, References, RunState, Worker
+from shoplens.batch.entities import BatchItem, BatchRun, ItemFilter, ItemState, References, RunOwner, RunState
 from shoplens.db import Database, GroupWriter, open_database, upgrade
 from shoplens.db.uow import UnitOfWork
 from shoplens.errors import DatabaseUnavailable, ExtraMissing, ItemNotReady, Misconfigured, RecordRefused, RunLost
@@ -117,7 +117,7 @@ def test_a_run_is_taken_over_by_one_of_many(database: Database, run_id: str) -> 
         gate.wait()
         try:
             with database.uow() as work:
-                work.batch_runs.take_over(run, Worker(id=id_at(moment(number)), host="h", pid=number), now=NOON)
+                work.batch_runs.take_over(run, RunOwner(id=id_at(moment(number)), host="h", pid=number), now=NOON)
         except RunLost:
             return False
         return True
@@ -128,7 +128,7 @@ def test_a_run_is_taken_over_by_one_of_many(database: Database, run_id: str) -> 
 
 def test_who_lost_a_run_writes_nothing(database: Database, run_id: str) -> None:
     """Its transaction began before the takeover and waits for it."""
-    old, new = (Worker(id=id_at(NOON), host="h", pid=number) for number in (1, 2))
+    old, new = (RunOwner(id=id_at(NOON), host="h", pid=number) for number in (1, 2))
     with database.read_uow() as work:
         run = work.batch_runs.get(run_id)
     with database.uow() as work:

@@ -1,4 +1,4 @@
-"""A night with a scripted engine over a real database and a real store, and photos whose bytes say what they are."""
+"""Runs with a scripted engine over a real database and a real store, and photos whose bytes say what they are."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from shoplens import errors
-from shoplens.batch.crew import EngineCrew
 from shoplens.batch.entities import BatchItem, BatchRun, ItemFilter, ItemState, RunState, incoming_key
-from shoplens.batch.examine import ItemRules
-from shoplens.batch.night import Night, NightParts, NightRules
-from shoplens.batch.ownership import Waiting
-from shoplens.batch.shift import Bounds
+from shoplens.batch.executors import EngineExecutor, Executor, WorkLimits
+from shoplens.batch.process import WatchTime
+from shoplens.batch.results import ResultBuilder
+from shoplens.batch.retry import RetryPolicy
+from shoplens.batch.runner import BatchRunner, OnProgress, RunnerParts, RunRules
 from shoplens.bundles.manifest import ModelRef
 from shoplens.db import Database
 from shoplens.db.ids import make_id
@@ -31,21 +31,20 @@ from shoplens.serving.prediction import LabelScore, Prediction
 from shoplens.storage import Store, open_store
 
 MODEL = ModelRef(name="script", version="1.0.0")
-CHANNEL = Channel(
-    name="returns",
-    title="Returns",
-    question="Which garment is this?",
-    model="script",
-    policy=Policy(accept_at=0.8),
-    keep=Keep.ORIGINAL,
-)
-RULES = NightRules(
-    items=ItemRules(max_attempts=3, timeout_s=30.0, limits=Limits()),
-    bounds=Bounds(batch=4, photos=3, photo_bytes=1_000_000),
-    patience_s=30.0,
-    takeover_s=15.0,
-    stall_after_s=30.0,
-)
+CHANNEL = Channel(name="returns", model="script", policy=Policy(accept_at=0.8), keep=Keep.ORIGINAL)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """The numbers of a run in tests."""
+
+    photos: int = 3
+    retry_s: float = 30.0
+    file_by_label: bool = True
+    run: RunRules = RunRules(commit_items=4, takeover_s=15.0, stall_after_s=30.0)  # noqa: RUF009  it is frozen
+
+
+RULES = Rules()
 
 
 def now() -> datetime:
@@ -207,14 +206,15 @@ def away(times: int, *verbs: str) -> Callable[[str, str], Exception | None]:
 
 @dataclass
 class House:
-    """Everything that a night needs, and what a test looks at afterwards."""
+    """Everything that a run needs, and what a test looks at afterwards."""
 
     database: Database
     store: Store
     engine: ScriptedEngine = field(default_factory=ScriptedEngine)
     reports: list[str] = field(default_factory=list)
     clock: Callable[[], datetime] = now
-    waiting: Waiting = field(default_factory=Waiting)
+    watch: WatchTime = field(default_factory=WatchTime)
+    channel: Channel = CHANNEL
 
     def bring(self, *scripts: str) -> list[BatchItem]:
         """Photos that arrived; each script makes one, and a number makes its content unlike any other."""
@@ -223,22 +223,45 @@ class House:
             work.batch_items.add_many(arrived)
         return arrived
 
-    def night(self, rules: NightRules = RULES, *, store: Store | None = None) -> Night:
-        """A night that has not begun."""
-        parts = NightParts(
-            database=self.database,
-            store=store or self.store,
-            channel=CHANNEL,
-            open_crew=lambda: EngineCrew(self.engine),
-            report=self._report,
-            clock=self.clock,
-            waiting=self.waiting,
+    def runner(
+        self,
+        rules: Rules = RULES,
+        *,
+        store: Store | None = None,
+        open_executor: Callable[[], Executor] | None = None,
+        report: Callable[[str], str] | None = None,
+    ) -> BatchRunner:
+        """A runner that has not begun."""
+        store = store or self.store
+        results = ResultBuilder(
+            self.channel, store, clock=self.clock, max_attempts=3, file_by_label=rules.file_by_label
         )
-        return Night(parts, rules)
+        retry = RetryPolicy(rules.retry_s)
+        executor = EngineExecutor(
+            self.engine,
+            store=store,
+            results=results,
+            limits=WorkLimits(photos=rules.photos, photo_bytes=1_000_000, timeout_s=30.0),
+            image_limits=Limits(),
+            retry=retry,
+        )
+        parts = RunnerParts(
+            database=self.database,
+            store=store,
+            results=results,
+            retry=retry,
+            open_executor=open_executor or (lambda: executor),
+            report=report or self._report,
+            clock=self.clock,
+            watch=self.watch,
+        )
+        return BatchRunner(parts, rules.run)
 
-    async def work(self, rules: NightRules = RULES, *, store: Store | None = None) -> BatchRun:
-        """A whole night."""
-        return await self.night(rules, store=store)(requested_by="test")
+    async def work(
+        self, rules: Rules = RULES, *, store: Store | None = None, on_progress: OnProgress = lambda _: None
+    ) -> BatchRun:
+        """A whole run."""
+        return await self.runner(rules, store=store).run(requested_by="test", on_progress=on_progress)
 
     def items(self) -> list[BatchItem]:
         """All of them in order of arrival."""
@@ -275,10 +298,10 @@ class House:
         return self._arrival(item_id, f"{script} {item_id}".encode())
 
     def _arrival(self, item_id: str, data: bytes) -> BatchItem:
-        key = incoming_key("returns", item_id, "photo.jpg", "jpg")
+        key = incoming_key(self.channel.name, item_id, "photo.jpg", "jpg")
         self.store.put(key, data)
         return BatchItem(
-        channel="returns",
+            channel=self.channel.name,
             id=item_id, received_at=now(), source_name=f"{item_id}.jpg", key=key, state=ItemState.WAITING,
             sha256=hashlib.sha256(data).hexdigest(), byte_count=len(data),
         )  # fmt: skip
@@ -294,7 +317,7 @@ def open_house(database: Database, tmp_path: Path, **more: object) -> House:
     return replace(house, **more)  # type: ignore[arg-type]  # what a test wants otherwise
 
 
-def request_run(house: House, *, bound: int = 1_000_000) -> BatchRun:
+def make_run(house: House, *, bound: int = 1_000_000) -> BatchRun:
     """An active run that nobody works on."""
     run = BatchRun(
         channel="returns",

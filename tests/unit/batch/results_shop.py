@@ -11,15 +11,15 @@ from pathlib import Path
 from shoplens.batch.entities import (
     BatchItem,
     BatchRun,
+    ItemResult,
     ItemState,
     References,
+    RunOwner,
     RunState,
-    Settlement,
-    Worker,
     incoming_key,
     target_key,
 )
-from shoplens.batch.moves import finish_moves
+from shoplens.batch.files import finish_moves
 from shoplens.bundles.manifest import ModelRef
 from shoplens.db import Database
 from shoplens.images.picture import Limits
@@ -123,7 +123,7 @@ class Shop:
     def night(self, *, limit: int = 10_000, end: bool = True) -> BatchRun:
         """Request a run, settle up to `limit` items as their fates say, bring their photos along and finish."""
         run = self.request()
-        me = Worker(id=id_at(self.tick()), host="here", pid=1)
+        me = RunOwner(id=id_at(self.tick()), host="here", pid=1)
         with self.database.uow() as work:
             work.batch_runs.take_over(run, me, now=self.now)
             work.batch_runs.describe(
@@ -143,7 +143,7 @@ class Shop:
         with self.database.read_uow() as work:
             return work.batch_items.get(item.id)
 
-    def _settle(self, taken: Sequence[BatchItem], me: Worker) -> None:
+    def _settle(self, taken: Sequence[BatchItem], me: RunOwner) -> None:
         with self.database.uow() as work:
             for item in taken:
                 fate = self.fates.get(item.id, Fate())
@@ -159,7 +159,7 @@ class Shop:
                     record = replace(record, image=replace(record.image, sha256=item.sha256))
                     work.predictions.add_many([record])
                     settlement = replace(settlement, prediction_id=record.id)
-                work.batch_items.settle([settlement], owner=me.id)
+                work.batch_items.complete([settlement], owner=me.id)
 
     def _add(self, item: BatchItem) -> BatchItem:
         with self.database.uow() as work:
@@ -184,9 +184,9 @@ def doubtful(label: str, score: float) -> Fate:
     return Fate(state=ItemState.NEEDS_REVIEW, label=label, score=score)
 
 
-def _settlement(item: BatchItem, fate: Fate, now: datetime) -> Settlement:
+def _settlement(item: BatchItem, fate: Fate, now: datetime) -> ItemResult:
     good = fate.failure_code is None
-    return Settlement(
+    return ItemResult(
         item_id=item.id, state=fate.state, attempts=item.attempts + 1, finished_at=now,
         target_key=target_key(fate.state, fate.label if good else None, item.key or ""),
         predicted=fate.label if good else None, score=fate.score if good else None,

@@ -9,8 +9,8 @@ from itertools import pairwise
 import pytest
 
 from shoplens.batch.correct import CorrectItems
-from shoplens.batch.entities import BatchItem, ItemFilter, ItemState, Worker
-from shoplens.batch.moves import finish_moves
+from shoplens.batch.entities import BatchItem, ItemFilter, ItemState, RunOwner
+from shoplens.batch.files import finish_moves
 from shoplens.db import Database
 from shoplens.errors import BlobNotFound, ItemNotFound, ItemNotReady, RequestInvalid, RunNotFound
 from shoplens.platform.batch import MovedPhotos
@@ -117,7 +117,7 @@ def test_items_that_no_run_is_through_with_are_refused(shop: Shop, correct: Corr
     with pytest.raises(ItemNotReady, match=waiting.id):
         correct.confirm(again.id)
     run = shop.request()
-    me = Worker(id="o" * 26, host="here", pid=1)
+    me = RunOwner(id="o" * 26, host="here", pid=1)
     with shop.database.uow() as work:
         work.batch_runs.take_over(run, me, now=shop.now)
         work.batch_items.lease("returns", owner=me.id, run_id=run.id, bound=run.bound, limit=1)

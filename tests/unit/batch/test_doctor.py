@@ -15,8 +15,7 @@ from typing import Any
 import pytest
 
 from shoplens.batch.doctor import Caution, look_at_drop, look_at_ingest, look_at_logs, look_at_run
-from shoplens.batch.ownership import this_process
-from shoplens.batch.runs import RequestRun
+from shoplens.batch.process import request_run, this_process
 from shoplens.db import Database, open_database, upgrade
 from shoplens.errors import Misconfigured, SourceUnavailable
 from shoplens.settings import Settings, read_settings
@@ -42,7 +41,7 @@ def database(settings: Settings) -> Iterator[Database]:
 def run_that_began(database: Database, ago: timedelta) -> str:
     """A run that this process works on, with its last sign of life as long ago."""
     then = datetime.now(UTC) - ago  # not that of the import, which may be long ago
-    run = RequestRun(database, lambda: then)("returns", "schedule")
+    run = request_run(database, "returns", "schedule", clock=lambda: then)
     with database.uow() as work:
         work.batch_runs.take_over(run, this_process(0), now=then)
     return run.id
@@ -164,7 +163,7 @@ def test_a_run_without_a_sign_of_life_is_told(settings: Settings, database: Data
 
 def test_a_run_that_nobody_works_on_is_told(settings: Settings, database: Database) -> None:
     """It was requested and never taken up."""
-    RequestRun(database, lambda: datetime.now(UTC))("returns", "http")
+    request_run(database, "returns", "http", clock=lambda: datetime.now(UTC))
     assert "no sign of life; 0 of 0" in caution_of(look_at_run(settings, "returns"))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, event, text
 
-from shoplens.batch.entities import BatchItem, BatchRun, ItemFilter, ItemState, RunState, Settlement, Worker
+from shoplens.batch.entities import BatchItem, BatchRun, ItemFilter, ItemResult, ItemState, RunOwner, RunState
 from shoplens.db import Database
 from shoplens.errors import ItemNotReady, RecordRefused, RunLost
 from tests.unit.db.samples import NOON, id_at, moment
@@ -96,12 +96,12 @@ def test_only_the_holder_of_a_lease_settles(database: Database, run: BatchRun, b
     items = bring(0, 0)
     lease(database, run, limit=1)
     lease(database, run, limit=1, owner=OTHER)
-    done = [Settlement(item_id=item.id, state=ItemState.DONE, attempts=1, target_key=None) for item in items]
+    done = [ItemResult(item_id=item.id, state=ItemState.DONE, attempts=1, target_key=None) for item in items]
     for settlements in (done, [done[1]], [done[0], done[0]]):
         with pytest.raises(RunLost), database.uow() as work:
-            work.batch_items.settle(settlements, owner=ME)
+            work.batch_items.complete(settlements, owner=ME)
     with database.uow() as work:
-        work.batch_items.settle([done[0]], owner=ME)
+        work.batch_items.complete([done[0]], owner=ME)
     with database.read_uow() as work:
         assert [ItemState.PROCESSING, ItemState.DONE] == [
             item.state for item in work.batch_items.page(ItemFilter(), limit=9)
@@ -155,14 +155,14 @@ def test_a_night_never_walks_over_a_table(database: Database, run: BatchRun, bri
 
     event.listen(database._engine, "before_cursor_execute", note)
     with database.uow() as work:
-        work.batch_runs.take_over(run, Worker(id=ME, host="h", pid=1), now=NOON)
+        work.batch_runs.take_over(run, RunOwner(id=ME, host="h", pid=1), now=NOON)
         work.batch_items.release_others("returns", ME)
         work.batch_items.last_seq()
         work.batch_items.count_waiting("returns", bound=100)
         work.batch_items.lease("returns", owner=ME, run_id=run.id, bound=100, limit=5)
         work.batch_items.leased_by(ME)
-        done = Settlement(item_id=items[0].id, state=ItemState.DONE, attempts=1, target_key="returns/processed/x/1")
-        work.batch_items.settle([done], owner=ME)
+        done = ItemResult(item_id=items[0].id, state=ItemState.DONE, attempts=1, target_key="returns/processed/x/1")
+        work.batch_items.complete([done], owner=ME)
         work.batch_items.moved([(items[0].id, "returns/processed/x/1")])
         work.batch_items.moving("returns", limit=5)
         work.batch_items.count_states(run.id)

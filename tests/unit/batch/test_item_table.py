@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy.dialects import postgresql, sqlite
 
 from shoplens.batch import item_table
-from shoplens.batch.entities import BatchItem, BatchRun, ItemFilter, ItemState, References, RunState, Worker
+from shoplens.batch.entities import BatchItem, BatchRun, ItemFilter, ItemState, References, RunOwner, RunState
 from shoplens.batch.item_table import RunRange
 from shoplens.batch.tables import batch_items
 from shoplens.db import Database
@@ -43,7 +43,7 @@ def run_over(database: Database, number: int, bound: int, *, take: int = 0) -> B
         id=id_at(moment(1_000 + number)), created_at=moment(0), requested_by="test", state=RunState.REQUESTED,
         bound=bound, planned=take,
     )  # fmt: skip
-    me = Worker(id=id_at(moment(number)), host="here", pid=1)
+    me = RunOwner(id=id_at(moment(number)), host="here", pid=1)
     with database.uow() as work:
         work.batch_runs.add(run)
         work.batch_runs.take_over(run, me, now=moment(0))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from shoplens.batch.entities import BatchRun, ItemFilter, ItemState, References, RunState, Settlement
+from shoplens.batch.entities import BatchRun, ItemFilter, ItemResult, ItemState, References, RunState
 from shoplens.batch.item_writer import Dedup, ImportOutcome, ItemWriter, NewFile, PreparedItem
 from shoplens.db import Database
 from shoplens.storage import Store, open_store
@@ -83,7 +83,7 @@ def test_a_process_that_is_slower_than_a_run_leaves_no_second_photo(
     """The run moved the photo, and the slower process stored it at the old place again."""
     first, late = prepare(b"photo", "a.jpg"), prepare(b"photo", "a.jpg")
     writer.commit([first])
-    settled = Settlement(item_id=first.item.id, state=ItemState.DONE, attempts=1, target_key="returns/processed/a.jpg")
+    settled = ItemResult(item_id=first.item.id, state=ItemState.DONE, attempts=1, target_key="returns/processed/a.jpg")
     run = BatchRun(
         channel="returns",
         id=id_at(NOON),
@@ -96,7 +96,7 @@ def test_a_process_that_is_slower_than_a_run_leaves_no_second_photo(
     with database.uow() as work:
         work.batch_runs.add(run)
         work.batch_items.lease("returns", owner="night", run_id=run.id, bound=1, limit=1)
-        work.batch_items.settle([settled], owner="night")
+        work.batch_items.complete([settled], owner="night")
     store.move(first.item.key or "", "returns/processed/a.jpg")
     if is_recorded:
         with database.uow() as work:

@@ -16,10 +16,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from shoplens.batch.entities import BatchRun, Worker
-from shoplens.batch.launch import NightLauncher, NightProcess, StartRun
-from shoplens.batch.ownership import mark_of, this_process
-from shoplens.batch.runs import RequestRun
+from shoplens.batch.entities import BatchRun, RunOwner
+from shoplens.batch.process import RunLauncher, RunProcess, StartRun, process_mark, request_run, this_process
 from shoplens.db import Database
 from shoplens.db.ids import make_id
 from shoplens.errors import RunInProgress
@@ -46,21 +44,21 @@ with open(sys.argv[1]) as word: sys.exit(int(word.read() or 0))
 @pytest.fixture
 def run(database: Database) -> BatchRun:
     """A run that was requested and that nobody works on."""
-    return RequestRun(database, now)("returns", "test")
+    return request_run(database, "returns", "test", clock=now)
 
 
 @pytest.fixture
-def make_launcher(database: Database, tmp_path: Path) -> Iterator[Callable[..., NightLauncher]]:
+def make_launcher(database: Database, tmp_path: Path) -> Iterator[Callable[..., RunLauncher]]:
     """Launchers of a Python program; closed, and their threads ended, when the test ends."""
-    made: list[NightLauncher] = []
+    made: list[RunLauncher] = []
 
-    def make(program: str, *arguments: str, pauses_s: Sequence[float] = ()) -> NightLauncher:
-        process = NightProcess(
+    def make(program: str, *arguments: str, pauses_s: Sequence[float] = ()) -> RunLauncher:
+        process = RunProcess(
             environment={"SHOPLENS_DATA_DIR": "here"},
             logs=tmp_path / "logs",
             command=(sys.executable, "-c", program, *arguments),
         )
-        made.append(NightLauncher(database, process, pauses_s=pauses_s))
+        made.append(RunLauncher(database, process, pauses_s=pauses_s))
         return made[-1]
 
     yield make
@@ -77,7 +75,7 @@ def now() -> datetime:
 def wait_for_nights() -> None:
     """Until no launcher of this process sees a night through."""
     for thread in threading.enumerate():
-        if thread.name.startswith("night-"):
+        if thread.name.startswith("run-"):
             thread.join(TIMEOUT_S)
             assert not thread.is_alive()
 
@@ -95,23 +93,25 @@ def until(holds: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
-def owned_by(database: Database, run: BatchRun, worker: Worker) -> BatchRun:
+def owned_by(database: Database, run: BatchRun, worker: RunOwner) -> BatchRun:
     """The run after this worker took it over."""
     with database.uow() as work:
         work.batch_runs.take_over(run, worker, now=now())
         return work.batch_runs.get(run.id)
 
 
-def dead_worker() -> Worker:
+def dead_worker() -> RunOwner:
     """A process of this machine that is gone."""
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
-        worker = replace(this_process(1), id=make_id(2, os.urandom(10)), pid=process.pid, process=mark_of(process.pid))
+        worker = replace(
+            this_process(1), id=make_id(2, os.urandom(10)), pid=process.pid, process=process_mark(process.pid)
+        )
         process.communicate(b"\n")
     return worker
 
 
 def test_a_night_is_told_its_run_and_these_settings_alone(
-    make_launcher: Callable[..., NightLauncher], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_launcher: Callable[..., RunLauncher], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In a session of its own, and what it says is in a file."""
     monkeypatch.setenv("SHOPLENS_PORT", "1")
@@ -122,7 +122,7 @@ def test_a_night_is_told_its_run_and_these_settings_alone(
     assert ("the-run", told["pid"]) == (told["run"], told["session"])
 
 
-def test_a_night_that_ended_is_no_zombie(make_launcher: Callable[..., NightLauncher]) -> None:
+def test_a_night_that_ended_is_no_zombie(make_launcher: Callable[..., RunLauncher]) -> None:
     """It is waited for, however it ended."""
     launcher = make_launcher("import os; os.abort()")
     launcher.start("the-run")
@@ -131,7 +131,7 @@ def test_a_night_that_ended_is_no_zombie(make_launcher: Callable[..., NightLaunc
     assert "ended by SIGABRT" in (launcher.trouble("the-run") or "")
 
 
-def test_one_night_at_a_time_for_a_run(make_launcher: Callable[..., NightLauncher], tmp_path: Path) -> None:
+def test_one_night_at_a_time_for_a_run(make_launcher: Callable[..., RunLauncher], tmp_path: Path) -> None:
     """A second start does nothing while the first one is at work; afterwards it may."""
     word = tmp_path / "word"
     os.mkfifo(word)
@@ -144,9 +144,7 @@ def test_one_night_at_a_time_for_a_run(make_launcher: Callable[..., NightLaunche
     word.write_text("0")
 
 
-def test_a_night_goes_on_when_the_launcher_is_closed(
-    make_launcher: Callable[..., NightLauncher], tmp_path: Path
-) -> None:
+def test_a_night_goes_on_when_the_launcher_is_closed(make_launcher: Callable[..., RunLauncher], tmp_path: Path) -> None:
     """The server stops, the work does not; and nothing new is started."""
     word = tmp_path / "word"
     os.mkfifo(word)
@@ -162,7 +160,7 @@ def test_a_night_goes_on_when_the_launcher_is_closed(
 
 
 def test_a_night_that_breaks_off_is_started_again_a_few_times(
-    make_launcher: Callable[..., NightLauncher], run: BatchRun, tmp_path: Path
+    make_launcher: Callable[..., RunLauncher], run: BatchRun, tmp_path: Path
 ) -> None:
     """As long as the run is there to be worked on; then the reason is told."""
     launcher = make_launcher(COUNT_AND_FAIL, str(tmp_path / "starts"), "1", pauses_s=(0.0, 0.0))
@@ -174,7 +172,7 @@ def test_a_night_that_breaks_off_is_started_again_a_few_times(
 
 @pytest.mark.parametrize("status", ["0", "143", "130"])
 def test_a_night_that_is_through_or_was_told_to_stop_is_left_alone(
-    make_launcher: Callable[..., NightLauncher], run: BatchRun, tmp_path: Path, status: str
+    make_launcher: Callable[..., RunLauncher], run: BatchRun, tmp_path: Path, status: str
 ) -> None:
     """Whoever stops one by hand is not worked against."""
     launcher = make_launcher(COUNT_AND_FAIL, str(tmp_path / "starts"), status, pauses_s=(0.0, 0.0))
@@ -184,7 +182,7 @@ def test_a_night_that_is_through_or_was_told_to_stop_is_left_alone(
 
 
 def test_a_run_that_is_over_or_taken_over_is_not_started_again(
-    make_launcher: Callable[..., NightLauncher], database: Database, run: BatchRun, tmp_path: Path
+    make_launcher: Callable[..., RunLauncher], database: Database, run: BatchRun, tmp_path: Path
 ) -> None:
     """Somebody else may have gone on meanwhile."""
     owned_by(database, run, this_process(1))
@@ -199,7 +197,7 @@ def test_a_run_that_is_over_or_taken_over_is_not_started_again(
 
 
 def test_a_request_ends_the_pause_before_a_new_start(
-    make_launcher: Callable[..., NightLauncher], run: BatchRun, tmp_path: Path
+    make_launcher: Callable[..., RunLauncher], run: BatchRun, tmp_path: Path
 ) -> None:
     """A person who asks does not wait for a timer."""
     launcher = make_launcher(COUNT_AND_FAIL, str(tmp_path / "starts"), "1", pauses_s=(3_600.0,))
@@ -209,16 +207,16 @@ def test_a_request_ends_the_pause_before_a_new_start(
     assert "xx" == (tmp_path / "starts").read_text()
 
 
-def test_a_program_that_is_not_there_is_told(make_launcher: Callable[..., NightLauncher], database: Database) -> None:
+def test_a_program_that_is_not_there_is_told(make_launcher: Callable[..., RunLauncher], database: Database) -> None:
     """Instead of a thread that dies."""
-    process = NightProcess(environment={}, logs=Path(os.devnull) / "logs", command=("no-such-program",))
-    launcher = NightLauncher(database, process, pauses_s=())
+    process = RunProcess(environment={}, logs=Path(os.devnull) / "logs", command=("no-such-program",))
+    launcher = RunLauncher(database, process, pauses_s=())
     launcher.start("the-run")
     wait_for_nights()
     assert "No process could be started for it: Not a directory." == launcher.trouble("the-run")
 
 
-def test_success_ends_the_trouble(make_launcher: Callable[..., NightLauncher], run: BatchRun, tmp_path: Path) -> None:
+def test_success_ends_the_trouble(make_launcher: Callable[..., RunLauncher], run: BatchRun, tmp_path: Path) -> None:
     """What is over is not told."""
     word = tmp_path / "word"
     os.mkfifo(word)
@@ -231,7 +229,7 @@ def test_success_ends_the_trouble(make_launcher: Callable[..., NightLauncher], r
     assert launcher.trouble(run.id) is None
 
 
-def test_the_log_of_nights_does_not_grow_for_ever(make_launcher: Callable[..., NightLauncher], tmp_path: Path) -> None:
+def test_the_log_of_nights_does_not_grow_for_ever(make_launcher: Callable[..., RunLauncher], tmp_path: Path) -> None:
     """A large one makes room, and is kept beside the new one."""
     logs = tmp_path / "logs"
     logs.mkdir()
@@ -243,7 +241,7 @@ def test_the_log_of_nights_does_not_grow_for_ever(make_launcher: Callable[..., N
 
 
 def test_an_abandoned_run_is_gone_on_with(
-    make_launcher: Callable[..., NightLauncher], database: Database, run: BatchRun
+    make_launcher: Callable[..., RunLauncher], database: Database, run: BatchRun
 ) -> None:
     """Whether nobody took it yet or whoever did is gone."""
     assert run == make_launcher(TELL).resume("returns")
@@ -253,7 +251,7 @@ def test_an_abandoned_run_is_gone_on_with(
 
 
 def test_a_run_that_is_worked_on_is_left_alone(
-    make_launcher: Callable[..., NightLauncher], database: Database, run: BatchRun
+    make_launcher: Callable[..., RunLauncher], database: Database, run: BatchRun
 ) -> None:
     """Its process lives on this machine: there is nothing to try."""
     owned_by(database, run, this_process(1))
@@ -261,7 +259,7 @@ def test_a_run_that_is_worked_on_is_left_alone(
 
 
 def test_a_run_of_another_machine_is_only_tried_when_asked_to(
-    make_launcher: Callable[..., NightLauncher], database: Database, run: BatchRun
+    make_launcher: Callable[..., RunLauncher], database: Database, run: BatchRun
 ) -> None:
     """Its process may live, which the night finds out by watching."""
     elsewhere = replace(this_process(1), host="elsewhere", process="another-boot/another-room/1")
@@ -270,18 +268,18 @@ def test_a_run_of_another_machine_is_only_tried_when_asked_to(
     assert owned == make_launcher(TELL).resume("returns", try_unknown=True)
 
 
-def test_nothing_is_resumed_where_no_run_is_active(make_launcher: Callable[..., NightLauncher]) -> None:
+def test_nothing_is_resumed_where_no_run_is_active(make_launcher: Callable[..., RunLauncher]) -> None:
     """As on most days."""
     assert make_launcher(TELL).resume("returns", try_unknown=True) is None
 
 
 def test_a_requested_run_is_worked_on_at_once(
-    make_launcher: Callable[..., NightLauncher], database: Database, tmp_path: Path
+    make_launcher: Callable[..., RunLauncher], database: Database, tmp_path: Path
 ) -> None:
     """And another request is refused while that is so."""
     word = tmp_path / "word"
     os.mkfifo(word)
-    start = StartRun(RequestRun(database, now), make_launcher(WAIT_FOR_WORD, str(word)))
+    start = StartRun(database, make_launcher(WAIT_FOR_WORD, str(word)), clock=now)
     run = start("somebody")
     assert "somebody" == run.requested_by
     with pytest.raises(RunInProgress):
@@ -290,8 +288,8 @@ def test_a_requested_run_is_worked_on_at_once(
 
 
 def test_a_request_goes_on_with_a_run_whose_process_is_gone(
-    make_launcher: Callable[..., NightLauncher], database: Database, run: BatchRun
+    make_launcher: Callable[..., RunLauncher], database: Database, run: BatchRun
 ) -> None:
     """Instead of being refused until somebody tidies up."""
     gone = owned_by(database, run, dead_worker())
-    assert gone == StartRun(RequestRun(database, now), make_launcher(TELL))("returns", "somebody")
+    assert gone == StartRun(database, make_launcher(TELL), clock=now)("returns", "somebody")

@@ -12,27 +12,28 @@ from pathlib import Path
 import pytest
 
 from shoplens.batch.entities import BatchItem, BatchRun, ItemState
-from shoplens.batch.examiners import Room
-from shoplens.batch.ledger import Batch, Ledger
-from shoplens.batch.life import SignsOfLife
-from shoplens.batch.moves import Move, MovePhotos, finish_move, finish_moves
-from shoplens.batch.ownership import claim, this_process
-from shoplens.batch.patience import Patience
-from shoplens.batch.progress import Pace
-from shoplens.batch.runs import RequestRun
-from shoplens.batch.verdicts import failed
+from shoplens.batch.executors import MemoryBudget
+from shoplens.batch.files import Move, Moved, PhotoMover, finish_move, finish_moves
+from shoplens.batch.owned_run import OwnedRun
+from shoplens.batch.process import claim, request_run, this_process
+from shoplens.batch.results import ProcessedItem, ResultBuilder
+from shoplens.batch.retry import RetryPolicy
+from shoplens.batch.runner import RunRules
+from shoplens.batch.status import ProgressMeter
 from shoplens.db import Database
 from shoplens.errors import (
     DatabaseUnavailable,
     ImageCorrupt,
     ImageDecoderFailed,
     ImageGone,
+    NoWorker,
     RecordRefused,
     RunInProgress,
     RunLost,
+    ShoplensError,
     StorageUnavailable,
 )
-from tests.unit.batch.batch_house import House, now, open_house, request_run
+from tests.unit.batch.batch_house import CHANNEL, RULES, House, ScriptedEngine, make_run, now, open_house
 
 ITEM = BatchItem(
         channel="returns",
@@ -47,21 +48,6 @@ def house(database: Database, tmp_path: Path) -> House:
     return open_house(database, tmp_path)
 
 
-class Time:
-    """Passes when somebody pauses."""
-
-    def __init__(self) -> None:
-        self.s = 0.0
-        self.pauses: list[float] = []
-
-    def monotonic(self) -> float:
-        return self.s
-
-    def pause(self, seconds: float) -> None:
-        self.pauses.append(seconds)
-        self.s += seconds
-
-
 @pytest.mark.parametrize(
     ("error", "attempts", "state"),
     [
@@ -73,67 +59,79 @@ class Time:
         (StorageUnavailable("x"), 0, ItemState.WAITING),
     ],
 )
-def test_a_failure_is_final_or_may_pass(error: Exception, attempts: int, state: ItemState) -> None:
+def test_a_failure_is_final_or_may_pass(house: House, error: ShoplensError, attempts: int, state: ItemState) -> None:
     """What is wrong with a photo itself stays wrong; everything else gets three tries."""
-    verdict = failed(replace(ITEM, attempts=attempts), error, max_attempts=3, now=now())  # type: ignore[arg-type]
-    assert (state, attempts + 1, "x") == (
-        verdict.settlement.state, verdict.settlement.attempts, verdict.settlement.failure,
-    )  # fmt: skip
-    assert verdict.settled is (state is ItemState.QUARANTINED)
+    processed = failed(house, replace(ITEM, attempts=attempts), error)
+    assert (state, attempts + 1, "x") == (processed.result.state, processed.result.attempts, processed.result.failure)
+    assert processed.completed is (state is ItemState.QUARANTINED)
 
 
-def test_a_photo_that_is_in_quarantine_already_is_not_moved_there() -> None:
+def test_a_photo_that_is_in_quarantine_already_is_not_moved_there(house: House) -> None:
     """It was tried again and failed again."""
-    again = failed(replace(ITEM, key="returns/quarantine/a.jpg"), ImageCorrupt("x"), max_attempts=3, now=now())
-    assert (None, None) == (again.settlement.target_key, again.move)
+    again = failed(house, replace(ITEM, key="returns/quarantine/a.jpg"), ImageCorrupt("x"))
+    assert (None, None) == (again.result.target_key, again.move)
 
 
-def test_patience_waits_longer_each_time_and_then_goes_on() -> None:
-    """As long as the part is away."""
-    time, failures = Time(), [DatabaseUnavailable("x")] * 8
+def failed(house: House, item: BatchItem, error: ShoplensError) -> ProcessedItem:
+    """What a run makes of this error."""
+    return ResultBuilder(CHANNEL, house.store, clock=now, max_attempts=3).failed(item, error)
+
+
+def test_a_part_that_is_away_is_tried_again_until_it_is_back() -> None:
+    """With pauses."""
+    failures: list[Exception] = [DatabaseUnavailable("x"), StorageUnavailable("y")]
 
     def act() -> str:
         if failures:
             raise failures.pop()
         return "done"
 
-    patience = Patience(600, monotonic=time.monotonic, pause=time.pause)
-    assert "done" == patience(act)
-    assert (sorted(time.pauses), 8, True) == (time.pauses, len(time.pauses), max(time.pauses) <= 10.0)
+    assert "done" == RetryPolicy(600)(act)
 
 
-def test_patience_ends() -> None:
-    """With the error that it waited for."""
-    time = Time()
+async def test_a_coroutine_is_tried_again_as_well() -> None:
+    """Under the same policy."""
+    failures: list[Exception] = [NoWorker("x")]
+
+    async def act() -> str:
+        if failures:
+            raise failures.pop()
+        return "done"
+
+    assert "done" == await RetryPolicy(600).run(act)
+
+
+def test_trying_again_ends_in_time_and_when_it_is_stopped() -> None:
+    """With the last error."""
 
     def act() -> None:
         raise StorageUnavailable("gone for good")
 
     with pytest.raises(StorageUnavailable, match="gone for good"):
-        Patience(30, monotonic=time.monotonic, pause=time.pause)(act)
-    assert 30 <= time.s < 41
+        RetryPolicy(0.1)(act)
+    stopped = RetryPolicy(600)
+    threading.Timer(0.1, stopped.stopped.set).start()
+    with pytest.raises(StorageUnavailable, match="gone for good"):
+        stopped(act)
 
 
-def test_patience_does_not_wait_for_what_will_not_change_or_when_told_to_stop() -> None:
-    """A row that does not fit, any other error, a night that ends."""
-    time, stop = Time(), threading.Event()
-    patience = Patience(600, stop=stop, monotonic=time.monotonic, pause=time.pause)
-    for error in (RecordRefused("x"), RunLost("x")):
+@pytest.mark.parametrize("error", [RecordRefused("x"), RunLost("x"), ImageCorrupt("x")])
+def test_what_will_not_change_is_not_tried_again(error: Exception) -> None:
+    """A row that does not fit, a run of another process, a bad photo."""
+    tries = []
 
-        def act(error: Exception = error) -> None:
-            raise error
+    def act() -> None:
+        tries.append(1)
+        raise error
 
-        with pytest.raises(type(error)):
-            patience(act)
-    stop.set()
-    with pytest.raises(DatabaseUnavailable):
-        patience(lambda: (_ for _ in ()).throw(DatabaseUnavailable("x")))
-    assert [] == time.pauses
+    with pytest.raises(type(error)):
+        RetryPolicy(600)(act)
+    assert [1] == tries
 
 
 def test_the_pace_is_that_of_the_last_half_minute() -> None:
     """A slow beginning is forgotten; what is left follows from what is planned."""
-    pace = Pace("r", planned=1000, before={ItemState.DONE: 100, ItemState.PROCESSING: 7}, now_s=0.0)
+    pace = ProgressMeter("r", planned=1000, before={ItemState.DONE: 100, ItemState.PROCESSING: 7}, now_s=0.0)
     assert (100, None, None) == (
         pace.progress().settled, pace.progress().per_second, pace.progress().seconds_left,
     )  # fmt: skip
@@ -145,44 +143,37 @@ def test_the_pace_is_that_of_the_last_half_minute() -> None:
     assert 599 / 5 == pytest.approx(progress.seconds_left or 0.0, rel=0.1)
 
 
-def test_a_night_shows_that_it_lives_and_when_it_is_stalled(house: House) -> None:
-    """A beat is due every third of the time after which others may take over; a stall is marked, and its end."""
-    time = Time()
-    run = claim(house.database, request_run(house), this_process(0), takeover_s=1.0, clock=now)
-    ledger = Ledger(house.database, run, clock=now, monotonic=time.monotonic)
-    life = SignsOfLife(ledger, takeover_s=15, stall_after_s=60, on_lost=lambda _: None, monotonic=time.monotonic)
-    seen: list[tuple[int, bool]] = []
-    for seconds in (1, 4, 1, 60, 1):
-        time.s += seconds
-        life.look()
-        with house.database.read_uow() as work:
-            now_run = work.batch_runs.get(run.id)
-        seen.append((now_run.heartbeat - run.heartbeat, now_run.stalled))
-    life.item_finished()
-    life.look()
-    with house.database.read_uow() as work:
-        assert not work.batch_runs.get(run.id).stalled
-    assert [(0, False), (1, False), (1, False), (2, True), (2, True)] == seen
+async def test_a_run_shows_a_heartbeat_and_when_it_is_stalled(house: House) -> None:
+    """Also while nothing is committed; a stall is marked, and its end."""
+    gate = asyncio.Event()
+    house.engine = ScriptedEngine(gate)
+    house.bring("shirt 0.9")
+    rules = RunRules(commit_items=4, takeover_s=0.06, stall_after_s=0.1)
+    working = asyncio.create_task(house.work(replace(RULES, run=rules)))
+    await house.engine.until_at_work()
 
+    async def until_stalled(expected: bool) -> BatchRun:
+        while True:
+            with house.database.read_uow() as work:
+                run = work.batch_runs.active("returns")
+            if run and run.stalled is expected:
+                return run
+            await asyncio.sleep(0.01)
 
-def test_the_loss_of_a_run_is_told_by_the_signs_of_life(house: House) -> None:
-    """Also while no batch is committed for long."""
-    run = claim(house.database, request_run(house), this_process(0), takeover_s=1.0, clock=now)
-    ledger = Ledger(house.database, run, clock=now)
-    with house.database.uow() as work:
-        work.batch_runs.take_over(run, replace(this_process(0), id="o" * 26), now=now())
-    told = threading.Event()
-    with SignsOfLife(ledger, takeover_s=0.03, stall_after_s=60, on_lost=lambda _: told.set()):
-        assert told.wait(20)
+    first = await asyncio.wait_for(until_stalled(True), 20)
+    await asyncio.sleep(0.1)
+    assert (await until_stalled(True)).heartbeat > first.heartbeat
+    house.engine.open_gate()
+    assert not (await working).stalled
 
 
 async def test_room_is_given_in_turn_and_to_one_at_least() -> None:
     """However large that one is."""
-    room, held, most = Room(10), Counter[str](), 0
+    room, held, most = MemoryBudget(10), Counter[str](), 0
 
     async def task(count: int) -> None:
         nonlocal most
-        async with room.for_bytes(count):
+        async with room.hold(count):
             held["bytes"] += count
             most = max(most, held["bytes"])
             await asyncio.sleep(0)
@@ -234,21 +225,20 @@ def test_many_photos_are_moved_at_once(house: House) -> None:
     """And those that are nowhere are told apart."""
     items = house.bring(*["shirt 0.9"] * 70)
     house.store.delete(items[33].key or "")
-    movers = MovePhotos(house.store)
+    movers = PhotoMover(house.store)
     moved = movers([Move(item_id=each.id, source=each.key or "", target=f"moved/{each.id}") for each in items])
     movers.close()
-    assert (69, [(items[33].id, f"moved/{items[33].id}")]) == (len(moved.arrived), list(moved.gone))
+    assert (69, [(items[33].id, f"moved/{items[33].id}")]) == (len(moved.arrived), list(moved.missing))
     assert {f"moved/{item.id}" for item in items} - {f"moved/{items[33].id}"} == set(house.store.list("moved"))
 
 
 def test_a_run_is_requested_once(house: House) -> None:
     """By whoever asks first, over what waits then."""
     house.bring("shirt 0.9", "shirt 0.9")
-    request = RequestRun(house.database, now)
 
     def attempt(name: str) -> BatchRun | None:
         try:
-            return request("returns", name)
+            return request_run(house.database, "returns", name, clock=now)
         except RunInProgress:
             return None
 
@@ -261,8 +251,9 @@ def test_a_run_is_requested_once(house: House) -> None:
 
 def test_an_empty_batch_is_a_sign_of_life_that_finishes_nothing(house: House) -> None:
     """The time of the last item stays what it was."""
-    run = claim(house.database, request_run(house), this_process(0), takeover_s=1.0, clock=now)
-    Ledger(house.database, run, clock=now).commit(Batch())
+    run = claim(house.database, make_run(house), this_process(0), takeover_s=1.0, clock=now)
+    results = ResultBuilder(CHANNEL, house.store, clock=now, max_attempts=3)
+    OwnedRun(house.database, run, results=results, clock=now).commit((), Moved())
     with house.database.read_uow() as work:
         after = work.batch_runs.get(run.id)
     assert (run.heartbeat + 1, None) == (after.heartbeat, after.last_item_at)

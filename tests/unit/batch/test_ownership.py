@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from shoplens.batch.entities import BatchRun, ItemState, Worker
-from shoplens.batch.ownership import Waiting, claim, is_gone, mark_of, this_process
+from shoplens.batch.entities import BatchRun, ItemState, RunOwner
+from shoplens.batch.process import WatchTime, claim, has_ended, process_mark, this_process
 from shoplens.db import Database
 from shoplens.errors import RunInProgress
-from tests.unit.batch.batch_house import House, now, open_house, request_run
+from tests.unit.batch.batch_house import House, make_run, now, open_house
 
 
 @pytest.fixture
@@ -23,9 +23,9 @@ def house(database: Database, tmp_path: Path) -> House:
     return open_house(database, tmp_path)
 
 
-def owned(house: House, owner: Worker) -> BatchRun:
+def owned(house: House, owner: RunOwner) -> BatchRun:
     """An active run of somebody's."""
-    run = request_run(house)
+    run = make_run(house)
     with house.database.uow() as work:
         work.batch_runs.take_over(run, owner, now=now())
         return work.batch_runs.get(run.id)
@@ -38,23 +38,23 @@ def ended_process() -> subprocess.Popen[bytes]:
     return process
 
 
-def stranger(**more: object) -> Worker:
+def stranger(**more: object) -> RunOwner:
     """A process on a machine that nothing is known of."""
-    return replace(Worker(id="s" * 26, host="elsewhere", pid=1), **more)  # type: ignore[arg-type]
+    return replace(RunOwner(id="s" * 26, host="elsewhere", pid=1), **more)  # type: ignore[arg-type]
 
 
 def test_a_process_is_told_from_a_later_one_with_its_number() -> None:
     """By the machine since it was switched on, the room of its number, and when it started."""
-    mine = mark_of(os.getpid())
+    mine = process_mark(os.getpid())
     assert mine is not None
-    assert mine == mark_of(os.getpid())
-    assert mine != mark_of(os.getppid())
+    assert mine == process_mark(os.getpid())
+    assert mine != process_mark(os.getppid())
 
 
 def test_a_process_that_ended_has_no_mark_even_before_its_parent_asks() -> None:
     """In a container nobody may ever ask."""
     with ended_process() as process:
-        assert mark_of(process.pid) is None
+        assert process_mark(process.pid) is None
 
 
 def test_only_a_process_of_this_machine_is_known_to_be_gone(house: House) -> None:
@@ -62,7 +62,7 @@ def test_only_a_process_of_this_machine_is_known_to_be_gone(house: House) -> Non
     run = owned(house, this_process(0))
     machine, _, _ = (run.process or "").rpartition("/")
     assert [False, True, False, False] == [
-        is_gone(replace(run, process=process))
+        has_ended(replace(run, process=process))
         for process in (run.process, f"{machine}/1", f"another-{machine}/1", None)
     ]
 
@@ -70,7 +70,7 @@ def test_only_a_process_of_this_machine_is_known_to_be_gone(house: House) -> Non
 def test_a_run_without_an_owner_is_claimed_at_once(house: House) -> None:
     """It was requested, or its last owner handed it over."""
     me = this_process(0)
-    run = claim(house.database, request_run(house), me, takeover_s=1e9, clock=now)
+    run = claim(house.database, make_run(house), me, takeover_s=1e9, clock=now)
     assert (me.id, me.pid, me.process) == (run.owner, run.pid, run.process)
 
 
@@ -95,8 +95,8 @@ def test_silence_is_measured_by_the_own_monotonic_clock(house: House) -> None:
     def pause(seconds: float) -> None:
         passed[0] += seconds
 
-    waiting = Waiting(monotonic=lambda: passed[0], pause=pause)
-    claimed = claim(house.database, run, this_process(0), takeover_s=15.0, clock=now, waiting=waiting)
+    waiting = WatchTime(monotonic=lambda: passed[0], sleep=pause)
+    claimed = claim(house.database, run, this_process(0), takeover_s=15.0, clock=now, watch=waiting)
     assert os.getpid() == claimed.pid
     assert 15.0 == pytest.approx(passed[0])
 
@@ -110,14 +110,14 @@ def test_a_sign_of_life_ends_the_watch(house: House) -> None:
             work.batch_runs.beat(run.id, owner=run.owner or "", now=now(), finished_item=False)
 
     with pytest.raises(RunInProgress, match="process 1 on elsewhere"):
-        claim(house.database, run, this_process(0), takeover_s=15.0, clock=now, waiting=Waiting(pause=beat))
+        claim(house.database, run, this_process(0), takeover_s=15.0, clock=now, watch=WatchTime(sleep=beat))
     with house.database.read_uow() as work:
         assert run.owner == work.batch_runs.get(run.id).owner
 
 
 def test_of_two_newcomers_one_gets_the_run(house: House) -> None:
     """The other read it before it changed hands."""
-    run = request_run(house)
+    run = make_run(house)
     claim(house.database, run, replace(this_process(0), id="a" * 26), takeover_s=1.0, clock=now)
     with pytest.raises(RunInProgress):
         claim(house.database, run, replace(this_process(0), id="b" * 26), takeover_s=1.0, clock=now)

@@ -11,7 +11,7 @@ from shoplens.batch import pages_words as words
 from shoplens.batch.browse import RunView
 from shoplens.batch.entities import BatchItem, BatchRun, ItemState, References, RunCounts, RunState
 from shoplens.batch.importer import ImportStatus, ImportSummary
-from shoplens.batch.standing import OwnerState
+from shoplens.batch.status import OwnerState
 from shoplens.bundles.manifest import ModelRef
 from shoplens.errors import SourceUnavailable
 from tests.unit.db.samples import NOON

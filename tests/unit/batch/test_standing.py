@@ -12,13 +12,12 @@ import pytest
 
 from shoplens.batch.commands_run import sentences
 from shoplens.batch.entities import ItemState
-from shoplens.batch.figures import BatchFigures
-from shoplens.batch.ownership import this_process
-from shoplens.batch.standing import OwnerState, ShowBatch, Standing, as_json
+from shoplens.batch.process import this_process
+from shoplens.batch.status import OwnerState, ReadStatus, RunStatus, StatusMetrics, as_json
 from shoplens.db import Database
 from shoplens.errors import DatabaseUnavailable
 from shoplens.telemetry.metrics import Metrics
-from tests.unit.batch.batch_house import House, now, open_house, request_run
+from tests.unit.batch.batch_house import House, make_run, now, open_house
 
 
 @pytest.fixture
@@ -28,23 +27,23 @@ def house(database: Database, tmp_path: Path) -> House:
 
 
 @pytest.fixture
-def show(house: House) -> Callable[..., Standing]:
+def show(house: House) -> Callable[..., RunStatus]:
     """Reads it, some seconds from now."""
 
-    def read(*, in_s: float = 0.0) -> Standing:
-        return ShowBatch(house.database, clock=lambda: now() + timedelta(seconds=in_s), takeover_s=15)("returns")
+    def read(*, in_s: float = 0.0) -> RunStatus:
+        return ReadStatus(house.database, clock=lambda: now() + timedelta(seconds=in_s), takeover_s=15)("returns")
 
     return read
 
 
-def test_before_the_first_night_only_what_waits_is_known(house: House, show: Callable[..., Standing]) -> None:
+def test_before_the_first_night_only_what_waits_is_known(house: House, show: Callable[..., RunStatus]) -> None:
     """And said."""
     house.bring("shirt 0.9")
     assert ["No night was run yet. 1 item is waiting."] == list(sentences(show()))
     assert {"waiting": 1, "run": None} == as_json(show())
 
 
-async def test_after_a_night_its_counts_are_told(house: House, show: Callable[..., Standing]) -> None:
+async def test_after_a_night_its_counts_are_told(house: House, show: Callable[..., RunStatus]) -> None:
     """With the mean time of a photo, and nothing left to do."""
     house.bring("shirt 0.9", "coat 0.5", "!ImageCorrupt -")
     run = await house.work()
@@ -57,9 +56,9 @@ async def test_after_a_night_its_counts_are_told(house: House, show: Callable[..
     assert "1 done, 1 doubtful, 1 quarantined" in told
 
 
-def test_the_owner_is_told_plainly(house: House, show: Callable[..., Standing]) -> None:
+def test_the_owner_is_told_plainly(house: House, show: Callable[..., RunStatus]) -> None:
     """Alive, silent for too long, dead, or nobody."""
-    run = request_run(house)
+    run = make_run(house)
     assert OwnerState.NOBODY is show().owner
     with house.database.uow() as work:
         work.batch_runs.take_over(run, this_process(0), now=now())
@@ -73,9 +72,9 @@ def test_the_owner_is_told_plainly(house: House, show: Callable[..., Standing]) 
     assert "died" in next(sentences(show()))
 
 
-def test_a_stall_and_an_early_end_are_told(house: House, show: Callable[..., Standing]) -> None:
+def test_a_stall_and_an_early_end_are_told(house: House, show: Callable[..., RunStatus]) -> None:
     """In capitals, and with the reason."""
-    run, me = request_run(house), this_process(0)
+    run, me = make_run(house), this_process(0)
     with house.database.uow() as work:
         work.batch_runs.take_over(run, me, now=now())
         work.batch_runs.beat(run.id, owner=me.id, now=now(), finished_item=True, stalled=True)
@@ -85,22 +84,22 @@ def test_a_stall_and_an_early_end_are_told(house: House, show: Callable[..., Sta
     assert "the disk is full" in " ".join(sentences(show()))
 
 
-def test_a_clock_that_was_set_back_shows_nothing_in_the_future(house: House, show: Callable[..., Standing]) -> None:
+def test_a_clock_that_was_set_back_shows_nothing_in_the_future(house: House, show: Callable[..., RunStatus]) -> None:
     """No negative ages."""
-    run, me = request_run(house), this_process(0)
+    run, me = make_run(house), this_process(0)
     with house.database.uow() as work:
         work.batch_runs.take_over(run, me, now=now())
         work.batch_runs.beat(run.id, owner=me.id, now=now(), finished_item=True)
     assert 0.0 == show(in_s=-3600).last_item_ago_s
 
 
-async def test_the_metrics_show_what_the_database_says(house: House, show: Callable[..., Standing]) -> None:
+async def test_the_metrics_show_what_the_database_says(house: House, show: Callable[..., RunStatus]) -> None:
     """At the scrape."""
     house.bring("shirt 0.9", "coat 0.5")
     await house.work()
     house.bring("shirt 0.9")
     metrics = Metrics()
-    metrics.before_scrape(BatchFigures(lambda: {"returns": show()}, metrics))
+    metrics.before_scrape(StatusMetrics(lambda: {"returns": show()}, metrics))
     shown = metrics.exposition().decode()
     for line in (
         "shoplens_batch_readable 1.0",
@@ -119,11 +118,11 @@ def test_scrapes_that_come_often_read_seldom() -> None:
     """One reading serves five seconds."""
     time, reads, metrics = [0.0], [0], Metrics()
 
-    def read() -> dict[str, Standing]:
+    def read() -> dict[str, RunStatus]:
         reads[0] += 1
-        return {"returns": Standing(waiting=reads[0])}
+        return {"returns": RunStatus(waiting=reads[0])}
 
-    metrics.before_scrape(BatchFigures(read, metrics, monotonic=lambda: time[0]))
+    metrics.before_scrape(StatusMetrics(read, metrics, monotonic=lambda: time[0]))
     seen = []
     for seconds in (0, 1, 3, 2, 1):
         time[0] += seconds
@@ -136,12 +135,12 @@ def test_a_database_that_hangs_does_not_hold_up_a_scrape() -> None:
     """The last figures stay, and the reading that hangs is not asked again."""
     hang, reads, metrics = threading.Event(), [0], Metrics()
 
-    def read() -> dict[str, Standing]:
+    def read() -> dict[str, RunStatus]:
         reads[0] += 1
         hang.wait(60)
-        return {"returns": Standing(waiting=7)}
+        return {"returns": RunStatus(waiting=7)}
 
-    metrics.before_scrape(BatchFigures(read, metrics))
+    metrics.before_scrape(StatusMetrics(read, metrics))
     for _ in range(2):
         assert "shoplens_batch_waiting{" not in metrics.exposition().decode()
     hang.set()
@@ -153,18 +152,18 @@ def test_a_database_that_fails_leaves_the_other_metrics() -> None:
     """And is told by a metric of its own."""
     metrics = Metrics()
 
-    def read() -> dict[str, Standing]:
+    def read() -> dict[str, RunStatus]:
         raise DatabaseUnavailable("away")
 
-    metrics.before_scrape(BatchFigures(read, metrics))
+    metrics.before_scrape(StatusMetrics(read, metrics))
     shown = metrics.exposition().decode()
     assert "shoplens_batch_readable 0.0" in shown
     assert "shoplens_queue_length" in shown
 
 
-def test_every_state_is_named_for_programs(house: House, show: Callable[..., Standing]) -> None:
+def test_every_state_is_named_for_programs(house: House, show: Callable[..., RunStatus]) -> None:
     """Also those without items, so that nobody has to guess."""
-    request_run(house)
+    make_run(house)
     run = as_json(show())["run"]
     assert isinstance(run, dict)
     assert {state.value for state in ItemState} - {"duplicate"} == set(run["counts"])
