@@ -50,7 +50,7 @@ async def test_each_photo_comes_to_where_it_belongs(house: House) -> None:
     """By label when it is sure, apart when it is doubtful, in quarantine when it is no photo."""
     sure, unsure, bad = house.bring("shirt 0.9", "coat 0.5", "!ImageCorrupt -")
     run = await house.work()
-    assert ["processed/shirt", "doubtful/coat", "quarantine"] == [
+    assert ["processed/shirt", "needs_review/coat", "quarantine"] == [
         (house.item(each.id).key or "").removeprefix("returns/").rpartition("/")[0] for each in (sure, unsure, bad)
     ]
     assert (RunState.FINISHED, 3, "script@1.0.0") == (run.state, run.planned, str(run.model))
@@ -79,7 +79,9 @@ async def test_many_batches_are_worked_through_within_bounds(house: House) -> No
     """No more photos than allowed are in memory at once, and the engine is closed at the end."""
     house.bring(*["shirt 0.9", "coat 0.5", "!ImageUnsupported -"] * 40)
     await house.work()
-    assert Counter(done=40, doubtful=40, quarantined=40) == Counter(state.value for state in house.states().elements())
+    assert Counter(done=40, needs_review=40, quarantined=40) == Counter(
+        state.value for state in house.states().elements()
+    )
     assert (True, True) == (house.engine.most_at_once <= RULES.photos, house.engine.closed)
     assert [] == house.faults()
 
@@ -87,7 +89,7 @@ async def test_many_batches_are_worked_through_within_bounds(house: House) -> No
 async def test_large_photos_take_turns(house: House) -> None:
     """The bytes in memory are bounded too; one photo is let in however large it is."""
     house.bring(*["shirt 0.9"] * 10)
-    await house.work(replace(RULES, bounds=replace(RULES.bounds, photo_bytes=1)))
+    await house.work(replace(RULES, photo_bytes=1))
     assert (1, Counter({ItemState.DONE: 10})) == (house.engine.most_at_once, house.states())
 
 

@@ -31,7 +31,14 @@ from shoplens.serving.prediction import LabelScore, Prediction
 from shoplens.storage import Store, open_store
 
 MODEL = ModelRef(name="script", version="1.0.0")
-CHANNEL = Channel(name="returns", model="script", policy=Policy(accept_at=0.8), keep=Keep.ORIGINAL)
+CHANNEL = Channel(
+    name="returns",
+    title="Returns",
+    question="What is it?",
+    model="script",
+    policy=Policy(accept_at=0.8),
+    keep=Keep.ORIGINAL,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +46,7 @@ class Rules:
     """The numbers of a run in tests."""
 
     photos: int = 3
+    photo_bytes: int = 1_000_000
     retry_s: float = 30.0
     file_by_label: bool = True
     run: RunRules = RunRules(commit_items=4, takeover_s=15.0, stall_after_s=30.0)  # noqa: RUF009  it is frozen
@@ -241,7 +249,7 @@ class House:
             self.engine,
             store=store,
             results=results,
-            limits=WorkLimits(photos=rules.photos, photo_bytes=1_000_000, timeout_s=30.0),
+            limits=WorkLimits(photos=rules.photos, photo_bytes=rules.photo_bytes, timeout_s=30.0),
             image_limits=Limits(),
             retry=retry,
         )

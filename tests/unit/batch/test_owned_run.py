@@ -10,6 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Connection
 
 from shoplens.batch.entities import BatchItem, ItemState
 from shoplens.batch.files import Moved
@@ -17,7 +18,6 @@ from shoplens.batch.owned_run import OwnedRun
 from shoplens.batch.process import claim, this_process
 from shoplens.batch.results import ProcessedItem, ResultBuilder
 from shoplens.db import Database
-from shoplens.db.uow import UnitOfWork
 from shoplens.errors import DatabaseUnavailable, RunLost
 from shoplens.serving.engine import ClassifyRequest
 from tests.unit.batch.batch_house import CHANNEL, MODEL, House, make_run, now, open_house
@@ -103,9 +103,9 @@ class LosesAnswers(Database):
         self.lose = 0
 
     @contextmanager
-    def uow(self) -> Iterator[UnitOfWork]:
-        with super().uow() as work:
-            yield work
+    def transaction(self) -> Iterator[Connection]:
+        with super().transaction() as tx:
+            yield tx
         if self.lose:
             self.lose -= 1
             raise DatabaseUnavailable("connection reset")
