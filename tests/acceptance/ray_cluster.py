@@ -10,18 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 POISON = b"KILLS-ITS-PROCESS"
 _NODE_CODE = f"""
 import os, sys, threading, time
 def watch():
-    while not hasattr(sys.modules.get("shoplens.batch.cluster.node"), "ModelStage"):
+    while not hasattr(sys.modules.get("shoplens.batch.ray"), "RayExecutor"):
         time.sleep(0.01)
-    node = sys.modules["shoplens.batch.cluster.node"]
-    decode = node.decode
-    node.decode = lambda data, **more: os.kill(os.getpid(), 9) if {POISON!r} in data else decode(data, **more)
+    actor = sys.modules["shoplens.batch.ray"].PhotoActor
+    read = actor._read
+    def read_or_die(self, key):
+        photo = read(self, key)
+        return os.kill(os.getpid(), 9) if {POISON!r} in photo else photo
+    actor._read = read_or_die
 threading.Thread(target=watch, daemon=True).start()
 """
 
@@ -34,22 +36,13 @@ class RayCluster:
     address: str
 
     def kill_a_node(self) -> None:
-        """One that is neither the head nor where the conductor is, with all that runs there."""
-        node = next(node for node in self.cluster.worker_nodes if not _has_conductor(node))
-        self.cluster.remove_node(node, allow_graceful=False)
-
-
-def _has_conductor(node: Any) -> bool:
-    (raylet,) = node.all_processes["raylet"]
-    workers = psutil.Process(raylet.process.pid).children(recursive=True)
-    return any("ray::Conductor" in " ".join(worker.cmdline()) for worker in workers)
+        """One that is not the head, with all that runs there."""
+        self.cluster.remove_node(self.cluster.worker_nodes.copy().pop(), allow_graceful=False)
 
 
 @contextmanager
 def ray_cluster(folder: Path) -> Iterator[RayCluster]:
     """Three nodes with a processor each. Their own folder has a short path, as sockets need it."""
-    from shoplens.batch.cluster.link import import_ray
-
     (folder / "sitecustomize.py").write_text(_NODE_CODE)
     short = tempfile.TemporaryDirectory(prefix="r", ignore_cleanup_errors=True)
     with short as own, pytest.MonkeyPatch.context() as environment:
@@ -57,7 +50,7 @@ def ray_cluster(folder: Path) -> Iterator[RayCluster]:
         environment.setenv("RAY_AUTH_MODE", "disabled")
         environment.setenv("RAY_raylet_start_wait_time_s", "120")
         environment.setenv("PYTHONPATH", str(folder), prepend=os.pathsep if "PYTHONPATH" in os.environ else None)
-        import_ray(local=False)
+        environment.setenv("RAY_USAGE_STATS_ENABLED", "0")
         from ray.cluster_utils import Cluster
 
         node = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 100_000_000}

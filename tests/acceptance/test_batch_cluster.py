@@ -150,10 +150,10 @@ def test_the_answers_are_those_of_a_night_in_one_process(
     assert "each time it was tried" in poisoned[5]
     assert [] == there.faults(brought | poison)
     assert all(line.startswith("{") for line in logged.splitlines()), logged
-    assert {"night.started", "cluster.suspects", "night.finished"} <= {
+    assert {"run.started", "ray.actor_died", "run.finished"} <= {
         json.loads(line)["event"] for line in logged.splitlines()
     }
-    assert [] == list(open_store((there.data / "blobs").as_uri()).list("health/nights"))
+    assert [] == list(open_store((there.data / "blobs").as_uri()).list("health/nodes"))
 
 
 def test_a_cluster_of_our_own_is_silent_stops_in_good_order_and_leaves_nothing(
@@ -170,10 +170,10 @@ def test_a_cluster_of_our_own_is_silent_stops_in_good_order_and_leaves_nothing(
         _, logged = process.communicate(timeout=LONG)
         assert 143 == process.returncode, logged
         said = logged.splitlines()
-        assert ["Stopped. The next start goes on where this one ended."] == [
+        assert ["Stopped. The next start continues where this one ended."] == [
             line for line in said if not line.startswith("{")
         ]
-        assert "night.interrupted" in [json.loads(line)["event"] for line in said if line.startswith("{")]
+        assert "run.interrupted" in [json.loads(line)["event"] for line in said if line.startswith("{")]
         assert [] == [path.name for path in Path(name).iterdir()]
     states = Counter(item.state for item in shop.items())
     assert (0, True) == (states[ItemState.PROCESSING], states[ItemState.WAITING] > 0)
@@ -184,8 +184,8 @@ def test_a_cluster_of_our_own_is_silent_stops_in_good_order_and_leaves_nothing(
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("--engine", "ray", "--address", "127.0.0.1:1"), "Nothing answers at 127.0.0.1:1"),
-        (("--engine", "ray", "--address", "somewhere"), "is no address of a Ray cluster"),
+        (("--engine", "ray", "--address", "127.0.0.1:1"), "The Ray cluster at 127.0.0.1:1 cannot be reached"),
+        (("--engine", "ray", "--address", "somewhere"), "The Ray cluster at somewhere cannot be reached"),
         (("--address", "auto"), "say --engine ray"),
         (("--engine", "workers"), "redis_url"),
     ],
@@ -220,7 +220,7 @@ def test_nodes_that_do_not_see_the_photos_are_told_before_the_work_begins(
     assert 1 == process.returncode, process.stderr
     assert "must be mounted on every node" in process.stderr
     assert {ItemState.WAITING} == {item.state for item in shop.items()}
-    assert [] == list((hidden / "health" / "nights").iterdir())
+    assert [] == list((hidden / "health" / "nodes").iterdir())
 
 
 def test_drivers_and_nodes_that_are_lost_cost_nobody_a_result(

@@ -148,7 +148,7 @@ def test_postgresql_loses_nothing_either(tmp_path: Path, chance: random.Random, 
 def go_through(course: Course, shop: BatchShop, chance: random.Random) -> None:
     """Kill nights and ingests while photos arrive, then let everything come to its end, and audit."""
     brought = cargo(chance, course.photos)
-    nights = Killer(shop, ("batch", "run"), moments(chance, course.nights, "night.started"))
+    nights = Killer(shop, ("batch", "run"), moments(chance, course.nights, "run.started"))
     arrivals = Arrivals(shop, brought, nights, chance, kills=course.ingests)
     arrivals.bring(course.at_first)
     arrivals.ingest(kill=False)

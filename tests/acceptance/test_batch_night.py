@@ -98,7 +98,7 @@ def test_a_night_ends_with_its_counts_and_is_shown_afterwards(run: Forked, make_
     assert ("finished", 12, "the timer", 12) == (
         done["state"], done["planned"], done["requested_by"], done["counts"]["done"] + done["counts"]["needs_review"],
     )  # fmt: skip
-    assert {"night.started", "night.finished"} <= set(events(logged))
+    assert {"run.started", "run.finished"} <= set(events(logged))
     assert (done["id"], 0) == (status(run, shop)["run"]["id"], status(run, shop)["waiting"])
     assert [] == shop.faults(brought)
     told = said_by(run, shop, "batch", "status")
@@ -117,7 +117,7 @@ def test_a_signal_ends_a_night_in_good_order(
     night.send_signal(number)
     _, logged = night.communicate(timeout=60)
     assert exit_status == night.returncode, logged
-    assert "night.interrupted" in events(logged)
+    assert "run.interrupted" in events(logged)
     between = status(run, shop)
     assert ("running", "nobody", True) == (
         between["run"]["state"], between["run"]["owner"]["state"], between["run"]["left"] > 0,
@@ -178,10 +178,10 @@ def test_a_database_that_somebody_else_locks_is_waited_for(run: Forked, make_sho
     with closing(sqlite3.connect(shop.data / "shoplens.db", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         night = shop.start("batch", "run")
-        before = until_it_says(night, "night.waits")
+        before = until_it_says(night, "run.waits")
         other.execute("ROLLBACK")
         _, logged = night.communicate(timeout=60)
-    assert (0, True) == (night.returncode, "night.waits" in before), before + logged
+    assert (0, True) == (night.returncode, "run.waits" in before), before + logged
     assert [] == shop.faults(brought)
 
 
@@ -236,7 +236,7 @@ def test_a_night_on_a_disk_that_is_full_waits_until_there_is_room(run: Forked, s
     with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         while True:
             file.write(bytes(4_096))
-    until_it_says(night, "night.waits")
+    until_it_says(night, "run.waits")
     filler.unlink()
     _, logged = night.communicate(timeout=100)
     assert 0 == night.returncode, logged

@@ -139,7 +139,7 @@ def test_a_night_waits_for_its_store(
         [sys.executable, "-m", "shoplens", "batch", "run"], env=environment, stderr=subprocess.PIPE, text=True
     )
     assert night.stderr is not None
-    said = next(line for line in night.stderr if "night.waits" in line)
+    said = next(line for line in night.stderr if "run.waits" in line)
     own_s3.start_again()
     rest = night.communicate(timeout=120)[1]
     assert (0, True) == (night.returncode, "storage_unavailable" in said), rest

@@ -58,7 +58,7 @@ def run_night(
                 standing = build_status(settings, runner.database)(name)
         finally:
             if told:
-                console.print("Stopped. The next start goes on where this one ended.", style="yellow")
+                console.print("Stopped. The next start continues where this one ended.", style="yellow")
                 raise typer.Exit(_STATUS_OF_SIGNAL + told[0])
         _tell(ended, standing, json_output=json_output)
 

@@ -132,4 +132,4 @@ def _resume_run(platform: Platform) -> None:
     try:
         platform.batch.resume()
     except ShoplensError as error:  # the server starts anyway, and reports by itself what is unavailable
-        _log.warning("night.not_resumed", code=error.code, reason=str(error))
+        _log.warning("run.not_resumed", code=error.code, reason=str(error))

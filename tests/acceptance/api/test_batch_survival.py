@@ -108,7 +108,7 @@ def test_a_server_goes_on_with_a_run_whose_night_was_killed_too(tmp_path: Path, 
         assert 60 == sum(item["prediction_id"] is not None for item in items_of(client, run_id, limit="200"))
         until(lambda: not nights(tmp_path))
         with (tmp_path / "data" / "server.log").open() as log:
-            assert "night.resumed" in log.read()
+            assert "run.resumed" in log.read()
 
 
 def test_a_server_starts_a_night_again_that_was_killed(tmp_path: Path, fruit_models: Path) -> None:
