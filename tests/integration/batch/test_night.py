@@ -28,6 +28,7 @@ from shoplens.errors import (
 from shoplens.serving.engine import ClassifyRequest, ClassifyResult
 from tests.conftest import colourful, jpeg_of
 from tests.unit.batch.batch_house import (
+    CHANNEL,
     RULES,
     House,
     MoodyStore,
@@ -417,3 +418,27 @@ async def test_what_is_left_of_a_damaged_photo_is_kept_for_people(house: House) 
     assert key is not None
     assert house.store.get(key).startswith(b"\xff\xd8")
     assert [None, "image_corrupt"] == [house.item(nothing.id).thumbnail_key, house.item(nothing.id).failure_code]
+
+
+async def test_two_channels_run_at_once(house: House) -> None:
+    """Each has an active run of its own, which takes the items of its channel and no others."""
+    catalogue = replace(house, channel=replace(CHANNEL, name="catalogue"), engine=ScriptedEngine())
+    house.bring(*["shirt 0.9"] * 10)
+    catalogue.bring(*["coat 0.9"] * 10)
+    first, second = await asyncio.gather(house.work(), catalogue.work())
+    assert ("returns", "catalogue", 10, 10) == (first.channel, second.channel, first.planned, second.planned)
+    found = {(item.channel, item.run_id, item.state, item.label) for item in house.items()}
+    assert {
+        ("returns", first.id, ItemState.DONE, "shirt"),
+        ("catalogue", second.id, ItemState.DONE, "coat"),
+    } == found
+    assert [] == [item.key for item in house.items() if not (item.key or "").startswith(f"{item.channel}/processed/")]
+
+
+async def test_photos_of_a_channel_that_does_not_file_them_stay(house: House) -> None:
+    """Done, needing review or in quarantine: each lies where the import put it, and its record says so."""
+    arrived = house.bring("shirt 0.9", "coat 0.5", "!ImageUnsupported -")
+    await house.work(replace(RULES, file_by_label=False))
+    assert [item.key for item in arrived] == [item.key for item in house.items()]
+    assert [None] * 3 == [item.target_key for item in house.items()]
+    assert [] == house.faults()

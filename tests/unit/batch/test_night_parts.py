@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -152,17 +153,16 @@ async def test_a_run_shows_a_heartbeat_and_when_it_is_stalled(house: House) -> N
     working = asyncio.create_task(house.work(replace(RULES, run=rules)))
     await house.engine.until_at_work()
 
-    async def until_stalled(expected: bool) -> BatchRun:
+    async def until(holds: Callable[[BatchRun], bool]) -> BatchRun:
         while True:
             with house.database.read_uow() as work:
                 run = work.batch_runs.active("returns")
-            if run and run.stalled is expected:
+            if run and holds(run):
                 return run
             await asyncio.sleep(0.01)
 
-    first = await asyncio.wait_for(until_stalled(True), 20)
-    await asyncio.sleep(0.1)
-    assert (await until_stalled(True)).heartbeat > first.heartbeat
+    first = await asyncio.wait_for(until(lambda run: run.stalled), 20)
+    await asyncio.wait_for(until(lambda run: run.stalled and run.heartbeat > first.heartbeat), 20)
     house.engine.open_gate()
     assert not (await working).stalled
 
