@@ -8,12 +8,14 @@ from typing import Final
 import cv2
 import numpy as np
 
+from shoplens.images import geometry
 from shoplens.images.geometry import Pixels
 from shoplens.images.picture import ImageFacts, Picture
 from shoplens.images.thumbnails import reduce_once
 
 _SIDE: Final = 32
 _FREQUENCIES: Final = 8
+_HALVED_SIDE: Final = 128
 
 
 def facts_of(data: bytes, picture: Picture, *, small: Pixels | None = None, sha256: str | None = None) -> ImageFacts:
@@ -44,7 +46,10 @@ def perceptual_hash(pixels: Pixels) -> str:
     grey, the 8 x 8 lowest frequencies without the first row and column, one bit each for being above their median.
     Compare two hashes by the number of unequal bits.
     """
-    grey = cv2.resize(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
+    grey = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), np.uint8)
+    # Halving is many times as quick as any other averaging, but leaves out odd rows: few of them at this size.
+    grey = geometry.halved(grey, _HALVED_SIDE)
+    grey = np.asarray(cv2.resize(grey, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA), np.uint8)
     spectrum = cv2.dct(np.asarray(grey, np.float32))
     # Rounded, so that rounding errors do not decide the bits of a picture of one colour.
     low = np.round(spectrum[1 : _FREQUENCIES + 1, 1 : _FREQUENCIES + 1], 2).ravel()
