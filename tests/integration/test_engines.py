@@ -32,13 +32,13 @@ MODEL = "efficientnet-lite0-int8"
 EngineMaker = Callable[..., Awaitable[Engine]]
 
 
-@pytest.fixture(params=["local", "remote"])
+@pytest.fixture(params=["local", "redis"])
 async def make_engine(
     request: pytest.FixtureRequest, make_settings: Callable[..., Settings]
 ) -> AsyncIterator[EngineMaker]:
-    """Real engines with the model of `look`, closed at the end; the remote ones with a worker behind a real queue."""
+    """Real engines with the model of `look`, closed at the end; those over Redis with a worker."""
     async with AsyncExitStack() as ended:
-        redis_url = request.getfixturevalue("redis_url") if request.param == "remote" else None
+        redis_url = request.getfixturevalue("redis_url") if request.param == "redis" else None
 
         async def make(**overrides: Any) -> Engine:
             settings = make_settings(
@@ -130,14 +130,14 @@ async def test_a_thumbnail_comes_only_when_it_is_asked_for(make_engine: EngineMa
     assert (with_one.thumbnail or b"").startswith(b"\xff\xd8")
 
 
-async def test_an_unknown_model_is_told_with_the_known_ones(make_engine: EngineMaker) -> None:
+async def test_an_unknown_model_is_an_error_that_lists_the_known_ones(make_engine: EngineMaker) -> None:
     """Before anything is queued."""
     with pytest.raises(ModelNotFound, match=MODEL):
         await (await make_engine()).classify(job(b"", model="nix"))
 
 
-async def test_a_closed_engine_takes_no_work_and_says_so(make_engine: EngineMaker) -> None:
-    """Readiness sees it too."""
+async def test_a_closed_engine_refuses_requests(make_engine: EngineMaker) -> None:
+    """The readiness check fails as well."""
     engine = await make_engine()
     await engine.check()
     await engine.close()
@@ -147,14 +147,14 @@ async def test_a_closed_engine_takes_no_work_and_says_so(make_engine: EngineMake
         await engine.check()
 
 
-async def test_it_shows_how_it_calls_its_models(make_engine: EngineMaker) -> None:
+async def test_an_engine_shows_how_it_calls_its_models(make_engine: EngineMaker) -> None:
     """The policy is chosen by the provider, and shown."""
     (served,) = (await make_engine(threads=2, provider="cpu")).served()
     assert (MODEL, "cpu") == (served.ref.name, served.provider)
     assert served.batching.startswith("single calls on 2 threads")
 
 
-async def test_a_known_fingerprint_is_not_computed_again(make_engine: EngineMaker) -> None:
+async def test_a_hash_that_is_known_is_not_computed_again(make_engine: EngineMaker) -> None:
     """On a processor without instructions for it, SHA-256 is a tenth of the work on a large photo."""
     engine = await make_engine()
     answer = await engine.classify(job(jpeg_of(colourful(4)), sha256="5" * 64))

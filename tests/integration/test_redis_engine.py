@@ -116,7 +116,7 @@ async def test_both_engines_say_the_same_of_the_same_photos(settings: Settings, 
             assert (here.prediction, here.image, here.thumbnail) == (there.prediction, there.image, there.thumbnail)
 
 
-async def test_what_a_dead_worker_had_is_answered_by_another(
+async def test_the_jobs_of_a_dead_worker_are_answered_by_another(
     settings: Settings, make_engine: EngineMaker, broker: Broker
 ) -> None:
     """Within a few seconds, each answer for its own photo."""
@@ -133,7 +133,7 @@ async def test_what_a_dead_worker_had_is_answered_by_another(
 
 
 async def test_a_worker_that_wakes_up_late_does_not_answer_twice(settings: Settings, broker: Broker) -> None:
-    """Who is first has answered; the second learns that nothing is left to answer."""
+    """The first reply counts; the second worker learns that the entry is gone."""
     stream, to = broker.stream(MODEL, "online"), broker.replies("client")
     limits = QueueLimits(jobs=9, image_bytes=10**6)
     entry = await broker.add(stream, "1", reply_to=to, job=b"{}", image=b"x", timeout_s=9, limits=limits)
@@ -145,7 +145,7 @@ async def test_a_worker_that_wakes_up_late_does_not_answer_twice(settings: Setti
 async def test_a_photo_on_which_workers_die_is_refused_and_quarantined(
     settings: Settings, make_engine: EngineMaker, broker: Broker
 ) -> None:
-    """Three had it; the fourth does not try."""
+    """By the fourth worker, which does not try it."""
     (task,) = await put(make_engine(settings), broker)
     stream = broker.stream(MODEL, "online")
     await broker.take([stream], "dead-0", count=1, block_ms=None)
@@ -237,7 +237,7 @@ async def test_online_jobs_go_before_batch_jobs(settings: Settings, make_engine:
     assert ended.index("online") <= 4, "as many as the worker holds at a time may be before it"
 
 
-async def test_what_nobody_waits_for_any_more_leaves_the_queue(
+async def test_a_job_that_nobody_waits_for_is_removed_from_the_queue(
     settings: Settings, make_engine: EngineMaker, broker: Broker
 ) -> None:
     """At its deadline, also where no worker is there; and when its caller goes."""
@@ -302,10 +302,10 @@ async def test_several_web_processes_share_the_workers(settings: Settings, make_
         assert "in each of 2 workers" in engines[0].served()[0].batching
 
 
-async def test_an_engine_tells_of_its_own_models_only(
+async def test_an_engine_shows_only_its_own_models(
     make_settings: Callable[..., Settings], settings: Settings, make_engine: EngineMaker
 ) -> None:
-    """A night asks for one model, and workers that have those of all channels serve it."""
+    """A batch run asks for one model of workers that have those of all channels."""
     both = {name: {"model": model} for name, model in (("look", MODEL), ("returns", "clothing"), ("reviews", MODEL))}
     wide = make_settings(channels=both, redis_url=settings.redis_url, redis_prefix=settings.redis_prefix, threads=1)
     async with running_worker(wide):
@@ -316,7 +316,7 @@ async def test_an_engine_tells_of_its_own_models_only(
 async def test_more_requests_at_once_than_connections_are_all_answered(
     settings: Settings, make_engine: EngineMaker
 ) -> None:
-    """They wait for a connection, and nobody is told that Redis is away."""
+    """They wait for a connection, and none is told that Redis is away."""
     roomy = settings.model_copy(update={"queue_limit": 500})
     async with running_worker(settings):
         engine = make_engine(roomy)
@@ -386,7 +386,7 @@ async def test_a_worker_outlives_a_restart_of_redis(
                 await engine.close()
 
 
-async def test_a_run_waits_for_a_queue_that_is_full_or_has_no_worker(
+async def test_a_batch_run_waits_while_the_queue_is_full_or_has_no_worker(
     settings: Settings, make_engine: EngineMaker, tmp_path: Path
 ) -> None:
     """Its photos are classified when a worker comes."""

@@ -74,7 +74,7 @@ def soon() -> float:
 
 
 def test_every_item_gets_its_own_answer(make_batcher: MakeBatcher) -> None:
-    """A thousand items from eight threads over four workers: none is lost, none doubled, none swapped."""
+    """A thousand items from eight threads over four threads: none is lost, none doubled, none swapped."""
     batcher = make_batcher(echo, threads=4, max_batch=8, queue_limit=1_000)
     answers: dict[int, list[int]] = {number: [] for number in range(1_000)}
     finished = Outcomes()
@@ -114,8 +114,8 @@ def test_a_bad_item_fails_alone(make_batcher: MakeBatcher) -> None:
     assert ["image_corrupt"] == [each.code for each in got if isinstance(each, ShoplensError)]
 
 
-def test_a_fault_of_the_program_is_told_as_such_and_the_worker_lives(make_batcher: MakeBatcher) -> None:
-    """An exception that is not ours becomes an internal error, and the next item is served."""
+def test_an_unexpected_exception_becomes_an_internal_error_and_the_thread_survives(make_batcher: MakeBatcher) -> None:
+    """The next item is served."""
 
     def run(tickets: Sequence[PendingRequest[Any, Any]]) -> list[Any]:
         return [1 // ticket.item for ticket in tickets]
@@ -145,8 +145,8 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(make_batcher: M
     assert ["running", "first", "second"] == outcomes.wait(3)
 
 
-def test_an_item_whose_deadline_passed_in_the_queue_costs_no_work(make_batcher: MakeBatcher) -> None:
-    """It is answered with its own error instead."""
+def test_an_item_whose_deadline_passed_in_the_queue_is_not_run(make_batcher: MakeBatcher) -> None:
+    """It gets DeadlineExceeded."""
     worker = GatedWorker()
     outcomes = Outcomes()
     batcher = make_batcher(worker)
@@ -159,7 +159,7 @@ def test_an_item_whose_deadline_passed_in_the_queue_costs_no_work(make_batcher: 
     assert [DeadlineExceeded] == [type(each) for each in got if each != "running"]
 
 
-def test_an_abandoned_item_costs_no_work(make_batcher: MakeBatcher) -> None:
+def test_an_abandoned_item_is_not_run(make_batcher: MakeBatcher) -> None:
     """Its caller went away while it waited."""
     worker = GatedWorker()
     outcomes = Outcomes()
@@ -191,7 +191,7 @@ def test_batches_fill_up_to_their_size_and_no_further(make_batcher: MakeBatcher)
     assert len(sizes) == 3
 
 
-def test_a_lone_item_does_not_wait_for_ever_for_company(make_batcher: MakeBatcher) -> None:
+def test_a_single_item_does_not_wait_for_ever_for_a_full_batch(make_batcher: MakeBatcher) -> None:
     """After `max_wait_s` it goes alone."""
     outcomes = Outcomes()
     batcher = make_batcher(echo, max_batch=32, max_wait_s=0.01)
@@ -199,8 +199,19 @@ def test_a_lone_item_does_not_wait_for_ever_for_company(make_batcher: MakeBatche
     assert ["alone"] == outcomes.wait(1)
 
 
+def test_a_batcher_keeps_all_its_threads_when_another_takes_the_batch_it_waited_for(make_batcher: MakeBatcher) -> None:
+    """A thread that finds the queue empty after its wait goes back to waiting."""
+    batcher = make_batcher(echo, threads=3, max_batch=2, max_wait_s=0.001)
+    for _ in range(200):
+        arrived = [threading.Event() for _ in range(2)]
+        for event in arrived:
+            batcher.submit(0, deadline=time.monotonic() + 30, done=lambda _, event=event: event.set())
+        assert all(event.wait(30) for event in arrived)
+    assert all(thread.is_alive() for thread in batcher._threads)
+
+
 def test_closing_finishes_what_was_accepted_and_refuses_the_rest(make_batcher: MakeBatcher) -> None:
-    """Nobody waits for ever on a batcher that is gone."""
+    """No caller waits for ever on a closed batcher."""
     outcomes = Outcomes()
 
     def slowly(tickets: Sequence[PendingRequest[Any, Any]]) -> list[Any]:
@@ -216,7 +227,7 @@ def test_closing_finishes_what_was_accepted_and_refuses_the_rest(make_batcher: M
         batcher.submit("late", deadline=soon(), done=outcomes)
 
 
-def test_what_cannot_be_finished_in_time_is_failed_not_forgotten(make_batcher: MakeBatcher) -> None:
+def test_items_that_cannot_be_finished_before_the_end_get_an_error(make_batcher: MakeBatcher) -> None:
     """Items that wait behind a stuck one get an error when the batcher closes."""
     gate = threading.Event()
     outcomes = Outcomes()
@@ -231,8 +242,8 @@ def test_what_cannot_be_finished_in_time_is_failed_not_forgotten(make_batcher: M
     assert "stuck" in outcomes.wait(2)
 
 
-def test_a_callback_that_raises_does_not_end_the_worker(make_batcher: MakeBatcher) -> None:
-    """The caller's trouble is its own."""
+def test_a_callback_that_raises_does_not_end_the_thread(make_batcher: MakeBatcher) -> None:
+    """ "The next item is served."""
 
     def broken(_: Any) -> None:
         raise RuntimeError("the loop is closed")
@@ -252,6 +263,6 @@ def test_a_callback_that_raises_does_not_end_the_worker(make_batcher: MakeBatche
         (Batching(threads=1, max_batch=32, max_wait_s=0.002), "batches of up to 32 within 2 ms on 1 thread"),
     ],
 )
-def test_the_policy_can_be_shown_to_people(batching: Batching, text: str) -> None:
-    """It stands on the Models page and in /models."""
+def test_batching_is_shown_as_text(batching: Batching, text: str) -> None:
+    """On the Models page and in /models."""
     assert text == str(batching)
