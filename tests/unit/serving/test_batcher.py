@@ -243,7 +243,7 @@ def test_items_that_cannot_be_finished_before_the_end_get_an_error(make_batcher:
 
 
 def test_a_callback_that_raises_does_not_end_the_thread(make_batcher: MakeBatcher) -> None:
-    """ "The next item is served."""
+    """The next item is served."""
 
     def broken(_: Any) -> None:
         raise RuntimeError("the loop is closed")
