@@ -91,15 +91,16 @@ class PhotoOutcome:
 class PhotoActor:
     """Runs on a node."""
 
-    def __init__(self, job: NodeJob, bundle: bytes) -> None:
-        self._job = job
-        self._bundle = bundle
+    _job: NodeJob
+
+    def __init__(self) -> None:
         self._store: Store | None = None
         self._engine: Engine | None = None
         self._model = ""
 
-    async def ready(self) -> ShoplensError | None:
-        """Load the model and look at the store; what makes this node useless."""
+    async def ready(self, job: NodeJob, bundle: bytes) -> ShoplensError | None:
+        """Load the model and look at the store; what makes this node useless. Called first after every start."""
+        self._job = job
         node = socket.gethostname()
         if self._job.version != shoplens.__version__:
             own = f"the node {node} has Shoplens {shoplens.__version__}, the driver {self._job.version}"
@@ -107,7 +108,7 @@ class PhotoActor:
         try:
             await asyncio.to_thread(self._check_store)
             if self._engine is None:
-                self._engine, self._model = await asyncio.to_thread(self._job.open_engine, self._bundle)
+                self._engine, self._model = await asyncio.to_thread(job.open_engine, bundle)
         except StorageUnavailable as error:
             return Misconfigured(f"The node {node} cannot read photos: {error}")
         except ShoplensError as error:
@@ -169,10 +170,11 @@ class PhotoActor:
 class RayExecutor:
     """The driver's side. `close` disconnects from the cluster."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  the parts of one executor
         self,
         ray: Any,
         pool: Sequence[Any],
+        setup: Sequence[Any],
         stack: contextlib.ExitStack,
         *,
         model: ModelRef,
@@ -185,6 +187,7 @@ class RayExecutor:
         self.capacity = len(pool) * _BATCHES_PER_ACTOR * LARGEST_BATCH
         self._ray = ray
         self._pool = pool
+        self._setup = setup  # kept, since an actor that restarts needs it again
         self._stack = stack
         self._store = store
         self._builder = results
@@ -244,7 +247,7 @@ class RayExecutor:
         return await take(items, max(1, min(LARGEST_BATCH, -(-items.qsize() // len(self._pool)))))
 
     def _start(self, actor: Any) -> None:
-        self._starting[actor.ready.remote()] = actor
+        self._starting[actor.ready.remote(*self._setup)] = actor
 
     def _submit(self, actor: Any, batch: list[BatchItem]) -> None:
         self._running[actor.classify.remote([(item.key, item.sha256) for item in batch])] = actor, batch
@@ -354,10 +357,18 @@ def open_ray(  # noqa: PLR0913  the parts of one executor
         if count < 1:
             raise ClusterUnavailable(f"The Ray cluster has no {'GPUs' if gpu else 'processors'}.")
         actor = ray.remote(PhotoActor).options(num_cpus=1, num_gpus=1 if gpu else 0, max_restarts=-1)
-        job_ref, bundle_ref = ray.put(job), ray.put(bundle)
-        pool = [actor.remote(job_ref, bundle_ref) for _ in range(count)]
+        pool = [actor.remote() for _ in range(count)]
+        setup = [ray.put(job), ray.put(bundle)]
         executor = RayExecutor(
-            ray, pool, stack.pop_all(), model=model, store=store, results=results, retry=retry, timeout_s=job.timeout_s
+            ray,
+            pool,
+            setup,
+            stack.pop_all(),
+            model=model,
+            store=store,
+            results=results,
+            retry=retry,
+            timeout_s=job.timeout_s,
         )
     try:
         executor.wait_until_ready()
