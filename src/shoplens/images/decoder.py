@@ -29,8 +29,7 @@ def decode(
     """
     if len(data) > limits.max_bytes:
         raise ImageTooLarge(
-            f"The photo has {len(data) / MEGABYTE:.1f} MB, more than the {limits.max_bytes / MEGABYTE:g} MB that are "
-            "allowed. Send a smaller file."
+            f"This photo is {len(data) / MEGABYTE:.1f} MB. The limit is {limits.max_bytes / MEGABYTE:g} MB."
         )
     name = headers.sniff(data)
     if name != "jpeg":
@@ -66,14 +65,14 @@ def _decode_jpeg(data: bytes, header: JpegHeader, scale: int) -> Pixels | None:
             raise ImageCorrupt("The JPEG contradicts itself about its size. Send the photo again.")
         pixels = simplejpeg.decode_jpeg(data, "RGB", min_height=height, min_width=width, min_factor=1)
     except MemoryError as error:
-        raise ImageDecoderFailed("There was not enough memory to read this photo. Send a smaller one.") from error
+        raise ImageDecoderFailed("There was not enough memory to decode this photo. Send a smaller one.") from error
     except (ValueError, KeyError, OverflowError) as error:
         # Missing or wrong picture data is damage. Quirks such as padding before a marker leave the picture whole; as
         # only the first warning is reported, Pillow judges them again, and Pillow is strict on missing data.
         message = str(error)
         quirk = "extraneous bytes" in message or "ICC" in message
         if message.startswith("Premature end") or (message.startswith("Corrupt JPEG data") and not quirk):
-            raise ImageCorrupt("The JPEG is damaged or was cut off on its way. Send the photo again.") from error
+            raise ImageCorrupt("The JPEG file is damaged or incomplete. Upload it again.") from error
         return None
     if pixels.shape != (height, width, 3):
         return None

@@ -62,17 +62,13 @@ def decode_with(plugin: Plugin, name: str, data: bytes, *, limits: Limits, short
     except ShoplensError:
         raise
     except MemoryError as error:
-        raise ImageDecoderFailed(
-            "There was not enough memory to read this photo. Send it in a smaller size."
-        ) from error
+        raise ImageDecoderFailed("There was not enough memory to decode this photo. Send a smaller one.") from error
     except Image.DecompressionBombError as error:
         # Only if our limit is far above Pillow's own, which its TIFF and WebP plugins always check.
         raise ImageTooManyPixels("The photo has more pixels than can be read in this format. Send a JPEG.") from error
     except Exception as error:
         # Plugins raise a dozen unrelated classes on damaged files.
-        raise ImageCorrupt(
-            f"The {name.upper()} file is damaged or was cut off on its way. Send the photo again."
-        ) from error
+        raise ImageCorrupt(f"The {name.upper()} file is damaged or incomplete. Upload it again.") from error
     if geometry.swaps_sides(orientation):
         width, height = height, width
     return Picture(pixels=geometry.upright(pixels, orientation), format=name, width=width, height=height)

@@ -25,7 +25,7 @@ Facts = TypeVar("Facts")
 
 UPRIGHT: Final = 1
 
-_ACCEPTED: Final = "a JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or HEIC photo"
+_ACCEPTED: Final = "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or HEIC"
 _SIGNATURES: Final = (
     (b"\xff\xd8\xff", "jpeg"),
     (b"\x89PNG\r\n\x1a\n", "png"),
@@ -83,15 +83,16 @@ def sniff(data: bytes) -> str:
 
 def _refusal(data: bytes) -> SampleError:
     if not data:
-        return ImageMissing("No photo was sent: the file is empty. Choose a photo and send it again.")
+        return ImageMissing("The file is empty. Choose another photo.")
     text = data[:512].removeprefix(b"\xef\xbb\xbf").lstrip(b" \t\r\n").lower()
     if data[4:8] == b"ftyp":
         kind = "a video or another media file"
     elif text.startswith(b"<") and b"<svg" in text:
         kind = "an SVG drawing"
     else:
-        kind = next((name for signature, name in _UNSUPPORTED if text.startswith(signature)), "not a known picture")
-    return ImageUnsupported(f"This is {kind}. Send {_ACCEPTED}.")
+        kind = next((name for signature, name in _UNSUPPORTED if text.startswith(signature)), "")
+    detected = f" This is {kind}." if kind else ""
+    return ImageUnsupported(f"Unsupported file type.{detected} Use {_ACCEPTED}.")
 
 
 def read_size(name: str, data: bytes) -> Size:
@@ -112,7 +113,7 @@ def _read(reader: Callable[[bytes], Facts], name: str, data: bytes) -> Facts:
         return reader(data)
     except (struct.error, ValueError, IndexError, KeyError) as error:
         raise ImageCorrupt(
-            f"The header of this {name.upper()} file is damaged or cut off. Send the photo again."
+            f"The header of this {name.upper()} file is damaged or incomplete. Upload it again."
         ) from error
 
 
@@ -120,11 +121,11 @@ def check_size(size: Size, limits: Limits) -> None:
     """Raise ImageTooSmall for a side of zero, ImageTooManyPixels for more than `limits.max_pixels`."""
     width, height = size
     if width < 1 or height < 1:
-        raise ImageTooSmall(f"The photo is {width} x {height} pixels: there is nothing to see. Send another photo.")
+        raise ImageTooSmall(f"This photo is {width} × {height} px. Choose another photo.")
     if width * height > limits.max_pixels:
         raise ImageTooManyPixels(
-            f"The photo has {width} x {height} pixels, more than the {limits.max_pixels / MEGAPIXEL:g} megapixels "
-            "that are allowed. Send it in a smaller size."
+            f"This photo is {width:,} × {height:,} px ({width * height / MEGAPIXEL:.3g} MP). "
+            f"The limit is {limits.max_pixels / MEGAPIXEL:g} MP."
         )
 
 

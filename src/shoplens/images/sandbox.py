@@ -233,10 +233,9 @@ def _error_of(status: Status, name: str, limits: Limits) -> SampleError:
     kind = name.upper()
     match status:
         case Status.TOO_MANY_PIXELS:
-            megapixels = f"{limits.max_pixels / MEGAPIXEL:g} megapixels"
-            return ImageTooManyPixels(f"The photo has more than the {megapixels} that are allowed. Send a smaller one.")
+            return ImageTooManyPixels(f"This photo exceeds the limit of {limits.max_pixels / MEGAPIXEL:g} MP.")
         case Status.TOO_SMALL:
-            return ImageTooSmall("The photo has a side of zero pixels: there is nothing to see. Send another photo.")
+            return ImageTooSmall("This photo has no pixels. Choose another photo.")
         case Status.OUT_OF_MEMORY:
             return ImageDecoderFailed(f"Reading this {kind} photo takes more memory than allowed. Send it as a JPEG.")
         case Status.EXTRA_MISSING:
@@ -252,7 +251,7 @@ def _error_of(status: Status, name: str, limits: Limits) -> SampleError:
                 f"{libde265} or newer are needed)."
             )
         case _:
-            return ImageCorrupt(f"The {kind} file is damaged or was cut off on its way. Send the photo again.")
+            return ImageCorrupt(f"The {kind} file is damaged or incomplete. Upload it again.")
 
 
 # HEIC support

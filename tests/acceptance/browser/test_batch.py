@@ -246,7 +246,7 @@ def test_what_was_set_aside_says_why_and_is_tried_again(
     expect(page.locator(".tile img")).to_have_count(1)
     assert page.locator(".tile img").evaluate("(image) => image.decode().then(() => true)")
     expect(page.get_by_text("cannot be shown")).to_be_visible()
-    expect(page.get_by_text("cut off")).to_be_visible()
+    expect(page.get_by_text("damaged or incomplete")).to_be_visible()
     page.get_by_role("button", name="Try again").first.click()
     expect(page.get_by_text("It waits for the next run.")).to_be_visible()
     page.goto(f"{orchard.url}/console/returns/{run_id}?state=quarantined")
