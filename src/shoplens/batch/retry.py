@@ -38,8 +38,12 @@ class RetryPolicy:
         return tenacity.Retrying(**self._options, sleep=sleep)(act)
 
     async def run(self, act: Callable[[], Awaitable[T]]) -> T:
-        """As a call, for a coroutine function."""
-        return await tenacity.AsyncRetrying(**self._options)(act)
+        """As a call, for a function that returns an awaitable."""
+
+        async def attempt() -> T:  # tenacity awaits the result of coroutine functions only, not of lambdas
+            return await act()
+
+        return await tenacity.AsyncRetrying(**self._options)(attempt)
 
 
 def _may_pass(error: BaseException) -> bool:
