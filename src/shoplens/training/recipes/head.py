@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
+from threadpoolctl import threadpool_limits
 
 from shoplens.bundles.builtin.efficientnet import SIDE, Network, lite0_network
 from shoplens.bundles.builtin.onnx_graph import EMBEDDING, INPUT, float_model
@@ -113,8 +115,7 @@ def choose_penalty(features: Floats, labels: NDArray[np.int64], *, seed: int) ->
         cv=StratifiedKFold(_FOLDS, shuffle=True, random_state=seed),
         refit=False,
     )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
+    with _quiet_fit():
         search.fit(scaled, truth)
     return PENALTIES[int(np.argmax(search.cv_results_["mean_test_score"]))]
 
@@ -123,14 +124,24 @@ def fit_regression(features: Floats, labels: NDArray[np.int64], classes: int, *,
     """The multinomial logistic regression of `labels` (n,) on `features` (n, f), with `penalty` on squared weights."""
     scaled, mean, spread = _scaled(features)
     regression = LogisticRegression(C=1 / (penalty * len(labels)), max_iter=_MAX_ITERATIONS)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # the remaining change is smaller than its effect
+    with _quiet_fit():
         regression.fit(scaled, labels)
     weight, bias = regression.coef_, regression.intercept_
     if classes == 2:  # scikit-learn fits the difference of the two logits
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
     weight = np.asarray(weight / spread, np.float32)
     return Head(weight=weight, bias=np.asarray(bias - weight @ mean, np.float32))
+
+
+@contextmanager
+def _quiet_fit() -> Iterator[None]:
+    """Fit on one thread, which gives the same bits on any number of cores and is fastest for matrices of this size.
+
+    A fit that has not fully converged is good enough: the remaining change is smaller than its effect on any score.
+    """
+    with threadpool_limits(limits=1, user_api="blas"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        yield
 
 
 def _scaled(features: Floats) -> tuple[Floats, Floats, np.float32]:
