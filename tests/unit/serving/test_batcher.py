@@ -5,11 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from functools import partial
 from typing import Any
 
 import pytest
 
 from shoplens.errors import DeadlineExceeded, EngineStopped, ImageCorrupt, QueueFull, ShoplensError
+from shoplens.futures import complete
 from shoplens.serving.batcher import Batcher, Batching, PendingRequest
 
 FAR = 60.0
@@ -40,10 +43,10 @@ class GatedWorker:
         self.gate = threading.Event()
         self.started: list[Any] = []
 
-    def __call__(self, tickets: Sequence[PendingRequest[Any, Any]]) -> list[Any]:
-        self.started.extend(ticket.item for ticket in tickets)
+    def __call__(self, batch: Sequence[PendingRequest[Any, Any]]) -> list[Any]:
+        self.started.extend(pending.item for pending in batch)
         self.gate.wait(10)
-        return echo(tickets)
+        return echo(batch)
 
 
 MakeBatcher = Callable[..., Batcher[Any, Any]]
@@ -63,9 +66,9 @@ def make_batcher() -> Iterator[MakeBatcher]:
         batcher.close(drain_s=5)
 
 
-def echo(tickets: Sequence[PendingRequest[Any, Any]]) -> list[Any]:
+def echo(batch: Sequence[PendingRequest[Any, Any]]) -> list[Any]:
     """Give every item back."""
-    return [ticket.item for ticket in tickets]
+    return [pending.item for pending in batch]
 
 
 def soon() -> float:
@@ -98,13 +101,13 @@ def test_every_item_gets_its_own_answer(make_batcher: MakeBatcher) -> None:
 def test_a_bad_item_fails_alone(make_batcher: MakeBatcher) -> None:
     """When a batch raises, each of its items is tried by itself."""
 
-    def run(tickets: Sequence[PendingRequest[Any, Any]]) -> list[Any]:
-        if any(ticket.item == "bad" for ticket in tickets):
+    def run(batch: Sequence[PendingRequest[Any, Any]]) -> list[Any]:
+        if any(pending.item == "bad" for pending in batch):
             raise ImageCorrupt("bad")
-        return echo(tickets)
+        return echo(batch)
 
     gate = threading.Event()
-    batcher = make_batcher(lambda tickets: (gate.wait(10), run(tickets))[1], max_batch=4, max_wait_s=0.05)
+    batcher = make_batcher(lambda batch: (gate.wait(10), run(batch))[1], max_batch=4, max_wait_s=0.05)
     outcomes = Outcomes()
     for item in ("a", "bad", "b", "c"):
         batcher.submit(item, deadline=soon(), done=outcomes)
@@ -117,8 +120,8 @@ def test_a_bad_item_fails_alone(make_batcher: MakeBatcher) -> None:
 def test_an_unexpected_exception_becomes_an_internal_error_and_the_thread_survives(make_batcher: MakeBatcher) -> None:
     """The next item is served."""
 
-    def run(tickets: Sequence[PendingRequest[Any, Any]]) -> list[Any]:
-        return [1 // ticket.item for ticket in tickets]
+    def run(batch: Sequence[PendingRequest[Any, Any]]) -> list[Any]:
+        return [1 // pending.item for pending in batch]
 
     batcher = make_batcher(run)
     outcomes = Outcomes()
@@ -132,7 +135,7 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(make_batcher: M
     """Nothing of the refused item is kept."""
     gate = threading.Event()
     outcomes = Outcomes()
-    batcher = make_batcher(lambda tickets: (gate.wait(10), echo(tickets))[1], queue_limit=2)
+    batcher = make_batcher(lambda batch: (gate.wait(10), echo(batch))[1], queue_limit=2)
     batcher.submit("running", deadline=soon(), done=outcomes)
     while len(batcher):
         time.sleep(0.001)
@@ -176,10 +179,10 @@ def test_batches_fill_up_to_their_size_and_no_further(make_batcher: MakeBatcher)
     gate = threading.Event()
     sizes: list[int] = []
 
-    def run(tickets: Sequence[PendingRequest[Any, Any]]) -> list[Any]:
+    def run(batch: Sequence[PendingRequest[Any, Any]]) -> list[Any]:
         gate.wait(10)
-        sizes.append(len(tickets))
-        return echo(tickets)
+        sizes.append(len(batch))
+        return echo(batch)
 
     outcomes = Outcomes()
     batcher = make_batcher(run, max_batch=4, max_wait_s=0.2)
@@ -203,10 +206,10 @@ def test_a_batcher_keeps_all_its_threads_when_another_takes_the_batch_it_waited_
     """A thread that finds the queue empty after its wait goes back to waiting."""
     batcher = make_batcher(echo, threads=3, max_batch=2, max_wait_s=0.001)
     for _ in range(200):
-        arrived = [threading.Event() for _ in range(2)]
-        for event in arrived:
-            batcher.submit(0, deadline=time.monotonic() + 30, done=lambda _, event=event: event.set())
-        assert all(event.wait(30) for event in arrived)
+        answers: list[Future[int]] = [Future(), Future()]
+        for answer in answers:
+            batcher.submit(7, deadline=time.monotonic() + 30, done=partial(complete, answer))
+        assert [7, 7] == [answer.result(30) for answer in answers]
     assert all(thread.is_alive() for thread in batcher._threads)
 
 
@@ -214,9 +217,9 @@ def test_closing_finishes_what_was_accepted_and_refuses_the_rest(make_batcher: M
     """No caller waits for ever on a closed batcher."""
     outcomes = Outcomes()
 
-    def slowly(tickets: Sequence[PendingRequest[Any, Any]]) -> list[Any]:
+    def slowly(batch: Sequence[PendingRequest[Any, Any]]) -> list[Any]:
         time.sleep(0.01)
-        return echo(tickets)
+        return echo(batch)
 
     batcher = make_batcher(slowly)
     for number in range(5):
@@ -231,7 +234,7 @@ def test_items_that_cannot_be_finished_before_the_end_get_an_error(make_batcher:
     """Items that wait behind a stuck one get an error when the batcher closes."""
     gate = threading.Event()
     outcomes = Outcomes()
-    batcher = make_batcher(lambda tickets: (gate.wait(10), echo(tickets))[1])
+    batcher = make_batcher(lambda batch: (gate.wait(10), echo(batch))[1])
     batcher.submit("stuck", deadline=soon(), done=outcomes)
     while len(batcher):
         time.sleep(0.001)
