@@ -134,8 +134,8 @@ def test_an_interrupted_training_can_be_resumed(shop: Path) -> None:
     line = ["env", "--default-signal=INT", *line]  # a shell that runs the tests in the background has it ignored
     with subprocess.Popen(line, env=environment, cwd=shop, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
-        for line in process.stderr:
-            if "Training." in line:
+        for message in process.stderr:
+            if "Training." in message:
                 break
         process.send_signal(signal.SIGINT)
         rest = process.stderr.read()

@@ -100,7 +100,7 @@ class Batch:
         """The channel of this name; without a name the only one there is. Raises RequestInvalid."""
         if name is None and len(self.channels) == 1:
             return next(iter(self.channels.values()))
-        if name in self.channels:
+        if name is not None and name in self.channels:
             return self.channels[name]
         known = ", ".join(sorted(self.channels)) or "none"
         if name is None:

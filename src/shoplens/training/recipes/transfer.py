@@ -106,7 +106,7 @@ def trunk_model(layers: tuple[Layer, ...]) -> bytes:
     head = {"weight": np.zeros((1, channels), np.float32), "bias": np.zeros(1, np.float32)}
     whole = onnx.load_from_string(float_model(Network(layers=layers, **head)))
     value = f"{last.name}.sum" if last.adds else last.name
-    shape = ["batch", channels, "height", "width"]
+    shape: list[str | int | None] = ["batch", channels, "height", "width"]
     whole.graph.value_info.append(onnx.helper.make_tensor_value_info(value, onnx.TensorProto.FLOAT, shape))
     return bytes(onnx.utils.Extractor(whole).extract_model([INPUT], [value]).SerializeToString())
 
