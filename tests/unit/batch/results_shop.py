@@ -131,7 +131,7 @@ class Shop:
             )
             taken = work.batch_items.lease("returns", owner=me.id, run_id=run.id, bound=run.bound, limit=limit)
         self._settle(taken, me)
-        finish_moves(self.database, self.store)
+        finish_moves(self.database, self.store, "returns")
         with self.database.uow() as work:
             work.batch_runs.beat(run.id, owner=me.id, now=self.tick(), finished_item=bool(taken))
             if end:

@@ -100,7 +100,7 @@ def test_only_known_categories_are_taken(shop: Shop, correct: CorrectItems) -> N
     """Those of the model, and those that items have from a former one; the refusal names them."""
     item = settled(shop, Fate(label="dungarees"))
     other = settled(shop, Fate(label="dress"))
-    assert ("coat", "dress", "dungarees", "hat", "shoes") == correct.labels()
+    assert ("coat", "dress", "dungarees", "hat", "shoes") == correct.labels("returns")
     assert "dungarees" == correct.correct(other.id, "dungarees").label
     for unknown in ("hta", "", "  ", "hat\nshoes", "x" * 1000, "DRESS"):
         with pytest.raises(RequestInvalid, match="coat, dress, dungarees, hat, shoes"):
@@ -160,7 +160,7 @@ def test_clerks_who_disagree_at_once_end_with_one_answer(shop: Shop, correct: Co
 
     def mover() -> None:
         while not stop.is_set():
-            finish_moves(shop.database, shop.store)
+            finish_moves(shop.database, shop.store, "returns")
 
     def clerk(label: str) -> None:
         for item in items:
@@ -175,7 +175,7 @@ def test_clerks_who_disagree_at_once_end_with_one_answer(shop: Shop, correct: Co
             each.result()
         stop.set()
         moving.result()
-    finish_moves(shop.database, shop.store)
+    finish_moves(shop.database, shop.store, "returns")
     for item in map(shop.item, items):
         assert (ItemState.DONE, None, None) == (item.state, item.target_key, item.failure_code)
         assert photos[item.id] == shop.store.get(item.key or "")
@@ -246,7 +246,7 @@ def test_the_pages_of_records_follow_a_correction(shop: Shop, correct: CorrectIt
         work.batch_items.correct(item.id, label="hat", target_key=target, now=shop.now)
         work.predictions.move_image(item.prediction_id or "", target)
     seen.append(shown())
-    finish_moves(shop.database, shop.store)
+    finish_moves(shop.database, shop.store, "returns")
     seen.append(shown())
     correct.correct(item.id, "coat")
     seen.append(shown())
