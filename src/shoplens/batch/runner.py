@@ -210,16 +210,17 @@ class BatchRunner:
         """Database → items, until none of the run waits and none is in work, which might have to wait again."""
         while not self._leasing_ended:
             self._committed.clear()
+            none_open = self._open == 0  # asked before: a commit during the lease may let an item wait again
             leased = await asyncio.to_thread(self._retry, lambda: owned.lease(limit))
             self._open += len(leased)
             for item in leased:
                 if self._leasing_ended:
                     return
                 await self._items.put(item)
-            if not leased and self._open:
-                await self._committed.wait()
-            elif not leased:
+            if not leased and none_open:
                 break
+            if not leased:
+                await self._committed.wait()
         if not self._leasing_ended:
             await self._items.put(None)
 
