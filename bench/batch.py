@@ -1,9 +1,9 @@
-"""`python -m bench.batch`: nights against the raw loop in turns, and nights of more and more items.
+"""`python -m bench.batch`: runs against the raw loop in turns, and runs of more and more items.
 
-The first table: the raw loop, a night, the raw loop, several rounds for each size of photo; the ratio is taken within
-a round and the median round is reported. Loading the model is told apart; the end (last moves, report) counts, and is
-told, too: it takes about a second however long a night is. The second: small photos and a tiny model, so that what a
-night itself costs per item is nearly all there is; it must not grow with the number of items, nor must memory.
+The first table: the raw loop, a run, the raw loop, several rounds for each size of photo. The ratio is taken within a
+round, and the median round is reported. Loading the model is reported separately; the end (last moves, report) counts
+and is reported, too. The second: small photos and a tiny model, so that the cost of the run itself per item is nearly
+everything. It must not grow with the number of items, nor must memory.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import simplejpeg
 from onnx import TensorProto, helper, numpy_helper
 
 from bench.__main__ import heading
-from bench.batch_loop import NightRequest, NightResult
+from bench.batch_loop import BatchRequest, BatchResult
 from bench.children import Child, Request
 from bench.photos import SIZES, PhotoSize, photos
 from shoplens.bundles.builtin import prepare_builtin
@@ -37,11 +37,11 @@ _TINY = "tiny"
 _TINY_PHOTOS = 64
 _RATIO_COLUMNS = (
     "photos",
-    "night, images/s",
+    "run, images/s",
     "raw loop, images/s",
-    "night / raw loop",
+    "run / raw loop",
     "without the end",
-    "CPU per image, night / raw loop",
+    "CPU per image, run / raw loop",
     "start s",
     "end s",
     "peak MB",
@@ -64,11 +64,11 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.batch", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="rounds against the raw loop; 0 leaves them out")
     parser.add_argument(
-        "--seconds", type=float, default=30.0, help="length of one measurement; a night's report takes one"
+        "--seconds", type=float, default=30.0, help="length of one measurement; a run's report takes one"
     )
     parser.add_argument("--sizes", type=lambda text: text.split(","), default=["1 MP", "4 MP"])
     parser.add_argument("--model", default="efficientnet-lite0-int8", help="a built-in model")
-    parser.add_argument("--items", type=int, nargs="*", default=[], help="nights of so many small items, as 1000 10000")
+    parser.add_argument("--items", type=int, nargs="*", default=[], help="runs of so many small items, as 1000 10000")
     parser.add_argument("--models-dir", type=Path, default=Path("shoplens-data/models"))
     parser.add_argument("--place", type=Path, default=None, help="where photos and databases are; a folder on a disk")
     return parser.parse_args()
@@ -82,38 +82,38 @@ def _ratios(folder: Path, options: argparse.Namespace) -> Iterator[tuple[str, ..
         request = Request(folder=str(pictures), model=model, threads=usable_cores(), seconds=options.seconds)
         with Child("bench.raw_loop") as raw:
             speed = raw.measure(request).per_second
-            wanted = NightRequest(
-                folder=str(pictures), items=max(1, round(speed * options.seconds)), data_dir=str(folder / "night"),
+            wanted = BatchRequest(
+                folder=str(pictures), items=max(1, round(speed * options.seconds)), data_dir=str(folder / "run"),
                 models_dir=str(models_dir), model=options.model,
             )  # fmt: skip
             rounds = [_round(raw, request, wanted) for _ in range(options.rounds)]
         yield _ratio_row(size, rounds)
 
 
-Round = tuple[NightResult, float, float]
-"""A night, with the raw loop's images per second and CPU milliseconds per image beside it."""
+Round = tuple[BatchResult, float, float]
+"""A run, with the raw loop's images per second and CPU milliseconds per image beside it."""
 
 
-def _round(raw: Child, request: Request, wanted: NightRequest) -> Round:
+def _round(raw: Child, request: Request, wanted: BatchRequest) -> Round:
     before = raw.measure(request)
-    night = _night(wanted)
+    run = _run_batch(wanted)
     after = raw.measure(request)
     per_second = statistics.mean((before.per_second, after.per_second))
-    return night, per_second, statistics.mean((before.cpu_ms, after.cpu_ms))
+    return run, per_second, statistics.mean((before.cpu_ms, after.cpu_ms))
 
 
 def _ratio_row(size: PhotoSize, rounds: list[Round]) -> tuple[str, ...]:
-    nights = [night for night, _, _ in rounds]
+    runs = [run for run, _, _ in rounds]
     return (
         size.name,
-        f"{statistics.median(night.per_second for night in nights):.1f}",
+        f"{statistics.median(run.per_second for run in runs):.1f}",
         f"{statistics.median(raw for _, raw, _ in rounds):.1f}",
-        f"{statistics.median(night.per_second / raw for night, raw, _ in rounds):.2f}",
-        f"{statistics.median(night.items / sum(night.halves_s) / raw for night, raw, _ in rounds):.2f}",
-        f"{statistics.median(night.cpu_ms / raw_ms for night, _, raw_ms in rounds):.2f}",
-        f"{statistics.median(night.start_s for night in nights):.1f}",
-        f"{statistics.median(night.end_s for night in nights):.1f}",
-        f"{max(night.peak_mb for night in nights):.0f}",
+        f"{statistics.median(run.per_second / raw for run, raw, _ in rounds):.2f}",
+        f"{statistics.median(run.items / sum(run.halves_s) / raw for run, raw, _ in rounds):.2f}",
+        f"{statistics.median(run.cpu_ms / raw_ms for run, _, raw_ms in rounds):.2f}",
+        f"{statistics.median(run.start_s for run in runs):.1f}",
+        f"{statistics.median(run.end_s for run in runs):.1f}",
+        f"{max(run.peak_mb for run in runs):.0f}",
     )
 
 
@@ -122,34 +122,34 @@ def _growth(folder: Path, options: argparse.Namespace) -> Iterator[tuple[str, ..
     models_dir = folder / "models"
     _write_tiny_model(models_dir)
     for items in options.items:
-        night = _night(
-            NightRequest(
+        run = _run_batch(
+            BatchRequest(
                 folder=str(pictures),
                 items=items,
-                data_dir=str(folder / "night"),
+                data_dir=str(folder / "run"),
                 models_dir=str(models_dir),
                 model=_TINY,
             )
         )
-        first, second = night.halves_s
+        first, second = run.halves_s
         yield (
             f"{items:,}",
-            f"{night.wall_s:.1f}",
-            f"{night.per_second:.0f}",
-            f"{night.cpu_ms:.2f}",
+            f"{run.wall_s:.1f}",
+            f"{run.per_second:.0f}",
+            f"{run.cpu_ms:.2f}",
             f"{second / first:.2f}",
-            f"{night.peak_mb:.0f}",
+            f"{run.peak_mb:.0f}",
         )
 
 
-def _night(wanted: NightRequest) -> NightResult:
+def _run_batch(wanted: BatchRequest) -> BatchResult:
     Path(wanted.data_dir).mkdir()
     done = subprocess.run(
         [sys.executable, "-m", "bench.batch_loop"], input=json.dumps(asdict(wanted)), stdout=subprocess.PIPE, text=True,
         check=True,
     )  # fmt: skip
     facts = json.loads(done.stdout.splitlines()[-1])
-    return NightResult(**{**facts, "halves_s": tuple(facts["halves_s"])})
+    return BatchResult(**{**facts, "halves_s": tuple(facts["halves_s"])})
 
 
 def _table(columns: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> None:
@@ -172,7 +172,7 @@ def _tiny_photo(number: int) -> bytes:
 
 
 def _write_tiny_model(models_dir: Path) -> None:
-    """Ten classes out of the mean colour: nothing beside what a night costs by itself."""
+    """Ten classes out of the mean colour: nothing beside what a run costs by itself."""
     matrix = np.random.default_rng(7).normal(size=(3, 10)).astype(np.float32) / 50
     nodes = [
         helper.make_node("ReduceMean", ["pixels"], ["means"], axes=[1, 2], keepdims=0),

@@ -1,4 +1,4 @@
-"""One night over so many photos, everything included: reading, rows, moves and the report. One JSON line each way.
+"""One run over so many photos, everything included: reading, rows, moves and the report. One JSON line each way.
 
 The items are made before the clock starts, as an ingest would have left them; each has a content of its own, for a
 number follows the end of the picture. The clock runs from the first look at what waits until the run is finished, so
@@ -35,10 +35,10 @@ _PER_COMMIT = 5_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NightRequest:
+class BatchRequest:
     """So many items with the photos of a folder in turn, in a data directory that is removed afterwards.
 
-    `engine` is that of the night.
+    `engine` is that of the run.
     """
 
     folder: str
@@ -50,7 +50,7 @@ class NightRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NightResult:
+class BatchResult:
     """`wall_s` without loading the model, `start_s` for that; `halves_s` for each half of the items.
 
     `end_s` is the part of `wall_s` after the last item was committed: last moves, report, end of the run.
@@ -78,14 +78,14 @@ class NightResult:
 def main() -> None:
     """Answer one request."""
     keep_freed_memory()
-    request = NightRequest(**json.loads(sys.stdin.readline()))
+    request = BatchRequest(**json.loads(sys.stdin.readline()))
     try:
         print(json.dumps(asdict(measure(request))))
     finally:
         shutil.rmtree(request.data_dir)
 
 
-def measure(request: NightRequest) -> NightResult:
+def measure(request: BatchRequest) -> BatchResult:
     """Bring the photos in, then work through them."""
     settings = read_settings(
         data_dir=request.data_dir,
@@ -98,7 +98,7 @@ def measure(request: NightRequest) -> NightResult:
     return asyncio.run(_work(settings, request.items, request.engine))
 
 
-async def _work(settings: Settings, items: int, engine: ExecutorName) -> NightResult:
+async def _work(settings: Settings, items: int, engine: ExecutorName) -> BatchResult:
     began = time.perf_counter()
     first: list[cost.Reading] = []
     half: list[float] = []
@@ -115,8 +115,8 @@ async def _work(settings: Settings, items: int, engine: ExecutorName) -> NightRe
         run = await runner.run(requested_by="bench", on_progress=note)
     after = cost.read()
     if run.state is not RunState.FINISHED or run.planned != items:
-        raise RuntimeError(f"the night did not do its work: {run}")
-    return NightResult(
+        raise RuntimeError(f"the run did not do its work: {run}")
+    return BatchResult(
         items=items,
         wall_s=after.at_s - first[0].at_s,
         start_s=first[0].at_s - began,
@@ -127,7 +127,7 @@ async def _work(settings: Settings, items: int, engine: ExecutorName) -> NightRe
     )
 
 
-def _bring(settings: Settings, request: NightRequest) -> None:
+def _bring(settings: Settings, request: BatchRequest) -> None:
     database = build_database(settings)
     waiting = _arrivals(settings, request)
     while part := list(islice(waiting, _PER_COMMIT)):
@@ -136,7 +136,7 @@ def _bring(settings: Settings, request: NightRequest) -> None:
     database.close()
 
 
-def _arrivals(settings: Settings, request: NightRequest) -> Iterator[BatchItem]:
+def _arrivals(settings: Settings, request: BatchRequest) -> Iterator[BatchItem]:
     store = open_store(settings.effective_storage_url)
     photos = [path.read_bytes() for path in sorted(Path(request.folder).iterdir())]
     now = datetime.now(UTC)

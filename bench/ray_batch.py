@@ -1,8 +1,8 @@
-"""`python -m bench.ray_batch`: a night on Ray against a night in one process, on the same photos, in one run.
+"""`python -m bench.ray_batch`: a run on Ray against a run in one process, on the same photos, in one run.
 
 Both use all cores of this machine: the one as threads of a process, the other as a Ray cluster of its own, with all of
 its processes. They take turns, and the ratio is taken within a round. Loading models and starting a cluster are left
-out of the speed and told apart; the report at the end of a night is in both.
+out of the speed and told apart; the report at the end of a run is in both.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from bench.__main__ import MODEL, heading
-from bench.batch_loop import NightRequest, NightResult
+from bench.batch_loop import BatchRequest, BatchResult
 from bench.photos import SIZES, photos
 from shoplens.bundles.builtin import prepare_builtin
 from shoplens.serving.cores import usable_cores
@@ -26,8 +26,8 @@ from shoplens.serving.cores import usable_cores
 _COLUMNS = (
     "photos",
     "items",
-    "local night, images/s per core",
-    "Ray night, images/s per core",
+    "local run, images/s per core",
+    "Ray run, images/s per core",
     "ratio",
     "ratio without the first results' delay",
     "start s, local",
@@ -49,7 +49,7 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.ray_batch", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--items", type=int, default=6_000, help="photos in one night")
+    parser.add_argument("--items", type=int, default=6_000, help="photos in one run")
     parser.add_argument("--sizes", type=lambda text: text.split(","), default=["1 MP", "4 MP"])
     parser.add_argument("--models-dir", type=Path, default=Path("shoplens-data/models"))
     parser.add_argument("--place", type=Path, default=None, help="where photos and databases are; a folder on a disk")
@@ -64,15 +64,15 @@ def _rows(folder: Path, options: argparse.Namespace) -> Iterator[tuple[str, ...]
         pictures.mkdir()
         for number, photo in enumerate(photos(size)):
             (pictures / f"{number:03}.jpg").write_bytes(photo)
-        wanted = NightRequest(
-            folder=str(pictures), items=options.items, data_dir=str(folder / "night"), models_dir=str(models_dir),
+        wanted = BatchRequest(
+            folder=str(pictures), items=options.items, data_dir=str(folder / "run"), models_dir=str(models_dir),
             model=MODEL,
         )  # fmt: skip
-        rounds = [(_night(wanted), _night(replace(wanted, engine="ray"))) for _ in range(options.rounds)]
+        rounds = [(_run_batch(wanted), _run_batch(replace(wanted, engine="ray"))) for _ in range(options.rounds)]
         yield _row(size.name, options.items, rounds)
 
 
-def _row(size: str, items: int, rounds: list[tuple[NightResult, NightResult]]) -> tuple[str, ...]:
+def _row(size: str, items: int, rounds: list[tuple[BatchResult, BatchResult]]) -> tuple[str, ...]:
     cores = usable_cores()
     return (
         size,
@@ -87,14 +87,14 @@ def _row(size: str, items: int, rounds: list[tuple[NightResult, NightResult]]) -
     )
 
 
-def _night(wanted: NightRequest) -> NightResult:
+def _run_batch(wanted: BatchRequest) -> BatchResult:
     Path(wanted.data_dir).mkdir()
     done = subprocess.run(
         [sys.executable, "-m", "bench.batch_loop"], input=json.dumps(asdict(wanted)), stdout=subprocess.PIPE, text=True,
         check=True,
     )  # fmt: skip
     facts = json.loads(done.stdout.splitlines()[-1])
-    return NightResult(**{**facts, "halves_s": tuple(facts["halves_s"])})
+    return BatchResult(**{**facts, "halves_s": tuple(facts["halves_s"])})
 
 
 if __name__ == "__main__":

@@ -127,8 +127,8 @@ def _photos(place: Path) -> Path:
 
 def _measured(crowd: Crowd, place: Path, options: argparse.Namespace) -> list[Outcome]:
     """One system after the other, each with an empty database."""
+    from load.first_run import work_through_some_returns
     from load.fleet import Fleet
-    from load.night_before import work_through_some_returns
 
     models_dir: Path = options.models_dir.absolute()
     _prepare_models(models_dir)

@@ -156,13 +156,13 @@ class BatchClerk(Visitor):
     @tag("returns")
     @task(2)
     def overview(self) -> None:
-        """The page of nights."""
+        """The page of runs."""
         self.get("/console/batch/returns", answers.page)
 
     @tag("returns")
     @task(1)
     def bring_in(self) -> None:
-        """One photo for the next night."""
+        """One photo for the next run."""
         _, photo = ALBUM.pick(_chance)
         name = f"{_chance.randrange(10**6):06}_{_chance.randrange(10**4):04}.jpg"
         self.send("/batch/ingest", answers.taken_photos, name="/batch/ingest", photo=photo, file_name=name)

@@ -183,7 +183,7 @@ def test_the_pipelines_bring_photos_through_a_night(home: Path, workspace: Path)
     for name in ("ingest", "batch"):
         (archived,) = re.findall(r"archiveArtifacts artifacts: '([^']*)'", read(name))
         assert [] == [file for file in archived.split(", ") if not (workspace / file).stat().st_size]
-    night = json.loads((workspace / "night.json").read_text())["run"]
+    night = json.loads((workspace / "run.json").read_text())["run"]
     assert ("finished", PHOTOS, "schedule") == (night["state"], night["planned"], night["requested_by"])
     assert night["id"] in (workspace / "report.html").read_text()
     assert [("ingest", "schedule", 0), ("run", "schedule", 0)] == [

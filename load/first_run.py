@@ -1,4 +1,4 @@
-"""Let a night of a few returned photos be over before people come, so that there is a run to look at."""
+"""Let a run of a few returned photos be over before people come, so that there is a run to look at."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def work_through_some_returns(url: str, folder: Path) -> None:
     give_up_at = time.monotonic() + _TIMEOUT_S
     while run["state"] != "finished":
         if run["state"] == "failed" or time.monotonic() > give_up_at:
-            raise RuntimeError(f"the night did not end well: {run}")
+            raise RuntimeError(f"the run did not end well: {run}")
         time.sleep(0.2)
         run = _json(urllib.request.Request(f"{url}/batch/runs/{run['id']}"))
 
