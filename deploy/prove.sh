@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Prove the images and deploy/compose.yaml on this machine: build, run tests in the build, start, scale, send photos
-# while a worker is killed and Redis restarted, let a night go by, restart, see that nothing is lost, restore a backup, clean up.
+# while a worker is killed and Redis restarted, run a batch, restart, see that nothing is lost, restore a backup, clean up.
 # It needs docker, Compose and curl, and uses a project, a port and passwords of its own, so it harms nothing.
 #
 #   deploy/prove.sh [--local] [--tests "WHAT PYTEST IS TOLD" | --no-tests] [--keep]
@@ -241,7 +241,7 @@ main() {
     compose exec -T web shoplens batch run --engine workers 2>/dev/null
     compose exec -T web shoplens batch export --all --output - --format csv 2>/dev/null >"$work/before.csv"
     get /predictions.csv >"$work/records-before.csv"
-    say "a night in the container, another on the workers: $(($(wc -l <"$work/before.csv") - 1)) items in the table, $(($(wc -l <"$work/records-before.csv") - 1)) records"
+    say "a run in the container, another on the workers: $(($(wc -l <"$work/before.csv") - 1)) items in the table, $(($(wc -l <"$work/records-before.csv") - 1)) records"
 
     compose restart --timeout 30 >/dev/null 2>&1
     up --scale worker=5
