@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import inspect
 import json
 import sys
@@ -12,14 +11,15 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Final, Literal, cast, get_args, get_origin
 
+from prometheus_client import Counter, Gauge, Histogram
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from shoplens.telemetry.metrics import Metrics
 from tools.project import ROOT
 
 FOLDER: Final = ROOT / "docs" / "reference"
-TELEMETRY: Final = ROOT / "src" / "shoplens" / "telemetry"
 PLAIN_TYPES: Final[dict[Any, str]] = {
     bool: "true or false",
     float: "number",
@@ -27,7 +27,6 @@ PLAIN_TYPES: Final[dict[Any, str]] = {
     str: "text",
     Path: "path",
 }
-METRIC_KINDS: Final = frozenset({"Counter", "Gauge", "Histogram", "Summary", "Info", "Enum"})
 GENERATED: Final = "<!-- Written by `make docs` from the code. -->"
 
 
@@ -148,28 +147,15 @@ def _family(error: type[Any]) -> Iterator[type[Any]]:
 
 
 def metric_rows() -> list[MetricRow]:
-    """Every metric that the telemetry package declares, read from its source."""
-    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in sorted(TELEMETRY.rglob("*.py"))]
-    calls = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call)]
-    return sorted((row for call in calls if (row := _metric_row(call))), key=lambda row: row.name)
+    """Every metric that a process declares, by name."""
+    declared = (value for value in vars(Metrics()).values() if isinstance(value, (Counter, Gauge, Histogram)))
+    return sorted(map(_metric_row, declared), key=lambda row: row.name)
 
 
-def _metric_row(call: ast.Call) -> MetricRow | None:
-    kind = call.func.id if isinstance(call.func, ast.Name) else getattr(call.func, "attr", "")
-    constants = [ast.literal_eval(argument) for argument in call.args if _is_literal(argument)]
-    if kind not in METRIC_KINDS or len(constants) < 2:
-        return None
-    name, text, *rest = constants
-    exposed = f"{name}_total" if kind == "Counter" and not name.endswith("_total") else name
-    return MetricRow(name=exposed, kind=kind.lower(), labels=tuple(rest[0]) if rest else (), help=text)
-
-
-def _is_literal(node: ast.expr) -> bool:
-    try:
-        ast.literal_eval(node)
-    except ValueError:
-        return False
-    return True
+def _metric_row(metric: Counter | Gauge | Histogram) -> MetricRow:
+    (family,) = metric.describe()
+    name = f"{family.name}_total" if family.type == "counter" else family.name
+    return MetricRow(name=name, kind=family.type, labels=tuple(metric._labelnames), help=family.documentation)  # noqa: SLF001  # no public name
 
 
 def metrics_page() -> str:

@@ -26,7 +26,11 @@ HOMES: dict[str, tuple[str, ...]] = {
     "ray": ("batch/ray.py",),
     "redis": ("serving/redis/", "platform/"),
     "sklearn": ("training/",),
-    "sqlalchemy": ("db/", "*/tables.py", "*/repository.py"),
+    # The services of batch that are listed pass a transaction on, which is a Connection.
+    "sqlalchemy": (
+        *("db/", "*/tables.py", "*/repository.py"),
+        *("batch/browse.py", "batch/files.py", "batch/owned_run.py", "batch/report_facts.py"),
+    ),
     "starlette": ("web/", "*/api.py", "*/pages.py"),
     "tenacity": ("batch/",),
     "torch": ("training/",),

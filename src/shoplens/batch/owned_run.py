@@ -1,5 +1,6 @@
-"""The transactions of a run by the process that owns it. Each checks the ownership, so a process that lost it writes
-nothing.
+"""The transactions of a run by the process that owns it.
+
+Each checks the ownership, so a process that lost it writes nothing.
 """
 
 from __future__ import annotations

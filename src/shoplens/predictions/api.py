@@ -10,7 +10,6 @@ from typing import Annotated, Any, Self
 
 from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.routing import APIRoute
-from prometheus_client import Counter
 from pydantic import Field
 from starlette.responses import Response, StreamingResponse
 
@@ -181,7 +180,7 @@ def predict_router(
     predictions: PredictionService, uploads: Uploads, metrics: Metrics, *, deadline_s: float
 ) -> APIRouter:
     """POST /predict. `deadline_s` is the longest time for a response."""
-    router = APIRouter(tags=["predictions"], route_class=_counted(metrics.predictions))
+    router = APIRouter(tags=["predictions"], route_class=_counted(metrics))
 
     @router.post(
         "/predict",
@@ -305,8 +304,8 @@ def csv_response(chunks: Iterable[str], name: str) -> StreamingResponse:
     return StreamingResponse(chunks, media_type="text/csv; charset=utf-8", headers=headers)
 
 
-def _counted(counter: Counter) -> type[APIRoute]:
-    """A route class that counts its responses in `counter` by status, refusals and failures included."""
+def _counted(metrics: Metrics) -> type[APIRoute]:
+    """A route class that counts the requests for a prediction by status, refusals and failures included."""
 
     class CountedRoute(APIRoute):
         def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -316,9 +315,9 @@ def _counted(counter: Counter) -> type[APIRoute]:
                 try:
                     response = await handle(request)
                 except (Exception, asyncio.CancelledError) as error:
-                    counter.labels(status=str(status_of_exception(error))).inc()
+                    metrics.predictions.labels(status=str(status_of_exception(error))).inc()
                     raise
-                counter.labels(status=str(response.status_code)).inc()
+                metrics.predictions.labels(status=str(response.status_code)).inc()
                 return response
 
             return handle_and_count

@@ -1,5 +1,6 @@
-"""Predictions in the words that people read on the pages: confidence, thresholds, reasons. Pure functions, used as
-template filters; `static/words.js` has the same rules for what a script shows.
+"""Predictions in the words that people read on the pages: confidence, thresholds, reasons.
+
+Pure functions, used as template filters; `static/words.js` has the same rules for what a script shows.
 """
 
 from __future__ import annotations

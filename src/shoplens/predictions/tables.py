@@ -1,5 +1,6 @@
-"""The tables of predictions and of feedback. A column is called as the field of the entity: `decision.label` is
-`decision_label`.
+"""The tables of predictions and of feedback.
+
+A column is called as the field of the entity: `decision.label` is `decision_label`.
 """
 
 from __future__ import annotations

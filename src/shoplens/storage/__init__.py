@@ -11,7 +11,6 @@ from urllib.request import url2pathname
 from obstore.store import MemoryStore
 
 from shoplens.errors import Misconfigured
-from shoplens.storage.base import Store, image_key, require_key, without_password
 from shoplens.storage.local import LocalStore
 from shoplens.storage.objects import (
     DEFAULT_TIMEOUTS,
@@ -22,6 +21,7 @@ from shoplens.storage.objects import (
     ObjectPrefix,
     open_objects,
 )
+from shoplens.storage.store import Store, image_key, require_key, without_password
 
 __all__ = ["ForeignObject", "ObjectPrefix", "Store", "image_key", "open_prefix", "open_store", "require_key"]
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from shoplens.errors import BlobNotFound, StorageUnavailable
 from shoplens.storage import durable as disk
-from shoplens.storage.base import CHECK_KEY, is_key, reason_of, require_key
+from shoplens.storage.store import CHECK_KEY, is_key, reason_of, require_key
 
 _STAGING: Final = ".staging"
 _LOCK: Final = "lock"

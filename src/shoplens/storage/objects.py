@@ -22,7 +22,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError, NotModifiedError, 
 from obstore.store import ObjectStore, S3Store, from_url
 
 from shoplens.errors import BlobNotFound, Misconfigured, SourceUnavailable, StorageUnavailable
-from shoplens.storage.base import CHECK_KEY, is_key, reason_of, require_key, without_password
+from shoplens.storage.store import CHECK_KEY, is_key, reason_of, require_key, without_password
 
 if TYPE_CHECKING:
     from obstore import GetOptions

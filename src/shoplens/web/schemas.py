@@ -1,5 +1,7 @@
-"""What the JSON schemas of all features share. Each schema both describes and serialises: it is filled by attribute
-names from the value that it shows, so that a field has one name everywhere.
+"""What the JSON schemas of all features share.
+
+Each schema both describes and serialises: it is filled by attribute names from the value that it shows, so that a field
+has one name everywhere.
 """
 
 from __future__ import annotations

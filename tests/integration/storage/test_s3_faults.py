@@ -15,7 +15,7 @@ import pytest
 from servers.seaweed import S3Place
 from shoplens.errors import Misconfigured, SourceUnavailable, StorageUnavailable
 from shoplens.storage import open_prefix, open_store
-from shoplens.storage.base import reason_of, without_password
+from shoplens.storage.store import reason_of, without_password
 from shoplens.testing.store_contract import KEY
 
 SECRET = "c0ffee-not-for-anybodys-eyes"
