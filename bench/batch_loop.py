@@ -22,6 +22,7 @@ from pathlib import Path
 
 from bench import cost
 from shoplens.batch.entities import BatchItem, ItemState, RunState, incoming_key
+from shoplens.batch.repository import ItemRepository
 from shoplens.batch.status import RunProgress
 from shoplens.cli.allocator import keep_freed_memory
 from shoplens.db.ids import make_id
@@ -131,8 +132,8 @@ def _bring(settings: Settings, request: BatchRequest) -> None:
     database = build_database(settings)
     waiting = _arrivals(settings, request)
     while part := list(islice(waiting, _PER_COMMIT)):
-        with database.uow() as work:
-            work.batch_items.add_many(part)
+        with database.transaction() as tx:
+            ItemRepository(tx).add_many(part)
     database.close()
 
 

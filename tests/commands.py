@@ -21,8 +21,7 @@ from typing import Any, Final, NoReturn
 ROOT: Final = Path(__file__).parents[1]
 _IMPORTED: Final = (
     "shoplens.cli.app", "shoplens.bundles.importing", "shoplens.predictions.commands", "shoplens.cli.doctor",
-    "shoplens.registry.commands", "shoplens.batch.commands_ingest", "shoplens.batch.commands_run",
-    "shoplens.batch.commands_results",
+    "shoplens.registry.commands", "shoplens.batch.commands", "shoplens.platform.batch", "rich.progress",
     "shoplens.training.train", "shoplens.platform.server", "shoplens.bundles.builtin.onnx_graph",
 )  # fmt: skip
 

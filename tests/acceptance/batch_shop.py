@@ -17,9 +17,11 @@ import numpy as np
 import simplejpeg
 
 from shoplens.batch.entities import BatchItem, ItemFilter, ItemState
+from shoplens.batch.repository import ItemRepository
 from shoplens.bundles.bundle import write_bundle
 from shoplens.db import open_database, upgrade
 from shoplens.predictions.entities import PredictionRecord, RecordFilter
+from shoplens.predictions.repository import PredictionRepository
 from shoplens.storage import open_store
 from tests.unit.bundles.conftest import CARD, LABELS, MANIFEST, small_model
 
@@ -104,13 +106,13 @@ class BatchShop:
 
     def items(self) -> list[BatchItem]:
         """All rows in order of arrival."""
-        with closing(open_database(self.database_url)) as database, database.read_uow() as work:
-            return sorted(work.batch_items.stream(ItemFilter()), key=lambda item: item.seq)
+        with closing(open_database(self.database_url)) as database, database.reading() as tx:
+            return sorted(ItemRepository(tx).page(ItemFilter(), limit=100_000), key=lambda item: item.seq)
 
     def records(self) -> list[PredictionRecord]:
         """All predictions."""
-        with closing(open_database(self.database_url)) as database, database.read_uow() as work:
-            return work.predictions.page(RecordFilter(), limit=1_000_000)
+        with closing(open_database(self.database_url)) as database, database.reading() as tx:
+            return PredictionRepository(tx).page(RecordFilter(), limit=1_000_000)
 
     def faults(self, brought: dict[str, bytes]) -> list[str]:
         """What does not add up, when everything that was brought should be settled."""

@@ -20,8 +20,10 @@ from typing import NoReturn
 _LOOK_EVERY_S = 0.001
 _IMPORTED = (
     "shoplens.cli.app",
-    "shoplens.batch.commands_ingest",
-    "shoplens.batch.commands_run",
+    "shoplens.batch.commands",
+    "shoplens.cli.process",
+    "shoplens.platform.batch",
+    "rich.progress",
     "shoplens.db.postgres_driver",
 )
 

@@ -170,9 +170,7 @@ def test_a_cluster_of_our_own_is_silent_stops_in_good_order_and_leaves_nothing(
         _, logged = process.communicate(timeout=LONG)
         assert 143 == process.returncode, logged
         said = logged.splitlines()
-        assert ["Stopped. The next start continues where this one ended."] == [
-            line for line in said if not line.startswith("{")
-        ]
+        assert ["Stopped. Run again to resume."] == [line for line in said if not line.startswith("{")]
         assert "run.interrupted" in [json.loads(line)["event"] for line in said if line.startswith("{")]
         assert [] == [path.name for path in Path(name).iterdir()]
     states = Counter(item.state for item in shop.items())

@@ -138,7 +138,7 @@ def test_a_killed_night_is_told_as_dead_and_gone_on_with_at_once(run: Forked, ma
     assert "gone" == status(run, shop)["run"]["owner"]["state"]
     told = said_by(run, shop, "batch", "status")
     assert f"process {night.pid}" in told
-    assert "died" in told
+    assert "has ended" in told
     assert 0 == run(shop, "batch", "run")
     assert [] == shop.faults(brought)
 

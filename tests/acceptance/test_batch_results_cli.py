@@ -85,12 +85,12 @@ def test_standard_output_has_the_table_and_nothing_else(shop: BatchShop) -> None
 
 
 def test_the_night_wrote_its_report(shop: BatchShop) -> None:
-    """It lies in the store when the run is finished, and tells the sums."""
+    """It is in the store when the run is finished, with the counts."""
     store = open_store((shop.data / "blobs").as_uri())
     (key,) = store.list("returns/reports")
     html = store.get(key).decode()
     assert 'data-accounted="yes"' in html
-    assert re.search(r"6 items: \d done, \d doubtful, 3 set aside, and 1 duplicate\.", html)
+    assert re.search(r"6 items: \d done, \d needs? review, 3 quarantined, and 1 duplicate\.", html)
     assert "<script" not in html
 
 
@@ -99,9 +99,16 @@ def test_the_report_can_be_written_anew_or_into_a_file(run: Forked, shop: BatchS
     assert "returns/reports/" in said_by(run, shop, "batch", "report")
     page = shop.root / "night.html"
     said_by(
-        run, shop, "batch", "report", "--output", str(page), "--console", "https://shop.example.org/console/returns"
+        run,
+        shop,
+        "batch",
+        "report",
+        "--output",
+        str(page),
+        "--console",
+        "https://shop.example.org/console/batch/returns",
     )
-    assert 'href="https://shop.example.org/console/batch/items/' in page.read_text()
+    assert 'href="https://shop.example.org/console/batch/returns/items/' in page.read_text()
 
 
 def test_what_cannot_be_done_is_one_sentence(run: Forked, shop: BatchShop, tmp_path: Path) -> None:
@@ -126,7 +133,7 @@ def test_what_cannot_be_done_is_one_sentence(run: Forked, shop: BatchShop, tmp_p
 def test_an_empty_shop_says_that_there_was_no_run(run: Forked, tmp_path: Path) -> None:
     """The whole table is empty then, and still a table."""
     shop = BatchShop(tmp_path).set_up()
-    assert "There is no run of returns yet." in said_by(run, shop, "batch", "export", status=1)
+    assert "The channel returns has no runs yet." in said_by(run, shop, "batch", "export", status=1)
     said_by(run, shop, "batch", "export", "--all", "--output", str(tmp_path / "all.parquet"))
     assert 0 == pq.read_metadata(tmp_path / "all.parquet").num_rows
 

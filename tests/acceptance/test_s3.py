@@ -100,7 +100,7 @@ def test_everything_lies_in_the_bucket(
     assert (200, 5) == (table.status_code, table.text.count("\n") - 1)
     assert [] == list(drop.list())
     kinds = {key.split("/")[0] + "/" + key.split("/")[1] for key in open_store(f"{s3.url}/photos").list("returns")}
-    assert kinds >= {"returns/processed", "returns/doubtful", "returns/quarantine", "returns/reports"}
+    assert kinds >= {"returns/processed", "returns/needs_review", "returns/quarantine", "returns/reports"}
     assert not (tmp_path / "data" / "blobs").exists()
 
 

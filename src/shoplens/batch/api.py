@@ -1,131 +1,477 @@
-"""POST and GET /batch/runs…: start a run of returned goods, watch it, and take its results away."""
+"""The JSON API of batches: import photos, start and follow runs, export results, and label items."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
-from typing import Annotated, Any, TypedDict
+from datetime import datetime
+from typing import Annotated, Any, Final, Literal, Self
 
-from fastapi import APIRouter, Depends, Path, Query
+from fastapi import APIRouter, Depends, Path, Query, Request
+from pydantic import Field
 from starlette.responses import HTMLResponse, Response, StreamingResponse
 
-from shoplens.batch.api_schemas import (
-    ItemPageOut,
-    RunPageOut,
-    RunProgressOut,
-    item_json,
-    progress_json,
-    run_json,
-)
-from shoplens.batch.browse import MAX_PAGE, RunView
-from shoplens.batch.entities import BatchRun, ItemFilter, ItemState
+from shoplens.batch.browse import MAX_PAGE, RunSummary, RunView
+from shoplens.batch.entities import BatchItem, ItemFilter, ItemState, References, RunCounts, RunState
 from shoplens.batch.export import MEDIA_TYPES, ExportFormat
+from shoplens.batch.importer import Importer, ImportStatus
 from shoplens.batch.status import OwnerState
 from shoplens.db.ids import is_id
-from shoplens.errors import RequestInvalid, RunNotFound
-from shoplens.platform.server import Platform
+from shoplens.errors import ImageMissing, ItemNotFound, RequestInvalid, RunNotFound, ShoplensError, Unavailable
+from shoplens.platform.batch import Batch
+from shoplens.predictions.api import photo_answer
+from shoplens.predictions.image_store import ImageSize
+from shoplens.web.schemas import ModelOut, Schema, json_response
+from shoplens.web.uploads import (
+    FILE_FIELD,
+    UploadedForm,
+    Uploads,
+    content_length_of,
+    media_type_of,
+    photo_too_large,
+)
 
-REQUESTED_BY = "http"
-_MOST_RUNS = 100
+MAX_FILES: Final = 500
+REQUESTED_BY: Final = "http"
+_MOST_RUNS: Final = 100
+_MAX_REFERENCE: Final = 1_000
+_PHOTO_CACHE: Final = "private, max-age=3600"
+_EXAMPLE_ID: Final = "01k9hzv3m5x4q8d0j7w2r6t9ab"
 
-# The report is one file with its own style and pictures. It may run nothing and reach nothing.
-_REPORT_HEADERS = {
+# The report is one file with its own style and images. It may run nothing and load nothing.
+_REPORT_HEADERS: Final = {
     "Cache-Control": "private, no-cache",
     "Content-Security-Policy": (
         "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; "
         "frame-ancestors 'none'; sandbox allow-top-navigation-by-user-activation allow-popups"
     ),
 }
-_EXPORT_CONTENT: dict[str, Any] = {media.partition(";")[0]: {} for media in MEDIA_TYPES.values()}
+_EXPORT_CONTENT: Final[dict[str, Any]] = {media.partition(";")[0]: {} for media in MEDIA_TYPES.values()}
+_REFERENCES: Final = {
+    "item": "Item number of all photos.",
+    "order": "Order number of all photos.",
+    "reason": "Reason of the return.",
+}
+_INGEST_BODY: Final[dict[str, Any]] = {
+    "requestBody": {
+        "required": False,
+        "description": "No body to import from the channel's source; or a form with photos to import.",
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": [FILE_FIELD],
+                    "properties": {
+                        FILE_FIELD: {"type": "array", "items": {"type": "string", "format": "binary"}, "minItems": 1},
+                        **{name: {"type": "string", "description": text} for name, text in _REFERENCES.items()},
+                    },
+                }
+            }
+        },
+    }
+}
 
-ChannelName = Annotated[
-    str | None, Query(max_length=200, description="The channel; may be left out when only one has a batch side.")
-]
-RunId = Annotated[str, Path(max_length=64, description="The run's id.")]
-Cursor = Annotated[int | None, Query(ge=0, lt=1 << 63)]
+
+class ReferencesOut(Schema):
+    """What the shop calls an item; each may be unknown."""
+
+    item: str | None = Field(examples=["4711"])
+    order: str | None = Field(examples=["100234"])
+    reason: str | None = Field(examples=["too small"])
+
+
+class FailureOut(Schema):
+    """Why a photo could not be processed. `code` is stable; `detail` is a sentence for people."""
+
+    code: str = Field(examples=["image_corrupt"])
+    detail: str = Field(examples=["The file is damaged or incomplete."])
+
+
+class ItemOut(Schema):
+    """One imported photo. `label` is the label that a person set, else the predicted one."""
+
+    id: str = Field(examples=[_EXAMPLE_ID])
+    received_at: datetime
+    source_name: str = Field(description="The name of the imported file.", examples=["100234_4711.jpg"])
+    references: ReferencesOut
+    sha256: str
+    bytes: int = Field(examples=[412_345])
+    state: ItemState
+    run_id: str | None = Field(description="The run that processed it.", examples=[_EXAMPLE_ID])
+    prediction_id: str | None = Field(description="Its record: `/predictions/ID`.", examples=[_EXAMPLE_ID])
+    predicted: str | None = Field(examples=["dress"])
+    score: float | None = Field(examples=[0.93])
+    label: str | None = Field(examples=["skirt"])
+    corrected_at: datetime | None = Field(description="When a person last set or confirmed the label.")
+    finished_at: datetime | None
+    attempts: int = Field(description="The number of attempts so far.")
+    work_ms: float | None = Field(description="The duration of its classification in milliseconds.", examples=[18.2])
+    stored_as: str | None = Field(
+        description="The key of its photo in the store; null for a duplicate.",
+        examples=["returns/processed/skirt/01k9hzv3m5x4q8d0j7w2r6t9ab-100234_4711.jpg"],
+    )
+    duplicate_of: str | None = Field(description="The item with the same photo.")
+    failure: FailureOut | None
+
+    @classmethod
+    def of(cls, item: BatchItem) -> Self:
+        """The `item` as JSON."""
+        return cls(
+            id=item.id,
+            received_at=item.received_at,
+            source_name=item.source_name,
+            references=ReferencesOut.model_validate(item.references),
+            sha256=item.sha256,
+            bytes=item.byte_count,
+            state=item.state,
+            run_id=item.run_id,
+            prediction_id=item.prediction_id,
+            predicted=item.predicted,
+            score=item.score,
+            label=item.label,
+            corrected_at=item.corrected_at,
+            finished_at=item.finished_at,
+            attempts=item.attempts,
+            work_ms=item.work_ms,
+            stored_as=item.target_key or item.key,
+            duplicate_of=item.duplicate_of,
+            failure=FailureOut(code=item.failure_code, detail=item.failure or "") if item.failure_code else None,
+        )
+
+
+class ItemPageOut(Schema):
+    """A page of items, newest first; `older` and `newer` are values for `before` and `after`."""
+
+    items: list[ItemOut]
+    older: int | None
+    newer: int | None
+
+
+class CountsOut(Schema):
+    """The number of photos in each state."""
+
+    waiting: int
+    processing: int
+    done: int
+    needs_review: int
+    quarantined: int
+    duplicate: int
+
+    @classmethod
+    def of(cls, counts: RunCounts) -> Self:
+        """The `counts` as JSON."""
+        return cls(**{state.value: counts[state] for state in ItemState})
+
+
+class RunOut(Schema):
+    """One run. `counts` covers its photos, and the duplicates and refused files that arrived since the previous run."""
+
+    id: str = Field(examples=[_EXAMPLE_ID])
+    created_at: datetime
+    requested_by: str = Field(examples=["http"])
+    state: RunState
+    model: ModelOut | None = Field(description="Set when the run has started.")
+    policy_version: str | None = Field(examples=["18608add0b55"])
+    planned: int = Field(description="The number of photos to process.", examples=[10_000])
+    counts: CountsOut
+    started_at: datetime | None
+    last_item_at: datetime | None = Field(description="When it last finished a photo.")
+    finished_at: datetime | None
+    heartbeat: int = Field(description="Rises with each heartbeat of the process that works on it.")
+    heartbeat_at: datetime | None
+    stalled: bool = Field(description="The process is alive, but finishes no photo.")
+    worker: OwnerState = Field(
+        description="The process that works on it; `silent` means that its heartbeat is overdue."
+    )
+    failure: str | None = Field(description="Why the last attempt was interrupted.")
+
+    @classmethod
+    def of(cls, of: RunSummary | RunView, batch: Batch, **more: Any) -> Self:
+        """A run as JSON, with what `batch` knows of its process."""
+        run = of.run
+        return cls(
+            id=run.id,
+            created_at=run.created_at,
+            requested_by=run.requested_by,
+            state=run.state,
+            model=ModelOut.model_validate(run.model) if run.model else None,
+            policy_version=run.policy_version,
+            planned=run.planned,
+            counts=CountsOut.of(of.counts),
+            started_at=run.started_at,
+            last_item_at=run.last_item_at,
+            finished_at=run.finished_at,
+            heartbeat=run.heartbeat,
+            heartbeat_at=run.heartbeat_at,
+            stalled=run.stalled,
+            worker=batch.owner_of(run),
+            failure=run.failure or batch.launcher.trouble(run.id),
+            **more,
+        )
+
+
+class RunProgressOut(RunOut):
+    """A run with its progress."""
+
+    settled: int = Field(description="Processed photos.", examples=[4_200])
+    left: int = Field(description="Photos still to be processed.", examples=[5_800])
+    progress: float = Field(description="From 0 to 1.", examples=[0.42])
+    rate_per_s: float | None = Field(description="Photos per second, on average over the run.", examples=[31.5])
+    seconds_left: float | None = Field(examples=[184.1])
+    last_item_ago_s: float | None = Field(examples=[0.4])
+    labels: dict[str, CountsOut] = Field(
+        description="The counts by category.",
+        examples=[
+            {
+                "dress": {
+                    "waiting": 0,
+                    "processing": 0,
+                    "done": 310,
+                    "needs_review": 12,
+                    "quarantined": 0,
+                    "duplicate": 0,
+                }
+            }
+        ],
+    )
+
+    @classmethod
+    def with_progress(cls, view: RunView, batch: Batch) -> Self:
+        """A run as JSON, with its progress."""
+        labels = {
+            label: CountsOut.of(RunCounts(by_state={state: view.labels.get((state, label), 0) for state in ItemState}))
+            for label in sorted({label for _, label in view.labels})
+        }
+        return cls.of(
+            view,
+            batch,
+            settled=view.settled,
+            left=view.left,
+            progress=view.progress,
+            rate_per_s=view.rate_per_s,
+            seconds_left=view.seconds_left,
+            last_item_ago_s=view.last_item_ago_s,
+            labels=labels,
+        )
+
+
+class RunPageOut(Schema):
+    """Runs, newest first; `older` is a value for `before`."""
+
+    runs: list[RunOut]
+    older: str | None
+
+
+class IngestOut(Schema):
+    """An import from the channel's source, finished or running."""
+
+    state: Literal["running", "finished"]
+    started_at: datetime
+    counts: dict[str, int] = Field(
+        description=(
+            "Files by outcome: `taken` wait for a run, `duplicates` repeat another photo, `quarantined` are empty or "
+            "too large, `known` were imported before, `not_ready`, `unreadable` and `refused` stay in the source; "
+            "`not_removed` were imported but could not be removed. Empty before the first commit."
+        ),
+        examples=[{"taken": 118, "duplicates": 2, "quarantined": 0, "known": 0, "not_ready": 1}],
+    )
+    seen: int = Field(examples=[121])
+    bytes: int = Field(examples=[48_000_000])
+    duration_s: float = Field(examples=[6.4])
+    notes: list[str] = Field(description="What needs attention.")
+
+    @classmethod
+    def of(cls, status: ImportStatus) -> Self:
+        """The `status` of an import as JSON."""
+        summary = status.summary
+        return cls(
+            state="running" if status.running else "finished",
+            started_at=status.started_at,
+            counts=dict(summary.counts) if summary else {},
+            seen=summary.seen if summary else 0,
+            bytes=summary.byte_count if summary else 0,
+            duration_s=round(summary.duration_s, 3) if summary else 0.0,
+            notes=list(summary.notes) if summary else [],
+        )
+
+
+class UploadOut(Schema):
+    """The outcome of one photo of a form. `item` is null if it was not imported; `code` is the error, if any."""
+
+    name: str = Field(examples=["100234_4711.jpg"])
+    item: ItemOut | None
+    code: str | None = Field(examples=["image_too_large"])
+    detail: str | None
+
+
+class UploadsOut(Schema):
+    """The outcomes of the photos of a form, in their order."""
+
+    photos: list[UploadOut]
+
+
+class LabelIn(Schema):
+    """A label, or the confirmation that the predicted one is correct."""
+
+    label: str | None = Field(default=None, max_length=200, examples=["skirt"])
+    confirm: bool = Field(default=False, description="The predicted label is correct.")
 
 
 def item_filter(
     state: Annotated[ItemState | None, Query()] = None,
     label: Annotated[
-        str | None, Query(max_length=200, description="What a person said it is, else what was predicted.")
+        str | None, Query(max_length=200, description="The label that a person set, else the predicted one.")
     ] = None,
-    text: Annotated[str | None, Query(max_length=200, description="How the item or order reference begins.")] = None,
+    text: Annotated[str | None, Query(max_length=200, description="The beginning of an item or order number.")] = None,
 ) -> ItemFilter:
     """The filter in the query of a request."""
     return ItemFilter(state=state, label=label, text=text)
 
 
+def _known_run(run_id: Annotated[str, Path(max_length=64, description="The run's id.")]) -> str:
+    if not is_id(run_id):
+        raise RunNotFound(f"{run_id!r} is not the id of a run.")
+    return run_id
+
+
+def _known_item(item_id: Annotated[str, Path(max_length=64, description="The item's id.")]) -> str:
+    if not is_id(item_id):
+        raise ItemNotFound(f"{item_id!r} is not the id of an item.")
+    return item_id
+
+
+ChannelName = Annotated[
+    str | None, Query(max_length=200, description="The channel. Optional if only one has a batch side.")
+]
 Wanted = Annotated[ItemFilter, Depends(item_filter)]
+RunId = Annotated[str, Depends(_known_run)]
+ItemId = Annotated[str, Depends(_known_item)]
+Cursor = Annotated[int | None, Query(ge=0, lt=1 << 63)]
 
 
-class _KnownHere(TypedDict):
-    """What this server knows of a run beside its row."""
-
-    worker: OwnerState
-    trouble: str | None
-
-
-def batch_router(platform: Platform) -> APIRouter:
-    """All routes on runs."""
+def ingest_router(batch: Batch, uploads: Uploads, *, max_image_bytes: int, max_queued_bytes: int) -> APIRouter:
+    """POST /batch/ingest. A form may have `max_queued_bytes` in all."""
     router = APIRouter(tags=["batch"])
-    batch = platform.batch
 
-    def known_of(run: BatchRun) -> _KnownHere:
-        return {"worker": batch.owner_of(run), "trouble": batch.launcher.trouble(run.id)}
+    @router.post(
+        "/batch/ingest",
+        response_model=None,
+        responses={
+            200: {"model": IngestOut | UploadsOut, "description": "The import is finished."},
+            202: {"model": IngestOut, "description": "The import is running. Repeat the request to get its progress."},
+        },
+        openapi_extra=_INGEST_BODY,
+        summary="Import photos",
+    )
+    async def ingest(request: Request, channel: ChannelName = None) -> Response:
+        """Import photos from the channel's source, or the photos of a form.
 
-    def shown(view: RunView) -> dict[str, Any]:
-        return progress_json(view, **known_of(view.run))
+        Without a body, an import from the source starts; if one is running, the request joins it. The photos of a form
+        are imported at once, each with an outcome of its own.
+        """
+        target = batch.channel(channel)
+        if media_type_of(request) == "multipart/form-data":
+            async with uploads.form(
+                request, max_bytes=max_queued_bytes, max_files=MAX_FILES, max_fields=len(_REFERENCES)
+            ) as form:
+                photos = [photo async for photo in _import_each(target.importer, form, max_image_bytes)]
+            return json_response(UploadsOut(photos=photos))
+        if content_length_of(request) or "transfer-encoding" in request.headers:
+            raise RequestInvalid(
+                f"Send photos as a form: curl -F {FILE_FIELD}=@photo.jpg …; or no body to import from the source."
+            )
+        await asyncio.wait([asyncio.wrap_future(target.imports.start())], timeout=batch.ingest_answer_s)
+        status = target.imports.status()
+        assert status is not None
+        if status.error is not None:
+            raise status.error
+        return json_response(IngestOut.of(status), status=202 if status.running else 200)
+
+    return router
+
+
+async def _import_each(importer: Importer, form: UploadedForm, max_image_bytes: int) -> AsyncIterator[UploadOut]:
+    """The outcome of each file. Raises Unavailable if the first file cannot be imported for such a reason."""
+    if not form.files:
+        raise ImageMissing(f"The form has no file in the field {FILE_FIELD!r}. Send: curl -F {FILE_FIELD}=@photo.jpg …")
+    references = _references(form.fields)
+    for index, file in enumerate(form.files):
+        name = file.filename or "photo"
+        try:
+            if (file.size or 0) > max_image_bytes:
+                raise photo_too_large(file.size, max_image_bytes)
+            data = await file.read()
+            item = await asyncio.to_thread(importer.import_photo, data, name=name, references=references)
+            photo = UploadOut(name=name, item=ItemOut.of(item), code=item.failure_code, detail=item.failure)
+        except ShoplensError as error:
+            if index == 0 and isinstance(error, Unavailable):
+                raise
+            photo = UploadOut(name=name, item=None, code=error.code, detail=str(error))
+        yield photo
+
+
+def _references(fields: Mapping[str, str]) -> References:
+    """The fields that describe all photos of a form. Raises RequestInvalid for a field that is too long."""
+    values = {name: fields.get(name, "").replace("\x00", "").strip() for name in _REFERENCES}
+    for name, value in values.items():
+        if len(value) > _MAX_REFERENCE:
+            raise RequestInvalid(f"The field {name!r} has more than {_MAX_REFERENCE} characters.")
+    return References(**{name: value or None for name, value in values.items()})
+
+
+def runs_router(batch: Batch) -> APIRouter:
+    """/batch/runs…: start runs, follow them, and get their results."""
+    router = APIRouter(tags=["batch"])
 
     @router.post(
         "/batch/runs",
         status_code=202,
         response_model=RunProgressOut,
-        responses={202: {"headers": {"Location": {"schema": {"type": "string"}, "description": "Where to watch it."}}}},
-        summary="Work through everything that waits",
+        responses={202: {"headers": {"Location": {"schema": {"type": "string"}, "description": "URL of the run."}}}},
+        summary="Start a run",
     )
-    def start(response: Response, channel: ChannelName = None) -> dict[str, Any]:
-        """It goes on by itself, also when this server stops. A run whose process is gone is gone on with.
+    def start(channel: ChannelName = None) -> Response:
+        """Classify all waiting photos. The run continues if this server stops; an interrupted run is resumed.
 
-        Answers 409 `run_in_progress` while another one works: there is one at a time.
+        Responds 409 `run_in_progress` while a run of the channel is active.
         """
         run = batch.start(batch.channel(channel).name, requested_by=REQUESTED_BY)
+        response = json_response(RunProgressOut.with_progress(batch.browse.run(run.id), batch), status=202)
         response.headers["Location"] = f"/batch/runs/{run.id}"
-        return shown(batch.browse.run(run.id))
+        return response
 
-    @router.get("/batch/runs", response_model=RunPageOut, summary="Runs, newest first")
+    @router.get("/batch/runs", response_model=RunPageOut, summary="A page of runs, newest first")
     def runs(
         channel: ChannelName = None,
         limit: Annotated[int, Query(ge=1, le=_MOST_RUNS)] = 30,
         before: Annotated[str | None, Query(max_length=64, description="The cursor `older` of a page.")] = None,
-    ) -> dict[str, Any]:
-        """Page by the cursor `older` of the answer."""
+    ) -> Response:
+        """Page by the cursor `older` of the response."""
         if before is not None and not is_id(before):
-            raise RequestInvalid(f"{before!r} is not a cursor; use `older` of a page.")
+            raise RequestInvalid(f"{before!r} is not a cursor. Use `older` of a page.")
         found = batch.browse.runs(batch.channel(channel).name, limit=limit + 1, before=before)
         on_page = found[:limit]
-        return {
-            "runs": [run_json(each, **known_of(each.run)) for each in on_page],
-            "older": on_page[-1].run.id if len(found) > limit else None,
-        }
+        older = on_page[-1].run.id if len(found) > limit else None
+        return json_response(RunPageOut(runs=[RunOut.of(each, batch) for each in on_page], older=older))
 
-    @router.get("/batch/runs/{run_id}", response_model=RunProgressOut, summary="How far a run is")
-    def run(run_id: RunId) -> dict[str, Any]:
-        """Counts, speed, the time left, and whether the process that works on it lives."""
-        return shown(batch.browse.run(_known(run_id)))
+    @router.get("/batch/runs/{run_id}", response_model=RunProgressOut, summary="One run with its progress")
+    def run(run_id: RunId) -> Response:
+        """Counts, rate, time left, and the state of the process that works on it."""
+        return json_response(RunProgressOut.with_progress(batch.browse.run(run_id), batch))
 
-    @router.get("/batch/runs/{run_id}/items", response_model=ItemPageOut, summary="The photos of a run")
+    @router.get("/batch/runs/{run_id}/items", response_model=ItemPageOut, summary="The items of a run")
     def items(
         run_id: RunId,
         wanted: Wanted,
         limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 50,
         before: Cursor = None,
         after: Cursor = None,
-    ) -> dict[str, Any]:
-        """Newest first. Page by the cursors `older` and `newer` of the answer."""
-        within = replace(wanted, run_id=_known(run_id))
-        found = batch.browse.items(within, limit=limit, before=before, after=after)
-        return {"items": [item_json(item) for item in found.items], "older": found.older, "newer": found.newer}
+    ) -> Response:
+        """Newest first. Page by the cursors `older` and `newer` of the response."""
+        found = batch.browse.items(replace(wanted, run_id=run_id), limit=limit, before=before, after=after)
+        page = ItemPageOut(items=[ItemOut.of(item) for item in found.items], older=found.older, newer=found.newer)
+        return json_response(page)
 
     @router.get(
         "/batch/runs/{run_id}/export",
@@ -134,28 +480,53 @@ def batch_router(platform: Platform) -> APIRouter:
         summary="The results of a run as a file",
     )
     def export(
-        run_id: RunId,
-        wanted: Wanted,
-        format: Annotated[ExportFormat, Query()] = ExportFormat.CSV,
+        run_id: RunId, wanted: Wanted, format: Annotated[ExportFormat, Query()] = ExportFormat.CSV
     ) -> StreamingResponse:
-        """One row per photo, duplicates among them, in the order of arrival. CSV is safe to open in a spreadsheet."""
-        within = replace(wanted, run_id=_known(run_id))
-        return _download(batch.export.stream(within, format), f"run-{run_id}.{format.value}", MEDIA_TYPES[format])
+        """One row per photo, with duplicates, in the order of arrival. CSV is safe to open in a spreadsheet."""
+        chunks = batch.export.stream(replace(wanted, run_id=run_id), format)
+        headers = {"Content-Disposition": f'attachment; filename="run-{run_id}.{format.value}"'}
+        return StreamingResponse(chunks, media_type=MEDIA_TYPES[format], headers=headers)
 
-    @router.get("/batch/runs/{run_id}/report", response_class=HTMLResponse, summary="The morning report of a run")
+    @router.get("/batch/runs/{run_id}/report", response_class=HTMLResponse, summary="The report of a run")
     def report(run_id: RunId) -> HTMLResponse:
-        """One page that needs nothing but itself, as the results stand now."""
-        return HTMLResponse(batch.report.render(_known(run_id)), headers=_REPORT_HEADERS)
+        """A self-contained page with the current results."""
+        return HTMLResponse(batch.report.render(run_id), headers=_REPORT_HEADERS)
 
     return router
 
 
-def _known(run_id: str) -> str:
-    if not is_id(run_id):
-        raise RunNotFound(f"{run_id!r} is not the id of a run.")
-    return run_id
+def items_router(batch: Batch) -> APIRouter:
+    """/batch/items/ID…: one item, its photo and its label."""
+    router = APIRouter(tags=["batch"])
 
+    @router.get("/batch/items/{item_id}", response_model=ItemOut, summary="One item")
+    def one(item_id: ItemId) -> Response:
+        """Its state, its label and its failure, if any."""
+        return json_response(ItemOut.of(batch.browse.item(item_id)))
 
-def _download(chunks: Iterable[bytes], name: str, media_type: str) -> StreamingResponse:
-    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
-    return StreamingResponse(chunks, media_type=media_type, headers=headers)
+    @router.get(
+        "/batch/items/{item_id}/photo",
+        response_class=Response,
+        responses={200: {"content": {"image/*": {}, "application/octet-stream": {}}}},
+        summary="The photo of an item",
+    )
+    def photo(item_id: ItemId, size: ImageSize = ImageSize.VIEW) -> Response:
+        """`thumbnail` and `view` are JPEG without metadata, `original` is as it arrived."""
+        # Not cached for long: another attempt may decode a photo that has no preview yet.
+        return photo_answer(batch.browse.photo(item_id, size), cache=_PHOTO_CACHE)
+
+    @router.post("/batch/items/{item_id}/label", response_model=ItemOut, summary="Label an item")
+    def label(item_id: ItemId, said: LabelIn) -> Response:
+        """Either a `label` or `confirm`. The last label counts. The photo has been moved when this responds."""
+        if (said.label is not None) is said.confirm:
+            raise RequestInvalid('Send either a label, {"label": "dress"}, or {"confirm": true}.')
+        review = batch.review
+        item = review.confirm(item_id) if said.label is None else review.label(item_id, said.label)
+        return json_response(ItemOut.of(item))
+
+    @router.post("/batch/items/{item_id}/retry", response_model=ItemOut, summary="Retry a quarantined item")
+    def retry(item_id: ItemId) -> Response:
+        """The item waits for the next run, like a new one."""
+        return json_response(ItemOut.of(batch.review.retry(item_id)))
+
+    return router

@@ -1,4 +1,4 @@
-"""Look at runs and returned items: how far a night is, what became of each photo, and the photos themselves."""
+"""Read runs and batch items: the progress of a run, the items of a page, and their photos."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from sqlalchemy import Connection
+
 from shoplens.batch.entities import BatchItem, BatchRun, ItemFilter, ItemState, RunCounts
-from shoplens.batch.item_photos import ItemPhotos
+from shoplens.batch.repository import ItemRepository, RunRepository
 from shoplens.db import Database
-from shoplens.db.uow import ReadWork
+from shoplens.errors import BlobNotFound, ImageNotKept, SampleError
 from shoplens.predictions.entities import PredictionRecord
 from shoplens.predictions.image_store import ImageFile, ImageSize, ImageStore
 
@@ -18,7 +20,7 @@ MAX_PAGE = 200
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSummary:
-    """A run with its counts, for lists. Duplicates are those that arrived between the run before and this one."""
+    """A run with its counts, for lists. Duplicates are those that arrived between the previous run and this one."""
 
     run: BatchRun
     counts: RunCounts
@@ -26,12 +28,12 @@ class RunSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunView:
-    """One run as it stands.
+    """The current state of one run.
 
-    `counts` is of all that the run accounts for: its own items, and the duplicates and refused files that arrived
-    since the run before. `labels` counts items by state and label. `left` is how many items it has yet to do.
-    `rate_per_s` is over the whole run so far, None before the first item; `seconds_left` follows from it, None where
-    nothing can be said; `last_item_ago_s` is None before the first item.
+    `counts` covers the run's own items, and the duplicates and refused files that arrived since the previous run.
+    `labels` counts items by state and label. `left` is the number of items that are not completed. `rate_per_s` is the
+    average of the whole run, None before the first item; `seconds_left` follows from it. `last_item_ago_s` is None
+    before the first item.
     """
 
     run: BatchRun
@@ -44,12 +46,12 @@ class RunView:
 
     @property
     def settled(self) -> int:
-        """How many of the planned items are behind it."""
+        """The number of planned items that are completed."""
         return max(0, self.run.planned - self.left)
 
     @property
     def progress(self) -> float:
-        """From 0 to 1. A run that has ended is through, whatever was added to it or taken from it since."""
+        """From 0 to 1; a finished run has 1 whatever was planned."""
         if not self.run.active:
             return 1.0
         return min(1.0, self.settled / self.run.planned) if self.run.planned else 0.0
@@ -57,58 +59,58 @@ class RunView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ItemPage:
-    """Items, newest first. `older` and `newer` are cursors (values of `seq`), None where nothing lies there."""
+    """Items, newest first. `older` and `newer` are cursors (values of `seq`), None at the ends."""
 
     items: list[BatchItem]
     older: int | None
     newer: int | None
 
 
-class BrowseBatch:
-    """Reads only, but for thumbnails, which are made once. All methods block."""
+class BrowseService:
+    """Only reads, but stores thumbnails when they are first asked for. All methods block."""
 
-    def __init__(self, database: Database, shelf: ImageStore, *, clock: Callable[[], datetime]) -> None:
+    def __init__(self, database: Database, images: ImageStore, *, clock: Callable[[], datetime]) -> None:
         self._database = database
-        self._photos = ItemPhotos(database, shelf)
+        self._images = images
         self._clock = clock
 
     def runs(self, channel: str, *, limit: int = 30, before: str | None = None) -> list[RunSummary]:
         """At most `limit` runs, newest first, older than the run with the id `before`."""
-        with self._database.read_uow() as work:
-            found = work.batch_runs.page(channel, limit=min(limit, MAX_PAGE), before=before)
-            return [RunSummary(run=run, counts=_counts(work, run)) for run in found]
+        with self._database.reading() as tx:
+            found = RunRepository(tx).page(channel, limit=min(limit, MAX_PAGE), before=before)
+            return [RunSummary(run=run, counts=_counts(tx, run)) for run in found]
 
     def run(self, run_id: str) -> RunView:
         """Raises RunNotFound."""
-        with self._database.read_uow() as work:
-            return self._view(work, work.batch_runs.get(run_id))
+        with self._database.reading() as tx:
+            return self._view(tx, RunRepository(tx).get(run_id))
 
     def active(self, channel: str) -> RunView | None:
-        """The run that is to be worked on, if there is one."""
-        with self._database.read_uow() as work:
-            run = work.batch_runs.active(channel)
-            return None if run is None else self._view(work, run)
+        """The requested or running run, if there is one."""
+        with self._database.reading() as tx:
+            run = RunRepository(tx).active(channel)
+            return None if run is None else self._view(tx, run)
 
     def latest(self, channel: str) -> BatchRun | None:
         """The newest run, active or not."""
-        with self._database.read_uow() as work:
-            return next(iter(work.batch_runs.page(channel, limit=1)), None)
+        with self._database.reading() as tx:
+            return next(iter(RunRepository(tx).page(channel, limit=1)), None)
 
     def waiting(self, channel: str) -> int:
-        """How many items wait for a run."""
-        with self._database.read_uow() as work:
-            return work.batch_items.count_waiting(channel)
+        """The number of items that wait for a run."""
+        with self._database.reading() as tx:
+            return ItemRepository(tx).count_waiting(channel)
 
     def items(
         self, wanted: ItemFilter, *, limit: int = 50, before: int | None = None, after: int | None = None
     ) -> ItemPage:
-        """Up to `limit` items that arrived before `before`, or the ones just after `after`.
+        """Up to `limit` items that arrived before `before`, or those just after `after`.
 
-        With a run, those that it accounts for, as in `RunView.counts`. Raises RunNotFound.
+        With a run: the items that `RunView.counts` covers. Raises RunNotFound.
         """
         limit = min(limit, MAX_PAGE)
-        with self._database.read_uow() as work:
-            found = _page(work, wanted, limit + 1, before, after)
+        with self._database.reading() as tx:
+            found = _page(tx, wanted, limit + 1, before, after)
         more = len(found) > limit
         items = (found[-limit:] if after is not None else found[:limit]) if more else found
         has_older = bool(items) and (more or after is not None)
@@ -121,33 +123,41 @@ class BrowseBatch:
 
     def item(self, item_id: str) -> BatchItem:
         """Raises ItemNotFound."""
-        with self._database.read_uow() as work:
-            return work.batch_items.get(item_id)
+        with self._database.reading() as tx:
+            return ItemRepository(tx).get(item_id)
+
+    def next_to_review(self, item: BatchItem) -> BatchItem | None:
+        """The item of the same run that needs review and follows `item` in the gallery, else the first one."""
+        if item.run_id is None:
+            return None
+        wanted = ItemFilter(run_id=item.run_id, state=ItemState.NEEDS_REVIEW)
+        found = self.items(wanted, limit=1, before=item.seq).items or self.items(wanted, limit=2).items
+        return next((each for each in found if each.id != item.id), None)
 
     def duplicates(self, item: BatchItem, *, limit: int = 50) -> list[BatchItem]:
         """Later arrivals of the same photo, oldest first."""
-        with self._database.read_uow() as work:
-            return work.item_table.duplicates_of(item, limit)
+        with self._database.reading() as tx:
+            return ItemRepository(tx).duplicates_of(item, limit)
 
     def of_record(self, record: PredictionRecord) -> BatchItem | None:
-        """The item that a record was made for; None for records of other channels."""
-        with self._database.read_uow() as work:
-            return work.item_table.by_prediction(record.id)
+        """The item that a record belongs to; None for records of other channels."""
+        with self._database.reading() as tx:
+            return ItemRepository(tx).by_prediction(record.id)
 
     def photo(self, item_id: str, size: ImageSize) -> ImageFile:
-        """The photo of an item, wherever it is just now. Raises ItemNotFound and ImageNotKept."""
-        return self._photos(item_id, size)
+        """The photo of an item. Raises ItemNotFound and ImageNotKept."""
+        return open_photo(self._database, self._images, item_id, size)
 
-    def _view(self, work: ReadWork, run: BatchRun) -> RunView:
-        own = work.batch_items.count_states(run.id)
+    def _view(self, tx: Connection, run: BatchRun) -> RunView:
+        own = ItemRepository(tx).count_own_states(run.id)
         left = own.get(ItemState.PROCESSING, 0) + (
-            work.batch_items.count_waiting(run.channel, bound=run.bound) if run.active else 0
+            ItemRepository(tx).count_waiting(run.channel, bound=run.bound) if run.active else 0
         )
         rate = rate_per_s(run, RunCounts(by_state=own).settled, self._clock())
         return RunView(
             run=run,
-            counts=_counts(work, run),
-            labels=work.batch_items.count_labels(run.id),
+            counts=_counts(tx, run),
+            labels=ItemRepository(tx).count_labels(run.id),
             left=left,
             rate_per_s=rate,
             seconds_left=left / rate if run.active and rate else None,
@@ -156,7 +166,7 @@ class BrowseBatch:
 
 
 def rate_per_s(run: BatchRun, settled: int, now: datetime) -> float | None:
-    """Items per second from the run's start to now, or to its last item once it is over; None where it has no time."""
+    """Items per second from the start to now, or to the last item of a finished run; None before the first item."""
     ended = (run.last_item_at or run.finished_at) if not run.active else now
     if run.started_at is None or ended is None or not settled:
         return None
@@ -165,16 +175,16 @@ def rate_per_s(run: BatchRun, settled: int, now: datetime) -> float | None:
 
 
 def _seconds(since: datetime, until: datetime) -> float:
-    """Never negative, although clocks of several machines may disagree."""
+    """Never negative: the clocks of several machines may differ."""
     return max(0.0, (until - since).total_seconds())
 
 
-def _page(work: ReadWork, wanted: ItemFilter, limit: int, before: int | None, after: int | None) -> list[BatchItem]:
-    own = work.batch_items.page(wanted, limit=limit, before=before, after=after)
+def _page(tx: Connection, wanted: ItemFilter, limit: int, before: int | None, after: int | None) -> list[BatchItem]:
+    own = ItemRepository(tx).page(wanted, limit=limit, before=before, after=after)
     if wanted.run_id is None:
         return own
-    within = work.item_table.range_of(work.batch_runs.get(wanted.run_id))
-    others = work.batch_items.page(
+    within = ItemRepository(tx).range_of(RunRepository(tx).get(wanted.run_id))
+    others = ItemRepository(tx).page(
         replace(wanted, channel=within.channel, run_id=None),
         limit=limit,
         before=before,
@@ -185,5 +195,47 @@ def _page(work: ReadWork, wanted: ItemFilter, limit: int, before: int | None, af
     return both[:limit] if after is None else both[-limit:]
 
 
-def _counts(work: ReadWork, run: BatchRun) -> RunCounts:
-    return RunCounts(by_state=work.item_table.count_states(work.item_table.range_of(run)))
+def _counts(tx: Connection, run: BatchRun) -> RunCounts:
+    return RunCounts(by_state=ItemRepository(tx).count_states(ItemRepository(tx).range_of(run)))
+
+
+def open_photo(database: Database, images: ImageStore, item_id: str, size: ImageSize) -> ImageFile:
+    """The photo of an item, also while it is moved; of a duplicate, the photo of the item that it repeats.
+
+    Raises ItemNotFound and ImageNotKept.
+    """
+
+    def read(wanted: str) -> BatchItem:
+        with database.reading() as tx:
+            return ItemRepository(tx).get(wanted)
+
+    item = read(item_id)
+    if item.duplicate_of is not None:
+        item = read(item.duplicate_of)
+    # No run could decode it, perhaps because of its size or content: do not try again for each visitor.
+    undecoded = item.state is ItemState.QUARANTINED or (item.state is ItemState.DONE and item.prediction_id is None)
+    if size is not ImageSize.ORIGINAL and (item.thumbnail_key is not None or undecoded):
+        return _open_saved(images, item)
+    # It may be moved after its row was read, so a second attempt reads the row again.
+    for _ in range(2):
+        for key in (item.key, item.target_key):
+            if key is None:
+                continue
+            try:
+                return images.open(key, item.sha256, size)
+            except BlobNotFound:
+                continue
+            except SampleError as error:
+                raise ImageNotKept(f"The photo of the item {item.id} cannot be shown: {error}") from error
+        item = read(item.id)
+    raise ImageNotKept(f"The photo of the item {item.id} is no longer in the store.")
+
+
+def _open_saved(images: ImageStore, item: BatchItem) -> ImageFile:
+    """The thumbnail that the run saved."""
+    if item.thumbnail_key is None:
+        raise ImageNotKept(f"There is no preview of the item {item.id}.")
+    try:
+        return images.open(item.thumbnail_key, item.sha256, ImageSize.ORIGINAL)
+    except BlobNotFound:
+        raise ImageNotKept(f"The photo of the item {item.id} is no longer in the store.") from None

@@ -1,4 +1,4 @@
-"""What `shoplens doctor` says of returns: the drop folder, the log folder, the last ingest and the last night."""
+"""The checks of `shoplens doctor` on a channel's batch side: source, log folder, last import and last run."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from shoplens.batch.entities import BatchRun, ItemFilter
+from shoplens.batch.repository import ItemRepository
 from shoplens.batch.status import OwnerState, RunStatus
 from shoplens.db import open_database
 from shoplens.errors import DatabaseUnavailable, Misconfigured, SourceUnavailable
@@ -23,116 +24,114 @@ from shoplens.telemetry.logs import APP_LOG
 from shoplens.telemetry.trigger_log import PastTrigger, last_triggers
 
 LONGEST_PAUSE: Final = timedelta(hours=26)
-"""A day, and two hours for a night that takes longer than the one before."""
+"""A day, and two hours for a run that takes longer than the previous one."""
 _MOST_COUNTED: Final = 10_000
 _STOPPED: Final = 128
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caution:
-    """Nothing is broken, but somebody should look."""
+    """A warning: nothing is broken, but needs attention."""
 
     text: str
 
 
-_UNKNOWN: Final = Caution(text="not known while the database cannot be asked")
+_UNKNOWN: Final = Caution(text="unknown while the database is unavailable")
 
 
 def look_at_drop(settings: Settings, channel: str) -> str:
-    """Raises SourceUnavailable for a place from which photos could not be taken."""
+    """Raises SourceUnavailable for a source from which no photos can be imported."""
     source = settings.batch_source(channel)
     if "://" in source and not source.startswith("file:"):
         open_prefix(source, setting=f"channels.{channel}.batch.source").check()
-        return f"{source} can be listed and emptied"
+        return f"{source} can be listed"
     folder = local_folder(source)
     if not folder.exists():
-        return f"{folder} is not there yet; make it, and let photos be put there"
+        return f"{folder} does not exist yet. Create it and copy photos into it"
     if not (folder.is_dir() and os.access(folder, os.R_OK | os.W_OK | os.X_OK)):
         raise SourceUnavailable(
-            f"{folder} cannot be read and emptied by this account, so no photo can be taken from it. "
+            f"{folder} cannot be read and written by this account, so no photo can be imported. "
             f"Change its owner or its permissions, or set channels.{channel}.batch.source."
         )
     count = sum(1 for _ in islice(folder.rglob("*"), _MOST_COUNTED))
-    lie = "is empty" if not count else f"has {'at least ' * (count == _MOST_COUNTED)}{count} files"
-    return f"{folder} can be read and emptied; it {lie}"
+    lie = "empty" if not count else f"with {'at least ' * (count == _MOST_COUNTED)}{count} files"
+    return f"{folder} is readable and writable, {lie}"
 
 
 def look_at_logs(settings: Settings) -> str:
-    """Raises Misconfigured for a folder in which nothing can be written."""
+    """Raises Misconfigured for a folder that cannot be written."""
     folder = settings.effective_log_dir
     if not folder.exists() and os.access(_nearest(folder), os.W_OK | os.X_OK) and _nearest(folder).is_dir():
-        return f"{folder} is not there yet; it is made with the first line"
+        return f"{folder} does not exist yet. It is created with the first log entry"
     try:
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".doctor-") as probe:
             probe.write(b"\n")
             probe.flush()
     except OSError as error:
         raise Misconfigured(
-            f"{folder} cannot be written ({error.strerror}): nothing is kept in {APP_LOG}. "
-            "Make room, change its owner, or set log_dir."
+            f"{folder} cannot be written ({error.strerror}), so there is no {APP_LOG}. "
+            "Free some space, change its owner, or set log_dir."
         ) from error
     log_bytes = sum(path.stat().st_size for path in folder.glob("*.log*") if path.is_file())
-    return f"{folder} can be written; its files have {log_bytes / 1e6:.1f} MB"
+    return f"{folder} is writable, {log_bytes / 1e6:.1f} MB of logs"
 
 
 def look_at_ingest(settings: Settings, channel: str) -> str | Caution:
-    """The last start that the log of starts knows, else the newest photo."""
+    """The last import in `trigger.log`, else the newest photo."""
     if (last := _last_trigger(settings, channel, "ingest")) is not None:
-        return _told(last)
+        return _outcome(last)
     try:
         newest = _newest_arrival(settings, channel)
     except DatabaseUnavailable:
         return _UNKNOWN
-    return "none yet" if newest is None else f"the newest photo came {_ago(newest)}"
+    return "none yet" if newest is None else f"last photo received {_ago(newest)}"
 
 
 def look_at_run(settings: Settings, channel: str) -> str | Caution:
-    """How the active run stands, or when the last one ended."""
+    """The state of the active run, or the end of the last one."""
     try:
-        standing = _standing(settings, channel)
+        status = _read_status(settings, channel)
     except DatabaseUnavailable:
         return _UNKNOWN
-    run = None if standing is None else standing.run
-    if standing is not None and run is not None and run.active:
-        return _active(standing, run)
+    run = None if status is None else status.run
+    if status is not None and run is not None and run.active:
+        return _active(status, run)
     last = _last_trigger(settings, channel, "run")
-    if last is not None and isinstance(told := _told(last), Caution):
-        return told
+    if last is not None and isinstance(found := _outcome(last), Caution):
+        return found
     if run is None:
-        waiting = 0 if standing is None else standing.waiting
-        return f"none yet; {waiting} items wait for the first"
+        waiting = 0 if status is None else status.waiting
+        return f"none yet, {waiting} items waiting"
     return _ended(run)
 
 
-def _active(standing: RunStatus, run: BatchRun) -> str | Caution:
-    progress = f"{standing.counts.settled} of {run.planned} items are settled"
-    if standing.owner is OwnerState.ALIVE and not run.stalled:
-        return f"run {run.id} is at work: {progress}"
+def _active(status: RunStatus, run: BatchRun) -> str | Caution:
+    progress = f"{status.counts.settled} of {run.planned} processed"
+    if status.owner is OwnerState.ALIVE and not run.stalled:
+        return f"run {run.id} is running: {progress}"
     if run.stalled:
-        return Caution(text=f"run {run.id} lives, but no item comes to an end; {progress}. {APP_LOG} may say why.")
-    sign = "" if run.heartbeat_at is None else f" since {_ago(run.heartbeat_at)}"
-    return Caution(
-        text=f"run {run.id} shows no sign of life{sign}; {progress}. The next `shoplens batch run` goes on with it."
-    )
+        return Caution(text=f"run {run.id} is stalled: no item finishes; {progress}. See {APP_LOG}.")
+    last = "" if run.heartbeat_at is None else f"; last heartbeat {_ago(run.heartbeat_at)}"
+    return Caution(text=f"run {run.id} has no worker{last}; {progress}. `shoplens batch run` resumes it.")
 
 
 def _ended(run: BatchRun) -> str | Caution:
     ended_at = run.finished_at or run.created_at
     if datetime.now(UTC) - ended_at > LONGEST_PAUSE:
-        return Caution(text=f"the last one ended {_ago(ended_at)}. Is the schedule on? docs/how-to/schedule-a-batch.md")
-    return f"the last one ended {_ago(ended_at)}"
+        return Caution(text=f"finished {_ago(ended_at)}. Check the schedule: docs/how-to/schedule-a-batch.md")
+    return f"finished {_ago(ended_at)}"
 
 
-def _told(last: PastTrigger) -> str | Caution:
-    started = f"started {_ago(last.started_at)} by {last.by}"
+def _outcome(last: PastTrigger) -> str | Caution:
+    when = f"{_ago(last.started_at)} (via {last.by})"
     if last.ended_at is None:
         gone = last.host == socket.gethostname() and not _lives(last.pid)
-        return Caution(text=f"{started}; it was killed before its end") if gone else f"{started}; it is at work"
+        return Caution(text=f"killed, started {when}") if gone else f"running, started {when}"
     if last.exit_status:
-        how = "was stopped" if last.exit_status > _STOPPED else "failed"
-        return Caution(text=f"{started}; it {how} with status {last.exit_status}. trigger.log says more.")
+        how = "stopped" if last.exit_status > _STOPPED else "failed"
+        return Caution(text=f"{how} with status {last.exit_status}, {when}. See trigger.log.")
     counts = ", ".join(f"{count} {name}" for name, count in last.counts.items() if count)
-    return f"{started}, ended well: {counts or 'nothing to do'}"
+    return f"OK, {when}, {counts or 'no new files'}"
 
 
 def _lives(pid: int | None) -> bool:
@@ -150,11 +149,11 @@ def _lives(pid: int | None) -> bool:
 def _last_trigger(settings: Settings, channel: str, job: str) -> PastTrigger | None:
     try:
         return last_triggers(settings.effective_log_dir).get((channel, job))
-    except OSError:  # another finding says that the folder cannot be used
+    except OSError:  # another check reports that
         return None
 
 
-def _standing(settings: Settings, channel: str) -> RunStatus | None:
+def _read_status(settings: Settings, channel: str) -> RunStatus | None:
     if _no_database(settings):
         return None
     with closing(open_database(settings.effective_database_url)) as database:
@@ -164,8 +163,8 @@ def _standing(settings: Settings, channel: str) -> RunStatus | None:
 def _newest_arrival(settings: Settings, channel: str) -> datetime | None:
     if _no_database(settings):
         return None
-    with closing(open_database(settings.effective_database_url)) as database, database.read_uow() as work:
-        newest = work.batch_items.page(ItemFilter(channel=channel), limit=1)
+    with closing(open_database(settings.effective_database_url)) as database, database.reading() as tx:
+        newest = ItemRepository(tx).page(ItemFilter(channel=channel), limit=1)
     return newest[0].received_at if newest else None
 
 
@@ -174,7 +173,7 @@ def _no_database(settings: Settings) -> bool:
 
 
 def _nearest(path: Path) -> Path:
-    """The path itself or the nearest folder above it that is there."""
+    """The path itself or the nearest parent that exists."""
     return next(each for each in (path, *path.parents) if each.exists())
 
 

@@ -14,7 +14,7 @@ from typing import IO, Any, Final
 import orjson
 
 from shoplens.batch.entities import ItemFilter
-from shoplens.batch.item_table import TableRow
+from shoplens.batch.repository import TABLE_PAGE, ItemRepository, RunRange, RunRepository, TableRow
 from shoplens.db import Database
 from shoplens.predictions.export import spreadsheet_safe
 
@@ -82,14 +82,25 @@ class ExportItems:
         With a run: its items, and the duplicates and refused files that arrived since the previous run. Without: all
         items. Raises RunNotFound at the call, not while iterating.
         """
-        with self._database.read_uow() as work:
-            within = None if wanted.run_id is None else work.item_table.range_of(work.batch_runs.get(wanted.run_id))
+        with self._database.reading() as tx:
+            within = (
+                None if wanted.run_id is None else ItemRepository(tx).range_of(RunRepository(tx).get(wanted.run_id))
+            )
+        return write_table(stream_rows(self._database, wanted, within), format)
 
-        def chunks() -> Iterator[bytes]:
-            with self._database.read_uow() as work:
-                yield from write_table(work.item_table.rows(wanted, within), format)
 
-        return chunks()
+def stream_rows(database: Database, wanted: ItemFilter, within: RunRange | None) -> Iterator[TableRow]:
+    """Every row that matches, in the order of arrival, a page in memory at a time; later arrivals do not appear.
+
+    `within` stands for `wanted.run_id`. Each page is a transaction of its own, so a slow reader keeps nothing open.
+    """
+    with database.reading() as tx:
+        last, bound = ItemRepository(tx).table_span(within)
+    while last < bound:
+        with database.reading() as tx:
+            page = ItemRepository(tx).table_page(wanted, within, after=last, bound=bound)
+        yield from page
+        last = page[-1].item.seq if len(page) == TABLE_PAGE else bound
 
 
 def write_table(rows: Iterable[TableRow], format: ExportFormat) -> Iterator[bytes]:

@@ -16,7 +16,7 @@ import structlog
 from sqlalchemy import Connection
 
 from shoplens.batch.entities import BatchItem
-from shoplens.batch.item_queries import ItemRepository
+from shoplens.batch.repository import ItemRepository
 from shoplens.batch.retry import RetryPolicy
 from shoplens.db import Database
 from shoplens.errors import BlobNotFound, ImageGone

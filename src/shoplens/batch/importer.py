@@ -20,8 +20,8 @@ from typing import Any, Final, TypeVar
 import structlog
 
 from shoplens.batch.entities import BatchItem, References
-from shoplens.batch.item_queries import ItemRepository
 from shoplens.batch.item_writer import Dedup, ImportOutcome, ItemWriter, NewFile, PreparedItem, in_memory
+from shoplens.batch.repository import ItemRepository
 from shoplens.batch.sidecars import (
     MAX_LIST_BYTES,
     MAX_SIDECAR_BYTES,

@@ -17,7 +17,7 @@ from enum import StrEnum
 from typing import Final
 
 from shoplens.batch.entities import BatchItem, ItemState, References, incoming_key, target_key
-from shoplens.batch.item_queries import ItemRepository
+from shoplens.batch.repository import ItemRepository
 from shoplens.db import Database
 from shoplens.db.ids import make_id
 from shoplens.errors import ImageMissing, ImageTooLarge, ImageUnsupported, RecordRefused, SampleError

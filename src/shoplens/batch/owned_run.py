@@ -13,9 +13,8 @@ from sqlalchemy import Connection
 
 from shoplens.batch.entities import BatchItem, BatchRun, ItemState
 from shoplens.batch.files import Moved, note_moves
-from shoplens.batch.item_queries import ItemRepository
+from shoplens.batch.repository import ItemRepository, RunRepository
 from shoplens.batch.results import Clock, ProcessedItem, ResultBuilder
-from shoplens.batch.run_queries import RunRepository
 from shoplens.bundles.manifest import ModelRef
 from shoplens.db import Database
 from shoplens.errors import DatabaseUnavailable, RecordRefused
@@ -50,7 +49,7 @@ class OwnedRun:
     def begin(self, model: ModelRef, policy_version: str) -> dict[ItemState, int]:
         """Note what decides, and extend the run to all items that wait now. The states of the items it had before."""
         with self._database.transaction() as tx:
-            before = ItemRepository(tx).count_states(self.run.id)
+            before = ItemRepository(tx).count_own_states(self.run.id)
             ItemRepository(tx).hold_arrivals()
             bound = ItemRepository(tx).last_seq()
             planned = ItemRepository(tx).count_waiting(self.run.channel, bound=bound)
@@ -73,7 +72,7 @@ class OwnedRun:
                 with self._database.transaction() as tx:
                     self._beat(tx, finished_item=False)
                     if self._lease_in_doubt:  # the answer to a commit was lost: what it leased is not known here
-                        ItemRepository(tx).release(self._owner, keep=self._held)
+                        ItemRepository(tx).release(self.run.channel, self._owner, keep=self._held)
                     leased = ItemRepository(tx).lease(
                         self.run.channel, owner=self._owner, run_id=self.run.id, bound=self.run.bound, limit=limit
                     )
@@ -122,7 +121,7 @@ class OwnedRun:
         """Release what is leased, and leave the run to the next process."""
         with self._lock, self._database.transaction() as tx:
             RunRepository(tx).interrupt(self.run.id, owner=self._owner, reason=reason)
-            ItemRepository(tx).release(self._owner)
+            ItemRepository(tx).release(self.run.channel, self._owner)
             return RunRepository(tx).get(self.run.id)
 
     def _write(self, processed: Sequence[ProcessedItem], moved: Moved) -> None:
@@ -130,7 +129,7 @@ class OwnedRun:
             with self._database.transaction() as tx:
                 self._beat(tx, finished_item=bool(processed))
                 if self._commit_in_doubt:  # an attempt whose answer was lost may have taken effect
-                    mine = ItemRepository(tx).leased_by(self._owner)
+                    mine = ItemRepository(tx).leased_by(self.run.channel, self._owner)
                     processed = [each for each in processed if each.item.id in mine]
                 PredictionRepository(tx).add_many(each.record for each in processed if each.record is not None)
                 ItemRepository(tx).complete((each.result for each in processed), owner=self._owner)

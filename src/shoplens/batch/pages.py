@@ -1,185 +1,261 @@
-"""The pages Returns and one run: start a night, watch it, and go through what it could not decide."""
+"""The pages of a channel's batch side: import photos, follow a run, and review its items.
+
+All forms work without a script.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Form, Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse
 
-from shoplens.batch.browse import RunView
-from shoplens.batch.entities import BatchRun, ItemFilter, ItemState
-from shoplens.batch.pages_filtering import read_bar, read_place
-from shoplens.batch.pages_words import (
-    Condition,
-    condition,
-    count,
-    duration,
-    import_notice,
-    import_words,
-    keyed,
-    offered,
-    photos,
-    progress_words,
-    references,
-    run_word,
-    share,
-    state_word,
-    took,
-)
+from shoplens.batch import presenting
+from shoplens.batch.browse import BrowseService, RunView
+from shoplens.batch.entities import BatchItem, BatchRun, ItemFilter
+from shoplens.batch.presenting import Notice
 from shoplens.db.ids import is_id
-from shoplens.errors import RunInProgress, RunNotFound
-from shoplens.platform.server import Platform
-from shoplens.predictions.entities import PredictionRecord
+from shoplens.errors import ItemNotFound, NotFound, PredictionNotFound, RunInProgress, RunNotFound
+from shoplens.platform.batch import Batch
+from shoplens.predictions.entities import Channel, Feedback, PredictionRecord
 from shoplens.predictions.pages import LinkFinder, RecordLink
+from shoplens.predictions.records import RecordService
 from shoplens.web.rendering import PageRoute, add_filters, page
 
-CHANNEL = "returns"
 REQUESTED_BY = "console"
 PAGE_ITEMS = 48
 _PAGE_RUNS = 30
 _LONGEST_NUMBER = 12
-_NOT_KEPT = {"Cache-Control": "no-store"}
+_NO_STORE = {"Cache-Control": "no-store"}
 
-add_filters(state_word, run_word, count, photos, duration, took, references, share=share)
+add_filters(
+    presenting.state_word,
+    presenting.run_word,
+    presenting.count,
+    presenting.photos,
+    presenting.duration,
+    presenting.took,
+    presenting.references,
+    share=presenting.share,
+)
+
+FormText = Annotated[str, Form()]
 
 
-def batch_pages(platform: Platform) -> APIRouter:
-    """The list of runs, one run, and the forms and numbers on both."""
+def channel_pages(batch: Batch, channels: Mapping[str, Channel]) -> APIRouter:
+    """The runs of a channel, and the forms that import photos and start a run."""
     router = APIRouter(route_class=PageRoute)
-    batch = platform.batch
+    browse = batch.browse
 
-    @router.get("/console/batch/returns")
-    def runs(request: Request, said: str = "") -> HTMLResponse:
+    @router.get("/console/batch/{channel}")
+    def runs(request: Request, channel: str, said: str = "") -> HTMLResponse:
+        name = _known_channel(batch, channel)
         before = request.query_params.get("before")
-        found = batch.browse.runs(CHANNEL, limit=_PAGE_RUNS + 1, before=before if before and is_id(before) else None)
-        active = batch.browse.active(CHANNEL)
+        found = browse.runs(name, limit=_PAGE_RUNS + 1, before=before if before and is_id(before) else None)
+        active = browse.active(name)
         return page(
             "batch.html",
+            channel=channels[name],
             runs=[each for each in found[:_PAGE_RUNS] if not each.run.active],
             older=found[_PAGE_RUNS - 1].run.id if len(found) > _PAGE_RUNS else None,
             paged=bool(before),
             active=active,
-            condition=_condition(platform, active.run) if active else None,
-            live=_live_index(platform, active),
-            newest=next(iter(batch.browse.items(ItemFilter(channel=CHANNEL), limit=1).items), None),
-            source=batch.channel(CHANNEL).source,
-            notice=_notice(platform, said),
+            condition=_run_notice(batch, active.run) if active else None,
+            live=_live_channel(batch, name, active),
+            newest=next(iter(browse.items(ItemFilter(channel=name), limit=1).items), None),
+            source=batch.channel(name).source,
+            notice=_form_notice(batch, name, said),
         )
 
-    @router.get("/console/batch/returns/live.json")
-    def live_index() -> JSONResponse:
-        return JSONResponse(_live_index(platform, batch.browse.active(CHANNEL)), headers=_NOT_KEPT)
+    @router.get("/console/batch/{channel}/live.json")
+    def live_channel(channel: str) -> JSONResponse:
+        name = _known_channel(batch, channel)
+        return JSONResponse(_live_channel(batch, name, browse.active(name)), headers=_NO_STORE)
 
-    @router.post("/console/batch/returns/ingest")
-    async def import_photos() -> RedirectResponse:
-        # Its outcome, a failure too, is told by the page that comes next.
-        await asyncio.wait([asyncio.wrap_future(batch.channel(CHANNEL).imports.start())], timeout=batch.ingest_answer_s)
-        return RedirectResponse("/console/batch/returns?said=ingest", status_code=303)
+    @router.post("/console/batch/{channel}/ingest")
+    async def import_photos(channel: str) -> RedirectResponse:
+        name = _known_channel(batch, channel)
+        # The next page shows the outcome, also of an import that failed.
+        await asyncio.wait([asyncio.wrap_future(batch.channel(name).imports.start())], timeout=batch.ingest_answer_s)
+        return RedirectResponse(f"/console/batch/{name}?said=ingest", status_code=303)
 
-    @router.post("/console/batch/returns/runs")
-    def start() -> RedirectResponse:
+    @router.post("/console/batch/{channel}/runs")
+    def start(channel: str) -> RedirectResponse:
+        name = _known_channel(batch, channel)
         try:
-            run = batch.start(CHANNEL, requested_by=REQUESTED_BY)
-        except RunInProgress:
-            # Somebody was quicker; what was wanted is happening.
-            active = batch.browse.active(CHANNEL)
-            return RedirectResponse(
-                f"/console/batch/returns/{active.run.id}" if active else "/console/batch/returns", 303
-            )
-        return RedirectResponse(f"/console/batch/returns/{run.id}", status_code=303)
-
-    @router.get("/console/batch/returns/{run_id}")
-    def one(request: Request, run_id: str) -> HTMLResponse:
-        view = batch.browse.run(_known(run_id))
-        bar = read_bar(request.query_params, view)
-        before, after = (read_place(request.query_params, name) for name in ("before", "after"))
-        return page(
-            "batch_run.html",
-            view=view,
-            bar=bar,
-            found=batch.browse.items(bar.wanted, limit=PAGE_ITEMS, before=before, after=after),
-            paged=before is not None or after is not None,
-            condition=_condition(platform, view.run),
-            live=_live_run(platform, view),
-            categories=_categories(view, bar.wanted.state),
-            choices=keyed(offered(batch.channel(CHANNEL).labels, view.labels)),
-            labels=batch.channel(CHANNEL).labels,
-        )
-
-    @router.get("/console/batch/returns/{run_id}/live.json")
-    def live_run(run_id: str) -> JSONResponse:
-        return JSONResponse(_live_run(platform, batch.browse.run(_known(run_id))), headers=_NOT_KEPT)
-
-    @router.post("/console/batch/returns/{run_id}/retry")
-    def retry_all(run_id: str) -> RedirectResponse:
-        number = batch.correct.retry_all(CHANNEL, _known(run_id))
-        return RedirectResponse(f"/console/batch/returns?said=retried-{number}", status_code=303)
+            run_id = batch.start(name, requested_by=REQUESTED_BY).id
+        except RunInProgress:  # another request was faster
+            active = browse.active(name)
+            run_id = active.run.id if active else ""
+        return RedirectResponse(f"/console/batch/{name}/{run_id}".rstrip("/"), status_code=303)
 
     return router
 
 
-def record_link_finder(platform: Platform) -> LinkFinder:
-    """The link from a record's page to the returned photo that it was made for."""
+def run_pages(batch: Batch, channels: Mapping[str, Channel]) -> APIRouter:
+    """One run with its items. Comes after the other pages of batches, whose addresses it matches too."""
+    router = APIRouter(route_class=PageRoute)
+    browse = batch.browse
+
+    @router.get("/console/batch/{channel}/{run_id}")
+    def run(request: Request, channel: str, run_id: str) -> HTMLResponse:
+        view = _known_run(batch, channel, run_id)
+        bar = presenting.read_bar(request.query_params, view)
+        before, after = (presenting.read_cursor(request.query_params, each) for each in ("before", "after"))
+        labels = batch.channel(channel).labels
+        return page(
+            "batch_run.html",
+            channel=channels[channel],
+            view=view,
+            bar=bar,
+            found=browse.items(bar.wanted, limit=PAGE_ITEMS, before=before, after=after),
+            paged=before is not None or after is not None,
+            condition=_run_notice(batch, view.run),
+            live=_live_run(batch, view),
+            categories=presenting.categories(view.labels, bar.wanted.state),
+            choices=presenting.keyed(presenting.offered(labels, view.labels)),
+            labels=labels,
+        )
+
+    @router.get("/console/batch/{channel}/{run_id}/live.json")
+    def live_run(channel: str, run_id: str) -> JSONResponse:
+        return JSONResponse(_live_run(batch, _known_run(batch, channel, run_id)), headers=_NO_STORE)
+
+    @router.post("/console/batch/{channel}/{run_id}/retry")
+    def retry_all(channel: str, run_id: str) -> RedirectResponse:
+        number = batch.review.retry_all(channel, _known_run(batch, channel, run_id).run.id)
+        return RedirectResponse(f"/console/batch/{channel}?said=retried-{number}", status_code=303)
+
+    return router
+
+
+def item_pages(batch: Batch, records: RecordService, channels: Mapping[str, Channel]) -> APIRouter:
+    """The page of one item, and its forms."""
+    router = APIRouter(route_class=PageRoute)
+    browse = batch.browse
+
+    @router.get("/console/batch/{channel}/items/{item_id}")
+    def one(channel: str, item_id: str, said: str = "") -> HTMLResponse:
+        item = _known_item(batch, channel, item_id)
+        labels = sorted(batch.channel(item.channel).labels)
+        return page(
+            "batch_item.html",
+            channel=channels[item.channel],
+            item=item,
+            said=said,
+            record=_record(records, item),
+            duplicates=browse.duplicates(item),
+            choices=presenting.keyed(labels) if len(labels) <= presenting.MOST_CHOICES else [],
+            labels=labels,
+            next_to_review=browse.next_to_review(item),
+        )
+
+    @router.post("/console/batch/{channel}/items/{item_id}/label")
+    def label(channel: str, item_id: str, label: FormText = "", confirm: FormText = "") -> RedirectResponse:
+        item = _known_item(batch, channel, item_id)
+        if confirm:
+            batch.review.confirm(item.id)
+        else:
+            batch.review.label(item.id, label)
+        return _back_to(item, "corrected")
+
+    @router.post("/console/batch/{channel}/items/{item_id}/retry")
+    def retry(channel: str, item_id: str) -> RedirectResponse:
+        item = _known_item(batch, channel, item_id)
+        batch.review.retry(item.id)
+        return _back_to(item, "retried")
+
+    return router
+
+
+def record_link_finder(browse: BrowseService) -> LinkFinder:
+    """The link from the page of a record to the item that it belongs to."""
 
     def find(record: PredictionRecord) -> RecordLink | None:
-        item = platform.batch.browse.of_record(record)
+        item = browse.of_record(record)
         if item is None:
             return None
-        return RecordLink(kind="Return", title=references(item), address=f"/console/batch/returns/items/{item.id}")
+        address = f"/console/batch/{item.channel}/items/{item.id}"
+        return RecordLink(kind="Return", title=presenting.references(item), address=address)
 
     return find
 
 
-def _notice(platform: Platform, said: str) -> Condition | None:
-    """What the form did from which this page was come to."""
-    status = platform.batch.channel(CHANNEL).imports.status()
+def _known_channel(batch: Batch, channel: str) -> str:
+    if channel not in batch.channels:
+        raise NotFound(f"There is no page at /console/batch/{channel[:100]}.")
+    return channel
+
+
+def _known_run(batch: Batch, channel: str, run_id: str) -> RunView:
+    view = batch.browse.run(run_id) if is_id(run_id) and channel in batch.channels else None
+    if view is None or view.run.channel != channel:
+        raise RunNotFound("This run doesn't exist or was deleted.")
+    return view
+
+
+def _known_item(batch: Batch, channel: str, item_id: str) -> BatchItem:
+    item = batch.browse.item(item_id) if is_id(item_id) and channel in batch.channels else None
+    if item is None or item.channel != channel:
+        raise ItemNotFound("This photo doesn't exist or was deleted.")
+    return item
+
+
+def _form_notice(batch: Batch, channel: str, said: str) -> Notice | None:
+    """The outcome of the form that redirected to this page."""
+    status = batch.channel(channel).imports.status()
     if said == "ingest" and status is not None:
-        return import_notice(status)
+        return presenting.import_notice(status)
     number = said.removeprefix("retried-")
     if number != said and number.isascii() and number.isdigit() and len(number) < _LONGEST_NUMBER:
-        verb = "waits" if int(number) == 1 else "wait"
-        return Condition(kind="done", sentence=f"{photos(int(number))} {verb} for the next run.")
+        return Notice(kind="done", sentence=f"{presenting.photos(int(number))} queued for the next run.")
     return None
 
 
-def _live_index(platform: Platform, active: RunView | None) -> dict[str, Any]:
-    """What the list's script puts on the page every two seconds while something goes on."""
-    waiting = platform.batch.browse.waiting(CHANNEL)
-    status = platform.batch.channel(CHANNEL).imports.status()
-    words = {"waiting": count(waiting), "ingest": import_words(status)}
-    now = _live_run(platform, active, words) if active else {"active": False, "words": words}
+def _live_channel(batch: Batch, channel: str, active: RunView | None) -> dict[str, Any]:
+    """What the script of the page updates every two seconds while a run or an import is active."""
+    waiting = batch.browse.waiting(channel)
+    status = batch.channel(channel).imports.status()
+    words = {
+        "waiting": presenting.count(waiting),
+        "classify": f"Classify {presenting.photos(waiting)}" if waiting else "Start a run",
+        "ingest": presenting.import_words(status),
+    }
+    now = _live_run(batch, active, words) if active else {"active": False, "words": words}
     return {**now, "active": now["active"] or bool(status and status.running)}
 
 
-def _live_run(platform: Platform, view: RunView, more: dict[str, str] | None = None) -> dict[str, Any]:
-    amiss = _condition(platform, view.run)
+def _live_run(batch: Batch, view: RunView, more: Mapping[str, str] | None = None) -> dict[str, Any]:
+    notice = _run_notice(batch, view.run)
     return {
         "active": view.run.active,
-        "done": share(view.settled, view.run.planned) if view.run.active else "100%",
-        "condition": amiss.kind if amiss else None,
-        "resumable": bool(amiss and amiss.resumable),
-        "words": {**progress_words(view), **(more or {}), "condition": amiss.sentence if amiss else ""},
+        "done": presenting.share(view.settled, view.run.planned) if view.run.active else "100%",
+        "condition": notice.kind if notice else None,
+        "resumable": bool(notice and notice.resumable),
+        "words": {
+            **presenting.progress_words(view),
+            **(more or {}),
+            "condition": notice.sentence if notice else "",
+        },
     }
 
 
-def _condition(platform: Platform, run: BatchRun) -> Condition | None:
-    batch = platform.batch
-    return condition(run, batch.owner_of(run), trouble=batch.launcher.trouble(run.id), now=datetime.now(UTC))
+def _run_notice(batch: Batch, run: BatchRun) -> Notice | None:
+    trouble = batch.launcher.trouble(run.id)
+    return presenting.run_notice(run, batch.owner_of(run), trouble=trouble, now=datetime.now(UTC))
 
 
-def _categories(view: RunView, state: ItemState | None) -> list[tuple[str, int]]:
-    """The categories that occur in the state that is shown, the most frequent first, with their counts."""
-    totals: dict[str, int] = {}
-    for (of, label), number in view.labels.items():
-        if state is None or of is state:
-            totals[label] = totals.get(label, 0) + number
-    return sorted(totals.items(), key=lambda entry: (-entry[1], entry[0]))
+def _record(records: RecordService, item: BatchItem) -> tuple[PredictionRecord, list[Feedback]] | None:
+    """Its prediction with the feedback; None if there is none."""
+    try:
+        return None if item.prediction_id is None else records.get(item.prediction_id)
+    except PredictionNotFound:
+        return None
 
 
-def _known(run_id: str) -> str:
-    if not is_id(run_id):
-        raise RunNotFound("There is no such run. It may have been removed, or the address is incomplete.")
-    return run_id
+def _back_to(item: BatchItem, said: str) -> RedirectResponse:
+    """A redirect, so that reloading the page does not send the form again."""
+    return RedirectResponse(f"/console/batch/{item.channel}/items/{item.id}?said={said}", status_code=303)

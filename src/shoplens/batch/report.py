@@ -13,9 +13,10 @@ import humanize
 import jinja2
 import structlog
 
+from shoplens.batch.browse import open_photo
 from shoplens.batch.entities import BatchItem, ItemState
-from shoplens.batch.item_photos import ItemPhotos
 from shoplens.batch.report_facts import METHOD, CategoryShare, ReportFacts, gather
+from shoplens.batch.repository import RunRepository
 from shoplens.db import Database
 from shoplens.errors import ImageNotKept, ItemNotFound, RequestInvalid, SampleError, StorageUnavailable
 from shoplens.predictions.image_store import ImageSize, ImageStore
@@ -77,8 +78,8 @@ class WriteReport:
             raise RequestInvalid(
                 f"{console!r} is not an address of the console. It must start with http://, https://, / or a dot."
             )
-        with self._database.read_uow() as work:
-            facts = gather(work, work.batch_runs.get(run_id), now=self._clock())
+        with self._database.reading() as tx:
+            facts = gather(tx, RunRepository(tx).get(run_id), now=self._clock())
         return fill(
             facts,
             _Small(self._database, self._shelf),
@@ -99,16 +100,16 @@ class WriteReport:
 
     def _note(self, run_id: str, key: str) -> None:
         """The process of an active run records the report itself when the run ends."""
-        with self._database.uow() as work:
-            if not work.batch_runs.get(run_id).active:
-                work.batch_runs.set_report(run_id, key)
+        with self._database.transaction() as tx:
+            if not RunRepository(tx).get(run_id).active:
+                RunRepository(tx).set_report(run_id, key)
 
 
 class _Small:
     """Small images of items. An unavailable store leaves out the images, not the report."""
 
     def __init__(self, database: Database, shelf: ImageStore) -> None:
-        self._photos = ItemPhotos(database, shelf)
+        self._database = database
         self._shelf = shelf
         self._away = False
 
@@ -116,7 +117,9 @@ class _Small:
         if self._away:
             return None
         try:
-            return self._shelf.thumbnail(self._photos(item.id, ImageSize.THUMBNAIL).data, _PICTURE_SIDE)
+            return self._shelf.thumbnail(
+                open_photo(self._database, self._shelf, item.id, ImageSize.THUMBNAIL).data, _PICTURE_SIDE
+            )
         except (ImageNotKept, ItemNotFound, SampleError):
             return None
         except StorageUnavailable as error:

@@ -10,10 +10,11 @@ from datetime import datetime
 from statistics import variance
 from typing import Final
 
+from sqlalchemy import Connection
+
 from shoplens.batch.browse import rate_per_s
 from shoplens.batch.entities import BatchItem, BatchRun, ItemState, RunCounts, RunState
-from shoplens.batch.item_table import FailureCount, RunRange
-from shoplens.db.uow import ReadWork
+from shoplens.batch.repository import FailureCount, ItemRepository, RunRange, RunRepository
 
 MOST_TO_REVIEW: Final = 24
 MOST_PER_REASON: Final = 12
@@ -182,14 +183,15 @@ class ReportFacts:
         return parts
 
 
-def gather(work: ReadWork, run: BatchRun, *, now: datetime) -> ReportFacts:
+def gather(tx: Connection, run: BatchRun, *, now: datetime) -> ReportFacts:
     """The facts of `run`, bounded for any number of items."""
-    within = work.item_table.range_of(run)
-    counts = RunCounts(by_state=work.item_table.count_states(within))
-    accounting = _accounting(work, run, within, counts)
+    items = ItemRepository(tx)
+    within = items.range_of(run)
+    counts = RunCounts(by_state=items.count_states(within))
+    accounting = _accounting(tx, run, within, counts)
     rate = rate_per_s(run, accounting.own.settled, now)
-    before = work.batch_runs.page(run.channel, limit=COMPARED_RUNS, before=run.id, state=RunState.FINISHED)
-    earlier = [_categories(work, each) for each in before]
+    before = RunRepository(tx).page(run.channel, limit=COMPARED_RUNS, before=run.id, state=RunState.FINISHED)
+    earlier = [_categories(tx, each) for each in before]
     return ReportFacts(
         run=run,
         written_at=now,
@@ -197,41 +199,42 @@ def gather(work: ReadWork, run: BatchRun, *, now: datetime) -> ReportFacts:
         accounting=accounting,
         ended_at=run.finished_at or run.last_item_at,
         per_minute=None if rate is None else rate * 60,
-        corrected=work.item_table.count_corrected(run.id),
-        needs_review=work.item_table.least_sure(run.id, MOST_TO_REVIEW),
-        reasons=[_reason(work, within, count) for count in work.item_table.failures(within)],
-        mix=compare(_categories(work, run), earlier),
+        corrected=items.count_corrected(run.id),
+        needs_review=items.least_sure(run.id, MOST_TO_REVIEW),
+        reasons=[_reason(tx, within, count) for count in items.failures(within)],
+        mix=compare(_categories(tx, run), earlier),
         compared_runs=sum(1 for each in earlier if each),
-        slowest=work.batch_items.slowest(run.id, MOST_SLOWEST),
+        slowest=items.slowest(run.id, MOST_SLOWEST),
     )
 
 
-def _accounting(work: ReadWork, run: BatchRun, within: RunRange, counts: RunCounts) -> Accounting:
-    own = RunCounts(by_state=work.batch_items.count_states(run.id))
-    waiting = work.batch_items.count_waiting(run.channel, bound=run.bound) - own[ItemState.WAITING] if run.active else 0
+def _accounting(tx: Connection, run: BatchRun, within: RunRange, counts: RunCounts) -> Accounting:
+    items = ItemRepository(tx)
+    own = RunCounts(by_state=items.count_own_states(run.id))
+    waiting = items.count_waiting(run.channel, bound=run.bound) - own[ItemState.WAITING] if run.active else 0
     return Accounting(
         planned=run.planned,
         own=own,
-        passed_on=work.item_table.count_passed_on(run),
-        arrived=work.item_table.count_arrived(within),
-        older=work.item_table.count_older(within),
+        passed_on=items.count_passed_on(run),
+        arrived=items.count_arrived(within),
+        older=items.count_older(within),
         duplicates=counts[ItemState.DUPLICATE],
         refused=counts[ItemState.QUARANTINED] - own[ItemState.QUARANTINED],
         waiting=waiting,
     )
 
 
-def _categories(work: ReadWork, run: BatchRun) -> Counter[str]:
+def _categories(tx: Connection, run: BatchRun) -> Counter[str]:
     """The number of classified items of a run by label."""
     found: Counter[str] = Counter()
-    for (state, label), count in work.batch_items.count_labels(run.id).items():
+    for (state, label), count in ItemRepository(tx).count_labels(run.id).items():
         if state in _CLASSIFIED:
             found[label] += count
     return found
 
 
-def _reason(work: ReadWork, within: RunRange, count: FailureCount) -> Reason:
-    shown = work.item_table.set_aside(within, count.code, MOST_PER_REASON)
+def _reason(tx: Connection, within: RunRange, count: FailureCount) -> Reason:
+    shown = ItemRepository(tx).quarantined(within, count.code, MOST_PER_REASON)
     return Reason(code=count.code, example=count.example, count=count.count, shown=shown)
 
 

@@ -21,9 +21,9 @@ from shoplens.batch.executors import Executor, ItemQueue, ResultQueue
 from shoplens.batch.files import Moved, PhotoMover, finish_moves
 from shoplens.batch.owned_run import OwnedRun
 from shoplens.batch.process import WatchTime, claim, request_run, this_process
+from shoplens.batch.repository import RunRepository
 from shoplens.batch.results import Clock, ProcessedItem, ResultBuilder
 from shoplens.batch.retry import RetryPolicy
-from shoplens.batch.run_queries import RunRepository
 from shoplens.batch.status import ProgressMeter, RunProgress
 from shoplens.db import Database
 from shoplens.errors import (

@@ -16,9 +16,8 @@ from typing import Final
 import structlog
 
 from shoplens.batch.entities import COMPLETED, BatchRun, ItemState, RunCounts
-from shoplens.batch.item_queries import ItemRepository
 from shoplens.batch.process import has_ended
-from shoplens.batch.run_queries import RunRepository
+from shoplens.batch.repository import ItemRepository, RunRepository
 from shoplens.db import Database
 from shoplens.telemetry.metrics import Metrics
 
@@ -82,7 +81,7 @@ class ReadStatus:
             run = RunRepository(tx).active(channel) or next(iter(RunRepository(tx).page(channel, limit=1)), None)
             if run is None:
                 return RunStatus(waiting=waiting)
-            counts = RunCounts(by_state=ItemRepository(tx).count_states(run.id))
+            counts = RunCounts(by_state=ItemRepository(tx).count_own_states(run.id))
             photos, work_ms = ItemRepository(tx).work_ms(run.id)
         return self._status(run, waiting, counts, work_ms / photos / 1e3 if photos else None)
 

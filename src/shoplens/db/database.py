@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final, Literal
 
 import orjson
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
@@ -16,9 +16,6 @@ from shoplens.db.failures import translated
 from shoplens.db.postgres import STATEMENT_TIMEOUT_S, make_postgres_engine
 from shoplens.db.schema import read_revision, require_current
 from shoplens.errors import DatabaseUnavailable, Misconfigured
-
-if TYPE_CHECKING:
-    from shoplens.db.uow import ReadWork, UnitOfWork
 
 Synchronous = Literal["NORMAL", "FULL"]
 
@@ -60,28 +57,6 @@ class Database:
         """
         with translated(self.place), begun(self._engine, writes=False) as connection:
             yield connection
-
-    # The two below are only for `batch`, until its repositories take a connection: use the two above.
-
-    @contextmanager
-    def uow(self) -> Iterator[UnitOfWork]:
-        """As `transaction`."""
-        from shoplens.db.uow import UnitOfWork
-
-        with self.transaction() as connection:
-            yield UnitOfWork(connection)
-
-    @contextmanager
-    def read_uow(self) -> Iterator[ReadWork]:
-        """As `reading`; streams renew the view after every page."""
-        from shoplens.db.uow import ReadWork
-
-        def renew() -> None:
-            connection.rollback()
-            begin(connection, writes=False)
-
-        with self.reading() as connection:
-            yield ReadWork(connection, renew)
 
     def check(self) -> None:
         """Raises DatabaseUnavailable unless the database answers and takes a commit now.

@@ -15,8 +15,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 import shoplens
-from shoplens.batch.browse import BrowseBatch
-from shoplens.batch.correct import CorrectItems
+from shoplens.batch.browse import BrowseService
 from shoplens.batch.entities import BatchRun
 from shoplens.batch.executors import EngineExecutor, Executor, WorkLimits
 from shoplens.batch.export import ExportItems
@@ -24,9 +23,10 @@ from shoplens.batch.importer import Importer, ImportRules, ImportRunner, RecordI
 from shoplens.batch.manifest import ManifestSource
 from shoplens.batch.process import RunLauncher, RunProcess, StartRun
 from shoplens.batch.report import WriteReport
+from shoplens.batch.repository import ItemRepository, RunRepository
 from shoplens.batch.results import ResultBuilder
 from shoplens.batch.retry import RetryPolicy
-from shoplens.batch.run_queries import RunRepository
+from shoplens.batch.review import ReviewService
 from shoplens.batch.runner import BatchRunner, RunnerParts, RunRules
 from shoplens.batch.sidecars import compile_pattern
 from shoplens.batch.sources import LocalSource, ObjectSource, Source
@@ -58,10 +58,10 @@ from shoplens.telemetry.trigger_log import record_trigger
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Results:
-    """What a clerk needs in the morning."""
+    """The services on finished runs."""
 
-    browse: BrowseBatch
-    correct: CorrectItems
+    browse: BrowseService
+    review: ReviewService
     export: ExportItems
     report: WriteReport
 
@@ -88,8 +88,8 @@ class Batch:
     channels: Mapping[str, BatchChannel]
     start: StartRun
     launcher: RunLauncher
-    browse: BrowseBatch
-    correct: CorrectItems
+    browse: BrowseService
+    review: ReviewService
     export: ExportItems
     report: WriteReport
     takeover_s: float
@@ -144,7 +144,7 @@ def build_batch(
         start=StartRun(database, launcher, clock=utc_now),
         launcher=launcher,
         browse=results.browse,
-        correct=results.correct,
+        review=results.review,
         export=results.export,
         report=results.report,
         takeover_s=settings.batch.takeover_s,
@@ -176,8 +176,8 @@ def build_results(
 ) -> Results:
     """`shelf` is over `store`; `labels` are those of the model that each channel is served by."""
     return Results(
-        browse=BrowseBatch(database, shelf, clock=utc_now),
-        correct=CorrectItems(database, store, labels=labels or {}, clock=utc_now),
+        browse=BrowseService(database, shelf, clock=utc_now),
+        review=ReviewService(database, store, labels=labels or {}, clock=utc_now),
         export=ExportItems(database),
         report=WriteReport(database, store, shelf, clock=utc_now, version=shoplens.__version__),
     )
@@ -191,8 +191,8 @@ class MovedPhotos:
 
     def __call__(self, record: PredictionRecord) -> str | None:
         """The other key; None for photos that are not moved."""
-        with self._database.read_uow() as work:
-            item = work.item_table.by_prediction(record.id)
+        with self._database.reading() as tx:
+            item = ItemRepository(tx).by_prediction(record.id)
         if item is None:
             return None
         return item.key if item.key != record.image_key else item.target_key

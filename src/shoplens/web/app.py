@@ -12,11 +12,8 @@ from fastapi import APIRouter, FastAPI
 from starlette.responses import HTMLResponse, RedirectResponse
 
 import shoplens
-from shoplens.batch.api import batch_router
-from shoplens.batch.api_ingest import batch_ingest_router
-from shoplens.batch.api_items import returned_items_router
-from shoplens.batch.pages import batch_pages, record_link_finder
-from shoplens.batch.pages_item import batch_item_pages
+from shoplens.batch.api import ingest_router, items_router, runs_router
+from shoplens.batch.pages import channel_pages, item_pages, record_link_finder, run_pages
 from shoplens.errors import NotFound, ShoplensError
 from shoplens.platform.server import Platform
 from shoplens.predictions.api import feedback_router, predict_router, records_router
@@ -86,9 +83,14 @@ def _api_routers(platform: Platform, uploads: Uploads) -> Iterator[APIRouter]:
     yield predict_router(platform.predictions, uploads, platform.metrics, deadline_s=platform.limits.deadline_s)
     yield records_router(platform.records, platform.images, platform.export)
     yield feedback_router(platform.records, platform.export)
-    yield batch_ingest_router(platform, uploads)
-    yield batch_router(platform)
-    yield returned_items_router(platform)
+    yield ingest_router(
+        platform.batch,
+        uploads,
+        max_image_bytes=platform.limits.max_image_bytes,
+        max_queued_bytes=platform.limits.max_queued_bytes,
+    )
+    yield runs_router(platform.batch)
+    yield items_router(platform.batch)
     yield models_router(platform.models)
     yield operations_router(platform.health, platform.metrics)
 
@@ -105,10 +107,11 @@ def _page_routers(platform: Platform, uploads: Uploads) -> Iterator[APIRouter]:
     yield record_pages(
         platform.records,
         channels=platform.channels,
-        find_link=record_link_finder(platform),
+        find_link=record_link_finder(platform.batch.browse),
     )
-    yield batch_item_pages(platform)
-    yield batch_pages(platform)
+    yield item_pages(platform.batch, platform.records, platform.channels)
+    yield channel_pages(platform.batch, platform.channels)
+    yield run_pages(platform.batch, platform.channels)
     yield model_pages(platform.models, platform.channels)
     yield _other_pages()
 

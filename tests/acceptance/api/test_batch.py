@@ -1,4 +1,4 @@
-"""Returned goods over HTTP, on a real server with real night processes: in, through the night, corrected, exported."""
+"""Batches over HTTP, on a real server with real run processes: imported, classified, corrected, exported."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def run_id(http: httpx.Client) -> str:
 
 
 def test_a_run_tells_what_became_of_every_photo(http: httpx.Client, run_id: str) -> None:
-    """Done, doubtful, set aside and duplicates add up to what came in; progress and speed are told."""
+    """The counts add up to the imported photos; there are progress and rate."""
     run = http.get(f"/batch/runs/{run_id}").json()
     assert {"waiting": 0, "processing": 0, "done": 2, "needs_review": 3, "quarantined": 1, "duplicate": 1} == run[
         "counts"
@@ -160,8 +160,8 @@ def test_what_nobody_can_mean_is_refused(
     assert item == items_of(http, run_id)[0]
 
 
-def test_what_was_set_aside_is_tried_again(http: httpx.Client, run_id: str) -> None:
-    """It waits for the next run, which tells the same reason again."""
+def test_a_quarantined_item_is_retried(http: httpx.Client, run_id: str) -> None:
+    """It waits for the next run, which quarantines it for the same reason."""
     (torn,) = items_of(http, run_id, state="quarantined")
     waiting = http.post(f"/batch/items/{torn['id']}/retry").json()
     assert ("waiting", None, 0) == (waiting["state"], waiting["run_id"], waiting["attempts"])

@@ -1,4 +1,4 @@
-"""The pages of returns: import photos, watch a night, go through what is doubtful with two keys or two clicks."""
+"""The pages of a batch: import photos, follow a run, review items with two keys or two clicks."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def run_id(http: httpx.Client) -> str:
 
 @pytest.fixture
 def gallery(visit: VisitMaker, orchard: RunningServer, http: httpx.Client, run_id: str) -> Page:
-    """The doubtful photos of that run; new ones where a test has gone through too many."""
+    """The photos of that run that need review."""
     page = visit(at=orchard, expected={404}).page(f"/console/batch/returns/{run_id}?state=needs_review")
     expect(page.locator("[data-hint]")).to_be_visible()
     return page
@@ -70,7 +70,7 @@ def tile(page: Page, index: int) -> Locator:
 
 
 def current(page: Page) -> Locator:
-    """The photo that keys are about."""
+    """The selected photo."""
     return page.locator(".tile[aria-current]")
 
 
@@ -80,14 +80,14 @@ def key_of(page: Page, label: str) -> str:
 
 
 def item_of(http: httpx.Client, shown: Locator) -> dict[str, Any]:
-    """What the server knows of a photo of the gallery."""
+    """The item of a photo in the gallery, from the API."""
     item_id = shown.get_attribute("data-item")
     found: dict[str, Any] = http.get(f"/batch/items/{item_id}").json()
     return found
 
 
-def test_a_fresh_installation_says_where_photos_go(visit: VisitMaker, shop: RunningServer) -> None:
-    """The folder by name, the command for programs, and what to try it with."""
+def test_a_new_installation_shows_where_photos_go(visit: VisitMaker, shop: RunningServer) -> None:
+    """The folder, the address for programs, and how to create examples."""
     page = visit().page("/console/batch/returns")
     expect(page.get_by_role("heading", name="No photos yet")).to_be_visible()
     expect(page.locator(".empty")).to_contain_text(str(shop.data_dir / "drop" / "returns"))
@@ -107,7 +107,7 @@ def test_photos_are_imported_and_a_run_is_watched_to_its_end(
     page.get_by_role("button", name="Import photos").click()
     expect(page.get_by_text("12 photos imported and ready to classify.")).to_be_visible()
     expect(page.locator("[data-word=waiting]")).to_have_text("12")
-    page.get_by_role("button", name="Start a run").click()
+    page.get_by_role("button", name="Classify 12 photos").click()
     page.wait_for_url("**/console/batch/returns/0*")
     expect(page.locator("[data-word=percent]")).to_be_visible()
     expect(page.locator(".run-title .badge")).to_have_text("Finished", timeout=SLOW_S)
@@ -115,10 +115,8 @@ def test_photos_are_imported_and_a_run_is_watched_to_its_end(
     expect(page.locator(".tallies [data-word=needs_review]")).to_have_text("12")
 
 
-def test_nothing_is_asked_of_the_server_when_nothing_goes_on(
-    visit: VisitMaker, orchard: RunningServer, run_id: str
-) -> None:
-    """A page that is left open over the week costs nothing."""
+def test_an_idle_page_sends_no_requests(visit: VisitMaker, orchard: RunningServer, run_id: str) -> None:
+    """Also when it stays open."""
     page = visit(at=orchard).page("/console/batch/returns")
     page.clock.install()
     page.reload()
@@ -129,7 +127,7 @@ def test_nothing_is_asked_of_the_server_when_nothing_goes_on(
 
 
 def test_two_keys_correct_a_photo_and_the_focus_moves_on(gallery: Page, http: httpx.Client) -> None:
-    """The first chooses it, the second says what it is; the next doubtful one is chosen by itself."""
+    """The first selects the photo, the second changes its category; then the next photo to review is selected."""
     gallery.keyboard.press("j")
     expect(tile(gallery, 0)).to_have_attribute("aria-current", "true")
     gallery.keyboard.press(key_of(gallery, "plum"))
@@ -151,7 +149,7 @@ def test_one_key_confirms(gallery: Page, http: httpx.Client, key: str) -> None:
 
 
 def test_the_last_correction_is_undone(gallery: Page, http: httpx.Client) -> None:
-    """The photo has its former label again and is chosen, so that another can be said."""
+    """The photo has its earlier label again and is selected."""
     former = tile(gallery, 0).get_attribute("data-label")
     gallery.keyboard.press("j")
     gallery.keyboard.press(key_of(gallery, "plum"))
@@ -185,7 +183,7 @@ def test_keys_walk_through_the_gallery(gallery: Page) -> None:
 
 
 def test_a_mouse_does_it_too(gallery: Page, http: httpx.Client) -> None:
-    """A click chooses, a click on a category says what it is."""
+    """A click selects, a click on a category changes it."""
     tile(gallery, 0).locator("img").click()
     gallery.get_by_role("button", name="apple").click()
     expect(tile(gallery, 0)).to_contain_text("Corrected")
@@ -208,8 +206,8 @@ def test_a_finger_does_it_too(visit: VisitMaker, orchard: RunningServer, http: h
     assert "apple" == item_of(http, chosen)["label"]
 
 
-def test_a_correction_that_fails_is_told_and_can_be_tried_again(gallery: Page) -> None:
-    """The photo is chosen again, and nothing on it claims to be done."""
+def test_a_correction_that_fails_can_be_repeated(gallery: Page) -> None:
+    """The photo is selected again, and still needs review."""
     gallery.route("**/batch/items/*/label", lambda route: route.abort())
     gallery.keyboard.press("j")
     gallery.keyboard.press("y")
@@ -221,7 +219,7 @@ def test_a_correction_that_fails_is_told_and_can_be_tried_again(gallery: Page) -
 def test_everything_works_without_a_script(
     visit: VisitMaker, orchard: RunningServer, http: httpx.Client, run_id: str
 ) -> None:
-    """From the gallery to a photo's page, plain forms there, and on to the next doubtful one."""
+    """From the gallery to a photo's page, plain forms there, and on to the next photo to review."""
     page = visit(at=orchard, expected={404}, java_script_enabled=False).page(
         f"/console/batch/returns/{run_id}?state=needs_review"
     )
@@ -230,14 +228,14 @@ def test_everything_works_without_a_script(
     first = item_of(http, tile(page, 0))
     tile(page, 0).locator("a").click()
     page.get_by_role("button", name="plum" if first["predicted"] != "plum" else "apple", exact=True).click()
-    expect(page.get_by_role("status")).to_contain_text("It is noted.")
+    expect(page.get_by_role("status")).to_contain_text("Saved.")
     assert "done" == http.get(f"/batch/items/{first['id']}").json()["state"]
-    page.get_by_role("link", name="Next doubtful photo").click()
-    page.get_by_role("button", name="Right,").click()
+    page.get_by_role("link", name="Next photo to review").click()
+    page.get_by_role("button", name="Confirm").click()
     expect(page.locator(".history")).to_contain_text("Confirmed")
 
 
-def test_what_was_set_aside_says_why_and_is_tried_again(
+def test_a_quarantined_photo_shows_why_and_is_retried(
     visit: VisitMaker, orchard: RunningServer, http: httpx.Client, run_id: str
 ) -> None:
     """One by its button, the rest by another; what can be shown of a photo is shown."""
@@ -245,24 +243,24 @@ def test_what_was_set_aside_says_why_and_is_tried_again(
     expect(page.locator(".tile")).to_have_count(2)
     expect(page.locator(".tile img")).to_have_count(1)
     assert page.locator(".tile img").evaluate("(image) => image.decode().then(() => true)")
-    expect(page.get_by_text("cannot be shown")).to_be_visible()
+    expect(page.get_by_text("No preview")).to_be_visible()
     expect(page.get_by_text("damaged or incomplete")).to_be_visible()
-    page.get_by_role("button", name="Try again").first.click()
-    expect(page.get_by_text("It waits for the next run.")).to_be_visible()
-    page.goto(f"{orchard.url}/console/returns/{run_id}?state=quarantined")
-    page.get_by_role("button", name="Try all again").click()
-    expect(page.get_by_text("1 photo waits for the next run.")).to_be_visible()
+    page.get_by_role("button", name="Retry").first.click()
+    expect(page.get_by_text("Queued for the next run.")).to_be_visible()
+    page.goto(f"{orchard.url}/console/batch/returns/{run_id}?state=quarantined")
+    page.get_by_role("button", name="Retry all").click()
+    expect(page.get_by_text("1 photo queued for the next run.")).to_be_visible()
     assert [] == items_of(http, run_id, state="quarantined")
 
 
 def test_photos_are_narrowed_to_a_category_or_an_order(visit: VisitMaker, orchard: RunningServer, run_id: str) -> None:
     """By chips with counts, and by the beginning of a reference."""
     page = visit(at=orchard, expected={404}).page(f"/console/batch/returns/{run_id}?state=all")
-    page.get_by_role("navigation", name="Which category").get_by_role("link").first.click()
+    page.get_by_role("navigation", name="Category").get_by_role("link").first.click()
     page.wait_for_url("**label=*")
     page.get_by_placeholder("Item or order").fill("no such order")
     page.keyboard.press("Enter")
-    expect(page.get_by_role("heading", name="No photo matches")).to_be_visible()
+    expect(page.get_by_role("heading", name="No photos match")).to_be_visible()
     page.get_by_role("link", name="Show all photos").click()
     expect(page.locator(".tile")).to_have_count(len(PHOTOS))
 
@@ -270,31 +268,31 @@ def test_photos_are_narrowed_to_a_category_or_an_order(visit: VisitMaker, orchar
 def test_the_photo_and_its_record_lead_to_each_other(
     visit: VisitMaker, orchard: RunningServer, http: httpx.Client, run_id: str
 ) -> None:
-    """All that the model said, and back to what the shop knows."""
+    """Prediction details, and back to what the shop knows."""
     item = items_of(http, run_id, text="100")[-1]
     page = visit(at=orchard).page(f"/console/batch/returns/items/{item['id']}")
-    page.get_by_role("link", name="All that the model said").click()
+    page.get_by_role("link", name="Prediction details").click()
     page.wait_for_url(f"**/console/records/{item['prediction_id']}")
     assert page.evaluate("document.querySelector('.photo img').decode().then(() => true)")
     page.get_by_role("link", name="Order 100, item 1").click()
     page.wait_for_url(f"**/console/batch/returns/items/{item['id']}")
 
 
-def test_the_results_are_taken_away_from_the_page(visit: VisitMaker, orchard: RunningServer, run_id: str) -> None:
+def test_the_results_are_downloaded_from_the_page(visit: VisitMaker, orchard: RunningServer, run_id: str) -> None:
     """The export as a download, the report as a page that the browser accepts whole."""
     page = visit(at=orchard).page(f"/console/batch/returns/{run_id}")
     page.get_by_text("Export").click()
     with page.expect_download() as download:
         page.get_by_role("link", name="CSV, for spreadsheets").click()
-    assert f"returns-{run_id}.csv" == download.value.suggested_filename
+    assert f"run-{run_id}.csv" == download.value.suggested_filename
     page.get_by_role("link", name="Report").click()
     page.wait_for_url("**/report")
     expect(page.locator("h1")).to_be_visible()
 
 
 @pytest.mark.parametrize("path", ["/console/batch/returns/nix", "/console/batch/returns/items/nix"])
-def test_what_is_not_there_gets_a_page(visit: VisitMaker, orchard: RunningServer, path: str) -> None:
-    """With a sentence."""
+def test_an_unknown_run_or_item_gets_a_page(visit: VisitMaker, orchard: RunningServer, path: str) -> None:
+    """With an explanation."""
     page = visit(at=orchard, expected={404}).page(path)
     expect(page.get_by_role("heading", name="Page not found")).to_be_visible()
 
@@ -327,7 +325,7 @@ def test_no_page_of_returns_scrolls_sideways(
 def test_all_text_of_returns_has_enough_contrast(
     visit: VisitMaker, orchard: RunningServer, http: httpx.Client, run_id: str, scheme: str
 ) -> None:
-    """Also where one says what it is."""
+    """Also in the bar of categories."""
     page = visit(at=orchard, expected={404}, color_scheme=scheme, reduced_motion="reduce").page(
         "/console/batch/returns"
     )

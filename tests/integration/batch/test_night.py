@@ -15,6 +15,7 @@ import pytest
 from shoplens.batch.entities import ItemState, RunState
 from shoplens.batch.files import Move, PhotoMover, finish_moves
 from shoplens.batch.process import WatchTime, this_process
+from shoplens.batch.repository import ItemRepository, RunRepository
 from shoplens.batch.status import RunProgress
 from shoplens.db import Database, open_database
 from shoplens.errors import (
@@ -25,6 +26,7 @@ from shoplens.errors import (
     RunLost,
     StorageUnavailable,
 )
+from shoplens.predictions.repository import PredictionRepository
 from shoplens.serving.engine import ClassifyRequest, ClassifyResult
 from tests.conftest import colourful, jpeg_of
 from tests.unit.batch.batch_house import (
@@ -168,8 +170,8 @@ async def test_a_store_that_stays_away_ends_the_night_and_the_next_goes_on(house
     house.bring(*["shirt 0.9"] * 6)
     with pytest.raises(StorageUnavailable):
         await house.work(replace(RULES, retry_s=0.0), store=MoodyStore(house.store, away(10_000, "get", "check")))
-    with house.database.read_uow() as work:
-        left = work.batch_runs.active("returns")
+    with house.database.reading() as tx:
+        left = RunRepository(tx).active("returns")
     assert left is not None
     assert (None, True) == (left.owner, "storage_unavailable" in (left.failure or ""))
     assert Counter({ItemState.WAITING: 6}) == house.states()
@@ -273,9 +275,9 @@ async def test_a_run_whose_owner_shows_no_sign_of_life_is_taken_over(house: Hous
     moving, leased, waiting = house.bring("shirt 0.9", "shirt 0.9", "shirt 0.9")
     run = make_run(house)
     other = replace(this_process(1), process=None)
-    with house.database.uow() as work:
-        work.batch_runs.take_over(run, other, now=now())
-        work.batch_items.lease("returns", owner=other.id, run_id=run.id, bound=leased.seq or 2, limit=2)
+    with house.database.transaction() as tx:
+        RunRepository(tx).take_over(run, other, now=now())
+        ItemRepository(tx).lease("returns", owner=other.id, run_id=run.id, bound=leased.seq or 2, limit=2)
     run_after = await replace(house, watch=no_time()).work()
     assert (run.id, RunState.FINISHED) == (run_after.id, run_after.state)
     assert (Counter({ItemState.DONE: 3}), []) == (house.states(), house.faults())
@@ -287,12 +289,12 @@ async def test_a_run_whose_owner_lives_is_left_alone(house: House) -> None:
     house.bring("shirt 0.9")
     run = make_run(house)
     other = replace(this_process(1), process=None)
-    with house.database.uow() as work:
-        work.batch_runs.take_over(run, other, now=now())
+    with house.database.transaction() as tx:
+        RunRepository(tx).take_over(run, other, now=now())
 
     def beat_instead(_: float) -> None:
-        with house.database.uow() as work:
-            work.batch_runs.beat(run.id, owner=other.id, now=now(), finished_item=False)
+        with house.database.transaction() as tx:
+            RunRepository(tx).beat(run.id, owner=other.id, now=now(), finished_item=False)
 
     with pytest.raises(RunInProgress, match=run.id):
         await replace(house, watch=WatchTime(sleep=beat_instead)).work()
@@ -319,12 +321,12 @@ async def test_a_process_that_lost_its_run_writes_nothing_more(house: House) -> 
     house.bring(*["shirt 0.9"] * 8)
     sleeper = asyncio.create_task(house.work())
     await house.engine.until_at_work()
-    with house.database.read_uow() as work:
-        run = work.batch_runs.active("returns")
+    with house.database.reading() as tx:
+        run = RunRepository(tx).active("returns")
     assert run is not None
-    with house.database.uow() as work:
-        work.batch_runs.take_over(run, replace(this_process(2), process=None), now=now())
-        work.batch_items.release_others("returns", "nobody")
+    with house.database.transaction() as tx:
+        RunRepository(tx).take_over(run, replace(this_process(2), process=None), now=now())
+        ItemRepository(tx).release_others("returns", "nobody")
     house.engine.open_gate()
     with pytest.raises(RunLost):
         await sleeper
@@ -343,8 +345,8 @@ async def test_an_engine_that_does_not_open_leaves_the_run_and_its_reason(house:
 
     with pytest.raises(EngineStopped):
         await house.runner(open_executor=fail).run(requested_by="test")
-    with house.database.read_uow() as work:
-        run = work.batch_runs.active("returns")
+    with house.database.reading() as tx:
+        run = RunRepository(tx).active("returns")
     assert run is not None
     assert (None, "engine_stopped: There is no model.") == (run.owner, run.failure)
 
@@ -373,11 +375,11 @@ async def test_moves_that_a_crash_left_are_made_by_the_next_night(house: House) 
     house.bring(*["shirt 0.9"] * 4)
     await house.work()
     items = house.items()
-    with house.database.uow() as work:
+    with house.database.transaction() as tx:
         for number, item in enumerate(items):
-            work.batch_items.correct(item.id, label="coat", target_key=f"returns/processed/coat/{number}", now=now())
+            ItemRepository(tx).correct(item.id, label="coat", target_key=f"returns/processed/coat/{number}", now=now())
             if item.prediction_id:
-                work.predictions.move_image(item.prediction_id, f"returns/processed/coat/{number}")
+                PredictionRepository(tx).move_image(item.prediction_id, f"returns/processed/coat/{number}")
     movers = PhotoMover(house.store)
     movers([Move(item_id=items[0].id, source=items[0].key or "", target="returns/processed/coat/0")])
     movers.close()

@@ -17,12 +17,12 @@ from typing import Any
 import psutil
 import psycopg
 import pytest
-from sqlalchemy import make_url, text
+from sqlalchemy import Connection, make_url, text
 
 from servers.postgres import RunningPostgres, running_postgres
 from shoplens.batch.entities import BatchItem, BatchRun, ItemFilter, ItemState, References, RunOwner, RunState
+from shoplens.batch.repository import ItemRepository, RunRepository
 from shoplens.db import Database, GroupWriter, open_database, upgrade
-from shoplens.db.uow import UnitOfWork
 from shoplens.errors import DatabaseUnavailable, ExtraMissing, ItemNotReady, Misconfigured, RecordRefused, RunLost
 from shoplens.predictions.entities import RecordFilter
 from shoplens.predictions.repository import PredictionRepository, add_records
@@ -60,28 +60,28 @@ def run_id(database: Database) -> str:
         bound=0,
         planned=0,
     )
-    with database.uow() as work:
-        work.batch_runs.add(run)
+    with database.transaction() as tx:
+        RunRepository(tx).add(run)
     return run.id
 
 
-def lease(work: UnitOfWork, owner: str, run_id: str, limit: int) -> set[str]:
+def lease(tx: Connection, owner: str, run_id: str, limit: int) -> set[str]:
     """The numbers of what `owner` gets."""
     return {
         item.source_name
-        for item in work.batch_items.lease("returns", owner=owner, run_id=run_id, bound=10**6, limit=limit)
+        for item in ItemRepository(tx).lease("returns", owner=owner, run_id=run_id, bound=10**6, limit=limit)
     }
 
 
 def test_two_lessees_at_once_never_share_and_never_wait(database: Database, run_id: str) -> None:
     """The second one gets the next items while the first one's transaction is still open."""
-    with database.uow() as work:
-        work.batch_items.add_many([make_item(number) for number in range(10)])
+    with database.transaction() as tx:
+        ItemRepository(tx).add_many([make_item(number) for number in range(10)])
     first_owner, second_owner = id_at(NOON), id_at(NOON)
-    with database.uow() as first:
+    with database.transaction() as first:
         taken = lease(first, first_owner, run_id, 4)
         began = time.monotonic()
-        with database.uow() as second:
+        with database.transaction() as second:
             others = lease(second, second_owner, run_id, 4)
         took_s = time.monotonic() - began
     assert ({f"{n}.jpg" for n in range(4)}, {f"{n}.jpg" for n in range(4, 8)}) == (taken, others)
@@ -90,14 +90,14 @@ def test_two_lessees_at_once_never_share_and_never_wait(database: Database, run_
 
 def test_many_lessees_share_everything_out_once(database: Database, run_id: str) -> None:
     """Eight at once, in small portions, until nothing is left."""
-    with database.uow() as work:
-        work.batch_items.add_many([make_item(number, attempts=number % 3) for number in range(200)])
+    with database.transaction() as tx:
+        ItemRepository(tx).add_many([make_item(number, attempts=number % 3) for number in range(200)])
 
     def take_all(owner: str) -> list[str]:
         mine: list[str] = []
         while True:
-            with database.uow() as work:
-                got = lease(work, owner, run_id, 7)
+            with database.transaction() as tx:
+                got = lease(tx, owner, run_id, 7)
             if not got:
                 return mine
             mine += got
@@ -109,15 +109,15 @@ def test_many_lessees_share_everything_out_once(database: Database, run_id: str)
 
 def test_a_run_is_taken_over_by_one_of_many(database: Database, run_id: str) -> None:
     """All have read the same state of it."""
-    with database.read_uow() as work:
-        run = work.batch_runs.get(run_id)
+    with database.reading() as tx:
+        run = RunRepository(tx).get(run_id)
     gate = threading.Barrier(8)
 
     def attempt(number: int) -> bool:
         gate.wait()
         try:
-            with database.uow() as work:
-                work.batch_runs.take_over(run, RunOwner(id=id_at(moment(number)), host="h", pid=number), now=NOON)
+            with database.transaction() as tx:
+                RunRepository(tx).take_over(run, RunOwner(id=id_at(moment(number)), host="h", pid=number), now=NOON)
         except RunLost:
             return False
         return True
@@ -129,14 +129,14 @@ def test_a_run_is_taken_over_by_one_of_many(database: Database, run_id: str) -> 
 def test_who_lost_a_run_writes_nothing(database: Database, run_id: str) -> None:
     """Its transaction began before the takeover and waits for it."""
     old, new = (RunOwner(id=id_at(NOON), host="h", pid=number) for number in (1, 2))
-    with database.read_uow() as work:
-        run = work.batch_runs.get(run_id)
-    with database.uow() as work:
-        work.batch_runs.take_over(run, old, now=NOON)
-        run = work.batch_runs.get(run_id)
+    with database.reading() as tx:
+        run = RunRepository(tx).get(run_id)
+    with database.transaction() as tx:
+        RunRepository(tx).take_over(run, old, now=NOON)
+        run = RunRepository(tx).get(run_id)
     with ThreadPoolExecutor(1) as pool:
-        with database.uow() as work:
-            work.batch_runs.take_over(run, new, now=NOON)
+        with database.transaction() as tx:
+            RunRepository(tx).take_over(run, new, now=NOON)
             late = pool.submit(beat, database, run_id, old.id)
             time.sleep(0.2)
         assert isinstance(late.exception(PATIENCE_S), RunLost)
@@ -144,41 +144,41 @@ def test_who_lost_a_run_writes_nothing(database: Database, run_id: str) -> None:
 
 def beat(database: Database, run_id: str, owner: str) -> None:
     """A sign of life."""
-    with database.uow() as work:
-        work.batch_runs.beat(run_id, owner=owner, now=NOON, finished_item=True)
+    with database.transaction() as tx:
+        RunRepository(tx).beat(run_id, owner=owner, now=NOON, finished_item=True)
 
 
 def test_numbers_of_items_become_visible_in_their_order(database: Database) -> None:
     """An arrival waits for the one before it, so no item appears below a bound that somebody has read."""
     with ThreadPoolExecutor(1) as pool:
-        with database.uow() as slow:
-            slow.batch_items.hold_arrivals()
-            slow.batch_items.add_many([make_item(1)])
+        with database.transaction() as slow:
+            ItemRepository(slow).hold_arrivals()
+            ItemRepository(slow).add_many([make_item(1)])
             quick = pool.submit(arrive, database, make_item(2))
             time.sleep(0.2)
             assert not quick.done()
         quick.result(PATIENCE_S)
-    with database.read_uow() as work:
-        assert ["2.jpg", "1.jpg"] == [item.source_name for item in work.batch_items.stream(ItemFilter())]
+    with database.reading() as tx:
+        assert ["2.jpg", "1.jpg"] == [item.source_name for item in ItemRepository(tx).page(ItemFilter(), limit=100_000)]
 
 
 def arrive(database: Database, item: BatchItem) -> None:
     """As an ingest does it."""
-    with database.uow() as work:
-        work.batch_items.hold_arrivals()
-        work.batch_items.add_many([item])
+    with database.transaction() as tx:
+        ItemRepository(tx).hold_arrivals()
+        ItemRepository(tx).add_many([item])
 
 
 def test_a_row_that_two_want_to_correct_is_corrected_one_after_the_other(database: Database) -> None:
     """Each sees what the other one has written."""
     item = make_item(1, state=ItemState.DONE)
-    with database.uow() as work:
-        work.batch_items.add_many([item])
+    with database.transaction() as tx:
+        ItemRepository(tx).add_many([item])
 
     def correct(label: str) -> str:
-        with database.uow() as work:
-            work.batch_items.lock(item.id)
-            work.batch_items.correct(item.id, label=label, target_key=f"returns/{label}", now=NOON)
+        with database.transaction() as tx:
+            ItemRepository(tx).lock(item.id)
+            ItemRepository(tx).correct(item.id, label=label, target_key=f"returns/{label}", now=NOON)
         return label
 
     with ThreadPoolExecutor(2) as pool:
@@ -189,13 +189,13 @@ def test_a_row_that_two_want_to_correct_is_corrected_one_after_the_other(databas
 
 def test_transactions_that_wait_for_each_other_are_told(database: Database) -> None:
     """One goes on; the other may simply try again."""
-    with database.uow() as work:
-        work.batch_items.add_many([make_item(1), make_item(2)])
+    with database.transaction() as tx:
+        ItemRepository(tx).add_many([make_item(1), make_item(2)])
     meeting = threading.Barrier(2)
 
     def change(*numbers: int) -> None:
-        with database.uow() as work:
-            connection = work.batch_items._connection
+        with database.transaction() as tx:
+            connection = ItemRepository(tx)._connection
             for number in numbers:
                 connection.execute(text(f"UPDATE batch_items SET label = 'x' WHERE source_name = '{number}.jpg'"))
                 with suppress(threading.BrokenBarrierError):
@@ -229,12 +229,12 @@ def test_a_reader_writes_nothing(database: Database) -> None:
 def test_a_nul_is_kept_as_a_mark(database: Database) -> None:
     """PostgreSQL has no text with it; who looks for it finds what it was written as."""
     record = make_record(label="va\x00se")
-    with database.uow() as work:
-        work.predictions.add_many([record])
-        work.batch_items.add_many([make_item(1, references=References(item="A\x00B"))])
-    with database.read_uow() as work:
-        (found,) = work.predictions.page(RecordFilter(label="va\x00se"), limit=5)
-        (item,) = work.batch_items.page(ItemFilter(text="a\x00"), limit=5)
+    with database.transaction() as tx:
+        PredictionRepository(tx).add_many([record])
+        ItemRepository(tx).add_many([make_item(1, references=References(item="A\x00B"))])
+    with database.reading() as tx:
+        (found,) = PredictionRepository(tx).page(RecordFilter(label="va\x00se"), limit=5)
+        (item,) = ItemRepository(tx).page(ItemFilter(text="a\x00"), limit=5)
     assert (record.id, "A\ufffdB") == (found.id, item.references.item)
 
 
@@ -249,9 +249,9 @@ def test_what_a_refusal_says_holds_no_values(database: Database) -> None:
 def test_nothing_is_left_on_a_connection(database: Database) -> None:
     """A pooler hands it to somebody else after each transaction."""
     for number in range(12):
-        with database.uow() as work:
-            work.predictions.add_many([make_record(number)])
-            work.batch_runs.page("returns", limit=5)
+        with database.transaction() as tx:
+            PredictionRepository(tx).add_many([make_record(number)])
+            RunRepository(tx).page("returns", limit=5)
     with database._engine.connect() as connection:
         settings = [connection.execute(text(f"SHOW {name}")).scalar() for name in ("lock_timeout", "statement_timeout")]
         prepared = connection.execute(text("SELECT count(*) FROM pg_prepared_statements")).scalar()

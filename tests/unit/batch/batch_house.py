@@ -16,6 +16,7 @@ from shoplens import errors
 from shoplens.batch.entities import BatchItem, BatchRun, ItemFilter, ItemState, RunState, incoming_key
 from shoplens.batch.executors import EngineExecutor, Executor, WorkLimits
 from shoplens.batch.process import WatchTime
+from shoplens.batch.repository import ItemRepository, RunRepository
 from shoplens.batch.results import ResultBuilder
 from shoplens.batch.retry import RetryPolicy
 from shoplens.batch.runner import BatchRunner, OnProgress, RunnerParts, RunRules
@@ -26,6 +27,7 @@ from shoplens.errors import StorageUnavailable
 from shoplens.images.picture import ImageFacts, Limits
 from shoplens.predictions.entities import Channel, Keep, PredictionRecord, RecordFilter
 from shoplens.predictions.policy import Policy
+from shoplens.predictions.repository import PredictionRepository
 from shoplens.serving.engine import ClassifyRequest, ClassifyResult, ServedModel
 from shoplens.serving.prediction import LabelScore, Prediction
 from shoplens.storage import Store, open_store
@@ -227,8 +229,8 @@ class House:
     def bring(self, *scripts: str) -> list[BatchItem]:
         """Photos that arrived; each script makes one, and a number makes its content unlike any other."""
         arrived = [self._arrived(script) for script in scripts]
-        with self.database.uow() as work:
-            work.batch_items.add_many(arrived)
+        with self.database.transaction() as tx:
+            ItemRepository(tx).add_many(arrived)
         return arrived
 
     def runner(
@@ -273,18 +275,18 @@ class House:
 
     def items(self) -> list[BatchItem]:
         """All of them in order of arrival."""
-        with self.database.read_uow() as work:
-            return sorted(work.batch_items.stream(ItemFilter()), key=lambda item: item.seq)
+        with self.database.reading() as tx:
+            return sorted(ItemRepository(tx).page(ItemFilter(), limit=100_000), key=lambda item: item.seq)
 
     def item(self, item_id: str) -> BatchItem:
         """One of them."""
-        with self.database.read_uow() as work:
-            return work.batch_items.get(item_id)
+        with self.database.reading() as tx:
+            return ItemRepository(tx).get(item_id)
 
     def records(self) -> list[PredictionRecord]:
         """All predictions."""
-        with self.database.read_uow() as work:
-            return work.predictions.page(RecordFilter(), limit=1_000_000)
+        with self.database.reading() as tx:
+            return PredictionRepository(tx).page(RecordFilter(), limit=1_000_000)
 
     def states(self) -> Counter[ItemState]:
         """How many items stand where."""
@@ -297,8 +299,8 @@ class House:
     def bring_bytes(self, data: bytes) -> BatchItem:
         """One photo with just these bytes."""
         item = self._arrival(make_id(int(now().timestamp() * 1000), os.urandom(10)), data)
-        with self.database.uow() as work:
-            work.batch_items.add_many([item])
+        with self.database.transaction() as tx:
+            ItemRepository(tx).add_many([item])
         return item
 
     def _arrived(self, script: str) -> BatchItem:
@@ -332,8 +334,8 @@ def make_run(house: House, *, bound: int = 1_000_000) -> BatchRun:
         id=make_id(int(now().timestamp() * 1000), os.urandom(10)), created_at=now(), requested_by="test",
         state=RunState.REQUESTED, bound=bound, planned=0,
     )  # fmt: skip
-    with house.database.uow() as work:
-        work.batch_runs.add(run)
+    with house.database.transaction() as tx:
+        RunRepository(tx).add(run)
     return run
 
 

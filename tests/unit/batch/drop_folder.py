@@ -12,6 +12,7 @@ from typing import Any
 
 from shoplens.batch.entities import BatchItem, ItemFilter
 from shoplens.batch.importer import Importer, ImportRules, ImportSummary
+from shoplens.batch.repository import ItemRepository
 from shoplens.batch.sidecars import compile_pattern
 from shoplens.batch.sources import LocalSource, Source
 from shoplens.db import Database
@@ -50,8 +51,8 @@ class Drop:
 
     def all_items(self) -> list[BatchItem]:
         """Every item, newest first."""
-        with self.database.read_uow() as work:
-            return list(work.batch_items.stream(ItemFilter()))
+        with self.database.reading() as tx:
+            return ItemRepository(tx).page(ItemFilter(), limit=100_000)
 
     def items(self) -> dict[str, BatchItem]:
         """The newest item of each source name."""

@@ -20,12 +20,14 @@ from shoplens.batch.entities import (
     target_key,
 )
 from shoplens.batch.files import finish_moves
+from shoplens.batch.repository import ItemRepository, RunRepository
 from shoplens.bundles.manifest import ModelRef
 from shoplens.db import Database
 from shoplens.images.picture import Limits
 from shoplens.images.sandbox import SandboxedDecoder
 from shoplens.predictions.image_store import ImageStore
 from shoplens.predictions.policy import Decision, Outcome
+from shoplens.predictions.repository import PredictionRepository
 from shoplens.serving.prediction import LabelScore
 from shoplens.storage import Store, open_store
 from tests.conftest import colourful, jpeg_of
@@ -99,7 +101,7 @@ class Shop:
         return self._add(again)
 
     def refuse(self, name: str = "empty.jpg") -> BatchItem:
-        """A file that is set aside when it arrives."""
+        """A file that is quarantined when it arrives."""
         data = f"not a photo {self.count}".encode()
         item = self.arrive(name, data=data)
         refused = replace(
@@ -110,41 +112,41 @@ class Shop:
 
     def request(self) -> BatchRun:
         """A run of what waits."""
-        with self.database.uow() as work:
-            bound = work.batch_items.last_seq()
+        with self.database.transaction() as tx:
+            bound = ItemRepository(tx).last_seq()
             run = BatchRun(
         channel="returns",
                 id=id_at(self.tick()), created_at=self.now, requested_by="the night timer", state=RunState.REQUESTED,
-                bound=bound, planned=work.batch_items.count_waiting("returns", bound=bound),
+                bound=bound, planned=ItemRepository(tx).count_waiting("returns", bound=bound),
             )  # fmt: skip
-            work.batch_runs.add(run)
+            RunRepository(tx).add(run)
         return run
 
     def night(self, *, limit: int = 10_000, end: bool = True) -> BatchRun:
         """Request a run, settle up to `limit` items as their fates say, bring their photos along and finish."""
         run = self.request()
         me = RunOwner(id=id_at(self.tick()), host="here", pid=1)
-        with self.database.uow() as work:
-            work.batch_runs.take_over(run, me, now=self.now)
-            work.batch_runs.describe(
+        with self.database.transaction() as tx:
+            RunRepository(tx).take_over(run, me, now=self.now)
+            RunRepository(tx).describe(
                 run.id, owner=me.id, model=MODEL, policy_version="0123456789ab", planned=run.planned, bound=run.bound
             )
-            taken = work.batch_items.lease("returns", owner=me.id, run_id=run.id, bound=run.bound, limit=limit)
+            taken = ItemRepository(tx).lease("returns", owner=me.id, run_id=run.id, bound=run.bound, limit=limit)
         self._settle(taken, me)
         finish_moves(self.database, self.store, "returns")
-        with self.database.uow() as work:
-            work.batch_runs.beat(run.id, owner=me.id, now=self.tick(), finished_item=bool(taken))
+        with self.database.transaction() as tx:
+            RunRepository(tx).beat(run.id, owner=me.id, now=self.tick(), finished_item=bool(taken))
             if end:
-                work.batch_runs.finish(run.id, owner=me.id, now=self.now, report_key=None)
-            return work.batch_runs.get(run.id)
+                RunRepository(tx).finish(run.id, owner=me.id, now=self.now, report_key=None)
+            return RunRepository(tx).get(run.id)
 
     def item(self, item: BatchItem) -> BatchItem:
         """As it is now."""
-        with self.database.read_uow() as work:
-            return work.batch_items.get(item.id)
+        with self.database.reading() as tx:
+            return ItemRepository(tx).get(item.id)
 
     def _settle(self, taken: Sequence[BatchItem], me: RunOwner) -> None:
-        with self.database.uow() as work:
+        with self.database.transaction() as tx:
             for item in taken:
                 fate = self.fates.get(item.id, Fate())
                 settlement = _settlement(item, fate, self.tick())
@@ -157,13 +159,13 @@ class Shop:
                         ),
                     )  # fmt: skip
                     record = replace(record, image=replace(record.image, sha256=item.sha256))
-                    work.predictions.add_many([record])
+                    PredictionRepository(tx).add_many([record])
                     settlement = replace(settlement, prediction_id=record.id)
-                work.batch_items.complete([settlement], owner=me.id)
+                ItemRepository(tx).complete([settlement], owner=me.id)
 
     def _add(self, item: BatchItem) -> BatchItem:
-        with self.database.uow() as work:
-            work.batch_items.add_many([item])
+        with self.database.transaction() as tx:
+            ItemRepository(tx).add_many([item])
         return self.item(item)
 
 
@@ -174,12 +176,12 @@ def open_shop(database: Database, folder: Path) -> Shop:
     return Shop(database=database, store=store, shelf=ImageStore(store, limits=LIMITS, sandbox=sandbox))
 
 
-def set_aside(code: str, sentence: str, *, thumbnail_key: str | None = None) -> Fate:
+def quarantined(code: str, sentence: str, *, thumbnail_key: str | None = None) -> Fate:
     """The fate of an item that cannot be classified."""
     return Fate(state=ItemState.QUARANTINED, failure_code=code, failure=sentence, thumbnail_key=thumbnail_key)
 
 
-def doubtful(label: str, score: float) -> Fate:
+def needing_review(label: str, score: float) -> Fate:
     """The fate of an item that a person has to look at."""
     return Fate(state=ItemState.NEEDS_REVIEW, label=label, score=score)
 

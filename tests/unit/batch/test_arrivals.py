@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import pytest
 
 from shoplens.batch.entities import BatchItem, ItemState
+from shoplens.batch.repository import ItemRepository
 from shoplens.db import Database
 from shoplens.errors import RecordRefused
 from tests.unit.db.samples import id_at, moment
@@ -29,35 +30,35 @@ def arrived(number: int, content: str, name: str, *, duplicate_of: str | None = 
 
 def add(database: Database, items: Iterable[BatchItem]) -> None:
     """Commit these items."""
-    with database.uow() as work:
-        work.batch_items.add_many(list(items))
+    with database.transaction() as tx:
+        ItemRepository(tx).add_many(list(items))
 
 
 def test_stamps_arrivals_and_names_are_known_as_pairs(database: Database) -> None:
     """The stamp of one file under the name of another is not known."""
     add(database, [arrived(1, "a", "a.jpg"), arrived(2, "b", "b.jpg")])
-    with database.read_uow() as work:
+    with database.reading() as tx:
         stamps = {("a.jpg", "stamp of a.jpg"), ("a.jpg", "stamp of b.jpg"), ("c.jpg", "stamp of a.jpg")}
-        assert {("a.jpg", "stamp of a.jpg")} == work.batch_items.known_stamps("returns", stamps)
-        assert {("b" * 64, "b.jpg")} == work.batch_items.known_arrivals(
+        assert {("a.jpg", "stamp of a.jpg")} == ItemRepository(tx).known_stamps("returns", stamps)
+        assert {("b" * 64, "b.jpg")} == ItemRepository(tx).known_arrivals(
             "returns", [("b" * 64, "b.jpg"), ("b" * 64, "a.jpg")]
         )
-        assert {"a.jpg"} == work.batch_items.known_names("returns", ["a.jpg", "c.jpg"], since=moment(1))
-        assert set() == work.batch_items.known_names("returns", ["a.jpg"], since=moment(2))
-        assert set() == work.batch_items.known_stamps("returns", [])
+        assert {"a.jpg"} == ItemRepository(tx).known_names("returns", ["a.jpg", "c.jpg"], since=moment(1))
+        assert set() == ItemRepository(tx).known_names("returns", ["a.jpg"], since=moment(2))
+        assert set() == ItemRepository(tx).known_stamps("returns", [])
 
 
 def test_content_leads_to_the_first_item_that_had_it(database: Database) -> None:
     """However often it came again."""
     first = arrived(1, "a", "a.jpg")
     add(database, [first, arrived(2, "a", "again.jpg", duplicate_of=first.id), arrived(3, "b", "b.jpg")])
-    with database.read_uow() as work:
-        found = work.batch_items.with_contents("returns", ["a" * 64, "c" * 64])
+    with database.reading() as tx:
+        found = ItemRepository(tx).with_contents("returns", ["a" * 64, "c" * 64])
         assert {"a" * 64: "a.jpg"} == {content: item.source_name for content, item in found.items()}
-        again = work.batch_items.arrival("returns", "a" * 64, "again.jpg")
+        again = ItemRepository(tx).arrival("returns", "a" * 64, "again.jpg")
         assert again is not None
         assert first.id == again.duplicate_of
-        assert work.batch_items.arrival("returns", "a" * 64, "b.jpg") is None
+        assert ItemRepository(tx).arrival("returns", "a" * 64, "b.jpg") is None
 
 
 def test_the_same_content_twice_is_refused_by_the_database_itself(database: Database) -> None:
@@ -66,5 +67,5 @@ def test_the_same_content_twice_is_refused_by_the_database_itself(database: Data
     for name in ("a.jpg", "b.jpg"):
         with pytest.raises(RecordRefused):
             add(database, [arrived(2, "b", "other.jpg"), arrived(3, "a", name)])
-    with database.read_uow() as work:
-        assert 1 == work.batch_items.last_seq()
+    with database.reading() as tx:
+        assert 1 == ItemRepository(tx).last_seq()

@@ -6,26 +6,28 @@ from dataclasses import replace
 
 import pytest
 
-from shoplens.batch.browse import BrowseBatch, rate_per_s
-from shoplens.batch.correct import CorrectItems
+from shoplens.batch.browse import BrowseService, rate_per_s
 from shoplens.batch.entities import ItemFilter, ItemState, RunState
+from shoplens.batch.repository import ItemRepository
+from shoplens.batch.review import ReviewService
 from shoplens.errors import ImageNotKept, ItemNotFound, RunNotFound
 from shoplens.predictions.image_store import ImageSize
+from shoplens.predictions.repository import PredictionRepository
 from tests.conftest import colourful, jpeg_of
-from tests.unit.batch.results_shop import Fate, Shop, doubtful, set_aside
+from tests.unit.batch.results_shop import Fate, Shop, needing_review, quarantined
 from tests.unit.db.samples import NOON, moment
 
 
 @pytest.fixture
-def browse(shop: Shop) -> BrowseBatch:
+def browse(shop: Shop) -> BrowseService:
     """Over the shop, with its clock."""
-    return BrowseBatch(shop.database, shop.shelf, clock=shop.clock)
+    return BrowseService(shop.database, shop.shelf, clock=shop.clock)
 
 
-def test_a_run_counts_its_items_and_what_arrived_for_nobody(shop: Shop, browse: BrowseBatch) -> None:
+def test_a_run_counts_its_items_and_what_arrived_for_nobody(shop: Shop, browse: BrowseService) -> None:
     """Duplicates and files refused on arrival belong to no run, and are told with the next one."""
     first = shop.arrive("a.jpg")
-    shop.arrive("b.jpg", fate=doubtful("hat", 0.4))
+    shop.arrive("b.jpg", fate=needing_review("hat", 0.4))
     shop.repeat(first, "again.jpg")
     shop.refuse("c.jpg")
     run = shop.night()
@@ -44,16 +46,16 @@ def test_a_run_counts_its_items_and_what_arrived_for_nobody(shop: Shop, browse: 
     assert second.id == (browse.latest("returns") or run).id
 
 
-def test_labels_are_counted_by_state(shop: Shop, browse: BrowseBatch) -> None:
+def test_labels_are_counted_by_state(shop: Shop, browse: BrowseService) -> None:
     """What the night said, for each category."""
     shop.arrive("a.jpg")
     shop.arrive("b.jpg")
-    shop.arrive("c.jpg", fate=doubtful("hat", 0.4))
+    shop.arrive("c.jpg", fate=needing_review("hat", 0.4))
     run = shop.night()
     assert {(ItemState.DONE, "dress"): 2, (ItemState.NEEDS_REVIEW, "hat"): 1} == browse.run(run.id).labels
 
 
-def test_progress_is_told_from_the_times_in_the_database(shop: Shop, browse: BrowseBatch) -> None:
+def test_progress_is_told_from_the_times_in_the_database(shop: Shop, browse: BrowseService) -> None:
     """Items per second since the start, what is left at that rate, and how long ago the last item was finished."""
     for number in range(6):
         shop.arrive(f"{number}.jpg")
@@ -67,7 +69,7 @@ def test_progress_is_told_from_the_times_in_the_database(shop: Shop, browse: Bro
     assert 40 - last.total_seconds() == active.last_item_ago_s
 
 
-def test_an_ended_run_has_the_rate_of_its_own_time(shop: Shop, browse: BrowseBatch) -> None:
+def test_an_ended_run_has_the_rate_of_its_own_time(shop: Shop, browse: BrowseService) -> None:
     """However long ago that was; nothing is left to wait for."""
     for number in range(6):
         shop.arrive(f"{number}.jpg")
@@ -89,13 +91,13 @@ def test_nothing_is_said_of_a_rate_before_the_first_item(shop: Shop) -> None:
     assert 0.5 == rate_per_s(run, 5, moment(20))
 
 
-def test_an_unknown_run_is_told(browse: BrowseBatch) -> None:
+def test_an_unknown_run_is_told(browse: BrowseService) -> None:
     """By an error of its own."""
     with pytest.raises(RunNotFound, match="nix"):
         browse.run("nix")
 
 
-def test_items_are_paged_in_both_directions(shop: Shop, browse: BrowseBatch) -> None:
+def test_items_are_paged_in_both_directions(shop: Shop, browse: BrowseService) -> None:
     """Newest first; each page names the next one where there is one."""
     arrived = [shop.arrive(f"{number}.jpg") for number in range(5)]
     names = [item.source_name for item in reversed(arrived)]
@@ -112,13 +114,13 @@ def test_items_are_paged_in_both_directions(shop: Shop, browse: BrowseBatch) -> 
     assert browse.items(ItemFilter(), limit=2, after=back.newer).newer is None
 
 
-def test_an_unknown_item_is_told(browse: BrowseBatch) -> None:
+def test_an_unknown_item_is_told(browse: BrowseService) -> None:
     """By an error of its own."""
     with pytest.raises(ItemNotFound, match="nix"):
         browse.item("nix")
 
 
-def test_the_photo_is_found_where_the_item_is_going(shop: Shop, browse: BrowseBatch) -> None:
+def test_the_photo_is_found_where_the_item_is_going(shop: Shop, browse: BrowseService) -> None:
     """Before, during and after its move, whichever place the blob has reached."""
     data = jpeg_of(colourful(77))
     item = shop.arrive("a.jpg", data=data)
@@ -126,15 +128,15 @@ def test_the_photo_is_found_where_the_item_is_going(shop: Shop, browse: BrowseBa
     shop.night()
     settled = shop.item(item)
     seen.append(browse.photo(item.id, ImageSize.ORIGINAL).data)
-    with shop.database.uow() as work:
-        work.batch_items.correct(item.id, label="hat", target_key="returns/processed/hat/x.jpg", now=shop.now)
+    with shop.database.transaction() as tx:
+        ItemRepository(tx).correct(item.id, label="hat", target_key="returns/processed/hat/x.jpg", now=shop.now)
     seen.append(browse.photo(item.id, ImageSize.ORIGINAL).data)
     shop.store.move(settled.key or "", "returns/processed/hat/x.jpg")
     seen.append(browse.photo(item.id, ImageSize.ORIGINAL).data)
     assert [data] * 4 == seen
 
 
-def test_thumbnails_are_made_once_and_kept_with_those_of_the_records(shop: Shop, browse: BrowseBatch) -> None:
+def test_thumbnails_are_made_once_and_kept_with_those_of_the_records(shop: Shop, browse: BrowseService) -> None:
     """So the pages of records and of returns share them."""
     item = shop.arrive("a.jpg")
     small = browse.photo(item.id, ImageSize.THUMBNAIL)
@@ -144,7 +146,7 @@ def test_thumbnails_are_made_once_and_kept_with_those_of_the_records(shop: Shop,
     assert small == browse.photo(item.id, ImageSize.THUMBNAIL)
 
 
-def test_a_duplicate_shows_the_photo_that_it_repeats(shop: Shop, browse: BrowseBatch) -> None:
+def test_a_duplicate_shows_the_photo_that_it_repeats(shop: Shop, browse: BrowseService) -> None:
     """It has none of its own, and the original names its repetitions."""
     item = shop.arrive("a.jpg")
     again = shop.repeat(item, "b.jpg")
@@ -152,22 +154,22 @@ def test_a_duplicate_shows_the_photo_that_it_repeats(shop: Shop, browse: BrowseB
     assert [again] == browse.duplicates(item)
 
 
-def test_a_quarantined_item_shows_what_was_saved_of_it(shop: Shop, browse: BrowseBatch) -> None:
+def test_a_quarantined_item_shows_what_was_saved_of_it(shop: Shop, browse: BrowseService) -> None:
     """Its thumbnail in every size, and the file itself as it came, also once a person has named it."""
     small = jpeg_of(colourful(5, width=40, height=30))
     shop.store.put("returns/thumbnails/x.jpg", small)
-    bad = set_aside("image_corrupt", "It is cut off.", thumbnail_key="returns/thumbnails/x.jpg")
+    bad = quarantined("image_corrupt", "It is cut off.", thumbnail_key="returns/thumbnails/x.jpg")
     item = shop.arrive("a.jpg", data=b"\xff\xd8\xff broken", fate=bad)
     shop.night()
     seen = [{size: browse.photo(item.id, size).data for size in ImageSize}]
-    CorrectItems(shop.database, shop.store, labels={"returns": ("hat",)}, clock=shop.tick).correct(item.id, "hat")
+    ReviewService(shop.database, shop.store, labels={"returns": ("hat",)}, clock=shop.tick).label(item.id, "hat")
     seen.append({size: browse.photo(item.id, size).data for size in ImageSize})
     assert [{ImageSize.ORIGINAL: b"\xff\xd8\xff broken", ImageSize.VIEW: small, ImageSize.THUMBNAIL: small}] * 2 == seen
 
 
-def test_what_cannot_be_shown_is_told(shop: Shop, browse: BrowseBatch) -> None:
+def test_what_cannot_be_shown_is_told(shop: Shop, browse: BrowseService) -> None:
     """A quarantined item without a thumbnail, a file that is no photo, and a photo that is gone."""
-    aside = shop.arrive("a.jpg", fate=set_aside("image_corrupt", "It is cut off."))
+    aside = shop.arrive("a.jpg", fate=quarantined("image_corrupt", "It is cut off."))
     shop.night()
     hostile = shop.arrive("b.jpg", data=b"<html>")
     gone = shop.arrive("c.jpg")
@@ -177,21 +179,21 @@ def test_what_cannot_be_shown_is_told(shop: Shop, browse: BrowseBatch) -> None:
             browse.photo(item.id, size)
 
 
-def test_a_record_leads_back_to_its_item(shop: Shop, browse: BrowseBatch) -> None:
+def test_a_record_leads_back_to_its_item(shop: Shop, browse: BrowseService) -> None:
     """Also where the same photo came by another channel; records of other channels lead nowhere."""
     item = shop.arrive("a.jpg", fate=Fate(label="hat"))
     shop.night()
-    with shop.database.read_uow() as work:
-        record = work.predictions.get(shop.item(item).prediction_id or "")
+    with shop.database.reading() as tx:
+        record = PredictionRepository(tx).get(shop.item(item).prediction_id or "")
     other = replace(record, id="0" * 26, channel="look")
-    with shop.database.uow() as work:
-        work.predictions.add_many([other])
+    with shop.database.transaction() as tx:
+        PredictionRepository(tx).add_many([other])
     assert item.id == (browse.of_record(record) or item).id
     assert browse.of_record(record) is not None
     assert browse.of_record(other) is None
 
 
-def test_the_items_of_a_run_are_those_that_it_counts(shop: Shop, browse: BrowseBatch) -> None:
+def test_the_items_of_a_run_are_those_that_it_counts(shop: Shop, browse: BrowseService) -> None:
     """Duplicates and files refused on arrival are shown with the run that came next, in pages both ways."""
     first = shop.arrive("a.jpg")
     again = shop.repeat(first, "again.jpg")
@@ -209,7 +211,7 @@ def test_the_items_of_a_run_are_those_that_it_counts(shop: Shop, browse: BrowseB
     assert [refused.id] == [item.id for item in set_aside_here.items]
 
 
-def test_progress_goes_from_nothing_to_one(shop: Shop, browse: BrowseBatch) -> None:
+def test_progress_goes_from_nothing_to_one(shop: Shop, browse: BrowseService) -> None:
     """Told from what was planned and what is left; an ended run is through."""
     for number in range(4):
         shop.arrive(f"{number}.jpg")
@@ -220,7 +222,7 @@ def test_progress_goes_from_nothing_to_one(shop: Shop, browse: BrowseBatch) -> N
     assert 0.0 == replace(active, run=replace(active.run, planned=0)).progress
 
 
-def test_the_items_of_a_run_that_is_not_there_are_not_an_empty_page(browse: BrowseBatch) -> None:
+def test_the_items_of_a_run_that_is_not_there_are_not_an_empty_page(browse: BrowseService) -> None:
     """Whoever mistypes an id shall be told."""
     with pytest.raises(RunNotFound):
         browse.items(ItemFilter(run_id="0" * 26))

@@ -1,4 +1,4 @@
-"""What the doctor says of returned goods, from a real database and a real log of starts."""
+"""The batch checks of doctor, with a real database and a real trigger.log."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import pytest
 
 from shoplens.batch.doctor import Caution, look_at_drop, look_at_ingest, look_at_logs, look_at_run
 from shoplens.batch.process import request_run, this_process
+from shoplens.batch.repository import RunRepository
 from shoplens.db import Database, open_database, upgrade
 from shoplens.errors import Misconfigured, SourceUnavailable
 from shoplens.settings import Settings, read_settings
@@ -24,7 +25,7 @@ from shoplens.telemetry.trigger_log import trigger_line
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """Of a system of its own."""
+    """Settings of a new data folder."""
     monkeypatch.setenv("SHOPLENS_CONFIG", str(tmp_path / "none.toml"))
     return read_settings(data_dir=tmp_path / "data")
 
@@ -39,26 +40,32 @@ def database(settings: Settings) -> Iterator[Database]:
 
 
 def run_that_began(database: Database, ago: timedelta) -> str:
-    """A run that this process works on, with its last sign of life as long ago."""
+    """A run of this process, with its last heartbeat that long ago."""
     then = datetime.now(UTC) - ago  # not that of the import, which may be long ago
     run = request_run(database, "returns", "schedule", clock=lambda: then)
-    with database.uow() as work:
-        work.batch_runs.take_over(run, this_process(0), now=then)
+    with database.transaction() as tx:
+        RunRepository(tx).take_over(run, this_process(0), now=then)
     return run.id
 
 
 def end(database: Database, run_id: str, ago: timedelta) -> None:
     """Finish it."""
-    with database.uow() as work:
-        owner = work.batch_runs.get(run_id).owner
+    with database.transaction() as tx:
+        owner = RunRepository(tx).get(run_id).owner
         assert owner
-        work.batch_runs.finish(run_id, owner=owner, now=datetime.now(UTC) - ago, report_key=None)
+        RunRepository(tx).finish(run_id, owner=owner, now=datetime.now(UTC) - ago, report_key=None)
 
 
 def log_start(settings: Settings, job: str, *, pid: int | None = None, **end: Any) -> None:
-    """A start in `trigger.log`, and its end where it has one."""
+    """A start in `trigger.log`, with its end if there is one."""
     settings.effective_log_dir.mkdir(parents=True, exist_ok=True)
-    facts = {"job": job, "by": "schedule", "host": socket.gethostname(), "pid": pid or os.getpid()}
+    facts = {
+        "job": job,
+        "by": "schedule",
+        "host": socket.gethostname(),
+        "pid": pid or os.getpid(),
+        "arguments": {"channel": "returns"},
+    }
     with (settings.effective_log_dir / "trigger.log").open("ab") as log:
         log.write(trigger_line("trigger.started", "t1", facts) + b"\n")
         if end:
@@ -66,13 +73,13 @@ def log_start(settings: Settings, job: str, *, pid: int | None = None, **end: An
 
 
 def text_of(found: str | Caution) -> str:
-    """What is said, where nobody needs to look."""
+    """The text of a result without a warning."""
     assert isinstance(found, str)
     return found
 
 
 def caution_of(found: str | Caution) -> str:
-    """What is said, where somebody should look."""
+    """The text of a warning."""
     assert isinstance(found, Caution)
     return found.text
 
@@ -89,19 +96,19 @@ def test_a_drop_folder_is_counted(settings: Settings) -> None:
     """With the folders below it."""
     (settings.data_dir / "drop" / "returns" / "monday").mkdir(parents=True)
     (settings.data_dir / "drop" / "returns" / "monday" / "a.jpg").write_bytes(b"x")
-    assert "can be read and emptied; it has 2 files" in text_of(look_at_drop(settings, "returns"))
+    assert "is readable and writable, with 2 files" in text_of(look_at_drop(settings, "returns"))
 
 
 def test_a_drop_folder_that_is_a_file_is_refused(settings: Settings) -> None:
-    """As one that this account may not empty would be."""
-    settings.data_dir.mkdir()
+    """Like one without permissions."""
+    (settings.data_dir / "drop").mkdir(parents=True)
     (settings.data_dir / "drop" / "returns").write_text("no folder")
-    with pytest.raises(SourceUnavailable, match="cannot be read and emptied"):
+    with pytest.raises(SourceUnavailable, match="cannot be read and written"):
         look_at_drop(settings, "returns")
 
 
 def test_a_log_folder_that_cannot_be_written_is_a_fault(settings: Settings) -> None:
-    """Also where it only cannot be made."""
+    """Also if it cannot be created."""
     settings.data_dir.mkdir()
     (settings.data_dir / "logs").write_text("no folder")
     with pytest.raises(Misconfigured, match=r"app\.log"):
@@ -112,7 +119,7 @@ def test_a_log_folder_that_cannot_be_written_is_a_fault(settings: Settings) -> N
     ("end", "words"),
     [
         ({"exit_status": 1}, "failed with status 1"),
-        ({"exit_status": 143}, "was stopped with status 143"),
+        ({"exit_status": 143}, "stopped with status 143"),
     ],
 )
 @pytest.mark.parametrize(("job", "look"), [("ingest", look_at_ingest), ("run", look_at_run)])
@@ -121,19 +128,19 @@ def test_a_failed_start_is_shown_with_its_requester(
 ) -> None:
     """And its exit status."""
     log_start(settings, job, **end)
-    assert f"by schedule; it {words}" in caution_of(look(settings, "returns"))
+    assert f"{words}, 0 min ago (via schedule)" in caution_of(look(settings, "returns"))
 
 
 def test_a_successful_import_is_shown_with_its_counts(settings: Settings) -> None:
     """Those that are not zero."""
     log_start(settings, "ingest", exit_status=0, counts={"taken": 3, "duplicates": 0})
-    assert text_of(look_at_ingest(settings, "returns")).endswith("ended well: 3 taken")
+    assert text_of(look_at_ingest(settings, "returns")) == "OK, 0 min ago (via schedule), 3 taken"
 
 
-def test_an_ingest_that_was_killed_is_told(settings: Settings) -> None:
-    """Its start has no end and its process is gone; while that lives, it is at work."""
+def test_an_import_that_was_killed_is_a_warning(settings: Settings) -> None:
+    """Its start has no end and its process has ended. With a live process it is running."""
     log_start(settings, "ingest")
-    assert "at work" in text_of(look_at_ingest(settings, "returns"))
+    assert "running, started" in text_of(look_at_ingest(settings, "returns"))
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait(60)
     log_start(settings, "ingest", pid=gone.pid)
@@ -141,45 +148,45 @@ def test_an_ingest_that_was_killed_is_told(settings: Settings) -> None:
 
 
 @pytest.mark.parametrize(("hours", "well"), [(25.9, True), (26.1, False)])
-def test_a_night_that_is_missing_is_told(hours: float, well: bool, settings: Settings, database: Database) -> None:
+def test_a_missing_run_is_a_warning(hours: float, well: bool, settings: Settings, database: Database) -> None:
     """When the last one ended more than 26 hours ago."""
     ago = timedelta(hours=hours)
     end(database, run_that_began(database, ago), ago)
     found = look_at_run(settings, "returns")
-    assert "the last one ended 26 h ago" in (text_of(found) if well else caution_of(found))
+    assert "finished 26 h ago" in (text_of(found) if well else caution_of(found))
 
 
-def test_a_night_at_work_is_told(settings: Settings, database: Database) -> None:
-    """With how far it is."""
+def test_an_active_run_is_shown(settings: Settings, database: Database) -> None:
+    """With its progress."""
     run_id = run_that_began(database, timedelta())
-    assert f"run {run_id} is at work: 0 of 0" in text_of(look_at_run(settings, "returns"))
+    assert f"run {run_id} is running: 0 of 0" in text_of(look_at_run(settings, "returns"))
 
 
-def test_a_run_without_a_sign_of_life_is_told(settings: Settings, database: Database) -> None:
+def test_a_run_without_heartbeat_is_a_warning(settings: Settings, database: Database) -> None:
     """Longer than `batch.takeover_s`."""
     run_that_began(database, timedelta(minutes=5))
-    assert "no sign of life since 5 min ago" in caution_of(look_at_run(settings, "returns"))
+    assert "has no worker; last heartbeat 5 min ago" in caution_of(look_at_run(settings, "returns"))
 
 
-def test_a_run_that_nobody_works_on_is_told(settings: Settings, database: Database) -> None:
-    """It was requested and never taken up."""
+def test_a_run_without_a_worker_is_a_warning(settings: Settings, database: Database) -> None:
+    """It was requested and never started."""
     request_run(database, "returns", "http", clock=lambda: datetime.now(UTC))
-    assert "no sign of life; 0 of 0" in caution_of(look_at_run(settings, "returns"))
+    assert "has no worker; 0 of 0" in caution_of(look_at_run(settings, "returns"))
 
 
-def test_a_run_that_lives_and_stands_still_is_told(settings: Settings, database: Database) -> None:
-    """The night itself notices that no item comes to an end."""
+def test_a_stalled_run_is_a_warning(settings: Settings, database: Database) -> None:
+    """The night itself notices that no item finishes."""
     run_id = run_that_began(database, timedelta())
-    with database.uow() as work:
-        owner = work.batch_runs.get(run_id).owner
+    with database.transaction() as tx:
+        owner = RunRepository(tx).get(run_id).owner
         assert owner
-        work.batch_runs.beat(run_id, owner=owner, now=datetime.now(UTC), finished_item=False, stalled=True)
-    assert "no item comes to an end" in caution_of(look_at_run(settings, "returns"))
+        RunRepository(tx).beat(run_id, owner=owner, now=datetime.now(UTC), finished_item=False, stalled=True)
+    assert "no item finishes" in caution_of(look_at_run(settings, "returns"))
 
 
-def test_a_database_that_is_away_is_another_findings_matter(settings: Settings) -> None:
-    """Here it is only not known."""
+def test_an_unavailable_database_is_reported_by_another_check(settings: Settings) -> None:
+    """The batch checks only say that the state is unknown."""
     settings.data_dir.mkdir()
     (settings.data_dir / "shoplens.db").mkdir()
-    assert "not known" in caution_of(look_at_run(settings, "returns"))
-    assert "not known" in caution_of(look_at_ingest(settings, "returns"))
+    assert "unknown" in caution_of(look_at_run(settings, "returns"))
+    assert "unknown" in caution_of(look_at_ingest(settings, "returns"))

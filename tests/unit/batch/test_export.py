@@ -18,13 +18,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shoplens.batch.correct import CorrectItems
 from shoplens.batch.entities import BatchItem, ItemFilter, ItemState, References
 from shoplens.batch.export import COLUMNS, ExportFormat, ExportItems, write_table
-from shoplens.batch.item_table import TableRow
+from shoplens.batch.repository import TableRow
+from shoplens.batch.review import ReviewService
 from shoplens.bundles.manifest import ModelRef
 from shoplens.errors import DatabaseUnavailable, RunNotFound
-from tests.unit.batch.results_shop import Fate, Shop, doubtful, set_aside
+from tests.unit.batch.results_shop import Fate, Shop, needing_review, quarantined
 from tests.unit.db.samples import NOON
 from tools.project import ROOT
 
@@ -70,23 +70,23 @@ def export(shop: Shop) -> ExportItems:
 def test_a_run_with_every_kind_of_item_is_told_row_by_row(
     shop: Shop, export: ExportItems, format: ExportFormat
 ) -> None:
-    """Done, corrected, doubtful, set aside, refused on arrival and repeated: in the order of arrival, each once."""
+    """Every kind of item, also refused on arrival and repeated: in the order of arrival, each once."""
     done = shop.arrive("done.jpg")
-    corrected = shop.arrive("corrected.jpg", fate=doubtful("dress", 0.5))
-    shop.arrive("doubtful.jpg", fate=doubtful("hat", 0.25))
-    aside = shop.arrive("aside.jpg", fate=set_aside("image_corrupt", "It is cut off."))
+    corrected = shop.arrive("corrected.jpg", fate=needing_review("dress", 0.5))
+    shop.arrive("review.jpg", fate=needing_review("hat", 0.25))
+    aside = shop.arrive("aside.jpg", fate=quarantined("image_corrupt", "It is cut off."))
     again = shop.repeat(done, "again.jpg")
     run = shop.night()
     shop.arrive("tomorrow.jpg")
-    clerk = CorrectItems(shop.database, shop.store, labels={"returns": ("coat",)}, clock=shop.tick)
-    clerk.correct(corrected.id, "coat")
+    clerk = ReviewService(shop.database, shop.store, labels={"returns": ("coat",)}, clock=shop.tick)
+    clerk.label(corrected.id, "coat")
     rows = rows_of(b"".join(export.stream(ItemFilter(run_id=run.id), format)), format)
     none: object = "" if format is ExportFormat.CSV else None
     assert list(COLUMNS) == list(rows[0])
     assert [
         ("done.jpg", "done", "dress", "dress", none),
         ("corrected.jpg", "done", "coat", "dress", none),
-        ("doubtful.jpg", "needs_review", "hat", "hat", none),
+        ("review.jpg", "needs_review", "hat", "hat", none),
         ("aside.jpg", "quarantined", none, none, none),
         ("again.jpg", "duplicate", none, none, done.id),
     ] == [tuple(row[name] for name in ("source_name", "state", "label", "predicted", "duplicate_of")) for row in rows]
@@ -101,11 +101,11 @@ def test_a_run_with_every_kind_of_item_is_told_row_by_row(
 def test_every_arrival_is_in_the_table_of_exactly_one_run(shop: Shop, export: ExportItems) -> None:
     """Over several nights with repetitions, refusals and second tries, each row appears once."""
     first = shop.arrive("0.jpg")
-    retried = shop.arrive("1.jpg", fate=set_aside("image_corrupt", "It is cut off."))
+    retried = shop.arrive("1.jpg", fate=quarantined("image_corrupt", "It is cut off."))
     shop.refuse("2.jpg")
     runs = [shop.night()]
     shop.repeat(first, "3.jpg")
-    clerk = CorrectItems(shop.database, shop.store, labels={"returns": ()}, clock=shop.tick)
+    clerk = ReviewService(shop.database, shop.store, labels={"returns": ()}, clock=shop.tick)
     clerk.retry(retried.id)
     shop.fates[retried.id] = Fate()
     shop.arrive("4.jpg")

@@ -10,6 +10,7 @@ import pytest
 
 from shoplens.batch.entities import BatchRun, ItemFilter, ItemResult, ItemState, References, RunState
 from shoplens.batch.item_writer import Dedup, ImportOutcome, ItemWriter, NewFile, PreparedItem
+from shoplens.batch.repository import ItemRepository, RunRepository
 from shoplens.db import Database
 from shoplens.storage import Store, open_store
 from tests.unit.db.samples import NOON, id_at
@@ -93,14 +94,14 @@ def test_a_process_that_is_slower_than_a_run_leaves_no_second_photo(
         bound=1,
         planned=1,
     )
-    with database.uow() as work:
-        work.batch_runs.add(run)
-        work.batch_items.lease("returns", owner="night", run_id=run.id, bound=1, limit=1)
-        work.batch_items.complete([settled], owner="night")
+    with database.transaction() as tx:
+        RunRepository(tx).add(run)
+        ItemRepository(tx).lease("returns", owner="night", run_id=run.id, bound=1, limit=1)
+        ItemRepository(tx).complete([settled], owner="night")
     store.move(first.item.key or "", "returns/processed/a.jpg")
     if is_recorded:
-        with database.uow() as work:
-            work.batch_items.moved([(first.item.id, "returns/processed/a.jpg")])
+        with database.transaction() as tx:
+            ItemRepository(tx).moved([(first.item.id, "returns/processed/a.jpg")])
     store.put(late.item.key or "", b"photo", durable=True)
     assert {late.item.id: ImportOutcome.KNOWN} == writer.commit([late])
     assert ["returns/processed/a.jpg"] == list(store.list(""))
@@ -113,5 +114,5 @@ def test_a_refused_row_does_not_affect_the_others(writer: ItemWriter, prepare: P
     good, other = prepare(b"good", "good.jpg"), prepare(b"other", "other.jpg")
     bad = PreparedItem(item=replace(other.item, id=taken.item.id), stored=True)
     assert {taken.item.id: ImportOutcome.REFUSED, good.item.id: ImportOutcome.TAKEN} == writer.commit([bad, good])
-    with database.read_uow() as work:
-        assert 2 == len(list(work.batch_items.stream(ItemFilter())))
+    with database.reading() as tx:
+        assert 2 == len(ItemRepository(tx).page(ItemFilter(), limit=100_000))

@@ -18,6 +18,7 @@ import pytest
 
 from shoplens.batch.entities import BatchRun, RunOwner
 from shoplens.batch.process import RunLauncher, RunProcess, StartRun, process_mark, request_run, this_process
+from shoplens.batch.repository import RunRepository
 from shoplens.db import Database
 from shoplens.db.ids import make_id
 from shoplens.errors import RunInProgress
@@ -95,9 +96,9 @@ def until(holds: Callable[[], bool]) -> None:
 
 def owned_by(database: Database, run: BatchRun, worker: RunOwner) -> BatchRun:
     """The run after this worker took it over."""
-    with database.uow() as work:
-        work.batch_runs.take_over(run, worker, now=now())
-        return work.batch_runs.get(run.id)
+    with database.transaction() as tx:
+        RunRepository(tx).take_over(run, worker, now=now())
+        return RunRepository(tx).get(run.id)
 
 
 def dead_worker() -> RunOwner:
@@ -189,8 +190,8 @@ def test_a_run_that_is_over_or_taken_over_is_not_started_again(
     launcher = make_launcher(COUNT_AND_FAIL, str(tmp_path / "starts"), "1", pauses_s=(0.0, 0.0))
     launcher.start(run.id)
     wait_for_nights()
-    with database.uow() as work:
-        work.batch_runs.give_up(run.id, now=now(), reason="enough")
+    with database.transaction() as tx:
+        RunRepository(tx).give_up(run.id, now=now(), reason="enough")
     launcher.start(run.id)
     wait_for_nights()
     assert "xx" == (tmp_path / "starts").read_text()

@@ -17,6 +17,7 @@ from shoplens.batch.executors import MemoryBudget
 from shoplens.batch.files import Move, Moved, PhotoMover, finish_move, finish_moves
 from shoplens.batch.owned_run import OwnedRun
 from shoplens.batch.process import claim, request_run, this_process
+from shoplens.batch.repository import ItemRepository, RunRepository
 from shoplens.batch.results import ProcessedItem, ResultBuilder
 from shoplens.batch.retry import RetryPolicy
 from shoplens.batch.runner import RunRules
@@ -155,8 +156,8 @@ async def test_a_run_shows_a_heartbeat_and_when_it_is_stalled(house: House) -> N
 
     async def until(holds: Callable[[BatchRun], bool]) -> BatchRun:
         while True:
-            with house.database.read_uow() as work:
-                run = work.batch_runs.active("returns")
+            with house.database.reading() as tx:
+                run = RunRepository(tx).active("returns")
             if run and holds(run):
                 return run
             await asyncio.sleep(0.01)
@@ -188,8 +189,8 @@ async def test_room_is_given_in_turn_and_to_one_at_least() -> None:
 def test_a_photo_that_is_nowhere_is_told_and_not_looked_for_again(house: House) -> None:
     """Its item keeps what it is and says so."""
     (item,) = house.bring("shirt 0.9")
-    with house.database.uow() as work:
-        work.batch_items.correct(item.id, label="coat", target_key="returns/processed/coat/a.jpg", now=now())
+    with house.database.transaction() as tx:
+        ItemRepository(tx).correct(item.id, label="coat", target_key="returns/processed/coat/a.jpg", now=now())
     house.store.delete(item.key or "")
     assert (1, 0) == (
         finish_moves(house.database, house.store, "returns"),
@@ -202,9 +203,9 @@ def test_a_photo_that_is_nowhere_is_told_and_not_looked_for_again(house: House) 
 def test_a_move_of_one_item_is_finished_alone(house: House) -> None:
     """And nothing is done where none is outstanding."""
     first, second = house.bring("shirt 0.9", "shirt 0.9")
-    with house.database.uow() as work:
+    with house.database.transaction() as tx:
         for item in (first, second):
-            work.batch_items.correct(item.id, label="coat", target_key=f"returns/processed/coat/{item.id}", now=now())
+            ItemRepository(tx).correct(item.id, label="coat", target_key=f"returns/processed/coat/{item.id}", now=now())
     moved = finish_move(house.database, house.store, first.id)
     assert (f"returns/processed/coat/{first.id}", None) == (moved.key, moved.target_key)
     assert moved == finish_move(house.database, house.store, first.id)
@@ -214,10 +215,10 @@ def test_a_move_of_one_item_is_finished_alone(house: House) -> None:
 def test_an_arrival_is_noted_only_where_the_item_still_wants_its_photo(house: House) -> None:
     """A slow mover cannot undo what a person said meanwhile."""
     (item,) = house.bring("shirt 0.9")
-    with house.database.uow() as work:
-        work.batch_items.correct(item.id, label="coat", target_key="returns/processed/coat/a", now=now())
-        work.batch_items.moved([(item.id, "returns/processed/hat/a")])
-        work.batch_items.lost([(item.id, "returns/processed/hat/a")], code="image_gone", failure="x")
+    with house.database.transaction() as tx:
+        ItemRepository(tx).correct(item.id, label="coat", target_key="returns/processed/coat/a", now=now())
+        ItemRepository(tx).moved([(item.id, "returns/processed/hat/a")])
+        ItemRepository(tx).lost([(item.id, "returns/processed/hat/a")], code="image_gone", failure="x")
     assert ("returns/processed/coat/a", None) == (house.item(item.id).target_key, house.item(item.id).failure_code)
 
 
@@ -245,8 +246,8 @@ def test_a_run_is_requested_once(house: House) -> None:
     with ThreadPoolExecutor(4) as threads:
         (run,) = [each for each in threads.map(attempt, ["the timer", "a clerk", "a program", "cron"]) if each]
     assert (2, 2, True) == (run.bound, run.planned, run.active)
-    with house.database.read_uow() as work:
-        assert [run] == work.batch_runs.page("returns", limit=10)
+    with house.database.reading() as tx:
+        assert [run] == RunRepository(tx).page("returns", limit=10)
 
 
 def test_an_empty_batch_is_a_sign_of_life_that_finishes_nothing(house: House) -> None:
@@ -254,6 +255,6 @@ def test_an_empty_batch_is_a_sign_of_life_that_finishes_nothing(house: House) ->
     run = claim(house.database, make_run(house), this_process(0), takeover_s=1.0, clock=now)
     results = ResultBuilder(CHANNEL, house.store, clock=now, max_attempts=3)
     OwnedRun(house.database, run, results=results, clock=now).commit((), Moved())
-    with house.database.read_uow() as work:
-        after = work.batch_runs.get(run.id)
+    with house.database.reading() as tx:
+        after = RunRepository(tx).get(run.id)
     assert (run.heartbeat + 1, None) == (after.heartbeat, after.last_item_at)

@@ -16,9 +16,11 @@ from shoplens.batch.entities import BatchItem, ItemState
 from shoplens.batch.files import Moved
 from shoplens.batch.owned_run import OwnedRun
 from shoplens.batch.process import claim, this_process
+from shoplens.batch.repository import ItemRepository, RunRepository
 from shoplens.batch.results import ProcessedItem, ResultBuilder
 from shoplens.db import Database
 from shoplens.errors import DatabaseUnavailable, RunLost
+from shoplens.predictions.repository import PredictionRepository
 from shoplens.serving.engine import ClassifyRequest
 from tests.unit.batch.batch_house import CHANNEL, MODEL, House, make_run, now, open_house
 
@@ -51,11 +53,11 @@ def processed(house: House, item: BatchItem) -> ProcessedItem:
 
 def take_over(house: House) -> None:
     """Another process becomes the owner."""
-    with house.database.read_uow() as work:
-        run = work.batch_runs.active("returns")
+    with house.database.reading() as tx:
+        run = RunRepository(tx).active("returns")
     assert run is not None
-    with house.database.uow() as work:
-        work.batch_runs.take_over(run, replace(this_process(0), id="o" * 26), now=now())
+    with house.database.transaction() as tx:
+        RunRepository(tx).take_over(run, replace(this_process(0), id="o" * 26), now=now())
 
 
 def test_a_commit_writes_states_predictions_and_the_moves_to_come(house: House, owned: OwnedRun) -> None:
@@ -88,8 +90,8 @@ def test_whoever_lost_the_run_writes_nothing_at_all(house: House, owned: OwnedRu
 def test_an_item_that_is_no_longer_leased_here_undoes_the_whole_batch(house: House, owned: OwnedRun) -> None:
     """The second lock: even an owner settles only what it has leased."""
     leased = owned.lease(2)
-    with house.database.uow() as work:
-        work.batch_items.release_others("returns", "nobody")
+    with house.database.transaction() as tx:
+        ItemRepository(tx).release_others("returns", "nobody")
     with pytest.raises(RunLost):
         owned.commit([processed(house, item) for item in leased], Moved())
     assert ([], {ItemState.WAITING}) == (house.records(), set(house.states()))
@@ -143,8 +145,8 @@ def test_a_row_that_the_database_refuses_fails_alone(house: House, owned: OwnedR
     results = [processed(house, item) for item in owned.lease(3)]
     known = results[0].record
     assert known is not None
-    with house.database.uow() as work:
-        work.predictions.add_many([replace(known, created_at=known.created_at - timedelta(days=1))])
+    with house.database.transaction() as tx:
+        PredictionRepository(tx).add_many([replace(known, created_at=known.created_at - timedelta(days=1))])
     written = owned.commit(results, Moved())
     assert [ItemState.QUARANTINED, ItemState.DONE, ItemState.DONE] == [each.result.state for each in written]
     assert "record_refused" == house.item(results[0].item.id).failure_code

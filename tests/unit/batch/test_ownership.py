@@ -12,6 +12,7 @@ import pytest
 
 from shoplens.batch.entities import BatchRun, ItemState, RunOwner
 from shoplens.batch.process import WatchTime, claim, has_ended, process_mark, this_process
+from shoplens.batch.repository import ItemRepository, RunRepository
 from shoplens.db import Database
 from shoplens.errors import RunInProgress
 from tests.unit.batch.batch_house import House, make_run, now, open_house
@@ -26,9 +27,9 @@ def house(database: Database, tmp_path: Path) -> House:
 def owned(house: House, owner: RunOwner) -> BatchRun:
     """An active run of somebody's."""
     run = make_run(house)
-    with house.database.uow() as work:
-        work.batch_runs.take_over(run, owner, now=now())
-        return work.batch_runs.get(run.id)
+    with house.database.transaction() as tx:
+        RunRepository(tx).take_over(run, owner, now=now())
+        return RunRepository(tx).get(run.id)
 
 
 def ended_process() -> subprocess.Popen[bytes]:
@@ -80,8 +81,8 @@ def test_a_run_of_a_dead_process_is_claimed_at_once_with_all_that_it_had_leased(
     with ended_process() as process:
         dead = replace(this_process(0), pid=process.pid)
         run = owned(house, dead)
-        with house.database.uow() as work:
-            work.batch_items.lease("returns", owner=dead.id, run_id=run.id, bound=10, limit=1)
+        with house.database.transaction() as tx:
+            ItemRepository(tx).lease("returns", owner=dead.id, run_id=run.id, bound=10, limit=1)
         claimed = claim(house.database, run, replace(this_process(0), id="m" * 26), takeover_s=1e9, clock=now)
     assert "m" * 26 == claimed.owner
     assert {ItemState.WAITING} == set(house.states())
@@ -106,13 +107,13 @@ def test_a_sign_of_life_ends_the_watch(house: House) -> None:
     run = owned(house, stranger())
 
     def beat(_: float) -> None:
-        with house.database.uow() as work:
-            work.batch_runs.beat(run.id, owner=run.owner or "", now=now(), finished_item=False)
+        with house.database.transaction() as tx:
+            RunRepository(tx).beat(run.id, owner=run.owner or "", now=now(), finished_item=False)
 
     with pytest.raises(RunInProgress, match="process 1 on elsewhere"):
         claim(house.database, run, this_process(0), takeover_s=15.0, clock=now, watch=WatchTime(sleep=beat))
-    with house.database.read_uow() as work:
-        assert run.owner == work.batch_runs.get(run.id).owner
+    with house.database.reading() as tx:
+        assert run.owner == RunRepository(tx).get(run.id).owner
 
 
 def test_of_two_newcomers_one_gets_the_run(house: House) -> None:

@@ -8,14 +8,15 @@ from html.parser import HTMLParser
 
 import pytest
 
-from shoplens.batch.correct import CorrectItems
 from shoplens.batch.entities import References
 from shoplens.batch.report import MOST_PICTURES, WriteReport
+from shoplens.batch.repository import RunRepository
+from shoplens.batch.review import ReviewService
 from shoplens.errors import RequestInvalid, RunNotFound, StorageUnavailable
 from shoplens.predictions.image_store import ImageStore
 from shoplens.storage import Store
 from tests.conftest import colourful, jpeg_of
-from tests.unit.batch.results_shop import LIMITS, Fate, Shop, doubtful, set_aside
+from tests.unit.batch.results_shop import LIMITS, Fate, Shop, needing_review, quarantined
 
 HOSTILE = "\"><script>alert(1)</script><img src=x onerror='alert(2)'>{{ 7*7 }}\u202egpj.jpg"
 
@@ -75,8 +76,8 @@ def test_the_headline_tells_the_night_in_a_sentence(shop: Shop, report: WriteRep
     first = shop.arrive("a.jpg")
     for number in range(3):
         shop.arrive(f"{number}.jpg")
-    shop.arrive("b.jpg", fate=doubtful("hat", 0.41))
-    shop.arrive("c.jpg", fate=set_aside("image_corrupt", "It is cut off."))
+    shop.arrive("b.jpg", fate=needing_review("hat", 0.41))
+    shop.arrive("c.jpg", fate=quarantined("image_corrupt", "It is cut off."))
     shop.refuse("d.jpg")
     shop.repeat(first, "again.jpg")
     page = Page(report.render(shop.night().id))
@@ -93,10 +94,10 @@ def test_the_headline_tells_the_night_in_a_sentence(shop: Shop, report: WriteRep
 
 def test_the_sums_hold_when_items_are_tried_again(shop: Shop, report: WriteReport) -> None:
     """What a run had to do and what it has now differ by what was sent back, and the next run has it."""
-    bad = shop.arrive("bad.jpg", fate=set_aside("image_corrupt", "It is cut off."))
+    bad = shop.arrive("bad.jpg", fate=quarantined("image_corrupt", "It is cut off."))
     shop.arrive("good.jpg")
     first = shop.night()
-    clerk = CorrectItems(shop.database, shop.store, labels={"returns": ()}, clock=shop.tick)
+    clerk = ReviewService(shop.database, shop.store, labels={"returns": ()}, clock=shop.tick)
     clerk.retry(bad.id)
     sent = Page(report.render(first.id))
     assert {"arrived": 2, "elsewhere": -1, "in_run": 1, "done": 1, "planned": 2, "sent_back": -1} == sent.sums()
@@ -130,7 +131,7 @@ def test_a_missing_item_is_reported_first(shop: Shop, report: WriteReport) -> No
 
 def test_items_that_need_review_come_with_images_lowest_scores_first(shop: Shop, report: WriteReport) -> None:
     """With links into the console, and at most so many."""
-    items = [shop.arrive(f"{n}.jpg", fate=doubtful("hat", 0.2 + n / 100)) for n in reversed(range(30))]
+    items = [shop.arrive(f"{n}.jpg", fate=needing_review("hat", 0.2 + n / 100)) for n in reversed(range(30))]
     page = Page(report.render(shop.night().id))
     links = [each["href"] for each in page.all("a") if "/items/" in (each["href"] or "")]
     assert [f"/console/batch/returns/items/{item.id}" for item in items[::-1][:24]] == links[:24]
@@ -143,8 +144,8 @@ def test_what_was_set_aside_is_grouped_by_reason(shop: Shop, report: WriteReport
     """The most frequent reason first, each in words, with a picture where there is one."""
     shop.store.put("returns/thumbnails/x.jpg", jpeg_of(colourful(5, width=40, height=30)))
     for number in range(2):
-        shop.arrive(f"{number}.jpg", fate=set_aside("image_unsupported", "This is an HTML page."))
-    cut = set_aside("image_corrupt", "It is cut off.", thumbnail_key="returns/thumbnails/x.jpg")
+        shop.arrive(f"{number}.jpg", fate=quarantined("image_unsupported", "This is an HTML page."))
+    cut = quarantined("image_corrupt", "It is cut off.", thumbnail_key="returns/thumbnails/x.jpg")
     for number in range(3):
         shop.arrive(f"x{number}.jpg", fate=cut)
     page = Page(report.render(shop.night().id))
@@ -162,7 +163,7 @@ def test_categories_are_compared_with_earlier_runs(shop: Shop, report: WriteRepo
             shop.arrive(f"{night}-{number}.jpg", fate=Fate(label="dress" if number < 30 else "hat"))
         shop.night()
     for number in range(40):
-        shop.arrive(f"last-{number}.jpg", fate=Fate(label="dress") if number < 10 else doubtful("hat", 0.5))
+        shop.arrive(f"last-{number}.jpg", fate=Fate(label="dress") if number < 10 else needing_review("hat", 0.5))
     page = Page(report.render(shop.night().id))
     rows = {each["data-label"]: "data-unusual" in each for each in page.all("tr") if "data-label" in each}
     assert {"hat": True, "dress": True} == rows
@@ -193,8 +194,8 @@ def test_the_slowest_items_and_the_versions_are_told(shop: Shop, report: WriteRe
 def test_hostile_names_are_shown_and_do_nothing(shop: Shop, report: WriteReport) -> None:
     """No tag, no script, no address of elsewhere, no sign that turns the text round."""
     references = References(item=HOSTILE, order=HOSTILE, reason=HOSTILE)
-    shop.arrive(HOSTILE, fate=doubtful(HOSTILE, 0.4), references=references)
-    shop.arrive(f"1{HOSTILE}", fate=set_aside(HOSTILE, HOSTILE), references=references)
+    shop.arrive(HOSTILE, fate=needing_review(HOSTILE, 0.4), references=references)
+    shop.arrive(f"1{HOSTILE}", fate=quarantined(HOSTILE, HOSTILE), references=references)
     shop.arrive(f"2{HOSTILE}", fate=Fate(label=HOSTILE), references=references)
     html = report.render(shop.night().id)
     page = Page(html)
@@ -214,11 +215,11 @@ def test_texts_without_end_do_not_make_the_page_long(shop: Shop, report: WriteRe
     noise = [jpeg_of(colourful(n, width=900, height=900), quality=95) for n in range(4)]
     for number in range(40):
         shop.arrive(
-            f"{number}{'x' * 5_000}.jpg", data=noise[0] + bytes([number]), fate=doubtful(f"label {number}", 0.4)
+            f"{number}{'x' * 5_000}.jpg", data=noise[0] + bytes([number]), fate=needing_review(f"label {number}", 0.4)
         )
     for number in range(80):
         shop.store.put(f"returns/thumbnails/{number}.jpg", noise[number % 4])
-        bad = set_aside(f"code_{number % 8}", "y" * 5_000, thumbnail_key=f"returns/thumbnails/{number}.jpg")
+        bad = quarantined(f"code_{number % 8}", "y" * 5_000, thumbnail_key=f"returns/thumbnails/{number}.jpg")
         shop.arrive(f"x{number}.jpg", fate=bad)
     html = report.render(shop.night().id)
     page = Page(html)
@@ -237,23 +238,23 @@ def test_an_empty_night_has_a_report_too(shop: Shop, report: WriteReport) -> Non
 
 def test_the_report_is_kept_and_can_be_written_anew(shop: Shop, report: WriteReport) -> None:
     """Under a key that follows from the run; with what was corrected since, and the run remembers it."""
-    item = shop.arrive("a.jpg", fate=doubtful("dress", 0.4))
+    item = shop.arrive("a.jpg", fate=needing_review("dress", 0.4))
     run = shop.night()
     key = report(run.id)
     before = shop.store.get(key).decode()
-    CorrectItems(shop.database, shop.store, labels={"returns": ("coat",)}, clock=shop.tick).correct(item.id, "coat")
+    ReviewService(shop.database, shop.store, labels={"returns": ("coat",)}, clock=shop.tick).label(item.id, "coat")
     assert (f"returns/reports/{run.id}.html", key) == (key, report(run.id))
     assert "1 item: 0 done, 1 needs review" in before
     after = Page(shop.store.get(key).decode())
     assert "1 item: 1 done, 0 need review, 0 quarantined." == after.text("headline")
     assert "1 reviewed so far." in after.text("when")
-    with shop.database.read_uow() as work:
-        assert key == work.batch_runs.get(run.id).report_key
+    with shop.database.reading() as tx:
+        assert key == RunRepository(tx).get(run.id).report_key
 
 
 def test_links_lead_to_the_console_that_is_named(shop: Shop, report: WriteReport) -> None:
     """A file that is sent by mail names the shop's own console; anything that could run is refused."""
-    item = shop.arrive("a.jpg", fate=doubtful("dress", 0.4))
+    item = shop.arrive("a.jpg", fate=needing_review("dress", 0.4))
     run = shop.night()
     html = report.render(run.id, console="https://photos.example.org/console/returns/")
     assert f'href="https://photos.example.org/console/batch/items/{item.id}"' in html
@@ -282,7 +283,7 @@ class AwayStore:
 def test_a_store_that_is_away_costs_the_pictures_and_not_the_report(shop: Shop) -> None:
     """It is asked once and not sixty times."""
     for number in range(5):
-        shop.arrive(f"{number}.jpg", fate=doubtful("dress", 0.4))
+        shop.arrive(f"{number}.jpg", fate=needing_review("dress", 0.4))
     run = shop.night()
     away = AwayStore(shop.store)
     shelf = ImageStore(away, limits=LIMITS, sandbox=shop.shelf._sandbox)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-/** Go through a gallery of returned photos and say what they are: two keys each, or two taps. */
+/** Review the photos of a run: confirm or change each one with a key or a tap. */
 
 import { ask } from "./net.js";
 
@@ -29,7 +29,7 @@ function browse(tiles) {
     const { name, label, predicted } = current.dataset;
     part("dock-what").textContent = label ? `${name}: ${label}` : name;
     part("confirm").hidden = !predicted;
-    part("confirm-words").textContent = `Right, ${predicted}`;
+    part("confirm-words").textContent = `Confirm "${predicted}"`;
     for (const button of dock.querySelectorAll("[data-choice]")) {
       button.setAttribute("aria-pressed", String(button.dataset.choice === label));
     }
@@ -40,7 +40,7 @@ function browse(tiles) {
     dock.hidden = true;
   }
 
-  /** The tile that is meant: without one, the first key only chooses it. */
+  /** Select another tile; without a selected one, the first key only selects. */
   function walk(steps) {
     const here = tiles.indexOf(current);
     if (here < 0) return select(tiles.find(needsReview) ?? tiles[0]);
@@ -49,7 +49,7 @@ function browse(tiles) {
 
   const columns = () => getComputedStyle(gallery).gridTemplateColumns.split(" ").length;
 
-  /** What is said is on its way to the server while the next photo is looked at. */
+  /** Send the label, and select the next photo while the request is running. */
   async function say(tile, body) {
     if (tile.getAttribute("aria-busy") === "true") return;
     const before = tile.dataset.label;
@@ -82,19 +82,19 @@ function browse(tiles) {
     if (tile === current) describe();
   }
 
-  /** On to the next doubtful photo; after the last one, to where more of them are. */
+  /** Select the next photo that needs review; after the last one, focus the link to the next page. */
   function advance(tile) {
     const open = (each) => needsReview(each) && each !== tile && each.getAttribute("aria-busy") !== "true";
     const here = tiles.indexOf(tile);
     const next = tiles.slice(here + 1).find(open) ?? tiles.slice(0, here).find(open);
     if (next) return select(next);
     if (tile.dataset.state === "needs_review") {
-      part("dock-what").textContent = "That was the last one on this page.";
+      part("dock-what").textContent = "Page complete.";
       document.querySelector("[data-more]")?.focus();
     } else if (tiles[here + 1]) select(tiles[here + 1]);
   }
 
-  /** Undone is what was said last: with its former label, which is the model's where no person had spoken. */
+  /** Set the earlier label of the last changed photo again. */
   async function undo() {
     const last = said.pop();
     if (!last) return;
@@ -132,7 +132,7 @@ function browse(tiles) {
 
   gallery.addEventListener("click", (event) => {
     const tile = event.target.closest(".tile");
-    // A key pressed on a link opens it (detail is 0), and so does a click that asks for a new tab.
+    // Keyboard activation (detail is 0) and clicks with a modifier follow the link.
     if (!tile || event.target.closest("form") || event.detail === 0 || event.ctrlKey || event.metaKey || event.shiftKey) return;
     event.preventDefault();
     select(tile);

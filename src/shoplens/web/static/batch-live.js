@@ -1,11 +1,11 @@
-/** The numbers of a run that goes on, every two seconds, while somebody looks at them. */
+/** Update the numbers of an active run every two seconds while the page is visible. */
 
 import { ask } from "./net.js";
 
 const EVERY_MS = 2000;
 const LONGEST_MS = 30_000;
 
-/** Watches one part of the page; stops for good when nothing goes on any more. */
+/** Poll for one part of the page until nothing is active. */
 function watch(part) {
   let pause = EVERY_MS;
   let timer = 0;
@@ -18,7 +18,7 @@ function watch(part) {
       show(part, await ask(part.dataset.live));
       pause = EVERY_MS;
     } catch {
-      pause = Math.min(2 * pause, LONGEST_MS); // the server may be starting again
+      pause = Math.min(2 * pause, LONGEST_MS); // the server may be restarting
     }
     plan();
   };
@@ -34,26 +34,26 @@ function show(part, now) {
     }
   }
   part.querySelector("[data-bar]")?.setAttribute("width", now.done);
-  amiss(part.querySelector("[data-condition]"), now);
+  showNotice(part.querySelector("[data-condition]"), now);
   part.dataset.active = now.active ? "yes" : "no";
   if (wasActive && !now.active) ended(part);
 }
 
-function amiss(notice, now) {
+function showNotice(notice, now) {
   if (!notice) return;
   notice.hidden = !now.condition;
   notice.dataset.kind = now.condition ?? "warn";
   notice.querySelector("[data-resume]").hidden = !now.resumable;
 }
 
-/** What is on the page is of the past; nobody who is at work in it is thrown out. */
+/** Reload the page, but only offer it to somebody who is reviewing photos. */
 function ended(part) {
   const fresh = part.querySelector("[data-fresh]");
   if (fresh && document.querySelector("[data-gallery]")) fresh.hidden = false;
   else location.reload();
 }
 
-/** No second request for an impatient second click; what comes back is a new page. */
+/** Ignore a second click while the form is being sent. */
 function once(form) {
   form.addEventListener("submit", (event) => {
     if (form.getAttribute("aria-busy") === "true") return event.preventDefault();

@@ -1,4 +1,4 @@
-"""How returns stand, for people, for programs and for Prometheus."""
+"""The status of a channel: sentences, JSON and metrics."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from shoplens.batch.commands_run import sentences
+from shoplens.batch.commands import status_sentences
 from shoplens.batch.entities import ItemState
 from shoplens.batch.process import this_process
+from shoplens.batch.repository import RunRepository
 from shoplens.batch.status import OwnerState, ReadStatus, RunStatus, StatusMetrics, as_json
 from shoplens.db import Database
 from shoplens.errors import DatabaseUnavailable
@@ -36,14 +37,14 @@ def show(house: House) -> Callable[..., RunStatus]:
     return read
 
 
-def test_before_the_first_night_only_what_waits_is_known(house: House, show: Callable[..., RunStatus]) -> None:
-    """And said."""
+def test_before_the_first_run_only_waiting_items_are_known(house: House, show: Callable[..., RunStatus]) -> None:
+    """The status says so."""
     house.bring("shirt 0.9")
-    assert ["No night was run yet. 1 item is waiting."] == list(sentences(show()))
+    assert ["No runs yet. 1 item waits."] == list(status_sentences(show()))
     assert {"waiting": 1, "run": None} == as_json(show())
 
 
-async def test_after_a_night_its_counts_are_told(house: House, show: Callable[..., RunStatus]) -> None:
+async def test_after_a_run_its_counts_are_shown(house: House, show: Callable[..., RunStatus]) -> None:
     """With the mean time of a photo, and nothing left to do."""
     house.bring("shirt 0.9", "coat 0.5", "!ImageCorrupt -")
     run = await house.work()
@@ -51,45 +52,45 @@ async def test_after_a_night_its_counts_are_told(house: House, show: Callable[..
     assert (0, 3, OwnerState.NOBODY, 0.003) == (
         standing.left, standing.counts.settled, standing.owner, standing.seconds_per_item,
     )  # fmt: skip
-    told = " ".join(sentences(standing))
+    told = " ".join(status_sentences(standing))
     assert f"Run {run.id}: finished." in told
-    assert "1 done, 1 doubtful, 1 quarantined" in told
+    assert "1 done, 1 needs review, 1 quarantined" in told
 
 
-def test_the_owner_is_told_plainly(house: House, show: Callable[..., RunStatus]) -> None:
-    """Alive, silent for too long, dead, or nobody."""
+def test_the_owner_of_a_run_is_shown(house: House, show: Callable[..., RunStatus]) -> None:
+    """Alive, silent for too long, ended, or none."""
     run = make_run(house)
     assert OwnerState.NOBODY is show().owner
-    with house.database.uow() as work:
-        work.batch_runs.take_over(run, this_process(0), now=now())
+    with house.database.transaction() as tx:
+        RunRepository(tx).take_over(run, this_process(0), now=now())
     assert (OwnerState.ALIVE, OwnerState.SILENT) == (show().owner, show(in_s=16).owner)
-    assert "no sign of life" in next(sentences(show(in_s=16)))
-    with house.database.uow() as work:
-        run = work.batch_runs.get(run.id)
+    assert "no heartbeat" in next(status_sentences(show(in_s=16)))
+    with house.database.transaction() as tx:
+        run = RunRepository(tx).get(run.id)
         machine, _, _ = (run.process or "").rpartition("/")
-        work.batch_runs.take_over(run, replace(this_process(0), process=f"{machine}/1"), now=now())
+        RunRepository(tx).take_over(run, replace(this_process(0), process=f"{machine}/1"), now=now())
     assert OwnerState.GONE is show().owner
-    assert "died" in next(sentences(show()))
+    assert "has ended" in next(status_sentences(show()))
 
 
-def test_a_stall_and_an_early_end_are_told(house: House, show: Callable[..., RunStatus]) -> None:
+def test_a_stall_and_an_interruption_are_shown(house: House, show: Callable[..., RunStatus]) -> None:
     """In capitals, and with the reason."""
     run, me = make_run(house), this_process(0)
-    with house.database.uow() as work:
-        work.batch_runs.take_over(run, me, now=now())
-        work.batch_runs.beat(run.id, owner=me.id, now=now(), finished_item=True, stalled=True)
-    assert "STALLED" in next(sentences(show()))
-    with house.database.uow() as work:
-        work.batch_runs.interrupt(run.id, owner=me.id, reason="the disk is full")
-    assert "the disk is full" in " ".join(sentences(show()))
+    with house.database.transaction() as tx:
+        RunRepository(tx).take_over(run, me, now=now())
+        RunRepository(tx).beat(run.id, owner=me.id, now=now(), finished_item=True, stalled=True)
+    assert "STALLED" in next(status_sentences(show()))
+    with house.database.transaction() as tx:
+        RunRepository(tx).interrupt(run.id, owner=me.id, reason="the disk is full")
+    assert "the disk is full" in " ".join(status_sentences(show()))
 
 
 def test_a_clock_that_was_set_back_shows_nothing_in_the_future(house: House, show: Callable[..., RunStatus]) -> None:
     """No negative ages."""
     run, me = make_run(house), this_process(0)
-    with house.database.uow() as work:
-        work.batch_runs.take_over(run, me, now=now())
-        work.batch_runs.beat(run.id, owner=me.id, now=now(), finished_item=True)
+    with house.database.transaction() as tx:
+        RunRepository(tx).take_over(run, me, now=now())
+        RunRepository(tx).beat(run.id, owner=me.id, now=now(), finished_item=True)
     assert 0.0 == show(in_s=-3600).last_item_ago_s
 
 
@@ -114,8 +115,8 @@ async def test_the_metrics_show_what_the_database_says(house: House, show: Calla
     assert 'shoplens_batch_last_timestamp_seconds{channel="returns",what="item"} 0.0' not in shown
 
 
-def test_scrapes_that_come_often_read_seldom() -> None:
-    """One reading serves five seconds."""
+def test_frequent_scrapes_share_a_reading() -> None:
+    """One reading serves for five seconds."""
     time, reads, metrics = [0.0], [0], Metrics()
 
     def read() -> dict[str, RunStatus]:
@@ -149,7 +150,7 @@ def test_a_database_that_hangs_does_not_hold_up_a_scrape() -> None:
 
 
 def test_a_database_that_fails_leaves_the_other_metrics() -> None:
-    """And is told by a metric of its own."""
+    """One metric says that the database is unavailable."""
     metrics = Metrics()
 
     def read() -> dict[str, RunStatus]:
@@ -162,7 +163,7 @@ def test_a_database_that_fails_leaves_the_other_metrics() -> None:
 
 
 def test_every_state_is_named_for_programs(house: House, show: Callable[..., RunStatus]) -> None:
-    """Also those without items, so that nobody has to guess."""
+    """Also states without items."""
     make_run(house)
     run = as_json(show())["run"]
     assert isinstance(run, dict)

@@ -8,30 +8,32 @@ from itertools import pairwise
 
 import pytest
 
-from shoplens.batch.correct import CorrectItems
 from shoplens.batch.entities import BatchItem, ItemFilter, ItemState, RunOwner
 from shoplens.batch.files import finish_moves
+from shoplens.batch.repository import ItemRepository, RunRepository
+from shoplens.batch.review import ReviewService
 from shoplens.db import Database
 from shoplens.errors import BlobNotFound, ItemNotFound, ItemNotReady, RequestInvalid, RunNotFound
 from shoplens.platform.batch import MovedPhotos
 from shoplens.predictions.entities import Feedback, FeedbackValue
 from shoplens.predictions.image_store import ImageSize, ImageStore
-from tests.unit.batch.results_shop import LIMITS, Fate, Shop, doubtful, set_aside
+from shoplens.predictions.repository import FeedbackRepository, PredictionRepository
+from tests.unit.batch.results_shop import LIMITS, Fate, Shop, needing_review, quarantined
 
 LABELS = ("coat", "dress", "hat", "shoes")
 
 
 @pytest.fixture
-def correct(shop: Shop) -> CorrectItems:
+def review(shop: Shop) -> ReviewService:
     """For a model of four labels."""
-    return CorrectItems(shop.database, shop.store, labels={"returns": LABELS}, clock=shop.tick)
+    return ReviewService(shop.database, shop.store, labels={"returns": LABELS}, clock=shop.tick)
 
 
 def remarks_on(database: Database, item: BatchItem) -> list[Feedback]:
     """What was said of an item's prediction, oldest first."""
-    with database.read_uow() as work:
-        prediction_id = work.batch_items.get(item.id).prediction_id or ""
-        return work.feedback.for_predictions([prediction_id]).get(prediction_id, [])
+    with database.reading() as tx:
+        prediction_id = ItemRepository(tx).get(item.id).prediction_id or ""
+        return FeedbackRepository(tx).for_predictions([prediction_id]).get(prediction_id, [])
 
 
 def settled(shop: Shop, fate: Fate) -> BatchItem:
@@ -41,118 +43,118 @@ def settled(shop: Shop, fate: Fate) -> BatchItem:
     return shop.item(item)
 
 
-def test_a_correction_changes_the_item_the_record_and_the_place(shop: Shop, correct: CorrectItems) -> None:
+def test_a_correction_changes_the_item_the_record_and_the_place(shop: Shop, review: ReviewService) -> None:
     """The item is done with the new label, the remark is there to be learned from, the photo lies by category."""
-    item = settled(shop, doubtful("dress", 0.4))
+    item = settled(shop, needing_review("dress", 0.4))
     photo = shop.store.get(item.key or "")
-    after = correct.correct(item.id, " hat ")
+    after = review.label(item.id, " hat ")
     place = f"returns/processed/hat/{item.id}-0.r1.jpg"
     assert (ItemState.DONE, "hat", "dress", place, None) == (
         after.state, after.label, after.predicted, after.key, after.target_key,
     )  # fmt: skip
     assert shop.now == after.corrected_at
     assert (photo, False) == (shop.store.get(place), shop.store.exists(item.key or ""))
-    with shop.database.read_uow() as work:
-        assert place == work.predictions.get(item.prediction_id or "").image_key
+    with shop.database.reading() as tx:
+        assert place == PredictionRepository(tx).get(item.prediction_id or "").image_key
     assert [(FeedbackValue.WRONG, "hat")] == [(said.verdict, said.label) for said in remarks_on(shop.database, item)]
 
 
-def test_confirming_says_that_the_guess_was_right(shop: Shop, correct: CorrectItems) -> None:
-    """A doubtful item becomes a done one."""
-    item = settled(shop, doubtful("dress", 0.4))
-    after = correct.confirm(item.id)
+def test_confirming_says_that_the_guess_was_right(shop: Shop, review: ReviewService) -> None:
+    """An item that needs review is done then."""
+    item = settled(shop, needing_review("dress", 0.4))
+    after = review.confirm(item.id)
     assert (ItemState.DONE, "dress") == (after.state, after.label)
     assert (after.key or "").startswith("returns/processed/dress/")
     assert [(FeedbackValue.RIGHT, "dress")] == [(said.verdict, said.label) for said in remarks_on(shop.database, item)]
 
 
-def test_the_last_word_counts_and_the_first_guess_undoes(shop: Shop, correct: CorrectItems) -> None:
+def test_the_last_word_counts_and_the_first_guess_undoes(shop: Shop, review: ReviewService) -> None:
     """Every word is remembered in its order; saying the same twice is one word."""
     item = settled(shop, Fate(label="dress"))
     for label in ("hat", "hat", "coat", "dress"):
-        after = correct.correct(item.id, label)
+        after = review.label(item.id, label)
     assert "dress" == after.label
     assert f"returns/processed/dress/{item.id}-0.r3.jpg" == after.key
     said = [(remark.verdict, remark.label) for remark in remarks_on(shop.database, item)]
     assert [(FeedbackValue.WRONG, "hat"), (FeedbackValue.WRONG, "coat"), (FeedbackValue.RIGHT, "dress")] == said
 
 
-def test_an_item_that_was_set_aside_can_be_named(shop: Shop, correct: CorrectItems) -> None:
+def test_an_item_that_was_set_aside_can_be_named(shop: Shop, review: ReviewService) -> None:
     """A person may read what no decoder could. There is no prediction that could be right or wrong."""
-    item = settled(shop, set_aside("image_corrupt", "It is cut off."))
-    after = correct.correct(item.id, "hat")
+    item = settled(shop, quarantined("image_corrupt", "It is cut off."))
+    after = review.label(item.id, "hat")
     assert (ItemState.DONE, "hat", None, None) == (after.state, after.label, after.failure_code, after.failure)
     assert shop.store.exists(after.key or "")
-    with shop.database.read_uow() as work:
-        assert [] == work.feedback.page(limit=1_000)
+    with shop.database.reading() as tx:
+        assert [] == FeedbackRepository(tx).page(limit=1_000)
 
 
-def test_an_item_without_a_photo_can_be_named_too(shop: Shop, correct: CorrectItems) -> None:
+def test_an_item_without_a_photo_can_be_named_too(shop: Shop, review: ReviewService) -> None:
     """There is nothing to move then."""
-    item = shop.arrive("a.jpg", fate=set_aside("image_gone", "It is not there any more."))
+    item = shop.arrive("a.jpg", fate=quarantined("image_gone", "It is not there any more."))
     shop.store.delete(item.key or "")
     shop.night()
-    after = correct.correct(item.id, "hat")
+    after = review.label(item.id, "hat")
     assert (ItemState.DONE, "hat", None) == (after.state, after.label, after.target_key)
 
 
-def test_only_known_categories_are_taken(shop: Shop, correct: CorrectItems) -> None:
+def test_only_known_categories_are_taken(shop: Shop, review: ReviewService) -> None:
     """Those of the model, and those that items have from a former one; the refusal names them."""
     item = settled(shop, Fate(label="dungarees"))
     other = settled(shop, Fate(label="dress"))
-    assert ("coat", "dress", "dungarees", "hat", "shoes") == correct.labels("returns")
-    assert "dungarees" == correct.correct(other.id, "dungarees").label
+    assert ("coat", "dress", "dungarees", "hat", "shoes") == review.labels()
+    assert "dungarees" == review.label(other.id, "dungarees").label
     for unknown in ("hta", "", "  ", "hat\nshoes", "x" * 1000, "DRESS"):
         with pytest.raises(RequestInvalid, match="coat, dress, dungarees, hat, shoes"):
-            correct.correct(item.id, unknown)
+            review.label(item.id, unknown)
     assert "dungarees" == shop.item(item).label
 
 
-def test_items_that_no_run_is_through_with_are_refused(shop: Shop, correct: CorrectItems) -> None:
+def test_items_that_no_run_is_through_with_are_refused(shop: Shop, review: ReviewService) -> None:
     """Waiting, worked on, or a duplicate, whose original is named."""
     waiting = shop.arrive("a.jpg")
     again = shop.repeat(waiting, "b.jpg")
     with pytest.raises(ItemNotReady, match="waiting"):
-        correct.correct(waiting.id, "hat")
+        review.label(waiting.id, "hat")
     with pytest.raises(ItemNotReady, match=waiting.id):
-        correct.confirm(again.id)
+        review.confirm(again.id)
     run = shop.request()
     me = RunOwner(id="o" * 26, host="here", pid=1)
-    with shop.database.uow() as work:
-        work.batch_runs.take_over(run, me, now=shop.now)
-        work.batch_items.lease("returns", owner=me.id, run_id=run.id, bound=run.bound, limit=1)
+    with shop.database.transaction() as tx:
+        RunRepository(tx).take_over(run, me, now=shop.now)
+        ItemRepository(tx).lease("returns", owner=me.id, run_id=run.id, bound=run.bound, limit=1)
     with pytest.raises(ItemNotReady, match="processing"):
-        correct.correct(waiting.id, "hat")
+        review.label(waiting.id, "hat")
     with pytest.raises(ItemNotReady, match="processing"):
-        correct.retry(waiting.id)
+        review.retry(waiting.id)
     with pytest.raises(ItemNotFound):
-        correct.correct("nix", "hat")
+        review.label("nix", "hat")
 
 
-def test_what_has_no_guess_cannot_be_confirmed(shop: Shop, correct: CorrectItems) -> None:
+def test_what_has_no_guess_cannot_be_confirmed(shop: Shop, review: ReviewService) -> None:
     """Somebody has to say what it is."""
-    item = settled(shop, set_aside("image_corrupt", "It is cut off."))
+    item = settled(shop, quarantined("image_corrupt", "It is cut off."))
     with pytest.raises(ItemNotReady, match="say what it is"):
-        correct.confirm(item.id)
+        review.confirm(item.id)
 
 
-def test_a_move_that_was_outstanding_is_finished_first(shop: Shop, correct: CorrectItems) -> None:
+def test_a_move_that_was_outstanding_is_finished_first(shop: Shop, review: ReviewService) -> None:
     """As after a crash between a commit and its moves: nothing is lost, wherever the photo had got."""
     items = [settled(shop, Fate(label="dress")) for _ in range(2)]
     photos = [shop.store.get(item.key or "") for item in items]
-    with shop.database.uow() as work:
+    with shop.database.transaction() as tx:
         for item in items:
-            work.batch_items.correct(
+            ItemRepository(tx).correct(
                 item.id, label="coat", target_key=f"returns/processed/coat/{item.id}.jpg", now=shop.now
             )
     shop.store.move(items[1].key or "", f"returns/processed/coat/{items[1].id}.jpg")
-    after = [correct.correct(item.id, "hat") for item in items]
+    after = [review.label(item.id, "hat") for item in items]
     assert photos == [shop.store.get(item.key or "") for item in after]
     assert [f"returns/processed/hat/{item.id}.r1.jpg" for item in items] == [item.key for item in after]
     assert [] == list(shop.store.list("returns/processed/coat"))
 
 
-def test_clerks_who_disagree_at_once_end_with_one_answer(shop: Shop, correct: CorrectItems) -> None:
+def test_clerks_who_disagree_at_once_end_with_one_answer(shop: Shop, review: ReviewService) -> None:
     """Row, record and photo agree in the end, whoever was last, while somebody else finishes moves as a night does."""
     items = [settled(shop, Fate(label="dress")) for _ in range(3)]
     photos = {item.id: shop.store.get(item.key or "") for item in items}
@@ -165,7 +167,7 @@ def test_clerks_who_disagree_at_once_end_with_one_answer(shop: Shop, correct: Co
     def clerk(label: str) -> None:
         for item in items:
             try:
-                correct.correct(item.id, label)
+                review.label(item.id, label)
             except ItemNotReady:
                 continue
 
@@ -180,17 +182,17 @@ def test_clerks_who_disagree_at_once_end_with_one_answer(shop: Shop, correct: Co
         assert (ItemState.DONE, None, None) == (item.state, item.target_key, item.failure_code)
         assert photos[item.id] == shop.store.get(item.key or "")
         assert f"returns/processed/{item.label}/" in (item.key or "")
-        with shop.database.read_uow() as work:
-            assert item.key == work.predictions.get(item.prediction_id or "").image_key
+        with shop.database.reading() as tx:
+            assert item.key == PredictionRepository(tx).get(item.prediction_id or "").image_key
         assert item.label == remarks_on(shop.database, item)[-1].label
     assert 3 == len(list(shop.store.list("returns/processed")))
 
 
-def test_a_mover_who_comes_late_moves_nothing(shop: Shop, correct: CorrectItems) -> None:
+def test_a_mover_who_comes_late_moves_nothing(shop: Shop, review: ReviewService) -> None:
     """A list of moves from before two corrections is done again afterwards: the photo stays where the row says."""
     item = settled(shop, Fate(label="dress"))
     photo = shop.store.get(item.key or "")
-    places = [item.key or ""] + [correct.correct(item.id, label).key or "" for label in ("hat", "dress", "hat")]
+    places = [item.key or ""] + [review.label(item.id, label).key or "" for label in ("hat", "dress", "hat")]
     for source, target in pairwise(places[:-1]):
         with pytest.raises(BlobNotFound):
             shop.store.move(source, target)
@@ -199,10 +201,10 @@ def test_a_mover_who_comes_late_moves_nothing(shop: Shop, correct: CorrectItems)
     assert 4 == len(set(places))
 
 
-def test_another_try_waits_for_the_next_run(shop: Shop, correct: CorrectItems) -> None:
-    """With its attempts forgotten and the photo where it is; only what was set aside can be tried again."""
-    item = settled(shop, set_aside("image_decoder_failed", "It ran out of time."))
-    waiting = correct.retry(item.id)
+def test_another_try_waits_for_the_next_run(shop: Shop, review: ReviewService) -> None:
+    """With its attempts forgotten and the photo where it is; only quarantined items can be retried."""
+    item = settled(shop, quarantined("image_decoder_failed", "It ran out of time."))
+    waiting = review.retry(item.id)
     assert (ItemState.WAITING, 0, None, None, item.key) == (
         waiting.state, waiting.attempts, waiting.run_id, waiting.failure_code, waiting.key,
     )  # fmt: skip
@@ -210,53 +212,53 @@ def test_another_try_waits_for_the_next_run(shop: Shop, correct: CorrectItems) -
     shop.night()
     assert (ItemState.DONE, "hat") == (shop.item(item).state, shop.item(item).label)
     with pytest.raises(ItemNotReady, match="done"):
-        correct.retry(item.id)
+        review.retry(item.id)
 
 
-def test_all_can_be_tried_again_or_those_of_one_run(shop: Shop, correct: CorrectItems) -> None:
+def test_all_can_be_tried_again_or_those_of_one_run(shop: Shop, review: ReviewService) -> None:
     """With a run, also the files that were refused when they arrived for it."""
-    bad = set_aside("image_corrupt", "It is cut off.")
+    bad = quarantined("image_corrupt", "It is cut off.")
     early = settled(shop, bad)
     shop.refuse()
     late = settled(shop, bad)
     run_id = late.run_id or ""
     with pytest.raises(RunNotFound):
-        correct.retry_all("returns", "nix")
-    assert 2 == correct.retry_all("returns", run_id)
+        review.retry_all("returns", "nix")
+    assert 2 == review.retry_all("returns", run_id)
     assert (ItemState.QUARANTINED, ItemState.WAITING) == (shop.item(early).state, shop.item(late).state)
-    assert 1 == correct.retry_all("returns")
-    assert 0 == correct.retry_all("returns")
+    assert 1 == review.retry_all("returns")
+    assert 0 == review.retry_all("returns")
 
 
-def test_the_pages_of_records_follow_a_correction(shop: Shop, correct: CorrectItems) -> None:
+def test_the_pages_of_records_follow_a_correction(shop: Shop, review: ReviewService) -> None:
     """Original and thumbnail of the record, before the photo moves, while it does, and after."""
     shelf = ImageStore(shop.store, limits=LIMITS, sandbox=shop.shelf._sandbox, moved_to=MovedPhotos(shop.database))
-    item = settled(shop, doubtful("dress", 0.4))
+    item = settled(shop, needing_review("dress", 0.4))
     original = shop.store.get(item.key or "")
 
     def shown() -> tuple[bool, bool]:
-        with shop.database.read_uow() as work:
-            record = work.predictions.get(item.prediction_id or "")
+        with shop.database.reading() as tx:
+            record = PredictionRepository(tx).get(item.prediction_id or "")
         small = shelf.open_record(record, ImageSize.THUMBNAIL)
         return original == shelf.open_record(record, ImageSize.ORIGINAL).data, "image/jpeg" == small.media_type
 
     seen = [shown()]
     target = f"returns/processed/hat/{item.id}.jpg"
-    with shop.database.uow() as work:
-        work.batch_items.correct(item.id, label="hat", target_key=target, now=shop.now)
-        work.predictions.move_image(item.prediction_id or "", target)
+    with shop.database.transaction() as tx:
+        ItemRepository(tx).correct(item.id, label="hat", target_key=target, now=shop.now)
+        PredictionRepository(tx).move_image(item.prediction_id or "", target)
     seen.append(shown())
     finish_moves(shop.database, shop.store, "returns")
     seen.append(shown())
-    correct.correct(item.id, "coat")
+    review.label(item.id, "coat")
     seen.append(shown())
     assert [(True, True)] * 4 == seen
 
 
-def test_corrections_are_found_by_their_new_label(shop: Shop, correct: CorrectItems) -> None:
+def test_corrections_are_found_by_their_new_label(shop: Shop, review: ReviewService) -> None:
     """Filters see what a person said."""
-    item = settled(shop, doubtful("dress", 0.4))
-    correct.correct(item.id, "hat")
-    with shop.database.read_uow() as work:
-        found = work.batch_items.page(ItemFilter(run_id=item.run_id, label="hat"), limit=10)
+    item = settled(shop, needing_review("dress", 0.4))
+    review.label(item.id, "hat")
+    with shop.database.reading() as tx:
+        found = ItemRepository(tx).page(ItemFilter(run_id=item.run_id, label="hat"), limit=10)
     assert [item.id] == [each.id for each in found]

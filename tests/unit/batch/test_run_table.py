@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 from sqlalchemy.dialects import postgresql, sqlite
 
-from shoplens.batch import item_table
+from shoplens.batch import repository
 from shoplens.batch.entities import BatchItem, BatchRun, ItemFilter, ItemState, References, RunOwner, RunState
-from shoplens.batch.item_table import RunRange
+from shoplens.batch.export import stream_rows
+from shoplens.batch.repository import ItemRepository, RunRange, RunRepository
 from shoplens.batch.tables import batch_items
 from shoplens.db import Database
 from shoplens.errors import PredictionNotFound
+from shoplens.predictions.repository import PredictionRepository
 from tests.unit.db.samples import id_at, make_record, moment
 
 ANY = (None, "x")
@@ -31,8 +33,8 @@ def arrive(database: Database, count: int) -> list[BatchItem]:
         )
         for number in range(count)
     ]  # fmt: skip
-    with database.uow() as work:
-        work.batch_items.add_many(found)
+    with database.transaction() as tx:
+        ItemRepository(tx).add_many(found)
     return found
 
 
@@ -44,19 +46,19 @@ def run_over(database: Database, number: int, bound: int, *, take: int = 0) -> B
         bound=bound, planned=take,
     )  # fmt: skip
     me = RunOwner(id=id_at(moment(number)), host="here", pid=1)
-    with database.uow() as work:
-        work.batch_runs.add(run)
-        work.batch_runs.take_over(run, me, now=moment(0))
+    with database.transaction() as tx:
+        RunRepository(tx).add(run)
+        RunRepository(tx).take_over(run, me, now=moment(0))
         if take:
-            work.batch_items.lease("returns", owner=me.id, run_id=run.id, bound=bound, limit=take)
-        work.batch_runs.finish(run.id, owner=me.id, now=moment(1), report_key=None)
+            ItemRepository(tx).lease("returns", owner=me.id, run_id=run.id, bound=bound, limit=take)
+        RunRepository(tx).finish(run.id, owner=me.id, now=moment(1), report_key=None)
     return run
 
 
 def plan(path: Path, within: RunRange | None, wanted: ItemFilter) -> list[str]:
     """The steps that SQLite takes for a page of rows."""
     items = batch_items.c
-    statement = item_table._rows(wanted, within).where(items.seq > 5, items.seq <= 50).order_by(items.seq).limit(500)
+    statement = repository._table(wanted, within).where(items.seq > 5, items.seq <= 50).order_by(items.seq).limit(500)
     sql = str(statement.compile(dialect=sqlite.dialect(), compile_kwargs={"literal_binds": True}))
     with closing(sqlite3.connect(path)) as connection:
         return [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}")]
@@ -79,39 +81,38 @@ def test_the_table_is_walked_and_never_sorted(
 
 def test_the_statement_is_also_one_of_postgresql() -> None:
     """It compiles for its dialect."""
-    statement = item_table._rows(ItemFilter(text="x"), RunRange(channel="returns", run_id="r", beyond=3, bound=50))
+    statement = repository._table(ItemFilter(text="x"), RunRange(channel="returns", run_id="r", beyond=3, bound=50))
     assert "coalesce" in str(statement.compile(dialect=postgresql.dialect()))  # type: ignore[no-untyped-call]
 
 
 def test_more_rows_than_a_page_come_once_each_in_the_order_of_arrival(database: Database) -> None:
     """Also when others arrive while they are read."""
     arrived = arrive(database, 1_203)
-    with database.read_uow() as work:
-        rows = work.item_table.rows(ItemFilter(), None)
-        found = [next(rows).item.id]
-        with database.uow() as other:
-            other.batch_items.add_many([_later(arrived[0])])
-        found += [row.item.id for row in rows]
+    rows = stream_rows(database, ItemFilter(), None)
+    found = [next(rows).item.id]
+    with database.transaction() as tx:
+        ItemRepository(tx).add_many([_later(arrived[0])])
+    found += [row.item.id for row in rows]
     assert [item.id for item in arrived] == found
 
 
 def test_a_run_begins_where_the_one_before_it_ended(database: Database) -> None:
     """The first one at the very beginning; a run over nothing new has an empty range."""
     runs = [run_over(database, number, bound) for number, bound in enumerate((4, 9, 9))]
-    with database.read_uow() as work:
-        found = [work.item_table.range_of(run) for run in runs]
+    with database.reading() as tx:
+        found = [ItemRepository(tx).range_of(run) for run in runs]
     assert [(0, 4), (4, 9), (9, 9)] == [(each.beyond, each.bound) for each in found]
 
 
 def test_items_of_a_run_are_in_its_table_however_old_they_are(database: Database) -> None:
-    """Left over from a night that ended early, and counted as older."""
+    """Left over from a run that was interrupted, and counted as older."""
     arrive(database, 6)
     run_over(database, 0, 6, take=2)
     late = run_over(database, 1, 6, take=3)
-    with database.read_uow() as work:
-        within = work.item_table.range_of(late)
-        found = [row.item.source_name for row in work.item_table.rows(ItemFilter(), within)]
-        older, arrived = work.item_table.count_older(within), work.item_table.count_arrived(within)
+    with database.reading() as tx:
+        within = ItemRepository(tx).range_of(late)
+        older, arrived = ItemRepository(tx).count_older(within), ItemRepository(tx).count_arrived(within)
+    found = [row.item.source_name for row in stream_rows(database, ItemFilter(), within)]
     assert ["2.jpg", "3.jpg", "4.jpg"] == found
     assert (3, 0) == (older, arrived)
 
@@ -121,32 +122,32 @@ def test_what_a_run_left_to_others_is_counted(database: Database) -> None:
     arrive(database, 6)
     first = run_over(database, 0, 5, take=2)
     run_over(database, 1, 6, take=1)
-    with database.read_uow() as work:
-        assert 3 == work.item_table.count_passed_on(first)
+    with database.reading() as tx:
+        assert 3 == ItemRepository(tx).count_passed_on(first)
 
 
-def test_labels_are_those_of_the_last_runs_by_leaps(database: Database) -> None:
+def test_labels_are_those_of_the_last_runs_with_one_search_each(database: Database) -> None:
     """In alphabetical order, each once."""
     arrived = arrive(database, 4)
     run_over(database, 0, 4, take=4)
-    with database.uow() as work:
+    with database.transaction() as tx:
         for item, label in zip(arrived, ("hat", "dress", "hat", "Ärmel"), strict=True):
-            work.batch_items.correct(item.id, label=label, target_key=None, now=moment(9))
-    with database.read_uow() as work:
-        assert ["dress", "hat", "Ärmel"] == work.item_table.labels("returns")
-        known = [work.item_table.knows_label("returns", label) for label in ("hat", "hats")]
+            ItemRepository(tx).correct(item.id, label=label, target_key=None, now=moment(9))
+    with database.reading() as tx:
+        assert ["dress", "hat", "Ärmel"] == ItemRepository(tx).labels("returns")
+        known = [ItemRepository(tx).knows_label("returns", label) for label in ("hat", "hats")]
     assert [True, False] == known
 
 
 def test_a_photo_that_is_moved_is_followed_by_its_prediction(database: Database) -> None:
-    """One that is not there is told."""
+    """An unknown prediction is refused."""
     record = make_record(1)
-    with database.uow() as work:
-        work.predictions.add_many([record])
-        work.predictions.move_image(record.id, "returns/processed/hat/x.jpg")
-        assert "returns/processed/hat/x.jpg" == work.predictions.get(record.id).image_key
+    with database.transaction() as tx:
+        PredictionRepository(tx).add_many([record])
+        PredictionRepository(tx).move_image(record.id, "returns/processed/hat/x.jpg")
+        assert "returns/processed/hat/x.jpg" == PredictionRepository(tx).get(record.id).image_key
         with pytest.raises(PredictionNotFound):
-            work.predictions.move_image("nix", "x")
+            PredictionRepository(tx).move_image("nix", "x")
 
 
 def _later(item: BatchItem) -> BatchItem:

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import Connection, event, text
 
 from shoplens.batch.entities import BatchItem, BatchRun, ItemFilter, ItemResult, ItemState, RunOwner, RunState
+from shoplens.batch.repository import ItemRepository, RunRepository
 from shoplens.db import Database
 from shoplens.errors import ItemNotReady, RecordRefused, RunLost
 from tests.unit.db.samples import NOON, id_at, moment
@@ -29,8 +30,8 @@ def run(database: Database) -> BatchRun:
         bound=100,
         planned=0,
     )
-    with database.uow() as work:
-        work.batch_runs.add(made)
+    with database.transaction() as tx:
+        RunRepository(tx).add(made)
     return made
 
 
@@ -48,8 +49,8 @@ def bring(database: Database) -> Callable[..., list[BatchItem]]:
             )
             for number, tried in enumerate(attempts)
         ]  # fmt: skip
-        with database.uow() as work:
-            work.batch_items.add_many(arrived)
+        with database.transaction() as tx:
+            ItemRepository(tx).add_many(arrived)
         return arrived
 
     return add
@@ -60,9 +61,10 @@ Bring = Callable[..., list[BatchItem]]
 
 def lease(database: Database, run: BatchRun, *, limit: int, bound: int = 100, owner: str = ME) -> list[str]:
     """The ids that were leased."""
-    with database.uow() as work:
+    with database.transaction() as tx:
         return [
-            item.id for item in work.batch_items.lease("returns", owner=owner, run_id=run.id, bound=bound, limit=limit)
+            item.id
+            for item in ItemRepository(tx).lease("returns", owner=owner, run_id=run.id, bound=bound, limit=limit)
         ]
 
 
@@ -82,12 +84,12 @@ def test_what_arrived_beyond_the_bound_is_not_leased(database: Database, run: Ba
 def test_an_item_whose_photo_is_on_its_way_is_not_leased(database: Database, run: BatchRun, bring: Bring) -> None:
     """Nobody could say where it is; once it has arrived it is leased."""
     (item,) = bring(0)
-    with database.uow() as work:
-        work.batch_items.correct(item.id, label="x", target_key="returns/processed/x/1", now=NOON)
-        work.batch_items.retry(item.id)
+    with database.transaction() as tx:
+        ItemRepository(tx).correct(item.id, label="x", target_key="returns/processed/x/1", now=NOON)
+        ItemRepository(tx).retry(item.id)
     assert [] == lease(database, run, limit=9)
-    with database.uow() as work:
-        work.batch_items.moved([(item.id, "returns/processed/x/1")])
+    with database.transaction() as tx:
+        ItemRepository(tx).moved([(item.id, "returns/processed/x/1")])
     assert [item.id] == lease(database, run, limit=9)
 
 
@@ -98,13 +100,13 @@ def test_only_the_holder_of_a_lease_settles(database: Database, run: BatchRun, b
     lease(database, run, limit=1, owner=OTHER)
     done = [ItemResult(item_id=item.id, state=ItemState.DONE, attempts=1, target_key=None) for item in items]
     for settlements in (done, [done[1]], [done[0], done[0]]):
-        with pytest.raises(RunLost), database.uow() as work:
-            work.batch_items.complete(settlements, owner=ME)
-    with database.uow() as work:
-        work.batch_items.complete([done[0]], owner=ME)
-    with database.read_uow() as work:
+        with pytest.raises(RunLost), database.transaction() as tx:
+            ItemRepository(tx).complete(settlements, owner=ME)
+    with database.transaction() as tx:
+        ItemRepository(tx).complete([done[0]], owner=ME)
+    with database.reading() as tx:
         assert [ItemState.PROCESSING, ItemState.DONE] == [
-            item.state for item in work.batch_items.page(ItemFilter(), limit=9)
+            item.state for item in ItemRepository(tx).page(ItemFilter(), limit=9)
         ]
 
 
@@ -113,26 +115,32 @@ def test_leases_are_released_by_owner(database: Database, run: BatchRun, bring: 
     items = bring(0, 0, 0)
     lease(database, run, limit=2)
     lease(database, run, limit=1, owner=OTHER)
-    with database.uow() as work:
-        assert 1 == work.batch_items.release(ME, keep={items[0].id})
-        assert ({items[0].id}, {items[2].id}) == (work.batch_items.leased_by(ME), work.batch_items.leased_by(OTHER))
-        assert 1 == work.batch_items.release_others("returns", ME)
-        assert ({items[0].id}, set()) == (work.batch_items.leased_by(ME), work.batch_items.leased_by(OTHER))
+    with database.transaction() as tx:
+        assert 1 == ItemRepository(tx).release("returns", ME, keep={items[0].id})
+        assert ({items[0].id}, {items[2].id}) == (
+            ItemRepository(tx).leased_by("returns", ME),
+            ItemRepository(tx).leased_by("returns", OTHER),
+        )
+        assert 1 == ItemRepository(tx).release_others("returns", ME)
+        assert ({items[0].id}, set()) == (
+            ItemRepository(tx).leased_by("returns", ME),
+            ItemRepository(tx).leased_by("returns", OTHER),
+        )
 
 
 def test_a_correction_waits_for_the_end_of_a_move(database: Database, bring: Bring) -> None:
     """Else the photo would be looked for where it never was."""
     (item,) = bring(0)
-    with database.uow() as work:
-        work.batch_items.correct(item.id, label="x", target_key="returns/processed/x/1", now=NOON)
-    with pytest.raises(ItemNotReady), database.uow() as work:
-        work.batch_items.correct(item.id, label="y", target_key="returns/processed/y/1", now=NOON)
+    with database.transaction() as tx:
+        ItemRepository(tx).correct(item.id, label="x", target_key="returns/processed/x/1", now=NOON)
+    with pytest.raises(ItemNotReady), database.transaction() as tx:
+        ItemRepository(tx).correct(item.id, label="y", target_key="returns/processed/y/1", now=NOON)
 
 
 def test_there_is_one_active_run(database: Database, run: BatchRun) -> None:
     """The database says so, not the program."""
-    with pytest.raises(RecordRefused), database.uow() as work:
-        work.batch_runs.add(
+    with pytest.raises(RecordRefused), database.transaction() as tx:
+        RunRepository(tx).add(
             BatchRun(
                 channel="returns",
                 id=id_at(NOON),
@@ -145,7 +153,7 @@ def test_there_is_one_active_run(database: Database, run: BatchRun) -> None:
         )
 
 
-def test_a_night_never_walks_over_a_table(database: Database, run: BatchRun, bring: Bring) -> None:
+def test_a_run_never_scans_the_table(database: Database, run: BatchRun, bring: Bring) -> None:
     """Every statement of a batch is answered by index searches, however many items there are."""
     items = bring(*[0] * 20)
     statements: list[tuple[str, Any]] = []
@@ -154,19 +162,19 @@ def test_a_night_never_walks_over_a_table(database: Database, run: BatchRun, bri
         statements.append((statement, parameters[0] if many else parameters))
 
     event.listen(database._engine, "before_cursor_execute", note)
-    with database.uow() as work:
-        work.batch_runs.take_over(run, RunOwner(id=ME, host="h", pid=1), now=NOON)
-        work.batch_items.release_others("returns", ME)
-        work.batch_items.last_seq()
-        work.batch_items.count_waiting("returns", bound=100)
-        work.batch_items.lease("returns", owner=ME, run_id=run.id, bound=100, limit=5)
-        work.batch_items.leased_by(ME)
+    with database.transaction() as tx:
+        RunRepository(tx).take_over(run, RunOwner(id=ME, host="h", pid=1), now=NOON)
+        ItemRepository(tx).release_others("returns", ME)
+        ItemRepository(tx).last_seq()
+        ItemRepository(tx).count_waiting("returns", bound=100)
+        ItemRepository(tx).lease("returns", owner=ME, run_id=run.id, bound=100, limit=5)
+        ItemRepository(tx).leased_by("returns", ME)
         done = ItemResult(item_id=items[0].id, state=ItemState.DONE, attempts=1, target_key="returns/processed/x/1")
-        work.batch_items.complete([done], owner=ME)
-        work.batch_items.moved([(items[0].id, "returns/processed/x/1")])
-        work.batch_items.moving("returns", limit=5)
-        work.batch_items.count_states(run.id)
-        work.batch_items.work_ms(run.id)
+        ItemRepository(tx).complete([done], owner=ME)
+        ItemRepository(tx).moved([(items[0].id, "returns/processed/x/1")])
+        ItemRepository(tx).moving("returns", limit=5)
+        ItemRepository(tx).count_own_states(run.id)
+        ItemRepository(tx).work_ms(run.id)
     event.remove(database._engine, "before_cursor_execute", note)
     assert [] == [plan for each in statements for plan in walks(database, *each)]
     assert len(statements) > 10

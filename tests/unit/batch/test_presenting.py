@@ -1,19 +1,20 @@
-"""Runs and returned items in words."""
+"""Runs and items in the words of the pages, and the filter of a page."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from shoplens.batch import pages_words as words
+from shoplens.batch import presenting as words
 from shoplens.batch.browse import RunView
-from shoplens.batch.entities import BatchItem, BatchRun, ItemState, References, RunCounts, RunState
+from shoplens.batch.entities import BatchItem, BatchRun, ItemFilter, ItemState, References, RunCounts, RunState
 from shoplens.batch.importer import ImportStatus, ImportSummary
+from shoplens.batch.presenting import read_bar, read_cursor
 from shoplens.batch.status import OwnerState
 from shoplens.bundles.manifest import ModelRef
-from shoplens.errors import SourceUnavailable
+from shoplens.errors import RequestInvalid, SourceUnavailable
 from tests.unit.db.samples import NOON
 
 RUN = BatchRun(
@@ -50,8 +51,8 @@ ITEM = BatchItem(
         (90_000, "25 h"),
     ],
 )
-def test_a_duration_is_as_exact_as_one_wants_to_know_it(seconds: float, expected: str) -> None:
-    """Nobody waits two hours, three minutes and four seconds."""
+def test_a_duration_is_rounded(seconds: float, expected: str) -> None:
+    """Seconds up to 99, then minutes, then hours."""
     assert expected == words.duration(seconds)
 
 
@@ -59,18 +60,18 @@ def test_a_duration_is_as_exact_as_one_wants_to_know_it(seconds: float, expected
     ("rate", "expected"),
     [(31.4, "31 per second"), (3.14, "3.1 per second"), (0.5, "30 per minute"), (0.01, "36 per hour")],
 )
-def test_a_rate_has_a_number_one_can_grasp(rate: float, expected: str) -> None:
-    """In the unit that gives one."""
+def test_a_rate_is_at_least_one_per_unit(rate: float, expected: str) -> None:
+    """Per second, minute or hour."""
     assert expected == words.rate(rate)
 
 
-def test_numbers_have_their_nouns() -> None:
-    """One photo, and more of them."""
+def test_numbers_are_shown_with_their_nouns() -> None:
+    """Singular and plural."""
     assert ("1 photo", "1,204 photos") == (words.photos(1), words.photos(1204))
 
 
-def test_progress_is_told_in_one_line() -> None:
-    """Speed, time left and when the last photo was finished; an ended run tells how long it took."""
+def test_progress_is_one_line() -> None:
+    """Speed, time left and when the last photo was finished; a finished run shows its duration."""
     told = words.progress_words(VIEW)
     assert ("85%", "1,020", "1,200 photos", "Running") == tuple(
         told[name] for name in ("percent", "settled", "planned", "state")
@@ -80,50 +81,49 @@ def test_progress_is_told_in_one_line() -> None:
     assert "31 per second · took 5 min" == words.pace(replace(VIEW, run=ended, seconds_left=None))
 
 
-def test_a_run_that_goes_on_needs_no_words() -> None:
-    """Nor does one that is through."""
-    assert words.condition(RUN, OwnerState.ALIVE, trouble=None, now=LATER) is None
+def test_a_run_that_proceeds_has_no_notice() -> None:
+    """Nor has a finished one."""
+    assert words.run_notice(RUN, OwnerState.ALIVE, trouble=None, now=LATER) is None
     waiting = replace(RUN, state=RunState.REQUESTED, owner=None)
-    assert words.condition(waiting, OwnerState.NOBODY, trouble=None, now=LATER) is None
+    assert words.run_notice(waiting, OwnerState.NOBODY, trouble=None, now=LATER) is None
     ended = replace(RUN, state=RunState.FINISHED, stalled=True)
-    assert words.condition(ended, OwnerState.NOBODY, trouble=None, now=LATER) is None
+    assert words.run_notice(ended, OwnerState.NOBODY, trouble=None, now=LATER) is None
 
 
 @pytest.mark.parametrize(
     ("run", "owner", "trouble", "sentence", "resumable"),
     [
-        (RUN, OwnerState.GONE, None, "is gone", True),
+        (RUN, OwnerState.GONE, None, "The worker stopped.", True),
         (replace(RUN, owner=None, failure="The disk is full."), OwnerState.NOBODY, None, "The disk is full.", True),
         (
             replace(RUN, owner=None),
             OwnerState.NOBODY,
             "Status 1.",
-            "Nobody works on this run just now. Status 1.",
+            "This run has no worker. Status 1.",
             True,
         ),
-        (RUN, OwnerState.SILENT, None, "on desk has given no sign of life for 5 min", False),
-        (replace(RUN, stalled=True), OwnerState.ALIVE, None, "no photo has come to an end for 5 min", False),
-        (replace(RUN, state=RunState.FINISHED, failure="Enough."), OwnerState.NOBODY, None, "Enough.", False),
+        (RUN, OwnerState.SILENT, None, "No heartbeat from desk for 5 min", False),
+        (replace(RUN, stalled=True), OwnerState.ALIVE, None, "no photo finished for 5 min", False),
     ],
 )
-def test_what_is_amiss_is_said_plainly(
+def test_a_run_that_is_interrupted_or_stalled_has_a_notice(
     run: BatchRun, owner: OwnerState, trouble: str | None, sentence: str, resumable: bool
 ) -> None:
-    """With what is known of the reason, and whether a click helps."""
-    told = words.condition(run, owner, trouble=trouble, now=LATER)
+    """With the reason, and whether a button resumes it."""
+    told = words.run_notice(run, owner, trouble=trouble, now=LATER)
     assert told is not None
     assert sentence in told.sentence
     assert resumable is told.resumable
 
 
-def test_an_item_is_called_as_the_shop_calls_it() -> None:
-    """Else by its file."""
+def test_an_item_is_named_by_its_references() -> None:
+    """Without them by its file."""
     assert "photo.jpg" == words.references(ITEM)
     assert "Item 7" == words.references(replace(ITEM, references=References(item="7")))
     assert "Order 42, item 7" == words.references(replace(ITEM, references=References(item="7", order="42")))
 
 
-def test_each_category_has_a_key_of_its_own() -> None:
+def test_each_category_has_its_own_key() -> None:
     """Its first letter where that is free, else another of its letters, else any; never one of the gallery's own."""
     labels = ["dress", "hat", "longsleeve", "outwear", "pants", "shirt", "shoes", "shorts", "skirt", "t-shirt"]
     keys = {choice.label: choice.key for choice in words.keyed(labels)}
@@ -134,7 +134,7 @@ def test_each_category_has_a_key_of_its_own() -> None:
 
 
 def test_more_labels_than_keys_are_left_out() -> None:
-    """Nobody can remember so many; they are typed."""
+    """Reviewers type them instead."""
     assert words.MOST_CHOICES == len(words.keyed([f"label {number}" for number in range(1_000)]))
 
 
@@ -169,7 +169,7 @@ def test_of_very_many_labels_the_frequent_ones_are_offered() -> None:
     ],
 )
 def test_an_import_has_a_short_and_a_long_description(status: ImportStatus, short: str, long: str) -> None:
-    """For a tile of the page, and as the answer to the request."""
+    """For a tile of the page, and for the notice after the request."""
     assert short == words.import_words(status)
     assert long in words.import_notice(status).sentence
 
@@ -177,3 +177,55 @@ def test_an_import_has_a_short_and_a_long_description(status: ImportStatus, shor
 def test_before_the_first_import_there_is_no_description() -> None:
     """The page shows nothing."""
     assert "" == words.import_words(None)
+
+
+RUN_ID = "01k9hzv3m5x4q8d0j7w2r6t9ab"
+
+
+def view(needs_review: int, state: RunState = RunState.FINISHED) -> RunView:
+    """A run with so many photos that need review."""
+    run = BatchRun(
+        channel="returns", id=RUN_ID, created_at=datetime.now(UTC), requested_by="x", state=state, bound=1, planned=1
+    )
+    return RunView(
+        run=run, counts=RunCounts(by_state={ItemState.NEEDS_REVIEW: needs_review}), labels={}, left=0, rate_per_s=None,
+        seconds_left=None, last_item_ago_s=None,
+    )  # fmt: skip
+
+
+def test_photos_that_need_review_are_shown_first() -> None:
+    """Without any: done photos during the run, all photos after it. A state in the address takes precedence."""
+    assert ItemFilter(run_id=RUN_ID, state=ItemState.DONE) == read_bar({}, view(0, RunState.RUNNING)).wanted
+    assert ItemFilter(run_id=RUN_ID, state=ItemState.NEEDS_REVIEW) == read_bar({}, view(1)).wanted
+    assert ItemFilter(run_id=RUN_ID) == read_bar({}, view(0)).wanted
+    assert ItemFilter(run_id=RUN_ID) == read_bar({"state": "all"}, view(1)).wanted
+
+
+def test_an_address_leads_back_to_the_same_photos() -> None:
+    """With another state, another label, or none."""
+    bar = read_bar({"state": "done", "label": "T-shirt & top", "text": "42"}, view(1))
+    assert f"/console/batch/returns/{RUN_ID}?state=done&label=T-shirt+%26+top&text=42" == bar.address()
+    assert f"/console/batch/returns/{RUN_ID}?state=all&text=42" == bar.address(state="all", label="")
+    assert f"/console/batch/returns/{RUN_ID}?state=done&label=dress&text=42&before=7" == bar.address(
+        label="dress", before=7
+    )
+    assert (True, False) == (bar.narrowed, read_bar({}, view(1)).narrowed)
+
+
+@pytest.mark.parametrize("query", [{"state": "odd"}, {"label": "x" * 201}, {"text": "x" * 201}])
+def test_invalid_filters_are_refused(query: dict[str, str]) -> None:
+    """An unknown state, or a text that is too long."""
+    with pytest.raises(RequestInvalid):
+        read_bar(query, view(1))
+
+
+@pytest.mark.parametrize("text", ["x", "-1", "1.5", "9223372036854775808", "١"])
+def test_a_cursor_is_a_plain_number(text: str) -> None:
+    """Within the range of the database's numbers."""
+    with pytest.raises(RequestInvalid):
+        read_cursor({"before": text}, "before")
+
+
+def test_a_cursor_may_be_missing() -> None:
+    """The page then has the newest photos."""
+    assert (None, 17) == (read_cursor({}, "before"), read_cursor({"before": "17"}, "before"))

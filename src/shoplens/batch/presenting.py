@@ -1,0 +1,289 @@
+"""Runs and items in the words of the pages, and the filter in the address of a page. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Final
+from urllib.parse import urlencode
+
+import humanize
+
+from shoplens.batch.browse import RunView
+from shoplens.batch.entities import BatchItem, BatchRun, ItemFilter, ItemState, RunState
+from shoplens.batch.importer import ImportStatus
+from shoplens.batch.status import OwnerState
+from shoplens.errors import RequestInvalid, ShoplensError
+
+STATE_WORDS: Final = {
+    ItemState.WAITING: "Waiting",
+    ItemState.PROCESSING: "Processing",
+    ItemState.DONE: "Done",
+    ItemState.NEEDS_REVIEW: "Needs review",
+    ItemState.QUARANTINED: "Quarantined",
+    ItemState.DUPLICATE: "Duplicate",
+}
+RUN_WORDS: Final = {RunState.REQUESTED: "Starting", RunState.RUNNING: "Running", RunState.FINISHED: "Finished"}
+
+ALL_STATES: Final = "all"
+_LONGEST_FILTER: Final = 200
+_LARGEST_CURSOR: Final = 1 << 63
+_OTHER_KEYS: Final = "1234567890abcdefghilmnpqrstvwxz"
+"""Without the keys of the gallery itself: j k o u y."""
+MOST_CHOICES: Final = len(_OTHER_KEYS)
+_MOST_OF_MANY: Final = 12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """A category that a reviewer can choose, with its key."""
+
+    label: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notice:
+    """A sentence above the content. `kind` is done, warn or error; `resumable`: a button resumes the run."""
+
+    kind: str
+    sentence: str
+    resumable: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemBar:
+    """The filter of a run's page. Addresses always name the state, since the default state depends on the run."""
+
+    channel: str
+    wanted: ItemFilter
+
+    @property
+    def narrowed(self) -> bool:
+        """Whether there is a filter besides the state."""
+        return self.wanted.label is not None or self.wanted.text is not None
+
+    def address(self, *, state: str | None = None, label: str | None = None, **more: str | int) -> str:
+        """The address of the first page with another state or label ("" removes the label)."""
+        wanted = self.wanted
+        if label is not None:
+            wanted = replace(wanted, label=label or None)
+        parameters = {
+            "state": state or (wanted.state.value if wanted.state else ALL_STATES),
+            "label": wanted.label,
+            "text": wanted.text,
+            **more,
+        }
+        query = urlencode({name: value for name, value in parameters.items() if value is not None})
+        return f"/console/batch/{self.channel}/{wanted.run_id}?{query}"
+
+
+def read_bar(query: Mapping[str, str], view: RunView) -> ItemBar:
+    """The filter in a query. Without a state: needs review if there are such items, else done while the run is active,
+    else all. Raises RequestInvalid.
+    """
+    text = _text(query, "state")
+    if text is None:
+        state = ItemState.DONE if view.run.active else None
+        if view.counts[ItemState.NEEDS_REVIEW]:
+            state = ItemState.NEEDS_REVIEW
+    elif text == ALL_STATES:
+        state = None
+    elif text in set(ItemState):
+        state = ItemState(text)
+    else:
+        known = ", ".join((*ItemState, ALL_STATES))
+        raise RequestInvalid(f"{text!r} is not a state. States: {known}.")
+    wanted = ItemFilter(run_id=view.run.id, state=state, label=_text(query, "label"), text=_text(query, "text"))
+    return ItemBar(channel=view.run.channel, wanted=wanted)
+
+
+def read_cursor(query: Mapping[str, str], name: str) -> int | None:
+    """The number in `before` or `after`. Raises RequestInvalid."""
+    text = _text(query, name)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and int(text) < _LARGEST_CURSOR):
+        raise RequestInvalid("This page of photos does not exist. Start again with the newest ones.")
+    return int(text)
+
+
+def _text(query: Mapping[str, str], name: str) -> str | None:
+    text = query.get(name, "").replace("\x00", "").strip()
+    if len(text) > _LONGEST_FILTER:
+        raise RequestInvalid(f"The filter {name!r} is longer than {_LONGEST_FILTER} characters.")
+    return text or None
+
+
+def state_word(state: ItemState) -> str:
+    """The state of an item."""
+    return STATE_WORDS[state]
+
+
+def run_word(run: BatchRun) -> str:
+    """The state of a run."""
+    return RUN_WORDS[run.state]
+
+
+def count(number: int) -> str:
+    """1204 is "1,204"."""
+    return humanize.intcomma(number)
+
+
+def photos(number: int) -> str:
+    """1 is "1 photo", 1204 is "1,204 photos"."""
+    return f"{count(number)} photo" if number == 1 else f"{count(number)} photos"
+
+
+def duration(seconds: float) -> str:
+    """Rounded: "40 s", "12 min", "2 h 5 min"."""
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 100:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if minutes and hours < 24 else f"{hours} h"
+
+
+def rate(per_second: float) -> str:
+    """Per second, minute or hour, so that the number is at least 1."""
+    if per_second >= 1:
+        return f"{per_second:.0f} per second" if per_second >= 9.95 else f"{per_second:.1f} per second"
+    return f"{per_second * 60:.0f} per minute" if per_second * 60 >= 1 else f"{per_second * 3600:.0f} per hour"
+
+
+def took(run: BatchRun) -> str:
+    """How long a run took; "" for an active run."""
+    if run.started_at is None or run.finished_at is None:
+        return ""
+    return duration(max(0.0, (run.finished_at - run.started_at).total_seconds()))
+
+
+def share(part: int, whole: int) -> str:
+    """A part as a percentage, for a bar."""
+    return f"{100 * part / whole:.3f}%" if whole else "0%"
+
+
+def references(item: BatchItem) -> str:
+    """Order and item number in one line; without them the name of the file."""
+    named = (("Order", item.references.order), ("item", item.references.item))
+    words = ", ".join(f"{kind} {text}" for kind, text in named if text)
+    return words[:1].upper() + words[1:] if words else item.source_name
+
+
+def progress_words(view: RunView) -> dict[str, str]:
+    """The texts that change during a run, by their place on the page."""
+    counts = {state.value: count(view.counts[state]) for state in ItemState}
+    return {
+        **counts,
+        "state": run_word(view.run),
+        "settled": count(view.settled),
+        "planned": photos(view.run.planned),
+        "percent": f"{100 * view.progress:.0f}%",
+        "pace": pace(view),
+    }
+
+
+def pace(view: RunView) -> str:
+    """Rate, time left and age of the last result in one line."""
+    parts = []
+    if view.rate_per_s:
+        parts.append(rate(view.rate_per_s))
+    if view.run.active and view.seconds_left is not None:
+        parts.append(f"about {duration(view.seconds_left)} left")
+    if view.run.active and view.last_item_ago_s is not None:
+        parts.append(f"last photo finished {duration(view.last_item_ago_s)} ago")
+    if not view.run.active and took(view.run):
+        parts.append(f"took {took(view.run)}")
+    return " · ".join(parts)
+
+
+def run_notice(run: BatchRun, owner: OwnerState, *, trouble: str | None, now: datetime) -> Notice | None:
+    """What is wrong with an active run; None for a run that proceeds or is finished. `trouble` is of a failed start."""
+    why = run.failure or trouble or ""
+    if not run.active:
+        return None
+    if owner is OwnerState.GONE:
+        sentence = "The worker stopped. No data was lost; resume to continue."
+        return Notice(kind="error", sentence=f"{sentence} {why}".strip(), resumable=True)
+    if owner is OwnerState.NOBODY and why:
+        return Notice(kind="error", sentence=f"This run has no worker. {why}", resumable=True)
+    if owner is OwnerState.SILENT:
+        host = f" from {run.host}" if run.host else ""
+        sentence = f"No heartbeat{host}{_for(run.heartbeat_at, now)}. Start a run to take over."
+        return Notice(kind="warn", sentence=sentence)
+    if run.stalled:
+        stalled = _for(run.last_item_at or run.started_at, now)
+        return Notice(kind="warn", sentence=f"The run is stalled: no photo finished{stalled}. See the log of the run.")
+    return None
+
+
+def _for(since: datetime | None, now: datetime) -> str:
+    return f" for {duration(max(0.0, (now - since).total_seconds()))}" if since else ""
+
+
+def import_words(status: ImportStatus | None) -> str:
+    """The running or last import in two or three words; "" before the first."""
+    if status is None:
+        return ""
+    taken = status.summary.taken if status.summary else 0
+    if status.running:
+        return f"{count(taken)} so far …"
+    return "Failed" if status.error else photos(taken)
+
+
+def import_notice(status: ImportStatus) -> Notice:
+    """The outcome of an import."""
+    if status.running:
+        return Notice(kind="done", sentence="Photos are being imported.")
+    if isinstance(status.error, ShoplensError):
+        return Notice(kind="error", sentence=str(status.error))
+    if status.error is not None:
+        return Notice(kind="error", sentence="The import failed because of an internal error. See the log.")
+    summary = status.summary
+    if summary is None or summary.seen == 0:
+        return Notice(kind="done", sentence="No new photos.")
+    imported = f"{photos(summary.taken)} imported and ready to classify" if summary.taken else "No new photos"
+    others = (
+        (summary.duplicates, "duplicate" if summary.duplicates == 1 else "duplicates"),
+        (summary.known, "already imported"),
+        (summary.quarantined, "quarantined"),
+        (summary.not_ready, "still being written (retry in a few seconds)"),
+        (summary.unreadable + summary.refused, "could not be imported"),
+    )
+    sentence = ", ".join((imported, *(f"{count(number)} {words}" for number, words in others if number)))
+    return Notice(kind="done", sentence=" ".join((f"{sentence}.", *summary.notes)))
+
+
+def keyed(labels: Sequence[str]) -> list[Choice]:
+    """A key for each label: its first letter if it is free, else another of its letters, else any.
+
+    The same labels always get the same keys. Labels beyond `MOST_CHOICES` are left out.
+    """
+    free = dict.fromkeys(_OTHER_KEYS)
+    chosen: dict[str, str] = {}
+    for candidates in (lambda label: label[:1].lower(), str.lower, lambda _: _OTHER_KEYS):
+        for label in labels[:MOST_CHOICES]:
+            key = None if label in chosen else next((each for each in candidates(label) if each in free), None)
+            if key is not None:
+                chosen[label] = key
+                del free[key]
+    return [Choice(label=label, key=chosen[label]) for label in labels[:MOST_CHOICES]]
+
+
+def offered(labels: Sequence[str], counts: Mapping[tuple[ItemState, str], int]) -> list[str]:
+    """The labels that get a key, in alphabetical order: all, or the most frequent ones of very many."""
+    if len(labels) <= MOST_CHOICES:
+        return sorted(labels)
+    return sorted([label for label, _ in categories(counts, None)[:_MOST_OF_MANY]])
+
+
+def categories(counts: Mapping[tuple[ItemState, str], int], state: ItemState | None) -> list[tuple[str, int]]:
+    """The categories that occur in a state (None: in any), the most frequent first, with their counts."""
+    totals: dict[str, int] = {}
+    for (of, label), number in counts.items():
+        if state is None or of is state:
+            totals[label] = totals.get(label, 0) + number
+    return sorted(totals.items(), key=lambda entry: (-entry[1], entry[0]))
