@@ -23,7 +23,6 @@ from shoplens.predictions.image_store import ImageSize, ImageStore
 from shoplens.storage import Store
 
 REPORTS: Final = "returns/reports"
-CONSOLE: Final = "/console/batch/returns"
 _PICTURE_SIDE: Final = 128
 _TRIES: Final = 5
 _log: Final = structlog.get_logger(__name__)
@@ -50,7 +49,7 @@ Picture = Callable[[BatchItem], bytes | None]
 
 
 class WriteReport:
-    """Blocks. `console` is the address of the console's pages of the channel; `version` is that of the program."""
+    """Renders and stores reports. Blocks. `version` is that of the program."""
 
     def __init__(
         self,
@@ -59,18 +58,16 @@ class WriteReport:
         shelf: ImageStore,
         *,
         clock: Callable[[], datetime],
-        console: str = CONSOLE,
         version: str = "",
     ) -> None:
         self._database = database
         self._store = store
         self._shelf = shelf
         self._clock = clock
-        self._console = console
         self._version = version
 
     def render(self, run_id: str, *, console: str | None = None) -> str:
-        """The page with the current data; `console` overrides the address that links lead to.
+        """The page with the current data; links lead to `console`, by default the pages of the channel.
 
         Raises RunNotFound, and RequestInvalid for an invalid address.
         """
@@ -83,7 +80,7 @@ class WriteReport:
         return fill(
             facts,
             _Small(self._database, self._shelf),
-            console=(self._console if console is None else console).rstrip("/"),
+            console=(f"/console/batch/{facts.run.channel}" if console is None else console).rstrip("/"),
             version=self._version,
         )
 

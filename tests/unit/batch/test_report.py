@@ -176,7 +176,7 @@ def test_categories_are_compared_with_earlier_runs(shop: Shop, report: WriteRepo
 def test_the_first_night_has_nothing_to_be_compared_with(shop: Shop, report: WriteReport) -> None:
     """And says so."""
     shop.arrive("a.jpg")
-    assert "There is no finished run yet to compare with." in Page(report.render(shop.night().id)).text("mix")
+    assert "No earlier run to compare with." in Page(report.render(shop.night().id)).text("mix")
 
 
 def test_the_slowest_items_and_the_versions_are_told(shop: Shop, report: WriteReport) -> None:
@@ -257,7 +257,7 @@ def test_links_lead_to_the_console_that_is_named(shop: Shop, report: WriteReport
     item = shop.arrive("a.jpg", fate=needing_review("dress", 0.4))
     run = shop.night()
     html = report.render(run.id, console="https://photos.example.org/console/returns/")
-    assert f'href="https://photos.example.org/console/batch/items/{item.id}"' in html
+    assert f'href="https://photos.example.org/console/returns/items/{item.id}"' in html
     with pytest.raises(RequestInvalid, match="console"):
         report.render(run.id, console="javascript:alert(1)//")
     with pytest.raises(RunNotFound):

@@ -102,7 +102,7 @@ def test_only_known_categories_are_taken(shop: Shop, review: ReviewService) -> N
     """Those of the model, and those that items have from a former one; the refusal names them."""
     item = settled(shop, Fate(label="dungarees"))
     other = settled(shop, Fate(label="dress"))
-    assert ("coat", "dress", "dungarees", "hat", "shoes") == review.labels()
+    assert ("coat", "dress", "dungarees", "hat", "shoes") == review.labels("returns")
     assert "dungarees" == review.label(other.id, "dungarees").label
     for unknown in ("hta", "", "  ", "hat\nshoes", "x" * 1000, "DRESS"):
         with pytest.raises(RequestInvalid, match="coat, dress, dungarees, hat, shoes"):
@@ -132,9 +132,9 @@ def test_items_that_no_run_is_through_with_are_refused(shop: Shop, review: Revie
 
 
 def test_what_has_no_guess_cannot_be_confirmed(shop: Shop, review: ReviewService) -> None:
-    """Somebody has to say what it is."""
+    """Somebody has to Choose a label."""
     item = settled(shop, quarantined("image_corrupt", "It is cut off."))
-    with pytest.raises(ItemNotReady, match="say what it is"):
+    with pytest.raises(ItemNotReady, match="Choose a label"):
         review.confirm(item.id)
 
 
