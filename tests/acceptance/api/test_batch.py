@@ -190,7 +190,7 @@ def test_the_results_are_taken_away_as_a_file(http: httpx.Client, run_id: str, f
     rows = table_of(answer, format)
     here = http.get(f"/batch/runs/{run_id}").json()["counts"]
     assert sum(here.values()) == len(rows)
-    assert f'attachment; filename="returns-{run_id}.{format}"' == answer.headers["content-disposition"]
+    assert f'attachment; filename="run-{run_id}.{format}"' == answer.headers["content-disposition"]
 
 
 def test_the_report_is_one_page_that_runs_nothing(http: httpx.Client, run_id: str) -> None:
@@ -208,11 +208,23 @@ def test_nothing_over_http_chooses_a_path_of_the_server(http: httpx.Client) -> N
     named = {
         parameter["name"]
         for path, operations in document["paths"].items()
-        if path.startswith("/returns")
+        if path.startswith("/batch")
         for operation in operations.values()
         for parameter in operation.get("parameters", ())
     }
-    assert {"run_id", "item_id", "limit", "before", "after", "state", "label", "text", "format", "size"} == named
+    assert {
+        "run_id",
+        "item_id",
+        "limit",
+        "before",
+        "after",
+        "channel",
+        "state",
+        "label",
+        "text",
+        "format",
+        "size",
+    } == named
     refused = http.post("/batch/ingest", json={"source": "/etc"})
     assert (422, "request_invalid") == (refused.status_code, refused.json()["code"])
 
