@@ -196,7 +196,7 @@ def test_a_group_is_added_wholly_or_not_at_all(database: Database) -> None:
 
 def test_a_time_without_a_zone_is_refused(database: Database) -> None:
     """It would be another moment on another machine."""
-    with pytest.raises(ValueError, match="zone"):
+    with pytest.raises(RecordRefused, match="zone"):
         add(database, make_record(created_at=NOON.replace(tzinfo=None)))
 
 
