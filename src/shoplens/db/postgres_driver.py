@@ -1,9 +1,7 @@
-"""A connection of psycopg that never waits for ever. Imported only where PostgreSQL is used: its driver is an extra."""
+"""A psycopg connection on which no wait is endless. Imported only where PostgreSQL is used: its driver is an extra."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Generator
 from typing import Any, Final
 
 import psycopg
@@ -11,12 +9,13 @@ from psycopg.pq import TransactionStatus
 from psycopg.types.string import StrDumperUnknown
 
 _ANSWER_S: Final = 5.0
-"""How long the server may take outside of a transaction, where it is asked only whether it is there, or to begin."""
+"""How long the server may take outside of a transaction: for a ping, or to begin one."""
 _MORE_THAN_SERVER_S: Final = 5.0
+"""How much longer than the server's own statement timeout the client waits within a transaction."""
 
 
 class Writable(StrDumperUnknown):
-    """PostgreSQL keeps no NUL in a text; what reads like one stands for it, when writing and when asking."""
+    """Sends U+FFFD for NUL, both in stored values and in filters: PostgreSQL has no NUL in its texts."""
 
     def dump(self, obj: str) -> Any:
         """The bytes to send."""
@@ -24,34 +23,25 @@ class Writable(StrDumperUnknown):
 
 
 class BoundedConnection(psycopg.Connection[Any]):
-    """Gives up by its own clock: a server that hangs, or whose machine does, keeps no promise about time.
+    """Bounds every wait for an answer by the client's clock.
 
-    `statement_timeout_s` is the bound that the server was given; None is none, as for migrations.
+    A server that is frozen ends no statement, and its kernel still acknowledges what is sent to it, so neither
+    `statement_timeout` nor keepalives nor `tcp_user_timeout` end the wait. Decision record 20 has figures.
     """
 
     statement_timeout_s: float | None = None
+    """The statement timeout that the server was given; None where it has none, as for migrations."""
 
-    def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
-        """See psycopg; raises OperationalError when there is no answer for too long, and is then closed."""
-        return super().wait(self._bounded(gen), *args, **kwargs)
-
-    def _bounded(self, work: Any) -> Generator[Any, Any, Any]:
-        give_up_at = self._give_up_at()
+    def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
+        """See psycopg. Raises OperationalError and closes the connection when there is no answer in time."""
+        if timeout is None:
+            if self.pgconn.transaction_status == TransactionStatus.IDLE:
+                timeout = _ANSWER_S
+            elif self.statement_timeout_s is not None:
+                timeout = self.statement_timeout_s + _MORE_THAN_SERVER_S
         try:
-            wanted = next(work)
-            while True:
-                ready = yield wanted
-                if not ready and time.monotonic() > give_up_at:
-                    work.close()
-                    self.pgconn.finish()
-                    raise psycopg.OperationalError("the connection is lost: timeout of an answer")
-                wanted = work.send(ready)
-        except StopIteration as end:
-            return end.value
-
-    def _give_up_at(self) -> float:
-        if self.pgconn.transaction_status == TransactionStatus.IDLE:
-            return time.monotonic() + _ANSWER_S
-        if self.statement_timeout_s is None:
-            return float("inf")
-        return time.monotonic() + self.statement_timeout_s + _MORE_THAN_SERVER_S
+            return super().wait(gen, interval=interval, timeout=timeout)
+        except psycopg.OperationalError:
+            if self.pgconn.transaction_status == TransactionStatus.ACTIVE:  # the answer may still arrive
+                self.pgconn.finish()
+            raise
