@@ -191,7 +191,8 @@ def test_a_run_that_is_over_or_taken_over_is_not_started_again(
     launcher.start(run.id)
     wait_for_nights()
     with database.transaction() as tx:
-        RunRepository(tx).give_up(run.id, now=now(), reason="enough")
+        owner = RunRepository(tx).get(run.id).owner or ""
+        RunRepository(tx).finish(run.id, owner=owner, now=now(), report_key=None)
     launcher.start(run.id)
     wait_for_nights()
     assert "xx" == (tmp_path / "starts").read_text()
@@ -281,10 +282,10 @@ def test_a_requested_run_is_worked_on_at_once(
     word = tmp_path / "word"
     os.mkfifo(word)
     start = StartRun(database, make_launcher(WAIT_FOR_WORD, str(word)), clock=now)
-    run = start("somebody")
+    run = start("returns", "somebody")
     assert "somebody" == run.requested_by
     with pytest.raises(RunInProgress):
-        start("somebody else")
+        start("returns", "somebody else")
     word.write_text("0")
 
 
