@@ -1,4 +1,4 @@
-"""Returned goods: an item per photo that arrived, a run per night, and where each photo lies. Values only."""
+"""Batch items, runs, and the keys of photos in the store. Values only."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LONGEST_NAME: Final = 60
 
 
 class ItemState(StrEnum):
-    """Where an item stands. Every file that arrived is in exactly one of these."""
+    """The state of an item; every imported file has exactly one."""
 
     WAITING = "waiting"
     PROCESSING = "processing"
@@ -40,7 +40,7 @@ class RunState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class References:
-    """What the shop calls a returned thing; each may be unknown."""
+    """What the shop calls an item; each may be unknown."""
 
     item: str | None = None
     order: str | None = None
@@ -52,11 +52,11 @@ class BatchItem:
     """One photo that arrived.
 
     `seq` rises with every arrival (0 before it is stored). `source_stamp` tells an unchanged file without reading it.
-    `key` is where the photo lies; `target_key` is where it shall go, and is None unless a move is outstanding. A
-    duplicate has neither: its photo is that of the item `duplicate_of`. An empty file is never one: each is set aside
-    by itself, the later ones with `duplicate_of` and a `key`. `label` is what a person said, else `predicted`.
-    `thumbnail_key` is set for what no decoder can show later. `work_ms` is the time that its own
-    classification took. `failure_code` and `failure` are the last refusal's, also while it waits to be tried again.
+    `key` is the photo's key in the store; `target_key` is the key that it is to be moved to, None unless a move is
+    outstanding. A duplicate has neither: its photo is that of the item `duplicate_of`. Empty files are not duplicates:
+    each is quarantined, the later ones with `duplicate_of` and a `key`. `label` is the label that a person set, else
+    `predicted`. `thumbnail_key` is set for photos that cannot be decoded again. `work_ms` is the duration of its
+    classification. `failure_code` and `failure` are those of the last attempt, also while it waits for the next one.
     """
 
     id: str
@@ -88,7 +88,7 @@ class BatchItem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ItemResult:
-    """What a run made of one item that it had leased. `target_key` is where its photo shall go, None: it stays."""
+    """The result of one leased item. `target_key` is the key that its photo is to be moved to; None: it stays."""
 
     item_id: str
     state: ItemState
@@ -106,7 +106,7 @@ class ItemResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchRun:
-    """One night. It works on the items up to `bound`, so that what arrives meanwhile cannot make it endless.
+    """One run. It processes the items up to `bound`, so that later arrivals cannot make it endless.
 
     `owner`, `host`, `pid` and `process` name the process that works on it (see `RunOwner`); `heartbeat` rises with each
     sign of life of that process, so that others can tell whether it lives without comparing clocks. `planned` is how
@@ -137,14 +137,14 @@ class BatchRun:
 
     @property
     def active(self) -> bool:
-        """Whether it is to be worked on."""
+        """Whether it is requested or running."""
         return self.state in (RunState.REQUESTED, RunState.RUNNING)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOwner:
     """A process that works on a run: a new id at each start, where it runs, and what tells it from a later process with
-    the same number (None where that cannot be told).
+    the same number (None if that is unknown).
     """
 
     id: str
@@ -155,7 +155,7 @@ class RunOwner:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunCounts:
-    """How many items of a run stand where. Counted from the items, so that they always add up."""
+    """The number of items of a run by state. Counted from the items, so that they always add up."""
 
     by_state: Mapping[ItemState, int]
 
@@ -164,15 +164,15 @@ class RunCounts:
 
     @property
     def settled(self) -> int:
-        """Items that the run is through with."""
+        """Completed items."""
         return sum(self[state] for state in COMPLETED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ItemFilter:
-    """Which items are asked for; None means any. `label` is what a person said, else what was predicted.
+    """A filter of items; None means any. `label` is the label that a person set, else the predicted one.
 
-    `text` is looked for at the beginning of item and order references.
+    `text` is the beginning of an item or order number.
     """
 
     channel: str | None = None
@@ -183,17 +183,17 @@ class ItemFilter:
 
 
 def state_for(outcome: Outcome) -> ItemState:
-    """What a decision means for an item: only what is accepted needs no person."""
+    """The state that follows from a decision: only accepted items need no review."""
     return ItemState.DONE if outcome is Outcome.ACCEPT else ItemState.NEEDS_REVIEW
 
 
 def incoming_key(channel: str, item_id: str, name: str, suffix: str) -> str:
-    """Where a photo waits. `suffix` has no dot."""
+    """The key of a waiting photo. `suffix` has no dot."""
     return f"{segment(channel)}/incoming/{file_name(item_id, name, suffix)}"
 
 
 def target_key(state: ItemState, label: str | None, key: str) -> str:
-    """Where the photo at `key` belongs once its item is settled: by category, doubtful ones apart."""
+    """The key for the photo at `key` after its item is completed: by state and category."""
     channel, _, rest = key.partition("/")
     name = rest.rsplit("/", 1)[-1]
     if state is ItemState.QUARANTINED:
@@ -203,9 +203,9 @@ def target_key(state: ItemState, label: str | None, key: str) -> str:
 
 
 def corrected_key(label: str, key: str) -> str:
-    """Where the photo at `key` belongs once a person has said what it is: `key` itself, or a name it never had before.
+    """The key for the photo at `key` after a person labelled it: `key` itself, or a key that it never had before.
 
-    So a mover who comes late, with a list from before two corrections, finds nothing at the old place and does nothing.
+    So a delayed move, from a list that was read before two corrections, finds nothing at its source and does nothing.
     """
     place = target_key(ItemState.DONE, label, key)
     if place == key:
@@ -218,7 +218,7 @@ def corrected_key(label: str, key: str) -> str:
 
 
 def file_name(item_id: str, name: str, suffix: str) -> str:
-    """A name that is unique by its id, readable by what is left of the one it came with, and safe everywhere."""
+    """A unique name: the id and the safe part of the original name."""
     stem = segment(name.rsplit("/", 1)[-1].rsplit(".", 1)[0])[:_LONGEST_NAME].rstrip(".-")
     return f"{item_id}-{stem}.{suffix}" if stem else f"{item_id}.{suffix}"
 

@@ -1,4 +1,4 @@
-"""The morning report of a run: one self-contained HTML page, in the store or as a file."""
+"""The report of a run: one self-contained HTML page, in the store or as a file."""
 
 from __future__ import annotations
 

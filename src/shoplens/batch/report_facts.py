@@ -173,7 +173,7 @@ class ReportFacts:
         numbers = {
             "done": self.counts[ItemState.DONE],
             "needs_review": self.counts[ItemState.NEEDS_REVIEW],
-            "aside": self.counts[ItemState.QUARANTINED],
+            "quarantined": self.counts[ItemState.QUARANTINED],
             "rest": self.rest,
         }
         total, before, parts = self.total or 1, 0, []

@@ -125,7 +125,7 @@ class ItemRepository:
         return rows[::-1] if upwards else rows
 
     def count_own_states(self, run_id: str) -> dict[ItemState, int]:
-        """How many items a run worked on, by state; states without items are left out."""
+        """How many items a run processed, by state; states without items are left out."""
         found = select(_items.state, func.count()).where(_items.run_id == run_id).group_by(_items.state)
         return {ItemState(state): count for state, count in self._tx.execute(found)}
 

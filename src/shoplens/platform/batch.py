@@ -108,7 +108,7 @@ class Batch:
         raise RequestInvalid(f"The channel {name[:80]!r} has no batch side. Channels with a batch side: {known}.")
 
     def owner_of(self, run: BatchRun) -> OwnerState:
-        """What can be told of the process that works on `run`."""
+        """The state of the process that works on `run`."""
         return owner_of(run, now=utc_now(), takeover_s=self.takeover_s)
 
     def resume(self) -> None:

@@ -152,8 +152,8 @@ def test_what_was_set_aside_is_grouped_by_reason(shop: Shop, report: WriteReport
     reasons = [(each["data-reason"], each["data-count"]) for each in page.all("div") if "data-reason" in each]
     assert [("image_corrupt", "3"), ("image_unsupported", "2")] == reasons
     assert 3 == len(page.all("img"))
-    assert "Damaged photo 3 It is cut off." in page.text("aside")
-    assert "Not a photo 2 This is an HTML page." in page.text("aside")
+    assert "Damaged photo 3 It is cut off." in page.text("quarantined")
+    assert "Not a photo 2 This is an HTML page." in page.text("quarantined")
 
 
 def test_categories_are_compared_with_earlier_runs(shop: Shop, report: WriteReport) -> None:
