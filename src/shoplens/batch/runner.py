@@ -82,7 +82,7 @@ class BatchRunner:
         self._results: ResultQueue = asyncio.Queue()
         self._committed = asyncio.Event()
         self._open = 0  # items that are leased and not committed
-        self._leasing_ended = False
+        self._leasing_ended = asyncio.Event()
         self._commit_items = rules.commit_items
         self._loop: asyncio.AbstractEventLoop | None = None
         self._error: ShoplensError | None = None
@@ -208,20 +208,20 @@ class BatchRunner:
 
     async def _lease_items(self, owned: OwnedRun, limit: int) -> None:
         """Database → items, until none of the run waits and none is in work, which might have to wait again."""
-        while not self._leasing_ended:
+        while not self._leasing_ended.is_set():
             self._committed.clear()
             none_open = self._open == 0  # asked before: a commit during the lease may let an item wait again
             leased = await asyncio.to_thread(self._retry, lambda: owned.lease(limit))
             self._open += len(leased)
             for item in leased:
-                if self._leasing_ended:
+                if self._leasing_ended.is_set():
                     return
                 await self._items.put(item)
             if not leased and none_open:
                 break
             if not leased:
                 await self._committed.wait()
-        if not self._leasing_ended:
+        if not self._leasing_ended.is_set():
             await self._items.put(None)
 
     async def _execute(self, executor: Executor) -> None:
@@ -278,9 +278,9 @@ class BatchRunner:
 
     def _end_leasing(self) -> None:
         """Begin no further item. What is leased and not begun is released with the run."""
-        if self._leasing_ended:
+        if self._leasing_ended.is_set():
             return
-        self._leasing_ended = True
+        self._leasing_ended.set()
         while not self._items.empty():
             self._items.get_nowait()
         self._items.put_nowait(None)
