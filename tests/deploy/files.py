@@ -1,10 +1,11 @@
-"""Read the files of deploy/ as data, and tell which names in them are ours."""
+"""Read the files of deploy/ as data, with the settings, commands and metrics that they name."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import NoneType, UnionType
 from typing import Any, Final, get_args, get_origin
 
 import yaml  # type: ignore[import-untyped]
@@ -29,14 +30,16 @@ def load_all(path: Path) -> list[Any]:
 
 
 def unknown_settings(names: Mapping[str, Any] | Iterator[str]) -> list[str]:
-    """Those variables that begin like settings and are none."""
+    """The variables with the prefix of settings that name no setting."""
     return [name for name in names if name.startswith(ENVIRONMENT_PREFIX) and not is_setting(name)]
 
 
 def is_setting(variable: str) -> bool:
-    """Whether SHOPLENS_A__B names a field; a table of one's own names may have any."""
+    """Whether SHOPLENS_A__B names a field; a table with free names may have any."""
     model: Any = Settings
     for part in variable.removeprefix(ENVIRONMENT_PREFIX).lower().split("__"):
+        if get_origin(model) is UnionType:
+            model = next(choice for choice in get_args(model) if choice is not NoneType)
         if get_origin(model) is dict:
             model = get_args(model)[1]
         elif isinstance(model, type) and issubclass(model, BaseModel) and part in model.model_fields:
@@ -47,7 +50,7 @@ def is_setting(variable: str) -> bool:
 
 
 def commands() -> set[str]:
-    """The commands of the program: `returns run` and so on."""
+    """The commands of the program, such as `batch run`."""
     return set(re.findall(r"^## shoplens (.+)$", (REFERENCE / "cli.md").read_text(encoding="utf-8"), re.MULTILINE))
 
 
@@ -57,7 +60,7 @@ def command_of(words: list[str]) -> str:
 
 
 def metrics() -> set[str]:
-    """The metrics that the processes tell, with those that come with every Python process."""
+    """The metrics that the processes expose, with those that come with every Python process."""
     text = (REFERENCE / "metrics.md").read_text(encoding="utf-8")
     return set(re.findall(r"^\| `(\w+)`", text, re.MULTILINE)) | {"up", "process_resident_memory_bytes"}
 
