@@ -42,19 +42,19 @@ def test_a_server_without_a_log_folder_serves(tmp_path: Path, models_dir: Path) 
 
 
 def test_what_is_started_over_http_is_logged_as_such(tmp_path: Path, models_dir: Path) -> None:
-    """The ingest in the server and the night in a process of its own: one log of starts, one log of events."""
+    """The import in the server and the run in a process of its own: one log of starts, one log of events."""
     with running_server(tmp_path, models_dir, channels__returns__batch__quiet_s="0") as server:
         (tmp_path / "drop" / "returns" / "order_item.jpg").write_bytes(jpeg_of(colourful(1)))
         assert 1 == httpx.post(f"{server.url}/batch/ingest", timeout=60).json()["counts"]["taken"]
         run_id = httpx.post(f"{server.url}/batch/runs", timeout=60).json()["id"]
         ends = wait_for_ends(tmp_path / "logs", 2)
     assert [("ingest", "http", 0), ("run", "http", 0)] == [(end["job"], end["by"], end["exit_status"]) for end in ends]
-    ingest, night = ends
+    ingest, run = ends
     assert 1 == ingest["counts"]["taken"]
-    assert (run_id, 1) == (night["run"], sum(night["counts"].values()))
-    assert (server.process.pid, False) == (ingest["pid"], server.process.pid == night["pid"])
+    assert (run_id, 1) == (run["run"], sum(run["counts"].values()))
+    assert (server.process.pid, False) == (ingest["pid"], server.process.pid == run["pid"])
     commands = {line["command"] for line in lines_of(tmp_path / "logs" / "app.log")}
-    assert {"serve", "returns run"} == commands
+    assert {"serve", "batch run"} == commands
 
 
 def wait_for_ends(logs: Path, count: int) -> list[dict[str, Any]]:

@@ -39,7 +39,7 @@ def home(tmp_path: Path, models_dir: Path) -> Path:
         (drop / f"order{number}_item{number}.jpg").write_bytes(photo)
     (root / ".venv").symlink_to(Path(sys.executable).parent.parent)
     (root / "shoplens.toml").write_text(
-        f'data_dir = "{root / "data"}"\nmodels_dir = "{models_dir}"\n\n[returns]\nquiet_s = 0\n'
+        f'data_dir = "{root / "data"}"\nmodels_dir = "{models_dir}"\n\n[channels.returns.batch]\nquiet_s = 0\n'
     )
     return root
 
@@ -155,7 +155,7 @@ def _until(times: Iterator[datetime], end: datetime) -> Iterator[datetime]:
         yield each
 
 
-def test_the_night_is_at_two_every_day() -> None:
+def test_a_run_starts_at_two_every_day() -> None:
     """In the shop's own time."""
     times = firings("batch", days=30)
     assert 30 == len(times)
@@ -163,7 +163,7 @@ def test_the_night_is_at_two_every_day() -> None:
 
 
 @pytest.mark.parametrize("job", ["shoplens-ingest", "other", "third"])
-def test_photos_are_brought_in_about_eight_twice_a_day(job: str) -> None:
+def test_photos_are_imported_about_eight_twice_a_day(job: str) -> None:
     """Whatever minute Jenkins draws for the job, within a quarter of an hour."""
     times = firings("ingest", days=30, job=job)
     assert 60 == len(times)
@@ -176,16 +176,16 @@ def test_the_tests_start_by_hand_only() -> None:
     assert "triggers {" not in read("tests")
 
 
-def test_the_pipelines_bring_photos_through_a_night(home: Path, workspace: Path) -> None:
+def test_the_pipelines_import_and_classify_photos(home: Path, workspace: Path) -> None:
     """Every step of both is run in order; what is to be archived is there, and says what was done."""
     assert [0] == run_pipeline("ingest", home, workspace)
     assert [0, 0, 0] == run_pipeline("batch", home, workspace)
     for name in ("ingest", "batch"):
         (archived,) = re.findall(r"archiveArtifacts artifacts: '([^']*)'", read(name))
         assert [] == [file for file in archived.split(", ") if not (workspace / file).stat().st_size]
-    night = json.loads((workspace / "run.json").read_text())["run"]
-    assert ("finished", PHOTOS, "schedule") == (night["state"], night["planned"], night["requested_by"])
-    assert night["id"] in (workspace / "report.html").read_text()
+    run = json.loads((workspace / "run.json").read_text())["run"]
+    assert ("finished", PHOTOS, "schedule") == (run["state"], run["planned"], run["requested_by"])
+    assert run["id"] in (workspace / "report.html").read_text()
     assert [("ingest", "schedule", 0), ("run", "schedule", 0)] == [
         (each["job"], each["by"], each["exit_status"]) for each in triggers(home)
     ]
@@ -280,7 +280,7 @@ def test_shellcheck_finds_nothing_and_the_step_is_short(where: str, tmp_path: Pa
 # cron
 
 
-def test_cron_starts_ingests_and_nights_when_it_should() -> None:
+def test_cron_starts_imports_and_runs_when_it_should() -> None:
     """Every line of the file is understood, so none is silently left out."""
     entries = [line for line in CRON.splitlines() if line and line[0] in "0123456789*"]
     assert len(entries) == len(cron_lines()) == 2
@@ -364,7 +364,7 @@ def test_systemd_finds_nothing_wrong_with_a_unit(path: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
-@pytest.mark.parametrize("job", ["ingest", "run"])
+@pytest.mark.parametrize("job", ["ingest", "batch"])
 def test_systemd_calls_the_exposure_of_a_service_low(job: str) -> None:
     """Below 3 of 10."""
     command = ["systemd-analyze", "security", "--offline=true", "--threshold=30"]

@@ -1,4 +1,4 @@
-"""The tutorial of a first night, typed from its first command to its last, shows what it says that it shows."""
+"""Every command of the tutorial of a first nightly run works and prints what the page shows."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def steps() -> Iterator[Step]:
 def pattern(line: str) -> re.Pattern[str]:
     """`…` is anything; how many are done and how long ago depends on the machine."""
     text = re.escape(line).replace("…", ".*")
-    return re.compile(re.sub(r"\d+(?=\\ (?:done|need\ review|s\\ ago))", r"\\d+", text))
+    return re.compile(re.sub(r"\d+(?=\\ (?:done|need\\ review|s\\ ago))", r"\\d+", text))
 
 
 def test_the_page_has_steps_and_shows_their_outcomes() -> None:

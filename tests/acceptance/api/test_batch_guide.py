@@ -1,4 +1,4 @@
-"""What the guide to returns over HTTP tells people to type works as written, from its first line to its last."""
+"""Every command of the guide to batches over HTTP works as written."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ COMMANDS = re.findall(r"```sh\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.
 
 @pytest.fixture(scope="module")
 def fruit_server(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Iterator[RunningServer]:
-    """A server whose returns are told apart by the tiny model."""
+    """A server whose returns are classified by the tiny model."""
     root = tmp_path_factory.mktemp("guide")
     with running_server(root / "data", models_with_fruit(root / "models", models_dir), **FRUIT) as started:
         yield started
 
 
 def test_the_guide_works_as_written(fruit_server: RunningServer, tmp_path: Path) -> None:
-    """With this server's address in place of the usual one, and the photos that it speaks of."""
+    """With this server's address in place of the usual one, and the photos that it names."""
     (fruit_server.data_dir / "drop" / "returns" / "100233_1.jpg").write_bytes(clear_photo(1))
     (tmp_path / "100234_4711.jpg").write_bytes(clear_photo(2))
     (tmp_path / "100234_4712.jpg").write_bytes(dim_photo(3))
