@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -282,7 +281,6 @@ ExecutorName = Literal["local", "workers", "ray"]
 
 _PHOTOS_PER_THREAD: Final = 6
 _PHOTOS_BEING_READ: Final = 16
-_MARKERS: Final = "health/nodes"
 
 
 @contextmanager
@@ -384,28 +382,22 @@ def _ray_executor(
 
     Raises ExtraMissing, Misconfigured, ClusterUnavailable, StorageUnavailable, ModelNotFound and BundleError.
     """
-    from shoplens.batch.ray import NodeJob, open_ray
+    from shoplens.batch.ray import NodeJob, RayExecutor
 
     store_url = shared_url(settings.effective_storage_url)
     bundle = find_bundle(channel.model, settings)
     gpu = settings.provider == "cuda"
     on_node = settings.model_copy(update={"threads": 1, "provider": "cuda" if gpu else "cpu"})
-    for old in list(store.list(_MARKERS)):
-        store.delete(old)
-    marker = os.urandom(8).hex()
-    store.put(f"{_MARKERS}/{marker}", marker.encode())
     job = NodeJob(
         version=shoplens.__version__,
         store_url=store_url,
-        marker_key=f"{_MARKERS}/{marker}",
-        marker=marker.encode(),
         limits=build_limits(settings),
         timeout_s=settings.batch.stall_after_s,
         open_engine=partial(open_node_engine, on_node, channel),
     )
     with TemporaryDirectory(prefix="shoplens-bundle-") as folder:
         packed = pack_bundle(bundle.root, Path(folder) / "bundle").read_bytes()
-    return open_ray(
+    return RayExecutor(
         job,
         packed,
         address=address,
