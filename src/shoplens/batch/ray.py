@@ -56,8 +56,7 @@ _AWAY_PAUSE_S: Final = 1.0
 _MARKERS: Final = "health/nodes"
 _LONGEST_FOLDER: Final = 22  # the paths of Ray's sockets below it have a limit
 _QUIET: Final = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_COLOR_PREFIX": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
-# Ray would try for minutes to reach an address where nothing answers.
-_ONE_SHORT_ATTEMPT: Final = {
+_ONE_SHORT_ATTEMPT: Final = {  # Ray would try for minutes to reach an address where nothing answers
     "RAY_NUM_REDIS_GET_RETRIES": "1",
     "RAY_gcs_rpc_server_connect_timeout_s": "2",
     "RAY_py_gcs_connect_timeout_s": "3",
@@ -76,30 +75,18 @@ class NodeJob:
     open_engine: Callable[[bytes], tuple[Engine, str]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PhotoOutcome:
-    """What an actor found. `away`: its node cannot reach the store, which says nothing about the photo."""
-
-    found: ClassifyResult | ShoplensError
-    thumbnail: bytes | None = None
-    away: bool = False
+PhotoOutcome = tuple[ClassifyResult | ShoplensError, bytes | None]
+"""The answer, or an error and perhaps a thumbnail. StorageUnavailable says nothing about the photo."""
 
 
 class PhotoActor:
     """Runs on a node. `ready` is called first after every start."""
 
-    _job: NodeJob
-    _marker: str
-    _store: Store
-    _engine: Engine | None = None
-    _model: str
-
     async def ready(self, job: NodeJob, bundle: bytes, marker: str) -> ShoplensError | None:
         """Look at the store and load the model. Returns what makes this node useless."""
         node = socket.gethostname()
         if job.version != shoplens.__version__:
-            found = f"the node {node} has Shoplens {shoplens.__version__}, the driver {job.version}"
-            return Misconfigured(f"All machines of a Ray cluster need the same release: {found}.")
+            return Misconfigured(f"The node {node} has Shoplens {shoplens.__version__}, the driver {job.version}.")
         self._job, self._marker = job, marker
         try:
             self._store = open_store(job.store_url)
@@ -113,14 +100,12 @@ class PhotoActor:
 
     async def classify(self, photos: Sequence[tuple[str | None, str]]) -> list[PhotoOutcome]:
         """One outcome for each key and hash, in this order. Some photos are read while others are classified."""
-        if self._engine is None:
+        if not hasattr(self, "_engine"):
             raise RuntimeError("This actor was restarted and is not set up.")
         reading = asyncio.Semaphore(_READ_AHEAD)
-        return await asyncio.gather(*(self._classify_one(self._engine, key, sha256, reading) for key, sha256 in photos))
+        return await asyncio.gather(*(self._classify_one(key, sha256, reading) for key, sha256 in photos))
 
-    async def _classify_one(
-        self, engine: Engine, key: str | None, sha256: str, reading: asyncio.Semaphore
-    ) -> PhotoOutcome:
+    async def _classify_one(self, key: str | None, sha256: str, reading: asyncio.Semaphore) -> PhotoOutcome:
         photo: bytes | None = None
         async with reading:
             try:
@@ -129,17 +114,14 @@ class PhotoActor:
                     model=self._model, image=photo, top_k=STORED_LABELS, timeout_s=self._job.timeout_s, sha256=sha256,
                     priority="batch",
                 )  # fmt: skip
-                return PhotoOutcome(found=await engine.classify(request))
-            except StorageUnavailable as error:
-                return PhotoOutcome(found=error, away=True)
+                return await self._engine.classify(request), None
             except ShoplensError as error:
                 failure = error
             except Exception as error:  # noqa: BLE001  whatever happens to one photo, the others are worked on
                 failure = fault_of(error)
-            thumbnail = None
             with contextlib.suppress(ShoplensError, MemoryError):
-                thumbnail = photo and await asyncio.to_thread(salvage, photo, limits=self._job.limits)
-            return PhotoOutcome(found=failure, thumbnail=thumbnail)
+                return failure, photo and await asyncio.to_thread(salvage, photo, limits=self._job.limits)
+            return failure, None
 
     def _read(self, key: str | None) -> bytes:
         """The photo. Raises ImageGone, and StorageUnavailable while this node cannot reach the store."""
@@ -213,20 +195,16 @@ class RayExecutor:
                 if not (batch := await self._take(items, wait=True)):
                     return
                 self._again.append(batch)
+                heard_at = time.monotonic()
             while self._free and (batch := self._again.popleft() if self._again else await self._take(items)):
                 actor = self._free.popleft()
                 self._running[actor.classify.remote([(item.key, item.sha256) for item in batch])] = actor, batch
             ready = await asyncio.to_thread(self._wait)
-            if ready:
-                heard_at = time.monotonic()
-            elif time.monotonic() - heard_at > limit_s:
+            if not ready and time.monotonic() - heard_at > limit_s:
                 raise ClusterUnavailable(f"Nothing came from the Ray cluster for {limit_s:g} s. Is a processor free?")
             for ref in ready:
-                if ref in self._starting:
-                    self._started(ref)
-                    limit_s = self._silence_s
-                else:
-                    await self._collect(ref, results)
+                await (self._started(ref) if ref in self._starting else self._collect(ref, results))
+                heard_at, limit_s = time.monotonic(), self._silence_s
 
     async def close(self) -> None:
         """See Executor."""
@@ -246,16 +224,16 @@ class RayExecutor:
             raise ClusterUnavailable(f"The Ray cluster is lost: {_one_line(error)}") from error
         return list(ready)
 
-    def _started(self, ref: Any) -> None:
+    async def _started(self, ref: Any) -> None:
         actor = self._starting.pop(ref)
         try:
             fault = self._ray.get(ref)
         except self._ray.exceptions.RayError as error:
             self._restart(actor, error)
-            return
-        if fault is not None:
-            raise fault
-        self._free.append(actor)
+        else:
+            if fault is not None:
+                raise fault
+            self._free.append(actor)
 
     def _restart(self, actor: Any, error: Exception) -> None:
         """Ray restarts an actor that died, here or on another node; it only has to be set up again."""
@@ -277,20 +255,21 @@ class RayExecutor:
         self._free.append(actor)
         away = []
         for item, outcome in zip(batch, outcomes, strict=True):
-            if outcome.away:
-                away.append((item, outcome.found))
+            if isinstance(outcome[0], StorageUnavailable):
+                away.append((item, outcome[0]))
             else:
                 await results.put(await self._processed(item, outcome))
         if away:
             await self._wait_for_store(away)
 
     async def _processed(self, item: BatchItem, outcome: PhotoOutcome) -> ProcessedItem:
-        if not isinstance(outcome.found, ShoplensError):
-            return self._builder.classified(item, outcome.found)
-        processed = self._builder.failed(item, outcome.found)
-        if not processed.needs_thumbnail or outcome.thumbnail is None:
+        found, thumbnail = outcome
+        if not isinstance(found, ShoplensError):
+            return self._builder.classified(item, found)
+        processed = self._builder.failed(item, found)
+        if not processed.needs_thumbnail:
             return processed
-        return await asyncio.to_thread(self._builder.with_thumbnail, processed, lambda: outcome.thumbnail)
+        return await asyncio.to_thread(self._builder.with_thumbnail, processed, lambda: thumbnail)
 
     async def _halve(self, batch: list[BatchItem], results: ResultQueue) -> None:
         """Try a batch whose actor died again in two halves. A single photo fails when its actor died twice."""
@@ -302,10 +281,9 @@ class RayExecutor:
         self._deaths_alone[item.id] += 1
         if self._deaths_alone[item.id] < _MOST_DEATHS_ALONE:
             self._again.append(batch)
-            return
-        del self._deaths_alone[item.id]
-        fault = ShoplensError("The process of this photo died each time it was tried.")
-        await results.put(self._builder.failed(item, fault))
+        else:
+            fault = ShoplensError("The process of this photo died each time it was tried.")
+            await results.put(self._builder.failed(item, fault))
 
     async def _wait_for_store(self, away: Sequence[tuple[BatchItem, ShoplensError]]) -> None:
         """A node cannot reach the store: try these photos again once the driver can, perhaps on another node."""
@@ -359,12 +337,10 @@ def _connected(address: str | None, *, cpus: int) -> Iterator[Any]:
         try:
             ray.init(address=address or "local", **options)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-            text = _one_line(error)
+            text, where = _one_line(error), f"The Ray cluster at {address}" if address else "A Ray cluster here"
             if "ersion mismatch" in text:
-                there = f"The cluster at {address} has another version of Ray or Python than this machine"
-                raise Misconfigured(f"{there}: {text}") from error
-            where = f"The Ray cluster at {address}" if address else "A Ray cluster on this machine"
-            raise ClusterUnavailable(f"{where} cannot be reached: {text}. Is `ray start` running there?") from error
+                raise Misconfigured(f"{where} has another version of Ray or Python: {text}") from error
+            raise ClusterUnavailable(f"{where} cannot be reached: {text}. Is it running?") from error
         yield ray
 
 
