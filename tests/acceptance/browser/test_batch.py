@@ -202,6 +202,7 @@ def test_a_finger_does_it_too(visit: VisitMaker, orchard: RunningServer, http: h
     assert dock
     assert photo["y"] + photo["height"] <= dock["y"] + 1
     page.get_by_role("button", name="apple", exact=True).tap()
+    expect(chosen).to_have_attribute("data-label", "apple")
     expect(chosen).to_contain_text("Corrected")
     assert "apple" == item_of(http, chosen)["label"]
 
@@ -245,7 +246,7 @@ def test_a_quarantined_photo_shows_why_and_is_retried(
     assert page.locator(".tile img").evaluate("(image) => image.decode().then(() => true)")
     expect(page.get_by_text("No preview")).to_be_visible()
     expect(page.get_by_text("damaged or incomplete")).to_be_visible()
-    page.get_by_role("button", name="Retry").first.click()
+    page.get_by_role("button", name="Retry", exact=True).first.click()
     expect(page.get_by_text("Queued for the next run.")).to_be_visible()
     page.goto(f"{orchard.url}/console/batch/returns/{run_id}?state=quarantined")
     page.get_by_role("button", name="Retry all").click()
