@@ -10,8 +10,9 @@ from servers.seaweed import S3Place
 from shoplens.batch.entities import References
 from shoplens.batch.sources import FileSkipped, ObjectSource, SkippedFile, SourceFile
 from shoplens.db import Database
+from shoplens.errors import SourceUnavailable
 from shoplens.storage import ObjectPrefix, open_prefix, open_store
-from tests.integration.storage.raw_s3 import put_raw
+from tests.integration.storage.raw_s3 import put_raw, remove_raw
 from tests.unit.batch.drop_folder import LARGEST, Drop, make_importer
 
 JPEG = b"\xff\xd8\xff\xe0 a photo "
@@ -37,7 +38,7 @@ def left(objects: ObjectPrefix) -> set[str]:
 
 
 def test_a_bucket_is_imported(drop: Drop, objects: ObjectPrefix, s3: S3Place) -> None:
-    """With all kinds of names; hidden and unfinished objects, and unusable names, stay."""
+    """With all kinds of names; hidden and unfinished objects stay."""
     names = ["4711_A_1.jpg", "a b 😀.jpg", "100%.jpg", "monday/q'\"x.jpg", "a+b&c=d.jpg", "%2e%2e%2f.jpg"]
     photos = {name: JPEG + name.encode() for name in names}
     huge = JPEG + bytes(30 * LARGEST)
@@ -48,19 +49,30 @@ def test_a_bucket_is_imported(drop: Drop, objects: ObjectPrefix, s3: S3Place) ->
     objects.put("monday/list.csv", b'file,order\n"q\'""x.jpg",13\n')
     objects.put(".hidden.jpg", JPEG)
     objects.put("b.jpg.part", JPEG)
-    put_raw(s3, "drop/new\nline.jpg", JPEG)
     put_raw(s3, "dropped/beside.jpg", JPEG)
     summary = drop.ingest()
-    assert (6, 1, 1, 0) == (summary.taken, summary.quarantined, summary.unreadable, summary.not_removed)
+    assert (6, 1, 0, 0) == (summary.taken, summary.quarantined, summary.unreadable, summary.not_removed)
     drop.require_nothing_lost_or_doubled([*photos.values(), huge])
     assert References(order="12") == drop.items()["100%.jpg"].references
     assert References(order="13") == drop.items()["monday/q'\"x.jpg"].references
-    assert {".hidden.jpg", "b.jpg.part", "new\nline.jpg"} == left(objects)
+    assert {".hidden.jpg", "b.jpg.part"} == left(objects)
 
 
-def test_more_than_a_page_of_objects_is_imported(drop: Drop, objects: ObjectPrefix, s3: S3Place) -> None:
-    """They are kept and known the next time. An unusable name does not hide the others."""
-    put_raw(s3, "drop/1\n.jpg", JPEG)
+def test_an_object_with_a_name_that_cannot_be_expressed_is_refused(
+    drop: Drop, objects: ObjectPrefix, s3: S3Place
+) -> None:
+    """The message says what to do; nothing is removed. Without that object the import works."""
+    objects.put("good.jpg", JPEG)
+    put_raw(s3, "drop/new\nline.jpg", JPEG + b"1")
+    with pytest.raises(SourceUnavailable, match="Rename or remove that object"):
+        drop.ingest()
+    remove_raw(s3, "drop/new\nline.jpg")
+    assert {"good.jpg"} == left(objects)
+    assert 1 == drop.ingest().taken
+
+
+def test_more_than_a_page_of_objects_is_imported(drop: Drop, objects: ObjectPrefix) -> None:
+    """They are kept and known the next time."""
     for number in range(30):
         objects.put(f"{number}.jpg", JPEG + b"%d" % number)
     counted = [drop.ingest(keep_source=True) for _ in range(2)]

@@ -18,6 +18,12 @@ def put_raw(place: S3Place, name: str, data: bytes) -> None:
     assert 200 == status
 
 
+def remove_raw(place: S3Place, name: str) -> None:
+    """Remove an object below the place's prefix under any name."""
+    status, _ = _asked(place, "DELETE", f"/{place.bucket}/{quote(f'{place.prefix}/{name}', '/-_.~')}")
+    assert 204 == status
+
+
 def unfinished_uploads(place: S3Place, key: str) -> list[str]:
     """The ids of uploads of this key that were begun and not ended."""
     status, body = _asked(place, "GET", f"/{place.bucket}", query="uploads=")
