@@ -1,4 +1,4 @@
-"""Nights from end to end, with everything real but the model: what becomes of photos, and what faults do to them."""
+"""Runs from end to end, with everything real but the model: results, retries, failures of store and database."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ from tests.unit.db.blocker import Blocker
 
 @pytest.fixture
 def house(database: Database, tmp_path: Path) -> House:
-    """An empty one."""
+    """A database and a store without items."""
     return open_house(database, tmp_path)
 
 
-async def test_each_photo_comes_to_where_it_belongs(house: House) -> None:
-    """By label when it is sure, apart when it is doubtful, in quarantine when it is no photo."""
+async def test_each_photo_is_moved_to_its_place(house: House) -> None:
+    """By label if accepted, apart if it needs review, in quarantine if it is no photo."""
     sure, unsure, bad = house.bring("shirt 0.9", "coat 0.5", "!ImageCorrupt -")
     run = await house.work()
     assert ["processed/shirt", "needs_review/coat", "quarantine"] == [
@@ -60,8 +60,8 @@ async def test_each_photo_comes_to_where_it_belongs(house: House) -> None:
     assert [] == house.faults()
 
 
-async def test_an_item_remembers_what_decided_it(house: House) -> None:
-    """Label, score, time and record, all committed with the state."""
+async def test_an_item_keeps_its_prediction(house: House) -> None:
+    """Label, score, time and record are committed with the state."""
     (item,) = house.bring("shirt 0.9")
     await house.work()
     found = house.item(item.id)
@@ -72,14 +72,14 @@ async def test_an_item_remembers_what_decided_it(house: House) -> None:
     assert ("returns", item.sha256, found.key) == (record.channel, record.image.sha256, record.image_key)
 
 
-async def test_a_night_without_photos_is_a_night(house: House) -> None:
-    """It is finished, and reported."""
+async def test_a_run_without_items_finishes(house: House) -> None:
+    """With a report."""
     run = await house.work()
     assert (RunState.FINISHED, 0, [run.id]) == (run.state, run.planned, house.reports)
 
 
-async def test_many_batches_are_worked_through_within_bounds(house: House) -> None:
-    """No more photos than allowed are in memory at once, and the engine is closed at the end."""
+async def test_many_items_are_processed_within_bounds(house: House) -> None:
+    """At most the allowed number of photos is in memory, and the engine is closed at the end."""
     house.bring(*["shirt 0.9", "coat 0.5", "!ImageUnsupported -"] * 40)
     await house.work()
     assert Counter(done=40, needs_review=40, quarantined=40) == Counter(
@@ -90,15 +90,15 @@ async def test_many_batches_are_worked_through_within_bounds(house: House) -> No
 
 
 async def test_large_photos_take_turns(house: House) -> None:
-    """The bytes in memory are bounded too; one photo is let in however large it is."""
+    """The bytes in memory are bounded too; one photo is let in even if it is larger."""
     house.bring(*["shirt 0.9"] * 10)
     await house.work(replace(RULES, photo_bytes=1))
     assert (1, Counter({ItemState.DONE: 10})) == (house.engine.most_at_once, house.states())
 
 
 @pytest.mark.parametrize("name", ["ImageCorrupt", "ImageTooLarge", "ImageTooManyPixels", "ImageUnsupported"])
-async def test_what_is_wrong_with_the_photo_itself_goes_to_quarantine_at_once(house: House, name: str) -> None:
-    """With its reason for people and for programs."""
+async def test_an_unusable_photo_is_quarantined_at_once(house: House, name: str) -> None:
+    """With its reason and error code."""
     (item,) = house.bring(f"!{name} -")
     await house.work()
     found = house.item(item.id)
@@ -108,8 +108,8 @@ async def test_what_is_wrong_with_the_photo_itself_goes_to_quarantine_at_once(ho
 
 
 @pytest.mark.parametrize("name", ["ImageDecoderFailed", "DeadlineExceeded", "ShoplensError", "SomeFault"])
-async def test_a_fault_that_may_pass_is_tried_again_and_then_set_aside(house: House, name: str) -> None:
-    """As often as the settings say, in the same night."""
+async def test_a_failure_that_may_pass_is_retried_and_then_quarantined(house: House, name: str) -> None:
+    """After `max_attempts`, in the same run."""
     (item,) = house.bring(f"!{name} -")
     await house.work(replace(RULES, photos=4))
     found = house.item(item.id)
@@ -117,8 +117,8 @@ async def test_a_fault_that_may_pass_is_tried_again_and_then_set_aside(house: Ho
     assert [] == house.faults()
 
 
-async def test_a_fault_that_passes_leaves_no_trace(house: House) -> None:
-    """The second try counts; the others were not held up."""
+async def test_a_failure_that_passes_leaves_no_trace(house: House) -> None:
+    """The second attempt counts; the other items are not held up."""
     first, *_ = house.bring("!OnceImageDecoderFailed -", *["coat 0.9"] * 5)
     await house.work()
     found = house.item(first.id)
@@ -126,15 +126,15 @@ async def test_a_fault_that_passes_leaves_no_trace(house: House) -> None:
     assert [] == house.faults()
 
 
-async def test_a_full_engine_is_asked_again_without_counting(house: House) -> None:
-    """The item was not even tried."""
+async def test_a_full_queue_is_no_attempt(house: House) -> None:
+    """The item is sent again."""
     (item,) = house.bring("!OnceQueueFull -")
     await house.work()
     assert (ItemState.DONE, 1) == (house.item(item.id).state, house.item(item.id).attempts)
 
 
-async def test_a_photo_that_is_gone_is_set_aside(house: House) -> None:
-    """Its item says so, and nothing is moved."""
+async def test_a_missing_photo_is_quarantined(house: House) -> None:
+    """With the reason; nothing is moved."""
     gone, there = house.bring("shirt 0.9", "shirt 0.9")
     house.store.delete(gone.key or "")
     await house.work()
@@ -143,8 +143,8 @@ async def test_a_photo_that_is_gone_is_set_aside(house: House) -> None:
     assert ItemState.DONE is house.item(there.id).state
 
 
-async def test_one_photo_that_the_store_cannot_read_is_set_aside_alone(house: House) -> None:
-    """The store itself is well, so the night does not wait for it."""
+async def test_one_photo_that_the_store_cannot_read_is_quarantined_alone(house: House) -> None:
+    """The store itself answers, so the run does not wait for it."""
     bad, good = house.bring("shirt 0.9", "shirt 0.9")
 
     def refuse(verb: str, key: str) -> Exception | None:
@@ -157,16 +157,16 @@ async def test_one_photo_that_the_store_cannot_read_is_set_aside_alone(house: Ho
 
 
 @pytest.mark.parametrize("verbs", [("get", "check"), ("move",)])
-async def test_a_store_that_is_away_for_a_while_is_waited_for(house: House, verbs: tuple[str, ...]) -> None:
-    """No item pays for it."""
+async def test_a_run_waits_for_a_store_that_is_unavailable_for_a_while(house: House, verbs: tuple[str, ...]) -> None:
+    """It is no attempt of any item."""
     house.bring(*["shirt 0.9"] * 6)
     await house.work(store=MoodyStore(house.store, away(4, *verbs)))
     assert [1] * 6 == [item.attempts for item in house.items()]
     assert (Counter({ItemState.DONE: 6}), []) == (house.states(), house.faults())
 
 
-async def test_a_store_that_stays_away_ends_the_night_and_the_next_goes_on(house: House) -> None:
-    """Nothing was settled wrongly; the run waits for the next start with its reason."""
+async def test_a_store_that_stays_unavailable_ends_the_process_and_the_next_resumes(house: House) -> None:
+    """No item is quarantined; the run stays active with the reason."""
     house.bring(*["shirt 0.9"] * 6)
     with pytest.raises(StorageUnavailable):
         await house.work(replace(RULES, retry_s=0.0), store=MoodyStore(house.store, away(10_000, "get", "check")))
@@ -179,8 +179,8 @@ async def test_a_store_that_stays_away_ends_the_night_and_the_next_goes_on(house
     assert (left.id, RunState.FINISHED, []) == (run.id, run.state, house.faults())
 
 
-async def test_a_database_that_is_locked_for_a_while_is_waited_for(house: House, database_url: str) -> None:
-    """Another process holds the lock longer than a writer waits; then everything goes on."""
+async def test_a_run_waits_for_a_database_that_is_locked_for_a_while(house: House, database_url: str) -> None:
+    """Another process holds the lock for longer than a writer waits."""
     impatient = open_database(database_url, busy_timeout_s=0.01)
     locked = replace(house, database=impatient, engine=ScriptedEngine(asyncio.Event()))
     locked.bring(*["shirt 0.9"] * 9)
@@ -197,8 +197,10 @@ async def test_a_database_that_is_locked_for_a_while_is_waited_for(house: House,
     impatient.close()
 
 
-async def test_a_database_that_stays_away_ends_the_night_and_the_next_goes_on(house: House, database_url: str) -> None:
-    """What was not committed is done again, and only that."""
+async def test_a_database_that_stays_locked_ends_the_process_and_the_next_resumes(
+    house: House, database_url: str
+) -> None:
+    """What was not committed is processed again, and only that."""
     impatient = open_database(database_url, busy_timeout_s=0.01)
     locked = replace(house, database=impatient, engine=ScriptedEngine(asyncio.Event()))
     locked.bring(*["shirt 0.9"] * 9)
@@ -216,8 +218,8 @@ async def test_a_database_that_stays_away_ends_the_night_and_the_next_goes_on(ho
     assert (Counter({ItemState.DONE: 9}), []) == (house.states(), house.faults())
 
 
-async def test_what_arrives_during_a_night_is_left_to_the_next(house: House) -> None:
-    """However quickly it comes, a night ends."""
+async def test_items_that_arrive_during_a_run_belong_to_the_next(house: House) -> None:
+    """A run ends even if items arrive faster than they are processed."""
     house.bring(*["shirt 0.9"] * 10)
     arrived: list[str] = []
 
@@ -232,8 +234,8 @@ async def test_what_arrives_during_a_night_is_left_to_the_next(house: House) -> 
     assert ({ItemState.DONE}, []) == (set(house.states()), house.faults())
 
 
-async def test_a_night_that_is_told_to_stop_commits_what_is_in_work_and_leaves_the_rest(house: House) -> None:
-    """The run stays active without an owner; the next start does what is left, and nothing twice."""
+async def test_a_stopped_run_commits_the_items_in_work_and_releases_the_others(house: House) -> None:
+    """The run stays active without an owner; the next start processes the other items, and nothing twice."""
     house.engine = ScriptedEngine(asyncio.Event())
     house.bring(*["shirt 0.9"] * 20)
     runner = house.runner()
@@ -249,8 +251,8 @@ async def test_a_night_that_is_told_to_stop_commits_what_is_in_work_and_leaves_t
     assert ({1}, []) == (set(house.engine.seen.values()), house.faults())
 
 
-async def test_a_stopped_night_takes_up_what_arrived_since(house: House) -> None:
-    """Else a run that was interrupted on Monday would leave Tuesday's photos until Wednesday."""
+async def test_a_resumed_run_includes_items_that_arrived_since(house: House) -> None:
+    """Otherwise a run that was interrupted on Monday would leave Tuesday's photos until Wednesday."""
     first = house.runner()
     first.stop()
     house.bring("shirt 0.9")
@@ -261,7 +263,7 @@ async def test_a_stopped_night_takes_up_what_arrived_since(house: House) -> None
 
 
 def no_time() -> WatchTime:
-    """Time passes only while somebody waits for it, and then at once."""
+    """Time passes only by sleeping, which returns at once."""
     passed = [0.0]
 
     def pause(seconds: float) -> None:
@@ -270,8 +272,8 @@ def no_time() -> WatchTime:
     return WatchTime(monotonic=lambda: passed[0], sleep=pause)
 
 
-async def test_a_run_whose_owner_shows_no_sign_of_life_is_taken_over(house: House) -> None:
-    """The leases of the one before are free again, and his outstanding moves are made."""
+async def test_a_run_whose_owner_writes_no_heartbeat_is_taken_over(house: House) -> None:
+    """The items that it had leased are released, and its outstanding moves are finished."""
     moving, leased, waiting = house.bring("shirt 0.9", "shirt 0.9", "shirt 0.9")
     run = make_run(house)
     other = replace(this_process(1), process=None)
@@ -284,8 +286,8 @@ async def test_a_run_whose_owner_shows_no_sign_of_life_is_taken_over(house: Hous
     assert {house.item(each.id).state for each in (moving, waiting)} == {ItemState.DONE}
 
 
-async def test_a_run_whose_owner_lives_is_left_alone(house: House) -> None:
-    """The newcomer is told who works on it, and changes nothing."""
+async def test_a_run_whose_owner_writes_heartbeats_is_not_taken_over(house: House) -> None:
+    """The second process gets an error that names the run, and changes nothing."""
     house.bring("shirt 0.9")
     run = make_run(house)
     other = replace(this_process(1), process=None)
@@ -301,8 +303,8 @@ async def test_a_run_whose_owner_lives_is_left_alone(house: House) -> None:
     assert Counter({ItemState.WAITING: 1}) == house.states()
 
 
-async def test_a_clock_that_jumps_decides_nothing(house: House) -> None:
-    """Back by a year or ahead by ten, at each look: the night ends, and everything is done once."""
+async def test_a_clock_that_jumps_has_no_effect(house: House) -> None:
+    """Back by a year or ahead by ten at each reading: the run ends, and every item is processed once."""
     jumps = iter(range(10_000))
 
     def jumping() -> datetime:
@@ -315,8 +317,8 @@ async def test_a_clock_that_jumps_decides_nothing(house: House) -> None:
     assert (RunState.FINISHED, Counter({ItemState.DONE: 20}), []) == (run.state, house.states(), house.faults())
 
 
-async def test_a_process_that_lost_its_run_writes_nothing_more(house: House) -> None:
-    """It was thought dead, and another one took over while it slept: what it had in work is the other's."""
+async def test_a_process_that_lost_its_run_writes_nothing(house: House) -> None:
+    """Another process took the run over while this one was suspended."""
     house.engine = ScriptedEngine(asyncio.Event())
     house.bring(*["shirt 0.9"] * 8)
     sleeper = asyncio.create_task(house.work())
@@ -336,8 +338,8 @@ async def test_a_process_that_lost_its_run_writes_nothing_more(house: House) -> 
     assert (Counter({ItemState.DONE: 8}), []) == (house.states(), house.faults())
 
 
-async def test_an_engine_that_does_not_open_leaves_the_run_and_its_reason(house: House) -> None:
-    """A model that is missing is seen in the morning, and the next start goes on."""
+async def test_an_executor_that_does_not_open_ends_the_process_and_the_run_keeps_the_reason(house: House) -> None:
+    """As for a missing model. The next start resumes the run."""
     house.bring("shirt 0.9")
 
     def fail() -> Any:
@@ -351,16 +353,16 @@ async def test_an_engine_that_does_not_open_leaves_the_run_and_its_reason(house:
     assert (None, "engine_stopped: There is no model.") == (run.owner, run.failure)
 
 
-async def test_models_that_are_stuck_end_the_night(house: House) -> None:
-    """Each photo's deadline passes; no photo is set aside for what is not its fault."""
+async def test_models_that_are_stuck_end_the_process(house: House) -> None:
+    """Every photo exceeds its time limit; none is quarantined for it."""
     house.bring(*["!DeadlineExceeded -"] * 40)
     with pytest.raises(EngineStopped, match="stuck"):
         await house.work()
     assert ItemState.QUARANTINED not in house.states()
 
 
-async def test_a_report_that_fails_does_not_hold_up_the_night(house: House) -> None:
-    """The results are there; the report can be written later."""
+async def test_a_run_finishes_without_a_report_that_fails(house: House) -> None:
+    """The results are committed; the report can be written later."""
     house.bring("shirt 0.9")
 
     def fail(_: str) -> str:
@@ -370,8 +372,8 @@ async def test_a_report_that_fails_does_not_hold_up_the_night(house: House) -> N
     assert (RunState.FINISHED, None) == (run.state, run.report_key)
 
 
-async def test_moves_that_a_crash_left_are_made_by_the_next_night(house: House) -> None:
-    """Also those that were made, but not yet taken note of."""
+async def test_moves_that_a_crash_left_are_finished_by_the_next_run(house: House) -> None:
+    """Also moves that were made and not noted."""
     house.bring(*["shirt 0.9"] * 4)
     await house.work()
     items = house.items()
@@ -388,18 +390,18 @@ async def test_moves_that_a_crash_left_are_made_by_the_next_night(house: House) 
     assert (0, []) == (finish_moves(house.database, house.store, "returns"), house.faults())
 
 
-async def test_a_run_that_has_ended_is_returned_as_it_is(house: House) -> None:
-    """Whoever starts a night for it twice does no harm."""
+async def test_a_finished_run_is_returned_unchanged(house: House) -> None:
+    """A second process for it does nothing."""
     run = await house.work()
     assert run == await house.runner().run(requested_by="test", run_id=run.id)
 
 
-async def test_progress_is_told_from_the_first_to_the_last_item(house: House) -> None:
-    """The counts only rise, and end at what was planned."""
+async def test_progress_is_reported_from_the_first_to_the_last_item(house: House) -> None:
+    """The counts only rise, and end at the planned number."""
     house.bring(*["shirt 0.9"] * 30)
-    told: list[RunProgress] = []
-    await house.work(on_progress=told.append)
-    settled = [each.settled for each in told]
+    reported: list[RunProgress] = []
+    await house.work(on_progress=reported.append)
+    settled = [each.settled for each in reported]
     assert (0, 30, sorted(settled)) == (settled[0], settled[-1], settled)
 
 
@@ -410,8 +412,8 @@ class StrictEngine(ScriptedEngine):
         raise ImageCorrupt("The JPEG was cut off.")
 
 
-async def test_what_is_left_of_a_damaged_photo_is_kept_for_people(house: House) -> None:
-    """A thumbnail of its own, because no decoder will ever make one of it; nothing of what is no picture."""
+async def test_a_damaged_photo_gets_a_thumbnail_of_what_can_be_decoded(house: House) -> None:
+    """A file that is no photo gets none."""
     house.engine = StrictEngine()
     jpeg = jpeg_of(colourful(1))
     half, nothing = house.bring_bytes(jpeg[: len(jpeg) // 2]), house.bring_bytes(b"<html>")
@@ -423,7 +425,7 @@ async def test_what_is_left_of_a_damaged_photo_is_kept_for_people(house: House) 
 
 
 async def test_two_channels_run_at_once(house: House) -> None:
-    """Each has an active run of its own, which takes the items of its channel and no others."""
+    """Each has its own active run, which processes the items of its channel only."""
     catalogue = replace(house, channel=replace(CHANNEL, name="catalogue"), engine=ScriptedEngine())
     house.bring(*["shirt 0.9"] * 10)
     catalogue.bring(*["coat 0.9"] * 10)
@@ -437,8 +439,8 @@ async def test_two_channels_run_at_once(house: House) -> None:
     assert [] == [item.key for item in house.items() if not (item.key or "").startswith(f"{item.channel}/processed/")]
 
 
-async def test_photos_of_a_channel_that_does_not_file_them_stay(house: House) -> None:
-    """Done, needing review or in quarantine: each lies where the import put it, and its record says so."""
+async def test_photos_of_a_channel_without_file_by_label_stay(house: House) -> None:
+    """In every state; the record names the same place."""
     arrived = house.bring("shirt 0.9", "coat 0.5", "!ImageUnsupported -")
     await house.work(replace(RULES, file_by_label=False))
     assert [item.key for item in arrived] == [item.key for item in house.items()]

@@ -1,4 +1,4 @@
-"""The small parts of a night: verdicts, patience, pace, signs of life, room, moves."""
+"""The parts of a run: results, retries, progress, heartbeats, the memory budget, moves of photos."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ ITEM = BatchItem(
 
 @pytest.fixture
 def house(database: Database, tmp_path: Path) -> House:
-    """An empty one."""
+    """A database and a store without items."""
     return open_house(database, tmp_path)
 
 
@@ -62,14 +62,14 @@ def house(database: Database, tmp_path: Path) -> House:
     ],
 )
 def test_a_failure_is_final_or_may_pass(house: House, error: ShoplensError, attempts: int, state: ItemState) -> None:
-    """What is wrong with a photo itself stays wrong; everything else gets three tries."""
+    """A photo that is unusable stays unusable; every other failure gets three attempts."""
     processed = failed(house, replace(ITEM, attempts=attempts), error)
     assert (state, attempts + 1, "x") == (processed.result.state, processed.result.attempts, processed.result.failure)
     assert processed.completed is (state is ItemState.QUARANTINED)
 
 
-def test_a_photo_that_is_in_quarantine_already_is_not_moved_there(house: House) -> None:
-    """It was tried again and failed again."""
+def test_a_photo_in_quarantine_is_not_moved_there_again(house: House) -> None:
+    """Its retry failed."""
     again = failed(house, replace(ITEM, key="returns/quarantine/a.jpg"), ImageCorrupt("x"))
     assert (None, None) == (again.result.target_key, again.move)
 
@@ -79,7 +79,7 @@ def failed(house: House, item: BatchItem, error: ShoplensError) -> ProcessedItem
     return ResultBuilder(CHANNEL, house.store, clock=now, max_attempts=3).failed(item, error)
 
 
-def test_a_part_that_is_away_is_tried_again_until_it_is_back() -> None:
+def test_an_unavailable_service_is_retried_until_it_is_back() -> None:
     """With pauses."""
     failures: list[Exception] = [DatabaseUnavailable("x"), StorageUnavailable("y")]
 
@@ -91,7 +91,7 @@ def test_a_part_that_is_away_is_tried_again_until_it_is_back() -> None:
     assert "done" == RetryPolicy(600)(act)
 
 
-async def test_a_coroutine_is_tried_again_as_well() -> None:
+async def test_a_coroutine_is_retried_too() -> None:
     """Under the same policy."""
     failures: list[Exception] = [NoWorker("x")]
 
@@ -103,7 +103,7 @@ async def test_a_coroutine_is_tried_again_as_well() -> None:
     assert "done" == await RetryPolicy(600).run(act)
 
 
-def test_trying_again_ends_in_time_and_when_it_is_stopped() -> None:
+def test_retries_end_after_the_limit_and_when_stopped() -> None:
     """With the last error."""
 
     def act() -> None:
@@ -118,35 +118,35 @@ def test_trying_again_ends_in_time_and_when_it_is_stopped() -> None:
 
 
 @pytest.mark.parametrize("error", [RecordRefused("x"), RunLost("x"), ImageCorrupt("x")])
-def test_what_will_not_change_is_not_tried_again(error: Exception) -> None:
-    """A row that does not fit, a run of another process, a bad photo."""
-    tries = []
+def test_an_error_that_cannot_pass_is_not_retried(error: Exception) -> None:
+    """A rejected row, a run of another process, an unusable photo."""
+    attempts = []
 
     def act() -> None:
-        tries.append(1)
+        attempts.append(1)
         raise error
 
     with pytest.raises(type(error)):
         RetryPolicy(600)(act)
-    assert [1] == tries
+    assert [1] == attempts
 
 
-def test_the_pace_is_that_of_the_last_half_minute() -> None:
-    """A slow beginning is forgotten; what is left follows from what is planned."""
-    pace = ProgressMeter("r", planned=1000, before={ItemState.DONE: 100, ItemState.PROCESSING: 7}, now_s=0.0)
+def test_the_speed_is_that_of_the_last_half_minute() -> None:
+    """The remaining time follows from the planned items."""
+    meter = ProgressMeter("r", planned=1000, before={ItemState.DONE: 100, ItemState.PROCESSING: 7}, now_s=0.0)
     assert (100, None, None) == (
-        pace.progress().settled, pace.progress().per_second, pace.progress().seconds_left,
+        meter.progress().settled, meter.progress().per_second, meter.progress().seconds_left,
     )  # fmt: skip
-    pace.add([ItemState.DONE], now_s=100.0)
+    meter.add([ItemState.DONE], now_s=100.0)
     for second in range(101, 161):
-        progress = pace.add([ItemState.NEEDS_REVIEW] * 5, now_s=float(second))
+        progress = meter.add([ItemState.NEEDS_REVIEW] * 5, now_s=float(second))
     assert 401 == progress.settled
     assert 5.0 == pytest.approx(progress.per_second or 0.0, rel=0.1)
     assert 599 / 5 == pytest.approx(progress.seconds_left or 0.0, rel=0.1)
 
 
 async def test_a_run_shows_a_heartbeat_and_when_it_is_stalled(house: House) -> None:
-    """Also while nothing is committed; a stall is marked, and its end."""
+    """Also while nothing is committed. The end of a stall is written too."""
     gate = asyncio.Event()
     house.engine = ScriptedEngine(gate)
     house.bring("shirt 0.9")
@@ -168,13 +168,13 @@ async def test_a_run_shows_a_heartbeat_and_when_it_is_stalled(house: House) -> N
     assert not (await working).stalled
 
 
-async def test_room_is_given_in_turn_and_to_one_at_least() -> None:
-    """However large that one is."""
-    room, held, most = MemoryBudget(10), Counter[str](), 0
+async def test_the_memory_budget_is_given_in_turn_and_to_one_at_least() -> None:
+    """One request is let in even if it is larger than the budget."""
+    budget, held, most = MemoryBudget(10), Counter[str](), 0
 
     async def task(count: int) -> None:
         nonlocal most
-        async with room.hold(count):
+        async with budget.hold(count):
             held["bytes"] += count
             most = max(most, held["bytes"])
             await asyncio.sleep(0)
@@ -186,8 +186,8 @@ async def test_room_is_given_in_turn_and_to_one_at_least() -> None:
     assert 100 == most
 
 
-def test_a_photo_that_is_nowhere_is_told_and_not_looked_for_again(house: House) -> None:
-    """Its item keeps what it is and says so."""
+def test_a_missing_photo_is_noted_once(house: House) -> None:
+    """Its item keeps its state and gets the failure."""
     (item,) = house.bring("shirt 0.9")
     with house.database.transaction() as tx:
         ItemRepository(tx).correct(item.id, label="coat", target_key="returns/processed/coat/a.jpg", now=now())
@@ -201,7 +201,7 @@ def test_a_photo_that_is_nowhere_is_told_and_not_looked_for_again(house: House) 
 
 
 def test_a_move_of_one_item_is_finished_alone(house: House) -> None:
-    """And nothing is done where none is outstanding."""
+    """Without an outstanding move nothing is done."""
     first, second = house.bring("shirt 0.9", "shirt 0.9")
     with house.database.transaction() as tx:
         for item in (first, second):
@@ -212,8 +212,8 @@ def test_a_move_of_one_item_is_finished_alone(house: House) -> None:
     assert house.item(second.id).target_key is not None
 
 
-def test_an_arrival_is_noted_only_where_the_item_still_wants_its_photo(house: House) -> None:
-    """A slow mover cannot undo what a person said meanwhile."""
+def test_a_move_is_noted_only_while_the_row_names_its_target(house: House) -> None:
+    """A slow move cannot undo a correction."""
     (item,) = house.bring("shirt 0.9")
     with house.database.transaction() as tx:
         ItemRepository(tx).correct(item.id, label="coat", target_key="returns/processed/coat/a", now=now())
@@ -222,8 +222,8 @@ def test_an_arrival_is_noted_only_where_the_item_still_wants_its_photo(house: Ho
     assert ("returns/processed/coat/a", None) == (house.item(item.id).target_key, house.item(item.id).failure_code)
 
 
-def test_many_photos_are_moved_at_once(house: House) -> None:
-    """And those that are nowhere are told apart."""
+def test_many_photos_are_moved_in_parallel(house: House) -> None:
+    """Missing photos are listed apart."""
     items = house.bring(*["shirt 0.9"] * 70)
     house.store.delete(items[33].key or "")
     movers = PhotoMover(house.store)
@@ -234,7 +234,7 @@ def test_many_photos_are_moved_at_once(house: House) -> None:
 
 
 def test_a_run_is_requested_once(house: House) -> None:
-    """By whoever asks first, over what waits then."""
+    """Over the items that wait at that time. Of several callers one gets it."""
     house.bring("shirt 0.9", "shirt 0.9")
 
     def attempt(name: str) -> BatchRun | None:
@@ -244,14 +244,14 @@ def test_a_run_is_requested_once(house: House) -> None:
             return None
 
     with ThreadPoolExecutor(4) as threads:
-        (run,) = [each for each in threads.map(attempt, ["the timer", "a clerk", "a program", "cron"]) if each]
+        (run,) = [each for each in threads.map(attempt, ["the timer", "a person", "a program", "cron"]) if each]
     assert (2, 2, True) == (run.bound, run.planned, run.active)
     with house.database.reading() as tx:
         assert [run] == RunRepository(tx).page("returns", limit=10)
 
 
-def test_an_empty_batch_is_a_sign_of_life_that_finishes_nothing(house: House) -> None:
-    """The time of the last item stays what it was."""
+def test_an_empty_commit_is_a_heartbeat_that_finishes_nothing(house: House) -> None:
+    """The time of the last item stays."""
     run = claim(house.database, make_run(house), this_process(0), takeover_s=1.0, clock=now)
     results = ResultBuilder(CHANNEL, house.store, clock=now, max_attempts=3)
     OwnedRun(house.database, run, results=results, clock=now).commit((), Moved())
