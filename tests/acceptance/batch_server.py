@@ -1,4 +1,4 @@
-"""What tests of returns over HTTP and in the browser share: a tiny model, photos of known fate, runs that end."""
+"""What tests of batches over HTTP and in the browser share: a tiny model, photos with known outcomes, finished runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FRUIT = {
     "channels__returns__batch__quiet_s": "0",
     "batch__takeover_s": "2",
 }
-"""Settings of a server whose returns are told apart by the tiny model: apple, pear and plum."""
+"""Settings of a server whose returns are classified by the tiny model: apple, pear and plum."""
 TIMEOUT_S = 120.0
 
 

@@ -39,7 +39,7 @@ PHOTOS = {
 
 @pytest.fixture(scope="module")
 def fruit_server(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Iterator[RunningServer]:
-    """A server whose returns are told apart by the tiny model."""
+    """A server whose returns are classified by the tiny model."""
     root = tmp_path_factory.mktemp("fruit")
     with running_server(root / "data", models_with_fruit(root / "models", models_dir), **FRUIT) as started:
         yield started
@@ -54,7 +54,7 @@ def http(fruit_server: RunningServer) -> Iterator[httpx.Client]:
 
 @pytest.fixture(scope="module")
 def run_id(http: httpx.Client) -> str:
-    """The first night of that server, over photos of every kind."""
+    """The first run of that server, over photos of every kind."""
     send(http, PHOTOS)
     return str(run_through(http)["id"])
 
@@ -184,7 +184,7 @@ def table_of(answer: httpx.Response, format: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("format", ["csv", "jsonl", "parquet"])
-def test_the_results_are_taken_away_as_a_file(http: httpx.Client, run_id: str, format: str) -> None:
+def test_the_results_are_exported_as_a_file(http: httpx.Client, run_id: str, format: str) -> None:
     """The same rows in each format, as a download."""
     answer = http.get(f"/batch/runs/{run_id}/export?format={format}")
     rows = table_of(answer, format)
@@ -254,7 +254,7 @@ def test_what_is_not_there_is_404(http: httpx.Client, method: str, path: str) ->
     assert "application/problem+json" == answer.headers["content-type"]
 
 
-def test_photos_in_the_drop_folder_are_brought_in(http: httpx.Client, fruit_server: RunningServer) -> None:
+def test_photos_in_the_drop_folder_are_imported(http: httpx.Client, fruit_server: RunningServer) -> None:
     """The default folder is there; a call without a body takes what lies in it."""
     drop = fruit_server.data_dir / "drop" / "returns"
     (drop / "900_1.jpg").write_bytes(clear_photo(900))

@@ -1,4 +1,4 @@
-"""A run that was started over HTTP goes on whoever dies: the caller, the server, the night itself."""
+"""A run that was started over HTTP is finished whatever is killed: the client, the server or the run's own process."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ def fruit_models(tmp_path: Path, models_dir: Path) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _no_night_is_left(tmp_path: Path) -> Iterator[None]:
-    """Whatever a failed test started is ended."""
+def _end_run_processes(tmp_path: Path) -> Iterator[None]:
+    """Kill the processes that a failed test left."""
     yield
-    for process in nights(tmp_path):
+    for process in run_processes(tmp_path):
         process.kill()
 
 
-def nights(root: Path) -> list[psutil.Process]:
-    """The processes that work on runs of this test, wherever they hang in the tree of processes."""
+def run_processes(root: Path) -> list[psutil.Process]:
+    """The processes that work on runs of this test, whatever their parent is."""
     found = []
     for process in psutil.process_iter():
         try:
-            if "returns" in process.cmdline() and process.environ().get("SHOPLENS_DATA_DIR", "").startswith(str(root)):
+            if "batch" in process.cmdline() and process.environ().get("SHOPLENS_DATA_DIR", "").startswith(str(root)):
                 found.append(process)
         except psutil.Error:
             continue
@@ -69,35 +69,35 @@ def client_of(server: RunningServer) -> httpx.Client:
     return httpx.Client(base_url=server.url, timeout=60, trust_env=False)
 
 
-def test_a_run_goes_on_when_the_server_is_killed(tmp_path: Path, fruit_models: Path) -> None:
-    """The night is a process of its own; the next server finds it through, and another run may start."""
+def test_a_run_continues_when_the_server_is_killed(tmp_path: Path, fruit_models: Path) -> None:
+    """The run is a process of its own; the next server shows it finished, and another run can start."""
     with running_server(tmp_path / "data", fruit_models, **FRUIT) as server, client_of(server) as client:
         send(client, PHOTOS)
         run_id = client.post("/batch/runs").json()["id"]
         refused = client.post("/batch/runs")
         assert (409, "run_in_progress") == (refused.status_code, refused.json()["code"])
-        until(lambda: len(nights(tmp_path)) == 1)
+        until(lambda: len(run_processes(tmp_path)) == 1)
         server.process.kill()
         server.process.wait()
-    until(lambda: not nights(tmp_path))
+    until(lambda: not run_processes(tmp_path))
     with running_server(tmp_path / "data", fruit_models, **FRUIT) as server, client_of(server) as client:
         run = client.get(f"/batch/runs/{run_id}").json()
         assert ("finished", COUNTS) == (run["state"], run["counts"])
         assert 0 == run_through(client)["planned"]
 
 
-def test_a_server_goes_on_with_a_run_whose_night_was_killed_too(tmp_path: Path, fruit_models: Path) -> None:
+def test_a_new_server_resumes_a_run_that_was_killed_too(tmp_path: Path, fruit_models: Path) -> None:
     """As after a loss of power; nothing is lost and nothing is counted twice. Two servers at once do no harm."""
     slow = {**FRUIT, "batch__commit_items": "1"}
     with running_server(tmp_path / "data", fruit_models, **slow) as server, client_of(server) as client:
         send(client, PHOTOS)
         run_id = client.post("/batch/runs").json()["id"]
         until(lambda: client.get(f"/batch/runs/{run_id}").json()["settled"] > 2)
-        (night,) = nights(tmp_path)
+        (process,) = run_processes(tmp_path)
         server.process.kill()
-        night.kill()
+        process.kill()
         server.process.wait()
-    until(lambda: not nights(tmp_path))
+    until(lambda: not run_processes(tmp_path))
     with (
         running_server(tmp_path / "data", fruit_models, **slow) as server,
         running_server(tmp_path / "data", fruit_models, **slow),
@@ -106,23 +106,23 @@ def test_a_server_goes_on_with_a_run_whose_night_was_killed_too(tmp_path: Path, 
         run = ended(client, run_id)
         assert COUNTS == run["counts"]
         assert 60 == sum(item["prediction_id"] is not None for item in items_of(client, run_id, limit="200"))
-        until(lambda: not nights(tmp_path))
+        until(lambda: not run_processes(tmp_path))
         with (tmp_path / "data" / "server.log").open() as log:
             assert "run.resumed" in log.read()
 
 
-def test_a_server_starts_a_night_again_that_was_killed(tmp_path: Path, fruit_models: Path) -> None:
+def test_a_server_resumes_a_run_that_was_killed(tmp_path: Path, fruit_models: Path) -> None:
     """By itself after a few seconds, at once when asked; meanwhile it says plainly that the process is gone."""
     slow = {**FRUIT, "batch__commit_items": "1"}
     with running_server(tmp_path / "data", fruit_models, **slow) as server, client_of(server) as client:
         send(client, PHOTOS)
         run_id = client.post("/batch/runs").json()["id"]
         until(lambda: client.get(f"/batch/runs/{run_id}").json()["settled"] > 2)
-        (night,) = nights(tmp_path)
-        night.kill()
+        (process,) = run_processes(tmp_path)
+        process.kill()
         until(lambda: client.get(f"/batch/runs/{run_id}").json()["worker"] == "gone")
         page = client.get(f"/console/batch/returns/{run_id}").text
-        assert "The process that worked on this run is gone." in page
+        assert "The worker stopped. No data was lost; resume to continue." in page
         resumed = client.post("/batch/runs")
         assert (202, run_id) == (resumed.status_code, resumed.json()["id"])
         assert COUNTS == ended(client, run_id)["counts"]

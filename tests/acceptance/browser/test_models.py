@@ -11,7 +11,7 @@ def test_every_model_in_service_has_a_card_with_its_channels(visit: VisitMaker) 
     """Those that answer come first, each with licence, size and the number of labels."""
     page = visit().page("/console/models")
     look = page.locator(".card", has_text="efficientnet-lite0-int8").first
-    expect(look).to_contain_text("Used by Look")
+    expect(look).to_contain_text("Used by General")
     expect(look).to_contain_text("1,000")
     expect(page.locator(".card", has_text="opennsfw")).to_contain_text("Strict")
 
@@ -54,7 +54,7 @@ def test_labels_are_searched_without_a_script(visit: VisitMaker) -> None:
 def test_a_model_can_be_addressed_with_its_version(visit: VisitMaker) -> None:
     """Records link to the version that answered."""
     page = visit().page("/console/models/opennsfw@1.0.1")
-    expect(page.get_by_text("nsfw: review from 0.20, reject from 0.85")).to_be_visible()
+    expect(page.get_by_text("nsfw: review ≥ 20%, reject ≥ 85%")).to_be_visible()
     expect(page.get_by_text("encoded as JPEG again")).to_be_visible()
 
 
