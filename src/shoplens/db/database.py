@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import orjson
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import ArgumentError
 
 from shoplens.db import postgres
 from shoplens.db.failures import translated
 from shoplens.db.postgres import STATEMENT_TIMEOUT_S, make_postgres_engine
-from shoplens.db.schema import read_revision, require_current
 from shoplens.errors import DatabaseUnavailable, Misconfigured
 
 Synchronous = Literal["NORMAL", "FULL"]
@@ -24,8 +23,11 @@ _UNREADABLE: Final = (
     "database; in a password, write characters such as @ : / ? # % as %40 %3A %2F %3F %23 %25."
 )
 
+REVISIONS: Final = ("0001",)
+"""Every migration, oldest first."""
+HEAD: Final = REVISIONS[-1]
 BUSY_TIMEOUT_S: Final = 5.0
-"""How long a writer waits for another one before it fails as locked."""
+"""How long a writer waits for another one before it fails with "is locked"."""
 POOL_SIZE: Final = 8
 """How many connections to PostgreSQL one process keeps at most."""
 _CACHE_KIB: Final = 8_192
@@ -61,13 +63,13 @@ class Database:
     def check(self) -> None:
         """Raises DatabaseUnavailable unless the database answers and takes a commit now.
 
-        It commits a row that stays as it was: only so is a full disk or a read-only file seen before a photo comes.
+        It commits a row without changing it: only a write shows a full disk or a read-only file before a photo arrives.
         """
         with self.transaction() as connection:
             connection.execute(text("UPDATE alembic_version SET version_num = version_num"))
 
     def close(self) -> None:
-        """Give every connection back; the database can still be opened anew."""
+        """Close every connection. A new one is opened when the database is used again."""
         self._engine.dispose()
 
 
@@ -120,8 +122,31 @@ def open_database(
     return Database(engine, place)
 
 
+def read_revision(connection: Connection) -> str | None:
+    """The newest migration that was run on the database; None before the first one."""
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    revision = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    return None if revision is None else str(revision)
+
+
+def require_current(revision: str | None, place: str) -> None:
+    """Raises DatabaseUnavailable with what to do unless `revision` is the newest that this program knows."""
+    if revision == HEAD:
+        return
+    if revision is None:
+        raise DatabaseUnavailable(f"The database {place} has no tables yet; run `shoplens db upgrade`.")
+    if revision in REVISIONS:
+        raise DatabaseUnavailable(
+            f"The database {place} is at schema {revision} and this program needs {HEAD}; run `shoplens db upgrade`."
+        )
+    raise DatabaseUnavailable(
+        f"The database {place} is at schema {revision}, which is newer than this program; install a newer Shoplens."
+    )
+
+
 def parse_url(url: str) -> URL:
-    """Our reading of a database URL: `sqlite:///file` or `postgresql://…` (through psycopg). Raises Misconfigured."""
+    """Parse a database URL: `sqlite:///file` or `postgresql://…` (through psycopg). Raises Misconfigured."""
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):  # not as its cause: what it quotes may be a part of the password
@@ -154,19 +179,19 @@ def make_engine(
     pool: int = POOL_SIZE,
     statement_timeout_s: float | None = STATEMENT_TIMEOUT_S,
 ) -> Engine:
-    """An engine with our habits: explicit BEGIN, fast JSON, bounded waiting. Raises ExtraMissing."""
+    """An engine with explicit BEGIN, fast JSON and bounded waits. Raises ExtraMissing."""
     options: dict[str, Any] = {
         "json_serializer": _to_json,
         "json_deserializer": orjson.loads,
         "pool_timeout": _POOL_TIMEOUT_S,
-        "hide_parameters": True,  # what customers wrote belongs into no log
+        "hide_parameters": True,  # logs must not contain what customers wrote
     }
     if url.get_backend_name() != "sqlite":
         return make_postgres_engine(
             url, pool=pool, lock_timeout_s=busy_timeout_s, statement_timeout_s=statement_timeout_s, **options
         )
     engine = create_engine(url, pool_size=8, max_overflow=24, **options)
-    _use_sqlite_habits(engine, synchronous, busy_timeout_s)
+    _set_pragmas(engine, synchronous, busy_timeout_s)
     return engine
 
 
@@ -174,7 +199,7 @@ def _to_json(value: Any) -> str:
     return orjson.dumps(value).decode()
 
 
-def _use_sqlite_habits(engine: Engine, synchronous: Synchronous, busy_timeout_s: float) -> None:
+def _set_pragmas(engine: Engine, synchronous: Synchronous, busy_timeout_s: float) -> None:
     pragmas = (
         f"PRAGMA busy_timeout = {int(busy_timeout_s * 1000)}",
         "PRAGMA foreign_keys = ON",
@@ -192,7 +217,7 @@ def _use_sqlite_habits(engine: Engine, synchronous: Synchronous, busy_timeout_s:
 
 
 def _require_file(url: URL, place: str) -> None:
-    """SQLite creates a missing file silently; a mistyped path shall be told instead."""
+    """SQLite creates a missing file silently; a mistyped path must be an error instead."""
     if url.get_backend_name() != "sqlite" or place.startswith("file:"):
         return
     path = Path(place)

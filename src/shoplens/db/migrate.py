@@ -9,10 +9,18 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import URL, Engine, MetaData
 
-from shoplens.db.database import begun, describe, make_engine, parse_url
+from shoplens.db.database import (
+    HEAD,
+    REVISIONS,
+    begun,
+    describe,
+    make_engine,
+    parse_url,
+    read_revision,
+    require_current,
+)
 from shoplens.db.failures import translated
 from shoplens.db.postgres import hold_upgrades
-from shoplens.db.schema import HEAD, REVISIONS, read_revision, require_current
 from shoplens.db.tables import metadata
 from shoplens.errors import DatabaseUnavailable
 

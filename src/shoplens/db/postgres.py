@@ -1,7 +1,7 @@
-"""How PostgreSQL is reached: URL in, engine out, through psycopg and any pooler in front of the server.
+"""Engines for PostgreSQL, through psycopg and any pooler in front of the server.
 
-Nothing that a connection is told outlives its transaction, and no statement stays prepared: behind a pooler the next
-transaction may run on another connection of the server. Every wait has an end, on both sides.
+No setting of a connection outlives its transaction and no statement stays prepared: behind a pooler the next
+transaction may run on another connection of the server. Every wait is bounded, by the server and by the client.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ CONNECT_TIMEOUT_S: Final = 5
 STATEMENT_TIMEOUT_S: Final = 60.0
 """How long a statement may take; migrations have no such bound."""
 _IDLE_TIMEOUT_S: Final = 60
-"""How long a process that hangs within a transaction may keep others from its rows."""
+"""How long a process that hangs within a transaction may hold its locks."""
 _RECYCLE_S: Final = 1_800
 _SILENCE_MS: Final = 15_000
-"""How long the other side may leave what was sent to it unacknowledged."""
+"""How long the kernel of the server may leave sent data unacknowledged."""
 _REACHING: Final = {
     "connect_timeout": CONNECT_TIMEOUT_S,
     "keepalives_idle": 10,
@@ -41,7 +41,7 @@ def make_postgres_engine(
     try:
         engine = create_engine(
             url,
-            isolation_level="AUTOCOMMIT",  # every transaction is begun by `uow`, in words of its own
+            isolation_level="AUTOCOMMIT",  # `begin` sends BEGIN itself
             use_native_hstore=False,
             pool_size=pool,
             max_overflow=0,
@@ -68,13 +68,13 @@ def make_postgres_engine(
 
 
 def _require_utf8(connection: Any) -> None:
-    """Elsewhere names of items and labels could not be kept, and the driver hands out bytes instead of text."""
+    """Other encodings cannot store every file name and label, and for SQL_ASCII the driver returns bytes."""
     encoding = connection.info.parameter_status("server_encoding")
     if encoding != "UTF8":
         connection.close()
         raise Misconfigured(
-            f"The database that database_url names is encoded in {encoding}; Shoplens needs UTF8. Create it anew with "
-            "`createdb --encoding=UTF8 --template=template0`."
+            f"The database that database_url names is encoded in {encoding}; Shoplens needs UTF8. Create another "
+            "one with `createdb --encoding=UTF8 --template=template0`."
         )
 
 
@@ -89,14 +89,14 @@ def begin(connection: Connection, *, writes: bool) -> None:
 
 
 def hold_upgrades(connection: Connection) -> None:
-    """Wait for another upgrade of the schema, and keep others away until the transaction ends."""
+    """Wait for another upgrade of the schema, and hold the lock until the transaction ends."""
     connection.execute(text(f"SELECT pg_advisory_xact_lock({_UPGRADING})"))
 
 
 def hold_arrivals(connection: Connection) -> None:
-    """Let nobody else bring items in until the transaction ends.
+    """Hold the lock under which items are imported until the transaction ends.
 
-    So numbers of items become visible in their order, as on SQLite: below the greatest one no other will appear.
+    So the numbers of items become visible in their order, as on SQLite: none appears later below one that is visible.
     """
     connection.execute(text(f"SELECT pg_advisory_xact_lock({_ARRIVING})"))
 

@@ -14,9 +14,8 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import CheckConstraint, inspect, text
 
 from shoplens.db import Database, current_revision, downgrade, open_database, upgrade
-from shoplens.db.database import make_engine, parse_url
+from shoplens.db.database import HEAD, REVISIONS, make_engine, parse_url
 from shoplens.db.migrate import SCRIPTS, all_tables
-from shoplens.db.schema import HEAD, REVISIONS
 from shoplens.predictions.repository import PredictionRepository
 from tests.conftest import ONLY_POSTGRESQL
 from tests.unit.db.samples import make_record
