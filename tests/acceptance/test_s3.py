@@ -127,7 +127,7 @@ def test_a_server_outlives_its_store(own_s3: MortalS3, models_dir: Path, tmp_pat
 def test_a_night_waits_for_its_store(
     own_s3: MortalS3, machine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With its patience, and then goes on to its end."""
+    """It retries while the store is away, and then finishes."""
     _push_fruit(f"{own_s3.place.url}/models", tmp_path)
     drop = open_prefix(f"{own_s3.place.url}/drop")
     for number in range(20):
@@ -158,8 +158,8 @@ def test_the_doctor_says_what_is_wrong_with_every_store(s3: S3Place, models_dir:
         text=True, check=False,
     )  # fmt: skip
     faults = {each["part"]: each["text"] for each in json.loads(done.stdout) if each["fault"]}
-    assert {"photo store", "model store", "drop folder"} == set(faults)
-    for setting, text in zip(("storage_url", "models_url", "returns.source"), faults.values(), strict=True):
+    assert {"photo store", "model store", "drop folder of returns"} == set(faults)
+    for setting, text in zip(("storage_url", "models_url", "channels.returns.batch.source"), faults.values(), strict=True):
         assert f"({setting})" in text
         assert "Set AWS_SECRET_ACCESS_KEY" in text
     assert wrong not in done.stdout + done.stderr
