@@ -66,7 +66,7 @@ def test_a_stopping_server_answers_what_it_accepted(tmp_path: Path, models_dir: 
         connections = [http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=60) for _ in range(40)]
         for connection in connections:
             connection.request("POST", "/predict", photo)
-        time.sleep(0.3)
+        httpx.get(f"{server.url}/health/live", timeout=30)  # accepted after the others, so all of them have arrived
         server.process.send_signal(signal.SIGTERM)
         statuses = [connection.getresponse().status for connection in connections]
         for connection in connections:

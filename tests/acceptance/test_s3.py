@@ -159,7 +159,9 @@ def test_the_doctor_says_what_is_wrong_with_every_store(s3: S3Place, models_dir:
     )  # fmt: skip
     faults = {each["part"]: each["text"] for each in json.loads(done.stdout) if each["fault"]}
     assert {"photo store", "model store", "drop folder of returns"} == set(faults)
-    for setting, text in zip(("storage_url", "models_url", "channels.returns.batch.source"), faults.values(), strict=True):
+    for setting, text in zip(
+        ("storage_url", "models_url", "channels.returns.batch.source"), faults.values(), strict=True
+    ):
         assert f"({setting})" in text
         assert "Set AWS_SECRET_ACCESS_KEY" in text
     assert wrong not in done.stdout + done.stderr
