@@ -1,4 +1,4 @@
-"""More than fifty kills at random moments, of nights and ingests, while photos arrive: all is done, nothing twice."""
+"""More than fifty kills of runs and imports at random moments while photos arrive: each photo is processed once."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from shoplens.batch.entities import ItemState
 from tests.acceptance.batch_shop import BatchShop, Forked, tiny_photo
 
 Moment = tuple[str, float]
-"""What a command says before the seconds are counted after which it is killed."""
+"""Words in the log of a command, and the seconds after them at which it is killed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Course:
-    """How many photos there are, how many of them at first, and how often what is killed."""
+class Campaign:
+    """How many photos there are, how many of them at first, and how many processes are killed."""
 
     photos: int
     at_first: int
-    nights: int
-    ingests: int
-    real_nights: int
+    runs: int
+    imports: int
+    real_runs: int
     at_work: int
-    """How many kills have to meet a night at work, or the course was too easy to mean anything."""
+    """How many kills have to hit a run at work, or the campaign was too easy."""
 
 
-LONG = Course(photos=600, at_first=200, nights=46, ingests=12, real_nights=6, at_work=10)
-SHORT = Course(photos=200, at_first=100, nights=12, ingests=4, real_nights=1, at_work=2)
+LONG = Campaign(photos=600, at_first=200, runs=46, imports=12, real_runs=6, at_work=10)
+SHORT = Campaign(photos=200, at_first=100, runs=12, imports=4, real_runs=1, at_work=2)
 SETTINGS = {
     "SHOPLENS_BATCH__COMMIT_ITEMS": "6",
     "SHOPLENS_BATCH__TAKEOVER_S": "1.0",
@@ -44,7 +44,7 @@ SETTINGS = {
 
 @pytest.fixture
 def chance(capsys: pytest.CaptureFixture[str]) -> random.Random:
-    """Another course each time; SHOPLENS_TEST_SEED repeats one."""
+    """Another sequence each time; SHOPLENS_TEST_SEED repeats one."""
     seed = int(os.environ.get("SHOPLENS_TEST_SEED") or random.SystemRandom().randrange(1 << 32))
     with capsys.disabled():
         sys.stdout.write(f"\nSHOPLENS_TEST_SEED={seed}\n")
@@ -52,7 +52,7 @@ def chance(capsys: pytest.CaptureFixture[str]) -> random.Random:
 
 
 def cargo(chance: random.Random, photos: int) -> dict[str, bytes]:
-    """Photos, some of them twice under other names, some cut off, some no photos at all."""
+    """Photos, some of them twice under other names, some truncated, some of them no photos."""
     brought: dict[str, bytes] = {}
     for number in range(photos):
         data = tiny_photo(number)
@@ -68,13 +68,13 @@ def cargo(chance: random.Random, photos: int) -> dict[str, bytes]:
 
 
 def moments(chance: random.Random, count: int, words: str) -> list[Moment]:
-    """When to kill: very early, while it starts, or somewhere in its work, which begins with these words."""
+    """When to kill: very early, during the start, or during the work, which begins with these words in the log."""
     choices = (("", 0.05), ("", 0.4), (words, 0.04), (words, 0.15), (words, 0.3))
     return [(said, chance.uniform(0, longest_s)) for said, longest_s in chance.choices(choices, k=count)]
 
 
 class Killer(threading.Thread):
-    """Starts a command again and again and kills it each time; `at_work` counts the kills that met it at work."""
+    """Starts a command repeatedly and kills it each time; `at_work` counts the kills that hit it at work."""
 
     def __init__(self, shop: BatchShop, command: tuple[str, ...], at: list[Moment]) -> None:
         super().__init__()
@@ -84,99 +84,99 @@ class Killer(threading.Thread):
         self.at_work = 0
 
     def run(self) -> None:
-        """Ends when it was killed often enough."""
+        """Returns when it was killed often enough."""
         while self._at:
             words, seconds = self._at.pop()
             if self._run(self._shop, *self._command, kill_after_s=seconds, once_said=words) == -9:
                 self.killed += 1
                 self.at_work += bool(leased_or_moving(self._shop))
             else:
-                self._at.append(("", seconds / 2))  # there was too little to do; so it has to be sooner
+                self._at.append(("", seconds / 2))  # it finished first, so kill it sooner
         self._run.close()
 
 
 class Arrivals(threading.Thread):
-    """Brings the cargo bit by bit while nights are killed; ingests are killed too, or come to their end."""
+    """Adds files bit by bit while runs are killed; some of its imports are killed too."""
 
     def __init__(
-        self, shop: BatchShop, cargo: dict[str, bytes], nights: Killer, chance: random.Random, *, kills: int
+        self, shop: BatchShop, cargo: dict[str, bytes], runs: Killer, chance: random.Random, *, kills: int
     ) -> None:
         super().__init__()
         self._kills = kills
-        self._shop, self._nights, self._chance = shop, nights, chance
+        self._shop, self._runs, self._chance = shop, runs, chance
         self._left = list(cargo.items())
         self._run = Forked("ingest.log")
         self.killed = 0
 
     def run(self) -> None:
-        """Ends when everything is in the drop folder and nobody kills nights any more."""
-        while self._left or self._nights.is_alive():
-            self.bring(self._chance.randint(5, 25) if self._nights.is_alive() else len(self._left))
+        """Returns when everything is in the drop folder and no more runs are killed."""
+        while self._left or self._runs.is_alive():
+            self.bring(self._chance.randint(5, 25) if self._runs.is_alive() else len(self._left))
             self.ingest(kill=self.killed < self._kills and self._chance.random() < 0.6)
         self._run.close()
 
     def bring(self, count: int) -> None:
-        """So many files come into the drop folder."""
+        """Put this many files into the drop folder."""
         for name, data in self._left[:count]:
             self._shop.bring(name, data)
         del self._left[:count]
 
     def ingest(self, *, kill: bool) -> None:
-        """Once; killed at some moment of its start or its work."""
+        """One import, killed at a random moment if `kill`."""
         ((words, seconds),) = moments(self._chance, 1, "trigger.started")
         status = self._run(self._shop, "batch", "ingest", kill_after_s=seconds if kill else None, once_said=words)
         self.killed += status == -9
 
 
 def leased_or_moving(shop: BatchShop) -> int:
-    """Items that a process had in its hands when it died."""
+    """Items that a process had leased, or was moving, when it died."""
     return sum(item.state is ItemState.PROCESSING or item.target_key is not None for item in shop.items())
 
 
 @pytest.mark.timeout(280)
-def test_nothing_is_lost_and_nothing_is_done_twice(tmp_path: Path, chance: random.Random) -> None:
-    """In the end every photo is in one place with one result, and the counts add up."""
-    go_through(LONG, BatchShop(tmp_path, SETTINGS).set_up(), chance)
+def test_nothing_is_lost_and_nothing_is_processed_twice(tmp_path: Path, chance: random.Random) -> None:
+    """At the end every photo is in one place with one result, and the counts add up."""
+    run_campaign(LONG, BatchShop(tmp_path, SETTINGS).set_up(), chance)
 
 
 @pytest.mark.timeout(280)
 def test_postgresql_loses_nothing_either(tmp_path: Path, chance: random.Random, postgres_database: str) -> None:
-    """The same in short, with the rows on a server."""
-    go_through(SHORT, BatchShop(tmp_path, SETTINGS, postgres_database).set_up(), chance)
+    """A shorter campaign with the rows on a server."""
+    run_campaign(SHORT, BatchShop(tmp_path, SETTINGS, postgres_database).set_up(), chance)
 
 
-def go_through(course: Course, shop: BatchShop, chance: random.Random) -> None:
-    """Kill nights and ingests while photos arrive, then let everything come to its end, and audit."""
-    brought = cargo(chance, course.photos)
-    nights = Killer(shop, ("batch", "run"), moments(chance, course.nights, "run.started"))
-    arrivals = Arrivals(shop, brought, nights, chance, kills=course.ingests)
-    arrivals.bring(course.at_first)
+def run_campaign(campaign: Campaign, shop: BatchShop, chance: random.Random) -> None:
+    """Kill runs and imports while photos arrive, then let everything finish, and check."""
+    brought = cargo(chance, campaign.photos)
+    runs = Killer(shop, ("batch", "run"), moments(chance, campaign.runs, "run.started"))
+    arrivals = Arrivals(shop, brought, runs, chance, kills=campaign.imports)
+    arrivals.bring(campaign.at_first)
     arrivals.ingest(kill=False)
-    for each in (nights, arrivals):
+    for each in (runs, arrivals):
         each.start()
-    for each in (nights, arrivals):
+    for each in (runs, arrivals):
         each.join()
-    kill_real_nights(shop, chance, course.real_nights)
+    kill_real_runs(shop, chance, campaign.real_runs)
     finish(shop)
-    assert course.nights == nights.killed
+    assert campaign.runs == runs.killed
     assert [] == shop.faults(brought), shop.told()[-4_000:]
     assert "FAULT" not in shop.told()
     assert_the_counts_add_up(shop, brought)
-    assert nights.at_work >= course.at_work, "the kills met no work; the course was too easy to mean anything"
-    assert arrivals.killed >= course.ingests // 3
+    assert runs.at_work >= campaign.at_work, "the kills hit no work; the campaign was too easy"
+    assert arrivals.killed >= campaign.imports // 3
 
 
-def kill_real_nights(shop: BatchShop, chance: random.Random, count: int) -> None:
-    """As the scheduler starts them, with all their imports."""
+def kill_real_runs(shop: BatchShop, chance: random.Random, count: int) -> None:
+    """Processes as a scheduler starts them, with all their imports of modules."""
     for _ in range(count):
-        night = shop.start("batch", "run")
+        process = shop.start("batch", "run")
         time.sleep(chance.uniform(0.3, 2.5))
-        night.kill()
-        night.communicate()
+        process.kill()
+        process.communicate()
 
 
 def finish(shop: BatchShop) -> None:
-    """What is left is brought in and worked through by commands that nobody kills."""
+    """One import and one run that are not killed."""
     run = Forked()
     try:
         assert [0, 0] == [run(shop, "batch", "ingest"), run(shop, "batch", "run")], shop.told()[-4_000:]
@@ -185,7 +185,7 @@ def finish(shop: BatchShop) -> None:
 
 
 def assert_the_counts_add_up(shop: BatchShop, brought: dict[str, bytes]) -> None:
-    """All files that were brought are counted, each once."""
+    """Each file is counted once."""
     counts = Counter(item.state for item in shop.items())
     assert len(brought) == counts.total()
     broken = sum(not data.startswith(b"\xff\xd8") or not data.endswith(b"\xff\xd9") for data in set(brought.values()))

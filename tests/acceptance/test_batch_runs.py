@@ -1,4 +1,4 @@
-"""`shoplens batch run` and `status` as a scheduler and a person see them: real processes, signals, a full disk."""
+"""`shoplens batch run` and `status` with real processes, signals and a full disk."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SLOW = {"SHOPLENS_BATCH__COMMIT_ITEMS": "2", "SHOPLENS_THREADS": "1"}
 
 @pytest.fixture(scope="module")
 def run() -> Iterator[Forked]:
-    """Commands that nothing is done to while they run."""
+    """Commands that are not interrupted."""
     forked = Forked()
     yield forked
     forked.close()
@@ -34,7 +34,7 @@ def run() -> Iterator[Forked]:
 
 @pytest.fixture
 def make_shop(tmp_path: Path, run: Forked) -> Iterator[Callable[..., tuple[BatchShop, dict[str, bytes]]]]:
-    """Shops whose photos have been brought in; whatever runs in them ends with the test."""
+    """Shops with imported photos; their processes end with the test."""
     made: list[BatchShop] = []
 
     def make(photos: int, **settings: str) -> tuple[BatchShop, dict[str, bytes]]:
@@ -57,7 +57,7 @@ def status(run: Forked, shop: BatchShop) -> dict[str, Any]:
 
 
 def said_by(run: Forked, shop: BatchShop, *arguments: str) -> str:
-    """The output of a command that ends well."""
+    """The output of a command that succeeds."""
     before = len(shop.told())
     assert 0 == run(shop, *arguments), shop.told()[before:]
     return shop.told()[before:]
@@ -69,7 +69,7 @@ def events(said: str) -> list[str]:
 
 
 def until_it_says(process: subprocess.Popen[str], words: str) -> str:
-    """What it logs up to the line with these words, or up to its end."""
+    """Its log up to the line with these words, or to the end."""
     said = ""
     assert process.stderr is not None
     for line in process.stderr:
@@ -80,7 +80,7 @@ def until_it_says(process: subprocess.Popen[str], words: str) -> str:
 
 
 def until_settled(shop: BatchShop, count: int) -> None:
-    """Wait until so many items are settled."""
+    """Wait until this many items are classified."""
     with closing(sqlite3.connect(shop.data / "shoplens.db")) as connection:
         while not connection.execute(
             "SELECT count(*) >= ? FROM batch_items WHERE state IN ('done', 'needs_review')", (count,)
@@ -88,12 +88,12 @@ def until_settled(shop: BatchShop, count: int) -> None:
             time.sleep(0.002)
 
 
-def test_a_night_ends_with_its_counts_and_is_shown_afterwards(run: Forked, make_shop: Callable[..., Any]) -> None:
+def test_a_run_ends_with_its_counts_and_is_shown_afterwards(run: Forked, make_shop: Callable[..., Any]) -> None:
     """Status 0; JSON for programs, sentences for people, events for the log."""
     shop, brought = make_shop(12)
-    night = shop.start("batch", "run", "--json", "--requested-by", "the timer")
-    said, logged = night.communicate(timeout=60)
-    assert 0 == night.returncode, logged
+    process = shop.start("batch", "run", "--json", "--requested-by", "the timer")
+    said, logged = process.communicate(timeout=60)
+    assert 0 == process.returncode, logged
     done = json.loads(said)["run"]
     assert ("finished", 12, "the timer", 12) == (
         done["state"], done["planned"], done["requested_by"], done["counts"]["done"] + done["counts"]["needs_review"],
@@ -103,20 +103,20 @@ def test_a_night_ends_with_its_counts_and_is_shown_afterwards(run: Forked, make_
     assert [] == shop.faults(brought)
     told = said_by(run, shop, "batch", "status")
     assert f"Run {done['id']}: finished." in told
-    assert "12 of 12 items settled" in told
+    assert "12/12 processed" in told
 
 
 @pytest.mark.parametrize(("number", "exit_status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_ends_a_night_in_good_order(
+def test_a_signal_stops_a_run_in_good_order(
     run: Forked, make_shop: Callable[..., Any], number: signal.Signals, exit_status: int
 ) -> None:
-    """What is in work is committed, the run is handed over, and the next start finishes it."""
+    """The items in work are committed, the run is released, and the next start finishes it."""
     shop, brought = make_shop(150, **SLOW)
-    night = shop.start("batch", "run")
+    process = shop.start("batch", "run")
     until_settled(shop, 2)
-    night.send_signal(number)
-    _, logged = night.communicate(timeout=60)
-    assert exit_status == night.returncode, logged
+    process.send_signal(number)
+    _, logged = process.communicate(timeout=60)
+    assert exit_status == process.returncode, logged
     assert "run.interrupted" in events(logged)
     between = status(run, shop)
     assert ("running", "nobody", True) == (
@@ -128,28 +128,28 @@ def test_a_signal_ends_a_night_in_good_order(
     assert [] == shop.faults(brought)
 
 
-def test_a_killed_night_is_told_as_dead_and_gone_on_with_at_once(run: Forked, make_shop: Callable[..., Any]) -> None:
-    """Its process ran on this machine and is no longer there, so nobody has to wait for its silence."""
+def test_a_killed_run_is_shown_as_dead_and_resumed_at_once(run: Forked, make_shop: Callable[..., Any]) -> None:
+    """Its process ran on this machine and has ended, so the next one does not watch the heartbeat."""
     shop, brought = make_shop(150, SHOPLENS_BATCH__TAKEOVER_S="3600", **SLOW)
-    night = shop.start("batch", "run")
+    process = shop.start("batch", "run")
     until_settled(shop, 2)
-    night.kill()
-    night.communicate()
+    process.kill()
+    process.communicate()
     assert "gone" == status(run, shop)["run"]["owner"]["state"]
     told = said_by(run, shop, "batch", "status")
-    assert f"process {night.pid}" in told
+    assert f"process {process.pid}" in told
     assert "has ended" in told
     assert 0 == run(shop, "batch", "run")
     assert [] == shop.faults(brought)
 
 
-def test_two_nights_at_once_are_one(run: Forked, make_shop: Callable[..., Any]) -> None:
-    """One works, the others end with status 1 and a sentence, whoever was first."""
+def test_of_three_runs_at_once_one_works(run: Forked, make_shop: Callable[..., Any]) -> None:
+    """The others end with status 1 and a message."""
     shop, brought = make_shop(200, SHOPLENS_BATCH__TAKEOVER_S="6", **SLOW)
-    nights = [shop.start("batch", "run") for _ in range(3)]
-    said = [night.communicate(timeout=120)[1] for night in nights]
-    statuses = [night.returncode for night in nights]
-    # One that started so late that the run was finished has run an empty night of its own.
+    processes = [shop.start("batch", "run") for _ in range(3)]
+    said = [process.communicate(timeout=120)[1] for process in processes]
+    statuses = [process.returncode for process in processes]
+    # One that started so late that the run was finished has made an empty run of its own.
     assert set(statuses) <= {0, 1}, said
     assert 0 in statuses
     refused = [logged for logged, ended in zip(said, statuses, strict=True) if ended]
@@ -157,8 +157,8 @@ def test_two_nights_at_once_are_one(run: Forked, make_shop: Callable[..., Any]) 
     assert [] == shop.faults(brought)
 
 
-def test_a_night_that_was_put_to_sleep_writes_nothing_when_it_wakes(run: Forked, make_shop: Callable[..., Any]) -> None:
-    """It was silent for too long, so another process took over; it ends with status 1 and changes nothing."""
+def test_a_suspended_run_writes_nothing_when_it_continues(run: Forked, make_shop: Callable[..., Any]) -> None:
+    """It wrote no heartbeat, so another process took the run over; it ends with status 1 and changes nothing."""
     shop, brought = make_shop(120, SHOPLENS_BATCH__TAKEOVER_S="0.6", **SLOW)
     sleeper = shop.start("batch", "run")
     until_settled(shop, 2)
@@ -172,23 +172,23 @@ def test_a_night_that_was_put_to_sleep_writes_nothing_when_it_wakes(run: Forked,
     assert (before, []) == ((shop.items(), shop.records()), shop.faults(brought))
 
 
-def test_a_database_that_somebody_else_locks_is_waited_for(run: Forked, make_shop: Callable[..., Any]) -> None:
-    """From before the night begins, for longer than a writer waits; then the night runs as if nothing had been."""
+def test_a_run_waits_for_a_database_that_another_process_locks(run: Forked, make_shop: Callable[..., Any]) -> None:
+    """From before its start, for longer than a writer waits; then it succeeds."""
     shop, brought = make_shop(10)
     with closing(sqlite3.connect(shop.data / "shoplens.db", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        night = shop.start("batch", "run")
-        before = until_it_says(night, "run.waits")
+        process = shop.start("batch", "run")
+        before = until_it_says(process, "run.waits")
         other.execute("ROLLBACK")
-        _, logged = night.communicate(timeout=60)
-    assert (0, True) == (night.returncode, "run.waits" in before), before + logged
+        _, logged = process.communicate(timeout=60)
+    assert (0, True) == (process.returncode, "run.waits" in before), before + logged
     assert [] == shop.faults(brought)
 
 
-def test_a_full_disk_ends_a_night_that_has_no_patience_and_the_next_goes_on(
+def test_a_full_disk_ends_a_run_that_does_not_wait_and_the_next_start_resumes(
     run: Forked, make_shop: Callable[..., Any]
 ) -> None:
-    """A limit on the size of files stands for the disk: commits fail, nothing is half done, the sentence says why."""
+    """A limit on the size of files stands for the disk: commits fail as a whole, and the message has the reason."""
     shop, brought = make_shop(120, SHOPLENS_BATCH__RETRY_S="0.5", **SLOW)
     largest = max(path.stat().st_size for path in shop.data.glob("shoplens.db*"))
     program = (
@@ -198,20 +198,20 @@ def test_a_full_disk_ends_a_night_that_has_no_patience_and_the_next_goes_on(
         "from shoplens.cli.app import app\n"
         "app(['batch', 'run'])\n"
     )
-    night = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", program], env=shop.environment(), cwd=shop.root, capture_output=True, text=True,
         timeout=120, check=False,
     )  # fmt: skip
-    assert 1 == night.returncode, night.stderr
-    assert "disk" in night.stderr
-    assert "Traceback" not in night.stderr
+    assert 1 == process.returncode, process.stderr
+    assert "disk" in process.stderr
+    assert "Traceback" not in process.stderr
     assert 0 == run(shop, "batch", "run")
     assert [] == shop.faults(brought)
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A real disk of 16 MB, where this process may make one."""
+    """A real disk of 16 MB, if this process may create one."""
     place = tmp_path / "disk"
     place.mkdir()
     made = subprocess.run(
@@ -223,29 +223,29 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
-def test_a_night_on_a_disk_that_is_full_waits_until_there_is_room(run: Forked, small_disk: Path) -> None:
-    """Photos and database lie on it; somebody fills it while the night runs, and makes room again."""
+def test_a_run_on_a_full_disk_waits_for_space(run: Forked, small_disk: Path) -> None:
+    """Photos and database are on it; another program fills it during the run, and frees it again."""
     shop = BatchShop(small_disk / "shop", {"SHOPLENS_LOG_DIR": str(small_disk.parent / "logs"), **SLOW}).set_up()
     brought = {f"{number}_1.jpg": tiny_photo(number) for number in range(120)}
     for name, data in brought.items():
         shop.bring(name, data)
     assert 0 == run(shop, "batch", "ingest"), shop.told()
     filler = small_disk / "filler"
-    night = shop.start("batch", "run")
+    process = shop.start("batch", "run")
     until_settled(shop, 2)
     with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         while True:
             file.write(bytes(4_096))
-    until_it_says(night, "run.waits")
+    until_it_says(process, "run.waits")
     filler.unlink()
-    _, logged = night.communicate(timeout=100)
-    assert 0 == night.returncode, logged
+    _, logged = process.communicate(timeout=100)
+    assert 0 == process.returncode, logged
     assert [] == shop.faults(brought)
     shop.close()
 
 
-def test_the_state_of_returns_stands_in_the_metrics(run: Forked, make_shop: Callable[..., Any]) -> None:
-    """The night is a process of its own, so the server tells what the database says."""
+def test_the_metrics_show_the_state_of_a_channel(run: Forked, make_shop: Callable[..., Any]) -> None:
+    """A run is a process of its own, so the server shows what is in the database."""
     shop, _ = make_shop(5)
     program = (
         "from shoplens.settings import read_settings\n"
