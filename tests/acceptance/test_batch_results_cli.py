@@ -1,4 +1,4 @@
-"""`shoplens batch export`, `report` and `retry` after a real night: real processes, real files, no item forgotten."""
+"""`shoplens batch export`, `report` and `retry` after a real run: real processes, real files, no item forgotten."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ def said_by(run: Forked, shop: BatchShop, *arguments: str, status: int = 0) -> s
 
 def test_the_table_of_the_last_run_has_every_file_that_was_brought(run: Forked, shop: BatchShop) -> None:
     """In each format, which the file's name tells; a name that looks like a formula is disarmed for spreadsheets."""
-    for name in ("night.csv", "night.jsonl", "night.parquet"):
+    for name in ("run.csv", "run.jsonl", "run.parquet"):
         said_by(run, shop, "batch", "export", "--output", str(shop.root / name))
-    with (shop.root / "night.csv").open(newline="", encoding="utf-8") as file:
+    with (shop.root / "run.csv").open(newline="", encoding="utf-8") as file:
         by_csv = list(csv.DictReader(file))
-    by_json = [json.loads(line) for line in (shop.root / "night.jsonl").read_text().splitlines()]
-    by_parquet = pq.read_table(shop.root / "night.parquet").to_pylist()
+    by_json = [json.loads(line) for line in (shop.root / "run.jsonl").read_text().splitlines()]
+    by_parquet = pq.read_table(shop.root / "run.parquet").to_pylist()
     names = [row["source_name"].rsplit("/", 1)[-1] for row in by_json]
     assert sorted(BROUGHT) == sorted(names)
     assert [row["source_name"] for row in by_json] == [row["source_name"] for row in by_parquet]
@@ -97,7 +97,7 @@ def test_the_night_wrote_its_report(shop: BatchShop) -> None:
 def test_the_report_can_be_written_anew_or_into_a_file(run: Forked, shop: BatchShop) -> None:
     """With links to the console that is named."""
     assert "returns/reports/" in said_by(run, shop, "batch", "report")
-    page = shop.root / "night.html"
+    page = shop.root / "run.html"
     said_by(
         run,
         shop,

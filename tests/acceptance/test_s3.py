@@ -80,7 +80,7 @@ def machine(tmp_path: Path, models_dir: Path) -> Path:
 def test_everything_lies_in_the_bucket(
     s3: S3Place, machine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A look, a drop, a night, its report and its table; the model comes from there too."""
+    """A look, a drop, a run, its report and its table; the model comes from there too."""
     _set(s3, monkeypatch)
     _push_fruit(f"{s3.url}/models", tmp_path)
     drop = open_prefix(f"{s3.url}/drop")
@@ -135,14 +135,14 @@ def test_a_night_waits_for_its_store(
     environment = _environment(own_s3.place, machine, tmp_path / "data")
     _command(environment, "batch", "ingest")
     own_s3.kill()
-    night = subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-m", "shoplens", "batch", "run"], env=environment, stderr=subprocess.PIPE, text=True
     )
-    assert night.stderr is not None
-    said = next(line for line in night.stderr if "run.waits" in line)
+    assert process.stderr is not None
+    said = next(line for line in process.stderr if "run.waits" in line)
     own_s3.start_again()
-    rest = night.communicate(timeout=120)[1]
-    assert (0, True) == (night.returncode, "storage_unavailable" in said), rest
+    rest = process.communicate(timeout=120)[1]
+    assert (0, True) == (process.returncode, "storage_unavailable" in said), rest
     assert 20 == len(list(open_store(f"{own_s3.place.url}/photos").list("returns/processed")))
 
 

@@ -125,12 +125,12 @@ def test_a_worker_without_a_queue_says_what_to_set(tmp_path: Path) -> None:
     assert (1, True) == (done.returncode, "redis_url is not set" in done.stderr)
 
 
-def test_a_night_on_workers_ends_like_any_other(fleet: ProcessFleet, tmp_path: Path) -> None:
-    """Every photo is classified by a worker, none in the night's own process."""
+def test_a_run_on_workers_ends_like_any_other(fleet: ProcessFleet, tmp_path: Path) -> None:
+    """Every photo is classified by a worker, none in the process of the run."""
     shop = BatchShop(tmp_path).set_up()
     settings = {
         "SHOPLENS_REDIS_URL": f"redis://127.0.0.1:{fleet.redis_port}/0",
-        "SHOPLENS_REDIS_PREFIX": "night",
+        "SHOPLENS_REDIS_PREFIX": "batch",
         "SHOPLENS_CHANNELS__LOOK__MODEL": "fruit",
         "SHOPLENS_CHANNELS__REVIEWS__MODEL": "fruit",
         "SHOPLENS_CHANNELS__REVIEWS__LABELS": "{}",

@@ -67,7 +67,7 @@ def worker(
     ] = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Classify photos that web processes and nights put into Redis, until a signal."""
+    """Classify photos that web processes and runs put into Redis, until a signal."""
     from shoplens.cli.worker import run_worker
 
     run_worker(models=tuple(model or ()), data_dir=data_dir)

@@ -1,4 +1,4 @@
-"""A small shop for tests of results, over a real database and store: photos arrive, a night does as the test says."""
+"""A small shop for tests of results, over a real database and store: photos arrive, runs have scripted results."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ LIMITS = Limits(max_bytes=20_000_000, max_pixels=50_000_000)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fate:
-    """What the night makes of an item."""
+    """The result of an item."""
 
     state: ItemState = ItemState.DONE
     label: str = "dress"
@@ -52,7 +52,7 @@ class Fate:
 
 @dataclass(slots=True)
 class Shop:
-    """`now` goes on by a second with everything that happens."""
+    """`now` advances by a second with every action."""
 
     database: Database
     store: Store
@@ -62,11 +62,11 @@ class Shop:
     fates: dict[str, Fate] = field(default_factory=dict)
 
     def clock(self) -> datetime:
-        """The shop's own time."""
+        """The time of the shop."""
         return self.now
 
     def tick(self, seconds: float = 1.0) -> datetime:
-        """Time goes on."""
+        """Advance the time."""
         self.now += timedelta(seconds=seconds)
         return self.now
 
@@ -78,7 +78,7 @@ class Shop:
         data: bytes | None = None,
         references: References = References(item="7", order="42", reason="too small"),  # noqa: B008 - a frozen value
     ) -> BatchItem:
-        """A photo, another one each time unless its bytes are given; `fate` is what the next night makes of it."""
+        """A photo, another one each time unless its bytes are given; `fate` is its result in the next run."""
         self.count += 1
         data = jpeg_of(colourful(self.count, width=160, height=120)) if data is None else data
         item_id = id_at(self.tick())
@@ -116,14 +116,14 @@ class Shop:
             bound = ItemRepository(tx).last_seq()
             run = BatchRun(
         channel="returns",
-                id=id_at(self.tick()), created_at=self.now, requested_by="the night timer", state=RunState.REQUESTED,
+                id=id_at(self.tick()), created_at=self.now, requested_by="the schedule", state=RunState.REQUESTED,
                 bound=bound, planned=ItemRepository(tx).count_waiting("returns", bound=bound),
             )  # fmt: skip
             RunRepository(tx).add(run)
         return run
 
-    def night(self, *, limit: int = 10_000, end: bool = True) -> BatchRun:
-        """Request a run, settle up to `limit` items as their fates say, bring their photos along and finish."""
+    def run(self, *, limit: int = 10_000, end: bool = True) -> BatchRun:
+        """Request a run, process up to `limit` items as their fates say, move their photos and finish."""
         run = self.request()
         me = RunOwner(id=id_at(self.tick()), host="here", pid=1)
         with self.database.transaction() as tx:
@@ -141,7 +141,7 @@ class Shop:
             return RunRepository(tx).get(run.id)
 
     def item(self, item: BatchItem) -> BatchItem:
-        """As it is now."""
+        """The item as it is now."""
         with self.database.reading() as tx:
             return ItemRepository(tx).get(item.id)
 

@@ -30,9 +30,9 @@ def test_a_run_counts_its_items_and_what_arrived_for_nobody(shop: Shop, browse: 
     shop.arrive("b.jpg", fate=needing_review("hat", 0.4))
     shop.repeat(first, "again.jpg")
     shop.refuse("c.jpg")
-    run = shop.night()
+    run = shop.run()
     shop.repeat(first, "once-more.jpg")
-    second = shop.night()
+    second = shop.run()
     counts = {run.id: browse.run(run.id).counts, second.id: browse.run(second.id).counts}
     assert {
         ItemState.DONE: 2,
@@ -47,11 +47,11 @@ def test_a_run_counts_its_items_and_what_arrived_for_nobody(shop: Shop, browse: 
 
 
 def test_labels_are_counted_by_state(shop: Shop, browse: BrowseService) -> None:
-    """What the night said, for each category."""
+    """The predictions of the run for each category."""
     shop.arrive("a.jpg")
     shop.arrive("b.jpg")
     shop.arrive("c.jpg", fate=needing_review("hat", 0.4))
-    run = shop.night()
+    run = shop.run()
     assert {(ItemState.DONE, "dress"): 2, (ItemState.NEEDS_REVIEW, "hat"): 1} == browse.run(run.id).labels
 
 
@@ -59,7 +59,7 @@ def test_progress_is_told_from_the_times_in_the_database(shop: Shop, browse: Bro
     """Items per second since the start, what is left at that rate, and how long ago the last item was finished."""
     for number in range(6):
         shop.arrive(f"{number}.jpg")
-    run = shop.night(limit=4, end=False)
+    run = shop.run(limit=4, end=False)
     shop.now = (run.started_at or NOON).replace()
     shop.tick(40)
     active = browse.active("returns")
@@ -73,7 +73,7 @@ def test_an_ended_run_has_the_rate_of_its_own_time(shop: Shop, browse: BrowseSer
     """However long ago that was; nothing is left to wait for."""
     for number in range(6):
         shop.arrive(f"{number}.jpg")
-    shop.night()
+    shop.run()
     shop.tick(86_400)
     view = browse.runs("returns")[0]
     ended = browse.run(view.run.id)
@@ -125,7 +125,7 @@ def test_the_photo_is_found_where_the_item_is_going(shop: Shop, browse: BrowseSe
     data = jpeg_of(colourful(77))
     item = shop.arrive("a.jpg", data=data)
     seen = [browse.photo(item.id, ImageSize.ORIGINAL).data]
-    shop.night()
+    shop.run()
     settled = shop.item(item)
     seen.append(browse.photo(item.id, ImageSize.ORIGINAL).data)
     with shop.database.transaction() as tx:
@@ -160,7 +160,7 @@ def test_a_quarantined_item_shows_what_was_saved_of_it(shop: Shop, browse: Brows
     shop.store.put("returns/thumbnails/x.jpg", small)
     bad = quarantined("image_corrupt", "It is cut off.", thumbnail_key="returns/thumbnails/x.jpg")
     item = shop.arrive("a.jpg", data=b"\xff\xd8\xff broken", fate=bad)
-    shop.night()
+    shop.run()
     seen = [{size: browse.photo(item.id, size).data for size in ImageSize}]
     ReviewService(shop.database, shop.store, labels={"returns": ("hat",)}, clock=shop.tick).label(item.id, "hat")
     seen.append({size: browse.photo(item.id, size).data for size in ImageSize})
@@ -170,7 +170,7 @@ def test_a_quarantined_item_shows_what_was_saved_of_it(shop: Shop, browse: Brows
 def test_what_cannot_be_shown_is_told(shop: Shop, browse: BrowseService) -> None:
     """A quarantined item without a thumbnail, a file that is no photo, and a photo that is gone."""
     aside = shop.arrive("a.jpg", fate=quarantined("image_corrupt", "It is cut off."))
-    shop.night()
+    shop.run()
     hostile = shop.arrive("b.jpg", data=b"<html>")
     gone = shop.arrive("c.jpg")
     shop.store.delete(gone.key or "")
@@ -182,7 +182,7 @@ def test_what_cannot_be_shown_is_told(shop: Shop, browse: BrowseService) -> None
 def test_a_record_leads_back_to_its_item(shop: Shop, browse: BrowseService) -> None:
     """Also where the same photo came by another channel; records of other channels lead nowhere."""
     item = shop.arrive("a.jpg", fate=Fate(label="hat"))
-    shop.night()
+    shop.run()
     with shop.database.reading() as tx:
         record = PredictionRepository(tx).get(shop.item(item).prediction_id or "")
     other = replace(record, id="0" * 26, channel="look")
@@ -198,9 +198,9 @@ def test_the_items_of_a_run_are_those_that_it_counts(shop: Shop, browse: BrowseS
     first = shop.arrive("a.jpg")
     again = shop.repeat(first, "again.jpg")
     refused = shop.refuse("b.jpg")
-    run = shop.night()
+    run = shop.run()
     shop.repeat(first, "once-more.jpg")
-    shop.night()
+    shop.run()
     every = ItemFilter(run_id=run.id)
     newest = browse.items(every, limit=2)
     rest = browse.items(every, limit=2, before=newest.older)
@@ -215,7 +215,7 @@ def test_progress_goes_from_nothing_to_one(shop: Shop, browse: BrowseService) ->
     """Told from what was planned and what is left; an ended run is through."""
     for number in range(4):
         shop.arrive(f"{number}.jpg")
-    run = shop.night(limit=3, end=False)
+    run = shop.run(limit=3, end=False)
     active = browse.run(run.id)
     assert (3, 0.75) == (active.settled, active.progress)
     assert 1.0 == replace(active, run=replace(active.run, state=RunState.FINISHED)).progress

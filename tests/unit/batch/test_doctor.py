@@ -175,7 +175,7 @@ def test_a_run_without_a_worker_is_a_warning(settings: Settings, database: Datab
 
 
 def test_a_stalled_run_is_a_warning(settings: Settings, database: Database) -> None:
-    """The night itself notices that no item finishes."""
+    """The process of the run notices that no item finishes."""
     run_id = run_that_began(database, timedelta())
     with database.transaction() as tx:
         owner = RunRepository(tx).get(run_id).owner

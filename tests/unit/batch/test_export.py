@@ -76,7 +76,7 @@ def test_a_run_with_every_kind_of_item_is_told_row_by_row(
     shop.arrive("review.jpg", fate=needing_review("hat", 0.25))
     aside = shop.arrive("aside.jpg", fate=quarantined("image_corrupt", "It is cut off."))
     again = shop.repeat(done, "again.jpg")
-    run = shop.night()
+    run = shop.run()
     shop.arrive("tomorrow.jpg")
     clerk = ReviewService(shop.database, shop.store, labels={"returns": ("coat",)}, clock=shop.tick)
     clerk.label(corrected.id, "coat")
@@ -99,21 +99,21 @@ def test_a_run_with_every_kind_of_item_is_told_row_by_row(
 
 
 def test_every_arrival_is_in_the_table_of_exactly_one_run(shop: Shop, export: ExportItems) -> None:
-    """Over several nights with repetitions, refusals and second tries, each row appears once."""
+    """Over several runs with duplicates, refusals and retries, each row appears once."""
     first = shop.arrive("0.jpg")
     retried = shop.arrive("1.jpg", fate=quarantined("image_corrupt", "It is cut off."))
     shop.refuse("2.jpg")
-    runs = [shop.night()]
+    runs = [shop.run()]
     shop.repeat(first, "3.jpg")
     clerk = ReviewService(shop.database, shop.store, labels={"returns": ()}, clock=shop.tick)
     clerk.retry(retried.id)
     shop.fates[retried.id] = Fate()
     shop.arrive("4.jpg")
-    runs.append(shop.night())
-    runs.append(shop.night())
+    runs.append(shop.run())
+    runs.append(shop.run())
     shop.repeat(first, "5.jpg")
     shop.arrive("6.jpg")
-    runs.append(shop.night())
+    runs.append(shop.run())
     tables = [
         [row["id"] for row in rows_of(b"".join(export.stream(ItemFilter(run_id=run.id), ExportFormat.JSONL)), ALL[1])]
         for run in runs
@@ -127,7 +127,7 @@ def test_every_arrival_is_in_the_table_of_exactly_one_run(shop: Shop, export: Ex
 @pytest.mark.parametrize("format", ALL)
 def test_an_empty_table_is_a_valid_file(shop: Shop, export: ExportItems, format: ExportFormat) -> None:
     """With its header or its schema."""
-    data = b"".join(export.stream(ItemFilter(run_id=shop.night().id), format))
+    data = b"".join(export.stream(ItemFilter(run_id=shop.run().id), format))
     assert [] == rows_of(data, format)
     if format is ExportFormat.CSV:
         assert ",".join(COLUMNS) + "\r\n" == data.decode()
@@ -145,7 +145,7 @@ def test_filters_choose_rows(shop: Shop, export: ExportItems) -> None:
     """By state, label, and the beginning of a reference, within a run or over all."""
     shop.arrive("a.jpg", fate=Fate(label="hat"), references=References(order="77_1"))
     shop.arrive("b.jpg", fate=Fate(label="dress"), references=References(item="77x1"))
-    run = shop.night()
+    run = shop.run()
     shop.arrive("c.jpg", references=References(item="77_2"))
 
     def names(wanted: ItemFilter) -> list[str]:

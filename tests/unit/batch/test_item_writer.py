@@ -96,8 +96,8 @@ def test_a_process_that_is_slower_than_a_run_leaves_no_second_photo(
     )
     with database.transaction() as tx:
         RunRepository(tx).add(run)
-        ItemRepository(tx).lease("returns", owner="night", run_id=run.id, bound=1, limit=1)
-        ItemRepository(tx).complete([settled], owner="night")
+        ItemRepository(tx).lease("returns", owner="runner", run_id=run.id, bound=1, limit=1)
+        ItemRepository(tx).complete([settled], owner="runner")
     store.move(first.item.key or "", "returns/processed/a.jpg")
     if is_recorded:
         with database.transaction() as tx:

@@ -80,7 +80,7 @@ def test_the_headline_tells_the_night_in_a_sentence(shop: Shop, report: WriteRep
     shop.arrive("c.jpg", fate=quarantined("image_corrupt", "It is cut off."))
     shop.refuse("d.jpg")
     shop.repeat(first, "again.jpg")
-    page = Page(report.render(shop.night().id))
+    page = Page(report.render(shop.run().id))
     assert "8 items: 5 done, 1 needs review, 2 quarantined, and 1 duplicate." == page.text("headline")
     assert re.fullmatch(
         r"From 2026-05-04 12:00 UTC to 2026-05-04 12:00 UTC, 8 s; 52 items per minute\.", page.text("when")
@@ -96,14 +96,14 @@ def test_the_sums_hold_when_items_are_tried_again(shop: Shop, report: WriteRepor
     """What a run had to do and what it has now differ by what was sent back, and the next run has it."""
     bad = shop.arrive("bad.jpg", fate=quarantined("image_corrupt", "It is cut off."))
     shop.arrive("good.jpg")
-    first = shop.night()
+    first = shop.run()
     clerk = ReviewService(shop.database, shop.store, labels={"returns": ()}, clock=shop.tick)
     clerk.retry(bad.id)
     sent = Page(report.render(first.id))
     assert {"arrived": 2, "elsewhere": -1, "in_run": 1, "done": 1, "planned": 2, "sent_back": -1} == sent.sums()
     assert sent.text("accounted").startswith("All files are accounted for.")
     shop.fates[bad.id] = Fate()
-    second = Page(report.render(shop.night().id))
+    second = Page(report.render(shop.run().id))
     assert {"older": 1, "in_run": 1, "done": 1, "planned": 1} == second.sums()
     assert sent.sums() == Page(report.render(first.id)).sums()
 
@@ -112,13 +112,13 @@ def test_a_run_that_goes_on_says_what_is_left(shop: Shop, report: WriteReport) -
     """And does not claim that all is done."""
     for number in range(5):
         shop.arrive(f"{number}.jpg")
-    page = Page(report.render(shop.night(limit=3, end=False).id))
+    page = Page(report.render(shop.run(limit=3, end=False).id))
     assert page.text("accounted").startswith("2 items are not processed yet.")
     assert "5 items: 3 done, 0 need review, 0 quarantined." == page.text("headline")
 
 
 def test_a_missing_item_is_reported_first(shop: Shop, report: WriteReport) -> None:
-    """The night counted what it had to do when it began; whatever is not there any more is told in red."""
+    """A run counts its items at the start; items that are missing now are shown in red."""
     for number in range(3):
         shop.arrive(f"{number}.jpg")
     run = shop.request()
@@ -132,7 +132,7 @@ def test_a_missing_item_is_reported_first(shop: Shop, report: WriteReport) -> No
 def test_items_that_need_review_come_with_images_lowest_scores_first(shop: Shop, report: WriteReport) -> None:
     """With links into the console, and at most so many."""
     items = [shop.arrive(f"{n}.jpg", fate=needing_review("hat", 0.2 + n / 100)) for n in reversed(range(30))]
-    page = Page(report.render(shop.night().id))
+    page = Page(report.render(shop.run().id))
     links = [each["href"] for each in page.all("a") if "/items/" in (each["href"] or "")]
     assert [f"/console/batch/returns/items/{item.id}" for item in items[::-1][:24]] == links[:24]
     assert 24 == len(page.all("img"))
@@ -148,7 +148,7 @@ def test_what_was_set_aside_is_grouped_by_reason(shop: Shop, report: WriteReport
     cut = quarantined("image_corrupt", "It is cut off.", thumbnail_key="returns/thumbnails/x.jpg")
     for number in range(3):
         shop.arrive(f"x{number}.jpg", fate=cut)
-    page = Page(report.render(shop.night().id))
+    page = Page(report.render(shop.run().id))
     reasons = [(each["data-reason"], each["data-count"]) for each in page.all("div") if "data-reason" in each]
     assert [("image_corrupt", "3"), ("image_unsupported", "2")] == reasons
     assert 3 == len(page.all("img"))
@@ -158,13 +158,13 @@ def test_what_was_set_aside_is_grouped_by_reason(shop: Shop, report: WriteReport
 
 def test_categories_are_compared_with_earlier_runs(shop: Shop, report: WriteReport) -> None:
     """Highlighted if the difference is more than chance, with the method; items that need review count, too."""
-    for night in range(2):
+    for number_of_run in range(2):
         for number in range(40):
-            shop.arrive(f"{night}-{number}.jpg", fate=Fate(label="dress" if number < 30 else "hat"))
-        shop.night()
+            shop.arrive(f"{number_of_run}-{number}.jpg", fate=Fate(label="dress" if number < 30 else "hat"))
+        shop.run()
     for number in range(40):
         shop.arrive(f"last-{number}.jpg", fate=Fate(label="dress") if number < 10 else needing_review("hat", 0.5))
-    page = Page(report.render(shop.night().id))
+    page = Page(report.render(shop.run().id))
     rows = {each["data-label"]: "data-unusual" in each for each in page.all("tr") if "data-label" in each}
     assert {"hat": True, "dress": True} == rows
     assert "hat more than usual 30 75.0% 25.0%" in page.text("mix")
@@ -176,18 +176,18 @@ def test_categories_are_compared_with_earlier_runs(shop: Shop, report: WriteRepo
 def test_the_first_night_has_nothing_to_be_compared_with(shop: Shop, report: WriteReport) -> None:
     """And says so."""
     shop.arrive("a.jpg")
-    assert "No earlier run to compare with." in Page(report.render(shop.night().id)).text("mix")
+    assert "No earlier run to compare with." in Page(report.render(shop.run().id)).text("mix")
 
 
 def test_the_slowest_items_and_the_versions_are_told(shop: Shop, report: WriteReport) -> None:
     """With the time that each took; the model and the policy that decided."""
     shop.arrive("quick.jpg", fate=Fate(work_ms=4))
     shop.arrive("slow.jpg", fate=Fate(work_ms=4_321))
-    run = shop.night()
+    run = shop.run()
     page = Page(report.render(run.id))
     assert page.text("slowest").index("slow.jpg") < page.text("slowest").index("quick.jpg")
     assert "4,321 ms" in page.text("slowest")
-    for fact in ("clothing 2.1.0", "0123456789ab", "the night timer", run.id):
+    for fact in ("clothing 2.1.0", "0123456789ab", "the schedule", run.id):
         assert fact in page.text("facts")
 
 
@@ -197,7 +197,7 @@ def test_hostile_names_are_shown_and_do_nothing(shop: Shop, report: WriteReport)
     shop.arrive(HOSTILE, fate=needing_review(HOSTILE, 0.4), references=references)
     shop.arrive(f"1{HOSTILE}", fate=quarantined(HOSTILE, HOSTILE), references=references)
     shop.arrive(f"2{HOSTILE}", fate=Fate(label=HOSTILE), references=references)
-    html = report.render(shop.night().id)
+    html = report.render(shop.run().id)
     page = Page(html)
     assert set() == {name for name, _ in page.tags} & {"script", "iframe", "object", "link", "base", "form", "embed"}
     assert [] == [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
@@ -221,7 +221,7 @@ def test_texts_without_end_do_not_make_the_page_long(shop: Shop, report: WriteRe
         shop.store.put(f"returns/thumbnails/{number}.jpg", noise[number % 4])
         bad = quarantined(f"code_{number % 8}", "y" * 5_000, thumbnail_key=f"returns/thumbnails/{number}.jpg")
         shop.arrive(f"x{number}.jpg", fate=bad)
-    html = report.render(shop.night().id)
+    html = report.render(shop.run().id)
     page = Page(html)
     assert MOST_PICTURES == len(page.all("img"))
     assert len(html.encode()) < 2_000_000
@@ -231,7 +231,7 @@ def test_texts_without_end_do_not_make_the_page_long(shop: Shop, report: WriteRe
 
 def test_an_empty_night_has_a_report_too(shop: Shop, report: WriteReport) -> None:
     """Nothing came; that is a fact worth a page."""
-    page = Page(report.render(shop.night().id))
+    page = Page(report.render(shop.run().id))
     assert "0 items: 0 done, 0 need review, 0 quarantined." == page.text("headline")
     assert page.text("accounted").startswith("All files are accounted for.")
 
@@ -239,7 +239,7 @@ def test_an_empty_night_has_a_report_too(shop: Shop, report: WriteReport) -> Non
 def test_the_report_is_kept_and_can_be_written_anew(shop: Shop, report: WriteReport) -> None:
     """Under a key that follows from the run; with what was corrected since, and the run remembers it."""
     item = shop.arrive("a.jpg", fate=needing_review("dress", 0.4))
-    run = shop.night()
+    run = shop.run()
     key = report(run.id)
     before = shop.store.get(key).decode()
     ReviewService(shop.database, shop.store, labels={"returns": ("coat",)}, clock=shop.tick).label(item.id, "coat")
@@ -255,7 +255,7 @@ def test_the_report_is_kept_and_can_be_written_anew(shop: Shop, report: WriteRep
 def test_links_lead_to_the_console_that_is_named(shop: Shop, report: WriteReport) -> None:
     """A file that is sent by mail names the shop's own console; anything that could run is refused."""
     item = shop.arrive("a.jpg", fate=needing_review("dress", 0.4))
-    run = shop.night()
+    run = shop.run()
     html = report.render(run.id, console="https://photos.example.org/console/returns/")
     assert f'href="https://photos.example.org/console/returns/items/{item.id}"' in html
     with pytest.raises(RequestInvalid, match="console"):
@@ -284,7 +284,7 @@ def test_a_store_that_is_away_costs_the_pictures_and_not_the_report(shop: Shop) 
     """It is asked once and not sixty times."""
     for number in range(5):
         shop.arrive(f"{number}.jpg", fate=needing_review("dress", 0.4))
-    run = shop.night()
+    run = shop.run()
     away = AwayStore(shop.store)
     shelf = ImageStore(away, limits=LIMITS, sandbox=shop.shelf._sandbox)  # type: ignore[arg-type]
     page = Page(WriteReport(shop.database, shop.store, shelf, clock=shop.clock).render(run.id))

@@ -37,9 +37,9 @@ def remarks_on(database: Database, item: BatchItem) -> list[Feedback]:
 
 
 def settled(shop: Shop, fate: Fate) -> BatchItem:
-    """An item that a night is through with."""
+    """An item that a run has processed."""
     item = shop.arrive(f"{shop.count}.jpg", fate=fate)
-    shop.night()
+    shop.run()
     return shop.item(item)
 
 
@@ -93,7 +93,7 @@ def test_an_item_without_a_photo_can_be_named_too(shop: Shop, review: ReviewServ
     """There is nothing to move then."""
     item = shop.arrive("a.jpg", fate=quarantined("image_gone", "It is not there any more."))
     shop.store.delete(item.key or "")
-    shop.night()
+    shop.run()
     after = review.label(item.id, "hat")
     assert (ItemState.DONE, "hat", None) == (after.state, after.label, after.target_key)
 
@@ -155,7 +155,7 @@ def test_a_move_that_was_outstanding_is_finished_first(shop: Shop, review: Revie
 
 
 def test_clerks_who_disagree_at_once_end_with_one_answer(shop: Shop, review: ReviewService) -> None:
-    """Row, record and photo agree in the end, whoever was last, while somebody else finishes moves as a night does."""
+    """Row, record and photo agree at the end, while another thread finishes moves like a run."""
     items = [settled(shop, Fate(label="dress")) for _ in range(3)]
     photos = {item.id: shop.store.get(item.key or "") for item in items}
     stop = threading.Event()
@@ -209,7 +209,7 @@ def test_another_try_waits_for_the_next_run(shop: Shop, review: ReviewService) -
         waiting.state, waiting.attempts, waiting.run_id, waiting.failure_code, waiting.key,
     )  # fmt: skip
     shop.fates[item.id] = Fate(label="hat")
-    shop.night()
+    shop.run()
     assert (ItemState.DONE, "hat") == (shop.item(item).state, shop.item(item).label)
     with pytest.raises(ItemNotReady, match="done"):
         review.retry(item.id)
