@@ -84,7 +84,7 @@ def test_standard_output_has_the_table_and_nothing_else(shop: BatchShop) -> None
     assert (0, len(BROUGHT) + 1) == (one.returncode, len(list(csv.reader(table.splitlines()))))
 
 
-def test_the_night_wrote_its_report(shop: BatchShop) -> None:
+def test_the_run_wrote_its_report(shop: BatchShop) -> None:
     """It is in the store when the run is finished, with the counts."""
     store = open_store((shop.data / "blobs").as_uri())
     (key,) = store.list("returns/reports")
@@ -94,7 +94,7 @@ def test_the_night_wrote_its_report(shop: BatchShop) -> None:
     assert "<script" not in html
 
 
-def test_the_report_can_be_written_anew_or_into_a_file(run: Forked, shop: BatchShop) -> None:
+def test_the_report_can_be_rewritten_or_written_to_a_file(run: Forked, shop: BatchShop) -> None:
     """With links to the console that is named."""
     assert "returns/reports/" in said_by(run, shop, "batch", "report")
     page = shop.root / "run.html"

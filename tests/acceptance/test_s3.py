@@ -124,7 +124,7 @@ def test_a_server_outlives_its_store(own_s3: MortalS3, models_dir: Path, tmp_pat
     assert own_s3.place.secret_key not in said
 
 
-def test_a_night_waits_for_its_store(
+def test_a_run_waits_for_its_store(
     own_s3: MortalS3, machine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It retries while the store is away, and then finishes."""

@@ -71,7 +71,7 @@ def report(shop: Shop) -> WriteReport:
     return WriteReport(shop.database, shop.store, shop.shelf, clock=shop.clock)
 
 
-def test_the_headline_tells_the_night_in_a_sentence(shop: Shop, report: WriteReport) -> None:
+def test_the_headline_summarises_the_run(shop: Shop, report: WriteReport) -> None:
     """How many, what became of them, from when to when, how quickly, and that it adds up."""
     first = shop.arrive("a.jpg")
     for number in range(3):
@@ -173,7 +173,7 @@ def test_categories_are_compared_with_earlier_runs(shop: Shop, report: WriteRepo
     assert "two-proportion z-test" in page.text("mix")
 
 
-def test_the_first_night_has_nothing_to_be_compared_with(shop: Shop, report: WriteReport) -> None:
+def test_the_first_run_has_no_comparison(shop: Shop, report: WriteReport) -> None:
     """And says so."""
     shop.arrive("a.jpg")
     assert "No earlier run to compare with." in Page(report.render(shop.run().id)).text("mix")
@@ -229,7 +229,7 @@ def test_texts_without_end_do_not_make_the_page_long(shop: Shop, report: WriteRe
     assert "y" * 200 not in html
 
 
-def test_an_empty_night_has_a_report_too(shop: Shop, report: WriteReport) -> None:
+def test_an_empty_run_has_a_report_too(shop: Shop, report: WriteReport) -> None:
     """Nothing came; that is a fact worth a page."""
     page = Page(report.render(shop.run().id))
     assert "0 items: 0 done, 0 need review, 0 quarantined." == page.text("headline")
