@@ -1,4 +1,4 @@
-"""A real Ray cluster of three nodes on this machine, whose processes die of photos that hold a certain word."""
+"""A real Ray cluster of three nodes on this machine. Its processes die when they read a photo with a certain word."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ threading.Thread(target=watch, daemon=True).start()
 
 @dataclass
 class RayCluster:
-    """`address` is that of its head."""
+    """`address` is the address of the head."""
 
     cluster: Any
     address: str
 
     def kill_a_node(self) -> None:
-        """One that is not the head, with all that runs there."""
+        """Kill a node that is not the head, with all its processes."""
         self.cluster.remove_node(self.cluster.worker_nodes.copy().pop(), allow_graceful=False)
 
 
 @contextmanager
 def ray_cluster(folder: Path) -> Iterator[RayCluster]:
-    """Three nodes with a processor each. Their own folder has a short path, as sockets need it."""
+    """Three nodes with one processor each. Their folder has a short path, because sockets need one."""
     (folder / "sitecustomize.py").write_text(_NODE_CODE)
     short = tempfile.TemporaryDirectory(prefix="r", ignore_cleanup_errors=True)
     with short as own, pytest.MonkeyPatch.context() as environment:

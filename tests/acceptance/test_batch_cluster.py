@@ -1,4 +1,4 @@
-"""`shoplens batch run --engine ray` on a real cluster of three nodes: the same answers, whoever dies."""
+"""`shoplens batch run --engine ray` on a real cluster of three nodes: the same answers, whichever process dies."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ LONG = 240
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
-    """Of three nodes; a test may kill one that is not the head."""
+    """A cluster of three nodes. A test may kill one that is not the head."""
     with ray_cluster(tmp_path_factory.mktemp("nodes")) as started:
         yield started
 
 
 @pytest.fixture(scope="module")
 def run() -> Iterator[Forked]:
-    """Commands without a cluster."""
+    """Runs commands without a cluster."""
     forked = Forked()
     yield forked
     forked.close()
@@ -45,7 +45,7 @@ def run() -> Iterator[Forked]:
 
 @pytest.fixture
 def make_shop(tmp_path: Path, run: Forked) -> Iterator[Callable[..., BatchShop]]:
-    """Shops whose photos have been brought in; whatever runs in them ends with the test."""
+    """Makes shops with imported photos. Their processes end with the test."""
     made: list[BatchShop] = []
 
     def make(brought: dict[str, bytes], name: str = "shop", **settings: str) -> BatchShop:
@@ -61,20 +61,20 @@ def make_shop(tmp_path: Path, run: Forked) -> Iterator[Callable[..., BatchShop]]
         shop.close()
 
 
-def night(shop: BatchShop, cluster: RayCluster) -> subprocess.Popen[str]:
-    """One that runs on the cluster."""
+def start_run(shop: BatchShop, cluster: RayCluster) -> subprocess.Popen[str]:
+    """A run on the cluster."""
     return shop.start("batch", "run", "--engine", "ray", "--address", cluster.address)
 
 
 def ended(process: subprocess.Popen[str]) -> str:
-    """What it logged until it ended well."""
+    """The log of a process that ended with status 0."""
     _, logged = process.communicate(timeout=LONG)
     assert 0 == process.returncode, logged
     return logged
 
 
 def until_settled(shop: BatchShop, count: int) -> None:
-    """Wait until so many items have a result."""
+    """Wait until this number of items has a result."""
     with closing(sqlite3.connect(shop.data / "shoplens.db")) as connection:
         query = "SELECT count(*) >= ? FROM batch_items WHERE state IN ('done', 'needs_review')"
         while not connection.execute(query, (count,)).fetchone()[0]:
@@ -82,19 +82,19 @@ def until_settled(shop: BatchShop, count: int) -> None:
 
 
 def tiny_photos(count: int) -> dict[str, bytes]:
-    """Each another one."""
+    """Small photos, all different."""
     return {f"{number}_1.jpg": tiny_photo(number) for number in range(count)}
 
 
 def large_photos(count: int) -> dict[str, bytes]:
-    """A few contents that take some time, and a number after the end of each so that none is like another."""
+    """Photos that take some time. A number after the end of each makes all files different."""
     contents = [_encoded(np.random.default_rng(n).integers(0, 256, (40, 50, 3), np.uint8).repeat(40, 0).repeat(40, 1))
                 for n in range(3)]  # fmt: skip
     return {f"{n}_1.jpg": contents[n % 3] + n.to_bytes(4) for n in range(count)}
 
 
 def mixed_photos() -> dict[str, bytes]:
-    """Formats, sizes, a turned one, and what goes wrong."""
+    """Several formats and sizes, a rotated photo, and files that cannot be classified."""
     pixels = np.random.default_rng(1).integers(0, 256, (30, 40, 3), np.uint8).repeat(16, 0).repeat(16, 1)
     whole = _encoded(pixels)
     exif = Image.Exif()
@@ -119,7 +119,7 @@ def _encoded(pixels: Any, form: str = "JPEG", **more: Any) -> bytes:
 
 
 def results(shop: BatchShop) -> dict[str, Any]:
-    """What came of each file, without ids, times and measured milliseconds."""
+    """The result of each file, without ids, times and durations."""
     store = open_store((shop.data / "blobs").as_uri())
     records = {record.id: record for record in shop.records()}
     found = {}
@@ -133,16 +133,16 @@ def results(shop: BatchShop) -> dict[str, Any]:
     return found
 
 
-def test_the_answers_are_those_of_a_night_in_one_process(
+def test_answers_are_equal_to_those_of_a_run_in_one_process(
     run: Forked, cluster: RayCluster, make_shop: Callable[..., BatchShop]
 ) -> None:
-    """Labels and scores to the last bit, decisions, facts, reasons and thumbnails; one photo kills its processes."""
+    """Labels, scores, decisions, facts, reasons and thumbnails are equal, although one photo kills its processes."""
     brought, settings = mixed_photos(), {"SHOPLENS_MAX_IMAGE_PIXELS": "350000"}
     here = make_shop(brought, "here", **settings)
     assert 0 == run(here, "batch", "run"), here.told()
     poison = {"poison_1.jpg": tiny_photo(999) + POISON}
     there = make_shop(brought | poison, "there", **settings, SHOPLENS_BATCH__MAX_ATTEMPTS="1")
-    logged = ended(night(there, cluster))
+    logged = ended(start_run(there, cluster))
     found = results(there)
     poisoned = found.pop("poison_1.jpg")
     assert results(here) == found
@@ -156,10 +156,10 @@ def test_the_answers_are_those_of_a_night_in_one_process(
     assert [] == list(open_store((there.data / "blobs").as_uri()).list("health/nodes"))
 
 
-def test_a_cluster_of_our_own_is_silent_stops_in_good_order_and_leaves_nothing(
+def test_a_local_cluster_is_silent_stops_in_good_order_and_leaves_no_files(
     make_shop: Callable[..., BatchShop], run: Forked
 ) -> None:
-    """Without an address one is started here. No line of Ray's is told, and after SIGTERM any night goes on."""
+    """Without an address a cluster is started here. Ray prints nothing, and any run continues after SIGTERM."""
     brought = large_photos(450)
     with tempfile.TemporaryDirectory(prefix="r") as name:
         shop = make_shop(brought, HOME=name, TMPDIR=name, SHOPLENS_THREADS="2", SHOPLENS_BATCH__COMMIT_ITEMS="8")
@@ -188,10 +188,10 @@ def test_a_cluster_of_our_own_is_silent_stops_in_good_order_and_leaves_nothing(
         (("--engine", "workers"), "redis_url"),
     ],
 )
-def test_what_cannot_work_is_said_in_a_sentence(
+def test_options_that_cannot_work_end_with_one_sentence(
     run: Forked, make_shop: Callable[..., BatchShop], arguments: tuple[str, ...], sentence: str
 ) -> None:
-    """Within seconds, with status 1, and the run stays for the next start."""
+    """The command ends within seconds with status 1."""
     shop = make_shop(tiny_photos(1))
     began = time.monotonic()
     assert 1 == run(shop, "batch", "run", *arguments), shop.told()
@@ -200,10 +200,8 @@ def test_what_cannot_work_is_said_in_a_sentence(
     assert "Traceback" not in shop.told()
 
 
-def test_nodes_that_do_not_see_the_photos_are_told_before_the_work_begins(
-    cluster: RayCluster, make_shop: Callable[..., BatchShop]
-) -> None:
-    """A night must not put photos aside because a folder is mounted on one machine only."""
+def test_a_run_ends_if_a_node_does_not_see_the_photos(cluster: RayCluster, make_shop: Callable[..., BatchShop]) -> None:
+    """A run must not quarantine photos because a folder is mounted on one machine only."""
     shop = make_shop(tiny_photos(2))
     hidden = shop.data / "blobs"
     program = (
@@ -221,22 +219,20 @@ def test_nodes_that_do_not_see_the_photos_are_told_before_the_work_begins(
     assert [] == list((hidden / "health" / "nodes").iterdir())
 
 
-def test_drivers_and_nodes_that_are_lost_cost_nobody_a_result(
-    cluster: RayCluster, make_shop: Callable[..., BatchShop]
-) -> None:
-    """After `kill -9` the next start goes on at once, and what a lost node had in work is done by the others.
+def test_no_result_is_lost_with_a_driver_or_a_node(cluster: RayCluster, make_shop: Callable[..., BatchShop]) -> None:
+    """After `kill -9` the next start continues at once, and the other nodes do the work of a lost node.
 
-    This is the last test here, for the node does not come back.
+    This must be the last test of the file, since the node does not come back.
     """
     brought = large_photos(450)
     shop = make_shop(brought, SHOPLENS_BATCH__COMMIT_ITEMS="8", SHOPLENS_BATCH__TAKEOVER_S="3600")
-    first = night(shop, cluster)
+    first = start_run(shop, cluster)
     until_settled(shop, 1)
     first.kill()
     first.communicate()
     states = Counter(item.state for item in shop.items())
     assert states[ItemState.PROCESSING] > 0
-    second = night(shop, cluster)
+    second = start_run(shop, cluster)
     until_settled(shop, states[ItemState.DONE] + states[ItemState.NEEDS_REVIEW] + 1)
     cluster.kill_a_node()
     left = sum(item.state in {ItemState.WAITING, ItemState.PROCESSING} for item in shop.items())

@@ -55,7 +55,7 @@ _MOST_TIMES_AWAY: Final = 5
 _AWAY_PAUSE_S: Final = 1.0
 _MARKERS: Final = "health/nodes"
 _LONGEST_FOLDER: Final = 22  # the paths of Ray's sockets below it have a limit
-_QUIET: Final = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_COLOR_PREFIX": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
+_QUIET: Final = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_COLOR_PREFIX": "0"}
 _ONE_SHORT_ATTEMPT: Final = {  # Ray would try for minutes to reach an address where nothing answers
     "RAY_NUM_REDIS_GET_RETRIES": "1",
     "RAY_gcs_rpc_server_connect_timeout_s": "2",
@@ -239,7 +239,7 @@ class RayExecutor:
         """Ray restarts an actor that died, here or on another node; it only has to be set up again."""
         self._deaths += 1
         _log.warning("ray.actor_died", reason=_one_line(error))
-        if self._deaths > _MOST_DEATHS_IN_A_ROW:
+        if self._deaths > _MOST_DEATHS_IN_A_ROW + len(self._actors):
             raise ClusterUnavailable(f"The Ray cluster makes no progress: {_one_line(error)}") from error
         self._starting[actor.ready.remote(*self._setup)] = actor
 
