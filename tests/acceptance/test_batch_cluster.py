@@ -184,7 +184,7 @@ def test_a_local_cluster_is_silent_stops_in_good_order_and_leaves_no_files(
     [
         (("--engine", "ray", "--address", "127.0.0.1:1"), "The Ray cluster at 127.0.0.1:1 cannot be reached"),
         (("--engine", "ray", "--address", "somewhere"), "The Ray cluster at somewhere cannot be reached"),
-        (("--address", "auto"), "say --engine ray"),
+        (("--address", "auto"), "Use it with --engine ray"),
         (("--engine", "workers"), "redis_url"),
     ],
 )
