@@ -77,7 +77,7 @@ def test_a_frame_without_rows_is_too_small(limits: Limits) -> None:
     data = bytearray(PLAIN)
     frame = data.index(b"\xff\xc0")
     data[frame + 5 : frame + 7] = b"\x00\x00"
-    with pytest.raises(ImageTooSmall, match="320 x 0"):
+    with pytest.raises(ImageTooSmall, match="320 × 0"):
         decode(bytes(data), limits=limits)
 
 

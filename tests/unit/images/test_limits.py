@@ -189,7 +189,7 @@ def test_a_picture_without_pixels_is_too_small(limits: Limits) -> None:
     """Zero columns."""
     data = bytearray(VALID["png"])
     data[16:20] = bytes(4)
-    with pytest.raises(ImageTooSmall, match="0 x 64"):
+    with pytest.raises(ImageTooSmall, match="0 × 64"):
         decode(bytes(data), limits=limits)
 
 

@@ -289,5 +289,5 @@ def test_an_unreadable_file_has_the_code_and_message_of_the_server(tmp_path: Pat
     root = write_photos(tmp_path / "p", each=1)
     (root / "red" / "x.jpg").write_bytes(b"<svg/>")
     (unreadable,) = read_dataset(root).unreadable
-    expected = "This is an SVG drawing. Send a JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or HEIC photo."
+    expected = "Unsupported file type. This is an SVG drawing. Use JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or HEIC."
     assert UnreadableFile(name="red/x.jpg", code="image_unsupported", reason=expected) == unreadable
