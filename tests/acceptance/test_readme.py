@@ -1,4 +1,4 @@
-"""What the README and the tutorial tell people to type works as written."""
+"""The commands and programs in the README and the tutorial work as written."""
 
 from __future__ import annotations
 
@@ -33,12 +33,13 @@ PROGRAMS = [
 
 @pytest.fixture
 def desk(tmp_path: Path) -> Path:
-    """A folder with the files that the texts speak of."""
+    """A folder with the files that the commands use."""
     (tmp_path / "photo.jpg").write_bytes(jpeg_of(colourful(1)))
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.jpg").write_bytes(jpeg_of(colourful(2)))
     (tmp_path / "README.md").write_text("# no picture\n")
     (tmp_path / "shoplens-data" / "drop" / "returns").mkdir(parents=True)
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
     return tmp_path
 
 
@@ -53,6 +54,7 @@ def test_a_command_works_as_written(command: str, desk: Path, server: RunningSer
     """With this server's address in place of the default one."""
     here = command.replace("http://127.0.0.1:8000", server.url)
     here = here.replace(".venv/bin/shoplens", f"{shlex.quote(sys.executable)} -m shoplens")
+    here = here.replace(".venv/bin/python", shlex.quote(sys.executable))
     environment = {**os.environ, "SHOPLENS_MODELS_DIR": str(models_dir)}
     done = subprocess.run(
         ["bash", "-euc", here], cwd=desk, env=environment, capture_output=True, text=True, check=False, timeout=120
