@@ -111,7 +111,8 @@ def open_database(
     """
     parsed = parse_url(url)
     place = describe(parsed)
-    _require_file(parsed, place)
+    if (file := require_directory(parsed)) and not file.exists():  # SQLite would create it, also for a mistyped path
+        raise DatabaseUnavailable(f"There is no database at {file} yet; run `shoplens db upgrade`.")
     engine = make_engine(parsed, synchronous=synchronous, busy_timeout_s=busy_timeout_s, pool=pool)
     try:
         with translated(place), engine.connect() as connection:
@@ -143,6 +144,18 @@ def require_current(revision: str | None, place: str) -> None:
     raise DatabaseUnavailable(
         f"The database {place} is at schema {revision}, which is newer than this program; install a newer Shoplens."
     )
+
+
+def require_directory(url: URL) -> Path | None:
+    """The file of a SQLite database, None for others and for `file:` URIs. Raises DatabaseUnavailable without its
+    directory.
+    """
+    if url.get_backend_name() != "sqlite" or str(url.database).startswith("file:"):
+        return None
+    file = Path(str(url.database))
+    if not file.parent.is_dir():
+        raise DatabaseUnavailable(f"The directory {file.parent} of the database does not exist; create it first.")
+    return file
 
 
 def parse_url(url: str) -> URL:
@@ -214,14 +227,3 @@ def _set_pragmas(engine: Engine, synchronous: Synchronous, busy_timeout_s: float
         connection.isolation_level = None
         for pragma in pragmas:
             connection.execute(pragma)
-
-
-def _require_file(url: URL, place: str) -> None:
-    """SQLite creates a missing file silently; a mistyped path must be an error instead."""
-    if url.get_backend_name() != "sqlite" or place.startswith("file:"):
-        return
-    path = Path(place)
-    if not path.parent.is_dir():
-        raise DatabaseUnavailable(f"The directory {path.parent} of the database does not exist; create it first.")
-    if not path.exists():
-        raise DatabaseUnavailable(f"There is no database at {path} yet; run `shoplens db upgrade`.")

@@ -1,4 +1,4 @@
-"""Bring the schema of a database to this program's, or back. Alembic is imported only when it is needed."""
+"""Upgrade and downgrade of the schema. Alembic is imported only when it is needed."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from shoplens.db.database import (
     parse_url,
     read_revision,
     require_current,
+    require_directory,
 )
 from shoplens.db.failures import translated
 from shoplens.db.postgres import hold_upgrades
 from shoplens.db.tables import metadata
-from shoplens.errors import DatabaseUnavailable
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -35,7 +35,7 @@ _WAIT_FOR_OTHERS_S: Final = 30.0
 
 
 def upgrade(url: str) -> None:
-    """Create the database where it is missing and run the migrations that it lacks; harmless when there are none.
+    """Create the database if it is missing and run the migrations that it lacks.
 
     All of them in one transaction, so that two processes at once, or a crash in the middle, do no harm.
     Raises DatabaseUnavailable: unreachable, not ours, or newer than this program.
@@ -55,9 +55,9 @@ def downgrade(url: str, revision: str) -> None:
 
 
 def current_revision(url: str) -> str | None:
-    """The migration that the database stands at; None before the first one. Raises DatabaseUnavailable."""
+    """The newest migration that was run on the database; None before the first one. Raises DatabaseUnavailable."""
     parsed = parse_url(url)
-    _require_directory(parsed)
+    require_directory(parsed)
     engine = make_engine(parsed)
     try:
         with translated(describe(parsed)), engine.connect() as connection:
@@ -77,7 +77,7 @@ def _migrate(url: URL, run: Callable[[Config], None]) -> None:
     from alembic.config import Config
 
     place = describe(url)
-    _require_directory(url)
+    require_directory(url)
     on_sqlite = url.get_backend_name() == "sqlite"
     engine = make_engine(url, busy_timeout_s=_WAIT_FOR_OTHERS_S, statement_timeout_s=None)
     try:
@@ -97,14 +97,6 @@ def _migrate(url: URL, run: Callable[[Config], None]) -> None:
                 connection.commit()
     finally:
         engine.dispose()
-
-
-def _require_directory(url: URL) -> None:
-    if url.get_backend_name() != "sqlite" or str(url.database).startswith("file:"):
-        return
-    directory = Path(str(url.database)).parent
-    if not directory.is_dir():
-        raise DatabaseUnavailable(f"The directory {directory} of the database does not exist; create it first.")
 
 
 def _use_write_ahead_log(engine: Engine) -> None:

@@ -1,4 +1,4 @@
-"""Copy a SQLite database while it is used, as it was at one moment, and put such a copy in its place again."""
+"""Consistent copies of a SQLite database that is in use, and restoring one."""
 
 from __future__ import annotations
 
@@ -17,28 +17,36 @@ _BESIDE: Final = ("", "-wal", "-shm")
 
 
 def file_of(url: str) -> Path | None:
-    """The file of the database; None where it is on a server. Raises Misconfigured."""
+    """The file of the database; None for a database on a server. Raises Misconfigured."""
     parsed = parse_url(url)
     return Path(describe(parsed)) if parsed.get_backend_name() == "sqlite" else None
 
 
 def copy_database(database: Path, copy: Path) -> int:
-    """Write the database as it is now to `copy`, whole or not at all; how many bytes. Others may write meanwhile.
+    """Write the database as it is now to `copy`, completely or not at all, while others write; the size in bytes.
 
     Raises DatabaseUnavailable.
     """
     if not database.is_file():
         raise DatabaseUnavailable(f"There is no database at {database}.")
-    with _failures_of(database), _appearing(copy) as draft:
-        _duplicate(database, draft)
+    with (
+        _failures_of(database),
+        _appearing(copy) as draft,
+        closing(sqlite3.connect(database)) as source,
+        closing(sqlite3.connect(draft)) as target,
+    ):
+        source.backup(target)  # in one step and one view, so no writer makes it start again
+        target.execute("PRAGMA journal_mode = DELETE")
     return copy.stat().st_size
 
 
 def restore_database(copy: Path, database: Path) -> int:
-    """Put a copy where there is no database; how many bytes. Raises DatabaseUnavailable, also where there is one."""
+    """Restore a copy to a path without a database; the size in bytes. Raises DatabaseUnavailable, also for an existing
+    database.
+    """
     if not copy.is_file():
         raise DatabaseUnavailable(f"There is no copy of a database at {copy}.")
-    # The journal of a database that is gone would be taken for this one's.
+    # SQLite would apply the journal of a deleted database to the restored one.
     if there := [name for name in (f"{database}{end}" for end in _BESIDE) if Path(name).exists()]:
         raise DatabaseUnavailable(f"{there[0]} exists; nothing is written over it. Move it away first.")
     database.parent.mkdir(parents=True, exist_ok=True)
@@ -49,15 +57,9 @@ def restore_database(copy: Path, database: Path) -> int:
     return database.stat().st_size
 
 
-def _duplicate(database: Path, draft: Path) -> None:
-    with closing(sqlite3.connect(database)) as source, closing(sqlite3.connect(draft)) as target:
-        source.backup(target)  # in one step, within one view: no writer makes it begin anew
-        target.execute("PRAGMA journal_mode = DELETE")
-
-
 @contextmanager
 def _appearing(file: Path) -> Iterator[Path]:
-    """A draft beside `file`, which takes its name at the end, on the disk; after an error it is gone."""
+    """A draft beside `file` that is synced and renamed to it at the end; it is deleted after an error."""
     draft = file.with_name(f".{file.name}-{os.urandom(6).hex()}")
     try:
         yield draft
