@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -16,6 +18,7 @@ from shoplens.batch.entities import ItemState, RunState
 from shoplens.batch.files import Move, PhotoMover, finish_moves
 from shoplens.batch.process import WatchTime, this_process
 from shoplens.batch.repository import ItemRepository, RunRepository
+from shoplens.batch.retry import RetryPolicy
 from shoplens.batch.status import RunProgress
 from shoplens.db import Database, open_database
 from shoplens.errors import (
@@ -41,6 +44,8 @@ from tests.unit.batch.batch_house import (
     open_house,
 )
 from tests.unit.db.blocker import Blocker
+
+T = TypeVar("T")
 
 
 @pytest.fixture
@@ -124,6 +129,28 @@ async def test_a_failure_that_passes_leaves_no_trace(house: House) -> None:
     found = house.item(first.id)
     assert (ItemState.DONE, 2, None, None) == (found.state, found.attempts, found.failure_code, found.failure)
     assert [] == house.faults()
+
+
+class SlowEmptyLeases(RetryPolicy):
+    """Delays the answer of a lease that found nothing, so that a commit comes between."""
+
+    def __call__(self, act: Callable[[], T]) -> T:
+        """See RetryPolicy."""
+        found = super().__call__(act)
+        if found == []:
+            time.sleep(0.2)
+        return found
+
+
+async def test_a_run_does_not_end_while_an_item_waits_for_its_next_attempt(house: House) -> None:
+    """Even if the item was in work when nothing else waited."""
+    (item,) = house.bring("!OnceImageDecoderFailed -")
+    run = await house.runner(retry=SlowEmptyLeases(30.0)).run(requested_by="test")
+    assert (RunState.FINISHED, ItemState.DONE, 2) == (
+        run.state,
+        house.item(item.id).state,
+        house.item(item.id).attempts,
+    )
 
 
 async def test_a_full_queue_is_no_attempt(house: House) -> None:

@@ -58,7 +58,7 @@ RULES = Rules()
 
 
 def now() -> datetime:
-    """The clock on the wall."""
+    """The current time."""
     return datetime.now(UTC)
 
 
@@ -240,13 +240,14 @@ class House:
         store: Store | None = None,
         open_executor: Callable[[], Executor] | None = None,
         report: Callable[[str], str] | None = None,
+        retry: RetryPolicy | None = None,
     ) -> BatchRunner:
         """A runner that has not begun."""
         store = store or self.store
         results = ResultBuilder(
             self.channel, store, clock=self.clock, max_attempts=3, file_by_label=rules.file_by_label
         )
-        retry = RetryPolicy(rules.retry_s)
+        retry = retry or RetryPolicy(rules.retry_s)
         executor = EngineExecutor(
             self.engine,
             store=store,
