@@ -108,9 +108,8 @@ class ItemResult:
 class BatchRun:
     """One run. It processes the items up to `bound`, so that later arrivals cannot make it endless.
 
-    `owner`, `host`, `pid` and `process` name the process that works on it (see `RunOwner`); `heartbeat` rises with each
-    sign of life of that process, so that others can tell whether it lives without comparing clocks. `planned` is how
-    many items it has to do in all.
+    `owner`, `host`, `pid` and `process` name the process that works on it (see `RunOwner`); that process raises
+    `heartbeat`, so that others can see whether it is alive without comparing clocks. `planned` is the number of items.
     """
 
     id: str

@@ -91,7 +91,7 @@ batch_items: Final = Table(
     CheckConstraint(
         "state IN ('waiting', 'processing', 'done', 'needs_review', 'quarantined', 'duplicate')", name="state"
     ),
-    # The same content is one item, whoever brings it and however many at once; later files only point to it.
+    # The same content is one item, also for several imports at once; later files only point to it.
     Index(
         "uq_batch_items_content",
         "channel",
@@ -105,7 +105,7 @@ batch_items: Final = Table(
     Index(None, "channel", "state", "attempts", "seq"),
     Index(None, "run_id", "state", "label", "seq"),
     Index(None, "run_id", "work_ms"),
-    # Small: only while photos are on their way to where they belong.
+    # Small: it has rows only while photos are being moved.
     Index("ix_batch_items_moving", "channel", "seq", sqlite_where=_MOVING, postgresql_where=_MOVING),
     sqlite_autoincrement=True,
 )

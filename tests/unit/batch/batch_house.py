@@ -290,7 +290,7 @@ class House:
             return PredictionRepository(tx).page(RecordFilter(), limit=1_000_000)
 
     def states(self) -> Counter[ItemState]:
-        """How many items stand where."""
+        """The number of items by state."""
         return Counter(item.state for item in self.items())
 
     def faults(self) -> list[str]:
