@@ -29,7 +29,7 @@ def model_pages(models: ModelService, channels: Mapping[str, Channel]) -> APIRou
 
     @router.get("/console/models")
     def all_models() -> HTMLResponse:
-        return page("models.html", views=models.all())
+        return page("models.html", views=models.all(), channels=channels)
 
     @router.get("/console/models/{name}/labels.json")
     def labels(name: str) -> JSONResponse:
@@ -47,7 +47,7 @@ def model_pages(models: ModelService, channels: Mapping[str, Channel]) -> APIRou
             labels=_matching(view.bundle.labels, search),
             checksums=read_checksums(read_plain(view.bundle.root, CHECKSUMS)),
             measured=_measured(view.bundle),
-            policies={channel: channels[channel].policy for channel in view.channels},
+            channels=[channels[channel] for channel in view.channels],
         )
 
     return router
