@@ -1,0 +1,207 @@
+"""The executor on a Ray cluster, with a Ray whose actors live in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+import shoplens
+from shoplens.batch.entities import ItemState
+from shoplens.batch.ray import NodeJob, RayExecutor
+from shoplens.batch.results import ResultBuilder
+from shoplens.batch.retry import RetryPolicy
+from shoplens.db import Database
+from shoplens.errors import ClusterUnavailable, Misconfigured
+from shoplens.images.picture import Limits
+from shoplens.serving.engine import ClassifyRequest, ClassifyResult
+from tests.unit.batch.batch_house import CHANNEL, MODEL, RULES, House, ScriptedEngine, now, open_house
+
+CLUSTER = {"CPU": 2.0}
+
+
+class ProcessDied(BaseException):
+    """What ends the process of an actor."""
+
+
+class FragileEngine(ScriptedEngine):
+    """Its process dies of photos that begin with `Poison`."""
+
+    async def classify(self, request: ClassifyRequest) -> ClassifyResult:
+        """See Engine."""
+        if request.image.startswith(b"Poison"):
+            raise ProcessDied
+        return await super().classify(request)
+
+
+class FakeRay(ModuleType):
+    """As much of the module `ray` as the executor uses. A call is done when it is made."""
+
+    class RayError(Exception):
+        """What Ray raises."""
+
+    def __init__(self, resources: dict[str, float]) -> None:
+        super().__init__("ray")
+        self.exceptions = SimpleNamespace(RayError=FakeRay.RayError)
+        self.cluster_resources = lambda: resources
+        self.open = False
+
+    def init(self, **_: Any) -> None:
+        """Connect."""
+        self.open = True
+
+    def shutdown(self) -> None:
+        """Disconnect."""
+        self.open = False
+
+    def remote(self, actor_class: type) -> Any:
+        """A class whose `remote` starts an actor."""
+        return SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda: FakeActor(actor_class)))
+
+    def put(self, value: Any) -> Any:
+        """A reference is the value itself."""
+        return value
+
+    def wait(self, refs: list[Any], **_: Any) -> tuple[list[Any], list[Any]]:
+        """Everything is ready."""
+        return refs[:1], refs[1:]
+
+    def get(self, ref: Reference) -> Any:
+        """The result, or the error."""
+        if ref.failed:
+            raise FakeRay.RayError("The actor died.")
+        return ref.result
+
+
+class FakeActor:
+    """Starts again, without its state, when it died."""
+
+    def __init__(self, actor_class: type) -> None:
+        self._class = actor_class
+        self._instance = actor_class()
+
+    def __getattr__(self, method: str) -> Any:
+        return SimpleNamespace(remote=lambda *arguments: self._call(method, arguments))
+
+    def _call(self, method: str, arguments: tuple[Any, ...]) -> Any:
+        with ThreadPoolExecutor(1) as thread:
+            done = thread.submit(asyncio.run, getattr(self._instance, method)(*arguments))
+        if isinstance(done.exception(), ProcessDied):
+            self._instance = self._class()
+        failed = done.exception() is not None
+        return Reference(None if failed else done.result(), failed=failed)
+
+
+class Reference:
+    """What a call returns."""
+
+    def __init__(self, result: Any, *, failed: bool) -> None:
+        self.result = result
+        self.failed = failed
+
+
+@pytest.fixture
+def house(database: Database, tmp_path: Path) -> House:
+    """A database and a store without items."""
+    return open_house(database, tmp_path, engine=FragileEngine())
+
+
+@pytest.fixture
+def ray(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
+    """A cluster of two processors."""
+    fake = FakeRay(CLUSTER)
+    monkeypatch.setitem(sys.modules, "ray", fake)
+    for name in ("RAY_USAGE_STATS_ENABLED", "RAY_COLOR_PREFIX", "RAY_NUM_REDIS_GET_RETRIES"):
+        monkeypatch.setenv(name, "1")
+    for name in ("RAY_gcs_rpc_server_connect_timeout_s", "RAY_py_gcs_connect_timeout_s"):
+        monkeypatch.setenv(name, "1")
+    return fake
+
+
+def run_on_ray(house: House, job: NodeJob) -> None:
+    """A whole run."""
+    results = ResultBuilder(CHANNEL, house.store, clock=now, max_attempts=1)
+
+    def open_executor() -> RayExecutor:
+        return RayExecutor(
+            job, b"bundle", address="head:6379", local_cpus=2, gpu=False, model=MODEL, store=house.store,
+            results=results, retry=RetryPolicy(5.0),
+        )  # fmt: skip
+
+    asyncio.run(house.runner(RULES, open_executor=open_executor).run(requested_by="test"))
+
+
+def job_for(house: House, tmp_path: Path) -> NodeJob:
+    """A job for nodes that see the store."""
+    return NodeJob(
+        version=shoplens.__version__,
+        store_url=str(tmp_path / "blobs"),
+        limits=Limits(),
+        timeout_s=30.0,
+        open_engine=lambda _: (house.engine, "script"),
+    )
+
+
+def test_photos_that_kill_their_process_fail_alone(house: House, ray: FakeRay, tmp_path: Path) -> None:
+    """Their batch is halved until each of them is alone; their neighbours are classified at the first attempt."""
+    house.bring(*["shirt 0.9"] * 40, "Poison", *["shirt 0.9"] * 5, "Poison")
+    run_on_ray(house, job_for(house, tmp_path))
+    assert {ItemState.DONE: 45, ItemState.QUARANTINED: 2} == house.states()
+    assert Counter({None: 45, "internal_error": 2}) == Counter(item.failure_code for item in house.items())
+    assert {1} == {item.attempts for item in house.items()}
+    assert ([], False) == (house.faults(), ray.open)
+
+
+def test_a_node_that_loses_the_store_costs_no_attempt(house: House, ray: FakeRay, tmp_path: Path) -> None:
+    """Its photos are tried again; a photo that is really gone is quarantined."""
+    house.bring("!OnceStorageUnavailable", "shirt 0.9")
+    gone = house.bring("shirt 0.9")[0]
+    house.store.delete(gone.key or "")
+    run_on_ray(house, job_for(house, tmp_path))
+    assert {ItemState.DONE: 2, ItemState.QUARANTINED: 1} == house.states()
+    assert {1} == {item.attempts for item in house.items()}
+    assert (ItemState.QUARANTINED, "image_gone") == (house.item(gone.id).state, house.item(gone.id).failure_code)
+
+
+@pytest.mark.parametrize(
+    ("difference", "sentence"),
+    [({"version": "0.0.1"}, "the driver 0.0.1"), ({"store_url": "elsewhere"}, "must be mounted on every node")],
+)
+def test_an_unsuitable_node_ends_the_run(
+    house: House, ray: FakeRay, tmp_path: Path, difference: dict[str, str], sentence: str
+) -> None:
+    """The error says what differs, all items wait for the next start, and the marker is removed."""
+    house.bring("shirt 0.9")
+    if "store_url" in difference:
+        difference = {"store_url": str(tmp_path / difference["store_url"])}
+    with pytest.raises(Misconfigured, match=sentence):
+        run_on_ray(house, replace(job_for(house, tmp_path), **difference))  # type: ignore[arg-type]
+    assert {ItemState.WAITING: 1} == house.states()
+    assert ([], False) == (list(house.store.list("health")), ray.open)
+
+
+def test_the_marker_of_a_killed_driver_is_removed(house: House, ray: FakeRay, tmp_path: Path) -> None:
+    """Only that of the same channel: the run of another channel may need its own."""
+    house.store.put("health/nodes/returns.0123456789abcdef", b"seen")
+    house.store.put("health/nodes/other.0123456789abcdef", b"seen")
+    house.bring("shirt 0.9")
+    run_on_ray(house, job_for(house, tmp_path))
+    assert ["health/nodes/other.0123456789abcdef"] == list(house.store.list("health/nodes"))
+
+
+def test_a_cluster_without_processors_is_unavailable(
+    house: House, ray: FakeRay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A head may be started with `--num-cpus 0`."""
+    monkeypatch.setattr(ray, "cluster_resources", dict)
+    house.bring("shirt 0.9")
+    with pytest.raises(ClusterUnavailable, match="no processors"):
+        run_on_ray(house, job_for(house, tmp_path))
+    assert False is ray.open
