@@ -53,8 +53,12 @@ def test_there_is_something_to_type() -> None:
 def test_a_command_works_as_written(command: str, desk: Path, server: RunningServer, models_dir: Path) -> None:
     """With this server's address in place of the default one."""
     here = command.replace("http://127.0.0.1:8000", server.url)
-    here = here.replace(".venv/bin/shoplens", f"{shlex.quote(sys.executable)} -m shoplens")
-    here = here.replace(".venv/bin/python", shlex.quote(sys.executable))
+    python = shlex.quote(sys.executable)  # its path may itself end with .venv/bin/python
+    here = re.sub(
+        r"\.venv/bin/(shoplens|python)",
+        lambda match: f"{python} -m shoplens" if match[1] == "shoplens" else python,
+        here,
+    )
     environment = {**os.environ, "SHOPLENS_MODELS_DIR": str(models_dir)}
     done = subprocess.run(
         ["bash", "-euc", here], cwd=desk, env=environment, capture_output=True, text=True, check=False, timeout=120

@@ -60,7 +60,7 @@ def test_a_folder_of_photos_becomes_a_model_that_classifies(shop: Path) -> None:
     assert ["image_corrupt", "image_unsupported"] == sorted(fault["code"] for fault in said["data"]["unreadable"])
     assert {"repeated": 1} == said["evaluation"]["data"]["dropped"]
     assert said["evaluation"]["parts"][0]["accuracy"] > 0.8
-    assert "document.jpg (image_unsupported): This is a PDF document." in done.stderr
+    assert "document.jpg (image_unsupported): Unsupported file type. This is a PDF document." in done.stderr
 
     (shop / "new.jpg").write_bytes(jpeg_of(tinted(4_321, COLOURS["red"], 0.7)))
     answer = shoplens(shop, "classify", "new.jpg", "--model", "colours", "--json")
