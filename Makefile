@@ -21,7 +21,7 @@ heic: $(VENV)/heic.stamp  ## Install HEIC support (libraries under the LGPL and 
 train: $(VENV)/torch.stamp  ## Install what training needs: scikit-learn and torch
 
 quick: $(VENV)/test.stamp  ## Run the unit tests: no torch, Ray, browser or server, under a minute
-	$(PYTEST) tests/unit $(ARGS)
+	$(PYTEST) -k "not postgresql" tests/unit $(ARGS)
 
 test: $(VENV)/test.stamp $(VENV)/torch.stamp  ## Run all tests (ARGS="-k name" for some)
 	$(PYTEST) --no-loadscope-reorder $(ARGS)
