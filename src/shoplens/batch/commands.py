@@ -293,7 +293,7 @@ def count_words(status: RunStatus) -> str:
         (ItemState.NEEDS_REVIEW, "needs review" if counts[ItemState.NEEDS_REVIEW] == 1 else "need review"),
         (ItemState.QUARANTINED, "quarantined"),
     )
-    return ", ".join(f"{counts[state]} {words}" for state, words in phrases if counts[state]) or "none"
+    return ", ".join(f"{counts[state]} {words}" for state, words in phrases if counts[state]) or "no photos"
 
 
 def _print_json(status: RunStatus) -> None:
