@@ -7,7 +7,6 @@ that loading the model, which the raw loop does not count either, is told apart.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import os
@@ -25,6 +24,7 @@ from shoplens.batch.entities import BatchItem, ItemState, RunState, incoming_key
 from shoplens.batch.repository import ItemRepository
 from shoplens.batch.status import RunProgress
 from shoplens.cli.allocator import keep_freed_memory
+from shoplens.cli.process import run_on_loop
 from shoplens.db.ids import make_id
 from shoplens.platform.batch import ExecutorName, build_runner
 from shoplens.platform.parts import build_database
@@ -96,7 +96,7 @@ def measure(request: BatchRequest) -> BatchResult:
     )
     configure_logs(log_format="json", level="warning")
     _bring(settings, request)
-    return asyncio.run(_work(settings, request.items, request.engine))
+    return run_on_loop(_work(settings, request.items, request.engine))
 
 
 async def _work(settings: Settings, items: int, engine: ExecutorName) -> BatchResult:

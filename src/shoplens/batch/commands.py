@@ -139,7 +139,7 @@ def run(
     from rich.console import Console
 
     from shoplens.cli.allocator import keep_freed_memory
-    from shoplens.cli.process import logged_job
+    from shoplens.cli.process import logged_job, run_on_loop
     from shoplens.platform.batch import build_runner, build_status, channel_of_run
 
     settings = settings_for(data_dir)
@@ -157,7 +157,7 @@ def run(
                 build_runner(settings, name, executor=engine, address=address) as runner,
             ):
                 recorded = _recorded(trigger, show)
-                ended = asyncio.run(_run_until_signal(runner, recorded, received, requested_by, run_id))
+                ended = run_on_loop(_run_until_signal(runner, recorded, received, requested_by, run_id))
                 status = build_status(settings, runner.database)(name)
         finally:
             if received:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, TypeVar
 
 import typer
 
@@ -16,6 +17,8 @@ from shoplens.settings import Settings
 from shoplens.telemetry.logs import bind_process_fields, logging_to
 from shoplens.telemetry.trigger_log import Job, Trigger, failed, record_trigger
 
+Result = TypeVar("Result")
+
 _STOPPED: Final = frozenset({128 + signal.SIGINT, 128 + signal.SIGTERM})
 
 
@@ -23,17 +26,10 @@ _STOPPED: Final = frozenset({128 + signal.SIGINT, 128 + signal.SIGTERM})
 def process_logs(settings: Settings, *, command: str, quiet_terminal: bool = False) -> Iterator[None]:
     """Log the block to standard error and to the log folder.
 
-    With `quiet_terminal`, a terminal shows warnings and errors only. A SIGTERM without a handler of its own unwinds
-    the block like an exception; the process then ends by that signal.
+    With `quiet_terminal`, a terminal shows warnings and errors only.
     """
-    with (
-        _sigterm_unwinds(),
-        logging_to(
-            settings.log_folder,
-            log_format=settings.log_format,
-            level=settings.log_level,
-            quiet_terminal=quiet_terminal,
-        ),
+    with logging_to(
+        settings.log_folder, log_format=settings.log_format, level=settings.log_level, quiet_terminal=quiet_terminal
     ):
         bind_process_fields(command=command, pid=os.getpid())
         yield
@@ -43,13 +39,27 @@ def process_logs(settings: Settings, *, command: str, quiet_terminal: bool = Fal
 def logged_job(
     settings: Settings, *, command: str, job: Job, by: str, arguments: Mapping[str, object]
 ) -> Iterator[Trigger]:
-    """Log the block as `process_logs` does, and record its start and end in `trigger.log`."""
+    """Log the block as `process_logs` does, and record its start and end in `trigger.log`.
+
+    A SIGTERM without a handler of its own unwinds the block like an exception, so that the end is recorded; the
+    process then ends by that signal.
+    """
     with (
+        _sigterm_unwinds(),
         process_logs(settings, command=command, quiet_terminal=True),
         record_trigger(settings.log_folder, job=job, by=by, arguments=arguments, describe=_describe) as trigger,
     ):
         bind_process_fields(trigger=trigger.id)
         yield trigger
+
+
+def run_on_loop(work: Coroutine[Any, Any, Result]) -> Result:
+    """`asyncio.run`, on uvloop where it exists: it does not for Windows."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.run(work)
+    return uvloop.run(work)
 
 
 def _describe(error: BaseException) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import asyncio
 import gc
 import signal
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,7 +19,7 @@ from rich.console import Console
 
 from shoplens.cli.allocator import keep_freed_memory
 from shoplens.cli.options import settings_for
-from shoplens.cli.process import process_logs
+from shoplens.cli.process import process_logs, run_on_loop
 from shoplens.errors import Misconfigured
 from shoplens.platform.parts import build_sandbox
 from shoplens.platform.workers import WorkerParts, build_worker
@@ -36,7 +36,7 @@ def run_worker(*, models: tuple[str, ...], data_dir: Path | None) -> None:
     settings = settings_for(data_dir)
     with process_logs(settings, command="worker"):
         keep_freed_memory()
-        _run_on_loop(_work(settings, models, Console(stderr=True)))
+        run_on_loop(_work(settings, models, Console(stderr=True)))
 
 
 async def _work(settings: Settings, models: tuple[str, ...], console: Console) -> None:
@@ -113,12 +113,3 @@ def _probe_handler(parts: WorkerParts) -> type[BaseHTTPRequestHandler]:
             """Probes are not logged."""
 
     return Handler
-
-
-def _run_on_loop(work: Coroutine[Any, Any, None]) -> None:
-    try:
-        import uvloop
-    except ImportError:  # it does not exist for Windows
-        asyncio.run(work)
-    else:
-        uvloop.run(work)

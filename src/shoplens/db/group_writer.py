@@ -1,7 +1,8 @@
 """Group commit: rows from many threads, written in few transactions; each caller learns when its row is durable.
 
 What arrives while one transaction runs goes into the next, so a single row is written at once and a flood of rows costs
-one commit per group. Callers never block: a full queue refuses.
+one commit per group. A commit costs several times what a row does, so while many requests are being processed the
+writer also pauses between commits. Callers never block: a full queue refuses.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ Done = Callable[[ShoplensError | None], None]
 
 _log: Final = logging.getLogger(__name__)
 _MIN_RETRY_S: Final = 0.1
+_PAUSE_S: Final = 0.02
+_MANY_OTHERS: Final = 8
 
 
 class GroupWriter(Generic[Row]):
@@ -47,7 +50,8 @@ class GroupWriter(Generic[Row]):
         self._max_group = max_group
         self._queue: deque[tuple[Row, Done]] = deque()
         self._changed = threading.Condition()
-        self._closing = False
+        self._others = 0
+        self._closing = threading.Event()
         self._group_s = _MIN_RETRY_S
         self._thread = threading.Thread(target=self._run, name="shoplens-group-writer", daemon=True)
         self._thread.start()
@@ -67,14 +71,16 @@ class GroupWriter(Generic[Row]):
         self.enqueue(row, complete)
         return future
 
-    def enqueue(self, row: Row, done: Done) -> None:
+    def enqueue(self, row: Row, done: Done, *, others: int = 0) -> None:
         """Write `row` soon, then call `done` with None, RecordRefused or DatabaseUnavailable.
+
+        `others` is how many more requests are being processed now: their rows will follow, so it may pay to wait.
 
         Raises QueueFull at once when too many rows wait and DatabaseUnavailable after `close`; `done` is not called
         then.
         """
         with self._changed:
-            if self._closing:
+            if self._closing.is_set():
                 raise DatabaseUnavailable("The database is being closed; no more records are accepted.")
             if len(self._queue) >= self._queue_limit:
                 groups = len(self._queue) / self._max_group + 1
@@ -83,6 +89,7 @@ class GroupWriter(Generic[Row]):
                     retry_after_s=max(_MIN_RETRY_S, groups * self._group_s),
                 )
             self._queue.append((row, done))
+            self._others = others
             self._changed.notify()
 
     def queued(self) -> int:
@@ -92,20 +99,22 @@ class GroupWriter(Generic[Row]):
     def close(self) -> None:
         """Write what waits, then stop. Later rows are refused."""
         with self._changed:
-            self._closing = True
+            self._closing.set()
             self._changed.notify()
         self._thread.join()
 
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._queue or self._closing)
+                self._changed.wait_for(lambda: self._queue or self._closing.is_set())
                 group = [self._queue.popleft() for _ in range(min(len(self._queue), self._max_group))]
             if not group:
                 return
             began = time.monotonic()
             self._commit(group)
             self._group_s = time.monotonic() - began
+            if self._others >= _MANY_OTHERS:
+                self._closing.wait(_PAUSE_S)
 
     def _commit(self, group: Sequence[tuple[Row, Done]]) -> None:
         """Catches everything: whatever happens to one group, the thread goes on."""

@@ -47,6 +47,7 @@ class PredictionService:
         self._writer = writer
         self._clock = clock
         self._metrics = metrics
+        self._in_progress = 0
         self._threads = ThreadPoolExecutor(_SAVE_THREADS, thread_name_prefix="save-image")
 
     def channel(self, name: str | None) -> Channel:
@@ -62,19 +63,32 @@ class PredictionService:
 
         Raises what the engine, the image store and the database raise.
         """
+        self._in_progress += 1
+        try:
+            return await self._classify(photo, channel, top_k=max(top_k, STORED_LABELS), timeout_s=timeout_s)
+        finally:
+            self._in_progress -= 1
+
+    def close(self) -> None:
+        """Release the threads."""
+        self._threads.shutdown()
+
+    async def _classify(self, photo: bytes, channel: Channel, *, top_k: int, timeout_s: float) -> PredictionRecord:
         started = time.perf_counter()
-        request = ClassifyRequest(
-            model=channel.model,
-            image=photo,
-            top_k=max(top_k, STORED_LABELS),
-            timeout_s=timeout_s,
-            thumbnail=channel.keep is Keep.THUMBNAIL,
+        result = await self._engine.classify(
+            ClassifyRequest(
+                model=channel.model,
+                image=photo,
+                top_k=top_k,
+                timeout_s=timeout_s,
+                thumbnail=channel.keep is Keep.THUMBNAIL,
+            )
         )
-        result = await self._engine.classify(request)
+        loop = asyncio.get_running_loop()
         image_key = None
         if channel.keep is not Keep.NOTHING:
             original = photo if channel.keep is Keep.ORIGINAL else None
-            image_key = await asyncio.get_running_loop().run_in_executor(
+            image_key = await loop.run_in_executor(
                 self._threads, self._images.save, result.image, original, result.thumbnail
             )
         now = self._clock()
@@ -83,7 +97,7 @@ class PredictionService:
             created_at=now,
             channel=channel.name,
             model=result.prediction.model,
-            labels=result.prediction.labels[: request.top_k],
+            labels=result.prediction.labels[:top_k],
             decision=decide(result.prediction, channel.policy),
             image=result.image,
             keep=channel.keep,
@@ -96,7 +110,9 @@ class PredictionService:
             ),
         )
         write_started = time.perf_counter()
-        await self._commit(record)
+        committed: asyncio.Future[None] = loop.create_future()
+        self._writer.enqueue(record, partial(complete_from_thread, committed), others=self._in_progress - 1)
+        await committed  # the writer completes it from its own thread, once the row is durable
         self._metrics.channel_predictions.labels(
             channel=record.channel, model=record.model.name, outcome=record.decision.outcome
         ).inc()
@@ -106,16 +122,6 @@ class PredictionService:
         stages.labels(stage="inference").observe(result.inference_s)
         stages.labels(stage="write").observe(time.perf_counter() - write_started)
         return record
-
-    def close(self) -> None:
-        """Release the threads."""
-        self._threads.shutdown()
-
-    async def _commit(self, record: PredictionRecord) -> None:
-        """Returns when the row is durable. The writer calls back from its own thread."""
-        committed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._writer.enqueue(record, partial(complete_from_thread, committed))
-        await committed
 
 
 def _ms(seconds: float) -> float:

@@ -1,7 +1,7 @@
 """Structured logs: one event per line, on standard error and in `app.log`, which several processes share.
 
 Events of structlog and records of `logging` take the same way: the root logger's handlers. Formatting happens in the
-thread that logs; the file is written by a thread of its own, so logging never blocks on the disk.
+thread that logs; the file is written by a thread of its own, in groups of lines, so logging never blocks on the disk.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import contextlib
 import logging
 import queue
 import sys
+import threading
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from logging.handlers import QueueHandler, QueueListener
 from pathlib import Path
 from typing import IO, Any, Final, Literal
 
@@ -29,6 +29,9 @@ TRIGGER_LOG: Final = "trigger.log"
 LogFormat = Literal["auto", "console", "json"]
 
 _QUEUED_LINES: Final = 10_000
+_GROUPED_LINES: Final = 64
+_WRITE_EVERY_S: Final = 0.1
+_CLOSE_S: Final = 5.0
 _VERBOSE_LIBRARIES: Final = ("alembic", "asyncio", "uvicorn")
 
 _log: Final = structlog.get_logger(__name__)
@@ -62,19 +65,15 @@ def logging_to(
     if folder is None:
         yield
         return
-    lines: queue.Queue[logging.LogRecord] = queue.Queue(_QUEUED_LINES)
-    file = folder.open(APP_LOG)
-    to_file = FileQueue(lines, file)
-    to_file.setFormatter(_formatter(_json_renderers()))
-    listener = QueueListener(lines, file)
-    listener.start()
+    to_file = FileQueue(folder.open(APP_LOG))
+    to_file.setFormatter(_JsonFormatter())
+    to_file.start()
     logging.getLogger().addHandler(to_file)
     try:
         yield
     finally:
         logging.getLogger().removeHandler(to_file)
-        listener.stop()
-        file.close()
+        to_file.close()
 
 
 def configure_logs(*, log_format: LogFormat, level: str, quiet_terminal: bool = False) -> None:
@@ -92,7 +91,7 @@ def configure_logs(*, log_format: LogFormat, level: str, quiet_terminal: bool = 
         cache_logger_on_first_use=True,
     )
     terminal = _StandardError()
-    terminal.setFormatter(_formatter(_json_renderers() if as_json else _text_renderers()))
+    terminal.setFormatter(_JsonFormatter() if as_json else _formatter(_text_renderers()))
     if quiet_terminal and not as_json:
         terminal.setLevel(logging.WARNING)
     root = logging.getLogger()
@@ -124,7 +123,7 @@ class LogFile(logging.Handler):
         self._lost = 0
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one line; never raises."""
+        """Write one line, or several that were joined; never raises."""
         try:
             if self._file is None:
                 self._file = _open_rotating(self._path, file_bytes=self._file_bytes, kept=self._kept)
@@ -133,7 +132,7 @@ class LogFile(logging.Handler):
                 self._lost = 0
             self._file.emit(record)
         except Exception as error:  # noqa: BLE001 - logging must not end the work that is logged
-            self._lost += 1
+            self._lost += 1 + record.msg.count("\n")
             self.close()
             self.report(str(error) or type(error).__name__)
         else:
@@ -161,24 +160,58 @@ class LogFile(logging.Handler):
                 file.close()
 
 
-class FileQueue(QueueHandler):
-    """Formats a record in the calling thread and queues the line. A full queue loses the line and does not block."""
+class FileQueue(logging.Handler):
+    """Formats a record in the calling thread; a thread of its own appends the lines to `file`, in groups.
 
-    def __init__(self, lines: queue.Queue[logging.LogRecord], file: LogFile) -> None:
-        super().__init__(lines)
-        self._lines = lines
-        self._log_file = file
+    A full queue loses the line and does not block. A killed process loses what was logged in the last 0.1 s.
+    """
 
-    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
-        """See QueueHandler."""
-        return logging.makeLogRecord({"msg": self.format(record)})
+    def __init__(self, file: LogFile, *, limit: int = _QUEUED_LINES, close_s: float = _CLOSE_S) -> None:
+        super().__init__()
+        self._close_s = close_s
+        self._file = file
+        self._lines: queue.Queue[str | None] = queue.Queue(limit)
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._write, name="log-file", daemon=True)
 
-    def enqueue(self, record: logging.LogRecord) -> None:
-        """See QueueHandler."""
+    def start(self) -> None:
+        """Begin to write."""
+        self._thread.start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See logging.Handler."""
         try:
-            self._lines.put_nowait(record)
+            self._lines.put_nowait(self.format(record))
         except queue.Full:
-            self._log_file.lose_line("lines arrive faster than they can be written")
+            self._file.lose_line("lines arrive faster than they can be written")
+
+    def close(self) -> None:
+        """Write what is queued, then close the file.
+
+        Gives up after `close_s`. The disk may hang; and the thread may wait for an import that a signal interrupted,
+        whose lock Python never releases.
+        """
+        super().close()
+        if self._closing.is_set():
+            return
+        self._closing.set()
+        with contextlib.suppress(queue.Full):
+            self._lines.put(None, timeout=self._close_s)
+        self._thread.join(self._close_s)
+        if not self._thread.is_alive():
+            self._file.close()
+
+    def _write(self) -> None:
+        while (line := self._lines.get()) is not None:
+            if self._lines.qsize() < _GROUPED_LINES:
+                self._closing.wait(_WRITE_EVERY_S)  # more lines arrive: writing a group costs as much as writing one
+            group = [line]
+            with contextlib.suppress(queue.Empty):
+                while len(group) < _GROUPED_LINES and (line := self._lines.get_nowait()) is not None:
+                    group.append(line)
+            self._file.handle(logging.makeLogRecord({"msg": "\n".join(group)}))
+            if line is None:
+                return
 
 
 class _StandardError(logging.StreamHandler[IO[str]]):
@@ -237,14 +270,27 @@ def _formatter(renderers: list[Processor]) -> logging.Formatter:
     )
 
 
-def _json_renderers() -> list[Processor]:
-    # Tracebacks without local variables: those may be photos or secrets.
-    tracebacks = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
-    return [
-        _add_process_fields,
-        structlog.processors.ExceptionRenderer(tracebacks),
-        structlog.processors.JSONRenderer(_to_json),
-    ]
+class _JsonFormatter(logging.Formatter):
+    """One line of JSON. Standard error and the file show the same line, so it is made once per record."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Tracebacks without local variables: those may be photos or secrets.
+        tracebacks = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+        self._formatter = _formatter(
+            [
+                _add_process_fields,
+                structlog.processors.ExceptionRenderer(tracebacks),
+                structlog.processors.JSONRenderer(_to_json),
+            ]
+        )
+
+    def format(self, record: logging.LogRecord) -> str:
+        """See logging.Formatter."""
+        line: str | None = record.__dict__.get("json_line")
+        if line is None:
+            line = record.json_line = self._formatter.format(record)
+        return line
 
 
 def _text_renderers() -> list[Processor]:

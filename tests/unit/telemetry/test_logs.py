@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
-import queue
+import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -233,10 +234,24 @@ def test_an_incomplete_last_line_is_ended(tmp_path: Path) -> None:
 
 def test_a_full_queue_loses_lines_and_does_not_block(tmp_path: Path) -> None:
     """Nothing takes lines from the queue, as when the disk hangs: one warning, and the caller continues."""
-    lines: queue.Queue[logging.LogRecord] = queue.Queue(5)
-    handler = FileQueue(lines, LogFolder(path=tmp_path, file_bytes=1_000_000, kept=1).open("app.log"))
+    handler = FileQueue(LogFolder(path=tmp_path, file_bytes=1_000_000, kept=1).open("app.log"), limit=5)
     with capture_logs() as events:
         for number in range(9):
             handler.handle(record(number))
-    assert 5 == lines.qsize()
     assert ["log_file.unwritable"] == [event["event"] for event in events]
+    handler.start()
+    handler.close()
+    lost, *written = (tmp_path / "app.log").read_text().splitlines()
+    assert 4 == json.loads(lost)["count"]
+    assert 5 == len(written)
+
+
+def test_a_process_ends_although_its_log_cannot_be_written_now(tmp_path: Path) -> None:
+    """Opening a pipe without a reader blocks, as a disk that hangs does."""
+    os.mkfifo(tmp_path / "app.log")
+    handler = FileQueue(LogFolder(path=tmp_path, file_bytes=1_000_000, kept=1).open("app.log"), close_s=0.2)
+    handler.start()
+    handler.handle(record(1))
+    started = time.monotonic()
+    handler.close()
+    assert time.monotonic() - started < 5
