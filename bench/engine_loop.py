@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bench import cost
 from bench.children import Result, answer_requests
-from shoplens.cli.allocator import keep_freed_memory
+from shoplens.cli.process import keep_freed_memory
 from shoplens.platform.parts import build_channels, build_engine, build_sandbox
 from shoplens.serving.engine import ClassifyRequest
 from shoplens.serving.local import LocalEngine

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from bench import cost
 from bench.children import Result, answer_requests
-from shoplens.cli.allocator import keep_freed_memory
+from shoplens.cli.process import keep_freed_memory
 
 _CROP, _RESIZE = 224, 256
 

@@ -31,7 +31,7 @@ from servers.process import free_port, stop
 from servers.shoplens import start_shoplens, wait_for
 from servers.valkey import running_valkey
 from shoplens.bundles.builtin import prepare_builtin
-from shoplens.cli.allocator import keep_freed_memory
+from shoplens.cli.process import keep_freed_memory
 from shoplens.platform.parts import build_channels, build_engine, build_sandbox
 from shoplens.platform.workers import build_redis_engine
 from shoplens.serving.cores import usable_cores

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from shoplens.cli.errors import EXIT_FAILED, handle_errors
-from shoplens.cli.options import AsJson, DataDir, RequestedBy, settings_for
+from shoplens.cli.common import EXIT_FAILED, AsJson, DataDir, RequestedBy, handle_errors, settings_for
 from shoplens.errors import Misconfigured, RequestInvalid, RunNotFound, ShoplensError
 
 if TYPE_CHECKING:
@@ -138,8 +137,7 @@ def run(
     """Classify waiting photos. Resumes an interrupted run. Exits with 143 or 130 after SIGTERM or SIGINT."""
     from rich.console import Console
 
-    from shoplens.cli.allocator import keep_freed_memory
-    from shoplens.cli.process import logged_job, run_on_loop
+    from shoplens.cli.process import keep_freed_memory, logged_job, run_on_loop
     from shoplens.platform.batch import build_runner, build_status, channel_of_run
 
     settings = settings_for(data_dir)

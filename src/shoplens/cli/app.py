@@ -1,4 +1,4 @@
-"""The commands and their options; each hands over to the module that does the work."""
+"""The commands and their options; each calls the module that does the work."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 
 from shoplens.batch.commands import batch_app
-from shoplens.cli.backup import add_backup
-from shoplens.cli.errors import handle_errors
-from shoplens.cli.options import AsJson, DataDir
+from shoplens.cli.common import AsJson, DataDir, handle_errors, settings_for
 from shoplens.registry.commands import models_app
 from shoplens.training.commands import add_training
+
+BackupFolder = Annotated[Path, typer.Argument(help="The folder of the backup; an earlier one is updated.")]
 
 app = typer.Typer(
     name="shoplens",
@@ -27,7 +27,6 @@ app.add_typer(models_app, name="models")
 app.add_typer(db_app, name="db")
 app.add_typer(batch_app, name="batch")
 add_training(app)
-add_backup(app)
 
 
 @app.callback(invoke_without_command=True)
@@ -104,6 +103,44 @@ def doctor(as_json: AsJson = False, data_dir: DataDir = None) -> None:
 @handle_errors
 def db_upgrade(data_dir: DataDir = None) -> None:
     """Bring the database's tables to what this version needs."""
-    from shoplens.cli.database import upgrade_database
+    from shoplens.db import current_revision, upgrade
 
-    upgrade_database(data_dir=data_dir)
+    settings = settings_for(data_dir)
+    url = settings.effective_database_url
+    if settings.database_url is None:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+    upgrade(url)
+    typer.echo(f"The database is at revision {current_revision(url)}.")
+
+
+@app.command()
+@handle_errors
+def backup(folder: BackupFolder, data_dir: DataDir = None) -> None:
+    """Copy photos, models and the SQLite database into a folder; the server may keep running."""
+    from shoplens.platform.backup import back_up
+
+    outcome = back_up(settings_for(data_dir), folder)
+    photos = outcome.photos
+    typer.echo(
+        f"Copied {photos.files:,} files of the store ({photos.byte_count / 1e6:,.1f} MB); "
+        f"{photos.known:,} were there already. {outcome.models} models."
+    )
+    if outcome.row_bytes is None:
+        typer.echo("The database is on a server: run pg_dump now, and then this command once more.")
+    else:
+        typer.echo(f"Copied the database ({outcome.row_bytes / 1e6:,.1f} MB).")
+
+
+@app.command()
+@handle_errors
+def restore(folder: BackupFolder, data_dir: DataDir = None) -> None:
+    """Restore the photos, models and SQLite database of a backup. An existing database is never overwritten."""
+    from shoplens.platform.backup import restore as restore_backup
+
+    outcome = restore_backup(settings_for(data_dir), folder)
+    typer.echo(f"Put {outcome.photos.files:,} files into the store; {outcome.photos.known:,} were there already.")
+    typer.echo(f"{outcome.models} models are installed.")
+    if outcome.row_bytes is None:
+        typer.echo("The database is on a server: restore its rows with pg_restore.")
+    else:
+        typer.echo(f"Restored the database ({outcome.row_bytes / 1e6:,.1f} MB). Run `shoplens doctor` to check it.")

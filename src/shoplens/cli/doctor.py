@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Final
 
 import orjson
 import typer
@@ -18,8 +19,7 @@ from rich.table import Table
 
 import shoplens
 from shoplens.batch.doctor import Caution, look_at_drop, look_at_ingest, look_at_logs, look_at_run
-from shoplens.cli.errors import EXIT_FAILED
-from shoplens.cli.options import settings_for
+from shoplens.cli.common import EXIT_FAILED, settings_for
 from shoplens.cli.serve import require_safe_bind
 from shoplens.db import open_database
 from shoplens.errors import Misconfigured, ShoplensError
@@ -47,55 +47,76 @@ class Finding:
     caution: bool = False
 
 
-Look = Callable[[Settings], str | Caution]
-ChannelLook = Callable[[Settings, str], str | Caution]
+Check = Callable[[Settings], str | Caution]
+CHECKS: Final[dict[str, Check]] = {}
+
+
+def check(part: str) -> Callable[[Check], Check]:
+    """Register a check of a part: it returns how the part is, or raises one of our errors."""
+
+    def register(function: Check) -> Check:
+        CHECKS[part] = function
+        return function
+
+    return register
 
 
 def examine(*, as_json: bool, data_dir: Path | None) -> None:
     """Print every finding; exits with status 1 when something is wrong. Raises Misconfigured."""
     settings = settings_for(data_dir)
-    findings = [_finding(part, look, settings) for part, look in _LOOKS.items()]
-    for channel in settings.batch_channels:
-        for part, look_at in _BATCH_LOOKS.items():
-            findings.append(_finding(f"{part} of {channel}", partial(_look_at_channel, look_at, channel), settings))
-    findings += [_finding(f"model of {name}", _channel_look(name), settings) for name in settings.channels]
-    _print(findings, as_json=as_json)
+    checks = {**CHECKS, "log folder": look_at_logs}
+    for name in settings.batch_channels:
+        checks[f"drop folder of {name}"] = partial(look_at_drop, channel=name)
+        checks[f"last ingest of {name}"] = partial(look_at_ingest, channel=name)
+        checks[f"last run of {name}"] = partial(look_at_run, channel=name)
+    for name in settings.channels:
+        checks[f"model of {name}"] = partial(check_model, channel=name)
+    findings = []
+    for part, function in checks.items():
+        try:
+            found = function(settings)
+        except ShoplensError as error:
+            findings.append(Finding(part=part, text=str(error), fault=error.code))
+            continue
+        match found:
+            case Caution(text=text):
+                findings.append(Finding(part=part, text=text, caution=True))
+            case text:
+                findings.append(Finding(part=part, text=text))
+    if as_json:
+        typer.echo(orjson.dumps([asdict(finding) for finding in findings], option=orjson.OPT_INDENT_2))
+    else:
+        table = Table.grid(padding=(0, 2))
+        for finding in findings:
+            mark = "[red]✗[/red]" if finding.fault else "[yellow]![/yellow]" if finding.caution else "[green]✓[/green]"
+            table.add_row(mark, finding.part, finding.text)
+        Console().print(table, highlight=False)
     if any(finding.fault for finding in findings):
         raise typer.Exit(EXIT_FAILED)
 
 
-def _look_at_channel(look_at: ChannelLook, channel: str, settings: Settings) -> str | Caution:
-    return look_at(settings, channel)
-
-
-def _finding(part: str, look: Look, settings: Settings) -> Finding:
-    try:
-        found = look(settings)
-        if isinstance(found, Caution):
-            return Finding(part=part, text=found.text, caution=True)
-        return Finding(part=part, text=found)
-    except ShoplensError as error:
-        return Finding(part=part, text=str(error), fault=error.code)
-
-
+@check("program")
 def _program(_: Settings) -> str:
     runtime = version("onnxruntime")
     python = ".".join(map(str, sys.version_info[:3]))
     return f"Shoplens {shoplens.__version__}, Python {python}, ONNX Runtime {runtime}, {machine.platform()}"
 
 
+@check("processor")
 def _processor(settings: Settings) -> str:
     provider = choose_provider(settings.provider)
     threads = settings.threads or usable_cores()
     return f"models run on {provider}; {usable_cores()} usable cores, {threads} threads"
 
 
+@check("listening")
 def _listening(settings: Settings) -> str:
     require_safe_bind(settings)
     reach = "this machine only" if settings.binds_loopback else "everyone who can reach this machine"
     return f"{settings.host}:{settings.port}, open to {reach}"
 
 
+@check("disk")
 def _disk(settings: Settings) -> str:
     existing = next(
         path for path in (settings.data_dir.absolute(), *settings.data_dir.absolute().parents) if path.exists()
@@ -108,6 +129,7 @@ def _disk(settings: Settings) -> str:
     return f"{settings.data_dir.absolute()}, {free_bytes / 1e9:.0f} GB free"
 
 
+@check("database")
 def _database(settings: Settings) -> str:
     if settings.database_url is None and not (settings.data_dir / "shoplens.db").exists():
         return "none yet; SQLite is made at the first start"
@@ -119,11 +141,13 @@ def _database(settings: Settings) -> str:
         database.close()
 
 
+@check("photo store")
 def _storage(settings: Settings) -> str:
     open_store(settings.effective_storage_url, setting="storage_url", fail_fast=True).check()
     return f"{settings.effective_storage_url} can be read and written"
 
 
+@check("model store")
 def _shared_models(settings: Settings) -> str:
     shared = open_shared(settings, fail_fast=True)
     if shared is None:
@@ -131,6 +155,7 @@ def _shared_models(settings: Settings) -> str:
     return f"{shared.place} can be read; it has {len(shared.published())} bundles"
 
 
+@check("queue")
 def _queue(settings: Settings) -> str | Caution:
     if settings.redis_url is None:
         return "none; models run in this process"
@@ -144,6 +169,7 @@ def _queue(settings: Settings) -> str | Caution:
     return f"Redis answers, and {len(workers)} {'worker' if len(workers) == 1 else 'workers'} with every model"
 
 
+@check("HEIC")
 def _heic(_: Settings) -> str:
     match heic_support():
         case HeicSupport.READY:
@@ -154,51 +180,13 @@ def _heic(_: Settings) -> str:
             raise Misconfigured("The installed HEIC decoder has known holes and is not used. Upgrade pillow-heif.")
 
 
+@check("channels")
 def _channels(settings: Settings) -> str:
     return ", ".join(f"{each.name} (keeps {each.keep})" for each in build_channels(settings).values())
 
 
-def _channel_look(name: str) -> Callable[[Settings], str]:
-    def look(settings: Settings) -> str:
-        bundle = find_bundle(settings.channels[name].model, settings)
-        Classifier(bundle).warm()
-        return f"{bundle.ref}, {len(bundle.labels)} labels, verified and answers"
-
-    return look
-
-
-_LOOKS: dict[str, Look] = {
-    "program": _program,
-    "processor": _processor,
-    "listening": _listening,
-    "disk": _disk,
-    "database": _database,
-    "photo store": _storage,
-    "model store": _shared_models,
-    "queue": _queue,
-    "HEIC": _heic,
-    "channels": _channels,
-    "log folder": look_at_logs,
-}
-
-_BATCH_LOOKS: dict[str, ChannelLook] = {
-    "drop folder": look_at_drop,
-    "last ingest": look_at_ingest,
-    "last run": look_at_run,
-}
-
-
-def _print(findings: list[Finding], *, as_json: bool) -> None:
-    if as_json:
-        typer.echo(orjson.dumps([asdict(finding) for finding in findings], option=orjson.OPT_INDENT_2))
-        return
-    table = Table.grid(padding=(0, 2))
-    for finding in findings:
-        table.add_row(_mark(finding), finding.part, finding.text)
-    Console().print(table, highlight=False)
-
-
-def _mark(finding: Finding) -> str:
-    if finding.fault:
-        return "[red]✗[/red]"
-    return "[yellow]![/yellow]" if finding.caution else "[green]✓[/green]"
+def check_model(settings: Settings, channel: str) -> str:
+    """Load the model of a channel and run it once. Raises ModelNotFound and BundleError."""
+    bundle = find_bundle(settings.channels[channel].model, settings)
+    Classifier(bundle).warm()
+    return f"{bundle.ref}, {len(bundle.labels)} labels, verified and answers"

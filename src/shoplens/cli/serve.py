@@ -11,11 +11,10 @@ import structlog
 from rich.console import Console
 from rich.markup import escape
 
-from shoplens.cli.allocator import keep_freed_memory
-from shoplens.cli.options import settings_for
-from shoplens.cli.process import process_logs
+from shoplens.cli.common import settings_for
+from shoplens.cli.process import keep_freed_memory, process_logs
 from shoplens.errors import Misconfigured, StorageUnavailable, UnsafeBind
-from shoplens.platform.server import Platform, build_platform
+from shoplens.platform.server import build_platform
 from shoplens.settings import Settings
 
 _BACKLOG = 2048
@@ -26,49 +25,42 @@ def run_server(*, host: str | None, port: int | None, data_dir: Path | None, all
     """Serve until a signal. Raises UnsafeBind, Misconfigured and what `build_platform` raises."""
     settings = settings_for(data_dir, host=host, port=port, allow_public=allow_public or None)
     require_safe_bind(settings)
-    with process_logs(settings, command="serve"):
-        _serve(settings)
-
-
-def _serve(settings: Settings) -> None:
-    keep_freed_memory()
-    listener = _listen(settings)
     console = Console(stderr=True)
-    with console.status("Starting") as status, ThreadPoolExecutor(1) as ahead:
-        building = ahead.submit(build_platform, settings, progress=status.update)
-        # Meanwhile: importing the web framework takes as long as loading the models does.
-        import uvicorn
+    with process_logs(settings, command="serve"):
+        keep_freed_memory()
+        listener = _listen(settings)
+        with console.status("Starting") as status, ThreadPoolExecutor(1) as other_thread:
+            building = other_thread.submit(build_platform, settings, progress=status.update)
+            # Meanwhile: importing the web framework takes as long as loading the models does.
+            import uvicorn
 
-        from shoplens.web.app import create_app
+            from shoplens.web.app import create_app
 
-        platform = building.result()
-        looking = ahead.submit(_store_fault, platform)
-        config = uvicorn.Config(
-            create_app(platform),
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            ws="none",
-            timeout_graceful_shutdown=int(settings.shutdown_s),
-        )
-        fault = looking.result()
-    gc.enable()
-    gc.collect()
-    gc.freeze()  # models and modules live as long as the process; no collection needs to walk them again
-    if fault is not None:
-        console.print(f"[yellow]Photos cannot be kept now:[/yellow] {escape(fault)}", highlight=False, soft_wrap=True)
-    _announce(console, settings, listener)
-    uvicorn.Server(config).run(sockets=[listener])
-
-
-def _store_fault(platform: Platform) -> str | None:
-    """A store that is away may come back, so it is told and not waited for; /health/ready says so too."""
-    try:
-        platform.images.check()
-    except StorageUnavailable as error:
-        _log.warning("store.away", reason=str(error))
-        return str(error)
-    return None
+            platform = building.result()
+            checking = other_thread.submit(platform.images.check)
+            config = uvicorn.Config(
+                create_app(platform),
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                ws="none",
+                timeout_graceful_shutdown=int(settings.shutdown_s),
+            )
+            fault = checking.exception()
+        gc.enable()
+        gc.collect()
+        gc.freeze()  # models and modules live as long as the process; no collection needs to walk them again
+        if isinstance(fault, StorageUnavailable):  # it may come back; /health/ready reports it until then
+            _log.warning("store.away", reason=str(fault))
+            reason = escape(str(fault))
+            console.print(f"[yellow]Photos cannot be kept now:[/yellow] {reason}", highlight=False, soft_wrap=True)
+        elif fault is not None:
+            raise fault
+        shown_host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        url = f"http://{shown_host}:{listener.getsockname()[1]}"
+        console.print(f"Shoplens is ready at [bold]{url}[/bold]", highlight=False)
+        _log.info("server.ready", url=url, data_dir=str(settings.data_dir.absolute()))
+        uvicorn.Server(config).run(sockets=[listener])
 
 
 def require_safe_bind(settings: Settings) -> None:
@@ -82,7 +74,7 @@ def require_safe_bind(settings: Settings) -> None:
 
 
 def _listen(settings: Settings) -> socket.socket:
-    """Bind first: a port that is taken is told before models are loaded. Raises Misconfigured."""
+    """Bind before models are loaded, so that a port in use is reported at once. Raises Misconfigured."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -95,10 +87,3 @@ def _listen(settings: Settings) -> socket.socket:
         ) from error
     listener.listen(_BACKLOG)
     return listener
-
-
-def _announce(console: Console, settings: Settings, listener: socket.socket) -> None:
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    url = f"http://{host}:{listener.getsockname()[1]}"
-    console.print(f"Shoplens is ready at [bold]{url}[/bold]", highlight=False)
-    _log.info("server.ready", url=url, data_dir=str(settings.data_dir.absolute()))

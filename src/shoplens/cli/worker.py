@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,9 +18,8 @@ import orjson
 import structlog
 from rich.console import Console
 
-from shoplens.cli.allocator import keep_freed_memory
-from shoplens.cli.options import settings_for
-from shoplens.cli.process import process_logs, run_on_loop
+from shoplens.cli.common import settings_for
+from shoplens.cli.process import keep_freed_memory, process_logs, run_on_loop
 from shoplens.errors import Misconfigured
 from shoplens.platform.parts import build_sandbox
 from shoplens.platform.workers import WorkerParts, build_worker
@@ -66,12 +66,12 @@ async def _work(settings: Settings, models: tuple[str, ...], console: Console) -
 
 @contextmanager
 def _probes(settings: Settings, parts: WorkerParts) -> Iterator[None]:
-    """Answer /health/live, /health/ready and /metrics on `worker_port`, if it is set. Raises Misconfigured."""
+    """Answer HTTP requests of `ProbeHandler` on `worker_port`, if it is set. Raises Misconfigured."""
     if settings.worker_port is None:
         yield
         return
     try:
-        server = ThreadingHTTPServer((settings.worker_host, settings.worker_port), _probe_handler(parts))
+        server = ThreadingHTTPServer((settings.worker_host, settings.worker_port), partial(ProbeHandler, parts))
     except OSError as error:
         raise Misconfigured(
             f"Cannot listen on {settings.worker_host}:{settings.worker_port}: {error.strerror}. "
@@ -86,30 +86,34 @@ def _probes(settings: Settings, parts: WorkerParts) -> Iterator[None]:
         server.server_close()
 
 
-def _probe_handler(parts: WorkerParts) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        timeout = _HTTP_TIMEOUT_S
+class ProbeHandler(BaseHTTPRequestHandler):
+    """Answers /health/live, /health/ready and /metrics."""
 
-        def do_GET(self) -> None:
-            fault = parts.worker.fault
-            status, content_type = HTTPStatus.OK, "application/json"
-            match self.path.partition("?")[0]:
-                case "/health/live":
-                    body = b'{"status":"live"}'
-                case "/health/ready":
-                    status = HTTPStatus.OK if fault is None else HTTPStatus.SERVICE_UNAVAILABLE
-                    body = orjson.dumps({"status": "ready" if fault is None else "not ready", "fault": fault})
-                case "/metrics":
-                    content_type, body = EXPOSITION_TYPE, parts.metrics.exposition()
-                case _:
-                    status, body = HTTPStatus.NOT_FOUND, b'{"status":"not found"}'
-            self.send_response(status)
-            self.send_header("Content-Type", content_type)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    timeout = _HTTP_TIMEOUT_S
 
-        def log_message(self, format: str, *args: Any) -> None:
-            """Probes are not logged."""
+    def __init__(self, parts: WorkerParts, *connection: Any) -> None:
+        self._parts = parts
+        super().__init__(*connection)
 
-    return Handler
+    def do_GET(self) -> None:
+        """See BaseHTTPRequestHandler."""
+        fault = self._parts.worker.fault
+        status, content_type = HTTPStatus.OK, "application/json"
+        match self.path.partition("?")[0]:
+            case "/health/live":
+                body = b'{"status":"live"}'
+            case "/health/ready":
+                status = HTTPStatus.OK if fault is None else HTTPStatus.SERVICE_UNAVAILABLE
+                body = orjson.dumps({"status": "ready" if fault is None else "not ready", "fault": fault})
+            case "/metrics":
+                content_type, body = EXPOSITION_TYPE, self._parts.metrics.exposition()
+            case _:
+                status, body = HTTPStatus.NOT_FOUND, b'{"status":"not found"}'
+        self.send_response(status)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Probes are not logged."""

@@ -13,9 +13,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from shoplens.cli.allocator import keep_freed_memory
-from shoplens.cli.errors import EXIT_FAILED
-from shoplens.cli.options import settings_for
+from shoplens.cli.common import EXIT_FAILED, settings_for
+from shoplens.cli.process import keep_freed_memory
 from shoplens.errors import ChannelNotFound, ShoplensError
 from shoplens.platform.parts import build_channels, load_bundle
 from shoplens.predictions.entities import Channel

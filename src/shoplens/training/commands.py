@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from shoplens.cli.errors import EXIT_FAILED, EXIT_INTERRUPTED, handle_errors
-from shoplens.cli.options import AsJson, DataDir, settings_for
+from shoplens.cli.common import EXIT_FAILED, EXIT_INTERRUPTED, AsJson, DataDir, handle_errors, settings_for
 
 if TYPE_CHECKING:
     from shoplens.bundles.evaluation import PartResult
@@ -100,7 +99,7 @@ def _run(sources: Sources, config: TrainConfig, *, installed: bool, as_json: boo
     import orjson
     from rich.console import Console
 
-    from shoplens.cli.allocator import keep_freed_memory
+    from shoplens.cli.process import keep_freed_memory
     from shoplens.training.progress import ProgressBars, ProgressLog
     from shoplens.training.train import train as train_bundle
 

@@ -1,21 +1,30 @@
-"""Options that many commands share, and the settings that result from them.
+"""What the commands share: options, the settings that result from them, and how errors end a command.
 
 `shoplens --help` imports this, so the settings are imported by the command that reads them.
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final, ParamSpec
 
 import typer
+
+from shoplens.errors import ShoplensError
 
 if TYPE_CHECKING:
     from shoplens.settings import Settings
 
+P = ParamSpec("P")
+
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Folder of the database, the photos and the models.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Output JSON.")]
 RequestedBy = Annotated[str, typer.Option("--requested-by", help="Name recorded in trigger.log.")]
+
+EXIT_FAILED: Final = 1
+EXIT_INTERRUPTED: Final = 130
 
 
 def settings_for(data_dir: Path | None, **options: object) -> Settings:
@@ -24,3 +33,17 @@ def settings_for(data_dir: Path | None, **options: object) -> Settings:
 
     given = {"data_dir": data_dir, **options}
     return read_settings(**{name: value for name, value in given.items() if value is not None})
+
+
+def handle_errors(command: Callable[P, None]) -> Callable[P, None]:
+    """End the command with status 1 and one sentence, instead of a traceback, when it raises one of our errors."""
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except ShoplensError as error:
+            typer.secho(f"Error ({error.code}): {error}", err=True, fg=typer.colors.RED)
+            raise typer.Exit(EXIT_FAILED) from error
+
+    return run
