@@ -6,6 +6,8 @@ The environment wins over the file. Nested values use two underscores: `SHOPLENS
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
+from difflib import get_close_matches
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal, Self
@@ -26,6 +28,8 @@ from shoplens.telemetry.logs import LogFolder
 ENVIRONMENT_PREFIX = "SHOPLENS_"
 CONFIG_FILE_VARIABLE = "SHOPLENS_CONFIG"
 DEFAULT_CONFIG_FILE = "shoplens.toml"
+_OTHER_VARIABLES = ("HOME", "IMAGE", "UID", "GID", "LOAD_", "TEST_")
+"""How names go on after the prefix that deployment files, the load test and the tests read."""
 
 
 class _Frozen(BaseModel):
@@ -307,10 +311,52 @@ class Settings(BaseSettings):
 
 def read_settings(**overrides: object) -> Settings:
     """Read the settings of this process; `overrides` win over all. Raises Misconfigured with one line per fault."""
+    file = os.environ.get(CONFIG_FILE_VARIABLE)
+    if file is not None and (not Path(file).exists() or Path(file).is_dir()):
+        raise Misconfigured(f"{CONFIG_FILE_VARIABLE} is {file}, and there is no such file.")
     try:
         return Settings(**overrides)  # type: ignore[arg-type]
     except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'together'}: {e['msg']}" for e in error.errors())
+        faults = "; ".join(_fault(each["type"], each["loc"], each["msg"]) for each in error.errors())
         raise Misconfigured(f"The settings are not usable: {faults}.") from error
     except ValueError as error:  # a broken TOML file
         raise Misconfigured(f"The settings file cannot be read: {error}.") from error
+
+
+def _fault(kind: str, place: tuple[int | str, ...], message: str) -> str:
+    name = ".".join(map(str, place)) or "together"
+    if kind != "extra_forbidden":
+        return f"{name}: {message}"
+    models = (Settings, ChannelSettings, ChannelBatchSettings, BatchSettings, LabelThresholds)
+    known = {field for each in models for field in each.model_fields}
+    return f"{name}: there is no such setting{meant(str(place[-1]), known)}"
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """What follows an unknown name in a sentence, like " (did you mean 'batch'?)"; "" where no name is close."""
+    close = get_close_matches(name, list(known), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def unknown_variables() -> list[str]:
+    """A sentence for each variable `SHOPLENS_…` of this process that is not a setting.
+
+    They are not refused: Kubernetes sets such names by itself for a service that is called shoplens.
+    """
+    known = {f"{ENVIRONMENT_PREFIX}{name.upper()}" for name in Settings.model_fields} | {CONFIG_FILE_VARIABLE}
+    others = tuple(ENVIRONMENT_PREFIX + name for name in _OTHER_VARIABLES)
+    return [
+        f"{name} is not a setting{meant(name, known)}"
+        for name in _variables()
+        if name.upper().partition("__")[0] not in known and not name.startswith(others)
+    ]
+
+
+def settings_in_use() -> list[str]:
+    """What the settings of this process are read from: the file, where there is one, and names of variables."""
+    file = Path(os.environ.get(CONFIG_FILE_VARIABLE, DEFAULT_CONFIG_FILE))
+    return [*([str(file.absolute())] if file.is_file() else []), *_variables()]
+
+
+def _variables() -> list[str]:
+    return sorted(name for name in os.environ if name.upper().startswith(ENVIRONMENT_PREFIX))

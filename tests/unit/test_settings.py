@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
 
 from shoplens.errors import Misconfigured
-from shoplens.platform.parts import build_channels
+from shoplens.platform.parts import build_channels, require_labels
 from shoplens.predictions.entities import Keep
-from shoplens.settings import Settings, read_settings
+from shoplens.settings import Settings, read_settings, settings_in_use, unknown_variables
 
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No setting of whoever runs the tests reaches them."""
-    monkeypatch.setenv("SHOPLENS_CONFIG", str(tmp_path / "shoplens.toml"))
+    """No settings from outside reach the tests."""
+    for name in os.environ:
+        if name.startswith("SHOPLENS_"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
 
 
 def test_the_default_is_embedded_and_closed() -> None:
@@ -119,3 +123,49 @@ def test_another_process_reads_the_same_settings_from_the_environment(
     for name, value in settings.environment().items():
         monkeypatch.setenv(name, value)
     assert settings == read_settings()
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("prot = 9000", "prot: there is no such setting (did you mean 'port'?)."),
+        ("[channels.returns.bath]", "channels.returns.bath: there is no such setting (did you mean 'batch'?)."),
+        ("zzz = 1", "zzz: there is no such setting."),
+    ],
+)
+def test_a_misspelled_name_in_the_file_is_refused_with_the_name_that_was_meant(
+    tmp_path: Path, text: str, sentence: str
+) -> None:
+    """Where there is one."""
+    (tmp_path / "shoplens.toml").write_text(text)
+    with pytest.raises(Misconfigured, match=re.escape(sentence)):
+        read_settings()
+
+
+def test_a_settings_file_that_does_not_exist_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was named on purpose."""
+    monkeypatch.setenv("SHOPLENS_CONFIG", str(tmp_path / "shop.toml"))
+    with pytest.raises(Misconfigured, match="there is no such file"):
+        read_settings()
+
+
+def test_variables_that_are_no_settings_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nested ones are checked when they are read; those of the deployment files are known."""
+    monkeypatch.setenv("SHOPLENS_DATABSE_URL", "sqlite:///x.db")
+    monkeypatch.setenv("SHOPLENS_CHANNELS__LOOK__KEEP", "nothing")
+    monkeypatch.setenv("SHOPLENS_HOME", "/srv/shoplens")
+    assert ["SHOPLENS_DATABSE_URL is not a setting (did you mean 'SHOPLENS_DATABASE_URL'?)"] == unknown_variables()
+
+
+def test_what_the_settings_are_read_from_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file with its place, and the names of variables without their values."""
+    (tmp_path / "shoplens.toml").write_text("port = 9000")
+    monkeypatch.setenv("SHOPLENS_PORT", "9001")
+    assert [str(tmp_path / "shoplens.toml"), "SHOPLENS_PORT"] == settings_in_use()
+
+
+def test_a_threshold_for_a_label_that_the_model_has_not_is_refused() -> None:
+    """It would never apply."""
+    channel = build_channels(read_settings(channels={"reviews": {"labels": {"nfsw": {"reject_at": 0.8}}}}))["reviews"]
+    with pytest.raises(Misconfigured, match=r"channels.reviews.labels.nfsw: .*did you mean 'nsfw'"):
+        require_labels(channel, ("nsfw", "sfw"))

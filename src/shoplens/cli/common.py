@@ -28,9 +28,14 @@ EXIT_INTERRUPTED: Final = 130
 
 
 def settings_for(data_dir: Path | None, **options: object) -> Settings:
-    """The settings, overridden by options that were given (are not None). Raises Misconfigured."""
-    from shoplens.settings import read_settings
+    """The settings, overridden by options that were given (are not None). Raises Misconfigured.
 
+    Warns on standard error of variables that look like settings and are none.
+    """
+    from shoplens.settings import read_settings, unknown_variables
+
+    for sentence in unknown_variables():
+        typer.echo(f"Warning: {sentence}.", err=True)
     given = {"data_dir": data_dir, **options}
     return read_settings(**{name: value for name, value in given.items() if value is not None})
 

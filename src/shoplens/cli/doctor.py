@@ -15,6 +15,7 @@ from typing import Final
 import orjson
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 import shoplens
@@ -24,11 +25,11 @@ from shoplens.cli.serve import require_safe_bind
 from shoplens.db import open_database
 from shoplens.errors import Misconfigured, ShoplensError
 from shoplens.images.sandbox import HeicSupport, heic_support
-from shoplens.platform.parts import build_channels, find_bundle, open_shared
+from shoplens.platform.parts import build_channels, find_bundle, open_shared, require_labels
 from shoplens.serving.classifier import Classifier
 from shoplens.serving.cores import usable_cores
 from shoplens.serving.session import choose_provider
-from shoplens.settings import Settings
+from shoplens.settings import Settings, settings_in_use, unknown_variables
 from shoplens.storage import open_store
 
 _LEAST_FREE_BYTES = 1_000_000_000
@@ -89,7 +90,7 @@ def examine(*, as_json: bool, data_dir: Path | None) -> None:
         table = Table.grid(padding=(0, 2))
         for finding in findings:
             mark = "[red]✗[/red]" if finding.fault else "[yellow]![/yellow]" if finding.caution else "[green]✓[/green]"
-            table.add_row(mark, finding.part, finding.text)
+            table.add_row(mark, escape(finding.part), escape(finding.text))
         Console().print(table, highlight=False)
     if any(finding.fault for finding in findings):
         raise typer.Exit(EXIT_FAILED)
@@ -100,6 +101,13 @@ def _program(_: Settings) -> str:
     runtime = version("onnxruntime")
     python = ".".join(map(str, sys.version_info[:3]))
     return f"Shoplens {shoplens.__version__}, Python {python}, ONNX Runtime {runtime}, {machine.platform()}"
+
+
+@check("settings")
+def _sources(_: Settings) -> str | Caution:
+    if unknown := unknown_variables():
+        return Caution(text=f"{'; '.join(unknown)}. Correct the name or remove the variable.")
+    return f"read from {', '.join(settings_in_use())}" if settings_in_use() else "the defaults"
 
 
 @check("processor")
@@ -186,7 +194,8 @@ def _channels(settings: Settings) -> str:
 
 
 def check_model(settings: Settings, channel: str) -> str:
-    """Load the model of a channel and run it once. Raises ModelNotFound and BundleError."""
+    """Load the model of a channel and run it once. Raises ModelNotFound, BundleError and Misconfigured."""
     bundle = find_bundle(settings.channels[channel].model, settings)
     Classifier(bundle).warm()
+    require_labels(build_channels(settings)[channel], [label.name for label in bundle.labels])
     return f"{bundle.ref}, {len(bundle.labels)} labels, verified and answers"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
@@ -22,7 +22,7 @@ from shoplens.serving.handle import LoadedModel, ModelHandle
 from shoplens.serving.local import Decoding, LocalEngine
 from shoplens.serving.photo_classifier import PhotoClassifier
 from shoplens.serving.session import Provider, choose_provider
-from shoplens.settings import Settings, read_settings
+from shoplens.settings import Settings, meant, read_settings
 from shoplens.storage import open_store
 from shoplens.telemetry.metrics import Metrics
 
@@ -108,7 +108,19 @@ def build_engine(
         metrics=metrics,
     )
     engine.warm()
+    for channel in channels.values():
+        require_labels(channel, engine.labels(channel.model))
     return engine
+
+
+def require_labels(channel: Channel, labels: Sequence[str]) -> None:
+    """Raises Misconfigured if a threshold is for a label that the model does not have: it would never apply."""
+    for rule in channel.policy.rules:
+        if rule.label not in labels:
+            raise Misconfigured(
+                f"channels.{channel.name}.labels.{rule.label}: "
+                f"the model {channel.model} has no such label{meant(rule.label, labels)}."
+            )
 
 
 def _load(name: str, settings: Settings, *, provider: Provider, metrics: Metrics) -> ModelHandle:

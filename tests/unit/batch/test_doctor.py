@@ -26,7 +26,7 @@ from shoplens.telemetry.trigger_log import trigger_line
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """Settings of a new data folder."""
-    monkeypatch.setenv("SHOPLENS_CONFIG", str(tmp_path / "none.toml"))
+    monkeypatch.setenv("SHOPLENS_CONFIG", os.devnull)
     return read_settings(data_dir=tmp_path / "data")
 
 

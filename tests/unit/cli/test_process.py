@@ -40,7 +40,7 @@ WAIT = "import threading; threading.Event().wait(60)"
 def start(folder: Path, what: str = "", *, job: str = "ingest") -> subprocess.Popen[str]:
     """A process whose job executes `what`."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SHOPLENS_")}
-    environment |= {"SHOPLENS_DATA_DIR": str(folder), "SHOPLENS_CONFIG": str(folder / "none.toml")}
+    environment |= {"SHOPLENS_DATA_DIR": str(folder), "SHOPLENS_CONFIG": os.devnull}
     command = [sys.executable, "-c", PROGRAM, job, what]
     return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
