@@ -18,9 +18,7 @@ from redis.asyncio import Redis
 from servers.process import free_port
 from servers.valkey import running_valkey
 from shoplens.batch.entities import BatchItem, ItemState
-from shoplens.batch.executors import EngineExecutor, ItemQueue, ResultQueue, WorkLimits
-from shoplens.batch.results import ResultBuilder
-from shoplens.batch.retry import RetryPolicy
+from shoplens.batch.executors import EngineExecutor, ItemQueue, ResultBuilder, ResultQueue, RetryPolicy, WorkLimits
 from shoplens.errors import (
     DeadlineExceeded,
     ImageDecoderFailed,

@@ -12,10 +12,10 @@ from fastapi import APIRouter, Depends, Path, Query, Request
 from pydantic import Field
 from starlette.responses import HTMLResponse, Response, StreamingResponse
 
-from shoplens.batch.browse import MAX_PAGE, RunSummary, RunView
 from shoplens.batch.entities import BatchItem, ItemFilter, ItemState, References, RunCounts, RunState
 from shoplens.batch.export import MEDIA_TYPES, ExportFormat
 from shoplens.batch.importer import Importer, ImportStatus
+from shoplens.batch.review import MAX_PAGE, RunSummary, RunView
 from shoplens.batch.status import OwnerState
 from shoplens.db.ids import is_id
 from shoplens.errors import ImageMissing, ItemNotFound, RequestInvalid, RunNotFound, ShoplensError, Unavailable

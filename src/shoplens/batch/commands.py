@@ -21,11 +21,11 @@ from shoplens.errors import Misconfigured, RequestInvalid, RunNotFound, Shoplens
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from shoplens.batch.browse import BrowseService
     from shoplens.batch.entities import BatchRun
     from shoplens.batch.export import ExportFormat
     from shoplens.batch.importer import ImportSummary
     from shoplens.batch.importer import OnProgress as OnImportProgress
+    from shoplens.batch.review import BrowseService
     from shoplens.batch.runner import BatchRunner, OnProgress
     from shoplens.batch.status import RunProgress, RunStatus
     from shoplens.telemetry.trigger_log import Trigger

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -11,6 +11,9 @@ from typing import Final
 
 from shoplens.bundles.manifest import ModelRef
 from shoplens.predictions.policy import Outcome
+
+Clock = Callable[[], datetime]
+"""The time of day, in UTC."""
 
 _LONGEST_NAME: Final = 60
 

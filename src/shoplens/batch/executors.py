@@ -1,45 +1,235 @@
-"""What turns items into results: the Protocol, and an executor over an engine in this process or behind Redis."""
+"""What turns items into results: the Protocol, and an executor over an engine in this process or behind Redis.
+
+Also what every executor needs: the results that a run writes, and the policy for what is away for a while.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import random
+import threading
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
-from typing import Final, Protocol
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Final, Protocol, TypeVar
 
 import structlog
+import tenacity
 
-from shoplens.batch.entities import BatchItem
-from shoplens.batch.results import ProcessedItem, ResultBuilder
-from shoplens.batch.retry import RetryPolicy
+from shoplens.batch.entities import BatchItem, Clock, ItemResult, ItemState, state_for, target_key
+from shoplens.batch.files import Move
 from shoplens.bundles.manifest import ModelRef
+from shoplens.db.ids import make_id
 from shoplens.errors import (
     BlobNotFound,
+    DatabaseUnavailable,
+    DeadlineExceeded,
     EngineStopped,
+    ImageDecoderFailed,
     ImageGone,
     NoWorker,
     QueueFull,
     QueueUnavailable,
+    RecordRefused,
+    SampleError,
     ShoplensError,
     StorageUnavailable,
     WireMismatch,
 )
 from shoplens.images.picture import Limits
 from shoplens.images.salvage import salvage
+from shoplens.predictions.entities import Channel, Keep, PredictionRecord, Timing
+from shoplens.predictions.policy import decide
 from shoplens.predictions.service import STORED_LABELS
 from shoplens.serving.engine import ClassifyRequest, ClassifyResult, Engine, fault_of
-from shoplens.storage import Store
+from shoplens.storage import Store, image_key
 
-ItemQueue = asyncio.Queue[BatchItem | None]
-"""Leased items. None marks the end; it stays in the queue."""
-ResultQueue = asyncio.Queue[ProcessedItem | None]
+T = TypeVar("T")
 
 _READERS: Final = 16
 _READ_TOGETHER: Final = 4
 _log: Final = structlog.get_logger(__name__)
+
+
+class RetryPolicy:
+    """Calls a function until what it needs is back. Thread-safe.
+
+    Each call gives up after about `limit_s` seconds with the last error. Setting `stopped` ends all waiting at once.
+    """
+
+    def __init__(self, limit_s: float) -> None:
+        self.stopped = threading.Event()
+        self._options: dict[str, Any] = {
+            "retry": tenacity.retry_if_exception(_may_return),
+            "wait": tenacity.wait_exponential(multiplier=0.2, exp_base=1.6, max=10.0),
+            "stop": tenacity.stop_after_delay(limit_s) | tenacity.stop_when_event_set(self.stopped),
+            "before_sleep": _log_retry,
+            "reraise": True,
+        }
+
+    def __call__(self, act: Callable[[], T]) -> T:
+        """What `act` returns. Blocks. Raises the error of `act` if it cannot pass, or if it did not pass in time."""
+        sleep = tenacity.sleep_using_event(self.stopped)
+        return tenacity.Retrying(**self._options, sleep=sleep)(act)
+
+    async def run(self, act: Callable[[], Awaitable[T]]) -> T:
+        """As a call, for a function that returns an awaitable."""
+
+        async def attempt() -> T:  # tenacity awaits the result of coroutine functions only, not of lambdas
+            return await act()
+
+        return await tenacity.AsyncRetrying(**self._options)(attempt)
+
+
+def _may_return(error: BaseException) -> bool:
+    """Whether what is away may come back. A row that the database refuses will be refused again."""
+    away = isinstance(error, (DatabaseUnavailable, NoWorker, QueueUnavailable, StorageUnavailable))
+    return away and not isinstance(error, RecordRefused)
+
+
+def _log_retry(state: tenacity.RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome else None
+    code = getattr(error, "code", None)
+    _log.warning("run.waits", code=code, reason=str(error), seconds=round(state.upcoming_sleep, 1))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessedItem:
+    """An item with its result and, where it was classified, its prediction: what one commit writes for it."""
+
+    item: BatchItem
+    result: ItemResult
+    record: PredictionRecord | None = None
+
+    @property
+    def completed(self) -> bool:
+        """Whether the run is done with it; otherwise it waits for another attempt."""
+        return self.result.state is not ItemState.WAITING
+
+    @property
+    def move(self) -> Move | None:
+        """Where its photo has to be moved after the commit."""
+        if self.item.key is None or self.result.target_key is None:
+            return None
+        return Move(item_id=self.item.id, source=self.item.key, target=self.result.target_key)
+
+    @property
+    def needs_thumbnail(self) -> bool:
+        """Whether people will look at a photo that cannot be decoded. Not if decoding it took too long once already."""
+        return self.result.state is ItemState.QUARANTINED and self.result.failure_code != DeadlineExceeded.code
+
+
+class ResultBuilder:
+    """Turns answers and errors into what is written, by the rules of one channel. Thread-safe.
+
+    With `file_by_label` photos are moved to a folder per label; otherwise they stay where the import put them.
+    """
+
+    def __init__(
+        self, channel: Channel, store: Store, *, clock: Clock, max_attempts: int, file_by_label: bool = True
+    ) -> None:
+        self.channel = channel
+        self._store = store
+        self._clock = clock
+        self._max_attempts = max_attempts
+        self._file_by_label = file_by_label
+        # Seeded by the system once: each call of os.urandom lets another thread run, and a busy one holds on for 5 ms.
+        self._random = random.Random()  # noqa: S311  ids have to be unique, not secret
+
+    def classified(self, item: BatchItem, answer: ClassifyResult) -> ProcessedItem:
+        """Apply the channel's policy: the item is done, or needs review."""
+        now = self._clock()
+        prediction = answer.prediction
+        decision = decide(prediction, self.channel.policy)
+        state = state_for(decision.outcome)
+        target = self._target(item, state, prediction.top.label)
+        queue_ms, pixels_ms, inference_ms = (
+            round(seconds * 1000, 3) for seconds in (answer.queue_s, answer.pixels_s, answer.inference_s)
+        )
+        record = PredictionRecord(
+            id=make_id(int(now.timestamp() * 1000), self._random.randbytes(10)),
+            created_at=now,
+            channel=self.channel.name,
+            model=prediction.model,
+            labels=prediction.labels,
+            decision=decision,
+            image=answer.image,
+            keep=Keep.ORIGINAL,
+            image_key=target or item.key,
+            timing=Timing(
+                queue_ms=queue_ms,
+                pixels_ms=pixels_ms,
+                inference_ms=inference_ms,
+                total_ms=round(queue_ms + pixels_ms + inference_ms, 3),
+            ),
+        )
+        result = ItemResult(
+            item_id=item.id,
+            state=state,
+            attempts=item.attempts + 1,
+            target_key=target,
+            finished_at=now,
+            prediction_id=record.id,
+            predicted=prediction.top.label,
+            score=prediction.top.score,
+            work_ms=round(pixels_ms + inference_ms, 3),
+        )
+        return ProcessedItem(item=item, result=result, record=record)
+
+    def failed(self, item: BatchItem, error: Exception, *, final: bool = False) -> ProcessedItem:
+        """Quarantine the item, or let it wait for another attempt if the error may pass. The reason is logged."""
+        if not isinstance(error, ShoplensError):
+            _log.error("run.item_failed", item=item.id, exc_info=error)
+            error = fault_of(error)
+        attempts = item.attempts + 1
+        may_pass = not isinstance(error, SampleError) or isinstance(error, ImageDecoderFailed)
+        again = may_pass and attempts < self._max_attempts and not final
+        if again:
+            _log.info("run.item_retried", item=item.id, code=error.code, attempts=attempts)
+        else:
+            _log.warning(
+                "run.item_quarantined", item=item.id, source=item.source_name, code=error.code, reason=str(error)
+            )
+        stays = again or isinstance(error, ImageGone)
+        result = ItemResult(
+            item_id=item.id,
+            state=ItemState.WAITING if again else ItemState.QUARANTINED,
+            attempts=attempts,
+            target_key=None if stays else self._target(item, ItemState.QUARANTINED, None),
+            finished_at=None if again else self._clock(),
+            failure_code=error.code,
+            failure=str(error),
+        )
+        return ProcessedItem(item=item, result=result)
+
+    def with_thumbnail(self, processed: ProcessedItem, make: Callable[[], bytes | None]) -> ProcessedItem:
+        """The same with a thumbnail in the store, if `make` can make one; without it on any failure. Blocks."""
+        item = processed.item
+        try:
+            thumbnail = make()
+            if thumbnail is None:
+                return processed
+            key = image_key(item.sha256, "thumbnail.jpg")
+            self._store.put(key, thumbnail)
+        except (ShoplensError, MemoryError) as error:
+            _log.info("run.no_thumbnail", item=item.id, reason=str(error))
+            return processed
+        return replace(processed, result=replace(processed.result, thumbnail_key=key))
+
+    def _target(self, item: BatchItem, state: ItemState, label: str | None) -> str | None:
+        """Where the photo belongs; None where it stays."""
+        if not self._file_by_label or item.key is None:
+            return None
+        target = target_key(state, label, item.key)
+        return None if target == item.key else target
+
+
+ItemQueue = asyncio.Queue[BatchItem | None]
+"""Leased items. None marks the end; it stays in the queue."""
+ResultQueue = asyncio.Queue[ProcessedItem | None]
 
 
 class Executor(Protocol):
@@ -129,9 +319,15 @@ class EngineExecutor:
 
     async def process(self, items: ItemQueue, results: ResultQueue) -> None:
         """See Executor. Raises EngineStopped, NoWorker, QueueUnavailable, WireMismatch and StorageUnavailable."""
-        tasks = [
-            asyncio.create_task(self._work(items, results)) for _ in range(-(-self._limits.photos // self._together))
-        ]
+
+        async def work() -> None:
+            while batch := await take(items, self._together):
+                async with self._memory.hold(sum(item.byte_count for item in batch)):
+                    photos = await self._in_thread(lambda: [self._read(item) for item in batch])
+                    for item, photo in zip(batch, photos, strict=True):
+                        await results.put(await self._result(item, photo))
+
+        tasks = [asyncio.create_task(work()) for _ in range(-(-self._limits.photos // self._together))]
         try:
             await asyncio.gather(*tasks)
         finally:
@@ -144,43 +340,37 @@ class EngineExecutor:
         self._readers.shutdown(wait=False)
         await self._engine.close()
 
-    async def _work(self, items: ItemQueue, results: ResultQueue) -> None:
-        loop = asyncio.get_running_loop()
-        while batch := await take(items, self._together):
-            async with self._memory.hold(sum(item.byte_count for item in batch)):
-                photos = await loop.run_in_executor(self._readers, self._read_all, batch)
-                for item, photo in zip(batch, photos, strict=True):
-                    await results.put(await self._process_one(item, photo))
+    def _read(self, item: BatchItem) -> bytes | Exception:
+        """The photo, or why it cannot be read. Raises StorageUnavailable if the store stays away."""
+        try:
+            return read_photo(self._store, item.key)
+        except StorageUnavailable:
+            self._retry(self._store.check)
+        except Exception as error:  # noqa: BLE001  whatever happens to one item, the others are worked on
+            return error
+        try:
+            return read_photo(self._store, item.key)
+        except ShoplensError as error:  # the store answers now: what fails still is this photo's own fault
+            return error
 
-    async def _process_one(self, item: BatchItem, photo: bytes | ShoplensError) -> ProcessedItem:
-        if isinstance(photo, ShoplensError):
+    async def _result(self, item: BatchItem, photo: bytes | Exception) -> ProcessedItem:
+        if isinstance(photo, Exception):
             return self._builder.failed(item, photo)
         try:
             return self._builder.classified(item, await self._classify(item, photo))
         except (EngineStopped, NoWorker, QueueUnavailable, WireMismatch):
             raise
-        except ShoplensError as error:
-            processed = self._builder.failed(item, error)
         except Exception as error:  # noqa: BLE001  whatever happens to one item, the others are worked on
-            _log.exception("run.item_failed", item=item.id)
-            processed = self._builder.failed(item, fault_of(error))
+            processed = self._builder.failed(item, error)
         if not processed.needs_thumbnail:
             return processed
-        return await asyncio.get_running_loop().run_in_executor(
-            self._readers,
-            lambda: self._builder.with_thumbnail(processed, lambda: salvage(photo, limits=self._image_limits)),
-        )
+        make = partial(salvage, photo, limits=self._image_limits)
+        return await self._in_thread(partial(self._builder.with_thumbnail, processed, make))
 
     async def _classify(self, item: BatchItem, photo: bytes) -> ClassifyResult:
         """Waits without limit for a place in a full queue, and within the retry policy for workers that are away."""
-        request = ClassifyRequest(
-            model=self._builder.channel.model,
-            image=photo,
-            top_k=STORED_LABELS,
-            timeout_s=self._limits.timeout_s,
-            sha256=item.sha256,
-            priority="batch",
-        )
+        model, timeout_s = self._builder.channel.model, self._limits.timeout_s
+        request = classify_request(model, photo, sha256=item.sha256, timeout_s=timeout_s)
         while True:
             try:
                 return await self._engine.classify(request)
@@ -190,33 +380,23 @@ class EngineExecutor:
                 with suppress(QueueFull):
                     return await self._retry.run(lambda: self._engine.classify(request))
 
-    def _read_all(self, items: Sequence[BatchItem]) -> list[bytes | ShoplensError]:
-        return [self._read(item) for item in items]
+    async def _in_thread(self, act: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._readers, act)
 
-    def _read(self, item: BatchItem) -> bytes | ShoplensError:
-        """The photo, or why it cannot be read. Raises StorageUnavailable if the store stays away."""
-        try:
-            try:
-                return self._get(item)
-            except StorageUnavailable:
-                self._retry(self._store.check)
-        except StorageUnavailable:
-            raise
-        except ShoplensError as error:
-            return error
-        except Exception as error:  # noqa: BLE001  as above
-            _log.exception("run.item_failed", item=item.id)
-            return fault_of(error)
-        try:
-            return self._get(item)  # the store answers now; what fails still is this photo's own fault
-        except ShoplensError as error:
-            return error
 
-    def _get(self, item: BatchItem) -> bytes:
-        try:
-            return self._store.get(item.key or "nowhere")
-        except BlobNotFound as error:
-            raise ImageGone("The photo is not in the store any more. Import it again.") from error
+def read_photo(store: Store, key: str | None) -> bytes:
+    """The photo of an item. Raises ImageGone and StorageUnavailable."""
+    try:
+        return store.get(key or "nowhere")
+    except BlobNotFound as error:
+        raise ImageGone("The photo is not in the store any more. Import it again.") from error
+
+
+def classify_request(model: str, photo: bytes, *, sha256: str, timeout_s: float) -> ClassifyRequest:
+    """What every executor asks of its engine."""
+    return ClassifyRequest(
+        model=model, image=photo, top_k=STORED_LABELS, timeout_s=timeout_s, sha256=sha256, priority="batch"
+    )
 
 
 class MemoryBudget:

@@ -6,8 +6,9 @@ move is noted in a row only while the row still names that target.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -17,7 +18,6 @@ from sqlalchemy import Connection
 
 from shoplens.batch.entities import BatchItem
 from shoplens.batch.repository import ItemRepository
-from shoplens.batch.retry import RetryPolicy
 from shoplens.db import Database
 from shoplens.errors import BlobNotFound, ImageGone
 from shoplens.storage import Store
@@ -93,27 +93,22 @@ def note_moves(tx: Connection, moved: Moved) -> None:
     )
 
 
-def outstanding(found: Iterable[BatchItem]) -> list[Move]:
-    """The moves that these items still need."""
-    return [
-        Move(item_id=item.id, source=item.key, target=item.target_key)
-        for item in found
-        if item.key is not None and item.target_key is not None
-    ]
+def finish_moves(
+    database: Database, store: Store, channel: str, *, retry: Callable[[Callable[[], int]], int] = lambda act: act()
+) -> int:
+    """Finish the outstanding moves of a channel, each page of them within `retry`; how many.
 
-
-def finish_moves(database: Database, store: Store, channel: str, *, retry: RetryPolicy | None = None) -> int:
-    """Finish the outstanding moves of a channel; how many. Raises StorageUnavailable and DatabaseUnavailable."""
-    mover = PhotoMover(store)
+    Raises StorageUnavailable and DatabaseUnavailable.
+    """
     done, last = 0, 0
-    try:
-        while page := _page(database, channel, beyond=last):
-            finish = partial(_finish, database, mover, page)
-            done += retry(finish) if retry else finish()
+    with closing(PhotoMover(store)) as mover:
+        while True:
+            with database.reading() as tx:
+                page = ItemRepository(tx).moving(channel, limit=_PAGE, beyond=last)
+            if not page:
+                return done
+            done += retry(partial(_finish, database, mover, page))
             last = page[-1].seq
-    finally:
-        mover.close()
-    return done
 
 
 def finish_move(database: Database, store: Store, item_id: str) -> BatchItem:
@@ -125,22 +120,19 @@ def finish_move(database: Database, store: Store, item_id: str) -> BatchItem:
         item = ItemRepository(tx).get(item_id)
     if item.target_key is None:
         return item
-    mover = PhotoMover(store)
-    try:
+    with closing(PhotoMover(store)) as mover:
         _finish(database, mover, [item])
-    finally:
-        mover.close()
     with database.reading() as tx:
         return ItemRepository(tx).get(item_id)
 
 
-def _page(database: Database, channel: str, *, beyond: int) -> list[BatchItem]:
-    with database.reading() as tx:
-        return ItemRepository(tx).moving(channel, limit=_PAGE, beyond=beyond)
-
-
 def _finish(database: Database, mover: PhotoMover, found: Sequence[BatchItem]) -> int:
-    moved = mover(outstanding(found))
+    moves = [
+        Move(item_id=item.id, source=item.key, target=item.target_key)
+        for item in found
+        if item.key is not None and item.target_key is not None
+    ]
+    moved = mover(moves)
     with database.transaction() as tx:
         note_moves(tx, moved)
     for item_id, target in moved.missing:

@@ -14,9 +14,9 @@ from fastapi import APIRouter, Form, Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse
 
 from shoplens.batch import presenting
-from shoplens.batch.browse import BrowseService, RunView
 from shoplens.batch.entities import BatchItem, BatchRun, ItemFilter
 from shoplens.batch.presenting import Notice
+from shoplens.batch.review import BrowseService, RunView
 from shoplens.db.ids import is_id
 from shoplens.errors import ItemNotFound, NotFound, PredictionNotFound, RunInProgress, RunNotFound
 from shoplens.platform.batch import Batch

@@ -10,9 +10,9 @@ from urllib.parse import urlencode
 
 import humanize
 
-from shoplens.batch.browse import RunView
 from shoplens.batch.entities import BatchItem, BatchRun, ItemFilter, ItemState, RunState
 from shoplens.batch.importer import ImportStatus
+from shoplens.batch.review import RunView
 from shoplens.batch.status import OwnerState
 from shoplens.errors import RequestInvalid, ShoplensError
 

@@ -22,9 +22,8 @@ from typing import Final
 
 import structlog
 
-from shoplens.batch.entities import BatchRun, RunOwner, RunState
+from shoplens.batch.entities import BatchRun, Clock, RunOwner, RunState
 from shoplens.batch.repository import ItemRepository, RunRepository
-from shoplens.batch.results import Clock
 from shoplens.db import Database
 from shoplens.db.ids import make_id
 from shoplens.errors import DatabaseUnavailable, RecordRefused, RunInProgress, RunLost

@@ -25,12 +25,18 @@ import structlog
 
 import shoplens
 from shoplens.batch.entities import BatchItem
-from shoplens.batch.executors import ItemQueue, ResultQueue, take
-from shoplens.batch.results import ProcessedItem, ResultBuilder
-from shoplens.batch.retry import RetryPolicy
+from shoplens.batch.executors import (
+    ItemQueue,
+    ProcessedItem,
+    ResultBuilder,
+    ResultQueue,
+    RetryPolicy,
+    classify_request,
+    read_photo,
+    take,
+)
 from shoplens.bundles.manifest import ModelRef
 from shoplens.errors import (
-    BlobNotFound,
     ClusterUnavailable,
     ExtraMissing,
     ImageGone,
@@ -40,8 +46,7 @@ from shoplens.errors import (
 )
 from shoplens.images.picture import Limits
 from shoplens.images.salvage import salvage
-from shoplens.predictions.service import STORED_LABELS
-from shoplens.serving.engine import ClassifyRequest, ClassifyResult, Engine, fault_of
+from shoplens.serving.engine import ClassifyResult, Engine, fault_of
 from shoplens.storage import Store, open_store
 
 _LARGEST_BATCH: Final = 32
@@ -73,6 +78,15 @@ class NodeJob:
     limits: Limits
     timeout_s: float
     open_engine: Callable[[bytes], tuple[Engine, str]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """Where actors run: on the cluster at `address`, or on `local_cpus` of this machine. One per processor or GPU."""
+
+    address: str | None = None
+    local_cpus: int
+    gpu: bool = False
 
 
 PhotoOutcome = tuple[ClassifyResult | ShoplensError, bytes | None]
@@ -110,10 +124,7 @@ class PhotoActor:
         async with reading:
             try:
                 photo = await asyncio.to_thread(self._read, key)
-                request = ClassifyRequest(
-                    model=self._model, image=photo, top_k=STORED_LABELS, timeout_s=self._job.timeout_s, sha256=sha256,
-                    priority="batch",
-                )  # fmt: skip
+                request = classify_request(self._model, photo, sha256=sha256, timeout_s=self._job.timeout_s)
                 return await self._engine.classify(request), None
             except ShoplensError as error:
                 failure = error
@@ -126,10 +137,10 @@ class PhotoActor:
     def _read(self, key: str | None) -> bytes:
         """The photo. Raises ImageGone, and StorageUnavailable while this node cannot reach the store."""
         try:
-            return self._store.get(key or "nowhere")
-        except BlobNotFound as error:
+            return read_photo(self._store, key)
+        except ImageGone:
             self._check_store()
-            raise ImageGone("The photo is not in the store any more. Import it again.") from error
+            raise
 
     def _check_store(self) -> None:
         """A folder that is not mounted looks like one whose photos are gone. Raises StorageUnavailable."""
@@ -143,20 +154,18 @@ class PhotoActor:
 class RayExecutor:
     """The driver's side: gives batches to actors, one at a time to each. `close` disconnects from the cluster."""
 
-    def __init__(  # noqa: PLR0913  the parts of one executor
+    def __init__(
         self,
         job: NodeJob,
         bundle: bytes,
+        cluster: Cluster,
         *,
-        address: str | None,
-        local_cpus: int,
-        gpu: bool,
         model: ModelRef,
         store: Store,
         results: ResultBuilder,
         retry: RetryPolicy,
     ) -> None:
-        """Connect to the cluster at `address`, or start one here, and start an actor per processor (or GPU). Blocks.
+        """Connect to the cluster, or start one here, and start the actors. Blocks.
 
         Raises ExtraMissing, Misconfigured, ClusterUnavailable and StorageUnavailable.
         """
@@ -167,11 +176,11 @@ class RayExecutor:
         self._silence_s = max(_LEAST_SILENCE_S, 3 * job.timeout_s)
         with contextlib.ExitStack() as stack:
             marker = stack.enter_context(_marker(store, results.channel.name))
-            self._ray = ray = stack.enter_context(_connected(address, cpus=local_cpus))
-            count = int(ray.cluster_resources().get("GPU" if gpu else "CPU", 0))
+            self._ray = ray = stack.enter_context(_connected(cluster))
+            count = int(ray.cluster_resources().get("GPU" if cluster.gpu else "CPU", 0))
             if count < 1:
-                raise ClusterUnavailable(f"The Ray cluster has no {'GPUs' if gpu else 'processors'}.")
-            actor = ray.remote(PhotoActor).options(num_cpus=1, num_gpus=1 if gpu else 0, max_restarts=-1)
+                raise ClusterUnavailable(f"The Ray cluster has no {'GPUs' if cluster.gpu else 'processors'}.")
+            actor = ray.remote(PhotoActor).options(num_cpus=1, num_gpus=1 if cluster.gpu else 0, max_restarts=-1)
             self._setup = (ray.put(job), ray.put(bundle), marker)
             self._actors = [actor.remote() for _ in range(count)]
             self._stack = stack.pop_all()
@@ -203,7 +212,10 @@ class RayExecutor:
             if not ready and time.monotonic() - heard_at > limit_s:
                 raise ClusterUnavailable(f"Nothing came from the Ray cluster for {limit_s:g} s. Is a processor free?")
             for ref in ready:
-                await (self._started(ref) if ref in self._starting else self._collect(ref, results))
+                if ref in self._starting:
+                    self._started(ref)
+                else:
+                    await self._collect(ref, results)
                 heard_at, limit_s = time.monotonic(), self._silence_s
 
     async def close(self) -> None:
@@ -224,16 +236,17 @@ class RayExecutor:
             raise ClusterUnavailable(f"The Ray cluster is lost: {_one_line(error)}") from error
         return list(ready)
 
-    async def _started(self, ref: Any) -> None:
+    def _started(self, ref: Any) -> None:
+        """An actor is set up, and free. Raises what makes its node useless."""
         actor = self._starting.pop(ref)
         try:
             fault = self._ray.get(ref)
         except self._ray.exceptions.RayError as error:
             self._restart(actor, error)
-        else:
-            if fault is not None:
-                raise fault
-            self._free.append(actor)
+            return
+        if fault is not None:
+            raise fault
+        self._free.append(actor)
 
     def _restart(self, actor: Any, error: Exception) -> None:
         """Ray restarts an actor that died, here or on another node; it only has to be set up again."""
@@ -244,6 +257,7 @@ class RayExecutor:
         self._starting[actor.ready.remote(*self._setup)] = actor
 
     async def _collect(self, ref: Any, results: ResultQueue) -> None:
+        """The outcomes of a batch, or another attempt at it."""
         actor, batch = self._running.pop(ref)
         try:
             outcomes = self._ray.get(ref)
@@ -254,19 +268,18 @@ class RayExecutor:
         self._deaths = 0
         self._free.append(actor)
         away = []
-        for item, outcome in zip(batch, outcomes, strict=True):
-            if isinstance(outcome[0], StorageUnavailable):
-                away.append((item, outcome[0]))
+        for item, (found, thumbnail) in zip(batch, outcomes, strict=True):
+            if isinstance(found, StorageUnavailable):
+                away.append((item, found))
+            elif isinstance(found, ShoplensError):
+                await results.put(await self._failed(item, found, thumbnail))
             else:
-                await results.put(await self._processed(item, outcome))
+                await results.put(self._builder.classified(item, found))
         if away:
             await self._wait_for_store(away)
 
-    async def _processed(self, item: BatchItem, outcome: PhotoOutcome) -> ProcessedItem:
-        found, thumbnail = outcome
-        if not isinstance(found, ShoplensError):
-            return self._builder.classified(item, found)
-        processed = self._builder.failed(item, found)
+    async def _failed(self, item: BatchItem, error: ShoplensError, thumbnail: bytes | None) -> ProcessedItem:
+        processed = self._builder.failed(item, error)
         if not processed.needs_thumbnail:
             return processed
         return await asyncio.to_thread(self._builder.with_thumbnail, processed, lambda: thumbnail)
@@ -313,15 +326,21 @@ def _marker(store: Store, channel: str) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _connected(address: str | None, *, cpus: int) -> Iterator[Any]:
+def _connected(cluster: Cluster) -> Iterator[Any]:
     """The module `ray`, connected. A cluster started here is reachable only with a token that its processes share."""
     options: dict[str, Any] = {"log_to_driver": False, "configure_logging": False, "logging_level": logging.CRITICAL}
-    environment = dict(_QUIET)
+    environment, address = dict(_QUIET), cluster.address
     with contextlib.ExitStack() as stack:
         if address is None:
-            parent = tempfile.gettempdir() if len(tempfile.gettempdir()) <= _LONGEST_FOLDER else "/tmp"  # noqa: S108
+            parent = tempfile.gettempdir()
+            if len(parent) > _LONGEST_FOLDER:
+                parent = "/tmp"  # noqa: S108  only short enough; the folder in it is private and has a random name
             folder = tempfile.TemporaryDirectory(prefix="shoplens-ray-", dir=parent, ignore_cleanup_errors=True)
-            options |= {"num_cpus": cpus, "include_dashboard": False, "_temp_dir": stack.enter_context(folder)}
+            options |= {
+                "num_cpus": cluster.local_cpus,
+                "include_dashboard": False,
+                "_temp_dir": stack.enter_context(folder),
+            }
             if "RAY_AUTH_MODE" not in os.environ:
                 environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         else:

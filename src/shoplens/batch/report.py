@@ -1,34 +1,303 @@
-"""The report of a run: one self-contained HTML page, in the store or as a file."""
+"""The report of a run: its facts from one consistent read of the database, as one self-contained HTML page."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Sequence
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
+from statistics import variance
 from typing import Final
 
 import humanize
 import jinja2
 import structlog
+from sqlalchemy import Connection
 
-from shoplens.batch.browse import open_photo
-from shoplens.batch.entities import BatchItem, ItemState
-from shoplens.batch.report_facts import METHOD, CategoryShare, ReportFacts, gather
-from shoplens.batch.repository import RunRepository
+from shoplens.batch.entities import BatchItem, BatchRun, ItemState, RunCounts, RunState
+from shoplens.batch.repository import ItemRepository, RunRepository
+from shoplens.batch.review import open_photo, rate_per_s
 from shoplens.db import Database
 from shoplens.errors import ImageNotKept, ItemNotFound, RequestInvalid, SampleError, StorageUnavailable
 from shoplens.predictions.image_store import ImageSize, ImageStore
 from shoplens.storage import Store
 
 REPORTS: Final = "returns/reports"
+MOST_PICTURES: Final = 60
+COMPARED_RUNS: Final = 10
+"""Earlier finished runs that the shares of a run are compared with."""
+
+LEAST_ITEMS: Final = 30
+"""With fewer items in the run, or in the earlier runs together, nothing is highlighted."""
+
+UNUSUAL_FROM: Final = 3.0
+METHOD: Final = (
+    f"Highlighted: shares that differ from the average by more than {UNUSUAL_FROM:g} standard errors (two-proportion "
+    f"z-test, from {LEAST_ITEMS} items on; if the runs differ among themselves by more than chance, their own variance "
+    f"is used). The average is that of all items of the last {COMPARED_RUNS} finished runs."
+)
+MOST_TO_REVIEW: Final = 24
+MOST_PER_REASON: Final = 12
+MOST_SLOWEST: Final = 10
+_CLASSIFIED: Final = (ItemState.DONE, ItemState.NEEDS_REVIEW)
+_LEAST_RUNS_FOR_VARIANCE: Final = 3
+_MOST_CATEGORIES: Final = 40
 _PICTURE_SIDE: Final = 128
+_LONGEST_TEXT: Final = 160
 _TRIES: Final = 5
 _log: Final = structlog.get_logger(__name__)
-MOST_PICTURES: Final = 60
-_MOST_CATEGORIES: Final = 40
-_LONGEST_TEXT: Final = 160
+
+
+@dataclass(frozen=True, slots=True)
+class TotalRow:
+    """A line of the reconciliation. `number` is signed; a total is shown even if it is 0."""
+
+    name: str
+    number: int
+    words: str
+    total: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """A segment of the bar at the top, as shares of its length from 0 to 1."""
+
+    kind: str
+    left: float
+    width: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accounting:
+    """The reconciliation of a run: what became of everything that arrived.
+
+    `planned` was counted by the run when it began; everything else is counted from the items now. `own` are the run's
+    items by state; `passed_on` are planned items that wait again or belong to a later run; `waiting` are those that an
+    active run has not taken yet.
+    """
+
+    planned: int
+    own: RunCounts
+    passed_on: int
+    arrived: int
+    older: int
+    duplicates: int
+    refused: int
+    waiting: int
+
+    @property
+    def in_run(self) -> int:
+        """Items that belong to the run now."""
+        return sum(self.own.by_state.values())
+
+    @property
+    def unfinished(self) -> int:
+        """Items of the run that are not processed."""
+        return self.in_run - self.own.settled
+
+    @property
+    def joined(self) -> int:
+        """Items that joined the run after it had begun, because they were retried."""
+        return max(0, self.in_run - self.planned)
+
+    @property
+    def elsewhere(self) -> int:
+        """Arrived since the previous run, and now in another run or waiting again."""
+        return self.arrived - (self.in_run - self.older) - self.duplicates - self.refused
+
+    @property
+    def sent_back(self) -> int:
+        """Planned items that have left the run and are accounted for."""
+        return max(0, min(self.planned - self.in_run, self.passed_on))
+
+    @property
+    def missing(self) -> int:
+        """Planned items that are not accounted for. Anything but 0 is a bug."""
+        return max(0, self.planned - self.in_run - self.passed_on)
+
+    @property
+    def settled(self) -> bool:
+        """Whether every item is accounted for and processed."""
+        return self.missing == self.unfinished == self.waiting == 0
+
+    def rows(self) -> list[TotalRow]:
+        """Line by line: what arrived, what of it was in the run, what became of it."""
+        own = self.own
+        return [
+            TotalRow("arrived", self.arrived, "Files that arrived since the previous run"),
+            TotalRow("duplicates", -self.duplicates, "Duplicates"),
+            TotalRow("refused", -self.refused, "Quarantined on arrival"),
+            TotalRow("elsewhere", -self.elsewhere, "Waiting for another run, or in one"),
+            TotalRow("older", self.older, "Left by earlier runs"),
+            TotalRow("in_run", self.in_run, "Photos of this run", total=True),
+            TotalRow("done", own[ItemState.DONE], "Done"),
+            TotalRow("needs_review", own[ItemState.NEEDS_REVIEW], "Needs review"),
+            TotalRow("quarantined", own[ItemState.QUARANTINED], "Quarantined by the run"),
+            TotalRow("unfinished", self.unfinished, "Not finished"),
+            TotalRow("planned", self.planned, "Photos planned when the run began", total=True),
+            TotalRow("joined", self.joined, "Joined later, to be retried"),
+            TotalRow("sent_back", -self.sent_back, "Left since, to be retried"),
+            TotalRow("waiting", -self.waiting, "Not taken yet"),
+            TotalRow("missing", -self.missing, "Missing"),
+        ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reason:
+    """Quarantined items with the same reason; `shown` are the first of `count`."""
+
+    code: str
+    example: str
+    count: int
+    shown: Sequence[BatchItem]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportFacts:
+    """Everything that the report shows. `ended_at` and `per_minute` are None before an item was finished."""
+
+    run: BatchRun
+    written_at: datetime
+    counts: RunCounts
+    accounting: Accounting
+    ended_at: datetime | None
+    per_minute: float | None
+    corrected: int
+    needs_review: Sequence[BatchItem]
+    reasons: Sequence[Reason]
+    mix: Sequence[CategoryShare]
+    compared_runs: int
+    slowest: Sequence[BatchItem]
+
+    @property
+    def total(self) -> int:
+        """All items except duplicates."""
+        return sum(self.counts.by_state.values()) - self.counts[ItemState.DUPLICATE]
+
+    @property
+    def rest(self) -> int:
+        """Items that wait or are being processed."""
+        return self.total - self.counts.settled
+
+    @property
+    def parts(self) -> list[Part]:
+        """The segments of the bar."""
+        numbers = {
+            "done": self.counts[ItemState.DONE],
+            "needs_review": self.counts[ItemState.NEEDS_REVIEW],
+            "quarantined": self.counts[ItemState.QUARANTINED],
+            "rest": self.rest,
+        }
+        total, before, parts = self.total or 1, 0, []
+        for kind, number in numbers.items():
+            parts.append(Part(kind=kind, left=before / total, width=number / total))
+            before += number
+        return parts
+
+
+def gather(tx: Connection, run: BatchRun, *, now: datetime) -> ReportFacts:
+    """The facts of `run`, bounded for any number of items."""
+    items = ItemRepository(tx)
+    within = items.range_of(run)
+    counts = RunCounts(by_state=items.count_states(within))
+    own = RunCounts(by_state=items.count_own_states(run.id))
+    accounting = Accounting(
+        planned=run.planned,
+        own=own,
+        passed_on=items.count_passed_on(run),
+        arrived=items.count_arrived(within),
+        older=items.count_older(within),
+        duplicates=counts[ItemState.DUPLICATE],
+        refused=counts[ItemState.QUARANTINED] - own[ItemState.QUARANTINED],
+        waiting=items.count_waiting(run.channel, bound=run.bound) - own[ItemState.WAITING] if run.active else 0,
+    )
+    rate = rate_per_s(run, own.settled, now)
+    before = RunRepository(tx).page(run.channel, limit=COMPARED_RUNS, before=run.id, state=RunState.FINISHED)
+    earlier = [_categories(tx, each) for each in before]
+    return ReportFacts(
+        run=run,
+        written_at=now,
+        counts=counts,
+        accounting=accounting,
+        ended_at=run.finished_at or run.last_item_at,
+        per_minute=None if rate is None else rate * 60,
+        corrected=items.count_corrected(run.id),
+        needs_review=items.least_sure(run.id, MOST_TO_REVIEW),
+        reasons=[
+            Reason(
+                code=each.code,
+                example=each.example,
+                count=each.count,
+                shown=items.quarantined(within, each.code, MOST_PER_REASON),
+            )
+            for each in items.failures(within)
+        ],
+        mix=compare(_categories(tx, run), earlier),
+        compared_runs=sum(1 for each in earlier if each),
+        slowest=items.slowest(run.id, MOST_SLOWEST),
+    )
+
+
+def _categories(tx: Connection, run: BatchRun) -> Counter[str]:
+    """The number of classified items of a run by label."""
+    found: Counter[str] = Counter()
+    for (state, label), count in ItemRepository(tx).count_labels(run.id).items():
+        if state in _CLASSIFIED:
+            found[label] += count
+    return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CategoryShare:
+    """A category in a run and on average; shares from 0 to 1. `z` is None if nothing can be compared."""
+
+    label: str
+    count: int
+    share: float
+    usual: float | None
+    z: float | None
+
+    @property
+    def unusual(self) -> bool:
+        """Whether the difference is larger than chance."""
+        return self.z is not None and abs(self.z) > UNUSUAL_FROM
+
+
+def compare(current: Mapping[str, int], earlier: Sequence[Mapping[str, int]]) -> list[CategoryShare]:
+    """Every category of the run and of the earlier runs, the most frequent first. Counts by label in, shares out."""
+    runs = [run for run in earlier if sum(run.values())]
+    usual: Counter[str] = Counter()
+    for run in runs:
+        usual.update(run)
+    labels = sorted({*current, *usual}, key=lambda label: (-current.get(label, 0), -usual[label], label))
+    return [_share(label, current, runs, usual) for label in labels]
+
+
+def _share(
+    label: str, current: Mapping[str, int], runs: Sequence[Mapping[str, int]], usual: Mapping[str, int]
+) -> CategoryShare:
+    """The z-score is that of two proportions.
+
+    The variance of another run's share about the mean of the earlier runs is a lower bound of the chance variance.
+    """
+    total, total_usual = sum(current.values()), sum(usual.values())
+    count = current.get(label, 0)
+    share = count / total if total else 0.0
+    usual_share = usual[label] / total_usual if total_usual else None
+    z = None
+    if usual_share is not None and min(total, total_usual) >= LEAST_ITEMS:
+        pooled = (count + usual[label]) / (total + total_usual)
+        chance = pooled * (1 - pooled) * (1 / total + 1 / total_usual)
+        totals = [(run.get(label, 0), sum(run.values())) for run in runs]
+        shares = [part / whole for part, whole in totals if whole >= LEAST_ITEMS]
+        if len(shares) >= _LEAST_RUNS_FOR_VARIANCE:
+            chance = max(chance, variance(shares) * (1 + 1 / len(shares)))
+        z = (share - usual_share) / math.sqrt(chance) if chance else 0.0
+    return CategoryShare(label=label, count=count, share=share, usual=usual_share, z=z)
+
 
 _REASONS: Final = {
     "image_missing": "Empty file",
@@ -44,21 +313,12 @@ _REASONS: Final = {
 }
 """Headings of the reasons; other codes are shown as text."""
 
-Picture = Callable[[BatchItem], bytes | None]
-"""A small JPEG of an item, or None."""
-
 
 class WriteReport:
     """Renders and stores reports. Blocks. `version` is that of the program."""
 
     def __init__(
-        self,
-        database: Database,
-        store: Store,
-        shelf: ImageStore,
-        *,
-        clock: Callable[[], datetime],
-        version: str = "",
+        self, database: Database, store: Store, shelf: ImageStore, *, clock: Callable[[], datetime], version: str = ""
     ) -> None:
         self._database = database
         self._store = store
@@ -77,12 +337,18 @@ class WriteReport:
             )
         with self._database.reading() as tx:
             facts = gather(tx, RunRepository(tx).get(run_id), now=self._clock())
-        return fill(
-            facts,
-            _Small(self._database, self._shelf),
+        # All highlighted categories, and the most frequent of the others.
+        unusual = [each.label for each in facts.mix if each.unusual][:_MOST_CATEGORIES]
+        others = [each.label for each in facts.mix if not each.unusual][: _MOST_CATEGORIES - len(unusual)]
+        return _environment().get_template("report.html").render(
+            facts=facts, run=facts.run, counts=facts.counts, sums=facts.accounting, states=ItemState,
+            mix=[each for each in facts.mix if each.label in {*unusual, *others}],
+            categories_left_out=len(facts.mix) - len(unusual) - len(others),
+            method=METHOD,
+            picture=_Pictures(self._database, self._shelf),
             console=(f"/console/batch/{facts.run.channel}" if console is None else console).rstrip("/"),
             version=self._version,
-        )
+        )  # fmt: skip
 
     def __call__(self, run_id: str) -> str:
         """Write the page to the store and return its key. Raises RunNotFound and StorageUnavailable."""
@@ -92,76 +358,34 @@ class WriteReport:
             if self._store.put_if(key, self.render(run_id).encode(), seen=seen):
                 break
             # Another process wrote it meanwhile, perhaps from older data: render it again.
-        self._note(run_id, key)
+        with self._database.transaction() as tx:
+            if not RunRepository(tx).get(run_id).active:  # the process of an active run records it when the run ends
+                RunRepository(tx).set_report(run_id, key)
         return key
 
-    def _note(self, run_id: str, key: str) -> None:
-        """The process of an active run records the report itself when the run ends."""
-        with self._database.transaction() as tx:
-            if not RunRepository(tx).get(run_id).active:
-                RunRepository(tx).set_report(run_id, key)
 
+class _Pictures:
+    """Small photos of items as `data:` addresses, up to the limit.
 
-class _Small:
-    """Small images of items. An unavailable store leaves out the images, not the report."""
+    An unavailable store leaves out the photos, not the report.
+    """
 
     def __init__(self, database: Database, shelf: ImageStore) -> None:
         self._database = database
         self._shelf = shelf
-        self._away = False
+        self._left = MOST_PICTURES
 
-    def __call__(self, item: BatchItem) -> bytes | None:
-        if self._away:
+    def __call__(self, item: BatchItem) -> str | None:
+        if not self._left:
             return None
         try:
-            return self._shelf.thumbnail(
-                open_photo(self._database, self._shelf, item.id, ImageSize.THUMBNAIL).data, _PICTURE_SIDE
-            )
+            photo = open_photo(self._database, self._shelf, item.id, ImageSize.THUMBNAIL)
+            data = self._shelf.thumbnail(photo.data, _PICTURE_SIDE)
         except (ImageNotKept, ItemNotFound, SampleError):
             return None
         except StorageUnavailable as error:
             _log.warning("report.pictures_left_out", reason=str(error))
-            self._away = True
-            return None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Mix:
-    """The categories that are shown, and how many are left out."""
-
-    shown: Sequence[CategoryShare]
-    more: int
-
-
-def fill(facts: ReportFacts, picture: Picture, *, console: str, version: str) -> str:
-    """The page, with at most `MOST_PICTURES` images. `console` has no slash at its end."""
-    return (
-        _environment()
-        .get_template("report.html")
-        .render(
-            facts=facts,
-            run=facts.run,
-            counts=facts.counts,
-            sums=facts.accounting,
-            mix=_shown(facts.mix),
-            method=METHOD,
-            picture=_Pictures(picture),
-            console=console,
-            version=version,
-            states=ItemState,
-        )
-    )
-
-
-class _Pictures:
-    """Images as `data:` addresses, up to the limit."""
-
-    def __init__(self, picture: Picture) -> None:
-        self._picture = picture
-        self._left = MOST_PICTURES
-
-    def __call__(self, item: BatchItem) -> str | None:
-        if not self._left or (data := self._picture(item)) is None:
+            self._left = 0
             return None
         self._left -= 1
         return f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"
@@ -176,51 +400,8 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    words = (
-        _count, _day, _duration, _instant, _moment, _percent, _rate, _reason_words, _short, _signed, _size, _width,
-    )  # fmt: skip
-    environment.filters.update({word.__name__.removeprefix("_"): word for word in words})
+    environment.filters.update(_FILTERS)
     return environment
-
-
-def _shown(mix: Sequence[CategoryShare]) -> _Mix:
-    """The highlighted ones, and the most frequent of the others."""
-    marked = [each for each in mix if each.unusual]
-    room = max(0, _MOST_CATEGORIES - len(marked))
-    wanted = {each.label for each in [*marked[:_MOST_CATEGORIES], *[each for each in mix if not each.unusual][:room]]}
-    shown = [each for each in mix if each.label in wanted]
-    return _Mix(shown=shown, more=len(mix) - len(shown))
-
-
-def _count(number: int, one: str, many: str | None = None) -> str:
-    """1 is "1 item", 1234 is "1,234 items"."""
-    return f"{number:,} {one if number == 1 else many or f'{one}s'}"
-
-
-def _percent(share: float) -> str:
-    return "<0.1%" if 0 < share < 0.001 else f"{share * 100:.1f}%"
-
-
-def _width(share: float) -> str:
-    """The width of a bar."""
-    return f"{min(max(share, 0.0), 1.0) * 100:.2f}%"
-
-
-def _signed(number: int) -> str:
-    return f"−{-number:,}" if number < 0 else f"{number:,}"
-
-
-def _size(byte_count: int) -> str:
-    return humanize.naturalsize(byte_count)
-
-
-def _reason_words(code: str) -> str:
-    """A heading for an error's code."""
-    return _REASONS.get(code) or code.replace("_", " ").capitalize()
-
-
-def _rate(per_minute: float) -> str:
-    return f"{per_minute:,.0f}" if per_minute >= 10 else f"{per_minute:.1f}"
 
 
 def _duration(seconds: float) -> str:
@@ -231,21 +412,23 @@ def _duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
 
 
-def _instant(when: datetime) -> str:
-    """The `datetime` attribute of a <time>."""
-    return when.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-
-
-def _day(when: datetime) -> str:
-    moment = when.astimezone(UTC)
-    return f"{moment.day} {moment:%B %Y}"
-
-
-def _moment(when: datetime) -> str:
-    return f"{when.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
-
-
 def _short(text: str) -> str:
     """Bounds foreign text, without control characters such as those that change the reading direction."""
     shown = "".join(sign for sign in text if sign.isprintable())
     return shown if len(shown) <= _LONGEST_TEXT else f"{shown[: _LONGEST_TEXT - 1]}…"
+
+
+_FILTERS: Final[dict[str, Callable[..., str]]] = {
+    "count": lambda number, one, many=None: f"{number:,} {one if number == 1 else many or f'{one}s'}",
+    "day": lambda when: f"{when.astimezone(UTC).day} {when.astimezone(UTC):%B %Y}",
+    "duration": _duration,
+    "instant": lambda when: f"{when.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}",
+    "moment": lambda when: f"{when.astimezone(UTC):%Y-%m-%d %H:%M} UTC",
+    "percent": lambda share: "<0.1%" if 0 < share < 0.001 else f"{share * 100:.1f}%",
+    "rate": lambda per_minute: f"{per_minute:,.0f}" if per_minute >= 10 else f"{per_minute:.1f}",
+    "reason_words": lambda code: _REASONS.get(code) or code.replace("_", " ").capitalize(),
+    "short": _short,
+    "signed": lambda number: f"{number:,}".replace("-", "−"),
+    "size": humanize.naturalsize,
+    "width": lambda share: f"{min(max(share, 0.0), 1.0) * 100:.2f}%",
+}

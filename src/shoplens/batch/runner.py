@@ -7,6 +7,7 @@ lost and none has two effects: docs/explanation/batch.md explains why.
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -15,25 +16,26 @@ from functools import partial
 from typing import Final
 
 import structlog
+from sqlalchemy import Connection
 
-from shoplens.batch.entities import BatchRun
-from shoplens.batch.executors import Executor, ItemQueue, ResultQueue
-from shoplens.batch.files import Moved, PhotoMover, finish_moves
-from shoplens.batch.owned_run import OwnedRun
+from shoplens.batch.entities import BatchItem, BatchRun, Clock, ItemState
+from shoplens.batch.executors import Executor, ItemQueue, ProcessedItem, ResultBuilder, ResultQueue, RetryPolicy
+from shoplens.batch.files import Moved, PhotoMover, finish_moves, note_moves
 from shoplens.batch.process import WatchTime, claim, request_run, this_process
-from shoplens.batch.repository import RunRepository
-from shoplens.batch.results import Clock, ProcessedItem, ResultBuilder
-from shoplens.batch.retry import RetryPolicy
+from shoplens.batch.repository import ItemRepository, RunRepository
 from shoplens.batch.status import ProgressMeter, RunProgress
+from shoplens.bundles.manifest import ModelRef
 from shoplens.db import Database
 from shoplens.errors import (
     DatabaseUnavailable,
     DeadlineExceeded,
     EngineStopped,
+    RecordRefused,
     RunInProgress,
     RunLost,
     ShoplensError,
 )
+from shoplens.predictions.repository import PredictionRepository
 from shoplens.storage import Store
 
 OnProgress = Callable[[RunProgress], None]
@@ -125,7 +127,9 @@ class BatchRunner:
                 work.add_done_callback(lambda _: heartbeat.cancel())
             return work.result()
         except BaseExceptionGroup as group:
-            error = _first_error(group)
+            error: BaseException = group
+            while isinstance(error, BaseExceptionGroup):  # the first error of a group caused the others
+                error = error.exceptions[0]
             if isinstance(error, RunLost):
                 _log.error("run.lost", run=run.id)
             elif isinstance(error, ShoplensError):
@@ -135,32 +139,25 @@ class BatchRunner:
             self._retry.stopped.set()
 
     def _claim(self, requested_by: str, run_id: str | None) -> BatchRun:
-        """The run to work on, owned by this process."""
-        run = self._choose(requested_by, run_id)
+        """The run to work on, owned by this process unless it has ended."""
+        run = None
+        if run_id is not None:
+            with self.database.reading() as tx:
+                run = RunRepository(tx).get(run_id)
+        for _ in range(2):  # between two looks another process may finish the active run, or request one
+            if run is None:
+                with self.database.reading() as tx:
+                    run = RunRepository(tx).active(self._channel.name)
+            if run is None:
+                with suppress(RunInProgress):
+                    run = request_run(self.database, self._channel.name, requested_by, clock=self._parts.clock)
+        if run is None:
+            raise RunInProgress("Other processes are starting and ending runs just now; try again.")
         if not run.active:
             return run
         me = this_process(int(self._parts.clock().timestamp() * 1000))
-        return claim(
-            self.database,
-            run,
-            me,
-            takeover_s=self._rules.takeover_s,
-            clock=self._parts.clock,
-            watch=self._parts.watch,
-        )
-
-    def _choose(self, requested_by: str, run_id: str | None) -> BatchRun:
-        if run_id is not None:
-            with self.database.reading() as tx:
-                return RunRepository(tx).get(run_id)
-        for _ in range(2):  # between two looks another process may finish the active run, or request one
-            with self.database.reading() as tx:
-                active = RunRepository(tx).active(self._channel.name)
-            if active is not None:
-                return active
-            with suppress(RunInProgress):
-                return request_run(self.database, self._channel.name, requested_by, clock=self._parts.clock)
-        raise RunInProgress("Other processes are starting and ending runs just now; try again.")
+        parts = self._parts
+        return claim(parts.database, run, me, takeover_s=self._rules.takeover_s, clock=parts.clock, watch=parts.watch)
 
     async def _work(self, owned: OwnedRun, on_progress: OnProgress) -> BatchRun:
         executor = await asyncio.to_thread(self._retry, self._parts.open_executor)
@@ -350,9 +347,127 @@ class _Reporter:
             )  # fmt: skip
 
 
-def _first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The first error of a task group, since the others only follow from it."""
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
+class OwnedRun:
+    """All methods block, and may be called from several threads. Each raises RunLost and DatabaseUnavailable."""
+
+    def __init__(
+        self,
+        database: Database,
+        run: BatchRun,
+        *,
+        results: ResultBuilder,
+        clock: Clock,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._database = database
+        self.run = run
+        self._owner = run.owner or ""
+        self._results = results
+        self._clock = clock
+        self._monotonic = monotonic
+        self._lock = threading.Lock()
+        self._held: set[str] = set()
+        self._lease_in_doubt = False
+        self._commit_in_doubt = False
+        self.heartbeat_at = monotonic()
+        """When the last heartbeat was written, by the monotonic clock."""
+
+    def begin(self, model: ModelRef, policy_version: str) -> dict[ItemState, int]:
+        """Note what decides, and extend the run to all items that wait now. The states of the items it had before."""
+        with self._database.transaction() as tx:
+            before = ItemRepository(tx).count_own_states(self.run.id)
+            ItemRepository(tx).hold_arrivals()
+            bound = ItemRepository(tx).last_seq()
+            planned = ItemRepository(tx).count_waiting(self.run.channel, bound=bound)
+            planned += sum(count for state, count in before.items() if state is not ItemState.WAITING)
+            RunRepository(tx).describe(
+                self.run.id,
+                owner=self._owner,
+                model=model,
+                policy_version=policy_version,
+                planned=planned,
+                bound=bound,
+            )
+            self.run = RunRepository(tx).get(self.run.id)
+        return before
+
+    def lease(self, limit: int) -> list[BatchItem]:
+        """Up to `limit` waiting items, which are this process's until they are committed or released."""
+        with self._lock:
+            try:
+                with self._database.transaction() as tx:
+                    self._beat(tx, finished_item=False)
+                    if self._lease_in_doubt:  # the answer to a commit was lost: what it leased is not known here
+                        ItemRepository(tx).release(self.run.channel, self._owner, keep=self._held)
+                    leased = ItemRepository(tx).lease(
+                        self.run.channel, owner=self._owner, run_id=self.run.id, bound=self.run.bound, limit=limit
+                    )
+            except DatabaseUnavailable:
+                self._lease_in_doubt = True
+                raise
+            self._lease_in_doubt = False
+            self._held.update(item.id for item in leased)
+            self.heartbeat_at = self._monotonic()
+            return leased
+
+    def commit(self, processed: Sequence[ProcessedItem], moved: Moved) -> Sequence[ProcessedItem]:
+        """Write results and finished moves: all or nothing, but an item whose row the database refuses fails alone.
+
+        What was written. After DatabaseUnavailable the same call may be repeated, even if the first took effect.
+        """
+        with self._lock:
+            try:
+                self._write(processed, moved)
+            except RecordRefused as error:
+                refused = error
+            else:
+                return processed
+        if len(processed) > 1:
+            self.commit((), moved)
+            return [written for each in processed for written in self.commit([each], Moved())]
+        if not processed or processed[0].record is None:
+            raise refused
+        return self.commit([self._results.failed(processed[0].item, refused, final=True)], moved)
+
+    def beat(self, *, stalled: bool) -> None:
+        """Write a heartbeat."""
+        with self._lock, self._database.transaction() as tx:
+            RunRepository(tx).beat(
+                self.run.id, owner=self._owner, now=self._clock(), finished_item=False, stalled=stalled
+            )
+        self.heartbeat_at = self._monotonic()
+
+    def finish(self, report_key: str | None) -> BatchRun:
+        """End the run."""
+        with self._lock, self._database.transaction() as tx:
+            RunRepository(tx).finish(self.run.id, owner=self._owner, now=self._clock(), report_key=report_key)
+            return RunRepository(tx).get(self.run.id)
+
+    def interrupt(self, reason: str | None) -> BatchRun:
+        """Release what is leased, and leave the run to the next process."""
+        with self._lock, self._database.transaction() as tx:
+            RunRepository(tx).interrupt(self.run.id, owner=self._owner, reason=reason)
+            ItemRepository(tx).release(self.run.channel, self._owner)
+            return RunRepository(tx).get(self.run.id)
+
+    def _write(self, processed: Sequence[ProcessedItem], moved: Moved) -> None:
+        try:
+            with self._database.transaction() as tx:
+                self._beat(tx, finished_item=bool(processed))
+                if self._commit_in_doubt:  # an attempt whose answer was lost may have taken effect
+                    mine = ItemRepository(tx).leased_by(self.run.channel, self._owner)
+                    processed = [each for each in processed if each.item.id in mine]
+                PredictionRepository(tx).add_many(each.record for each in processed if each.record is not None)
+                ItemRepository(tx).complete((each.result for each in processed), owner=self._owner)
+                note_moves(tx, moved)
+        except RecordRefused:
+            raise
+        except DatabaseUnavailable:
+            self._commit_in_doubt = True
+            raise
+        self._commit_in_doubt = False
+        self._held.difference_update(each.item.id for each in processed)
+        self.heartbeat_at = self._monotonic()
+
+    def _beat(self, tx: Connection, *, finished_item: bool) -> None:
+        RunRepository(tx).beat(self.run.id, owner=self._owner, now=self._clock(), finished_item=finished_item)

@@ -14,18 +14,15 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 import shoplens
-from shoplens.batch.browse import BrowseService
 from shoplens.batch.entities import BatchRun
-from shoplens.batch.executors import EngineExecutor, Executor, WorkLimits
+from shoplens.batch.executors import EngineExecutor, Executor, ResultBuilder, RetryPolicy, WorkLimits
 from shoplens.batch.export import ExportItems
 from shoplens.batch.importer import Importer, ImportRules, ImportRunner, RecordImport
 from shoplens.batch.manifest import ManifestSource
 from shoplens.batch.process import RunLauncher, RunProcess, StartRun
 from shoplens.batch.report import WriteReport
 from shoplens.batch.repository import ItemRepository, RunRepository
-from shoplens.batch.results import ResultBuilder
-from shoplens.batch.retry import RetryPolicy
-from shoplens.batch.review import ReviewService
+from shoplens.batch.review import BrowseService, ReviewService
 from shoplens.batch.runner import BatchRunner, RunnerParts, RunRules
 from shoplens.batch.sidecars import compile_pattern
 from shoplens.batch.sources import LocalSource, ObjectSource, Source
@@ -382,7 +379,7 @@ def _ray_executor(
 
     Raises ExtraMissing, Misconfigured, ClusterUnavailable, StorageUnavailable, ModelNotFound and BundleError.
     """
-    from shoplens.batch.ray import NodeJob, RayExecutor
+    from shoplens.batch.ray import Cluster, NodeJob, RayExecutor
 
     store_url = shared_url(settings.effective_storage_url)
     bundle = find_bundle(channel.model, settings)
@@ -400,9 +397,7 @@ def _ray_executor(
     return RayExecutor(
         job,
         packed,
-        address=address,
-        local_cpus=settings.threads or usable_cores(),
-        gpu=gpu,
+        Cluster(address=address, local_cpus=settings.threads or usable_cores(), gpu=gpu),
         model=bundle.ref,
         store=store,
         results=results,

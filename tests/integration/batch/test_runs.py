@@ -15,10 +15,10 @@ from typing import Any, TypeVar
 import pytest
 
 from shoplens.batch.entities import ItemState, RunState
+from shoplens.batch.executors import RetryPolicy
 from shoplens.batch.files import Move, PhotoMover, finish_moves
 from shoplens.batch.process import WatchTime, this_process
 from shoplens.batch.repository import ItemRepository, RunRepository
-from shoplens.batch.retry import RetryPolicy
 from shoplens.batch.status import RunProgress
 from shoplens.db import Database, open_database
 from shoplens.errors import (

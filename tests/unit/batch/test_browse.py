@@ -6,10 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from shoplens.batch.browse import BrowseService, rate_per_s
 from shoplens.batch.entities import ItemFilter, ItemState, RunState
 from shoplens.batch.repository import ItemRepository
-from shoplens.batch.review import ReviewService
+from shoplens.batch.review import BrowseService, ReviewService, rate_per_s
 from shoplens.errors import ImageNotKept, ItemNotFound, RunNotFound
 from shoplens.predictions.image_store import ImageSize
 from shoplens.predictions.repository import PredictionRepository

@@ -13,11 +13,11 @@ import pytest
 from sqlalchemy import Connection
 
 from shoplens.batch.entities import BatchItem, ItemState
+from shoplens.batch.executors import ProcessedItem, ResultBuilder
 from shoplens.batch.files import Moved
-from shoplens.batch.owned_run import OwnedRun
 from shoplens.batch.process import claim, this_process
 from shoplens.batch.repository import ItemRepository, RunRepository
-from shoplens.batch.results import ProcessedItem, ResultBuilder
+from shoplens.batch.runner import OwnedRun
 from shoplens.db import Database
 from shoplens.errors import DatabaseUnavailable, RunLost
 from shoplens.predictions.repository import PredictionRepository

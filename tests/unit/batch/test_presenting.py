@@ -8,10 +8,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from shoplens.batch import presenting as words
-from shoplens.batch.browse import RunView
 from shoplens.batch.entities import BatchItem, BatchRun, ItemFilter, ItemState, References, RunCounts, RunState
 from shoplens.batch.importer import ImportStatus, ImportSummary
 from shoplens.batch.presenting import read_bar, read_cursor
+from shoplens.batch.review import RunView
 from shoplens.batch.status import OwnerState
 from shoplens.bundles.manifest import ModelRef
 from shoplens.errors import RequestInvalid, SourceUnavailable

@@ -15,9 +15,8 @@ import pytest
 
 import shoplens
 from shoplens.batch.entities import ItemState
-from shoplens.batch.ray import NodeJob, RayExecutor
-from shoplens.batch.results import ResultBuilder
-from shoplens.batch.retry import RetryPolicy
+from shoplens.batch.executors import ResultBuilder, RetryPolicy
+from shoplens.batch.ray import Cluster, NodeJob, RayExecutor
 from shoplens.db import Database
 from shoplens.errors import ClusterUnavailable, Misconfigured
 from shoplens.images.picture import Limits
@@ -131,7 +130,7 @@ def run_on_ray(house: House, job: NodeJob) -> None:
 
     def open_executor() -> RayExecutor:
         return RayExecutor(
-            job, b"bundle", address="head:6379", local_cpus=2, gpu=False, model=MODEL, store=house.store,
+            job, b"bundle", Cluster(address="head:6379", local_cpus=2), model=MODEL, store=house.store,
             results=results, retry=RetryPolicy(5.0),
         )  # fmt: skip
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from shoplens.batch.report_facts import CategoryShare, compare
+from shoplens.batch.report import CategoryShare, compare
 
 
 def share_of(label: str, current: dict[str, int], before: list[dict[str, int]]) -> CategoryShare:

@@ -13,14 +13,11 @@ from pathlib import Path
 import pytest
 
 from shoplens.batch.entities import BatchItem, BatchRun, ItemState
-from shoplens.batch.executors import MemoryBudget
+from shoplens.batch.executors import MemoryBudget, ProcessedItem, ResultBuilder, RetryPolicy
 from shoplens.batch.files import Move, Moved, PhotoMover, finish_move, finish_moves
-from shoplens.batch.owned_run import OwnedRun
 from shoplens.batch.process import claim, request_run, this_process
 from shoplens.batch.repository import ItemRepository, RunRepository
-from shoplens.batch.results import ProcessedItem, ResultBuilder
-from shoplens.batch.retry import RetryPolicy
-from shoplens.batch.runner import RunRules
+from shoplens.batch.runner import OwnedRun, RunRules
 from shoplens.batch.status import ProgressMeter
 from shoplens.db import Database
 from shoplens.errors import (
