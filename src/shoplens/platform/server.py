@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from shoplens.batch.status import StatusMetrics
 from shoplens.db import Database, GroupWriter
@@ -29,7 +30,6 @@ from shoplens.registry.service import ModelService
 from shoplens.serving.engine import Engine
 from shoplens.settings import Settings
 from shoplens.storage import open_store
-from shoplens.telemetry.health import CheckHealth, in_thread
 from shoplens.telemetry.metrics import Metrics
 
 
@@ -54,7 +54,7 @@ class Platform:
     export: ExportTables
     models: ModelService
     batch: Batch
-    health: CheckHealth
+    probes: Mapping[str, Callable[[], Awaitable[None]]]
     metrics: Metrics
     channels: Mapping[str, Channel]
     default_channel: str
@@ -110,9 +110,11 @@ def build_platform(settings: Settings, *, progress: Progress | None = None) -> P
             shelf=images,
             labels=lambda name: engine.labels(channels[name].model),
         ),
-        health=CheckHealth(
-            {"engine": engine.check, "database": in_thread(database.check), "storage": in_thread(images.check)}
-        ),
+        probes={
+            "engine": engine.check,
+            "database": partial(asyncio.to_thread, database.check),
+            "storage": partial(asyncio.to_thread, images.check),
+        },
         metrics=metrics,
         channels=channels,
         default_channel=settings.default_channel,

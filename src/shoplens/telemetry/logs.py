@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from time import time
 from typing import IO, Any, Final, Literal
 
 import orjson
@@ -91,7 +92,12 @@ def configure_logs(*, log_format: LogFormat, level: str, quiet_terminal: bool = 
         cache_logger_on_first_use=True,
     )
     terminal = _StandardError()
-    terminal.setFormatter(_JsonFormatter() if as_json else _formatter(_text_renderers()))
+    if as_json:
+        terminal.setFormatter(_JsonFormatter())
+    else:
+        plain = structlog.dev.plain_traceback
+        colours = sys.stderr.isatty()
+        terminal.setFormatter(_formatter(structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=plain)))
     if quiet_terminal and not as_json:
         terminal.setLevel(logging.WARNING)
     root = logging.getLogger()
@@ -128,7 +134,13 @@ class LogFile(logging.Handler):
             if self._file is None:
                 self._file = _open_rotating(self._path, file_bytes=self._file_bytes, kept=self._kept)
             if self._lost:
-                self._file.emit(logging.makeLogRecord({"msg": _lost_lines(self._lost)}))
+                lost = {
+                    "event": "log_file.lines_lost",
+                    "count": self._lost,
+                    "level": "warning",
+                    "timestamp": _iso(time()),
+                }
+                self._file.emit(logging.makeLogRecord({"msg": orjson.dumps(lost).decode()}))
                 self._lost = 0
             self._file.emit(record)
         except Exception as error:  # noqa: BLE001 - logging must not end the work that is logged
@@ -229,7 +241,11 @@ class _StandardError(logging.StreamHandler[IO[str]]):
 def _open_rotating(path: Path, *, file_bytes: int, kept: int) -> logging.Handler:
     """A rotating file that several processes may write. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    _end_incomplete_line(path)
+    if path.is_file() and path.stat().st_size > 0:
+        with path.open("rb+") as file:
+            file.seek(-1, 2)
+            if file.read(1) != b"\n":  # half a line of a killed process or a full disk: the next one starts on its own
+                file.write(b"\n")
     # Imported here because it takes a tenth of a second, which no start should wait for.
     from concurrent_log_handler import ConcurrentRotatingFileHandler
 
@@ -242,22 +258,7 @@ def _open_rotating(path: Path, *, file_bytes: int, kept: int) -> logging.Handler
     return Rotating(str(path), maxBytes=file_bytes, backupCount=kept, encoding="utf-8")
 
 
-def _end_incomplete_line(path: Path) -> None:
-    """A killed process or a full disk can leave half a line; the next line must start on its own."""
-    if not path.is_file() or path.stat().st_size == 0:
-        return
-    with path.open("rb+") as file:
-        file.seek(-1, 2)
-        if file.read(1) != b"\n":
-            file.write(b"\n")
-
-
-def _lost_lines(count: int) -> str:
-    now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
-    return orjson.dumps({"event": "log_file.lines_lost", "count": count, "level": "warning", "timestamp": now}).decode()
-
-
-def _formatter(renderers: list[Processor]) -> logging.Formatter:
+def _formatter(*renderers: Processor) -> logging.Formatter:
     return structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[
             structlog.contextvars.merge_contextvars,
@@ -278,11 +279,9 @@ class _JsonFormatter(logging.Formatter):
         # Tracebacks without local variables: those may be photos or secrets.
         tracebacks = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
         self._formatter = _formatter(
-            [
-                _add_process_fields,
-                structlog.processors.ExceptionRenderer(tracebacks),
-                structlog.processors.JSONRenderer(_to_json),
-            ]
+            _add_process_fields,
+            structlog.processors.ExceptionRenderer(tracebacks),
+            structlog.processors.JSONRenderer(lambda event, default: orjson.dumps(event, default=default).decode()),
         )
 
     def format(self, record: logging.LogRecord) -> str:
@@ -291,11 +290,6 @@ class _JsonFormatter(logging.Formatter):
         if line is None:
             line = record.json_line = self._formatter.format(record)
         return line
-
-
-def _text_renderers() -> list[Processor]:
-    plain = structlog.dev.plain_traceback
-    return [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
 
 
 def _add_time_of_record(_: Any, __: str, event: EventDict) -> EventDict:
@@ -308,10 +302,6 @@ def _add_process_fields(_: Any, __: str, event: EventDict) -> EventDict:
     for name, value in _process_fields.items():
         event.setdefault(name, value)
     return event
-
-
-def _to_json(event: Any, default: Any = None, **_: Any) -> str:
-    return orjson.dumps(event, default=default).decode()
 
 
 def _iso(unix_s: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from prometheus_client import (
@@ -30,110 +31,82 @@ class Metrics:
     def __init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each one, which no dashboard reads
         self.registry = CollectorRegistry()
-        self.predictions = Counter(
-            "image_classifier_predictions",
-            "Requests for a prediction by HTTP status.",
-            ("status",),
-            registry=self.registry,
+        self._before_scrape: list[Callable[[], None]] = []
+        counter = partial(Counter, registry=self.registry)
+        gauge = partial(Gauge, registry=self.registry)
+        histogram = partial(Histogram, registry=self.registry)
+
+        self.predictions = counter(
+            "image_classifier_predictions", "Requests for a prediction by HTTP status.", ("status",)
         )
-        self.prediction_seconds = Histogram(
+        self.prediction_seconds = histogram(
             "image_classifier_prediction_seconds",
             "Time from the whole request received to its answer, for answered requests.",
             buckets=SECONDS_BUCKETS,
-            registry=self.registry,
         )
-        self.channel_predictions = Counter(
+        self.channel_predictions = counter(
             "shoplens_predictions",
             "Predictions made, by channel, model and decision.",
             ("channel", "model", "outcome"),
-            registry=self.registry,
         )
-        self.failures = Counter(
-            "shoplens_failures", "Requests refused or failed, by stable error code.", ("code",), registry=self.registry
-        )
-        self.stage_seconds = Histogram(
+        self.failures = counter("shoplens_failures", "Requests refused or failed, by stable error code.", ("code",))
+        self.stage_seconds = histogram(
             "shoplens_stage_seconds",
             "Time of one photo in each stage: queue, pixels, inference, write.",
             ("stage",),
             buckets=SECONDS_BUCKETS,
-            registry=self.registry,
         )
-        self.batch_size = Histogram(
-            "shoplens_batch_size",
-            "Photos in one model call.",
-            ("model",),
-            buckets=BATCH_BUCKETS,
-            registry=self.registry,
+        self.batch_size = histogram(
+            "shoplens_batch_size", "Photos in one model call.", ("model",), buckets=BATCH_BUCKETS
         )
-        self.queue_length = Gauge("shoplens_queue_length", "Photos that wait for a worker now.", registry=self.registry)
-        self.feedback = Counter(
-            "shoplens_feedback", "Remarks of people on predictions, by verdict.", ("verdict",), registry=self.registry
+        self.queue_length = gauge("shoplens_queue_length", "Photos that wait for a worker now.")
+        self.feedback = counter("shoplens_feedback", "Remarks of people on predictions, by verdict.", ("verdict",))
+        self.http_requests = counter(
+            "shoplens_http_requests", "HTTP requests by route and status.", ("route", "status")
         )
-        self.http_requests = Counter(
-            "shoplens_http_requests", "HTTP requests by route and status.", ("route", "status"), registry=self.registry
-        )
-        self.model_info = Gauge(
-            "shoplens_model_info",
-            "The live model versions; the value is 1.",
-            ("model", "version"),
-            registry=self.registry,
-        )
-        self._declare_queue()
-        self._declare_batch()
-        self._before_scrape: list[Callable[[], None]] = []
-        for collector in (ProcessCollector, PlatformCollector, GCCollector):
-            collector(registry=self.registry)
+        self.model_info = gauge("shoplens_model_info", "The live model versions; the value is 1.", ("model", "version"))
 
-    def _declare_queue(self) -> None:
-        """Of the queue between web processes and workers: a web process sets the first two, a worker the others."""
-        self.queue_jobs = Gauge(
-            "shoplens_queue_jobs",
-            "Photos in Redis that wait or are being processed, by priority.",
-            ("priority",),
-            registry=self.registry,
+        # The queue between web processes and workers: a web process sets the first two, a worker the others.
+        self.queue_jobs = gauge(
+            "shoplens_queue_jobs", "Photos in Redis that wait or are being processed, by priority.", ("priority",)
         )
-        self.workers = Gauge("shoplens_workers", "Model workers that are alive.", registry=self.registry)
-        self.jobs_answered = Counter(
-            "shoplens_jobs_answered", "Jobs that this worker answered.", registry=self.registry
-        )
-        self.jobs_expired = Counter(
-            "shoplens_jobs_expired", "Jobs whose time had passed when they were taken.", registry=self.registry
-        )
-        self.jobs_claimed = Counter(
-            "shoplens_jobs_claimed", "Jobs taken over from workers that died.", registry=self.registry
-        )
-        self.jobs_quarantined = Counter(
+        self.workers = gauge("shoplens_workers", "Model workers that are alive.")
+        self.jobs_answered = counter("shoplens_jobs_answered", "Jobs that this worker answered.")
+        self.jobs_expired = counter("shoplens_jobs_expired", "Jobs whose time had passed when they were taken.")
+        self.jobs_claimed = counter("shoplens_jobs_claimed", "Jobs taken over from workers that died.")
+        self.jobs_quarantined = counter(
             "shoplens_jobs_quarantined",
             "Messages that could not be read, and photos on which several workers died.",
-            registry=self.registry,
         )
 
-    def _declare_batch(self) -> None:
-        """Gauges, because another process does the work: they show what it wrote, as `before_scrape` reads it."""
-
-        def gauge(name: str, text: str, *labels: str) -> Gauge:
-            return Gauge(f"shoplens_batch_{name}", text, ("channel", *labels), registry=self.registry)
-
-        self.batch_readable = Gauge(
-            "shoplens_batch_readable",
-            "1 when the batch figures below could be read at the last attempt.",
-            registry=self.registry,
+        # Batch: gauges, because another process does the work. `before_scrape` reads what that process wrote.
+        channel = ("channel",)
+        self.batch_readable = gauge(
+            "shoplens_batch_readable", "1 when the batch figures below could be read at the last attempt."
         )
-        self.batch_waiting = gauge("waiting", "Items that wait for a run.")
-        self.batch_run_active = gauge("run_active", "1 while a run is requested or running.")
+        self.batch_waiting = gauge("shoplens_batch_waiting", "Items that wait for a run.", channel)
+        self.batch_run_active = gauge("shoplens_batch_run_active", "1 while a run is requested or running.", channel)
         self.batch_run_stalled = gauge(
-            "run_stalled", "1 while the active run is alive, but has finished no item for batch.stall_after_s."
+            "shoplens_batch_run_stalled",
+            "1 while the active run is alive, but has finished no item for batch.stall_after_s.",
+            channel,
         )
-        self.batch_run_planned = gauge("run_planned", "Items of the active or last run.")
-        self.batch_run_items = gauge("run_items", "Items of the active or last run by state.", "state")
+        self.batch_run_planned = gauge("shoplens_batch_run_planned", "Items of the active or last run.", channel)
+        self.batch_run_items = gauge(
+            "shoplens_batch_run_items", "Items of the active or last run by state.", ("channel", "state")
+        )
         self.batch_item_seconds = gauge(
-            "item_seconds", "Mean time to decode and classify an item of the active or last run, on one thread."
+            "shoplens_batch_item_seconds",
+            "Mean time to decode and classify an item of the active or last run, on one thread.",
+            channel,
         )
         self.batch_last_timestamp = gauge(
-            "last_timestamp_seconds",
+            "shoplens_batch_last_timestamp_seconds",
             "When the last item, and the last run, was finished (Unix time; 0: never).",
-            "what",
+            ("channel", "what"),
         )
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=self.registry)
 
     def before_scrape(self, bring_up_to_date: Callable[[], None]) -> None:
         """Call this before each exposition. It must be quick and must not raise."""

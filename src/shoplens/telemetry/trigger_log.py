@@ -61,7 +61,12 @@ def record_trigger(
     """
     trigger = Trigger(id=secrets.token_hex(8), job=job, by=by)
     started_at, began_s = datetime.now(UTC), time.monotonic()
-    facts = {"job": job, "by": by, **_process(), "arguments": dict(arguments)}
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # an account without a name, as containers have them
+        user = str(os.getuid())
+    process = {"user": user, "host": socket.gethostname(), "pid": os.getpid()}
+    facts = {"job": job, "by": by, **process, "arguments": dict(arguments)}
     file = folder.open(TRIGGER_LOG)
     try:
         _write(STARTED, trigger, facts, file)
@@ -81,14 +86,6 @@ def record_trigger(
 def _write(event: str, trigger: Trigger, facts: dict[str, Any], file: LogFile) -> None:
     _log.info(event, trigger=trigger.id, **facts)
     file.handle(logging.makeLogRecord({"msg": trigger_line(event, trigger.id, facts).decode()}))
-
-
-def _process() -> dict[str, Any]:
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # an account without a name, as containers have them
-        user = str(os.getuid())
-    return {"user": user, "host": socket.gethostname(), "pid": os.getpid()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +110,7 @@ def trigger_line(event: str, trigger_id: str, facts: Mapping[str, Any]) -> bytes
 
 
 def last_triggers(folder: Path) -> dict[tuple[str, str], PastTrigger]:
-    """The newest start by channel and job, as far as the files go back. Lines that cannot be read are passed over.
+    """The newest start by channel and job, as far as the files go back. Lines that cannot be read are skipped.
 
     Raises OSError.
     """
@@ -125,41 +122,37 @@ def last_triggers(folder: Path) -> dict[tuple[str, str], PastTrigger]:
             continue
         arguments = line.get("arguments")
         channel = str(arguments.get("channel", "")) if isinstance(arguments, dict) else ""
-        newest.setdefault((channel, line["job"]), _past(line, ended.get(line["trigger"])))
+        end = ended.get(line["trigger"], {})
+        past = PastTrigger(
+            id=line["trigger"],
+            job=line["job"],
+            by=str(line.get("by")),
+            started_at=datetime.fromisoformat(line["timestamp"]),
+            host=line.get("host"),
+            pid=line.get("pid"),
+            ended_at=datetime.fromisoformat(end["timestamp"]) if end else None,
+            exit_status=end.get("exit_status"),
+            counts=end.get("counts") or {},
+        )
+        newest.setdefault((channel, past.job), past)
     return newest
 
 
-def _past(started: dict[str, Any], ended: dict[str, Any] | None) -> PastTrigger:
-    end = ended or {}
-    return PastTrigger(
-        id=started["trigger"],
-        job=started["job"],
-        by=str(started.get("by")),
-        started_at=datetime.fromisoformat(started["timestamp"]),
-        host=started.get("host"),
-        pid=started.get("pid"),
-        ended_at=datetime.fromisoformat(end["timestamp"]) if end else None,
-        exit_status=end.get("exit_status"),
-        counts=end.get("counts") or {},
-    )
-
-
 def _newest_first(folder: Path) -> Iterator[dict[str, Any]]:
-    """One file in memory at a time."""
+    """The readable lines of the log and its older files. One file is in memory at a time."""
     number = 0
     path = folder / TRIGGER_LOG
     while path.is_file():
         for text in reversed(path.read_bytes().splitlines()):
-            if (line := _read(text)) is not None:
+            try:
+                line = orjson.loads(text)
+            except orjson.JSONDecodeError:
+                continue
+            if (
+                isinstance(line, dict)
+                and line.get("event") in {STARTED, ENDED}
+                and {"trigger", "job", "timestamp"} <= line.keys()
+            ):
                 yield line
         number += 1
         path = folder / f"{TRIGGER_LOG}.{number}"
-
-
-def _read(text: bytes) -> dict[str, Any] | None:
-    try:
-        line = orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return None
-    whole = isinstance(line, dict) and line.get("event") in {STARTED, ENDED}
-    return line if whole and {"trigger", "job", "timestamp"} <= line.keys() else None

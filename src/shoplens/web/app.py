@@ -92,7 +92,7 @@ def _api_routers(platform: Platform, uploads: Uploads) -> Iterator[APIRouter]:
     yield runs_router(platform.batch)
     yield items_router(platform.batch)
     yield models_router(platform.models)
-    yield operations_router(platform.health, platform.metrics)
+    yield operations_router(platform.probes, platform.metrics)
 
 
 def _page_routers(platform: Platform, uploads: Uploads) -> Iterator[APIRouter]:
