@@ -17,7 +17,7 @@ import pytest
 from servers.process import start, wait_until_ready
 from servers.seaweed import RunningS3, S3Place, running_s3
 from shoplens.bundles.bundle import write_bundle
-from shoplens.bundles.sharing import SharedBundles
+from shoplens.bundles.store import SharedBundles
 from shoplens.storage import open_prefix, open_store
 from tests.acceptance.batch_server import FRUIT, clear_photo, dim_photo, items_of, run_through, torn_photo
 from tests.commands import run_command

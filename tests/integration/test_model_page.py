@@ -8,8 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from shoplens.bundles.bundle import write_bundle
-from shoplens.bundles.evaluation import ClassResult
-from shoplens.bundles.manifest import Label
+from shoplens.bundles.manifest import ClassResult, Label
 from shoplens.platform.server import Platform
 from tests.conftest import client_of
 from tests.unit.bundles.conftest import CARD, MANIFEST, small_model

@@ -6,6 +6,7 @@ parameters. The result is checked by running it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -74,28 +75,39 @@ def import_onnx(
     `activation` defaults to none if the graph ends with a softmax or sigmoid, else to softmax. Raises
     BundleIncomplete if the file or a part of it is missing, BundleInvalid for a model that cannot be served.
     """
-    model = _loaded(file)
-    _refuse_custom(model)
+    model = _load(file)
     check_labels(tuple(labels))
-    source = _only_input(model)
-    output = _chosen_output(model, len(labels))
+    source, output = _only_input(model), _chosen_output(model, len(labels))
     ends_with = _last_operation(model, output)
+    scores = output.name
+    if len(_sizes(output)) > 2:  # (batch, labels, 1, 1)
+        scores = f"{output.name}.flat"
+        model.graph.node.append(helper.make_node("Flatten", [output.name], [scores], name=scores))
+        model.graph.output.append(helper.make_tensor_value_info(scores, TensorProto.FLOAT, None))
+    spec = _spec(source, preprocessing or Preprocessing())
+    if (batch := _sizes(source)[0]) > 1:
+        raise BundleInvalid(f"The model accepts exactly {batch} pictures at once; export it with an open batch.")
+    check_spec(spec)
     manifest = Manifest(
         format_version=FORMAT_VERSION, name=name, version=version, task="image-classification", input=source.name,
-        output=_flattened(model, output), embedding=None, image=_spec(source, preprocessing or Preprocessing()),
+        output=scores, embedding=None, image=spec,
         activation=activation or ("none" if ends_with in ("Softmax", "Sigmoid") else "softmax"),
-        max_batch=_batch(source),
+        max_batch=batch or _DYNAMIC_BATCH,
     )  # fmt: skip
-    check_spec(manifest.image)
     read_manifest(to_json(manifest))
     data = model.SerializeToString(deterministic=True)
     check_outputs(open_session(data, optimise=True), manifest, len(labels))
-    root = into / name / version
-    return write_bundle(root, manifest=manifest, labels=tuple(labels), card=card or _card(file, name), model=data)
+    unknown = "Not stated."
+    card = card or Card(
+        title=name, description=f"Imported from {file.name}.", task="Image classification", data=unknown,
+        licence=unknown, source=file.name, date=datetime.now(UTC).date().isoformat(),
+        limits=("Its quality was not measured by Shoplens.",), metrics=(),
+    )  # fmt: skip
+    return write_bundle(into / name / version, manifest=manifest, labels=tuple(labels), card=card, model=data)
 
 
-def _loaded(file: Path) -> onnx.ModelProto:
-    """The model including its external data."""
+def _load(file: Path) -> onnx.ModelProto:
+    """The model including its external data, if it needs no operators beyond those of the runtime."""
     if not file.is_file():
         raise BundleIncomplete(f"There is no file {file}.")
     try:
@@ -105,15 +117,12 @@ def _loaded(file: Path) -> onnx.ModelProto:
         raise BundleIncomplete(f"The weights of {file.name} are in another file, which is missing: {error}.") from error
     except Exception as error:
         raise BundleInvalid(f"{file.name} is not a valid ONNX model: {error}") from error
-    return model
-
-
-def _refuse_custom(model: onnx.ModelProto) -> None:
     foreign = sorted({f"{node.domain}.{node.op_type}" for node in _nodes(model.graph) if node.domain not in _DOMAINS})
     if foreign:
         raise BundleInvalid(
             f"The model uses operators that are not part of ONNX ({', '.join(foreign)}); export it without them."
         )
+    return model
 
 
 def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
@@ -137,23 +146,11 @@ def _chosen_output(model: onnx.ModelProto, label_count: int) -> onnx.ValueInfoPr
     """The first output with one number per label, as far as the graph declares it."""
     value: onnx.ValueInfoProto
     for value in model.graph.output:
-        numbers = 1
-        for size in _sizes(value)[1:]:
-            numbers *= size or label_count
-        if numbers == label_count and len(_sizes(value)) > 1:
+        numbers = [size or label_count for size in _sizes(value)[1:]]
+        if numbers and math.prod(numbers) == label_count:
             return value
     found = ", ".join(f"{value.name} {_sizes(value)}" for value in model.graph.output)
     raise BundleInvalid(f"No output of the model has {label_count} numbers, one per label; it has {found}.")
-
-
-def _flattened(model: onnx.ModelProto, output: onnx.ValueInfoProto) -> str:
-    """The name of the output as (batch, labels); (batch, labels, 1, 1) is flattened."""
-    if len(_sizes(output)) == 2:
-        return output.name
-    name = f"{output.name}.flat"
-    model.graph.node.append(helper.make_node("Flatten", [output.name], [name], name=name))
-    model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
-    return name
 
 
 def _sizes(value: onnx.ValueInfoProto) -> list[int]:
@@ -169,30 +166,19 @@ def _spec(source: onnx.ValueInfoProto, asked: Preprocessing) -> ImageSpec:
     element = source.type.tensor_type.elem_type
     if element not in _DTYPES:
         raise BundleInvalid(f"The model's input is {TensorProto.DataType.Name(element)}; it must be FLOAT or UINT8.")
-    crop = _crop(sizes[2:] if layout == "nchw" else sizes[1:3], asked.crop)
+    sides = sizes[2:] if layout == "nchw" else sizes[1:3]
+    known = {side for side in sides if side}
+    if len(known) > 1:
+        raise BundleInvalid(f"The input of the model is {sides} pixels; only squares are supported.")
+    crop = known.pop() if known else asked.crop or _DEFAULT_SIDE
+    if asked.crop not in (None, crop):
+        raise BundleInvalid(f"The input of the model is {crop} pixels, not {asked.crop}.")
     mean, scale = PRESETS[asked.preset]
     spec = ImageSpec(
         resize=asked.resize or round(crop * 8 / 7), crop=crop, fit=asked.fit, interpolation=asked.interpolation,
         colour=asked.colour, layout=layout, dtype=_DTYPES[element], mean=asked.mean or mean, scale=asked.scale or scale,
     )  # fmt: skip
     return replace(spec, mean=PRESETS["raw"][0], scale=PRESETS["raw"][1]) if spec.dtype == "uint8" else spec
-
-
-def _crop(sides: list[int], asked: int | None) -> int:
-    known = {side for side in sides if side}
-    if len(known) > 1:
-        raise BundleInvalid(f"The input of the model is {sides} pixels; only squares are supported.")
-    crop = known.pop() if known else asked or _DEFAULT_SIDE
-    if asked not in (None, crop):
-        raise BundleInvalid(f"The input of the model is {crop} pixels, not {asked}.")
-    return crop
-
-
-def _batch(source: onnx.ValueInfoProto) -> int:
-    batch = _sizes(source)[0]
-    if batch > 1:
-        raise BundleInvalid(f"The model accepts exactly {batch} pictures at once; export it with an open batch.")
-    return batch or _DYNAMIC_BATCH
 
 
 def _last_operation(model: onnx.ModelProto, output: onnx.ValueInfoProto) -> str:
@@ -202,13 +188,3 @@ def _last_operation(model: onnx.ModelProto, output: onnx.ValueInfoProto) -> str:
     while node is not None and node.op_type in _RESHAPING:
         node = makers.get(node.input[0])
     return node.op_type if node is not None else ""
-
-
-def _card(file: Path, name: str) -> Card:
-    """A card for a model that came without one."""
-    unknown = "Not stated."
-    return Card(
-        title=name, description=f"Imported from {file.name}.", task="Image classification", data=unknown,
-        licence=unknown, source=file.name, date=datetime.now(UTC).date().isoformat(),
-        limits=("Its quality was not measured by Shoplens.",), metrics=(),
-    )  # fmt: skip

@@ -1,6 +1,7 @@
-"""`bundle.json`, `labels.json` and `card.json` as frozen values, and files of label names.
+"""`bundle.json`, `labels.json`, `card.json` and `evaluation.json` as frozen values, and files of label names.
 
-Parsing is strict: unknown fields, wrong types and impossible numbers are errors that name the field.
+Parsing is strict: unknown fields, wrong types and impossible numbers are errors that name the field. In evaluations,
+shares and scores are between 0 and 1.
 """
 
 from __future__ import annotations
@@ -19,12 +20,18 @@ from shoplens.images.picture import ImageSpec
 
 FORMAT_VERSION: Final = 1
 IMAGENET: Final = "imagenet"
+EVALUATION: Final = "evaluation.json"
 NAME_PATTERN: Final = r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?"
 
 Value = TypeVar("Value")
 Text = Annotated[str, Field(min_length=1, max_length=4000)]
 Name = Annotated[str, Field(pattern=f"^{NAME_PATTERN}$")]
 Activation = Literal["softmax", "sigmoid", "none"]
+Count = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,8 +98,146 @@ class Card:
     metrics: tuple[Metric, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassCount:
+    """The number of samples of one class in each part."""
+
+    label: Text
+    train: Count
+    validation: Count
+    test: Count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataFacts:
+    """The data for training and measuring. The hashes identify the content of the sources. `fraction` is None if the
+    validation part was given. `dropped` counts the samples that were not used, by reason.
+    """
+
+    name: Text
+    sha256: Sha256
+    validation_sha256: Sha256 | None
+    test_sha256: Sha256 | None
+    split: Text
+    seed: int
+    fraction: Share | None
+    counts: tuple[ClassCount, ...]
+    unreadable: Count
+    dropped: dict[str, Count]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingFacts:
+    """How the model was trained. `epochs` is None for the recipe's default; `versions` are those of the libraries."""
+
+    recipe: Text
+    seed: int
+    epochs: Count | None
+    parameters: Count
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """The temperature and the part that it was fitted on.
+
+    `ece_cross_fitted` is the calibration error on that part, with each half scaled by the temperature of the other.
+    """
+
+    method: Text
+    temperature: Positive
+    fitted_on: Text
+    samples: Count
+    ece_cross_fitted: Share
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassResult:
+    """One class in one part: `samples` have it as their label."""
+
+    label: Text
+    samples: Count
+    precision: Share
+    recall: Share
+    f1: Share
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Threshold:
+    """The share of photos with a score of at least `at`, and their accuracy; None if there are none."""
+
+    at: Share
+    share: Share
+    accuracy: Share | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartResult:
+    """The measurements on one part, of the exported model with the serving code.
+
+    `accuracy_low` and `accuracy_high` bound the accuracy with 95 % confidence (Wilson 1927). `nll` is the mean negative
+    log likelihood in nats; `ece` the expected calibration error in 15 bins; both also before calibration. `confusion`
+    has a row per true label and a column per predicted label; it is empty if there are many classes.
+    """
+
+    name: Literal["test", "validation"]
+    samples: Count
+    accuracy: Share
+    accuracy_low: Share
+    accuracy_high: Share
+    macro_f1: Share
+    nll: Amount
+    nll_uncalibrated: Amount
+    ece: Share
+    ece_uncalibrated: Share
+    classes: tuple[ClassResult, ...]
+    confusion: tuple[tuple[Count, ...], ...]
+    thresholds: tuple[Threshold, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parity:
+    """The comparison of training and serving over `samples`: the greatest difference between a logit of the framework
+    and of the exported graph, and that the input tensors are equal byte by byte.
+    """
+
+    samples: Count
+    logit_difference: Amount
+    tensors_equal: Literal[True]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Speed:
+    """The throughput from encoded photos to labels on the training machine."""
+
+    images_per_s: Positive
+    threads: Annotated[int, Field(ge=1)]
+    photos: Count
+    machine: Text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """All measurements. The first of `parts` is quoted in the card: test if there is one, else validation."""
+
+    schema_version: Literal[1]
+    data: DataFacts
+    training: TrainingFacts
+    calibration: Calibration
+    parts: Annotated[tuple[PartResult, ...], Field(min_length=1)]
+    parity: Parity
+    model_bytes: Count
+    speed: Speed
+
+    @property
+    def headline(self) -> PartResult:
+        """The part that the card quotes."""
+        return self.parts[0]
+
+
 _MANIFEST: Final = TypeAdapter(Manifest)
 _CARD: Final = TypeAdapter(Card)
+_EVALUATION: Final = TypeAdapter(Evaluation)
 _LABELS: Final = TypeAdapter(Annotated[tuple[Label, ...], Field(min_length=1, max_length=100_000)])
 
 
@@ -116,7 +261,22 @@ def read_card(data: bytes) -> Card:
     return parsed(_CARD, data, "card.json")
 
 
-def to_json(value: Manifest | Card | tuple[Label, ...]) -> bytes:
+def read_evaluation(data: bytes, labels: tuple[Label, ...]) -> Evaluation:
+    """`evaluation.json` as a value. Raises BundleInvalid, also if it is about other labels."""
+    evaluation = parsed(_EVALUATION, data, EVALUATION)
+    names = tuple(label.name for label in labels)
+    for part in evaluation.parts:
+        if tuple(each.label for each in part.classes) != names:
+            raise BundleInvalid(f"{EVALUATION}: the part {part.name!r} is about other labels than labels.json.")
+        sizes = {len(part.confusion), *map(len, part.confusion)}
+        if part.confusion and sizes != {len(names)}:
+            raise BundleInvalid(
+                f"{EVALUATION}: the confusion matrix of {part.name!r} does not fit {len(names)} labels."
+            )
+    return evaluation
+
+
+def to_json(value: Manifest | Card | Evaluation | tuple[Label, ...]) -> bytes:
     """The content of the file, indented. The same value gives the same bytes."""
     adapter: TypeAdapter[Any] = TypeAdapter(tuple[Label, ...] if isinstance(value, tuple) else type(value))
     return adapter.dump_json(value, indent=1) + b"\n"
@@ -179,7 +339,23 @@ def labels_from(source: str) -> tuple[Label, ...]:
     path = Path(source)
     if not path.is_file():
         raise BundleIncomplete(f"There is no file of labels at {path}.")
-    labels = _from_json(path) if path.suffix.lower() == ".json" else _named(_lines(path))
+    data = path.read_bytes()
+    if path.suffix.lower() == ".json":
+        try:
+            names = from_json(data)
+        except ValueError as error:
+            raise BundleInvalid(f"{path.name} is not JSON: {error}.") from error
+        if not (isinstance(names, list) and names and all(isinstance(name, str) and name for name in names)):
+            return read_labels(data)
+    else:
+        try:
+            lines = data.decode("utf-8-sig").splitlines()
+        except UnicodeDecodeError as error:
+            raise BundleInvalid(f"{path.name} is not a text file in UTF-8.") from error
+        names = [name for line in lines if (name := line.strip())]
+        if not names:
+            raise BundleInvalid("The file of labels is empty.")
+    labels = tuple(Label(id=name, name=name) for name in names)
     check_labels(labels)
     return labels
 
@@ -187,28 +363,3 @@ def labels_from(source: str) -> tuple[Label, ...]:
 def imagenet_labels() -> tuple[Label, ...]:
     """The 1,000 ImageNet classes: synset id and a short, unique English name."""
     return read_labels((files("shoplens.bundles.builtin") / "data" / "imagenet-labels.json").read_bytes())
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines()]
-    except UnicodeDecodeError as error:
-        raise BundleInvalid(f"{path.name} is not a text file in UTF-8.") from error
-    return [line for line in lines if line]
-
-
-def _from_json(path: Path) -> tuple[Label, ...]:
-    data = path.read_bytes()
-    try:
-        entries = from_json(data)
-    except ValueError as error:
-        raise BundleInvalid(f"{path.name} is not JSON: {error}.") from error
-    if isinstance(entries, list) and entries and all(isinstance(entry, str) and entry for entry in entries):
-        return _named(entries)
-    return read_labels(data)
-
-
-def _named(names: list[str]) -> tuple[Label, ...]:
-    if not names:
-        raise BundleInvalid("The file of labels is empty.")
-    return tuple(Label(id=name, name=name) for name in names)

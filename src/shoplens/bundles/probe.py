@@ -6,6 +6,7 @@ every library.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, Final
 
@@ -46,37 +47,21 @@ def check_graph(path: Path, manifest: Manifest, label_count: int) -> None:
     for name in filter(None, (manifest.output, manifest.embedding)):
         if name not in outputs:
             raise BundleInvalid(f"The model has no output {name!r}; it has {sorted(outputs)}.")
-    _check_input(inputs[manifest.input], manifest)
-    _check_output(outputs[manifest.output].shape, label_count)
-
-
-def _check_input(value: Any, manifest: Manifest) -> None:
+    source = inputs[manifest.input]
+    if source.type != _ELEMENT_TYPES[manifest.image.dtype]:
+        raise BundleInvalid(f"The model's input is {source.type}; bundle.json says {manifest.image.dtype}.")
     crop = manifest.image.crop
     sample = [crop, crop, 3] if manifest.image.layout == "nhwc" else [3, crop, crop]
-    wanted = _ELEMENT_TYPES[manifest.image.dtype]
-    if value.type != wanted:
-        raise BundleInvalid(f"The model's input is {value.type}; bundle.json says {manifest.image.dtype}.")
-    if not _fits(value.shape[1:], sample) or len(value.shape) != 4:
-        raise BundleInvalid(f"The model's input has the shape {value.shape}; bundle.json says {sample} per sample.")
-    if isinstance(value.shape[0], int) and value.shape[0] != manifest.max_batch:
-        raise BundleInvalid(f"The model takes {value.shape[0]} at once; bundle.json says up to {manifest.max_batch}.")
-
-
-def _check_output(shape: list[Any], label_count: int) -> None:
-    classes = shape[1:]
-    known = all(isinstance(size, int) for size in classes)
-    total = 1
-    for size in classes if known else []:
-        total *= size
-    if known and total != label_count:
-        raise BundleInvalid(f"The model has {total} outputs, but labels.json has {label_count} labels.")
-
-
-def _fits(shape: list[Any], sample: list[int]) -> bool:
-    """Whether the shapes match. Names instead of numbers are open dimensions."""
-    return len(shape) == len(sample) and all(
-        not isinstance(size, int) or size == wanted for size, wanted in zip(shape, sample, strict=True)
-    )
+    batch, *sizes = source.shape or [None]
+    # Open dimensions are no numbers; they fit any size.
+    fits = [size if isinstance(size, int) else wanted for size, wanted in zip(sizes, sample, strict=False)] == sample
+    if len(sizes) != 3 or not fits:
+        raise BundleInvalid(f"The model's input has the shape {source.shape}; bundle.json says {sample} per sample.")
+    if isinstance(batch, int) and batch != manifest.max_batch:
+        raise BundleInvalid(f"The model takes {batch} at once; bundle.json says up to {manifest.max_batch}.")
+    classes = outputs[manifest.output].shape[1:]
+    if all(isinstance(size, int) for size in classes) and math.prod(classes) != label_count:
+        raise BundleInvalid(f"The model has {math.prod(classes)} outputs, but labels.json has {label_count} labels.")
 
 
 def probe_pixels(side: int) -> NDArray[np.uint8]:
@@ -111,17 +96,13 @@ def check_outputs(session: onnxruntime.InferenceSession, manifest: Manifest, lab
     if np.ptp(scores, axis=0).max() == 0:
         raise BundleInvalid("The model gives the same answer for every picture; its weights are probably missing.")
     if manifest.max_batch > 1:
-        _check_batch(session, manifest, scores)
-
-
-def _check_batch(session: onnxruntime.InferenceSession, manifest: Manifest, scores: NDArray[np.float32]) -> None:
-    try:
-        together = _run(session, manifest, probe_batch(manifest)[:2])
-    except BundleInvalid as error:
-        raise BundleInvalid(f"{error} Its graph declares an open batch; export it with a batch of one.") from error
-    scale = max(1.0, float(np.abs(scores[:2]).max()))
-    if together.shape != scores[:2].shape or np.abs(together - scores[:2]).max() > _TOLERANCE * scale:
-        raise BundleInvalid("The model gives other outputs in a batch than one by one.")
+        try:
+            together = _run(session, manifest, probe_batch(manifest)[:2])
+        except BundleInvalid as error:
+            raise BundleInvalid(f"{error} Its graph declares an open batch; export it with a batch of one.") from error
+        scale = max(1.0, float(np.abs(scores[:2]).max()))
+        if together.shape != scores[:2].shape or np.abs(together - scores[:2]).max() > _TOLERANCE * scale:
+            raise BundleInvalid("The model gives other outputs in a batch than one by one.")
 
 
 def _run(session: onnxruntime.InferenceSession, manifest: Manifest, batch: NDArray[Any]) -> NDArray[np.float32]:

@@ -7,8 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 from shoplens.bundles.bundle import Bundle
-from shoplens.bundles.sharing import SharedBundles
-from shoplens.bundles.store import resolve_bundle
+from shoplens.bundles.store import SharedBundles, resolve_bundle
 from shoplens.db import Database, open_database, upgrade
 from shoplens.errors import Misconfigured
 from shoplens.images.picture import Limits

@@ -17,9 +17,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from shoplens.bundles.bundle import Bundle
-    from shoplens.bundles.evaluation import PartResult
-    from shoplens.bundles.manifest import ModelRef
-    from shoplens.bundles.sharing import SharedBundles
+    from shoplens.bundles.manifest import ModelRef, PartResult
+    from shoplens.bundles.store import SharedBundles
     from shoplens.settings import Settings
 
 _MAX_CLASSES = 50

@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from fastapi import APIRouter, Request
 from starlette.responses import HTMLResponse, JSONResponse
 
-from shoplens.bundles.bundle import Bundle
-from shoplens.bundles.checksums import CHECKSUMS, read_checksums, read_plain
-from shoplens.bundles.evaluation import PartResult
-from shoplens.bundles.manifest import Label
+from shoplens.bundles.bundle import CHECKSUMS, Bundle, read_checksums, read_plain
+from shoplens.bundles.manifest import Label, PartResult
 from shoplens.images.picture import ImageSpec
 from shoplens.predictions.entities import Channel
 from shoplens.registry.service import ModelService

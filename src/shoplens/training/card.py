@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from shoplens.bundles.evaluation import DataFacts, Evaluation, PartResult
-from shoplens.bundles.manifest import Card, Metric
+from shoplens.bundles.manifest import Card, DataFacts, Evaluation, Metric, PartResult
 from shoplens.training.check import DataReport
 from shoplens.training.split import Split
 

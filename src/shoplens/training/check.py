@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Final
 
-from shoplens.bundles.evaluation import ClassCount
+from shoplens.bundles.manifest import ClassCount
 from shoplens.errors import DatasetInvalid
 from shoplens.training.samples import Dataset, UnreadableFile
 from shoplens.training.split import DropReason, Pair, Split

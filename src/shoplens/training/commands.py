@@ -11,7 +11,7 @@ import typer
 from shoplens.cli.common import EXIT_FAILED, EXIT_INTERRUPTED, AsJson, DataDir, handle_errors, settings_for
 
 if TYPE_CHECKING:
-    from shoplens.bundles.evaluation import PartResult
+    from shoplens.bundles.manifest import PartResult
     from shoplens.training.train import Sources, TrainConfig, TrainResult
 
 datasets_app = typer.Typer(

@@ -16,7 +16,7 @@ from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from shoplens.bundles.bundle import Bundle
-from shoplens.bundles.evaluation import ClassResult, PartResult, Speed, Threshold
+from shoplens.bundles.manifest import ClassResult, PartResult, Speed, Threshold
 from shoplens.errors import ShoplensError, TrainingDiverged
 from shoplens.images.picture import Limits
 from shoplens.serving.classifier import Classifier

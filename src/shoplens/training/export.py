@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shoplens.bundles.bundle import Bundle, write_bundle
-from shoplens.bundles.evaluation import Evaluation, Parity
-from shoplens.bundles.manifest import FORMAT_VERSION, Card, Label, Manifest
+from shoplens.bundles.manifest import FORMAT_VERSION, Card, Evaluation, Label, Manifest, Parity
 from shoplens.errors import TrainingDiverged
 from shoplens.images.decoder import decode
 from shoplens.images.picture import ImageSpec, Limits

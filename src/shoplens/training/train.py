@@ -22,8 +22,17 @@ from typing import Any, Final
 import numpy as np
 
 from shoplens.bundles.bundle import Bundle
-from shoplens.bundles.evaluation import Calibration, DataFacts, Evaluation, PartResult, Speed, TrainingFacts
-from shoplens.bundles.manifest import NAME_PATTERN, read_card, to_json
+from shoplens.bundles.manifest import (
+    NAME_PATTERN,
+    Calibration,
+    DataFacts,
+    Evaluation,
+    PartResult,
+    Speed,
+    TrainingFacts,
+    read_card,
+    to_json,
+)
 from shoplens.errors import BundleInvalid, Conflict, DatasetInvalid, Misconfigured, RequestInvalid
 from shoplens.images.picture import Limits
 from shoplens.training.calibrate import cross_fitted_error

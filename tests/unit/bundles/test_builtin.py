@@ -19,9 +19,16 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from shoplens.bundles.builtin import BUILTIN_MODELS, builtin_names, check_recorded, prepare_builtin, verify_builtin
-from shoplens.bundles.builtin.efficientnet import LITE0_WEIGHTS, Layer, Network, lite0_network, same_padding
+from shoplens.bundles.builtin.efficientnet import (
+    LITE0_WEIGHTS,
+    Layer,
+    Network,
+    PackagedFile,
+    lite0_network,
+    read_torch_file,
+    same_padding,
+)
 from shoplens.bundles.builtin.onnx_graph import MAX_PAIR, float_model
-from shoplens.bundles.builtin.weights import PackagedFile, read_torch_file
 from shoplens.bundles.bundle import open_bundle, write_bundle
 from shoplens.bundles.probe import open_session, probe_pixels
 from shoplens.errors import BundleIncomplete, BundleInvalid, BundleTampered, BundleUnverified, ModelNotFound

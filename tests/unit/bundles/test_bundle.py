@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from shoplens.bundles.bundle import Bundle, open_bundle, write_bundle
-from shoplens.bundles.checksums import write_checksums
+from shoplens.bundles.bundle import Bundle, open_bundle, write_bundle, write_checksums
 from shoplens.errors import BundleIncomplete, BundleInvalid, BundleTampered, BundleTooNew
 from tests.unit.bundles.conftest import CARD, LABELS, MANIFEST, small_model
 

@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from shoplens.bundles.bundle import Bundle, open_bundle, write_bundle
-from shoplens.bundles.checksums import write_checksums
-from shoplens.bundles.evaluation import (
+from shoplens.bundles.bundle import Bundle, open_bundle, write_bundle, write_checksums
+from shoplens.bundles.manifest import (
     Calibration,
     ClassCount,
     ClassResult,

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from shoplens.bundles.bundle import Bundle, write_bundle
-from shoplens.bundles.checksums import MAX_BYTES, MAX_FILES
+from shoplens.bundles.bundle import MAX_BYTES, MAX_FILES, Bundle, write_bundle
 from shoplens.bundles.store import pack_bundle, unpack_bundle
 from shoplens.errors import BundleError, BundleIncomplete, BundleInvalid, BundleTampered
 from tests.unit.bundles.conftest import CARD, LABELS, MANIFEST, small_model

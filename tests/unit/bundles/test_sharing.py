@@ -12,11 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from shoplens.bundles.bundle import Bundle, open_bundle, write_bundle
-from shoplens.bundles.checksums import CHECKSUMS
+from shoplens.bundles.bundle import CHECKSUMS, Bundle, open_bundle, write_bundle
 from shoplens.bundles.manifest import ModelRef
-from shoplens.bundles.sharing import SharedBundles
-from shoplens.bundles.store import resolve_bundle
+from shoplens.bundles.store import SharedBundles, resolve_bundle
 from shoplens.errors import (
     BundleError,
     BundleIncomplete,

@@ -8,7 +8,7 @@ import re
 import pytest
 from rich.console import Console
 
-from shoplens.bundles.evaluation import ClassCount
+from shoplens.bundles.manifest import ClassCount
 from shoplens.training.check import DataReport, Sizes
 from shoplens.training.progress import ProgressBars, ProgressLog, TrainProgress
 from shoplens.training.split import Pair

@@ -17,11 +17,18 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from shoplens.bundles.builtin.efficientnet import apply_delta, lite0_network
-from shoplens.bundles.builtin.weights import PackagedFile
+from shoplens.bundles.builtin.efficientnet import PackagedFile, apply_delta, lite0_network
 from shoplens.bundles.bundle import Bundle, open_bundle, write_bundle
-from shoplens.bundles.evaluation import Evaluation, read_evaluation
-from shoplens.bundles.manifest import Card, Label, Manifest, read_card, read_labels, read_manifest
+from shoplens.bundles.manifest import (
+    Card,
+    Evaluation,
+    Label,
+    Manifest,
+    read_card,
+    read_evaluation,
+    read_labels,
+    read_manifest,
+)
 from shoplens.bundles.probe import open_session, probe_scores
 from shoplens.errors import BundleUnverified, ModelNotFound
 
