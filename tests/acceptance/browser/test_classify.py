@@ -111,6 +111,17 @@ def test_several_photos_become_a_strip_to_choose_from(visit: VisitMaker, tmp_pat
     expect(buttons.nth(2)).to_have_attribute("aria-current", "true")
 
 
+def test_many_photos_are_all_classified_and_counted(visit: VisitMaker, tmp_path: Path) -> None:
+    """One that is no photo among them is counted as failed; the one that is looked at goes first."""
+    page = visit(expected={415}).page()
+    (tmp_path / "notes.jpg").write_text("not a photo")
+    pick(page, *(write_photo(tmp_path / f"{seed}.jpg", seed) for seed in range(70)), tmp_path / "notes.jpg")
+    page.locator("#strip button").nth(65).click()
+    expect(page.locator("[data-curl]")).to_contain_text("file=@65.jpg")
+    expect(page.locator("#count")).to_have_text("70 of 71 classified, 1 failed", timeout=60_000)
+    expect(page.locator("#strip button[data-state=done]")).to_have_count(70)
+
+
 def test_a_format_that_browsers_cannot_show_is_shown_by_the_server(visit: VisitMaker, tmp_path: Path) -> None:
     """A TIFF gets a place-holder first and the server's copy with the answer."""
     page = visit().page()

@@ -5,7 +5,6 @@ import { Problem, upload } from "./net.js";
 import { size } from "./words.js";
 
 const AT_ONCE = 2;
-const MOST_PHOTOS = 60;
 const TOP_K = 10;
 
 const byId = (id) => document.getElementById(id);
@@ -31,11 +30,10 @@ class Photo {
 }
 
 function take(files) {
-  const added = [...files].slice(0, MOST_PHOTOS).map((file) => new Photo(file));
+  const added = [...files].map((file) => new Photo(file));
   if (added.length === 0) return;
   byId("form-error")?.remove();
   photos.push(...added);
-  while (photos.length > MOST_PHOTOS) URL.revokeObjectURL(photos.shift().url);
   added.forEach((photo) => {
     listInStrip(photo);
     request(photo, channel().value);
@@ -47,11 +45,15 @@ function channel() {
   return form.querySelector("input[name=channel]:checked");
 }
 
-/** Classify a photo in a channel, unless that was done before. */
+/** Classify a photo in a channel, unless that was done before. The one that is looked at goes first. */
 function request(photo, name) {
+  const queued = waiting.findIndex(([other, channelName]) => other === photo && channelName === name);
+  if (queued > 0 && photo === chosen) waiting.unshift(...waiting.splice(queued, 1));
   if (photo.answers.has(name)) return;
   photo.answers.set(name, { state: "waiting", element: busyElement() });
-  waiting.push([photo, name]);
+  photo.button.dataset.state = "waiting";
+  if (photo === chosen) waiting.unshift([photo, name]);
+  else waiting.push([photo, name]);
   pump();
 }
 
@@ -108,7 +110,17 @@ function settle(photo, name, answer) {
   photo.answers.set(name, answer);
   photo.button.dataset.state = answer.state;
   photo.button.setAttribute("aria-label", [photo.name, answer.result?.labels[0].label].filter(Boolean).join(", "));
+  count();
   if (photo === chosen && name === channel().value) show();
+}
+
+/** How far the photos are, in the chosen channel. */
+function count() {
+  const states = photos.map((photo) => photo.answers.get(channel().value)?.state);
+  const done = states.filter((state) => state === "done").length;
+  const failed = states.filter((state) => state === "problem").length;
+  byId("count").hidden = photos.length < 2;
+  byId("count").textContent = `${done} of ${photos.length} classified` + (failed > 0 ? `, ${failed} failed` : "");
 }
 
 function choose(photo) {
@@ -116,6 +128,7 @@ function choose(photo) {
   photos.forEach((each) => each.button.toggleAttribute("aria-current", each === photo));
   if (photo.button.hasAttribute("aria-current")) photo.button.setAttribute("aria-current", "true");
   request(photo, channel().value);
+  count();
   show();
 }
 
@@ -145,7 +158,7 @@ function announcement(answer) {
 }
 
 function listInStrip(photo) {
-  const picture = Object.assign(document.createElement("img"), { src: photo.url, alt: "", decoding: "async" });
+  const picture = Object.assign(document.createElement("img"), { loading: "lazy", src: photo.url, alt: "", decoding: "async" });
   picture.addEventListener("error", () => picture.replaceWith(suffixTile(photo.name)));
   photo.button.type = "button";
   photo.button.append(picture);
@@ -153,8 +166,7 @@ function listInStrip(photo) {
   const entry = document.createElement("li");
   entry.append(photo.button);
   byId("strip").append(entry);
-  while (byId("strip").children.length > MOST_PHOTOS) byId("strip").firstElementChild.remove();
-  byId("strip").hidden = byId("strip").children.length < 2;
+  byId("strip").hidden = photos.length < 2;
 }
 
 function suffixTile(name) {

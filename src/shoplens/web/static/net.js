@@ -1,5 +1,6 @@
 /** Requests to the server: JSON back, or a Problem with a sentence for the user. */
 
+/** How long nothing may happen: no byte sent, and afterwards no response. A slow line is not an error. */
 const TIMEOUT_MS = 60_000;
 const MOST_TRIES = 6;
 const LONGEST_WAIT_S = 30;
@@ -45,10 +46,18 @@ function post(address, form, onProgress) {
     const request = new XMLHttpRequest();
     request.open("POST", address);
     request.responseType = "json";
-    request.timeout = TIMEOUT_MS;
     request.setRequestHeader("Accept", "application/json");
-    request.upload.addEventListener("progress", (event) => event.lengthComputable && onProgress(event.loaded / event.total));
-    request.addEventListener("timeout", () => reject(timedOut()));
+    let timer;
+    const restart = () => {
+      clearTimeout(timer);
+      timer = setTimeout(() => request.abort(), TIMEOUT_MS);
+    };
+    request.upload.addEventListener("progress", (event) => {
+      restart();
+      if (event.lengthComputable) onProgress(event.loaded / event.total);
+    });
+    request.addEventListener("loadend", () => clearTimeout(timer));
+    request.addEventListener("abort", () => reject(timedOut()));
     request.addEventListener("error", () => reject(unreachable()));
     request.addEventListener("load", () => {
       try {
@@ -57,6 +66,7 @@ function post(address, form, onProgress) {
         reject(problem);
       }
     });
+    restart();
     request.send(form);
   });
 }
