@@ -39,8 +39,8 @@ from shoplens.errors import (
     StorageUnavailable,
     WireMismatch,
 )
+from shoplens.images.decoder import salvage
 from shoplens.images.picture import Limits
-from shoplens.images.salvage import salvage
 from shoplens.predictions.entities import Channel, Keep, PredictionRecord, Timing
 from shoplens.predictions.policy import decide
 from shoplens.predictions.service import STORED_LABELS

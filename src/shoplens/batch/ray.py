@@ -44,8 +44,8 @@ from shoplens.errors import (
     ShoplensError,
     StorageUnavailable,
 )
+from shoplens.images.decoder import salvage
 from shoplens.images.picture import Limits
-from shoplens.images.salvage import salvage
 from shoplens.serving.engine import ClassifyResult, Engine, fault_of
 from shoplens.storage import Store, open_store
 

@@ -6,14 +6,22 @@ from typing import Final
 
 import simplejpeg
 
-from shoplens.errors import ImageCorrupt, ImageDecoderFailed, ImageTooLarge
-from shoplens.images import colour, formats, geometry, headers
-from shoplens.images.geometry import Pixels
+from shoplens.errors import ImageCorrupt, ImageDecoderFailed, ImageTooLarge, SampleError
+from shoplens.images import formats, headers, pixels
 from shoplens.images.headers import JpegHeader
-from shoplens.images.picture import MEGABYTE, Limits, Picture
+from shoplens.images.picture import MEGABYTE, MEGAPIXEL, Limits, Picture
+from shoplens.images.pixels import Pixels
 from shoplens.images.sandbox import SandboxedDecoder, shared_decoder
+from shoplens.images.thumbnails import thumbnail
 
 _SANDBOXED: Final = ("avif", "heic")
+# Huffman coding needs at least one bit for each block of 8 x 8 pixels: the size in a shorter file is wrong.
+_MOST_PIXELS_PER_BYTE: Final = 512
+
+_SALVAGED_SIDE: Final = 256
+# A progressive file costs memory for all of its pixels at any scale, and this is only for a small picture.
+_MOST_SALVAGED_PIXELS: Final = 25 * MEGAPIXEL
+_LEAST_SHOWN: Final = 0.02
 
 
 def decode(
@@ -32,38 +40,34 @@ def decode(
             f"This photo is {len(data) / MEGABYTE:.1f} MB. The limit is {limits.max_bytes / MEGABYTE:g} MB."
         )
     name = headers.sniff(data)
-    if name != "jpeg":
+    if name == "jpeg":
+        header = headers.read_jpeg(data)
+        headers.check_size((header.width, header.height), limits)
+        decoded = _decode_jpeg(data, header, short_side)
+        if decoded is not None:
+            return pixels.upright(decoded, header.orientation, name=name, width=header.width, height=header.height)
+    else:
         headers.check_size(headers.read_size(name, data), limits)
-        if name in _SANDBOXED:
-            return (sandbox or shared_decoder()).decode(data, name=name, limits=limits, short_side=short_side)
-        return formats.decode_with(formats.PLUGINS[name], name, data, limits=limits, short_side=short_side)
-
-    header = headers.read_jpeg(data)
-    headers.check_size((header.width, header.height), limits)
-    pixels = _decode_jpeg(data, header, geometry.reduction(header.width, header.height, short_side))
-    if pixels is None:
-        return formats.decode_with(formats.PLUGINS["jpeg"], "jpeg", data, limits=limits, short_side=short_side)
-    width, height = header.width, header.height
-    if geometry.swaps_sides(header.orientation):
-        width, height = height, width
-    return Picture(pixels=geometry.upright(pixels, header.orientation), format="jpeg", width=width, height=height)
+    if name in _SANDBOXED:
+        return (sandbox or shared_decoder()).decode(data, name=name, limits=limits, short_side=short_side)
+    return formats.decode_with(formats.PLUGINS[name], name, data, limits=limits, short_side=short_side)
 
 
-def _decode_jpeg(data: bytes, header: JpegHeader, scale: int) -> Pixels | None:
-    """Return sRGB pixels, not turned upright, at 1/`scale` of the size; None if Pillow must try.
+def _decode_jpeg(data: bytes, header: JpegHeader, short_side: int | None) -> Pixels | None:
+    """Return sRGB pixels, not turned upright; None if Pillow must try.
 
     A progressive file needs two to three bytes per original pixel at any scale. Raises ImageCorrupt if data are
     missing or damaged.
     """
-    if not header.fits_into(len(data)):
+    if header.huffman and header.width * header.height > _MOST_PIXELS_PER_BYTE * len(data):
         raise ImageCorrupt("The JPEG has too few bytes for its size. Send the photo again.")
     if header.components not in (1, 3):
         return None
-    height, width = geometry.reduced(header.height, scale), geometry.reduced(header.width, scale)
+    _, width, height = pixels.reduction(header.width, header.height, short_side)
     try:
         if simplejpeg.decode_jpeg_header(data, strict=False)[:2] != (header.height, header.width):
             raise ImageCorrupt("The JPEG contradicts itself about its size. Send the photo again.")
-        pixels = simplejpeg.decode_jpeg(data, "RGB", min_height=height, min_width=width, min_factor=1)
+        decoded: Pixels = simplejpeg.decode_jpeg(data, "RGB", min_height=height, min_width=width, min_factor=1)
     except MemoryError as error:
         raise ImageDecoderFailed("There was not enough memory to decode this photo. Send a smaller one.") from error
     except (ValueError, KeyError, OverflowError) as error:
@@ -74,6 +78,33 @@ def _decode_jpeg(data: bytes, header: JpegHeader, scale: int) -> Pixels | None:
         if message.startswith("Premature end") or (message.startswith("Corrupt JPEG data") and not quirk):
             raise ImageCorrupt("The JPEG file is damaged or incomplete. Upload it again.") from error
         return None
-    if pixels.shape != (height, width, 3):
+    if decoded.shape != (height, width, 3):
         return None
-    return colour.pixels_to_srgb(pixels, header.icc, grey=header.components == 1)
+    return pixels.pixels_to_srgb(decoded, header.icc, grey=header.components == 1) if header.icc else decoded
+
+
+def salvage(data: bytes, *, limits: Limits, side: int = _SALVAGED_SIDE) -> bytes | None:
+    """Return a JPEG of at most `side` pixels with what can still be seen in a damaged JPEG; None if nothing can.
+
+    For people who look at what no decoder accepts; never used for classifying. The size in the header is checked
+    against `limits`, and against a limit of its own, before anything is decoded.
+    """
+    try:
+        if len(data) > limits.max_bytes or headers.sniff(data) != "jpeg":
+            return None
+        header = headers.read_jpeg(data)
+        headers.check_size((header.width, header.height), limits)
+        if header.components not in (1, 3) or header.width * header.height > _MOST_SALVAGED_PIXELS:
+            return None
+        _, width, height = pixels.reduction(header.width, header.height, side)
+        if simplejpeg.decode_jpeg_header(data, strict=False)[:2] != (header.height, header.width):
+            return None
+        decoded: Pixels = simplejpeg.decode_jpeg(
+            data, "RGB", min_height=height, min_width=width, min_factor=1, strict=False
+        )
+    except (SampleError, ValueError, KeyError, OverflowError, MemoryError):
+        return None
+    # Decoders fill what is missing with one colour, down to the last pixel.
+    if decoded.shape != (height, width, 3) or (decoded != decoded[-1, -1]).any(axis=-1).mean() <= _LEAST_SHOWN:
+        return None
+    return thumbnail(pixels.upright(decoded, header.orientation, name="jpeg", width=width, height=height), side)

@@ -17,9 +17,9 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from shoplens.errors import ImageCorrupt, ImageDecoderFailed, ImageTooManyPixels, ShoplensError
-from shoplens.images import colour, geometry, headers
-from shoplens.images.geometry import Pixels
+from shoplens.images import headers, pixels
 from shoplens.images.picture import Limits, Picture
+from shoplens.images.pixels import Pixels
 
 Plugin = Callable[[io.BytesIO], ImageFile]
 
@@ -54,11 +54,11 @@ def decode_with(plugin: Plugin, name: str, data: bytes, *, limits: Limits, short
             width, height = image.size
             # Pillow itself turns a TIFF upright while it loads it, and its size is already that of the result.
             orientation = headers.UPRIGHT if name == "tiff" else headers.exif_orientation(image.info.get("exif") or b"")
-            scale = geometry.reduction(width, height, short_side)
+            scale, _, _ = pixels.reduction(width, height, short_side)
             if isinstance(image, JpegImageFile) and scale > 1:
                 image.draft(None, (width // scale, height // scale))
                 scale = 1
-            pixels = _assemble(_first_frame(image), scale, image.info.get("icc_profile") or b"")
+            decoded = _assemble(_first_frame(image), scale, image.info.get("icc_profile") or b"")
     except ShoplensError:
         raise
     except MemoryError as error:
@@ -69,9 +69,7 @@ def decode_with(plugin: Plugin, name: str, data: bytes, *, limits: Limits, short
     except Exception as error:
         # Plugins raise a dozen unrelated classes on damaged files.
         raise ImageCorrupt(f"The {name.upper()} file is damaged or incomplete. Upload it again.") from error
-    if geometry.swaps_sides(orientation):
-        width, height = height, width
-    return Picture(pixels=geometry.upright(pixels, orientation), format=name, width=width, height=height)
+    return pixels.upright(decoded, orientation, name=name, width=width, height=height)
 
 
 def _first_frame(image: ImageFile) -> Image.Image:
@@ -91,20 +89,20 @@ def _first_frame(image: ImageFile) -> Image.Image:
 def _assemble(image: Image.Image, scale: int, icc: bytes) -> Pixels:
     """Convert a loaded image to reduced sRGB pixels, band by band."""
     width, height = image.size
-    white = colour.white_level(image)
+    white = pixels.white_level(image)
     inverted = False
     if isinstance(image, TiffImageFile):
         # A TIFF may use fewer bits than its container has. Pillow inverts one in which zero is white up to 8 bits only.
         bits = image.tag_v2.get(_TIFF_BITS, (16,))[0]
         white = float((1 << bits) - 1) if image.mode.startswith("I;16") and bits < 16 else white
-        inverted = image.mode in colour.WIDE_MODES and image.tag_v2.get(_TIFF_PHOTOMETRIC) == _WHITE_IS_ZERO
-    pixels = np.empty((geometry.reduced(height, scale), geometry.reduced(width, scale), 3), np.uint8)
+        inverted = image.mode in pixels.WIDE_MODES and image.tag_v2.get(_TIFF_PHOTOMETRIC) == _WHITE_IS_ZERO
+    assembled = np.empty((-(-height // scale), -(-width // scale), 3), np.uint8)
     rows = max(1, _BAND_PIXELS // (8 * width)) * 8
     for top in range(0, height, rows):
         band = image if rows >= height else image.crop((0, top, width, min(height, top + rows)))
-        flat = colour.flatten(band, white)
+        flat = pixels.flatten(band, white)
         flat = ImageChops.invert(flat) if inverted else flat
         small = flat.reduce(scale) if scale > 1 else flat
         first = top // scale
-        pixels[first : first + small.height] = np.asarray(colour.to_srgb(small, icc))
-    return pixels
+        assembled[first : first + small.height] = np.asarray(pixels.to_srgb(small, icc))
+    return assembled

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable, Iterator
-from typing import Final, NamedTuple, TypeVar
+from collections.abc import Iterator
+from typing import Final, NamedTuple
 
 from shoplens.errors import (
     ImageCorrupt,
@@ -21,7 +21,6 @@ from shoplens.errors import (
 from shoplens.images.picture import MEGAPIXEL, Limits
 
 Size = tuple[int, int]
-Facts = TypeVar("Facts")
 
 UPRIGHT: Final = 1
 
@@ -95,26 +94,12 @@ def _refusal(data: bytes) -> SampleError:
     return ImageUnsupported(f"Unsupported file type.{detected} Use {_ACCEPTED}.")
 
 
-def read_size(name: str, data: bytes) -> Size:
-    """Return (width, height) in pixels as the header of a file of format `name` states them, not turned upright.
-
-    Raises ImageCorrupt if the header is cut off or contradicts itself.
-    """
-    return _read(_READERS[name], name, data)
+_DAMAGED: Final = (struct.error, ValueError, IndexError, KeyError)
+"""What the readers below raise for a header that is cut off or contradicts itself."""
 
 
-def read_jpeg(data: bytes) -> JpegHeader:
-    """Return what the header of a JPEG states. Raises ImageCorrupt as `read_size` does."""
-    return _read(_jpeg, "jpeg", data)
-
-
-def _read(reader: Callable[[bytes], Facts], name: str, data: bytes) -> Facts:
-    try:
-        return reader(data)
-    except (struct.error, ValueError, IndexError, KeyError) as error:
-        raise ImageCorrupt(
-            f"The header of this {name.upper()} file is damaged or incomplete. Upload it again."
-        ) from error
+def _damaged(name: str) -> ImageCorrupt:
+    return ImageCorrupt(f"The header of this {name.upper()} file is damaged or incomplete. Upload it again.")
 
 
 def check_size(size: Size, limits: Limits) -> None:
@@ -146,9 +131,7 @@ _MAX_SEGMENTS: Final = 5_000
 _MAX_STRAY_BYTES: Final = 65_536
 # Encoders write about ten scans. Each costs a pass over all coefficients, so thousands of small ones are an attack.
 _MAX_SCANS: Final = 100
-# Huffman coding needs at least one bit for each block of 8 x 8 pixels: the size in a shorter file is wrong.
 _HUFFMAN_FRAMES: Final = frozenset((0xC0, 0xC1, 0xC2))
-_MOST_PIXELS_PER_BYTE: Final = 512
 
 
 class JpegHeader(NamedTuple):
@@ -164,34 +147,34 @@ class JpegHeader(NamedTuple):
     orientation: int
     icc: bytes
 
-    def fits_into(self, length: int) -> bool:
-        """Whether a picture of this size can be coded in `length` bytes at all."""
-        return not self.huffman or self.width * self.height <= _MOST_PIXELS_PER_BYTE * length
 
-
-def _jpeg(data: bytes) -> JpegHeader:
+def read_jpeg(data: bytes) -> JpegHeader:
+    """Return what the header of a JPEG states. Raises ImageCorrupt as `read_size` does."""
     frame: tuple[int, int, int] | None = None
     huffman = False
     orientation = UPRIGHT
     profile: dict[int, bytes] = {}
-    for marker, start, end in _jpeg_segments(data):
-        if marker in _START_OF_FRAME and frame is None:
-            frame = struct.unpack_from(">xHHB", data, start)
-            huffman = marker in _HUFFMAN_FRAMES
-        elif marker == _APP1 and orientation == UPRIGHT and data.startswith(_EXIF, start):
-            orientation = exif_orientation(data[start:end])
-        elif marker == _APP2 and data.startswith(_ICC, start):
-            profile[data[start + 12]] = data[start + 14 : end]
-        elif marker == _START_OF_SCAN and frame is not None:
-            height, width, components = frame
-            # A first scan with all components in full is the only one; otherwise the scans are counted.
-            in_scan = data[start]
-            one_scan = in_scan == components and data[start + 2 * in_scan + 2] == 63
-            if not one_scan and data.count(b"\xff\xda", start) > _MAX_SCANS:
-                raise ValueError("too many scans")
-            icc = b"".join(profile[part] for part in sorted(profile))
-            return JpegHeader(width, height, components, huffman, orientation, icc)
-    raise ValueError("no scan after a frame header")
+    try:
+        for marker, start, end in _jpeg_segments(data):
+            if marker in _START_OF_FRAME and frame is None:
+                frame = struct.unpack_from(">xHHB", data, start)
+                huffman = marker in _HUFFMAN_FRAMES
+            elif marker == _APP1 and orientation == UPRIGHT and data.startswith(_EXIF, start):
+                orientation = exif_orientation(data[start:end])
+            elif marker == _APP2 and data.startswith(_ICC, start):
+                profile[data[start + 12]] = data[start + 14 : end]
+            elif marker == _START_OF_SCAN and frame is not None:
+                height, width, components = frame
+                # A first scan with all components in full is the only one; otherwise the scans are counted.
+                in_scan = data[start]
+                one_scan = in_scan == components and data[start + 2 * in_scan + 2] == 63
+                if not one_scan and data.count(b"\xff\xda", start) > _MAX_SCANS:
+                    raise ValueError("too many scans")
+                icc = b"".join(profile[part] for part in sorted(profile))
+                return JpegHeader(width, height, components, huffman, orientation, icc)
+        raise ValueError("no scan after a frame header")
+    except _DAMAGED as error:
+        raise _damaged("jpeg") from error
 
 
 def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
@@ -295,28 +278,38 @@ def _tiff_number(order: str, tags: dict[int, _Tag], name: int) -> int:
     return int(value)
 
 
-# PNG, GIF, BMP, WebP
+# The other formats
 
 
-def _png(data: bytes) -> Size:
-    kind, width, height = struct.unpack_from(">4sII", data, 12)
-    if kind != b"IHDR":
-        raise ValueError("IHDR is not first")
+def read_size(name: str, data: bytes) -> Size:
+    """Return (width, height) in pixels as the header of a file of format `name` states them, not turned upright.
+
+    `name` is any but jpeg. Raises ImageCorrupt if the header is cut off or contradicts itself.
+    """
+    try:
+        match name:
+            case "png":
+                kind, width, height = struct.unpack_from(">4sII", data, 12)
+                if kind != b"IHDR":
+                    raise ValueError("IHDR is not first")
+            case "gif":
+                width, height = struct.unpack_from("<HH", data, 6)
+            case "bmp":
+                (length,) = struct.unpack_from("<I", data, 14)
+                # A negative height means that the rows go from top to bottom.
+                width, height = struct.unpack_from("<HH" if length == 12 else "<ii", data, 18)
+                if width < 0:
+                    raise ValueError("negative width")
+                height = abs(height)
+            case "webp":
+                width, height = _webp(data)
+            case "tiff":
+                width, height = _tiff(data)
+            case _:
+                width, height = _iso_media(data)
+    except _DAMAGED as error:
+        raise _damaged(name) from error
     return width, height
-
-
-def _gif(data: bytes) -> Size:
-    width, height = struct.unpack_from("<HH", data, 6)
-    return width, height
-
-
-def _bmp(data: bytes) -> Size:
-    (length,) = struct.unpack_from("<I", data, 14)
-    # A negative height means that the rows go from top to bottom.
-    width, height = struct.unpack_from("<HH" if length == 12 else "<ii", data, 18)
-    if width < 0:
-        raise ValueError("negative width")
-    return width, abs(height)
 
 
 def _webp(data: bytes) -> Size:
@@ -369,14 +362,3 @@ def _find_boxes(data: bytes, start: int, end: int, path: tuple[bytes, ...]) -> I
             # `meta` is a full box: four bytes of version and flags stand before its children.
             yield from _find_boxes(data, content + 4 if kind == b"meta" else content, stop, path[1:])
         start = stop
-
-
-_READERS: Final[dict[str, Callable[[bytes], Size]]] = {
-    "png": _png,
-    "gif": _gif,
-    "bmp": _bmp,
-    "tiff": _tiff,
-    "webp": _webp,
-    "avif": _iso_media,
-    "heic": _iso_media,
-}

@@ -36,9 +36,9 @@ from shoplens.errors import (
     QueueFull,
     SampleError,
 )
-from shoplens.images import formats, geometry
-from shoplens.images.geometry import Pixels
+from shoplens.images import formats
 from shoplens.images.picture import MEGABYTE, MEGAPIXEL, Limits, Picture
+from shoplens.images.pixels import Pixels, reduction
 
 # A process is replaced after this many pictures, so that no leak of a native library can add up.
 _PICTURES_PER_PROCESS: Final = 500
@@ -101,7 +101,14 @@ class SandboxedDecoder:
         Raises the SampleError that says what is wrong with it, ImageDecoderFailed if the process died or took too
         much, and QueueFull if none became free in time.
         """
-        child = self._take()
+        if self._closed.is_set():
+            raise ImageDecoderFailed("The decoder for this format is shut down. Try again in a moment.")
+        try:
+            child = self._free.get(timeout=self._wait_s)
+        except queue.Empty:
+            raise QueueFull(
+                "Too many photos of this format are being read. Try again in a moment.", retry_after_s=_RETRY_AFTER_S
+            ) from None
         try:
             child = child or _Child(self._arguments)
             picture = child.decode(data, name, limits, short_side, deadline=time.monotonic() + self._wall_s)
@@ -136,16 +143,6 @@ class SandboxedDecoder:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _take(self) -> _Child | None:
-        if self._closed.is_set():
-            raise ImageDecoderFailed("The decoder for this format is shut down. Try again in a moment.")
-        try:
-            return self._free.get(timeout=self._wait_s)
-        except queue.Empty:
-            raise QueueFull(
-                "Too many photos of this format are being read. Try again in a moment.", retry_after_s=_RETRY_AFTER_S
-            ) from None
 
     def _give_back(self, child: _Child | None) -> None:
         if child is None or child.pictures >= self._pictures_per_process or self._closed.is_set():
@@ -199,9 +196,8 @@ class _Child:
         if status is not Status.OK:
             raise _error_of(status, name, limits)
         # A process that was taken over might break the limits or the rule of scaling.
-        scale = geometry.reduction(width, height, short_side)
-        expected = (geometry.reduced(width, scale), geometry.reduced(height, scale))
-        if not 0 < width * height <= limits.max_pixels or (columns, rows) != expected:
+        _, *expected = reduction(width, height, short_side)
+        if not 0 < width * height <= limits.max_pixels or [columns, rows] != expected:
             raise ValueError("the sandboxed decoder answered with an impossible size")
         pixels: Pixels = np.empty((rows, columns, 3), np.uint8)
         self._receive_into(pixels.data.cast("B"), deadline)
@@ -302,10 +298,20 @@ _HEIC_STATUSES: Final = {HeicSupport.MISSING: Status.EXTRA_MISSING, HeicSupport.
 
 
 def _serve(memory_bytes: int, cpu_s: float) -> None:
-    """Answer requests until the other end of the socket on standard input is closed."""
+    """Answer requests until the other end of the socket on standard input is closed.
+
+    Allows `memory_bytes` of address space beyond what is in use now, no file writes and no core dumps.
+    """
     owner = socket.socket(fileno=os.dup(sys.stdin.fileno()))
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1
-    _limit_process(memory_bytes)
+    statm = Path("/proc/self/statm")
+    in_use = int(statm.read_text().split()[0]) * resource.getpagesize() if statm.exists() else 0
+    for kind, most in (
+        (resource.RLIMIT_AS, in_use + memory_bytes),
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        resource.setrlimit(kind, (most, most))
     with owner, owner.makefile("rb") as requests:
         while request := requests.read(_REQUEST.size):
             # The kernel ends the process when the CPU time is used up.
@@ -340,18 +346,6 @@ def _decode(name: str, data: bytes, limits: Limits, short_side: int | None) -> t
         return Status.OK, formats.decode_with(plugin, name, data, limits=limits, short_side=short_side)
     except SampleError as error:
         return _STATUSES.get(type(error), Status.CORRUPT), None
-
-
-def _limit_process(memory_bytes: int) -> None:
-    """Allow `memory_bytes` of address space beyond what is in use now, no file writes and no core dumps."""
-    statm = Path("/proc/self/statm")
-    in_use = int(statm.read_text().split()[0]) * resource.getpagesize() if statm.exists() else 0
-    for kind, value in (
-        (resource.RLIMIT_AS, in_use + memory_bytes),
-        (resource.RLIMIT_FSIZE, 0),
-        (resource.RLIMIT_CORE, 0),
-    ):
-        resource.setrlimit(kind, (value, value))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,10 +15,9 @@ import numpy as np
 from shoplens.errors import DeadlineExceeded, EngineStopped, ModelNotFound
 from shoplens.futures import complete_from_thread
 from shoplens.images.decoder import decode
-from shoplens.images.hashing import facts_of
-from shoplens.images.picture import Limits, Picture
+from shoplens.images.picture import ImageFacts, Limits, Picture
 from shoplens.images.sandbox import SandboxedDecoder
-from shoplens.images.thumbnails import encode_thumbnail, reduce_once, thumbnail
+from shoplens.images.thumbnails import encode_thumbnail, halved, perceptual_hash, thumbnail
 from shoplens.serving.batcher import Batcher, Batching, PendingRequest
 from shoplens.serving.engine import ClassifyRequest, ClassifyResult, ServedModel
 from shoplens.serving.handle import ModelHandle
@@ -122,8 +122,15 @@ class LocalEngine:
                 short_side=model.classifier.short_side,
                 sandbox=self._decoding.sandbox,
             )
-            small = reduce_once(picture)
-            facts = facts_of(request.image, picture, small=small, sha256=request.sha256)
+            small = halved(picture.pixels)
+            facts = ImageFacts(
+                format=picture.format,
+                width=picture.width,
+                height=picture.height,
+                byte_count=len(request.image),
+                sha256=request.sha256 or hashlib.sha256(request.image).hexdigest(),
+                phash=perceptual_hash(small),
+            )
             shown = encode_thumbnail(small) if request.thumbnail else None
             tensor = model.classifier.preprocess(picture)
             preprocessed = time.perf_counter()

@@ -17,9 +17,8 @@ from PIL import Image
 from shoplens.bundles.manifest import labels_from
 from shoplens.errors import BundleError, DatasetInvalid, ImageMissing, ImageTooLarge, SampleError
 from shoplens.images.decoder import decode
-from shoplens.images.hashing import perceptual_hash, sha256_hex
 from shoplens.images.picture import Limits, Picture
-from shoplens.images.thumbnails import reduce_once
+from shoplens.images.thumbnails import halved, perceptual_hash
 from shoplens.training.sources import (
     Arrays,
     Entry,
@@ -105,7 +104,7 @@ class PhotoFile:
             data = self.path.read_bytes()
         except OSError as error:
             raise DatasetInvalid(f"{self.path} can no longer be read: {error.strerror}.") from error
-        if sha256_hex(data) != self.sha256:
+        if hashlib.sha256(data).hexdigest() != self.sha256:
             raise DatasetInvalid(f"{self.path} has changed since it was checked. Run the training again.")
         return data
 
@@ -169,14 +168,14 @@ def read_dataset(
         raise DatasetInvalid(f"None of the {len(entries)} photos of {source} can be read. {first.name}: {first.reason}")
     content = [(sample.name, sample.sha256) for sample in dataset.samples]
     if source.is_file():
-        content.append((source.name, sha256_hex(source.read_bytes())))  # the labels are in the CSV
+        content.append((source.name, hashlib.sha256(source.read_bytes()).hexdigest()))  # the labels are in the CSV
     return replace(dataset, sha256=lines_digest(content))
 
 
 def lines_digest(lines: Sequence[tuple[str, str]]) -> str:
     """SHA-256 over (name, sha256), sorted by name and formatted as the program `sha256sum` formats them."""
     ordered = sorted(lines, key=lambda line: line[0].encode())
-    return sha256_hex("".join(f"{sha256}  {name}\n" for name, sha256 in ordered).encode())
+    return hashlib.sha256("".join(f"{sha256}  {name}\n" for name, sha256 in ordered).encode()).hexdigest()
 
 
 def _read_photos(
@@ -222,12 +221,12 @@ def _read_photo(entry: Entry, label: int, limits: Limits) -> Sample | Unreadable
         return UnreadableFile(name=entry.name, code=ImageMissing.code, reason=reason)
     except SampleError as error:
         return UnreadableFile(name=entry.name, code=error.code, reason=str(error))
-    sha256 = sha256_hex(data)
+    sha256 = hashlib.sha256(data).hexdigest()
     return Sample(
         name=entry.name,
         label=label,
         sha256=sha256,
-        phash=perceptual_hash(reduce_once(picture)),
+        phash=perceptual_hash(halved(picture.pixels)),
         width=picture.width,
         height=picture.height,
         origin=PhotoFile(path=entry.path, sha256=sha256, limits=limits),

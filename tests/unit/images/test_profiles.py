@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from shoplens.images import colour
 from shoplens.images.decoder import decode
 from shoplens.images.picture import Limits
+from shoplens.images.pixels import find_transform
 from shoplens.testing.hostile import encoded, photo
 
 
@@ -34,8 +34,8 @@ RED = Image.new("RGB", (32, 32), (250, 5, 5))
 
 
 @pytest.fixture(autouse=True)
-def _forget_profiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(colour, "_transforms", colour._Transforms())
+def _forget_profiles() -> None:
+    find_transform.cache_clear()
 
 
 @pytest.mark.parametrize("name", ["jpeg", "png", "webp", "tiff"])
@@ -60,7 +60,7 @@ def test_a_profile_in_several_segments_is_put_together(limits: Limits) -> None:
 
 def test_the_srgb_profile_costs_no_transform(limits: Limits) -> None:
     """Most photos carry it; it is recognised by what it does, not by its name."""
-    assert colour._transforms.find(srgb_profile(), "RGB") is None
+    assert find_transform(srgb_profile(), "RGB") is None
     plain, tagged = (
         decode(encoded(photo(), "jpeg", **extra), limits=limits) for extra in ({}, {"icc_profile": srgb_profile()})
     )
@@ -83,13 +83,12 @@ def test_a_profile_for_another_kind_of_colour_is_ignored(limits: Limits) -> None
 
 def test_a_transform_is_built_once_per_profile_and_only_a_few_are_kept() -> None:
     """Shops meet few profiles; attackers send as many as they like."""
-    transforms = colour._Transforms()
-    first = transforms.find(wide_profile(), "RGB")
+    first = find_transform(wide_profile(), "RGB")
     assert first is not None
-    assert first is transforms.find(wide_profile(), "RGB")
+    assert first is find_transform(wide_profile(), "RGB")
     for number in range(50):
-        transforms.find(b"rubbish %d" % number, "RGB")
-    assert colour._CACHED_TRANSFORMS == len(transforms._known)
+        find_transform(b"rubbish %d" % number, "RGB")
+    assert 16 == find_transform.cache_info().currsize
 
 
 def test_alpha_and_profile_go_together(limits: Limits) -> None:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from shoplens.images.decoder import salvage
 from shoplens.images.picture import Limits
-from shoplens.images.salvage import salvage
 from shoplens.testing.hostile import corpus, progressive_bomb
 from tests.conftest import colourful, jpeg_of
 
