@@ -110,10 +110,10 @@ def test_processor_time_is_limited() -> None:
 def test_a_caller_waits_a_bounded_time_for_a_free_process() -> None:
     """Then it is told when to come back."""
     with SandboxedDecoder(processes=1, wait_s=0.05) as decoder:
-        taken = decoder._take()
+        taken = decoder._free.get()
         with pytest.raises(QueueFull) as full:
             decode(decoder)
-        decoder._give_back(taken)
+        decoder._free.put(taken)
         assert full.value.retry_after_s > 0
         assert (96, 64) == decode(decoder)
 
