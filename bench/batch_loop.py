@@ -24,7 +24,7 @@ from shoplens.batch.entities import BatchItem, ItemState, RunState, incoming_key
 from shoplens.batch.repository import ItemRepository
 from shoplens.batch.status import RunProgress
 from shoplens.cli.process import keep_freed_memory, run_on_loop
-from shoplens.db.ids import make_id
+from shoplens.db.tables import make_id
 from shoplens.platform.batch import ExecutorName, build_runner
 from shoplens.platform.parts import build_database
 from shoplens.settings import Settings, read_settings

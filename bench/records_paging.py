@@ -17,7 +17,7 @@ from pathlib import Path
 
 from shoplens.bundles.manifest import ModelRef
 from shoplens.db import Database, open_database, upgrade
-from shoplens.db.ids import make_id
+from shoplens.db.tables import make_id
 from shoplens.images.picture import ImageFacts
 from shoplens.predictions.entities import Keep, PredictionRecord, RecordFilter, Timing
 from shoplens.predictions.policy import Decision, Outcome

@@ -24,7 +24,7 @@ _IMPORTED = (
     "shoplens.cli.process",
     "shoplens.platform.batch",
     "rich.progress",
-    "shoplens.db.postgres_driver",
+    "shoplens.db.postgres",
 )
 
 

@@ -24,9 +24,8 @@ from examples.simulate_returns import drawn_photos, simulate
 from servers.postgres import fresh_database, postgres_program
 from servers.seaweed import S3Place
 from shoplens.db import upgrade
-from shoplens.db.online_copy import copy_database, restore_database
 from shoplens.errors import DatabaseUnavailable, Misconfigured
-from shoplens.platform.backup import Copied, back_up, copy_blobs, restore
+from shoplens.platform.backup import Copied, back_up, copy_blobs, copy_database, restore, restore_database
 from shoplens.settings import Settings
 from shoplens.storage import Store, open_store
 from tests.commands import run_command

@@ -17,7 +17,7 @@ from shoplens.batch.export import MEDIA_TYPES, ExportFormat
 from shoplens.batch.importer import Importer, ImportStatus
 from shoplens.batch.review import MAX_PAGE, RunSummary, RunView
 from shoplens.batch.status import OwnerState
-from shoplens.db.ids import is_id
+from shoplens.db.tables import is_id
 from shoplens.errors import ImageMissing, ItemNotFound, RequestInvalid, RunNotFound, ShoplensError, Unavailable
 from shoplens.platform.batch import Batch
 from shoplens.predictions.api import photo_answer

@@ -22,7 +22,7 @@ import tenacity
 from shoplens.batch.entities import BatchItem, Clock, ItemResult, ItemState, state_for, target_key
 from shoplens.batch.files import Move
 from shoplens.bundles.manifest import ModelRef
-from shoplens.db.ids import make_id
+from shoplens.db.tables import make_id
 from shoplens.errors import (
     BlobNotFound,
     DatabaseUnavailable,

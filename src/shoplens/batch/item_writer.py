@@ -19,7 +19,7 @@ from typing import Final
 from shoplens.batch.entities import BatchItem, ItemState, References, incoming_key, target_key
 from shoplens.batch.repository import ItemRepository
 from shoplens.db import Database
-from shoplens.db.ids import make_id
+from shoplens.db.tables import make_id
 from shoplens.errors import ImageMissing, ImageTooLarge, ImageUnsupported, RecordRefused, SampleError
 from shoplens.images.headers import sniff
 from shoplens.storage import Store

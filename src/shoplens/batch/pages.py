@@ -17,7 +17,7 @@ from shoplens.batch import presenting
 from shoplens.batch.entities import BatchItem, BatchRun, ItemFilter
 from shoplens.batch.presenting import Notice
 from shoplens.batch.review import BrowseService, RunView
-from shoplens.db.ids import is_id
+from shoplens.db.tables import is_id
 from shoplens.errors import ItemNotFound, NotFound, PredictionNotFound, RunInProgress, RunNotFound
 from shoplens.platform.batch import Batch
 from shoplens.predictions.entities import Channel, Feedback, PredictionRecord

@@ -25,7 +25,7 @@ import structlog
 from shoplens.batch.entities import BatchRun, Clock, RunOwner, RunState
 from shoplens.batch.repository import ItemRepository, RunRepository
 from shoplens.db import Database
-from shoplens.db.ids import make_id
+from shoplens.db.tables import make_id
 from shoplens.errors import DatabaseUnavailable, RecordRefused, RunInProgress, RunLost
 
 RUN_COMMAND: Final = (sys.executable, "-m", "shoplens", "batch", "run", "--requested-by", "http", "--run")

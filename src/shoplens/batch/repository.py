@@ -39,7 +39,7 @@ from shoplens.batch.entities import (
 )
 from shoplens.batch.tables import batch_items, batch_runs
 from shoplens.bundles.manifest import ModelRef
-from shoplens.db.postgres import hold_arrivals
+from shoplens.db.database import hold_arrivals
 from shoplens.errors import ItemNotFound, ItemNotReady, RunLost, RunNotFound
 from shoplens.predictions.tables import predictions
 

@@ -14,7 +14,7 @@ from shoplens.batch.entities import COMPLETED, BatchItem, BatchRun, ItemFilter, 
 from shoplens.batch.files import finish_move
 from shoplens.batch.repository import ItemRepository, RunRepository
 from shoplens.db import Database
-from shoplens.db.ids import make_id
+from shoplens.db.tables import make_id
 from shoplens.errors import BlobNotFound, ImageGone, ImageNotKept, ItemNotReady, RequestInvalid, SampleError
 from shoplens.predictions.entities import Feedback, FeedbackValue, PredictionRecord
 from shoplens.predictions.image_store import ImageFile, ImageSize, ImageStore

@@ -18,8 +18,7 @@ from sqlalchemy import (
     text,
 )
 
-from shoplens.db.ids import ID_LENGTH
-from shoplens.db.tables import SEQUENCE, TEXT, UtcDateTime, metadata, required, string
+from shoplens.db.tables import ID_LENGTH, SEQUENCE, TEXT, UtcDateTime, metadata, required, string
 
 _NOT_DUPLICATE: Final = text("duplicate_of IS NULL")
 _MOVING: Final = text("target_key IS NOT NULL")

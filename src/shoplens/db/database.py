@@ -11,10 +11,8 @@ import orjson
 from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import ArgumentError
 
-from shoplens.db import postgres
 from shoplens.db.failures import translated
-from shoplens.db.postgres import STATEMENT_TIMEOUT_S, make_postgres_engine
-from shoplens.errors import DatabaseUnavailable, Misconfigured
+from shoplens.errors import DatabaseUnavailable, ExtraMissing, Misconfigured
 
 Synchronous = Literal["NORMAL", "FULL"]
 
@@ -30,6 +28,11 @@ BUSY_TIMEOUT_S: Final = 5.0
 """How long a writer waits for another one before it fails with "is locked"."""
 POOL_SIZE: Final = 8
 """How many connections to PostgreSQL one process keeps at most."""
+STATEMENT_TIMEOUT_S: Final = 60.0
+"""How long a statement of PostgreSQL may take; migrations have no such bound."""
+_UPGRADING: Final = 0x53484F50
+_ARRIVING: Final = 0x53484F51
+"""Names of PostgreSQL's locks that belong to no row; it releases them when the transaction ends."""
 _CACHE_KIB: Final = 8_192
 _POOL_TIMEOUT_S: Final = 5
 
@@ -85,14 +88,30 @@ def begin(connection: Connection, *, writes: bool) -> None:
     """Begin a transaction at the driver: through SQLAlchemy this statement costs more than SQLite's transaction.
 
     On SQLite a reader that turns into a writer fails at once when another process wrote meanwhile, so a transaction
-    that may write takes the lock at its start.
+    that may write takes the lock at its start. On PostgreSQL one round trip begins and bounds every wait within the
+    transaction. A reader sees one state throughout. A writer sees what others have committed; where that matters it
+    holds the row, or one of the two locks below, before it looks.
     """
     connection.begin()
     if connection.dialect.name == "postgresql":
-        postgres.begin(connection, writes=writes)
+        mode = "ISOLATION LEVEL READ COMMITTED" if writes else "ISOLATION LEVEL REPEATABLE READ READ ONLY"
+        connection.exec_driver_sql(f"BEGIN {mode}; {connection.info['bounds']}")
     else:
         driver: Any = connection.connection.dbapi_connection
         driver.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def hold_upgrades(connection: Connection) -> None:
+    """On PostgreSQL: wait for another upgrade of the schema, and hold the lock until the transaction ends."""
+    connection.execute(text(f"SELECT pg_advisory_xact_lock({_UPGRADING})"))
+
+
+def hold_arrivals(connection: Connection) -> None:
+    """On PostgreSQL: hold the lock under which items are imported until the transaction ends.
+
+    So the numbers of items become visible in their order, as on SQLite: none appears later below one that is visible.
+    """
+    connection.execute(text(f"SELECT pg_advisory_xact_lock({_ARRIVING})"))
 
 
 def open_database(
@@ -194,25 +213,22 @@ def make_engine(
 ) -> Engine:
     """An engine with explicit BEGIN, fast JSON and bounded waits. Raises ExtraMissing."""
     options: dict[str, Any] = {
-        "json_serializer": _to_json,
+        "json_serializer": lambda value: orjson.dumps(value).decode(),
         "json_deserializer": orjson.loads,
         "pool_timeout": _POOL_TIMEOUT_S,
         "hide_parameters": True,  # logs must not contain what customers wrote
     }
     if url.get_backend_name() != "sqlite":
+        try:
+            from shoplens.db.postgres import make_postgres_engine
+        except ImportError as error:
+            raise ExtraMissing(
+                "A PostgreSQL database needs the extra `scale`: pip install 'shoplens[scale]'."
+            ) from error
         return make_postgres_engine(
             url, pool=pool, lock_timeout_s=busy_timeout_s, statement_timeout_s=statement_timeout_s, **options
         )
     engine = create_engine(url, pool_size=8, max_overflow=24, **options)
-    _set_pragmas(engine, synchronous, busy_timeout_s)
-    return engine
-
-
-def _to_json(value: Any) -> str:
-    return orjson.dumps(value).decode()
-
-
-def _set_pragmas(engine: Engine, synchronous: Synchronous, busy_timeout_s: float) -> None:
     pragmas = (
         f"PRAGMA busy_timeout = {int(busy_timeout_s * 1000)}",
         "PRAGMA foreign_keys = ON",
@@ -222,8 +238,10 @@ def _set_pragmas(engine: Engine, synchronous: Synchronous, busy_timeout_s: float
     )
 
     @event.listens_for(engine, "connect")
-    def _prepare(connection: Any, _record: Any) -> None:
+    def prepare(connection: Any, _record: Any) -> None:
         # The driver's own BEGIN comes too late (before the first write), so a read and a write could not be one.
         connection.isolation_level = None
         for pragma in pragmas:
             connection.execute(pragma)
+
+    return engine

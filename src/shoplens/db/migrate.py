@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import URL, Engine, MetaData
+from sqlalchemy import URL, MetaData
 
 from shoplens.db.database import (
     HEAD,
     REVISIONS,
     begun,
     describe,
+    hold_upgrades,
     make_engine,
     parse_url,
     read_revision,
@@ -21,7 +23,6 @@ from shoplens.db.database import (
     require_directory,
 )
 from shoplens.db.failures import translated
-from shoplens.db.postgres import hold_upgrades
 from shoplens.db.tables import metadata
 
 if TYPE_CHECKING:
@@ -82,8 +83,9 @@ def _migrate(url: URL, run: Callable[[Config], None]) -> None:
     engine = make_engine(url, busy_timeout_s=_WAIT_FOR_OTHERS_S, statement_timeout_s=None)
     try:
         with translated(place):
-            if on_sqlite:
-                _use_write_ahead_log(engine)
+            if on_sqlite:  # a lasting property of the file: readers and the writer do not wait for each other
+                with closing(engine.raw_connection()) as raw:
+                    raw.cursor().execute("PRAGMA journal_mode = WAL")
             with begun(engine, writes=True) as connection:
                 if not on_sqlite:
                     hold_upgrades(connection)
@@ -97,12 +99,3 @@ def _migrate(url: URL, run: Callable[[Config], None]) -> None:
                 connection.commit()
     finally:
         engine.dispose()
-
-
-def _use_write_ahead_log(engine: Engine) -> None:
-    """Readers and the writer then do not wait for each other. It is a lasting property of the file."""
-    connection = engine.raw_connection()
-    try:
-        connection.cursor().execute("PRAGMA journal_mode = WAL")
-    finally:
-        connection.close()

@@ -1,4 +1,4 @@
-"""What the tables of all features share: the metadata, the column types, and dataclasses as rows.
+"""What the tables of all features share: the metadata, the column types, ids, and dataclasses as rows.
 
 Each feature has its own `tables.py`. The field `decision.label` of an entity is the column `decision_label`.
 """
@@ -17,6 +17,9 @@ from sqlalchemy import BigInteger, Column, DateTime, Dialect, Integer, MetaData,
 from sqlalchemy.types import TypeEngine
 
 T = TypeVar("T")
+
+ID_LENGTH: Final = 26
+_ID_ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
 
 metadata: Final = MetaData(
     naming_convention={
@@ -66,6 +69,22 @@ SEQUENCE: Final = BigInteger().with_variant(Integer, "sqlite")
 def required(name: str, kind: Any, *more: Any, unique: bool = False) -> Column[Any]:
     """A column that is never NULL."""
     return Column(name, kind, *more, nullable=False, unique=unique)
+
+
+def make_id(unix_ms: int, entropy: bytes) -> str:
+    """An id that sorts by time: 48 bits of milliseconds and 80 random bits, laid out as in github.com/ulid/spec.
+
+    26 characters of lower-case Crockford base 32; `entropy` is 10 random bytes. Raises ValueError otherwise.
+    """
+    if len(entropy) != 10 or not 0 <= unix_ms < 1 << 48:
+        raise ValueError("an id needs a time in milliseconds of 48 bits and 10 random bytes")
+    number = unix_ms << 80 | int.from_bytes(entropy)
+    return "".join(_ID_ALPHABET[number >> shift & 31] for shift in range(125, -1, -5))
+
+
+def is_id(text: str) -> bool:
+    """Whether `text` has the form of an id."""
+    return len(text) == ID_LENGTH and all(character in _ID_ALPHABET for character in text)
 
 
 def to_row(value: Any) -> dict[str, Any]:

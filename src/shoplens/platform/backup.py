@@ -9,16 +9,20 @@ not schedule backups at that time.
 
 from __future__ import annotations
 
+import os
+import shutil
+import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Final
 
 from shoplens.bundles.store import install_bundle, installed_bundles
-from shoplens.db.online_copy import copy_database, file_of, restore_database
-from shoplens.errors import BlobNotFound, Misconfigured
+from shoplens.db.database import describe, parse_url
+from shoplens.errors import BlobNotFound, DatabaseUnavailable, Misconfigured
 from shoplens.settings import Settings
 from shoplens.storage import Store, open_store
 
@@ -29,6 +33,7 @@ _THREADS: Final = 8
 _PAGE: Final = 512
 _PROBES: Final = "health/"
 _REWRITTEN: Final = ".html"
+_BESIDE: Final = ("", "-wal", "-shm")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,47 +48,6 @@ class Copied:
         """The sum of two rounds; what the second one finds there was copied by the first."""
         files, byte_count = self.files + other.files, self.byte_count + other.byte_count
         return Copied(files=files, byte_count=byte_count, known=self.known)
-
-
-def copy_blobs(source: Store, target: Store) -> Copied:
-    """Copy what `target` lacks; nothing is removed. Raises StorageUnavailable.
-
-    An object never changes under its key, except for reports.
-    """
-    files = byte_count = known = 0
-    with ThreadPoolExecutor(_THREADS, thread_name_prefix="backup") as threads:
-        for page in _pages(source):
-            for size in threads.map(lambda key: _copy(key, source, target), page):
-                files, byte_count, known = files + (size > 0), byte_count + max(0, size), known + (size == 0)
-    return Copied(files=files, byte_count=byte_count, known=known)
-
-
-def copy_models(source: Path, target: Path) -> int:
-    """Copy every installed model, verified; how many there are. Raises BundleError."""
-    return len([install_bundle(bundle.root, target) for bundle in installed_bundles(source)])
-
-
-def _pages(source: Store) -> Iterator[list[str]]:
-    keys = (key for key in source.list("") if not key.startswith(_PROBES))
-    while page := list(islice(keys, _PAGE)):
-        yield page
-
-
-def _copy(key: str, source: Store, target: Store) -> int:
-    """How many bytes were copied; 0 for an object that was there, -1 for one that was moved since it was listed."""
-    known = target.exists(key)
-    if known and not key.endswith(_REWRITTEN):
-        return 0
-    try:
-        data = source.get(key)
-    except BlobNotFound:
-        return -1
-    if known:
-        if target.get(key) == data:
-            return 0
-        target.delete(key)
-    target.put(key, data, durable=True)
-    return len(data)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,5 +88,100 @@ def restore(settings: Settings, folder: Path) -> Outcome:
     return Outcome(photos=photos, models=models, row_bytes=row_bytes)
 
 
+def copy_blobs(source: Store, target: Store) -> Copied:
+    """Copy what `target` lacks; nothing is removed. Raises StorageUnavailable.
+
+    An object never changes under its key, except for reports.
+    """
+    keys = (key for key in source.list("") if not key.startswith(_PROBES))
+    files = byte_count = known = 0
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="backup") as threads:
+        while page := list(islice(keys, _PAGE)):
+            for size in threads.map(lambda key: _copy(key, source, target), page):
+                files, byte_count, known = files + (size > 0), byte_count + max(0, size), known + (size == 0)
+    return Copied(files=files, byte_count=byte_count, known=known)
+
+
+def _copy(key: str, source: Store, target: Store) -> int:
+    """How many bytes were copied; 0 for an object that was there, -1 for one that was moved since it was listed."""
+    known = target.exists(key)
+    if known and not key.endswith(_REWRITTEN):
+        return 0
+    try:
+        data = source.get(key)
+    except BlobNotFound:
+        return -1
+    if known:
+        if target.get(key) == data:
+            return 0
+        target.delete(key)
+    target.put(key, data, durable=True)
+    return len(data)
+
+
+def copy_models(source: Path, target: Path) -> int:
+    """Copy every installed model, verified; how many there are. Raises BundleError."""
+    return len([install_bundle(bundle.root, target) for bundle in installed_bundles(source)])
+
+
 def _store_in(folder: Path) -> Store:
     return open_store((folder / PHOTOS).absolute().as_uri())
+
+
+def file_of(url: str) -> Path | None:
+    """The file of the database; None for a database on a server. Raises Misconfigured."""
+    parsed = parse_url(url)
+    return Path(describe(parsed)) if parsed.get_backend_name() == "sqlite" else None
+
+
+def copy_database(database: Path, copy: Path) -> int:
+    """Write the database as it is now to `copy`, completely or not at all, while others write; the size in bytes.
+
+    Raises DatabaseUnavailable.
+    """
+    if not database.is_file():
+        raise DatabaseUnavailable(f"There is no database at {database}.")
+    with (
+        _draft_of(copy, copies=database) as draft,
+        closing(sqlite3.connect(database)) as source,
+        closing(sqlite3.connect(draft)) as target,
+    ):
+        source.backup(target)  # in one step and one view, so no writer makes it start again
+        target.execute("PRAGMA journal_mode = DELETE")
+    return copy.stat().st_size
+
+
+def restore_database(copy: Path, database: Path) -> int:
+    """Restore a copy to a path without a database; the size in bytes. Raises DatabaseUnavailable, also for an existing
+    database.
+    """
+    if not copy.is_file():
+        raise DatabaseUnavailable(f"There is no copy of a database at {copy}.")
+    # SQLite would apply the journal of a deleted database to the restored one.
+    if there := [name for name in (f"{database}{end}" for end in _BESIDE) if Path(name).exists()]:
+        raise DatabaseUnavailable(f"{there[0]} exists; nothing is written over it. Move it away first.")
+    database.parent.mkdir(parents=True, exist_ok=True)
+    with _draft_of(database, copies=database) as draft:
+        shutil.copyfile(copy, draft)
+        with closing(sqlite3.connect(draft)) as opened:
+            opened.execute("PRAGMA journal_mode = WAL")
+    return database.stat().st_size
+
+
+@contextmanager
+def _draft_of(file: Path, *, copies: Path) -> Iterator[Path]:
+    """A draft beside `file` that is synced and renamed to it at the end; it is deleted after an error.
+
+    Raises DatabaseUnavailable, with the name of the database that it `copies`.
+    """
+    draft = file.with_name(f".{file.name}-{os.urandom(6).hex()}")
+    try:
+        yield draft
+        with draft.open("rb") as written:
+            os.fsync(written.fileno())
+        draft.replace(file)
+    except (sqlite3.Error, OSError) as error:
+        raise DatabaseUnavailable(f"The database {copies} could not be copied: {error}") from error
+    finally:
+        for end in _BESIDE:
+            Path(f"{draft}{end}").unlink(missing_ok=True)

@@ -13,7 +13,7 @@ from fastapi.routing import APIRoute
 from pydantic import Field
 from starlette.responses import Response, StreamingResponse
 
-from shoplens.db.ids import is_id
+from shoplens.db.tables import is_id
 from shoplens.errors import PredictionNotFound, RequestInvalid
 from shoplens.predictions.entities import Feedback, FeedbackValue, Keep, PredictionRecord, RecordFilter
 from shoplens.predictions.export import ExportTables

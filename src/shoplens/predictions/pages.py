@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Form, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from shoplens.db.ids import is_id
+from shoplens.db.tables import is_id
 from shoplens.errors import ImageMissing, PredictionNotFound, RequestInvalid, ShoplensError
 from shoplens.predictions import presenting
 from shoplens.predictions.entities import Channel, FeedbackValue, PredictionRecord, RecordFilter

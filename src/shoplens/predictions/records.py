@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from shoplens.db import Database
-from shoplens.db.ids import make_id
+from shoplens.db.tables import make_id
 from shoplens.errors import RequestInvalid
 from shoplens.predictions.entities import Feedback, FeedbackValue, PredictionRecord, RecordFilter
 from shoplens.predictions.repository import FeedbackRepository, PredictionRepository

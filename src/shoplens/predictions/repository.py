@@ -13,8 +13,7 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, Select, func, insert, select, union_all, update
 
-from shoplens.db.ids import make_id
-from shoplens.db.tables import from_row, to_row
+from shoplens.db.tables import from_row, make_id, to_row
 from shoplens.errors import PredictionNotFound
 from shoplens.predictions.entities import Feedback, PredictionRecord, RecordFilter
 from shoplens.predictions.policy import Outcome

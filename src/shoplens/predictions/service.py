@@ -11,7 +11,7 @@ from datetime import datetime
 from functools import partial
 
 from shoplens.db import GroupWriter
-from shoplens.db.ids import make_id
+from shoplens.db.tables import make_id
 from shoplens.errors import ChannelNotFound
 from shoplens.futures import complete_from_thread
 from shoplens.predictions.entities import Channel, Keep, PredictionRecord, Timing

@@ -21,8 +21,7 @@ from sqlalchemy import (
     TypeDecorator,
 )
 
-from shoplens.db.ids import ID_LENGTH
-from shoplens.db.tables import TEXT, UtcDateTime, metadata, required, string
+from shoplens.db.tables import ID_LENGTH, TEXT, UtcDateTime, metadata, required, string
 from shoplens.serving.prediction import LabelScore
 
 

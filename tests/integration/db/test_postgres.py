@@ -342,7 +342,7 @@ def test_a_server_that_hangs_is_given_up(
     own_server: Callable[[], RunningPostgres], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It keeps its connections open and says nothing; once it wakes up all goes on."""
-    monkeypatch.setattr("shoplens.db.postgres_driver._ANSWER_S", 1.0)
+    monkeypatch.setattr("shoplens.db.postgres._ANSWER_S", 1.0)
     server = own_server()
     with closing(open_database(f"{server.url}?connect_timeout=2")) as database:
         database.check()

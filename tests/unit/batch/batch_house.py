@@ -20,7 +20,7 @@ from shoplens.batch.repository import ItemRepository, RunRepository
 from shoplens.batch.runner import BatchRunner, OnProgress, RunnerParts, RunRules
 from shoplens.bundles.manifest import ModelRef
 from shoplens.db import Database
-from shoplens.db.ids import make_id
+from shoplens.db.tables import make_id
 from shoplens.errors import StorageUnavailable
 from shoplens.images.picture import ImageFacts, Limits
 from shoplens.predictions.entities import Channel, Keep, PredictionRecord, RecordFilter

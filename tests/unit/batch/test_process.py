@@ -29,7 +29,7 @@ from shoplens.batch.process import (
 )
 from shoplens.batch.repository import ItemRepository, RunRepository
 from shoplens.db import Database
-from shoplens.db.ids import make_id
+from shoplens.db.tables import make_id
 from shoplens.errors import RunInProgress
 from tests.unit.batch.batch_house import House, make_run, now, open_house
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from shoplens.bundles.manifest import ModelRef
-from shoplens.db.ids import make_id
+from shoplens.db.tables import make_id
 from shoplens.images.picture import ImageFacts
 from shoplens.predictions.entities import Feedback, FeedbackValue, Keep, PredictionRecord, Timing
 from shoplens.predictions.policy import Decision, Outcome

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shoplens.db.ids import ID_LENGTH, is_id, make_id
+from shoplens.db.tables import ID_LENGTH, is_id, make_id
 
 MOMENTS = st.integers(0, (1 << 48) - 1)
 ENTROPY = st.binary(min_size=10, max_size=10)

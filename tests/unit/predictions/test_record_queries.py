@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import ClauseElement
 from sqlalchemy.dialects import postgresql, sqlite
 
-from shoplens.db.ids import make_id
+from shoplens.db.tables import make_id
 from shoplens.predictions.entities import RecordFilter
 from shoplens.predictions.policy import Outcome
 from shoplens.predictions.repository import distinct, matching

@@ -1,1 +1,0 @@
-"""The migrations, as Alembic scripts inside the package."""
