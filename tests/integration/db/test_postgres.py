@@ -368,8 +368,9 @@ def test_what_accepts_and_never_answers_is_given_up() -> None:
         assert time.monotonic() - began < 6
 
 
-def test_a_missing_driver_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_driver_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is installed on request only."""
+    monkeypatch.delitem(sys.modules, "shoplens.db.postgres", raising=False)
     monkeypatch.setitem(sys.modules, "psycopg", None)
     with pytest.raises(ExtraMissing, match=r"pip install 'shoplens\[scale\]'"):
         open_database("postgresql://shop@127.0.0.1/shop")
