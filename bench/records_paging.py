@@ -22,7 +22,7 @@ from shoplens.images.picture import ImageFacts
 from shoplens.predictions.entities import Keep, PredictionRecord, RecordFilter, Timing
 from shoplens.predictions.policy import Decision, Outcome
 from shoplens.predictions.repository import PredictionRepository
-from shoplens.serving.prediction import LabelScore
+from shoplens.serving.engine import LabelScore
 
 _START = datetime(2026, 1, 1, tzinfo=UTC)
 _CHANNELS = ("look", "reviews")

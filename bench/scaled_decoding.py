@@ -16,8 +16,9 @@ from bench.photos import SIZES, PhotoSize, photos
 from shoplens.bundles.builtin import prepare_builtin
 from shoplens.images.decoder import decode
 from shoplens.images.picture import Limits
+from shoplens.images.preprocess import preprocess
 from shoplens.serving.classifier import Classifier
-from shoplens.serving.prediction import Prediction
+from shoplens.serving.engine import Prediction
 
 MODEL = "efficientnet-lite0-int8"
 
@@ -35,7 +36,7 @@ def main() -> None:
 
 def _line(classifier: Classifier, size: PhotoSize, count: int) -> str:
     pairs = [
-        (_prediction(classifier, photo, None), _prediction(classifier, photo, classifier.short_side))
+        (_prediction(classifier, photo, None), _prediction(classifier, photo, classifier.spec.resize))
         for photo in photos(size, count=count)
     ]
     same = np.mean([whole.top.label == scaled.top.label for whole, scaled in pairs])
@@ -45,7 +46,7 @@ def _line(classifier: Classifier, size: PhotoSize, count: int) -> str:
 
 def _prediction(classifier: Classifier, photo: bytes, short_side: int | None) -> Prediction:
     picture = decode(photo, limits=Limits(), short_side=short_side)
-    (outcome,) = classifier.classify([classifier.preprocess(picture)])
+    (outcome,) = classifier.classify([preprocess(picture, classifier.spec)])
     if not isinstance(outcome, Prediction):
         raise outcome
     return outcome

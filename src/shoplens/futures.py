@@ -3,30 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 from contextlib import suppress
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
-Value_contra = TypeVar("Value_contra", contravariant=True)
 Value = TypeVar("Value")
 
 
-class Completable(Protocol[Value_contra]):
-    """What `asyncio.Future` and `concurrent.futures.Future` have in common."""
-
-    def done(self) -> bool:
-        """Whether it has an outcome, or was cancelled."""
-        ...
-
-    def set_result(self, result: Value_contra, /) -> None:
-        """Complete it with a value."""
-        ...
-
-    def set_exception(self, exception: BaseException, /) -> None:
-        """Complete it with an error."""
-        ...
-
-
-def complete(future: Completable[Value], outcome: Value | BaseException) -> None:
+def complete(future: asyncio.Future[Value] | concurrent.futures.Future[Value], outcome: Value | BaseException) -> None:
     """Give `future` its outcome, unless it has one or its caller has cancelled it. An exception is raised there.
 
     An asyncio future may only be completed on its own loop: see `complete_from_thread`.

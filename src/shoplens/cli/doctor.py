@@ -26,9 +26,8 @@ from shoplens.db import open_database
 from shoplens.errors import Misconfigured, ShoplensError
 from shoplens.images.sandbox import HeicSupport, heic_support
 from shoplens.platform.parts import build_channels, find_bundle, open_shared, require_labels
-from shoplens.serving.classifier import Classifier
+from shoplens.serving.classifier import Classifier, choose_provider
 from shoplens.serving.cores import usable_cores
-from shoplens.serving.session import choose_provider
 from shoplens.settings import Settings, settings_in_use, unknown_variables
 from shoplens.storage import open_store
 

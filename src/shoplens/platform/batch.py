@@ -43,9 +43,9 @@ from shoplens.platform.parts import (
 )
 from shoplens.predictions.entities import Channel, PredictionRecord
 from shoplens.predictions.image_store import ImageStore
+from shoplens.serving.classifier import choose_provider
 from shoplens.serving.cores import usable_cores
 from shoplens.serving.engine import Engine
-from shoplens.serving.session import choose_provider
 from shoplens.settings import Settings
 from shoplens.storage import Store, open_prefix, open_store
 from shoplens.telemetry.metrics import Metrics

@@ -15,12 +15,9 @@ from shoplens.images.sandbox import SandboxedDecoder
 from shoplens.predictions.entities import Channel, Keep
 from shoplens.predictions.policy import LabelRule, Policy
 from shoplens.serving.batcher import Batching
-from shoplens.serving.classifier import Classifier
+from shoplens.serving.classifier import Classifier, PhotoClassifier, Provider, choose_provider
 from shoplens.serving.cores import usable_cores
-from shoplens.serving.handle import LoadedModel, ModelHandle
-from shoplens.serving.local import Decoding, LocalEngine
-from shoplens.serving.photo_classifier import PhotoClassifier
-from shoplens.serving.session import Provider, choose_provider
+from shoplens.serving.local import LoadedModel, LocalEngine, ModelHandle
 from shoplens.settings import Settings, meant, read_settings
 from shoplens.storage import open_store
 from shoplens.telemetry.metrics import Metrics
@@ -102,7 +99,8 @@ def build_engine(
         handles = dict(zip(names, loaded, strict=True))
     engine = LocalEngine(
         handles,
-        decoding=Decoding(limits=build_limits(settings), sandbox=sandbox),
+        limits=build_limits(settings),
+        sandbox=sandbox,
         batching=Batching(threads=thread_count(settings, provider), queue_limit=settings.queue_limit),
         metrics=metrics,
     )

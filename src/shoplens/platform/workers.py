@@ -10,8 +10,8 @@ from shoplens.errors import ExtraMissing, Misconfigured, NoWorker
 from shoplens.images.sandbox import SandboxedDecoder
 from shoplens.platform.parts import Progress, build_channels, build_engine, find_bundle, thread_count
 from shoplens.predictions.entities import Channel
+from shoplens.serving.classifier import choose_provider
 from shoplens.serving.local import LocalEngine
-from shoplens.serving.session import choose_provider
 from shoplens.settings import Settings
 from shoplens.telemetry.metrics import Metrics
 

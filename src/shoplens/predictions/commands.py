@@ -20,7 +20,7 @@ from shoplens.platform.parts import build_channels, load_bundle
 from shoplens.predictions.entities import Channel
 from shoplens.predictions.policy import decide
 from shoplens.serving.cores import usable_cores
-from shoplens.serving.prediction import Prediction
+from shoplens.serving.engine import Prediction
 
 
 def classify_photos(

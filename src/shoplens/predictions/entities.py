@@ -9,7 +9,7 @@ from enum import StrEnum
 from shoplens.bundles.manifest import ModelRef
 from shoplens.images.picture import ImageFacts
 from shoplens.predictions.policy import Decision, Outcome, Policy
-from shoplens.serving.prediction import LabelScore
+from shoplens.serving.engine import LabelScore
 
 
 class Keep(StrEnum):

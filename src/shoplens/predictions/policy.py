@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from shoplens.errors import Misconfigured
-from shoplens.serving.prediction import LEAST_THRESHOLD, Prediction
+from shoplens.serving.engine import LEAST_THRESHOLD, Prediction
 
 
 class Outcome(StrEnum):

@@ -22,7 +22,7 @@ from sqlalchemy import (
 )
 
 from shoplens.db.tables import ID_LENGTH, TEXT, UtcDateTime, metadata, required, string
-from shoplens.serving.prediction import LabelScore
+from shoplens.serving.engine import LabelScore
 
 
 class LabelScores(TypeDecorator[tuple[LabelScore, ...]]):

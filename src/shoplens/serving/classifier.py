@@ -1,77 +1,114 @@
-"""Classify with one bundle: samples in, one outcome per sample, in order."""
+"""Classify with one bundle on ONNX Runtime: tensors or photos in, one outcome per sample, in order."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final, Literal
 
 import numpy as np
+import onnxruntime
 from numpy.typing import NDArray
 
 from shoplens.bundles.bundle import Bundle
-from shoplens.errors import BundleInvalid, ShoplensError
-from shoplens.images.picture import Picture
+from shoplens.errors import BundleInvalid, ImageMissing, Misconfigured, ShoplensError
+from shoplens.images.decoder import decode
+from shoplens.images.picture import Limits, Picture
 from shoplens.images.preprocess import preprocess
-from shoplens.serving.prediction import RANKED_LABELS, LabelScore, Prediction
-from shoplens.serving.session import Provider, Session, open_session
+from shoplens.images.sandbox import SandboxedDecoder
+from shoplens.serving.engine import RANKED_LABELS, LabelScore, Prediction
 
+Provider = Literal["cpu", "cuda"]
 Tensor = NDArray[Any]
+Photo = bytes | str | Path
+
+_ORT_NAMES: Final[dict[Provider, str]] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+def choose_provider(wanted: Literal["auto", "cpu", "cuda"]) -> Provider:
+    """The provider to use. Raises Misconfigured when CUDA is demanded and not there."""
+    has_cuda = _ORT_NAMES["cuda"] in onnxruntime.get_available_providers()
+    if wanted == "cuda" and not has_cuda:
+        raise Misconfigured(
+            "The setting provider is `cuda`, but this ONNX Runtime has no CUDA provider. "
+            "Install onnxruntime-gpu in place of onnxruntime, or set provider to `auto`."
+        )
+    return "cuda" if has_cuda and wanted != "cpu" else "cpu"
+
+
+def open_session(path: Path, *, provider: Provider) -> onnxruntime.InferenceSession:
+    """Open `path`. Raises BundleInvalid when ONNX Runtime cannot.
+
+    On a CPU one call uses one thread: as many callers as cores beat one call on many threads, whose spinning
+    collapses next to a busy neighbour (measured; see docs/explanation/serving.md).
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    providers = [_ORT_NAMES[provider]] + ([_ORT_NAMES["cpu"]] if provider != "cpu" else [])
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+    except Exception as error:  # ONNX Runtime's exceptions share no base class below Exception
+        raise BundleInvalid(f"{path.name} cannot be opened by ONNX Runtime: {error}") from error
+    if _ORT_NAMES[provider] not in session.get_providers():
+        raise Misconfigured(f"ONNX Runtime fell back from {provider} to {session.get_providers()[0]}.")
+    return session
 
 
 class Classifier:
-    """An open bundle. All methods may be called from many threads at once."""
+    """An open bundle. All methods may be called from many threads at once.
+
+    `spec` is the preprocessing that its tensors need. Raises BundleInvalid when ONNX Runtime cannot open the model.
+    """
 
     def __init__(self, bundle: Bundle, *, provider: Provider = "cpu") -> None:
         self.bundle = bundle
-        self.session: Session = open_session(bundle.model_path, provider=provider)
+        self.provider = provider
+        self.spec = bundle.manifest.image
+        self._ref = bundle.ref
         self._labels = tuple(label.name for label in bundle.labels)
-
-    @property
-    def short_side(self) -> int:
-        """The pixels that a picture needs on its shorter side; more are only thrown away."""
-        return self.bundle.manifest.image.resize
-
-    def preprocess(self, picture: Picture) -> Tensor:
-        """The tensor of one sample, without a batch dimension."""
-        return preprocess(picture, self.bundle.manifest.image)
+        self._session = open_session(bundle.model_path, provider=provider)
 
     def classify(self, tensors: Sequence[Tensor], *, top_k: int = RANKED_LABELS) -> list[Prediction | ShoplensError]:
         """One outcome per tensor, in order, each with at least `top_k` labels where the model has them."""
-        scores = self._scores(tensors)
-        return [self._outcome(row, top_k) for row in scores]
+        outcomes: list[Prediction | ShoplensError] = []
+        for scores in self.scores(tensors):
+            if not np.isfinite(scores).all():
+                outcomes.append(ShoplensError(f"{self._ref} gave scores that are not numbers for this photo."))
+                continue
+            best = _best(scores, max(top_k, RANKED_LABELS))
+            ranked = zip(best.tolist(), scores[best].tolist(), strict=True)
+            labels = tuple(LabelScore(self._labels[index], score) for index, score in ranked)
+            outcomes.append(Prediction(model=self._ref, labels=labels))
+        return outcomes
 
-    def warm(self) -> None:
-        """Make the first real call as quick as the next. Raises BundleInvalid if the model cannot answer."""
-        spec = self.bundle.manifest.image
-        grey = Picture(
-            pixels=np.full((spec.resize, spec.resize, 3), 127, np.uint8),
-            format="png",
-            width=spec.resize,
-            height=spec.resize,
-        )
-        (outcome,) = self.classify([self.preprocess(grey)])
-        if isinstance(outcome, ShoplensError):
-            raise BundleInvalid(f"{self.bundle.ref} cannot classify a grey picture: {outcome}") from outcome
-
-    def _scores(self, tensors: Sequence[Tensor]) -> NDArray[np.float32]:
+    def scores(self, tensors: Sequence[Tensor]) -> NDArray[np.float32]:
         """(n, labels) float32, in as many model calls as the model's largest batch asks for."""
         manifest = self.bundle.manifest
         size = manifest.max_batch
-        outputs = [
-            self.session.run(np.stack(tensors[at : at + size]), input_name=manifest.input, output_name=manifest.output)
-            for at in range(0, len(tensors), size)
-        ]
-        raw = (outputs[0] if len(outputs) == 1 else np.concatenate(outputs)).reshape(len(tensors), -1)
-        return _ACTIVATIONS[manifest.activation](raw)
+        batches = [np.stack(tensors[at : at + size]) for at in range(0, len(tensors), size)]
+        outputs = [self._session.run([manifest.output], {manifest.input: batch})[0] for batch in batches]
+        values: NDArray[np.float32] = np.concatenate(outputs).reshape(len(tensors), -1)
+        match manifest.activation:
+            case "softmax":
+                values = np.exp(values - values.max(axis=1, keepdims=True))
+                values = values / values.sum(axis=1, keepdims=True)
+            case "sigmoid":
+                decay = np.exp(-np.abs(values))  # cannot overflow, whichever sign a value has
+                values = np.where(values >= 0, 1 / (1 + decay), decay / (1 + decay))
+        return values
 
-    def _outcome(self, scores: NDArray[np.float32], top_k: int) -> Prediction | ShoplensError:
-        if not np.isfinite(scores).all():
-            return ShoplensError(f"{self.bundle.ref} gave scores that are not numbers for this photo.")
-        best = _best(scores, max(top_k, RANKED_LABELS))
-        values = scores[best].tolist()
-        labels = self._labels
-        ranked = tuple(LabelScore(labels[i], value) for i, value in zip(best.tolist(), values, strict=True))
-        return Prediction(model=self.bundle.ref, labels=ranked)
+    def warm(self) -> None:
+        """Make the first real call as quick as the next. Raises BundleInvalid if the model cannot answer."""
+        side = self.spec.resize
+        grey = Picture(pixels=np.full((side, side, 3), 127, np.uint8), format="png", width=side, height=side)
+        (outcome,) = self.classify([preprocess(grey, self.spec)])
+        if isinstance(outcome, ShoplensError):
+            raise BundleInvalid(f"{self._ref} cannot classify a grey picture: {outcome}") from outcome
 
 
 def _best(scores: NDArray[np.float32], count: int) -> NDArray[np.intp]:
@@ -82,21 +119,44 @@ def _best(scores: NDArray[np.float32], count: int) -> NDArray[np.intp]:
     return candidates[np.argsort(-scores[candidates], kind="stable")]
 
 
-def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    result: NDArray[np.float32] = shifted / shifted.sum(axis=1, keepdims=True)
-    return result
+class PhotoClassifier:
+    """Classifies photos in plain calls, for scripts, notebooks and the command line. Safe to call from many threads."""
 
+    def __init__(
+        self, classifier: Classifier, *, limits: Limits | None = None, sandbox: SandboxedDecoder | None = None
+    ) -> None:
+        self.bundle = classifier.bundle
+        self._classifier = classifier
+        self._limits = limits or Limits()
+        self._sandbox = sandbox
 
-def _sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    # exp(-|x|) cannot overflow, whichever sign x has
-    decay = np.exp(-np.abs(logits))
-    result: NDArray[np.float32] = np.where(logits >= 0, 1 / (1 + decay), decay / (1 + decay))
-    return result
+    def classify(self, photo: Photo, *, top_k: int = RANKED_LABELS) -> Prediction:
+        """The labels of one photo, given as encoded bytes or as a path. Raises SampleError."""
+        try:
+            data = photo if isinstance(photo, bytes) else Path(photo).read_bytes()
+        except OSError as error:
+            raise ImageMissing(f"{photo!s} cannot be read: {error.strerror}.") from error
+        spec = self._classifier.spec
+        picture = decode(data, limits=self._limits, short_side=spec.resize, sandbox=self._sandbox)
+        (outcome,) = self._classifier.classify([preprocess(picture, spec)], top_k=top_k)
+        if isinstance(outcome, ShoplensError):
+            raise outcome
+        return outcome
 
+    def classify_many(
+        self, photos: Iterable[Photo], *, threads: int, top_k: int = RANKED_LABELS
+    ) -> Iterator[Prediction | ShoplensError]:
+        """One outcome per photo, in order, on `threads` threads; only a few photos are held at a time."""
 
-def _identity(scores: NDArray[np.float32]) -> NDArray[np.float32]:
-    return scores
+        def outcome(photo: Photo) -> Prediction | ShoplensError:
+            try:
+                return self.classify(photo, top_k=top_k)
+            except ShoplensError as error:
+                return error
 
-
-_ACTIVATIONS = {"softmax": _softmax, "sigmoid": _sigmoid, "none": _identity}
+        with ThreadPoolExecutor(threads, thread_name_prefix="classify") as pool:
+            waiting = iter(photos)
+            running = [pool.submit(outcome, photo) for photo in islice(waiting, 2 * threads)]
+            while running:
+                yield running.pop(0).result()
+                running.extend(pool.submit(outcome, photo) for photo in islice(waiting, 1))

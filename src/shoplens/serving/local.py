@@ -1,48 +1,156 @@
-"""The engine in this process: threads that decode, hash, preprocess and classify."""
+"""The engine in this process: threads that take a photo from bytes to labels, and the models that they call.
+
+A model can be replaced while requests use it.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import threading
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
 from functools import partial
 from typing import Final
 
 import numpy as np
 
-from shoplens.errors import DeadlineExceeded, EngineStopped, ModelNotFound
-from shoplens.futures import complete_from_thread
+from shoplens.errors import DeadlineExceeded, EngineStopped, ModelNotFound, ShoplensError
+from shoplens.futures import complete, complete_from_thread
 from shoplens.images.decoder import decode
 from shoplens.images.picture import ImageFacts, Limits, Picture
+from shoplens.images.preprocess import preprocess
 from shoplens.images.sandbox import SandboxedDecoder
 from shoplens.images.thumbnails import encode_thumbnail, halved, perceptual_hash, thumbnail
 from shoplens.serving.batcher import Batcher, Batching, PendingRequest
-from shoplens.serving.engine import ClassifyRequest, ClassifyResult, ServedModel
-from shoplens.serving.handle import ModelHandle
+from shoplens.serving.classifier import Classifier, Tensor
+from shoplens.serving.engine import ClassifyRequest, ClassifyResult, Prediction, ServedModel
 from shoplens.telemetry.metrics import Metrics
 
+_DRAIN_S: Final = 5.0
 _WARM_SIDE: Final = 64
 _WARM_TIMEOUT_S: Final = 60.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decoding:
-    """How bytes become a picture: the limits, and the decoder of formats that are not trusted in this process."""
+class LoadedModel:
+    """An open classifier, called in the way that suits its provider: directly on a CPU, in batches on a GPU.
 
-    limits: Limits
-    sandbox: SandboxedDecoder
+    With `batching` None each caller runs the model on its own thread.
+    """
+
+    def __init__(self, classifier: Classifier, *, batching: Batching | None, metrics: Metrics) -> None:
+        self.classifier = classifier
+        self.batching = batching
+        self._sizes = metrics.batch_size.labels(model=classifier.bundle.ref.name)
+        self._batcher = (
+            Batcher(self._run_batch, batching, name=f"{classifier.bundle.ref.name}-batch") if batching else None
+        )
+
+    def classify(self, tensor: Tensor, *, top_k: int, deadline: float) -> Prediction:
+        """Classify one preprocessed sample; blocks until `deadline` (monotonic seconds) at most.
+
+        Raises DeadlineExceeded, QueueFull, EngineStopped, and ShoplensError when the model gives no usable scores.
+        """
+        if self._batcher is None:
+            self._sizes.observe(1)
+            (outcome,) = self.classifier.classify([tensor], top_k=top_k)
+            if isinstance(outcome, ShoplensError):
+                raise outcome
+            return outcome
+        answer: Future[Prediction] = Future()
+        pending = self._batcher.submit((tensor, top_k), deadline=deadline, done=partial(complete, answer))
+        try:
+            return answer.result(max(0.0, deadline - time.monotonic()))
+        except TimeoutError as error:
+            pending.abandoned = True
+            raise DeadlineExceeded("The deadline of this request passed while the model was running.") from error
+
+    def close(self) -> None:
+        """Finish what was accepted and release the threads."""
+        if self._batcher is not None:  # an empty one is false
+            self._batcher.close(drain_s=_DRAIN_S)
+
+    def _run_batch(
+        self, batch: Sequence[PendingRequest[tuple[Tensor, int], Prediction]]
+    ) -> Sequence[Prediction | ShoplensError]:
+        self._sizes.observe(len(batch))
+        top_k = max(each.item[1] for each in batch)
+        return self.classifier.classify([each.item[0] for each in batch], top_k=top_k)
+
+
+class ModelHandle:
+    """Always points at one loaded model. Requests lease it; `swap` replaces it without failing any of them."""
+
+    def __init__(self, model: LoadedModel) -> None:
+        self._model = model
+        self._leases: dict[LoadedModel, int] = {model: 0}
+        self._changed = threading.Condition(threading.Lock())
+
+    @property
+    def model(self) -> LoadedModel:
+        """The model that the next lease gets."""
+        return self._model
+
+    @contextmanager
+    def lease(self) -> Iterator[LoadedModel]:
+        """Use the current model. It stays open until the lease ends, also when it is replaced meanwhile."""
+        with self._changed:
+            model = self._model
+            self._leases[model] += 1
+        try:
+            yield model
+        finally:
+            with self._changed:
+                self._leases[model] -= 1
+                unused = model is not self._model and not self._leases[model]
+            if unused:
+                self._retire(model)
+
+    def swap(self, replacement: LoadedModel, *, drain_s: float) -> bool:
+        """Warm `replacement`, make it the current model, and close the old one when its last lease has ended.
+
+        Raises BundleInvalid if the replacement cannot answer; then nothing changes. Waits up to `drain_s` for the
+        leases of the old model and returns whether they ended in time; if not, the last of them closes it.
+        """
+        replacement.classifier.warm()
+        with self._changed:
+            old, self._model = self._model, replacement
+            self._leases[replacement] = 0
+            unused = not self._leases[old]
+        if unused:
+            self._retire(old)
+        with self._changed:
+            return self._changed.wait_for(lambda: old not in self._leases, timeout=drain_s)
+
+    def close(self) -> None:
+        """Close the current model."""
+        self._model.close()
+
+    def _retire(self, old: LoadedModel) -> None:
+        """Close a replaced model that nobody uses any more; without the lock, since its last batch may run."""
+        old.close()
+        with self._changed:
+            del self._leases[old]
+            self._changed.notify_all()
 
 
 class LocalEngine:
     """One bounded queue for all models. Each thread takes one photo through all stages."""
 
     def __init__(
-        self, models: Mapping[str, ModelHandle], *, decoding: Decoding, batching: Batching, metrics: Metrics
+        self,
+        models: Mapping[str, ModelHandle],
+        *,
+        limits: Limits,
+        sandbox: SandboxedDecoder,
+        batching: Batching,
+        metrics: Metrics,
     ) -> None:
         self._models = dict(models)
-        self._decoding = decoding
+        self._limits = limits
+        self._sandbox = sandbox
         self._batcher: Batcher[ClassifyRequest, ClassifyResult] = Batcher(self._classify, batching, name="engine")
         metrics.watch_queue(lambda: len(self._batcher))
         for served in self.served():
@@ -72,7 +180,7 @@ class LocalEngine:
         return {
             name: ServedModel(
                 ref=handle.model.classifier.bundle.ref,
-                provider=handle.model.classifier.session.provider,
+                provider=handle.model.classifier.provider,
                 batching=str(handle.model.batching or self._batcher.batching),
             )
             for name, handle in self._models.items()
@@ -98,12 +206,12 @@ class LocalEngine:
         if self._batcher.stopped:
             raise EngineStopped("The engine is stopping.")
 
-    async def close(self, *, drain_s: float = 5.0) -> None:
+    async def close(self, *, drain_s: float = _DRAIN_S) -> None:
         """See Engine."""
         await asyncio.to_thread(self._batcher.close, drain_s=drain_s)
         for handle in self._models.values():
             await asyncio.to_thread(handle.close)
-        self._decoding.sandbox.close()
+        self._sandbox.close()
 
     def _handle(self, model: str) -> ModelHandle:
         if model not in self._models:
@@ -116,12 +224,8 @@ class LocalEngine:
         request = pending.item
         started = time.perf_counter()
         with self._models[request.model].lease() as model:
-            picture = decode(
-                request.image,
-                limits=self._decoding.limits,
-                short_side=model.classifier.short_side,
-                sandbox=self._decoding.sandbox,
-            )
+            spec = model.classifier.spec
+            picture = decode(request.image, limits=self._limits, short_side=spec.resize, sandbox=self._sandbox)
             small = halved(picture.pixels)
             facts = ImageFacts(
                 format=picture.format,
@@ -132,7 +236,7 @@ class LocalEngine:
                 phash=perceptual_hash(small),
             )
             shown = encode_thumbnail(small) if request.thumbnail else None
-            tensor = model.classifier.preprocess(picture)
+            tensor = preprocess(picture, spec)
             preprocessed = time.perf_counter()
             prediction = model.classify(tensor, top_k=request.top_k, deadline=pending.deadline)
         result = ClassifyResult(

@@ -19,8 +19,7 @@ from shoplens.bundles.bundle import Bundle
 from shoplens.bundles.manifest import ClassResult, PartResult, Speed, Threshold
 from shoplens.errors import ShoplensError, TrainingDiverged
 from shoplens.images.picture import Limits
-from shoplens.serving.classifier import Classifier
-from shoplens.serving.photo_classifier import PhotoClassifier
+from shoplens.serving.classifier import Classifier, PhotoClassifier
 from shoplens.training.calibrate import calibration_error, softmax
 from shoplens.training.samples import Sample
 

@@ -105,16 +105,15 @@ def check_parity(
     by more than `TOLERANCE`.
     """
     chosen = np.unique(np.linspace(0, len(samples) - 1, min(PARITY_SAMPLES, len(samples))).round().astype(int))
-    classifier, manifest = Classifier(bundle), bundle.manifest
+    classifier = Classifier(bundle)
     greatest = 0.0
     for index in chosen.tolist():
         sample = samples[index]
-        served = classifier.preprocess(decode(sample.data(), limits=limits, short_side=classifier.short_side))
+        served = preprocess(decode(sample.data(), limits=limits, short_side=classifier.spec.resize), classifier.spec)
         trained = preprocess(sample.picture(image.resize), image)
         if served.dtype != trained.dtype or not np.array_equal(served, trained):
             raise TrainingDiverged(f"Serving and training preprocess {sample.name} to different tensors.")
-        batch = classifier.session.run(served[None], input_name=manifest.input, output_name=manifest.output)
-        greatest = max(greatest, _difference(np.asarray(batch[0], np.float32), logits[index], temperature))
+        greatest = max(greatest, _difference(classifier.scores([served])[0], logits[index], temperature))
     if not greatest <= TOLERANCE:
         raise TrainingDiverged(
             f"The exported model computes other values than the trained one: a logit differs by {greatest:.3g}."

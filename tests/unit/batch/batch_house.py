@@ -26,8 +26,7 @@ from shoplens.images.picture import ImageFacts, Limits
 from shoplens.predictions.entities import Channel, Keep, PredictionRecord, RecordFilter
 from shoplens.predictions.policy import Policy
 from shoplens.predictions.repository import PredictionRepository
-from shoplens.serving.engine import ClassifyRequest, ClassifyResult, ServedModel
-from shoplens.serving.prediction import LabelScore, Prediction
+from shoplens.serving.engine import ClassifyRequest, ClassifyResult, LabelScore, Prediction, ServedModel
 from shoplens.storage import Store, open_store
 
 MODEL = ModelRef(name="script", version="1.0.0")

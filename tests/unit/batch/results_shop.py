@@ -28,7 +28,7 @@ from shoplens.images.sandbox import SandboxedDecoder
 from shoplens.predictions.image_store import ImageStore
 from shoplens.predictions.policy import Decision, Outcome
 from shoplens.predictions.repository import PredictionRepository
-from shoplens.serving.prediction import LabelScore
+from shoplens.serving.engine import LabelScore
 from shoplens.storage import Store, open_store
 from tests.conftest import colourful, jpeg_of
 from tests.unit.db.samples import NOON, id_at, make_record

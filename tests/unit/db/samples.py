@@ -13,7 +13,7 @@ from shoplens.db.tables import make_id
 from shoplens.images.picture import ImageFacts
 from shoplens.predictions.entities import Feedback, FeedbackValue, Keep, PredictionRecord, Timing
 from shoplens.predictions.policy import Decision, Outcome
-from shoplens.serving.prediction import LabelScore
+from shoplens.serving.engine import LabelScore
 
 NOON = datetime(2026, 5, 4, 12, 0, 0, 123_456, tzinfo=UTC)
 

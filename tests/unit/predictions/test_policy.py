@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from shoplens.bundles.manifest import ModelRef
 from shoplens.errors import Misconfigured
 from shoplens.predictions.policy import LabelRule, Outcome, Policy, decide
-from shoplens.serving.prediction import LabelScore, Prediction
+from shoplens.serving.engine import LabelScore, Prediction
 
 REVIEWS = Policy(rules=(LabelRule(label="nsfw", review_at=0.2, reject_at=0.85),))
 

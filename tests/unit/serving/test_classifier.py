@@ -13,9 +13,9 @@ from shoplens.bundles.manifest import Card, Label, Manifest
 from shoplens.bundles.store import resolve_bundle
 from shoplens.errors import BundleInvalid, Misconfigured
 from shoplens.images.picture import ImageSpec, Picture
-from shoplens.serving.classifier import Classifier
-from shoplens.serving.prediction import RANKED_LABELS, Prediction
-from shoplens.serving.session import choose_provider, open_session
+from shoplens.images.preprocess import preprocess
+from shoplens.serving.classifier import Classifier, choose_provider, open_session
+from shoplens.serving.engine import RANKED_LABELS, Prediction
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def noise(seed: int) -> Picture:
 
 def test_a_batch_answers_like_its_samples_alone(classifier: Classifier) -> None:
     """In their order, with equal scores up to rounding."""
-    tensors = [classifier.preprocess(noise(seed)) for seed in range(5)]
+    tensors = [preprocess(noise(seed), classifier.spec) for seed in range(5)]
     together = classifier.classify(tensors)
     for tensor, outcome in zip(tensors, together, strict=True):
         (alone,) = classifier.classify([tensor])
@@ -45,7 +45,7 @@ def test_a_batch_answers_like_its_samples_alone(classifier: Classifier) -> None:
 @pytest.mark.parametrize("top_k", [1, 20, 100, 1_000])
 def test_labels_are_ranked_and_their_scores_sum_to_at_most_one(classifier: Classifier, top_k: int) -> None:
     """At least so many as asked for, best first."""
-    (outcome,) = classifier.classify([classifier.preprocess(noise(1))], top_k=top_k)
+    (outcome,) = classifier.classify([preprocess(noise(1), classifier.spec)], top_k=top_k)
     assert isinstance(outcome, Prediction)
     scores = [each.score for each in outcome.labels]
     assert len(scores) == max(top_k, RANKED_LABELS)
@@ -55,7 +55,7 @@ def test_labels_are_ranked_and_their_scores_sum_to_at_most_one(classifier: Class
 
 def test_all_scores_together_are_one(classifier: Classifier) -> None:
     """They are probabilities."""
-    (outcome,) = classifier.classify([classifier.preprocess(noise(2))], top_k=1_000)
+    (outcome,) = classifier.classify([preprocess(noise(2), classifier.spec)], top_k=1_000)
     assert isinstance(outcome, Prediction)
     assert 1.0 == pytest.approx(sum(each.score for each in outcome.labels), abs=1e-4)
 

@@ -14,9 +14,10 @@ from shoplens.bundles.bundle import Bundle
 from shoplens.bundles.store import resolve_bundle
 from shoplens.errors import BundleInvalid, EngineStopped
 from shoplens.images.picture import Picture
+from shoplens.images.preprocess import preprocess
 from shoplens.serving.batcher import Batching
 from shoplens.serving.classifier import Classifier
-from shoplens.serving.handle import LoadedModel, ModelHandle
+from shoplens.serving.local import LoadedModel, ModelHandle
 from shoplens.telemetry.metrics import Metrics
 
 BATCHES = Batching(threads=1, max_batch=4, max_wait_s=0.01)
@@ -42,7 +43,7 @@ def grey() -> Picture:
 
 def classify(model: LoadedModel) -> str:
     """One call, as a thread of the engine makes it."""
-    tensor = model.classifier.preprocess(grey())
+    tensor = preprocess(grey(), model.classifier.spec)
     return model.classify(tensor, top_k=1, deadline=time.monotonic() + 30).top.label
 
 
@@ -137,7 +138,7 @@ def test_batched_and_single_calls_give_the_same_labels(load: ModelMaker) -> None
         )
         for seed in range(8)
     ]
-    tensors = [single.classifier.preprocess(picture) for picture in pictures]
+    tensors = [preprocess(picture, single.classifier.spec) for picture in pictures]
     deadline = time.monotonic() + 60
     alone = [single.classify(tensor, top_k=3, deadline=deadline) for tensor in tensors]
     together: dict[int, object] = {}

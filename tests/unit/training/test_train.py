@@ -15,8 +15,7 @@ import pytest
 from shoplens.bundles.bundle import open_bundle
 from shoplens.bundles.store import pack_bundle, resolve_bundle, unpack_bundle
 from shoplens.errors import Conflict, DatasetInvalid, Misconfigured, RequestInvalid, ShoplensError, TrainingDiverged
-from shoplens.serving.classifier import Classifier
-from shoplens.serving.photo_classifier import PhotoClassifier
+from shoplens.serving.classifier import Classifier, PhotoClassifier
 from shoplens.training.card import CardTexts
 from shoplens.training.check import DataReport
 from shoplens.training.progress import TrainProgress

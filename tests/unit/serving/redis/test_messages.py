@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from shoplens.bundles.manifest import ModelRef
 from shoplens.errors import ImageCorrupt, QueueFull, ShoplensError, WireMismatch
 from shoplens.images.picture import ImageFacts
-from shoplens.serving.engine import ClassifyRequest, ClassifyResult
-from shoplens.serving.prediction import LabelScore, Prediction
+from shoplens.serving.engine import ClassifyRequest, ClassifyResult, LabelScore, Prediction
 from shoplens.serving.redis import messages
 from shoplens.serving.redis.messages import DecodeError, Heartbeat, Reply
 
