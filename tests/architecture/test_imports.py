@@ -28,8 +28,8 @@ HOMES: dict[str, tuple[str, ...]] = {
     "sklearn": ("training/",),
     # The services of batch that are listed pass a transaction on, which is a Connection.
     "sqlalchemy": (
-        *("db/", "*/tables.py", "*/repository.py"),
-        *("batch/browse.py", "batch/files.py", "batch/owned_run.py", "batch/report_facts.py"),
+        *("db/", "*/tables.py", "*/*repository.py"),
+        *("batch/files.py", "batch/report.py", "batch/review.py", "batch/runner.py"),
     ),
     "starlette": ("web/", "*/api.py", "*/pages.py"),
     "tenacity": ("batch/",),

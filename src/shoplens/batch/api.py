@@ -23,14 +23,7 @@ from shoplens.platform.batch import Batch
 from shoplens.predictions.api import photo_answer
 from shoplens.predictions.image_store import ImageSize
 from shoplens.web.schemas import ModelOut, Schema, json_response
-from shoplens.web.uploads import (
-    FILE_FIELD,
-    UploadedForm,
-    Uploads,
-    content_length_of,
-    media_type_of,
-    photo_too_large,
-)
+from shoplens.web.uploads import FILE_FIELD, UploadedForm, Uploads, content_length_of, media_type_of, photo_too_large
 
 MAX_FILES: Final = 500
 REQUESTED_BY: Final = "http"

@@ -184,6 +184,38 @@ class ItemFilter:
     text: str | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRange:
+    """What a run accounts for: its items, and what arrived after `beyond` up to `bound` and belongs to no run.
+
+    `beyond` is the bound of the run before. So each arrival is in the table of exactly one run: duplicates and what
+    was refused on arrival, which no run works on, are in that of the run that came next.
+    """
+
+    channel: str
+    run_id: str
+    beyond: int
+    bound: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableRow:
+    """An item with what decided it; both None where nothing was predicted."""
+
+    item: BatchItem
+    model: ModelRef | None
+    threshold: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailureCount:
+    """How many items of a run were quarantined for one reason; `example` is one of the sentences."""
+
+    code: str
+    example: str
+    count: int
+
+
 def state_for(outcome: Outcome) -> ItemState:
     """The state that follows from a decision: only accepted items need no review."""
     return ItemState.DONE if outcome is Outcome.ACCEPT else ItemState.NEEDS_REVIEW

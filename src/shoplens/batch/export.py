@@ -13,8 +13,9 @@ from typing import IO, Any, Final
 
 import orjson
 
-from shoplens.batch.entities import ItemFilter
-from shoplens.batch.repository import TABLE_PAGE, ItemRepository, RunRange, RunRepository, TableRow
+from shoplens.batch.entities import ItemFilter, RunRange, TableRow
+from shoplens.batch.repository import TABLE_PAGE, ItemRepository
+from shoplens.batch.run_repository import RunRepository
 from shoplens.db import Database
 from shoplens.predictions.export import spreadsheet_safe
 

@@ -23,7 +23,8 @@ from typing import Final
 import structlog
 
 from shoplens.batch.entities import BatchRun, Clock, RunOwner, RunState
-from shoplens.batch.repository import ItemRepository, RunRepository
+from shoplens.batch.repository import ItemRepository
+from shoplens.batch.run_repository import RunRepository
 from shoplens.db import Database
 from shoplens.db.tables import make_id
 from shoplens.errors import DatabaseUnavailable, RecordRefused, RunInProgress, RunLost

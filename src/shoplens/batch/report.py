@@ -18,8 +18,9 @@ import structlog
 from sqlalchemy import Connection
 
 from shoplens.batch.entities import BatchItem, BatchRun, ItemState, RunCounts, RunState
-from shoplens.batch.repository import ItemRepository, RunRepository
+from shoplens.batch.repository import ItemRepository
 from shoplens.batch.review import open_photo, rate_per_s
+from shoplens.batch.run_repository import RunRepository
 from shoplens.db import Database
 from shoplens.errors import ImageNotKept, ItemNotFound, RequestInvalid, SampleError, StorageUnavailable
 from shoplens.predictions.image_store import ImageSize, ImageStore

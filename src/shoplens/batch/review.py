@@ -12,7 +12,8 @@ from sqlalchemy import Connection
 
 from shoplens.batch.entities import COMPLETED, BatchItem, BatchRun, ItemFilter, ItemState, RunCounts, corrected_key
 from shoplens.batch.files import finish_move
-from shoplens.batch.repository import ItemRepository, RunRepository
+from shoplens.batch.repository import ItemRepository
+from shoplens.batch.run_repository import RunRepository
 from shoplens.db import Database
 from shoplens.db.tables import make_id
 from shoplens.errors import BlobNotFound, ImageGone, ImageNotKept, ItemNotReady, RequestInvalid, SampleError
@@ -287,7 +288,7 @@ class ReviewService:
         """Queue a quarantined item for the next run. Raises ItemNotFound and ItemNotReady."""
         with self._database.transaction() as tx:
             items = ItemRepository(tx)
-            item = items.lock(item_id)
+            item = items.get(item_id, lock=True)
             if item.state is not ItemState.QUARANTINED:
                 raise ItemNotReady(f"The item {item_id} is {item.state.value}; only quarantined items can be retried.")
             items.retry(item_id)
@@ -317,7 +318,7 @@ class ReviewService:
         for _ in range(_ATTEMPTS):
             finish_move(self._database, self._store, item_id)
             with self._database.transaction() as tx:
-                item = ItemRepository(tx).lock(item_id)
+                item = ItemRepository(tx).get(item_id, lock=True)
                 chosen = _chosen_label(item, label)
                 # The same label given twice is one correction, as when a button is pressed twice.
                 given = item.state is ItemState.DONE and item.corrected_at is not None and item.label == chosen

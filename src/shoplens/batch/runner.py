@@ -22,7 +22,8 @@ from shoplens.batch.entities import BatchItem, BatchRun, Clock, ItemState
 from shoplens.batch.executors import Executor, ItemQueue, ProcessedItem, ResultBuilder, ResultQueue, RetryPolicy
 from shoplens.batch.files import Moved, PhotoMover, finish_moves, note_moves
 from shoplens.batch.process import WatchTime, claim, request_run, this_process
-from shoplens.batch.repository import ItemRepository, RunRepository
+from shoplens.batch.repository import ItemRepository
+from shoplens.batch.run_repository import RunRepository
 from shoplens.batch.status import ProgressMeter, RunProgress
 from shoplens.bundles.manifest import ModelRef
 from shoplens.db import Database

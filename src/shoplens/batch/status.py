@@ -17,7 +17,8 @@ import structlog
 
 from shoplens.batch.entities import COMPLETED, BatchRun, ItemState, RunCounts
 from shoplens.batch.process import has_ended
-from shoplens.batch.repository import ItemRepository, RunRepository
+from shoplens.batch.repository import ItemRepository
+from shoplens.batch.run_repository import RunRepository
 from shoplens.db import Database
 from shoplens.telemetry.metrics import Metrics
 

@@ -21,8 +21,9 @@ from shoplens.batch.importer import Importer, ImportRules, ImportRunner, RecordI
 from shoplens.batch.manifest import ManifestSource
 from shoplens.batch.process import RunLauncher, RunProcess, StartRun
 from shoplens.batch.report import WriteReport
-from shoplens.batch.repository import ItemRepository, RunRepository
+from shoplens.batch.repository import ItemRepository
 from shoplens.batch.review import BrowseService, ReviewService
+from shoplens.batch.run_repository import RunRepository
 from shoplens.batch.runner import BatchRunner, RunnerParts, RunRules
 from shoplens.batch.sidecars import compile_pattern
 from shoplens.batch.sources import LocalSource, ObjectSource, Source

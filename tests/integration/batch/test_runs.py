@@ -18,17 +18,11 @@ from shoplens.batch.entities import ItemState, RunState
 from shoplens.batch.executors import RetryPolicy
 from shoplens.batch.files import Move, PhotoMover, finish_moves
 from shoplens.batch.process import WatchTime, this_process
-from shoplens.batch.repository import ItemRepository, RunRepository
+from shoplens.batch.repository import ItemRepository
+from shoplens.batch.run_repository import RunRepository
 from shoplens.batch.status import RunProgress
 from shoplens.db import Database, open_database
-from shoplens.errors import (
-    DatabaseUnavailable,
-    EngineStopped,
-    ImageCorrupt,
-    RunInProgress,
-    RunLost,
-    StorageUnavailable,
-)
+from shoplens.errors import DatabaseUnavailable, EngineStopped, ImageCorrupt, RunInProgress, RunLost, StorageUnavailable
 from shoplens.predictions.repository import PredictionRepository
 from shoplens.serving.engine import ClassifyRequest, ClassifyResult
 from tests.conftest import colourful, jpeg_of

@@ -16,7 +16,8 @@ from shoplens import errors
 from shoplens.batch.entities import BatchItem, BatchRun, ItemFilter, ItemState, RunState, incoming_key
 from shoplens.batch.executors import EngineExecutor, Executor, ResultBuilder, RetryPolicy, WorkLimits
 from shoplens.batch.process import WatchTime
-from shoplens.batch.repository import ItemRepository, RunRepository
+from shoplens.batch.repository import ItemRepository
+from shoplens.batch.run_repository import RunRepository
 from shoplens.batch.runner import BatchRunner, OnProgress, RunnerParts, RunRules
 from shoplens.bundles.manifest import ModelRef
 from shoplens.db import Database

@@ -20,7 +20,8 @@ from shoplens.batch.entities import (
     target_key,
 )
 from shoplens.batch.files import finish_moves
-from shoplens.batch.repository import ItemRepository, RunRepository
+from shoplens.batch.repository import ItemRepository
+from shoplens.batch.run_repository import RunRepository
 from shoplens.bundles.manifest import ModelRef
 from shoplens.db import Database
 from shoplens.images.picture import Limits

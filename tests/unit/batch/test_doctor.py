@@ -16,7 +16,7 @@ import pytest
 
 from shoplens.batch.doctor import Caution, look_at_drop, look_at_ingest, look_at_logs, look_at_run
 from shoplens.batch.process import request_run, this_process
-from shoplens.batch.repository import RunRepository
+from shoplens.batch.run_repository import RunRepository
 from shoplens.db import Database, open_database, upgrade
 from shoplens.errors import Misconfigured, SourceUnavailable
 from shoplens.settings import Settings, read_settings

@@ -18,9 +18,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shoplens.batch.entities import BatchItem, ItemFilter, ItemState, References
+from shoplens.batch.entities import BatchItem, ItemFilter, ItemState, References, TableRow
 from shoplens.batch.export import COLUMNS, ExportFormat, ExportItems, write_table
-from shoplens.batch.repository import TableRow
 from shoplens.batch.review import ReviewService
 from shoplens.bundles.manifest import ModelRef
 from shoplens.errors import DatabaseUnavailable, RunNotFound

@@ -10,7 +10,8 @@ import pytest
 
 from shoplens.batch.entities import BatchRun, ItemFilter, ItemResult, ItemState, References, RunState
 from shoplens.batch.item_writer import Dedup, ImportOutcome, ItemWriter, NewFile, PreparedItem
-from shoplens.batch.repository import ItemRepository, RunRepository
+from shoplens.batch.repository import ItemRepository
+from shoplens.batch.run_repository import RunRepository
 from shoplens.db import Database
 from shoplens.storage import Store, open_store
 from tests.unit.db.samples import NOON, id_at

@@ -16,7 +16,8 @@ from shoplens.batch.entities import BatchItem, ItemState
 from shoplens.batch.executors import ProcessedItem, ResultBuilder
 from shoplens.batch.files import Moved
 from shoplens.batch.process import claim, this_process
-from shoplens.batch.repository import ItemRepository, RunRepository
+from shoplens.batch.repository import ItemRepository
+from shoplens.batch.run_repository import RunRepository
 from shoplens.batch.runner import OwnedRun
 from shoplens.db import Database
 from shoplens.errors import DatabaseUnavailable, RunLost

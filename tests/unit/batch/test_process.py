@@ -27,7 +27,8 @@ from shoplens.batch.process import (
     request_run,
     this_process,
 )
-from shoplens.batch.repository import ItemRepository, RunRepository
+from shoplens.batch.repository import ItemRepository
+from shoplens.batch.run_repository import RunRepository
 from shoplens.db import Database
 from shoplens.db.tables import make_id
 from shoplens.errors import RunInProgress

@@ -10,8 +10,8 @@ import pytest
 
 from shoplens.batch.entities import References
 from shoplens.batch.report import MOST_PICTURES, WriteReport
-from shoplens.batch.repository import RunRepository
 from shoplens.batch.review import ReviewService
+from shoplens.batch.run_repository import RunRepository
 from shoplens.errors import RequestInvalid, RunNotFound, StorageUnavailable
 from shoplens.predictions.image_store import ImageStore
 from shoplens.storage import Store

@@ -10,7 +10,8 @@ import pytest
 from sqlalchemy import Connection, event, text
 
 from shoplens.batch.entities import BatchItem, BatchRun, ItemFilter, ItemResult, ItemState, RunOwner, RunState
-from shoplens.batch.repository import ItemRepository, RunRepository
+from shoplens.batch.repository import ItemRepository
+from shoplens.batch.run_repository import RunRepository
 from shoplens.db import Database
 from shoplens.errors import ItemNotReady, RecordRefused, RunLost
 from tests.unit.db.samples import NOON, id_at, moment

@@ -10,8 +10,9 @@ import pytest
 
 from shoplens.batch.entities import BatchItem, ItemFilter, ItemState, RunOwner
 from shoplens.batch.files import finish_moves
-from shoplens.batch.repository import ItemRepository, RunRepository
+from shoplens.batch.repository import ItemRepository
 from shoplens.batch.review import ReviewService
+from shoplens.batch.run_repository import RunRepository
 from shoplens.db import Database
 from shoplens.errors import BlobNotFound, ItemNotFound, ItemNotReady, RequestInvalid, RunNotFound
 from shoplens.platform.batch import MovedPhotos

@@ -10,9 +10,10 @@ import pytest
 from sqlalchemy.dialects import postgresql, sqlite
 
 from shoplens.batch import repository
-from shoplens.batch.entities import BatchItem, BatchRun, ItemFilter, ItemState, References, RunOwner, RunState
+from shoplens.batch.entities import BatchItem, BatchRun, ItemFilter, ItemState, References, RunOwner, RunRange, RunState
 from shoplens.batch.export import stream_rows
-from shoplens.batch.repository import ItemRepository, RunRange, RunRepository
+from shoplens.batch.repository import ItemRepository
+from shoplens.batch.run_repository import RunRepository
 from shoplens.batch.tables import batch_items
 from shoplens.db import Database
 from shoplens.errors import PredictionNotFound

@@ -13,7 +13,7 @@ import pytest
 from shoplens.batch.commands import status_sentences
 from shoplens.batch.entities import ItemState
 from shoplens.batch.process import this_process
-from shoplens.batch.repository import RunRepository
+from shoplens.batch.run_repository import RunRepository
 from shoplens.batch.status import OwnerState, ReadStatus, RunStatus, StatusMetrics, as_json
 from shoplens.db import Database
 from shoplens.errors import DatabaseUnavailable
