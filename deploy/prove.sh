@@ -23,7 +23,7 @@ SIMULATE=/srv/shoplens/examples/simulate_returns.py
 DROP_FOLDER=/var/lib/shoplens/drop
 local_images=false
 keep=false
-tests="tests/unit/domain tests/unit/encoding tests/unit/imaging"
+tests="tests/unit/images tests/unit/predictions"
 work=$(mktemp -d)
 started=$SECONDS
 

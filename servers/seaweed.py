@@ -130,7 +130,7 @@ def _started(folder: Path) -> RunningS3:
 def _command(folder: Path, ports: dict[str, int]) -> list[str | Path]:
     (folder / "objects").mkdir(exist_ok=True)
     return [
-        _binary(), f"-logdir={folder}", "mini", f"-dir={folder / 'objects'}", f"-bucket={_BUCKET}",
+        weed_program(), f"-logdir={folder}", "mini", f"-dir={folder / 'objects'}", f"-bucket={_BUCKET}",
         "-ip=127.0.0.1", "-ip.bind=127.0.0.1", *(f"-{name}.port={port}" for name, port in ports.items()),
         "-s3.port.iceberg=0", "-s3.port.lance=0", "-webdav=false", "-admin.ui=false", "-master.telemetry=false",
         "-filer.localSocket=filer.sock", "-s3.localSocket=s3.sock", "-volume.preStopSeconds=0",
@@ -153,7 +153,8 @@ def _secret(folder: Path) -> str:
     return known.read_text()
 
 
-def _binary() -> Path:
+def weed_program() -> Path:
+    """Where SeaweedFS is. Raises ServerFailed."""
     beside = Path(sysconfig.get_path("scripts")) / "weed"
     found = beside if beside.exists() else shutil.which("weed")
     if found is None:

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
+import socket
+from functools import partial
+from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
+from servers.process import free_port, start, wait_until_ready
+from servers.seaweed import weed_program
 from shoplens.settings import Settings, read_settings
 from tests.deploy.files import DEPLOY, command_of, commands, load, unknown_settings
 from tests.deploy.test_dockerfile import SHOPLENS
@@ -152,16 +160,50 @@ def test_volumes_and_networks_are_declared_and_used() -> None:
     mounts = [filled(mount) for each in SERVICES.values() for mount in each.get("volumes", [])]
     named = {mount.partition(":")[0] for mount in mounts if not mount.startswith(".")}
     assert set(COMPOSE["volumes"]) == named
-    assert set(COMPOSE["networks"]) == {network for each in SERVICES.values() for network in each["networks"]}
+    assert set(COMPOSE["networks"]) == {network for each in SERVICES.values() for network in each.get("networks", [])}
     folders = [mount.partition(":")[0] for mount in mounts if mount.startswith(".")]
     assert [] == [folder for folder in folders if not (DEPLOY / folder).exists()]
 
 
 def test_only_what_is_published_can_reach_out() -> None:
-    """Workers and stores are in a network that leads nowhere else."""
-    assert {"internal": True} == COMPOSE["networks"]["inside"]
-    outside = {name for name, each in SERVICES.items() if "outside" in each["networks"]}
+    """All other networks lead nowhere else."""
+    assert {"outside"} == {name for name, each in COMPOSE["networks"].items() if each != {"internal": True}}
+    outside = {name for name, each in SERVICES.items() if "outside" in each.get("networks", [])}
     assert {name for name, each in SERVICES.items() if "ports" in each} == outside
+
+
+def test_a_service_shares_a_network_with_what_it_needs_only() -> None:
+    """A worker that was taken over reaches neither the database nor Prometheus' neighbours."""
+    neighbours = {
+        network: {name for name, each in SERVICES.items() if network in each.get("networks", [])}
+        for network in COMPOSE["networks"]
+    }
+    assert {"web", "migrate", "demo", "postgres"} == neighbours["database"]
+    assert {"web", "worker", "demo", "redis"} == neighbours["queue"]
+    assert {"web", "worker", "demo", "s3"} == neighbours["store"]
+    assert {"web", "worker", "prometheus", "grafana"} == neighbours["metrics"]
+
+
+def test_only_s3_itself_listens_beyond_its_container(tmp_path: Path) -> None:
+    """The parts behind it ask for no secret. Its own port for gRPC is the only other one."""
+    ports = {name: free_port(also_beyond=10_000) for name in ("master", "volume", "filer", "s3")}
+    command = SERVICES["s3"]["command"].replace("-dir=/data", f"-dir={tmp_path}").split()
+    keys = {"AWS_ACCESS_KEY_ID": "shop", "AWS_SECRET_ACCESS_KEY": secrets.token_hex(16)}
+    given = [f"-{name}.port={port}" for name, port in ports.items()]
+    process = start([weed_program(), *command, *given], folder=tmp_path, environment=keys)
+    try:
+        wait_until_ready(process, tmp_path, partial(_connect, ports["s3"]))
+        found = [each for each in psutil.Process(process.pid).net_connections("tcp") if each.status == "LISTEN"]
+    finally:
+        process.kill()
+        process.wait()
+    assert len(found) >= 2 * len(ports)
+    reachable = {each.laddr.port for each in found if not ip_address(each.laddr.ip).is_loopback}
+    assert {ports["s3"], ports["s3"] + 10_000} == reachable
+
+
+def _connect(port: int) -> None:
+    socket.create_connection(("127.0.0.1", port), timeout=5).close()
 
 
 def test_the_folders_of_the_volumes_belong_to_the_user_of_the_image() -> None:
