@@ -1,8 +1,8 @@
 """One run over so many photos, everything included: reading, rows, moves and the report. One JSON line each way.
 
-The items are made before the clock starts, as an ingest would have left them; each has a content of its own, for a
-number follows the end of the picture. The clock runs from the first look at what waits until the run is finished, so
-that loading the model, which the raw loop does not count either, is told apart.
+The items are made before the clock starts, as an import would have left them; each has unique content, because a
+number is appended to the picture. The clock runs from the first query for waiting items until the run is finished.
+Loading the model is reported separately; the raw loop does not count it either.
 """
 
 from __future__ import annotations

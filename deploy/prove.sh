@@ -3,7 +3,7 @@
 # while a worker is killed and Redis restarted, run a batch, restart, see that nothing is lost, restore a backup, clean up.
 # It needs docker, Compose and curl, and uses a project, a port and passwords of its own, so it harms nothing.
 #
-#   deploy/prove.sh [--local] [--tests "WHAT PYTEST IS TOLD" | --no-tests] [--keep]
+#   deploy/prove.sh [--local] [--tests "PYTEST ARGUMENTS" | --no-tests] [--keep]
 #
 # --local is for machines that reach packages but no registry of images: it makes the base image with mmdebstrap (root)
 # and stand-ins for the other projects' images. BASE_TAR names a base that is made already. DOCKER and COMPOSE name
@@ -162,7 +162,7 @@ draw_photos() {
     tar -C "$work/photos" -xf "$work/drawn.tar"
 }
 
-# Sends one photo, again and again for as long as it is told to come again (429, 503), as a good client does.
+# Sends one photo, and again after 429 and 503, as a good client does.
 send() {
     local status tries
     for tries in $(seq 1 60); do

@@ -34,7 +34,7 @@ def pause(shortest_s: float, longest_s: float) -> Callable[[Any], float]:
 
 
 class Visitor(FastHttpUser):
-    """Whoever asks: every answer is judged, and a refusal is honoured."""
+    """What all users share: every answer is checked, and Retry-After is respected."""
 
     abstract = True
     connection_timeout = 10.0

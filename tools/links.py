@@ -30,7 +30,7 @@ def anchors(text: str) -> set[str]:
 
 
 def broken_links(page: Path) -> Iterator[str]:
-    """The links of one page that lead nowhere."""
+    """The broken links of one page."""
     for target in LINK.findall(prose(page.read_text(encoding="utf-8"))):
         if target.startswith(ELSEWHERE):
             continue

@@ -2,7 +2,7 @@
 
 One resolution, cut into what each use needs: `run` is the server, `heic` one more format, `scale` several machines,
 `ray` a cluster, `train` training, `load` load tests, `test` the tests, `dev` the checks.
-Each file starts with a digest of what it was made from, so that staleness is told without a network.
+Each file starts with a digest of what it was made from, so that a stale file is found without a network.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Complete a future from the event loop or from another thread, once, whoever is still waiting."""
+"""Complete a future once, from the event loop or another thread, even if its caller has cancelled it."""
 
 from __future__ import annotations
 

@@ -298,13 +298,13 @@ class Settings(BaseSettings):
     def environment(self) -> dict[str, str]:
         """Variables with which another process in this directory reads these same settings, and no file.
 
-        They may carry passwords, as the settings do. Whoever hands them on leaves every other `SHOPLENS_` variable out.
+        They may contain passwords, as the settings do. Remove every other `SHOPLENS_` variable of that process.
         """
         values = self.model_dump(mode="json")
         texts = {
             f"{ENVIRONMENT_PREFIX}{name.upper()}": value if isinstance(value, str) else orjson.dumps(value).decode()
             for name, value in values.items()
-            if value is not None  # which is every such field's default, and cannot be said in a variable
+            if value is not None  # None is the default of every such field, and a variable cannot express it
         }
         return {**texts, CONFIG_FILE_VARIABLE: os.devnull}
 

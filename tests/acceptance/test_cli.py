@@ -127,8 +127,8 @@ def test_the_doctor_finds_a_healthy_system_healthy(run: Run) -> None:
 @pytest.mark.parametrize(
     ("settings", "part"),
     [
-        ({"storage_url": "file:///proc/nowhere"}, "photo store"),
-        ({"database_url": "sqlite:////proc/nowhere/x.db"}, "database"),
+        ({"storage_url": "file:///proc/missing"}, "photo store"),
+        ({"database_url": "sqlite:////proc/missing/x.db"}, "database"),
         ({"channels__look__model": "nix"}, "model of look"),
         ({"host": "0.0.0.0"}, "listening"),
     ],

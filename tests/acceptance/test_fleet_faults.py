@@ -124,7 +124,7 @@ async def _send(client: httpx.AsyncClient, photo: bytes, expected: str, seen: Se
 
 
 async def _faults(fleet: ProcessFleet, chance: random.Random, *, until: float) -> float:
-    """One after another, each kind at least once; whoever was killed is started again, as a supervisor would."""
+    """One after another, each kind at least once; each killed process is restarted, as a supervisor would."""
     kinds: list[Callable[[ProcessFleet], None]] = [_kill_worker, _kill_redis, _kill_postgres, _kill_web]
     chance.shuffle(kinds)
     done = 0

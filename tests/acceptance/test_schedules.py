@@ -219,7 +219,7 @@ def test_quarantine_above_the_limit_makes_a_build_unstable(home: Path, workspace
 
 def test_a_failing_ingest_fails_the_build(home: Path, workspace: Path) -> None:
     """A source that is not there is no success."""
-    (status,) = run_pipeline("ingest", home, workspace, SOURCE=str(home / "nowhere"))
+    (status,) = run_pipeline("ingest", home, workspace, SOURCE=str(home / "missing"))
     assert 0 != status
     assert [("ingest", "failed")] == [(each["job"], each["outcome"]) for each in triggers(home)]
 

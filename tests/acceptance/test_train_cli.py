@@ -93,7 +93,7 @@ def test_a_csv_and_a_test_part_give_the_same_model_twice(shop: Path) -> None:
 @pytest.mark.parametrize(
     ("prepare", "arguments", "code", "words"),
     [
-        (lambda _: None, ["nowhere"], "dataset_invalid", "nothing at"),
+        (lambda _: None, ["missing"], "dataset_invalid", "nothing at"),
         (lambda shop: (shop / "empty").mkdir(), ["empty"], "dataset_invalid", "no folders"),
         (lambda shop: (shop / "l.csv").write_text("a,b\n1,2\n"), ["l.csv"], "dataset_invalid", "one column `path`"),
         (

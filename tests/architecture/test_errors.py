@@ -35,7 +35,7 @@ def drawn_parents() -> dict[str, str | None]:
 
 
 def test_the_drawing_is_the_tree() -> None:
-    """Whoever reads the top of errors.py has read the truth."""
+    """The tree at the top of errors.py is the actual one."""
     real = {
         error.__name__: None if error is ShoplensError else error.__mro__[1].__name__ for error in family(ShoplensError)
     }

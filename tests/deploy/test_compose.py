@@ -166,7 +166,7 @@ def test_volumes_and_networks_are_declared_and_used() -> None:
 
 
 def test_only_what_is_published_can_reach_out() -> None:
-    """All other networks lead nowhere else."""
+    """All other networks are internal."""
     assert {"outside"} == {name for name, each in COMPOSE["networks"].items() if each != {"internal": True}}
     outside = {name for name, each in SERVICES.items() if "outside" in each.get("networks", [])}
     assert {name for name, each in SERVICES.items() if "ports" in each} == outside

@@ -279,7 +279,7 @@ def test_the_service_and_the_ingress_lead_to_the_web_servers() -> None:
 
 
 def test_workers_follow_the_queue() -> None:
-    """The autoscaler has their deployment and a metric that is told; the deployment names no number against it."""
+    """The autoscaler names their deployment and an existing metric; the deployment sets no number of replicas."""
     spec = named("HorizontalPodAutoscaler")["shoplens-worker"]["spec"]
     target = named(spec["scaleTargetRef"]["kind"])[spec["scaleTargetRef"]["name"]]
     assert "replicas" not in target["spec"]

@@ -242,7 +242,7 @@ def store(tmp_path: Path) -> Callable[[str], Store]:
 
 
 def test_a_second_backup_copies_what_is_new(store: Callable[[str], Store]) -> None:
-    """Reports are written anew each time, since they change under one name; probes of health are not copied."""
+    """Reports are copied every time, because they change under the same name; health probes are not copied."""
     source, target = store("source"), store("target")
     source.put("images/a", b"one")
     source.put("returns/reports/r.html", b"old")

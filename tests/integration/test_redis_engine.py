@@ -314,7 +314,7 @@ async def test_an_engine_shows_only_its_own_models(
 async def test_more_requests_at_once_than_connections_are_all_answered(
     settings: Settings, make_engine: EngineMaker
 ) -> None:
-    """They wait for a connection, and none is told that Redis is away."""
+    """They wait for a connection, and none fails because Redis seems to be away."""
     roomy = settings.model_copy(update={"queue_limit": 500})
     async with running_worker(settings):
         engine = make_engine(roomy)

@@ -1,4 +1,4 @@
-"""Futures are completed once, from any thread, whoever is still waiting."""
+"""Futures are completed once, from any thread, even if their caller has cancelled them."""
 
 from __future__ import annotations
 

@@ -387,7 +387,7 @@ class EngineExecutor:
 def read_photo(store: Store, key: str | None) -> bytes:
     """The photo of an item. Raises ImageGone and StorageUnavailable."""
     try:
-        return store.get(key or "nowhere")
+        return store.get(key or "missing")
     except BlobNotFound as error:
         raise ImageGone("The photo is not in the store any more. Import it again.") from error
 

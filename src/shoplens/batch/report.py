@@ -319,11 +319,11 @@ class WriteReport:
     """Renders and stores reports. Blocks. `version` is that of the program."""
 
     def __init__(
-        self, database: Database, store: Store, shelf: ImageStore, *, clock: Callable[[], datetime], version: str = ""
+        self, database: Database, store: Store, images: ImageStore, *, clock: Callable[[], datetime], version: str = ""
     ) -> None:
         self._database = database
         self._store = store
-        self._shelf = shelf
+        self._images = images
         self._clock = clock
         self._version = version
 
@@ -346,7 +346,7 @@ class WriteReport:
             mix=[each for each in facts.mix if each.label in {*unusual, *others}],
             categories_left_out=len(facts.mix) - len(unusual) - len(others),
             method=METHOD,
-            picture=_Pictures(self._database, self._shelf),
+            picture=_Pictures(self._database, self._images),
             console=(f"/console/batch/{facts.run.channel}" if console is None else console).rstrip("/"),
             version=self._version,
         )  # fmt: skip
@@ -371,17 +371,17 @@ class _Pictures:
     An unavailable store leaves out the photos, not the report.
     """
 
-    def __init__(self, database: Database, shelf: ImageStore) -> None:
+    def __init__(self, database: Database, images: ImageStore) -> None:
         self._database = database
-        self._shelf = shelf
+        self._images = images
         self._left = MOST_PICTURES
 
     def __call__(self, item: BatchItem) -> str | None:
         if not self._left:
             return None
         try:
-            photo = open_photo(self._database, self._shelf, item.id, ImageSize.THUMBNAIL)
-            data = self._shelf.thumbnail(photo.data, _PICTURE_SIDE)
+            photo = open_photo(self._database, self._images, item.id, ImageSize.THUMBNAIL)
+            data = self._images.thumbnail(photo.data, _PICTURE_SIDE)
         except (ImageNotKept, ItemNotFound, SampleError):
             return None
         except StorageUnavailable as error:

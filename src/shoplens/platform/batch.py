@@ -122,16 +122,21 @@ class Batch:
 
 
 def build_batch(
-    settings: Settings, *, database: Database, store: Store, shelf: ImageStore, labels: Callable[[str], tuple[str, ...]]
+    settings: Settings,
+    *,
+    database: Database,
+    store: Store,
+    images: ImageStore,
+    labels: Callable[[str], tuple[str, ...]],
 ) -> Batch:
-    """`shelf` is over `store`; `labels` gives those of the model that a channel is served by.
+    """`images` is over `store`; `labels` gives those of the model that a channel is served by.
 
     Raises Misconfigured and DatabaseUnavailable.
     """
     durable = build_database(settings, durable=True)
     channels = {name: _batch_channel(settings, name, durable, store, labels(name)) for name in settings.batch_channels}
     results = build_results(
-        database=database, store=store, shelf=shelf, labels={name: each.labels for name, each in channels.items()}
+        database=database, store=store, images=images, labels={name: each.labels for name, each in channels.items()}
     )
     process = RunProcess(environment=settings.environment(), logs=settings.effective_log_dir)
     launcher = RunLauncher(database, process)
@@ -169,14 +174,14 @@ def _import_record(settings: Settings, channel: str) -> RecordImport:
 
 
 def build_results(
-    *, database: Database, store: Store, shelf: ImageStore, labels: Mapping[str, Sequence[str]] | None = None
+    *, database: Database, store: Store, images: ImageStore, labels: Mapping[str, Sequence[str]] | None = None
 ) -> Results:
-    """`shelf` is over `store`; `labels` are those of the model that each channel is served by."""
+    """`images` is over `store`; `labels` are those of the model that each channel is served by."""
     return Results(
-        browse=BrowseService(database, shelf, clock=utc_now),
+        browse=BrowseService(database, images, clock=utc_now),
         review=ReviewService(database, store, labels=labels or {}, clock=utc_now),
         export=ExportItems(database),
-        report=WriteReport(database, store, shelf, clock=utc_now, version=shoplens.__version__),
+        report=WriteReport(database, store, images, clock=utc_now, version=shoplens.__version__),
     )
 
 
@@ -326,14 +331,14 @@ def build_runner(
                 retry=retry,
             )
 
-        shelf = ImageStore(store, limits=build_limits(settings), sandbox=build_sandbox(settings))
+        images = ImageStore(store, limits=build_limits(settings), sandbox=build_sandbox(settings))
         parts = RunnerParts(
             database=database,
             store=store,
             results=results,
             retry=retry,
             open_executor=open_executor,
-            report=build_results(database=database, store=store, shelf=shelf).report,
+            report=build_results(database=database, store=store, images=images).report,
             clock=utc_now,
         )
         rules = RunRules(
@@ -432,13 +437,13 @@ def open_results(settings: Settings) -> Iterator[Results]:
     database = build_database(settings)
     try:
         store = open_store(settings.effective_storage_url, setting="storage_url")
-        shelf = ImageStore(
+        images = ImageStore(
             store,
             limits=build_limits(settings),
             sandbox=build_sandbox(settings),
             moved_to=MovedPhotos(database),
         )
-        yield build_results(database=database, store=store, shelf=shelf)
+        yield build_results(database=database, store=store, images=images)
     finally:
         database.close()
 

@@ -107,7 +107,7 @@ def build_platform(settings: Settings, *, progress: Progress | None = None) -> P
             settings,
             database=database,
             store=store,
-            shelf=images,
+            images=images,
             labels=lambda name: engine.labels(channels[name].model),
         ),
         probes={

@@ -1,4 +1,4 @@
-"""What every store promises, as tests: subclass `StoreContract` and give it a fixture `store` that is empty."""
+"""The contract of all stores, as tests: subclass `StoreContract` and define a fixture `store` that is empty."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OTHER = "images/ef/abcd.jpg"
 
 
 class StoreContract:
-    """The same sentences for every implementation. `store` is empty at the start of each."""
+    """The tests that every implementation passes. `store` is empty at the start of each."""
 
     def test_a_blob_comes_back_as_it_was_put(self, store: Store) -> None:
         """Any bytes, empty ones too."""
@@ -24,7 +24,7 @@ class StoreContract:
             store.put(key, data)
         assert blobs == {key: store.get(key) for key in blobs}
 
-    def test_a_missing_blob_is_told_with_its_key(self, store: Store) -> None:
+    def test_a_missing_blob_is_an_error_with_its_key(self, store: Store) -> None:
         """As an error of its own kind."""
         with pytest.raises(BlobNotFound, match=r"abcd\.jpg"):
             store.get(KEY)
@@ -72,7 +72,7 @@ class StoreContract:
         assert [] == list(store.list("images"))
 
     def test_a_check_passes_and_leaves_no_image(self, store: Store) -> None:
-        """However often it is asked."""
+        """Also when it is repeated."""
         store.check()
         store.check()
         assert [] == list(store.list("images"))
@@ -93,7 +93,7 @@ class StoreContract:
         assert [KEY] == list(store.list(""))
 
     def test_pieces_that_end_early_leave_nothing(self, store: Store) -> None:
-        """The error comes to the caller, and no half blob can be read."""
+        """The caller gets the error, and no half blob can be read."""
 
         def cut_short() -> Iterator[bytes]:
             yield bytes(100_000)
@@ -109,8 +109,8 @@ class StoreContract:
         for data in (large, [b"photo"], []):
             store.put_pieces(KEY, iter(data))
             assert b"".join(data) == b"".join(store.pieces(KEY)) == store.get(KEY)
-        with pytest.raises(BlobNotFound, match="nowhere"):
-            list(store.pieces("nowhere"))
+        with pytest.raises(BlobNotFound, match="missing"):
+            list(store.pieces("missing"))
 
     def test_a_large_upload_that_ends_early_leaves_what_was_there(self, store: Store) -> None:
         """Also when parts of it are there already."""
@@ -136,10 +136,10 @@ class StoreContract:
         assert not store.put_if("elsewhere", b"x", seen=first)
         assert [KEY] == list(store.list(""))
 
-    @pytest.mark.parametrize("anew", [False, True])
-    def test_of_many_writers_at_once_one_wins(self, store: Store, anew: bool) -> None:
+    @pytest.mark.parametrize("exists", [False, True])
+    def test_of_many_writers_at_once_one_wins(self, store: Store, exists: bool) -> None:
         """And what it wrote is what is there."""
-        if anew:
+        if exists:
             store.put(KEY, b"before")
         seen = store.version(KEY)
         with ThreadPoolExecutor(8) as threads:
@@ -174,8 +174,8 @@ class StoreContract:
         assert b"photo" == store.get(KEY)
 
     @pytest.mark.parametrize("target", [KEY, OTHER])
-    def test_a_move_of_what_is_nowhere_is_told(self, store: Store, target: str) -> None:
-        """With the key that was looked for; a folder is nothing either."""
+    def test_moving_a_missing_blob_fails(self, store: Store, target: str) -> None:
+        """The error has its key; a folder is not a blob either."""
         store.put("images/ab/cd/other.jpg", b"photo")
         for source in (KEY, "images/ab/cd"):
             with pytest.raises(BlobNotFound, match=source):
@@ -183,7 +183,7 @@ class StoreContract:
         assert b"photo" == store.get("images/ab/cd/other.jpg")
 
     def test_many_move_the_same_blobs_at_once(self, store: Store) -> None:
-        """Whoever comes second finds it done."""
+        """A thread that comes second does nothing."""
         keys = [f"images/{number}.jpg" for number in range(20)]
         for key in keys:
             store.put(key, key.encode())
@@ -215,7 +215,7 @@ class StoreContract:
                 verb(key)
 
     def test_many_threads_put_and_get_at_once(self, store: Store) -> None:
-        """Also the same key: whoever reads gets a whole blob."""
+        """Also the same key: a reader gets a whole blob."""
         data = bytes(100_000)
 
         def work(number: int) -> bool:

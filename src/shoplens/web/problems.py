@@ -66,7 +66,7 @@ def status_of(error: type[ShoplensError]) -> int:
 
 
 def status_of_exception(error: BaseException) -> int:
-    """The status with which a request ends that raised `error`, whoever raised it."""
+    """The status of a request that raised `error`, which may be an error of a library too."""
     if isinstance(error, ShoplensError):
         return status_of(type(error))
     if isinstance(error, RequestValidationError):

@@ -262,7 +262,7 @@ async def test_a_full_queue_is_429_with_the_time_to_come_back(make_platform: Cal
 
 
 async def test_more_bodies_than_memory_is_given_for_are_429(make_platform: Callable[..., Platform]) -> None:
-    """Two uploads that announce more than fits together: one is taken, one is told to come back."""
+    """Two uploads that announce more than fits together: one is accepted, one gets 429."""
     photo = jpeg_of(colourful(1))
     limits = {"max_image_bytes": len(photo), "max_queued_bytes": len(photo) + 100}
 

@@ -267,7 +267,7 @@ def test_a_query_that_takes_too_long_is_ended(database: Database) -> None:
 
 
 def test_the_pool_is_bounded(database_url: str) -> None:
-    """One more than it holds waits, and is told when that takes too long."""
+    """One more than the pool holds waits, and fails if that takes too long."""
     with closing(open_database(database_url, pool=2)) as small:
         small._engine.pool._timeout = 0.2  # type: ignore[attr-defined]
         with small.reading(), small.reading(), pytest.raises(DatabaseUnavailable, match="in use"):
@@ -276,7 +276,7 @@ def test_the_pool_is_bounded(database_url: str) -> None:
 
 
 def test_a_connection_that_the_server_cuts_is_replaced(database: Database, database_url: str) -> None:
-    """Nobody notices one that lay idle; who was using it is told."""
+    """An idle one is replaced unnoticed; a transaction that used it fails."""
     with database.transaction() as tx:
         PredictionRepository(tx).add_many([make_record(1)])
     cut_off(database_url)
@@ -319,7 +319,7 @@ def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[]
 
 
 def test_a_server_that_is_killed_and_comes_back(own_server: Callable[[], RunningPostgres]) -> None:
-    """Nothing that was answered is lost; each request meanwhile is told; afterwards all goes on by itself."""
+    """No committed row is lost, requests meanwhile fail, and the writer recovers by itself."""
     server = own_server()
     with closing(open_database(server.url)) as database:
         writer = GroupWriter(database, add_records)
@@ -342,7 +342,7 @@ def test_a_server_that_is_killed_and_comes_back(own_server: Callable[[], Running
 def test_a_server_that_hangs_is_given_up(
     own_server: Callable[[], RunningPostgres], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It keeps its connections open and says nothing; once it wakes up all goes on."""
+    """Its connections stay open without an answer; when it continues, the database works again."""
     monkeypatch.setattr("shoplens.db.postgres._ANSWER_S", 1.0)
     server = own_server()
     with closing(open_database(f"{server.url}?connect_timeout=2")) as database:
@@ -412,7 +412,7 @@ def bad_url(
             "refused the user or the password; correct them in",
         ),
         "user": (wrong(postgres_database, username="nobody"), "refused the user or the password; correct them in"),
-        "database": (wrong(postgres_database, database="nowhere"), "does not exist; create it with `createdb`, or"),
+        "database": (wrong(postgres_database, database="missing"), "does not exist; create it with `createdb`, or"),
         "port": (wrong(postgres_database, port=free_port), "cannot be reached, nothing listens there; start it, or"),
         "host": (wrong(postgres_database, host="shop.invalid"), "cannot be found, nobody knows its host; correct"),
         "elsewhere": (

@@ -1,4 +1,4 @@
-"""What is wrong with a store is told within seconds, in a sentence, with what to do, and without any secret."""
+"""A fault of a store is reported within seconds, in a sentence, with what to do, and without secrets."""
 
 from __future__ import annotations
 

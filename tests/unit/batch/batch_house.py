@@ -136,7 +136,7 @@ def _error(name: str) -> Exception:
 
 
 class MoodyStore:
-    """A real store that fails when it is told to: `refuse` gets the verb and the key, and may return an error."""
+    """A real store that fails on request: `refuse` gets the verb and the key, and may return an error."""
 
     def __init__(self, inner: Store, refuse: Callable[[str, str], Exception | None]) -> None:
         self._inner = inner

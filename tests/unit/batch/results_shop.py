@@ -57,7 +57,7 @@ class Shop:
 
     database: Database
     store: Store
-    shelf: ImageStore
+    images: ImageStore
     now: datetime = NOON
     count: int = 0
     fates: dict[str, Fate] = field(default_factory=dict)
@@ -174,7 +174,7 @@ def open_shop(database: Database, folder: Path) -> Shop:
     """A shop over a local store."""
     store = open_store(str(folder / "blobs"))
     sandbox = SandboxedDecoder(memory_bytes=1_500_000_000, cpu_s=5, wall_s=10)
-    return Shop(database=database, store=store, shelf=ImageStore(store, limits=LIMITS, sandbox=sandbox))
+    return Shop(database=database, store=store, images=ImageStore(store, limits=LIMITS, sandbox=sandbox))
 
 
 def quarantined(code: str, sentence: str, *, thumbnail_key: str | None = None) -> Fate:

@@ -20,7 +20,7 @@ from tests.unit.db.samples import NOON, moment
 @pytest.fixture
 def browse(shop: Shop) -> BrowseService:
     """Over the shop, with its clock."""
-    return BrowseService(shop.database, shop.shelf, clock=shop.clock)
+    return BrowseService(shop.database, shop.images, clock=shop.clock)
 
 
 def test_a_run_counts_its_items_and_what_arrived_for_nobody(shop: Shop, browse: BrowseService) -> None:
@@ -179,7 +179,7 @@ def test_what_cannot_be_shown_is_told(shop: Shop, browse: BrowseService) -> None
 
 
 def test_a_record_leads_back_to_its_item(shop: Shop, browse: BrowseService) -> None:
-    """Also where the same photo came by another channel; records of other channels lead nowhere."""
+    """Also where the same photo came by another channel; records of other channels have no item."""
     item = shop.arrive("a.jpg", fate=Fate(label="hat"))
     shop.run()
     with shop.database.reading() as tx:
@@ -222,6 +222,6 @@ def test_progress_goes_from_nothing_to_one(shop: Shop, browse: BrowseService) ->
 
 
 def test_the_items_of_a_run_that_is_not_there_are_not_an_empty_page(browse: BrowseService) -> None:
-    """Whoever mistypes an id shall be told."""
+    """A mistyped id is an error."""
     with pytest.raises(RunNotFound):
         browse.items(ItemFilter(run_id="0" * 26))

@@ -71,7 +71,7 @@ def test_a_commit_writes_states_predictions_and_the_moves_to_come(house: House, 
     assert {item.target_key for item in house.items()[:4]} == {record.image_key for record in house.records()}
 
 
-def test_whoever_lost_the_run_writes_nothing_at_all(house: House, owned: OwnedRun) -> None:
+def test_a_process_that_lost_the_run_writes_nothing(house: House, owned: OwnedRun) -> None:
     """Neither results nor leases nor signs of life nor its end."""
     leased = owned.lease(4)
     take_over(house)
@@ -99,7 +99,7 @@ def test_an_item_that_is_no_longer_leased_here_undoes_the_whole_batch(house: Hou
 
 
 class LosesAnswers(Database):
-    """Commits, and then seems to be away, as often as it is told to."""
+    """Commits, and then seems to be away, as often as requested."""
 
     def __init__(self, inner: Database) -> None:
         super().__init__(inner._engine, inner.place)

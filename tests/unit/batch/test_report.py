@@ -68,7 +68,7 @@ class Page(HTMLParser):
 @pytest.fixture
 def report(shop: Shop) -> WriteReport:
     """Over the shop, with its clock."""
-    return WriteReport(shop.database, shop.store, shop.shelf, clock=shop.clock)
+    return WriteReport(shop.database, shop.store, shop.images, clock=shop.clock)
 
 
 def test_the_headline_summarises_the_run(shop: Shop, report: WriteReport) -> None:
@@ -236,7 +236,7 @@ def test_an_empty_run_has_a_report_too(shop: Shop, report: WriteReport) -> None:
     assert page.text("accounted").startswith("All files are accounted for.")
 
 
-def test_the_report_is_kept_and_can_be_written_anew(shop: Shop, report: WriteReport) -> None:
+def test_the_report_is_stored_and_can_be_written_again(shop: Shop, report: WriteReport) -> None:
     """Under a key that follows from the run; with what was corrected since, and the run remembers it."""
     item = shop.arrive("a.jpg", fate=needing_review("dress", 0.4))
     run = shop.run()
@@ -286,7 +286,7 @@ def test_a_store_that_is_away_costs_the_pictures_and_not_the_report(shop: Shop) 
         shop.arrive(f"{number}.jpg", fate=needing_review("dress", 0.4))
     run = shop.run()
     away = AwayStore(shop.store)
-    shelf = ImageStore(away, limits=LIMITS, sandbox=shop.shelf._sandbox)  # type: ignore[arg-type]
-    page = Page(WriteReport(shop.database, shop.store, shelf, clock=shop.clock).render(run.id))
+    images = ImageStore(away, limits=LIMITS, sandbox=shop.images._sandbox)  # type: ignore[arg-type]
+    page = Page(WriteReport(shop.database, shop.store, images, clock=shop.clock).render(run.id))
     assert (0, 1) == (len(page.all("img")), away.asked)
     assert page.text("needs_review").startswith("5 items need review")

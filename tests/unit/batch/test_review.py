@@ -233,15 +233,15 @@ def test_all_can_be_tried_again_or_those_of_one_run(shop: Shop, review: ReviewSe
 
 def test_the_pages_of_records_follow_a_correction(shop: Shop, review: ReviewService) -> None:
     """Original and thumbnail of the record, before the photo moves, while it does, and after."""
-    shelf = ImageStore(shop.store, limits=LIMITS, sandbox=shop.shelf._sandbox, moved_to=MovedPhotos(shop.database))
+    images = ImageStore(shop.store, limits=LIMITS, sandbox=shop.images._sandbox, moved_to=MovedPhotos(shop.database))
     item = settled(shop, needing_review("dress", 0.4))
     original = shop.store.get(item.key or "")
 
     def shown() -> tuple[bool, bool]:
         with shop.database.reading() as tx:
             record = PredictionRepository(tx).get(item.prediction_id or "")
-        small = shelf.open_record(record, ImageSize.THUMBNAIL)
-        return original == shelf.open_record(record, ImageSize.ORIGINAL).data, "image/jpeg" == small.media_type
+        small = images.open_record(record, ImageSize.THUMBNAIL)
+        return original == images.open_record(record, ImageSize.ORIGINAL).data, "image/jpeg" == small.media_type
 
     seen = [shown()]
     target = f"returns/processed/hat/{item.id}.jpg"

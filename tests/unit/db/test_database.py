@@ -27,9 +27,9 @@ def run_sql(path: Path, sql: str) -> None:
 
 def test_a_missing_directory_is_told(tmp_path: Path) -> None:
     """Both to who opens and to who upgrades."""
-    url = f"sqlite:///{tmp_path}/nowhere/shoplens.db"
+    url = f"sqlite:///{tmp_path}/missing/shoplens.db"
     for attempt in (open_database, upgrade, current_revision):
-        with pytest.raises(DatabaseUnavailable, match="nowhere of the database does not exist"):
+        with pytest.raises(DatabaseUnavailable, match="missing of the database does not exist"):
             attempt(url)
 
 

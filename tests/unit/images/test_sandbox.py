@@ -108,7 +108,7 @@ def test_processor_time_is_limited() -> None:
 
 
 def test_a_caller_waits_a_bounded_time_for_a_free_process() -> None:
-    """Then it is told when to come back."""
+    """The error says when to try again."""
     with SandboxedDecoder(processes=1, wait_s=0.05) as decoder:
         taken = decoder._free.get()
         with pytest.raises(QueueFull) as full:

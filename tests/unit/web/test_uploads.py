@@ -183,7 +183,7 @@ async def test_a_form_beyond_its_limits_is_refused(limits: dict[str, int], error
 
 
 async def test_at_most_four_forms_are_received_at_once() -> None:
-    """The fifth is told to come back."""
+    """The fifth gets 429."""
     receiver, started, finish = uploads(), asyncio.Semaphore(0), asyncio.Event()
 
     async def hold() -> None:
