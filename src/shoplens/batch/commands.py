@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from shoplens.cli.common import EXIT_FAILED, AsJson, DataDir, RequestedBy, handle_errors, settings_for
+from shoplens.cli.command import EXIT_FAILED, AsJson, DataDir, RequestedBy, handle_errors, settings_for
 from shoplens.errors import Misconfigured, RequestInvalid, RunNotFound, ShoplensError
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from shoplens.batch.commands import batch_app
-from shoplens.cli.common import AsJson, DataDir, handle_errors, settings_for
+from shoplens.cli.command import AsJson, DataDir, handle_errors, settings_for
 from shoplens.registry.commands import models_app
 from shoplens.training.commands import add_training
 

@@ -20,7 +20,7 @@ from rich.table import Table
 
 import shoplens
 from shoplens.batch.doctor import Caution, look_at_drop, look_at_ingest, look_at_logs, look_at_run
-from shoplens.cli.common import EXIT_FAILED, settings_for
+from shoplens.cli.command import EXIT_FAILED, settings_for
 from shoplens.cli.serve import require_safe_bind
 from shoplens.db import open_database
 from shoplens.errors import Misconfigured, ShoplensError

@@ -17,7 +17,7 @@ from typing import Any, Final, NoReturn, TypeVar
 
 import typer
 
-from shoplens.cli.common import EXIT_FAILED, EXIT_INTERRUPTED
+from shoplens.cli.command import EXIT_FAILED, EXIT_INTERRUPTED
 from shoplens.settings import Settings
 from shoplens.telemetry.logs import bind_process_fields, logging_to
 from shoplens.telemetry.trigger_log import Job, Trigger, failed, record_trigger

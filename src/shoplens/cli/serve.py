@@ -11,7 +11,7 @@ import structlog
 from rich.console import Console
 from rich.markup import escape
 
-from shoplens.cli.common import settings_for
+from shoplens.cli.command import settings_for
 from shoplens.cli.process import keep_freed_memory, process_logs
 from shoplens.errors import Misconfigured, StorageUnavailable, UnsafeBind
 from shoplens.platform.server import build_platform

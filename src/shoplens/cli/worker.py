@@ -18,7 +18,7 @@ import orjson
 import structlog
 from rich.console import Console
 
-from shoplens.cli.common import settings_for
+from shoplens.cli.command import settings_for
 from shoplens.cli.process import keep_freed_memory, process_logs, run_on_loop
 from shoplens.errors import Misconfigured
 from shoplens.platform.parts import build_sandbox

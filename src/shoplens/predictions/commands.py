@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from shoplens.cli.common import EXIT_FAILED, settings_for
+from shoplens.cli.command import EXIT_FAILED, settings_for
 from shoplens.cli.process import keep_freed_memory
 from shoplens.errors import ChannelNotFound, ShoplensError
 from shoplens.platform.parts import build_channels, load_bundle

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
-from shoplens.cli.common import EXIT_FAILED, AsJson, DataDir, handle_errors, settings_for
+from shoplens.cli.command import EXIT_FAILED, AsJson, DataDir, handle_errors, settings_for
 from shoplens.errors import Misconfigured, RequestInvalid, ShoplensError, StorageUnavailable
 
 if TYPE_CHECKING:

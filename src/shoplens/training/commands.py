@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from shoplens.cli.common import EXIT_FAILED, EXIT_INTERRUPTED, AsJson, DataDir, handle_errors, settings_for
+from shoplens.cli.command import EXIT_FAILED, EXIT_INTERRUPTED, AsJson, DataDir, handle_errors, settings_for
 
 if TYPE_CHECKING:
     from shoplens.bundles.manifest import PartResult

@@ -1,4 +1,4 @@
-"""What the commands share: options, the settings that result from them, and how errors end a command.
+"""What every command shares: options, the settings that result from them, and how errors end it.
 
 `shoplens --help` imports this, so the settings are imported by the command that reads them.
 """
