@@ -21,8 +21,6 @@ from shoplens.db.database import Database
 from shoplens.errors import DatabaseUnavailable, QueueFull, RecordRefused, ShoplensError
 
 Row = TypeVar("Row")
-Done = Callable[[ShoplensError | None], None]
-"""Called once, in the writer's thread: with None when the row is committed. Must be quick and not raise."""
 
 _log: Final = logging.getLogger(__name__)
 _MIN_RETRY_S: Final = 0.1
@@ -48,7 +46,7 @@ class GroupWriter(Generic[Row]):
         self._write = write
         self._queue_limit = queue_limit
         self._max_group = max_group
-        self._queue: deque[tuple[Row, Done]] = deque()
+        self._queue: deque[tuple[Row, Future[None]]] = deque()
         self._changed = threading.Condition()
         self._others = 0
         self._closing = threading.Event()
@@ -56,29 +54,15 @@ class GroupWriter(Generic[Row]):
         self._thread = threading.Thread(target=self._run, name="shoplens-group-writer", daemon=True)
         self._thread.start()
 
-    def submit(self, row: Row) -> Future[None]:
-        """A future that is resolved when the row is committed. Raises and fails as `enqueue` does."""
-        future: Future[None] = Future()
-
-        def complete(error: ShoplensError | None) -> None:
-            if not future.set_running_or_notify_cancel():
-                return
-            if error is None:
-                future.set_result(None)
-            else:
-                future.set_exception(error)
-
-        self.enqueue(row, complete)
-        return future
-
-    def enqueue(self, row: Row, done: Done, *, others: int = 0) -> None:
-        """Write `row` soon, then call `done` with None, RecordRefused or DatabaseUnavailable.
+    def submit(self, row: Row, *, others: int = 0) -> Future[None]:
+        """Write `row` soon. The future is resolved when it is committed; it fails with RecordRefused or
+        DatabaseUnavailable. A row whose future is cancelled is written all the same.
 
         `others` is how many more requests are being processed now: their rows will follow, so it may pay to wait.
 
-        Raises QueueFull at once when too many rows wait and DatabaseUnavailable after `close`; `done` is not called
-        then.
+        Raises QueueFull at once when too many rows wait, and DatabaseUnavailable after `close`.
         """
+        committed: Future[None] = Future()
         with self._changed:
             if self._closing.is_set():
                 raise DatabaseUnavailable("The database is being closed; no more records are accepted.")
@@ -88,9 +72,10 @@ class GroupWriter(Generic[Row]):
                     "Too many records wait to be written; try again.",
                     retry_after_s=max(_MIN_RETRY_S, groups * self._group_s),
                 )
-            self._queue.append((row, done))
+            self._queue.append((row, committed))
             self._others = others
             self._changed.notify()
+        return committed
 
     def queued(self) -> int:
         """How many rows wait now."""
@@ -116,7 +101,7 @@ class GroupWriter(Generic[Row]):
             if self._others >= _MANY_OTHERS:
                 self._closing.wait(_PAUSE_S)
 
-    def _commit(self, group: Sequence[tuple[Row, Done]]) -> None:
+    def _commit(self, group: Sequence[tuple[Row, Future[None]]]) -> None:
         """Catches everything: whatever happens to one group, the thread goes on."""
         error: ShoplensError | None = None
         try:
@@ -131,8 +116,10 @@ class GroupWriter(Generic[Row]):
                 return
             _log.exception("record.refused")
             error = RecordRefused(f"A record cannot be stored: {refused}.")
-        for _, done in group:
-            try:
-                done(error)
-            except Exception:  # noqa: BLE001  a caller's fault must not stop the thread
-                _log.exception("record.callback_failed")
+        for _, committed in group:
+            if not committed.set_running_or_notify_cancel():
+                continue
+            if error is None:
+                committed.set_result(None)
+            else:
+                committed.set_exception(error)

@@ -19,6 +19,7 @@ THUMBNAIL_SIDE = 256
 VIEW_SIDE = 1280
 
 _SUFFIXES = {"jpeg": "jpg"}
+_THUMBNAIL_SUFFIX = "thumbnail.jpg"
 _MEDIA_TYPES: Final = {"jpg": "image/jpeg", "tif": "image/tiff", "jpe": "image/jpeg"} | {
     suffix: f"image/{suffix}" for suffix in ("jpeg", "png", "gif", "webp", "bmp", "tiff", "heic", "heif", "avif")
 }
@@ -64,7 +65,7 @@ class ImageStore:
         if original is not None:
             key, data = image_key(facts.sha256, _SUFFIXES.get(facts.format, facts.format)), original
         elif small is not None:
-            key, data = _thumbnail_key(facts.sha256), small
+            key, data = image_key(facts.sha256, _THUMBNAIL_SUFFIX), small
         else:
             return None
         self._store.put(key, data)
@@ -75,7 +76,7 @@ class ImageStore:
         key = record.image_key
         if key is None:
             raise ImageNotKept(f"The photo of prediction {record.id} was not stored (channel {record.channel}).")
-        if key == _thumbnail_key(record.image.sha256):
+        if key == image_key(record.image.sha256, _THUMBNAIL_SUFFIX):
             if size is ImageSize.ORIGINAL:
                 raise ImageNotKept(f"Only a thumbnail of the photo of prediction {record.id} was stored.")
             size = ImageSize.ORIGINAL
@@ -104,7 +105,7 @@ class ImageStore:
             return ImageFile(data=self._store.get(key), media_type=media_type)
         if size is ImageSize.VIEW:
             return ImageFile(data=self.thumbnail(self._store.get(key), VIEW_SIDE), media_type="image/jpeg")
-        small_key = _thumbnail_key(sha256)
+        small_key = image_key(sha256, _THUMBNAIL_SUFFIX)
         try:
             small = self._store.get(small_key)
         except BlobNotFound:  # made when it is first asked for, then stored beside the originals
@@ -119,7 +120,3 @@ class ImageStore:
     def check(self) -> None:
         """Raises StorageUnavailable when photos could not be stored now."""
         self._store.check()
-
-
-def _thumbnail_key(sha256: str) -> str:
-    return image_key(sha256, "thumbnail.jpg")

@@ -46,7 +46,9 @@ class Policy:
 
     def __post_init__(self) -> None:
         _require_score(self.accept_at, "accept_at")
-        object.__setattr__(self, "version", _digest(self))
+        # The same thresholds have the same version on every machine, and any change gives another one.
+        facts = [[[rule.label, rule.review_at, rule.reject_at] for rule in self.rules], self.accept_at]
+        object.__setattr__(self, "version", hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,8 +63,10 @@ class Decision:
 
 def decide(prediction: Prediction, policy: Policy) -> Decision:
     """Refusal wins over review, review over acceptance; among equals the first rule in the policy wins."""
-    for outcome, label, threshold in _thresholds(policy):
-        if prediction.score_of(label) >= threshold:
+    rejects = [(Outcome.REJECT, rule.label, rule.reject_at) for rule in policy.rules]
+    reviews = [(Outcome.REVIEW, rule.label, rule.review_at) for rule in policy.rules]
+    for outcome, label, threshold in rejects + reviews:
+        if threshold is not None and prediction.score_of(label) >= threshold:
             return Decision(outcome=outcome, policy_version=policy.version, label=label, threshold=threshold)
     if policy.accept_at is None:
         return Decision(outcome=Outcome.ACCEPT, policy_version=policy.version)
@@ -75,20 +79,7 @@ def decide(prediction: Prediction, policy: Policy) -> Decision:
     )
 
 
-def _thresholds(policy: Policy) -> list[tuple[Outcome, str, float]]:
-    """Every threshold of the label rules in the order in which they are tried."""
-    rejects = [(Outcome.REJECT, rule.label, rule.reject_at) for rule in policy.rules]
-    reviews = [(Outcome.REVIEW, rule.label, rule.review_at) for rule in policy.rules]
-    return [(outcome, label, at) for outcome, label, at in rejects + reviews if at is not None]
-
-
 def _require_score(value: float | None, name: str) -> None:
     # A label that scores less may have fallen out of the ranked ones, so the rule could not be exact.
     if value is not None and not LEAST_THRESHOLD <= value <= 1.0:
         raise Misconfigured(f"{name} must lie between {LEAST_THRESHOLD} and 1, not {value}.")
-
-
-def _digest(policy: Policy) -> str:
-    """The same thresholds have the same version on every machine, and any change gives another one."""
-    facts = [[[r.label, r.review_at, r.reject_at] for r in policy.rules], policy.accept_at]
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]

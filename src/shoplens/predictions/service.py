@@ -8,12 +8,10 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
-from functools import partial
 
 from shoplens.db import GroupWriter
 from shoplens.db.tables import make_id
 from shoplens.errors import ChannelNotFound
-from shoplens.futures import complete_from_thread
 from shoplens.predictions.entities import Channel, Keep, PredictionRecord, Timing
 from shoplens.predictions.image_store import ImageStore
 from shoplens.predictions.policy import decide
@@ -63,56 +61,45 @@ class PredictionService:
 
         Raises what the engine, the image store and the database raise.
         """
+        started = time.perf_counter()
+        request = ClassifyRequest(
+            model=channel.model,
+            image=photo,
+            top_k=max(top_k, STORED_LABELS),
+            timeout_s=timeout_s,
+            thumbnail=channel.keep is Keep.THUMBNAIL,
+        )
         self._in_progress += 1
         try:
-            return await self._classify(photo, channel, top_k=max(top_k, STORED_LABELS), timeout_s=timeout_s)
+            result = await self._engine.classify(request)
+            image_key = None
+            if channel.keep is not Keep.NOTHING:
+                original = photo if channel.keep is Keep.ORIGINAL else None
+                image_key = await asyncio.get_running_loop().run_in_executor(
+                    self._threads, self._images.save, result.image, original, result.thumbnail
+                )
+            now = self._clock()
+            write_started = time.perf_counter()
+            record = PredictionRecord(
+                id=make_id(int(now.timestamp() * 1000), os.urandom(10)),
+                created_at=now,
+                channel=channel.name,
+                model=result.prediction.model,
+                labels=result.prediction.labels[: request.top_k],
+                decision=decide(result.prediction, channel.policy),
+                image=result.image,
+                keep=channel.keep,
+                image_key=image_key,
+                timing=Timing(
+                    queue_ms=round(result.queue_s * 1000, 3),
+                    pixels_ms=round(result.pixels_s * 1000, 3),
+                    inference_ms=round(result.inference_s * 1000, 3),
+                    total_ms=round((write_started - started) * 1000, 3),
+                ),
+            )
+            await asyncio.wrap_future(self._writer.submit(record, others=self._in_progress - 1))
         finally:
             self._in_progress -= 1
-
-    def close(self) -> None:
-        """Release the threads."""
-        self._threads.shutdown()
-
-    async def _classify(self, photo: bytes, channel: Channel, *, top_k: int, timeout_s: float) -> PredictionRecord:
-        started = time.perf_counter()
-        result = await self._engine.classify(
-            ClassifyRequest(
-                model=channel.model,
-                image=photo,
-                top_k=top_k,
-                timeout_s=timeout_s,
-                thumbnail=channel.keep is Keep.THUMBNAIL,
-            )
-        )
-        loop = asyncio.get_running_loop()
-        image_key = None
-        if channel.keep is not Keep.NOTHING:
-            original = photo if channel.keep is Keep.ORIGINAL else None
-            image_key = await loop.run_in_executor(
-                self._threads, self._images.save, result.image, original, result.thumbnail
-            )
-        now = self._clock()
-        record = PredictionRecord(
-            id=make_id(int(now.timestamp() * 1000), os.urandom(10)),
-            created_at=now,
-            channel=channel.name,
-            model=result.prediction.model,
-            labels=result.prediction.labels[:top_k],
-            decision=decide(result.prediction, channel.policy),
-            image=result.image,
-            keep=channel.keep,
-            image_key=image_key,
-            timing=Timing(
-                queue_ms=_ms(result.queue_s),
-                pixels_ms=_ms(result.pixels_s),
-                inference_ms=_ms(result.inference_s),
-                total_ms=_ms(time.perf_counter() - started),
-            ),
-        )
-        write_started = time.perf_counter()
-        committed: asyncio.Future[None] = loop.create_future()
-        self._writer.enqueue(record, partial(complete_from_thread, committed), others=self._in_progress - 1)
-        await committed  # the writer completes it from its own thread, once the row is durable
         self._metrics.channel_predictions.labels(
             channel=record.channel, model=record.model.name, outcome=record.decision.outcome
         ).inc()
@@ -123,6 +110,6 @@ class PredictionService:
         stages.labels(stage="write").observe(time.perf_counter() - write_started)
         return record
 
-
-def _ms(seconds: float) -> float:
-    return round(seconds * 1000, 3)
+    def close(self) -> None:
+        """Release the threads."""
+        self._threads.shutdown()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 import time
@@ -11,7 +12,6 @@ from pathlib import Path
 from typing import Final
 
 from shoplens.errors import BlobNotFound, StorageUnavailable
-from shoplens.storage import durable as disk
 from shoplens.storage.store import CHECK_KEY, is_key, reason_of, require_key
 
 _STAGING: Final = ".staging"
@@ -30,7 +30,11 @@ class LocalStore:
         self._staging = root / _STAGING
         try:
             self._staging.mkdir(parents=True, exist_ok=True)
-            self._remove_abandoned()
+            # Drafts of processes that crashed. Young ones may belong to a process that writes now.
+            oldest_wanted = time.time() - _ABANDONED_AFTER_S
+            for entry in os.scandir(self._staging):
+                if entry.name != _LOCK and entry.is_file() and entry.stat().st_mtime < oldest_wanted:
+                    Path(entry.path).unlink(missing_ok=True)
         except OSError as error:
             raise StorageUnavailable(f"The directory {root} for images cannot be used: {reason_of(error)}") from error
 
@@ -40,15 +44,17 @@ class LocalStore:
         with self._translated(key, writes=True):
             found = self._stat(path)
             if found is None or found.st_size != len(data):
-                disk.write(path, (data,), draft=self._draft(), durable=durable)
+                self._write(path, (data,), durable=durable)
             elif durable:
-                disk.sync_file(path)
+                # Its writer may have been killed before it did.
+                _sync(path)
+                _sync(path.parent)
 
     def put_pieces(self, key: str, pieces: Iterable[bytes]) -> None:
         """As `Store.put_pieces`."""
         path = self._path(key)
         with self._translated(key, writes=True):
-            disk.write(path, pieces, draft=self._draft(), durable=True)
+            self._write(path, pieces, durable=True)
 
     def version(self, key: str) -> str | None:
         """As `Store.version`."""
@@ -60,17 +66,29 @@ class LocalStore:
     def put_if(self, key: str, data: bytes, *, seen: str | None) -> bool:
         """As `Store.put_if`."""
         path = self._path(key)
-        with self._translated(key, writes=True), disk.file_lock(self._staging / _LOCK):
+        with self._translated(key, writes=True), self._lock():
             if self.version(key) != seen:
                 return False
-            disk.write(path, (data,), draft=self._draft(), durable=True)
+            self._write(path, (data,), durable=True)
             return True
 
     def move(self, source: str, target: str, *, durable: bool = True) -> None:
         """As `Store.move`."""
         old, new = self._path(source), self._path(target)
         with self._translated(source):
-            disk.move(old, new, durable=durable)
+            _make_folder(new.parent, durable=True)
+            try:
+                if not stat.S_ISREG(old.stat().st_mode):
+                    raise FileNotFoundError(f"{old} is no file")
+                old.replace(new)
+            except (FileNotFoundError, NotADirectoryError):
+                if not new.is_file():
+                    raise
+            if durable:
+                # Also where another process moved it: that one may not have reached this line yet.
+                _sync(new.parent)
+                if old.parent != new.parent and old.parent.is_dir():
+                    _sync(old.parent)
 
     def sync(self, keys: Iterable[str]) -> None:
         """As `Store.sync`."""
@@ -78,7 +96,7 @@ class LocalStore:
         with self._translated(""):
             for folder in sorted(folders):
                 if folder.is_dir():
-                    disk.sync_folder(folder)
+                    _sync(folder)
 
     def get(self, key: str) -> bytes:
         """As `Store.get`."""
@@ -124,13 +142,44 @@ class LocalStore:
     def check(self) -> None:
         """As `Store.check`."""
         with self._translated(CHECK_KEY, writes=True):
-            disk.write(self._root / CHECK_KEY, (b"ok",), draft=self._draft(), durable=False)
+            self._write(self._root / CHECK_KEY, (b"ok",), durable=False)
 
     def _path(self, key: str) -> Path:
         return self._root / require_key(key)
 
-    def _draft(self) -> Path:
-        return self._staging / os.urandom(12).hex()
+    def _write(self, path: Path, pieces: Iterable[bytes], *, durable: bool) -> None:
+        """Make `path` hold `pieces`, completely or not at all.
+
+        With `durable` the file, its name and new folders are forced to the disk. Raises OSError, and what `pieces`
+        raises; then nothing is left.
+        """
+        _make_folder(self._staging, durable=durable)
+        draft = self._staging / os.urandom(12).hex()
+        try:
+            with draft.open("xb") as file:
+                for piece in pieces:
+                    file.write(piece)
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
+            _make_folder(path.parent, durable=durable)
+            draft.replace(path)
+        except BaseException:
+            draft.unlink(missing_ok=True)
+            raise
+        if durable:
+            _sync(path.parent)
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        """One thread of one process at a time. The system releases the lock when the process ends."""
+        _make_folder(self._staging, durable=True)
+        descriptor = os.open(self._staging / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
 
     def _stat(self, path: Path) -> os.stat_result | None:
         try:
@@ -138,13 +187,6 @@ class LocalStore:
         except (FileNotFoundError, NotADirectoryError):
             return None
         return found if stat.S_ISREG(found.st_mode) else None
-
-    def _remove_abandoned(self) -> None:
-        """Drafts of processes that crashed. Young ones may belong to a process that writes now."""
-        oldest_wanted = time.time() - _ABANDONED_AFTER_S
-        for entry in os.scandir(self._staging):
-            if entry.name != _LOCK and entry.is_file() and entry.stat().st_mtime < oldest_wanted:
-                Path(entry.path).unlink(missing_ok=True)
 
     @contextmanager
     def _translated(self, key: str, *, writes: bool = False) -> Iterator[None]:
@@ -160,3 +202,22 @@ def _unless_absent(error: OSError) -> None:
     """A folder that is missing, or that was removed meanwhile, has no keys."""
     if not isinstance(error, _ABSENT):
         raise error
+
+
+def _make_folder(folder: Path, *, durable: bool) -> None:
+    """Make a folder and its parents; with `durable` each new name is forced to the disk."""
+    if folder.is_dir():
+        return
+    _make_folder(folder.parent, durable=durable)
+    folder.mkdir(exist_ok=True)
+    if durable:
+        _sync(folder.parent)
+
+
+def _sync(path: Path) -> None:
+    """Force the content of a file, or the names in a folder, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from http import HTTPStatus
 
 import structlog
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -22,13 +22,13 @@ CONTENT_SECURITY_POLICY = (
     "manifest-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 
-_SECURITY_HEADERS = {
-    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-}
+_SECURITY_HEADERS = [
+    (b"content-security-policy", CONTENT_SECURITY_POLICY.encode()),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+]
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _OWN_SITES = frozenset({"same-origin", "none"})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -64,10 +64,10 @@ class RequestMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                response_headers = MutableHeaders(scope=message)
-                response_headers["X-Request-ID"] = request_id
-                for name, value in _SECURITY_HEADERS.items():
-                    response_headers.setdefault(name, value)
+                own = list(message["headers"])
+                named = {name for name, _ in own}
+                added = [header for header in _SECURITY_HEADERS if header[0] not in named]
+                message["headers"] = [*own, (b"x-request-id", request_id.encode()), *added]
             await send(message)
 
         started = time.perf_counter()
@@ -85,23 +85,22 @@ class RequestMiddleware:
                     crash = problem(500, ShoplensError.code, INTERNAL_ERROR_DETAIL, request_id=request_id)
                     await crash(scope, receive, send_with_headers)
             finally:
-                self._record(scope, status or CLIENT_CLOSED_REQUEST, time.perf_counter() - started)
+                self._record(scope, status or CLIENT_CLOSED_REQUEST, started)
 
     def _require_own_host_and_site(self, method: str, headers: Headers) -> None:
         """Raises RequestForbidden for DNS rebinding and for cross-site requests that could change something."""
-        if "*" not in self._hosts and _host_name(headers.get("host", "")) not in self._hosts:
+        host = headers.get("host", "").lower()
+        # Without its port: `[::1]:8000` is `[::1]`.
+        name = host[: host.rfind("]") + 1] if host.startswith("[") else host.partition(":")[0]
+        if "*" not in self._hosts and name not in self._hosts:
             raise RequestForbidden("This server does not accept this Host header. See the setting allowed_hosts.")
         if method not in _SAFE_METHODS and headers.get("sec-fetch-site", "none") not in _OWN_SITES:
             raise RequestForbidden("Pages of other sites may not send data to this server.")
 
-    def _record(self, scope: Scope, status: int, seconds: float) -> None:
+    def _record(self, scope: Scope, status: int, started: float) -> None:
+        """Count the request and log it."""
         route = getattr(scope.get("route"), "path", _UNROUTED)
         self._metrics.http_requests.labels(route=route, status=str(status)).inc()
+        ms = round((time.perf_counter() - started) * 1e3, 2)
         log = _log.info if status < HTTPStatus.INTERNAL_SERVER_ERROR else _log.warning
-        log("request.answered", method=scope["method"], path=scope["path"], status=status, ms=round(seconds * 1e3, 2))
-
-
-def _host_name(host: str) -> str:
-    """The Host header without its port: `[::1]:8000` is `[::1]`."""
-    name = host[: host.rfind("]") + 1] if host.startswith("[") else host.partition(":")[0]
-    return name.lower()
+        log("request.answered", method=scope["method"], path=scope["path"], status=status, ms=ms)

@@ -10,14 +10,15 @@ import asyncio
 import binascii
 import math
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import humanize
 import orjson
-from starlette.datastructures import FormData, Headers, UploadFile
+from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
@@ -65,21 +66,31 @@ class Uploads:
         media_type = media_type_of(request)
         is_json = media_type == "application/json"
         max_bytes = self._max_image_bytes * (4 if is_json else 3) // 3 + FORM_FRAMING_BYTES  # base64 grows by a third
+        too_large = partial(photo_too_large, limit=self._max_image_bytes)
         length = content_length_of(request)
         if length is not None and length > max_bytes:
-            raise self._too_large(length * 3 // 4 if is_json else length)
-        with self._reserve_bytes(max_bytes if length is None else length):
-            async with self._time_limit(self._timeout_s):
-                match media_type:
-                    case "multipart/form-data":
-                        photo = await self._photo_in_form(request, max_bytes)
-                    case "application/json":
-                        photo = photo_in_json(await self._body(request, max_bytes))
-                    case _:
-                        photo = await self._body(request, max_bytes)
+            raise too_large(length * 3 // 4 if is_json else length)
+        reserved = max_bytes if length is None else length
+        if reserved > self._free_bytes:
+            raise QueueFull(
+                f"The server is receiving too many uploads. Try again in {_RETRY_PHOTO_S:g} s.",
+                retry_after_s=_RETRY_PHOTO_S,
+            )
+        self._free_bytes -= reserved
+        try:
+            body = _body(request, max_bytes, too_large)
+            async with _time_limit(self._timeout_s):
+                if media_type == "multipart/form-data":
+                    photo = await _photo_in_form(request, body)
+                else:
+                    photo = b"".join([chunk async for chunk in body])
+            if is_json:
+                photo = photo_in_json(photo)
             if len(photo) > self._max_image_bytes:
-                raise self._too_large(len(photo))
+                raise too_large(len(photo))
             yield photo
+        finally:
+            self._free_bytes += reserved
 
     @asynccontextmanager
     async def form(
@@ -94,12 +105,17 @@ class Uploads:
         length = content_length_of(request)
         if length is not None and length > max_bytes:
             raise form_too_large(length, max_bytes)
+        if self._free_forms == 0:
+            raise QueueFull(
+                f"The server is receiving too many forms. Try again in {_RETRY_FORM_S:g} s.",
+                retry_after_s=_RETRY_FORM_S,
+            )
         full_images = ((length or max_bytes) - FORM_FRAMING_BYTES) / self._max_image_bytes
-        stream = _counted(request, max_bytes, form_too_large(None, max_bytes))
-        with self._reserve_form():
-            async with self._time_limit(self._timeout_s * max(1, math.ceil(full_images))):
-                parser = _FormParser(request.headers, stream, max_files=max_files, max_fields=max_fields)
-                form = await _parse(parser)
+        self._free_forms -= 1
+        try:
+            body = _body(request, max_bytes, partial(form_too_large, limit=max_bytes))
+            async with _time_limit(self._timeout_s * max(1, math.ceil(full_images))):
+                form = await _read_form(request, body, max_files=max_files, max_fields=max_fields)
             try:
                 yield UploadedForm(
                     files=[each for each in form.getlist(FILE_FIELD) if isinstance(each, UploadFile)],
@@ -107,84 +123,76 @@ class Uploads:
                 )
             finally:
                 await form.close()
-
-    async def _photo_in_form(self, request: Request, max_bytes: int) -> bytes:
-        stream = _counted(request, max_bytes, self._too_large(None))
-        parser = _InMemoryFormParser(request.headers, stream, max_files=_MAX_PARTS, max_fields=_MAX_PARTS)
-        form = await _parse(parser)
-        try:
-            for value in form.getlist(FILE_FIELD):
-                if isinstance(value, UploadFile):
-                    return await value.read()
-        finally:
-            await form.close()
-        raise ImageMissing(f"The form has no file in the field {FILE_FIELD!r}. Send: curl -F {FILE_FIELD}=@photo.jpg …")
-
-    async def _body(self, request: Request, max_bytes: int) -> bytes:
-        return b"".join([chunk async for chunk in _counted(request, max_bytes, self._too_large(None))])
-
-    @contextmanager
-    def _reserve_bytes(self, count: int) -> Iterator[None]:
-        if count > self._free_bytes:
-            raise QueueFull(
-                f"The server is receiving too many uploads. Try again in {_RETRY_PHOTO_S:g} s.",
-                retry_after_s=_RETRY_PHOTO_S,
-            )
-        self._free_bytes -= count
-        try:
-            yield
-        finally:
-            self._free_bytes += count
-
-    @contextmanager
-    def _reserve_form(self) -> Iterator[None]:
-        if self._free_forms == 0:
-            raise QueueFull(
-                f"The server is receiving too many forms. Try again in {_RETRY_FORM_S:g} s.",
-                retry_after_s=_RETRY_FORM_S,
-            )
-        self._free_forms -= 1
-        try:
-            yield
         finally:
             self._free_forms += 1
 
-    @asynccontextmanager
-    async def _time_limit(self, seconds: float) -> AsyncIterator[None]:
-        try:
-            async with asyncio.timeout(seconds):
-                yield
-        except TimeoutError as error:
-            raise UploadTooSlow(
-                f"The upload timed out after {seconds:g} s. Check your connection or send a smaller photo."
-            ) from error
 
-    def _too_large(self, byte_count: int | None) -> ImageTooLarge:
-        return photo_too_large(byte_count, self._max_image_bytes)
+@asynccontextmanager
+async def _time_limit(seconds: float) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError as error:
+        raise UploadTooSlow(
+            f"The upload timed out after {seconds:g} s. Check your connection or send a smaller photo."
+        ) from error
+
+
+async def _body(
+    request: Request, max_bytes: int, too_large: Callable[[int | None], ImageTooLarge]
+) -> AsyncGenerator[bytes, None]:
+    """The chunks of the body; raises `too_large` as soon as they exceed `max_bytes`."""
+    received = 0
+    async for chunk in request.stream():
+        received += len(chunk)
+        if received > max_bytes:
+            raise too_large(None)
+        yield chunk
 
 
 class _FormParser(MultiPartParser):
-    """Also refuses a form that ends early; Starlette's parser would drop its last part and leave a file open."""
+    """Notes whether the form has ended: Starlette's parser would drop its last part and leave a file open."""
 
-    def __init__(self, headers: Headers, stream: AsyncGenerator[bytes, None], **limits: int) -> None:
-        super().__init__(headers, self._require_end(stream), **limits)
-        self._ended = False
+    ended = False
 
     def on_end(self) -> None:
         """Called at the closing boundary."""
-        self._ended = True
+        self.ended = True
 
-    async def _require_end(self, stream: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-        async for chunk in stream:
+
+async def _read_form(
+    request: Request, body: AsyncGenerator[bytes, None], *, max_files: int, max_fields: int, in_memory: bool = False
+) -> FormData:
+    """The fields of a form, which the caller closes. Raises RequestInvalid, and ImageMissing where it ends early.
+
+    With `in_memory` files of any size stay in memory: the caller has reserved it.
+    """
+
+    async def whole() -> AsyncGenerator[bytes, None]:
+        async for chunk in body:
             yield chunk
-        if not self._ended:
+        if not parser.ended:
             raise ImageMissing("The form is incomplete. Upload it again.")
 
+    parser = _FormParser(request.headers, whole(), max_files=max_files, max_fields=max_fields)
+    if in_memory:
+        parser.spool_max_size = sys.maxsize
+    try:
+        return await parser.parse()
+    except MultiPartException as error:
+        raise RequestInvalid(f"The form cannot be read: {error.message}") from error
 
-class _InMemoryFormParser(_FormParser):
-    """Keeps files of any size in memory: the caller has reserved it, and a photo is read at once."""
 
-    spool_max_size = sys.maxsize
+async def _photo_in_form(request: Request, body: AsyncGenerator[bytes, None]) -> bytes:
+    """The first file in the field `file`. Raises ImageMissing where there is none."""
+    form = await _read_form(request, body, max_files=_MAX_PARTS, max_fields=_MAX_PARTS, in_memory=True)
+    try:
+        for value in form.getlist(FILE_FIELD):
+            if isinstance(value, UploadFile):
+                return await value.read()
+    finally:
+        await form.close()
+    raise ImageMissing(f"The form has no file in the field {FILE_FIELD!r}. Send: curl -F {FILE_FIELD}=@photo.jpg …")
 
 
 def photo_too_large(byte_count: int | None, limit: int) -> ImageTooLarge:
@@ -229,20 +237,3 @@ def content_length_of(request: Request) -> int | None:
     """The announced length of the body in bytes; None where there is none or it is not a number."""
     text = request.headers.get("content-length", "")
     return int(text) if text.isascii() and text.isdigit() else None
-
-
-async def _counted(request: Request, max_bytes: int, too_large: ImageTooLarge) -> AsyncGenerator[bytes, None]:
-    """The chunks of the body; raises `too_large` as soon as they exceed `max_bytes`."""
-    received = 0
-    async for chunk in request.stream():
-        received += len(chunk)
-        if received > max_bytes:
-            raise too_large
-        yield chunk
-
-
-async def _parse(parser: MultiPartParser) -> FormData:
-    try:
-        return await parser.parse()
-    except MultiPartException as error:
-        raise RequestInvalid(f"The form cannot be read: {error.message}") from error

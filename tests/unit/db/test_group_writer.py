@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import event
 
 from shoplens.db import Database, GroupWriter, open_database
-from shoplens.errors import DatabaseUnavailable, QueueFull, RecordRefused, ShoplensError
+from shoplens.errors import DatabaseUnavailable, QueueFull, RecordRefused
 from shoplens.predictions.entities import PredictionRecord, RecordFilter
 from shoplens.predictions.repository import PredictionRepository, add_records
 from tests.unit.db.blocker import blocked
@@ -154,20 +154,6 @@ def test_closing_writes_what_waits(database: Database) -> None:
     with pytest.raises(DatabaseUnavailable, match="no more records"):
         writer.submit(make_record(201))
     writer.close()
-
-
-def test_a_callback_that_fails_stops_nobody(
-    database: Database, writer: GroupWriter[PredictionRecord], caplog: pytest.LogCaptureFixture
-) -> None:
-    """It is logged."""
-
-    def fail(error: ShoplensError | None) -> None:
-        raise ZeroDivisionError
-
-    writer.enqueue(make_record(0), fail)
-    writer.submit(make_record(1)).result(timeout=PATIENCE_S)
-    assert 2 == len(stored(database))
-    assert ["record.callback_failed"] == [entry.message for entry in caplog.records]
 
 
 def test_a_cancelled_future_does_no_harm(database: Database, writer: GroupWriter[PredictionRecord]) -> None:
