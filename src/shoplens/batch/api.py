@@ -66,6 +66,11 @@ _INGEST_BODY: Final[dict[str, Any]] = {
 }
 
 
+def _shared(schema: type[Schema], value: object) -> dict[str, Any]:
+    """The fields that `schema` and `value` both have."""
+    return {name: getattr(value, name) for name in schema.model_fields if hasattr(value, name)}
+
+
 class ReferencesOut(Schema):
     """What the shop calls an item; each may be unknown."""
 
@@ -110,27 +115,9 @@ class ItemOut(Schema):
     @classmethod
     def of(cls, item: BatchItem) -> Self:
         """The `item` as JSON."""
-        return cls(
-            id=item.id,
-            received_at=item.received_at,
-            source_name=item.source_name,
-            references=ReferencesOut.model_validate(item.references),
-            sha256=item.sha256,
-            bytes=item.byte_count,
-            state=item.state,
-            run_id=item.run_id,
-            prediction_id=item.prediction_id,
-            predicted=item.predicted,
-            score=item.score,
-            label=item.label,
-            corrected_at=item.corrected_at,
-            finished_at=item.finished_at,
-            attempts=item.attempts,
-            work_ms=item.work_ms,
-            stored_as=item.target_key or item.key,
-            duplicate_of=item.duplicate_of,
-            failure=FailureOut(code=item.failure_code, detail=item.failure or "") if item.failure_code else None,
-        )
+        failure = FailureOut(code=item.failure_code, detail=item.failure or "") if item.failure_code else None
+        own = {"bytes": item.byte_count, "stored_as": item.target_key or item.key, "failure": failure}
+        return cls.model_validate(_shared(cls, item) | own)
 
 
 class ItemPageOut(Schema):
@@ -180,28 +167,21 @@ class RunOut(Schema):
     failure: str | None = Field(description="Why the last attempt was interrupted.")
 
     @classmethod
-    def of(cls, of: RunSummary | RunView, batch: Batch, **more: Any) -> Self:
+    def of(cls, view: RunSummary | RunView, batch: Batch) -> Self:
         """A run as JSON, with what `batch` knows of its process."""
-        run = of.run
-        return cls(
-            id=run.id,
-            created_at=run.created_at,
-            requested_by=run.requested_by,
-            state=run.state,
-            model=ModelOut.model_validate(run.model) if run.model else None,
-            policy_version=run.policy_version,
-            planned=run.planned,
-            counts=CountsOut.of(of.counts),
-            started_at=run.started_at,
-            last_item_at=run.last_item_at,
-            finished_at=run.finished_at,
-            heartbeat=run.heartbeat,
-            heartbeat_at=run.heartbeat_at,
-            stalled=run.stalled,
-            worker=batch.owner_of(run),
-            failure=run.failure or batch.launcher.trouble(run.id),
-            **more,
-        )
+        run = view.run
+        own = {
+            "counts": CountsOut.of(view.counts),
+            "worker": batch.owner_of(run),
+            "failure": run.failure or batch.launcher.trouble(run.id),
+        }
+        if isinstance(view, RunView):
+            states = {
+                label: {state: view.labels.get((state, label), 0) for state in ItemState}
+                for label in sorted({label for _, label in view.labels})
+            }
+            own["labels"] = {label: CountsOut.of(RunCounts(by_state=counts)) for label, counts in states.items()}
+        return cls.model_validate(_shared(cls, run) | _shared(cls, view) | own)
 
 
 class RunProgressOut(RunOut):
@@ -215,38 +195,8 @@ class RunProgressOut(RunOut):
     last_item_ago_s: float | None = Field(examples=[0.4])
     labels: dict[str, CountsOut] = Field(
         description="The counts by category.",
-        examples=[
-            {
-                "dress": {
-                    "waiting": 0,
-                    "processing": 0,
-                    "done": 310,
-                    "needs_review": 12,
-                    "quarantined": 0,
-                    "duplicate": 0,
-                }
-            }
-        ],
+        examples=[{"dress": {state.value: 0 for state in ItemState} | {"done": 310, "needs_review": 12}}],
     )
-
-    @classmethod
-    def with_progress(cls, view: RunView, batch: Batch) -> Self:
-        """A run as JSON, with its progress."""
-        labels = {
-            label: CountsOut.of(RunCounts(by_state={state: view.labels.get((state, label), 0) for state in ItemState}))
-            for label in sorted({label for _, label in view.labels})
-        }
-        return cls.of(
-            view,
-            batch,
-            settled=view.settled,
-            left=view.left,
-            progress=view.progress,
-            rate_per_s=view.rate_per_s,
-            seconds_left=view.seconds_left,
-            last_item_ago_s=view.last_item_ago_s,
-            labels=labels,
-        )
 
 
 class RunPageOut(Schema):
@@ -430,7 +380,7 @@ def runs_router(batch: Batch) -> APIRouter:
         Responds 409 `run_in_progress` while a run of the channel is active.
         """
         run = batch.start(batch.channel(channel).name, requested_by=REQUESTED_BY)
-        response = json_response(RunProgressOut.with_progress(batch.browse.run(run.id), batch), status=202)
+        response = json_response(RunProgressOut.of(batch.browse.run(run.id), batch), status=202)
         response.headers["Location"] = f"/batch/runs/{run.id}"
         return response
 
@@ -451,7 +401,7 @@ def runs_router(batch: Batch) -> APIRouter:
     @router.get("/batch/runs/{run_id}", response_model=RunProgressOut, summary="One run with its progress")
     def run(run_id: RunId) -> Response:
         """Counts, rate, time left, and the state of the process that works on it."""
-        return json_response(RunProgressOut.with_progress(batch.browse.run(run_id), batch))
+        return json_response(RunProgressOut.of(batch.browse.run(run_id), batch))
 
     @router.get("/batch/runs/{run_id}/items", response_model=ItemPageOut, summary="The items of a run")
     def items(
