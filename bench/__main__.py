@@ -12,7 +12,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -187,6 +187,14 @@ def _line(row: Row) -> str:
         f"| {row.size} | {row.contender} | {row.per_second:.0f} | {row.speed_ratio:.2f} | {row.cpu_ms:.2f} | "
         f"{row.cpu_ratio:.2f} | {row.p50_ms:.1f} | {row.p99_ms:.1f} | {row.peak_mb:.0f} |"
     )
+
+
+def print_table(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
+    """Print a Markdown table, each row as soon as it is measured."""
+    print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}", flush=True)
+    for row in rows:
+        print(f"| {' | '.join(row)} |", flush=True)
+    print()
 
 
 if __name__ == "__main__":

@@ -9,13 +9,9 @@ everything. It must not grow with the number of items, nor must memory.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +19,10 @@ import onnx
 import simplejpeg
 from onnx import TensorProto, helper, numpy_helper
 
-from bench.__main__ import heading
-from bench.batch_loop import BatchRequest, BatchResult
+from bench.__main__ import heading, print_table
+from bench.batch_loop import BatchRequest, BatchResult, run_batch
 from bench.children import Child, Request
-from bench.photos import SIZES, PhotoSize, photos
+from bench.photos import SIZES, PhotoSize, photos, write_photos
 from shoplens.bundles.builtin import prepare_builtin
 from shoplens.bundles.bundle import write_bundle
 from shoplens.bundles.manifest import Card, Label, Manifest
@@ -55,9 +51,9 @@ def main() -> None:
     print(heading(usable_cores()))
     with tempfile.TemporaryDirectory(dir=options.place) as folder:
         if options.rounds:
-            _table(_RATIO_COLUMNS, _ratios(Path(folder), options))
+            print_table(_RATIO_COLUMNS, _ratios(Path(folder), options))
         if options.items:
-            _table(_GROWTH_COLUMNS, _growth(Path(folder), options))
+            print_table(_GROWTH_COLUMNS, _growth(Path(folder), options))
 
 
 def _options() -> argparse.Namespace:
@@ -78,7 +74,7 @@ def _ratios(folder: Path, options: argparse.Namespace) -> Iterator[tuple[str, ..
     models_dir = options.models_dir.absolute()
     model = str(prepare_builtin(options.model, models_dir).model_path)
     for size in (size for size in SIZES if size.name in options.sizes):
-        pictures = _written(folder / size.name, photos(size))
+        pictures = write_photos(folder / size.name, photos(size))
         request = Request(folder=str(pictures), model=model, threads=usable_cores(), seconds=options.seconds)
         with Child("bench.raw_loop") as raw:
             speed = raw.measure(request).per_second
@@ -96,7 +92,7 @@ Round = tuple[BatchResult, float, float]
 
 def _round(raw: Child, request: Request, wanted: BatchRequest) -> Round:
     before = raw.measure(request)
-    run = _run_batch(wanted)
+    run = run_batch(wanted)
     after = raw.measure(request)
     per_second = statistics.mean((before.per_second, after.per_second))
     return run, per_second, statistics.mean((before.cpu_ms, after.cpu_ms))
@@ -118,11 +114,11 @@ def _ratio_row(size: PhotoSize, rounds: list[Round]) -> tuple[str, ...]:
 
 
 def _growth(folder: Path, options: argparse.Namespace) -> Iterator[tuple[str, ...]]:
-    pictures = _written(folder / "tiny", [_tiny_photo(number) for number in range(_TINY_PHOTOS)])
+    pictures = write_photos(folder / "tiny", [_tiny_photo(number) for number in range(_TINY_PHOTOS)])
     models_dir = folder / "models"
     _write_tiny_model(models_dir)
     for items in options.items:
-        run = _run_batch(
+        run = run_batch(
             BatchRequest(
                 folder=str(pictures),
                 items=items,
@@ -140,30 +136,6 @@ def _growth(folder: Path, options: argparse.Namespace) -> Iterator[tuple[str, ..
             f"{second / first:.2f}",
             f"{run.peak_mb:.0f}",
         )
-
-
-def _run_batch(wanted: BatchRequest) -> BatchResult:
-    Path(wanted.data_dir).mkdir()
-    done = subprocess.run(
-        [sys.executable, "-m", "bench.batch_loop"], input=json.dumps(asdict(wanted)), stdout=subprocess.PIPE, text=True,
-        check=True,
-    )  # fmt: skip
-    facts = json.loads(done.stdout.splitlines()[-1])
-    return BatchResult(**{**facts, "halves_s": tuple(facts["halves_s"])})
-
-
-def _table(columns: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> None:
-    print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}", flush=True)
-    for row in rows:
-        print(f"| {' | '.join(row)} |", flush=True)
-    print()
-
-
-def _written(into: Path, pictures: list[bytes]) -> Path:
-    into.mkdir()
-    for number, photo in enumerate(pictures):
-        (into / f"{number:03}.jpg").write_bytes(photo)
-    return into
 
 
 def _tiny_photo(number: int) -> bytes:

@@ -63,3 +63,11 @@ def _encoded(pixels: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> bytes
     buffer = io.BytesIO()
     Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=85)
     return buffer.getvalue()
+
+
+def write_photos(into: Path, pictures: list[bytes]) -> Path:
+    """Write the photos to the new folder `into`."""
+    into.mkdir()
+    for number, photo in enumerate(pictures):
+        (into / f"{number:03}.jpg").write_bytes(photo)
+    return into

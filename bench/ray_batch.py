@@ -1,25 +1,22 @@
 """`python -m bench.ray_batch`: a run on Ray against a run in one process, on the same photos, in one run.
 
 Both use all cores of this machine: the one as threads of a process, the other as a Ray cluster of its own, with all of
-its processes. They take turns, and the ratio is taken within a round. Loading models and starting a cluster are left
-out of the speed and told apart; the report at the end of a run is in both.
+its processes. They take turns, and the ratio is taken within a round. Loading models and starting a cluster are not
+part of the speed and reported separately; the report at the end of a run is in both.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
-from bench.__main__ import MODEL, heading
-from bench.batch_loop import BatchRequest, BatchResult
-from bench.photos import SIZES, photos
+from bench.__main__ import MODEL, heading, print_table
+from bench.batch_loop import BatchRequest, BatchResult, run_batch
+from bench.photos import SIZES, photos, write_photos
 from shoplens.bundles.builtin import prepare_builtin
 from shoplens.serving.cores import usable_cores
 
@@ -40,10 +37,8 @@ def main() -> None:
     """Measure and print."""
     options = _options()
     print(heading(usable_cores()))
-    print(f"| {' | '.join(_COLUMNS)} |\n|{'---|' * len(_COLUMNS)}", flush=True)
     with tempfile.TemporaryDirectory(dir=options.place) as folder:
-        for row in _rows(Path(folder), options):
-            print(f"| {' | '.join(row)} |", flush=True)
+        print_table(_COLUMNS, _rows(Path(folder), options))
 
 
 def _options() -> argparse.Namespace:
@@ -60,15 +55,12 @@ def _rows(folder: Path, options: argparse.Namespace) -> Iterator[tuple[str, ...]
     models_dir = options.models_dir.absolute()
     prepare_builtin(MODEL, models_dir)
     for size in (size for size in SIZES if size.name in options.sizes):
-        pictures = folder / size.name
-        pictures.mkdir()
-        for number, photo in enumerate(photos(size)):
-            (pictures / f"{number:03}.jpg").write_bytes(photo)
+        pictures = write_photos(folder / size.name, photos(size))
         wanted = BatchRequest(
             folder=str(pictures), items=options.items, data_dir=str(folder / "run"), models_dir=str(models_dir),
             model=MODEL,
         )  # fmt: skip
-        rounds = [(_run_batch(wanted), _run_batch(replace(wanted, engine="ray"))) for _ in range(options.rounds)]
+        rounds = [(run_batch(wanted), run_batch(replace(wanted, engine="ray"))) for _ in range(options.rounds)]
         yield _row(size.name, options.items, rounds)
 
 
@@ -85,16 +77,6 @@ def _row(size: str, items: int, rounds: list[tuple[BatchResult, BatchResult]]) -
         f"{statistics.median(ray.start_s for _, ray in rounds):.1f}",
         f"{max(ray.peak_mb for _, ray in rounds):.0f}",
     )
-
-
-def _run_batch(wanted: BatchRequest) -> BatchResult:
-    Path(wanted.data_dir).mkdir()
-    done = subprocess.run(
-        [sys.executable, "-m", "bench.batch_loop"], input=json.dumps(asdict(wanted)), stdout=subprocess.PIPE, text=True,
-        check=True,
-    )  # fmt: skip
-    facts = json.loads(done.stdout.splitlines()[-1])
-    return BatchResult(**{**facts, "halves_s": tuple(facts["halves_s"])})
 
 
 if __name__ == "__main__":

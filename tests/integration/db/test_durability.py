@@ -99,7 +99,7 @@ def test_a_full_disk_fails_the_write_and_keeps_what_was_committed(database_file:
         "import resource, signal, sys\n"
         "from shoplens.db import GroupWriter, open_database\n"
         "from shoplens.predictions.repository import add_records\n"
-        "from tests.unit.db.samples import make_record\n"
+        "from tests.samples import make_record\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "database = open_database(f'sqlite:///{sys.argv[1]}')\n"
         "writer = GroupWriter(database, add_records)\n"

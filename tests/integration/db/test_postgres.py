@@ -10,7 +10,6 @@ import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
-from dataclasses import replace
 from socketserver import BaseRequestHandler, TCPServer
 from typing import Any
 
@@ -20,27 +19,17 @@ import pytest
 from sqlalchemy import Connection, make_url, text
 
 from servers.postgres import RunningPostgres, running_postgres
-from shoplens.batch.entities import BatchItem, BatchRun, ItemFilter, ItemState, References, RunOwner, RunState
+from shoplens.batch.entities import BatchItem, ItemFilter, ItemState, References, RunOwner
 from shoplens.batch.repository import ItemRepository
 from shoplens.batch.run_repository import RunRepository
 from shoplens.db import Database, GroupWriter, open_database, upgrade
 from shoplens.errors import DatabaseUnavailable, ExtraMissing, ItemNotReady, Misconfigured, RecordRefused, RunLost
 from shoplens.predictions.entities import RecordFilter
 from shoplens.predictions.repository import PredictionRepository, add_records
-from tests.unit.db.samples import NOON, id_at, make_record, moment
+from tests.samples import NOON, id_at, make_item, make_record, make_run, moment
 
 EVERYTHING = RecordFilter()
 PATIENCE_S = 20
-
-
-def make_item(number: int, **other: Any) -> BatchItem:
-    """An item that waits."""
-    item = BatchItem(
-        channel="returns",
-        id=id_at(moment(number)), received_at=moment(number), source_name=f"{number}.jpg", references=References(),
-        sha256=f"{number:064d}", byte_count=9, state=ItemState.WAITING, key=f"returns/incoming/{number}.jpg",
-    )  # fmt: skip
-    return replace(item, **other)
 
 
 @pytest.fixture
@@ -52,15 +41,7 @@ def database_url(postgres_tables: str) -> str:
 @pytest.fixture
 def run_id(database: Database) -> str:
     """A run that is active."""
-    run = BatchRun(
-        channel="returns",
-        id=id_at(NOON),
-        created_at=NOON,
-        requested_by="x",
-        state=RunState.REQUESTED,
-        bound=0,
-        planned=0,
-    )
+    run = make_run(bound=0)
     with database.transaction() as tx:
         RunRepository(tx).add(run)
     return run.id

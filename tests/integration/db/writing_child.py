@@ -14,7 +14,7 @@ from concurrent.futures import wait
 from shoplens.db import GroupWriter, open_database
 from shoplens.predictions.entities import PredictionRecord
 from shoplens.predictions.repository import add_records
-from tests.unit.db.samples import make_record
+from tests.samples import make_record
 
 _printing = threading.Lock()
 

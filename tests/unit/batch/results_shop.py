@@ -15,7 +15,6 @@ from shoplens.batch.entities import (
     ItemState,
     References,
     RunOwner,
-    RunState,
     incoming_key,
     target_key,
 )
@@ -32,7 +31,7 @@ from shoplens.predictions.repository import PredictionRepository
 from shoplens.serving.engine import LabelScore
 from shoplens.storage import Store, open_store
 from tests.conftest import colourful, jpeg_of
-from tests.unit.db.samples import NOON, id_at, make_record
+from tests.samples import NOON, id_at, make_record, make_run
 
 MODEL = ModelRef(name="clothing", version="2.1.0")
 LIMITS = Limits(max_bytes=20_000_000, max_pixels=50_000_000)
@@ -115,10 +114,9 @@ class Shop:
         """A run of what waits."""
         with self.database.transaction() as tx:
             bound = ItemRepository(tx).last_seq()
-            run = BatchRun(
-        channel="returns",
-                id=id_at(self.tick()), created_at=self.now, requested_by="the schedule", state=RunState.REQUESTED,
-                bound=bound, planned=ItemRepository(tx).count_waiting("returns", bound=bound),
+            run = make_run(
+                id=id_at(self.tick()), created_at=self.now, requested_by="the schedule", bound=bound,
+                planned=ItemRepository(tx).count_waiting("returns", bound=bound),
             )  # fmt: skip
             RunRepository(tx).add(run)
         return run

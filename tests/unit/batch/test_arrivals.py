@@ -10,7 +10,7 @@ from shoplens.batch.entities import BatchItem, ItemState
 from shoplens.batch.repository import ItemRepository
 from shoplens.db import Database
 from shoplens.errors import RecordRefused
-from tests.unit.db.samples import id_at, moment
+from tests.samples import id_at, moment
 
 
 def arrived(number: int, content: str, name: str, *, duplicate_of: str | None = None) -> BatchItem:

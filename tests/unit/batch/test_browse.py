@@ -13,8 +13,8 @@ from shoplens.errors import ImageNotKept, ItemNotFound, RunNotFound
 from shoplens.predictions.image_store import ImageSize
 from shoplens.predictions.repository import PredictionRepository
 from tests.conftest import colourful, jpeg_of
+from tests.samples import NOON, moment
 from tests.unit.batch.results_shop import Fate, Shop, needing_review, quarantined
-from tests.unit.db.samples import NOON, moment
 
 
 @pytest.fixture

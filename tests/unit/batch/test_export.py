@@ -23,8 +23,8 @@ from shoplens.batch.export import COLUMNS, ExportFormat, ExportItems, write_tabl
 from shoplens.batch.review import ReviewService
 from shoplens.bundles.manifest import ModelRef
 from shoplens.errors import DatabaseUnavailable, RunNotFound
+from tests.samples import NOON
 from tests.unit.batch.results_shop import Fate, Shop, needing_review, quarantined
-from tests.unit.db.samples import NOON
 from tools.project import ROOT
 
 ALL = list(ExportFormat)

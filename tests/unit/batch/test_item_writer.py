@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from shoplens.batch.entities import BatchRun, ItemFilter, ItemResult, ItemState, References, RunState
+from shoplens.batch.entities import ItemFilter, ItemResult, ItemState, References
 from shoplens.batch.item_writer import Dedup, ImportOutcome, ItemWriter, NewFile, PreparedItem
 from shoplens.batch.repository import ItemRepository
 from shoplens.batch.run_repository import RunRepository
 from shoplens.db import Database
 from shoplens.storage import Store, open_store
-from tests.unit.db.samples import NOON, id_at
+from tests.samples import NOON, make_run
 
 Prepare = Callable[..., PreparedItem]
 
@@ -86,15 +86,7 @@ def test_a_process_that_is_slower_than_a_run_leaves_no_second_photo(
     first, late = prepare(b"photo", "a.jpg"), prepare(b"photo", "a.jpg")
     writer.commit([first])
     settled = ItemResult(item_id=first.item.id, state=ItemState.DONE, attempts=1, target_key="returns/processed/a.jpg")
-    run = BatchRun(
-        channel="returns",
-        id=id_at(NOON),
-        created_at=NOON,
-        requested_by="test",
-        state=RunState.REQUESTED,
-        bound=1,
-        planned=1,
-    )
+    run = make_run(bound=1, planned=1)
     with database.transaction() as tx:
         RunRepository(tx).add(run)
         ItemRepository(tx).lease("returns", owner="runner", run_id=run.id, bound=1, limit=1)

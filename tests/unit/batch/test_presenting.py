@@ -15,7 +15,7 @@ from shoplens.batch.review import RunView
 from shoplens.batch.status import OwnerState
 from shoplens.bundles.manifest import ModelRef
 from shoplens.errors import RequestInvalid, SourceUnavailable
-from tests.unit.db.samples import NOON
+from tests.samples import NOON
 
 RUN = BatchRun(
         channel="returns",

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from sqlalchemy import Connection, event, text
 
-from shoplens.batch.entities import BatchItem, BatchRun, ItemFilter, ItemResult, ItemState, RunOwner, RunState
+from shoplens.batch.entities import BatchItem, BatchRun, ItemFilter, ItemResult, ItemState, RunOwner
 from shoplens.batch.repository import ItemRepository
 from shoplens.batch.run_repository import RunRepository
 from shoplens.db import Database
 from shoplens.errors import ItemNotReady, RecordRefused, RunLost
-from tests.unit.db.samples import NOON, id_at, moment
+from tests.samples import NOON, make_item, make_run
 
 ME, OTHER = "m" * 26, "o" * 26
 
@@ -22,15 +21,7 @@ ME, OTHER = "m" * 26, "o" * 26
 @pytest.fixture
 def run(database: Database) -> BatchRun:
     """An active one."""
-    made = BatchRun(
-        channel="returns",
-        id=id_at(NOON),
-        created_at=NOON,
-        requested_by="test",
-        state=RunState.REQUESTED,
-        bound=100,
-        planned=0,
-    )
+    made = make_run(bound=100)
     with database.transaction() as tx:
         RunRepository(tx).add(made)
     return made
@@ -41,15 +32,7 @@ def bring(database: Database) -> Callable[..., list[BatchItem]]:
     """Adds waiting items; each argument is how often one was tried before."""
 
     def add(*attempts: int) -> list[BatchItem]:
-        arrived = [
-            BatchItem(
-        channel="returns",
-                id=(item_id := id_at(moment(number))), received_at=moment(number), source_name=f"{item_id}.jpg",
-                sha256=hashlib.sha256(item_id.encode()).hexdigest(), byte_count=1, state=ItemState.WAITING,
-                key=f"returns/incoming/{item_id}.jpg", attempts=tried,
-            )
-            for number, tried in enumerate(attempts)
-        ]  # fmt: skip
+        arrived = [make_item(number, attempts=tried) for number, tried in enumerate(attempts)]
         with database.transaction() as tx:
             ItemRepository(tx).add_many(arrived)
         return arrived
@@ -141,17 +124,7 @@ def test_a_correction_waits_for_the_end_of_a_move(database: Database, bring: Bri
 def test_there_is_one_active_run(database: Database, run: BatchRun) -> None:
     """The database says so, not the program."""
     with pytest.raises(RecordRefused), database.transaction() as tx:
-        RunRepository(tx).add(
-            BatchRun(
-                channel="returns",
-                id=id_at(NOON),
-                created_at=NOON,
-                requested_by="x",
-                state=RunState.REQUESTED,
-                bound=0,
-                planned=0,
-            )
-        )
+        RunRepository(tx).add(make_run())
 
 
 def test_a_run_never_scans_the_table(database: Database, run: BatchRun, bring: Bring) -> None:

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy.dialects import postgresql, sqlite
 
 from shoplens.batch import repository
-from shoplens.batch.entities import BatchItem, BatchRun, ItemFilter, ItemState, References, RunOwner, RunRange, RunState
+from shoplens.batch.entities import BatchItem, BatchRun, ItemFilter, ItemState, References, RunOwner, RunRange
 from shoplens.batch.export import stream_rows
 from shoplens.batch.repository import ItemRepository
 from shoplens.batch.run_repository import RunRepository
@@ -18,22 +18,14 @@ from shoplens.batch.tables import batch_items
 from shoplens.db import Database
 from shoplens.errors import PredictionNotFound
 from shoplens.predictions.repository import PredictionRepository
-from tests.unit.db.samples import id_at, make_record, moment
+from tests.samples import id_at, make_item, make_record, make_run, moment
 
 ANY = (None, "x")
 
 
 def arrive(database: Database, count: int) -> list[BatchItem]:
     """So many waiting photos."""
-    found = [
-        BatchItem(
-        channel="returns",
-            id=id_at(moment(number)), received_at=moment(number), source_name=f"{number}.jpg",
-            sha256=f"{number:064d}", byte_count=1, state=ItemState.WAITING, key=f"returns/incoming/{number}.jpg",
-            references=References(item=f"i{number}"),
-        )
-        for number in range(count)
-    ]  # fmt: skip
+    found = [make_item(number, references=References(item=f"i{number}")) for number in range(count)]
     with database.transaction() as tx:
         ItemRepository(tx).add_many(found)
     return found
@@ -41,11 +33,7 @@ def arrive(database: Database, count: int) -> list[BatchItem]:
 
 def run_over(database: Database, number: int, bound: int, *, take: int = 0) -> BatchRun:
     """A finished run up to `bound`, that took so many items."""
-    run = BatchRun(
-        channel="returns",
-        id=id_at(moment(1_000 + number)), created_at=moment(0), requested_by="test", state=RunState.REQUESTED,
-        bound=bound, planned=take,
-    )  # fmt: skip
+    run = make_run(1_000 + number, bound=bound, planned=take)
     me = RunOwner(id=id_at(moment(number)), host="here", pid=1)
     with database.transaction() as tx:
         RunRepository(tx).add(run)

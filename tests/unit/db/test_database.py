@@ -15,8 +15,8 @@ from shoplens.db.database import make_engine, parse_url
 from shoplens.errors import DatabaseUnavailable, Misconfigured
 from shoplens.predictions.entities import RecordFilter
 from shoplens.predictions.repository import PredictionRepository
+from tests.samples import make_record
 from tests.unit.db.blocker import blocked
-from tests.unit.db.samples import make_record
 
 
 def run_sql(path: Path, sql: str) -> None:

@@ -16,8 +16,8 @@ from shoplens.db import Database, GroupWriter, open_database
 from shoplens.errors import DatabaseUnavailable, QueueFull, RecordRefused
 from shoplens.predictions.entities import PredictionRecord, RecordFilter
 from shoplens.predictions.repository import PredictionRepository, add_records
+from tests.samples import make_record
 from tests.unit.db.blocker import blocked
-from tests.unit.db.samples import make_record
 
 PATIENCE_S = 20
 

@@ -18,7 +18,7 @@ from shoplens.db.database import HEAD, REVISIONS, make_engine, parse_url
 from shoplens.db.migrate import SCRIPTS, all_tables
 from shoplens.predictions.repository import PredictionRepository
 from tests.conftest import ONLY_POSTGRESQL
-from tests.unit.db.samples import make_record
+from tests.samples import make_record
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

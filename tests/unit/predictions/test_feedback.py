@@ -8,7 +8,7 @@ from shoplens.db import Database
 from shoplens.errors import PredictionNotFound, RequestInvalid
 from shoplens.predictions.entities import FeedbackValue, PredictionRecord
 from shoplens.predictions.repository import FeedbackRepository, PredictionRepository
-from tests.unit.db.samples import make_record, make_remark
+from tests.samples import make_record, make_remark
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from shoplens.predictions.export import stream_records
 from shoplens.predictions.policy import Decision, Outcome
 from shoplens.predictions.repository import MOST_CHANNELS, PredictionRepository
 from tests.conftest import ONLY_SQLITE
-from tests.unit.db.samples import NOON, make_record, moment
+from tests.samples import NOON, make_record, moment
 
 EVERYTHING = RecordFilter()
 ALL_FILTERS = [

@@ -18,7 +18,7 @@ from shoplens.predictions.entities import RecordFilter
 from shoplens.predictions.policy import Outcome
 from shoplens.predictions.repository import distinct, matching
 from shoplens.predictions.tables import predictions
-from tests.unit.db.samples import moment
+from tests.samples import moment
 
 BY_ID = "sqlite_autoindex_predictions_1"
 BY_CHANNEL = "ix_predictions_channel_decision_outcome_id"

@@ -1,4 +1,4 @@
-"""Records and remarks to store in tests, each different unless told otherwise."""
+"""Rows for the database in tests: predictions, feedback, batch items and runs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from shoplens.batch.entities import BatchItem, BatchRun, ItemState, RunState
 from shoplens.bundles.manifest import ModelRef
 from shoplens.db.tables import make_id
 from shoplens.images.picture import ImageFacts
@@ -61,3 +62,32 @@ def make_remark(prediction_id: str, number: int = 0, **other: Any) -> Feedback:
         comment="It has a spout.",
     )
     return replace(remark, **other)
+
+
+def make_item(number: int = 0, **other: Any) -> BatchItem:
+    """An item of the channel `returns` that waits, received `number` seconds after noon."""
+    item = BatchItem(
+        id=id_at(moment(number)),
+        channel="returns",
+        received_at=moment(number),
+        source_name=f"{number}.jpg",
+        sha256=f"{number:064d}",
+        byte_count=9,
+        state=ItemState.WAITING,
+        key=f"returns/incoming/{number}.jpg",
+    )
+    return replace(item, **other)
+
+
+def make_run(number: int = 0, **other: Any) -> BatchRun:
+    """A run of the channel `returns` that was requested `number` seconds after noon and has no owner."""
+    run = BatchRun(
+        id=id_at(moment(number)),
+        channel="returns",
+        created_at=moment(number),
+        requested_by="test",
+        state=RunState.REQUESTED,
+        bound=1_000_000,
+        planned=0,
+    )
+    return replace(run, **other)
