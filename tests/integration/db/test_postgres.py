@@ -159,7 +159,7 @@ def test_a_row_that_two_want_to_correct_is_corrected_one_after_the_other(databas
 
     def correct(label: str) -> str:
         with database.transaction() as tx:
-            ItemRepository(tx).lock(item.id)
+            ItemRepository(tx).get(item.id, lock=True)
             ItemRepository(tx).correct(item.id, label=label, target_key=f"returns/{label}", now=NOON)
         return label
 
