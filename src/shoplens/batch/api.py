@@ -16,10 +16,10 @@ from shoplens.batch.entities import BatchItem, ItemFilter, ItemState, References
 from shoplens.batch.export import MEDIA_TYPES, ExportFormat
 from shoplens.batch.importer import Importer, ImportStatus
 from shoplens.batch.review import MAX_PAGE, RunSummary, RunView
+from shoplens.batch.service import Batch
 from shoplens.batch.status import OwnerState
 from shoplens.db.tables import is_id
 from shoplens.errors import ImageMissing, ItemNotFound, RequestInvalid, RunNotFound, ShoplensError, Unavailable
-from shoplens.platform.batch import Batch
 from shoplens.predictions.api import photo_answer
 from shoplens.predictions.image_store import ImageSize
 from shoplens.web.schemas import ModelOut, Schema, json_response

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -384,26 +384,19 @@ def retry(
     if run_id is not None and not everything:
         raise RequestInvalid("Use --run with --all.")
     settings = settings_for(data_dir)
-    refused = 0
+    queued = 0
     with open_results(settings) as results:
         if everything:
             queued = results.review.retry_all(settings.batch_channel(channel), run_id)
-        else:
-            for item_id in items or ():
-                refused += not _retried(results.review.retry, item_id)
-            queued = len(items or ()) - refused
+        for item_id in items or ():
+            try:
+                results.review.retry(item_id)
+                queued += 1
+            except ShoplensError as error:
+                typer.echo(f"{item_id}: {error.code}: {error}", err=True)
     typer.echo(f"{_items(queued)} for the next run.")
-    if refused:
+    if items and queued < len(items):
         raise typer.Exit(EXIT_FAILED)
-
-
-def _retried(retry: Callable[[str], object], item_id: str) -> bool:
-    try:
-        retry(item_id)
-    except ShoplensError as error:
-        typer.echo(f"{item_id}: {error.code}: {error}", err=True)
-        return False
-    return True
 
 
 def _latest(browse: BrowseService, channel: str) -> str:

@@ -14,10 +14,11 @@ from typing import Final
 
 from shoplens.batch.entities import BatchRun, ItemFilter
 from shoplens.batch.repository import ItemRepository
+from shoplens.batch.sources import local_folder
 from shoplens.batch.status import OwnerState, RunStatus
 from shoplens.db import open_database
 from shoplens.errors import DatabaseUnavailable, Misconfigured, SourceUnavailable
-from shoplens.platform.batch import build_status, local_folder
+from shoplens.platform.batch import build_status
 from shoplens.settings import Settings
 from shoplens.storage import open_prefix
 from shoplens.telemetry.logs import APP_LOG

@@ -20,6 +20,7 @@ from shoplens.batch.entities import BatchItem
 from shoplens.batch.repository import ItemRepository
 from shoplens.db import Database
 from shoplens.errors import BlobNotFound, ImageGone
+from shoplens.predictions.entities import PredictionRecord
 from shoplens.storage import Store
 
 MOVE_THREADS: Final = 16
@@ -138,3 +139,18 @@ def _finish(database: Database, mover: PhotoMover, found: Sequence[BatchItem]) -
     for item_id, target in moved.missing:
         _log.error("batch.photo_missing", item=item_id, key=target)
     return len(found)
+
+
+class MovedPhotos:
+    """Where the photo of a record lies while it is being moved; for `ImageStore(moved_to=…)`. Blocks."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def __call__(self, record: PredictionRecord) -> str | None:
+        """The other key; None for photos that are not moved."""
+        with self._database.reading() as tx:
+            item = ItemRepository(tx).by_prediction(record.id)
+        if item is None:
+            return None
+        return item.key if item.key != record.image_key else item.target_key

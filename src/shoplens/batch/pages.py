@@ -17,9 +17,9 @@ from shoplens.batch import presenting
 from shoplens.batch.entities import BatchItem, BatchRun, ItemFilter
 from shoplens.batch.presenting import Notice
 from shoplens.batch.review import BrowseService, RunView
+from shoplens.batch.service import Batch
 from shoplens.db.tables import is_id
 from shoplens.errors import ItemNotFound, NotFound, PredictionNotFound, RunInProgress, RunNotFound
-from shoplens.platform.batch import Batch
 from shoplens.predictions.entities import Channel, Feedback, PredictionRecord
 from shoplens.predictions.pages import LinkFinder, RecordLink
 from shoplens.predictions.records import RecordService

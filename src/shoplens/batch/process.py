@@ -118,8 +118,14 @@ def claim(
     An owner that is not known to have ended is watched for `takeover_s`. Raises RunInProgress as soon as it writes a
     heartbeat, and when another process was faster.
     """
-    if run.owner is not None and not has_ended(run):
-        _watch(database, run, takeover_s, watch or WatchTime())
+    watch = watch or WatchTime()
+    until = watch.monotonic() + takeover_s
+    while run.owner is not None and not has_ended(run) and watch.monotonic() < until:
+        watch.sleep(takeover_s / _LOOKS_PER_WATCH)
+        with database.reading() as tx:
+            now = RunRepository(tx).get(run.id)
+        if (now.owner, now.heartbeat) != (run.owner, run.heartbeat):
+            raise _in_progress(now)
     try:
         with database.transaction() as tx:
             RunRepository(tx).take_over(run, me, now=clock())
@@ -127,17 +133,6 @@ def claim(
             return RunRepository(tx).get(run.id)
     except RunLost as error:
         raise _in_progress(run) from error
-
-
-def _watch(database: Database, run: BatchRun, takeover_s: float, watch: WatchTime) -> None:
-    """Returns when the owner ended or wrote no heartbeat for `takeover_s`. Raises RunInProgress."""
-    until = watch.monotonic() + takeover_s
-    while watch.monotonic() < until and not has_ended(run):
-        watch.sleep(takeover_s / _LOOKS_PER_WATCH)
-        with database.reading() as tx:
-            now = RunRepository(tx).get(run.id)
-        if (now.owner, now.heartbeat) != (run.owner, run.heartbeat):
-            raise _in_progress(now)
 
 
 def _in_progress(run: BatchRun) -> RunInProgress:
@@ -167,7 +162,10 @@ class RunProcess:
     def start(self, run_id: str) -> subprocess.Popen[bytes]:
         """Raises OSError."""
         others = {name: value for name, value in os.environ.items() if not name.startswith(_SETTINGS_PREFIX)}
-        self._rotate_log()
+        # One file for all runs and one older file; a run that still writes to the older one continues to.
+        self.logs.mkdir(parents=True, exist_ok=True)
+        if self._log_path.exists() and self._log_path.stat().st_size > _LARGEST_LOG_BYTES:
+            self._log_path.replace(self.logs / _FORMER_LOG)
         with self._log_path.open("ab") as sink:
             return subprocess.Popen(
                 [*self.command, run_id],
@@ -191,12 +189,6 @@ class RunProcess:
     @property
     def _log_path(self) -> Path:
         return self.logs / _LOG
-
-    def _rotate_log(self) -> None:
-        """One file for all runs and one older file; a run that still writes to the older one continues to."""
-        self.logs.mkdir(parents=True, exist_ok=True)
-        if self._log_path.exists() and self._log_path.stat().st_size > _LARGEST_LOG_BYTES:
-            self._log_path.replace(self.logs / _FORMER_LOG)
 
 
 @dataclass(slots=True)
@@ -270,7 +262,12 @@ class RunLauncher:
                 status = self._run(run_id)
                 if status == 0 or status in _STOPPED or pause_s is None:
                     return
-                self._pause(watch, pause_s)
+                with self._lock:
+                    watch.pausing = True
+                watch.hurry.wait(pause_s)
+                with self._lock:
+                    watch.pausing = False
+                    watch.hurry.clear()
                 if self._closed or not self._is_abandoned_now(run_id):
                     return
                 _log.warning("run.restarted", run=run_id, status=status)
@@ -278,16 +275,8 @@ class RunLauncher:
             with self._lock:
                 del self._watches[run_id]
 
-    def _pause(self, watch: _Watch, seconds: float) -> None:
-        with self._lock:
-            watch.pausing = True
-        watch.hurry.wait(seconds)
-        with self._lock:
-            watch.pausing = False
-            watch.hurry.clear()
-
     def _run(self, run_id: str) -> int:
-        """Start a process and wait for its end; its exit status."""
+        """Start a process and wait for its end; its exit status. Notes why it failed."""
         try:
             process = self._process.start(run_id)
         except OSError as error:
@@ -296,16 +285,17 @@ class RunLauncher:
             return _NOT_STARTED
         _log.info("run.launched", run=run_id, pid=process.pid)
         status = process.wait()
-        self._note(run_id, status)
-        _log.info("run.process_ended", run=run_id, pid=process.pid, status=status)
-        return status
-
-    def _note(self, run_id: str, status: int) -> None:
         if status == 0:
             self._trouble.pop(run_id, None)
-            return
-        line = self._process.last_line() or f"{_LOG} in the log folder may say why."
-        self._trouble[run_id] = f"{_end_of(status)} {line}"
+        else:
+            how = f"ended with status {status}"
+            if status < 0:
+                names = {number.value: number.name for number in signal.Signals}
+                how = f"was ended by {names.get(-status, f'signal {-status}')}"
+            line = self._process.last_line() or f"{_LOG} in the log folder may say why."
+            self._trouble[run_id] = f"Its process {how}. {line}"
+        _log.info("run.process_ended", run=run_id, pid=process.pid, status=status)
+        return status
 
     def _is_abandoned_now(self, run_id: str) -> bool:
         """Whether the run is still active and no process works on it."""
@@ -337,14 +327,6 @@ class StartRun:
             return resumed
         self._launcher.start(run.id)
         return run
-
-
-def _end_of(status: int) -> str:
-    """How a process ended, in a sentence."""
-    if status >= 0:
-        return f"Its process ended with status {status}."
-    names = {number.value: number.name for number in signal.Signals}
-    return f"Its process was ended by {names.get(-status, f'signal {-status}')}."
 
 
 def _is_abandoned(run: BatchRun) -> bool:

@@ -19,7 +19,9 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import structlog
 
@@ -308,6 +310,14 @@ class RayExecutor:
         await asyncio.to_thread(self._retry, self._store.check)
         await asyncio.sleep(_AWAY_PAUSE_S)
         self._again.append([item for item, _ in away])
+
+
+def shared_url(url: str) -> str:
+    """The store's URL for other machines. Raises Misconfigured for a store that only this process sees."""
+    scheme = urlsplit(url).scheme
+    if scheme == "memory":
+        raise Misconfigured("Photos in memory:// are seen by one process only; set storage_url to a folder or s3://.")
+    return url if len(scheme) > 1 else Path(url).absolute().as_uri()
 
 
 @contextlib.contextmanager

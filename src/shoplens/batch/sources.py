@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import BinaryIO, Final, Protocol
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from shoplens.batch.entities import References
 from shoplens.batch.sidecars import is_ignored, is_photo_name, is_sidecar, readable
@@ -112,6 +114,21 @@ class Source(Protocol):
     def folders(self) -> Iterator[Folder | SkippedFile]:
         """Every folder at any depth; one that cannot be read is skipped."""
         ...
+
+
+def is_local(url: str) -> bool:
+    """Whether a path or URL names a file or folder of this machine."""
+    return urlsplit(url).scheme in ("", "file")
+
+
+def local_folder(url: str) -> Path:
+    """The path that a path or a `file://` URL names. Raises SourceUnavailable for one on another machine."""
+    if not url.startswith("file:"):
+        return Path(url)
+    parts = urlsplit(url)
+    if parts.netloc not in ("", "localhost"):
+        raise SourceUnavailable(f"{url} names another machine; a folder of this one is written file:///path.")
+    return Path(url2pathname(parts.path))
 
 
 # A folder of this machine

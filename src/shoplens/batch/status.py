@@ -84,9 +84,6 @@ class ReadStatus:
                 return RunStatus(waiting=waiting)
             counts = RunCounts(by_state=ItemRepository(tx).count_own_states(run.id))
             photos, work_ms = ItemRepository(tx).work_ms(run.id)
-        return self._status(run, waiting, counts, work_ms / photos / 1e3 if photos else None)
-
-    def _status(self, run: BatchRun, waiting: int, counts: RunCounts, seconds_per_item: float | None) -> RunStatus:
         now = self._clock()
         took_s = _between(run.started_at, run.last_item_at)
         return RunStatus(
@@ -97,7 +94,7 @@ class ReadStatus:
             last_item_ago_s=_between(run.last_item_at, now),
             last_sign_ago_s=_between(run.heartbeat_at, now),
             per_second=counts.settled / took_s if took_s else None,
-            seconds_per_item=seconds_per_item,
+            seconds_per_item=work_ms / photos / 1e3 if photos else None,
         )
 
 

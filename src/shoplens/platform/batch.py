@@ -5,32 +5,30 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final, Literal
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 import shoplens
-from shoplens.batch.entities import BatchRun
 from shoplens.batch.executors import EngineExecutor, Executor, ResultBuilder, RetryPolicy, WorkLimits
 from shoplens.batch.export import ExportItems
-from shoplens.batch.importer import Importer, ImportRules, ImportRunner, RecordImport
+from shoplens.batch.files import MovedPhotos
+from shoplens.batch.importer import Importer, ImportRules, ImportRunner
 from shoplens.batch.manifest import ManifestSource
 from shoplens.batch.process import RunLauncher, RunProcess, StartRun
 from shoplens.batch.report import WriteReport
-from shoplens.batch.repository import ItemRepository
 from shoplens.batch.review import BrowseService, ReviewService
 from shoplens.batch.run_repository import RunRepository
 from shoplens.batch.runner import BatchRunner, RunnerParts, RunRules
+from shoplens.batch.service import Batch, BatchChannel, Results
 from shoplens.batch.sidecars import compile_pattern
-from shoplens.batch.sources import LocalSource, ObjectSource, Source
-from shoplens.batch.status import OwnerState, ReadStatus, RunStatus, owner_of
+from shoplens.batch.sources import LocalSource, ObjectSource, Source, is_local, local_folder
+from shoplens.batch.status import ReadStatus, RunStatus
 from shoplens.bundles.store import pack_bundle, unpack_bundle
 from shoplens.db import Database
-from shoplens.errors import Misconfigured, RequestInvalid, SourceUnavailable
+from shoplens.errors import Misconfigured, SourceUnavailable
 from shoplens.platform.parts import (
     Progress,
     build_channels,
@@ -42,7 +40,7 @@ from shoplens.platform.parts import (
     thread_count,
     utc_now,
 )
-from shoplens.predictions.entities import Channel, PredictionRecord
+from shoplens.predictions.entities import Channel
 from shoplens.predictions.image_store import ImageStore
 from shoplens.serving.classifier import choose_provider
 from shoplens.serving.cores import usable_cores
@@ -52,73 +50,12 @@ from shoplens.storage import Store, open_prefix, open_store
 from shoplens.telemetry.metrics import Metrics
 from shoplens.telemetry.trigger_log import record_trigger
 
+ExecutorName = Literal["local", "workers", "ray"]
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Results:
-    """The services on finished runs."""
-
-    browse: BrowseService
-    review: ReviewService
-    export: ExportItems
-    report: WriteReport
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BatchChannel:
-    """What is there once per channel with a batch side. `source` is where its photos arrive, for people to read."""
-
-    name: str
-    source: str
-    labels: tuple[str, ...]
-    importer: Importer
-    imports: ImportRunner
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Batch:
-    """The batch jobs of all channels, as the web edge needs them.
-
-    `ingest_answer_s` is how long a request waits for an import to end. `durable` is a database whose commits survive a
-    power failure, as those of an import must.
-    """
-
-    channels: Mapping[str, BatchChannel]
-    start: StartRun
-    launcher: RunLauncher
-    browse: BrowseService
-    review: ReviewService
-    export: ExportItems
-    report: WriteReport
-    takeover_s: float
-    ingest_answer_s: float = 20.0
-    durable: Database
-
-    def channel(self, name: str | None = None) -> BatchChannel:
-        """The channel of this name; without a name the only one there is. Raises RequestInvalid."""
-        if name is None and len(self.channels) == 1:
-            return next(iter(self.channels.values()))
-        if name is not None and name in self.channels:
-            return self.channels[name]
-        known = ", ".join(sorted(self.channels)) or "none"
-        if name is None:
-            raise RequestInvalid(f"Name a channel. Channels with a batch side: {known}.")
-        raise RequestInvalid(f"The channel {name[:80]!r} has no batch side. Channels with a batch side: {known}.")
-
-    def owner_of(self, run: BatchRun) -> OwnerState:
-        """The state of the process that works on `run`."""
-        return owner_of(run, now=utc_now(), takeover_s=self.takeover_s)
-
-    def resume(self) -> None:
-        """Continue the active run of every channel whose process has ended. Raises DatabaseUnavailable."""
-        for name in self.channels:
-            self.launcher.resume(name, try_unknown=True)
-
-    def close(self) -> None:
-        """Start no more processes, and end a running import after its current batch; runs continue. Blocks."""
-        self.launcher.close()
-        for each in self.channels.values():
-            each.imports.close()
-        self.durable.close()
+_IMPORT_THREADS: Final = 8
+"""They mostly wait for the disk or the network. Each may hold a photo in memory."""
+_PHOTOS_PER_THREAD: Final = 6
+_PHOTOS_BEING_READ: Final = 16
 
 
 def build_batch(
@@ -156,21 +93,14 @@ def build_batch(
 def _batch_channel(
     settings: Settings, name: str, durable: Database, store: Store, labels: tuple[str, ...]
 ) -> BatchChannel:
+    source = settings.batch_source(name)
     if settings.batch_channels[name].source is None:  # a folder that the user named may be a missing mount
-        Path(settings.batch_source(name)).mkdir(parents=True, exist_ok=True)
+        Path(source).mkdir(parents=True, exist_ok=True)
     importer = build_importer(settings, name, database=durable, store=store)
-    return BatchChannel(
-        name=name,
-        source=settings.batch_source(name),
-        labels=labels,
-        importer=importer,
-        imports=ImportRunner(importer, clock=utc_now, record=_import_record(settings, name)),
-    )
-
-
-def _import_record(settings: Settings, channel: str) -> RecordImport:
-    arguments = {"channel": channel, "source": settings.batch_source(channel), "keep_source": False}
-    return lambda: record_trigger(settings.log_folder, job="ingest", by="http", arguments=arguments)
+    arguments = {"channel": name, "source": source, "keep_source": False}
+    record = partial(record_trigger, settings.log_folder, job="ingest", by="http", arguments=arguments)
+    imports = ImportRunner(importer, clock=utc_now, record=record)
+    return BatchChannel(name=name, source=source, labels=labels, importer=importer, imports=imports)
 
 
 def build_results(
@@ -183,25 +113,6 @@ def build_results(
         export=ExportItems(database),
         report=WriteReport(database, store, images, clock=utc_now, version=shoplens.__version__),
     )
-
-
-class MovedPhotos:
-    """Where the photo of a record lies while it is being moved; for `ImageStore(moved_to=…)`. Blocks."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    def __call__(self, record: PredictionRecord) -> str | None:
-        """The other key; None for photos that are not moved."""
-        with self._database.reading() as tx:
-            item = ItemRepository(tx).by_prediction(record.id)
-        if item is None:
-            return None
-        return item.key if item.key != record.image_key else item.target_key
-
-
-_IMPORT_THREADS: Final = 8
-"""They mostly wait for the disk or the network. Each may hold a photo in memory."""
 
 
 @contextmanager
@@ -263,27 +174,6 @@ def open_source(url: str, settings: Settings, channel: str) -> Source:
         quiet_s=quiet_s,
         now=time.time,
     )
-
-
-def is_local(url: str) -> bool:
-    """Whether a path or URL names a file or folder of this machine."""
-    return urlsplit(url).scheme in ("", "file")
-
-
-def local_folder(url: str) -> Path:
-    """The path that a path or a `file://` URL names. Raises SourceUnavailable for one on another machine."""
-    if not url.startswith("file:"):
-        return Path(url)
-    parts = urlsplit(url)
-    if parts.netloc not in ("", "localhost"):
-        raise SourceUnavailable(f"{url} names another machine; a folder of this one is written file:///path.")
-    return Path(url2pathname(parts.path))
-
-
-ExecutorName = Literal["local", "workers", "ray"]
-
-_PHOTOS_PER_THREAD: Final = 6
-_PHOTOS_BEING_READ: Final = 16
 
 
 @contextmanager
@@ -385,7 +275,7 @@ def _ray_executor(
 
     Raises ExtraMissing, Misconfigured, ClusterUnavailable, StorageUnavailable, ModelNotFound and BundleError.
     """
-    from shoplens.batch.ray import Cluster, NodeJob, RayExecutor
+    from shoplens.batch.ray import Cluster, NodeJob, RayExecutor, shared_url
 
     store_url = shared_url(settings.effective_storage_url)
     bundle = find_bundle(channel.model, settings)
@@ -418,14 +308,6 @@ def open_node_engine(settings: Settings, channel: Channel, packed: bytes) -> tup
         file.write_bytes(packed)
         model = str(unpack_bundle(file, Path(folder) / "unpacked").root)
         return _local_engine(settings, replace(channel, model=model), None), model
-
-
-def shared_url(url: str) -> str:
-    """The store's URL for other machines. Raises Misconfigured for a store that only this process sees."""
-    scheme = urlsplit(url).scheme
-    if scheme == "memory":
-        raise Misconfigured("Photos in memory:// are seen by one process only; set storage_url to a folder or s3://.")
-    return url if len(scheme) > 1 else Path(url).absolute().as_uri()
 
 
 @contextmanager

@@ -7,10 +7,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
+from shoplens.batch.files import MovedPhotos
+from shoplens.batch.service import Batch
 from shoplens.batch.status import StatusMetrics
 from shoplens.db import Database, GroupWriter
 from shoplens.images.sandbox import SandboxedDecoder
-from shoplens.platform.batch import Batch, MovedPhotos, build_batch, read_statuses
+from shoplens.platform.batch import build_batch, read_statuses
 from shoplens.platform.parts import (
     Progress,
     build_channels,

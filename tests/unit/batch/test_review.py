@@ -9,13 +9,12 @@ from itertools import pairwise
 import pytest
 
 from shoplens.batch.entities import BatchItem, ItemFilter, ItemState, RunOwner
-from shoplens.batch.files import finish_moves
+from shoplens.batch.files import MovedPhotos, finish_moves
 from shoplens.batch.repository import ItemRepository
 from shoplens.batch.review import ReviewService
 from shoplens.batch.run_repository import RunRepository
 from shoplens.db import Database
 from shoplens.errors import BlobNotFound, ItemNotFound, ItemNotReady, RequestInvalid, RunNotFound
-from shoplens.platform.batch import MovedPhotos
 from shoplens.predictions.entities import Feedback, FeedbackValue
 from shoplens.predictions.image_store import ImageSize, ImageStore
 from shoplens.predictions.repository import FeedbackRepository, PredictionRepository
