@@ -67,6 +67,34 @@ class Status(IntEnum):
     EXTRA_UNSAFE = 6
 
 
+# Older versions of the libraries in pillow-heif let a crafted picture run code (fixed in 2026).
+SAFE_LIBHEIF: Final = (1, 23, 4)
+SAFE_LIBDE265: Final = (1, 1, 3)
+
+# What each status means to the caller.
+_ERRORS: Final[dict[Status, tuple[type[SampleError], str]]] = {
+    Status.CORRUPT: (ImageCorrupt, "The {kind} file is damaged or incomplete. Upload it again."),
+    Status.TOO_MANY_PIXELS: (ImageTooManyPixels, "This photo exceeds the limit of {megapixels:g} MP."),
+    Status.TOO_SMALL: (ImageTooSmall, "This photo has no pixels. Choose another photo."),
+    Status.OUT_OF_MEMORY: (
+        ImageDecoderFailed,
+        "Reading this {kind} photo takes more memory than allowed. Send it as a JPEG.",
+    ),
+    Status.EXTRA_MISSING: (
+        ImageNeedsExtra,
+        "HEIC photos cannot be read here: the decoder is not installed. Send the photo as a JPEG, or have the server's "
+        'owner run `pip install "shoplens[heic]"`.',
+    ),
+    Status.EXTRA_UNSAFE: (
+        ImageNeedsExtra,
+        "HEIC photos are refused here: the installed pillow-heif bundles libraries with known security holes. Send the "
+        "photo as a JPEG, or have the server's owner update it "
+        f"(libheif {'.'.join(map(str, SAFE_LIBHEIF))} and libde265 {'.'.join(map(str, SAFE_LIBDE265))} or newer are "
+        "needed).",
+    ),
+}
+
+
 class SandboxedDecoder:
     """A few processes that decode HEIC and AVIF; safe to share between threads.
 
@@ -194,7 +222,8 @@ class _Child:
         number, width, height, columns, rows = REPLY.unpack(reply)
         status = Status(number)
         if status is not Status.OK:
-            raise _error_of(status, name, limits)
+            kind, sentence = _ERRORS[status]
+            raise kind(sentence.format(kind=name.upper(), megapixels=limits.max_pixels / MEGAPIXEL))
         # A process that was taken over might break the limits or the rule of scaling.
         _, *expected = reduction(width, height, short_side)
         if not 0 < width * height <= limits.max_pixels or [columns, rows] != expected:
@@ -225,36 +254,7 @@ def _left(deadline: float) -> float:
     return left
 
 
-def _error_of(status: Status, name: str, limits: Limits) -> SampleError:
-    kind = name.upper()
-    match status:
-        case Status.TOO_MANY_PIXELS:
-            return ImageTooManyPixels(f"This photo exceeds the limit of {limits.max_pixels / MEGAPIXEL:g} MP.")
-        case Status.TOO_SMALL:
-            return ImageTooSmall("This photo has no pixels. Choose another photo.")
-        case Status.OUT_OF_MEMORY:
-            return ImageDecoderFailed(f"Reading this {kind} photo takes more memory than allowed. Send it as a JPEG.")
-        case Status.EXTRA_MISSING:
-            return ImageNeedsExtra(
-                "HEIC photos cannot be read here: the decoder is not installed. Send the photo as a JPEG, or have the "
-                'server\'s owner run `pip install "shoplens[heic]"`.'
-            )
-        case Status.EXTRA_UNSAFE:
-            libheif, libde265 = (".".join(map(str, version)) for version in (SAFE_LIBHEIF, SAFE_LIBDE265))
-            return ImageNeedsExtra(
-                "HEIC photos are refused here: the installed pillow-heif bundles libraries with known security holes. "
-                f"Send the photo as a JPEG, or have the server's owner update it (libheif {libheif} and libde265 "
-                f"{libde265} or newer are needed)."
-            )
-        case _:
-            return ImageCorrupt(f"The {kind} file is damaged or incomplete. Upload it again.")
-
-
 # HEIC support
-
-# Older versions let a crafted picture run code (fixed in 2026).
-SAFE_LIBHEIF: Final = (1, 23, 4)
-SAFE_LIBDE265: Final = (1, 1, 3)
 
 
 class HeicSupport(Enum):
@@ -288,12 +288,7 @@ def judge(libheif: str, libde265: str) -> HeicSupport:
 
 # Inside the process
 
-_STATUSES: Final[dict[type[SampleError], Status]] = {
-    ImageCorrupt: Status.CORRUPT,
-    ImageTooManyPixels: Status.TOO_MANY_PIXELS,
-    ImageTooSmall: Status.TOO_SMALL,
-    ImageDecoderFailed: Status.OUT_OF_MEMORY,
-}
+_STATUSES: Final = {kind: status for status, (kind, _) in _ERRORS.items() if kind is not ImageNeedsExtra}
 _HEIC_STATUSES: Final = {HeicSupport.MISSING: Status.EXTRA_MISSING, HeicSupport.UNSAFE: Status.EXTRA_UNSAFE}
 
 

@@ -6,10 +6,13 @@ to fill, which a GPU needs.
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -175,3 +178,22 @@ class Batcher(Generic[Item, Result]):
             pending.done(outcome)
         except Exception:  # noqa: BLE001 - the caller's loop may be gone; the next item must still be served
             _log.exception("batcher.answer_lost")
+
+
+def complete(future: asyncio.Future[Result] | Future[Result], outcome: Result | BaseException) -> None:
+    """Give `future` its outcome, unless it has one or its caller has cancelled it. An exception is raised there.
+
+    An asyncio future may only be completed on its own loop: see `complete_from_thread`.
+    """
+    if future.done():
+        return
+    if isinstance(outcome, BaseException):
+        future.set_exception(outcome)
+    else:
+        future.set_result(outcome)
+
+
+def complete_from_thread(future: asyncio.Future[Result], outcome: Result | BaseException) -> None:
+    """The same from any thread. Does nothing when the loop is closed, since nobody can be waiting then."""
+    with suppress(RuntimeError):
+        future.get_loop().call_soon_threadsafe(complete, future, outcome)

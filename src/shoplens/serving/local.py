@@ -18,13 +18,12 @@ from typing import Final
 import numpy as np
 
 from shoplens.errors import DeadlineExceeded, EngineStopped, ModelNotFound, ShoplensError
-from shoplens.futures import complete, complete_from_thread
 from shoplens.images.decoder import decode
 from shoplens.images.picture import ImageFacts, Limits, Picture
 from shoplens.images.preprocess import preprocess
 from shoplens.images.sandbox import SandboxedDecoder
 from shoplens.images.thumbnails import encode_thumbnail, halved, perceptual_hash, thumbnail
-from shoplens.serving.batcher import Batcher, Batching, PendingRequest
+from shoplens.serving.batcher import Batcher, Batching, PendingRequest, complete, complete_from_thread
 from shoplens.serving.classifier import Classifier, Tensor
 from shoplens.serving.engine import ClassifyRequest, ClassifyResult, Prediction, ServedModel
 from shoplens.telemetry.metrics import Metrics

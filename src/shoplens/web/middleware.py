@@ -65,7 +65,7 @@ class RequestMiddleware:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 own = list(message["headers"])
-                named = {name for name, _ in own}
+                named = dict(own)
                 added = [header for header in _SECURITY_HEADERS if header[0] not in named]
                 message["headers"] = [*own, (b"x-request-id", request_id.encode()), *added]
             await send(message)

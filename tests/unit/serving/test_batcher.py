@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 
 from shoplens.errors import DeadlineExceeded, EngineStopped, ImageCorrupt, QueueFull, ShoplensError
-from shoplens.futures import complete
-from shoplens.serving.batcher import Batcher, Batching, PendingRequest
+from shoplens.serving.batcher import Batcher, Batching, PendingRequest, complete
 
 FAR = 60.0
 

@@ -26,7 +26,7 @@ from shoplens.errors import (
     ShoplensError,
     WireMismatch,
 )
-from shoplens.futures import complete
+from shoplens.serving.batcher import complete
 from shoplens.serving.engine import ClassifyRequest, ClassifyResult, ServedModel
 from shoplens.serving.redis import messages
 from shoplens.serving.redis.broker import PRIORITIES, Broker, QueueLimits
@@ -117,10 +117,11 @@ class RedisEngine:
         for worker in self._workers:
             for each in (worker.models[name] for name in self._labels if name in worker.models):
                 found.setdefault((each.ref.name, each.ref.version), []).append(each)
-        return tuple(
-            replace(same[0], batching=f"{same[0].batching} in {'each of ' if len(same) > 1 else ''}{_count(same)}")
-            for _, same in sorted(found.items())
-        )
+        models = []
+        for _, same in sorted(found.items()):
+            where = "1 worker" if len(same) == 1 else f"each of {len(same)} workers"
+            models.append(replace(same[0], batching=f"{same[0].batching} in {where}"))
+        return tuple(models)
 
     def labels(self, model: str) -> tuple[str, ...]:
         """See Engine."""
@@ -255,7 +256,3 @@ class RedisEngine:
             )
         if time.monotonic() - self._seen_at[model] >= missing_s:
             raise NoWorker(f"No worker answers for the model {model}. Start one: `shoplens worker`.")
-
-
-def _count(workers: list[ServedModel]) -> str:
-    return "1 worker" if len(workers) == 1 else f"{len(workers)} workers"

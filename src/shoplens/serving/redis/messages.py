@@ -170,8 +170,10 @@ def decode_reply(encoded: bytes) -> Reply:
         frame = _decode_frame(encoded)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise DecodeError(f"not a reply: {error}") from error
-    if frame.failure is not None:
-        return Reply(job_id=frame.job_id, outcome=_error_of(frame.failure))
+    if (failure := frame.failure) is not None:
+        kind = _BY_CODE.get(failure.code, ShoplensError)
+        more = {"retry_after_s": failure.retry_after_s or 1.0} if issubclass(kind, QueueFull) else {}
+        return Reply(job_id=frame.job_id, outcome=kind(failure.text, **more))
     if frame.result is None or not frame.result.prediction.labels:
         raise DecodeError("not a reply: it has neither a result nor an error")
     return Reply(job_id=frame.job_id, outcome=frame.result)
@@ -199,13 +201,6 @@ def decode_heartbeats(encoded: list[bytes]) -> tuple[Heartbeat, ...]:
         except (msgspec.MsgspecError, UnicodeDecodeError):
             continue
     return tuple(found)
-
-
-def _error_of(failure: _Failure) -> ShoplensError:
-    kind = _BY_CODE.get(failure.code, ShoplensError)
-    if issubclass(kind, QueueFull):
-        return kind(failure.text, retry_after_s=failure.retry_after_s or 1.0)
-    return kind(failure.text)
 
 
 def _kinds(kind: type[ShoplensError]) -> Iterator[type[ShoplensError]]:

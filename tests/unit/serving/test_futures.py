@@ -9,7 +9,7 @@ from concurrent.futures import Future
 import pytest
 
 from shoplens.errors import QueueFull
-from shoplens.futures import complete, complete_from_thread
+from shoplens.serving.batcher import complete, complete_from_thread
 
 
 async def test_a_thread_gives_a_waiting_coroutine_its_value() -> None:
