@@ -157,12 +157,26 @@ def test_of_three_runs_at_once_one_works(run: Forked, make_shop: Callable[..., A
     assert [] == shop.faults(brought)
 
 
+def suspend(process: subprocess.Popen[str], shop: BatchShop) -> None:
+    """Stop a process, but not in a transaction: it would keep the database's lock, and others would wait for it."""
+    while True:
+        process.send_signal(signal.SIGSTOP)
+        with closing(sqlite3.connect(shop.data / "shoplens.db", timeout=0.2)) as connection:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                process.send_signal(signal.SIGCONT)
+                time.sleep(0.01)
+            else:
+                return
+
+
 def test_a_suspended_run_writes_nothing_when_it_continues(run: Forked, make_shop: Callable[..., Any]) -> None:
     """It wrote no heartbeat, so another process took the run over; it ends with status 1 and changes nothing."""
     shop, brought = make_shop(120, SHOPLENS_BATCH__TAKEOVER_S="0.6", **SLOW)
     sleeper = shop.start("batch", "run")
     until_settled(shop, 2)
-    sleeper.send_signal(signal.SIGSTOP)
+    suspend(sleeper, shop)
     assert 0 == run(shop, "batch", "run")
     before = shop.items(), shop.records()
     sleeper.send_signal(signal.SIGCONT)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import tempfile
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -16,7 +17,7 @@ from shoplens.batch.entities import BatchRun, ItemFilter
 from shoplens.batch.repository import ItemRepository
 from shoplens.batch.sources import local_folder
 from shoplens.batch.status import OwnerState, RunStatus
-from shoplens.db import open_database
+from shoplens.db import Database, open_database
 from shoplens.errors import DatabaseUnavailable, Misconfigured, SourceUnavailable
 from shoplens.platform.batch import build_status
 from shoplens.settings import Settings
@@ -82,16 +83,21 @@ def look_at_ingest(settings: Settings, channel: str) -> str | Caution:
     if (last := _last_trigger(settings, channel, "ingest")) is not None:
         return _outcome(last)
     try:
-        newest = _newest_arrival(settings, channel)
+        with _database(settings) as database:
+            found = []
+            if database is not None:
+                with database.reading() as tx:
+                    found = ItemRepository(tx).page(ItemFilter(channel=channel), limit=1)
     except DatabaseUnavailable:
         return _UNKNOWN
-    return "none yet" if newest is None else f"last photo received {_ago(newest)}"
+    return f"last photo received {_ago(found[0].received_at)}" if found else "none yet"
 
 
 def look_at_run(settings: Settings, channel: str) -> str | Caution:
     """The state of the active run, or the end of the last one."""
     try:
-        status = _read_status(settings, channel)
+        with _database(settings) as database:
+            status = None if database is None else build_status(settings, database)(channel)
     except DatabaseUnavailable:
         return _UNKNOWN
     run = None if status is None else status.run
@@ -103,7 +109,11 @@ def look_at_run(settings: Settings, channel: str) -> str | Caution:
     if run is None:
         waiting = 0 if status is None else status.waiting
         return f"none yet, {waiting} items waiting"
-    return _ended(run)
+    ended_at = run.finished_at or run.created_at
+    finished = f"finished {_ago(ended_at)}"
+    if datetime.now(UTC) - ended_at > LONGEST_PAUSE:
+        return Caution(text=f"{finished}. Check the schedule: docs/how-to/schedule-a-batch.md")
+    return finished
 
 
 def _active(status: RunStatus, run: BatchRun) -> str | Caution:
@@ -114,13 +124,6 @@ def _active(status: RunStatus, run: BatchRun) -> str | Caution:
         return Caution(text=f"run {run.id} is stalled: no item finishes; {progress}. See {APP_LOG}.")
     last = "" if run.heartbeat_at is None else f"; last heartbeat {_ago(run.heartbeat_at)}"
     return Caution(text=f"run {run.id} has no worker{last}; {progress}. `shoplens batch run` resumes it.")
-
-
-def _ended(run: BatchRun) -> str | Caution:
-    ended_at = run.finished_at or run.created_at
-    if datetime.now(UTC) - ended_at > LONGEST_PAUSE:
-        return Caution(text=f"finished {_ago(ended_at)}. Check the schedule: docs/how-to/schedule-a-batch.md")
-    return f"finished {_ago(ended_at)}"
 
 
 def _outcome(last: PastTrigger) -> str | Caution:
@@ -154,23 +157,14 @@ def _last_trigger(settings: Settings, channel: str, job: str) -> PastTrigger | N
         return None
 
 
-def _read_status(settings: Settings, channel: str) -> RunStatus | None:
-    if _no_database(settings):
-        return None
+@contextmanager
+def _database(settings: Settings) -> Iterator[Database | None]:
+    """The database; None if it was not created yet."""
+    if settings.database_url is None and not (settings.data_dir / "shoplens.db").exists():
+        yield None
+        return
     with closing(open_database(settings.effective_database_url)) as database:
-        return build_status(settings, database)(channel)
-
-
-def _newest_arrival(settings: Settings, channel: str) -> datetime | None:
-    if _no_database(settings):
-        return None
-    with closing(open_database(settings.effective_database_url)) as database, database.reading() as tx:
-        newest = ItemRepository(tx).page(ItemFilter(channel=channel), limit=1)
-    return newest[0].received_at if newest else None
-
-
-def _no_database(settings: Settings) -> bool:
-    return settings.database_url is None and not (settings.data_dir / "shoplens.db").exists()
+        yield database
 
 
 def _nearest(path: Path) -> Path:

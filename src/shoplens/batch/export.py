@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from enum import StrEnum
 from itertools import islice
-from typing import IO, Any, Final
+from typing import Any, Final
 
 import orjson
 
@@ -106,9 +106,7 @@ def stream_rows(database: Database, wanted: ItemFilter, within: RunRange | None)
 
 def write_table(rows: Iterable[TableRow], format: ExportFormat) -> Iterator[bytes]:
     """Chunks of the file, in bounded memory."""
-    if format is ExportFormat.CSV:
-        return _as_csv(rows)
-    return _as_jsonl(rows) if format is ExportFormat.JSONL else _as_parquet(rows)
+    return {ExportFormat.CSV: _as_csv, ExportFormat.JSONL: _as_jsonl, ExportFormat.PARQUET: _as_parquet}[format](rows)
 
 
 def _as_csv(rows: Iterable[TableRow]) -> Iterator[bytes]:
@@ -132,14 +130,6 @@ def _as_jsonl(rows: Iterable[TableRow]) -> Iterator[bytes]:
 
 def _as_parquet(rows: Iterable[TableRow]) -> Iterator[bytes]:
     """Typed columns in row groups. The index is at the end of the file, so it is written to a temporary file first."""
-    with tempfile.TemporaryFile() as file:
-        _write_parquet(rows, file)
-        file.seek(0)
-        while piece := file.read(_READ_BYTES):
-            yield piece
-
-
-def _write_parquet(rows: Iterable[TableRow], file: IO[bytes]) -> None:
     from arro3.core import Array, DataType, Field, RecordBatch, RecordBatchReader, Schema
     from arro3.io import write_parquet
 
@@ -154,29 +144,29 @@ def _write_parquet(rows: Iterable[TableRow], file: IO[bytes]) -> None:
             return Array(values, type=types[type_name])
         return Array([_microseconds(value) for value in values], type=DataType.int64()).cast(time_type)
 
-    def batch(chunk: list[TableRow]) -> RecordBatch:
-        columns = zip(*map(_values, chunk), strict=True)
-        arrays = [column(values, type_name) for values, type_name in zip(columns, COLUMNS.values(), strict=True)]
-        return RecordBatch.from_arrays(arrays, schema=schema)
-
     failures: list[Exception] = []
 
     def batches() -> Iterator[RecordBatch]:
         try:
             for chunk in _chunks(rows, _ROWS_PER_BATCH):
-                yield batch(chunk)
+                columns = zip(zip(*map(_values, chunk), strict=True), COLUMNS.values(), strict=True)
+                yield RecordBatch.from_arrays([column(*each) for each in columns], schema=schema)
         except Exception as error:
             failures.append(error)
             raise
 
-    stream = RecordBatchReader.from_batches(schema, batches())
-    try:
-        write_parquet(stream, file, max_row_group_size=_ROWS_PER_GROUP, compression="zstd(3)")
-    except Exception:
-        # The writer reports a failing reader as text only.
-        if failures:
-            raise failures[0] from None
-        raise
+    with tempfile.TemporaryFile() as file:
+        stream = RecordBatchReader.from_batches(schema, batches())
+        try:
+            write_parquet(stream, file, max_row_group_size=_ROWS_PER_GROUP, compression="zstd(3)")
+        except Exception:
+            # The writer reports a failing reader as text only.
+            if failures:
+                raise failures[0] from None
+            raise
+        file.seek(0)
+        while piece := file.read(_READ_BYTES):
+            yield piece
 
 
 def _values(row: TableRow) -> tuple[Any, ...]:

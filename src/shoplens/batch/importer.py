@@ -272,22 +272,19 @@ class _ImportJob:
             for folder in self._source.folders():
                 if isinstance(folder, SkippedFile):
                     self._stats.skip(folder)
-                else:
-                    self._import_folder(folder)
+                    continue
+                lists, listed = self._read_lists(folder)
+                for each in folder.candidates():
+                    if isinstance(each, SkippedFile):
+                        self._stats.skip(each)
+                        continue
+                    references = merge_references(each.references, listed.get(each.photo.name, References()))
+                    self._batch.append(replace(each, references=references))
+                    if len(self._batch) >= self._rules.commit_items:
+                        self._commit_batch()
+                self._lists += lists
             self._commit_batch()
         return self._stats.summary()
-
-    def _import_folder(self, folder: Folder) -> None:
-        lists, listed = self._read_lists(folder)
-        for each in folder.candidates():
-            if isinstance(each, SkippedFile):
-                self._stats.skip(each)
-                continue
-            references = merge_references(each.references, listed.get(each.photo.name, References()))
-            self._batch.append(replace(each, references=references))
-            if len(self._batch) >= self._rules.commit_items:
-                self._commit_batch()
-        self._lists += lists
 
     def _read_lists(self, folder: Folder) -> tuple[list[_PhotoList], Mapping[str, References]]:
         """The lists of a folder that are ready, and what they say of each photo."""

@@ -5,26 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pyarrow.parquet
 import pytest
 
-from tests.acceptance.batch_server import (
-    FRUIT,
-    clear_photo,
-    dim_photo,
-    items_of,
-    models_with_fruit,
-    names,
-    run_through,
-    send,
-    torn_photo,
-)
-from tests.conftest import RunningServer, running_server
+from tests.acceptance.batch_server import clear_photo, dim_photo, items_of, names, run_through, send, torn_photo
+from tests.conftest import RunningServer
 
 PHOTOS = {
     "100_1.jpg": clear_photo(1),
@@ -35,21 +23,6 @@ PHOTOS = {
     "102_6.jpg": torn_photo(6),
     "102_7.jpg": clear_photo(1),
 }
-
-
-@pytest.fixture(scope="module")
-def fruit_server(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Iterator[RunningServer]:
-    """A server whose returns are classified by the tiny model."""
-    root = tmp_path_factory.mktemp("fruit")
-    with running_server(root / "data", models_with_fruit(root / "models", models_dir), **FRUIT) as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def http(fruit_server: RunningServer) -> Iterator[httpx.Client]:
-    """A client of it."""
-    with httpx.Client(base_url=fruit_server.url, timeout=60, trust_env=False) as client:
-        yield client
 
 
 @pytest.fixture(scope="module")

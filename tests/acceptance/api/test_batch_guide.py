@@ -4,24 +4,13 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
-from tests.acceptance.batch_server import FRUIT, clear_photo, dim_photo, models_with_fruit
-from tests.conftest import RunningServer, running_server
+from tests.acceptance.batch_server import clear_photo, dim_photo
+from tests.conftest import RunningServer
 
 GUIDE = Path(__file__).parents[3] / "docs" / "how-to" / "batch-over-http.md"
 COMMANDS = re.findall(r"```sh\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
-
-
-@pytest.fixture(scope="module")
-def fruit_server(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Iterator[RunningServer]:
-    """A server whose returns are classified by the tiny model."""
-    root = tmp_path_factory.mktemp("guide")
-    with running_server(root / "data", models_with_fruit(root / "models", models_dir), **FRUIT) as started:
-        yield started
 
 
 def test_the_guide_works_as_written(fruit_server: RunningServer, tmp_path: Path) -> None:

@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from tests.acceptance.batch_server import (
-    FRUIT,
-    clear_photo,
-    dim_photo,
-    items_of,
-    models_with_fruit,
-    run_through,
-    send,
-    torn_photo,
-)
+from tests.acceptance.batch_server import clear_photo, dim_photo, items_of, run_through, send, torn_photo
 from tests.acceptance.browser.conftest import DESKTOP, PHONE, VisitMaker
 from tests.acceptance.browser.test_looks import LEAST_CONTRAST, NAMELESS
-from tests.conftest import RunningServer, running_server
+from tests.conftest import RunningServer
 
 PHOTOS = {
     **{f"100_{number}.jpg": clear_photo(number) for number in (1, 2)},
@@ -35,21 +24,6 @@ SLOW_S = 60_000
 
 
 @pytest.fixture(scope="module")
-def orchard(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Iterator[RunningServer]:
-    """A server whose returns are told apart by the tiny model: apple, pear and plum."""
-    root = tmp_path_factory.mktemp("orchard")
-    with running_server(root / "data", models_with_fruit(root / "models", models_dir), **FRUIT) as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def http(orchard: RunningServer) -> Iterator[httpx.Client]:
-    """A client of it."""
-    with httpx.Client(base_url=orchard.url, timeout=60, trust_env=False) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
 def run_id(http: httpx.Client) -> str:
     """A run with photos of every kind."""
     send(http, PHOTOS)
@@ -57,9 +31,9 @@ def run_id(http: httpx.Client) -> str:
 
 
 @pytest.fixture
-def gallery(visit: VisitMaker, orchard: RunningServer, http: httpx.Client, run_id: str) -> Page:
+def gallery(visit: VisitMaker, fruit_server: RunningServer, http: httpx.Client, run_id: str) -> Page:
     """The photos of that run that need review."""
-    page = visit(at=orchard, expected={404}).page(f"/console/batch/returns/{run_id}?state=needs_review")
+    page = visit(at=fruit_server, expected={404}).page(f"/console/batch/returns/{run_id}?state=needs_review")
     expect(page.locator("[data-hint]")).to_be_visible()
     return page
 
@@ -97,13 +71,13 @@ def test_a_new_installation_shows_where_photos_go(visit: VisitMaker, shop: Runni
 
 
 def test_photos_are_imported_and_a_run_is_watched_to_its_end(
-    visit: VisitMaker, orchard: RunningServer, run_id: str
+    visit: VisitMaker, fruit_server: RunningServer, run_id: str
 ) -> None:
     """Two clicks; the numbers change by themselves, and the results come without a reload by hand."""
-    drop = orchard.data_dir / "drop" / "returns"
+    drop = fruit_server.data_dir / "drop" / "returns"
     for number in range(400, 412):
         (drop / f"{number}_1.jpg").write_bytes(dim_photo(number))
-    page = visit(at=orchard).page("/console/batch/returns")
+    page = visit(at=fruit_server).page("/console/batch/returns")
     page.get_by_role("button", name="Import photos").click()
     expect(page.get_by_text("12 photos imported and ready to classify.")).to_be_visible()
     expect(page.locator("[data-word=waiting]")).to_have_text("12")
@@ -115,9 +89,9 @@ def test_photos_are_imported_and_a_run_is_watched_to_its_end(
     expect(page.locator(".tallies [data-word=needs_review]")).to_have_text("12")
 
 
-def test_an_idle_page_sends_no_requests(visit: VisitMaker, orchard: RunningServer, run_id: str) -> None:
+def test_an_idle_page_sends_no_requests(visit: VisitMaker, fruit_server: RunningServer, run_id: str) -> None:
     """Also when it stays open."""
-    page = visit(at=orchard).page("/console/batch/returns")
+    page = visit(at=fruit_server).page("/console/batch/returns")
     page.clock.install()
     page.reload()
     asked: list[str] = []
@@ -190,9 +164,9 @@ def test_a_mouse_does_it_too(gallery: Page, http: httpx.Client) -> None:
     assert "apple" == item_of(http, tile(gallery, 0))["label"]
 
 
-def test_a_finger_does_it_too(visit: VisitMaker, orchard: RunningServer, http: httpx.Client, run_id: str) -> None:
+def test_a_finger_does_it_too(visit: VisitMaker, fruit_server: RunningServer, http: httpx.Client, run_id: str) -> None:
     """On a narrow screen the photo stays in sight above the categories."""
-    page = visit(at=orchard, expected={404}, reduced_motion="reduce", **PHONE).page(
+    page = visit(at=fruit_server, expected={404}, reduced_motion="reduce", **PHONE).page(
         f"/console/batch/returns/{run_id}?state=all"
     )
     chosen = page.locator(".tile[data-state=done]").first
@@ -218,10 +192,10 @@ def test_a_correction_that_fails_can_be_repeated(gallery: Page) -> None:
 
 
 def test_everything_works_without_a_script(
-    visit: VisitMaker, orchard: RunningServer, http: httpx.Client, run_id: str
+    visit: VisitMaker, fruit_server: RunningServer, http: httpx.Client, run_id: str
 ) -> None:
     """From the gallery to a photo's page, plain forms there, and on to the next photo to review."""
-    page = visit(at=orchard, expected={404}, java_script_enabled=False).page(
+    page = visit(at=fruit_server, expected={404}, java_script_enabled=False).page(
         f"/console/batch/returns/{run_id}?state=needs_review"
     )
     expect(page.locator("[data-hint]")).to_be_hidden()
@@ -237,10 +211,10 @@ def test_everything_works_without_a_script(
 
 
 def test_a_quarantined_photo_shows_why_and_is_retried(
-    visit: VisitMaker, orchard: RunningServer, http: httpx.Client, run_id: str
+    visit: VisitMaker, fruit_server: RunningServer, http: httpx.Client, run_id: str
 ) -> None:
     """One by its button, the rest by another; what can be shown of a photo is shown."""
-    page = visit(at=orchard, expected={404}).page(f"/console/batch/returns/{run_id}?state=quarantined")
+    page = visit(at=fruit_server, expected={404}).page(f"/console/batch/returns/{run_id}?state=quarantined")
     expect(page.locator(".tile")).to_have_count(2)
     expect(page.locator(".tile img")).to_have_count(1)
     assert page.locator(".tile img").evaluate("(image) => image.decode().then(() => true)")
@@ -248,15 +222,17 @@ def test_a_quarantined_photo_shows_why_and_is_retried(
     expect(page.get_by_text("damaged or incomplete")).to_be_visible()
     page.get_by_role("button", name="Retry", exact=True).first.click()
     expect(page.get_by_text("Queued for the next run.")).to_be_visible()
-    page.goto(f"{orchard.url}/console/batch/returns/{run_id}?state=quarantined")
+    page.goto(f"{fruit_server.url}/console/batch/returns/{run_id}?state=quarantined")
     page.get_by_role("button", name="Retry all").click()
     expect(page.get_by_text("1 photo queued for the next run.")).to_be_visible()
     assert [] == items_of(http, run_id, state="quarantined")
 
 
-def test_photos_are_narrowed_to_a_category_or_an_order(visit: VisitMaker, orchard: RunningServer, run_id: str) -> None:
+def test_photos_are_narrowed_to_a_category_or_an_order(
+    visit: VisitMaker, fruit_server: RunningServer, run_id: str
+) -> None:
     """By chips with counts, and by the beginning of a reference."""
-    page = visit(at=orchard, expected={404}).page(f"/console/batch/returns/{run_id}?state=all")
+    page = visit(at=fruit_server, expected={404}).page(f"/console/batch/returns/{run_id}?state=all")
     page.get_by_role("navigation", name="Category").get_by_role("link").first.click()
     page.wait_for_url("**label=*")
     page.get_by_placeholder("Item or order").fill("no such order")
@@ -267,11 +243,11 @@ def test_photos_are_narrowed_to_a_category_or_an_order(visit: VisitMaker, orchar
 
 
 def test_the_photo_and_its_record_lead_to_each_other(
-    visit: VisitMaker, orchard: RunningServer, http: httpx.Client, run_id: str
+    visit: VisitMaker, fruit_server: RunningServer, http: httpx.Client, run_id: str
 ) -> None:
     """Prediction details, and back to what the shop knows."""
     item = items_of(http, run_id, text="100")[-1]
-    page = visit(at=orchard).page(f"/console/batch/returns/items/{item['id']}")
+    page = visit(at=fruit_server).page(f"/console/batch/returns/items/{item['id']}")
     page.get_by_role("link", name="Prediction details").click()
     page.wait_for_url(f"**/console/records/{item['prediction_id']}")
     assert page.evaluate("document.querySelector('.photo img').decode().then(() => true)")
@@ -279,9 +255,9 @@ def test_the_photo_and_its_record_lead_to_each_other(
     page.wait_for_url(f"**/console/batch/returns/items/{item['id']}")
 
 
-def test_the_results_are_downloaded_from_the_page(visit: VisitMaker, orchard: RunningServer, run_id: str) -> None:
+def test_the_results_are_downloaded_from_the_page(visit: VisitMaker, fruit_server: RunningServer, run_id: str) -> None:
     """The export as a download, the report as a page that the browser accepts whole."""
-    page = visit(at=orchard).page(f"/console/batch/returns/{run_id}")
+    page = visit(at=fruit_server).page(f"/console/batch/returns/{run_id}")
     page.get_by_text("Export").click()
     with page.expect_download() as download:
         page.get_by_role("link", name="CSV, for spreadsheets").click()
@@ -292,9 +268,9 @@ def test_the_results_are_downloaded_from_the_page(visit: VisitMaker, orchard: Ru
 
 
 @pytest.mark.parametrize("path", ["/console/batch/returns/nix", "/console/batch/returns/items/nix"])
-def test_an_unknown_run_or_item_gets_a_page(visit: VisitMaker, orchard: RunningServer, path: str) -> None:
+def test_an_unknown_run_or_item_gets_a_page(visit: VisitMaker, fruit_server: RunningServer, path: str) -> None:
     """With an explanation."""
-    page = visit(at=orchard, expected={404}).page(path)
+    page = visit(at=fruit_server, expected={404}).page(path)
     expect(page.get_by_role("heading", name="Page not found")).to_be_visible()
 
 
@@ -310,13 +286,13 @@ def pages_of(http: httpx.Client, run_id: str) -> list[str]:
 
 @pytest.mark.parametrize("options", [PHONE, DESKTOP], ids=["phone", "desktop"])
 def test_no_page_of_returns_scrolls_sideways(
-    visit: VisitMaker, orchard: RunningServer, http: httpx.Client, run_id: str, options: dict[str, object]
+    visit: VisitMaker, fruit_server: RunningServer, http: httpx.Client, run_id: str, options: dict[str, object]
 ) -> None:
     """From 390 px on."""
-    page = visit(at=orchard, expected={404}, **options).page("/console/batch/returns")
+    page = visit(at=fruit_server, expected={404}, **options).page("/console/batch/returns")
     wide = []
     for path in pages_of(http, run_id):
-        page.goto(orchard.url + path)
+        page.goto(fruit_server.url + path)
         if page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth"):
             wide.append(path)
     assert [] == wide
@@ -324,26 +300,28 @@ def test_no_page_of_returns_scrolls_sideways(
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_all_text_of_returns_has_enough_contrast(
-    visit: VisitMaker, orchard: RunningServer, http: httpx.Client, run_id: str, scheme: str
+    visit: VisitMaker, fruit_server: RunningServer, http: httpx.Client, run_id: str, scheme: str
 ) -> None:
     """Also in the bar of categories."""
-    page = visit(at=orchard, expected={404}, color_scheme=scheme, reduced_motion="reduce").page(
+    page = visit(at=fruit_server, expected={404}, color_scheme=scheme, reduced_motion="reduce").page(
         "/console/batch/returns"
     )
     least = []
     for path in pages_of(http, run_id):
-        page.goto(orchard.url + path)
+        page.goto(fruit_server.url + path)
         if page.locator("[data-dock]").count():
             page.keyboard.press("j")
         least.append((*page.evaluate(LEAST_CONTRAST), path))
     assert [] == [each for each in least if each[0] < 4.5]
 
 
-def test_pages_of_returns_are_sound(visit: VisitMaker, orchard: RunningServer, http: httpx.Client, run_id: str) -> None:
+def test_pages_of_returns_are_sound(
+    visit: VisitMaker, fruit_server: RunningServer, http: httpx.Client, run_id: str
+) -> None:
     """One heading, every control named, nothing inline."""
-    page = visit(at=orchard, expected={404}).page("/console/batch/returns")
+    page = visit(at=fruit_server, expected={404}).page("/console/batch/returns")
     for path in pages_of(http, run_id):
-        page.goto(orchard.url + path)
+        page.goto(fruit_server.url + path)
         assert (path, 1) == (path, page.locator("h1").count())
         assert (path, []) == (path, page.evaluate(NAMELESS))
         html = http.get(path).text
