@@ -188,7 +188,7 @@ def test_a_local_cluster_is_silent_stops_in_good_order_and_leaves_no_files(
         (("--engine", "workers"), "redis_url"),
     ],
 )
-def test_options_that_cannot_work_end_with_one_sentence(
+def test_invalid_options_end_with_one_sentence(
     run: Forked, make_shop: Callable[..., BatchShop], arguments: tuple[str, ...], sentence: str
 ) -> None:
     """The command ends within seconds with status 1."""

@@ -99,7 +99,7 @@ def test_a_source_may_be_named_and_kept(shop: BatchShop, told: Told) -> None:
         ("file://host/photos", "names another machine"),
     ],
 )
-def test_a_source_of_no_use_is_one_sentence(shop: BatchShop, told: Told, source: str, words: str) -> None:
+def test_an_unusable_source_is_reported_in_one_sentence(shop: BatchShop, told: Told, source: str, words: str) -> None:
     """And status 1, with nothing touched."""
     (shop.root / "file").touch()
     before = len(shop.items())

@@ -111,7 +111,7 @@ def test_the_report_can_be_rewritten_or_written_to_a_file(run: Forked, shop: Bat
     assert 'href="https://shop.example.org/console/batch/returns/items/' in page.read_text()
 
 
-def test_what_cannot_be_done_is_one_sentence(run: Forked, shop: BatchShop, tmp_path: Path) -> None:
+def test_impossible_requests_are_reported_in_one_sentence(run: Forked, shop: BatchShop, tmp_path: Path) -> None:
     """An unknown run, format or item, a folder that is not there, contradictory options."""
     attempts = {
         ("export", "nix"): "run_not_found",

@@ -73,7 +73,7 @@ def test_good_photos_end_with_status_0_and_readable_text(run: Run, tmp_path: Pat
     assert "%" in done.stdout
 
 
-def test_an_unknown_channel_or_model_is_one_sentence(run: Run, tmp_path: Path) -> None:
+def test_an_unknown_channel_or_model_is_reported_in_one_sentence(run: Run, tmp_path: Path) -> None:
     """No traceback."""
     (tmp_path / "a.jpg").write_bytes(jpeg_of(colourful(2)))
     for option in ("--channel", "--model"):
@@ -157,7 +157,7 @@ def test_a_public_address_is_refused_unless_said_explicitly(run: Run) -> None:
     assert "--allow-public" in done.stderr
 
 
-def test_a_port_that_is_taken_is_told_before_models_are_loaded(run: Run) -> None:
+def test_a_port_in_use_is_reported_before_models_are_loaded(run: Run) -> None:
     """In one sentence."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         started = time.monotonic()
@@ -167,7 +167,7 @@ def test_a_port_that_is_taken_is_told_before_models_are_loaded(run: Run) -> None
     assert time.monotonic() - started < 60
 
 
-def test_wrong_settings_are_one_sentence(run: Run) -> None:
+def test_wrong_settings_are_reported_in_one_sentence(run: Run) -> None:
     """On every command that reads them."""
     for command in (("serve",), ("doctor",), ("models", "list"), ("db", "upgrade")):
         done = run(*command, port="many")

@@ -58,7 +58,7 @@ def test_people_use_a_system_and_nothing_fails(tmp_path: Path, models_dir: Path,
     assert "/predict 224 px" in (place / "report.html").read_text()
 
 
-def test_refusals_are_honoured_and_failures_told(tmp_path: Path, photos: Path) -> None:
+def test_refusals_are_respected_and_failures_reported(tmp_path: Path, photos: Path) -> None:
     """A server that refuses every photo for a second is asked once a second; one that is broken fails the test."""
     asked: Counter[str] = Counter()
     with refusing_server(asked) as url:
@@ -79,7 +79,7 @@ def test_refusals_are_honoured_and_failures_told(tmp_path: Path, photos: Path) -
         (("--pace", "0"), "is not above 0"),
     ],
 )
-def test_what_cannot_work_is_told_before_anything_starts(
+def test_invalid_options_are_reported_before_anything_starts(
     tmp_path: Path, photos: Path, arguments: tuple[str, ...], sentence: str
 ) -> None:
     """A sentence, and the exit status of a wrong command."""

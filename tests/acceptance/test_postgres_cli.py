@@ -65,7 +65,7 @@ def classify(url: str, photo: bytes) -> httpx.Response:
 
 
 @pytest.mark.parametrize("command", [("doctor",), ("serve", "--port", "0"), ("db", "upgrade"), ("batch", "status")])
-def test_a_wrong_password_is_told_and_no_password_is_shown(
+def test_a_wrong_password_is_reported_and_no_password_is_shown(
     run: Run, postgres_database: str, command: tuple[str, ...], tmp_path: Path
 ) -> None:
     """Which setting, why, and what to do, in one sentence and within seconds."""

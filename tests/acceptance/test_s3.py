@@ -77,7 +77,7 @@ def machine(tmp_path: Path, models_dir: Path) -> Path:
     return root
 
 
-def test_everything_lies_in_the_bucket(
+def test_everything_is_stored_in_the_bucket(
     s3: S3Place, machine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A look, a drop, a run, its report and its table; the model comes from there too."""
@@ -167,7 +167,7 @@ def test_the_doctor_says_what_is_wrong_with_every_store(s3: S3Place, models_dir:
     assert wrong not in done.stdout + done.stderr
 
 
-def test_a_server_whose_store_refuses_says_so_and_starts(s3: S3Place, models_dir: Path, tmp_path: Path) -> None:
+def test_a_server_whose_store_refuses_warns_and_starts(s3: S3Place, models_dir: Path, tmp_path: Path) -> None:
     """In one line, with what to do; it may be repaired while the server runs."""
     wrong = "5ecret-of-somebody-else"
     environment = _environment(s3, models_dir, tmp_path) | {

@@ -52,7 +52,7 @@ def test_the_web_server_shows_what_its_workers_serve(fleet: ProcessFleet) -> Non
     assert 'shoplens_queue_jobs{priority="online"} 0.0' in metrics
 
 
-def test_a_bad_photo_gets_the_same_sentence_as_without_workers(fleet: ProcessFleet) -> None:
+def test_a_bad_photo_gets_the_same_error_as_without_workers(fleet: ProcessFleet) -> None:
     """Its code travels through the queue."""
     answer = httpx.post(f"{fleet.url}/predict", content=jpeg_of(colourful(1))[:500])
     assert (422, "image_corrupt") == (answer.status_code, answer.json()["code"])
@@ -67,7 +67,7 @@ def test_a_worker_ends_in_good_order_on_a_signal(fleet: ProcessFleet) -> None:
     assert 200 == httpx.post(f"{fleet.url}/predict", content=jpeg_of(colourful(1))).status_code
 
 
-def test_a_killed_worker_is_missed_and_told(fleet: ProcessFleet) -> None:
+def test_a_killed_worker_is_detected_and_reported(fleet: ProcessFleet) -> None:
     """Readiness says so within seconds, a later request says when to come again, and a new worker brings it back."""
     fleet.processes["one"].kill()
     fleet.processes["one"].wait()
@@ -94,9 +94,7 @@ def test_the_doctor_looks_at_the_queue(fleet: ProcessFleet, tmp_path: Path, mode
 
 
 @pytest.mark.parametrize("command", [("worker",), ("serve", "--port", "0"), ("doctor",)])
-def test_a_queue_that_is_not_there_is_one_sentence_within_seconds(
-    command: tuple[str, ...], tmp_path: Path, models_dir: Path
-) -> None:
+def test_a_missing_queue_is_reported_within_seconds(command: tuple[str, ...], tmp_path: Path, models_dir: Path) -> None:
     """Which setting, why, and never the password."""
     began = time.monotonic()
     url = f"redis://:very-secret@127.0.0.1:{free_port()}/0"

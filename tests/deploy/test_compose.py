@@ -148,7 +148,7 @@ def test_health_is_asked_where_the_program_listens() -> None:
 
 
 @pytest.mark.parametrize("service", sorted(SERVICES))
-def test_who_waits_for_whom_can_come_true(service: str) -> None:
+def test_dependencies_of_services_can_be_met(service: str) -> None:
     """One-shots are waited for until they are through, the others until they are healthy."""
     for other, how in SERVICES[service].get("depends_on", {}).items():
         expected = "service_completed_successfully" if other in ONE_SHOT else "service_healthy"

@@ -274,7 +274,7 @@ def test_a_restore_writes_over_nothing(tmp_path: Path, database_file: Path) -> N
 
 
 @pytest.mark.parametrize("content", [b"", b"no database at all, but text" * 100])
-def test_what_is_no_database_is_refused_in_a_sentence(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_a_database_is_refused(tmp_path: Path, content: bytes) -> None:
     """And nothing is left of the attempt."""
     odd = tmp_path / "odd.db"
     with pytest.raises(DatabaseUnavailable, match="There is no"):

@@ -441,7 +441,7 @@ def test_a_run_without_a_worker_names_the_command(settings: Settings) -> None:
         ("redis://:secret@127.0.0.1:not-a-port/0", Misconfigured, "cannot be read"),
     ],
 )
-def test_a_wrong_address_is_one_sentence_without_the_password(
+def test_a_wrong_address_is_reported_without_the_password(
     make_settings: Callable[..., Settings], url: str, error: type[Exception], words: str
 ) -> None:
     """Within seconds."""
@@ -453,7 +453,9 @@ def test_a_wrong_address_is_one_sentence_without_the_password(
     assert time.monotonic() - began < 8
 
 
-async def test_a_wrong_password_is_one_sentence(make_settings: Callable[..., Settings], tmp_path: Path) -> None:
+async def test_a_wrong_password_is_reported_in_one_sentence(
+    make_settings: Callable[..., Settings], tmp_path: Path
+) -> None:
     """Wrong or missing; the right one works."""
     with running_valkey(tmp_path) as server:
         async with Redis.from_url(server.url, protocol=2) as client:

@@ -32,7 +32,7 @@ def run_id(http: httpx.Client) -> str:
     return str(run_through(http)["id"])
 
 
-def test_a_run_tells_what_became_of_every_photo(http: httpx.Client, run_id: str) -> None:
+def test_a_run_has_the_result_of_every_photo(http: httpx.Client, run_id: str) -> None:
     """The counts add up to the imported photos; there are progress and rate."""
     run = http.get(f"/batch/runs/{run_id}").json()
     assert {"waiting": 0, "processing": 0, "done": 2, "needs_review": 3, "quarantined": 1, "duplicate": 1} == run[

@@ -94,7 +94,7 @@ async def test_the_decision_follows_the_shops_thresholds(make_platform: Callable
         ("timeout_s=0.001", 504, "deadline_exceeded"),
     ],
 )
-async def test_a_bad_parameter_is_told_by_a_code(
+async def test_an_invalid_parameter_has_an_error_code(
     busy_client: httpx.AsyncClient, photo: bytes, query: str, status: int, code: str
 ) -> None:
     """As problem+json with a sentence."""

@@ -101,7 +101,7 @@ async def test_a_healthy_server_is_live_and_ready(busy_client: httpx.AsyncClient
     assert (200, {"engine": "ok", "database": "ok", "storage": "ok"}) == (ready.status_code, ready.json()["parts"])
 
 
-async def test_a_lost_store_is_told_by_readiness_and_by_the_request(
+async def test_an_unreachable_store_fails_readiness_and_the_request(
     make_settings: Callable[..., Settings], make_platform: Callable[..., Platform]
 ) -> None:
     """A photo that could not be kept is not answered as if it were."""

@@ -169,7 +169,7 @@ def test_confidence_is_shown_in_words(visit: VisitMaker, photo_file: Path) -> No
     assert (best < 30) == is_guess
 
 
-def test_what_is_no_picture_gets_a_sentence_and_another_try(
+def test_a_file_that_is_not_a_picture_gets_an_error_and_another_try(
     visit: VisitMaker, tmp_path: Path, photo_file: Path
 ) -> None:
     """The server's sentence, its code, and a way on; the next photo works as ever."""

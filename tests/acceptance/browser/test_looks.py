@@ -147,7 +147,7 @@ def test_pages_carry_no_inline_code(shop: RunningServer, record_id: str, path: s
     assert "default-src 'none'" in answer.headers["content-security-policy"]
 
 
-def test_motion_stops_for_those_who_asked(visit: VisitMaker, photo_file: Path) -> None:
+def test_reduced_motion_is_respected(visit: VisitMaker, photo_file: Path) -> None:
     """Bars stand at once."""
     page = visit(reduced_motion="reduce").page()
     pick(page, photo_file)

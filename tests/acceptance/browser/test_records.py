@@ -81,7 +81,7 @@ def test_the_filter_narrows_what_is_listed_and_exported(visit: VisitMaker, ids: 
     assert {"strict"} == {row["channel"] for row in rows}
 
 
-def test_days_are_days_of_the_person_who_asks(visit: VisitMaker, ids: dict[str, list[str]]) -> None:
+def test_days_are_in_the_time_zone_of_the_browser(visit: VisitMaker, ids: dict[str, list[str]]) -> None:
     """In Auckland a day begins half a day before it does in UTC; the address has the instants."""
     page = visit(timezone_id="Pacific/Auckland").page("/console/records")
     day = page.evaluate("new Date().toLocaleDateString('sv')")
@@ -107,7 +107,7 @@ def test_a_filter_that_matches_nothing_can_be_cleared(visit: VisitMaker, ids: di
 @pytest.mark.parametrize(
     "query", ["decision=perhaps", "since=yesterday", "before=1", "since=9999-12-31&until=9999-12-31"]
 )
-def test_an_address_that_makes_no_sense_gets_a_page_with_a_sentence(visit: VisitMaker, query: str) -> None:
+def test_an_invalid_address_gets_an_error_page(visit: VisitMaker, query: str) -> None:
     """Never a stack trace, never JSON."""
     page = visit(expected={422}).page(f"/console/records?{query}")
     expect(page.get_by_role("heading", name="Invalid request")).to_be_visible()

@@ -108,7 +108,7 @@ def test_a_run_is_taken_over_by_one_of_many(database: Database, run_id: str) -> 
         assert [True] == [won for won in pool.map(attempt, range(8)) if won]
 
 
-def test_who_lost_a_run_writes_nothing(database: Database, run_id: str) -> None:
+def test_a_process_that_lost_its_run_writes_nothing(database: Database, run_id: str) -> None:
     """Its transaction began before the takeover and waits for it."""
     old, new = (RunOwner(id=id_at(NOON), host="h", pid=number) for number in (1, 2))
     with database.reading() as tx:
@@ -412,7 +412,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def test_a_fault_in_the_address_is_told_in_one_sentence(bad_url: tuple[str, str]) -> None:
+def test_a_wrong_address_is_reported_in_one_sentence(bad_url: tuple[str, str]) -> None:
     """Which setting, why, and what to do; never the password."""
     url, advice = bad_url
     began = time.monotonic()
@@ -426,7 +426,7 @@ def test_a_fault_in_the_address_is_told_in_one_sentence(bad_url: tuple[str, str]
     assert str(make_url(url).password) not in "".join(traceback.format_exception(told.value))
 
 
-def test_a_database_without_tables_is_told(postgres_database: str) -> None:
+def test_a_database_without_tables_is_reported(postgres_database: str) -> None:
     """It is there, but nobody has upgraded it."""
     with pytest.raises(DatabaseUnavailable, match="has no tables yet; run `shoplens db upgrade`"):
         open_database(postgres_database)
@@ -444,7 +444,7 @@ def test_a_database_that_cannot_hold_every_letter_is_refused(postgres_url: str) 
             connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
-def test_a_user_without_rights_is_told(postgres_database: str) -> None:
+def test_a_user_without_rights_is_reported(postgres_database: str) -> None:
     """Who may connect may not create tables by that alone."""
     with psycopg.connect(postgres_database, autocommit=True) as connection:
         connection.execute("CREATE ROLE guest LOGIN PASSWORD 'guest'")

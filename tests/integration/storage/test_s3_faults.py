@@ -120,14 +120,14 @@ def test_a_server_that_never_answers_costs_seconds(fail_fast: bool) -> None:
         ("http://no-such-host.invalid", "no-such-host.invalid"),
     ],
 )
-def test_a_place_that_is_not_there_is_told(endpoint: str, what: str) -> None:
+def test_an_unreachable_endpoint_is_reported(endpoint: str, what: str) -> None:
     """With the address that was tried."""
     for sentence in told(endpoint):
         assert what in sentence
         assert "AWS_ENDPOINT_URL" in sentence
 
 
-def test_an_encrypted_address_of_a_plain_server_is_told() -> None:
+def test_an_https_address_of_an_http_server_is_reported() -> None:
     """An easy mistake."""
     with answering(500, "") as endpoint:
         for sentence in told(endpoint.replace("http:", "https:")):
@@ -168,7 +168,7 @@ def test_a_wrong_secret_is_refused_by_a_real_server(s3: S3Place) -> None:
         (f"ftp://key:{SECRET}@shop/x", {}, "cannot be stored at ftp://"),
     ],
 )
-def test_settings_that_make_no_sense_are_told_before_anything_is_asked(
+def test_invalid_settings_are_reported_before_any_request(
     url: str, variables: dict[str, str], what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the variable that is wrong, and no password."""
@@ -191,12 +191,12 @@ def test_a_fault_that_nobody_knows_is_one_line() -> None:
 @pytest.mark.parametrize(
     ("status", "remedy"), [("403 Forbidden", "AWS_SECRET_ACCESS_KEY"), ("400 Bad Request", "AWS_REGION")]
 )
-def test_an_answer_without_words_is_told_by_its_number(status: str, remedy: str) -> None:
+def test_a_response_without_a_message_is_reported_by_its_status(status: str, remedy: str) -> None:
     """A look at an object has no room for more."""
     assert remedy in reason_of(ValueError(f"Generic S3 error: Server returned non-2xx status code: {status}: "))
 
 
-def test_a_machine_without_keys_is_told_which() -> None:
+def test_missing_credentials_are_named() -> None:
     """The library looks for those of a role last."""
     error = ValueError("Generic S3 error: Error performing PUT http://169.254.169.254/latest/api/token in 3 s")
     assert "there are no keys for it. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY." == reason_of(error)

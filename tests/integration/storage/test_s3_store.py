@@ -114,7 +114,7 @@ def test_two_machines_race_for_a_name(s3: S3Place) -> None:
     assert b"%d" % id(stores[won.index(True)]) == stores[0].get(KEY)
 
 
-def test_a_missing_blob_is_told_with_the_store(s3: S3Place, store: Store) -> None:
+def test_the_error_of_a_missing_blob_names_the_store(s3: S3Place, store: Store) -> None:
     """So that somebody who reads the log knows where to look."""
     with pytest.raises(BlobNotFound, match=s3.prefix):
         store.get(KEY)

@@ -1,4 +1,4 @@
-"""Runs and items as a clerk and a watcher see them."""
+"""Runs and items as the pages show them."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_labels_are_counted_by_state(shop: Shop, browse: BrowseService) -> None:
     assert {(ItemState.DONE, "dress"): 2, (ItemState.NEEDS_REVIEW, "hat"): 1} == browse.run(run.id).labels
 
 
-def test_progress_is_told_from_the_times_in_the_database(shop: Shop, browse: BrowseService) -> None:
+def test_progress_is_computed_from_the_times_in_the_database(shop: Shop, browse: BrowseService) -> None:
     """Items per second since the start, what is left at that rate, and how long ago the last item was finished."""
     for number in range(6):
         shop.arrive(f"{number}.jpg")
@@ -90,7 +90,7 @@ def test_nothing_is_said_of_a_rate_before_the_first_item(shop: Shop) -> None:
     assert 0.5 == rate_per_s(run, 5, moment(20))
 
 
-def test_an_unknown_run_is_told(browse: BrowseService) -> None:
+def test_an_unknown_run_is_an_error(browse: BrowseService) -> None:
     """By an error of its own."""
     with pytest.raises(RunNotFound, match="nix"):
         browse.run("nix")
@@ -113,7 +113,7 @@ def test_items_are_paged_in_both_directions(shop: Shop, browse: BrowseService) -
     assert browse.items(ItemFilter(), limit=2, after=back.newer).newer is None
 
 
-def test_an_unknown_item_is_told(browse: BrowseService) -> None:
+def test_an_unknown_item_is_an_error(browse: BrowseService) -> None:
     """By an error of its own."""
     with pytest.raises(ItemNotFound, match="nix"):
         browse.item("nix")
@@ -166,7 +166,7 @@ def test_a_quarantined_item_shows_what_was_saved_of_it(shop: Shop, browse: Brows
     assert [{ImageSize.ORIGINAL: b"\xff\xd8\xff broken", ImageSize.VIEW: small, ImageSize.THUMBNAIL: small}] * 2 == seen
 
 
-def test_what_cannot_be_shown_is_told(shop: Shop, browse: BrowseService) -> None:
+def test_a_photo_that_cannot_be_shown_is_an_error(shop: Shop, browse: BrowseService) -> None:
     """A quarantined item without a thumbnail, a file that is no photo, and a photo that is gone."""
     aside = shop.arrive("a.jpg", fate=quarantined("image_corrupt", "It is cut off."))
     shop.run()

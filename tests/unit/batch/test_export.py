@@ -66,7 +66,7 @@ def export(shop: Shop) -> ExportItems:
 
 
 @pytest.mark.parametrize("format", ALL)
-def test_a_run_with_every_kind_of_item_is_told_row_by_row(
+def test_a_run_with_every_kind_of_item_is_exported_row_by_row(
     shop: Shop, export: ExportItems, format: ExportFormat
 ) -> None:
     """Every kind of item, also refused on arrival and repeated: in the order of arrival, each once."""
@@ -77,8 +77,8 @@ def test_a_run_with_every_kind_of_item_is_told_row_by_row(
     again = shop.repeat(done, "again.jpg")
     run = shop.run()
     shop.arrive("tomorrow.jpg")
-    clerk = ReviewService(shop.database, shop.store, labels={"returns": ("coat",)}, clock=shop.tick)
-    clerk.label(corrected.id, "coat")
+    review = ReviewService(shop.database, shop.store, labels={"returns": ("coat",)}, clock=shop.tick)
+    review.label(corrected.id, "coat")
     rows = rows_of(b"".join(export.stream(ItemFilter(run_id=run.id), format)), format)
     none: object = "" if format is ExportFormat.CSV else None
     assert list(COLUMNS) == list(rows[0])
@@ -104,8 +104,8 @@ def test_every_arrival_is_in_the_table_of_exactly_one_run(shop: Shop, export: Ex
     shop.refuse("2.jpg")
     runs = [shop.run()]
     shop.repeat(first, "3.jpg")
-    clerk = ReviewService(shop.database, shop.store, labels={"returns": ()}, clock=shop.tick)
-    clerk.retry(retried.id)
+    review = ReviewService(shop.database, shop.store, labels={"returns": ()}, clock=shop.tick)
+    review.retry(retried.id)
     shop.fates[retried.id] = Fate()
     shop.arrive("4.jpg")
     runs.append(shop.run())
@@ -134,7 +134,7 @@ def test_an_empty_table_is_a_valid_file(shop: Shop, export: ExportItems, format:
         assert list(COLUMNS) == pq.read_schema(io.BytesIO(data)).names
 
 
-def test_an_unknown_run_is_told_before_the_first_byte(export: ExportItems) -> None:
+def test_an_unknown_run_is_an_error_before_the_first_byte(export: ExportItems) -> None:
     """Not in the middle of a download."""
     with pytest.raises(RunNotFound):
         export.stream(ItemFilter(run_id="nix"), ExportFormat.CSV)

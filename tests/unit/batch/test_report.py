@@ -97,8 +97,8 @@ def test_the_sums_hold_when_items_are_tried_again(shop: Shop, report: WriteRepor
     bad = shop.arrive("bad.jpg", fate=quarantined("image_corrupt", "It is cut off."))
     shop.arrive("good.jpg")
     first = shop.run()
-    clerk = ReviewService(shop.database, shop.store, labels={"returns": ()}, clock=shop.tick)
-    clerk.retry(bad.id)
+    review = ReviewService(shop.database, shop.store, labels={"returns": ()}, clock=shop.tick)
+    review.retry(bad.id)
     sent = Page(report.render(first.id))
     assert {"arrived": 2, "elsewhere": -1, "in_run": 1, "done": 1, "planned": 2, "sent_back": -1} == sent.sums()
     assert sent.text("accounted").startswith("All files are accounted for.")
@@ -179,7 +179,7 @@ def test_the_first_run_has_no_comparison(shop: Shop, report: WriteReport) -> Non
     assert "No earlier run to compare with." in Page(report.render(shop.run().id)).text("mix")
 
 
-def test_the_slowest_items_and_the_versions_are_told(shop: Shop, report: WriteReport) -> None:
+def test_the_report_has_the_slowest_items_and_the_versions(shop: Shop, report: WriteReport) -> None:
     """With the time that each took; the model and the policy that decided."""
     shop.arrive("quick.jpg", fate=Fate(work_ms=4))
     shop.arrive("slow.jpg", fate=Fate(work_ms=4_321))

@@ -77,7 +77,7 @@ def test_an_item_whose_photo_is_on_its_way_is_not_leased(database: Database, run
     assert [item.id] == lease(database, run, limit=9)
 
 
-def test_only_the_holder_of_a_lease_settles(database: Database, run: BatchRun, bring: Bring) -> None:
+def test_only_the_holder_of_a_lease_completes_items(database: Database, run: BatchRun, bring: Bring) -> None:
     """Once; one stranger among many undoes all."""
     items = bring(0, 0)
     lease(database, run, limit=1)

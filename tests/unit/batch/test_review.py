@@ -1,4 +1,4 @@
-"""What a clerk says takes effect at once, wholly, and last."""
+"""A correction takes effect at once and completely, and the last one wins."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def test_a_move_that_was_outstanding_is_finished_first(shop: Shop, review: Revie
     assert [] == list(shop.store.list("returns/processed/coat"))
 
 
-def test_clerks_who_disagree_at_once_end_with_one_answer(shop: Shop, review: ReviewService) -> None:
+def test_concurrent_corrections_end_with_one_answer(shop: Shop, review: ReviewService) -> None:
     """Row, record and photo agree at the end, while another thread finishes moves like a run."""
     items = [settled(shop, Fate(label="dress")) for _ in range(3)]
     photos = {item.id: shop.store.get(item.key or "") for item in items}
@@ -164,7 +164,7 @@ def test_clerks_who_disagree_at_once_end_with_one_answer(shop: Shop, review: Rev
         while not stop.is_set():
             finish_moves(shop.database, shop.store, "returns")
 
-    def clerk(label: str) -> None:
+    def correct(label: str) -> None:
         for item in items:
             try:
                 review.label(item.id, label)
@@ -173,7 +173,7 @@ def test_clerks_who_disagree_at_once_end_with_one_answer(shop: Shop, review: Rev
 
     with ThreadPoolExecutor(5) as people:
         moving = people.submit(mover)
-        for each in [people.submit(clerk, label) for label in ("hat", "coat", "shoes", "dress") for _ in range(3)]:
+        for each in [people.submit(correct, label) for label in ("hat", "coat", "shoes", "dress") for _ in range(3)]:
             each.result()
         stop.set()
         moving.result()
@@ -188,7 +188,7 @@ def test_clerks_who_disagree_at_once_end_with_one_answer(shop: Shop, review: Rev
     assert 3 == len(list(shop.store.list("returns/processed")))
 
 
-def test_a_mover_who_comes_late_moves_nothing(shop: Shop, review: ReviewService) -> None:
+def test_a_late_move_changes_nothing(shop: Shop, review: ReviewService) -> None:
     """A list of moves from before two corrections is done again afterwards: the photo stays where the row says."""
     item = settled(shop, Fate(label="dress"))
     photo = shop.store.get(item.key or "")

@@ -25,7 +25,7 @@ def run_sql(path: Path, sql: str) -> None:
         connection.execute(sql)
 
 
-def test_a_missing_directory_is_told(tmp_path: Path) -> None:
+def test_a_missing_directory_is_reported(tmp_path: Path) -> None:
     """Both to who opens and to who upgrades."""
     url = f"sqlite:///{tmp_path}/missing/shoplens.db"
     for attempt in (open_database, upgrade, current_revision):
@@ -33,7 +33,7 @@ def test_a_missing_directory_is_told(tmp_path: Path) -> None:
             attempt(url)
 
 
-def test_a_missing_file_is_told_and_not_made(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported_and_not_created(tmp_path: Path) -> None:
     """A mistyped path must not become an empty database."""
     with pytest.raises(DatabaseUnavailable, match="run `shoplens db upgrade`"):
         open_database(f"sqlite:///{tmp_path}/shoplens.db")
@@ -63,7 +63,7 @@ def test_a_newer_schema_needs_a_newer_program(database_file: Path) -> None:
             attempt(f"sqlite:///{database_file}")
 
 
-def test_a_file_that_is_no_database_is_told(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_database_is_reported(tmp_path: Path) -> None:
     """And left as it is."""
     path = tmp_path / "shoplens.db"
     path.write_bytes(b"these are not the pages of a database" * 100)
@@ -73,7 +73,7 @@ def test_a_file_that_is_no_database_is_told(tmp_path: Path) -> None:
     assert path.read_bytes().startswith(b"these are not")
 
 
-def test_a_damaged_file_is_told(database_file: Path) -> None:
+def test_a_damaged_file_is_reported(database_file: Path) -> None:
     """Pages overwritten in the middle."""
     with database_file.open("r+b") as file:
         file.seek(4096)
@@ -96,7 +96,7 @@ def test_a_read_only_database_reads_and_says_why_it_does_not_write(database_file
     opened.close()
 
 
-def test_a_locked_database_is_told(database_url: str) -> None:
+def test_a_locked_database_is_reported(database_url: str) -> None:
     """After the time that a writer waits; reading goes on."""
     impatient = open_database(database_url, busy_timeout_s=0.05)
     with blocked(database_url):

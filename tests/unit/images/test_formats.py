@@ -36,7 +36,7 @@ def four_corners(width: int = 96, height: int = 64) -> Image.Image:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_each_format_is_told_by_its_content_and_keeps_its_colours(
+def test_each_format_is_recognised_by_its_content_and_keeps_its_colours(
     name: str, limits: Limits, sandbox: SandboxedDecoder
 ) -> None:
     """No name and no MIME type is asked for."""
@@ -286,7 +286,7 @@ def test_the_hidden_default_picture_of_an_animated_png_is_not_taken(limits: Limi
     assert difference(four_corners(), decode(data, limits=limits)) == 0
 
 
-def test_a_first_gif_frame_smaller_than_its_canvas_lies_on_white(limits: Limits) -> None:
+def test_a_first_gif_frame_smaller_than_its_canvas_is_on_white(limits: Limits) -> None:
     """What no frame has painted is transparent."""
     data = bytearray(encoded(Image.new("RGB", (8, 8), (200, 10, 10)), "gif"))
     data[6:10] = (16).to_bytes(2, "little") * 2

@@ -15,7 +15,7 @@ from load.photos import SHARES, Album, form, unlike_others
 from tests.conftest import colourful, jpeg_of
 
 
-def test_a_folders_photos_are_told_by_their_pixels(tmp_path: Path) -> None:
+def test_photos_of_a_folder_are_described_by_their_pixels(tmp_path: Path) -> None:
     """Whatever lies beside them, and however deep they lie."""
     (tmp_path / "deeper").mkdir()
     (tmp_path / "deeper" / "a.JPG").write_bytes(jpeg_of(colourful(1)))
@@ -25,7 +25,7 @@ def test_a_folders_photos_are_told_by_their_pixels(tmp_path: Path) -> None:
     assert {"1 MP": 1, "224 px": 1} == {name: len(photos) for name, photos in album.by_size.items()}
 
 
-def test_a_folder_without_photos_is_told(tmp_path: Path) -> None:
+def test_a_folder_without_photos_is_reported(tmp_path: Path) -> None:
     """Before anything is started."""
     with pytest.raises(ValueError, match="no JPEG below"):
         Album.read(tmp_path)

@@ -37,7 +37,7 @@ def outcome() -> Outcome:
     return Outcome.of(COUNTED, workers="2", cpu_s=cpu_s, wall_s=13.0)
 
 
-def test_refusals_are_told_apart_and_are_in_no_percentile(outcome: Outcome) -> None:
+def test_refusals_are_counted_separately_and_are_in_no_percentile(outcome: Outcome) -> None:
     """A refusal is quick, and would make the answers look so."""
     [one, *_] = [each for each in outcome.journeys if each.name == "POST /predict 1 MP"]
     assert (100, 0, 7) == (one.requests, one.failures, one.refusals)
@@ -58,7 +58,7 @@ def test_a_journey_of_refusals_has_no_percentiles() -> None:
     assert "| POST /predict 1 MP | 1 | 0.0 | – | – | – | 7 | 0 |" in markdown([outcome])
 
 
-def test_nothing_counted_is_told_as_nothing() -> None:
+def test_a_report_without_requests_has_no_figures() -> None:
     """As when the time was over before the first answer."""
     outcome = Outcome.of([], workers="1", cpu_s={}, wall_s=1.0)
     assert Journey(name="all") == outcome.total

@@ -93,7 +93,7 @@ def test_a_time_in_another_zone_is_the_same_moment(database: Database) -> None:
     assert (NOON, UTC) == (found, found.tzinfo)
 
 
-def test_an_unknown_id_is_told_as_such(database: Database) -> None:
+def test_an_unknown_id_is_an_error(database: Database) -> None:
     """With the id in the sentence."""
     with pytest.raises(PredictionNotFound, match="01nothing"), database.reading() as tx:
         PredictionRepository(tx).get("01nothing")
@@ -145,7 +145,7 @@ def test_counting_stops_at_the_limit(database: Database, varied: list[Prediction
         assert (expected, min(expected, 3)) == counts, wanted
 
 
-def test_a_page_between_two_records_is_what_lies_between(database: Database, varied: list[PredictionRecord]) -> None:
+def test_a_page_between_two_records_has_the_records_between(database: Database, varied: list[PredictionRecord]) -> None:
     """Both ends are excluded."""
     with database.reading() as tx:
         page = PredictionRepository(tx).page(EVERYTHING, limit=50, before=varied[2].id, after=varied[6].id)

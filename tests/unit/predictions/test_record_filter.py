@@ -55,7 +55,7 @@ def test_an_address_leads_back_to_the_same_filter() -> None:
         {"label": "x" * 201},
     ],
 )
-def test_nonsense_is_refused_with_a_sentence(query: dict[str, str]) -> None:
+def test_invalid_filters_are_refused_with_a_reason(query: dict[str, str]) -> None:
     """And never with a crash."""
     with pytest.raises(RequestInvalid, match=r"\.$|characters"):
         read_filter(query)

@@ -120,7 +120,7 @@ def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
         open_session(path, provider="cpu")
 
 
-def test_a_gpu_that_is_demanded_and_not_there_is_told() -> None:
+def test_a_missing_gpu_that_is_required_is_reported() -> None:
     """`auto` takes what there is; this test runs where there is no GPU build."""
     assert choose_provider("cpu") == "cpu"
     if choose_provider("auto") == "cpu":

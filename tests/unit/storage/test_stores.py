@@ -93,7 +93,7 @@ def test_a_directory_that_vanished_is_made_again(tmp_path: Path) -> None:
     assert b"photo" == store.get(KEY)
 
 
-def test_a_place_that_is_a_file_is_told(tmp_path: Path) -> None:
+def test_a_store_that_is_a_file_is_reported(tmp_path: Path) -> None:
     """On opening, with the path."""
     (tmp_path / "images").touch()
     with pytest.raises(StorageUnavailable, match="images for images cannot be used"):
@@ -112,7 +112,7 @@ def test_a_place_that_cannot_be_written_fails_the_check_and_the_put(tmp_path: Pa
         store.get(KEY)
 
 
-def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_and_leaves_no_file(tmp_path: Path) -> None:
     """A limit on the size of files stands for the disk."""
     program = (
         "import resource, signal, sys; from shoplens.storage import open_store\n"
@@ -161,9 +161,7 @@ def test_a_key_spreads_photos_over_folders() -> None:
     assert "images/ab/cd/abcdef.jpg" == image_key("abcdef", "jpg")
 
 
-def test_what_shall_survive_a_loss_of_power_is_forced_to_the_disk(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_must_survive_a_loss_of_power_is_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The content before its name, then every folder that got a new name: written, written again, and moved."""
     store = open_store(str(tmp_path))
     forced: list[int] = []
