@@ -65,7 +65,7 @@ def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def make_settings(tmp_path: Path, models_dir: Path) -> Callable[..., Settings]:
-    """Settings of an embedded system of its own, whatever the environment of the tests says."""
+    """Settings of an embedded system in a temporary folder, independent of the tests' environment."""
 
     def make(**overrides: Any) -> Settings:
         return read_settings(**{"data_dir": tmp_path / "data", "models_dir": models_dir, **overrides})

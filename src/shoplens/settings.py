@@ -29,7 +29,7 @@ ENVIRONMENT_PREFIX = "SHOPLENS_"
 CONFIG_FILE_VARIABLE = "SHOPLENS_CONFIG"
 DEFAULT_CONFIG_FILE = "shoplens.toml"
 _OTHER_VARIABLES = ("HOME", "IMAGE", "UID", "GID", "LOAD_", "TEST_")
-"""How names go on after the prefix that deployment files, the load test and the tests read."""
+"""Continuations of the prefix in names that deployment files, the load test and the tests use."""
 
 
 class _Frozen(BaseModel):

@@ -64,7 +64,7 @@ def test_a_model_travels_from_an_onnx_file_to_another_machine(tmp_path: Path) ->
 
 
 def test_a_model_that_cannot_be_served_is_refused_with_the_reason(tmp_path: Path) -> None:
-    """Wrong number of labels, no ONNX at all, an unknown preset: one sentence each."""
+    """A wrong number of labels, a file that is not ONNX, an unknown preset: one sentence each."""
     brightest_channel_model(tmp_path / "colours.onnx")
     (tmp_path / "two.txt").write_text("red\ngreen\n")
     (tmp_path / "text.onnx").write_text("not a model")

@@ -37,7 +37,7 @@ def run(tmp_path: Path, models_dir: Path) -> Run:
 
 
 def test_upgrade_then_serve_and_its_database_restarts(run: Run, tmp_path: Path, models_dir: Path, photo: bytes) -> None:
-    """A server needs a migrated database, answers from it, says when it is away, and is well again by itself."""
+    """A server needs a migrated database, uses it, is not ready while it is unreachable, and recovers."""
     folder = tmp_path / "postgres"
     with running_postgres(folder) as first:
         early = run(first.url, "serve", "--port", "0")

@@ -44,7 +44,7 @@ def desk(tmp_path: Path) -> Path:
 
 
 def test_there_is_something_to_type() -> None:
-    """The blocks are found at all."""
+    """There are blocks to execute."""
     assert len(COMMANDS) >= 5
     assert PROGRAMS
 

@@ -68,7 +68,7 @@ def test_a_worker_ends_in_good_order_on_a_signal(fleet: ProcessFleet) -> None:
 
 
 def test_a_killed_worker_is_detected_and_reported(fleet: ProcessFleet) -> None:
-    """Readiness says so within seconds, a later request says when to come again, and a new worker brings it back."""
+    """Readiness fails within seconds, a later request gets Retry-After, and a new worker restores the service."""
     fleet.processes["one"].kill()
     fleet.processes["one"].wait()
     ready = httpx.get(f"{fleet.url}/health/ready")

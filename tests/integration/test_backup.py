@@ -81,7 +81,7 @@ def shop(tmp_path: Path, models_dir: Path) -> Shop:
 
 
 def live_a_day(shop: Shop, url: str) -> None:
-    """Photos are sent and judged, returned goods come in and are worked through, somebody corrects one."""
+    """Classify photos with feedback, import and run a batch, and correct one item."""
     with httpx.Client(base_url=url, timeout=30) as client:
         for number, channel in enumerate(("look", "look", "reviews", "returns")):
             sent = client.post(f"/predict?channel={channel}", files={"file": jpeg_of(colourful(number))}).json()
@@ -179,7 +179,7 @@ def empty(place: S3Place) -> None:
 
 
 def test_a_backup_takes_what_comes_and_what_is_moved_meanwhile(tmp_path: Path) -> None:
-    """Each row of the copy finds its photo in it: where it lay, or where it was just going."""
+    """Each row of the copy has its photo in the copy, at its old or its new key."""
     source, target = (open_store((tmp_path / name).as_uri()) for name in ("source", "target"))
     rows, copy = tmp_path / "rows.db", tmp_path / "copy.db"
     with closing(_autocommit(rows)) as made:
@@ -296,7 +296,7 @@ def test_a_folder_that_is_no_backup_is_refused(make_settings: Callable[..., Sett
 def test_a_restore_where_a_shop_is_at_work_changes_nothing(
     make_settings: Callable[..., Settings], tmp_path: Path
 ) -> None:
-    """It says so before the first photo is copied."""
+    """The error comes before the first photo is copied."""
     settings = make_settings()
     settings.data_dir.mkdir()
     upgrade(settings.effective_database_url)

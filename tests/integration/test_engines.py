@@ -63,7 +63,7 @@ def job(photo: bytes, **changes: Any) -> ClassifyRequest:
 
 
 def essence(answer: ClassifyResult) -> tuple[str, float, str]:
-    """What tells two answers apart."""
+    """The parts of an answer that are compared."""
     return answer.prediction.top.label, round(answer.prediction.top.score, 6), answer.image.sha256
 
 

@@ -92,7 +92,7 @@ def job(photo: bytes | None = None, **changes: Any) -> ClassifyRequest:
 
 
 async def put(engine: Engine, broker: Broker, count: int = 1, **changes: Any) -> list[asyncio.Task[ClassifyResult]]:
-    """Jobs that lie in the queue although no worker is there, each with its own photo."""
+    """Jobs in the queue without any worker, each with its own photo."""
     tasks = [asyncio.create_task(engine.classify(job(jpeg_of(colourful(seed)), **changes))) for seed in range(count)]
     stream = broker.stream(MODEL, changes.get("priority", "online"))
 
@@ -344,7 +344,7 @@ async def test_a_stopping_worker_answers_what_it_took(settings: Settings, make_e
 async def test_a_restart_of_redis_loses_no_request(
     make_settings: Callable[..., Settings], make_engine: EngineMaker, tmp_path: Path
 ) -> None:
-    """It comes back empty; what was waiting is put into it again and answered. Meanwhile others are told to retry."""
+    """It restarts empty; waiting jobs are sent again and answered. Other requests get a retry meanwhile."""
     port = free_port()
     settings = make_settings(channels=ONLY_LOOK, redis_url=f"redis://127.0.0.1:{port}", threads=1)
     assert settings.redis_url is not None
@@ -369,7 +369,7 @@ async def test_a_restart_of_redis_loses_no_request(
 async def test_a_worker_outlives_a_restart_of_redis(
     make_settings: Callable[..., Settings], make_engine: EngineMaker, tmp_path: Path
 ) -> None:
-    """It is not ready meanwhile, says why, and works again by itself."""
+    """It is not ready meanwhile, with a reason, and recovers."""
     port = free_port()
     settings = make_settings(channels=ONLY_LOOK, redis_url=f"redis://127.0.0.1:{port}", threads=1)
     with running_valkey(tmp_path / "first", port=port) as first:

@@ -37,7 +37,7 @@ from shoplens.telemetry.metrics import Metrics
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebLimits:
-    """What the HTTP edge refuses by itself."""
+    """What requests are refused for before any use case is called."""
 
     allowed_hosts: tuple[str, ...]
     max_image_bytes: int

@@ -1,1 +1,1 @@
-"""What the process tells about itself: structured logs and Prometheus metrics."""
+"""Structured logs, the log of job starts, and Prometheus metrics."""

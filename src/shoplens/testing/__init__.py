@@ -1,1 +1,1 @@
-"""What users' own tests may use: hostile pictures, and the sentences that every store must keep."""
+"""For the tests of users: hostile pictures, and the contract of stores."""

@@ -1,7 +1,7 @@
-"""Files that attack or confuse an image decoder, made on the spot and always the same: for tests of every way in.
+"""Files that attack or confuse image decoders, always the same, for tests of everything that takes photos.
 
 for file in corpus():
-    ...send file.data, expect file.verdict...
+    ...send file.data, compare with file.expected...
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Final, Literal
 import numpy as np
 from PIL import Image, ImageCms
 
-Verdict = Literal["refused", "decoded", "either"]
+Expected = Literal["refused", "decoded", "either"]
 
 _SIZE: Final = (96, 64)
 _WRITABLE: Final = {
@@ -34,18 +34,18 @@ _HUGE: Final = 60_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostileFile:
-    """One file. `verdict` is what a good decoder does: refuse it, decode it, or either without harm."""
+    """One file. `expected` is what a good decoder does: refuse it, decode it, or either."""
 
     name: str
     data: bytes
-    verdict: Verdict
+    expected: Expected
 
 
 def corpus(seed: int = 0) -> Iterator[HostileFile]:
     """Yield every file of the corpus, some hundreds, in a fixed order."""
-    for verdict, make in _FAMILIES:
+    for expected, make in _FAMILIES:
         for name, data in make(random.Random(seed)):
-            yield HostileFile(name=name, data=data, verdict=verdict)
+            yield HostileFile(name=name, data=data, expected=expected)
 
 
 def bodies(count: int, seed: int = 0) -> Iterator[bytes]:
@@ -97,7 +97,7 @@ def progressive_bomb(side: int = 16_000) -> bytes:
 
 
 def scan_bomb(scans: int = 5_000) -> bytes:
-    """Return a progressive JPEG whose last scan is repeated `scans` times, each of which costs a pass over it all."""
+    """Return a progressive JPEG that repeats its last scan `scans` times, and each costs a pass over all pixels."""
     data = encoded(photo(), "jpeg", progressive=True)
     last = data.rindex(b"\xff\xda")
     return data[:last] + data[last:-2] * scans + data[-2:]
@@ -106,14 +106,14 @@ def scan_bomb(scans: int = 5_000) -> bytes:
 _Files = Iterator[tuple[str, bytes]]
 
 
-def _nothing(_: random.Random) -> _Files:
+def _empty(_: random.Random) -> _Files:
     yield "empty", b""
     yield "one-zero", b"\x00"
     yield "zeros", bytes(100_000)
     yield "newlines", b"\r\n" * 1_000
 
 
-def _impostors(_: random.Random) -> _Files:
+def _other_formats(_: random.Random) -> _Files:
     yield "html.jpg", b"<!DOCTYPE html><html><body>404</body></html>"
     yield "html-late.jpg", b"\n\n  <HTML><head><title>x</title></head></HTML>"
     yield "svg.jpg", b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
@@ -138,7 +138,7 @@ def _truncated(_: random.Random) -> _Files:
             yield f"{name}-cut-at-{percent}%", data[: len(data) * percent // 100]
 
 
-def _lying(_: random.Random) -> _Files:
+def _wrong_headers(_: random.Random) -> _Files:
     yield "png-ihdr-huge", _png_file(_HUGE, _HUGE, depth=8, colour=2, packed=zlib.compress(bytes(10)))
     yield "png-ihdr-2^31", _png_file(2**31 - 1, 2**31 - 1, depth=16, colour=6, packed=zlib.compress(bytes(10)))
     yield "png-ihdr-larger-than-data", _png_file(4_000, 4_000, depth=8, colour=2, packed=zlib.compress(bytes(1_000)))
@@ -187,7 +187,7 @@ def _flipped(chance: random.Random) -> _Files:
             yield f"{name}-flipped-{number}", _flip(chance, data)
 
 
-def _strange_but_whole(_: random.Random) -> _Files:
+def _unusual_but_valid(_: random.Random) -> _Files:
     image = photo()
     jpeg = encoded(image, "jpeg")
     yield "jpeg-then-zip", jpeg + b"PK\x03\x04" + bytes(100)
@@ -210,23 +210,23 @@ def _strange_but_whole(_: random.Random) -> _Files:
         yield f"jpeg-{width}x{height}", encoded(photo(width, height), "jpeg")
 
 
-def _without_pixels(_: random.Random) -> _Files:
+def _zero_sizes(_: random.Random) -> _Files:
     for width, height in ((0, 0), (0, 64), (64, 0)):
         yield f"png-{width}x{height}", _png_file(width, height, depth=8, colour=2, packed=zlib.compress(b""))
         yield f"bmp-{width}x{height}", _with(encoded(photo(), "bmp"), 18, struct.pack("<ii", width, height))
         yield f"gif-{width}x{height}", _with(encoded(photo(), "gif"), 6, struct.pack("<HH", width, height))
 
 
-_FAMILIES: Final[tuple[tuple[Verdict, Callable[[random.Random], _Files]], ...]] = (
-    ("refused", _nothing),
-    ("refused", _impostors),
+_FAMILIES: Final[tuple[tuple[Expected, Callable[[random.Random], _Files]], ...]] = (
+    ("refused", _empty),
+    ("refused", _other_formats),
     ("refused", _truncated),
-    ("refused", _lying),
+    ("refused", _wrong_headers),
     ("refused", _bombs),
-    ("refused", _without_pixels),
+    ("refused", _zero_sizes),
     ("either", _noise),
     ("either", _flipped),
-    ("decoded", _strange_but_whole),
+    ("decoded", _unusual_but_valid),
 )
 
 
@@ -292,7 +292,7 @@ def exif_block(orientation: int) -> bytes:
 
 
 def _circular_exif() -> bytes:
-    """A directory with one tag that is followed by itself."""
+    """A directory with one tag whose next directory is itself."""
     return b"II*\x00" + struct.pack("<IHHHII", 8, 1, 0x8769, 4, 1, 8) + struct.pack("<I", 8)
 
 

@@ -40,7 +40,7 @@ class StoreContract:
         assert [False, True, False] == seen
 
     def test_a_folder_is_not_a_blob(self, store: Store) -> None:
-        """Although a blob lies below it."""
+        """Although a blob is below it."""
         store.put(KEY, b"photo")
         assert not store.exists("images/ab")
         with pytest.raises(BlobNotFound):

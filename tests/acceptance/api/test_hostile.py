@@ -26,7 +26,7 @@ def test_every_file_of_the_corpus_is_answered_as_it_must_be(server: RunningServe
     with httpx.Client(base_url=server.url, timeout=60) as client:
         for file in corpus():
             answer = client.post("/predict", content=file.data)
-            allowed = {"refused": {413, 415, 422}, "decoded": {200}, "either": {200, 413, 415, 422}}[file.verdict]
+            allowed = {"refused": {413, 415, 422}, "decoded": {200}, "either": {200, 413, 415, 422}}[file.expected]
             if answer.status_code not in allowed or not (answer.status_code == 200 or answer.json()["code"]):
                 wrong.append((file.name, answer.status_code, answer.text[:200]))
     assert [] == wrong

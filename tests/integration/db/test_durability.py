@@ -80,7 +80,7 @@ def assert_kept(answered: set[str], database_url: str) -> None:
 
 
 def test_two_processes_write_at_once(database_url: str) -> None:
-    """Both go on all the time, nothing is lost."""
+    """Both write concurrently, and no row is lost."""
     children = [start(database_url, threads=2, at_once=5) for _ in range(2)]
     answered = [{first_id(child)} for child in children]
     time.sleep(0.7)

@@ -131,7 +131,7 @@ def beat(database: Database, run_id: str, owner: str) -> None:
 
 
 def test_numbers_of_items_become_visible_in_their_order(database: Database) -> None:
-    """An arrival waits for the one before it, so no item appears below a bound that somebody has read."""
+    """An import waits for the one before it, so no item appears below a bound that was read already."""
     with ThreadPoolExecutor(1) as pool:
         with database.transaction() as slow:
             ItemRepository(slow).hold_arrivals()
@@ -202,7 +202,7 @@ def test_a_reader_sees_one_state(database: Database) -> None:
 
 
 def test_a_reader_writes_nothing(database: Database) -> None:
-    """The database refuses it, whatever the program tries."""
+    """The database refuses every write."""
     with pytest.raises(DatabaseUnavailable, match="read-only"), database.reading() as tx:
         tx.execute(text("DELETE FROM predictions"))
 
@@ -228,7 +228,7 @@ def test_what_a_refusal_says_holds_no_values(database: Database) -> None:
 
 
 def test_nothing_is_left_on_a_connection(database: Database) -> None:
-    """A pooler hands it to somebody else after each transaction."""
+    """A pooler gives it to another client after each transaction."""
     for number in range(12):
         with database.transaction() as tx:
             PredictionRepository(tx).add_many([make_record(number)])
@@ -427,7 +427,7 @@ def test_a_wrong_address_is_reported_in_one_sentence(bad_url: tuple[str, str]) -
 
 
 def test_a_database_without_tables_is_reported(postgres_database: str) -> None:
-    """It is there, but nobody has upgraded it."""
+    """It exists, but was not upgraded."""
     with pytest.raises(DatabaseUnavailable, match="has no tables yet; run `shoplens db upgrade`"):
         open_database(postgres_database)
 

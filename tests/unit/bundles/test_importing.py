@@ -131,7 +131,7 @@ def test_the_same_label_twice_is_refused(model_file: ModelFile, tmp_path: Path) 
 
 
 def external(tmp_path: Path) -> Path:
-    """A model whose weights lie in a second file."""
+    """A model whose weights are in a second file."""
     model = onnx.load_model_from_string(small_model())
     onnx.save_model(model, str(tmp_path / "big.onnx"), save_as_external_data=True, location="big.bin", size_threshold=0)
     return tmp_path / "big.onnx"

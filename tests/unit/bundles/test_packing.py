@@ -15,7 +15,7 @@ from tests.unit.bundles.conftest import CARD, LABELS, MANIFEST, small_model
 
 
 def archive_of(entries: list[tuple[tarfile.TarInfo, bytes]], file: Path) -> Path:
-    """A tar of any entries, however odd."""
+    """A tar archive of any entries."""
     with tarfile.open(file, "w") as tar:
         for entry, data in entries:
             entry.size = len(data)

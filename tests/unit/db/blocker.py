@@ -1,4 +1,4 @@
-"""A neighbour that writes and does not come to an end: nobody else can write meanwhile, everybody can read."""
+"""A second process that holds the write lock: others cannot write meanwhile, but can read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _TABLES: Final = "predictions, feedback, batch_runs, batch_items, alembic_versio
 
 
 class Blocker:
-    """May be told from any thread."""
+    """May be called from any thread."""
 
     def __init__(self, url: str) -> None:
         self._connection: Any
@@ -26,7 +26,7 @@ class Blocker:
             self._begin = ["BEGIN", f"LOCK TABLE {_TABLES} IN EXCLUSIVE MODE"]
 
     def block(self) -> None:
-        """From now on nobody else writes."""
+        """From now on no other process can write."""
         for statement in self._begin:
             self._connection.execute(statement)
 

@@ -97,7 +97,7 @@ def test_a_read_only_database_reads_and_says_why_it_does_not_write(database_file
 
 
 def test_a_locked_database_is_reported(database_url: str) -> None:
-    """After the time that a writer waits; reading goes on."""
+    """After the time that a writer waits; reading still works."""
     impatient = open_database(database_url, busy_timeout_s=0.05)
     with blocked(database_url):
         with pytest.raises(DatabaseUnavailable, match="is locked by another process"):

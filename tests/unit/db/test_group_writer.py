@@ -67,7 +67,7 @@ def test_records_of_many_threads_are_all_written(database: Database, writer: Gro
 
 
 def test_what_gathers_during_a_commit_shares_the_next_one(database: Database) -> None:
-    """Behind a lock that somebody holds, a hundred records become few groups."""
+    """While another process holds the lock, a hundred records become few groups."""
     commits: list[int] = []
     event.listen(database._engine, "commit", lambda connection: commits.append(1))
     writer = GroupWriter(database, add_records)
@@ -157,7 +157,7 @@ def test_closing_writes_what_waits(database: Database) -> None:
 
 
 def test_a_cancelled_future_does_no_harm(database: Database, writer: GroupWriter[PredictionRecord]) -> None:
-    """The row is written: nobody waits for it."""
+    """The row is written, although its caller does not wait."""
     with database.transaction():
         future = writer.submit(make_record(0))
         assert future.cancel()

@@ -45,7 +45,7 @@ def table_names(url: str) -> set[str]:
 
 
 def test_an_upgrade_makes_the_database(bare_url: str) -> None:
-    """From nothing at all."""
+    """From an empty database."""
     upgrade(bare_url)
     assert HEAD == current_revision(bare_url)
     open_database(bare_url).close()
@@ -120,7 +120,7 @@ def words(check: str) -> set[str]:
 
 @ONLY_POSTGRESQL
 def test_texts_are_compared_byte_by_byte(database_url: str) -> None:
-    """So that order and ranges are those of SQLite, whatever language the server speaks."""
+    """So order and ranges are those of SQLite with every locale of the server."""
     engine = make_engine(parse_url(database_url))
     with engine.connect() as connection:
         others = connection.execute(

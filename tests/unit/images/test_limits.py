@@ -64,11 +64,11 @@ def test_every_file_of_the_corpus_gets_the_verdict_it_deserves(
     """Refused with a code and a sentence, or decoded; never another exception."""
     result = outcome(file.data, sandbox, limits)
     if isinstance(result, SampleError):
-        assert file.verdict in ("refused", "either")
+        assert file.expected in ("refused", "either")
         assert result.code.startswith("image_")
         assert str(result).endswith(".")
     else:
-        assert file.verdict in ("decoded", "either")
+        assert file.expected in ("decoded", "either")
         assert 3 == result.pixels.shape[2]
         assert np.uint8 == result.pixels.dtype
 

@@ -68,7 +68,7 @@ def test_the_calibration_error_is_as_computed_by_hand() -> None:
 
 
 def test_the_edge_of_a_bin_belongs_to_the_lower_bin() -> None:
-    """As in the paper: a score of 1 lies in the last bin, one of exactly 0.2 in the third of fifteen."""
+    """As in the paper: a score of 1 is in the last bin, one of exactly 0.2 in the third of fifteen."""
     assert 0.0 == calibration_error(np.array([[1.0, 0.0]]), np.array([0]))
     fifth = np.full((1, 5), 0.2)
     assert 0.8 == pytest.approx(calibration_error(fifth, np.array([0])))

@@ -63,7 +63,7 @@ def test_the_error_page_says_what_happened_and_where_to_go() -> None:
 
 
 def test_the_error_page_keeps_internal_details_for_the_log() -> None:
-    """A path or address of the server is nobody's business; the reference finds it in the log."""
+    """Paths and addresses of the server are not shown; the reference finds them in the log."""
     html = bytes(rendering.error_page(DatabaseUnavailable("/srv/shoplens.db: locked"), request_id="c08d").body).decode()
     assert "The database is unavailable. Reference: c08d." in html
     assert "/srv" not in html

@@ -110,7 +110,7 @@ async def test_an_announced_length_above_the_limit_is_refused_unread() -> None:
 
 @pytest.mark.parametrize("content_type", ["", FORM, "application/json"])
 async def test_an_unannounced_body_is_counted_while_it_arrives(content_type: str) -> None:
-    """Reading stops at the limit, however much more would come."""
+    """Reading stops at the limit."""
     chunks = (b"x" * 10_000 for _ in range(1_000))
     endless = request(chunks, content_type)
     if content_type == FORM:

@@ -12,7 +12,7 @@ depends_on = None
 
 
 def _string(length: int) -> sa.types.TypeEngine[str]:
-    """Compared byte by byte everywhere, whatever language a PostgreSQL speaks."""
+    """Compared byte by byte, with every locale of PostgreSQL."""
     return sa.String(length).with_variant(sa.String(length, collation="C"), "postgresql")
 
 
