@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from shoplens.batch.review import BrowseService
     from shoplens.batch.runner import BatchRunner, OnProgress
     from shoplens.batch.status import RunProgress, RunStatus
-    from shoplens.telemetry.trigger_log import Trigger
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _STATUS_OF_SIGNAL = 128
@@ -139,6 +138,7 @@ def run(
 
     from shoplens.cli.process import keep_freed_memory, logged_job, run_on_loop
     from shoplens.platform.batch import build_runner, build_status, channel_of_run
+    from shoplens.telemetry.logs import bind_process_fields
 
     settings = settings_for(data_dir)
     name = channel_of_run(settings, run_id) if run_id and channel is None else settings.batch_channel(channel)
@@ -154,8 +154,14 @@ def run(
                 _run_progress(console, name) as show,
                 build_runner(settings, name, executor=engine, address=address) as runner,
             ):
-                recorded = _recorded(trigger, show)
-                ended = run_on_loop(_run_until_signal(runner, recorded, received, requested_by, run_id))
+
+                def on_progress(progress: RunProgress) -> None:  # `trigger.log` has the counts of a killed run, too
+                    trigger.run_id = progress.run_id
+                    bind_process_fields(run=progress.run_id)
+                    trigger.counts.update({state.value: count for state, count in progress.counts.items()})
+                    show(progress)
+
+                ended = run_on_loop(_run_until_signal(runner, on_progress, received, requested_by, run_id))
                 status = build_status(settings, runner.database)(name)
         finally:
             if received:
@@ -188,19 +194,6 @@ async def _run_until_signal(
     for number in _SIGNALS:
         loop.add_signal_handler(number, stop, number)
     return await runner.run(requested_by=requested_by, run_id=run_id, on_progress=show)
-
-
-def _recorded(trigger: Trigger, show: OnProgress) -> OnProgress:
-    """`show`, and the run with its counts for `trigger.log`, also if this process is interrupted."""
-    from shoplens.telemetry.logs import bind_process_fields
-
-    def record(progress: RunProgress) -> None:
-        trigger.run_id = progress.run_id
-        bind_process_fields(run=progress.run_id)
-        trigger.counts.update({state.value: count for state, count in progress.counts.items()})
-        show(progress)
-
-    return record
 
 
 @contextmanager

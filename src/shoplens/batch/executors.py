@@ -386,10 +386,13 @@ class EngineExecutor:
 
 def read_photo(store: Store, key: str | None) -> bytes:
     """The photo of an item. Raises ImageGone and StorageUnavailable."""
+    gone = ImageGone("The photo is not in the store any more. Import it again.")
+    if key is None:
+        raise gone
     try:
-        return store.get(key or "missing")
+        return store.get(key)
     except BlobNotFound as error:
-        raise ImageGone("The photo is not in the store any more. Import it again.") from error
+        raise gone from error
 
 
 def classify_request(model: str, photo: bytes, *, sha256: str, timeout_s: float) -> ClassifyRequest:

@@ -137,8 +137,8 @@ class ManifestSource:
     def _candidate(self, root: LocalFolder, line: _Line | SkippedFile) -> Candidate | SkippedFile:
         if isinstance(line, SkippedFile):
             return line
+        photo: SourceFile | SkippedFile
         try:
-            photo: SourceFile | SkippedFile
             photo = self._object(line.key) if line.key else self._file(root, line.path or "")
         except _BadLine as error:
             return self._skipped(line.number, error)
