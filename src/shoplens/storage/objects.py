@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, TypedDict
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, NotModifiedError, PreconditionError
@@ -32,6 +32,7 @@ PART_BYTES: Final = 8 << 20
 """10,000 parts, the limit of S3, are 80 GB."""
 _PARTS_AT_ONCE: Final = 4
 _ENDPOINT_VARIABLES: Final = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+_KEY_VARIABLES: Final = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 _BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 _DELETE_TIMEOUT_S: Final = 10.0
 _PAGE: Final = 1_000
@@ -321,12 +322,6 @@ def open_objects(url: str, options: Mapping[str, Any], *, timeouts: Timeouts = D
     return objects
 
 
-def _endpoint_of(options: Mapping[str, Any]) -> str | None:
-    """The endpoint of S3, where one is set."""
-    named = (options.get(name) for name in ("endpoint", "aws_endpoint", "endpoint_url"))
-    return next(filter(None, named), None) or next(filter(None, map(os.environ.get, _ENDPOINT_VARIABLES)), None)
-
-
 def _require_valid(url: str, options: Mapping[str, Any]) -> None:
     """obstore aborts the process for some of these faults, and ignores others."""
     parts = urlsplit(url)
@@ -341,36 +336,27 @@ def _require_valid(url: str, options: Mapping[str, Any]) -> None:
         raise Misconfigured(
             f"The object store {without_password(url)} cannot be set up: {parts.netloc!r} is not a valid bucket name."
         )
-    _require_endpoint(_endpoint_of(options))
-    if not options:
-        _require_both_keys()
-
-
-def _require_endpoint(endpoint: str | None) -> None:
-    if endpoint is None:
-        return
-    parts = urlsplit(endpoint)
-    plain = parts.scheme in ("http", "https") and "@" not in parts.netloc
-    if not plain or not parts.hostname or not _has_good_port(parts):
+    set_here = (options.get(name) for name in ("endpoint", "aws_endpoint", "endpoint_url"))
+    endpoint = next(filter(None, chain(set_here, map(os.environ.get, _ENDPOINT_VARIABLES))), None)
+    if endpoint is not None and not _is_server(endpoint):
         raise Misconfigured(
             f"AWS_ENDPOINT_URL is {without_password(endpoint)!r}, which is not the URL of a server; "
             "it looks like http://127.0.0.1:8333 or https://s3.example.com."
         )
+    # One key without the other is a mistake; a machine with a role needs neither.
+    missing = [name for name in _KEY_VARIABLES if not os.environ.get(name)]
+    if not options and len(missing) == 1:
+        needed = " and ".join(_KEY_VARIABLES)
+        raise Misconfigured(f"{missing[0]} is not set, but the other key is: S3 needs both {needed}.")
 
 
-def _has_good_port(parts: SplitResult) -> bool:
+def _is_server(endpoint: str) -> bool:
+    parts = urlsplit(endpoint)
     try:
-        return parts.port is None or parts.port > 0
+        good_port = parts.port is None or parts.port > 0
     except ValueError:
         return False
-
-
-def _require_both_keys() -> None:
-    """One without the other is a mistake; a machine with a role needs neither."""
-    names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
-    missing = [name for name in names if not os.environ.get(name)]
-    if len(missing) == 1:
-        raise Misconfigured(f"{missing[0]} is not set, but the other key is: S3 needs both {' and '.join(names)}.")
+    return good_port and parts.scheme in ("http", "https") and "@" not in parts.netloc and bool(parts.hostname)
 
 
 def _described(entry: Mapping[str, Any]) -> ForeignObject:
