@@ -184,7 +184,9 @@ def _heic(_: Settings) -> str:
         case HeicSupport.MISSING:
             return "photos of this format are refused; pip install 'shoplens[heic]' adds their decoder"
         case HeicSupport.UNSAFE:
-            raise Misconfigured("The installed HEIC decoder has known holes and is not used. Upgrade pillow-heif.")
+            raise Misconfigured(
+                "The installed HEIC decoder has known vulnerabilities and is not used. Upgrade pillow-heif."
+            )
 
 
 @check("channels")

@@ -69,7 +69,7 @@ def require_safe_bind(settings: Settings) -> None:
         return
     raise UnsafeBind(
         f"Listening on {settings.host} would let everyone who can reach this machine use it, because there are no "
-        "accounts yet. Listen on 127.0.0.1 behind a proxy that asks for a password, or say --allow-public."
+        "accounts yet. Listen on 127.0.0.1 behind a proxy that asks for a password, or pass --allow-public."
     )
 
 

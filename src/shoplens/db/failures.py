@@ -95,7 +95,7 @@ def translated(place: str) -> Iterator[None]:
     """Within the block, raise our errors instead of the drivers'; `place` is the database without its password."""
     try:
         yield
-    except sqlite3.Error as error:  # from statements that are handed to the driver directly
+    except sqlite3.Error as error:  # from statements that go to the driver directly
         raise DatabaseUnavailable(f"The database {place} {_advice(error)}.") from error
     except SQLAlchemyError as error:
         raise from_driver(error, place) from error
@@ -108,17 +108,14 @@ def from_driver(error: SQLAlchemyError, place: str) -> DatabaseUnavailable:
     if isinstance(error, PoolTimeout):
         return DatabaseUnavailable(f"All connections to the database {place} are in use; try again.")
     if isinstance(error, DBAPIError):
-        if isinstance(error, (IntegrityError, DataError)) or _is_unbindable(error):
+        # SQLite raises InterfaceError for a value that it cannot store; psycopg raises it for a closed connection.
+        is_unbindable = isinstance(error, InterfaceError) and isinstance(error.orig, sqlite3.Error)
+        if is_unbindable or isinstance(error, (IntegrityError, DataError)):
             return RecordRefused(f"The database {place} refused a row: {_first_line(error.orig)}.")
         return DatabaseUnavailable(f"The database {place} {_advice(error.orig)}.")
     if isinstance(error, StatementError):
         return RecordRefused(f"A row does not fit the database {place}: {error.orig}.")
     return DatabaseUnavailable(f"The database {place} cannot be used: {error}.")
-
-
-def _is_unbindable(error: DBAPIError) -> bool:
-    """SQLite raises InterfaceError for a value that it cannot store; psycopg raises it for a closed connection."""
-    return isinstance(error, InterfaceError) and isinstance(error.orig, sqlite3.Error)
 
 
 def _advice(error: BaseException | None) -> str:

@@ -22,6 +22,9 @@ from shoplens.settings import Settings, meant, read_settings
 from shoplens.storage import open_store
 from shoplens.telemetry.metrics import Metrics
 
+Progress = Callable[[str], None]
+"""Called with a sentence for each step."""
+
 
 def find_bundle(name_or_path: str, settings: Settings) -> Bundle:
     """The bundle by name, `name@version` or folder, verified; fetched where `models_dir` lacks it.
@@ -38,9 +41,6 @@ def open_shared(settings: Settings, *, fail_fast: bool = False) -> SharedBundles
     return SharedBundles(
         open_store(settings.models_url, setting="models_url", fail_fast=fail_fast), settings.models_url
     )
-
-
-Progress = Callable[[str], None]
 
 
 def build_channels(settings: Settings) -> dict[str, Channel]:

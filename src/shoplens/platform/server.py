@@ -120,7 +120,13 @@ def build_platform(settings: Settings, *, progress: Progress | None = None) -> P
         metrics=metrics,
         channels=channels,
         default_channel=settings.default_channel,
-        limits=_web_limits(settings),
+        limits=WebLimits(
+            allowed_hosts=settings.allowed_hosts,
+            max_image_bytes=settings.max_image_bytes,
+            max_queued_bytes=settings.max_queued_bytes,
+            deadline_s=settings.deadline_s,
+            upload_timeout_s=settings.upload_timeout_s,
+        ),
         engine=engine,
         database=database,
         writer=writer,
@@ -140,13 +146,3 @@ def _engine(
     from shoplens.platform.workers import build_redis_engine
 
     return build_redis_engine(settings, channels, metrics=metrics)
-
-
-def _web_limits(settings: Settings) -> WebLimits:
-    return WebLimits(
-        allowed_hosts=settings.allowed_hosts,
-        max_image_bytes=settings.max_image_bytes,
-        max_queued_bytes=settings.max_queued_bytes,
-        deadline_s=settings.deadline_s,
-        upload_timeout_s=settings.upload_timeout_s,
-    )

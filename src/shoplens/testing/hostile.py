@@ -104,8 +104,21 @@ def scan_bomb(scans: int = 5_000) -> bytes:
 
 
 _Files = Iterator[tuple[str, bytes]]
+_Family = Callable[[random.Random], _Files]
+_FAMILIES: Final[list[tuple[Expected, _Family]]] = []
 
 
+def _family(expected: Expected) -> Callable[[_Family], _Family]:
+    """Add the files that a function yields, as (name, data), to the corpus."""
+
+    def register(make: _Family) -> _Family:
+        _FAMILIES.append((expected, make))
+        return make
+
+    return register
+
+
+@_family("refused")
 def _empty(_: random.Random) -> _Files:
     yield "empty", b""
     yield "one-zero", b"\x00"
@@ -113,6 +126,7 @@ def _empty(_: random.Random) -> _Files:
     yield "newlines", b"\r\n" * 1_000
 
 
+@_family("refused")
 def _other_formats(_: random.Random) -> _Files:
     yield "html.jpg", b"<!DOCTYPE html><html><body>404</body></html>"
     yield "html-late.jpg", b"\n\n  <HTML><head><title>x</title></head></HTML>"
@@ -132,12 +146,14 @@ def _other_formats(_: random.Random) -> _Files:
     yield "utf16.jpg", "<html></html>".encode("utf-16")
 
 
+@_family("refused")
 def _truncated(_: random.Random) -> _Files:
     for name, data in valid_pictures().items():
         for percent in (2, 10, 30, 60, 80):
             yield f"{name}-cut-at-{percent}%", data[: len(data) * percent // 100]
 
 
+@_family("refused")
 def _wrong_headers(_: random.Random) -> _Files:
     yield "png-ihdr-huge", _png_file(_HUGE, _HUGE, depth=8, colour=2, packed=zlib.compress(bytes(10)))
     yield "png-ihdr-2^31", _png_file(2**31 - 1, 2**31 - 1, depth=16, colour=6, packed=zlib.compress(bytes(10)))
@@ -164,6 +180,7 @@ def _wrong_headers(_: random.Random) -> _Files:
     yield "heic-larger-than-data", _iso_media(b"heic", 4_000, 4_000)
 
 
+@_family("refused")
 def _bombs(_: random.Random) -> _Files:
     yield "png-bomb", png_bomb()
     yield "jpeg-progressive-bomb", progressive_bomb()
@@ -173,6 +190,15 @@ def _bombs(_: random.Random) -> _Files:
     yield "gif-frame-larger-than-screen", _gif_with_huge_frame()
 
 
+@_family("refused")
+def _zero_sizes(_: random.Random) -> _Files:
+    for width, height in ((0, 0), (0, 64), (64, 0)):
+        yield f"png-{width}x{height}", _png_file(width, height, depth=8, colour=2, packed=zlib.compress(b""))
+        yield f"bmp-{width}x{height}", _with(encoded(photo(), "bmp"), 18, struct.pack("<ii", width, height))
+        yield f"gif-{width}x{height}", _with(encoded(photo(), "gif"), 6, struct.pack("<HH", width, height))
+
+
+@_family("either")
 def _noise(chance: random.Random) -> _Files:
     for length in (1, 10, 100, 1_000, 10_000):
         yield f"random-{length}", b"\x01" + chance.randbytes(length)
@@ -181,12 +207,14 @@ def _noise(chance: random.Random) -> _Files:
             yield f"{name}-signature-then-random-{length}", data[:16] + chance.randbytes(length)
 
 
+@_family("either")
 def _flipped(chance: random.Random) -> _Files:
     for name, data in valid_pictures().items():
         for number in range(8):
             yield f"{name}-flipped-{number}", _flip(chance, data)
 
 
+@_family("decoded")
 def _unusual_but_valid(_: random.Random) -> _Files:
     image = photo()
     jpeg = encoded(image, "jpeg")
@@ -208,26 +236,6 @@ def _unusual_but_valid(_: random.Random) -> _Files:
     for width, height in ((1, 1), (1, 5_000), (5_000, 1), (2, 3)):
         yield f"png-{width}x{height}", encoded(photo(width, height), "png")
         yield f"jpeg-{width}x{height}", encoded(photo(width, height), "jpeg")
-
-
-def _zero_sizes(_: random.Random) -> _Files:
-    for width, height in ((0, 0), (0, 64), (64, 0)):
-        yield f"png-{width}x{height}", _png_file(width, height, depth=8, colour=2, packed=zlib.compress(b""))
-        yield f"bmp-{width}x{height}", _with(encoded(photo(), "bmp"), 18, struct.pack("<ii", width, height))
-        yield f"gif-{width}x{height}", _with(encoded(photo(), "gif"), 6, struct.pack("<HH", width, height))
-
-
-_FAMILIES: Final[tuple[tuple[Expected, Callable[[random.Random], _Files]], ...]] = (
-    ("refused", _empty),
-    ("refused", _other_formats),
-    ("refused", _truncated),
-    ("refused", _wrong_headers),
-    ("refused", _bombs),
-    ("refused", _zero_sizes),
-    ("either", _noise),
-    ("either", _flipped),
-    ("decoded", _unusual_but_valid),
-)
 
 
 def _cut(chance: random.Random, data: bytes) -> bytes:

@@ -11,7 +11,6 @@ import typer
 from shoplens.cli.command import EXIT_FAILED, EXIT_INTERRUPTED, AsJson, DataDir, handle_errors, settings_for
 
 if TYPE_CHECKING:
-    from shoplens.bundles.manifest import PartResult
     from shoplens.training.train import Sources, TrainConfig, TrainResult
 
 datasets_app = typer.Typer(
@@ -142,17 +141,13 @@ def _present(result: TrainResult, *, installed: bool) -> None:
         f"digest {bundle.digest[:12]}) at {bundle.root}"
     )
     for part in evaluation.parts:
-        typer.echo(_summary(part))
+        typer.echo(
+            f"On {part.samples:,} pictures of the {part.name} part: accuracy {part.accuracy:.1%} "
+            f"({part.accuracy_low:.1%} to {part.accuracy_high:.1%} with 95 % confidence), "
+            f"macro-F1 {part.macro_f1:.1%}, calibration error {part.ece_uncalibrated:.1%} before and {part.ece:.1%} after calibration."
+        )
     Console().print(threshold_table(evaluation.headline))
     typer.echo(f"Try it: shoplens classify PHOTO --model {bundle.ref if installed else bundle.root}")
-
-
-def _summary(part: PartResult) -> str:
-    return (
-        f"On {part.samples:,} pictures of the {part.name} part: accuracy {part.accuracy:.1%} "
-        f"({part.accuracy_low:.1%} to {part.accuracy_high:.1%} with 95 % confidence), macro-F1 {part.macro_f1:.1%}, "
-        f"calibration error {part.ece_uncalibrated:.1%} before and {part.ece:.1%} after calibration."
-    )
 
 
 @datasets_app.callback(invoke_without_command=True)

@@ -71,7 +71,7 @@ class GraphWriter:
         planes = self.node("Transpose", [INPUT], "pixels.planes", perm=[0, 3, 1, 2])
         scale = self.constant("pixels.scale", np.float32(_PIXEL_SCALE))
         return self.node(
-            "DequantizeLinear", [planes, scale, self.constant("pixels.zero", np.uint8(127))], "pixels.values"
+            "DequantizeLinear", [planes, scale, self.constant("pixels.zero", np.uint8(_PIXEL_ZERO))], "pixels.values"
         )
 
     def classifier(self, graph_name: str, *, classes: int, channels: int, side: int = SIDE) -> bytes:
