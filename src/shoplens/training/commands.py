@@ -144,7 +144,8 @@ def _present(result: TrainResult, *, installed: bool) -> None:
         typer.echo(
             f"On {part.samples:,} pictures of the {part.name} part: accuracy {part.accuracy:.1%} "
             f"({part.accuracy_low:.1%} to {part.accuracy_high:.1%} with 95 % confidence), "
-            f"macro-F1 {part.macro_f1:.1%}, calibration error {part.ece_uncalibrated:.1%} before and {part.ece:.1%} after calibration."
+            f"macro-F1 {part.macro_f1:.1%}, calibration error {part.ece_uncalibrated:.1%} before "
+            f"and {part.ece:.1%} after calibration."
         )
     Console().print(threshold_table(evaluation.headline))
     typer.echo(f"Try it: shoplens classify PHOTO --model {bundle.ref if installed else bundle.root}")
