@@ -457,12 +457,12 @@ def items_router(batch: Batch) -> APIRouter:
         return photo_answer(batch.browse.photo(item_id, size), cache=_PHOTO_CACHE)
 
     @router.post("/batch/items/{item_id}/label", response_model=ItemOut, summary="Label an item")
-    def label(item_id: ItemId, said: LabelIn) -> Response:
+    def label(item_id: ItemId, body: LabelIn) -> Response:
         """Either a `label` or `confirm`. The last label counts. The photo has been moved when this responds."""
-        if (said.label is not None) is said.confirm:
+        if (body.label is not None) is body.confirm:
             raise RequestInvalid('Send either a label, {"label": "dress"}, or {"confirm": true}.')
         review = batch.review
-        item = review.confirm(item_id) if said.label is None else review.label(item_id, said.label)
+        item = review.confirm(item_id) if body.label is None else review.label(item_id, body.label)
         return json_response(ItemOut.of(item))
 
     @router.post("/batch/items/{item_id}/retry", response_model=ItemOut, summary="Retry a quarantined item")

@@ -56,8 +56,8 @@ def look_at_drop(settings: Settings, channel: str) -> str:
             f"Change its owner or its permissions, or set channels.{channel}.batch.source."
         )
     count = sum(1 for _ in islice(folder.rglob("*"), _MOST_COUNTED))
-    lie = "empty" if not count else f"with {'at least ' * (count == _MOST_COUNTED)}{count} files"
-    return f"{folder} is readable and writable, {lie}"
+    content = "empty" if not count else f"with {'at least ' * (count == _MOST_COUNTED)}{count} files"
+    return f"{folder} is readable and writable, {content}"
 
 
 def look_at_logs(settings: Settings) -> str:

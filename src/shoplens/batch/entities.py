@@ -54,7 +54,7 @@ class References:
 class BatchItem:
     """One photo that arrived.
 
-    `seq` rises with every arrival (0 before it is stored). `source_stamp` tells an unchanged file without reading it.
+    `seq` rises with every arrival (0 before it is stored). `source_stamp` identifies an unchanged file without reading it.
     `key` is the photo's key in the store; `target_key` is the key that it is to be moved to, None unless a move is
     outstanding. A duplicate has neither: its photo is that of the item `duplicate_of`. Empty files are not duplicates:
     each is quarantined, the later ones with `duplicate_of` and a `key`. `label` is the label that a person set, else
@@ -145,8 +145,8 @@ class BatchRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOwner:
-    """A process that works on a run: a new id at each start, where it runs, and what tells it from a later process with
-    the same number (None if that is unknown).
+    """A process that works on a run. `id` is new at each start; `process` is a mark that no later process with the same
+    number has, None if it is unknown.
     """
 
     id: str

@@ -1,6 +1,6 @@
 """What turns items into results: the Protocol, and an executor over an engine in this process or behind Redis.
 
-Also what every executor needs: the results that a run writes, and the policy for what is away for a while.
+Also what every executor needs: the results that a run writes, and the policy for retrying while a service is down.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _log: Final = structlog.get_logger(__name__)
 
 
 class RetryPolicy:
-    """Calls a function until what it needs is back. Thread-safe.
+    """Calls a function until the service that it needs is available again. Thread-safe.
 
     Each call gives up after about `limit_s` seconds with the last error. Setting `stopped` ends all waiting at once.
     """
@@ -63,7 +63,7 @@ class RetryPolicy:
     def __init__(self, limit_s: float) -> None:
         self.stopped = threading.Event()
         self._options: dict[str, Any] = {
-            "retry": tenacity.retry_if_exception(_may_return),
+            "retry": tenacity.retry_if_exception(_is_temporary),
             "wait": tenacity.wait_exponential(multiplier=0.2, exp_base=1.6, max=10.0),
             "stop": tenacity.stop_after_delay(limit_s) | tenacity.stop_when_event_set(self.stopped),
             "before_sleep": _log_retry,
@@ -84,10 +84,10 @@ class RetryPolicy:
         return await tenacity.AsyncRetrying(**self._options)(attempt)
 
 
-def _may_return(error: BaseException) -> bool:
-    """Whether what is away may come back. A row that the database refuses will be refused again."""
-    away = isinstance(error, (DatabaseUnavailable, NoWorker, QueueUnavailable, StorageUnavailable))
-    return away and not isinstance(error, RecordRefused)
+def _is_temporary(error: BaseException) -> bool:
+    """Whether another attempt may succeed. A row that the database refuses will be refused again."""
+    unavailable = isinstance(error, (DatabaseUnavailable, NoWorker, QueueUnavailable, StorageUnavailable))
+    return unavailable and not isinstance(error, RecordRefused)
 
 
 def _log_retry(state: tenacity.RetryCallState) -> None:
@@ -341,12 +341,12 @@ class EngineExecutor:
         await self._engine.close()
 
     def _read(self, item: BatchItem) -> bytes | Exception:
-        """The photo, or why it cannot be read. Raises StorageUnavailable if the store stays away."""
+        """The photo, or why it cannot be read. Raises StorageUnavailable if the store stays unavailable."""
         try:
             return read_photo(self._store, item.key)
         except StorageUnavailable:
             self._retry(self._store.check)
-        except Exception as error:  # noqa: BLE001  whatever happens to one item, the others are worked on
+        except Exception as error:  # noqa: BLE001  an error of one item must not end the run
             return error
         try:
             return read_photo(self._store, item.key)
@@ -360,7 +360,7 @@ class EngineExecutor:
             return self._builder.classified(item, await self._classify(item, photo))
         except (EngineStopped, NoWorker, QueueUnavailable, WireMismatch):
             raise
-        except Exception as error:  # noqa: BLE001  whatever happens to one item, the others are worked on
+        except Exception as error:  # noqa: BLE001  an error of one item must not end the run
             processed = self._builder.failed(item, error)
         if not processed.needs_thumbnail:
             return processed
@@ -368,7 +368,7 @@ class EngineExecutor:
         return await self._in_thread(partial(self._builder.with_thumbnail, processed, make))
 
     async def _classify(self, item: BatchItem, photo: bytes) -> ClassifyResult:
-        """Waits without limit for a place in a full queue, and within the retry policy for workers that are away."""
+        """Waits without limit for a place in a full queue, and within the retry policy for workers that are down."""
         model, timeout_s = self._builder.channel.model, self._limits.timeout_s
         request = classify_request(model, photo, sha256=item.sha256, timeout_s=timeout_s)
         while True:
@@ -403,7 +403,7 @@ def classify_request(model: str, photo: bytes, *, sha256: str, timeout_s: float)
 
 
 class MemoryBudget:
-    """Lets the tasks of one event loop hold at most `limit` bytes together; a larger single request is let in alone."""
+    """Lets the tasks of one event loop hold at most `limit` bytes together; a larger request waits for all others."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit

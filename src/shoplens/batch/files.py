@@ -1,4 +1,4 @@
-"""Move photos to where their rows say that they belong. Rows are committed first, so a crash leaves a list of moves.
+"""Move photos to the keys that their rows name. Rows are committed first, so a crash leaves a list of moves.
 
 Every step can be repeated, also by several processes at once: a move to where the photo already is does nothing, and a
 move is noted in a row only while the row still names that target.
@@ -142,7 +142,7 @@ def _finish(database: Database, mover: PhotoMover, found: Sequence[BatchItem]) -
 
 
 class MovedPhotos:
-    """Where the photo of a record lies while it is being moved; for `ImageStore(moved_to=…)`. Blocks."""
+    """The other key of a photo that is being moved; for `ImageStore(moved_to=…)`. Blocks."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

@@ -370,7 +370,7 @@ class _ImportJob:
             return replace(candidate, sidecar=None)
 
     def _with_usable_sidecar(self, candidate: Candidate) -> tuple[Candidate, References]:
-        """The candidate and what its sidecar says. A sidecar that cannot be used is left out: it is not removed.
+        """The candidate and the references in its sidecar. An unusable sidecar is left out: it is not removed.
 
         Raises FileSkipped while the sidecar changes.
         """

@@ -89,7 +89,7 @@ def this_process(now_ms: int) -> RunOwner:
 
 
 def process_mark(pid: int) -> str | None:
-    """What tells a process from every later one with its number, on any machine; None if it ended or cannot be told.
+    """A mark that no other process has, on any machine and at any time; None if it ended or the mark cannot be read.
 
     The part before the last slash names the machine since its start, and the namespace in which process numbers count
     (containers have their own).
@@ -103,7 +103,7 @@ def process_mark(pid: int) -> str | None:
 
 
 def has_ended(run: BatchRun) -> bool:
-    """Whether the owner of `run` is known to have ended. False also means that it cannot be told from here."""
+    """Whether the owner of `run` is known to have ended. False also means that it cannot be known here."""
     if run.process is None or run.pid is None:
         return False
     machine, _, _ = run.process.rpartition("/")
@@ -235,7 +235,7 @@ class RunLauncher:
     def resume(self, channel: str, *, try_unknown: bool = False) -> BatchRun | None:
         """Continue the active run of a channel if its process has ended. The run, if a process was started for it.
 
-        With `try_unknown` also if that cannot be told from here: the process watches the heartbeat by itself. Raises
+        With `try_unknown` also if that cannot be known here: the new process watches the heartbeat itself. Raises
         DatabaseUnavailable.
         """
         with self._database.reading() as tx:
@@ -335,5 +335,5 @@ def _is_abandoned(run: BatchRun) -> bool:
 
 
 def _is_alive(run: BatchRun) -> bool:
-    """Whether its process is known to be alive, which only its own machine can tell."""
+    """Whether its process is known to be alive. Only its own machine can know."""
     return run.process is not None and run.pid is not None and process_mark(run.pid) == run.process

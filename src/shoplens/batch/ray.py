@@ -58,8 +58,8 @@ _LEAST_SILENCE_S: Final = 300.0
 _POLL_S: Final = 0.2
 _MOST_DEATHS_ALONE: Final = 2
 _MOST_DEATHS_IN_A_ROW: Final = 20
-_MOST_TIMES_AWAY: Final = 5
-_AWAY_PAUSE_S: Final = 1.0
+_MOST_TIMES_UNREAD: Final = 5
+_STORE_PAUSE_S: Final = 1.0
 _MARKERS: Final = "health/nodes"
 _LONGEST_FOLDER: Final = 22  # the paths of Ray's sockets below it have a limit
 _QUIET: Final = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_COLOR_PREFIX": "0"}
@@ -73,7 +73,7 @@ _log: Final = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeJob:
-    """What an actor needs. `open_engine` makes an engine from the packed bundle, and tells its model's name."""
+    """What an actor needs. `open_engine` makes an engine from the packed bundle, and returns its model's name there."""
 
     version: str
     store_url: str
@@ -92,7 +92,7 @@ class Cluster:
 
 
 PhotoOutcome = tuple[ClassifyResult | ShoplensError, bytes | None]
-"""The answer, or an error and perhaps a thumbnail. StorageUnavailable says nothing about the photo."""
+"""The answer, or an error and perhaps a thumbnail. StorageUnavailable is an error of the node, not of the photo."""
 
 
 class PhotoActor:
@@ -130,7 +130,7 @@ class PhotoActor:
                 return await self._engine.classify(request), None
             except ShoplensError as error:
                 failure = error
-            except Exception as error:  # noqa: BLE001  whatever happens to one photo, the others are worked on
+            except Exception as error:  # noqa: BLE001  an error of one photo must not fail the batch
                 failure = fault_of(error)
             with contextlib.suppress(ShoplensError, MemoryError):
                 return failure, photo and await asyncio.to_thread(salvage, photo, limits=self._job.limits)
@@ -193,7 +193,7 @@ class RayExecutor:
         self._again: deque[list[BatchItem]] = deque()
         self._deaths = 0  # since the last result
         self._deaths_alone: Counter[str] = Counter()
-        self._times_away: Counter[str] = Counter()
+        self._times_unread: Counter[str] = Counter()
 
     async def process(self, items: ItemQueue, results: ResultQueue) -> None:
         """See Executor. Raises ClusterUnavailable when the cluster is lost, and what makes a node useless."""
@@ -269,16 +269,16 @@ class RayExecutor:
             return
         self._deaths = 0
         self._free.append(actor)
-        away = []
+        unread = []
         for item, (found, thumbnail) in zip(batch, outcomes, strict=True):
             if isinstance(found, StorageUnavailable):
-                away.append((item, found))
+                unread.append((item, found))
             elif isinstance(found, ShoplensError):
                 await results.put(await self._failed(item, found, thumbnail))
             else:
                 await results.put(self._builder.classified(item, found))
-        if away:
-            await self._wait_for_store(away)
+        if unread:
+            await self._wait_for_store(unread)
 
     async def _failed(self, item: BatchItem, error: ShoplensError, thumbnail: bytes | None) -> ProcessedItem:
         processed = self._builder.failed(item, error)
@@ -300,16 +300,16 @@ class RayExecutor:
             fault = ShoplensError("The process of this photo died each time it was tried.")
             await results.put(self._builder.failed(item, fault))
 
-    async def _wait_for_store(self, away: Sequence[tuple[BatchItem, ShoplensError]]) -> None:
+    async def _wait_for_store(self, unread: Sequence[tuple[BatchItem, ShoplensError]]) -> None:
         """A node cannot reach the store: try these photos again once the driver can, perhaps on another node."""
-        self._times_away.update(item.id for item, _ in away)
-        _log.warning("ray.node_without_store", photos=len(away), reason=str(away[0][1]))
-        for item, error in away:
-            if self._times_away[item.id] >= _MOST_TIMES_AWAY:
+        self._times_unread.update(item.id for item, _ in unread)
+        _log.warning("ray.node_without_store", photos=len(unread), reason=str(unread[0][1]))
+        for item, error in unread:
+            if self._times_unread[item.id] >= _MOST_TIMES_UNREAD:
                 raise error
         await asyncio.to_thread(self._retry, self._store.check)
-        await asyncio.sleep(_AWAY_PAUSE_S)
-        self._again.append([item for item, _ in away])
+        await asyncio.sleep(_STORE_PAUSE_S)
+        self._again.append([item for item, _ in unread])
 
 
 def shared_url(url: str) -> str:

@@ -353,9 +353,9 @@ class ItemRepository:
     # Moves, corrections and further attempts
 
     def moved(self, arrived: Iterable[tuple[str, str]]) -> None:
-        """Photos are now where they belong: the ids of their items, each with the key at which its photo lies.
+        """Photos have been moved: the ids of their items, each with the new key of its photo.
 
-        An item that got another target meanwhile is left alone: its photo is moved again.
+        An item that got another target meanwhile is not changed: its photo is moved again.
         """
         rows = [{"of": item_id, "at": key} for item_id, key in sorted(arrived)]  # in one order, against deadlocks
         if rows:
@@ -372,11 +372,11 @@ class ItemRepository:
 
         Raises ItemNotReady while its photo is being moved: finish that move first.
         """
-        said = update(batch_items).where(_items.id == item_id, _items.target_key.is_(None)).values(
+        corrected = update(batch_items).where(_items.id == item_id, _items.target_key.is_(None)).values(
             label=label, state=ItemState.DONE.value, target_key=target_key, corrected_at=now,
             failure_code=None, failure=None,
         )  # fmt: skip
-        if self._tx.execute(said).rowcount != 1:
+        if self._tx.execute(corrected).rowcount != 1:
             raise ItemNotReady(f"The photo of the item {item_id} is being moved. Try again in a moment.")
 
     def retry(self, item_id: str) -> None:

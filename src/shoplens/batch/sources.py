@@ -37,7 +37,7 @@ class SkipReason(StrEnum):
     NOT_READY = "not_ready"
     """It was changed a moment ago, is open for writing, changed while it was read, or is gone. Try again later."""
     UNREADABLE = "unreadable"
-    """This user is not allowed to read it, or a line of a manifest cannot be used. Somebody has to change that."""
+    """This user is not allowed to read it, or a line of a manifest cannot be used. An operator has to fix it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +79,7 @@ class SourceFile(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A file that may be imported, with its sidecar. `references` are what the source itself says of the photo."""
+    """A file that may be imported, with its sidecar. `references` come from the source itself."""
 
     photo: SourceFile
     sidecar: SourceFile | None = None
@@ -245,7 +245,7 @@ class LocalFolder:
             return _skipped_for(name, error)
         if not stat.S_ISREG(found.st_mode):
             return None
-        # A time in the future, which copied files may have, says nothing; then the time of copying counts.
+        # A time in the future, which copied files may have, is ignored: the time of copying counts.
         now = self._now()
         changed = found.st_mtime if found.st_mtime <= now else found.st_ctime
         if now - changed < self._quiet_s:
@@ -344,7 +344,7 @@ def _is_open_for_writing(descriptor: int) -> bool:
     """Whether a program on this machine has the file open for writing.
 
     Linux refuses a read lease on such a file. It grants leases only to the owner of a file and to root; for other
-    users, on network folders and on other systems the answer is False, and the quiet time alone has to protect.
+    users, on network folders and on other systems the answer is False, and only the quiet time protects.
     """
     if sys.platform != "linux":
         return False

@@ -147,7 +147,7 @@ def _between(since: datetime | None, until: datetime | None) -> float | None:
 class StatusMetrics:
     """Sets the gauges before each scrape. It never raises, and never takes longer than a quarter of a second.
 
-    A run is a process of its own that nobody scrapes, so the server shows what is in the database.
+    A run is a process of its own that is not scraped, so the server shows what is in the database.
     """
 
     def __init__(

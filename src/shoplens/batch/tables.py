@@ -41,7 +41,7 @@ batch_runs: Final = Table(
     Column("owner", string(ID_LENGTH)),
     Column("host", TEXT),
     Column("pid", Integer),
-    # What tells this process from a later one with its number: `batch/process.py` makes and reads it.
+    # A mark that no later process with this number has: `batch/process.py` makes and reads it.
     Column("process", TEXT),
     required("heartbeat", BigInteger),
     Column("started_at", UtcDateTime()),
@@ -80,7 +80,7 @@ batch_items: Final = Table(
     Column("prediction_id", string(ID_LENGTH), ForeignKey("predictions.id", ondelete="SET NULL")),
     Column("predicted", TEXT),
     Column("score", Double),
-    # What a person said, else what was predicted: the category that everybody sees and filters by.
+    # The label that a person set, else the predicted one: what pages, exports and filters use.
     Column("label", TEXT),
     Column("corrected_at", UtcDateTime()),
     Column("finished_at", UtcDateTime()),
