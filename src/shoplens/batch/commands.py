@@ -176,11 +176,7 @@ def run(
 
 
 async def _run_until_signal(
-    runner: BatchRunner,
-    show: OnProgress,
-    received: list[signal.Signals],
-    requested_by: str,
-    run_id: str | None,
+    runner: BatchRunner, show: OnProgress, received: list[signal.Signals], requested_by: str, run_id: str | None
 ) -> BatchRun:
     """The first signal stops the run in good order; the second one has its default effect."""
     loop = asyncio.get_running_loop()

@@ -54,7 +54,7 @@ class References:
 class BatchItem:
     """One photo that arrived.
 
-    `seq` rises with every arrival (0 before it is stored). `source_stamp` identifies an unchanged file without reading it.
+    `seq` rises with every arrival (0 before it is stored). `source_stamp` changes whenever the file does.
     `key` is the photo's key in the store; `target_key` is the key that it is to be moved to, None unless a move is
     outstanding. A duplicate has neither: its photo is that of the item `duplicate_of`. Empty files are not duplicates:
     each is quarantined, the later ones with `duplicate_of` and a `key`. `label` is the label that a person set, else

@@ -235,11 +235,7 @@ def _live_run(batch: Batch, view: RunView, more: Mapping[str, str] | None = None
         "done": presenting.share(view.settled, view.run.planned) if view.run.active else "100%",
         "condition": notice.kind if notice else None,
         "resumable": bool(notice and notice.resumable),
-        "words": {
-            **presenting.progress_words(view),
-            **(more or {}),
-            "condition": notice.sentence if notice else "",
-        },
+        "words": {**presenting.progress_words(view), **(more or {}), "condition": notice.sentence if notice else ""},
     }
 
 

@@ -126,9 +126,7 @@ class BrowseService:
         has_older = bool(items) and (more or after is not None)
         has_newer = bool(items) and (more if after is not None else before is not None)
         return ItemPage(
-            items=items,
-            older=items[-1].seq if has_older else None,
-            newer=items[0].seq if has_newer else None,
+            items=items, older=items[-1].seq if has_older else None, newer=items[0].seq if has_newer else None
         )
 
     def item(self, item_id: str) -> BatchItem:

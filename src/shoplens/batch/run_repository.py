@@ -116,11 +116,7 @@ _PLAIN_RUN: Final = tuple(field for field in BatchRun.__dataclass_fields__ if fi
 
 def _run(row: Row[Any]) -> BatchRun:
     columns = row._mapping  # noqa: SLF001  public, see Row
-    return BatchRun(
-        state=RunState(row.state),
-        model=model_of(row),
-        **{name: columns[name] for name in _PLAIN_RUN},
-    )
+    return BatchRun(state=RunState(row.state), model=model_of(row), **{name: columns[name] for name in _PLAIN_RUN})
 
 
 def model_of(row: Row[Any]) -> ModelRef | None:

@@ -382,12 +382,7 @@ class OwnedRun:
             planned = ItemRepository(tx).count_waiting(self.run.channel, bound=bound)
             planned += sum(count for state, count in before.items() if state is not ItemState.WAITING)
             RunRepository(tx).describe(
-                self.run.id,
-                owner=self._owner,
-                model=model,
-                policy_version=policy_version,
-                planned=planned,
-                bound=bound,
+                self.run.id, owner=self._owner, model=model, policy_version=policy_version, planned=planned, bound=bound
             )
             self.run = RunRepository(tx).get(self.run.id)
         return before

@@ -168,11 +168,7 @@ def open_source(url: str, settings: Settings, channel: str) -> Source:
         return LocalSource(path, quiet_s=quiet_s, now=time.time)
     bucket = settings.batch_source(channel)
     return ManifestSource(
-        path,
-        objects=None if is_local(bucket) else open_prefix(bucket),
-        protected=own,
-        quiet_s=quiet_s,
-        now=time.time,
+        path, objects=None if is_local(bucket) else open_prefix(bucket), protected=own, quiet_s=quiet_s, now=time.time
     )
 
 
@@ -320,10 +316,7 @@ def open_results(settings: Settings) -> Iterator[Results]:
     try:
         store = open_store(settings.effective_storage_url, setting="storage_url")
         images = ImageStore(
-            store,
-            limits=build_limits(settings),
-            sandbox=build_sandbox(settings),
-            moved_to=MovedPhotos(database),
+            store, limits=build_limits(settings), sandbox=build_sandbox(settings), moved_to=MovedPhotos(database)
         )
         yield build_results(database=database, store=store, images=images)
     finally:
