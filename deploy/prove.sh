@@ -90,12 +90,10 @@ write_env() {
 
 # A Debian with Python, this machine's certificates and pip's settings: what the official image would be elsewhere.
 make_base() {
-    local tar=${BASE_TAR:-$work/base.tar} settings=() file
-    for file in /etc/pip.conf "${PIP_CONFIG_FILE:-}" "${XDG_CONFIG_HOME:-$HOME/.config}/pip/pip.conf"; do
-        if [ -f "$file" ]; then
-            cat "$file" >>"$work/pip.conf"
-        fi
-    done
+    local tar=${BASE_TAR:-$work/base.tar} settings=()
+    python3 -c 'import configparser, sys; all = configparser.RawConfigParser(); all.read(sys.argv[2:])
+if all.sections(): all.write(open(sys.argv[1], "w"))' \
+        "$work/pip.conf" /etc/pip.conf "${XDG_CONFIG_HOME:-$HOME/.config}/pip/pip.conf" "${PIP_CONFIG_FILE:-}"
     if [ ! -f "$tar" ]; then
         # shellcheck disable=SC2016  # mmdebstrap's shell expands it
         settings+=(--customize-hook='ln -s /usr/bin/python3 "$1/usr/local/bin/python3"')
