@@ -23,6 +23,7 @@ SIMULATE=/srv/shoplens/examples/simulate_returns.py
 DROP_FOLDER=/var/lib/shoplens/drop
 local_images=false
 keep=false
+lose=
 tests="tests/unit/images tests/unit/predictions"
 work=$(mktemp -d)
 started=$SECONDS
@@ -38,6 +39,10 @@ while [ $# -gt 0 ]; do
         --local) local_images=true ;;
         --keep) keep=true ;;
         --no-tests) tests= ;;
+        --lose)
+            lose=$2
+            shift
+            ;;
         --tests)
             tests=$2
             shift
@@ -197,7 +202,33 @@ answered() { # LOG ROUNDS WHAT: every photo has got its answer
     all=$(($2 * $(find "$work/photos" -name '*.jpg' | wc -l)))
     good=$(grep -c '^200 ' "$1" || true)
     [ "$good" -eq "$all" ] || fail "$3: $good of $all photos were answered: $(sort "$1" | uniq -c | tr '\n' ';')"
-    say "$3: $good of $all photos answered, after being told $(awk '{ n += $2 - 1 } END { print n + 0 }' "$1") times to come again"
+    say "$3: $good of $all photos answered, after $(awk '{ n += $2 - 1 } END { print n + 0 }' "$1") refusals that were tried again"
+}
+
+# Every record that was answered is among the exported ones, and its photo can be fetched.
+all_kept() { # EXPORT WHEN
+    local missing id wanted
+    cut -d ' ' -f 3 "$work/first" "$work/trouble" | sort >"$work/answered"
+    missing=$(cut -d , -f 1 "$1" | sort | comm -13 - "$work/answered" | wc -l)
+    [ "$missing" -eq 0 ] || fail "$2: $missing answered records are missing"
+    wanted=$(sort --unique "$work/answered")
+    for id in $wanted; do
+        get "/predictions/$id/image?size=thumbnail" >/dev/null 2>&1 || fail "$2: the photo of the record $id is missing"
+    done
+    say "$2: all $(wc -l <"$work/answered") answered records and their photos are there"
+}
+
+take_away() {
+    local id key
+    id=$(sed -n '5s/.* //p' "$work/first")
+    key=$(grep "^$id," "$work/records-before.csv" | cut -d , -f 12)
+    case $lose in
+        row) compose exec -T postgres psql --quiet --host /run/postgresql --username shoplens shoplens -c "DELETE FROM predictions WHERE id = '$id'" ;;
+        photo) compose exec -T s3 sh -c "echo 'fs.rm /buckets/shoplens/photos/$key' | weed shell -master=127.0.0.1:9333" ;;
+        service) compose rm --stop --force prometheus ;;
+        *) fail "--lose takes row, photo or service" ;;
+    esac >/dev/null 2>&1
+    say "took away a $lose"
 }
 
 running() { compose ps --quiet --status running worker | wc -l; }
@@ -241,13 +272,15 @@ main() {
     get /predictions.csv >"$work/records-before.csv"
     say "a run in the container, another on the workers: $(($(wc -l <"$work/before.csv") - 1)) items in the table, $(($(wc -l <"$work/records-before.csv") - 1)) records"
 
+    if [ -n "$lose" ]; then take_away; fi
     compose restart --timeout 30 >/dev/null 2>&1
-    up --scale worker=5
+    if [ "$lose" != service ]; then up --scale worker=5; fi
     compose exec -T web shoplens batch export --all --output - --format csv 2>/dev/null >"$work/after.csv"
     get /predictions.csv >"$work/records-after.csv"
     cmp "$work/before.csv" "$work/after.csv" || fail "the table of returns differs after the restart"
     cmp "$work/records-before.csv" "$work/records-after.csv" || fail "the records differ after the restart"
     say "restarted everything: records and table are the same"
+    all_kept "$work/records-after.csv" "after the restart"
 
     watched
     rebuild_from_backup
@@ -277,6 +310,7 @@ rebuild_from_backup() {
     cmp "$work/before.csv" "$work/restored.csv" || fail "the table of returns differs after the restore"
     cmp "$work/records-before.csv" "$work/records-restored.csv" || fail "the records differ after the restore"
     say "destroyed every volume and restored the backup: records and table are the same"
+    all_kept "$work/records-restored.csv" "after the restore"
 }
 
 # Prometheus reaches the web server, all five workers and itself.
