@@ -165,19 +165,20 @@ draw_photos() {
     tar -C "$work/photos" -xf "$work/drawn.tar"
 }
 
-# Sends one photo, and again after 429 and 503, as a good client does.
+# Sends one photo, and again after 429 and 503, as a good client does. Logs the status, the tries and the record's id.
 send() {
-    local status tries
+    local answer status tries
     for tries in $(seq 1 60); do
-        status=$(curl --silent --output /dev/null --write-out '%{http_code}' --max-time 30 \
+        answer=$(curl --silent --write-out ' %{http_code}' --max-time 30 \
             --form "file=@$1" "$URL/predict?channel=$2" || true)
+        status=${answer##* }
         case $status in
             200) break ;;
             429 | 502 | 503 | 504) sleep 0.5 ;;
             *) break ;;
         esac
     done
-    echo "$status $tries" >>"$3"
+    echo "$status $tries $(sed -n 's/^{"id":"\([0-9a-z]*\)".*/\1/p' <<<"$answer")" >>"$3"
 }
 
 # Rounds of all photos until the file STOP is there, so that there is sending whatever else happens.
@@ -201,7 +202,7 @@ answered() { # LOG ROUNDS WHAT: every photo has got its answer
     local good all
     all=$(($2 * $(find "$work/photos" -name '*.jpg' | wc -l)))
     good=$(grep -c '^200 ' "$1" || true)
-    [ "$good" -eq "$all" ] || fail "$3: $good of $all photos were answered: $(sort "$1" | uniq -c | tr '\n' ';')"
+    [ "$good" -eq "$all" ] || fail "$3: $good of $all photos were answered: $(cut -d ' ' -f 1,2 "$1" | sort | uniq -c | tr '\n' ';')"
     say "$3: $good of $all photos answered, after $(awk '{ n += $2 - 1 } END { print n + 0 }' "$1") refusals that were tried again"
 }
 
