@@ -224,11 +224,12 @@ take_away() {
     id=$(sed -n '5s/.* //p' "$work/first")
     key=$(grep "^$id," "$work/records-before.csv" | cut -d , -f 12)
     case $lose in
-        row) compose exec -T postgres psql --quiet --host /run/postgresql --username shoplens shoplens -c "DELETE FROM predictions WHERE id = '$id'" ;;
+        # shellcheck disable=SC2016  # the shell in the container expands it
+        row) compose exec -T postgres sh -c 'PGPASSWORD=$POSTGRES_PASSWORD psql --host 127.0.0.1 --username shoplens shoplens' <<<"DELETE FROM predictions WHERE id = '$id';" ;;
         photo) compose exec -T s3 sh -c "echo 'fs.rm /buckets/shoplens/photos/$key' | weed shell -master=127.0.0.1:9333" ;;
         service) compose rm --stop --force prometheus ;;
         *) fail "--lose takes row, photo or service" ;;
-    esac >/dev/null 2>&1
+    esac >"$work/lose.log" 2>&1 || fail "taking a $lose away: $(tail -3 "$work/lose.log")"
     say "took away a $lose"
 }
 
