@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal, Self
@@ -335,17 +335,10 @@ def ingest_router(batch: Batch, uploads: Uploads, *, max_image_bytes: int, max_q
 
 
 async def _import_each(importer: Importer, form: UploadedForm, max_image_bytes: int) -> AsyncIterator[UploadOut]:
-    """The outcome of each file.
-
-    Raises RequestInvalid for a field that is too long, and Unavailable if the first file meets such an error.
-    """
+    """The outcome of each file. Raises RequestInvalid, and Unavailable if that is the error of the first file."""
     if not form.files:
         raise ImageMissing(f"The form has no file in the field {FILE_FIELD!r}. Send: curl -F {FILE_FIELD}=@photo.jpg …")
-    values = {name: form.fields.get(name, "").replace("\x00", "").strip() for name in _REFERENCES}
-    for name, value in values.items():
-        if len(value) > _MAX_REFERENCE:
-            raise RequestInvalid(f"The field {name!r} has more than {_MAX_REFERENCE} characters.")
-    references = References(**{name: value or None for name, value in values.items()})
+    references = _references(form.fields)
     for index, file in enumerate(form.files):
         name = file.filename or "photo"
         try:
@@ -359,6 +352,15 @@ async def _import_each(importer: Importer, form: UploadedForm, max_image_bytes: 
                 raise
             photo = UploadOut(name=name, item=None, code=error.code, detail=str(error))
         yield photo
+
+
+def _references(fields: Mapping[str, str]) -> References:
+    """The fields that describe all photos of a form. Raises RequestInvalid for a field that is too long."""
+    values = {name: fields.get(name, "").replace("\x00", "").strip() for name in _REFERENCES}
+    for name, value in values.items():
+        if len(value) > _MAX_REFERENCE:
+            raise RequestInvalid(f"The field {name!r} has more than {_MAX_REFERENCE} characters.")
+    return References(**{name: value or None for name, value in values.items()})
 
 
 def runs_router(batch: Batch) -> APIRouter:

@@ -97,18 +97,17 @@ def look_at_run(settings: Settings, channel: str) -> str | Caution:
     """The state of the active run, or the end of the last one."""
     try:
         with _database(settings) as database:
-            status = None if database is None else build_status(settings, database)(channel)
+            status = RunStatus(waiting=0) if database is None else build_status(settings, database)(channel)
     except DatabaseUnavailable:
         return _UNKNOWN
-    run = None if status is None else status.run
-    if status is not None and run is not None and run.active:
+    run = status.run
+    if run is not None and run.active:
         return _active(status, run)
     last = _last_trigger(settings, channel, "run")
     if last is not None and isinstance(found := _outcome(last), Caution):
         return found
     if run is None:
-        waiting = 0 if status is None else status.waiting
-        return f"none yet, {waiting} items waiting"
+        return f"none yet, {status.waiting} items waiting"
     ended_at = run.finished_at or run.created_at
     finished = f"finished {_ago(ended_at)}"
     if datetime.now(UTC) - ended_at > LONGEST_PAUSE:

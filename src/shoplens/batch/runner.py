@@ -185,7 +185,11 @@ class BatchRunner:
             raise self._error
         if self.stopped:
             return await asyncio.to_thread(self._interrupt, owned, "It was asked to stop.") or owned.run
-        report_key = await asyncio.to_thread(self._report, owned.run.id)
+        report_key = None
+        try:
+            report_key = await asyncio.to_thread(self._parts.report, owned.run.id)
+        except Exception:  # noqa: BLE001  the results are there; the report can be written again
+            _log.exception("run.report_failed", run=owned.run.id)
         finished = await asyncio.to_thread(self._retry, lambda: owned.finish(report_key))
         counts = {state.value: count for state, count in meter.progress().counts.items()}
         _log.info("run.finished", run=owned.run.id, channel=owned.run.channel, planned=owned.run.planned, **counts)
@@ -305,13 +309,6 @@ class BatchRunner:
             if changed:
                 stalled = not stalled
                 _log.warning("run.stalled" if stalled else "run.continues", quiet_s=round(quiet_s, 1))
-
-    def _report(self, run_id: str) -> str | None:
-        try:
-            return self._parts.report(run_id)
-        except Exception:  # noqa: BLE001  the results are there; the report can be written again
-            _log.exception("run.report_failed", run=run_id)
-            return None
 
     def _interrupt(self, owned: OwnedRun, reason: str) -> BatchRun | None:
         try:
