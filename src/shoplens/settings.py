@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -78,7 +78,9 @@ class ChannelSettings(_Frozen):
     accept_at: float | None = Field(
         default=None, description="Least score of the best label that needs no person; unset accepts every photo."
     )
-    labels: dict[str, LabelThresholds] = Field(default_factory=dict, description="Thresholds by label.")
+    labels: dict[str, LabelThresholds] = Field(
+        default_factory=dict, description="Thresholds by label; `labels = {}` removes those of a default channel."
+    )
     batch: ChannelBatchSettings | None = Field(
         default=None, description="The channel's batch side (`batch = {}` for the defaults); unset: it has none."
     )
@@ -121,6 +123,18 @@ DEFAULT_CHANNELS: dict[str, dict[str, object]] = {
         "labels": {"nsfw": {"review_at": 0.2, "reject_at": 0.85}},
     },
 }
+
+
+class _DefaultChannels(InitSettingsSource):
+    """The default channels. Where a channel has an empty table `labels`, its default thresholds do not apply."""
+
+    def __call__(self) -> dict[str, Any]:
+        given = self.current_state.get("channels")
+        channels = {name: dict(default) for name, default in DEFAULT_CHANNELS.items()}
+        for name, own in given.items() if isinstance(given, dict) else ():
+            if name in channels and isinstance(own, dict) and own.get("labels") == {}:
+                channels[name].pop("labels", None)
+        return {"channels": channels}
 
 
 class Settings(BaseSettings):
@@ -235,8 +249,8 @@ class Settings(BaseSettings):
         """Arguments over environment over file; no .env and no secrets directory."""
         del dotenv_settings, file_secret_settings
         path = Path(os.environ.get(CONFIG_FILE_VARIABLE, DEFAULT_CONFIG_FILE))
-        defaults = InitSettingsSource(settings_cls, init_kwargs={"channels": DEFAULT_CHANNELS})
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=path), defaults
+        toml_settings = TomlConfigSettingsSource(settings_cls, toml_file=path)
+        return init_settings, env_settings, toml_settings, _DefaultChannels(settings_cls, init_kwargs={})
 
     @property
     def effective_database_url(self) -> str:

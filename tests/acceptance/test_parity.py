@@ -59,8 +59,7 @@ async def test_accuracy_over_http_is_that_of_the_bare_float_model(
     photos, truth = samples
     bundle = resolve_bundle(model, models_dir)
     names = [label.name for label in bundle.labels]
-    no_thresholds = {"nsfw": {"review_at": None, "reject_at": None}}
-    channels = {"look": {"model": model, "keep": "nothing"}, "reviews": {"model": model, "labels": no_thresholds}}
+    channels = {"look": {"model": model, "keep": "nothing"}, "reviews": {"model": model, "labels": {}}}
     platform = build_platform(read_settings(data_dir=tmp_path, models_dir=models_dir, channels=channels))
     found = []
     async with client_of(platform) as client:

@@ -15,7 +15,7 @@ from shoplens.settings import Settings
 
 ONLY_LOOK: Final[dict[str, Any]] = {
     "look": {"model": "efficientnet-lite0-int8"},
-    "reviews": {"model": "efficientnet-lite0-int8", "labels": {"nsfw": {"review_at": None, "reject_at": None}}},
+    "reviews": {"model": "efficientnet-lite0-int8", "labels": {}},
     "returns": {"model": "efficientnet-lite0-int8"},
 }
 """Channels that need one model alone."""

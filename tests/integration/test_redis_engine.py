@@ -304,7 +304,7 @@ async def test_an_engine_shows_only_its_own_models(
     make_settings: Callable[..., Settings], settings: Settings, make_engine: EngineMaker
 ) -> None:
     """A batch run asks for one model of workers that have those of all channels."""
-    both = {name: {"model": model} for name, model in (("look", MODEL), ("returns", "clothing"), ("reviews", MODEL))}
+    both = {"look": {"model": MODEL}, "returns": {"model": "clothing"}, "reviews": {"model": MODEL, "labels": {}}}
     wide = make_settings(channels=both, redis_url=settings.redis_url, redis_prefix=settings.redis_prefix, threads=1)
     async with running_worker(wide):
         assert [MODEL] == [each.ref.name for each in make_engine(settings).served()]

@@ -52,6 +52,23 @@ def test_one_value_of_a_default_channel_can_be_changed_alone(monkeypatch: pytest
     assert "efficientnet-lite0-int8" == channels["look"].model
 
 
+@pytest.mark.parametrize("place", ["file", "environment", "argument"])
+def test_the_thresholds_of_a_default_channel_can_be_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """For a model with other labels; everything else of the channel stays, also in a process with these settings."""
+    if place == "file":
+        (tmp_path / "shoplens.toml").write_text("[channels.reviews]\nlabels = {}\n")
+    elif place == "environment":
+        monkeypatch.setenv("SHOPLENS_CHANNELS__REVIEWS__LABELS", "{}")
+    settings = read_settings(**({"channels": {"reviews": {"labels": {}}}} if place == "argument" else {}))
+    for name, value in settings.environment().items():
+        monkeypatch.setenv(name, value)
+    for each in (settings, read_settings()):
+        assert ({}, "opennsfw") == (each.channels["reviews"].labels, each.channels["reviews"].model)
+        assert 0.8 == each.channels["returns"].accept_at
+
+
 def test_a_shop_can_add_a_channel_in_the_file(tmp_path: Path) -> None:
     """Beside the default ones."""
     (tmp_path / "shoplens.toml").write_text('[channels.window]\nmodel = "mine@2"\naccept_at = 0.7\n')
