@@ -252,6 +252,13 @@ class Settings(BaseSettings):
         toml_settings = TomlConfigSettingsSource(settings_cls, toml_file=path)
         return init_settings, env_settings, toml_settings, _DefaultChannels(settings_cls, init_kwargs={})
 
+    def make_data_dir(self) -> None:
+        """Create the data directory, which only this user may enter. Raises Misconfigured."""
+        try:
+            self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise Misconfigured(f"data_dir: {self.data_dir.absolute()} cannot be created: {error.strerror}.") from error
+
     @property
     def effective_database_url(self) -> str:
         """The database URL, with the embedded default filled in."""

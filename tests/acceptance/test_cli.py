@@ -141,6 +141,29 @@ def test_the_doctor_names_the_part_that_is_not_well(run: Run, settings: dict[str
     assert [part] == [row["part"] for row in findings if row["fault"]]
 
 
+def test_other_users_can_neither_enter_nor_read_the_data(run: Run, tmp_path: Path) -> None:
+    """The folder is for this user, the files in it for the group at most."""
+    assert 0 == run("batch", "status", channels__returns__model="opennsfw").returncode
+    assert 0o700 == (tmp_path / "data").stat().st_mode & 0o777
+    found = [path for path in (tmp_path / "data").rglob("*") if path.stat().st_mode & 0o027]
+    assert [] == found
+    assert (tmp_path / "data" / "shoplens.db").exists()
+
+
+@pytest.mark.parametrize(
+    "command", [("batch", "status"), ("db", "upgrade"), ("serve", "--port", "0"), ("batch", "run")]
+)
+def test_a_data_directory_that_cannot_be_made_is_told_in_one_sentence(
+    run: Run, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    """A file stands in its place."""
+    (tmp_path / "data").write_text("not a folder")
+    done = run(*command, channels__returns__model="opennsfw")
+    assert 1 == done.returncode
+    assert "Error (misconfigured): data_dir: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_the_database_is_made_by_upgrade(run: Run, tmp_path: Path) -> None:
     """And upgrading again changes nothing."""
     first, second = run("db", "upgrade"), run("db", "upgrade")

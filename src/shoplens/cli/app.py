@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,9 @@ from shoplens.registry.commands import models_app
 from shoplens.training.commands import add_training
 
 BackupFolder = Annotated[Path, typer.Argument(help="The folder of the backup; an earlier one is updated.")]
+
+_NOT_FOR_OTHERS = 0o027
+"""Other users of the machine can neither read nor write what a command creates."""
 
 app = typer.Typer(
     name="shoplens",
@@ -32,6 +36,7 @@ add_training(app)
 @app.callback(invoke_without_command=True)
 def root(version: Annotated[bool, typer.Option("--version", help="Show the version and stop.")] = False) -> None:
     """Image classification that a shop runs itself."""
+    os.umask(os.umask(_NOT_FOR_OTHERS) | _NOT_FOR_OTHERS)
     if version:
         import shoplens
 
@@ -108,7 +113,7 @@ def db_upgrade(data_dir: DataDir = None) -> None:
     settings = settings_for(data_dir)
     url = settings.effective_database_url
     if settings.database_url is None:
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        settings.make_data_dir()
     upgrade(url)
     typer.echo(f"The database is at revision {current_revision(url)}.")
 

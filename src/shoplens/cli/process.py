@@ -35,8 +35,9 @@ _TRIM_THRESHOLD_BYTES: Final = 1 << 29
 def process_logs(settings: Settings, *, command: str, quiet_terminal: bool = False) -> Iterator[None]:
     """Log the block to standard error and to the log folder.
 
-    With `quiet_terminal`, a terminal shows warnings and errors only.
+    With `quiet_terminal`, a terminal shows warnings and errors only. Raises Misconfigured without a data directory.
     """
+    settings.make_data_dir()
     with logging_to(
         settings.log_folder, log_format=settings.log_format, level=settings.log_level, quiet_terminal=quiet_terminal
     ):

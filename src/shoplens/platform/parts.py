@@ -157,7 +157,7 @@ def build_database(settings: Settings, *, durable: bool = False) -> Database:
     """
     url = settings.effective_database_url
     if settings.database_url is None:
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        settings.make_data_dir()
         upgrade(url)
     full = durable or settings.database_durability == "power"
     return open_database(url, synchronous="FULL" if full else "NORMAL", pool=settings.database_pool)
