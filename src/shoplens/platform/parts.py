@@ -113,8 +113,7 @@ def build_engine(
 def require_labels(channel: Channel, labels: Sequence[str]) -> None:
     """Raises Misconfigured if a threshold is for a label that the model does not have: it would never apply."""
     for rule in channel.policy.rules:
-        has_threshold = rule.review_at is not None or rule.reject_at is not None
-        if has_threshold and rule.label not in labels:
+        if rule.label not in labels:
             raise Misconfigured(
                 f"channels.{channel.name}.labels.{rule.label}: "
                 f"the model {channel.model} has no such label{meant(rule.label, labels)}."
