@@ -85,7 +85,12 @@ class RequestMiddleware:
                     crash = problem(500, ShoplensError.code, INTERNAL_ERROR_DETAIL, request_id=request_id)
                     await crash(scope, receive, send_with_headers)
             finally:
-                self._record(scope, status or CLIENT_CLOSED_REQUEST, started)
+                ms = round((time.perf_counter() - started) * 1e3, 2)
+                status = status or CLIENT_CLOSED_REQUEST
+                route = getattr(scope.get("route"), "path", _UNROUTED)
+                self._metrics.http_requests.labels(route=route, status=str(status)).inc()
+                log = _log.info if status < HTTPStatus.INTERNAL_SERVER_ERROR else _log.warning
+                log("request.answered", method=scope["method"], path=scope["path"], status=status, ms=ms)
 
     def _require_own_host_and_site(self, method: str, headers: Headers) -> None:
         """Raises RequestForbidden for DNS rebinding and for cross-site requests that could change something."""
@@ -96,11 +101,3 @@ class RequestMiddleware:
             raise RequestForbidden("This server does not accept this Host header. See the setting allowed_hosts.")
         if method not in _SAFE_METHODS and headers.get("sec-fetch-site", "none") not in _OWN_SITES:
             raise RequestForbidden("Pages of other sites may not send data to this server.")
-
-    def _record(self, scope: Scope, status: int, started: float) -> None:
-        """Count the request and log it."""
-        route = getattr(scope.get("route"), "path", _UNROUTED)
-        self._metrics.http_requests.labels(route=route, status=str(status)).inc()
-        ms = round((time.perf_counter() - started) * 1e3, 2)
-        log = _log.info if status < HTTPStatus.INTERNAL_SERVER_ERROR else _log.warning
-        log("request.answered", method=scope["method"], path=scope["path"], status=status, ms=ms)
