@@ -205,8 +205,8 @@ def test_a_run_ends_if_a_node_does_not_see_the_photos(cluster: RayCluster, make_
     shop = make_shop(tiny_photos(2))
     hidden = shop.data / "blobs"
     program = (
-        "import sys; from shoplens.batch import ray as cluster; "
-        f"cluster.shared_url = lambda url: {(shop.root / 'elsewhere').as_uri()!r}; "
+        "from shoplens.platform import batch; "
+        f"batch.shared_url = lambda url: {(shop.root / 'elsewhere').as_uri()!r}; "
         "from shoplens.cli import main; main()"
     )
     process = subprocess.run(

@@ -19,24 +19,13 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import structlog
 
 import shoplens
+from shoplens.batch import executors
 from shoplens.batch.entities import BatchItem
-from shoplens.batch.executors import (
-    ItemQueue,
-    ProcessedItem,
-    ResultBuilder,
-    ResultQueue,
-    RetryPolicy,
-    classify_request,
-    read_photo,
-    take,
-)
 from shoplens.bundles.manifest import ModelRef
 from shoplens.errors import (
     ClusterUnavailable,
@@ -126,7 +115,7 @@ class PhotoActor:
         async with reading:
             try:
                 photo = await asyncio.to_thread(self._read, key)
-                request = classify_request(self._model, photo, sha256=sha256, timeout_s=self._job.timeout_s)
+                request = executors.classify_request(self._model, photo, sha256=sha256, timeout_s=self._job.timeout_s)
                 return await self._engine.classify(request), None
             except ShoplensError as error:
                 failure = error
@@ -139,7 +128,7 @@ class PhotoActor:
     def _read(self, key: str | None) -> bytes:
         """The photo. Raises ImageGone, and StorageUnavailable while this node cannot reach the store."""
         try:
-            return read_photo(self._store, key)
+            return executors.read_photo(self._store, key)
         except ImageGone:
             self._check_store()
             raise
@@ -164,8 +153,8 @@ class RayExecutor:
         *,
         model: ModelRef,
         store: Store,
-        results: ResultBuilder,
-        retry: RetryPolicy,
+        results: executors.ResultBuilder,
+        retry: executors.RetryPolicy,
     ) -> None:
         """Connect to the cluster, or start one here, and start the actors. Blocks.
 
@@ -195,7 +184,7 @@ class RayExecutor:
         self._deaths_alone: Counter[str] = Counter()
         self._times_unread: Counter[str] = Counter()
 
-    async def process(self, items: ItemQueue, results: ResultQueue) -> None:
+    async def process(self, items: executors.ItemQueue, results: executors.ResultQueue) -> None:
         """See Executor. Raises ClusterUnavailable when the cluster is lost, and what makes a node useless."""
         if threading.current_thread() is threading.main_thread():
             # Ray's native code takes SIGTERM over when it connects; setting the handler again gives it back to Python.
@@ -224,11 +213,11 @@ class RayExecutor:
         """See Executor."""
         await asyncio.to_thread(self._stack.close)
 
-    async def _take(self, items: ItemQueue, *, wait: bool = False) -> list[BatchItem]:
+    async def _take(self, items: executors.ItemQueue, *, wait: bool = False) -> list[BatchItem]:
         """A share for one actor of what is there. With `wait` it is empty only after the end mark."""
         if items.empty() and not wait:
             return []
-        return await take(items, max(1, min(_LARGEST_BATCH, -(-items.qsize() // len(self._actors)))))
+        return await executors.take(items, max(1, min(_LARGEST_BATCH, -(-items.qsize() // len(self._actors)))))
 
     def _wait(self) -> list[Any]:
         """What is ready, at most one. Blocks for a short time."""
@@ -258,7 +247,7 @@ class RayExecutor:
             raise ClusterUnavailable(f"The Ray cluster makes no progress: {_one_line(error)}") from error
         self._starting[actor.ready.remote(*self._setup)] = actor
 
-    async def _collect(self, ref: Any, results: ResultQueue) -> None:
+    async def _collect(self, ref: Any, results: executors.ResultQueue) -> None:
         """The outcomes of a batch, or another attempt at it."""
         actor, batch = self._running.pop(ref)
         try:
@@ -274,19 +263,16 @@ class RayExecutor:
             if isinstance(found, StorageUnavailable):
                 unread.append((item, found))
             elif isinstance(found, ShoplensError):
-                await results.put(await self._failed(item, found, thumbnail))
+                failed = self._builder.failed(item, found)
+                if failed.needs_thumbnail:
+                    failed = await asyncio.to_thread(self._builder.with_thumbnail, failed, lambda: thumbnail)  # noqa: B023
+                await results.put(failed)
             else:
                 await results.put(self._builder.classified(item, found))
         if unread:
             await self._wait_for_store(unread)
 
-    async def _failed(self, item: BatchItem, error: ShoplensError, thumbnail: bytes | None) -> ProcessedItem:
-        processed = self._builder.failed(item, error)
-        if not processed.needs_thumbnail:
-            return processed
-        return await asyncio.to_thread(self._builder.with_thumbnail, processed, lambda: thumbnail)
-
-    async def _halve(self, batch: list[BatchItem], results: ResultQueue) -> None:
+    async def _halve(self, batch: list[BatchItem], results: executors.ResultQueue) -> None:
         """Try a batch whose actor died again in two halves. A single photo fails when its actor died twice."""
         if len(batch) > 1:
             middle = len(batch) // 2
@@ -297,8 +283,7 @@ class RayExecutor:
         if self._deaths_alone[item.id] < _MOST_DEATHS_ALONE:
             self._again.append(batch)
         else:
-            fault = ShoplensError("The process of this photo died each time it was tried.")
-            await results.put(self._builder.failed(item, fault))
+            await results.put(self._builder.failed(item, ShoplensError("The process of this photo died each time.")))
 
     async def _wait_for_store(self, unread: Sequence[tuple[BatchItem, ShoplensError]]) -> None:
         """A node cannot reach the store: try these photos again once the driver can, perhaps on another node."""
@@ -310,14 +295,6 @@ class RayExecutor:
         await asyncio.to_thread(self._retry, self._store.check)
         await asyncio.sleep(_STORE_PAUSE_S)
         self._again.append([item for item, _ in unread])
-
-
-def shared_url(url: str) -> str:
-    """The store's URL for other machines. Raises Misconfigured for a store that only this process sees."""
-    scheme = urlsplit(url).scheme
-    if scheme == "memory":
-        raise Misconfigured("Photos in memory:// are seen by one process only; set storage_url to a folder or s3://.")
-    return url if len(scheme) > 1 else Path(url).absolute().as_uri()
 
 
 @contextlib.contextmanager
@@ -346,11 +323,7 @@ def _connected(cluster: Cluster) -> Iterator[Any]:
             if len(parent) > _LONGEST_FOLDER:
                 parent = "/tmp"  # noqa: S108  only short enough; the folder in it is private and has a random name
             folder = tempfile.TemporaryDirectory(prefix="shoplens-ray-", dir=parent, ignore_cleanup_errors=True)
-            options |= {
-                "num_cpus": cluster.local_cpus,
-                "include_dashboard": False,
-                "_temp_dir": stack.enter_context(folder),
-            }
+            options.update(num_cpus=cluster.local_cpus, include_dashboard=False, _temp_dir=stack.enter_context(folder))
             if "RAY_AUTH_MODE" not in os.environ:
                 environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         else:

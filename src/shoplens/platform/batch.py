@@ -46,7 +46,7 @@ from shoplens.serving.classifier import choose_provider
 from shoplens.serving.cores import usable_cores
 from shoplens.serving.engine import Engine
 from shoplens.settings import Settings
-from shoplens.storage import Store, open_prefix, open_store
+from shoplens.storage import Store, open_prefix, open_store, shared_url
 from shoplens.telemetry.metrics import Metrics
 from shoplens.telemetry.trigger_log import record_trigger
 
@@ -271,7 +271,7 @@ def _ray_executor(
 
     Raises ExtraMissing, Misconfigured, ClusterUnavailable, StorageUnavailable, ModelNotFound and BundleError.
     """
-    from shoplens.batch.ray import Cluster, NodeJob, RayExecutor, shared_url
+    from shoplens.batch.ray import Cluster, NodeJob, RayExecutor
 
     store_url = shared_url(settings.effective_storage_url)
     bundle = find_bundle(channel.model, settings)

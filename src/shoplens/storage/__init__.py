@@ -23,7 +23,16 @@ from shoplens.storage.objects import (
 )
 from shoplens.storage.store import Store, image_key, require_key, without_password
 
-__all__ = ["ForeignObject", "ObjectPrefix", "Store", "image_key", "open_prefix", "open_store", "require_key"]
+__all__ = [
+    "ForeignObject",
+    "ObjectPrefix",
+    "Store",
+    "image_key",
+    "open_prefix",
+    "open_store",
+    "require_key",
+    "shared_url",
+]
 
 
 def open_store(
@@ -55,6 +64,14 @@ def open_store(
             raise Misconfigured(f"{url} names another machine; a local directory is written file:///path.")
         return LocalStore(Path(url2pathname(parts.path)))
     return LocalStore(Path(url))
+
+
+def shared_url(url: str) -> str:
+    """The store's URL for other machines. Raises Misconfigured for a store that only this process sees."""
+    scheme = urlsplit(url).scheme
+    if scheme == "memory":
+        raise Misconfigured("Photos in memory:// are seen by one process only; set storage_url to a folder or s3://.")
+    return url if len(scheme) > 1 else Path(url).absolute().as_uri()
 
 
 def open_prefix(url: str, *, setting: str | None = None, options: Mapping[str, Any] | None = None) -> ObjectPrefix:
