@@ -55,6 +55,8 @@ ShoplensError
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import ClassVar
 
 
@@ -371,3 +373,9 @@ class ExtraMissing(Misconfigured):
     """An optional part of Shoplens is needed for this and not installed."""
 
     code = "extra_missing"
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """What follows an unknown name in a sentence, like " (did you mean 'batch'?)"; "" where no name is close."""
+    close = get_close_matches(name, list(known), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -6,8 +6,6 @@ The environment wins over the file. Nested values use two underscores: `SHOPLENS
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from difflib import get_close_matches
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -22,7 +20,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from shoplens.errors import Misconfigured
+from shoplens.errors import Misconfigured, meant
 from shoplens.telemetry.logs import LogFolder
 
 ENVIRONMENT_PREFIX = "SHOPLENS_"
@@ -351,12 +349,6 @@ def _fault(kind: str, place: tuple[int | str, ...], message: str) -> str:
     models = (Settings, ChannelSettings, ChannelBatchSettings, BatchSettings, LabelThresholds)
     known = {field for each in models for field in each.model_fields}
     return f"{name}: there is no such setting{meant(str(place[-1]), known)}"
-
-
-def meant(name: str, known: Iterable[str]) -> str:
-    """What follows an unknown name in a sentence, like " (did you mean 'batch'?)"; "" where no name is close."""
-    close = get_close_matches(name, list(known), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def unknown_variables() -> list[str]:

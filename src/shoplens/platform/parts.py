@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from shoplens.bundles.bundle import Bundle
 from shoplens.bundles.store import SharedBundles, resolve_bundle
 from shoplens.db import Database, open_database, upgrade
-from shoplens.errors import Misconfigured
+from shoplens.errors import Misconfigured, meant
 from shoplens.images.picture import Limits
 from shoplens.images.sandbox import SandboxedDecoder
 from shoplens.predictions.entities import Channel, Keep
@@ -18,7 +18,7 @@ from shoplens.serving.batcher import Batching
 from shoplens.serving.classifier import Classifier, PhotoClassifier, Provider, choose_provider
 from shoplens.serving.cores import usable_cores
 from shoplens.serving.local import LoadedModel, LocalEngine, ModelHandle
-from shoplens.settings import Settings, meant, read_settings
+from shoplens.settings import Settings, read_settings
 from shoplens.storage import open_store
 from shoplens.telemetry.metrics import Metrics
 

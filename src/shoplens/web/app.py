@@ -8,13 +8,14 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import structlog
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi.dependencies.models import Dependant
 from starlette.responses import HTMLResponse, RedirectResponse
 
 import shoplens
 from shoplens.batch.api import ingest_router, items_router, runs_router
 from shoplens.batch.pages import channel_pages, item_pages, record_link_finder, run_pages
-from shoplens.errors import NotFound, ShoplensError
+from shoplens.errors import NotFound, RequestInvalid, ShoplensError, meant
 from shoplens.platform.server import Platform
 from shoplens.predictions.api import feedback_router, predict_router, records_router
 from shoplens.predictions.pages import classify_pages, record_pages
@@ -70,7 +71,8 @@ def create_app(platform: Platform) -> FastAPI:
         timeout_s=limits.upload_timeout_s,
     )
     for router in _api_routers(platform, uploads):
-        app.include_router(router)
+        app.include_router(router, dependencies=[Depends(refuse_unknown_parameters)])
+    app.include_router(operations_router(platform.probes, platform.metrics))
     for router in _page_routers(platform, uploads):
         app.include_router(router, include_in_schema=False)
     app.mount(STATIC_URL, HashedFiles(directory=STATIC_DIR), name="static")
@@ -92,7 +94,6 @@ def _api_routers(platform: Platform, uploads: Uploads) -> Iterator[APIRouter]:
     yield runs_router(platform.batch)
     yield items_router(platform.batch)
     yield models_router(platform.models)
-    yield operations_router(platform.probes, platform.metrics)
 
 
 def _page_routers(platform: Platform, uploads: Uploads) -> Iterator[APIRouter]:
@@ -129,6 +130,20 @@ def _other_pages() -> APIRouter:
         raise NotFound(f"There is no page at /console/{path[:100]}.")
 
     return router
+
+
+async def refuse_unknown_parameters(request: Request) -> None:
+    """Raises RequestInvalid for a name in the query that the route does not take, which would change nothing."""
+    if not request.query_params:
+        return
+    known = _query_names(request.scope["route"].dependant)
+    for name in request.query_params.keys() - known:
+        raise RequestInvalid(f"There is no parameter {name[:100]!r} here{meant(name[:100], known)}.")
+
+
+def _query_names(dependant: Dependant) -> set[str]:
+    own = {each.alias for each in dependant.query_params}
+    return own.union(*(_query_names(each) for each in dependant.dependencies))
 
 
 def _resume_run(platform: Platform) -> None:

@@ -92,6 +92,7 @@ async def test_the_decision_follows_the_shops_thresholds(make_platform: Callable
         ("timeout_s=0", 422, "request_invalid"),
         ("timeout_s=nan", 422, "request_invalid"),
         ("timeout_s=0.001", 504, "deadline_exceeded"),
+        ("chanel=reviews", 422, "request_invalid"),
     ],
 )
 async def test_an_invalid_parameter_has_an_error_code(
@@ -104,6 +105,15 @@ async def test_an_invalid_parameter_has_an_error_code(
     assert "application/problem+json" == answer.headers["content-type"]
     assert problem["detail"]
     assert problem["request_id"] == answer.headers["x-request-id"]
+
+
+async def test_a_misspelled_parameter_is_refused_with_the_name_that_was_meant(client: httpx.AsyncClient) -> None:
+    """Another channel's answer would be taken for that of the one that was asked."""
+    answer = await client.post("/predict?chanel=reviews", content=b"")
+    assert "There is no parameter 'chanel' here (did you mean 'channel'?)." == answer.json()["detail"]
+    answer = await client.get("/predictions.csv?since=2026-01-01&utnil=2026-02-01")
+    assert (422, "request_invalid") == (answer.status_code, answer.json()["code"])
+    assert 200 == (await client.get("/metrics?name=x")).status_code
 
 
 BODIES: dict[str, tuple[dict[str, Any], int, str]] = {
