@@ -50,8 +50,7 @@ _MOST_DEATHS_IN_A_ROW: Final = 20
 _MOST_TIMES_UNREAD: Final = 5
 _STORE_PAUSE_S: Final = 1.0
 _MARKERS: Final = "health/nodes"
-_LONGEST_FOLDER: Final = 22  # the paths of Ray's sockets below it have a limit
-_QUIET: Final = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_COLOR_PREFIX": "0"}
+_LONGEST_FOLDER, _SHORT_FOLDER = 22, "/tmp"  # noqa: S108  the paths of Ray's sockets below it have a limit
 _ONE_SHORT_ATTEMPT: Final = {  # Ray would try for minutes to reach an address where nothing answers
     "RAY_NUM_REDIS_GET_RETRIES": "1",
     "RAY_gcs_rpc_server_connect_timeout_s": "2",
@@ -316,14 +315,16 @@ def _marker(store: Store, channel: str) -> Iterator[str]:
 def _connected(cluster: Cluster) -> Iterator[Any]:
     """The module `ray`, connected. A cluster started here is reachable only with a token that its processes share."""
     options: dict[str, Any] = {"log_to_driver": False, "configure_logging": False, "logging_level": logging.CRITICAL}
-    environment, address = dict(_QUIET), cluster.address
+    environment, address = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_COLOR_PREFIX": "0"}, cluster.address
     with contextlib.ExitStack() as stack:
         if address is None:
-            parent = tempfile.gettempdir()
-            if len(parent) > _LONGEST_FOLDER:
-                parent = "/tmp"  # noqa: S108  only short enough; the folder in it is private and has a random name
-            folder = tempfile.TemporaryDirectory(prefix="shoplens-ray-", dir=parent, ignore_cleanup_errors=True)
-            options.update(num_cpus=cluster.local_cpus, include_dashboard=False, _temp_dir=stack.enter_context(folder))
+            parent = tempfile.gettempdir() if len(tempfile.gettempdir()) <= _LONGEST_FOLDER else _SHORT_FOLDER
+            own = tempfile.TemporaryDirectory(prefix="shoplens-ray-", dir=parent, ignore_cleanup_errors=True)
+            folder = stack.enter_context(own)
+            options.update(num_cpus=cluster.local_cpus, include_dashboard=False, _temp_dir=folder)
+            options["runtime_env"] = {
+                "env_vars": {"TMPDIR": folder}
+            }  # an actor that is killed leaves nothing elsewhere
             if "RAY_AUTH_MODE" not in os.environ:
                 environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         else:
