@@ -82,8 +82,8 @@ def _take_lists(browser: Browser, url: str, folder: Path) -> None:
 
 
 def _take_returns(browser: Browser, url: str, folder: Path, photos: dict[str, bytes]) -> None:
-    """The page of a run, with the first doubtful photo chosen, wide and narrow."""
-    address = f"{url}/console/returns/{_run_of(url, photos)}"
+    """The page of a run, with the first photo that needs review chosen, wide and narrow."""
+    address = f"{url}/console/batch/returns/{_run_of(url, photos)}"
     wide = browser.new_page(viewport=DESKTOP, color_scheme="light", reduced_motion="reduce")
     wide.goto(address, wait_until="networkidle")
     wide.keyboard.press("j")
@@ -98,7 +98,7 @@ def _take_returns(browser: Browser, url: str, folder: Path, photos: dict[str, by
 
 
 def _run_of(url: str, photos: dict[str, bytes]) -> str:
-    """Bring the photos in, work through them, and give the run's id."""
+    """Import the photos, run, and return the id of the run."""
     with httpx.Client(base_url=url, timeout=120, trust_env=False) as client:
         sent = [("file", (name, data)) for name, data in photos.items()]
         client.post("/batch/ingest", files=sent).raise_for_status()
@@ -128,7 +128,7 @@ def _save(page: Page, path: Path) -> None:
 
 
 def _fill_records(url: str, photos: dict[str, Path]) -> None:
-    """Answers for the list, two of them with what a person said."""
+    """Predictions for the list, two of them with feedback."""
     with httpx.Client(base_url=url, timeout=60, trust_env=False) as client:
         ids = []
         for channel, name in LISTED:
@@ -146,7 +146,7 @@ def _photos(scratch: Path) -> dict[str, Path]:
 
 
 def _returned_photos(scratch: Path) -> dict[str, bytes]:
-    """Photos by the names that a warehouse would give them: order and item."""
+    """Photos by the names that a depot would give them: order and item."""
     names = [f"{kind}/{number}" for number in range(RETURNED_OF_EACH) for kind in RETURNED_FROM]
     folder = _shared_photos()
     found = [

@@ -42,8 +42,7 @@ from shoplens.storage import Store, open_store
 
 _LARGEST_BATCH: Final = 32
 _READ_AHEAD: Final = 8
-_FIRST_ACTOR_S: Final = 60.0
-_LEAST_SILENCE_S: Final = 300.0
+_FIRST_ACTOR_S, _LEAST_SILENCE_S = 60.0, 300.0
 _POLL_S: Final = 0.2
 _MOST_DEATHS_ALONE: Final = 2
 _MOST_DEATHS_IN_A_ROW: Final = 20

@@ -256,8 +256,8 @@ def test_links_lead_to_the_console_that_is_named(shop: Shop, report: WriteReport
     """A file that is sent by mail names the shop's own console; anything that could run is refused."""
     item = shop.arrive("a.jpg", fate=needing_review("dress", 0.4))
     run = shop.run()
-    html = report.render(run.id, console="https://photos.example.org/console/returns/")
-    assert f'href="https://photos.example.org/console/returns/items/{item.id}"' in html
+    html = report.render(run.id, console="https://photos.example.org/console/batch/returns/")
+    assert f'href="https://photos.example.org/console/batch/returns/items/{item.id}"' in html
     with pytest.raises(RequestInvalid, match="console"):
         report.render(run.id, console="javascript:alert(1)//")
     with pytest.raises(RunNotFound):
