@@ -172,7 +172,7 @@ def run(
         elif as_json:
             _print_json(status)
         else:
-            typer.echo(f"Run {ended.id}: {ended.state.value}. {count_words(status)}.")
+            typer.echo(f"Run {ended.id} {ended.state.value}: {count_words(status)}.")
 
 
 async def _run_until_signal(
