@@ -223,8 +223,8 @@ take_away() {
     local id key
     id=$(sed -n '5s/.* //p' "$work/first")
     key=$(grep "^$id," "$work/records-before.csv" | cut -d , -f 12)
+    # shellcheck disable=SC2016  # the shell in the container expands it
     case $lose in
-        # shellcheck disable=SC2016  # the shell in the container expands it
         row) compose exec -T postgres sh -c 'PGPASSWORD=$POSTGRES_PASSWORD psql --host 127.0.0.1 --username shoplens shoplens' <<<"DELETE FROM predictions WHERE id = '$id';" ;;
         photo) compose exec -T s3 sh -c "echo 'fs.rm /buckets/shoplens/photos/$key' | weed shell -master=127.0.0.1:9333" ;;
         service) compose rm --stop --force prometheus ;;
