@@ -257,6 +257,12 @@ class Settings(BaseSettings):
         except OSError as error:
             raise Misconfigured(f"data_dir: {self.data_dir.absolute()} cannot be created: {error.strerror}.") from error
 
+    def make_models_dir(self) -> Path:
+        """`effective_models_dir`, for bundles to be installed in. Raises Misconfigured."""
+        if self.models_dir is None:
+            self.make_data_dir()
+        return self.effective_models_dir
+
     @property
     def effective_database_url(self) -> str:
         """The database URL, with the embedded default filled in."""

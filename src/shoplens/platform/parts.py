@@ -31,7 +31,7 @@ def find_bundle(name_or_path: str, settings: Settings) -> Bundle:
 
     Raises ModelNotFound, BundleError, StorageUnavailable and Misconfigured.
     """
-    return resolve_bundle(name_or_path, settings.effective_models_dir, open_shared(settings))
+    return resolve_bundle(name_or_path, settings.make_models_dir(), open_shared(settings))
 
 
 def open_shared(settings: Settings, *, fail_fast: bool = False) -> SharedBundles | None:

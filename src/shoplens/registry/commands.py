@@ -139,7 +139,7 @@ def prepare_models(
 
     from shoplens.bundles.builtin import builtin_names, prepare_builtin
 
-    models_dir = settings_for(data_dir).effective_models_dir
+    models_dir = settings_for(data_dir).make_models_dir()
     console = Console(stderr=True)
     with console.status("Preparing the models") as status:
         for name in names or builtin_names():
@@ -208,7 +208,7 @@ def import_model(  # noqa: PLR0913 - the options of the command
         labels=labels_from(labels),
         name=name or file.stem.lower(),
         version=version,
-        into=settings_for(data_dir).effective_models_dir,
+        into=settings_for(data_dir).make_models_dir(),
         preprocessing=Preprocessing(
             preset=cast("Preset", preset), crop=crop, resize=resize, colour=cast('Literal["rgb", "bgr"]', colour)
         ),
@@ -243,7 +243,7 @@ def install_model(
     """Verify and install a packed model."""
     from shoplens.bundles.store import install_bundle, unpack_bundle
 
-    models_dir = settings_for(data_dir).effective_models_dir
+    models_dir = settings_for(data_dir).make_models_dir()
     bundle = install_bundle(source, models_dir) if source.is_dir() else unpack_bundle(source, models_dir)
     typer.echo(f"Installed {bundle.ref}, digest {bundle.digest[:12]}.")
 

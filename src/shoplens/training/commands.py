@@ -80,7 +80,7 @@ def train(  # noqa: PLR0913 - each is an option that a person may need
             data_name=data_name or f"The photos of {source.resolve().name}.",
             date=datetime.now(UTC).date().isoformat(),
         ),
-        into=(into or settings.effective_models_dir).absolute(),
+        into=(into or settings.make_models_dir()).absolute(),
         work_dir=(work_dir or settings.data_dir / "training" / name).absolute(),
         fraction=held_out,
         seed=seed,
