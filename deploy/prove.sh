@@ -276,7 +276,7 @@ main() {
 
     if [ -n "$lose" ]; then take_away; fi
     compose restart --timeout 30 >/dev/null 2>&1
-    if [ "$lose" != service ]; then up --scale worker=5; fi
+    if [ "$lose" = service ]; then up --scale worker=5 web worker; else up --scale worker=5; fi
     compose exec -T web shoplens batch export --all --output - --format csv 2>/dev/null >"$work/after.csv"
     get /predictions.csv >"$work/records-after.csv"
     cmp "$work/before.csv" "$work/after.csv" || fail "the table of returns differs after the restart"
