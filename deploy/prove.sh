@@ -319,7 +319,8 @@ rebuild_from_backup() {
 watched() {
     local up tries
     for tries in $(seq 1 30); do
-        up=$(curl --silent --max-time 5 "http://127.0.0.1:$((PORT + 1))/api/v1/targets?state=active" | grep -o '"health":"up"' | wc -l)
+        up=$({ curl --silent --max-time 5 "http://127.0.0.1:$((PORT + 1))/api/v1/targets?state=active" || true; } |
+            { grep -o '"health":"up"' || true; } | wc -l)
         if [ "$up" -eq 7 ]; then
             say "Prometheus scrapes the web server and five workers"
             return
