@@ -321,9 +321,8 @@ def _connected(cluster: Cluster) -> Iterator[Any]:
             own = tempfile.TemporaryDirectory(prefix="shoplens-ray-", dir=parent, ignore_cleanup_errors=True)
             folder = stack.enter_context(own)
             options.update(num_cpus=cluster.local_cpus, include_dashboard=False, _temp_dir=folder)
-            options["runtime_env"] = {
-                "env_vars": {"TMPDIR": folder}
-            }  # an actor that is killed leaves nothing elsewhere
+            # What an actor that is killed leaves is removed with the folder.
+            options["runtime_env"] = {"env_vars": {"TMPDIR": folder}}
             if "RAY_AUTH_MODE" not in os.environ:
                 environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         else:

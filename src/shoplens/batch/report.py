@@ -18,6 +18,7 @@ import structlog
 from sqlalchemy import Connection
 
 from shoplens.batch.entities import BatchItem, BatchRun, ItemState, RunCounts, RunState
+from shoplens.batch.presenting import duration
 from shoplens.batch.repository import ItemRepository
 from shoplens.batch.review import open_photo, rate_per_s
 from shoplens.batch.run_repository import RunRepository
@@ -405,14 +406,6 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
-def _duration(seconds: float) -> str:
-    """3725 is "1 h 2 min"."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
-
-
 def _short(text: str) -> str:
     """Bounds foreign text, without control characters such as those that change the reading direction."""
     shown = "".join(sign for sign in text if sign.isprintable())
@@ -422,7 +415,7 @@ def _short(text: str) -> str:
 _FILTERS: Final[dict[str, Callable[..., str]]] = {
     "count": lambda number, one, many=None: f"{number:,} {one if number == 1 else many or f'{one}s'}",
     "day": lambda when: f"{when.astimezone(UTC).day} {when.astimezone(UTC):%B %Y}",
-    "duration": _duration,
+    "duration": duration,
     "instant": lambda when: f"{when.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}",
     "moment": lambda when: f"{when.astimezone(UTC):%Y-%m-%d %H:%M} UTC",
     "percent": lambda share: "<0.1%" if 0 < share < 0.001 else f"{share * 100:.1f}%",

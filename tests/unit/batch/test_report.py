@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 import pytest
 
 from shoplens.batch.entities import References
+from shoplens.batch.presenting import took
 from shoplens.batch.report import MOST_PICTURES, CategoryShare, WriteReport, compare
 from shoplens.batch.review import ReviewService
 from shoplens.batch.run_repository import RunRepository
@@ -359,3 +360,13 @@ def test_an_empty_run_has_shares_of_zero() -> None:
 def test_equal_shares_have_a_z_value_of_zero() -> None:
     """Also with a variance of zero."""
     assert 0.0 == share_of("dress", {"dress": 50}, [{"dress": 100}]).z
+
+
+def test_the_report_and_the_page_of_a_run_show_the_same_duration(shop: Shop, report: WriteReport) -> None:
+    """Both round only from 100 seconds on."""
+    for number in range(95):
+        shop.arrive(f"{number}.jpg")
+    run = shop.run()
+    page = Page(report.render(run.id))
+    assert f", {took(run)}; " in page.text("when")
+    assert took(run).endswith(" s")
