@@ -39,6 +39,14 @@ def test_every_make_command_in_the_documentation_exists(page: Path) -> None:
     assert set() == named - make_targets()
 
 
+def test_every_test_that_the_documentation_names_exists() -> None:
+    """Evidence that names a test stays true when tests are renamed."""
+    named = {name for page in PAGES for name in re.findall(r"`(test_\w+)`", page.read_text(encoding="utf-8"))}
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("*.py")]
+    defined = {name for source in sources for name in re.findall(r"def (test_\w+)\(", source)}
+    assert set() == named - defined
+
+
 def test_every_target_is_explained() -> None:
     """`make` alone says what there is."""
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
