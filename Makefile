@@ -12,7 +12,8 @@ install = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 help:  ## List the commands
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
-run: $(VENV)/run.stamp  ## Install, build the models and serve http://127.0.0.1:8000
+run: $(VENV)/run.stamp  ## Install, build the models and serve http://127.0.0.1:8000 from ./shoplens-data
+	@test -n "$$SHOPLENS_DATA_DIR" || mkdir -p -m 700 shoplens-data
 	$(BIN)/shoplens models prepare
 	$(BIN)/shoplens serve $(ARGS)
 

@@ -24,6 +24,8 @@ from typing import Final
 
 from PIL import Image, ImageDraw, ImageFilter
 
+from shoplens.settings import default_data_dir
+
 SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".avif"})
 REASONS: Final = ("too small", "too large", "damaged", "not as pictured", "wrong item", "changed my mind")
 DELIVERIES: Final = (time(8), time(20))
@@ -269,7 +271,7 @@ def _darker(colour: Colour) -> Colour:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit status."""
-    default_folder = Path(os.environ.get("SHOPLENS_DATA_DIR", "shoplens-data")) / "drop" / "returns"
+    default_folder = Path(os.environ.get("SHOPLENS_DATA_DIR") or default_data_dir()) / "drop" / "returns"
     parser = argparse.ArgumentParser(description="Create one day of simulated returns in a drop folder.")
     parser.add_argument("photos", type=Path, nargs="?", help="a folder of photos; default: draw pictures of clothes")
     parser.add_argument("--into", type=Path, default=default_folder, help=f"folder to fill; default: {default_folder}")

@@ -96,7 +96,7 @@ def _type_name(annotation: Any) -> str:
 
 def _default(field: FieldInfo) -> str:
     if field.default_factory is not None:
-        return "empty"
+        return "empty" if inspect.isclass(field.default_factory) else "computed"
     if field.default is PydanticUndefined:
         return "required"
     if field.default is None:
@@ -118,7 +118,8 @@ def settings_page() -> str:
     return _page(
         "Settings",
         "Read once at the start, from arguments of the command, the environment and `shoplens.toml`, in this order; "
-        "`SHOPLENS_CONFIG` names another file. `*` and `NAME` stand for a name of your own, such as a channel's.",
+        "`SHOPLENS_CONFIG` names another file. A list in a variable has commas between its values, or is JSON. "
+        "`*` and `NAME` stand for a name of your own, such as a channel's.",
         ["| name | variable | type | default | what it is |", "|---|---|---|---|---|", *rows],
     )
 

@@ -375,6 +375,11 @@ class ExtraMissing(Misconfigured):
     code = "extra_missing"
 
 
+def how_to_install(extra: str) -> str:
+    """What follows a sentence on an extra that is missing; `extra` may be several with commas between."""
+    return f"In a checkout of Shoplens: `pip install '.[{extra}]'`. With its wheel: `pip install 'WHEEL[{extra}]'`."
+
+
 def meant(name: str, known: Iterable[str]) -> str:
     """What follows an unknown name in a sentence, like " (did you mean 'batch'?)"; "" where no name is close."""
     close = get_close_matches(name, list(known), n=1)

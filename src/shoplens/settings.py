@@ -8,15 +8,18 @@ from __future__ import annotations
 import os
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+import platformdirs
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
     TomlConfigSettingsSource,
 )
 
@@ -28,6 +31,29 @@ CONFIG_FILE_VARIABLE = "SHOPLENS_CONFIG"
 DEFAULT_CONFIG_FILE = "shoplens.toml"
 _OTHER_VARIABLES = ("HOME", "IMAGE", "UID", "GID", "LOAD_", "TEST_")
 """Continuations of the prefix in names that deployment files, the load test and the tests use."""
+
+LOCAL_DATA_DIR: Final = Path("shoplens-data")
+
+
+def default_data_dir() -> Path:
+    """`shoplens-data` in the current folder where it exists, else the folder of this user's data on this system."""
+    return LOCAL_DATA_DIR if LOCAL_DATA_DIR.is_dir() else platformdirs.user_data_path("shoplens", appauthor=False)
+
+
+def _list_of_texts(value: object) -> object:
+    """A text as the list that it stands for: JSON, or values with commas between. Raises ValueError."""
+    if not isinstance(value, str):
+        return value
+    if '"' not in value:
+        return [part.strip() for part in value.split(",") if part.strip()]
+    try:
+        return orjson.loads(value)
+    except orjson.JSONDecodeError as error:
+        raise ValueError('write values with commas between them (a,b), or a JSON list (["a", "b"])') from error
+
+
+TextList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_list_of_texts)]
+"""A list of texts. A variable may have commas between the values, or be JSON."""
 
 
 class _Frozen(BaseModel):
@@ -147,7 +173,9 @@ class Settings(BaseSettings):
     )
 
     data_dir: Path = Field(
-        default=Path("shoplens-data"), description="Where the database, the photos and the models live by default."
+        default_factory=default_data_dir,
+        description="Where the database, the photos and the models live by default. Unset: `shoplens-data` in the "
+        "current folder where it exists, else the folder of the user's data (on Linux `~/.local/share/shoplens`).",
     )
     database_url: str | None = Field(
         default=None, repr=False, description="SQLAlchemy URL of the database; unset means SQLite in `data_dir`."
@@ -180,7 +208,7 @@ class Settings(BaseSettings):
         default=False,
         description="Listen on an address other than loopback although there are no accounts: everyone may do all.",
     )
-    allowed_hosts: tuple[str, ...] = Field(
+    allowed_hosts: TextList = Field(
         default=("127.0.0.1", "localhost", "[::1]"),
         description="Names in the Host header that are answered; `*` answers all. Guards against DNS rebinding.",
     )
@@ -344,6 +372,11 @@ def read_settings(**overrides: object) -> Settings:
     except ValidationError as error:
         faults = "; ".join(_fault(each["type"], each["loc"], each["msg"]) for each in error.errors())
         raise Misconfigured(f"The settings are not usable: {faults}.") from error
+    except SettingsError as error:  # a variable that stands for a table
+        raise Misconfigured(
+            f"The settings are not usable: {error}. A variable for a whole table is JSON; "
+            f"two underscores lead to one value of it, as in {ENVIRONMENT_PREFIX}CHANNELS__LOOK__KEEP."
+        ) from error
     except ValueError as error:  # a broken TOML file
         raise Misconfigured(f"The settings file cannot be read: {error}.") from error
 
@@ -351,7 +384,7 @@ def read_settings(**overrides: object) -> Settings:
 def _fault(kind: str, place: tuple[int | str, ...], message: str) -> str:
     name = ".".join(map(str, place)) or "together"
     if kind != "extra_forbidden":
-        return f"{name}: {message}"
+        return f"{name}: {message.removeprefix('Value error, ')}"
     models = (Settings, ChannelSettings, ChannelBatchSettings, BatchSettings, LabelThresholds)
     known = {field for each in models for field in each.model_fields}
     return f"{name}: there is no such setting{meant(str(place[-1]), known)}"

@@ -73,6 +73,19 @@ def test_the_table_of_the_last_run_has_every_file_that_was_brought(run: Forked, 
     assert [] == [path.name for path in shop.root.iterdir() if path.name.endswith(".part")]
 
 
+@pytest.mark.parametrize("name", ["run.xlsx", "run", "run.csv.gz"])
+def test_a_file_whose_name_tells_no_known_format_is_refused(run: Forked, shop: BatchShop, name: str) -> None:
+    """With the endings that are known; an explicit format decides whatever the name is."""
+    said = said_by(run, shop, "batch", "export", "--output", str(shop.root / name), status=1)
+    assert "request_invalid" in said
+    for ending in (".csv", ".jsonl", ".parquet"):
+        assert ending in said
+    assert not (shop.root / name).exists()
+    said_by(run, shop, "batch", "export", "--format", "csv", "--output", str(shop.root / name))
+    (shop.root / name).unlink()
+    assert ".html" in said_by(run, shop, "batch", "report", "--output", str(shop.root / name), status=1)
+
+
 def test_standard_output_has_the_table_and_nothing_else(shop: BatchShop) -> None:
     """So that it can be piped; everything that ever arrived, or one run by its id."""
     everything = shop.start("batch", "export", "--all", "--format", "jsonl")

@@ -111,7 +111,33 @@ def test_a_tampered_model_is_found_and_refused(run: Run, tmp_path: Path, models_
     assert "bundle_tampered" in done.stdout
     served = run("serve", "--port", "0", models_dir=str(tmp_path / "models"))
     assert 1 == served.returncode
-    assert "bundle_tampered" in served.stderr
+    for text in ("bundle_tampered", f"opennsfw@{source.name}", str(bad), "Remove this folder"):
+        assert text in served.stderr
+    bad.joinpath("model.onnx").unlink()
+    assert f"opennsfw@{source.name}" in run("serve", "--port", "0", models_dir=str(tmp_path / "models")).stderr
+
+
+def test_a_folder_without_photos_is_said_and_ends_with_status_1(run: Run, tmp_path: Path) -> None:
+    """Before a model is loaded: there is none of this name."""
+    (tmp_path / "empty").mkdir()
+    done = run("classify", "empty", "--model", "nix", "--json")
+    assert (1, "") == (done.returncode, done.stdout)
+    assert "image_missing" in done.stderr
+    assert "empty" in done.stderr
+
+
+def test_a_command_leaves_nothing_in_the_folder_where_it_is_run(tmp_path: Path, models_dir: Path) -> None:
+    """Its data is in the folder of the user."""
+    here, home = tmp_path / "photos", tmp_path / "home"
+    here.mkdir()
+    (here / "a.jpg").write_bytes(jpeg_of(colourful(2)))
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("SHOPLENS_", "XDG_"))}
+    environment |= {"HOME": str(home)}
+    listed = run_command("models", "prepare", "fashion-mnist", environment=environment, folder=here)
+    done = run_command("classify", "a.jpg", "--model", "fashion-mnist", environment=environment, folder=here)
+    assert (0, 0) == (listed.returncode, done.returncode), done.stderr
+    assert ["a.jpg"] == [path.name for path in here.iterdir()]
+    assert (home / ".local" / "share" / "shoplens" / "models" / "fashion-mnist").is_dir()
 
 
 def test_the_doctor_finds_a_healthy_system_healthy(run: Run) -> None:

@@ -149,11 +149,11 @@ def test_an_interrupted_training_can_be_resumed(shop: Path) -> None:
 
 @pytest.mark.parametrize(
     ("recipe", "package", "extras"),
-    [("transfer", "torch", "shoplens[train,torch]"), ("head", "sklearn", "shoplens[train]")],
+    [("transfer", "torch", ".[train,torch]"), ("head", "sklearn", ".[train]")],
 )
 def test_a_recipe_without_its_extra_says_what_to_install(shop: Path, recipe: str, package: str, extras: str) -> None:
-    """Here the package is hidden from the process, whether it is installed or not."""
-    line, environment = command(shop, "train", "photos", "--name", "colours", "--recipe", recipe)
+    """Before a photo is read: there are none. The package is hidden from the process, whether installed or not."""
+    line, environment = command(shop, "train", "nowhere", "--name", "colours", "--recipe", recipe)
     hidden = f"import sys, runpy; sys.modules[{package!r}] = None; runpy.run_module('shoplens', run_name='__main__')"
     done = subprocess.run(
         [sys.executable, "-c", hidden, *line[3:]],
@@ -161,6 +161,13 @@ def test_a_recipe_without_its_extra_says_what_to_install(shop: Path, recipe: str
     )  # fmt: skip
     assert (1, True) == (done.returncode, f"pip install '{extras}'" in done.stderr), done.stderr
     assert "extra_missing" in done.stderr
+
+
+def test_an_unknown_recipe_is_refused_before_a_photo_is_read(tmp_path: Path) -> None:
+    """There are no photos here, and the error is about the recipe."""
+    done = shoplens(tmp_path, "train", "nowhere", "--name", "colours", "--recipe", "soup")
+    assert (1, True) == (done.returncode, "transfer, head, scratch" in done.stderr), done.stderr
+    assert "nowhere" not in done.stderr
 
 
 def test_public_datasets_are_listed_with_their_licences(tmp_path: Path) -> None:

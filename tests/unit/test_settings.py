@@ -11,7 +11,7 @@ import pytest
 from shoplens.errors import Misconfigured
 from shoplens.platform.parts import build_channels, require_labels
 from shoplens.predictions.entities import Keep
-from shoplens.settings import Settings, read_settings, settings_in_use, unknown_variables
+from shoplens.settings import Settings, default_data_dir, read_settings, settings_in_use, unknown_variables
 
 
 @pytest.fixture(autouse=True)
@@ -186,3 +186,46 @@ def test_a_threshold_for_a_label_that_the_model_has_not_is_refused() -> None:
     channel = build_channels(read_settings(channels={"reviews": {"labels": {"nfsw": {"reject_at": 0.8}}}}))["reviews"]
     with pytest.raises(Misconfigured, match=r"channels.reviews.labels.nfsw: .*did you mean 'nsfw'"):
         require_labels(channel, ("nsfw", "sfw"))
+
+
+@pytest.mark.parametrize(
+    ("text", "hosts"),
+    [
+        ("shop.example", ("shop.example",)),
+        ("shop.example, www.shop.example", ("shop.example", "www.shop.example")),
+        ("[::1],localhost", ("[::1]", "localhost")),
+        ('["shop.example", "*"]', ("shop.example", "*")),
+        ("", ()),
+    ],
+)
+def test_a_list_in_a_variable_has_commas_or_is_json(
+    monkeypatch: pytest.MonkeyPatch, text: str, hosts: tuple[str, ...]
+) -> None:
+    """An address in brackets is no JSON."""
+    monkeypatch.setenv("SHOPLENS_ALLOWED_HOSTS", text)
+    assert hosts == read_settings().allowed_hosts
+
+
+def test_a_list_that_is_neither_says_how_to_write_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the name of the setting."""
+    monkeypatch.setenv("SHOPLENS_ALLOWED_HOSTS", '["shop.example"')
+    with pytest.raises(Misconfigured, match="allowed_hosts: write values with commas between them"):
+        read_settings()
+
+
+def test_a_table_in_a_variable_that_is_no_json_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And it says how to set one value of it."""
+    monkeypatch.setenv("SHOPLENS_CHANNELS", "look=mine")
+    with pytest.raises(Misconfigured, match=r'"channels".* SHOPLENS_CHANNELS__LOOK__KEEP'):
+        read_settings()
+
+
+def test_data_lies_in_the_folder_of_the_user_unless_this_folder_has_some(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading the settings makes neither."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "user"))
+    assert tmp_path / "user" / "shoplens" == read_settings().data_dir == default_data_dir()
+    assert [] == list(tmp_path.iterdir())
+    (tmp_path / "shoplens-data").mkdir()
+    assert tmp_path / "shoplens-data" == read_settings().data_dir.absolute()

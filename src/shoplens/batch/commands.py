@@ -347,6 +347,8 @@ def report(
     """Rebuild the report with current corrections."""
     from shoplens.platform.batch import open_results
 
+    if output is not None and output != _STANDARD_OUTPUT and output.suffix.lower() not in (".html", ".htm"):
+        raise RequestInvalid(f"The report is a page: end the name of {output.name} with .html.")
     settings = settings_for(data_dir)
     with open_results(settings) as results:
         wanted = run_id or _latest(results.browse, settings.batch_channel(channel))
@@ -396,15 +398,21 @@ def _latest(browse: BrowseService, channel: str) -> str:
 
 
 def _format(name: str | None, output: Path) -> ExportFormat:
-    """The named format, else that of the file extension, else CSV."""
+    """The named format, else that of the file extension; CSV for standard output."""
     from shoplens.batch.export import ExportFormat
 
     known = {each.value: each for each in ExportFormat}
-    if name is None:
-        return known.get(output.suffix.removeprefix(".").lower(), ExportFormat.CSV)
-    if name.lower() not in known:
+    if name is not None and name.lower() not in known:
         raise RequestInvalid(f"Unknown format {name!r}. Choose one of {', '.join(known)}.")
-    return known[name.lower()]
+    if name is not None:
+        return known[name.lower()]
+    if output == _STANDARD_OUTPUT:
+        return ExportFormat.CSV
+    extension = output.suffix.removeprefix(".").lower()
+    if extension not in known:
+        endings = ", ".join(f".{each}" for each in known)
+        raise RequestInvalid(f"{output.name} does not say its format. End its name with {endings}, or pass --format.")
+    return known[extension]
 
 
 def _write(chunks: Iterable[bytes], output: Path) -> None:

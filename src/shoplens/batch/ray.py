@@ -34,6 +34,7 @@ from shoplens.errors import (
     Misconfigured,
     ShoplensError,
     StorageUnavailable,
+    how_to_install,
 )
 from shoplens.images.decoder import salvage
 from shoplens.images.picture import Limits
@@ -332,7 +333,7 @@ def _connected(cluster: Cluster) -> Iterator[Any]:
         try:
             import ray
         except ImportError as error:
-            raise ExtraMissing("Runs on a Ray cluster need the extra `ray`: pip install 'shoplens[ray]'.") from error
+            raise ExtraMissing(f"Runs on a Ray cluster need the extra `ray`. {how_to_install('ray')}") from error
         logging.getLogger("ray").setLevel(logging.CRITICAL)
         stack.callback(ray.shutdown)
         try:

@@ -36,7 +36,7 @@ from shoplens.bundles.manifest import (
     to_json,
 )
 from shoplens.bundles.probe import check_graph
-from shoplens.errors import BundleIncomplete, BundleInvalid, BundleTampered
+from shoplens.errors import BundleError, BundleIncomplete, BundleInvalid, BundleTampered, BundleTooNew
 
 CHECKSUMS: Final = "checksums.json"
 REQUIRED: Final = ("bundle.json", "card.json", "labels.json", "model.onnx")
@@ -103,6 +103,16 @@ def open_bundle(path: Path | str, *, verify: bool = True) -> Bundle:
     if verify:
         check_graph(root / "model.onnx", manifest, len(labels))
     return Bundle(root=root, manifest=manifest, labels=labels, card=card, digest=digest, evaluation=evaluation)
+
+
+def open_installed(root: Path, *, remedy: str) -> Bundle:
+    """`open_bundle` for `<models_dir>/<name>/<version>`. Its errors name the model, the folder and what to do."""
+    try:
+        return open_bundle(root)
+    except BundleError as error:
+        cure = "" if isinstance(error, BundleTooNew) else f" {remedy}"
+        sentence = f"The model {root.parent.name}@{root.name} in {root} cannot be used: {error}{cure}"
+        raise type(error)(sentence) from error
 
 
 def write_bundle(

@@ -40,6 +40,7 @@ from shoplens.bundles.bundle import (
     Checksum,
     atomic_dir,
     open_bundle,
+    open_installed,
     read_checksums,
 )
 from shoplens.bundles.manifest import NAME_PATTERN, ModelRef
@@ -93,7 +94,12 @@ def resolve_bundle(name_or_path: str, models_dir: Path, shared: SharedBundles | 
             _log.warning("model.newest_not_known", model=name, served=max(installed, key=_by_number), reason=str(error))
     wanted = version or max(installed | published, key=_by_number, default="")
     if wanted in installed:
-        return open_bundle(models_dir / name / wanted)
+        again = (
+            f"it is downloaded again from {shared.place}"
+            if wanted in published and shared
+            else ("install the model again with `shoplens models install` or `shoplens models import`")
+        )
+        return open_installed(models_dir / name / wanted, remedy=f"Remove this folder; {again}.")
     if shared is None or wanted not in published:
         raise ModelNotFound(_not_found(name_or_path, models_dir, shared))
     bundle = shared.fetch(ModelRef(name=name, version=wanted), models_dir)

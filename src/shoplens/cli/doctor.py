@@ -23,7 +23,7 @@ from shoplens.batch.doctor import Caution, look_at_drop, look_at_ingest, look_at
 from shoplens.cli.command import EXIT_FAILED, settings_for
 from shoplens.cli.serve import require_safe_bind
 from shoplens.db import open_database
-from shoplens.errors import Misconfigured, ShoplensError
+from shoplens.errors import Misconfigured, ShoplensError, how_to_install
 from shoplens.images.sandbox import HeicSupport, heic_support
 from shoplens.platform.parts import build_channels, find_bundle, open_shared, require_labels
 from shoplens.serving.classifier import Classifier, choose_provider
@@ -182,7 +182,7 @@ def _heic(_: Settings) -> str:
         case HeicSupport.READY:
             return "photos of this format are read, in a process of their own"
         case HeicSupport.MISSING:
-            return "photos of this format are refused; pip install 'shoplens[heic]' adds their decoder"
+            return f"photos of this format are refused; the extra `heic` has their decoder. {how_to_install('heic')}"
         case HeicSupport.UNSAFE:
             raise Misconfigured(
                 "The installed HEIC decoder has known vulnerabilities and is not used. Upgrade pillow-heif."

@@ -59,6 +59,7 @@ def run_server(*, host: str | None, port: int | None, data_dir: Path | None, all
         shown_host = f"[{settings.host}]" if ":" in settings.host else settings.host
         url = f"http://{shown_host}:{listener.getsockname()[1]}"
         console.print(f"Shoplens is ready at [bold]{url}[/bold]", highlight=False)
+        console.print(f"Its data is in {escape(str(settings.data_dir.absolute()))}", highlight=False, soft_wrap=True)
         _log.info("server.ready", url=url, data_dir=str(settings.data_dir.absolute()))
         uvicorn.Server(config).run(sockets=[listener])
 

@@ -12,7 +12,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, m
 from sqlalchemy.exc import ArgumentError
 
 from shoplens.db.failures import translated
-from shoplens.errors import DatabaseUnavailable, ExtraMissing, Misconfigured
+from shoplens.errors import DatabaseUnavailable, ExtraMissing, Misconfigured, how_to_install
 
 Synchronous = Literal["NORMAL", "FULL"]
 
@@ -222,9 +222,7 @@ def make_engine(
         try:
             from shoplens.db.postgres import make_postgres_engine
         except ImportError as error:
-            raise ExtraMissing(
-                "A PostgreSQL database needs the extra `scale`: pip install 'shoplens[scale]'."
-            ) from error
+            raise ExtraMissing(f"A PostgreSQL database needs the extra `scale`. {how_to_install('scale')}") from error
         return make_postgres_engine(
             url, pool=pool, lock_timeout_s=busy_timeout_s, statement_timeout_s=statement_timeout_s, **options
         )

@@ -83,7 +83,7 @@ _ERRORS: Final[dict[Status, tuple[type[SampleError], str]]] = {
     Status.EXTRA_MISSING: (
         ImageNeedsExtra,
         "HEIC photos cannot be read here: the decoder is not installed. Send the photo as a JPEG, or have the server's "
-        'owner run `pip install "shoplens[heic]"`.',
+        "owner install the extra `heic`.",
     ),
     Status.EXTRA_UNSAFE: (
         ImageNeedsExtra,

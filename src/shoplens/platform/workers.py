@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from shoplens.errors import ExtraMissing, Misconfigured, NoWorker
+from shoplens.errors import ExtraMissing, Misconfigured, NoWorker, how_to_install
 from shoplens.images.sandbox import SandboxedDecoder
 from shoplens.platform.parts import Progress, build_channels, build_engine, find_bundle, thread_count
 from shoplens.predictions.entities import Channel
@@ -102,7 +102,7 @@ def require_redis(settings: Settings) -> str:
     try:
         import redis  # noqa: F401 - so that this is the first error
     except ImportError as error:
-        raise ExtraMissing("Redis needs the extra `scale`: pip install 'shoplens[scale]'.") from error
+        raise ExtraMissing(f"Redis needs the extra `scale`. {how_to_install('scale')}") from error
     return settings.redis_url
 
 

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from shoplens.cli.command import EXIT_FAILED, settings_for
 from shoplens.cli.process import keep_freed_memory
-from shoplens.errors import ChannelNotFound, ShoplensError
+from shoplens.errors import ChannelNotFound, ImageMissing, ShoplensError
 from shoplens.platform.parts import build_channels, load_bundle
 from shoplens.predictions.entities import Channel
 from shoplens.predictions.policy import decide
@@ -33,11 +33,13 @@ def classify_photos(
     if name not in channels:
         raise ChannelNotFound(f'There is no channel "{name}". Channels: {", ".join(sorted(channels))}.')
     chosen = channels[name]
+    paths = list(_files(photos))
+    if not paths:
+        raise ImageMissing(f"There are no files in {', '.join(map(str, photos))}.")
     keep_freed_memory()
     console = Console(stderr=True)
     with console.status("Loading the model"):
         classifier = load_bundle(model or chosen.model, settings=settings)
-    paths = list(_files(photos))
     outcomes = classifier.classify_many(paths, threads=settings.threads or usable_cores(), top_k=top_k)
     if len(paths) > 1 and console.is_terminal:
         outcomes = iter(track(outcomes, description="Classifying", total=len(paths), console=console, transient=True))

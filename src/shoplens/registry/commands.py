@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from shoplens.settings import Settings
 
 _MAX_CLASSES = 50
+_PACKED = ".shoplens"
 
 models_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="List, inspect, import and verify models.")
 
@@ -223,12 +224,14 @@ def import_model(  # noqa: PLR0913 - the options of the command
 @handle_errors
 def pack_model(
     name: ModelName,
-    file: Annotated[Path, typer.Argument(help="The file to write, such as model.shoplens.")],
+    file: Annotated[Path, typer.Argument(help="The file to write; its name ends with .shoplens.")],
     data_dir: DataDir = None,
 ) -> None:
     """Pack a model into one file for another machine."""
     from shoplens.bundles.store import pack_bundle
 
+    if file.suffix != _PACKED:
+        raise RequestInvalid(f"{file.name} does not end with {_PACKED}, as packed models do.")
     bundle = _find(name, settings_for(data_dir))
     packed = pack_bundle(bundle.root, file)
     typer.echo(f"Packed {bundle.ref} into {packed} ({packed.stat().st_size / 1e6:.1f} MB).")

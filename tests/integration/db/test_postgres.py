@@ -354,7 +354,7 @@ def test_a_missing_driver_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is installed on request only."""
     monkeypatch.delitem(sys.modules, "shoplens.db.postgres", raising=False)
     monkeypatch.setitem(sys.modules, "psycopg", None)
-    with pytest.raises(ExtraMissing, match=r"pip install 'shoplens\[scale\]'"):
+    with pytest.raises(ExtraMissing, match=r"pip install '\.\[scale\]'"):
         open_database("postgresql://shop@127.0.0.1/shop")
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from shoplens.bundles.bundle import Bundle, write_bundle
 from shoplens.bundles.store import installed_bundles, resolve_bundle
-from shoplens.errors import BundleTampered, ModelNotFound
+from shoplens.errors import BundleError, BundleTampered, BundleTooNew, ModelNotFound
 from tests.unit.bundles.conftest import CARD, LABELS, MANIFEST, small_model
 
 
@@ -65,3 +65,23 @@ def test_a_broken_bundle_does_not_hide_the_others(models: Path) -> None:
 def test_a_directory_without_models_lists_none(tmp_path: Path) -> None:
     """Also if it does not exist."""
     assert [] == installed_bundles(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("file", ["model.onnx", "labels.json", "checksums.json"])
+def test_a_damaged_model_is_named_with_its_folder_and_what_to_do(models: Path, file: str) -> None:
+    """Whichever file is cut short or missing."""
+    damaged = models / "fruit" / "1.10"
+    (damaged / file).write_bytes((damaged / file).read_bytes()[:-7])
+    for _ in range(2):
+        with pytest.raises(BundleError, match=re.escape(f"The model fruit@1.10 in {damaged} cannot be used")) as caught:
+            resolve_bundle("fruit", models)
+        assert "Remove this folder; install the model again" in str(caught.value)
+        (damaged / file).unlink(missing_ok=True)
+
+
+def test_a_model_of_a_newer_shoplens_is_not_called_damaged(models: Path) -> None:
+    """Its folder is right; this program is too old."""
+    manifest = models / "fruit" / "1.10" / "bundle.json"
+    manifest.write_text(manifest.read_text().replace('"format_version": 1', '"format_version": 99'))
+    with pytest.raises(BundleTooNew, match=r"fruit@1\.10 in .* Install a newer Shoplens\.$"):
+        resolve_bundle("fruit", models)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shoplens.bundles.builtin.efficientnet import PackagedFile, apply_delta, lite0_network
-from shoplens.bundles.bundle import Bundle, open_bundle, write_bundle
+from shoplens.bundles.bundle import Bundle, open_installed, write_bundle
 from shoplens.bundles.manifest import (
     Card,
     Evaluation,
@@ -87,7 +87,7 @@ def prepare_builtin(name: str, models_dir: Path, progress: Callable[[str], None]
     """The built-in bundle `name` in `models_dir`, verified. It is built first if it is missing.
 
     `progress` is called with a sentence per step. Several processes may call this at once. Raises ModelNotFound for
-    an unknown name, BundleUnverified when the model does not compute the recorded answers, and as `open_bundle`.
+    an unknown name, BundleUnverified when the model does not compute the recorded answers, and as `open_installed`.
     """
     if name not in BUILTIN_MODELS:
         raise ModelNotFound(f"There is no built-in model {name!r}; choose one of {', '.join(BUILTIN_MODELS)}.")
@@ -95,7 +95,7 @@ def prepare_builtin(name: str, models_dir: Path, progress: Callable[[str], None]
     manifest = source.manifest
     root = models_dir / name / manifest.version
     if root.exists():
-        return open_bundle(root)
+        return open_installed(root, remedy="Remove this folder; the next start builds the model again.")
     report = progress or (lambda _sentence: None)
     report(f"Building {name} {manifest.version}.")
     model = source.build()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from shoplens.errors import DatasetInvalid, ExtraMissing
+from shoplens.errors import DatasetInvalid, ExtraMissing, how_to_install
 from shoplens.images.picture import ImageSpec
 from shoplens.training.progress import TrainProgress
 
@@ -65,9 +65,7 @@ def require_extras(recipe: str) -> None:
         if find_spec("sklearn" if package == "scikit-learn" else package) is None:
             extras = "train" if recipe == "head" else "train,torch"
             hint = " The recipe `head` does not need torch." if package == "torch" else ""
-            raise ExtraMissing(
-                f"The recipe {recipe!r} needs {package}. Install it with `pip install 'shoplens[{extras}]'`.{hint}"
-            )
+            raise ExtraMissing(f"The recipe {recipe!r} needs {package}.{hint} {how_to_install(extras)}")
 
 
 def fit_recipe(
