@@ -9,15 +9,17 @@ from datetime import UTC, datetime
 from shoplens.bundles.bundle import Bundle
 from shoplens.bundles.store import SharedBundles, resolve_bundle
 from shoplens.db import Database, open_database, upgrade
-from shoplens.errors import Misconfigured, meant
+from shoplens.errors import ChannelNotFound, Misconfigured, meant
 from shoplens.images.picture import Limits
 from shoplens.images.sandbox import SandboxedDecoder
-from shoplens.predictions.entities import Channel, Keep
-from shoplens.predictions.policy import LabelRule, Policy
+from shoplens.predictions.entities import Channel, ChannelPrediction, Keep
+from shoplens.predictions.policy import LabelRule, Policy, decide
 from shoplens.serving.batcher import Batching
-from shoplens.serving.classifier import Classifier, PhotoClassifier, Provider, choose_provider
+from shoplens.serving.classifier import Classifier, Provider, choose_provider
 from shoplens.serving.cores import usable_cores
+from shoplens.serving.engine import Prediction
 from shoplens.serving.local import LoadedModel, LocalEngine, ModelHandle
+from shoplens.serving.photos import Answer, Finish, PhotoClassifier, best_labels
 from shoplens.settings import Settings, read_settings
 from shoplens.storage import open_store
 from shoplens.telemetry.metrics import Metrics
@@ -138,15 +140,45 @@ def thread_count(settings: Settings, provider: Provider) -> int:
     return cores if provider == "cpu" else max(cores, settings.max_batch)
 
 
-def load_bundle(name_or_path: str, *, settings: Settings | None = None) -> PhotoClassifier:
+def load_bundle(name_or_path: str, *, settings: Settings | None = None) -> PhotoClassifier[Prediction]:
     """A bundle by name, `name@version` or folder, ready to classify photos in plain calls.
 
-    Raises ModelNotFound and BundleError.
+    Raises ModelNotFound, BundleError, StorageUnavailable and Misconfigured.
+    """
+    return _open_photos(name_or_path, settings or read_settings(), best_labels)
+
+
+def load_channel(name: str | None = None, *, settings: Settings | None = None) -> PhotoClassifier[ChannelPrediction]:
+    """The model of a channel, ready to classify photos in plain calls that carry the decision of the channel's policy.
+
+    Without a name it is the default channel. Raises ChannelNotFound, and what `load_bundle` raises.
     """
     settings = settings or read_settings()
-    bundle = find_bundle(name_or_path, settings)
-    classifier = Classifier(bundle, provider=choose_provider(settings.provider))
-    return PhotoClassifier(classifier, limits=build_limits(settings), sandbox=build_sandbox(settings))
+    channels = build_channels(settings)
+    wanted = name or settings.default_channel
+    if wanted not in channels:
+        raise ChannelNotFound(f'There is no channel "{wanted}". Channels: {", ".join(sorted(channels))}.')
+    channel = channels[wanted]
+
+    def decided(prediction: Prediction, top_k: int) -> ChannelPrediction:
+        decision = decide(prediction, channel.policy)
+        return ChannelPrediction(
+            model=prediction.model, labels=prediction.labels[:top_k], channel=channel.name, decision=decision
+        )
+
+    photos = _open_photos(channel.model, settings, decided)
+    require_labels(channel, [label.name for label in photos.bundle.labels])
+    return photos
+
+
+def _open_photos(name_or_path: str, settings: Settings, finish: Finish[Answer]) -> PhotoClassifier[Answer]:
+    return PhotoClassifier(
+        Classifier(find_bundle(name_or_path, settings), provider=choose_provider(settings.provider)),
+        finish=finish,
+        limits=build_limits(settings),
+        sandbox=build_sandbox(settings),
+        threads=settings.threads,
+    )
 
 
 def build_database(settings: Settings, *, durable: bool = False) -> Database:

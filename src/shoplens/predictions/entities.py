@@ -9,7 +9,7 @@ from enum import StrEnum
 from shoplens.bundles.manifest import ModelRef
 from shoplens.images.picture import ImageFacts
 from shoplens.predictions.policy import Decision, Outcome, Policy
-from shoplens.serving.engine import LabelScore
+from shoplens.serving.engine import LabelScore, Prediction
 
 
 class Keep(StrEnum):
@@ -30,6 +30,14 @@ class Channel:
     question: str
     policy: Policy = field(default_factory=Policy)
     keep: Keep = Keep.THUMBNAIL
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelPrediction(Prediction):
+    """A prediction with what the policy of a channel makes of it."""
+
+    channel: str
+    decision: Decision
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

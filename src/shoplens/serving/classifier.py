@@ -1,10 +1,8 @@
-"""Classify with one bundle on ONNX Runtime: tensors or photos in, one outcome per sample, in order."""
+"""Classify with one bundle on ONNX Runtime: tensors in, one outcome per sample, in order."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -13,16 +11,13 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from shoplens.bundles.bundle import Bundle
-from shoplens.errors import BundleInvalid, ImageMissing, Misconfigured, ShoplensError
-from shoplens.images.decoder import decode
-from shoplens.images.picture import Limits, Picture
+from shoplens.errors import BundleInvalid, Misconfigured, RequestInvalid, ShoplensError
+from shoplens.images.picture import Picture
 from shoplens.images.preprocess import preprocess
-from shoplens.images.sandbox import SandboxedDecoder
 from shoplens.serving.engine import RANKED_LABELS, LabelScore, Prediction
 
 Provider = Literal["cpu", "cuda"]
 Tensor = NDArray[Any]
-Photo = bytes | str | Path
 
 _ORT_NAMES: Final[dict[Provider, str]] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
@@ -89,10 +84,7 @@ class Classifier:
     def scores(self, tensors: Sequence[Tensor]) -> NDArray[np.float32]:
         """(n, labels) float32, in as many model calls as the model's largest batch asks for."""
         manifest = self.bundle.manifest
-        size = manifest.max_batch
-        batches = [np.stack(tensors[at : at + size]) for at in range(0, len(tensors), size)]
-        outputs = [self._session.run([manifest.output], {manifest.input: batch})[0] for batch in batches]
-        values: NDArray[np.float32] = np.concatenate(outputs).reshape(len(tensors), -1)
+        values = self._run(manifest.output, tensors)
         match manifest.activation:
             case "softmax":
                 values = np.exp(values - values.max(axis=1, keepdims=True))
@@ -100,6 +92,22 @@ class Classifier:
             case "sigmoid":
                 decay = np.exp(-np.abs(values))  # cannot overflow, whichever sign a value has
                 values = np.where(values >= 0, 1 / (1 + decay), decay / (1 + decay))
+        return values
+
+    def embeddings(self, tensors: Sequence[Tensor]) -> NDArray[np.float32]:
+        """(n, dimensions) float32. Raises RequestInvalid for a model without embeddings."""
+        output = self.bundle.manifest.embedding
+        if output is None:
+            raise RequestInvalid(f"{self._ref} has no embeddings; its graph has no such output.")
+        return self._run(output, tensors)
+
+    def _run(self, output: str, tensors: Sequence[Tensor]) -> NDArray[np.float32]:
+        """(n, numbers) of this output of the graph."""
+        manifest = self.bundle.manifest
+        size = manifest.max_batch
+        batches = [np.stack(tensors[at : at + size]) for at in range(0, len(tensors), size)]
+        outputs = [self._session.run([output], {manifest.input: batch})[0] for batch in batches]
+        values: NDArray[np.float32] = np.concatenate(outputs).reshape(len(tensors), -1)
         return values
 
     def warm(self) -> None:
@@ -117,46 +125,3 @@ def _best(scores: NDArray[np.float32], count: int) -> NDArray[np.intp]:
         return np.argsort(-scores, kind="stable")
     candidates = np.sort(np.argpartition(scores, -count)[-count:])
     return candidates[np.argsort(-scores[candidates], kind="stable")]
-
-
-class PhotoClassifier:
-    """Classifies photos in plain calls, for scripts, notebooks and the command line. Safe to call from many threads."""
-
-    def __init__(
-        self, classifier: Classifier, *, limits: Limits | None = None, sandbox: SandboxedDecoder | None = None
-    ) -> None:
-        self.bundle = classifier.bundle
-        self._classifier = classifier
-        self._limits = limits or Limits()
-        self._sandbox = sandbox
-
-    def classify(self, photo: Photo, *, top_k: int = RANKED_LABELS) -> Prediction:
-        """The labels of one photo, given as encoded bytes or as a path. Raises SampleError."""
-        try:
-            data = photo if isinstance(photo, bytes) else Path(photo).read_bytes()
-        except OSError as error:
-            raise ImageMissing(f"{photo!s} cannot be read: {error.strerror}.") from error
-        spec = self._classifier.spec
-        picture = decode(data, limits=self._limits, short_side=spec.resize, sandbox=self._sandbox)
-        (outcome,) = self._classifier.classify([preprocess(picture, spec)], top_k=top_k)
-        if isinstance(outcome, ShoplensError):
-            raise outcome
-        return outcome
-
-    def classify_many(
-        self, photos: Iterable[Photo], *, threads: int, top_k: int = RANKED_LABELS
-    ) -> Iterator[Prediction | ShoplensError]:
-        """One outcome per photo, in order, on `threads` threads; only a few photos are held at a time."""
-
-        def outcome(photo: Photo) -> Prediction | ShoplensError:
-            try:
-                return self.classify(photo, top_k=top_k)
-            except ShoplensError as error:
-                return error
-
-        with ThreadPoolExecutor(threads, thread_name_prefix="classify") as pool:
-            waiting = iter(photos)
-            running = [pool.submit(outcome, photo) for photo in islice(waiting, 2 * threads)]
-            while running:
-                yield running.pop(0).result()
-                running.extend(pool.submit(outcome, photo) for photo in islice(waiting, 1))

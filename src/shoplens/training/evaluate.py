@@ -19,7 +19,8 @@ from shoplens.bundles.bundle import Bundle
 from shoplens.bundles.manifest import ClassResult, PartResult, Speed, Threshold
 from shoplens.errors import ShoplensError, TrainingDiverged
 from shoplens.images.picture import Limits
-from shoplens.serving.classifier import Classifier, PhotoClassifier
+from shoplens.serving.classifier import Classifier
+from shoplens.serving.photos import PhotoClassifier, best_labels
 from shoplens.training.calibrate import calibration_error, softmax
 from shoplens.training.samples import Sample
 
@@ -66,13 +67,15 @@ def predict(
     scores = np.zeros((len(samples), len(column)))
     began = clock()
     photos = (sample.data() for sample in samples)
-    outcomes = PhotoClassifier(classifier, limits=limits).classify_many(photos, threads=threads, top_k=len(column))
-    for row, outcome in enumerate(outcomes):
-        if isinstance(outcome, ShoplensError):
-            raise TrainingDiverged(f"The exported model cannot classify {samples[row].name}: {outcome}") from outcome
-        for each in outcome.labels:
-            scores[row, column[each.label]] = each.score
-        on_progress(row + 1, len(samples))
+    with PhotoClassifier(classifier, finish=best_labels, limits=limits, threads=threads) as classify:
+        for row, outcome in enumerate(classify.classify_many(photos, top_k=None)):
+            if isinstance(outcome, ShoplensError):
+                raise TrainingDiverged(
+                    f"The exported model cannot classify {samples[row].name}: {outcome}"
+                ) from outcome
+            for each in outcome.labels:
+                scores[row, column[each.label]] = each.score
+            on_progress(row + 1, len(samples))
     return Predictions(scores=scores, seconds=clock() - began, threads=threads)
 
 

@@ -15,7 +15,8 @@ import pytest
 from shoplens.bundles.bundle import open_bundle
 from shoplens.bundles.store import pack_bundle, resolve_bundle, unpack_bundle
 from shoplens.errors import Conflict, DatasetInvalid, Misconfigured, RequestInvalid, ShoplensError, TrainingDiverged
-from shoplens.serving.classifier import Classifier, PhotoClassifier
+from shoplens.serving.classifier import Classifier
+from shoplens.serving.photos import PhotoClassifier, best_labels
 from shoplens.training.card import CardTexts
 from shoplens.training.check import DataReport
 from shoplens.training.progress import TrainProgress
@@ -75,7 +76,7 @@ def test_photos_become_a_bundle_that_classifies(photos: Path, config: TrainConfi
     assert (trained.bundle.digest, config.target) == (bundle.digest, bundle.root)
     assert ["blue", "green", "red"] == [label.name for label in bundle.labels]
     photo = jpeg_of(tinted(77_777, COLOURS["green"], 0.7))
-    assert "green" == PhotoClassifier(Classifier(bundle)).classify(photo).top.label
+    assert "green" == PhotoClassifier(Classifier(bundle), finish=best_labels).classify(photo).top.label
 
 
 def test_the_bundle_documents_how_it_was_trained_and_measured(photos: Path, config: TrainConfig) -> None:
