@@ -181,17 +181,17 @@ def _open_photos(name_or_path: str, settings: Settings, finish: Finish[Answer]) 
     )
 
 
-def build_database(settings: Settings, *, durable: bool = False) -> Database:
+def build_database(settings: Settings, *, durable: bool = False, pool: int | None = None) -> Database:
     """The database, migrated on the embedded default. `durable` asks for commits that survive a loss of power.
 
-    Raises Misconfigured and DatabaseUnavailable.
+    `pool` bounds its connections in place of the setting. Raises Misconfigured and DatabaseUnavailable.
     """
     url = settings.effective_database_url
     if settings.database_url is None:
         settings.make_data_dir()
         upgrade(url)
     full = durable or settings.database_durability == "power"
-    return open_database(url, synchronous="FULL" if full else "NORMAL", pool=settings.database_pool)
+    return open_database(url, synchronous="FULL" if full else "NORMAL", pool=pool or settings.database_pool)
 
 
 def utc_now() -> datetime:

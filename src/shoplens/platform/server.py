@@ -63,6 +63,7 @@ class Platform:
     limits: WebLimits
     engine: Engine
     database: Database
+    writing: Database
     writer: GroupWriter[PredictionRecord]
 
     async def close(self) -> None:
@@ -71,6 +72,7 @@ class Platform:
         await self.engine.close()
         self.predictions.close()
         self.writer.close()
+        self.writing.close()
         self.database.close()
 
 
@@ -83,14 +85,16 @@ def build_platform(settings: Settings, *, progress: Progress | None = None) -> P
     """
     channels = build_channels(settings)
     metrics = Metrics()
-    database = build_database(settings)
+    # The writer has a connection of its own: whatever reads cannot keep a photo's record from being committed.
+    database = build_database(settings, pool=max(1, settings.database_pool - 1))
+    writing = build_database(settings, pool=1)
     sandbox = build_sandbox(settings)
     limits = build_limits(settings)
     engine = _engine(settings, channels, metrics=metrics, sandbox=sandbox, progress=progress)
     store = open_store(settings.effective_storage_url, setting="storage_url")
     images = ImageStore(store, limits=limits, sandbox=sandbox, moved_to=MovedPhotos(database))
     metrics.before_scrape(StatusMetrics(read_statuses(settings, database), metrics))
-    writer = GroupWriter(database, add_records, queue_limit=4 * settings.queue_limit)
+    writer = GroupWriter(writing, add_records, queue_limit=4 * settings.queue_limit)
     return Platform(
         predictions=PredictionService(
             engine=engine,
@@ -129,6 +133,7 @@ def build_platform(settings: Settings, *, progress: Progress | None = None) -> P
         ),
         engine=engine,
         database=database,
+        writing=writing,
         writer=writer,
     )
 
