@@ -205,15 +205,21 @@ def _parameters(command: Any) -> list[str]:
 class _NeverAsked:
     """Stands where the platform would: the routes are described here, and none is called."""
 
+    def __init__(self, **known: object) -> None:
+        self.__dict__.update(known)
+
     def __getattr__(self, name: str) -> _NeverAsked:
         return self
 
 
 def openapi_page() -> str:
     """The OpenAPI description as the server sends it."""
+    from shoplens.platform.server import WebLimits
+    from shoplens.settings import read_settings
     from shoplens.web.app import create_app
 
-    description = create_app(cast(Any, _NeverAsked())).openapi()
+    platform = _NeverAsked(limits=WebLimits.of(read_settings()))
+    description = create_app(cast(Any, platform)).openapi()
     return json.dumps(description, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 

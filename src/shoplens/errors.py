@@ -12,7 +12,12 @@ ShoplensError
 │   ├── ImageDecoderFailed     the sandboxed decoder died or ran out of time or memory
 │   └── ImageGone              the photo of a batch item is missing from the store
 ├── RequestInvalid         an invalid parameter or body
-│   ├── UploadTooSlow          the upload timed out
+│   ├── RequestMalformed       headers that contradict each other, such as two Host headers
+│   ├── HeadersTooLarge        more bytes of headers than allowed
+│   ├── AddressTooLong         the URL is longer than allowed
+│   ├── BodyTooLarge           more bytes than allowed where no photo is taken
+│   ├── BodyUnsupported        a form or JSON that is not in UTF-8
+│   ├── UploadTooSlow          the upload paused for too long or was too slow
 │   └── RequestForbidden       a cross-site request, or a Host header that is not allowed
 ├── NotFound
 │   ├── PredictionNotFound
@@ -134,8 +139,38 @@ class RequestInvalid(ShoplensError):
     code = "request_invalid"
 
 
+class RequestMalformed(RequestInvalid):
+    """The headers of the request contradict each other."""
+
+    code = "request_malformed"
+
+
+class HeadersTooLarge(RequestInvalid):
+    """The headers of the request have more bytes than allowed."""
+
+    code = "headers_too_large"
+
+
+class AddressTooLong(RequestInvalid):
+    """The URL of the request is longer than allowed."""
+
+    code = "address_too_long"
+
+
+class BodyTooLarge(RequestInvalid):
+    """The body has more bytes than allowed where no photo is taken."""
+
+    code = "body_too_large"
+
+
+class BodyUnsupported(RequestInvalid):
+    """A form or JSON that is not in UTF-8."""
+
+    code = "body_unsupported"
+
+
 class UploadTooSlow(RequestInvalid):
-    """The upload did not finish in time."""
+    """The upload paused for too long, or was too slow."""
 
     code = "upload_too_slow"
 

@@ -44,7 +44,7 @@ def _list_of_texts(value: object) -> object:
     """A text as the list that it stands for: JSON, or values with commas between. Raises ValueError."""
     if not isinstance(value, str):
         return value
-    if '"' not in value:
+    if '"' not in value and value.strip() != "[]":
         return [part.strip() for part in value.split(",") if part.strip()]
     try:
         return orjson.loads(value)
@@ -244,7 +244,22 @@ class Settings(BaseSettings):
         default=256_000_000, gt=0, description="Bytes of request bodies held at once; one more is refused with 429."
     )
     deadline_s: float = Field(default=10.0, gt=0, description="Longest time for one answer in seconds, then 504.")
-    upload_timeout_s: float = Field(default=30.0, gt=0, description="How long a request body may take to arrive.")
+    upload_idle_s: float = Field(
+        default=10.0, gt=0, description="Seconds without a byte after which the upload of a body is ended."
+    )
+    upload_least_rate: float = Field(
+        default=16_000, gt=0, description="Least rate of an upload in bytes per second, once `upload_idle_s` are over."
+    )
+    uploads_per_minute: int | None = Field(
+        default=None, gt=0, description="Uploads that one client address may begin per minute; unset: any number."
+    )
+    max_connections: int = Field(
+        default=512, gt=1, description="Connections held at once; one address gets at most half of them."
+    )
+    trusted_proxies: TextList = Field(
+        default=(),
+        description="Addresses or networks (`10.0.0.0/8`) of proxies whose `X-Forwarded-For` and `-Proto` count.",
+    )
     shutdown_s: float = Field(default=10.0, gt=0, description="How long a stopping server finishes what it accepted.")
 
     log_format: Literal["auto", "console", "json"] = Field(

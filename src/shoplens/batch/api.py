@@ -22,8 +22,9 @@ from shoplens.db.tables import is_id
 from shoplens.errors import ImageMissing, ItemNotFound, RequestInvalid, RunNotFound, ShoplensError, Unavailable
 from shoplens.predictions.api import photo_answer
 from shoplens.predictions.image_store import ImageSize
+from shoplens.web.bodies import content_length
 from shoplens.web.schemas import ModelOut, Schema, json_response
-from shoplens.web.uploads import FILE_FIELD, UploadedForm, Uploads, content_length_of, media_type_of, photo_too_large
+from shoplens.web.uploads import FILE_FIELD, UploadedForm, Uploads, media_type_of, photo_too_large
 
 MAX_FILES: Final = 500
 REQUESTED_BY: Final = "http"
@@ -320,7 +321,7 @@ def ingest_router(batch: Batch, uploads: Uploads, *, max_image_bytes: int, max_q
             ) as form:
                 photos = [photo async for photo in _import_each(target.importer, form, max_image_bytes)]
             return json_response(UploadsOut(photos=photos))
-        if content_length_of(request) or "transfer-encoding" in request.headers:
+        if content_length(request.headers) or "transfer-encoding" in request.headers:
             raise RequestInvalid(
                 f"Send photos as a form: curl -F {FILE_FIELD}=@photo.jpg …; or no body to import from the source."
             )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
+from typing import Self
 
 from shoplens.batch.files import MovedPhotos
 from shoplens.batch.service import Batch
@@ -43,7 +44,14 @@ class WebLimits:
     max_image_bytes: int
     max_queued_bytes: int
     deadline_s: float
-    upload_timeout_s: float
+    upload_idle_s: float
+    upload_least_rate: float
+    uploads_per_minute: int | None
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """Those settings that have the same names."""
+        return cls(**{each.name: getattr(settings, each.name) for each in fields(cls)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,13 +132,7 @@ def build_platform(settings: Settings, *, progress: Progress | None = None) -> P
         metrics=metrics,
         channels=channels,
         default_channel=settings.default_channel,
-        limits=WebLimits(
-            allowed_hosts=settings.allowed_hosts,
-            max_image_bytes=settings.max_image_bytes,
-            max_queued_bytes=settings.max_queued_bytes,
-            deadline_s=settings.deadline_s,
-            upload_timeout_s=settings.upload_timeout_s,
-        ),
+        limits=WebLimits.of(settings),
         engine=engine,
         database=database,
         writing=writing,

@@ -21,6 +21,7 @@ from shoplens.predictions.api import feedback_router, predict_router, records_ro
 from shoplens.predictions.pages import classify_pages, record_pages
 from shoplens.registry.api import models_router
 from shoplens.registry.pages import model_pages
+from shoplens.web.bodies import UploadPace
 from shoplens.web.middleware import RequestMiddleware
 from shoplens.web.operations import operations_router
 from shoplens.web.problems import MEDIA_TYPE, ProblemOut, handle_problems
@@ -68,7 +69,7 @@ def create_app(platform: Platform) -> FastAPI:
     uploads = Uploads(
         max_image_bytes=limits.max_image_bytes,
         max_queued_bytes=limits.max_queued_bytes,
-        timeout_s=limits.upload_timeout_s,
+        uploads_per_minute=limits.uploads_per_minute,
     )
     for router in _api_routers(platform, uploads):
         app.include_router(router, dependencies=[Depends(refuse_unknown_parameters)])
@@ -77,7 +78,8 @@ def create_app(platform: Platform) -> FastAPI:
         app.include_router(router, include_in_schema=False)
     app.mount(STATIC_URL, HashedFiles(directory=STATIC_DIR), name="static")
     handle_problems(app, platform.metrics)
-    app.add_middleware(RequestMiddleware, allowed_hosts=limits.allowed_hosts, metrics=platform.metrics)
+    pace = UploadPace(idle_s=limits.upload_idle_s, least_rate=limits.upload_least_rate)
+    app.add_middleware(RequestMiddleware, allowed_hosts=limits.allowed_hosts, pace=pace, metrics=platform.metrics)
     return app
 
 

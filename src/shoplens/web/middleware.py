@@ -13,8 +13,16 @@ from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from shoplens.errors import RequestForbidden, ShoplensError
+from shoplens.errors import (
+    AddressTooLong,
+    HeadersTooLarge,
+    RequestForbidden,
+    RequestInvalid,
+    RequestMalformed,
+    ShoplensError,
+)
 from shoplens.telemetry.metrics import Metrics
+from shoplens.web.bodies import RequestBody, UploadPace, require_utf_8
 from shoplens.web.problems import CLIENT_CLOSED_REQUEST, INTERNAL_ERROR_DETAIL, problem, problem_of
 
 CONTENT_SECURITY_POLICY = (
@@ -25,12 +33,15 @@ CONTENT_SECURITY_POLICY = (
 _SECURITY_HEADERS = [
     (b"content-security-policy", CONTENT_SECURITY_POLICY.encode()),
     (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
+    (b"referrer-policy", b"same-origin"),
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),
 ]
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _OWN_SITES = frozenset({"same-origin", "none"})
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+MAX_HEADER_BYTES = 64 * 1024
+_MAX_ADDRESS_BYTES = 8 * 1024
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _UNROUTED = "unrouted"
 
@@ -43,9 +54,10 @@ class RequestMiddleware:
     Starlette's TrustedHostMiddleware would do a part of it, but answers in plain text instead of problem+json.
     """
 
-    def __init__(self, app: ASGIApp, *, allowed_hosts: Sequence[str], metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, *, allowed_hosts: Sequence[str], pace: UploadPace, metrics: Metrics) -> None:
         self._app = app
         self._hosts = frozenset(host.lower() for host in allowed_hosts)
+        self._pace = pace
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -57,7 +69,8 @@ class RequestMiddleware:
         given_id = headers.get("x-request-id", "")
         # A caller's own id is used where it is harmless, so that the logs of several systems can be joined.
         request_id = given_id if _REQUEST_ID.fullmatch(given_id) else secrets.token_hex(8)
-        scope.setdefault("state", {})["request_id"] = request_id
+        body = RequestBody(receive, headers, self._pace)
+        scope.setdefault("state", {}).update(request_id=request_id, body=body)
         status: int | None = None
 
         async def send_with_headers(message: Message) -> None:
@@ -73,9 +86,11 @@ class RequestMiddleware:
         started = time.perf_counter()
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
-                self._require_own_host_and_site(scope["method"], headers)
-                await self._app(scope, receive, send_with_headers)
-            except RequestForbidden as error:
+                _require_bounded_head(scope, headers)
+                require_utf_8(headers)
+                self._require_own_host_and_site(scope, headers)
+                await self._app(scope, body.receive, send_with_headers)
+            except RequestInvalid as error:
                 await problem_of(error, request_id=request_id)(scope, receive, send_with_headers)
             except ClientDisconnect:
                 pass
@@ -92,12 +107,41 @@ class RequestMiddleware:
                 log = _log.info if status < HTTPStatus.INTERNAL_SERVER_ERROR else _log.warning
                 log("request.answered", method=scope["method"], path=scope["path"], status=status, ms=ms)
 
-    def _require_own_host_and_site(self, method: str, headers: Headers) -> None:
-        """Raises RequestForbidden for DNS rebinding and for cross-site requests that could change something."""
-        host = headers.get("host", "").lower()
+    def _require_own_host_and_site(self, scope: Scope, headers: Headers) -> None:
+        """Raises RequestMalformed without exactly one host, and RequestForbidden for DNS rebinding and for cross-site
+        requests that could change something.
+        """
+        hosts = headers.getlist("host")
+        if len(hosts) != 1:
+            raise RequestMalformed(f"The request has {len(hosts)} Host headers instead of one.")
+        host = hosts[0].lower()
         # Without its port: `[::1]:8000` is `[::1]`.
         name = host[: host.rfind("]") + 1] if host.startswith("[") else host.partition(":")[0]
         if "*" not in self._hosts and name not in self._hosts:
             raise RequestForbidden("This server does not accept this Host header. See the setting allowed_hosts.")
-        if method not in _SAFE_METHODS and headers.get("sec-fetch-site", "none") not in _OWN_SITES:
+        if scope["method"] in _SAFE_METHODS:
+            return
+        own = all(_is_own_origin(origin, host, scope["scheme"]) for origin in headers.getlist("origin"))
+        if not own or headers.get("sec-fetch-site", "none") not in _OWN_SITES:
             raise RequestForbidden("Pages of other sites may not send data to this server.")
+
+
+def _is_own_origin(origin: str, host: str, scheme: str) -> bool:
+    """Whether `origin` is a page of this host: browsers send it with every form and script, also over plain HTTP.
+
+    A proxy may end TLS without saying so, so a page of `https` may send to `http`, but not the other way round.
+    """
+    origin_scheme, _, origin_host = origin.lower().partition("://")
+    if origin_scheme not in _DEFAULT_PORTS or (origin_scheme == "http" and scheme == "https"):
+        return False
+    default_port = _DEFAULT_PORTS[origin_scheme]
+    return origin_host.removesuffix(default_port) == host.removesuffix(default_port)
+
+
+def _require_bounded_head(scope: Scope, headers: Headers) -> None:
+    """Raises AddressTooLong and HeadersTooLarge."""
+    address_bytes = len(scope.get("raw_path") or scope["path"]) + len(scope.get("query_string", b""))
+    if address_bytes > _MAX_ADDRESS_BYTES:
+        raise AddressTooLong(f"The URL has {address_bytes} bytes; at most {_MAX_ADDRESS_BYTES} are read.")
+    if sum(len(name) + len(value) for name, value in headers.raw) > MAX_HEADER_BYTES:
+        raise HeadersTooLarge(f"The headers have more than {MAX_HEADER_BYTES} bytes.")

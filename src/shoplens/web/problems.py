@@ -31,6 +31,11 @@ STATUS: Mapping[type[ShoplensError], int] = {
     errors.ImageUnsupported: 415,
     errors.ImageNeedsExtra: 415,
     errors.RequestInvalid: 422,
+    errors.RequestMalformed: 400,
+    errors.HeadersTooLarge: 431,
+    errors.AddressTooLong: 414,
+    errors.BodyTooLarge: 413,
+    errors.BodyUnsupported: 415,
     errors.UploadTooSlow: 408,
     errors.RequestForbidden: 403,
     errors.NotFound: 404,
@@ -147,6 +152,11 @@ def handle_problems(app: FastAPI, metrics: Metrics) -> None:
 
     async def on_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
+        # FastAPI says "there was an error parsing the body" for whatever is raised while it reads one.
+        if isinstance(error.__cause__, ShoplensError):
+            return await on_shoplens_error(request, error.__cause__)
+        if isinstance(error.__cause__, ClientDisconnect):
+            raise error.__cause__
         code = HTTPStatus(error.status_code).name.lower()
         metrics.failures.labels(code=code).inc()
         response = problem(error.status_code, code, str(error.detail), request_id=request_id_of(request))

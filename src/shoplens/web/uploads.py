@@ -8,21 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import binascii
-import math
+import re
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
 import humanize
-import orjson
+import msgspec
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from shoplens.errors import ImageMissing, ImageTooLarge, QueueFull, RequestInvalid, UploadTooSlow
+from shoplens.errors import ImageMissing, ImageTooLarge, RequestInvalid
+from shoplens.web.bodies import SMALL_BODY_BYTES, body_of, content_length
+from shoplens.web.shares import ClientRate, ClientShares, address_of
 
 FILE_FIELD: Final = "file"
 JSON_FIELD: Final = "image"
@@ -30,9 +32,19 @@ FORM_FRAMING_BYTES: Final = 64 * 1024
 """How much longer than its photo a form may be: boundaries, headers and short fields."""
 
 _MAX_PARTS: Final = 100
-_MAX_SPOOLED_FORMS: Final = 4
+_MAX_SPOOLED_FORMS: Final = 16
 _RETRY_PHOTO_S: Final = 1.0
 _RETRY_FORM_S: Final = 2.0
+
+_JSON_HINT: Final = f'The JSON body has no photo. Send it as base64 text: {{"{JSON_FIELD}": "…"}}.'
+_JSON_HEAD: Final = re.compile(rb'\s{0,99}\{\s{0,99}"image"\s{0,99}:\s{0,99}"(?:data:[^",]{0,999},)?')
+_JSON_TAIL: Final = re.compile(rb'"\s{0,99}\}\s{0,99}\Z')
+_JSON_TAIL_BYTES: Final = 200
+_BASE64_PIECE: Final = 256 * 1024
+
+
+class _PhotoDocument(msgspec.Struct):
+    image: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,15 +59,22 @@ class Uploads:
     """Receives request bodies; one instance per server, so that its bounds hold for all routes together.
 
     `photo` keeps bodies in memory, at most `max_queued_bytes` of them at once. `form` spools files to disk and
-    accepts four forms at once. `timeout_s` is the time that a body of `max_image_bytes` may take; larger forms get
-    a multiple of it.
+    accepts sixteen forms at once. One address may hold at most half of the bytes, but always one photo, and a quarter
+    of the forms.
     """
 
-    def __init__(self, *, max_image_bytes: int, max_queued_bytes: int, timeout_s: float) -> None:
+    def __init__(self, *, max_image_bytes: int, max_queued_bytes: int, uploads_per_minute: int | None = None) -> None:
         self._max_image_bytes = max_image_bytes
-        self._free_bytes = max_queued_bytes
-        self._free_forms = _MAX_SPOOLED_FORMS
-        self._timeout_s = timeout_s
+        self._bytes = ClientShares(
+            max_queued_bytes,
+            largest_share=max(max_queued_bytes // 2, _longest_body(max_image_bytes, is_json=True)),
+            what="uploads",
+            retry_after_s=_RETRY_PHOTO_S,
+        )
+        self._forms = ClientShares(
+            _MAX_SPOOLED_FORMS, largest_share=_MAX_SPOOLED_FORMS // 4, what="forms", retry_after_s=_RETRY_FORM_S
+        )
+        self._rate = ClientRate(uploads_per_minute)
 
     @asynccontextmanager
     async def photo(self, request: Request) -> AsyncIterator[bytes]:
@@ -65,32 +84,23 @@ class Uploads:
         """
         media_type = media_type_of(request)
         is_json = media_type == "application/json"
-        max_bytes = self._max_image_bytes * (4 if is_json else 3) // 3 + FORM_FRAMING_BYTES  # base64 grows by a third
-        too_large = partial(photo_too_large, limit=self._max_image_bytes)
-        length = content_length_of(request)
+        max_bytes = _longest_body(self._max_image_bytes, is_json=is_json)
+        length = content_length(request.headers)
         if length is not None and length > max_bytes:
-            raise too_large(length * 3 // 4 if is_json else length)
-        reserved = max_bytes if length is None else length
-        if reserved > self._free_bytes:
-            raise QueueFull(
-                f"The server is receiving too many uploads. Try again in {_RETRY_PHOTO_S:g} s.",
-                retry_after_s=_RETRY_PHOTO_S,
-            )
-        self._free_bytes -= reserved
-        try:
-            body = _body(request, max_bytes, too_large)
-            async with _time_limit(self._timeout_s):
-                if media_type == "multipart/form-data":
-                    photo = await _photo_in_form(request, body)
-                else:
-                    photo = b"".join([chunk async for chunk in body])
-            if is_json:
-                photo = photo_in_json(photo)
+            raise photo_too_large(length * 3 // 4 if is_json else length, self._max_image_bytes)
+        address = address_of(request)
+        self._rate.require(address)
+        with self._bytes.held(address, max_bytes if length is None else length):
+            body_of(request).allow(max_bytes, partial(photo_too_large, limit=self._max_image_bytes))
+            if media_type == "multipart/form-data":
+                photo = await _photo_in_form(request)
+            else:
+                photo = b"".join([chunk async for chunk in request.stream()])
+            if is_json:  # on a thread and in pieces: 27 MB would keep the event loop for 100 ms
+                photo = await asyncio.to_thread(photo_in_json, photo)
             if len(photo) > self._max_image_bytes:
-                raise too_large(len(photo))
+                raise photo_too_large(len(photo), self._max_image_bytes)
             yield photo
-        finally:
-            self._free_bytes += reserved
 
     @asynccontextmanager
     async def form(
@@ -102,20 +112,14 @@ class Uploads:
 
         Raises ImageTooLarge, QueueFull, RequestInvalid and UploadTooSlow. Does not check single files.
         """
-        length = content_length_of(request)
+        length = content_length(request.headers)
         if length is not None and length > max_bytes:
             raise form_too_large(length, max_bytes)
-        if self._free_forms == 0:
-            raise QueueFull(
-                f"The server is receiving too many forms. Try again in {_RETRY_FORM_S:g} s.",
-                retry_after_s=_RETRY_FORM_S,
-            )
-        full_images = ((length or max_bytes) - FORM_FRAMING_BYTES) / self._max_image_bytes
-        self._free_forms -= 1
-        try:
-            body = _body(request, max_bytes, partial(form_too_large, limit=max_bytes))
-            async with _time_limit(self._timeout_s * max(1, math.ceil(full_images))):
-                form = await _read_form(request, body, max_files=max_files, max_fields=max_fields)
+        address = address_of(request)
+        self._rate.require(address)
+        with self._forms.held(address, 1):
+            body_of(request).allow(max_bytes, partial(form_too_large, limit=max_bytes))
+            form = await _read_form(request, max_files=max_files, max_fields=max_fields)
             try:
                 yield UploadedForm(
                     files=[each for each in form.getlist(FILE_FIELD) if isinstance(each, UploadFile)],
@@ -123,31 +127,11 @@ class Uploads:
                 )
             finally:
                 await form.close()
-        finally:
-            self._free_forms += 1
 
 
-@asynccontextmanager
-async def _time_limit(seconds: float) -> AsyncIterator[None]:
-    try:
-        async with asyncio.timeout(seconds):
-            yield
-    except TimeoutError as error:
-        raise UploadTooSlow(
-            f"The upload timed out after {seconds:g} s. Check your connection or send a smaller photo."
-        ) from error
-
-
-async def _body(
-    request: Request, max_bytes: int, too_large: Callable[[int | None], ImageTooLarge]
-) -> AsyncGenerator[bytes, None]:
-    """The chunks of the body; raises `too_large` as soon as they exceed `max_bytes`."""
-    received = 0
-    async for chunk in request.stream():
-        received += len(chunk)
-        if received > max_bytes:
-            raise too_large(None)
-        yield chunk
+def _longest_body(max_image_bytes: int, *, is_json: bool) -> int:
+    """Base64 grows by a third."""
+    return max_image_bytes * (4 if is_json else 3) // 3 + FORM_FRAMING_BYTES
 
 
 class _FormParser(MultiPartParser):
@@ -160,16 +144,14 @@ class _FormParser(MultiPartParser):
         self.ended = True
 
 
-async def _read_form(
-    request: Request, body: AsyncGenerator[bytes, None], *, max_files: int, max_fields: int, in_memory: bool = False
-) -> FormData:
+async def _read_form(request: Request, *, max_files: int, max_fields: int, in_memory: bool = False) -> FormData:
     """The fields of a form, which the caller closes. Raises RequestInvalid, and ImageMissing where it ends early.
 
     With `in_memory` files of any size stay in memory: the caller has reserved it.
     """
 
     async def whole() -> AsyncGenerator[bytes, None]:
-        async for chunk in body:
+        async for chunk in request.stream():
             yield chunk
         if not parser.ended:
             raise ImageMissing("The form is incomplete. Upload it again.")
@@ -183,9 +165,9 @@ async def _read_form(
         raise RequestInvalid(f"The form cannot be read: {error.message}") from error
 
 
-async def _photo_in_form(request: Request, body: AsyncGenerator[bytes, None]) -> bytes:
+async def _photo_in_form(request: Request) -> bytes:
     """The first file in the field `file`. Raises ImageMissing where there is none."""
-    form = await _read_form(request, body, max_files=_MAX_PARTS, max_fields=_MAX_PARTS, in_memory=True)
+    form = await _read_form(request, max_files=_MAX_PARTS, max_fields=_MAX_PARTS, in_memory=True)
     try:
         for value in form.getlist(FILE_FIELD):
             if isinstance(value, UploadFile):
@@ -212,28 +194,49 @@ def form_too_large(byte_count: int | None, limit: int) -> ImageTooLarge:
 
 
 def photo_in_json(body: bytes) -> bytes:
-    """The photo in `{"image": "<base64 or data: URL>"}`. Raises ImageMissing and RequestInvalid."""
+    """The photo in `{"image": "<base64 or data: URL>"}`. Raises ImageMissing and RequestInvalid.
+
+    In pieces, so that other threads run between them. A long document must have exactly this form, since a parser
+    would hold the interpreter for its whole length.
+    """
+    text, start, end = _base64_in(body)
+    photo, rest, padded = [], b"", False
+    for at in range(start, end, _BASE64_PIECE):
+        piece = (rest + text[at : min(at + _BASE64_PIECE, end)]).replace(b"\\/", b"/")  # PHP writes \/ for /
+        used = (len(piece) - piece.endswith(b"\\")) // 4 * 4
+        photo.append(_decoded(piece[:used], after_padding=padded))
+        rest, padded = piece[used:], padded or piece[:used].endswith(b"=")
+    photo.append(_decoded(rest, after_padding=padded))
+    return b"".join(photo)
+
+
+def _base64_in(body: bytes) -> tuple[bytes, int, int]:
+    """Where the base64 text of a document lies, without `data:…,`."""
+    if len(body) <= SMALL_BODY_BYTES:
+        try:
+            text = msgspec.json.decode(body, type=_PhotoDocument).image.encode()
+        except msgspec.ValidationError as error:
+            raise ImageMissing(_JSON_HINT) from error
+        except (msgspec.DecodeError, UnicodeError) as error:
+            raise RequestInvalid(f"The body is not valid JSON: {error}.") from error
+        return text, text.find(b",") + 1 if text.startswith(b"data:") else 0, len(text)
+    head, tail = _JSON_HEAD.match(body), _JSON_TAIL.search(body, len(body) - _JSON_TAIL_BYTES)
+    if head is None:
+        raise ImageMissing(_JSON_HINT)
+    if tail is None or body.find(b'"', head.end(), tail.start()) >= 0:
+        raise RequestInvalid(f"The body is not valid JSON, or has more than the field {JSON_FIELD!r}.")
+    return body, head.end(), tail.start()
+
+
+def _decoded(text: bytes, *, after_padding: bool) -> bytes:
     try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise RequestInvalid(f"The body is not valid JSON: {error}.") from error
-    text = document.get(JSON_FIELD) if isinstance(document, dict) else None
-    if not isinstance(text, str):
-        raise ImageMissing(f'The JSON body has no photo. Send it as base64 text: {{"{JSON_FIELD}": "…"}}.')
-    if text.startswith("data:"):
-        text = text.partition(",")[2]
-    try:
+        if after_padding and text:
+            raise ValueError("Excess data after padding")
         return binascii.a2b_base64(text, strict_mode=True)
-    except (binascii.Error, ValueError) as error:
+    except ValueError as error:
         raise RequestInvalid(f"The field {JSON_FIELD!r} is not valid base64: {error}.") from error
 
 
 def media_type_of(request: Request) -> str:
     """The content type in lower case, without parameters; "" where there is none."""
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
-
-
-def content_length_of(request: Request) -> int | None:
-    """The announced length of the body in bytes; None where there is none or it is not a number."""
-    text = request.headers.get("content-length", "")
-    return int(text) if text.isascii() and text.isdigit() else None

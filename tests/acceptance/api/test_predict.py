@@ -298,6 +298,6 @@ async def test_an_upload_that_does_not_arrive_is_408(make_platform: Callable[...
         yield b"\xff\xd8"
         await asyncio.sleep(30)
 
-    async with client_of(make_platform(upload_timeout_s=0.2)) as client:
+    async with client_of(make_platform(upload_idle_s=0.2)) as client:
         answer = await client.post("/predict", content=never(), headers={"content-length": "1000"})
     assert (408, "upload_too_slow") == (answer.status_code, answer.json()["code"])

@@ -147,7 +147,21 @@ async def test_every_answer_carries_its_id_and_the_security_headers(busy_client:
 
 @pytest.mark.parametrize(
     "headers",
-    [{"host": "evil.example"}, {"host": ""}, {"sec-fetch-site": "cross-site"}, {"sec-fetch-site": "same-site"}],
+    [
+        {"host": "evil.example"},
+        {"host": ""},
+        {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "same-site"},
+        {"origin": "http://evil.example"},
+        {"origin": "null"},
+        {"origin": ""},
+        {"origin": "http://127.0.0.1:8001"},
+        {"origin": "http://127.0.0.1.evil.example"},
+        {"origin": "http://127.0.0.1@evil.example"},
+        {"origin": "file://127.0.0.1"},
+        {"origin": "https://127.0.0.1:8000", "host": "127.0.0.1"},
+        {"origin": "http://127.0.0.1", "sec-fetch-site": "cross-site"},
+    ],
 )
 async def test_other_hosts_and_other_sites_are_turned_away(
     busy_client: httpx.AsyncClient, photo: bytes, headers: dict[str, str]
@@ -158,8 +172,18 @@ async def test_other_hosts_and_other_sites_are_turned_away(
 
 
 async def test_the_own_page_and_plain_programs_are_let_in(busy_client: httpx.AsyncClient, photo: bytes) -> None:
-    """Browsers say same-origin, programs say nothing."""
-    for headers in ({"sec-fetch-site": "same-origin"}, {}, {"host": "localhost:8000"}, {"host": "[::1]:8000"}):
+    """Browsers say same-origin or name the origin, programs say nothing; a proxy may have ended TLS."""
+    for headers in (
+        {"sec-fetch-site": "same-origin"},
+        {},
+        {"host": "localhost:8000"},
+        {"host": "[::1]:8000"},
+        {"origin": "http://127.0.0.1"},
+        {"origin": "HTTP://127.0.0.1:80"},
+        {"origin": "https://localhost", "host": "localhost"},
+        {"origin": "https://localhost", "host": "localhost:443"},
+        {"origin": "http://[::1]:8000", "host": "[::1]:8000", "sec-fetch-site": "same-origin"},
+    ):
         assert 200 == (await busy_client.post("/predict", content=photo, headers=headers)).status_code
 
 

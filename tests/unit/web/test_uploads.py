@@ -4,22 +4,41 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Iterable
+import random
+import time
+from collections.abc import Callable, Iterable
+from contextlib import AsyncExitStack
 from typing import Any
 
 import orjson
 import pytest
+from starlette.datastructures import Headers
 from starlette.requests import Request
 
-from shoplens.errors import ImageMissing, ImageTooLarge, QueueFull, RequestInvalid, UploadTooSlow
-from shoplens.web.uploads import FORM_FRAMING_BYTES, Uploads
+from shoplens.errors import (
+    BodyUnsupported,
+    ImageMissing,
+    ImageTooLarge,
+    QueueFull,
+    RequestInvalid,
+    UploadTooSlow,
+)
+from shoplens.web.bodies import RequestBody, UploadPace, require_utf_8
+from shoplens.web.uploads import FORM_FRAMING_BYTES, Uploads, photo_in_json
 
 PHOTO = b"\xff\xd8photo\r\n--not the boundary\r\n\xff\xd9"
+PACE = UploadPace(idle_s=5.0, least_rate=1_000)
 FORM = "multipart/form-data; boundary=b"
 
 
 def request(
-    chunks: Iterable[bytes], content_type: str = "", *, length: int | None = None, stalls: bool = False
+    chunks: Iterable[bytes],
+    content_type: str = "",
+    *,
+    length: int | None = None,
+    stalls: bool = False,
+    client: str = "192.0.2.1",
+    pace: UploadPace = PACE,
 ) -> Request:
     """A request whose body arrives in `chunks`; one that `stalls` never ends."""
     waiting = list(chunks)
@@ -34,7 +53,9 @@ def request(
     headers = [(b"content-type", content_type.encode())]
     if length is not None:
         headers.append((b"content-length", str(length).encode()))
-    return Request({"type": "http", "headers": headers}, receive)
+    scope: dict[str, Any] = {"type": "http", "headers": headers, "client": (client, 1)}
+    body = RequestBody(receive, Headers(scope=scope), pace)
+    return Request(scope | {"state": {"body": body}}, body.receive)
 
 
 def part(name: str, value: bytes, *, filename: str | None = "a.jpg") -> bytes:
@@ -50,7 +71,7 @@ def in_pieces(body: bytes, size: int) -> list[bytes]:
 
 def uploads(**limits: Any) -> Uploads:
     """A receiver for photos up to 1,000 bytes."""
-    return Uploads(**{"max_image_bytes": 1_000, "max_queued_bytes": 300_000, "timeout_s": 5.0, **limits})
+    return Uploads(**{"max_image_bytes": 1_000, "max_queued_bytes": 300_000, **limits})
 
 
 async def received(given: Request, receiver: Uploads | None = None) -> bytes:
@@ -150,9 +171,10 @@ async def test_a_body_without_a_length_reserves_the_most_that_it_may_have() -> N
 
 async def test_a_body_that_does_not_arrive_in_time_is_refused() -> None:
     """Its memory is given back."""
-    receiver = uploads(timeout_s=0.05, max_queued_bytes=1_000)
-    with pytest.raises(UploadTooSlow, match=r"timed out after 0\.05 s"):
-        await received(request([b"\xff\xd8"], length=1_000, stalls=True), receiver)
+    receiver = uploads(max_queued_bytes=1_000)
+    impatient = UploadPace(idle_s=0.05, least_rate=1_000)
+    with pytest.raises(UploadTooSlow, match=r"a pause of more than 0\.05 s, or less than 1 kB per second"):
+        await received(request([b"\xff\xd8"], length=1_000, stalls=True, pace=impatient), receiver)
     assert PHOTO == await received(request([PHOTO], length=1_000), receiver)
 
 
@@ -182,7 +204,7 @@ async def test_a_form_beyond_its_limits_is_refused(limits: dict[str, int], error
             pass
 
 
-async def test_at_most_four_forms_are_received_at_once() -> None:
+async def test_at_most_four_forms_of_an_address_are_received_at_once() -> None:
     """The fifth gets 429."""
     receiver, started, finish = uploads(), asyncio.Semaphore(0), asyncio.Event()
 
@@ -199,3 +221,112 @@ async def test_at_most_four_forms_are_received_at_once() -> None:
     finish.set()
     await asyncio.gather(*held)
     await hold()
+
+
+async def test_one_address_cannot_take_all_forms_and_bytes() -> None:
+    """What it may not hold is left to the others."""
+    receiver = uploads(max_queued_bytes=200_000)
+    async with AsyncExitStack() as held:
+        for _ in range(4):
+            form = request([b"--b--\r\n"], FORM)
+            await held.enter_async_context(receiver.form(form, max_bytes=999, max_files=1, max_fields=1))
+        with pytest.raises(QueueFull, match="from your address"):
+            await held.enter_async_context(
+                receiver.form(request([b"--b--\r\n"], FORM), max_bytes=999, max_files=1, max_fields=1)
+            )
+        other = request([b"--b--\r\n"], FORM, client="192.0.2.2")
+        await held.enter_async_context(receiver.form(other, max_bytes=999, max_files=1, max_fields=1))
+        await held.enter_async_context(receiver.photo(request([PHOTO], length=60_000)))
+        with pytest.raises(QueueFull, match="from your address"):
+            await received(request([PHOTO], length=60_000), receiver)
+        assert PHOTO == await received(request([PHOTO], length=60_000, client="192.0.2.2"), receiver)
+
+
+async def test_an_address_may_begin_so_many_uploads_per_minute() -> None:
+    """The next one is told how long to wait; others are not concerned."""
+    receiver = uploads(uploads_per_minute=3)
+    for _ in range(3):
+        await received(request([PHOTO]), receiver)
+    with pytest.raises(QueueFull, match="3 uploads per minute") as refused:
+        await received(request([PHOTO]), receiver)
+    assert 19 < refused.value.retry_after_s <= 20
+    assert PHOTO == await received(request([PHOTO], client="192.0.2.2"), receiver)
+
+
+async def test_a_slow_body_is_taken_as_long_as_it_keeps_the_least_rate() -> None:
+    """However long it takes in all: the pace is what counts."""
+
+    async def arriving(piece: bytes, every_s: float) -> bytes:
+        pieces = iter([piece] * 20)
+
+        async def receive() -> dict[str, Any]:
+            await asyncio.sleep(every_s)
+            body = next(pieces, None)
+            return {"type": "http.request", "body": body or b"", "more_body": body is not None}
+
+        scope: dict[str, Any] = {"type": "http", "headers": []}
+        body = RequestBody(receive, Headers(scope=scope), UploadPace(idle_s=0.1, least_rate=1_000))
+        return await received(Request(scope | {"state": {"body": body}}, body.receive), uploads())
+
+    assert 800 == len(await arriving(b"x" * 40, 0.02))  # 2,000 bytes per second, for 0.4 s
+    with pytest.raises(UploadTooSlow):
+        await arriving(b"x" * 4, 0.02)  # 200 bytes per second
+
+
+@pytest.mark.parametrize("written", [lambda text: text, lambda text: text.replace("/", "\\/")])
+@pytest.mark.parametrize("prefix", ["", "data:image/jpeg;base64,"])
+def test_a_long_json_document_is_decoded_in_pieces(written: Callable[[str], str], prefix: str) -> None:
+    """Whatever falls on the edge of a piece: slashes that PHP escapes, and padding."""
+    for extra in range(4):
+        photo = random.Random(extra).randbytes(1_000_000 + extra)
+        text = written(base64.b64encode(photo).decode())
+        for document in (f'{{"image":"{prefix}{text}"}}', f' {{ "image" : "{prefix}{text}" }}\n'):
+            assert photo == photo_in_json(document.encode())
+
+
+@pytest.mark.parametrize(
+    ("document", "error"),
+    [
+        (b'{"image":' + b"[" * 500_000 + b"]" * 500_000 + b"}", ImageMissing),
+        (b"[" * 1_000_000, ImageMissing),
+        (b" " * 1_000_000, ImageMissing),
+        (b'{"image":"x",' + b",".join(b'"%d":0' % number for number in range(100_000)) + b"}", RequestInvalid),
+        (b'{"image":"' + b"AAAA" * 100_000 + b'","image":"' + b"AAAA" * 100_000 + b'"}', RequestInvalid),
+        (b'{"image":"' + b"AAAA" * 100_000, RequestInvalid),
+        (b'{"image":"' + b"AAAA" * 100_000 + b'="}', RequestInvalid),
+        (b'{"image":"' + b"AAA=" * 100_000 + b'"}', RequestInvalid),
+        (b'{"image":"' + b"AAA=" * 65_536 + b"AAAA" * 65_536 + b'"}', RequestInvalid),
+        (b'{"image":"' + b"AAA=" + b"AAAA" * 65_536 + b'"}', RequestInvalid),
+        (b'{"image":"' + b"\\n" * 200_000 + b'"}', RequestInvalid),
+    ],
+)
+def test_a_long_json_document_of_another_form_is_refused_unparsed(document: bytes, error: type[Exception]) -> None:
+    """In a moment, whatever it holds."""
+    began = time.thread_time()
+    with pytest.raises(error):
+        photo_in_json(document)
+    assert time.thread_time() - began < 0.1
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        "multipart/form-data; boundary=b; charset=punycode",
+        'Multipart/Form-Data; Charset = "utf-7"; boundary=b',
+        "application/x-www-form-urlencoded; charset=idna",
+        "application/json;charset=utf-16",
+        "multipart/form-data; charset=utf-8; charset=zlib_codec",
+    ],
+)
+def test_forms_and_json_in_other_encodings_are_refused(content_type: str) -> None:
+    """Before anything of them is read."""
+    with pytest.raises(BodyUnsupported):
+        require_utf_8(Headers({"content-type": content_type}))
+
+
+@pytest.mark.parametrize(
+    "content_type", ["", FORM, "application/json; charset=UTF-8", "image/jpeg; charset=binary", "text/plain; charset=x"]
+)
+def test_utf_8_and_photos_of_any_type_are_taken(content_type: str) -> None:
+    """The type of a photo is not read at all."""
+    require_utf_8(Headers({"content-type": content_type}))
