@@ -7,12 +7,15 @@ Run as a program it is that process: a JSON line for each command comes in, a JS
 from __future__ import annotations
 
 import atexit
+import ctypes
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -27,18 +30,31 @@ _IMPORTED: Final = (
 
 
 def run_command(
-    *arguments: str, environment: Mapping[str, str], folder: Path, timeout_s: float = 120
+    *arguments: str,
+    environment: Mapping[str, str],
+    folder: Path,
+    timeout_s: float = 120,
+    obeys_modes: bool = False,
+    largest_file_bytes: int | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """What `shoplens …` said in this folder with exactly these variables. Raises TimeoutExpired."""
+    """What `shoplens …` said in this folder with exactly these variables. Raises TimeoutExpired.
+
+    With `obeys_modes` it cannot write where the mode of a folder forbids that, also when the tests are run by root.
+    `largest_file_bytes` is as on a full disk: no file may grow beyond it.
+    """
     with tempfile.TemporaryDirectory(prefix="shoplens-command-") as said:
         request = {
             "arguments": arguments, "environment": dict(environment), "folder": str(folder), "said": said,
-            "timeout_s": timeout_s,
+            "timeout_s": timeout_s, "obeys_modes": obeys_modes, "largest_file_bytes": largest_file_bytes,
         }  # fmt: skip
-        status = _server().ask(request)
+        with ThreadPoolExecutor(2) as readers:
+            for name in ("out", "err"):
+                os.mkfifo(Path(said, name))
+            texts = readers.map(lambda name: Path(said, name).read_text(), ("out", "err"))
+            status = _server().ask(request)
+            out, err = texts
         if status is None:
-            raise subprocess.TimeoutExpired(["shoplens", *arguments], timeout_s)
-        out, err = (Path(said, name).read_text() for name in ("out", "err"))
+            raise subprocess.TimeoutExpired(["shoplens", *arguments], timeout_s, output=out, stderr=err)
     return subprocess.CompletedProcess(["shoplens", *arguments], status, out, err)
 
 
@@ -105,12 +121,13 @@ def _command(request: dict[str, Any]) -> NoReturn:
     """Never returns: the child must not go on as its parent."""
     status = 1
     try:
+        for number, name in ((1, "out"), (2, "err")):
+            os.dup2(os.open(f"{request['said']}/{name}", os.O_WRONLY), number)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.environ.clear()
         os.environ.update(request["environment"])
         os.chdir(request["folder"])
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        for number, name in ((1, "out"), (2, "err")):
-            os.dup2(os.open(f"{request['said']}/{name}", os.O_WRONLY | os.O_CREAT), number)
+        _limit(obeys_modes=request["obeys_modes"], largest_file_bytes=request["largest_file_bytes"])
         from shoplens.cli.app import app
 
         app(request["arguments"], prog_name="shoplens")
@@ -125,6 +142,16 @@ def _command(request: dict[str, Any]) -> NoReturn:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
+
+
+def _limit(*, obeys_modes: bool, largest_file_bytes: int | None) -> None:
+    """Take rights from this process. What it says goes to pipes, which a limit of files does not concern."""
+    if obeys_modes and os.getuid() == 0:
+        version_3 = (ctypes.c_uint32 * 2)(0x20080522, 0)
+        if ctypes.CDLL(None, use_errno=True).capset(version_3, (ctypes.c_uint32 * 6)()) != 0:
+            raise OSError(ctypes.get_errno(), "capabilities cannot be dropped")
+    if largest_file_bytes is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file_bytes, largest_file_bytes))
 
 
 if __name__ == "__main__":

@@ -47,19 +47,23 @@ ShoplensError
 │   ├── NoWorker               no worker serves this model
 │   ├── WireMismatch           web and worker use incompatible message versions
 │   ├── DatabaseUnavailable
+│   │   ├── DatabaseUnusable       removed, replaced, damaged or not permitted: waiting does not help
 │   │   └── RecordRefused          the database rejects this one row
 │   ├── StorageUnavailable
+│   │   └── StorageUnusable        not permitted, or not a folder: waiting does not help
 │   └── SourceUnavailable      the source of an import cannot be read
 ├── TrainingError          a training that failed
 │   ├── DatasetInvalid         labelled photos that cannot be used for training
 │   └── TrainingDiverged       the loss became infinite, or the exported model differs from the trained one
 └── Misconfigured          settings that contradict each other or this machine
+    ├── FileUnusable           a file or folder that cannot be read or written
     ├── UnsafeBind             a public address without --allow-public
     └── ExtraMissing           an optional part that is not installed
 """
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import ClassVar
@@ -355,6 +359,12 @@ class DatabaseUnavailable(Unavailable):
     public_message = "The database is unavailable."
 
 
+class DatabaseUnusable(DatabaseUnavailable):
+    """The database was removed, replaced or damaged, or refuses this program; trying again does not help."""
+
+    code = "database_unusable"
+
+
 class RecordRefused(DatabaseUnavailable):
     """The database rejected one row: a duplicate id, or a value that a column cannot hold."""
 
@@ -366,6 +376,12 @@ class StorageUnavailable(Unavailable):
 
     code = "storage_unavailable"
     public_message = "The photo store is unavailable."
+
+
+class StorageUnusable(StorageUnavailable):
+    """The folder of the photo store cannot be used as it is; trying again does not help."""
+
+    code = "storage_unusable"
 
 
 class SourceUnavailable(Unavailable):
@@ -398,6 +414,12 @@ class Misconfigured(ShoplensError):
     code = "misconfigured"
 
 
+class FileUnusable(Misconfigured):
+    """A file or a folder cannot be read or written."""
+
+    code = "file_unusable"
+
+
 class UnsafeBind(Misconfigured):
     """A public address needs --allow-public, because there are no accounts."""
 
@@ -413,6 +435,35 @@ class ExtraMissing(Misconfigured):
 def how_to_install(extra: str) -> str:
     """What follows a sentence on an extra that is missing; `extra` may be several with commas between."""
     return f"In a checkout of Shoplens: `pip install '.[{extra}]'`. With its wheel: `pip install 'WHEEL[{extra}]'`."
+
+
+_FILE_ADVICE = {
+    errno.EACCES: "this user may not use it; change its owner or its mode, or choose another place",
+    errno.EPERM: "this user may not use it; change its owner or its mode, or choose another place",
+    errno.EROFS: "it is on a file system that is mounted read-only; choose another place",
+    errno.ENOSPC: "the disk is full; free some space",
+    errno.EDQUOT: "the disk quota of this user is used up; free some space",
+    errno.EFBIG: "a file would be larger than this process may write; raise its limit (ulimit -f)",
+    errno.ENOTDIR: "a file is where a folder should be; move it away, or choose another place",
+    errno.EEXIST: "a file is where a folder should be; move it away, or choose another place",
+    errno.EISDIR: "a folder is where a file should be; move it away, or choose another place",
+    errno.ENOENT: "it does not exist",
+    errno.ELOOP: "it is a symbolic link, which is not followed; put the file itself there",
+    errno.EIO: "the disk reports an error; check it",
+    errno.EMFILE: "this process has too many files open; raise its limit (ulimit -n)",
+    errno.ENAMETOOLONG: "its name is too long; choose a shorter one",
+}
+
+
+def file_advice(error: OSError) -> str:
+    """What is wrong with a file and what to do, to follow its name and a colon; without a full stop."""
+    return _FILE_ADVICE.get(error.errno or 0, error.strerror or str(error) or type(error).__name__)
+
+
+def file_unusable(error: OSError) -> FileUnusable:
+    """Our error for one of the operating system about a file."""
+    name = f"{error.filename} cannot be used" if error.filename else "A file cannot be read or written"
+    return FileUnusable(f"{name}: {file_advice(error)}.")
 
 
 def meant(name: str, known: Iterable[str]) -> str:

@@ -23,7 +23,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from shoplens.errors import Misconfigured, meant
+from shoplens.errors import FileUnusable, Misconfigured, file_advice, meant
 from shoplens.telemetry.logs import LogFolder
 
 ENVIRONMENT_PREFIX = "SHOPLENS_"
@@ -294,11 +294,13 @@ class Settings(BaseSettings):
         return init_settings, env_settings, toml_settings, _DefaultChannels(settings_cls, init_kwargs={})
 
     def make_data_dir(self) -> None:
-        """Create the data directory, which only this user may enter. Raises Misconfigured."""
+        """Create the data directory, which only this user may enter. Raises FileUnusable."""
         try:
             self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
-            raise Misconfigured(f"data_dir: {self.data_dir.absolute()} cannot be created: {error.strerror}.") from error
+            raise FileUnusable(
+                f"data_dir: {self.data_dir.absolute()} cannot be created: {file_advice(error)}."
+            ) from error
 
     def make_models_dir(self) -> Path:
         """`effective_models_dir`, for bundles to be installed in. Raises Misconfigured."""

@@ -189,7 +189,7 @@ def test_a_data_directory_that_cannot_be_made_is_told_in_one_sentence(
     (tmp_path / "data").write_text("not a folder")
     done = run(*command, channels__returns__model="opennsfw")
     assert 1 == done.returncode
-    assert "Error (misconfigured): data_dir: " in done.stderr
+    assert "Error (file_unusable): data_dir: " in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -26,6 +26,7 @@ from shoplens.db.tables import make_id
 from shoplens.errors import (
     BlobNotFound,
     DatabaseUnavailable,
+    DatabaseUnusable,
     DeadlineExceeded,
     EngineStopped,
     ImageDecoderFailed,
@@ -37,6 +38,7 @@ from shoplens.errors import (
     SampleError,
     ShoplensError,
     StorageUnavailable,
+    StorageUnusable,
     WireMismatch,
 )
 from shoplens.images.decoder import salvage
@@ -87,7 +89,7 @@ class RetryPolicy:
 def _is_temporary(error: BaseException) -> bool:
     """Whether another attempt may succeed. A row that the database refuses will be refused again."""
     unavailable = isinstance(error, (DatabaseUnavailable, NoWorker, QueueUnavailable, StorageUnavailable))
-    return unavailable and not isinstance(error, RecordRefused)
+    return unavailable and not isinstance(error, (DatabaseUnusable, RecordRefused, StorageUnusable))
 
 
 def _log_retry(state: tenacity.RetryCallState) -> None:

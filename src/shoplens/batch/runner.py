@@ -29,6 +29,7 @@ from shoplens.bundles.manifest import ModelRef
 from shoplens.db import Database
 from shoplens.errors import (
     DatabaseUnavailable,
+    DatabaseUnusable,
     DeadlineExceeded,
     EngineStopped,
     RecordRefused,
@@ -301,6 +302,9 @@ class BatchRunner:
                 continue
             try:
                 await asyncio.to_thread(owned.beat, stalled=stalled is not changed)
+            except DatabaseUnusable:
+                self._retry.stopped.set()
+                raise
             except DatabaseUnavailable:
                 continue  # the work waits for the database; the next heartbeat is another attempt
             except RunLost:

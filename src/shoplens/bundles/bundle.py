@@ -223,5 +223,8 @@ def atomic_dir(into: Path) -> Iterator[Path]:
         except OSError:
             if not into.is_dir():
                 raise
+    except OSError as error:
+        error.filename = error.filename or str(into)  # a full disk is reported without a name
+        raise
     finally:
         shutil.rmtree(draft, ignore_errors=True)

@@ -159,7 +159,7 @@ def unpack_bundle(file: Path, models_dir: Path) -> Bundle:
         try:
             with tarfile.open(file, mode="r:") as archive:
                 _extract(archive, Path(folder))
-        except (tarfile.TarError, EOFError, UnicodeError, ValueError, OSError) as error:
+        except (tarfile.TarError, EOFError, UnicodeError, ValueError) as error:
             raise BundleInvalid(f"{file.name} is not a packed bundle, or it is damaged: {error}.") from error
         return install_bundle(Path(folder), models_dir)
 

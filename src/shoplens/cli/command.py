@@ -5,14 +5,15 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, ParamSpec
+from typing import TYPE_CHECKING, Annotated, Final, NoReturn, ParamSpec
 
 import typer
 
-from shoplens.errors import ShoplensError
+from shoplens.errors import ShoplensError, file_unusable
 
 if TYPE_CHECKING:
     from shoplens.settings import Settings
@@ -41,14 +42,26 @@ def settings_for(data_dir: Path | None, **options: object) -> Settings:
 
 
 def handle_errors(command: Callable[P, None]) -> Callable[P, None]:
-    """End the command with status 1 and one sentence, instead of a traceback, when it raises one of our errors."""
+    """End the command with status 1 and one sentence, instead of a traceback, when it raises one of our errors.
+
+    The same where the operating system refuses a file, as on a full disk.
+    """
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
             command(*args, **kwargs)
         except ShoplensError as error:
-            typer.secho(f"Error ({error.code}): {error}", err=True, fg=typer.colors.RED)
-            raise typer.Exit(EXIT_FAILED) from error
+            refuse(error)
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # who reads the output has gone; Typer ends the command without a word
+                raise
+            refuse(file_unusable(error))
 
     return run
+
+
+def refuse(error: ShoplensError) -> NoReturn:
+    """End the command with status 1 and the sentence of `error`."""
+    typer.secho(f"Error ({error.code}): {error}", err=True, fg=typer.colors.RED)
+    raise typer.Exit(EXIT_FAILED) from error

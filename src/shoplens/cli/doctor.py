@@ -23,7 +23,7 @@ from shoplens.batch.doctor import Caution, look_at_drop, look_at_ingest, look_at
 from shoplens.cli.command import EXIT_FAILED, settings_for
 from shoplens.cli.serve import require_safe_bind
 from shoplens.db import open_database
-from shoplens.errors import Misconfigured, ShoplensError, how_to_install
+from shoplens.errors import Misconfigured, ShoplensError, file_unusable, how_to_install
 from shoplens.images.sandbox import HeicSupport, heic_support
 from shoplens.platform.parts import build_channels, find_bundle, open_shared, require_labels
 from shoplens.serving.classifier import Classifier, choose_provider
@@ -75,8 +75,9 @@ def examine(*, as_json: bool, data_dir: Path | None) -> None:
     for part, function in checks.items():
         try:
             found = function(settings)
-        except ShoplensError as error:
-            findings.append(Finding(part=part, text=str(error), fault=error.code))
+        except (ShoplensError, OSError) as error:
+            fault = error if isinstance(error, ShoplensError) else file_unusable(error)
+            findings.append(Finding(part=part, text=str(fault), fault=fault.code))
             continue
         match found:
             case Caution(text=text):

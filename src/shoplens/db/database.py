@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Literal
+from urllib.parse import quote
 
 import orjson
 from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import ArgumentError
 
 from shoplens.db.failures import translated
-from shoplens.errors import DatabaseUnavailable, ExtraMissing, Misconfigured, how_to_install
+from shoplens.errors import DatabaseUnusable, ExtraMissing, Misconfigured, file_advice, how_to_install
 
 Synchronous = Literal["NORMAL", "FULL"]
 
@@ -40,26 +41,34 @@ _POOL_TIMEOUT_S: Final = 5
 class Database:
     """A pool of connections to one database with the newest schema. Thread-safe; close it at the end."""
 
-    def __init__(self, engine: Engine, place: str) -> None:
+    def __init__(self, engine: Engine, place: str, file: Path | None = None) -> None:
+        """`file` is that of a SQLite database. Raises DatabaseUnusable where there is none."""
         self._engine = engine
+        self._file = file
         self.place = place
+        self._identity = self._identify()
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         """A transaction that may write: committed at the end of the block, rolled back on an error.
 
-        Raises DatabaseUnavailable; RecordRefused for a row that does not fit.
+        Raises DatabaseUnavailable; RecordRefused for a row that does not fit; DatabaseUnusable also where the file of
+        SQLite was removed or replaced: SQLite itself would go on writing into what nobody finds again.
         """
+        self._require_same_file()
         with translated(self.place), begun(self._engine, writes=True) as connection:
             yield connection
             connection.commit()
+        self._require_same_file()
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """One consistent view for reading, which neither takes nor waits for the write lock.
 
-        Keep it short: a long one keeps SQLite from reusing its write-ahead log. Raises DatabaseUnavailable.
+        Keep it short: a long one keeps SQLite from reusing its write-ahead log. Raises DatabaseUnavailable, and
+        DatabaseUnusable as `transaction`.
         """
+        self._require_same_file()
         with translated(self.place), begun(self._engine, writes=False) as connection:
             yield connection
 
@@ -74,6 +83,26 @@ class Database:
     def close(self) -> None:
         """Close every connection. A new one is opened when the database is used again."""
         self._engine.dispose()
+
+    def _require_same_file(self) -> None:
+        if self._identity != self._identify():
+            raise DatabaseUnusable(
+                f"The database {self.place} was replaced by another file while it was in use. Start this program again "
+                "to use that one; what was written meanwhile is not in it."
+            )
+
+    def _identify(self) -> tuple[int, int] | None:
+        """Which file is at the place of a SQLite database; None for others."""
+        if self._file is None:
+            return None
+        try:
+            found = self._file.stat()
+        except OSError as error:
+            raise DatabaseUnusable(
+                f"The database {self.place} cannot be used: {file_advice(error)}. Put it back or restore it from a "
+                "backup, then start this program again."
+            ) from error
+        return found.st_dev, found.st_ino
 
 
 @contextmanager
@@ -131,7 +160,9 @@ def open_database(
     parsed = parse_url(url)
     place = describe(parsed)
     if (file := require_directory(parsed)) and not file.exists():  # SQLite would create it, also for a mistyped path
-        raise DatabaseUnavailable(f"There is no database at {file} yet; run `shoplens db upgrade`.")
+        raise DatabaseUnusable(f"There is no database at {file} yet; run `shoplens db upgrade`.")
+    if file is not None:  # without this mode a connection that is opened later would create a removed database anew
+        parsed = parsed.set(database=f"file:{quote(str(file))}").update_query_dict({"mode": "rw", "uri": "true"})
     engine = make_engine(parsed, synchronous=synchronous, busy_timeout_s=busy_timeout_s, pool=pool)
     try:
         with translated(place), engine.connect() as connection:
@@ -139,7 +170,7 @@ def open_database(
     except BaseException:
         engine.dispose()
         raise
-    return Database(engine, place)
+    return Database(engine, place, file)
 
 
 def read_revision(connection: Connection) -> str | None:
@@ -155,12 +186,12 @@ def require_current(revision: str | None, place: str) -> None:
     if revision == HEAD:
         return
     if revision is None:
-        raise DatabaseUnavailable(f"The database {place} has no tables yet; run `shoplens db upgrade`.")
+        raise DatabaseUnusable(f"The database {place} has no tables yet; run `shoplens db upgrade`.")
     if revision in REVISIONS:
-        raise DatabaseUnavailable(
+        raise DatabaseUnusable(
             f"The database {place} is at schema {revision} and this program needs {HEAD}; run `shoplens db upgrade`."
         )
-    raise DatabaseUnavailable(
+    raise DatabaseUnusable(
         f"The database {place} is at schema {revision}, which is newer than this program; install a newer Shoplens."
     )
 
@@ -173,7 +204,7 @@ def require_directory(url: URL) -> Path | None:
         return None
     file = Path(str(url.database))
     if not file.parent.is_dir():
-        raise DatabaseUnavailable(f"The directory {file.parent} of the database does not exist; create it first.")
+        raise DatabaseUnusable(f"The directory {file.parent} of the database does not exist; create it first.")
     return file
 
 

@@ -14,12 +14,18 @@ from typing import Final
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError, SQLAlchemyError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from shoplens.errors import DatabaseUnavailable, RecordRefused, RequestInvalid
+from shoplens.errors import DatabaseUnavailable, DatabaseUnusable, RecordRefused, RequestInvalid
 
+# Waiting does not help: the file or the server must be changed first. A prefix of SQLite's error name or of SQLSTATE.
+_LASTING: Final = (
+    "SQLITE_READONLY", "SQLITE_PERM", "SQLITE_AUTH", "SQLITE_CANTOPEN", "SQLITE_NOTADB", "SQLITE_CORRUPT",
+    "28", "3D000", "3F000", "42501", "42P01", "42703", "XX001", "XX002",
+)  # fmt: skip
 # Prefixes of SQLite's error names, and what a person can do about each.
 _SQLITE_ADVICE: Final = (
     ("SQLITE_BUSY", "is locked by another process; stop that process or try again"),
     ("SQLITE_LOCKED", "is locked by another connection; try again"),
+    ("SQLITE_READONLY_DBMOVED", "was moved or removed while it was in use; put it back, then start this again"),
     ("SQLITE_READONLY", "is read-only; give this user write permission to the file and to its directory"),
     ("SQLITE_PERM", "may not be opened by this user; check the permissions of the file and of its directory"),
     ("SQLITE_AUTH", "may not be opened by this user; check the permissions of the file and of its directory"),
@@ -96,7 +102,7 @@ def translated(place: str) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:  # from statements that go to the driver directly
-        raise DatabaseUnavailable(f"The database {place} {_advice(error)}.") from error
+        raise _unavailable(error, place) from error
     except SQLAlchemyError as error:
         raise from_driver(error, place) from error
     except UnicodeEncodeError as error:
@@ -112,10 +118,17 @@ def from_driver(error: SQLAlchemyError, place: str) -> DatabaseUnavailable:
         is_unbindable = isinstance(error, InterfaceError) and isinstance(error.orig, sqlite3.Error)
         if is_unbindable or isinstance(error, (IntegrityError, DataError)):
             return RecordRefused(f"The database {place} refused a row: {_first_line(error.orig)}.")
-        return DatabaseUnavailable(f"The database {place} {_advice(error.orig)}.")
+        return _unavailable(error.orig, place)
     if isinstance(error, StatementError):
         return RecordRefused(f"A row does not fit the database {place}: {error.orig}.")
     return DatabaseUnavailable(f"The database {place} cannot be used: {error}.")
+
+
+def _unavailable(error: BaseException | None, place: str) -> DatabaseUnavailable:
+    """Our error for one of a driver, by whether it can pass."""
+    code = getattr(error, "sqlite_errorname", None) or getattr(error, "sqlstate", None) or ""
+    kind = DatabaseUnusable if code.startswith(_LASTING) else DatabaseUnavailable
+    return kind(f"The database {place} {_advice(error)}.")
 
 
 def _advice(error: BaseException | None) -> str:

@@ -1,24 +1,32 @@
-"""Objects as files below a directory. A file is written beside and renamed, so no reader sees half of one."""
+"""Objects as files below a directory. A file is written beside and renamed, so no reader sees half of one.
+
+Only regular files are objects. A symbolic link, a FIFO or a device under a key is as if there were nothing: it could
+lead out of the store, or block its reader.
+"""
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
-from shoplens.errors import BlobNotFound, StorageUnavailable
-from shoplens.storage.store import CHECK_KEY, is_key, reason_of, require_key
+from shoplens.errors import BlobNotFound, StorageUnavailable, StorageUnusable, file_advice
+from shoplens.storage.store import CHECK_KEY, is_key, require_key
 
 _STAGING: Final = ".staging"
 _LOCK: Final = "lock"
 _ABANDONED_AFTER_S: Final = 3_600
 _PIECE_BYTES: Final = 8 << 20
-_ABSENT: Final = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+_ABSENT: Final = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO)
+_LASTING: Final = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ELOOP)
+_WITHOUT_LINKS: Final = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+"""Flags for opening a file: fail for a symbolic link, and do not wait for the other end of a FIFO."""
 
 
 class LocalStore:
@@ -33,10 +41,10 @@ class LocalStore:
             # Drafts of processes that crashed. Young ones may belong to a process that writes now.
             oldest_wanted = time.time() - _ABANDONED_AFTER_S
             for entry in os.scandir(self._staging):
-                if entry.name != _LOCK and entry.is_file() and entry.stat().st_mtime < oldest_wanted:
+                if entry.name != _LOCK and entry.stat(follow_symlinks=False).st_mtime < oldest_wanted:
                     Path(entry.path).unlink(missing_ok=True)
         except OSError as error:
-            raise StorageUnavailable(f"The directory {root} for images cannot be used: {reason_of(error)}") from error
+            raise _unavailable(f"The directory {root} for images cannot be used", error) from error
 
     def put(self, key: str, data: bytes, durable: bool = False) -> None:
         """As `Store.put`."""
@@ -77,13 +85,11 @@ class LocalStore:
         old, new = self._path(source), self._path(target)
         with self._translated(source):
             _make_folder(new.parent, durable=True)
-            try:
-                if not stat.S_ISREG(old.stat().st_mode):
-                    raise FileNotFoundError(f"{old} is no file")
-                old.replace(new)
-            except (FileNotFoundError, NotADirectoryError):
-                if not new.is_file():
-                    raise
+            if self._stat(old) is not None:
+                with suppress(FileNotFoundError):  # another process has moved it meanwhile
+                    old.replace(new)
+            if self._stat(new) is None:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(old))
             if durable:
                 # Also where another process moved it: that one may not have reached this line yet.
                 _sync(new.parent)
@@ -101,13 +107,13 @@ class LocalStore:
     def get(self, key: str) -> bytes:
         """As `Store.get`."""
         path = self._path(key)
-        with self._translated(key):
-            return path.read_bytes()
+        with self._translated(key), self._open(path) as file:
+            return file.read()
 
     def pieces(self, key: str) -> Iterator[bytes]:
         """As `Store.pieces`."""
         path = self._path(key)
-        with self._translated(key), path.open("rb") as file:
+        with self._translated(key), self._open(path) as file:
             while piece := file.read(_PIECE_BYTES):
                 yield piece
 
@@ -123,20 +129,26 @@ class LocalStore:
         with self._translated(key):
             try:
                 path.unlink()
-            except _ABSENT:
-                return
+            except OSError as error:
+                if error.errno not in _ABSENT:
+                    raise
 
     def list(self, prefix: str) -> Iterator[str]:
         """As `Store.list`."""
         folder = prefix.strip("/")
         top = self._path(folder) if folder else self._root
         with self._translated(folder):
-            for place, folders, names in os.walk(top, onerror=_unless_absent):
-                folders[:] = [name for name in folders if is_key(name)]
-                below = Path(place).relative_to(self._root).as_posix()
-                for name in names:
-                    key = name if below == "." else f"{below}/{name}"
-                    if is_key(key):
+            folders = [top]
+            while folders:
+                place = folders.pop()
+                below = place.relative_to(self._root).as_posix()
+                for entry in _entries(place):
+                    key = entry.name if below == "." else f"{below}/{entry.name}"
+                    if not is_key(key):
+                        continue
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(place / entry.name)
+                    elif entry.is_file(follow_symlinks=False):
                         yield key
 
     def check(self) -> None:
@@ -174,7 +186,7 @@ class LocalStore:
     def _lock(self) -> Iterator[None]:
         """One thread of one process at a time. The system releases the lock when the process ends."""
         _make_folder(self._staging, durable=True)
-        descriptor = os.open(self._staging / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+        descriptor = os.open(self._staging / _LOCK, os.O_RDWR | os.O_CREAT | _WITHOUT_LINKS, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
@@ -183,25 +195,48 @@ class LocalStore:
 
     def _stat(self, path: Path) -> os.stat_result | None:
         try:
-            found = path.stat()
+            found = path.lstat()
         except (FileNotFoundError, NotADirectoryError):
             return None
         return found if stat.S_ISREG(found.st_mode) else None
+
+    def _open(self, path: Path) -> IO[bytes]:
+        """A regular file, for reading; everything else is as if it were absent. Raises OSError."""
+        descriptor = os.open(path, os.O_RDONLY | _WITHOUT_LINKS)
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise FileNotFoundError(errno.ENOENT, "it is no regular file", str(path))
+            return os.fdopen(descriptor, "rb")
+        except BaseException:
+            os.close(descriptor)
+            raise
 
     @contextmanager
     def _translated(self, key: str, *, writes: bool = False) -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            if isinstance(error, _ABSENT) and not writes:
+            if error.errno in _ABSENT and not writes:
                 raise BlobNotFound(f"The store {self._root} has nothing under {key!r}.") from error
-            raise StorageUnavailable(f"The store {self._root} did not do what was asked: {reason_of(error)}") from error
+            raise _unavailable(f"The store {self._root} did not do what was asked", error) from error
 
 
-def _unless_absent(error: OSError) -> None:
-    """A folder that is missing, or that was removed meanwhile, has no keys."""
-    if not isinstance(error, _ABSENT):
-        raise error
+def _unavailable(sentence: str, error: OSError) -> StorageUnavailable:
+    """Our error, by whether it can pass."""
+    kind = StorageUnusable if error.errno in _LASTING else StorageUnavailable
+    place = f"{error.filename}: " if error.filename else ""
+    return kind(f"{sentence}: {place}{file_advice(error)}.")
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """What is in a folder; nothing where it is missing, or was removed meanwhile. Raises OSError."""
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError as error:
+        if error.errno not in _ABSENT:
+            raise
+        return []
 
 
 def _make_folder(folder: Path, *, durable: bool) -> None:
@@ -216,7 +251,7 @@ def _make_folder(folder: Path, *, durable: bool) -> None:
 
 def _sync(path: Path) -> None:
     """Force the content of a file, or the names in a folder, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:
