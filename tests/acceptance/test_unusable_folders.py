@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import orjson
@@ -107,9 +107,7 @@ def used(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "data"
 
 
-def run_in(
-    materials: Path, tmp_path: Path, command: str, settings: Mapping[str, str], *, full: bool
-) -> subprocess.CompletedProcess[str]:
+def run_in(materials: Path, tmp_path: Path, command: str, *, full: bool) -> subprocess.CompletedProcess[str]:
     """A command over `tmp_path/deeper/data`, whose modes count for root too; no file gets any content if `full`."""
     folder = tmp_path / "work"
     shutil.copytree(materials, folder)
@@ -117,7 +115,6 @@ def run_in(
     environment |= {"SHOPLENS_DATA_DIR": str(tmp_path / "deeper" / "data"), "SHOPLENS_BATCH__RETRY_S": "1"}
     if command.startswith(("models push", "models pull")):
         environment["SHOPLENS_MODELS_URL"] = str(folder / "published")
-    environment |= {f"SHOPLENS_{name.upper()}": value for name, value in settings.items()}
     return run_command(
         *command.split(),
         environment=environment,
@@ -150,7 +147,7 @@ def test_a_folder_that_cannot_be_used_ends_the_command_with_a_sentence(
     """At once, with a code and status 1."""
     (tmp_path / "deeper").mkdir()
     kind(tmp_path / "deeper" / "data")
-    done = run_in(materials, tmp_path, COMMANDS[command], {}, full=kind is on_a_full_disk)
+    done = run_in(materials, tmp_path, COMMANDS[command], full=kind is on_a_full_disk)
     assert "Traceback" not in done.stdout + done.stderr
     if command not in NEED_NO_DATA:
         require_sentence(command, done)
@@ -164,9 +161,11 @@ def test_a_used_folder_that_cannot_be_written_is_at_most_read(
     """What only reads may succeed; what writes ends with a sentence."""
     data = tmp_path / "deeper" / "data"
     shutil.copytree(used, data)
-    for path in [] if full else [data, *data.rglob("*")]:
+    files = [path for path in data.rglob("*") if path.is_file()]
+    shutil.copytree(models_dir, data / "models", copy_function=os.link)  # other tests share the files, not the folders
+    for path in [] if full else [*files, data, *data.rglob("*/")]:
         path.chmod(0o555 if path.is_dir() else 0o444)
-    done = run_in(materials, tmp_path, COMMANDS[command], {"models_dir": str(models_dir)}, full=full)
+    done = run_in(materials, tmp_path, COMMANDS[command], full=full)
     assert "Traceback" not in done.stdout + done.stderr
     if done.returncode != 0 or command in {"serve", "doctor", "batch ingest", "batch run"}:
         require_sentence(command, done)

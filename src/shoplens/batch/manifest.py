@@ -8,6 +8,8 @@ number and does not stop the import.
 from __future__ import annotations
 
 import csv
+import os
+import stat
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -94,7 +96,9 @@ class ManifestSource:
 
     def _lines(self) -> Iterator[_Line | SkippedFile]:
         try:
-            with self._manifest.open("rb") as file:
+            with os.fdopen(os.open(self._manifest, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    raise SidecarError("it is no regular file")
                 data = file.read(MAX_MANIFEST_BYTES + 1)
             if len(data) > MAX_MANIFEST_BYTES:
                 raise SidecarError(f"it has more than {MAX_MANIFEST_BYTES / 1e6:g} MB; split it")

@@ -13,6 +13,7 @@ import signal
 import stat
 import sys
 from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -269,8 +270,14 @@ class LocalFolder:
         for entry in self._entries():
             if isinstance(entry, SkippedFile):
                 yield entry
-            elif is_sidecar(entry.name) is sidecars and (found := self.file(entry.name)):
+            elif is_sidecar(entry.name) is not sidecars:
+                continue
+            elif found := self.file(entry.name):
                 yield found
+            elif kind := _special_kind(entry):
+                detail = f"it is a {kind}; only regular files are imported"
+                name = readable(self.path + entry.name)
+                yield SkippedFile(name=name, reason=SkipReason.UNREADABLE, detail=detail)
 
 
 class LocalFile:
@@ -327,6 +334,23 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir(follow_symlinks=False)
     except OSError:
         return False
+
+
+def _special_kind(entry: os.DirEntry[str]) -> str | None:
+    """What it is, if it is neither a regular file nor a folder nor gone."""
+    with suppress(OSError):
+        mode = entry.stat(follow_symlinks=False).st_mode
+        return next((kind for is_kind, kind in _SPECIAL_KINDS if is_kind(mode)), None)
+    return None
+
+
+_SPECIAL_KINDS: Final = (
+    (stat.S_ISLNK, "symbolic link"),
+    (stat.S_ISFIFO, "named pipe"),
+    (stat.S_ISSOCK, "socket"),
+    (stat.S_ISCHR, "device"),
+    (stat.S_ISBLK, "device"),
+)
 
 
 def _skipped_for(name: str, error: OSError) -> SkippedFile:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import threading
 from contextlib import closing
@@ -12,7 +13,7 @@ from sqlalchemy import text
 
 from shoplens.db import Database, current_revision, open_database, upgrade
 from shoplens.db.database import make_engine, parse_url
-from shoplens.errors import DatabaseUnavailable, Misconfigured
+from shoplens.errors import DatabaseUnavailable, DatabaseUnusable, Misconfigured
 from shoplens.predictions.entities import RecordFilter
 from shoplens.predictions.repository import PredictionRepository
 from tests.samples import make_record
@@ -82,6 +83,55 @@ def test_a_damaged_file_is_reported(database_file: Path) -> None:
         opened = open_database(f"sqlite:///{database_file}")
         with opened.reading() as tx:
             PredictionRepository(tx).page(RecordFilter(), limit=5)
+
+
+@pytest.mark.parametrize("replaced", [False, True], ids=["removed", "replaced"])
+def test_a_database_that_is_no_longer_the_same_file_is_refused_at_once(database_file: Path, replaced: bool) -> None:
+    """SQLite itself would write into the removed file, or make an empty one: answered rows would be lost in silence."""
+    opened = open_database(f"sqlite:///{database_file}")
+    with opened.transaction() as tx:
+        PredictionRepository(tx).add_many([make_record(1)])
+    other = Path(shutil.copy(database_file, database_file.with_name("other.db")))
+    database_file.rename(database_file.with_name("moved.db"))
+    if replaced:
+        other.rename(database_file)
+    message = "was replaced by another file" if replaced else "it does not exist. Put it back"
+    for use in (opened.check, opened.reading().__enter__, opened.transaction().__enter__):
+        with pytest.raises(DatabaseUnusable, match=message):
+            use()
+    opened.close()
+    with pytest.raises(DatabaseUnusable, match=message):
+        opened.check()
+    assert replaced is database_file.exists()
+
+
+def test_a_database_that_is_removed_within_a_transaction_does_not_report_it_as_committed(database_file: Path) -> None:
+    """What was committed went into a file that nobody finds again."""
+    opened = open_database(f"sqlite:///{database_file}")
+    with pytest.raises(DatabaseUnusable), opened.transaction() as tx:
+        PredictionRepository(tx).add_many([make_record(1)])
+        database_file.unlink()
+    opened.close()
+
+
+def test_a_database_that_is_put_back_is_used_again(database_file: Path) -> None:
+    """It is the same file."""
+    opened = open_database(f"sqlite:///{database_file}")
+    moved = database_file.rename(database_file.with_name("moved.db"))
+    with pytest.raises(DatabaseUnusable):
+        opened.check()
+    moved.rename(database_file)
+    opened.check()
+    opened.close()
+
+
+def test_a_path_with_signs_of_a_url_is_one_file(empty_database_file: Path, tmp_path: Path) -> None:
+    """It goes to SQLite as a URI."""
+    path = Path(shutil.copy(empty_database_file, tmp_path / "orders &c. #1.db"))
+    opened = open_database(f"sqlite:///{path}")
+    opened.check()
+    opened.close()
+    assert {path.name} == {each.name for each in tmp_path.iterdir()}
 
 
 def test_a_read_only_database_reads_and_says_why_it_does_not_write(database_file: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from shoplens.errors import BlobNotFound, Misconfigured, StorageUnavailable
+from shoplens.errors import BlobNotFound, Misconfigured, StorageUnavailable, StorageUnusable
 from shoplens.storage import Store, image_key, open_store
 from shoplens.testing.store_contract import KEY, StoreContract
 
@@ -84,6 +84,40 @@ def test_a_killed_writer_leaves_no_half_file(tmp_path: Path) -> None:
         assert {3_000_000} >= {len(store.get(key)) for key in store.list("images")}
 
 
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
+def test_only_regular_files_are_blobs(tmp_path: Path, kind: str) -> None:
+    """A link could lead out of the store, and a pipe would block its reader; a put replaces both."""
+    (tmp_path / "secret").write_bytes(b"secret")
+    store = open_store(str(tmp_path / "store"))
+    path = tmp_path / "store" / KEY
+    path.parent.mkdir(parents=True)
+    match kind:
+        case "link":
+            path.symlink_to(tmp_path / "secret")
+        case "pipe":
+            os.mkfifo(path)
+        case "folder":
+            path.mkdir()
+    for read in (store.get, lambda key: list(store.pieces(key)), lambda key: store.move(key, "moved.jpg")):
+        with pytest.raises(BlobNotFound):
+            read(KEY)
+    assert (False, None, []) == (store.exists(KEY), store.version(KEY), list(store.list("")))
+    if kind != "folder":
+        store.put(KEY, b"secret", durable=True)
+        assert (b"secret", [KEY]) == (store.get(KEY), list(store.list("")))
+        assert not path.is_symlink()
+    assert b"secret" == (tmp_path / "secret").read_bytes()
+
+
+def test_a_linked_lock_is_refused(tmp_path: Path) -> None:
+    """It would lock, or create, a file of somebody else."""
+    store = open_store(str(tmp_path / "store"))
+    (tmp_path / "store" / ".staging" / "lock").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StorageUnusable, match="symbolic link, which is not followed"):
+        store.put_if(KEY, b"photo", seen=None)
+    assert not (tmp_path / "elsewhere").exists()
+
+
 def test_a_directory_that_vanished_is_made_again(tmp_path: Path) -> None:
     """Somebody cleaned up while the server ran."""
     store = open_store(str(tmp_path / "images"))
@@ -96,7 +130,7 @@ def test_a_directory_that_vanished_is_made_again(tmp_path: Path) -> None:
 def test_a_store_that_is_a_file_is_reported(tmp_path: Path) -> None:
     """On opening, with the path."""
     (tmp_path / "images").touch()
-    with pytest.raises(StorageUnavailable, match="images for images cannot be used"):
+    with pytest.raises(StorageUnusable, match="images for images cannot be used"):
         open_store(str(tmp_path / "images"))
 
 

@@ -1,0 +1,120 @@
+"""Real processes whose database goes away, is replaced or is none: they end or answer at once, and say what to do."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import httpx
+import pytest
+
+from shoplens.db import upgrade
+from tests.acceptance.batch_shop import BatchShop, tiny_photo
+from tests.commands import run_command
+from tests.conftest import RunningServer, running_server
+
+AT_ONCE_S = 30.0
+"""Far below the ten minutes for which a run waits for a database that may come back."""
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Iterator[BatchShop]:
+    """Its database, its photos and its model."""
+    made = BatchShop(tmp_path / "shop").set_up()
+    yield made
+    made.close()
+
+
+def removed(database: Path) -> None:
+    """With its log, as an `rm shoplens.db*` does."""
+    for path in database.parent.glob("shoplens.db*"):
+        path.unlink()
+
+
+def replaced(database: Path) -> None:
+    """By an empty one, as a restore over a running server does."""
+    other = database.with_name("other.db")
+    upgrade(f"sqlite:///{other}")
+    other.replace(database)
+
+
+@pytest.mark.parametrize("harm", [removed, replaced])
+def test_a_run_whose_database_goes_away_ends_at_once(shop: BatchShop, harm: Callable[[Path], None]) -> None:
+    """Not after ten minutes of attempts, and without a traceback."""
+    for number in range(1_500):
+        shop.bring(f"{number}_1.jpg", tiny_photo(number))
+    assert 0 == shop.start("batch", "ingest").wait(120)
+    run = shop.start("batch", "run")
+    assert run.stderr is not None
+    assert any("run.started" in line for line in iter(run.stderr.readline, ""))
+    harm(shop.data / "shoplens.db")
+    began = time.monotonic()
+    _, said = run.communicate(timeout=AT_ONCE_S)
+    assert 1 == run.returncode, said
+    assert time.monotonic() - began < AT_ONCE_S
+    assert "Traceback" not in said
+    last = said.strip().splitlines()[-1]
+    assert last.startswith("Error (database_unusable): The database "), said
+    assert "start this program again" in last.lower()
+
+
+@pytest.mark.parametrize("command", ["batch status", "batch run", "batch ingest", "serve --port 0", "db upgrade"])
+@pytest.mark.parametrize("damage", ["text", "torn"])
+def test_what_is_no_database_ends_a_command_at_once(shop: BatchShop, command: str, damage: str) -> None:
+    """A text file, or a database whose pages were overwritten."""
+    database = shop.data / "shoplens.db"
+    if damage == "text":
+        database.write_text("Dear customer,\n" * 1_000)
+    else:
+        with database.open("r+b") as file:
+            file.seek(200)
+            file.write(b"\xa5" * (database.stat().st_size - 200))
+    done = run_command(*command.split(), environment=shop.environment(), folder=shop.root, timeout_s=AT_ONCE_S)
+    assert 1 == done.returncode
+    assert "Traceback" not in done.stdout + done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("Error (database_unusable): "), done.stderr
+    assert "restore it from a backup" in last
+
+
+@pytest.fixture
+def own_server(tmp_path: Path, models_dir: Path) -> Iterator[RunningServer]:
+    """A server whose database this test may harm."""
+    with running_server(tmp_path / "data", models_dir) as started:
+        yield started
+
+
+@pytest.mark.parametrize("harm", [removed, replaced])
+def test_a_server_whose_database_goes_away_answers_503_at_once(
+    own_server: RunningServer, photo: bytes, harm: Callable[[Path], None]
+) -> None:
+    """Photos are not answered as if they had been recorded; readiness says it; the log says what to do."""
+    with httpx.Client(base_url=own_server.url, timeout=10, trust_env=False) as client:
+        send = partial(client.post, "/predict", files={"file": ("a.jpg", photo, "image/jpeg")})
+        first = send()
+        assert 200 == first.status_code, first.text
+        harm(own_server.data_dir / "shoplens.db")
+        for _ in range(3):
+            answer = send()
+            assert (503, "database_unusable") == (answer.status_code, answer.json()["code"])
+        assert 503 == client.get(f"/predictions/{first.json()['id']}").status_code
+        ready = client.get("/health/ready")
+        assert 503 == ready.status_code
+        assert 200 == client.get("/health/live").status_code
+    assert "Traceback" not in own_server.log.read_text()
+    told = [event for event in own_server.events() if event.get("code") == "database_unusable"]
+    assert "start this program again" in str(told).lower()
+
+
+def test_a_database_that_is_put_back_is_used_again(own_server: RunningServer, photo: bytes) -> None:
+    """Nothing was lost, so no restart is needed."""
+    database = own_server.data_dir / "shoplens.db"
+    with httpx.Client(base_url=own_server.url, timeout=10, trust_env=False) as client:
+        send = partial(client.post, "/predict", files={"file": ("a.jpg", photo, "image/jpeg")})
+        away = shutil.move(database, own_server.data_dir / "away.db")
+        assert 503 == send().status_code
+        shutil.move(away, database)
+        assert 200 == send().status_code
