@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import httpx
 
+from shoplens.bundles.bundle import write_bundle
+from tests.commands import run_command
 from tests.conftest import colourful, jpeg_of, running_server
+from tests.unit.bundles.conftest import CARD, LABELS, MANIFEST, small_model
 
 
 def test_the_server_keeps_in_its_file_what_it_logs(tmp_path: Path, models_dir: Path) -> None:
@@ -71,3 +77,28 @@ def wait_for_ends(logs: Path, count: int) -> list[dict[str, Any]]:
 def lines_of(path: Path) -> list[dict[str, Any]]:
     """Every line of a log."""
     return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_standard_output_has_results_only(tmp_path: Path) -> None:
+    """A warning while a model is looked for goes to standard error, and from Python nowhere unless it is asked for."""
+    write_bundle(
+        tmp_path / "models" / "fruit" / "1.2.0", manifest=MANIFEST, labels=LABELS, card=CARD, model=small_model()
+    )
+    (tmp_path / "a.jpg").write_bytes(jpeg_of(colourful(1)))
+    nowhere = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SHOPLENS_")} | nowhere
+    environment |= {
+        "SHOPLENS_DATA_DIR": str(tmp_path / "data"),
+        "SHOPLENS_MODELS_DIR": str(tmp_path / "models"),
+        "SHOPLENS_MODELS_URL": "s3://models",
+    }
+    arguments = ("classify", "a.jpg", "--model", "fruit", "--json")
+    done = run_command(*arguments, environment=environment, folder=tmp_path)
+    assert 0 == done.returncode, done.stderr
+    assert ["a.jpg"] == [json.loads(line)["path"] for line in done.stdout.splitlines()]
+    assert "model.newest_not_known" in done.stderr
+    program = "from shoplens import load_bundle\nload_bundle('fruit')"
+    silent = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+    )
+    assert ("", "") == (silent.stdout, silent.stderr)

@@ -39,3 +39,9 @@ def test_only_the_command_line_prints() -> None:
         for path in MODULES
         if prints(path) and not name_of(path).startswith("cli/") and path.stem != "commands"
     ]
+
+
+def test_every_logger_is_silent_until_logs_are_configured() -> None:
+    """Loggers that structlog makes print to standard output by default."""
+    makers = [name_of(path) for path in MODULES if "structlog.get_logger" in path.read_text()]
+    assert [] == makers

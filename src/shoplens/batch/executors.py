@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 
-import structlog
 import tenacity
 
 from shoplens.batch.entities import BatchItem, Clock, ItemResult, ItemState, state_for, target_key
@@ -48,12 +47,13 @@ from shoplens.predictions.policy import decide
 from shoplens.predictions.service import STORED_LABELS
 from shoplens.serving.engine import ClassifyRequest, ClassifyResult, Engine, fault_of
 from shoplens.storage import Store, image_key
+from shoplens.telemetry.logs import get_logger
 
 T = TypeVar("T")
 
 _READERS: Final = 16
 _READ_TOGETHER: Final = 4
-_log: Final = structlog.get_logger(__name__)
+_log: Final = get_logger(__name__)
 
 
 class RetryPolicy:

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-import structlog
 from sqlalchemy import Connection
 
 from shoplens.batch.entities import BatchItem
@@ -22,11 +21,12 @@ from shoplens.db import Database
 from shoplens.errors import BlobNotFound, ImageGone
 from shoplens.predictions.entities import PredictionRecord
 from shoplens.storage import Store
+from shoplens.telemetry.logs import get_logger
 
 MOVE_THREADS: Final = 16
 _LEAST_PER_THREAD: Final = 16
 _PAGE: Final = 500
-_log: Final = structlog.get_logger(__name__)
+_log: Final = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

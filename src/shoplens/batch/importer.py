@@ -17,8 +17,6 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final, TypeVar
 
-import structlog
-
 from shoplens.batch.entities import BatchItem, References
 from shoplens.batch.item_writer import Dedup, ImportOutcome, ItemWriter, NewFile, PreparedItem, in_memory
 from shoplens.batch.repository import ItemRepository
@@ -37,12 +35,13 @@ from shoplens.batch.sources import Candidate, FileSkipped, Folder, SkippedFile, 
 from shoplens.db import Database
 from shoplens.errors import RecordRefused, ShoplensError
 from shoplens.storage import Store
+from shoplens.telemetry.logs import get_logger
 from shoplens.telemetry.trigger_log import Trigger
 
 _MAX_NOTES: Final = 20
 _NAMES_PER_QUERY: Final = 500
 _CLOSE_TIMEOUT_S: Final = 10.0
-_log: Final = structlog.get_logger(__name__)
+_log: Final = get_logger(__name__)
 T = TypeVar("T")
 
 

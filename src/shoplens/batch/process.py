@@ -20,14 +20,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-import structlog
-
 from shoplens.batch.entities import BatchRun, Clock, RunOwner, RunState
 from shoplens.batch.repository import ItemRepository
 from shoplens.batch.run_repository import RunRepository
 from shoplens.db import Database
 from shoplens.db.tables import make_id
 from shoplens.errors import DatabaseUnavailable, RecordRefused, RunInProgress, RunLost
+from shoplens.telemetry.logs import get_logger
 
 RUN_COMMAND: Final = (sys.executable, "-m", "shoplens", "batch", "run", "--requested-by", "http", "--run")
 """The command of a run; the run's id is appended."""
@@ -42,7 +41,7 @@ _STOPPED: Final = frozenset({-signal.SIGTERM, -signal.SIGINT, 128 + signal.SIGTE
 _ENDED: Final = ("Z", "X", "x")
 """States of a process that has ended and whose parent has not asked for its status yet."""
 _LOOKS_PER_WATCH: Final = 20
-_log: Final = structlog.get_logger(__name__)
+_log: Final = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

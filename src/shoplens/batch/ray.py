@@ -21,8 +21,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-import structlog
-
 import shoplens
 from shoplens.batch import executors
 from shoplens.batch.entities import BatchItem
@@ -40,6 +38,7 @@ from shoplens.images.decoder import salvage
 from shoplens.images.picture import Limits
 from shoplens.serving.engine import ClassifyResult, Engine, fault_of
 from shoplens.storage import Store, open_store
+from shoplens.telemetry.logs import get_logger
 
 _LARGEST_BATCH: Final = 32
 _READ_AHEAD: Final = 8
@@ -56,7 +55,7 @@ _ONE_SHORT_ATTEMPT: Final = {  # Ray would try for minutes to reach an address w
     "RAY_gcs_rpc_server_connect_timeout_s": "2",
     "RAY_py_gcs_connect_timeout_s": "3",
 }
-_log: Final = structlog.get_logger(__name__)
+_log: Final = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

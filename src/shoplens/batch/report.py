@@ -14,7 +14,6 @@ from typing import Final
 
 import humanize
 import jinja2
-import structlog
 from sqlalchemy import Connection
 
 from shoplens.batch.entities import BatchItem, BatchRun, ItemState, RunCounts, RunState
@@ -26,6 +25,7 @@ from shoplens.db import Database
 from shoplens.errors import ImageNotKept, ItemNotFound, RequestInvalid, SampleError, StorageUnavailable
 from shoplens.predictions.image_store import ImageSize, ImageStore
 from shoplens.storage import Store
+from shoplens.telemetry.logs import get_logger
 
 REPORTS: Final = "returns/reports"
 MOST_PICTURES: Final = 60
@@ -50,7 +50,7 @@ _MOST_CATEGORIES: Final = 40
 _PICTURE_SIDE: Final = 128
 _LONGEST_TEXT: Final = 160
 _TRIES: Final = 5
-_log: Final = structlog.get_logger(__name__)
+_log: Final = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

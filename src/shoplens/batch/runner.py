@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
-import structlog
 from sqlalchemy import Connection
 
 from shoplens.batch.entities import BatchItem, BatchRun, Clock, ItemState
@@ -39,6 +38,7 @@ from shoplens.errors import (
 )
 from shoplens.predictions.repository import PredictionRepository
 from shoplens.storage import Store
+from shoplens.telemetry.logs import get_logger
 
 OnProgress = Callable[[RunProgress], None]
 
@@ -48,7 +48,7 @@ _COMMITS_LEASED: Final = 4
 _LOGGED_EVERY_S: Final = 10.0
 _BEATS_PER_TAKEOVER: Final = 3
 _LONGEST_CHECK_S: Final = 1.0
-_log: Final = structlog.get_logger(__name__)
+_log: Final = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,20 +13,19 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
-import structlog
-
 from shoplens.batch.entities import COMPLETED, BatchRun, ItemState, RunCounts
 from shoplens.batch.process import has_ended
 from shoplens.batch.repository import ItemRepository
 from shoplens.batch.run_repository import RunRepository
 from shoplens.db import Database
+from shoplens.telemetry.logs import get_logger
 from shoplens.telemetry.metrics import Metrics
 
 _READ_EVERY_S: Final = 5.0
 _LONGEST_SCRAPE_S: Final = 0.25
 _RECENT_S: Final = 30.0
 _MOST_MARKS: Final = 256
-_log: Final = structlog.get_logger(__name__)
+_log: Final = get_logger(__name__)
 
 
 class OwnerState(StrEnum):

@@ -29,8 +29,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-import structlog
-
 from shoplens.bundles.builtin import builtin_names, prepare_builtin
 from shoplens.bundles.bundle import (
     CHECKSUMS,
@@ -55,11 +53,12 @@ from shoplens.errors import (
     StorageUnavailable,
 )
 from shoplens.storage import Store
+from shoplens.telemetry.logs import get_logger
 
 _PIECE_BYTES: Final = 1 << 20
 _ABANDONED_AFTER_S: Final = 3_600
 _NAME: Final = re.compile(NAME_PATTERN)
-_log: Final = structlog.get_logger(__name__)
+_log: Final = get_logger(__name__)
 
 
 def resolve_bundle(name_or_path: str, models_dir: Path, shared: SharedBundles | None = None) -> Bundle:

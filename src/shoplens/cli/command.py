@@ -34,11 +34,14 @@ def settings_for(data_dir: Path | None, **options: object) -> Settings:
     Warns on standard error of variables that look like settings and are none.
     """
     from shoplens.settings import read_settings, unknown_variables
+    from shoplens.telemetry.logs import configure_logs
 
     for sentence in unknown_variables():
         typer.echo(f"Warning: {sentence}.", err=True)
     given = {"data_dir": data_dir, **options}
-    return read_settings(**{name: value for name, value in given.items() if value is not None})
+    settings = read_settings(**{name: value for name, value in given.items() if value is not None})
+    configure_logs(log_format=settings.log_format, level="warning")  # commands with more to log say so later
+    return settings
 
 
 def handle_errors(command: Callable[P, None]) -> Callable[P, None]:

@@ -7,7 +7,6 @@ import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import structlog
 from rich.console import Console
 from rich.markup import escape
 
@@ -16,9 +15,10 @@ from shoplens.cli.process import keep_freed_memory, process_logs
 from shoplens.errors import Misconfigured, StorageUnavailable, UnsafeBind
 from shoplens.platform.server import build_platform
 from shoplens.settings import Settings
+from shoplens.telemetry.logs import get_logger
 
 _BACKLOG = 2048
-_log = structlog.get_logger("shoplens.serve")
+_log = get_logger("shoplens.serve")
 
 
 def run_server(*, host: str | None, port: int | None, data_dir: Path | None, allow_public: bool) -> None:

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import orjson
-import structlog
 from rich.console import Console
 
 from shoplens.cli.command import settings_for
@@ -24,11 +23,12 @@ from shoplens.errors import Misconfigured
 from shoplens.platform.parts import build_sandbox
 from shoplens.platform.workers import WorkerParts, build_worker
 from shoplens.settings import Settings
+from shoplens.telemetry.logs import get_logger
 from shoplens.telemetry.metrics import EXPOSITION_TYPE
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 _HTTP_TIMEOUT_S: Final = 5
-_log: Final = structlog.get_logger("shoplens.worker")
+_log: Final = get_logger("shoplens.worker")
 
 
 def run_worker(*, models: tuple[str, ...], data_dir: Path | None) -> None:

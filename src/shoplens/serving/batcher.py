@@ -16,16 +16,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-import structlog
-
 from shoplens.errors import DeadlineExceeded, EngineStopped, QueueFull, ShoplensError
 from shoplens.serving.engine import fault_of
+from shoplens.telemetry.logs import get_logger
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _SMOOTHING = 0.1
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -35,7 +35,31 @@ _WRITE_EVERY_S: Final = 0.1
 _CLOSE_S: Final = 5.0
 _VERBOSE_LIBRARIES: Final = ("alembic", "asyncio", "uvicorn")
 
-_log: Final = structlog.get_logger(__name__)
+_PROCESSORS: Final[tuple[Processor, ...]] = (
+    structlog.contextvars.merge_contextvars,
+    structlog.processors.add_log_level,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+    structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+)
+logging.getLogger("shoplens").addHandler(logging.NullHandler())
+
+
+def get_logger(name: str) -> structlog.stdlib.BoundLogger:
+    """A logger of this package; `name` begins with "shoplens".
+
+    Its events go to the handlers of `logging`, which `configure_logs` installs. In a program that uses Shoplens as a
+    library and installs none, they are silent; structlog's own default would print them to standard output.
+    """
+    logger: structlog.stdlib.BoundLogger = structlog.wrap_logger(
+        logging.getLogger(name),
+        processors=(structlog.stdlib.filter_by_level, *_PROCESSORS),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    return logger
+
+
+_log: Final = get_logger(__name__)
 _process_fields: Final[dict[str, str | int]] = {}
 _failing_files: Final[defaultdict[Path, set[str]]] = defaultdict(set)
 
@@ -81,12 +105,7 @@ def configure_logs(*, log_format: LogFormat, level: str, quiet_terminal: bool = 
     """Send every event of the process, those of libraries included, to standard error in one format."""
     as_json = log_format == "json" or (log_format == "auto" and not sys.stderr.isatty())
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
+        processors=list(_PROCESSORS),
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,

@@ -16,16 +16,15 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import orjson
-import structlog
 
-from shoplens.telemetry.logs import TRIGGER_LOG, LogFile, LogFolder
+from shoplens.telemetry.logs import TRIGGER_LOG, LogFile, LogFolder, get_logger
 
 STARTED: Final = "trigger.started"
 ENDED: Final = "trigger.ended"
 
 Job = Literal["ingest", "run"]
 
-_log: Final = structlog.get_logger(__name__)
+_log: Final = get_logger(__name__)
 
 
 @dataclass(slots=True, kw_only=True)

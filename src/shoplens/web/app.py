@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import structlog
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.dependencies.models import Dependant
 from starlette.responses import HTMLResponse, RedirectResponse
@@ -21,6 +20,7 @@ from shoplens.predictions.api import feedback_router, predict_router, records_ro
 from shoplens.predictions.pages import classify_pages, record_pages
 from shoplens.registry.api import models_router
 from shoplens.registry.pages import model_pages
+from shoplens.telemetry.logs import get_logger
 from shoplens.web.bodies import UploadPace
 from shoplens.web.middleware import RequestMiddleware
 from shoplens.web.operations import operations_router
@@ -33,7 +33,7 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
     "4XX": {"description": "The request was refused; `code` says why.", "content": _PROBLEM_CONTENT},
     "5XX": {"description": "The server cannot respond now; `code` says why.", "content": _PROBLEM_CONTENT},
 }
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 
 class _Application(FastAPI):

@@ -21,6 +21,7 @@ from shoplens.errors import (
     RequestMalformed,
     ShoplensError,
 )
+from shoplens.telemetry.logs import get_logger
 from shoplens.telemetry.metrics import Metrics
 from shoplens.web.bodies import RequestBody, UploadPace, require_utf_8
 from shoplens.web.problems import CLIENT_CLOSED_REQUEST, INTERNAL_ERROR_DETAIL, problem, problem_of
@@ -45,7 +46,7 @@ _MAX_ADDRESS_BYTES = 8 * 1024
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _UNROUTED = "unrouted"
 
-_log = structlog.get_logger("shoplens.http")
+_log = get_logger("shoplens.http")
 
 
 class RequestMiddleware:

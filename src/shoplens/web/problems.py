@@ -7,7 +7,6 @@ import math
 from collections.abc import Mapping
 from http import HTTPStatus
 
-import structlog
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
@@ -17,6 +16,7 @@ from starlette.responses import Response
 
 from shoplens import errors
 from shoplens.errors import QueueFull, RequestInvalid, ShoplensError
+from shoplens.telemetry.logs import get_logger
 from shoplens.telemetry.metrics import Metrics
 
 MEDIA_TYPE = "application/problem+json"
@@ -50,7 +50,7 @@ STATUS: Mapping[type[ShoplensError], int] = {
 }
 
 _RETRY_UNAVAILABLE_S = 5
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 
 class ProblemOut(BaseModel):

@@ -12,7 +12,6 @@ from typing import Any
 
 import humanize
 import jinja2
-import structlog
 from fastapi import Request
 from fastapi.routing import APIRoute
 from starlette.responses import HTMLResponse, Response
@@ -21,6 +20,7 @@ from starlette.types import Scope
 
 import shoplens
 from shoplens.errors import ShoplensError
+from shoplens.telemetry.logs import get_logger
 from shoplens.web.problems import public_detail, request_id_of, retry_after_s_of, status_of
 
 STATIC_DIR = Path(__file__).parent / "static"
@@ -31,7 +31,7 @@ _PACKAGE = Path(shoplens.__file__).parent
 _PAGE_HEADERS = {"Cache-Control": "private, no-cache"}
 _HEADINGS = {404: "Page not found", 422: "Invalid request", 503: "Temporarily unavailable"}
 _HASH_DIGITS = 12
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from structlog.testing import capture_logs
 
 from shoplens.telemetry.logs import FileQueue, LogFolder
 
@@ -39,6 +38,11 @@ try:
 except ValueError:
     log.exception("request.crashed")
 """
+
+
+def events_in(caplog: pytest.LogCaptureFixture) -> list[dict[str, object]]:
+    """The events of this process, as our loggers hand them to `logging`."""
+    return [record.msg for record in caplog.records if isinstance(record.msg, dict)]
 
 
 def lines_of(log_format: str, level: str = "info") -> list[str]:
@@ -196,17 +200,19 @@ def record(number: int) -> logging.LogRecord:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs the device /dev/full")
 @pytest.mark.parametrize("break_folder", [full, absent])
-def test_a_file_that_cannot_be_written_is_one_warning(break_folder: Callable[[Path], None], tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_written_is_one_warning(
+    break_folder: Callable[[Path], None], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """For any number of lines."""
     break_folder(tmp_path / "logs")
     file = LogFolder(path=tmp_path / "logs", file_bytes=1_000_000, kept=1).open("app.log")
-    with capture_logs() as events:
+    with caplog.at_level(logging.INFO):
         for number in range(100):
             file.handle(record(number))
         file.close()
-    assert ["log_file.unwritable"] == [event["event"] for event in events]
-    assert "warning" == events[0]["log_level"]
-    assert events[0]["reason"]
+    [said] = events_in(caplog)
+    assert ("log_file.unwritable", "warning") == (said["event"], said["level"])
+    assert said["reason"]
 
 
 def test_writing_resumes_with_a_count_of_lost_lines(tmp_path: Path) -> None:
@@ -232,13 +238,13 @@ def test_an_incomplete_last_line_is_ended(tmp_path: Path) -> None:
     assert ['{"number": 1}', '{"numb', '{"number": 2}'] == (tmp_path / "app.log").read_text().splitlines()
 
 
-def test_a_full_queue_loses_lines_and_does_not_block(tmp_path: Path) -> None:
+def test_a_full_queue_loses_lines_and_does_not_block(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Nothing takes lines from the queue, as when the disk hangs: one warning, and the caller continues."""
     handler = FileQueue(LogFolder(path=tmp_path, file_bytes=1_000_000, kept=1).open("app.log"), limit=5)
-    with capture_logs() as events:
+    with caplog.at_level(logging.INFO):
         for number in range(9):
             handler.handle(record(number))
-    assert ["log_file.unwritable"] == [event["event"] for event in events]
+    assert ["log_file.unwritable"] == [event["event"] for event in events_in(caplog)]
     handler.start()
     handler.close()
     lost, *written = (tmp_path / "app.log").read_text().splitlines()
@@ -255,3 +261,30 @@ def test_a_process_ends_although_its_log_cannot_be_written_now(tmp_path: Path) -
     started = time.monotonic()
     handler.close()
     assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize("handlers", ["", "import logging; logging.basicConfig()"], ids=["none", "standard error"])
+def test_a_program_that_configures_nothing_has_no_lines_on_standard_output(handlers: str) -> None:
+    """As a library, our events are silent, or go where the program's own handlers send them."""
+    program = f"{handlers}\nfrom shoplens.telemetry.logs import get_logger\nget_logger('shoplens.x').warning('said')"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ("", bool(handlers)) == (done.stdout, "said" in done.stderr)
+
+
+def test_our_loggers_take_the_level_and_the_format_of_the_process() -> None:
+    """Like those of structlog."""
+    program = """
+from shoplens.telemetry.logs import configure_logs, get_logger
+log = get_logger("shoplens.x")
+log.warning("too early")
+configure_logs(log_format="json", level="warning")
+log.info("quiet")
+try:
+    raise ValueError("broken")
+except ValueError:
+    log.exception("crashed", photo="a")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    [line] = map(json.loads, done.stderr.splitlines())
+    assert ("", "crashed", "error", "a") == (done.stdout, line["event"], line["level"], line["photo"])
+    assert "ValueError" == line["exception"][0]["exc_type"]

@@ -31,13 +31,14 @@ from shoplens.serving.engine import ClassifyRequest, ClassifyResult, ServedModel
 from shoplens.serving.redis import messages
 from shoplens.serving.redis.broker import PRIORITIES, Broker, QueueLimits
 from shoplens.serving.redis.messages import Heartbeat
+from shoplens.telemetry.logs import get_logger
 from shoplens.telemetry.metrics import Metrics
 
 _REPLIES_AT_ONCE: Final = 64
 _BLOCK_S: Final = 1.0
 _REFRESH_S: Final = 1.0
 _PAUSE_S: Final = 0.2
-_log: Final = structlog.get_logger(__name__)
+_log: Final = get_logger(__name__)
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

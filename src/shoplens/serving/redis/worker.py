@@ -15,13 +15,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-import structlog
-
 from shoplens.errors import DeadlineExceeded, ImageDecoderFailed, QueueUnavailable, ShoplensError, Unavailable
 from shoplens.serving.engine import ClassifyResult, Engine, ServedModel
 from shoplens.serving.redis import messages
 from shoplens.serving.redis.broker import HEARTBEAT_S, PRIORITIES, Broker, Delivery
 from shoplens.serving.redis.messages import Envelope, Heartbeat, Reply
+from shoplens.telemetry.logs import get_logger
 from shoplens.telemetry.metrics import Metrics
 
 _BLOCK_MS: Final = 500
@@ -32,7 +31,7 @@ _MAX_ATTEMPTS: Final = 3
 _PAUSE_S: Final = 0.2
 _LONGEST_PAUSE_S: Final = 2.0
 _CLOCK_S: Final = 5.0
-_log: Final = structlog.get_logger(__name__)
+_log: Final = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
