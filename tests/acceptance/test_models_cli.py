@@ -80,3 +80,71 @@ def test_a_model_that_cannot_be_served_is_refused_with_the_reason(tmp_path: Path
     broken = shoplens(tmp_path, "models", "import", "text.onnx", "--labels", "two.txt")
     assert "bundle_invalid" in broken.stderr
     assert not (tmp_path / "data" / "models" / "colours").exists()
+
+
+def hugging_face_folder(root: Path) -> Path:
+    """What `optimum-cli export onnx` leaves: all four sizes open, logits, two configurations beside."""
+    root.mkdir()
+    weights = numpy_helper.from_array(20 * np.eye(3, dtype=np.float32), "weights")
+    graph = helper.make_graph(
+        [
+            helper.make_node("GlobalAveragePool", ["pixel_values"], ["pooled"]),
+            helper.make_node("Flatten", ["pooled"], ["means"]),
+            helper.make_node("MatMul", ["means", "weights"], ["logits"]),
+        ],
+        "main_graph",
+        [
+            helper.make_tensor_value_info(
+                "pixel_values", TensorProto.FLOAT, ["batch_size", "num_channels", "height", "width"]
+            )
+        ],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch_size", 3])],
+        [weights],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), root / "model.onnx")
+    names = {"0": "crane", "1": "green", "2": "crane"}
+    (root / "config.json").write_text(json.dumps({"model_type": "vit", "id2label": names}))
+    processor = {
+        "do_normalize": True, "do_rescale": True, "do_resize": True, "image_mean": [0.5, 0.5, 0.5],
+        "image_processor_type": "ViTImageProcessor", "image_std": [0.5, 0.5, 0.5], "resample": 3,
+        "rescale_factor": 1 / 255, "size": {"height": 32, "width": 32},
+    }  # fmt: skip
+    (root / "preprocessor_config.json").write_text(json.dumps(processor))
+    return root
+
+
+def test_a_folder_of_hugging_face_is_imported_without_any_option(tmp_path: Path) -> None:
+    """Labels, sizes and normalisation come from its files, and what was done is said."""
+    hugging_face_folder(tmp_path / "colours")
+    done = shoplens(tmp_path, "models", "import", "colours")
+    assert 0 == done.returncode, done.stderr
+    for text in ("crane (0), crane (2)", "Installed colours@1.0.0 with 3 labels", "32 px", "127.5/127.5/127.5"):
+        assert text in done.stdout
+    green = np.full((50, 60, 3), (40, 220, 40), np.uint8)
+    (tmp_path / "green.jpg").write_bytes(jpeg_of(green))
+    said = shoplens(tmp_path, "classify", "green.jpg", "--model", "colours", "--json")
+    assert "green" == json.loads(said.stdout)["labels"][0]["label"]
+    spec = json.loads(shoplens(tmp_path, "models", "show", "colours", "--json").stdout)["manifest"]["image"]
+    assert ("squash", 32, 32) == (spec["fit"], spec["resize"], spec["crop"])
+
+
+def test_options_win_over_the_files_beside_a_model(tmp_path: Path) -> None:
+    """A preset for the pixels, a size for the input; a model without any names is refused."""
+    folder = hugging_face_folder(tmp_path / "colours")
+    (tmp_path / "labels.txt").write_text("red\ngreen\nblue\n")
+    options = ("--labels", "labels.txt", "--preset", "raw", "--crop", "64", "--name", "mine")
+    assert 0 == shoplens(tmp_path, "models", "import", "colours/model.onnx", *options).returncode
+    shown = json.loads(shoplens(tmp_path, "models", "show", "mine", "--json").stdout)
+    assert ["red", "green", "blue"] == shown["label_names"]
+    assert (64, [0, 0, 0], [1, 1, 1]) == tuple(shown["manifest"]["image"][key] for key in ("crop", "mean", "scale"))
+    (folder / "config.json").unlink()
+    unnamed = shoplens(tmp_path, "models", "import", "colours")
+    assert (1, True) == (unnamed.returncode, "Name the classes with --labels" in unnamed.stderr)
+
+
+def test_a_model_that_takes_too_long_to_check_is_refused(tmp_path: Path) -> None:
+    """The limits are options."""
+    brightest_channel_model(tmp_path / "colours.onnx")
+    (tmp_path / "labels.txt").write_text("red\ngreen\nblue\n")
+    done = shoplens(tmp_path, "models", "import", "colours.onnx", "--labels", "labels.txt", "--memory-mb", "10")
+    assert (2, True) == (done.returncode, "--memory-mb" in done.stderr)

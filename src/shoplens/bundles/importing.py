@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Literal
@@ -28,42 +28,17 @@ from shoplens.bundles.manifest import (
     read_manifest,
     to_json,
 )
+from shoplens.bundles.preprocessing import PRESETS, Preprocessing
 from shoplens.bundles.probe import check_outputs, open_session
-from shoplens.errors import BundleIncomplete, BundleInvalid
+from shoplens.errors import BundleError, BundleIncomplete, BundleInvalid
 from shoplens.images.picture import ImageSpec
-
-Triple = tuple[float, float, float]
-Preset = Literal["imagenet", "efficientnet-lite", "unit", "raw"]
-
-PRESETS: Final[dict[str, tuple[Triple, Triple]]] = {
-    "imagenet": ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
-    "efficientnet-lite": ((127.0, 127.0, 127.0), (128.0, 128.0, 128.0)),
-    "unit": ((0.0, 0.0, 0.0), (255.0, 255.0, 255.0)),
-    "raw": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
-}
-"""Mean and scale by name: the default of torchvision and timm, (x - 127) / 128, 0 to 1, and unchanged pixels."""
 
 _DOMAINS: Final = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}
 _DTYPES: Final[dict[int, Literal["uint8", "float32"]]] = {TensorProto.UINT8: "uint8", TensorProto.FLOAT: "float32"}
 _RESHAPING: Final = {"Flatten", "Reshape", "Squeeze", "Identity", "Cast", "Unsqueeze", "Transpose"}
 _DYNAMIC_BATCH: Final = 32
+_MAX_MODEL_BYTES: Final = 2_000_000_000
 _DEFAULT_SIDE: Final = 224
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Preprocessing:
-    """The preprocessing, which is not part of a graph. Defaults of None: `crop` from the graph or 224, `resize` 8/7 of
-    the crop, `mean` and `scale` of the preset.
-    """
-
-    preset: Preset = "imagenet"
-    mean: Triple | None = None
-    scale: Triple | None = None
-    crop: int | None = None
-    resize: int | None = None
-    fit: Literal["short_side", "squash"] = "short_side"
-    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
-    colour: Literal["rgb", "bgr"] = "rgb"
 
 
 def import_onnx(
@@ -85,6 +60,7 @@ def import_onnx(
         model.graph.node.append(helper.make_node("Flatten", [output.name], [scores], name=scores))
         model.graph.output.append(helper.make_tensor_value_info(scores, TensorProto.FLOAT, None))
     spec = _spec(source, preprocessing or Preprocessing())
+    _close_sizes(model, source, spec)
     if (batch := _sizes(source)[0]) > 1:
         raise BundleInvalid(f"The model accepts exactly {batch} pictures at once; export it with an open batch.")
     check_spec(spec)
@@ -111,10 +87,12 @@ def _load(file: Path) -> onnx.ModelProto:
     if not file.is_file():
         raise BundleIncomplete(f"There is no file {file}.")
     try:
-        model = onnx.load(str(file))
+        model = onnx.load(str(file), load_external_data=False)
+        _require_external_data(model, file)
+        onnx.load_external_data_for_model(model, str(file.parent))
         onnx.checker.check_model(model)
-    except FileNotFoundError as error:
-        raise BundleIncomplete(f"The weights of {file.name} are in another file, which is missing: {error}.") from error
+    except BundleError:
+        raise
     except Exception as error:
         raise BundleInvalid(f"{file.name} is not a valid ONNX model: {error}") from error
     foreign = sorted({f"{node.domain}.{node.op_type}" for node in _nodes(model.graph) if node.domain not in _DOMAINS})
@@ -123,6 +101,31 @@ def _load(file: Path) -> onnx.ModelProto:
             f"The model uses operators that are not part of ONNX ({', '.join(foreign)}); export it without them."
         )
     return model
+
+
+def _require_external_data(model: onnx.ModelProto, file: Path) -> None:
+    """Raises BundleIncomplete for a file of weights that is missing, BundleInvalid if they exceed what ONNX allows."""
+    tensors = [*model.graph.initializer]
+    for node in _nodes(model.graph):
+        for attribute in node.attribute:
+            tensors += [attribute.t, *attribute.tensors, *attribute.g.initializer]
+    names = {
+        entry.value
+        for tensor in tensors
+        if tensor.data_location == TensorProto.EXTERNAL
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+    for name in sorted(names):
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise BundleInvalid(f"{file.name} takes its weights from {name!r}, which is outside its folder.")
+        if not (file.parent / name).is_file():
+            raise BundleIncomplete(
+                f"The weights of {file.name} are in the file {name}, which is missing. Put it into {file.parent}."
+            )
+    total = sum((file.parent / name).stat().st_size for name in names) + file.stat().st_size
+    if total > _MAX_MODEL_BYTES:
+        raise BundleInvalid(f"{file.name} has {total / 1e9:.1f} GB with its weights; a model file has at most 2 GB.")
 
 
 def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
@@ -160,8 +163,11 @@ def _sizes(value: onnx.ValueInfoProto) -> list[int]:
 
 def _spec(source: onnx.ValueInfoProto, asked: Preprocessing) -> ImageSpec:
     sizes = _sizes(source)
-    layout: Literal["nhwc", "nchw"] = "nchw" if len(sizes) == 4 and sizes[1] == 3 else "nhwc"
-    if len(sizes) != 4 or sizes[1 if layout == "nchw" else 3] != 3:
+    if len(sizes) != 4:
+        raise BundleInvalid(f"The model's input has the sizes {sizes}; pictures need four with three channels.")
+    # Exporters of PyTorch may leave all four open; their channels come first.
+    layout: Literal["nhwc", "nchw"] = "nchw" if sizes[1] in (3, 0) and sizes[3] != 3 else "nhwc"
+    if sizes[1 if layout == "nchw" else 3] not in (3, 0):
         raise BundleInvalid(f"The model's input has the sizes {sizes}; pictures need four with three channels.")
     element = source.type.tensor_type.elem_type
     if element not in _DTYPES:
@@ -179,6 +185,17 @@ def _spec(source: onnx.ValueInfoProto, asked: Preprocessing) -> ImageSpec:
         colour=asked.colour, layout=layout, dtype=_DTYPES[element], mean=asked.mean or mean, scale=asked.scale or scale,
     )  # fmt: skip
     return replace(spec, mean=PRESETS["raw"][0], scale=PRESETS["raw"][1]) if spec.dtype == "uint8" else spec
+
+
+def _close_sizes(model: onnx.ModelProto, source: onnx.ValueInfoProto, spec: ImageSpec) -> None:
+    """Write the sizes of `spec` into the open ones of the input, except the batch, so that the graph agrees with it."""
+    sample = (spec.crop, spec.crop, 3) if spec.layout == "nhwc" else (3, spec.crop, spec.crop)
+    dimensions = source.type.tensor_type.shape.dim[1:]
+    if all(dimension.dim_value for dimension in dimensions):
+        return
+    for dimension, size in zip(dimensions, sample, strict=True):
+        dimension.dim_value = size
+    del model.graph.value_info[:]  # hints that may still have the names of the open sizes
 
 
 def _last_operation(model: onnx.ModelProto, output: onnx.ValueInfoProto) -> str:

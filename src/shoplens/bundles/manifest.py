@@ -7,6 +7,7 @@ shares and scores are between 0 and 1.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -331,8 +332,9 @@ def labels_from(source: str) -> tuple[Label, ...]:
     """The labels in `source`, in the order of the model's output.
 
     `source` is the word "imagenet" (the 1,000 classes of ILSVRC 2012 by sorted synset id), or the path of a text
-    file with one name per line, or of a JSON file with a list of names or of `{"id": …, "name": …}`. Without an
-    id, the name is the id. Raises BundleIncomplete if there is no such file, BundleInvalid for its content.
+    file with one name per line, or of a JSON file with a list of names or of `{"id": …, "name": …}`, or with a table
+    `id2label`. Without an id, the name is the id; names that repeat get their index. Raises BundleIncomplete if there
+    is no such file, BundleInvalid for its content.
     """
     if source == IMAGENET:
         return imagenet_labels()
@@ -345,6 +347,8 @@ def labels_from(source: str) -> tuple[Label, ...]:
             names = from_json(data)
         except ValueError as error:
             raise BundleInvalid(f"{path.name} is not JSON: {error}.") from error
+        if isinstance(names, dict) and isinstance(names.get("id2label"), dict):
+            return _labels_by_index(names["id2label"], path.name)
         if not (isinstance(names, list) and names and all(isinstance(name, str) and name for name in names)):
             return read_labels(data)
     else:
@@ -355,7 +359,28 @@ def labels_from(source: str) -> tuple[Label, ...]:
         names = [name for line in lines if (name := line.strip())]
         if not names:
             raise BundleInvalid("The file of labels is empty.")
-    labels = tuple(Label(id=name, name=name) for name in names)
+    return named_labels(names)
+
+
+def _labels_by_index(by_index: dict[str, Any], file: str) -> tuple[Label, ...]:
+    """The labels of `id2label` in a configuration of Hugging Face. Raises BundleInvalid with the name of `file`."""
+    try:
+        names = {int(index): str(name).strip() for index, name in by_index.items()}
+    except ValueError as error:
+        raise BundleInvalid(f"{file}: id2label must map numbers to names.") from error
+    if not names or sorted(names) != list(range(len(by_index))) or not all(names.values()):
+        raise BundleInvalid(f"{file}: id2label must name each number from 0 to {len(by_index) - 1} once.")
+    return named_labels([names[index] for index in range(len(names))])
+
+
+def named_labels(names: Sequence[str]) -> tuple[Label, ...]:
+    """A label per name. A name that several classes have gets the index of the class: "crane (134)", "crane (517)".
+
+    Raises BundleInvalid if they are still not distinct.
+    """
+    counts = Counter(names)
+    distinct = [f"{name} ({index})" if counts[name] > 1 else name for index, name in enumerate(names)]
+    labels = tuple(Label(id=name, name=name) for name in distinct)
     check_labels(labels)
     return labels
 

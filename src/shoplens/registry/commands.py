@@ -5,6 +5,8 @@ What is slow to import is imported by the command that needs it, so that `shople
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
     from shoplens.bundles.bundle import Bundle
     from shoplens.bundles.manifest import ModelRef, PartResult
+    from shoplens.bundles.preprocessing import Preprocessing
     from shoplens.bundles.store import SharedBundles
     from shoplens.settings import Settings
 
@@ -185,39 +188,87 @@ def verify_models(
 @models_app.command("import")
 @handle_errors
 def import_model(  # noqa: PLR0913 - the options of the command
-    file: Annotated[Path, typer.Argument(help="An image classifier in ONNX.")],
-    labels: Annotated[str, typer.Option(help="`imagenet`, a text file with one name per line, or a JSON list.")],
+    file: Annotated[Path, typer.Argument(help="An image classifier in ONNX, or the folder of one from Hugging Face.")],
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            help="`imagenet`, a text file with one name per line, or a JSON file. Unset: id2label in config.json beside."
+        ),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the model; the file's name if unset.")] = None,
     version: Annotated[str, typer.Option(help="Version of the model.")] = "1.0.0",
     preset: Annotated[
-        str, typer.Option(help="How pixels were normalised in training: imagenet, efficientnet-lite, unit or raw.")
-    ] = "imagenet",
+        str | None,
+        typer.Option(
+            help="How pixels were normalised in training: imagenet, half (mean and deviation 0.5), efficientnet-lite, "
+            "unit or raw. Unset: as preprocessor_config.json beside says, else imagenet."
+        ),
+    ] = None,
     crop: Annotated[int | None, typer.Option(help="Side of the input in pixels, if the graph leaves it open.")] = None,
     resize: Annotated[int | None, typer.Option(help="Shorter side before the crop, in pixels.")] = None,
     colour: Annotated[str, typer.Option(help="Order of the channels: rgb or bgr.")] = "rgb",
+    time_limit: Annotated[float, typer.Option(help="Longest time for checking the model, in seconds.", min=1)] = 300,
+    memory_mb: Annotated[int, typer.Option(help="Most memory for checking the model, in MB.", min=500)] = 8_000,
     data_dir: DataDir = None,
 ) -> None:
-    """Make a bundle of an ONNX model, check that it runs, and install it."""
-    from shoplens.bundles.importing import PRESETS, Preprocessing, Preset, import_onnx
-    from shoplens.bundles.manifest import labels_from
+    """Make a bundle of an ONNX model, check in a process of its own that it runs, and install it."""
+    from shoplens.bundles.import_process import ImportJob, ImportLimits, import_within
+    from shoplens.bundles.manifest import NAME_PATTERN, labels_from
+    from shoplens.bundles.preprocessing import CONFIG, PRESETS, beside, model_file
 
     for option, value, known in (("preset", preset, tuple(PRESETS)), ("colour", colour, ("rgb", "bgr"))):
-        if value not in known:
+        if value is not None and value not in known:
             raise RequestInvalid(f"{value!r} is not a value of --{option}; choose one of {', '.join(known)}.")
-    bundle = import_onnx(
-        file,
-        labels=labels_from(labels),
-        name=name or file.stem.lower(),
-        version=version,
-        into=settings_for(data_dir).make_models_dir(),
-        preprocessing=Preprocessing(
-            preset=cast("Preset", preset), crop=crop, resize=resize, colour=cast('Literal["rgb", "bgr"]', colour)
+    file, given = model_file(file), file
+    label_source = labels or beside(file, CONFIG)
+    if label_source is None:
+        raise RequestInvalid(f"Name the classes with --labels: there is no {CONFIG} beside {file.name}.")
+    name = name or (given.resolve().name if given.is_dir() else file.stem).lower()
+    for what, text in (("name", name), ("version", version)):
+        if not re.fullmatch(NAME_PATTERN, text):
+            raise RequestInvalid(f"{text!r} is not a valid {what}. Use lower-case letters, digits, '.', '_' and '-'.")
+    class_names = labels_from(str(label_source))
+    bundle = import_within(
+        ImportJob(
+            file=file.absolute(),
+            labels=class_names,
+            name=name,
+            version=version,
+            preprocessing=_preprocessing(file, preset=preset, crop=crop, resize=resize, colour=colour),
         ),
+        into=settings_for(data_dir).make_models_dir(),
+        limits=ImportLimits(seconds=time_limit, memory_mb=memory_mb),
     )
+    repeated = [label.name for index, label in enumerate(class_names) if label.name.endswith(f" ({index})")]
+    if repeated:
+        typer.echo(f"Names that several classes had are told apart by the class's number: {', '.join(repeated)}.")
+    spec = bundle.manifest.image
     typer.echo(
-        f"Installed {bundle.ref} with {len(bundle.labels)} labels; input {bundle.manifest.image.crop} px, preset "
-        f"{preset}. Try it: shoplens classify PHOTO --model {bundle.ref}"
+        f"Installed {bundle.ref} with {len(bundle.labels)} labels from {label_source}; input {spec.crop} px from "
+        f"{spec.resize} px, mean {_numbers(spec.mean)}, scale {_numbers(spec.scale)}. "
+        f"Try it: shoplens classify PHOTO --model {bundle.ref}"
     )
+
+
+def _preprocessing(
+    file: Path, *, preset: str | None, crop: int | None, resize: int | None, colour: str
+) -> Preprocessing:
+    """What lies beside the model, overridden by the options that were given."""
+    from shoplens.bundles.preprocessing import PRESETS, Preprocessing, preprocessing_beside
+
+    found = preprocessing_beside(file) or Preprocessing()
+    if preset is not None:
+        mean, scale = PRESETS[preset]
+        found = replace(found, mean=mean, scale=scale)
+    if crop is not None and resize is None:
+        found = replace(found, resize=None)
+    return replace(
+        found, crop=crop or found.crop, resize=resize or found.resize, colour=cast('Literal["rgb", "bgr"]', colour)
+    )
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return "/".join(f"{value:g}" for value in values)
 
 
 @models_app.command("pack")

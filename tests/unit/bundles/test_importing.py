@@ -12,8 +12,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from shoplens.bundles.bundle import open_bundle
-from shoplens.bundles.importing import Preprocessing, import_onnx
+from shoplens.bundles.importing import import_onnx
 from shoplens.bundles.manifest import Label, labels_from
+from shoplens.bundles.preprocessing import Preprocessing
 from shoplens.bundles.probe import open_session
 from shoplens.errors import BundleIncomplete, BundleInvalid
 from shoplens.images.picture import Picture
@@ -157,6 +158,49 @@ def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
     """With the path in the message."""
     with pytest.raises(BundleIncomplete, match="no file"):
         import_onnx(tmp_path / "nothing.onnx", labels=LABELS, name="fruit", into=tmp_path)
+
+
+def all_sizes_open(data: bytes, layout: str) -> bytes:
+    """As exporters of Hugging Face write it: four names for four sizes."""
+    model = onnx.load_model_from_string(data)
+    names = ["batch_size", "num_channels", "height", "width"]
+    if layout == "nhwc":
+        names = ["batch_size", "height", "width", "num_channels"]
+    for dimension, name in zip(model.graph.input[0].type.tensor_type.shape.dim, names, strict=True):
+        dimension.dim_param = name
+    return bytes(model.SerializeToString())
+
+
+def test_four_open_sizes_are_closed_to_what_the_preprocessing_makes(tmp_path: Path) -> None:
+    """The batch stays open; the sizes of the graph are then those of the bundle."""
+    (tmp_path / "vit.onnx").write_bytes(all_sizes_open(small_model(layout="nchw"), "nchw"))
+    bundle = import_onnx(
+        tmp_path / "vit.onnx", labels=LABELS, name="vit", into=tmp_path / "m", preprocessing=Preprocessing(crop=16)
+    )
+    (source,) = open_session(bundle.model_path).get_inputs()
+    assert ["batch_size", 3, 16, 16] == source.shape
+    assert ("nchw", 16, 32) == (bundle.manifest.image.layout, bundle.manifest.image.crop, bundle.manifest.max_batch)
+
+
+def test_weights_in_another_file_become_part_of_the_bundle_or_are_named(tmp_path: Path) -> None:
+    """As `model.onnx_data`; a place outside of the folder is never read."""
+    model = onnx.load_model_from_string(small_model())
+    onnx.save_model(
+        model, str(tmp_path / "model.onnx"), save_as_external_data=True, location="model.onnx_data", size_threshold=0
+    )
+    bundle = import_onnx(tmp_path / "model.onnx", labels=LABELS, name="fruit", into=tmp_path / "m")
+    assert 3 == len(open_session(bundle.model_path).run(None, {"pixels": np.ones((1, 8, 8, 3), np.float32)})[0][0])
+    (tmp_path / "model.onnx_data").unlink()
+    with pytest.raises(BundleIncomplete, match=r"in the file model\.onnx_data, which is missing"):
+        import_onnx(tmp_path / "model.onnx", labels=LABELS, name="other", into=tmp_path / "m")
+    for place in ("/etc/hostname", "../model.onnx_data"):
+        moved = onnx.load(str(tmp_path / "model.onnx"), load_external_data=False)
+        for tensor in moved.graph.initializer:
+            for entry in tensor.external_data:
+                entry.value = place if entry.key == "location" else entry.value
+        (tmp_path / "moved.onnx").write_bytes(moved.SerializeToString())
+        with pytest.raises(BundleInvalid, match="outside its folder"):
+            import_onnx(tmp_path / "moved.onnx", labels=LABELS, name="moved", into=tmp_path / "m")
 
 
 def squeezenet() -> bytes:

@@ -27,12 +27,19 @@ def test_lines_and_lists_are_read(tmp_path: Path, file: str, text: str) -> None:
     assert expected == labels_from(str(tmp_path / file))
 
 
+def test_names_that_repeat_get_the_number_of_their_class(tmp_path: Path) -> None:
+    """All of them, so that none looks like the only one."""
+    (tmp_path / "labels.txt").write_text("crane\ntench\ncrane\n")
+    assert ["crane (0)", "tench", "crane (2)"] == [each.name for each in labels_from(str(tmp_path / "labels.txt"))]
+
+
 @pytest.mark.parametrize(
     ("file", "data", "reason"),
     [
         ("labels.txt", b"", "empty"),
         ("labels.txt", b"\xff\xfe\x00", "UTF-8"),
-        ("labels.txt", b"pear\npear\n", "appears 2 times"),
+        ("labels.json", b'[{"id": "a", "name": "pear"}, {"id": "b", "name": "pear"}]', "appears 2 times"),
+        ("labels.txt", b"pear\npear\npear (0)\n", "appears 2 times"),
         ("labels.json", b"{", "not JSON"),
         ("labels.json", b"[]", "labels.json"),
         ("labels.json", b'{"0": "pear"}', "labels.json"),
