@@ -192,7 +192,7 @@ def import_model(  # noqa: PLR0913 - the options of the command
     labels: Annotated[
         str | None,
         typer.Option(
-            help="`imagenet`, a text file with one name per line, or a JSON file. Unset: id2label in config.json beside."
+            help="`imagenet`, a text file with one name per line, or a JSON file. Unset: id2label of config.json."
         ),
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the model; the file's name if unset.")] = None,
