@@ -36,7 +36,8 @@ ShoplensError
 │   ├── BundleTampered
 │   ├── BundleTooNew
 │   ├── BundleInvalid
-│   └── BundleUnverified       the outputs differ from the recorded ones
+│   ├── BundleUnverified       the outputs differ from the recorded ones
+│   └── BundleUntrusted        not signed by a trusted key, where that is required
 ├── Overloaded
 │   ├── QueueFull              refused immediately; carries `retry_after_s`
 │   └── DeadlineExceeded       accepted, but not finished in time
@@ -291,6 +292,12 @@ class BundleUnverified(BundleError):
     """The model's outputs differ from the recorded ones."""
 
     code = "bundle_unverified"
+
+
+class BundleUntrusted(BundleError):
+    """The settings require a signature by a trusted key, and the model has none."""
+
+    code = "bundle_untrusted"
 
 
 class Overloaded(ShoplensError):

@@ -196,6 +196,14 @@ class Settings(BaseSettings):
         default=None,
         description="A store (`s3://bucket/prefix`, a directory) of bundles for all machines; fetched where missing.",
     )
+    trusted_keys: TextList = Field(
+        default=(),
+        description="Public keys whose signatures of models are trusted, as `shoplens models keygen` prints.",
+    )
+    require_signed_models: bool = Field(
+        default=False,
+        description="Load and install only models that are signed by a trusted key; built-in ones only as built here.",
+    )
     channels: dict[str, ChannelSettings] = Field(
         description="The channels by name. `look`, `returns` and `reviews` are there by default; yours are merged in."
     )

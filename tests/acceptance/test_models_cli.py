@@ -148,3 +148,30 @@ def test_a_model_that_takes_too_long_to_check_is_refused(tmp_path: Path) -> None
     (tmp_path / "labels.txt").write_text("red\ngreen\nblue\n")
     done = shoplens(tmp_path, "models", "import", "colours.onnx", "--labels", "labels.txt", "--memory-mb", "10")
     assert (2, True) == (done.returncode, "--memory-mb" in done.stderr)
+
+
+def test_signed_models_only(tmp_path: Path) -> None:
+    """Make a key, sign, pack; another machine that requires the signature takes this model and no other."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    brightest_channel_model(here / "colours.onnx")
+    (here / "labels.txt").write_text("red\ngreen\nblue\n")
+    (there / "green.jpg").write_bytes(jpeg_of(np.full((50, 60, 3), (40, 220, 40), np.uint8)))
+    assert 0 == shoplens(here, "models", "import", "colours.onnx", "--labels", "labels.txt").returncode
+    assert 0 == shoplens(here, "models", "pack", "colours", str(there / "unsigned.shoplens")).returncode
+    made = run_command("models", "keygen", "shop.pem", environment=dict(os.environ), folder=here)
+    public = made.stdout.strip()
+    assert public.startswith("ed25519:")
+    assert public in shoplens(here, "models", "sign", "colours", "--key", "shop.pem").stdout
+    assert 0 == shoplens(here, "models", "pack", "colours", str(there / "colours.shoplens")).returncode
+    (there / "shoplens.toml").write_text(f'require_signed_models = true\ntrusted_keys = ["{public}"]\n')
+    refused = shoplens(there, "models", "install", "unsigned.shoplens")
+    assert (1, True) == (refused.returncode, "bundle_untrusted" in refused.stderr), refused.stderr
+    assert public in shoplens(there, "models", "install", "colours.shoplens").stdout
+    assert public in shoplens(there, "models", "verify", "colours").stdout
+    assert 0 == shoplens(there, "classify", "green.jpg", "--model", "colours").returncode
+    next((there / "data").rglob("signature.json")).unlink()
+    unsigned = shoplens(there, "classify", "green.jpg", "--model", "colours")
+    assert (1, True) == (unsigned.returncode, "is not signed" in unsigned.stderr)
+    assert 1 == shoplens(there, "models", "verify", "colours").returncode

@@ -6,6 +6,7 @@ card.json        the model card
 evaluation.json  all measurements; optional, trained models have it
 model.onnx       the graph with its weights
 checksums.json   size and SHA-256 of every other file; its own SHA-256 is the bundle's digest
+signature.json   a signature of checksums.json; optional, and not listed in it
 """
 
 from __future__ import annotations
@@ -36,12 +37,14 @@ from shoplens.bundles.manifest import (
     to_json,
 )
 from shoplens.bundles.probe import check_graph
+from shoplens.bundles.signing import SIGNATURE, signer_of
 from shoplens.errors import BundleError, BundleIncomplete, BundleInvalid, BundleTampered, BundleTooNew
 
 CHECKSUMS: Final = "checksums.json"
 REQUIRED: Final = ("bundle.json", "card.json", "labels.json", "model.onnx")
 MAX_FILES: Final = 16
 MAX_BYTES: Final = 4_000_000_000
+_MAX_TEXT_BYTES: Final = 50_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +60,9 @@ _CHECKSUMS: Final = TypeAdapter(dict[str, Checksum])
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bundle:
-    """An opened bundle. `digest` is the SHA-256 of its checksums, so it identifies every byte."""
+    """An opened bundle. `digest` is the SHA-256 of its checksums, so it identifies every byte. `signed_by` is the
+    public key of its signature, which fits; None without one.
+    """
 
     root: Path
     manifest: Manifest
@@ -65,6 +70,7 @@ class Bundle:
     card: Card
     digest: str
     evaluation: Evaluation | None = None
+    signed_by: str | None = None
 
     @property
     def ref(self) -> ModelRef:
@@ -102,7 +108,18 @@ def open_bundle(path: Path | str, *, verify: bool = True) -> Bundle:
         evaluation = read_evaluation(read_plain(root, EVALUATION), labels)
     if verify:
         check_graph(root / "model.onnx", manifest, len(labels))
-    return Bundle(root=root, manifest=manifest, labels=labels, card=card, digest=digest, evaluation=evaluation)
+    signed_by = None
+    if (root / SIGNATURE).exists():
+        signed_by = signer_of(read_plain(root, SIGNATURE), read_plain(root, CHECKSUMS))
+    return Bundle(
+        root=root,
+        manifest=manifest,
+        labels=labels,
+        card=card,
+        digest=digest,
+        evaluation=evaluation,
+        signed_by=signed_by,
+    )
 
 
 def open_installed(root: Path, *, remedy: str) -> Bundle:
@@ -146,7 +163,7 @@ def write_bundle(
 
 def write_checksums(root: Path) -> str:
     """Write `checksums.json` for all other files in `root`. Returns the bundle's digest."""
-    sums = {path.name: checksum_of(path) for path in sorted(root.iterdir()) if path.name != CHECKSUMS}
+    sums = {path.name: checksum_of(path) for path in sorted(root.iterdir()) if path.name not in (CHECKSUMS, SIGNATURE)}
     data = _CHECKSUMS.dump_json(sums, indent=1) + b"\n"
     (root / CHECKSUMS).write_bytes(data)
     return hashlib.sha256(data).hexdigest()
@@ -163,7 +180,7 @@ def check_files(root: Path, *, contents: bool) -> str:
     for name in sorted({*REQUIRED, *sums}):
         if not (root / name).is_symlink() and not (root / name).exists():
             raise BundleIncomplete(f"{name} is missing from the bundle {root.name!r}.")
-    for name in sorted({*REQUIRED, *(path.name for path in root.iterdir())} - {CHECKSUMS, *sums}):
+    for name in sorted({*REQUIRED, *(path.name for path in root.iterdir())} - {CHECKSUMS, SIGNATURE, *sums}):
         raise BundleTampered(f"{name} is not listed in {CHECKSUMS}. Remove it, or make the bundle again.")
     for name, expected in sums.items():
         path = root / name
@@ -177,11 +194,15 @@ def check_files(root: Path, *, contents: bool) -> str:
 
 
 def read_plain(root: Path, name: str) -> bytes:
-    """The bytes of a file directly in `root`. Raises BundleIncomplete if absent, BundleTampered for a link."""
+    """The bytes of a file directly in `root`. Raises BundleIncomplete if absent, BundleTampered for a link,
+    BundleInvalid if it is too large.
+    """
     path = root / name
     if path.is_symlink():
         raise BundleTampered(f"{name} is a link. A bundle consists of plain files.")
     try:
+        if path.stat().st_size > _MAX_TEXT_BYTES:
+            raise BundleInvalid(f"{name} is larger than {_MAX_TEXT_BYTES:,} bytes.")
         return path.read_bytes()
     except FileNotFoundError as error:
         raise BundleIncomplete(f"{name} is missing from the bundle {root.name!r}.") from error
@@ -202,7 +223,7 @@ def read_checksums(data: bytes) -> dict[str, Checksum]:
     except ValidationError as error:
         raise BundleInvalid(f"{CHECKSUMS}: {error.errors(include_url=False)[0]['msg']}.") from error
     for name in sums:
-        if name in {"", ".", "..", CHECKSUMS} or "/" in name or "\\" in name or "\0" in name:
+        if name in {"", ".", "..", CHECKSUMS, SIGNATURE} or "/" in name or "\\" in name or "\0" in name:
             raise BundleInvalid(f"{CHECKSUMS} lists {name!r}, which is not the name of a file of the bundle.")
     return sums
 

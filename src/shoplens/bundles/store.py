@@ -9,6 +9,7 @@ writing, and works in a temporary directory that gets its name after the bundle 
 A shared store has, for each bundle,
 
 <name>/<version>/<SHA-256 of a file>    the content of a file
+<name>/<version>/signature.json         its signature, if it is signed
 <name>/<version>/checksums.json         the bundle's list of files; written last, and only if it does not exist
 
 So a bundle is complete or invisible, and a version never changes. Decision 0013 has the reasons.
@@ -25,11 +26,12 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from shoplens.bundles.builtin import builtin_names, prepare_builtin
+from shoplens.bundles.builtin import builtin_names, prepare_builtin, require_own_build
 from shoplens.bundles.bundle import (
     CHECKSUMS,
     MAX_BYTES,
@@ -42,6 +44,7 @@ from shoplens.bundles.bundle import (
     read_checksums,
 )
 from shoplens.bundles.manifest import NAME_PATTERN, ModelRef
+from shoplens.bundles.signing import SIGNATURE, Trust, write_signature
 from shoplens.errors import (
     BlobNotFound,
     BundleError,
@@ -55,21 +58,43 @@ from shoplens.errors import (
 from shoplens.storage import Store
 from shoplens.telemetry.logs import get_logger
 
+NO_TRUST: Final = Trust()
+"""No signature is required."""
+
 _PIECE_BYTES: Final = 1 << 20
 _ABANDONED_AFTER_S: Final = 3_600
 _NAME: Final = re.compile(NAME_PATTERN)
 _log: Final = get_logger(__name__)
 
 
-def resolve_bundle(name_or_path: str, models_dir: Path, shared: SharedBundles | None = None) -> Bundle:
-    """The bundle that `name_or_path` means, verified.
+def resolve_bundle(
+    name_or_path: str, models_dir: Path, shared: SharedBundles | None = None, trust: Trust = NO_TRUST
+) -> Bundle:
+    """The bundle that `name_or_path` means, verified and trusted.
 
     It is the path of a bundle directory, `name@version`, or a name. A name means the latest version in `models_dir`
     and `shared`. A built-in model is built if it is missing; a version that only `shared` has is downloaded into
     `models_dir`. If `shared` cannot be reached, the installed versions are enough.
 
-    Raises ModelNotFound, StorageUnavailable, and as `open_bundle` and `SharedBundles.fetch`.
+    Raises ModelNotFound, StorageUnavailable, and as `open_bundle`, `require_trust` and `SharedBundles.fetch`.
     """
+    bundle = _resolve(name_or_path, models_dir, shared, trust)
+    require_trust(bundle, trust)
+    return bundle
+
+
+def require_trust(bundle: Bundle, trust: Trust) -> None:
+    """Raises BundleUntrusted if `trust` requires a signature that `bundle` has not.
+
+    A built-in model needs none if it is, byte for byte, what this program builds: it is trusted as the program is.
+    """
+    if trust.required and bundle.signed_by not in trust.keys and bundle.ref.name in builtin_names():
+        require_own_build(bundle)
+    else:
+        trust.check(bundle)
+
+
+def _resolve(name_or_path: str, models_dir: Path, shared: SharedBundles | None, trust: Trust) -> Bundle:
     if (
         "/" in name_or_path
         or "\\" in name_or_path
@@ -101,7 +126,7 @@ def resolve_bundle(name_or_path: str, models_dir: Path, shared: SharedBundles | 
         return open_installed(models_dir / name / wanted, remedy=f"Remove this folder; {again}.")
     if shared is None or wanted not in published:
         raise ModelNotFound(_not_found(name_or_path, models_dir, shared))
-    bundle = shared.fetch(ModelRef(name=name, version=wanted), models_dir)
+    bundle = shared.fetch(ModelRef(name=name, version=wanted), models_dir, trust)
     _log.info("model.fetched", model=str(bundle.ref), source=shared.place, size_bytes=bundle.size_bytes)
     return bundle
 
@@ -145,7 +170,7 @@ def pack_bundle(bundle_dir: Path, file: Path) -> Path:
     return file
 
 
-def unpack_bundle(file: Path, models_dir: Path) -> Bundle:
+def unpack_bundle(file: Path, models_dir: Path, trust: Trust = NO_TRUST) -> Bundle:
     """Install the packed bundle `file`, verified, as `<models_dir>/<name>/<version>/`.
 
     Raises BundleIncomplete if there is no such file, BundleTampered for an archive with anything but plain files,
@@ -158,18 +183,19 @@ def unpack_bundle(file: Path, models_dir: Path) -> Bundle:
         try:
             with tarfile.open(file, mode="r:") as archive:
                 _extract(archive, Path(folder))
-        except (tarfile.TarError, EOFError, UnicodeError, ValueError) as error:
+        except (tarfile.TarError, EOFError, UnicodeError, ValueError, FileExistsError) as error:
             raise BundleInvalid(f"{file.name} is not a packed bundle, or it is damaged: {error}.") from error
-        return install_bundle(Path(folder), models_dir)
+        return install_bundle(Path(folder), models_dir, trust)
 
 
-def install_bundle(source: Path, models_dir: Path) -> Bundle:
-    """Copy the bundle directory `source`, verified, to `<models_dir>/<name>/<version>/`.
+def install_bundle(source: Path, models_dir: Path, trust: Trust = NO_TRUST) -> Bundle:
+    """Copy the bundle directory `source`, verified and trusted, to `<models_dir>/<name>/<version>/`.
 
-    The same bundle may be installed again. Raises BundleInvalid if another bundle has its name and version; and as
-    `open_bundle`.
+    The same bundle may be installed again, also to add its signature. Raises BundleInvalid if another bundle has its
+    name and version; and as `open_bundle` and `require_trust`.
     """
     bundle = open_bundle(source)
+    require_trust(bundle, trust)
     root = models_dir / bundle.ref.name / bundle.ref.version
     with atomic_dir(root) as draft:
         for path in sorted(source.iterdir()):
@@ -177,6 +203,9 @@ def install_bundle(source: Path, models_dir: Path) -> Bundle:
     installed = open_bundle(root)
     if installed.digest != bundle.digest:
         raise BundleInvalid(f"Another bundle is installed as {bundle.ref}. Give this one another version.")
+    if bundle.signed_by is not None and installed.signed_by != bundle.signed_by:
+        write_signature(root, (source / SIGNATURE).read_bytes())
+        installed = open_bundle(root)
     return installed
 
 
@@ -200,6 +229,8 @@ class SharedBundles:
     def push(self, bundle: Bundle) -> bool:
         """Publish `bundle`, or complete an interrupted push. Returns False if it was published already.
 
+        Its signature is published in both cases.
+
         Raises BundleInvalid if another bundle has its name and version, BundleTampered if a file changes meanwhile.
         """
         listed = (bundle.root / CHECKSUMS).read_bytes()
@@ -209,6 +240,8 @@ class SharedBundles:
             key = _content_key(bundle.ref, expected)
             if not self._store.exists(key):
                 self._store.put_pieces(key, _pieces(bundle.root / name, expected))
+        if bundle.signed_by is not None:
+            self._store.put_pieces(_signature_key(bundle.ref), [(bundle.root / SIGNATURE).read_bytes()])
         if self._store.put_if(_marker(bundle.ref), listed, seen=None):
             return True
         try:
@@ -222,8 +255,8 @@ class SharedBundles:
             raise
         return False
 
-    def fetch(self, ref: ModelRef, models_dir: Path) -> Bundle:
-        """Download the bundle, verify it, and install it as `<models_dir>/<name>/<version>/`.
+    def fetch(self, ref: ModelRef, models_dir: Path, trust: Trust = NO_TRUST) -> Bundle:
+        """Download the bundle, verify it and its signature, and install it as `<models_dir>/<name>/<version>/`.
 
         Several processes may do this at once. Raises ModelNotFound, BundleError if the verification fails, and
         Misconfigured if `models_dir` cannot be written.
@@ -241,6 +274,7 @@ class SharedBundles:
                 bundle = open_bundle(draft)
                 if bundle.ref != ref:
                     raise BundleTampered(f"it contains the model {bundle.ref}.")
+                require_trust(bundle, trust)
         except BundleError as error:
             raise type(error)(f"The model {ref} at {self.place} is refused: {error}") from error
         except OSError as error:
@@ -253,6 +287,9 @@ class SharedBundles:
         sums = read_checksums(listed)
         if len(sums) > MAX_FILES or sum(each.size for each in sums.values()) > MAX_BYTES:
             raise BundleInvalid(f"it holds more than {MAX_FILES} files or {MAX_BYTES:,} bytes.")
+        with suppress(BlobNotFound):
+            signature = b"".join(islice(self._store.pieces(_signature_key(ref)), 1))
+            (draft / SIGNATURE).write_bytes(signature)
         for name, expected in sums.items():
             try:
                 with (draft / name).open("xb") as file:
@@ -278,6 +315,10 @@ class SharedBundles:
 
 def _marker(ref: ModelRef) -> str:
     return f"{ref.name}/{ref.version}/{CHECKSUMS}"
+
+
+def _signature_key(ref: ModelRef) -> str:
+    return f"{ref.name}/{ref.version}/{SIGNATURE}"
 
 
 def _content_key(ref: ModelRef, expected: Checksum) -> str:

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 from shoplens.bundles.bundle import Bundle
+from shoplens.bundles.signing import Trust, build_trust
 from shoplens.bundles.store import SharedBundles, resolve_bundle
 from shoplens.db import Database, open_database, upgrade
 from shoplens.errors import ChannelNotFound, Misconfigured, meant
@@ -33,7 +34,12 @@ def find_bundle(name_or_path: str, settings: Settings) -> Bundle:
 
     Raises ModelNotFound, BundleError, StorageUnavailable and Misconfigured.
     """
-    return resolve_bundle(name_or_path, settings.make_models_dir(), open_shared(settings))
+    return resolve_bundle(name_or_path, settings.make_models_dir(), open_shared(settings), trust_of(settings))
+
+
+def trust_of(settings: Settings) -> Trust:
+    """Which signatures of models are trusted, and whether one is required. Raises Misconfigured."""
+    return build_trust(settings.trusted_keys, required=settings.require_signed_models)
 
 
 def open_shared(settings: Settings, *, fail_fast: bool = False) -> SharedBundles | None:

@@ -110,6 +110,7 @@ def show_model(name: ModelName, as_json: AsJson = False, data_dir: DataDir = Non
         "size": f"{bundle.size_bytes / 1e6:.1f} MB",
         "pictures": f"{spec.crop} px from {spec.resize} px, {spec.interpolation}, {spec.colour}, {spec.dtype}",
         "digest": bundle.digest,
+        "signature": _signer(bundle),
         "folder": bundle.root,
     }
     console.print(f"[bold]{escape(card.title)}[/bold]  {bundle.ref}\n{escape(card.description)}\n", highlight=False)
@@ -163,16 +164,20 @@ def verify_models(
     """Compare the files and the answers of models with what is recorded. Exits with status 1 if one fails."""
     from shoplens.bundles.builtin import builtin_names, verify_builtin
     from shoplens.bundles.bundle import open_bundle
-    from shoplens.bundles.store import bundle_folders
+    from shoplens.bundles.store import bundle_folders, require_trust
+    from shoplens.platform.parts import trust_of
 
     settings = settings_for(data_dir)
+    trust = trust_of(settings)
     rows: list[dict[str, Any]] = []
     for name in names or [str(folder) for folder in bundle_folders(settings.effective_models_dir)]:
-        row = {"model": name, "ok": True, "code": None, "detail": None}
+        row: dict[str, Any] = {"model": name, "ok": True, "code": None, "detail": None, "signed_by": None}
         try:
             bundle = open_bundle(name if Path(name).is_dir() else _find(name, settings).root)
             if bundle.ref.name in builtin_names():
                 verify_builtin(bundle)
+            row["signed_by"] = bundle.signed_by
+            require_trust(bundle, trust)
         except ShoplensError as error:
             row |= {"ok": False, "code": error.code, "detail": str(error)}
         rows.append(row)
@@ -180,7 +185,8 @@ def verify_models(
         _echo_json(rows)
     else:
         for row in rows:
-            typer.echo(f"{row['model']}: {'ok' if row['ok'] else '{code}: {detail}'.format(**row)}")
+            signed = f", signed by {row['signed_by']}" if row["signed_by"] else ""
+            typer.echo(f"{row['model']}: {f'ok{signed}' if row['ok'] else '{code}: {detail}'.format(**row)}")
     if not all(row["ok"] for row in rows):
         raise typer.Exit(EXIT_FAILED)
 
@@ -296,10 +302,40 @@ def install_model(
 ) -> None:
     """Verify and install a packed model."""
     from shoplens.bundles.store import install_bundle, unpack_bundle
+    from shoplens.platform.parts import trust_of
 
-    models_dir = settings_for(data_dir).make_models_dir()
-    bundle = install_bundle(source, models_dir) if source.is_dir() else unpack_bundle(source, models_dir)
-    typer.echo(f"Installed {bundle.ref}, digest {bundle.digest[:12]}.")
+    settings = settings_for(data_dir)
+    install = install_bundle if source.is_dir() else unpack_bundle
+    bundle = install(source, settings.make_models_dir(), trust_of(settings))
+    typer.echo(f"Installed {bundle.ref}, digest {bundle.digest[:12]}, {_signer(bundle)}.")
+
+
+@models_app.command("keygen")
+@handle_errors
+def make_signing_key(
+    file: Annotated[Path, typer.Argument(help="The file to write; it must not exist. Keep it secret.")],
+) -> None:
+    """Make a key to sign models with, and print its public half for the setting trusted_keys."""
+    from shoplens.bundles.signing import make_key
+
+    typer.echo(make_key(file))
+
+
+@models_app.command("sign")
+@handle_errors
+def sign_model(
+    name: ModelName,
+    key: Annotated[Path, typer.Option(help="The file of the private key.")],
+    data_dir: DataDir = None,
+) -> None:
+    """Sign an installed model, in place of an earlier signature."""
+    from shoplens.bundles.signing import sign_bundle
+    from shoplens.bundles.store import resolve_bundle
+    from shoplens.platform.parts import open_shared
+
+    settings = settings_for(data_dir)
+    bundle = resolve_bundle(name, settings.make_models_dir(), open_shared(settings))  # it need not be trusted yet
+    typer.echo(f"{bundle.ref}, digest {bundle.digest[:12]}, is signed by {sign_bundle(bundle, key)}.")
 
 
 @models_app.command("push")
@@ -347,6 +383,10 @@ def _class_table(part: PartResult) -> Table:
     return table
 
 
+def _signer(bundle: Bundle) -> str:
+    return f"signed by {bundle.signed_by}" if bundle.signed_by else "not signed"
+
+
 def _summary(bundle: Bundle) -> dict[str, Any]:
     return {
         "name": bundle.ref.name,
@@ -356,6 +396,7 @@ def _summary(bundle: Bundle) -> dict[str, Any]:
         "size_bytes": bundle.size_bytes,
         "licence": bundle.card.licence,
         "digest": bundle.digest,
+        "signed_by": bundle.signed_by,
         "path": str(bundle.root),
         "built": True,
     }

