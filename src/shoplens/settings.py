@@ -6,13 +6,13 @@ The environment wins over the file. Nested values use two underscores: `SHOPLENS
 from __future__ import annotations
 
 import os
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
 import orjson
 import platformdirs
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -279,6 +279,16 @@ class Settings(BaseSettings):
     )
     log_file_megabytes: int = Field(default=10, gt=0, description="Size in megabytes at which a log file is rotated.")
     log_files: int = Field(default=10, gt=0, le=100, description="Rotated files kept of each log.")
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _proxies_are_addresses(cls, proxies: tuple[str, ...]) -> tuple[str, ...]:
+        for proxy in proxies:
+            try:
+                ip_network(proxy, strict=False)
+            except ValueError:
+                raise ValueError(f"{proxy!r} is not an address or network such as 127.0.0.1 or 10.0.0.0/8") from None
+        return proxies
 
     @model_validator(mode="after")
     def _largest_photo_fits(self) -> Self:

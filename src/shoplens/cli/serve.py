@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Final, cast
 
 from rich.console import Console
 from rich.markup import escape
@@ -17,7 +19,9 @@ from shoplens.platform.server import build_platform
 from shoplens.settings import Settings
 from shoplens.telemetry.logs import get_logger
 
-_BACKLOG = 2048
+_BACKLOG: Final = 2048
+_SILENT_S: Final = 60
+"""How long a client may read nothing of what was sent to it, or be gone, before the kernel ends its connection."""
 _log = get_logger("shoplens.serve")
 
 
@@ -35,11 +39,16 @@ def run_server(*, host: str | None, port: int | None, data_dir: Path | None, all
             import uvicorn
 
             from shoplens.web.app import create_app
+            from shoplens.web.connections import ConnectionLimits, Connections
 
             platform = building.result()
             checking = other_thread.submit(platform.images.check)
+            limits = ConnectionLimits(connections=settings.max_connections, proxies=settings.trusted_proxies)
+            connections = Connections(create_app(platform), limits)
             config = uvicorn.Config(
-                create_app(platform),
+                connections,
+                http=cast(type[asyncio.Protocol], connections.protocol),
+                proxy_headers=False,
                 log_config=None,
                 access_log=False,
                 server_header=False,
@@ -79,6 +88,9 @@ def _listen(settings: Settings) -> socket.socket:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # accepted connections have the same options
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _SILENT_S * 1000)
     try:
         listener.bind((settings.host, settings.port))
     except OSError as error:

@@ -1,0 +1,234 @@
+"""Connections of a real server process: half-open ones end, heads are bounded, one client cannot take them all."""
+
+from __future__ import annotations
+
+import re
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.acceptance.api.test_clients import STRANGER, answer_of, connection_to, head
+from tests.acceptance.api.test_hostile import megabytes
+from tests.conftest import RunningServer, running_server
+
+CONNECTIONS = 40
+GET = b"GET /health/live HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+
+
+@pytest.fixture(scope="module")
+def small_server(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Iterator[RunningServer]:
+    """A server for forty connections, twenty of one client, behind a proxy at 127.0.0.9."""
+    settings = {"max_connections": str(CONNECTIONS), "trusted_proxies": "127.0.0.9"}
+    with running_server(tmp_path_factory.mktemp("small"), models_dir, **settings) as server:
+        yield server
+
+
+def seconds_until_closed(connection: socket.socket) -> float:
+    """How long the server keeps a connection."""
+    began = time.monotonic()
+    try:
+        while connection.recv(65_536):
+            pass
+    except ConnectionResetError:
+        pass
+    return time.monotonic() - began
+
+
+@pytest.mark.parametrize(
+    "sent", [b"", b"GET / HTTP/1.1\r\nHost: 127", b"\r\n\r\n", GET + b"GET /", head("POST", "/", Content_Length=9)[:-2]]
+)
+def test_a_connection_without_a_request_is_closed_after_ten_seconds(server: RunningServer, sent: bytes) -> None:
+    """Whether it sends nothing, half a head, or half of another one."""
+    with connection_to(server) as connection:
+        connection.sendall(sent)
+        assert 4 < seconds_until_closed(connection) < 20
+
+
+def test_a_head_that_arrives_byte_by_byte_is_closed_after_ten_seconds(server: RunningServer) -> None:
+    """Each byte is not a reason to wait again."""
+    with connection_to(server) as connection:
+        began = time.monotonic()
+        with pytest.raises(OSError):  # noqa: PT011 - reset or broken pipe, as it happens
+            while time.monotonic() - began < 30:
+                connection.sendall(b"GET / HTTP/1.1\r\nX-Filler: "[:1])
+                time.sleep(0.2)
+        assert 8 < time.monotonic() - began < 20
+
+
+def test_a_head_without_end_is_refused(server: RunningServer) -> None:
+    """At 64 kB, however it goes on."""
+    with connection_to(server) as connection:
+        connection.sendall(b"\r\n\r\nGET / HTTP/1.1\r\nHost: 127.0.0.1\r\n" + b"X-Filler: aaaaaaaaaaaaa\r\n" * 4_000)
+        assert answer_of(connection).startswith(b"HTTP/1.1 431")
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        GET,
+        head("GET", "/predictions.csv"),
+        head("POST", "/feedback", Content_Length=70_000),
+        head("POST", "/", Content_Length=30_000_000),
+        head("POST", "/batch/runs", Transfer_Encoding="chunked") + b"1\r\na\r\n0\r\n\r\n",
+    ],
+)
+def test_headers_without_end_are_refused_after_other_requests_too(server: RunningServer, before: bytes) -> None:
+    """While one is served, and after one whose body was refused: the server takes a bounded part of them."""
+    sent, line = 0, b"X-Filler: " + b"a" * 50_000 + b"\r\n"
+    with connection_to(server) as connection:
+        connection.settimeout(0.2)
+        connection.sendall(before)
+        began = time.monotonic()
+        try:
+            while time.monotonic() - began < 20 and sent < 100_000_000:
+                try:
+                    sent += connection.send(line)
+                except TimeoutError:
+                    connection.recv(1_000_000)
+        except (ConnectionResetError, BrokenPipeError):
+            pass
+    assert sent < 50_000_000
+    with httpx.Client(base_url=server.url, trust_env=False) as client:
+        assert 200 == client.get("/health/live").status_code
+
+
+def test_requests_that_are_sent_in_advance_are_answered_in_order(server: RunningServer) -> None:
+    """Two hundred of them, with a last one that ends the connection."""
+    with connection_to(server) as connection:
+        connection.sendall(GET * 200 + head("GET", "/health/ready", Connection="close"))
+        received = b"".join(iter(lambda: connection.recv(65_536), b""))
+    assert 201 == received.count(b"HTTP/1.1 200")
+    assert received.endswith(b"}}")
+    assert 1 == received.count(b'"ready"') == received[-300:].count(b'"ready"')
+
+
+def test_a_body_that_nobody_reads_does_not_end_the_connection(server: RunningServer) -> None:
+    """In chunks or not, a second request is answered on it."""
+    with httpx.Client(base_url=server.url, trust_env=False, timeout=10) as client, connection_to(server) as connection:
+        for body in (b"1\r\na\r\n0\r\n\r\n", b"x" * 5_000, b"1\r\na\r\n0\r\n\r\n"):
+            kind = {"Transfer_Encoding": "chunked"} if body.startswith(b"1") else {"Content_Length": len(body)}
+            connection.sendall(head("DELETE", "/health/live", **kind))
+            time.sleep(0.1)
+            connection.sendall(body)
+            assert answer_of(connection).startswith(b"HTTP/1.1 405")
+        assert 200 == client.get("/health/live").status_code
+
+
+def test_a_refused_upload_in_chunks_reads_its_answer(server: RunningServer) -> None:
+    """Although it sends on for a while."""
+    with connection_to(server) as connection:
+        connection.sendall(head("POST", "/feedback", Content_Type="application/json", Transfer_Encoding="chunked"))
+        for _ in range(100):
+            connection.sendall(b"186a0\r\n" + b"x" * 100_000 + b"\r\n")
+        assert answer_of(connection).startswith(b"HTTP/1.1 413")
+
+
+def test_requests_in_advance_cost_no_memory(server: RunningServer) -> None:
+    """Of a client that reads none of the answers; others are served meanwhile."""
+    with httpx.Client(base_url=server.url, trust_env=False, timeout=10) as client, ExitStack() as opened:
+        client.get("/predictions?limit=1")
+        before = megabytes(server.process)
+        for _ in range(4):
+            connection = opened.enter_context(connection_to(server))
+            connection.settimeout(0.5)
+            stop_at = time.monotonic() + 2
+            with suppress(TimeoutError, ConnectionError):
+                while time.monotonic() < stop_at:
+                    connection.sendall(head("GET", "/predictions?limit=1") * 1_000)
+        assert 200 == client.get("/health/live").status_code
+        assert megabytes(server.process) - before < 50
+
+
+def test_what_is_not_http_is_refused_at_once(server: RunningServer) -> None:
+    """As when a browser tries https."""
+    with connection_to(server) as connection:
+        connection.sendall(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")
+        began = time.monotonic()
+        assert answer_of(connection).startswith(b"HTTP/1.1 400")
+        assert time.monotonic() - began < 3
+
+
+def test_a_stranger_cannot_take_all_connections(small_server: RunningServer) -> None:
+    """Half of them at most; the others are served meanwhile, and so is the stranger when they are closed."""
+    with ExitStack() as opened:
+        held = [opened.enter_context(connection_to(small_server, source=STRANGER)) for _ in range(CONNECTIONS)]
+        time.sleep(0.5)
+        refused = 0
+        for each in held:
+            each.settimeout(0.05)
+            try:
+                refused += not each.recv(1)
+            except ConnectionResetError:
+                refused += 1
+            except TimeoutError:
+                pass
+        assert CONNECTIONS // 2 == refused
+        assert 200 == httpx.get(f"{small_server.url}/health/live", trust_env=False).status_code
+    time.sleep(0.2)
+    with connection_to(small_server, source=STRANGER) as connection:
+        connection.sendall(GET)
+        assert answer_of(connection).startswith(b"HTTP/1.1 200")
+
+
+def test_a_configured_proxy_may_have_more_connections(small_server: RunningServer) -> None:
+    """Since all its clients come from its address."""
+    with ExitStack() as opened:
+        for _ in range(CONNECTIONS * 3 // 4):
+            connection = opened.enter_context(connection_to(small_server, source="127.0.0.9"))
+            connection.sendall(GET)
+            assert answer_of(connection).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize(("source", "status"), [("127.0.0.9", b"403"), ("127.0.0.1", b"404")])
+def test_forwarded_headers_count_from_configured_proxies_only(
+    small_server: RunningServer, source: str, status: bytes
+) -> None:
+    """Over https a page of http is another site; a stranger cannot say that a connection is https."""
+    headers = {"X_Forwarded_Proto": "https", "Origin": "http://127.0.0.1", "Content_Length": 0}
+    with connection_to(small_server, source=source) as connection:
+        connection.sendall(head("POST", "/console/nothing", **headers))
+        assert b" " + status + b" " in answer_of(connection)[:40].replace(b"405", b"404")
+
+
+@pytest.mark.parametrize("body", [[], ["--data-binary", "@photo.jpg"], ["-F", "file=@photo.jpg"]])
+def test_an_offer_to_upgrade_to_http_2_is_declined_in_silence(
+    server: RunningServer, photo: bytes, tmp_path: Path, body: list[str]
+) -> None:
+    """As `curl --http2` makes it with its first request; two requests share the connection."""
+    (tmp_path / "photo.jpg").write_bytes(photo)
+    path = "/predict" if body else "/health/live"
+    url = f"{server.url}{path}"
+    command = ["curl", "-sS", "--noproxy", "*", "--http2", "-m", "20", "-w", " %{http_code}\n", *body, url]
+    told = subprocess.run([*command, "--next", *command[1:]], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ["200", "200"] == re.findall(r" (\d+)$", told.stdout, re.MULTILINE), told
+
+
+def test_a_stopping_server_ends_idle_connections_and_finishes_requests(
+    tmp_path: Path, models_dir: Path, photo: bytes, make_large: Callable[[], bytes]
+) -> None:
+    """Within its time."""
+    large = make_large()
+    with running_server(tmp_path / "data", models_dir) as server, ExitStack() as opened:
+        idle = opened.enter_context(connection_to(server))
+        busy = opened.enter_context(connection_to(server))
+        busy.sendall(head("POST", "/predict", Content_Length=len(large)) + large[:-1_000])
+        time.sleep(0.3)
+        server.process.terminate()
+        time.sleep(0.3)
+        busy.sendall(large[-1_000:])
+        assert answer_of(busy).startswith(b"HTTP/1.1 200")
+        assert seconds_until_closed(idle) < 5
+        server.process.wait(15)
+    assert photo
+
+
+@pytest.fixture
+def make_large(photo: bytes) -> Callable[[], bytes]:
+    """A photo with much behind its end."""
+    return lambda: photo + bytes(500_000)
