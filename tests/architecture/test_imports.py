@@ -35,7 +35,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "tenacity": ("batch/",),
     "torch": ("training/",),
     "typer": ("cli/", "*/commands.py"),
-    "uvicorn": ("cli/",),
+    "uvicorn": ("cli/", "web/connections.py"),
 }
 # Values and rules of a feature: the standard library and our own modules only.
 PURE = sorted(path for name in ("entities.py", "policy.py") for path in PACKAGE.rglob(name))
