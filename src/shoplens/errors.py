@@ -30,7 +30,9 @@ ShoplensError
 ├── Conflict               the request does not fit the current state
 │   ├── RunInProgress          another process is working on a run of this channel
 │   ├── RunLost                another process took over this run
-│   └── ItemNotReady           the item is not in a state that allows this
+│   ├── NothingWaiting         a run was to start, but no item waits for one
+│   ├── ItemNotReady           the item is not in a state that allows this
+│   └── ItemChanged            somebody else changed it since it was shown
 ├── BundleError            a model that cannot be served
 │   ├── BundleIncomplete
 │   ├── BundleTampered
@@ -256,6 +258,18 @@ class ItemNotReady(Conflict):
     """The batch item is not in a state that allows this."""
 
     code = "item_not_ready"
+
+
+class ItemChanged(Conflict):
+    """Somebody else changed it since it was shown."""
+
+    code = "item_changed"
+
+
+class NothingWaiting(Conflict):
+    """A run was to start, but no item waits for one."""
+
+    code = "nothing_waiting"
 
 
 class BundleError(ShoplensError):

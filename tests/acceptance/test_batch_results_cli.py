@@ -103,7 +103,7 @@ def test_the_run_wrote_its_report(shop: BatchShop) -> None:
     (key,) = store.list("returns/reports")
     html = store.get(key).decode()
     assert 'data-accounted="yes"' in html
-    assert re.search(r"6 items: \d done, \d needs? review, 3 quarantined, and 1 duplicate\.", html)
+    assert re.search(r"7 items received: \d done, \d needs? review, 3 quarantined, 1 duplicate\.", html)
     assert "<script" not in html
 
 
@@ -157,13 +157,53 @@ def test_set_aside_items_are_tried_again(run: Forked, tmp_path: Path) -> None:
     for name, data in BROUGHT.items():
         shop.bring(name, data)
     assert 0 == run(shop, "batch", "ingest")
+    kept = next(item for item in shop.items() if item.source_name == "1001_7.jpg")
+    open_store((shop.data / "blobs").as_uri()).delete(kept.key or "")
     assert 0 == run(shop, "batch", "run")
     aside = [item.id for item in shop.items() if item.state is ItemState.QUARANTINED]
-    good = next(item.id for item in shop.items() if item.state in {ItemState.DONE, ItemState.NEEDS_REVIEW})
-    told = said_by(run, shop, "batch", "retry", aside[0], good, status=1)
+    lost = next(item for item in shop.items() if item.source_name == "1001_7.jpg")
+    good = next(item for item in shop.items() if item.state in {ItemState.DONE, ItemState.NEEDS_REVIEW})
+    assert lost.failure_code == "image_gone"
+    told = said_by(run, shop, "batch", "retry", aside[-1], lost.id, good.id, status=1)
     assert "1 item waits for the next run." in told
-    assert f"{good}: item_not_ready" in told
-    assert "2 items wait for the next run." in said_by(run, shop, "batch", "retry", "--all")
+    assert f"{aside[-1]}: item_not_ready: Trying again cannot help" in told
+    assert f"{good.id}: item_not_ready" in told
+    assert "0 items wait for the next run." in said_by(run, shop, "batch", "retry", "--all")
     assert 0 == run(shop, "batch", "run")
-    assert aside == [item.id for item in shop.items() if item.state is ItemState.QUARANTINED]
-    assert [] == shop.faults(BROUGHT)
+    again = [item for item in shop.items() if item.source_name == lost.source_name]
+    assert [(lost.id, lost.run_id), (again[0].retried_as, again[1].run_id)] == [
+        (each.id, each.run_id) for each in again
+    ]
+    assert "1 item waits for the next run." in said_by(run, shop, "batch", "retry", "--all")
+    # With nothing that waits a start makes no run, and says so.
+    said_by(run, shop, "batch", "run")
+    assert "No photos of the channel returns wait, so no run was started." in said_by(run, shop, "batch", "run")
+
+
+def test_people_answer_on_the_command_line_and_withdraw_it(run: Forked, tmp_path: Path) -> None:
+    """A label of the model, none of these, not usable, reopened, deleted; what is impossible is named."""
+    shop = BatchShop(tmp_path).set_up()
+    for name in ("1001_7.jpg", "1003_<script>alert(1)<.jpg", "1006_3.jpg"):
+        shop.bring(name, BROUGHT[name])
+    assert 0 == run(shop, "batch", "ingest")
+    assert 0 == run(shop, "batch", "run")
+    items = {item.source_name: item for item in shop.items()}
+    good, other, torn = (items[name].id for name in ("1001_7.jpg", "1003_<script>alert(1)<.jpg", "1006_3.jpg"))
+
+    def state_of(item_id: str) -> tuple[str, str | None]:
+        item = next(each for each in shop.items() if each.id == item_id)
+        return item.state.value, item.answer.value if item.answer else None
+
+    before = state_of(good)
+    assert "1 item labelled." in said_by(run, shop, "batch", "label", good, "--none", "--proposed", "scarf")
+    assert ("done", "none_of_these") == state_of(good)
+    assert "1 item reopened." in said_by(run, shop, "batch", "reopen", good)
+    assert before == state_of(good)
+    assert "item_not_ready: Nobody has reviewed" in said_by(run, shop, "batch", "reopen", other, status=1)
+    assert "is not a category" in said_by(run, shop, "batch", "label", good, "--label", "nix", status=1)
+    assert "2 items labelled." in said_by(run, shop, "batch", "label", good, torn, "--not-usable")
+    assert ("dismissed", "not_usable") == state_of(good) == state_of(torn)
+    assert "1 item deleted." in said_by(run, shop, "batch", "delete", torn, good, status=1)
+    assert "Received 3: " in said_by(run, shop, "batch", "status")
+    assert "2 dismissed" in said_by(run, shop, "batch", "status")
+    said_by(run, shop, "batch", "label", good, status=1)

@@ -16,7 +16,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "alembic": ("db/",),
     "arro3": ("batch/export.py",),
     "concurrent_log_handler": ("telemetry/",),
-    "fastapi": ("web/", "*/api.py", "*/pages.py"),
+    "fastapi": ("web/", "*/*api.py", "*/pages.py"),
     "jinja2": ("web/", "batch/report.py"),
     "obstore": ("storage/",),
     "onnxruntime": ("serving/", "bundles/"),
@@ -26,12 +26,13 @@ HOMES: dict[str, tuple[str, ...]] = {
     "ray": ("batch/ray.py",),
     "redis": ("serving/redis/", "platform/"),
     "sklearn": ("training/",),
-    # The services of batch that are listed pass a transaction on, which is a Connection.
+    # The services that are listed pass a transaction on, which is a Connection.
     "sqlalchemy": (
         *("db/", "*/tables.py", "*/*repository.py"),
-        *("batch/files.py", "batch/report.py", "batch/review.py", "batch/runner.py"),
+        *("batch/browse.py", "batch/files.py", "batch/report.py", "batch/review.py", "batch/runner.py"),
+        "predictions/reviews.py",
     ),
-    "starlette": ("web/", "*/api.py", "*/pages.py"),
+    "starlette": ("web/", "*/*api.py", "*/pages.py"),
     "tenacity": ("batch/",),
     "torch": ("training/",),
     "typer": ("cli/", "*/commands.py"),

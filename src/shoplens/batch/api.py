@@ -12,16 +12,15 @@ from fastapi import APIRouter, Depends, Path, Query, Request
 from pydantic import Field
 from starlette.responses import HTMLResponse, Response, StreamingResponse
 
+from shoplens.batch.browse import MAX_PAGE, RunSummary, RunView
 from shoplens.batch.entities import BatchItem, ItemFilter, ItemState, References, RunCounts, RunState
 from shoplens.batch.export import MEDIA_TYPES, ExportFormat
 from shoplens.batch.importer import Importer, ImportStatus
-from shoplens.batch.review import MAX_PAGE, RunSummary, RunView
 from shoplens.batch.service import Batch
 from shoplens.batch.status import OwnerState
 from shoplens.db.tables import is_id
-from shoplens.errors import ImageMissing, ItemNotFound, RequestInvalid, RunNotFound, ShoplensError, Unavailable
-from shoplens.predictions.api import photo_answer
-from shoplens.predictions.image_store import ImageSize
+from shoplens.errors import ImageMissing, RequestInvalid, RunNotFound, ShoplensError, Unavailable
+from shoplens.predictions.entities import Answer
 from shoplens.web.bodies import content_length
 from shoplens.web.schemas import ModelOut, Schema, json_response
 from shoplens.web.uploads import FILE_FIELD, UploadedForm, Uploads, media_type_of, photo_too_large
@@ -30,7 +29,6 @@ MAX_FILES: Final = 500
 REQUESTED_BY: Final = "http"
 _MOST_RUNS: Final = 100
 _MAX_REFERENCE: Final = 1_000
-_PHOTO_CACHE: Final = "private, max-age=3600"
 _EXAMPLE_ID: Final = "01k9hzv3m5x4q8d0j7w2r6t9ab"
 
 # The report is one file with its own style and images. It may run nothing and load nothing.
@@ -112,6 +110,11 @@ class ItemOut(Schema):
     )
     duplicate_of: str | None = Field(description="The item with the same photo.")
     failure: FailureOut | None
+    answer: Answer | None = Field(description="What a person said of it.", examples=["corrected"])
+    proposed: str | None = Field(description="The category that a person missed.", examples=["scarf"])
+    revision: int = Field(description="Rises when a person changes the item. Send it as `seen` to detect conflicts.")
+    retriable: bool = Field(description="Quarantined, and another attempt may help.")
+    retried_as: str | None = Field(description="The item that waits, or was processed, instead of this one.")
 
     @classmethod
     def of(cls, item: BatchItem) -> Self:
@@ -138,6 +141,7 @@ class CountsOut(Schema):
     needs_review: int
     quarantined: int
     duplicate: int
+    dismissed: int
 
     @classmethod
     def of(cls, counts: RunCounts) -> Self:
@@ -146,7 +150,10 @@ class CountsOut(Schema):
 
 
 class RunOut(Schema):
-    """One run. `counts` covers its photos, and the duplicates and refused files that arrived since the previous run."""
+    """One run. `counts` covers everything that was received, or queued again, since the previous run.
+
+    `received` is their sum. In a finished run nothing joins or leaves them.
+    """
 
     id: str = Field(examples=[_EXAMPLE_ID])
     created_at: datetime
@@ -155,6 +162,7 @@ class RunOut(Schema):
     model: ModelOut | None = Field(description="Set when the run has started.")
     policy_version: str | None = Field(examples=["18608add0b55"])
     planned: int = Field(description="The number of photos to process.", examples=[10_000])
+    received: int = Field(description="The sum of `counts`.", examples=[10_120])
     counts: CountsOut
     started_at: datetime | None
     last_item_at: datetime | None = Field(description="When it last finished a photo.")
@@ -173,6 +181,7 @@ class RunOut(Schema):
         run = view.run
         own = {
             "counts": CountsOut.of(view.counts),
+            "received": view.counts.received,
             "worker": batch.owner_of(run),
             "failure": run.failure or batch.launcher.trouble(run.id),
         }
@@ -255,13 +264,6 @@ class UploadsOut(Schema):
     photos: list[UploadOut]
 
 
-class LabelIn(Schema):
-    """A label, or the confirmation that the predicted one is correct."""
-
-    label: str | None = Field(default=None, max_length=200, examples=["skirt"])
-    confirm: bool = Field(default=False, description="The predicted label is correct.")
-
-
 def item_filter(
     state: Annotated[ItemState | None, Query()] = None,
     label: Annotated[
@@ -279,18 +281,11 @@ def _known_run(run_id: Annotated[str, Path(max_length=64, description="The run's
     return run_id
 
 
-def _known_item(item_id: Annotated[str, Path(max_length=64, description="The item's id.")]) -> str:
-    if not is_id(item_id):
-        raise ItemNotFound(f"{item_id!r} is not the id of an item.")
-    return item_id
-
-
 ChannelName = Annotated[
     str | None, Query(max_length=200, description="The channel. Optional if only one has a batch side.")
 ]
 Wanted = Annotated[ItemFilter, Depends(item_filter)]
 RunId = Annotated[str, Depends(_known_run)]
-ItemId = Annotated[str, Depends(_known_item)]
 Cursor = Annotated[int | None, Query(ge=0, lt=1 << 63)]
 
 
@@ -378,7 +373,8 @@ def runs_router(batch: Batch) -> APIRouter:
     def start(channel: ChannelName = None) -> Response:
         """Classify all waiting photos. The run continues if this server stops; an interrupted run is resumed.
 
-        Responds 409 `run_in_progress` while a run of the channel is active.
+        Responds 409 `run_in_progress` while a run of the channel is active, and 409 `nothing_waiting` without a run if
+        no photo waits.
         """
         run = batch.start(batch.channel(channel).name, requested_by=REQUESTED_BY)
         response = json_response(RunProgressOut.of(batch.browse.run(run.id), batch), status=202)
@@ -435,42 +431,5 @@ def runs_router(batch: Batch) -> APIRouter:
     def report(run_id: RunId) -> HTMLResponse:
         """A self-contained page with the current results."""
         return HTMLResponse(batch.report.render(run_id), headers=_REPORT_HEADERS)
-
-    return router
-
-
-def items_router(batch: Batch) -> APIRouter:
-    """/batch/items/ID…: one item, its photo and its label."""
-    router = APIRouter(tags=["batch"])
-
-    @router.get("/batch/items/{item_id}", response_model=ItemOut, summary="One item")
-    def one(item_id: ItemId) -> Response:
-        """Its state, its label and its failure, if any."""
-        return json_response(ItemOut.of(batch.browse.item(item_id)))
-
-    @router.get(
-        "/batch/items/{item_id}/photo",
-        response_class=Response,
-        responses={200: {"content": {"image/*": {}, "application/octet-stream": {}}}},
-        summary="The photo of an item",
-    )
-    def photo(item_id: ItemId, size: ImageSize = ImageSize.VIEW) -> Response:
-        """`thumbnail` and `view` are JPEG without metadata, `original` is as it arrived."""
-        # Not cached for long: another attempt may decode a photo that has no preview yet.
-        return photo_answer(batch.browse.photo(item_id, size), cache=_PHOTO_CACHE)
-
-    @router.post("/batch/items/{item_id}/label", response_model=ItemOut, summary="Label an item")
-    def label(item_id: ItemId, body: LabelIn) -> Response:
-        """Either a `label` or `confirm`. The last label counts. The photo has been moved when this responds."""
-        if (body.label is not None) is body.confirm:
-            raise RequestInvalid('Send either a label, {"label": "dress"}, or {"confirm": true}.')
-        review = batch.review
-        item = review.confirm(item_id) if body.label is None else review.label(item_id, body.label)
-        return json_response(ItemOut.of(item))
-
-    @router.post("/batch/items/{item_id}/retry", response_model=ItemOut, summary="Retry a quarantined item")
-    def retry(item_id: ItemId) -> Response:
-        """The item waits for the next run, like a new one."""
-        return json_response(ItemOut.of(batch.review.retry(item_id)))
 
     return router

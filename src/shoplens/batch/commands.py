@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from shoplens.cli.command import EXIT_FAILED, AsJson, DataDir, RequestedBy, handle_errors, settings_for
-from shoplens.errors import Misconfigured, RequestInvalid, RunNotFound, ShoplensError
+from shoplens.errors import Misconfigured, NothingWaiting, RequestInvalid, RunNotFound, ShoplensError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from shoplens.batch.browse import BrowseService
     from shoplens.batch.entities import BatchRun
     from shoplens.batch.export import ExportFormat
     from shoplens.batch.importer import ImportSummary
     from shoplens.batch.importer import OnProgress as OnImportProgress
-    from shoplens.batch.review import BrowseService
     from shoplens.batch.runner import BatchRunner, OnProgress
     from shoplens.batch.status import RunProgress, RunStatus
 
@@ -133,9 +133,13 @@ def run(
     channel: ChannelName = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Classify waiting photos. Resumes an interrupted run. Exits with 143 or 130 after SIGTERM or SIGINT."""
+    """Classify waiting photos, if there are any. Resumes an interrupted run.
+
+    Exits with 143 or 130 after SIGTERM or SIGINT.
+    """
     from rich.console import Console
 
+    from shoplens.batch.status import count_words
     from shoplens.cli.process import keep_freed_memory, logged_job, run_on_loop
     from shoplens.platform.batch import build_runner, build_status, channel_of_run
     from shoplens.telemetry.logs import bind_process_fields
@@ -161,7 +165,12 @@ def run(
                     trigger.counts.update({state.value: count for state, count in progress.counts.items()})
                     show(progress)
 
-                ended = run_on_loop(_run_until_signal(runner, on_progress, received, requested_by, run_id))
+                try:
+                    ended = run_on_loop(_run_until_signal(runner, on_progress, received, requested_by, run_id))
+                except NothingWaiting as nothing:  # `trigger.log` tells that it was looked
+                    trigger.counts["planned"] = 0
+                    typer.echo('{"waiting":0,"run":null}' if as_json else str(nothing))
+                    return
                 status = build_status(settings, runner.database)(name)
         finally:
             if received:
@@ -172,7 +181,7 @@ def run(
         elif as_json:
             _print_json(status)
         else:
-            typer.echo(f"Run {ended.id} {ended.state.value}: {count_words(status)}.")
+            typer.echo(f"Run {ended.id} {ended.state.value}. {count_words(status)}.")
 
 
 async def _run_until_signal(
@@ -200,6 +209,8 @@ def _run_progress(console: Console, channel: str) -> Iterator[OnProgress]:
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+    from shoplens.batch.status import duration
+
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -222,6 +233,7 @@ def _run_progress(console: Console, channel: str) -> Iterator[OnProgress]:
 @handle_errors
 def status(as_json: AsJson = False, channel: ChannelName = None, data_dir: DataDir = None) -> None:
     """Show the active or latest run."""
+    from shoplens.batch.status import status_sentences
     from shoplens.platform.batch import build_status
     from shoplens.platform.parts import build_database
 
@@ -234,70 +246,12 @@ def status(as_json: AsJson = False, channel: ChannelName = None, data_dir: DataD
         typer.echo("\n".join(status_sentences(found)))
 
 
-def status_sentences(status: RunStatus) -> Iterator[str]:
-    """The status of a channel, the most important facts first."""
-    run = status.run
-    if run is None:
-        yield f"No runs yet. {_items(status.waiting)}."
-        return
-    yield f"Run {run.id}: {_owner_words(status, run) if run.active else run.state.value}."
-    yield f"{status.counts.settled}/{run.planned} processed: {count_words(status)}."
-    if status.last_item_ago_s is not None:
-        yield f"Last item finished {duration(status.last_item_ago_s)} ago."
-    if run.active and status.per_second and status.seconds_left is not None:
-        yield f"{status.per_second:.1f} items/s, about {duration(status.seconds_left)} left."
-    if run.failure:
-        yield f"The last attempt was interrupted: {run.failure}"
-    if not run.active and status.waiting:
-        yield f"{_items(status.waiting)} for the next run."
-
-
-def _owner_words(status: RunStatus, run: BatchRun) -> str:
-    from shoplens.batch.status import OwnerState
-
-    process = f"process {run.pid} on {run.host}"
-    match status.owner:
-        case OwnerState.NOBODY:
-            return "no process works on it; the next `shoplens batch run` resumes it"
-        case OwnerState.GONE:
-            return f"{process} has ended; the next `shoplens batch run` resumes it"
-        case OwnerState.SILENT:
-            ago = duration(status.last_sign_ago_s or 0.0)
-            return f"no heartbeat from {process} for {ago}; the next `shoplens batch run` takes it over"
-        case OwnerState.ALIVE:
-            return f"{process} works on it" + (", but it is STALLED: no item finishes" if run.stalled else "")
-
-
-def count_words(status: RunStatus) -> str:
-    """The counts of a run that are not 0, like "53 done, 39 need review"."""
-    from shoplens.batch.entities import ItemState
-
-    counts = status.counts
-    phrases = (
-        (ItemState.WAITING, "waiting"),
-        (ItemState.PROCESSING, "processing"),
-        (ItemState.DONE, "done"),
-        (ItemState.NEEDS_REVIEW, "needs review" if counts[ItemState.NEEDS_REVIEW] == 1 else "need review"),
-        (ItemState.QUARANTINED, "quarantined"),
-    )
-    return ", ".join(f"{counts[state]} {words}" for state, words in phrases if counts[state]) or "no photos"
-
-
 def _print_json(status: RunStatus) -> None:
     import orjson
 
     from shoplens.batch.status import as_json
 
     typer.echo(orjson.dumps(as_json(status), option=orjson.OPT_INDENT_2 | orjson.OPT_UTC_Z))
-
-
-def duration(seconds: float) -> str:
-    """Like "40 s", "3 min 5 s" or "2 h 5 min"."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 RunArgument = Annotated[str | None, typer.Argument(metavar="RUN", help="The id of a run. Default: the latest one.")]
@@ -367,7 +321,8 @@ def retry(
     channel: ChannelName = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Requeue quarantined items. Exits with status 1 if one of them cannot be requeued."""
+    """Requeue quarantined items that another attempt can help. Exits with status 1 if one cannot be requeued."""
+    from shoplens.batch.status import items_wait
     from shoplens.platform.batch import open_results
 
     if everything == bool(items):
@@ -379,14 +334,80 @@ def retry(
     with open_results(settings) as results:
         if everything:
             queued = results.review.retry_all(settings.batch_channel(channel), run_id)
-        for item_id in items or ():
-            try:
-                results.review.retry(item_id)
-                queued += 1
-            except ShoplensError as error:
-                typer.echo(f"{item_id}: {error.code}: {error}", err=True)
-    typer.echo(f"{_items(queued)} for the next run.")
+        queued += _for_each(items or [], results.review.retry)
+    typer.echo(f"{items_wait(queued)} for the next run.")
     if items and queued < len(items):
+        raise typer.Exit(EXIT_FAILED)
+
+
+ItemArguments = Annotated[list[str], typer.Argument(help="The ids of items.")]
+
+
+@batch_app.command("label")
+@handle_errors
+def label(
+    items: ItemArguments,
+    label: Annotated[str | None, typer.Option("--label", help="The category that it really is.")] = None,
+    confirm: Annotated[bool, typer.Option("--confirm", help="The prediction is correct.")] = False,
+    none: Annotated[bool, typer.Option("--none", help="None of the categories. Not used for training.")] = False,
+    proposed: Annotated[str | None, typer.Option(help="With --none: the category that is missing.")] = None,
+    not_usable: Annotated[bool, typer.Option("--not-usable", help="Dismiss it, also out of quarantine.")] = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Answer for items that a run completed. Exits with status 1 if one of them cannot get the answer."""
+    from shoplens.batch.review import ItemAnswer
+    from shoplens.platform.batch import open_results
+    from shoplens.predictions.entities import Answer
+
+    answers = {
+        Answer.CORRECTED: label is not None,
+        Answer.CONFIRMED: confirm,
+        Answer.NONE_OF_THESE: none,
+        Answer.NOT_USABLE: not_usable,
+    }
+    given = [answer for answer, said in answers.items() if said]
+    if len(given) != 1 or (proposed is not None and not none):
+        raise RequestInvalid("Pass one of --label, --confirm, --none and --not-usable; --proposed only with --none.")
+    answer = ItemAnswer(answer=given[0], label=label, proposed=proposed)
+    with open_results(settings_for(data_dir), labels=label is not None) as results:
+        _report(items, _for_each(items, lambda item_id: results.review.answer(item_id, answer)), "labelled")
+
+
+@batch_app.command("reopen")
+@handle_errors
+def reopen(items: ItemArguments, data_dir: DataDir = None) -> None:
+    """Withdraw what people said of items: they are again as their run left them, and nothing trains on it."""
+    from shoplens.platform.batch import open_results
+
+    with open_results(settings_for(data_dir)) as results:
+        _report(items, _for_each(items, results.review.reopen), "reopened")
+
+
+@batch_app.command("delete")
+@handle_errors
+def delete(items: ItemArguments, data_dir: DataDir = None) -> None:
+    """Delete the files of quarantined items for ever. The items stay, as dismissed."""
+    from shoplens.platform.batch import open_results
+
+    with open_results(settings_for(data_dir)) as results:
+        _report(items, _for_each(items, results.review.delete), "deleted")
+
+
+def _for_each(items: Iterable[str], act: Callable[[str], object]) -> int:
+    """How many succeed. One that is refused is named, and does not hold up the others."""
+    succeeded = 0
+    for item_id in items:
+        try:
+            act(item_id)
+            succeeded += 1
+        except ShoplensError as error:
+            typer.echo(f"{item_id}: {error.code}: {error}", err=True)
+    return succeeded
+
+
+def _report(items: Sequence[str], succeeded: int, word: str) -> None:
+    typer.echo(f"{succeeded} item{'' if succeeded == 1 else 's'} {word}.")
+    if succeeded < len(items):
         raise typer.Exit(EXIT_FAILED)
 
 
@@ -431,7 +452,3 @@ def _write(chunks: Iterable[bytes], output: Path) -> None:
         raise RequestInvalid(f"{output} cannot be written: {error.strerror}.") from error
     finally:
         unfinished.unlink(missing_ok=True)
-
-
-def _items(count: int) -> str:
-    return "1 item waits" if count == 1 else f"{count} items wait"

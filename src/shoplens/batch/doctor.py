@@ -106,17 +106,19 @@ def look_at_run(settings: Settings, channel: str) -> str | Caution:
     last = _last_trigger(settings, channel, "run")
     if last is not None and isinstance(found := _outcome(last), Caution):
         return found
+    idle_at = last.ended_at if last is not None and last.counts.get("planned") == 0 else None
+    idle = f"; nothing waited {_ago(idle_at)}" if idle_at else ""
     if run is None:
-        return f"none yet, {status.waiting} items waiting"
+        return f"none yet, {status.waiting} items waiting{idle}"
     ended_at = run.finished_at or run.created_at
-    finished = f"finished {_ago(ended_at)}"
-    if datetime.now(UTC) - ended_at > LONGEST_PAUSE:
+    finished = f"finished {_ago(ended_at)}{idle}"
+    if datetime.now(UTC) - max(ended_at, idle_at or ended_at) > LONGEST_PAUSE:
         return Caution(text=f"{finished}. Check the schedule: docs/how-to/schedule-a-batch.md")
     return finished
 
 
 def _active(status: RunStatus, run: BatchRun) -> str | Caution:
-    progress = f"{status.counts.settled} of {run.planned} processed"
+    progress = f"{status.processed} of {run.planned} processed"
     if status.owner is OwnerState.ALIVE and not run.stalled:
         return f"run {run.id} is running: {progress}"
     if run.stalled:

@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Final
 
 from shoplens.bundles.manifest import ModelRef
+from shoplens.predictions.entities import Answer
 from shoplens.predictions.policy import Outcome
 
 Clock = Callable[[], datetime]
@@ -27,10 +28,15 @@ class ItemState(StrEnum):
     NEEDS_REVIEW = "needs_review"
     QUARANTINED = "quarantined"
     DUPLICATE = "duplicate"
+    DISMISSED = "dismissed"
+    """A person said that the file is not usable, so nothing more is done with it."""
 
 
-COMPLETED: Final = (ItemState.DONE, ItemState.NEEDS_REVIEW, ItemState.QUARANTINED)
-"""The states in which a run leaves its items."""
+COMPLETED: Final = (ItemState.DONE, ItemState.NEEDS_REVIEW, ItemState.QUARANTINED, ItemState.DISMISSED)
+"""The states of items that no run has to work on any more. Duplicates are not among them: no run works on them."""
+
+HOPELESS: Final = frozenset({"image_missing", "image_corrupt", "image_unsupported", "image_too_small"})
+"""Failures that lie in the file itself, so that another attempt cannot help."""
 
 
 class RunState(StrEnum):
@@ -60,6 +66,11 @@ class BatchItem:
     each is quarantined, the later ones with `duplicate_of` and a `key`. `label` is the label that a person set, else
     `predicted`. `thumbnail_key` is set for photos that cannot be decoded again. `work_ms` is the duration of its
     classification. `failure_code` and `failure` are those of the last attempt, also while it waits for the next one.
+
+    `answer` is what a person said, at `corrected_at` in the browser `answered_by`; `proposed` is the category that they
+    missed, `reviewed_from` the state that the item had before, so that it can be reopened. `revision` rises with each
+    of these changes. A retried item stays as it is in its run, and `retried_as` is the item that waits instead; that
+    one has the photo now.
     """
 
     id: str
@@ -87,6 +98,17 @@ class BatchItem:
     work_ms: float | None = None
     failure_code: str | None = None
     failure: str | None = None
+    answer: Answer | None = None
+    proposed: str | None = None
+    answered_by: str | None = None
+    reviewed_from: ItemState | None = None
+    revision: int = 0
+    retried_as: str | None = None
+
+    @property
+    def retriable(self) -> bool:
+        """Whether another attempt can help."""
+        return self.state is ItemState.QUARANTINED and self.retried_as is None and self.failure_code not in HOPELESS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,12 +179,21 @@ class RunOwner:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunCounts:
-    """The number of items of a run by state. Counted from the items, so that they always add up."""
+    """What became of everything that a run accounts for, by state. Pages, commands, reports and metrics all use it.
+
+    A run accounts for what arrived, or was queued again, since the run before it. Nothing joins or leaves a finished
+    run; only a person's answers move its items from one state to another.
+    """
 
     by_state: Mapping[ItemState, int]
 
     def __getitem__(self, state: ItemState) -> int:
         return self.by_state.get(state, 0)
+
+    @property
+    def received(self) -> int:
+        """All of them. In a finished run: done + needs review + quarantined + dismissed + duplicates."""
+        return sum(self.by_state.values())
 
     @property
     def settled(self) -> int:
@@ -232,17 +263,19 @@ def target_key(state: ItemState, label: str | None, key: str) -> str:
     name = rest.rsplit("/", 1)[-1]
     if state is ItemState.QUARANTINED:
         return f"{channel}/quarantine/{name}"
+    if state is ItemState.DISMISSED:
+        return f"{channel}/dismissed/{name}"
     folder = "processed" if state is ItemState.DONE else "needs_review"
     return f"{channel}/{folder}/{segment(label or 'unknown')}/{name}"
 
 
-def corrected_key(label: str, key: str) -> str:
-    """The key for the photo at `key` after a person labelled it: `key` itself, or a key that it never had before.
+def reviewed_key(state: ItemState, label: str | None, key: str) -> str:
+    """The key for the photo at `key` after a person's answer: `key` itself, or a key that it never had before.
 
-    So a delayed move, from a list that was read before two corrections, finds nothing at its source and does nothing.
+    So a delayed move, from a list that was read before two answers, finds nothing at its source and does nothing.
     """
-    place = target_key(ItemState.DONE, label, key)
-    if place == key:
+    place = target_key(state, label, key)
+    if place.rpartition("/")[0] == key.rpartition("/")[0]:
         return key
     stem, dot, suffix = place.rpartition(".")
     name, mark, revision = stem.rpartition(".r")

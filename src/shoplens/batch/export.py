@@ -46,6 +46,9 @@ COLUMNS: Final = {
     "duplicate_of": TEXT,
     "finished_at": TIME,
     "work_ms": NUMBER,
+    "answer": CATEGORY,
+    "proposed": TEXT,
+    "retried_as": TEXT,
 }
 """The columns of every format with the type of their values."""
 
@@ -195,6 +198,9 @@ def _values(row: TableRow) -> tuple[Any, ...]:
         item.duplicate_of,
         item.finished_at,
         item.work_ms,
+        item.answer.value if item.answer else None,
+        item.proposed,
+        item.retried_as,
     )
 
 

@@ -14,15 +14,25 @@ from fastapi import APIRouter, Form, Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse
 
 from shoplens.batch import presenting
+from shoplens.batch.browse import BrowseService, RunView
 from shoplens.batch.entities import BatchItem, BatchRun, ItemFilter
 from shoplens.batch.presenting import Notice
-from shoplens.batch.review import BrowseService, RunView
+from shoplens.batch.review import ItemAnswer
 from shoplens.batch.service import Batch
 from shoplens.db.tables import is_id
-from shoplens.errors import ItemNotFound, NotFound, PredictionNotFound, RunInProgress, RunNotFound
-from shoplens.predictions.entities import Channel, Feedback, PredictionRecord
+from shoplens.errors import (
+    ItemNotFound,
+    NotFound,
+    NothingWaiting,
+    PredictionNotFound,
+    RequestInvalid,
+    RunInProgress,
+    RunNotFound,
+)
+from shoplens.predictions.entities import Answer, Channel, Feedback, PredictionRecord
 from shoplens.predictions.pages import LinkFinder, RecordLink
 from shoplens.predictions.records import RecordService
+from shoplens.web.browser import browser_of
 from shoplens.web.rendering import PageRoute, add_filters, page
 
 REQUESTED_BY = "console"
@@ -32,6 +42,7 @@ _LONGEST_NUMBER = 12
 _NO_STORE = {"Cache-Control": "no-store"}
 
 add_filters(
+    presenting.answer_word,
     presenting.state_word,
     presenting.run_word,
     presenting.count,
@@ -43,6 +54,13 @@ add_filters(
 )
 
 FormText = Annotated[str, Form()]
+FormNumber = Annotated[int | None, Form(ge=0)]
+_SAID = {
+    "answered": "Saved.",
+    "reopened": "Withdrawn. The photo is as the run left it.",
+    "retried": "Queued for the next run.",
+    "deleted": "The file was deleted.",
+}
 
 
 def channel_pages(batch: Batch, channels: Mapping[str, Channel]) -> APIRouter:
@@ -87,6 +105,8 @@ def channel_pages(batch: Batch, channels: Mapping[str, Channel]) -> APIRouter:
         name = _known_channel(batch, channel)
         try:
             run_id = batch.start(name, requested_by=REQUESTED_BY).id
+        except NothingWaiting:
+            return RedirectResponse(f"/console/batch/{name}?said=nothing", status_code=303)
         except RunInProgress:  # another request was faster
             active = browse.active(name)
             run_id = active.run.id if active else ""
@@ -145,7 +165,7 @@ def item_pages(batch: Batch, records: RecordService, channels: Mapping[str, Chan
             "batch_item.html",
             channel=channels[item.channel],
             item=item,
-            said=said,
+            said=_SAID.get(said),
             record=_record(records, item),
             duplicates=browse.duplicates(item),
             choices=presenting.keyed(labels) if len(labels) <= presenting.MOST_CHOICES else [],
@@ -154,19 +174,44 @@ def item_pages(batch: Batch, records: RecordService, channels: Mapping[str, Chan
         )
 
     @router.post("/console/batch/{channel}/items/{item_id}/label")
-    def label(channel: str, item_id: str, label: FormText = "", confirm: FormText = "") -> RedirectResponse:
+    def label(
+        request: Request,
+        channel: str,
+        item_id: str,
+        *,
+        label: FormText = "",
+        answer: FormText = "",
+        proposed: FormText = "",
+        seen: FormNumber = None,
+    ) -> RedirectResponse:
         item = _known_item(batch, channel, item_id)
-        if confirm:
-            batch.review.confirm(item.id)
-        else:
-            batch.review.label(item.id, label)
-        return _back_to(item, "corrected")
+        if answer and answer not in set(Answer):
+            raise RequestInvalid(f"{answer[:80]!r} is not an answer. Answers: {', '.join(Answer)}.")
+        given = ItemAnswer(
+            answer=Answer(answer or Answer.CORRECTED),
+            label=None if answer else label,
+            proposed=proposed if answer == Answer.NONE_OF_THESE else None,
+            seen=seen,
+            by=browser_of(request),
+        )
+        batch.review.answer(item.id, given)
+        return _back_to(item, "answered")
+
+    @router.post("/console/batch/{channel}/items/{item_id}/reopen")
+    def reopen(request: Request, channel: str, item_id: str, seen: FormNumber = None) -> RedirectResponse:
+        item = _known_item(batch, channel, item_id)
+        batch.review.reopen(item.id, seen=seen, by=browser_of(request))
+        return _back_to(item, "reopened")
 
     @router.post("/console/batch/{channel}/items/{item_id}/retry")
     def retry(channel: str, item_id: str) -> RedirectResponse:
         item = _known_item(batch, channel, item_id)
-        batch.review.retry(item.id)
-        return _back_to(item, "retried")
+        return _back_to(batch.review.retry(item.id), "retried")
+
+    @router.post("/console/batch/{channel}/items/{item_id}/delete")
+    def delete(request: Request, channel: str, item_id: str) -> RedirectResponse:
+        item = _known_item(batch, channel, item_id)
+        return _back_to(batch.review.delete(item.id, by=browser_of(request)), "deleted")
 
     return router
 
@@ -209,6 +254,8 @@ def _form_notice(batch: Batch, channel: str, said: str) -> Notice | None:
     status = batch.channel(channel).imports.status()
     if said == "ingest" and status is not None:
         return presenting.import_notice(status)
+    if said == "nothing":
+        return Notice(kind="done", sentence="No photos are waiting, so no run was started. Import photos first.")
     number = said.removeprefix("retried-")
     if number != said and number.isascii() and number.isdigit() and len(number) < _LONGEST_NUMBER:
         return Notice(kind="done", sentence=f"{presenting.photos(int(number))} queued for the next run.")

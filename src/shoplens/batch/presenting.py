@@ -10,11 +10,12 @@ from urllib.parse import urlencode
 
 import humanize
 
+from shoplens.batch.browse import RunView
 from shoplens.batch.entities import BatchItem, BatchRun, ItemFilter, ItemState, RunState
 from shoplens.batch.importer import ImportStatus
-from shoplens.batch.review import RunView
 from shoplens.batch.status import OwnerState
 from shoplens.errors import RequestInvalid, ShoplensError
+from shoplens.predictions.entities import Answer
 
 STATE_WORDS: Final = {
     ItemState.WAITING: "Waiting",
@@ -23,14 +24,22 @@ STATE_WORDS: Final = {
     ItemState.NEEDS_REVIEW: "Needs review",
     ItemState.QUARANTINED: "Quarantined",
     ItemState.DUPLICATE: "Duplicate",
+    ItemState.DISMISSED: "Dismissed",
 }
 RUN_WORDS: Final = {RunState.REQUESTED: "Starting", RunState.RUNNING: "Running", RunState.FINISHED: "Finished"}
+
+ANSWER_WORDS: Final = {
+    Answer.CONFIRMED: "Confirmed",
+    Answer.CORRECTED: "Corrected",
+    Answer.NONE_OF_THESE: "None of these",
+    Answer.NOT_USABLE: "Not usable",
+}
 
 ALL_STATES: Final = "all"
 _LONGEST_FILTER: Final = 200
 _LARGEST_CURSOR: Final = 1 << 63
-_OTHER_KEYS: Final = "1234567890abcdefghilmnpqrstvwxz"
-"""Without the keys of the gallery itself: j k o u y."""
+_OTHER_KEYS: Final = "1234567890abcdefghilmpqrtvwz"
+"""Without the keys of the gallery itself: j k n o s u x y."""
 MOST_CHOICES: Final = len(_OTHER_KEYS)
 _MOST_OF_MANY: Final = 12
 
@@ -116,6 +125,11 @@ def _text(query: Mapping[str, str], name: str) -> str | None:
     return text or None
 
 
+def answer_word(item: BatchItem) -> str:
+    """What a person said of an item; "" if nobody did."""
+    return "" if item.answer is None else ANSWER_WORDS[item.answer]
+
+
 def state_word(state: ItemState) -> str:
     """The state of an item."""
     return STATE_WORDS[state]
@@ -178,6 +192,7 @@ def progress_words(view: RunView) -> dict[str, str]:
     counts = {state.value: count(view.counts[state]) for state in ItemState}
     return {
         **counts,
+        "received": count(view.counts.received),
         "state": run_word(view.run),
         "settled": count(view.settled),
         "planned": photos(view.run.planned),

@@ -25,7 +25,7 @@ from shoplens.batch.repository import ItemRepository
 from shoplens.batch.run_repository import RunRepository
 from shoplens.db import Database
 from shoplens.db.tables import make_id
-from shoplens.errors import DatabaseUnavailable, RecordRefused, RunInProgress, RunLost
+from shoplens.errors import DatabaseUnavailable, NothingWaiting, RecordRefused, RunInProgress, RunLost
 from shoplens.telemetry.logs import get_logger
 
 RUN_COMMAND: Final = (sys.executable, "-m", "shoplens", "batch", "run", "--requested-by", "http", "--run")
@@ -55,13 +55,20 @@ class WatchTime:
 def request_run(database: Database, channel: str, requested_by: str, *, clock: Clock) -> BatchRun:
     """A new run over everything that waits in `channel` now. Blocks.
 
-    Of several callers at once one gets the run. Raises RunInProgress while the channel has an active run.
+    Of several callers at once one gets the run. Raises RunInProgress while the channel has an active run, and
+    NothingWaiting if no item waits: an empty run would hide the last one.
     """
     now = clock()
+    in_progress = f"The channel {channel} has an active run already."
     try:
         with database.transaction() as tx:
+            if RunRepository(tx).active(channel) is not None:
+                raise RunInProgress(in_progress)
             ItemRepository(tx).hold_arrivals()
             bound = ItemRepository(tx).last_seq()
+            planned = ItemRepository(tx).count_waiting(channel, bound=bound)
+            if not planned:
+                raise NothingWaiting(f"No photos of the channel {channel} wait, so no run was started.")
             run = BatchRun(
                 id=make_id(int(now.timestamp() * 1000), os.urandom(10)),
                 channel=channel,
@@ -69,11 +76,11 @@ def request_run(database: Database, channel: str, requested_by: str, *, clock: C
                 requested_by=requested_by,
                 state=RunState.REQUESTED,
                 bound=bound,
-                planned=ItemRepository(tx).count_waiting(channel, bound=bound),
+                planned=planned,
             )
             RunRepository(tx).add(run)
     except RecordRefused as error:
-        raise RunInProgress(f"The channel {channel} has an active run already.") from error
+        raise RunInProgress(in_progress) from error
     return run
 
 
@@ -316,7 +323,10 @@ class StartRun:
         self._clock = clock
 
     def __call__(self, channel: str, requested_by: str) -> BatchRun:
-        """The new run, or the active one if its process had ended. Raises RunInProgress and DatabaseUnavailable."""
+        """The new run, or the active one if its process had ended.
+
+        Raises RunInProgress, NothingWaiting and DatabaseUnavailable.
+        """
         try:
             run = request_run(self._database, channel, requested_by, clock=self._clock)
         except RunInProgress:

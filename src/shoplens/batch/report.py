@@ -16,13 +16,15 @@ import humanize
 import jinja2
 from sqlalchemy import Connection
 
+from shoplens.batch.browse import open_photo, rate_per_s
 from shoplens.batch.entities import BatchItem, BatchRun, ItemState, RunCounts, RunState
 from shoplens.batch.presenting import duration
 from shoplens.batch.repository import ItemRepository
-from shoplens.batch.review import open_photo, rate_per_s
+from shoplens.batch.review_repository import ReviewRepository
 from shoplens.batch.run_repository import RunRepository
 from shoplens.db import Database
 from shoplens.errors import ImageNotKept, ItemNotFound, RequestInvalid, SampleError, StorageUnavailable
+from shoplens.predictions.entities import Answer
 from shoplens.predictions.image_store import ImageSize, ImageStore
 from shoplens.storage import Store
 from shoplens.telemetry.logs import get_logger
@@ -44,6 +46,7 @@ METHOD: Final = (
 MOST_TO_REVIEW: Final = 24
 MOST_PER_REASON: Final = 12
 MOST_SLOWEST: Final = 10
+MOST_PROPOSED: Final = 20
 _CLASSIFIED: Final = (ItemState.DONE, ItemState.NEEDS_REVIEW)
 _LEAST_RUNS_FOR_VARIANCE: Final = 3
 _MOST_CATEGORIES: Final = 40
@@ -74,26 +77,25 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accounting:
-    """The reconciliation of a run: what became of everything that arrived.
+    """The reconciliation of a run: what became of everything that it accounts for.
 
-    `planned` was counted by the run when it began; everything else is counted from the items now. `own` are the run's
-    items by state; `passed_on` are planned items that wait again or belong to a later run; `waiting` are those that an
-    active run has not taken yet.
+    `planned` was counted by the run when it began; everything else is counted from the items now. `counts` are all
+    items that the run accounts for, `own` those of them that it works on, by state.
     """
 
     planned: int
+    counts: RunCounts
     own: RunCounts
-    passed_on: int
-    arrived: int
-    older: int
-    duplicates: int
-    refused: int
-    waiting: int
+
+    @property
+    def received(self) -> int:
+        """Everything that arrived, or was queued again, since the run before."""
+        return self.counts.received
 
     @property
     def in_run(self) -> int:
-        """Items that belong to the run now."""
-        return sum(self.own.by_state.values())
+        """Items that the run works on."""
+        return self.own.received
 
     @property
     def unfinished(self) -> int:
@@ -101,24 +103,19 @@ class Accounting:
         return self.in_run - self.own.settled
 
     @property
-    def joined(self) -> int:
-        """Items that joined the run after it had begun, because they were retried."""
-        return max(0, self.in_run - self.planned)
+    def refused(self) -> int:
+        """Files that were quarantined when they arrived, whatever a person made of them since."""
+        return self.counts.settled - self.own.settled
 
     @property
-    def elsewhere(self) -> int:
-        """Arrived since the previous run, and now in another run or waiting again."""
-        return self.arrived - (self.in_run - self.older) - self.duplicates - self.refused
-
-    @property
-    def sent_back(self) -> int:
-        """Planned items that have left the run and are accounted for."""
-        return max(0, min(self.planned - self.in_run, self.passed_on))
+    def waiting(self) -> int:
+        """Items that an active run has not taken yet."""
+        return self.counts[ItemState.WAITING] - self.own[ItemState.WAITING]
 
     @property
     def missing(self) -> int:
         """Planned items that are not accounted for. Anything but 0 is a bug."""
-        return max(0, self.planned - self.in_run - self.passed_on)
+        return max(0, self.planned - self.in_run - self.waiting)
 
     @property
     def settled(self) -> bool:
@@ -126,23 +123,20 @@ class Accounting:
         return self.missing == self.unfinished == self.waiting == 0
 
     def rows(self) -> list[TotalRow]:
-        """Line by line: what arrived, what of it was in the run, what became of it."""
+        """Line by line: what was received, what of it the run worked on, what became of it."""
         own = self.own
         return [
-            TotalRow("arrived", self.arrived, "Files that arrived since the previous run"),
-            TotalRow("duplicates", -self.duplicates, "Duplicates"),
+            TotalRow("received", self.received, "Received since the previous run, or queued again", total=True),
+            TotalRow("duplicates", -self.counts[ItemState.DUPLICATE], "Duplicates"),
             TotalRow("refused", -self.refused, "Quarantined on arrival"),
-            TotalRow("elsewhere", -self.elsewhere, "Waiting for another run, or in one"),
-            TotalRow("older", self.older, "Left by earlier runs"),
+            TotalRow("waiting", -self.waiting, "Not taken yet"),
             TotalRow("in_run", self.in_run, "Photos of this run", total=True),
             TotalRow("done", own[ItemState.DONE], "Done"),
             TotalRow("needs_review", own[ItemState.NEEDS_REVIEW], "Needs review"),
             TotalRow("quarantined", own[ItemState.QUARANTINED], "Quarantined by the run"),
+            TotalRow("dismissed", own[ItemState.DISMISSED], "Dismissed as not usable"),
             TotalRow("unfinished", self.unfinished, "Not finished"),
             TotalRow("planned", self.planned, "Photos planned when the run began", total=True),
-            TotalRow("joined", self.joined, "Joined later, to be retried"),
-            TotalRow("sent_back", -self.sent_back, "Left since, to be retried"),
-            TotalRow("waiting", -self.waiting, "Not taken yet"),
             TotalRow("missing", -self.missing, "Missing"),
         ]
 
@@ -167,7 +161,8 @@ class ReportFacts:
     accounting: Accounting
     ended_at: datetime | None
     per_minute: float | None
-    corrected: int
+    answers: Mapping[Answer, int]
+    proposed: Sequence[tuple[str, int]]
     needs_review: Sequence[BatchItem]
     reasons: Sequence[Reason]
     mix: Sequence[CategoryShare]
@@ -176,13 +171,13 @@ class ReportFacts:
 
     @property
     def total(self) -> int:
-        """All items except duplicates."""
-        return sum(self.counts.by_state.values()) - self.counts[ItemState.DUPLICATE]
+        """Everything that the run accounts for."""
+        return self.counts.received
 
     @property
     def rest(self) -> int:
         """Items that wait or are being processed."""
-        return self.total - self.counts.settled
+        return self.total - self.counts.settled - self.counts[ItemState.DUPLICATE]
 
     @property
     def parts(self) -> list[Part]:
@@ -191,6 +186,8 @@ class ReportFacts:
             "done": self.counts[ItemState.DONE],
             "needs_review": self.counts[ItemState.NEEDS_REVIEW],
             "quarantined": self.counts[ItemState.QUARANTINED],
+            "dismissed": self.counts[ItemState.DISMISSED],
+            "duplicate": self.counts[ItemState.DUPLICATE],
             "rest": self.rest,
         }
         total, before, parts = self.total or 1, 0, []
@@ -202,20 +199,11 @@ class ReportFacts:
 
 def gather(tx: Connection, run: BatchRun, *, now: datetime) -> ReportFacts:
     """The facts of `run`, bounded for any number of items."""
-    items = ItemRepository(tx)
+    items, reviews = ItemRepository(tx), ReviewRepository(tx)
     within = items.range_of(run)
-    counts = RunCounts(by_state=items.count_states(within))
+    counts = items.counts(run)
     own = RunCounts(by_state=items.count_own_states(run.id))
-    accounting = Accounting(
-        planned=run.planned,
-        own=own,
-        passed_on=items.count_passed_on(run),
-        arrived=items.count_arrived(within),
-        older=items.count_older(within),
-        duplicates=counts[ItemState.DUPLICATE],
-        refused=counts[ItemState.QUARANTINED] - own[ItemState.QUARANTINED],
-        waiting=items.count_waiting(run.channel, bound=run.bound) - own[ItemState.WAITING] if run.active else 0,
-    )
+    accounting = Accounting(planned=run.planned, counts=counts, own=own)
     rate = rate_per_s(run, own.settled, now)
     before = RunRepository(tx).page(run.channel, limit=COMPARED_RUNS, before=run.id, state=RunState.FINISHED)
     earlier = [_categories(tx, each) for each in before]
@@ -226,7 +214,8 @@ def gather(tx: Connection, run: BatchRun, *, now: datetime) -> ReportFacts:
         accounting=accounting,
         ended_at=run.finished_at or run.last_item_at,
         per_minute=None if rate is None else rate * 60,
-        corrected=items.count_corrected(run.id),
+        answers=reviews.count_answers(run.id),
+        proposed=reviews.count_proposed(run.id, MOST_PROPOSED),
         needs_review=items.least_sure(run.id, MOST_TO_REVIEW),
         reasons=[
             Reason(

@@ -36,13 +36,15 @@ from shoplens.batch.entities import (
     ItemResult,
     ItemState,
     References,
+    RunCounts,
     RunRange,
     TableRow,
 )
 from shoplens.batch.run_repository import model_of
 from shoplens.batch.tables import batch_items, batch_runs
 from shoplens.db.database import hold_arrivals
-from shoplens.errors import ItemNotFound, ItemNotReady, RunLost
+from shoplens.errors import ItemNotFound, RunLost
+from shoplens.predictions.entities import Answer
 from shoplens.predictions.tables import predictions
 
 TABLE_PAGE: Final = 500
@@ -51,7 +53,7 @@ _items: Final = batch_items.c
 _runs: Final = batch_runs.c
 _IS_WAITING: Final = _items.state == ItemState.WAITING.value
 _IS_PROCESSING: Final = _items.state == ItemState.PROCESSING.value
-_failure_code: Final[ColumnElement[Any]] = func.coalesce(_items.failure_code, "unknown")
+failure_code_of: Final[ColumnElement[Any]] = func.coalesce(_items.failure_code, "unknown")
 Condition = ColumnElement[bool]
 
 
@@ -69,11 +71,16 @@ class ItemRepository:
         row = self._tx.execute(found.with_for_update() if lock else found).one_or_none()
         if row is None:
             raise ItemNotFound(f"There is no batch item {item_id!r}.")
-        return _item(row)
+        return item_of(row)
 
     def arrival(self, channel: str, sha256: str, source_name: str) -> BatchItem | None:
-        """The item of this content under this name."""
-        here = (_items.channel == channel, _items.sha256 == sha256, _items.source_name == source_name)
+        """The item of this content under this name; of a retried one, the latest."""
+        here = (
+            _items.channel == channel,
+            _items.sha256 == sha256,
+            _items.source_name == source_name,
+            _items.retried_as.is_(None),
+        )
         return next(iter(self._find(*here)), None)
 
     def by_prediction(self, prediction_id: str) -> BatchItem | None:
@@ -84,7 +91,7 @@ class ItemRepository:
         row = self._tx.execute(
             found.where(predictions.c.id == prediction_id, _items.prediction_id == prediction_id)
         ).one_or_none()
-        return None if row is None else _item(row)
+        return None if row is None else item_of(row)
 
     def page(
         self,
@@ -117,9 +124,8 @@ class ItemRepository:
 
     def with_contents(self, channel: str, hashes: Collection[str]) -> dict[str, BatchItem]:
         """The items whose photo has one of these contents, by its hash; later arrivals of it are left out."""
-        found = self._find(
-            _items.channel == channel, _items.sha256.in_(hashes), _items.duplicate_of.is_(None), order=[]
-        )
+        live = (_items.duplicate_of.is_(None), _items.retried_as.is_(None))
+        found = self._find(_items.channel == channel, _items.sha256.in_(hashes), *live, order=[])
         return {item.sha256: item for item in found}
 
     def duplicates_of(self, item: BatchItem, limit: int) -> list[BatchItem]:
@@ -144,7 +150,7 @@ class ItemRepository:
 
     def quarantined(self, within: RunRange, code: str, limit: int) -> list[BatchItem]:
         """Items of a run's table that were quarantined for this reason, those that can be shown first."""
-        broken = (_belongs(within), _items.state == ItemState.QUARANTINED.value, _failure_code == code)
+        broken = (belongs(within), _items.state == ItemState.QUARANTINED.value, failure_code_of == code)
         return self._find(*broken, order=[_items.thumbnail_key.is_(None), _items.seq], limit=limit)
 
     # What a run accounts for
@@ -162,7 +168,7 @@ class ItemRepository:
         """
         found = _table(wanted, within).where(_items.seq > after, _items.seq <= bound)
         rows = self._tx.execute(found.order_by(_items.seq).limit(TABLE_PAGE))
-        return [TableRow(item=_item(row), model=model_of(row), threshold=row.decision_threshold) for row in rows]
+        return [TableRow(item=item_of(row), model=model_of(row), threshold=row.decision_threshold) for row in rows]
 
     def table_span(self, within: RunRange | None) -> tuple[int, int]:
         """The rows of a table have a `seq` after the first number, up to the second.
@@ -175,6 +181,10 @@ class ItemRepository:
         return min(within.beyond, within.bound if first is None else first - 1), within.bound
 
     # Counts and labels
+
+    def counts(self, run: BatchRun) -> RunCounts:
+        """What became of everything that `run` accounts for: the one definition of its numbers."""
+        return RunCounts(by_state=self.count_states(self.range_of(run)))
 
     def count_states(self, within: RunRange) -> dict[ItemState, int]:
         """How many rows of a run's table there are, by state."""
@@ -197,24 +207,6 @@ class ItemRepository:
         waiting = [_items.channel == channel, _IS_WAITING]
         return self._count(*waiting) if bound is None else self._count(*waiting, _items.seq <= bound)
 
-    def count_arrived(self, within: RunRange) -> int:
-        """How many files arrived after the run before."""
-        return self._count(_items.channel == within.channel, _items.seq > within.beyond, _items.seq <= within.bound)
-
-    def count_older(self, within: RunRange) -> int:
-        """How many items of a run had arrived before the run before it began."""
-        return self._count(_items.run_id == within.run_id, _items.seq <= within.beyond)
-
-    def count_passed_on(self, run: BatchRun) -> int:
-        """How many items within the bound of `run` wait again, or belong to a later run."""
-        again = _items.state.in_((ItemState.WAITING.value, ItemState.PROCESSING.value))
-        later = or_(and_(_items.run_id.is_(None), again), _items.run_id > run.id)
-        return self._count(_items.channel == run.channel, _items.seq <= run.bound, later)
-
-    def count_corrected(self, run_id: str) -> int:
-        """How many items of a run a person has labelled."""
-        return self._count(_items.run_id == run_id, _items.corrected_at.is_not(None))
-
     def last_seq(self) -> int:
         """The number of the newest arrival; 0 where there is none."""
         return int(self._tx.scalar(select(func.max(_items.seq))) or 0)
@@ -227,12 +219,16 @@ class ItemRepository:
 
     def failures(self, within: RunRange) -> list[FailureCount]:
         """The reasons for which items of a run's table were quarantined, the most frequent first."""
-        columns = (_failure_code.label("code"), func.min(_items.failure).label("example"), func.count().label("times"))
+        columns = (
+            failure_code_of.label("code"),
+            func.min(_items.failure).label("example"),
+            func.count().label("times"),
+        )
         found = (
             select(*columns)
-            .where(_belongs(within), _items.state == ItemState.QUARANTINED.value)
-            .group_by(_failure_code)
-            .order_by(func.count().desc(), _failure_code)
+            .where(belongs(within), _items.state == ItemState.QUARANTINED.value)
+            .group_by(failure_code_of)
+            .order_by(func.count().desc(), failure_code_of)
         )
         return [
             FailureCount(code=row.code, example=row.example or "", count=int(row.times))
@@ -283,6 +279,8 @@ class ItemRepository:
             {
                 **{name: getattr(item, name) for name in _PLAIN_ITEM if name != "seq"},
                 "state": item.state.value,
+                "answer": item.answer.value if item.answer else None,
+                "reviewed_from": item.reviewed_from.value if item.reviewed_from else None,
                 "item_ref": item.references.item,
                 "order_ref": item.references.order,
                 "reason": item.references.reason,
@@ -316,7 +314,7 @@ class ItemRepository:
                 chosen = select(locked.c.seq)
             leased = {"state": ItemState.PROCESSING.value, "run_id": run_id, "lease_owner": owner}
             lease = update(batch_items).where(_items.seq.in_(chosen)).values(leased).returning(batch_items)
-            taken += sorted(map(_item, self._tx.execute(lease)), key=lambda item: item.seq)
+            taken += sorted(map(item_of, self._tx.execute(lease)), key=lambda item: item.seq)
         return taken
 
     def release(self, channel: str, owner: str, *, keep: Collection[str] = ()) -> int:
@@ -350,7 +348,7 @@ class ItemRepository:
         if rows and self._tx.execute(_COMPLETE, rows).rowcount != len(rows):
             raise RunLost("This process has lost the lease of an item; its result was not written.")
 
-    # Moves, corrections and further attempts
+    # Moves
 
     def moved(self, arrived: Iterable[tuple[str, str]]) -> None:
         """Photos have been moved: the ids of their items, each with the new key of its photo.
@@ -367,36 +365,13 @@ class ItemRepository:
         if rows:
             self._tx.execute(_AT_TARGET.values(target_key=None, failure_code=code, failure=failure), rows)
 
-    def correct(self, item_id: str, *, label: str, target_key: str | None, now: datetime) -> None:
-        """Write a person's label: the item is done, and its photo is to be moved unless `target_key` is None.
-
-        Raises ItemNotReady while its photo is being moved: finish that move first.
-        """
-        corrected = update(batch_items).where(_items.id == item_id, _items.target_key.is_(None)).values(
-            label=label, state=ItemState.DONE.value, target_key=target_key, corrected_at=now,
-            failure_code=None, failure=None,
-        )  # fmt: skip
-        if self._tx.execute(corrected).rowcount != 1:
-            raise ItemNotReady(f"The photo of the item {item_id} is being moved. Try again in a moment.")
-
-    def retry(self, item_id: str) -> None:
-        """Let an item wait for the next run as a new one; its photo stays where it is."""
-        self._tx.execute(update(batch_items).where(_items.id == item_id).values(AS_NEW))
-
-    def retry_quarantined(self, channel: str, within: RunRange | None) -> int:
-        """Let every quarantined item (of a run's table, if one is given) wait for the next run; returns how many."""
-        again = update(batch_items).where(_items.channel == channel, _items.state == ItemState.QUARANTINED.value)
-        if within is not None:
-            again = again.where(_belongs(within))
-        return self._tx.execute(again.values(AS_NEW)).rowcount
-
     # What several of these do
 
     def _find(
         self, *where: Condition, order: Sequence[ColumnElement[Any]] = (_items.seq,), limit: int | None = None
     ) -> list[BatchItem]:
         found = select(batch_items).where(*where).order_by(*order).limit(limit)
-        return [_item(row) for row in self._tx.execute(found)]
+        return [item_of(row) for row in self._tx.execute(found)]
 
     def _count(self, *where: Condition) -> int:
         return int(self._tx.scalar(select(func.count()).select_from(batch_items).where(*where)) or 0)
@@ -416,28 +391,22 @@ class ItemRepository:
         return self._tx.execute(freed.values(state=ItemState.WAITING.value, lease_owner=None)).rowcount
 
 
-_PLAIN_ITEM: Final = tuple(field for field in BatchItem.__dataclass_fields__ if field not in ("references", "state"))
+_ENUMS: Final = ("state", "answer", "reviewed_from")
+_PLAIN_ITEM: Final = tuple(name for name in BatchItem.__dataclass_fields__ if name not in ("references", *_ENUMS))
 
 
-def _item(row: Row[Any]) -> BatchItem:
+def item_of(row: Row[Any]) -> BatchItem:
+    """The item of a row of `batch_items`."""
     columns = row._mapping  # noqa: SLF001  public, see Row
     return BatchItem(
         state=ItemState(row.state),
+        answer=Answer(row.answer) if row.answer else None,
+        reviewed_from=ItemState(row.reviewed_from) if row.reviewed_from else None,
         references=References(item=row.item_ref, order=row.order_ref, reason=row.reason),
         **{name: columns[name] for name in _PLAIN_ITEM},
     )
 
 
-AS_NEW: Final[dict[str, Any]] = {
-    "state": ItemState.WAITING.value,
-    "attempts": 0,
-    "run_id": None,
-    "lease_owner": None,
-    "finished_at": None,
-    "failure_code": None,
-    "failure": None,
-}
-"""The values of an item that waits as a new one."""
 _AT_TARGET: Final = update(batch_items).where(_items.id == bindparam("of"), _items.target_key == bindparam("at"))
 _RESULT: Final = tuple(field for field in ItemResult.__dataclass_fields__ if field != "item_id")
 _COMPLETE: Final = (
@@ -477,7 +446,8 @@ def _unindexed(column: ColumnElement[Any]) -> ColumnElement[Any]:
     return func.coalesce(column, "")
 
 
-def _belongs(within: RunRange) -> Condition:
+def belongs(within: RunRange) -> Condition:
+    """The items of a run, and what arrived since the run before and belongs to no run."""
     return or_(_items.run_id == within.run_id, _unassigned(within))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from shoplens.batch.entities import BatchRun, RunOwner, RunState
 from shoplens.batch.tables import batch_runs
@@ -100,6 +100,11 @@ class RunRepository:
     def interrupt(self, run_id: str, *, owner: str, reason: str | None) -> None:
         """Give the run up, so that another process can resume it at once; it stays active. Raises RunLost."""
         self._owned(run_id, owner, owner=None, host=None, pid=None, process=None, failure=reason)
+
+    def discard(self, run_id: str, *, owner: str) -> None:
+        """Remove a run that never began. Raises RunLost, and RecordRefused if it has items."""
+        mine = delete(batch_runs).where(_runs.id == run_id, _runs.owner == owner, _runs.active == 1)
+        self._require(self._tx.execute(mine).rowcount, run_id)
 
     def _owned(self, run_id: str, held_by: str, **values: Any) -> None:
         mine = update(batch_runs).where(_runs.id == run_id, _runs.owner == held_by, _runs.active == 1)

@@ -92,6 +92,7 @@ class BatchRunner:
         self._error: ShoplensError | None = None
         self._finished_at = time.monotonic()
         self._late_in_a_row = 0
+        self._is_new = False  # requested by this process, and not begun
         self.stopped = False
         """Whether it was asked to stop."""
 
@@ -114,8 +115,8 @@ class BatchRunner:
         """Work on the channel's active run or on a new one; with `run_id` on that one, returned unchanged if it ended.
 
         The run is finished when this returns, unless `stop` was called. Raises RunInProgress and RunLost for a run of
-        another process; Unavailable, Misconfigured and the errors of opening the executor, with the run left to the
-        next start.
+        another process; NothingWaiting without a run; Unavailable, Misconfigured and the errors of opening the
+        executor, with the run left to the next start, or removed if this call had requested it and it never began.
         """
         run = await asyncio.to_thread(self._retry, lambda: self._claim(requested_by, run_id))
         if not run.active:
@@ -135,7 +136,8 @@ class BatchRunner:
             if isinstance(error, RunLost):
                 _log.error("run.lost", run=run.id)
             elif isinstance(error, ShoplensError):
-                await asyncio.to_thread(self._interrupt, owned, f"{error.code}: {error}")
+                give_up = self._discard if self._is_new else partial(self._interrupt, reason=f"{error.code}: {error}")
+                await asyncio.to_thread(give_up, owned)
             raise error from error.__cause__
         finally:
             self._retry.stopped.set()
@@ -153,6 +155,7 @@ class BatchRunner:
             if run is None:
                 with suppress(RunInProgress):
                     run = request_run(self.database, self._channel.name, requested_by, clock=self._parts.clock)
+                    self._is_new = True
         if run is None:
             raise RunInProgress("Other processes are starting and ending runs just now; try again.")
         if not run.active:
@@ -171,6 +174,7 @@ class BatchRunner:
             before = await asyncio.to_thread(
                 self._retry, lambda: owned.begin(executor.model, self._channel.policy.version)
             )
+            self._is_new = False
             meter = ProgressMeter(owned.run.id, planned=owned.run.planned, before=before, now_s=time.monotonic())
             on_progress(meter.progress())
             _log.info(
@@ -314,6 +318,13 @@ class BatchRunner:
                 stalled = not stalled
                 _log.warning("run.stalled" if stalled else "run.continues", quiet_s=round(quiet_s, 1))
 
+    def _discard(self, owned: OwnedRun) -> None:
+        """A start that was refused leaves no run."""
+        try:
+            owned.discard()
+        except ShoplensError as error:
+            _log.warning("run.not_removed", run=owned.run.id, reason=str(error))
+
     def _interrupt(self, owned: OwnedRun, reason: str) -> BatchRun | None:
         try:
             run = owned.interrupt(reason)
@@ -446,6 +457,11 @@ class OwnedRun:
             RunRepository(tx).interrupt(self.run.id, owner=self._owner, reason=reason)
             ItemRepository(tx).release(self.run.channel, self._owner)
             return RunRepository(tx).get(self.run.id)
+
+    def discard(self) -> None:
+        """Remove the run, which never began."""
+        with self._lock, self._database.transaction() as tx:
+            RunRepository(tx).discard(self.run.id, owner=self._owner)
 
     def _write(self, processed: Sequence[ProcessedItem], moved: Moved) -> None:
         try:

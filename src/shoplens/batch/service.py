@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from shoplens.batch.browse import BrowseService
 from shoplens.batch.entities import BatchRun
 from shoplens.batch.export import ExportItems
 from shoplens.batch.importer import Importer, ImportRunner
 from shoplens.batch.process import RunLauncher, StartRun
 from shoplens.batch.report import WriteReport
-from shoplens.batch.review import BrowseService, ReviewService
+from shoplens.batch.review import ReviewService
 from shoplens.batch.status import OwnerState, owner_of
 from shoplens.db import Database
 from shoplens.errors import RequestInvalid

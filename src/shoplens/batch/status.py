@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYet
 from dataclasses import dataclass, field
@@ -39,7 +39,8 @@ class OwnerState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunStatus:
-    """`waiting` counts all items that wait, whichever run will take them. Times are in seconds and never negative.
+    """`waiting` counts all items that wait, whichever run will take them; `processed` are items that the run itself has
+    completed. Times are in seconds and never negative.
 
     `seconds_per_item` is the mean time that the run's photos took to decode and classify, on one thread.
     """
@@ -47,6 +48,7 @@ class RunStatus:
     waiting: int
     run: BatchRun | None = None
     counts: RunCounts = field(default_factory=lambda: RunCounts(by_state={}))
+    processed: int = 0
     owner: OwnerState = OwnerState.NOBODY
     last_item_ago_s: float | None = None
     last_sign_ago_s: float | None = None
@@ -58,7 +60,7 @@ class RunStatus:
         """Items that the run has not completed yet."""
         if self.run is None or not self.run.active:
             return 0
-        return max(0, self.run.planned - self.counts.settled)
+        return max(0, self.run.planned - self.processed)
 
     @property
     def seconds_left(self) -> float | None:
@@ -81,7 +83,8 @@ class ReadStatus:
             run = RunRepository(tx).active(channel) or next(iter(RunRepository(tx).page(channel, limit=1)), None)
             if run is None:
                 return RunStatus(waiting=waiting)
-            counts = RunCounts(by_state=ItemRepository(tx).count_own_states(run.id))
+            counts = ItemRepository(tx).counts(run)
+            processed = RunCounts(by_state=ItemRepository(tx).count_own_states(run.id)).settled
             photos, work_ms = ItemRepository(tx).work_ms(run.id)
         now = self._clock()
         took_s = _between(run.started_at, run.last_item_at)
@@ -89,10 +92,11 @@ class ReadStatus:
             waiting=waiting,
             run=run,
             counts=counts,
+            processed=processed,
             owner=owner_of(run, now=now, takeover_s=self._takeover_s),
             last_item_ago_s=_between(run.last_item_at, now),
             last_sign_ago_s=_between(run.heartbeat_at, now),
-            per_second=counts.settled / took_s if took_s else None,
+            per_second=processed / took_s if took_s else None,
             seconds_per_item=work_ms / photos / 1e3 if photos else None,
         )
 
@@ -123,7 +127,9 @@ def as_json(status: RunStatus) -> dict[str, object]:
         "last_item_at": run.last_item_at,
         "model": None if run.model is None else str(run.model),
         "planned": run.planned,
-        "counts": {state.value: status.counts[state] for state in ItemState if state is not ItemState.DUPLICATE},
+        "received": status.counts.received,
+        "processed": status.processed,
+        "counts": {state.value: status.counts[state] for state in ItemState},
         "left": status.left,
         "per_second": status.per_second,
         "seconds_left": status.seconds_left,
@@ -136,6 +142,70 @@ def as_json(status: RunStatus) -> dict[str, object]:
         "report_key": run.report_key,
     }
     return facts
+
+
+def status_sentences(status: RunStatus) -> Iterator[str]:
+    """The status of a channel, the most important facts first."""
+    run = status.run
+    if run is None:
+        yield f"No runs yet. {items_wait(status.waiting)}."
+        return
+    yield f"Run {run.id}: {_owner_words(status, run) if run.active else run.state.value}."
+    if run.active:
+        yield f"{status.processed}/{run.planned} processed."
+    yield f"{count_words(status)}."
+    if status.last_item_ago_s is not None:
+        yield f"Last item finished {duration(status.last_item_ago_s)} ago."
+    if run.active and status.per_second and status.seconds_left is not None:
+        yield f"{status.per_second:.1f} items/s, about {duration(status.seconds_left)} left."
+    if run.failure:
+        yield f"The last attempt was interrupted: {run.failure}"
+    if not run.active and status.waiting:
+        yield f"{items_wait(status.waiting)} for the next run."
+
+
+def _owner_words(status: RunStatus, run: BatchRun) -> str:
+    process = f"process {run.pid} on {run.host}"
+    match status.owner:
+        case OwnerState.NOBODY:
+            return "no process works on it; the next `shoplens batch run` resumes it"
+        case OwnerState.GONE:
+            return f"{process} has ended; the next `shoplens batch run` resumes it"
+        case OwnerState.SILENT:
+            ago = duration(status.last_sign_ago_s or 0.0)
+            return f"no heartbeat from {process} for {ago}; the next `shoplens batch run` takes it over"
+        case OwnerState.ALIVE:
+            return f"{process} works on it" + (", but it is STALLED: no item finishes" if run.stalled else "")
+
+
+def count_words(status: RunStatus) -> str:
+    """What became of everything that a run accounts for, like "Received 92: 53 done, 39 need review"."""
+    counts = status.counts
+    phrases = (
+        (ItemState.WAITING, "waiting"),
+        (ItemState.PROCESSING, "processing"),
+        (ItemState.DONE, "done"),
+        (ItemState.NEEDS_REVIEW, "needs review" if counts[ItemState.NEEDS_REVIEW] == 1 else "need review"),
+        (ItemState.QUARANTINED, "quarantined"),
+        (ItemState.DISMISSED, "dismissed"),
+        (ItemState.DUPLICATE, "duplicate" if counts[ItemState.DUPLICATE] == 1 else "duplicates"),
+    )
+    parts = ", ".join(f"{counts[state]} {words}" for state, words in phrases if counts[state])
+    return f"Received {counts.received}: {parts}" if parts else "No photos"
+
+
+def duration(seconds: float) -> str:
+    """Like "40 s", "3 min 5 s" or "2 h 5 min"."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def items_wait(count: int) -> str:
+    """Like "1 item waits"."""
+    return "1 item waits" if count == 1 else f"{count} items wait"
 
 
 def _between(since: datetime | None, until: datetime | None) -> float | None:
@@ -215,8 +285,7 @@ def show(channel: str, status: RunStatus, metrics: Metrics) -> None:
     metrics.batch_run_stalled.labels(channel).set(run is not None and run.stalled)
     metrics.batch_run_planned.labels(channel).set(run.planned if run else 0)
     for state in ItemState:
-        if state is not ItemState.DUPLICATE:
-            metrics.batch_run_items.labels(channel, state.value).set(status.counts[state])
+        metrics.batch_run_items.labels(channel, state.value).set(status.counts[state])
     metrics.batch_item_seconds.labels(channel).set(status.seconds_per_item or 0)
     moments = {"item": run.last_item_at if run else None, "run": run.finished_at if run else None}
     for what, moment in moments.items():

@@ -20,7 +20,8 @@ from sqlalchemy import (
 
 from shoplens.db.tables import ID_LENGTH, SEQUENCE, TEXT, UtcDateTime, metadata, required, string
 
-_NOT_DUPLICATE: Final = text("duplicate_of IS NULL")
+_NOT_DUPLICATE: Final = text("duplicate_of IS NULL AND retried_as IS NULL")
+_NOT_RETRIED: Final = text("retried_as IS NULL")
 _MOVING: Final = text("target_key IS NOT NULL")
 
 batch_runs: Final = Table(
@@ -87,8 +88,17 @@ batch_items: Final = Table(
     Column("work_ms", Double),
     Column("failure_code", TEXT),
     Column("failure", TEXT),
+    # What a person said, and what it takes to withdraw it.
+    Column("answer", string(16)),
+    Column("proposed", TEXT),
+    Column("answered_by", string(64)),
+    Column("reviewed_from", string(12)),
+    required("revision", Integer),
+    # The item that waits, or was processed, instead of this one, which stays in its run as the run left it.
+    Column("retried_as", string(ID_LENGTH)),
     CheckConstraint(
-        "state IN ('waiting', 'processing', 'done', 'needs_review', 'quarantined', 'duplicate')", name="state"
+        "state IN ('waiting', 'processing', 'done', 'needs_review', 'quarantined', 'duplicate', 'dismissed')",
+        name="state",
     ),
     # The same content is one item, also for several imports at once; later files only point to it.
     Index(
@@ -99,11 +109,20 @@ batch_items: Final = Table(
         sqlite_where=_NOT_DUPLICATE,
         postgresql_where=_NOT_DUPLICATE,
     ),
-    Index("uq_batch_items_arrival", "channel", "sha256", "source_name", unique=True),
+    Index(
+        "uq_batch_items_arrival",
+        "channel",
+        "sha256",
+        "source_name",
+        unique=True,
+        sqlite_where=_NOT_RETRIED,
+        postgresql_where=_NOT_RETRIED,
+    ),
     Index(None, "channel", "source_name"),
     Index(None, "channel", "state", "attempts", "seq"),
     Index(None, "run_id", "state", "label", "seq"),
     Index(None, "run_id", "work_ms"),
+    Index(None, "run_id", "answer"),
     # Small: it has rows only while photos are being moved.
     Index("ix_batch_items_moving", "channel", "seq", sqlite_where=_MOVING, postgresql_where=_MOVING),
     sqlite_autoincrement=True,

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Final, Literal
 
 import shoplens
+from shoplens.batch.browse import BrowseService
 from shoplens.batch.executors import EngineExecutor, Executor, ResultBuilder, RetryPolicy, WorkLimits
 from shoplens.batch.export import ExportItems
 from shoplens.batch.files import MovedPhotos
@@ -19,7 +20,7 @@ from shoplens.batch.importer import Importer, ImportRules, ImportRunner
 from shoplens.batch.manifest import ManifestSource
 from shoplens.batch.process import RunLauncher, RunProcess, StartRun
 from shoplens.batch.report import WriteReport
-from shoplens.batch.review import BrowseService, ReviewService
+from shoplens.batch.review import ReviewService
 from shoplens.batch.run_repository import RunRepository
 from shoplens.batch.runner import BatchRunner, RunnerParts, RunRules
 from shoplens.batch.service import Batch, BatchChannel, Results
@@ -28,7 +29,7 @@ from shoplens.batch.sources import LocalSource, ObjectSource, Source, is_local, 
 from shoplens.batch.status import ReadStatus, RunStatus
 from shoplens.bundles.store import pack_bundle, unpack_bundle
 from shoplens.db import Database
-from shoplens.errors import Misconfigured, SourceUnavailable
+from shoplens.errors import BundleError, Misconfigured, ModelNotFound, SourceUnavailable, StorageUnavailable
 from shoplens.platform.parts import (
     Progress,
     build_channels,
@@ -307,9 +308,10 @@ def open_node_engine(settings: Settings, channel: Channel, packed: bytes) -> tup
 
 
 @contextmanager
-def open_results(settings: Settings) -> Iterator[Results]:
-    """Results over the database and the store of the settings. No model is loaded, so none says what labels there are.
+def open_results(settings: Settings, *, labels: bool = False) -> Iterator[Results]:
+    """Results over the database and the store of the settings. No model is loaded.
 
+    With `labels` the bundles of the channels say what labels there are; else only those of earlier items are known.
     Raises Misconfigured, DatabaseUnavailable and StorageUnavailable.
     """
     database = build_database(settings)
@@ -318,9 +320,19 @@ def open_results(settings: Settings) -> Iterator[Results]:
         images = ImageStore(
             store, limits=build_limits(settings), sandbox=build_sandbox(settings), moved_to=MovedPhotos(database)
         )
-        yield build_results(database=database, store=store, images=images)
+        known = {name: _bundle_labels(settings, name) for name in settings.batch_channels} if labels else {}
+        yield build_results(database=database, store=store, images=images, labels=known)
     finally:
         database.close()
+
+
+def _bundle_labels(settings: Settings, channel: str) -> tuple[str, ...]:
+    """None of a model that cannot be found or opened: the labels of earlier items are still known."""
+    try:
+        bundle = find_bundle(build_channels(settings)[channel].model, settings)
+    except (ModelNotFound, BundleError, StorageUnavailable):
+        return ()
+    return tuple(label.name for label in bundle.labels)
 
 
 def build_status(settings: Settings, database: Database) -> ReadStatus:

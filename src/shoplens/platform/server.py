@@ -103,6 +103,13 @@ def build_platform(settings: Settings, *, progress: Progress | None = None) -> P
     images = ImageStore(store, limits=limits, sandbox=sandbox, moved_to=MovedPhotos(database))
     metrics.before_scrape(StatusMetrics(read_statuses(settings, database), metrics))
     writer = GroupWriter(writing, add_records, queue_limit=4 * settings.queue_limit)
+    batch = build_batch(
+        settings,
+        database=database,
+        store=store,
+        images=images,
+        labels=lambda name: engine.labels(channels[name].model),
+    )
     return Platform(
         predictions=PredictionService(
             engine=engine,
@@ -113,17 +120,11 @@ def build_platform(settings: Settings, *, progress: Progress | None = None) -> P
             clock=utc_now,
             metrics=metrics,
         ),
-        records=RecordService(database, clock=utc_now, metrics=metrics),
+        records=RecordService(database, clock=utc_now, metrics=metrics, settle=batch.review.settle),
         images=images,
         export=ExportTables(database),
         models=ModelService(engine=engine, channels=channels, models_dir=settings.effective_models_dir),
-        batch=build_batch(
-            settings,
-            database=database,
-            store=store,
-            images=images,
-            labels=lambda name: engine.labels(channels[name].model),
-        ),
+        batch=batch,
         probes={
             "engine": engine.check,
             "database": partial(asyncio.to_thread, database.check),

@@ -20,8 +20,10 @@ from shoplens.predictions.export import ExportTables
 from shoplens.predictions.image_store import ImageFile, ImageSize, ImageStore
 from shoplens.predictions.policy import Outcome
 from shoplens.predictions.records import MAX_PAGE, RecordService
+from shoplens.predictions.reviews import Said
 from shoplens.predictions.service import PredictionService
 from shoplens.telemetry.metrics import Metrics
+from shoplens.web.browser import browser_of
 from shoplens.web.problems import status_of_exception
 from shoplens.web.schemas import ModelOut, Schema, json_response
 from shoplens.web.uploads import FILE_FIELD, Uploads
@@ -112,6 +114,7 @@ class FeedbackOut(Schema):
     verdict: FeedbackValue
     label: str | None
     comment: str | None
+    proposed: str | None
 
 
 class RecordOut(PredictionOut):
@@ -140,12 +143,27 @@ class PhotoIn(Schema):
 
 
 class FeedbackIn(Schema):
-    """Feedback on a prediction. Only `prediction_id` is required; the verdict is `wrong` by default."""
+    """Feedback on a prediction. Only `prediction_id` is required; the verdict is `wrong` by default.
+
+    `none` means that none of the model's labels fits, `unusable` that the photo shows nothing that could be labelled.
+    """
 
     prediction_id: str = Field(max_length=64, examples=["01k9hzv3m5x4q8d0j7w2r6t9ab"])
     verdict: FeedbackValue = FeedbackValue.WRONG
     label: str | None = Field(default=None, description="The correct label.", examples=["golden retriever"])
     comment: str | None = Field(default=None, examples=["A dog, not a bear."])
+    proposed: str | None = Field(
+        default=None, description="With `none`: the label that is missing. It is not used for training.",
+        examples=["scarf"],
+    )  # fmt: skip
+    seen: str | None = Field(
+        default=None,
+        max_length=64,
+        description=(
+            'The id of the newest feedback that you were shown, "" if there was none: 409 `item_changed` if there is '
+            "newer feedback. Optional."
+        ),
+    )
 
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
@@ -280,9 +298,9 @@ def feedback_router(records: RecordService, export: ExportTables) -> APIRouter:
     router = APIRouter(tags=["feedback"])
 
     @router.post("/feedback", status_code=201, response_model=FeedbackOut, summary="Give feedback on a prediction")
-    def give(said: FeedbackIn) -> Response:
-        """The feedback is stored when this returns 201."""
-        stored = records.give_feedback(said.prediction_id, verdict=said.verdict, label=said.label, comment=said.comment)
+    def give(request: Request, said: FeedbackIn) -> Response:
+        """The feedback is stored when this returns 201. It also answers for the batch item of the prediction."""
+        stored = records.give_feedback(Said(**said.model_dump(), by=browser_of(request)))
         return json_response(FeedbackOut.model_validate(stored), status=201)
 
     @router.get("/feedback.csv", response_class=StreamingResponse, summary="All feedback as CSV")

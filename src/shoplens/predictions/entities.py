@@ -80,15 +80,45 @@ class RecordFilter:
 
 
 class FeedbackValue(StrEnum):
-    """Whether a person agrees with a prediction."""
+    """What a person says of a prediction."""
 
     WRONG = "wrong"
     RIGHT = "right"
+    NONE = "none"
+    """None of the labels fits."""
+    UNUSABLE = "unusable"
+    """The photo shows nothing that could be labelled."""
+
+
+class Answer(StrEnum):
+    """What a person says of a sample, in a review."""
+
+    CONFIRMED = "confirmed"
+    CORRECTED = "corrected"
+    NONE_OF_THESE = "none_of_these"
+    NOT_USABLE = "not_usable"
+
+    @property
+    def verdict(self) -> FeedbackValue:
+        """What it says of the prediction."""
+        return _VERDICTS[self]
+
+
+_VERDICTS = {
+    Answer.CONFIRMED: FeedbackValue.RIGHT,
+    Answer.CORRECTED: FeedbackValue.WRONG,
+    Answer.NONE_OF_THESE: FeedbackValue.NONE,
+    Answer.NOT_USABLE: FeedbackValue.UNUSABLE,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Feedback:
-    """What a person said of one prediction; `label` is the right label, where they gave it."""
+    """What a person said of one prediction.
+
+    `label` is the right label, where they gave it: what a training may use. `proposed` is a category that the model
+    does not have. Withdrawn feedback stays stored, but nothing uses it.
+    """
 
     id: str
     created_at: datetime
@@ -96,3 +126,5 @@ class Feedback:
     verdict: FeedbackValue
     label: str | None = None
     comment: str | None = None
+    proposed: str | None = None
+    withdrawn_at: datetime | None = None

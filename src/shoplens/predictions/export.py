@@ -48,6 +48,7 @@ FEEDBACK_COLUMNS = (
     "channel",
     "model",
     "model_version",
+    "proposed_label",
 )
 
 
@@ -157,4 +158,5 @@ def _feedback_row(feedback: Feedback, record: PredictionRecord) -> tuple[object,
         record.channel,
         record.model.name,
         record.model.version,
+        feedback.proposed,
     )

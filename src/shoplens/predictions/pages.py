@@ -17,7 +17,9 @@ from shoplens.predictions import presenting
 from shoplens.predictions.entities import Channel, FeedbackValue, PredictionRecord, RecordFilter
 from shoplens.predictions.policy import Outcome
 from shoplens.predictions.records import RecordService
+from shoplens.predictions.reviews import Said
 from shoplens.predictions.service import PredictionService
+from shoplens.web.browser import browser_of
 from shoplens.web.problems import public_detail, request_id_of, status_of
 from shoplens.web.rendering import PageRoute, add_filters, instant, page
 from shoplens.web.uploads import FORM_FRAMING_BYTES, Uploads, photo_too_large
@@ -37,6 +39,7 @@ add_filters(
     presenting.condensed,
     outcome_words=presenting.OUTCOME_WORDS,
     keep_words=presenting.KEEP_WORDS,
+    verdict_words=presenting.VERDICT_WORDS,
     best_guess_below=presenting.BEST_GUESS_BELOW,
     shown_labels=presenting.SHOWN_LABELS,
 )
@@ -149,11 +152,25 @@ def record_pages(records: RecordService, *, channels: Mapping[str, Channel], fin
 
     @router.post("/console/records/{record_id}/feedback")
     def give(
-        record_id: str, verdict: FormText = "wrong", label: FormText = "", comment: FormText = ""
+        request: Request,
+        record_id: str,
+        *,
+        verdict: FormText = "wrong",
+        label: FormText = "",
+        comment: FormText = "",
+        seen: Annotated[str | None, Form(max_length=64)] = None,
     ) -> RedirectResponse:
         if verdict not in set(FeedbackValue):
             raise RequestInvalid("Choose whether the prediction is correct or incorrect.")
-        records.give_feedback(_known_id(record_id), verdict=FeedbackValue(verdict), label=label, comment=comment)
+        said = Said(
+            prediction_id=_known_id(record_id),
+            verdict=FeedbackValue(verdict),
+            label=label,
+            comment=comment,
+            seen=seen,
+            by=browser_of(request),
+        )
+        records.give_feedback(said)
         return RedirectResponse(f"/console/records/{record_id}?said=1#feedback", status_code=303)
 
     return router

@@ -9,10 +9,17 @@ import math
 from collections.abc import Sequence
 from typing import Final
 
-from shoplens.predictions.entities import Channel, Feedback, Keep, PredictionRecord
+from shoplens.predictions.entities import Channel, Feedback, FeedbackValue, Keep, PredictionRecord
 from shoplens.predictions.policy import Outcome, Policy
 
 OUTCOME_WORDS: Final = {Outcome.ACCEPT: "Accepted", Outcome.REVIEW: "Needs review", Outcome.REJECT: "Rejected"}
+
+VERDICT_WORDS: Final = {
+    FeedbackValue.RIGHT: "Correct",
+    FeedbackValue.WRONG: "Incorrect",
+    FeedbackValue.NONE: "None of the labels",
+    FeedbackValue.UNUSABLE: "Not usable",
+}
 
 KEEP_WORDS: Final = {
     Keep.ORIGINAL: "Original stored.",

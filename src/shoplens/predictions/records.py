@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
 from shoplens.db import Database
-from shoplens.db.tables import make_id
-from shoplens.errors import RequestInvalid
-from shoplens.predictions.entities import Feedback, FeedbackValue, PredictionRecord, RecordFilter
+from shoplens.predictions.entities import Feedback, PredictionRecord, RecordFilter
 from shoplens.predictions.repository import FeedbackRepository, PredictionRepository
+from shoplens.predictions.reviews import Said, Settle, give
 from shoplens.telemetry.metrics import Metrics
 
 MAX_PAGE = 200
-MAX_LABEL = 200
-MAX_COMMENT = 2_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,10 +26,21 @@ class RecordPage:
 
 
 class RecordService:
-    """Stored predictions and their feedback. All methods block and may be called from many threads."""
+    """Stored predictions and their feedback. All methods block and may be called from many threads.
 
-    def __init__(self, database: Database, *, clock: Callable[[], datetime], metrics: Metrics) -> None:
+    `settle` is asked first by `give_feedback`.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        clock: Callable[[], datetime],
+        metrics: Metrics,
+        settle: Settle = lambda _: None,
+    ) -> None:
         self._database = database
+        self._settle = settle
         self._clock = clock
         self._metrics = metrics
 
@@ -70,36 +77,16 @@ class RecordService:
         with self._database.reading() as tx:
             return PredictionRepository(tx).labels()
 
-    def give_feedback(
-        self,
-        prediction_id: str,
-        *,
-        verdict: FeedbackValue = FeedbackValue.WRONG,
-        label: str | None = None,
-        comment: str | None = None,
-    ) -> Feedback:
-        """The feedback, committed when this returns.
+    def give_feedback(self, said: Said) -> Feedback:
+        """Store what a person said, committed when this returns. What else shows the prediction is settled with it.
 
-        Raises PredictionNotFound, and RequestInvalid for a label or comment that is too long.
+        Raises PredictionNotFound, RequestInvalid for a text that is too long, and ItemChanged if somebody else
+        answered since `said.seen`.
         """
-        now = self._clock()
-        feedback = Feedback(
-            id=make_id(int(now.timestamp() * 1000), os.urandom(10)),
-            created_at=now,
-            prediction_id=prediction_id,
-            verdict=verdict,
-            label=_clean(label, "label", MAX_LABEL),
-            comment=_clean(comment, "comment", MAX_COMMENT),
-        )
-        with self._database.transaction() as tx:
-            FeedbackRepository(tx).add(feedback)
-        self._metrics.feedback.labels(verdict=verdict).inc()
-        return feedback
-
-
-def _clean(text: str | None, name: str, limit: int) -> str | None:
-    """Without surrounding blanks and NUL characters, which databases refuse; None where nothing is left."""
-    cleaned = (text or "").replace("\x00", "").strip()
-    if len(cleaned) > limit:
-        raise RequestInvalid(f"The {name} has {len(cleaned)} characters; at most {limit} are stored.")
-    return cleaned or None
+        said = said.cleaned()
+        given = self._settle(said)
+        if given is None:
+            with self._database.transaction() as tx:
+                given = give(tx, said, now=self._clock())
+        self._metrics.feedback.labels(verdict=said.verdict).inc()
+        return given

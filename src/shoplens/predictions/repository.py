@@ -106,17 +106,30 @@ class FeedbackRepository:
             raise PredictionNotFound(f"There is no prediction {given.prediction_id!r}.")
         self._tx.execute(insert(feedback), to_row(given))
 
+    def withdraw(self, prediction_id: str, *, now: datetime) -> int:
+        """Mark all feedback on a prediction as withdrawn; returns how many there were."""
+        valid = (feedback.c.prediction_id == prediction_id, feedback.c.withdrawn_at.is_(None))
+        return self._tx.execute(update(feedback).where(*valid).values(withdrawn_at=now)).rowcount
+
     def for_predictions(self, prediction_ids: Iterable[str]) -> dict[str, list[Feedback]]:
-        """The feedback on each of these predictions, oldest first; predictions without any are left out."""
-        query = select(feedback).where(feedback.c.prediction_id.in_(list(prediction_ids))).order_by(feedback.c.id)
+        """The feedback on each of these predictions, oldest first; predictions without any are left out.
+
+        Feedback that was withdrawn is left out too.
+        """
+        these = (feedback.c.prediction_id.in_(list(prediction_ids)), feedback.c.withdrawn_at.is_(None))
+        query = select(feedback).where(*these).order_by(feedback.c.id)
         found: defaultdict[str, list[Feedback]] = defaultdict(list)
         for row in self._tx.execute(query):
             found[row.prediction_id].append(from_row(Feedback, row))
         return dict(found)
 
     def page(self, *, limit: int, after: str = "") -> list[tuple[Feedback, PredictionRecord]]:
-        """At most `limit` entries with their predictions, oldest first, from the one after the id `after` on."""
-        query = select(feedback).where(feedback.c.id > after).order_by(feedback.c.id).limit(limit)
+        """At most `limit` entries with their predictions, oldest first, from the one after the id `after` on.
+
+        Feedback that was withdrawn is left out.
+        """
+        valid = (feedback.c.id > after, feedback.c.withdrawn_at.is_(None))
+        query = select(feedback).where(*valid).order_by(feedback.c.id).limit(limit)
         given = [from_row(Feedback, row) for row in self._tx.execute(query)]
         of_these = select(predictions).where(predictions.c.id.in_({each.prediction_id for each in given}))
         records = {row.id: from_row(PredictionRecord, row) for row in self._tx.execute(of_these)}

@@ -83,5 +83,8 @@ feedback: Final = Table(
     required("verdict", string(8)),
     Column("label", TEXT),
     Column("comment", TEXT),
+    # A category that the model does not have. It is never a label, so no training uses it.
+    Column("proposed", TEXT),
+    Column("withdrawn_at", UtcDateTime()),
     Index(None, "prediction_id"),
 )

@@ -12,7 +12,8 @@ from fastapi.dependencies.models import Dependant
 from starlette.responses import HTMLResponse, RedirectResponse
 
 import shoplens
-from shoplens.batch.api import ingest_router, items_router, runs_router
+from shoplens.batch.api import ingest_router, runs_router
+from shoplens.batch.items_api import items_router
 from shoplens.batch.pages import channel_pages, item_pages, record_link_finder, run_pages
 from shoplens.errors import NotFound, RequestInvalid, ShoplensError, meant
 from shoplens.platform.server import Platform

@@ -35,9 +35,10 @@ def run_id(http: httpx.Client) -> str:
 def test_a_run_has_the_result_of_every_photo(http: httpx.Client, run_id: str) -> None:
     """The counts add up to the imported photos; there are progress and rate."""
     run = http.get(f"/batch/runs/{run_id}").json()
-    assert {"waiting": 0, "processing": 0, "done": 2, "needs_review": 3, "quarantined": 1, "duplicate": 1} == run[
-        "counts"
-    ]
+    counts = {
+        "waiting": 0, "processing": 0, "done": 2, "needs_review": 3, "quarantined": 1, "duplicate": 1, "dismissed": 0,
+    }  # fmt: skip
+    assert (7, counts) == (run["received"], run["counts"])
     assert ("finished", 6, 6, 0, 1.0) == tuple(
         run[name] for name in ("state", "planned", "settled", "left", "progress")
     )
@@ -52,6 +53,7 @@ def test_a_run_has_the_result_of_every_photo(http: httpx.Client, run_id: str) ->
 
 def test_runs_are_listed_newest_first(http: httpx.Client, run_id: str) -> None:
     """Page by page."""
+    send(http, {"500_1.jpg": clear_photo(5_000)})
     later = run_through(http)
     first = http.get("/batch/runs?limit=1").json()
     second = http.get(f"/batch/runs?limit=1&before={first['older']}").json()
@@ -133,15 +135,55 @@ def test_what_nobody_can_mean_is_refused(
     assert item == items_of(http, run_id)[0]
 
 
-def test_a_quarantined_item_is_retried(http: httpx.Client, run_id: str) -> None:
-    """It waits for the next run, which quarantines it for the same reason."""
+def test_a_file_that_is_broken_itself_is_not_retried_but_dismissed_or_deleted(http: httpx.Client, run_id: str) -> None:
+    """And the counts of its run go with it."""
     (torn,) = items_of(http, run_id, state="quarantined")
-    waiting = http.post(f"/batch/items/{torn['id']}/retry").json()
-    assert ("waiting", None, 0) == (waiting["state"], waiting["run_id"], waiting["attempts"])
+    before = http.get(f"/batch/runs/{run_id}").json()
     again = http.post(f"/batch/items/{torn['id']}/retry")
-    assert (409, "item_not_ready") == (again.status_code, again.json()["code"])
-    run_through(http)
-    assert "quarantined" == http.get(f"/batch/items/{torn['id']}").json()["state"]
+    assert (409, "item_not_ready", False) == (again.status_code, again.json()["code"], torn["retriable"])
+    dismissed = http.post(f"/batch/items/{torn['id']}/label", json={"not_usable": True}).json()
+    assert ("dismissed", "not_usable", "image_corrupt") == (
+        dismissed["state"], dismissed["answer"], dismissed["failure"]["code"],
+    )  # fmt: skip
+    now = http.get(f"/batch/runs/{run_id}").json()
+    assert (before["received"], 1, 0) == (now["received"], now["counts"]["dismissed"], now["counts"]["quarantined"])
+    reopened = http.post(f"/batch/items/{torn['id']}/reopen").json()
+    assert ("quarantined", None) == (reopened["state"], reopened["answer"])
+    deleted = http.delete(f"/batch/items/{torn['id']}/photo").json()
+    assert ("dismissed", None) == (deleted["state"], deleted["stored_as"])
+    assert 404 == http.get(f"/batch/items/{torn['id']}/photo?size=original").status_code
+
+
+def test_an_answer_is_withdrawn_with_its_feedback(http: httpx.Client, run_id: str) -> None:
+    """Neither the record nor the table of feedback has it any more; a stale second answer is refused."""
+    item = next(iter(items_of(http, run_id, state="needs_review")))
+    path = f"/batch/items/{item['id']}"
+    answered = http.post(f"{path}/label", json={"confirm": True, "seen": item["revision"]}).json()
+    assert ("done", 1) == (answered["state"], http.get("/feedback.csv").text.count(item["prediction_id"]))
+    stale = http.post(f"{path}/label", json={"not_usable": True, "seen": item["revision"]})
+    assert (409, "item_changed") == (stale.status_code, stale.json()["code"])
+    reopened = http.post(f"{path}/reopen", json={"seen": answered["revision"]}).json()
+    assert ("needs_review", item["label"], None) == (reopened["state"], reopened["label"], reopened["answer"])
+    assert 0 == http.get("/feedback.csv").text.count(item["prediction_id"])
+    assert [] == http.get(f"/predictions/{item['prediction_id']}").json()["feedback"]
+
+
+def test_feedback_on_a_record_settles_its_item(http: httpx.Client, run_id: str) -> None:
+    """One answer, whichever page it is given on."""
+    item = next(iter(items_of(http, run_id, state="needs_review")))
+    said = {"prediction_id": item["prediction_id"], "verdict": "right"}
+    assert 201 == http.post("/feedback", json=said).status_code
+    now = http.get(f"/batch/items/{item['id']}").json()
+    assert ("done", "confirmed") == (now["state"], now["answer"])
+    http.post(f"/batch/items/{item['id']}/reopen")
+
+
+@pytest.mark.parametrize("body", [{}, {"confirm": True, "label": "x"}, {"confirm": True, "proposed": "scarf"}])
+def test_an_answer_is_exactly_one(http: httpx.Client, run_id: str, body: dict[str, object]) -> None:
+    """Anything else is refused with what to send."""
+    item = next(iter(items_of(http, run_id)))
+    refused = http.post(f"/batch/items/{item['id']}/label", json=body)
+    assert (422, "request_invalid") == (refused.status_code, refused.json()["code"])
 
 
 def table_of(answer: httpx.Response, format: str) -> list[dict[str, Any]]:

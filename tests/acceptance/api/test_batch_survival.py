@@ -27,7 +27,15 @@ from tests.conftest import RunningServer, running_server
 PHOTOS = {f"{number}_1.jpg": clear_photo(number) for number in range(1, 41)}
 PHOTOS |= {f"{number}_1.jpg": dim_photo(number) for number in range(41, 61)}
 PHOTOS |= {"61_1.jpg": torn_photo(61)}
-COUNTS = {"waiting": 0, "processing": 0, "done": 40, "needs_review": 20, "quarantined": 1, "duplicate": 0}
+COUNTS = {
+    "waiting": 0,
+    "processing": 0,
+    "done": 40,
+    "needs_review": 20,
+    "quarantined": 1,
+    "duplicate": 0,
+    "dismissed": 0,
+}
 
 
 @pytest.fixture
@@ -83,7 +91,11 @@ def test_a_run_continues_when_the_server_is_killed(tmp_path: Path, fruit_models:
     with running_server(tmp_path / "data", fruit_models, **FRUIT) as server, client_of(server) as client:
         run = client.get(f"/batch/runs/{run_id}").json()
         assert ("finished", COUNTS) == (run["state"], run["counts"])
-        assert 0 == run_through(client)["planned"]
+        nothing = client.post("/batch/runs")
+        assert (409, "nothing_waiting") == (nothing.status_code, nothing.json()["code"])
+        assert run_id == client.get("/batch/runs").json()["runs"][0]["id"]
+        send(client, {"new.jpg": clear_photo(4_000)})
+        assert 1 == run_through(client)["planned"]
 
 
 def test_a_new_server_resumes_a_run_that_was_killed_too(tmp_path: Path, fruit_models: Path) -> None:

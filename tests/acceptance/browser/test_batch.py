@@ -122,17 +122,28 @@ def test_one_key_confirms(gallery: Page, http: httpx.Client, key: str) -> None:
     assert ("done", item["predicted"]) == (item["state"], item["label"])
 
 
-def test_the_last_correction_is_undone(gallery: Page, http: httpx.Client) -> None:
-    """The photo has its earlier label again and is selected."""
-    former = tile(gallery, 0).get_attribute("data-label")
+@pytest.mark.parametrize("answer", ["y", "plum", "n", "x"])
+def test_undo_leaves_no_trace_of_an_answer(gallery: Page, http: httpx.Client, answer: str) -> None:
+    """The photo needs review again and is selected, the counters are as before, and nobody gave feedback."""
+    shown = tile(gallery, 0)
+    before = item_of(http, shown)
+    counter = gallery.locator(".tallies [data-word=needs_review]")
+    waiting = int(counter.inner_text())
     gallery.keyboard.press("j")
-    gallery.keyboard.press(key_of(gallery, "plum"))
-    expect(tile(gallery, 0)).to_contain_text("Corrected")
+    gallery.keyboard.press(answer if len(answer) == 1 else key_of(gallery, answer))
+    expect(shown).to_have_attribute("data-changed", "")
+    expect(counter).to_have_text(str(waiting - 1))
     gallery.keyboard.press("u")
-    expect(tile(gallery, 0)).to_contain_text("Confirmed")
-    expect(tile(gallery, 0)).to_be_focused()
-    assert former == item_of(http, tile(gallery, 0))["label"]
+    expect(shown).not_to_have_attribute("data-changed", "")
+    expect(shown).to_have_attribute("data-state", "needs_review")
+    expect(shown.locator("[data-said]")).to_be_hidden()
+    expect(shown).to_be_focused()
+    expect(counter).to_have_text(str(waiting))
     expect(gallery.get_by_role("button", name="Undo")).to_be_hidden()
+    after = item_of(http, shown)
+    same = ("state", "label", "answer", "corrected_at", "proposed")
+    assert [before[name] for name in same] == [after[name] for name in same]
+    assert before["prediction_id"] not in http.get("/feedback.csv").text
 
 
 def test_keys_walk_through_the_gallery(gallery: Page) -> None:
@@ -210,22 +221,28 @@ def test_everything_works_without_a_script(
     expect(page.locator(".history")).to_contain_text("Confirmed")
 
 
-def test_a_quarantined_photo_shows_why_and_is_retried(
+def test_a_quarantined_photo_shows_why_and_is_dismissed_or_deleted(
     visit: VisitMaker, fruit_server: RunningServer, http: httpx.Client, run_id: str
 ) -> None:
-    """One by its button, the rest by another; what can be shown of a photo is shown."""
-    page = visit(at=fruit_server, expected={404}).page(f"/console/batch/returns/{run_id}?state=quarantined")
+    """What can be shown of a photo is shown; "Retry" is offered only where it can help."""
+    address = f"/console/batch/returns/{run_id}?state=quarantined"
+    page = visit(at=fruit_server, expected={404}).page(address)
     expect(page.locator(".tile")).to_have_count(2)
     expect(page.locator(".tile img")).to_have_count(1)
     assert page.locator(".tile img").evaluate("(image) => image.decode().then(() => true)")
     expect(page.get_by_text("No preview")).to_be_visible()
     expect(page.get_by_text("damaged or incomplete")).to_be_visible()
-    page.get_by_role("button", name="Retry", exact=True).first.click()
-    expect(page.get_by_text("Queued for the next run.")).to_be_visible()
-    page.goto(f"{fruit_server.url}/console/batch/returns/{run_id}?state=quarantined")
-    page.get_by_role("button", name="Retry all").click()
-    expect(page.get_by_text("1 photo queued for the next run.")).to_be_visible()
-    assert [] == items_of(http, run_id, state="quarantined")
+    expect(page.get_by_role("button", name="Retry", exact=True)).to_have_count(0)
+    page.get_by_role("button", name="Dismiss").first.click()
+    expect(page.get_by_text("Saved.")).to_be_visible()
+    page.get_by_role("button", name="Withdraw the answer").click()
+    expect(page.get_by_text("Withdrawn.")).to_be_visible()
+    page.get_by_text("Delete the file …").click()
+    page.get_by_role("button", name="Delete it for ever").click()
+    expect(page.get_by_text("The file was deleted.")).to_be_visible()
+    page.goto(fruit_server.url + address)
+    expect(page.locator(".tile")).to_have_count(1)
+    expect(page.locator(".tallies [data-word=dismissed]")).to_have_text("1")
 
 
 def test_photos_are_narrowed_to_a_category_or_an_order(

@@ -26,6 +26,7 @@ from shoplens.errors import DatabaseUnavailable, EngineStopped, ImageCorrupt, Ru
 from shoplens.predictions.repository import PredictionRepository
 from shoplens.serving.engine import ClassifyRequest, ClassifyResult
 from tests.conftest import colourful, jpeg_of
+from tests.relabel import relabel
 from tests.unit.batch.batch_house import (
     CHANNEL,
     RULES,
@@ -400,7 +401,7 @@ async def test_moves_that_a_crash_left_are_finished_by_the_next_run(house: House
     items = house.items()
     with house.database.transaction() as tx:
         for number, item in enumerate(items):
-            ItemRepository(tx).correct(item.id, label="coat", target_key=f"returns/processed/coat/{number}", now=now())
+            relabel(tx, item.id, label="coat", target_key=f"returns/processed/coat/{number}", now=now())
             if item.prediction_id:
                 PredictionRepository(tx).move_image(item.prediction_id, f"returns/processed/coat/{number}")
     movers = PhotoMover(house.store)

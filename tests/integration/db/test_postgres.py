@@ -26,6 +26,7 @@ from shoplens.db import Database, GroupWriter, open_database, upgrade
 from shoplens.errors import DatabaseUnavailable, ExtraMissing, ItemNotReady, Misconfigured, RecordRefused, RunLost
 from shoplens.predictions.entities import RecordFilter
 from shoplens.predictions.repository import PredictionRepository, add_records
+from tests.relabel import relabel
 from tests.samples import NOON, id_at, make_item, make_record, make_run, moment
 
 EVERYTHING = RecordFilter()
@@ -160,7 +161,7 @@ def test_a_row_that_two_want_to_correct_is_corrected_one_after_the_other(databas
     def correct(label: str) -> str:
         with database.transaction() as tx:
             ItemRepository(tx).get(item.id, lock=True)
-            ItemRepository(tx).correct(item.id, label=label, target_key=f"returns/{label}", now=NOON)
+            relabel(tx, item.id, label=label, target_key=f"returns/{label}", now=NOON)
         return label
 
     with ThreadPoolExecutor(2) as pool:

@@ -100,13 +100,13 @@ class Shop:
         )  # fmt: skip
         return self._add(again)
 
-    def refuse(self, name: str = "empty.jpg") -> BatchItem:
+    def refuse(self, name: str = "empty.jpg", *, code: str = "image_missing") -> BatchItem:
         """A file that is quarantined when it arrives."""
         data = f"not a photo {self.count}".encode()
         item = self.arrive(name, data=data)
         refused = replace(
             item, id=id_at(self.tick()), source_name=f"refused-{name}", state=ItemState.QUARANTINED, seq=0,
-            sha256=hashlib.sha256(data + b"!").hexdigest(), failure_code="image_missing", failure="The file is empty.",
+            sha256=hashlib.sha256(data + b"!").hexdigest(), failure_code=code, failure="The file is empty.",
         )  # fmt: skip
         return self._add(refused)
 

@@ -6,13 +6,14 @@ from dataclasses import replace
 
 import pytest
 
+from shoplens.batch.browse import BrowseService, rate_per_s
 from shoplens.batch.entities import ItemFilter, ItemState, RunState
-from shoplens.batch.repository import ItemRepository
-from shoplens.batch.review import BrowseService, ReviewService, rate_per_s
+from shoplens.batch.review import ReviewService
 from shoplens.errors import ImageNotKept, ItemNotFound, RunNotFound
 from shoplens.predictions.image_store import ImageSize
 from shoplens.predictions.repository import PredictionRepository
 from tests.conftest import colourful, jpeg_of
+from tests.relabel import relabel
 from tests.samples import NOON, moment
 from tests.unit.batch.results_shop import Fate, Shop, needing_review, quarantined
 
@@ -128,7 +129,7 @@ def test_the_photo_is_found_where_the_item_is_going(shop: Shop, browse: BrowseSe
     settled = shop.item(item)
     seen.append(browse.photo(item.id, ImageSize.ORIGINAL).data)
     with shop.database.transaction() as tx:
-        ItemRepository(tx).correct(item.id, label="hat", target_key="returns/processed/hat/x.jpg", now=shop.now)
+        relabel(tx, item.id, label="hat", target_key="returns/processed/hat/x.jpg", now=shop.now)
     seen.append(browse.photo(item.id, ImageSize.ORIGINAL).data)
     shop.store.move(settled.key or "", "returns/processed/hat/x.jpg")
     seen.append(browse.photo(item.id, ImageSize.ORIGINAL).data)

@@ -16,11 +16,13 @@ import pytest
 
 from shoplens.batch.doctor import Caution, look_at_drop, look_at_ingest, look_at_logs, look_at_run
 from shoplens.batch.process import request_run, this_process
+from shoplens.batch.repository import ItemRepository
 from shoplens.batch.run_repository import RunRepository
 from shoplens.db import Database, open_database, upgrade
 from shoplens.errors import Misconfigured, SourceUnavailable
 from shoplens.settings import Settings, read_settings
 from shoplens.telemetry.trigger_log import trigger_line
+from tests.samples import make_item
 
 
 @pytest.fixture
@@ -41,6 +43,8 @@ def database(settings: Settings) -> Iterator[Database]:
 
 def run_that_began(database: Database, ago: timedelta) -> str:
     """A run of this process, with its last heartbeat that long ago."""
+    with database.transaction() as tx:
+        ItemRepository(tx).add_many([make_item()])
     then = datetime.now(UTC) - ago  # not that of the import, which may be long ago
     run = request_run(database, "returns", "schedule", clock=lambda: then)
     with database.transaction() as tx:
@@ -156,10 +160,18 @@ def test_a_missing_run_is_a_warning(hours: float, well: bool, settings: Settings
     assert "finished 26 h ago" in (text_of(found) if well else caution_of(found))
 
 
+def test_a_start_that_found_nothing_is_no_missing_run(settings: Settings, database: Database) -> None:
+    """The schedule works, although the last run is long ago."""
+    ago = timedelta(hours=50)
+    end(database, run_that_began(database, ago), ago)
+    log_start(settings, "run", exit_status=0, counts={"planned": 0})
+    assert "finished 50 h ago; nothing waited 0 min ago" == text_of(look_at_run(settings, "returns"))
+
+
 def test_an_active_run_is_shown(settings: Settings, database: Database) -> None:
     """With its progress."""
     run_id = run_that_began(database, timedelta())
-    assert f"run {run_id} is running: 0 of 0" in text_of(look_at_run(settings, "returns"))
+    assert f"run {run_id} is running: 0 of 1" in text_of(look_at_run(settings, "returns"))
 
 
 def test_a_run_without_heartbeat_is_a_warning(settings: Settings, database: Database) -> None:
@@ -170,6 +182,8 @@ def test_a_run_without_heartbeat_is_a_warning(settings: Settings, database: Data
 
 def test_a_run_without_a_worker_is_a_warning(settings: Settings, database: Database) -> None:
     """It was requested and never started."""
+    with database.transaction() as tx:
+        ItemRepository(tx).add_many([make_item()])
     request_run(database, "returns", "http", clock=lambda: datetime.now(UTC))
     assert "has no worker; 0 of 0" in caution_of(look_at_run(settings, "returns"))
 

@@ -31,7 +31,8 @@ from shoplens.batch.repository import ItemRepository
 from shoplens.batch.run_repository import RunRepository
 from shoplens.db import Database
 from shoplens.db.tables import make_id
-from shoplens.errors import RunInProgress
+from shoplens.errors import NothingWaiting, RunInProgress
+from tests.samples import make_item
 from tests.unit.batch.batch_house import House, make_run, now, open_house
 
 TIMEOUT_S = 60.0
@@ -55,7 +56,9 @@ with open(sys.argv[1]) as word: sys.exit(int(word.read() or 0))
 
 @pytest.fixture
 def run(database: Database) -> BatchRun:
-    """A requested run without an owner."""
+    """A requested run without an owner, over one item."""
+    with database.transaction() as tx:
+        ItemRepository(tx).add_many([make_item()])
     return request_run(database, "returns", "test", clock=now)
 
 
@@ -291,12 +294,24 @@ def test_a_requested_run_gets_a_process_at_once(
     """Another request is refused meanwhile."""
     word = tmp_path / "word"
     os.mkfifo(word)
+    with database.transaction() as tx:
+        ItemRepository(tx).add_many([make_item()])
     start = StartRun(database, make_launcher(WAIT_FOR_STATUS, str(word)), clock=now)
     run = start("returns", "somebody")
     assert "somebody" == run.requested_by
     with pytest.raises(RunInProgress):
         start("returns", "somebody else")
     word.write_text("0")
+
+
+def test_without_a_waiting_item_no_run_is_requested(
+    make_launcher: Callable[..., RunLauncher], database: Database
+) -> None:
+    """It would be the last run, and hide the one before."""
+    with pytest.raises(NothingWaiting):
+        StartRun(database, make_launcher(PRINT_FACTS), clock=now)("returns", "somebody")
+    with database.reading() as tx:
+        assert [] == RunRepository(tx).page("returns", limit=9)
 
 
 def test_a_request_resumes_a_run_whose_process_has_ended(

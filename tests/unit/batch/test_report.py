@@ -82,31 +82,33 @@ def test_the_headline_summarises_the_run(shop: Shop, report: WriteReport) -> Non
     shop.refuse("d.jpg")
     shop.repeat(first, "again.jpg")
     page = Page(report.render(shop.run().id))
-    assert "8 items: 5 done, 1 needs review, 2 quarantined, and 1 duplicate." == page.text("headline")
+    assert "9 items received: 5 done, 1 needs review, 2 quarantined, 1 duplicate." == page.text("headline")
     assert re.fullmatch(
         r"From 2026-05-04 12:00 UTC to 2026-05-04 12:00 UTC, 8 s; 52 items per minute\.", page.text("when")
     )
     assert page.text("accounted").startswith("All files are accounted for.")
     assert {
-        "arrived": 9, "duplicates": -1, "refused": -1, "in_run": 7, "done": 5, "needs_review": 1, "quarantined": 1,
+        "received": 9, "duplicates": -1, "refused": -1, "in_run": 7, "done": 5, "needs_review": 1, "quarantined": 1,
         "planned": 7,
     } == page.sums()  # fmt: skip
 
 
-def test_the_sums_hold_when_items_are_tried_again(shop: Shop, report: WriteReport) -> None:
-    """What a run had to do and what it has now differ by what was sent back, and the next run has it."""
-    bad = shop.arrive("bad.jpg", fate=quarantined("image_corrupt", "It is cut off."))
+def test_a_finished_run_stays_as_it_is_when_its_items_are_tried_again(shop: Shop, report: WriteReport) -> None:
+    """What is tried again belongs to the next run; the file that failed stays a failure of the first."""
+    bad = shop.arrive("bad.jpg", fate=quarantined("image_decoder_failed", "It ran out of time."))
     shop.arrive("good.jpg")
     first = shop.run()
+    before = Page(report.render(first.id))
     review = ReviewService(shop.database, shop.store, labels={"returns": ()}, clock=shop.tick)
     review.retry(bad.id)
-    sent = Page(report.render(first.id))
-    assert {"arrived": 2, "elsewhere": -1, "in_run": 1, "done": 1, "planned": 2, "sent_back": -1} == sent.sums()
-    assert sent.text("accounted").startswith("All files are accounted for.")
-    shop.fates[bad.id] = Fate()
+    sums = {"received": 2, "in_run": 2, "done": 1, "quarantined": 1, "planned": 2}
+    waiting = Page(report.render(first.id))
     second = Page(report.render(shop.run().id))
-    assert {"older": 1, "in_run": 1, "done": 1, "planned": 1} == second.sums()
-    assert sent.sums() == Page(report.render(first.id)).sums()
+    after = Page(report.render(first.id))
+    assert [sums] * 3 == [each.sums() for each in (before, waiting, after)]
+    assert before.text("headline") == waiting.text("headline") == after.text("headline")
+    assert after.text("accounted").startswith("All files are accounted for.")
+    assert {"received": 1, "in_run": 1, "done": 1, "planned": 1} == second.sums()
 
 
 def test_a_run_that_goes_on_says_what_is_left(shop: Shop, report: WriteReport) -> None:
@@ -115,7 +117,7 @@ def test_a_run_that_goes_on_says_what_is_left(shop: Shop, report: WriteReport) -
         shop.arrive(f"{number}.jpg")
     page = Page(report.render(shop.run(limit=3, end=False).id))
     assert page.text("accounted").startswith("2 items are not processed yet.")
-    assert "5 items: 3 done, 0 need review, 0 quarantined." == page.text("headline")
+    assert "5 items received: 3 done, 0 need review, 0 quarantined, 2 not processed yet." == page.text("headline")
 
 
 def test_a_missing_item_is_reported_first(shop: Shop, report: WriteReport) -> None:
@@ -233,7 +235,7 @@ def test_texts_without_end_do_not_make_the_page_long(shop: Shop, report: WriteRe
 def test_an_empty_run_has_a_report_too(shop: Shop, report: WriteReport) -> None:
     """Nothing came; that is a fact worth a page."""
     page = Page(report.render(shop.run().id))
-    assert "0 items: 0 done, 0 need review, 0 quarantined." == page.text("headline")
+    assert "0 items received: 0 done, 0 need review, 0 quarantined." == page.text("headline")
     assert page.text("accounted").startswith("All files are accounted for.")
 
 
@@ -245,10 +247,10 @@ def test_the_report_is_stored_and_can_be_written_again(shop: Shop, report: Write
     before = shop.store.get(key).decode()
     ReviewService(shop.database, shop.store, labels={"returns": ("coat",)}, clock=shop.tick).label(item.id, "coat")
     assert (f"returns/reports/{run.id}.html", key) == (key, report(run.id))
-    assert "1 item: 0 done, 1 needs review" in before
+    assert "1 item received: 0 done, 1 needs review" in before
     after = Page(shop.store.get(key).decode())
-    assert "1 item: 1 done, 0 need review, 0 quarantined." == after.text("headline")
-    assert "1 reviewed so far." in after.text("when")
+    assert "1 item received: 1 done, 0 need review, 0 quarantined." == after.text("headline")
+    assert "Reviewed so far: 1 corrected." in after.text("when")
     with shop.database.reading() as tx:
         assert key == RunRepository(tx).get(run.id).report_key
 

@@ -10,9 +10,11 @@ from sqlalchemy import Connection, event, text
 
 from shoplens.batch.entities import BatchItem, BatchRun, ItemFilter, ItemResult, ItemState, RunOwner
 from shoplens.batch.repository import ItemRepository
+from shoplens.batch.review_repository import ReviewRepository
 from shoplens.batch.run_repository import RunRepository
 from shoplens.db import Database
 from shoplens.errors import ItemNotReady, RecordRefused, RunLost
+from tests.relabel import relabel
 from tests.samples import NOON, make_item, make_run
 
 ME, OTHER = "m" * 26, "o" * 26
@@ -69,8 +71,8 @@ def test_an_item_whose_photo_is_on_its_way_is_not_leased(database: Database, run
     """Nobody could say where it is; once it has arrived it is leased."""
     (item,) = bring(0)
     with database.transaction() as tx:
-        ItemRepository(tx).correct(item.id, label="x", target_key="returns/processed/x/1", now=NOON)
-        ItemRepository(tx).retry(item.id)
+        relabel(tx, item.id, label="x", target_key="returns/processed/x/1", now=NOON)
+        ReviewRepository(tx).retry(ItemRepository(tx).get(item.id), item.id, in_place=True)
     assert [] == lease(database, run, limit=9)
     with database.transaction() as tx:
         ItemRepository(tx).moved([(item.id, "returns/processed/x/1")])
@@ -116,9 +118,9 @@ def test_a_correction_waits_for_the_end_of_a_move(database: Database, bring: Bri
     """Else the photo would be looked for where it never was."""
     (item,) = bring(0)
     with database.transaction() as tx:
-        ItemRepository(tx).correct(item.id, label="x", target_key="returns/processed/x/1", now=NOON)
+        relabel(tx, item.id, label="x", target_key="returns/processed/x/1", now=NOON)
     with pytest.raises(ItemNotReady), database.transaction() as tx:
-        ItemRepository(tx).correct(item.id, label="y", target_key="returns/processed/y/1", now=NOON)
+        relabel(tx, item.id, label="y", target_key="returns/processed/y/1", now=NOON)
 
 
 def test_there_is_one_active_run(database: Database, run: BatchRun) -> None:

@@ -8,16 +8,22 @@ from itertools import pairwise
 
 import pytest
 
-from shoplens.batch.entities import BatchItem, ItemFilter, ItemState, RunOwner
+from shoplens.batch.browse import open_photo
+from shoplens.batch.entities import HOPELESS, BatchItem, ItemFilter, ItemState, RunOwner
 from shoplens.batch.files import MovedPhotos, finish_moves
 from shoplens.batch.repository import ItemRepository
-from shoplens.batch.review import ReviewService
+from shoplens.batch.review import ItemAnswer, ReviewService
+from shoplens.batch.review_repository import ReviewRepository
 from shoplens.batch.run_repository import RunRepository
 from shoplens.db import Database
-from shoplens.errors import BlobNotFound, ItemNotFound, ItemNotReady, RequestInvalid, RunNotFound
-from shoplens.predictions.entities import Feedback, FeedbackValue
+from shoplens.errors import BlobNotFound, ItemChanged, ItemNotFound, ItemNotReady, RequestInvalid, RunNotFound
+from shoplens.predictions.entities import Answer, Feedback, FeedbackValue
 from shoplens.predictions.image_store import ImageSize, ImageStore
+from shoplens.predictions.records import RecordService
 from shoplens.predictions.repository import FeedbackRepository, PredictionRepository
+from shoplens.predictions.reviews import Said
+from shoplens.telemetry.metrics import Metrics
+from tests.relabel import relabel
 from tests.unit.batch.results_shop import LIMITS, Fate, Shop, needing_review, quarantined
 
 LABELS = ("coat", "dress", "hat", "shoes")
@@ -83,7 +89,7 @@ def test_an_item_that_was_set_aside_can_be_named(shop: Shop, review: ReviewServi
     """A person may read what no decoder could. There is no prediction that could be right or wrong."""
     item = settled(shop, quarantined("image_corrupt", "It is cut off."))
     after = review.label(item.id, "hat")
-    assert (ItemState.DONE, "hat", None, None) == (after.state, after.label, after.failure_code, after.failure)
+    assert (ItemState.DONE, "hat", "image_corrupt") == (after.state, after.label, after.failure_code)
     assert shop.store.exists(after.key or "")
     with shop.database.reading() as tx:
         assert [] == FeedbackRepository(tx).page(limit=1_000)
@@ -144,9 +150,7 @@ def test_a_move_that_was_outstanding_is_finished_first(shop: Shop, review: Revie
     photos = [shop.store.get(item.key or "") for item in items]
     with shop.database.transaction() as tx:
         for item in items:
-            ItemRepository(tx).correct(
-                item.id, label="coat", target_key=f"returns/processed/coat/{item.id}.jpg", now=shop.now
-            )
+            relabel(tx, item.id, label="coat", target_key=f"returns/processed/coat/{item.id}.jpg", now=shop.now)
     shop.store.move(items[1].key or "", f"returns/processed/coat/{items[1].id}.jpg")
     after = [review.label(item.id, "hat") for item in items]
     assert photos == [shop.store.get(item.key or "") for item in after]
@@ -201,33 +205,213 @@ def test_a_late_move_changes_nothing(shop: Shop, review: ReviewService) -> None:
     assert 4 == len(set(places))
 
 
-def test_another_try_waits_for_the_next_run(shop: Shop, review: ReviewService) -> None:
-    """With its attempts forgotten and the photo where it is; only quarantined items can be retried."""
+def test_another_try_is_a_new_item_and_the_finished_run_keeps_its_own(shop: Shop, review: ReviewService) -> None:
+    """With its attempts forgotten and the photo where it is; duplicates and pages find the photo."""
     item = settled(shop, quarantined("image_decoder_failed", "It ran out of time."))
+    again = shop.repeat(item, "again.jpg")
     waiting = review.retry(item.id)
+    left = shop.item(item)
     assert (ItemState.WAITING, 0, None, None, item.key) == (
         waiting.state, waiting.attempts, waiting.run_id, waiting.failure_code, waiting.key,
     )  # fmt: skip
-    shop.fates[item.id] = Fate(label="hat")
+    assert (ItemState.QUARANTINED, item.run_id, "image_decoder_failed", waiting.id, None) == (
+        left.state, left.run_id, left.failure_code, left.retried_as, left.key,
+    )  # fmt: skip
+    assert waiting.id == shop.item(again).duplicate_of
+    shop.fates[waiting.id] = Fate(label="hat")
+    run = shop.run()
+    done = shop.item(waiting)
+    assert (ItemState.DONE, "hat", run.id) == (done.state, done.label, done.run_id)
+    photos = [open_photo(shop.database, shop.images, each.id, ImageSize.ORIGINAL).data for each in (item, again, done)]
+    assert [shop.store.get(done.key or "")] * 3 == photos
+    for other in (item.id, waiting.id):
+        with pytest.raises(ItemNotReady):
+            review.retry(other)
+    with pytest.raises(ItemNotReady, match=waiting.id):
+        review.label(item.id, "hat")
+
+
+def test_what_no_run_accounts_for_yet_waits_itself(shop: Shop, review: ReviewService) -> None:
+    """A file that was refused on arrival is received once, whatever is tried again."""
     shop.run()
-    assert (ItemState.DONE, "hat") == (shop.item(item).state, shop.item(item).label)
-    with pytest.raises(ItemNotReady, match="done"):
+    refused = shop.refuse(code="image_too_large")
+    assert refused.id == review.retry(refused.id).id
+    run = shop.run()
+    with shop.database.reading() as tx:
+        assert 2 == ItemRepository(tx).counts(run).received
+
+
+@pytest.mark.parametrize("code", sorted(HOPELESS))
+def test_a_file_that_is_broken_itself_is_not_tried_again(shop: Shop, review: ReviewService, code: str) -> None:
+    """Neither alone nor with all others."""
+    item = settled(shop, quarantined(code, "It is cut off."))
+    with pytest.raises(ItemNotReady, match="Dismiss the file"):
         review.retry(item.id)
+    assert 0 == review.retry_all("returns")
+    assert ItemState.QUARANTINED is shop.item(item).state
 
 
 def test_all_can_be_tried_again_or_those_of_one_run(shop: Shop, review: ReviewService) -> None:
     """With a run, also the files that were refused when they arrived for it."""
-    bad = quarantined("image_corrupt", "It is cut off.")
+    bad = quarantined("image_decoder_failed", "It ran out of time.")
     early = settled(shop, bad)
-    shop.refuse()
+    shop.refuse(code="image_too_large")
     late = settled(shop, bad)
     run_id = late.run_id or ""
     with pytest.raises(RunNotFound):
         review.retry_all("returns", "nix")
     assert 2 == review.retry_all("returns", run_id)
-    assert (ItemState.QUARANTINED, ItemState.WAITING) == (shop.item(early).state, shop.item(late).state)
+    assert (None, True) == (shop.item(early).retried_as, shop.item(late).retried_as is not None)
     assert 1 == review.retry_all("returns")
     assert 0 == review.retry_all("returns")
+
+
+ANSWERS = [
+    ItemAnswer(answer=Answer.CONFIRMED),
+    ItemAnswer(answer=Answer.CORRECTED, label="hat"),
+    ItemAnswer(answer=Answer.NONE_OF_THESE, proposed="scarf"),
+    ItemAnswer(answer=Answer.NOT_USABLE),
+]
+
+
+@pytest.mark.parametrize("given", ANSWERS, ids=lambda given: given.answer.value)
+@pytest.mark.parametrize("fate", [needing_review("dress", 0.4), Fate(label="dress")], ids=["doubtful", "accepted"])
+def test_an_answer_is_withdrawn_completely(shop: Shop, review: ReviewService, fate: Fate, given: ItemAnswer) -> None:
+    """State, label and place are as the run left them, and no training sees the answer; it can be given again."""
+    item = settled(shop, fate)
+    photo = shop.store.get(item.key or "")
+    review.answer(item.id, given)
+    assert 1 == len(remarks_on(shop.database, item))
+    after = review.reopen(item.id)
+    assert (item.state, "dress", None, None, None) == (
+        after.state, after.label, after.answer, after.corrected_at, after.proposed,
+    )  # fmt: skip
+    assert (item.key or "").rpartition("/")[0] == (after.key or "").rpartition("/")[0]
+    assert photo == shop.store.get(after.key or "")
+    assert [] == remarks_on(shop.database, item)
+    with shop.database.reading() as tx:
+        assert [] == FeedbackRepository(tx).page(limit=10)
+        assert after.key == PredictionRepository(tx).get(item.prediction_id or "").image_key
+    again = review.answer(item.id, given)
+    assert (given.answer, 1) == (again.answer, len(remarks_on(shop.database, item)))
+
+
+def test_a_quarantined_item_that_is_reopened_says_why_again(shop: Shop, review: ReviewService) -> None:
+    """After a label, and after it was dismissed."""
+    item = settled(shop, quarantined("image_decoder_failed", "It ran out of time."))
+    for given in (ItemAnswer(answer=Answer.CORRECTED, label="hat"), ItemAnswer(answer=Answer.NOT_USABLE)):
+        review.answer(item.id, given)
+        after = review.reopen(item.id)
+        assert (ItemState.QUARANTINED, "image_decoder_failed", "It ran out of time.", None, True) == (
+            after.state, after.failure_code, after.failure, after.label, after.retriable,
+        )  # fmt: skip
+        assert (after.key or "").startswith("returns/quarantine/")
+
+
+def test_what_nobody_reviewed_cannot_be_reopened(shop: Shop, review: ReviewService) -> None:
+    """There is nothing to withdraw."""
+    item = settled(shop, Fate())
+    with pytest.raises(ItemNotReady, match="Nobody has reviewed"):
+        review.reopen(item.id)
+
+
+def test_none_of_the_categories_is_never_a_label(shop: Shop, review: ReviewService) -> None:
+    """The photo has no category; what is missing is collected."""
+    item = settled(shop, needing_review("dress", 0.4))
+    after = review.answer(item.id, ItemAnswer(answer=Answer.NONE_OF_THESE, proposed=" scarf "))
+    assert (ItemState.DONE, None, "scarf") == (after.state, after.label, after.proposed)
+    assert (after.key or "").startswith("returns/processed/none-of-these/")
+    (remark,) = remarks_on(shop.database, item)
+    assert (FeedbackValue.NONE, None, "scarf") == (remark.verdict, remark.label, remark.proposed)
+    with shop.database.reading() as tx:
+        assert [] == ItemRepository(tx).labels("returns")
+        assert [("scarf", 1)] == ReviewRepository(tx).count_proposed(item.run_id or "", 5)
+        assert {Answer.NONE_OF_THESE: 1} == ReviewRepository(tx).count_answers(item.run_id or "")
+
+
+def test_a_photo_that_is_not_usable_is_dismissed(shop: Shop, review: ReviewService) -> None:
+    """It is counted as such, and its run adds up as before."""
+    item = settled(shop, needing_review("dress", 0.4))
+    after = review.answer(item.id, ItemAnswer(answer=Answer.NOT_USABLE))
+    assert (ItemState.DISMISSED, None) == (after.state, after.label)
+    assert (after.key or "").startswith("returns/dismissed/")
+    with shop.database.reading() as tx:
+        counts = ItemRepository(tx).counts(RunRepository(tx).get(item.run_id or ""))
+    assert (1, 1) == (counts.received, counts[ItemState.DISMISSED])
+
+
+def test_a_quarantined_file_is_deleted_for_ever(shop: Shop, review: ReviewService) -> None:
+    """The row stays, so that the run adds up; there is nothing to reopen."""
+    item = settled(shop, quarantined("image_corrupt", "It is cut off."))
+    good = settled(shop, Fate())
+    after = review.delete(item.id)
+    assert (ItemState.DISMISSED, None, False) == (after.state, after.key, shop.store.exists(item.key or ""))
+    with pytest.raises(ItemNotReady, match="deleted"):
+        review.reopen(item.id)
+    with pytest.raises(ItemNotReady, match="only quarantined"):
+        review.delete(good.id)
+    assert shop.store.exists(good.key or "")
+
+
+def test_a_deletion_that_a_crash_cut_short_is_repeated(shop: Shop, review: ReviewService) -> None:
+    """The photo goes first, so the item is still there to be deleted."""
+    item = settled(shop, quarantined("image_corrupt", "It is cut off."))
+    shop.store.delete(item.key or "")
+    assert ItemState.DISMISSED is review.delete(item.id).state
+
+
+def test_the_second_of_two_people_is_told(shop: Shop, review: ReviewService) -> None:
+    """Who looked at an earlier state changes nothing, unless both said the same."""
+    item = settled(shop, needing_review("dress", 0.4))
+    mine = review.label(item.id, "hat", seen=item.revision, by="a" * 32)
+    with pytest.raises(ItemChanged, match='Somebody else answered it meanwhile: corrected, "hat"'):
+        review.label(item.id, "coat", seen=item.revision, by="b" * 32)
+    with pytest.raises(ItemChanged, match="in this browser"):
+        review.reopen(item.id, seen=item.revision, by="a" * 32)
+    assert mine == review.label(item.id, "hat", seen=item.revision, by="b" * 32)
+    assert "coat" == review.label(item.id, "coat", seen=mine.revision, by="b" * 32).label
+    assert 2 == len(remarks_on(shop.database, item))
+
+
+def records_of(shop: Shop, review: ReviewService) -> RecordService:
+    """The service behind the pages of records, over the same shop."""
+    return RecordService(shop.database, clock=shop.tick, metrics=Metrics(), settle=review.settle)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "label", "state", "answer", "stored"),
+    [
+        (FeedbackValue.RIGHT, None, ItemState.DONE, Answer.CONFIRMED, "dress"),
+        (FeedbackValue.WRONG, "hat", ItemState.DONE, Answer.CORRECTED, "hat"),
+        (FeedbackValue.WRONG, "scarf", ItemState.DONE, Answer.NONE_OF_THESE, None),
+        (FeedbackValue.NONE, None, ItemState.DONE, Answer.NONE_OF_THESE, None),
+        (FeedbackValue.UNUSABLE, None, ItemState.DISMISSED, Answer.NOT_USABLE, None),
+        (FeedbackValue.WRONG, None, ItemState.NEEDS_REVIEW, None, "dress"),
+    ],
+)
+@pytest.mark.parametrize("fate", [needing_review("dress", 0.4), Fate(label="dress")], ids=["doubtful", "accepted"])
+def test_what_is_said_of_a_record_settles_its_item(
+    shop: Shop, review: ReviewService, fate: Fate, verdict: FeedbackValue, label: str | None, state: ItemState,
+    answer: Answer | None, stored: str | None,
+) -> None:  # fmt: skip
+    """With one row of feedback; a category that the model does not have is proposed."""
+    item = settled(shop, fate)
+    said = Said(prediction_id=item.prediction_id or "", verdict=verdict, label=label, comment="so", seen="")
+    given = records_of(shop, review).give_feedback(said)
+    after = shop.item(item)
+    assert (state, answer, stored) == (after.state, after.answer, after.label)
+    assert [given] == remarks_on(shop.database, item)
+    assert ("so", "scarf" if label == "scarf" else None) == (given.comment, given.proposed)
+
+
+def test_two_answers_on_a_record_are_not_mixed_up(shop: Shop, review: ReviewService) -> None:
+    """Whoever had not seen the first is told; also across the page of the record and the gallery."""
+    item = settled(shop, needing_review("dress", 0.4))
+    review.confirm(item.id)
+    said = Said(prediction_id=item.prediction_id or "", verdict=FeedbackValue.WRONG, label="hat", seen="")
+    with pytest.raises(ItemChanged, match="correct"):
+        records_of(shop, review).give_feedback(said)
+    assert ("dress", 1) == (shop.item(item).label, len(remarks_on(shop.database, item)))
 
 
 def test_the_pages_of_records_follow_a_correction(shop: Shop, review: ReviewService) -> None:
@@ -245,7 +429,7 @@ def test_the_pages_of_records_follow_a_correction(shop: Shop, review: ReviewServ
     seen = [shown()]
     target = f"returns/processed/hat/{item.id}.jpg"
     with shop.database.transaction() as tx:
-        ItemRepository(tx).correct(item.id, label="hat", target_key=target, now=shop.now)
+        relabel(tx, item.id, label="hat", target_key=target, now=shop.now)
         PredictionRepository(tx).move_image(item.prediction_id or "", target)
     seen.append(shown())
     finish_moves(shop.database, shop.store, "returns")

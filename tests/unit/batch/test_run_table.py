@@ -18,6 +18,7 @@ from shoplens.batch.tables import batch_items
 from shoplens.db import Database
 from shoplens.errors import PredictionNotFound
 from shoplens.predictions.repository import PredictionRepository
+from tests.relabel import relabel
 from tests.samples import id_at, make_item, make_record, make_run, moment
 
 ANY = (None, "x")
@@ -94,25 +95,14 @@ def test_a_run_begins_where_the_one_before_it_ended(database: Database) -> None:
 
 
 def test_items_of_a_run_are_in_its_table_however_old_they_are(database: Database) -> None:
-    """Left over from a run that was interrupted, and counted as older."""
+    """Left over from a run that was interrupted."""
     arrive(database, 6)
     run_over(database, 0, 6, take=2)
     late = run_over(database, 1, 6, take=3)
     with database.reading() as tx:
         within = ItemRepository(tx).range_of(late)
-        older, arrived = ItemRepository(tx).count_older(within), ItemRepository(tx).count_arrived(within)
     found = [row.item.source_name for row in stream_rows(database, ItemFilter(), within)]
     assert ["2.jpg", "3.jpg", "4.jpg"] == found
-    assert (3, 0) == (older, arrived)
-
-
-def test_what_a_run_left_to_others_is_counted(database: Database) -> None:
-    """Waiting again, or in a later run; not what arrived after it."""
-    arrive(database, 6)
-    first = run_over(database, 0, 5, take=2)
-    run_over(database, 1, 6, take=1)
-    with database.reading() as tx:
-        assert 3 == ItemRepository(tx).count_passed_on(first)
 
 
 def test_labels_are_those_of_the_last_runs_with_one_search_each(database: Database) -> None:
@@ -121,7 +111,7 @@ def test_labels_are_those_of_the_last_runs_with_one_search_each(database: Databa
     run_over(database, 0, 4, take=4)
     with database.transaction() as tx:
         for item, label in zip(arrived, ("hat", "dress", "hat", "Ärmel"), strict=True):
-            ItemRepository(tx).correct(item.id, label=label, target_key=None, now=moment(9))
+            relabel(tx, item.id, label=label, target_key=None, now=moment(9))
     with database.reading() as tx:
         assert ["dress", "hat", "Ärmel"] == ItemRepository(tx).labels("returns")
         known = [ItemRepository(tx).knows_label("returns", label) for label in ("hat", "hats")]

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from shoplens.batch.entities import BatchItem, BatchRun, ItemState
-from shoplens.batch.executors import MemoryBudget, ProcessedItem, ResultBuilder, RetryPolicy
+from shoplens.batch.entities import BatchItem, BatchRun, ItemState, RunState
+from shoplens.batch.executors import Executor, MemoryBudget, ProcessedItem, ResultBuilder, RetryPolicy
 from shoplens.batch.files import Move, Moved, PhotoMover, finish_move, finish_moves
 from shoplens.batch.process import claim, request_run, this_process
 from shoplens.batch.repository import ItemRepository
@@ -26,6 +26,8 @@ from shoplens.errors import (
     ImageCorrupt,
     ImageDecoderFailed,
     ImageGone,
+    Misconfigured,
+    NothingWaiting,
     NoWorker,
     RecordRefused,
     RunInProgress,
@@ -33,6 +35,7 @@ from shoplens.errors import (
     ShoplensError,
     StorageUnavailable,
 )
+from tests.relabel import relabel
 from tests.unit.batch.batch_house import CHANNEL, RULES, House, ScriptedEngine, make_run, now, open_house
 
 ITEM = BatchItem(
@@ -188,7 +191,7 @@ def test_a_missing_photo_is_noted_once(house: House) -> None:
     """Its item keeps its state and gets the failure."""
     (item,) = house.bring("shirt 0.9")
     with house.database.transaction() as tx:
-        ItemRepository(tx).correct(item.id, label="coat", target_key="returns/processed/coat/a.jpg", now=now())
+        relabel(tx, item.id, label="coat", target_key="returns/processed/coat/a.jpg", now=now())
     house.store.delete(item.key or "")
     assert (1, 0) == (
         finish_moves(house.database, house.store, "returns"),
@@ -203,7 +206,7 @@ def test_a_move_of_one_item_is_finished_alone(house: House) -> None:
     first, second = house.bring("shirt 0.9", "shirt 0.9")
     with house.database.transaction() as tx:
         for item in (first, second):
-            ItemRepository(tx).correct(item.id, label="coat", target_key=f"returns/processed/coat/{item.id}", now=now())
+            relabel(tx, item.id, label="coat", target_key=f"returns/processed/coat/{item.id}", now=now())
     moved = finish_move(house.database, house.store, first.id)
     assert (f"returns/processed/coat/{first.id}", None) == (moved.key, moved.target_key)
     assert moved == finish_move(house.database, house.store, first.id)
@@ -214,7 +217,7 @@ def test_a_move_is_noted_only_while_the_row_names_its_target(house: House) -> No
     """A slow move cannot undo a correction."""
     (item,) = house.bring("shirt 0.9")
     with house.database.transaction() as tx:
-        ItemRepository(tx).correct(item.id, label="coat", target_key="returns/processed/coat/a", now=now())
+        relabel(tx, item.id, label="coat", target_key="returns/processed/coat/a", now=now())
         ItemRepository(tx).moved([(item.id, "returns/processed/hat/a")])
         ItemRepository(tx).lost([(item.id, "returns/processed/hat/a")], code="image_gone", failure="x")
     assert ("returns/processed/coat/a", None) == (house.item(item.id).target_key, house.item(item.id).failure_code)
@@ -256,3 +259,43 @@ def test_an_empty_commit_is_a_heartbeat_that_finishes_nothing(house: House) -> N
     with house.database.reading() as tx:
         after = RunRepository(tx).get(run.id)
     assert (run.heartbeat + 1, None) == (after.heartbeat, after.last_item_at)
+
+
+async def test_a_start_that_is_refused_leaves_no_run(house: House) -> None:
+    """A setting of the engine that is missing: nothing hides the last run, and the next start is free."""
+    house.bring("shirt 0.9")
+
+    def refuse() -> Executor:
+        raise Misconfigured("set redis_url")
+
+    with pytest.raises(Misconfigured):
+        await house.runner(open_executor=refuse).run(requested_by="test")
+    with house.database.reading() as tx:
+        assert [] == RunRepository(tx).page("returns", limit=9)
+    assert ItemState.WAITING is house.items()[0].state
+    assert RunState.FINISHED is (await house.work()).state
+
+
+async def test_a_refused_start_leaves_a_run_that_another_had_requested(house: House) -> None:
+    """It says why, and the next start works on it."""
+    house.bring("shirt 0.9")
+    run = request_run(house.database, "returns", "http", clock=now)
+
+    def refuse() -> Executor:
+        raise Misconfigured("set redis_url")
+
+    with pytest.raises(Misconfigured):
+        await house.runner(open_executor=refuse).run(requested_by="test", run_id=run.id)
+    with house.database.reading() as tx:
+        assert "misconfigured: set redis_url" == RunRepository(tx).get(run.id).failure
+    assert run.id == (await house.work()).id
+
+
+async def test_without_waiting_items_a_start_makes_no_run(house: House) -> None:
+    """It says so, and the last run stays the last."""
+    house.bring("shirt 0.9")
+    last = await house.work()
+    with pytest.raises(NothingWaiting):
+        await house.work()
+    with house.database.reading() as tx:
+        assert [last.id] == [run.id for run in RunRepository(tx).page("returns", limit=9)]

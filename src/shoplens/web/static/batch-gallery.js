@@ -1,6 +1,8 @@
-/** Review the photos of a run: confirm or change each one with a key or a tap. */
+/** Review the photos of a run: answer for each one with a key or a tap. */
 
 import { ask } from "./net.js";
+
+const STATES = { done: "Done", needs_review: "Needs review", quarantined: "Quarantined", dismissed: "Dismissed" };
 
 const gallery = document.querySelector("[data-gallery]");
 const dock = document.querySelector("[data-dock]");
@@ -49,36 +51,58 @@ function browse(tiles) {
 
   const columns = () => getComputedStyle(gallery).gridTemplateColumns.split(" ").length;
 
-  /** Send the label, and select the next photo while the request is running. */
-  async function say(tile, body) {
+  /** Send an answer, and select the next photo while the request is running. */
+  async function say(tile, answer) {
     if (tile.getAttribute("aria-busy") === "true") return;
-    const before = tile.dataset.label;
-    tile.setAttribute("aria-busy", "true");
-    part("dock-problem").textContent = "";
+    const before = { ...tile.dataset };
     advance(tile);
-    try {
-      const item = await ask(`/batch/items/${tile.dataset.item}/label`, {
-        method: "POST",
-        headers: { "Content-Type": "application/json" },
-        body: JSON.stringify(body),
-      });
-      settle(tile, item);
+    if (await send(tile, "label", answer)) {
       said.push({ tile, before });
       part("dock-undo").hidden = false;
+    } else select(tile);
+  }
+
+  /** One change of one photo; whether it was made. The server refuses it if somebody else changed the photo. */
+  async function send(tile, action, body = {}) {
+    tile.setAttribute("aria-busy", "true");
+    part("dock-problem").textContent = "";
+    try {
+      const item = await ask(`/batch/items/${tile.dataset.item}/${action}`, {
+        method: "POST",
+        headers: { "Content-Type": "application/json" },
+        body: JSON.stringify({ ...body, seen: Number(tile.dataset.revision) }),
+      });
+      settle(tile, item);
+      return true;
     } catch (problem) {
       part("dock-problem").textContent = problem.message;
-      select(tile);
+      if (problem.code === "item_changed") await refresh(tile);
+      return false;
     } finally {
       tile.removeAttribute("aria-busy");
     }
   }
 
+  /** Show the photo as it is on the server. */
+  async function refresh(tile) {
+    try {
+      settle(tile, await ask(`/batch/items/${tile.dataset.item}`));
+    } catch {
+      // the problem that led here is shown already
+    }
+  }
+
   function settle(tile, item) {
-    Object.assign(tile.dataset, { state: item.state, label: item.label ?? "", changed: "" });
-    tile.querySelector("[data-tile-label]").textContent = item.label;
+    recount(tile.dataset.state, item.state);
+    Object.assign(tile.dataset, {
+      state: item.state, label: item.label ?? "", answer: item.answer ?? "", proposed: item.proposed ?? "",
+      revision: item.revision,
+    });
+    tile.toggleAttribute("data-changed", Boolean(item.answer));
+    tile.querySelector("[data-tile-label]").textContent = item.label ?? STATES[item.state];
     const words = tile.querySelector("[data-said]");
-    words.hidden = false;
-    words.textContent = item.label === item.predicted ? "✓ Confirmed" : `✓ Corrected, was ${item.predicted ?? "unknown"}`;
+    words.hidden = !item.answer;
+    words.textContent = `✓ ${answerWords(item)}`;
     if (tile === current) describe();
   }
 
@@ -94,17 +118,14 @@ function browse(tiles) {
     } else if (tiles[here + 1]) select(tiles[here + 1]);
   }
 
-  /** Set the earlier label of the last changed photo again. */
+  /** Withdraw the last answer: the photo is again as it was, and nothing is learned from the answer. */
   async function undo() {
     const last = said.pop();
     if (!last) return;
-    part("dock-undo").hidden = said.length === 0;
     const { tile, before } = last;
-    if (before && before !== tile.dataset.label) {
-      await say(tile, { label: before });
-      said.pop();
-      part("dock-undo").hidden = said.length === 0;
-    }
+    let undone = await send(tile, "reopen");
+    if (undone && before.answer) undone = await send(tile, "label", earlierAnswer(before)); // given by a person, too
+    part("dock-undo").hidden = said.length === 0;
     select(tile);
   }
 
@@ -114,6 +135,8 @@ function browse(tiles) {
   };
   const keysOfTile = {
     y: () => current.dataset.predicted && say(current, { confirm: true }),
+    n: () => say(current, { none_of_these: true }),
+    x: () => say(current, { not_usable: true }),
     o: () => current.querySelector(".tile-photo").click(),
   };
 
@@ -140,6 +163,8 @@ function browse(tiles) {
   gallery.addEventListener("focusin", (event) => event.target.matches(".tile") && event.target !== current && select(event.target, { focus: false }));
 
   part("confirm").addEventListener("click", keysOfTile.y);
+  part("none").addEventListener("click", keysOfTile.n);
+  part("unusable").addEventListener("click", keysOfTile.x);
   part("dock-undo").addEventListener("click", undo);
   part("dock-close").addEventListener("click", close);
   for (const button of dock.querySelectorAll("[data-choice]")) {
@@ -153,6 +178,28 @@ function browse(tiles) {
   });
   tiles[0].tabIndex = 0;
   document.querySelector("[data-hint]").hidden = false;
+}
+
+/** The counters of the page follow each answer; they are the words of the server until then. */
+function recount(from, to) {
+  if (from === to) return;
+  for (const [state, step] of [[from, -1], [to, 1]]) {
+    for (const place of document.querySelectorAll(`[data-word="${state}"]`)) {
+      place.textContent = (Number(place.textContent.replaceAll(",", "")) + step).toLocaleString("en");
+    }
+  }
+}
+
+function answerWords({ answer, predicted, proposed }) {
+  if (answer === "corrected") return `Corrected, was ${predicted ?? "unknown"}`;
+  if (answer === "none_of_these") return proposed ? `None of these: ${proposed}` : "None of these";
+  return answer === "not_usable" ? "Not usable" : "Confirmed";
+}
+
+/** The answer that a photo had, to be given again. */
+function earlierAnswer({ answer, label, proposed }) {
+  if (answer === "none_of_these") return { none_of_these: true, ...(proposed && { proposed }) };
+  return answer === "not_usable" ? { not_usable: true } : { label };
 }
 
 function needsReview(tile) {

@@ -19,11 +19,14 @@ export function liveFeedback(form) {
 }
 
 async function say(form, step, said) {
-  await ask("/feedback", {
+  const seen = form.dataset.seen === undefined ? {} : { seen: form.dataset.seen };
+  const body = { prediction_id: form.dataset.id, verdict: step === "right" ? "right" : "wrong", ...seen, ...said };
+  const stored = await ask("/feedback", {
     method: "POST",
     headers: { "Content-Type": "application/json" },
-    body: JSON.stringify({ prediction_id: form.dataset.id, verdict: step === "right" ? "right" : "wrong", ...said }),
+    body: JSON.stringify(body),
   });
+  form.dataset.seen = stored.id; // the next answer of this person follows this one
   if (step === "wrong") return explain(form);
   thank(form, step === "right" ? "Marked as correct. Thanks!" : "Saved. It will be used for the next training.");
 }

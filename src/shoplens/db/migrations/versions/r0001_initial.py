@@ -36,6 +36,8 @@ def upgrade() -> None:
         sa.Column("verdict", _string(8), nullable=False),
         sa.Column("label", _TEXT),
         sa.Column("comment", _TEXT),
+        sa.Column("proposed", _TEXT),
+        sa.Column("withdrawn_at", sa.DateTime(timezone=True)),
         sa.PrimaryKeyConstraint("id", name="pk_feedback"),
         sa.ForeignKeyConstraint(
             ["prediction_id"], ["predictions.id"], name="fk_feedback_prediction_id", ondelete="CASCADE"
@@ -44,16 +46,21 @@ def upgrade() -> None:
     op.create_index("ix_feedback_prediction_id", "feedback", ["prediction_id"])
     _create_runs()
     _create_items()
-    not_duplicate, moving = sa.text("duplicate_of IS NULL"), sa.text("target_key IS NOT NULL")
+    not_retried, moving = sa.text("retried_as IS NULL"), sa.text("target_key IS NOT NULL")
+    not_duplicate = sa.text("duplicate_of IS NULL AND retried_as IS NULL")
     op.create_index(
         "uq_batch_items_content", "batch_items", ["channel", "sha256"], unique=True,
         sqlite_where=not_duplicate, postgresql_where=not_duplicate,
     )  # fmt: skip
-    op.create_index("uq_batch_items_arrival", "batch_items", ["channel", "sha256", "source_name"], unique=True)
+    op.create_index(
+        "uq_batch_items_arrival", "batch_items", ["channel", "sha256", "source_name"], unique=True,
+        sqlite_where=not_retried, postgresql_where=not_retried,
+    )  # fmt: skip
     op.create_index("ix_batch_items_channel_source_name", "batch_items", ["channel", "source_name"])
     op.create_index("ix_batch_items_channel_state_attempts_seq", "batch_items", ["channel", "state", "attempts", "seq"])
     op.create_index("ix_batch_items_run_id_state_label_seq", "batch_items", ["run_id", "state", "label", "seq"])
     op.create_index("ix_batch_items_run_id_work_ms", "batch_items", ["run_id", "work_ms"])
+    op.create_index("ix_batch_items_run_id_answer", "batch_items", ["run_id", "answer"])
     op.create_index(
         "ix_batch_items_moving", "batch_items", ["channel", "seq"], sqlite_where=moving, postgresql_where=moving
     )
@@ -164,6 +171,12 @@ def _create_items() -> None:
         sa.Column("work_ms", sa.Double),
         sa.Column("failure_code", _TEXT),
         sa.Column("failure", _TEXT),
+        sa.Column("answer", _string(16)),
+        sa.Column("proposed", _TEXT),
+        sa.Column("answered_by", _string(64)),
+        sa.Column("reviewed_from", _string(12)),
+        sa.Column("revision", sa.Integer, nullable=False),
+        sa.Column("retried_as", _string(26)),
         sa.PrimaryKeyConstraint("seq", name="pk_batch_items"),
         sa.UniqueConstraint("id", name="uq_batch_items_id"),
         sa.ForeignKeyConstraint(["run_id"], ["batch_runs.id"], name="fk_batch_items_run_id"),
@@ -171,7 +184,7 @@ def _create_items() -> None:
             ["prediction_id"], ["predictions.id"], name="fk_batch_items_prediction_id", ondelete="SET NULL"
         ),
         sa.CheckConstraint(
-            "state IN ('waiting', 'processing', 'done', 'needs_review', 'quarantined', 'duplicate')",
+            "state IN ('waiting', 'processing', 'done', 'needs_review', 'quarantined', 'duplicate', 'dismissed')",
             name="ck_batch_items_state",
         ),
         sqlite_autoincrement=True,

@@ -1,0 +1,126 @@
+"""The JSON API of batch items: one item, its photo, and what people do with it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Depends, Path, Request
+from pydantic import Field
+from starlette.responses import Response
+
+from shoplens.batch.api import ItemOut
+from shoplens.batch.review import ItemAnswer
+from shoplens.batch.service import Batch
+from shoplens.db.tables import is_id
+from shoplens.errors import ItemNotFound, RequestInvalid
+from shoplens.predictions.api import photo_answer
+from shoplens.predictions.entities import Answer
+from shoplens.predictions.image_store import ImageSize
+from shoplens.web.browser import browser_of
+from shoplens.web.schemas import Schema, json_response
+
+_PHOTO_CACHE: Final = "private, max-age=3600"
+
+Seen = Annotated[
+    int | None,
+    Field(
+        default=None,
+        ge=0,
+        description="The `revision` that you were shown: 409 `item_changed` if it has changed since. Optional.",
+    ),
+]
+
+
+class LabelIn(Schema):
+    """One answer: a label; or that the predicted one is correct, that none fits, or that the photo is not usable."""
+
+    label: str | None = Field(default=None, max_length=200, examples=["skirt"])
+    confirm: bool = Field(default=False, description="The predicted label is correct.")
+    none_of_these: bool = Field(default=False, description="None of the categories fits. It is not used for training.")
+    proposed: str | None = Field(
+        default=None, max_length=200, description="With `none_of_these`: the category that is missing.",
+        examples=["scarf"],
+    )  # fmt: skip
+    not_usable: bool = Field(default=False, description="Dismiss it: the photo shows nothing that could be labelled.")
+    seen: Seen
+
+    def answer(self, by: str | None) -> ItemAnswer:
+        """The answer of the browser `by`. Raises RequestInvalid unless it is exactly one."""
+        chosen = {
+            Answer.CORRECTED: self.label is not None,
+            Answer.CONFIRMED: self.confirm,
+            Answer.NONE_OF_THESE: self.none_of_these,
+            Answer.NOT_USABLE: self.not_usable,
+        }
+        given = [answer for answer, said in chosen.items() if said]
+        if len(given) != 1 or (self.proposed is not None and not self.none_of_these):
+            raise RequestInvalid(
+                'Send one answer: {"label": "dress"}, {"confirm": true}, {"none_of_these": true, "proposed": "scarf"} '
+                'or {"not_usable": true}.'
+            )
+        return ItemAnswer(answer=given[0], label=self.label, proposed=self.proposed, seen=self.seen, by=by)
+
+
+class SeenIn(Schema):
+    """The revision of the item that the person was shown."""
+
+    seen: Seen
+
+
+def _known_item(item_id: Annotated[str, Path(max_length=64, description="The item's id.")]) -> str:
+    if not is_id(item_id):
+        raise ItemNotFound(f"{item_id!r} is not the id of an item.")
+    return item_id
+
+
+ItemId = Annotated[str, Depends(_known_item)]
+
+
+def items_router(batch: Batch) -> APIRouter:
+    """/batch/items/ID…: one item, its photo and its label."""
+    router = APIRouter(tags=["batch"])
+
+    @router.get("/batch/items/{item_id}", response_model=ItemOut, summary="One item")
+    def one(item_id: ItemId) -> Response:
+        """Its state, its label and its failure, if any."""
+        return json_response(ItemOut.of(batch.browse.item(item_id)))
+
+    @router.get(
+        "/batch/items/{item_id}/photo",
+        response_class=Response,
+        responses={200: {"content": {"image/*": {}, "application/octet-stream": {}}}},
+        summary="The photo of an item",
+    )
+    def photo(item_id: ItemId, size: ImageSize = ImageSize.VIEW) -> Response:
+        """`thumbnail` and `view` are JPEG without metadata, `original` is as it arrived."""
+        # Not cached for long: another attempt may decode a photo that has no preview yet.
+        return photo_answer(batch.browse.photo(item_id, size), cache=_PHOTO_CACHE)
+
+    @router.post("/batch/items/{item_id}/label", response_model=ItemOut, summary="Answer for an item")
+    def label(request: Request, item_id: ItemId, body: LabelIn) -> Response:
+        """One answer. The last one counts. The photo has been moved when this responds.
+
+        Responds 409 `item_changed` if somebody else changed the item since the revision in `seen`.
+        """
+        return json_response(ItemOut.of(batch.review.answer(item_id, body.answer(browser_of(request)))))
+
+    @router.post("/batch/items/{item_id}/reopen", response_model=ItemOut, summary="Withdraw the answers for an item")
+    def reopen(request: Request, item_id: ItemId, body: SeenIn | None = None) -> Response:
+        """State, label and place are again as the run left them; the feedback is withdrawn, so nothing trains on it."""
+        seen = body.seen if body else None
+        return json_response(ItemOut.of(batch.review.reopen(item_id, seen=seen, by=browser_of(request))))
+
+    @router.post("/batch/items/{item_id}/retry", response_model=ItemOut, summary="Retry a quarantined item")
+    def retry(item_id: ItemId) -> Response:
+        """The item that waits for the next run: a new one, since the finished run keeps this one as it is.
+
+        Responds 409 `item_not_ready` for a file that another attempt cannot help, such as a damaged one.
+        """
+        return json_response(ItemOut.of(batch.review.retry(item_id)))
+
+    @router.delete("/batch/items/{item_id}/photo", response_model=ItemOut, summary="Delete a quarantined file")
+    def delete(request: Request, item_id: ItemId) -> Response:
+        """The item is dismissed and its photo is deleted from the store. This cannot be undone."""
+        return json_response(ItemOut.of(batch.review.delete(item_id, by=browser_of(request))))
+
+    return router

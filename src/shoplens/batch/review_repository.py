@@ -1,0 +1,99 @@
+"""What people say of items in the database, and further attempts, over a transaction that the caller opened.
+
+Every method raises DatabaseUnavailable and RecordRefused through that transaction.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Final
+
+from sqlalchemy import Connection, func, select, update
+
+from shoplens.batch.entities import HOPELESS, BatchItem, ItemState, RunRange
+from shoplens.batch.repository import ItemRepository, belongs, failure_code_of, item_of
+from shoplens.batch.tables import batch_items
+from shoplens.errors import ItemNotReady
+from shoplens.predictions.entities import Answer
+
+_items: Final = batch_items.c
+
+
+class ReviewRepository:
+    """The part of the table `batch_items` that people change."""
+
+    def __init__(self, tx: Connection) -> None:
+        self._tx = tx
+
+    def review(self, changed: BatchItem, *, seen: BatchItem) -> None:
+        """Write what a person's answer, or its withdrawal, changes in `seen`, which the caller has locked.
+
+        Raises ItemNotReady while its photo is being moved: finish that move first.
+        """
+        values = {name: getattr(changed, name) for name in _REVIEWED}
+        values |= {
+            "state": changed.state.value,
+            "answer": changed.answer.value if changed.answer else None,
+            "reviewed_from": changed.reviewed_from.value if changed.reviewed_from else None,
+            "revision": seen.revision + 1,
+        }
+        same = (_items.id == seen.id, _items.target_key.is_(None), _items.revision == seen.revision)
+        if self._tx.execute(update(batch_items).where(*same).values(values)).rowcount != 1:
+            raise ItemNotReady(f"The photo of the item {seen.id} is being moved. Try again in a moment.")
+
+    def retry(self, item: BatchItem, new_id: str, *, in_place: bool) -> str:
+        """Let a quarantined item wait for the next run; the id of the item that waits.
+
+        In its run it stays as it is, and a new item with its photo waits. With `in_place` it waits itself: no run
+        accounts for it yet. Its photo stays where it is. `hold_arrivals` first.
+        """
+        if in_place:
+            self._tx.execute(update(batch_items).where(_items.id == item.id).values(AS_NEW))
+            return item.id
+        left = {"retried_as": new_id, "key": None, "revision": item.revision + 1}
+        self._tx.execute(update(batch_items).where(_items.id == item.id).values(left))
+        again = replace(
+            item, id=new_id, state=ItemState.WAITING, attempts=0, run_id=None, finished_at=None, failure_code=None,
+            failure=None, work_ms=None, revision=0,
+        )  # fmt: skip
+        ItemRepository(self._tx).add_many([again])
+        same = (_items.channel == item.channel, _items.sha256 == item.sha256, _items.duplicate_of == item.id)
+        self._tx.execute(update(batch_items).where(*same).values(duplicate_of=new_id))
+        return new_id
+
+    def retriable(self, channel: str, within: RunRange | None, *, limit: int) -> list[BatchItem]:
+        """Quarantined items (of a run's table, if one is given) that another attempt can help, oldest first; locked."""
+        broken = [_items.channel == channel, _items.state == ItemState.QUARANTINED.value, _items.retried_as.is_(None)]
+        broken.append(failure_code_of.not_in(HOPELESS))
+        if within is not None:
+            broken.append(belongs(within))
+        found = select(batch_items).where(*broken).order_by(_items.seq).limit(limit).with_for_update()
+        return [item_of(row) for row in self._tx.execute(found)]
+
+    def count_answers(self, run_id: str) -> dict[Answer, int]:
+        """How many items of a run a person has answered, by answer."""
+        found = select(_items.answer, func.count()).where(_items.run_id == run_id, _items.answer.is_not(None))
+        return {Answer(answer): count for answer, count in self._tx.execute(found.group_by(_items.answer))}
+
+    def count_proposed(self, run_id: str, limit: int) -> list[tuple[str, int]]:
+        """The categories that people missed in a run, the most frequent first."""
+        missed = (_items.run_id == run_id, _items.answer == Answer.NONE_OF_THESE.value, _items.proposed.is_not(None))
+        found = select(_items.proposed, func.count()).where(*missed).group_by(_items.proposed)
+        rows = self._tx.execute(found.order_by(func.count().desc(), _items.proposed).limit(limit))
+        return [(proposed, count) for proposed, count in rows]
+
+
+_REVIEWED: Final = (
+    "label", "key", "target_key", "thumbnail_key", "corrected_at", "proposed", "answered_by",
+)  # fmt: skip
+AS_NEW: Final[dict[str, Any]] = {
+    "state": ItemState.WAITING.value,
+    "attempts": 0,
+    "run_id": None,
+    "lease_owner": None,
+    "finished_at": None,
+    "failure_code": None,
+    "failure": None,
+    "revision": _items.revision + 1,
+}
+"""The values of an item that waits as a new one."""
