@@ -27,10 +27,14 @@ from shoplens.batch.status import ProgressMeter, RunProgress
 from shoplens.bundles.manifest import ModelRef
 from shoplens.db import Database
 from shoplens.errors import (
+    ClusterUnavailable,
     DatabaseUnavailable,
     DatabaseUnusable,
     DeadlineExceeded,
     EngineStopped,
+    Misconfigured,
+    NothingWaiting,
+    NoWorker,
     RecordRefused,
     RunInProgress,
     RunLost,
@@ -48,6 +52,8 @@ _COMMITS_LEASED: Final = 4
 _LOGGED_EVERY_S: Final = 10.0
 _BEATS_PER_TAKEOVER: Final = 3
 _LONGEST_CHECK_S: Final = 1.0
+_REFUSED_STARTS: Final = (Misconfigured, NoWorker, ClusterUnavailable)
+"""What the executor that was asked for lacks. Another start may ask for another one, so no run is left to it."""
 _log: Final = get_logger(__name__)
 
 
@@ -118,7 +124,11 @@ class BatchRunner:
         another process; NothingWaiting without a run; Unavailable, Misconfigured and the errors of opening the
         executor, with the run left to the next start, or removed if this call had requested it and it never began.
         """
-        run = await asyncio.to_thread(self._retry, lambda: self._claim(requested_by, run_id))
+        try:
+            run = await asyncio.to_thread(self._retry, lambda: self._claim(requested_by, run_id))
+        except NothingWaiting:
+            await asyncio.to_thread(self._finish_moves)  # that a crash may have left, also of a review
+            raise
         if not run.active:
             return run
         owned = OwnedRun(self.database, run, results=self._parts.results, clock=self._parts.clock)
@@ -136,7 +146,8 @@ class BatchRunner:
             if isinstance(error, RunLost):
                 _log.error("run.lost", run=run.id)
             elif isinstance(error, ShoplensError):
-                give_up = self._discard if self._is_new else partial(self._interrupt, reason=f"{error.code}: {error}")
+                refused = self._is_new and isinstance(error, _REFUSED_STARTS)
+                give_up = self._discard if refused else partial(self._interrupt, reason=f"{error.code}: {error}")
                 await asyncio.to_thread(give_up, owned)
             raise error from error.__cause__
         finally:
@@ -164,13 +175,14 @@ class BatchRunner:
         parts = self._parts
         return claim(parts.database, run, me, takeover_s=self._rules.takeover_s, clock=parts.clock, watch=parts.watch)
 
+    def _finish_moves(self) -> int:
+        return finish_moves(self.database, self._parts.store, self._channel.name, retry=self._retry)
+
     async def _work(self, owned: OwnedRun, on_progress: OnProgress) -> BatchRun:
         executor = await asyncio.to_thread(self._retry, self._parts.open_executor)
         mover = PhotoMover(self._parts.store)
         try:
-            moves = await asyncio.to_thread(
-                finish_moves, self.database, self._parts.store, self._channel.name, retry=self._retry
-            )
+            moves = await asyncio.to_thread(self._finish_moves)
             before = await asyncio.to_thread(
                 self._retry, lambda: owned.begin(executor.model, self._channel.policy.version)
             )

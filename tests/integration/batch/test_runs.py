@@ -22,7 +22,15 @@ from shoplens.batch.repository import ItemRepository
 from shoplens.batch.run_repository import RunRepository
 from shoplens.batch.status import RunProgress
 from shoplens.db import Database, open_database
-from shoplens.errors import DatabaseUnavailable, EngineStopped, ImageCorrupt, RunInProgress, RunLost, StorageUnavailable
+from shoplens.errors import (
+    DatabaseUnavailable,
+    EngineStopped,
+    ImageCorrupt,
+    NothingWaiting,
+    RunInProgress,
+    RunLost,
+    StorageUnavailable,
+)
 from shoplens.predictions.repository import PredictionRepository
 from shoplens.serving.engine import ClassifyRequest, ClassifyResult
 from tests.conftest import colourful, jpeg_of
@@ -72,10 +80,11 @@ async def test_an_item_keeps_its_prediction(house: House) -> None:
     assert ("returns", item.sha256, found.key) == (record.channel, record.image.sha256, record.image_key)
 
 
-async def test_a_run_without_items_finishes(house: House) -> None:
+async def test_a_run_whose_items_went_meanwhile_finishes(house: House) -> None:
     """With a report."""
+    requested = make_run(house)
     run = await house.work()
-    assert (RunState.FINISHED, 0, [run.id]) == (run.state, run.planned, house.reports)
+    assert (requested.id, RunState.FINISHED, 0, [run.id]) == (run.id, run.state, run.planned, house.reports)
 
 
 async def test_many_items_are_processed_within_bounds(house: House) -> None:
@@ -394,7 +403,7 @@ async def test_a_run_finishes_without_a_report_that_fails(house: House) -> None:
     assert (RunState.FINISHED, None) == (run.state, run.report_key)
 
 
-async def test_moves_that_a_crash_left_are_finished_by_the_next_run(house: House) -> None:
+async def test_moves_that_a_crash_left_are_finished_by_the_next_start(house: House) -> None:
     """Also moves that were made and not noted."""
     house.bring(*["shirt 0.9"] * 4)
     await house.work()
@@ -407,13 +416,15 @@ async def test_moves_that_a_crash_left_are_finished_by_the_next_run(house: House
     movers = PhotoMover(house.store)
     movers([Move(item_id=items[0].id, source=items[0].key or "", target="returns/processed/coat/0")])
     movers.close()
-    await house.work()
+    with pytest.raises(NothingWaiting):
+        await house.work()
     assert [f"returns/processed/coat/{number}" for number in range(4)] == [item.key for item in house.items()]
     assert (0, []) == (finish_moves(house.database, house.store, "returns"), house.faults())
 
 
 async def test_a_finished_run_is_returned_unchanged(house: House) -> None:
     """A second process for it does nothing."""
+    house.bring("shirt 0.9")
     run = await house.work()
     assert run == await house.runner().run(requested_by="test", run_id=run.id)
 

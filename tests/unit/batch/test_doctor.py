@@ -185,7 +185,7 @@ def test_a_run_without_a_worker_is_a_warning(settings: Settings, database: Datab
     with database.transaction() as tx:
         ItemRepository(tx).add_many([make_item()])
     request_run(database, "returns", "http", clock=lambda: datetime.now(UTC))
-    assert "has no worker; 0 of 0" in caution_of(look_at_run(settings, "returns"))
+    assert "has no worker; 0 of 1" in caution_of(look_at_run(settings, "returns"))
 
 
 def test_a_stalled_run_is_a_warning(settings: Settings, database: Database) -> None:
