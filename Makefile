@@ -25,6 +25,7 @@ quick: $(VENV)/test.stamp  ## Run the unit tests: no torch, Ray, browser or serv
 	$(PYTEST) -k "not postgresql" tests/unit $(ARGS)
 
 test: $(VENV)/test.stamp $(VENV)/torch.stamp  ## Run all tests (ARGS="-k name" for some)
+	$(BIN)/python -m tools.browser
 	$(PYTEST) --no-loadscope-reorder $(ARGS)
 
 check: $(VENV)/dev.stamp $(VENV)/torch.stamp  ## Check format, lint, types, imports, files, locks, reference pages and workflows

@@ -95,7 +95,7 @@ class SharedDatabase:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._connection = psycopg.connect(url, autocommit=True, connect_timeout=10)
+        self._connection = psycopg.connect(url, autocommit=True, connect_timeout=60)
         found = self._connection.execute(
             "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'alembic_version'"
         )
@@ -120,7 +120,7 @@ def url_of(server_url: str, database: str) -> str:
 
 
 def _execute(server_url: str, statement: sql.Composed) -> None:
-    with closing(psycopg.connect(server_url, autocommit=True, connect_timeout=10)) as connection:
+    with closing(psycopg.connect(server_url, autocommit=True, connect_timeout=60)) as connection:
         connection.execute(statement)
 
 
@@ -137,7 +137,7 @@ def _started(folder: Path, cluster: Path, port: int) -> RunningPostgres:
 
 
 def _ask(server: RunningPostgres, cluster: Path) -> None:
-    with closing(psycopg.connect(server.url, connect_timeout=5)) as connection:
+    with closing(psycopg.connect(server.url, connect_timeout=20)) as connection:
         answering = connection.execute("SHOW data_directory").fetchone()
     if answering != (str(cluster),):
         raise ServerFailed(f"another server answers at port {server.port}: {answering}")

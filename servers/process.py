@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 START_ATTEMPTS: Final = 5
-_START_TIMEOUT_S: Final = 60
-_STOP_TIMEOUT_S: Final = 20
+START_TIMEOUT_S: Final = 180
+"""A loaded machine takes many times what a quiet one does."""
+_STOP_TIMEOUT_S: Final = 60
 _LAUNCH: Final = Path(__file__).with_name("launch.py")
 _LOG_TAIL: Final = 4_000
 # Above the well-known ports and, ten thousand further, still below those that systems hand out for connections.
@@ -25,6 +26,10 @@ Value = TypeVar("Value")
 
 class ServerFailed(Exception):
     """A server did not start; says what it wrote."""
+
+
+class ServerSilent(ServerFailed):
+    """A server runs and does not answer. Another attempt would only take as long again."""
 
 
 def launched(command: Sequence[str | Path], *, user: int | None = None, dies_by: int = signal.SIGKILL) -> list[str]:
@@ -62,7 +67,7 @@ def log_of(folder: Path) -> Path:
 
 def wait_until_ready(process: subprocess.Popen[bytes], folder: Path, ask: Callable[[], None]) -> None:
     """Return once `ask` raises nothing. Raises ServerFailed when the server ended or does not answer in time."""
-    give_up_at = time.monotonic() + _START_TIMEOUT_S
+    give_up_at = time.monotonic() + START_TIMEOUT_S
     last: Exception | None = None
     while process.poll() is None and time.monotonic() < give_up_at:
         try:
@@ -71,8 +76,12 @@ def wait_until_ready(process: subprocess.Popen[bytes], folder: Path, ask: Callab
         except Exception as error:  # noqa: BLE001  whatever it is, the server is not ready yet
             last = error
             time.sleep(0.02)
+    status = process.poll()
     stop(process)
-    raise ServerFailed(f"it did not start ({last}):\n{log_of(folder).read_text(errors='replace')[-_LOG_TAIL:]}")
+    log = f"Its log:\n{log_of(folder).read_text(errors='replace')[-_LOG_TAIL:]}"
+    if status is None:
+        raise ServerSilent(f"The server in {folder} did not answer within {START_TIMEOUT_S} s ({last!r}). {log}")
+    raise ServerFailed(f"The server in {folder} ended with status {status} before it answered ({last!r}). {log}")
 
 
 def with_attempts(attempt: Callable[[], Value]) -> Value:
@@ -80,6 +89,8 @@ def with_attempts(attempt: Callable[[], Value]) -> Value:
     for _ in range(START_ATTEMPTS - 1):
         try:
             return attempt()
+        except ServerSilent:
+            raise
         except ServerFailed:
             continue
     return attempt()

@@ -139,7 +139,7 @@ def _command(folder: Path, ports: dict[str, int]) -> list[str | Path]:
 
 def _ask(place: S3Place) -> None:
     """Another server may have got the port: only ours knows the secret."""
-    with urlopen(f"{place.endpoint}/status", timeout=5):  # the client of S3 would try again for long
+    with urlopen(f"{place.endpoint}/status", timeout=20):  # the client of S3 would try again for long
         store = place.store()
     obstore.put(store, "ready", b"yes")
     if obstore.get(store, "ready").bytes() != b"yes":

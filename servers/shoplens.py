@@ -42,7 +42,7 @@ def on_core(core: int | None) -> Iterator[None]:
 def _ask(url: str) -> None:
     """Raises for any other status than 200, and closes the connection, since nothing else does."""
     try:
-        urllib.request.urlopen(url, timeout=2).close()
+        urllib.request.urlopen(url, timeout=20).close()
     except urllib.error.HTTPError as error:
         error.close()
         raise

@@ -56,7 +56,7 @@ def _started(folder: Path, port: int, persist: bool) -> RunningValkey:
 
 def _ask(server: RunningValkey) -> None:
     """Another server may have got the port: ours says its number."""
-    with Redis(port=server.port, socket_timeout=5) as client:
+    with Redis(port=server.port, socket_timeout=20) as client:
         answering = client.info("server")["process_id"]
     if answering != server.process.pid:
         raise ServerFailed(f"the process {answering} answers at port {server.port}")

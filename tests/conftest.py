@@ -24,6 +24,7 @@ import pytest
 from PIL import Image
 
 from servers.postgres import SharedDatabase, fresh_database
+from servers.process import START_TIMEOUT_S
 from shoplens.bundles.builtin import builtin_names, prepare_builtin
 from shoplens.db import Database, open_database, upgrade
 from shoplens.platform.server import Platform, build_platform
@@ -31,7 +32,6 @@ from shoplens.settings import Settings, read_settings
 from shoplens.web.app import create_app
 
 pytest_plugins = ["servers.fixtures"]
-START_TIMEOUT_S = 60
 
 
 @pytest.fixture(scope="session")
@@ -148,7 +148,7 @@ def running_server(data_dir: Path, models_dir: Path, *arguments: str, **settings
     finally:
         process.terminate()
         try:
-            process.wait(20)
+            process.wait(60)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -164,12 +164,14 @@ def _wait_until_ready(process: subprocess.Popen[bytes], log: Path) -> str:
         if found and _answers(found[1]):
             return found[1]
         time.sleep(0.05)
-    raise RuntimeError(f"the server did not start:\n{log.read_text()}")
+    ended = process.poll()
+    what = f"ended with status {ended}" if ended is not None else f"was not ready within {START_TIMEOUT_S} s"
+    raise RuntimeError(f"`shoplens serve` {what}. Its log {log}:\n{log.read_text()}")
 
 
 def _answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(f"{url}/health/ready", timeout=5) as answer:
+        with urllib.request.urlopen(f"{url}/health/ready", timeout=20) as answer:
             return bool(answer.status == 200)
     except OSError:
         return False

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,8 @@ from typing import Literal
 import httpx
 from PIL import Image, ImageDraw, ImageFilter
 from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
+
+from tools.browser import require_chromium
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "docs" / "screenshots"
@@ -49,9 +50,9 @@ def main() -> None:
     """Write every picture."""
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER
     folder.mkdir(parents=True, exist_ok=True)
+    program = require_chromium()
     with tempfile.TemporaryDirectory() as data, _server(Path(data)) as url, sync_playwright() as playwright:
         photos = _photos(Path(data))
-        program = os.environ.get("SHOPLENS_TEST_CHROMIUM") or shutil.which("chromium")
         browser = playwright.chromium.launch(executable_path=program, args=list(ARGUMENTS))
         _take_classify(browser, url, folder, [photos[name] for name in SHOWN])
         _fill_records(url, photos)

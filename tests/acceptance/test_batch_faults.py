@@ -133,13 +133,11 @@ def leased_or_moving(shop: BatchShop) -> int:
     return sum(item.state is ItemState.PROCESSING or item.target_key is not None for item in shop.items())
 
 
-@pytest.mark.timeout(280)
 def test_nothing_is_lost_and_nothing_is_processed_twice(tmp_path: Path, chance: random.Random) -> None:
     """At the end every photo is in one place with one result, and the counts add up."""
     run_campaign(LONG, BatchShop(tmp_path, SETTINGS).set_up(), chance)
 
 
-@pytest.mark.timeout(280)
 def test_postgresql_loses_nothing_either(tmp_path: Path, chance: random.Random, postgres_database: str) -> None:
     """A shorter campaign with the rows on a server."""
     run_campaign(SHORT, BatchShop(tmp_path, SETTINGS, postgres_database).set_up(), chance)

@@ -53,8 +53,9 @@ def test_no_answered_prediction_is_lost_by_a_kill(tmp_path: Path, models_dir: Pa
                 thread.join(30)
     assert len(answered) == len(set(answered))
     with running_server(tmp_path, models_dir, **settings) as server:
-        lost = [each for each in answered if httpx.get(f"{server.url}/predictions/{each}").status_code != 200]
-        shown = httpx.get(f"{server.url}/predictions/{answered[-1]}/image?size=original")
+        with httpx.Client(base_url=server.url, timeout=60) as client:
+            lost = [each for each in answered if client.get(f"/predictions/{each}").status_code != 200]
+        shown = httpx.get(f"{server.url}/predictions/{answered[-1]}/image?size=original", timeout=60)
         assert shown.content in PHOTOS
     assert [] == lost
 

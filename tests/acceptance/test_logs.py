@@ -43,7 +43,7 @@ def test_a_server_without_a_log_folder_serves(tmp_path: Path, models_dir: Path) 
     (tmp_path / "logs").write_text("a file in its place")
     with running_server(tmp_path, models_dir) as server:
         for _ in range(3):
-            assert 200 == httpx.post(f"{server.url}/predict", content=jpeg_of(colourful(1))).status_code
+            assert 200 == httpx.post(f"{server.url}/predict", content=jpeg_of(colourful(1)), timeout=60).status_code
     assert 1 == [event["event"] for event in server.events()].count("log_file.unwritable")
 
 

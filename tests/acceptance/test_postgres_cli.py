@@ -45,12 +45,12 @@ def test_upgrade_then_serve_and_its_database_restarts(run: Run, tmp_path: Path, 
         with running_server(tmp_path / "data", models_dir, database_url=first.url) as server:
             assert 200 == classify(server.url, photo).status_code
             first.kill()
-            away = httpx.get(f"{server.url}/health/ready")
+            away = httpx.get(f"{server.url}/health/ready", timeout=60)
             refused = classify(server.url, photo)
             with running_postgres(folder, port=first.port):
                 again = classify(server.url, photo)
-                ready = httpx.get(f"{server.url}/health/ready")
-                records = httpx.get(f"{server.url}/predictions.csv").text.splitlines()
+                ready = httpx.get(f"{server.url}/health/ready", timeout=60)
+                records = httpx.get(f"{server.url}/predictions.csv", timeout=60).text.splitlines()
             log = server.log.read_text()
     assert (1, 0) == (early.returncode, upgraded.returncode), upgraded.stderr
     assert "has no tables yet; run `shoplens db upgrade`" in early.stderr

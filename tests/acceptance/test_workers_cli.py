@@ -44,17 +44,17 @@ def shoplens(*arguments: str, data_dir: Path, **settings: str) -> subprocess.Com
 
 def test_the_web_server_shows_what_its_workers_serve(fleet: ProcessFleet) -> None:
     """In the list of models, in its readiness and in its metrics."""
-    (served,) = (each for each in httpx.get(f"{fleet.url}/models").json() if each["served"])
+    (served,) = (each for each in httpx.get(f"{fleet.url}/models", timeout=60).json() if each["served"])
     assert ("efficientnet-lite0-int8", "single calls on 1 thread in 1 worker") == (served["name"], served["batching"])
-    assert 200 == httpx.get(f"{fleet.url}/health/ready").status_code
-    metrics = httpx.get(f"{fleet.url}/metrics").text
+    assert 200 == httpx.get(f"{fleet.url}/health/ready", timeout=60).status_code
+    metrics = httpx.get(f"{fleet.url}/metrics", timeout=60).text
     assert "shoplens_workers 1.0" in metrics
     assert 'shoplens_queue_jobs{priority="online"} 0.0' in metrics
 
 
 def test_a_bad_photo_gets_the_same_error_as_without_workers(fleet: ProcessFleet) -> None:
     """Its code travels through the queue."""
-    answer = httpx.post(f"{fleet.url}/predict", content=jpeg_of(colourful(1))[:500])
+    answer = httpx.post(f"{fleet.url}/predict", content=jpeg_of(colourful(1))[:500], timeout=60)
     assert (422, "image_corrupt") == (answer.status_code, answer.json()["code"])
 
 
@@ -64,22 +64,22 @@ def test_a_worker_ends_in_good_order_on_a_signal(fleet: ProcessFleet) -> None:
     process.send_signal(signal.SIGTERM)
     assert 0 == process.wait(WITHIN_S)
     assert "worker.stopped" in fleet.log("leaving")
-    assert 200 == httpx.post(f"{fleet.url}/predict", content=jpeg_of(colourful(1))).status_code
+    assert 200 == httpx.post(f"{fleet.url}/predict", content=jpeg_of(colourful(1)), timeout=60).status_code
 
 
 def test_a_killed_worker_is_detected_and_reported(fleet: ProcessFleet) -> None:
     """Readiness fails within seconds, a later request gets Retry-After, and a new worker restores the service."""
     fleet.processes["one"].kill()
     fleet.processes["one"].wait()
-    ready = httpx.get(f"{fleet.url}/health/ready")
+    ready = httpx.get(f"{fleet.url}/health/ready", timeout=60)
     give_up_at = time.monotonic() + WITHIN_S
     while ready.status_code == 200 and time.monotonic() < give_up_at:
         time.sleep(0.2)
-        ready = httpx.get(f"{fleet.url}/health/ready")
+        ready = httpx.get(f"{fleet.url}/health/ready", timeout=60)
     assert 503 == ready.status_code
     assert "No worker answers" in ready.text
     fleet.start_worker("one")
-    assert 200 == httpx.get(f"{fleet.url}/health/ready").status_code
+    assert 200 == httpx.get(f"{fleet.url}/health/ready", timeout=60).status_code
 
 
 def test_the_doctor_looks_at_the_queue(fleet: ProcessFleet, tmp_path: Path, models_dir: Path) -> None:

@@ -21,14 +21,15 @@ ONLY_LOOK: Final[dict[str, Any]] = {
 """Channels that need one model alone."""
 
 
-async def until(holds: Callable[[], Any], *, within_s: float = 10.0) -> None:
+async def until(holds: Callable[[], Any], *, within_s: float = 60.0) -> None:
     """Wait until something holds, or what it returns does when awaited; fails when it does not in time."""
     give_up_at = time.monotonic() + within_s
     while True:
         held = holds()
         if await held if isawaitable(held) else held:
             return
-        assert time.monotonic() < give_up_at, "it did not come to hold in time"
+        where = f"{holds.__code__.co_filename}:{holds.__code__.co_firstlineno}" if hasattr(holds, "__code__") else holds
+        assert time.monotonic() < give_up_at, f"the condition at {where} did not hold within {within_s:g} s"
         await asyncio.sleep(0.01)
 
 

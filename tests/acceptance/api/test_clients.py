@@ -167,7 +167,7 @@ def test_idle_forms_of_a_stranger_keep_nobody_from_sending_one(impatient: Runnin
         for each in idle:
             each.sendall(announced)
         time.sleep(0.2)
-        answer = httpx.post(f"{impatient.url}/", files={"file": photo}, trust_env=False)
+        answer = httpx.post(f"{impatient.url}/", files={"file": photo}, trust_env=False, timeout=60)
         assert 303 == answer.status_code
         answers = [answer_of(each) for each in idle]
     assert 4 == sum(b"HTTP/1.1 408" in each for each in answers)

@@ -56,4 +56,4 @@ def test_a_lying_length_ends_that_connection_only(server: RunningServer, announc
     with socket.create_connection((host, int(port)), timeout=10) as connection:
         connection.sendall(b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: " + announced + b"\r\n\r\n")
         assert connection.recv(100).startswith(b"HTTP/1.1 4")
-    assert 200 == httpx.get(f"{server.url}/health/live").status_code
+    assert 200 == httpx.get(f"{server.url}/health/live", timeout=60).status_code

@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, Response, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Page,
+    Request,
+    Response,
+    expect,
+    sync_playwright,
+)
 
 from tests.conftest import RunningServer, running_server
+from tools.browser import NONE_FOUND, find_chromium
 
 ARGUMENTS = (
     "--no-sandbox",
@@ -26,23 +36,25 @@ ARGUMENTS = (
     "--disable-component-update",
     "--disable-sync",
 )
+WAIT_MS = 60_000
+"""How long a page may take for what a test waits for, on a loaded machine."""
+expect.set_options(timeout=WAIT_MS)
 PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
 DESKTOP = {"viewport": {"width": 1440, "height": 900}}
 STRICT = {"model": "opennsfw", "keep": "original", "labels": {"safe": {"reject_at": 0.05}}}
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Everything in this folder can be chosen, or left out, by the marker."""
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.browser)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Everything in this folder can be chosen, or left out, by the marker. Without a browser one test says so."""
+    here = [item for item in items if Path(__file__).parent in item.path.parents]
+    for item in here:
+        item.add_marker(pytest.mark.browser)
+    if here and find_program() is None:
+        config.hook.pytest_deselected(items=here[1:])
+        items[:] = [item for item in items if item not in here[1:]]
 
 
-def find_chromium(bundled: str) -> str | None:
-    """The browser's program: named by the environment, on the path, or Playwright's own."""
-    named = os.environ.get("SHOPLENS_TEST_CHROMIUM")
-    found = named or next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    return found or (bundled if Path(bundled).exists() else None)
+find_program = cache(find_chromium)
 
 
 @pytest.fixture(scope="module")
@@ -50,13 +62,12 @@ def chromium() -> Iterator[Browser]:
     """A browser for the tests of one file. It must end with them: while it runs, the thread has a running event loop,
     and the asynchronous tests of other files could not have theirs.
     """
+    program = find_program()
+    if program is None:
+        if os.environ.get("CI"):
+            pytest.fail(NONE_FOUND, pytrace=False)
+        pytest.skip(f"NOT TESTED IN A BROWSER. {NONE_FOUND}")
     with sync_playwright() as playwright:
-        program = find_chromium(playwright.chromium.executable_path)
-        if program is None:
-            advice = "no Chromium: install one, set SHOPLENS_TEST_CHROMIUM, or run `playwright install chromium`"
-            if os.environ.get("CI"):
-                pytest.fail(advice)
-            pytest.skip(f"NOT TESTED IN A BROWSER: {advice}")
         browser = playwright.chromium.launch(executable_path=program, args=list(ARGUMENTS))
         yield browser
         browser.close()
@@ -113,7 +124,7 @@ def visit(chromium: Browser, shop: RunningServer) -> Iterator[VisitMaker]:
 
     def make(*, at: RunningServer = shop, expected: set[int] | None = None, **options: Any) -> Visit:
         context = chromium.new_context(**{**DESKTOP, **options})
-        context.set_default_timeout(15_000)
+        context.set_default_timeout(WAIT_MS)
         visits.append(Visit(context=context, origin=at.url, expected=expected or set()))
         return visits[-1]
 

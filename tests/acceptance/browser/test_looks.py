@@ -59,7 +59,7 @@ LEAST_CONTRAST = """() => {
 def record_id(shop: RunningServer, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A record with feedback, so that every part of its page is there."""
     photo = write_photo(tmp_path_factory.mktemp("looks") / "x.jpg").read_bytes()
-    with httpx.Client(base_url=shop.url, trust_env=False) as client:
+    with httpx.Client(base_url=shop.url, trust_env=False, timeout=60) as client:
         found = str(client.post("/predict?channel=strict", content=photo).json()["id"])
         client.post("/feedback", json={"prediction_id": found, "label": "tench", "comment": "x" * 300})
     return found
@@ -139,7 +139,7 @@ def test_pages_have_one_heading_landmarks_and_named_controls(visit: VisitMaker, 
 @pytest.mark.parametrize("path", PAGES)
 def test_pages_carry_no_inline_code(shop: RunningServer, record_id: str, path: str) -> None:
     """The policy would refuse it; it must not even be there."""
-    with httpx.Client(base_url=shop.url, trust_env=False) as client:
+    with httpx.Client(base_url=shop.url, trust_env=False, timeout=60) as client:
         answer = client.get(path.format(id=record_id))
     html = answer.text
     assert [] == [found for found in (" style=", " onclick=", " onerror=", "<style", "javascript:") if found in html]

@@ -24,7 +24,7 @@ LOCAL_TIME = re.compile(r"^(Today, )?\S.*\d:\d\d")
 def ids(shop: RunningServer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     """Predictions in two channels, more of them than a page holds; ids by channel."""
     photo = write_photo(tmp_path_factory.mktemp("photos") / "x.jpg").read_bytes()
-    with httpx.Client(base_url=shop.url, trust_env=False) as client:
+    with httpx.Client(base_url=shop.url, trust_env=False, timeout=60) as client:
         return {
             channel: [client.post(f"/predict?channel={channel}", content=photo).json()["id"] for _ in range(count)]
             for channel, count in (("look", MANY), ("strict", 2))
@@ -181,7 +181,7 @@ def test_a_record_that_is_not_there_gets_a_page(visit: VisitMaker) -> None:
 
 def test_plain_forms_with_nonsense_are_refused_politely(shop: RunningServer, ids: dict[str, list[str]]) -> None:
     """422 and a page for a verdict that does not exist, and 404 for a record that does not."""
-    with httpx.Client(base_url=shop.url, trust_env=False) as client:
+    with httpx.Client(base_url=shop.url, trust_env=False, timeout=60) as client:
         odd = client.post(f"/console/records/{ids['look'][0]}/feedback", data={"verdict": "perhaps"})
         lost = client.post(f"/console/records/{'0' * 26}/feedback", data={"verdict": "wrong"})
     assert (422, 404) == (odd.status_code, lost.status_code)
@@ -193,7 +193,7 @@ def test_static_files_are_kept_for_ever_only_under_their_hash(shop: RunningServe
     with urllib.request.urlopen(f"{shop.url}/") as answer:
         html = answer.read().decode()
     address = html.split('rel="stylesheet" href="')[1].split('"')[0]
-    with httpx.Client(base_url=shop.url, trust_env=False) as client:
+    with httpx.Client(base_url=shop.url, trust_env=False, timeout=60) as client:
         hashed, plain, stale = (
             client.get(path) for path in (address, "/static/console.css", "/static/console.css?v=0")
         )

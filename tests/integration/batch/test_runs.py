@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from sqlalchemy import select
 
 from shoplens.batch.entities import ItemState, RunState
 from shoplens.batch.executors import RetryPolicy
@@ -21,6 +22,7 @@ from shoplens.batch.process import WatchTime, this_process
 from shoplens.batch.repository import ItemRepository
 from shoplens.batch.run_repository import RunRepository
 from shoplens.batch.status import RunProgress
+from shoplens.batch.tables import batch_runs
 from shoplens.db import Database, open_database
 from shoplens.errors import (
     DatabaseUnavailable,
@@ -354,10 +356,10 @@ async def test_a_process_that_lost_its_run_writes_nothing(house: House) -> None:
     house.bring(*["shirt 0.9"] * 8)
     sleeper = asyncio.create_task(house.work())
     await house.engine.until_at_work()
-    with house.database.reading() as tx:
+    with house.database.transaction() as tx:  # its leases write heartbeats, so nothing may come between the two
+        tx.execute(select(batch_runs.c.id).with_for_update())
         run = RunRepository(tx).active("returns")
-    assert run is not None
-    with house.database.transaction() as tx:
+        assert run is not None
         RunRepository(tx).take_over(run, replace(this_process(2), process=None), now=now())
         ItemRepository(tx).release_others("returns", "nobody")
     house.engine.open_gate()
