@@ -6,6 +6,7 @@ import json
 import shutil
 import stat
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -70,7 +71,7 @@ def test_nothing_unsigned_or_by_others_is_accepted_where_a_signature_is_required
             lambda: resolve_bundle("fruit", models, trust=trust),
             lambda: resolve_bundle(str(bundle.root), models, trust=trust),
             lambda: install_bundle(bundle.root, target, trust),
-            lambda packed=packed: unpack_bundle(packed, target, trust),
+            partial(unpack_bundle, packed, target, trust),
             lambda: resolve_bundle("fruit", target, shared, trust),
         ):
             with pytest.raises(BundleUntrusted, match=sentence):
