@@ -301,6 +301,7 @@ def ingest_router(batch: Batch, uploads: Uploads, *, max_image_bytes: int, max_q
             202: {"model": IngestOut, "description": "The import is running. Repeat the request to get its progress."},
         },
         openapi_extra=_INGEST_BODY,
+        operation_id="import_photos",
         summary="Import photos",
     )
     async def ingest(request: Request, channel: ChannelName = None) -> Response:

@@ -17,7 +17,7 @@ from shoplens.predictions.api import photo_answer
 from shoplens.predictions.entities import Answer
 from shoplens.predictions.image_store import ImageSize
 from shoplens.web.browser import browser_of
-from shoplens.web.schemas import Schema, json_response
+from shoplens.web.schemas import BodySchema, json_response
 
 _PHOTO_CACHE: Final = "private, max-age=3600"
 
@@ -31,7 +31,7 @@ Seen = Annotated[
 ]
 
 
-class LabelIn(Schema):
+class LabelIn(BodySchema):
     """One answer: a label; or that the predicted one is correct, that none fits, or that the photo is not usable."""
 
     label: str | None = Field(default=None, max_length=200, examples=["skirt"])
@@ -61,7 +61,7 @@ class LabelIn(Schema):
         return ItemAnswer(answer=given[0], label=self.label, proposed=self.proposed, seen=self.seen, by=by)
 
 
-class SeenIn(Schema):
+class SeenIn(BodySchema):
     """The revision of the item that the person was shown."""
 
     seen: Seen

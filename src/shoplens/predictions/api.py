@@ -25,7 +25,7 @@ from shoplens.predictions.service import PredictionService
 from shoplens.telemetry.metrics import Metrics
 from shoplens.web.browser import browser_of
 from shoplens.web.problems import status_of_exception
-from shoplens.web.schemas import ModelOut, Schema, json_response
+from shoplens.web.schemas import BodySchema, ModelOut, Schema, json_response
 from shoplens.web.uploads import FILE_FIELD, Uploads
 
 MAX_TOP_K = 100
@@ -136,13 +136,13 @@ class RecordPageOut(Schema):
     newer: str | None
 
 
-class PhotoIn(Schema):
+class PhotoIn(BodySchema):
     """A photo as JSON."""
 
     image: str = Field(description="The photo as base64; a `data:` URL is fine too.")
 
 
-class FeedbackIn(Schema):
+class FeedbackIn(BodySchema):
     """Feedback on a prediction. Only `prediction_id` is required; the verdict is `wrong` by default.
 
     `none` means that none of the model's labels fits, `unusable` that the photo shows nothing that could be labelled.
@@ -179,7 +179,7 @@ _PREDICT_BODY: dict[str, Any] = {
                     "properties": {FILE_FIELD: {"type": "string", "format": "binary"}},
                 }
             },
-            "application/json": {"schema": PhotoIn.model_json_schema()},
+            "application/json": {"schema": {"$ref": "#/components/schemas/PhotoIn"}},
             "image/jpeg": _BINARY,
             "application/octet-stream": _BINARY,
         },
@@ -205,6 +205,7 @@ def predict_router(
         response_model=None,
         responses={200: {"model": PredictionOut}},
         openapi_extra=_PREDICT_BODY,
+        operation_id="classify_photo",
         summary="Classify a photo",
     )
     async def predict(

@@ -9,6 +9,7 @@ from typing import Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute
 from starlette.responses import HTMLResponse, RedirectResponse
 
 import shoplens
@@ -17,7 +18,7 @@ from shoplens.batch.items_api import items_router
 from shoplens.batch.pages import channel_pages, item_pages, record_link_finder, run_pages
 from shoplens.errors import NotFound, RequestInvalid, ShoplensError, meant
 from shoplens.platform.server import Platform
-from shoplens.predictions.api import feedback_router, predict_router, records_router
+from shoplens.predictions.api import PhotoIn, feedback_router, predict_router, records_router
 from shoplens.predictions.pages import classify_pages, record_pages
 from shoplens.registry.api import models_router
 from shoplens.registry.pages import model_pages
@@ -38,13 +39,34 @@ _log = get_logger(__name__)
 
 
 class _Application(FastAPI):
-    """Adds the schema of our problems to the document, where every operation refers to it."""
+    """Adds the schemas to the document to which operations only refer."""
 
     def openapi(self) -> dict[str, Any]:
         """The OpenAPI document, made once."""
         document = super().openapi()
-        document["components"]["schemas"].setdefault("ProblemOut", ProblemOut.model_json_schema())
+        for schema in (ProblemOut, PhotoIn):
+            document["components"]["schemas"].setdefault(schema.__name__, schema.model_json_schema())
         return document
+
+
+def operation_id(route: APIRoute) -> str:
+    """The name of an operation for generated clients, from its method and path unless the route names it.
+
+    `GET /runs/{id}/items` is list_run_items, `GET /runs/{id}` get_run, `DELETE /runs/{id}` delete_run, `POST /runs`
+    create_run, `POST /runs/{id}/retry` retry_run, `GET /runs.csv` export_runs.
+    """
+    *owners, last = [part for part in route.path.strip("/").split("/") if not part.startswith("{")]
+    name, _, ending = last.partition(".")
+    singular = name.removesuffix("s")
+    (method,) = route.methods or {"GET"}
+    verb = {"GET": "get", "POST": "create", "PUT": "replace", "PATCH": "update", "DELETE": "delete"}[method]
+    if method == "POST" and "{" in route.path:
+        verb, singular = name, ""
+    elif ending:
+        verb, singular = "export", name
+    elif method == "GET" and singular != name and not route.path.endswith("}"):
+        verb, singular = "list", name
+    return "_".join(filter(None, [verb, *(owner.removesuffix("s") for owner in owners), singular]))
 
 
 def create_app(platform: Platform) -> FastAPI:
@@ -65,6 +87,7 @@ def create_app(platform: Platform) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         responses=_PROBLEMS,
+        generate_unique_id_function=operation_id,
     )
     limits = platform.limits
     uploads = Uploads(

@@ -56,7 +56,7 @@ def operations_router(probes: Mapping[str, Callable[[], Awaitable[None]]], metri
         body = HealthOut(status="ready" if is_ready else "not ready", parts=dict(zip(probes, states, strict=True)))
         return json_response(body, status=200 if is_ready else 503)
 
-    @router.get("/metrics", response_class=Response, summary="Metrics for Prometheus")
+    @router.get("/metrics", response_class=Response, operation_id="get_metrics", summary="Metrics for Prometheus")
     def exposition() -> Response:
         """Prometheus' text format."""
         return Response(metrics.exposition(), media_type=EXPOSITION_TYPE)

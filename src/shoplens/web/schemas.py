@@ -11,9 +11,15 @@ from starlette.responses import Response
 
 
 class Schema(BaseModel):
-    """Base of all request and response bodies: fields that are not described are refused."""
+    """Base of all response bodies. They may grow: clients must ignore fields that they do not know."""
 
-    model_config = ConfigDict(extra="forbid", from_attributes=True)
+    model_config = ConfigDict(from_attributes=True)
+
+
+class BodySchema(BaseModel):
+    """Base of all request bodies: fields that are not described are refused, since they would change nothing."""
+
+    model_config = ConfigDict(extra="forbid")
 
 
 class ModelOut(Schema):
