@@ -223,10 +223,20 @@ class Settings(BaseSettings):
 
     max_image_bytes: int = Field(default=20_000_000, gt=0, description="Largest photo in bytes.")
     max_image_pixels: int = Field(default=50_000_000, gt=0, description="Largest photo in pixels, width x height.")
-    sandbox_cpu_s: float = Field(
-        default=10.0, gt=0, description="Most CPU time that the sandboxed decoder (HEIC, AVIF) may take for a photo."
+    max_whole_image_pixels: int = Field(
+        default=25_000_000,
+        gt=0,
+        description="Largest photo in pixels that must be decoded whole: all formats but JPEGs of a single scan.",
     )
-    sandbox_memory_mb: int = Field(default=1_500, gt=0, description="Most memory that the sandboxed decoder may take.")
+    sandbox_cpu_s: float = Field(
+        default=1.0,
+        gt=0,
+        description="Most CPU time that the sandboxed decoder may take for a photo; more in proportion for a HEIC or "
+        "AVIF above 8 megapixels.",
+    )
+    sandbox_memory_mb: int = Field(
+        default=150, gt=0, description="Most memory that it may take for a photo; more for one above 12 megapixels."
+    )
 
     provider: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="Where models run; `auto` takes a GPU where ONNX Runtime offers one."

@@ -24,7 +24,7 @@ from shoplens.cli.command import EXIT_FAILED, settings_for
 from shoplens.cli.serve import require_safe_bind
 from shoplens.db import open_database
 from shoplens.errors import Misconfigured, ShoplensError, file_unusable, how_to_install
-from shoplens.images.sandbox import HeicSupport, heic_support
+from shoplens.images.sandbox_process import HeicSupport, heic_support
 from shoplens.platform.parts import build_channels, find_bundle, open_shared, require_labels
 from shoplens.serving.classifier import Classifier, choose_provider
 from shoplens.serving.cores import usable_cores

@@ -1,4 +1,7 @@
-"""Decode through the allow-listed Pillow plugins: every format but JPEG, and the unusual JPEGs."""
+"""Decode with the library of each format: simplejpeg, OpenCV for still WebP, and allow-listed Pillow plugins.
+
+Nothing here limits time or memory. `decoder` gives it what is bounded by its structure, a sandbox everything else.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,9 @@ import io
 from collections.abc import Callable
 from typing import Final
 
+import cv2
 import numpy as np
+import simplejpeg
 from PIL import Image, ImageChops
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
@@ -16,8 +21,10 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from shoplens.errors import ImageCorrupt, ImageDecoderFailed, ImageTooManyPixels, ShoplensError
+from shoplens.errors import ImageCorrupt, ImageDecoderFailed, ShoplensError
 from shoplens.images import headers, pixels
+from shoplens.images.bounds import webp_chunks
+from shoplens.images.headers import JpegHeader
 from shoplens.images.picture import Limits, Picture
 from shoplens.images.pixels import Pixels
 
@@ -38,18 +45,73 @@ _TIFF_PHOTOMETRIC: Final = 262
 _TIFF_BITS: Final = 258
 _WHITE_IS_ZERO: Final = 0
 
-# Work on about this many pixels at a time, so that intermediate copies stay small beside the photo itself.
-_BAND_PIXELS: Final = 1_000_000
+# Huffman coding needs at least one bit for each block of 8 x 8 pixels: the size in a shorter file is wrong.
+_MOST_PIXELS_PER_BYTE: Final = 512
 
 
-def decode_with(plugin: Plugin, name: str, data: bytes, *, limits: Limits, short_side: int | None) -> Picture:
-    """Return the upright sRGB picture that `plugin` finds in `data`.
+def decode_jpeg(data: bytes, header: JpegHeader, short_side: int | None) -> Pixels | None:
+    """Return sRGB pixels, not turned upright; None if Pillow must try.
+
+    A progressive file needs two to six bytes per original pixel at any scale. Raises ImageCorrupt if data are
+    missing or damaged.
+    """
+    if header.huffman and header.width * header.height > _MOST_PIXELS_PER_BYTE * len(data):
+        raise ImageCorrupt("The JPEG has too few bytes for its size. Send the photo again.")
+    if header.components not in (1, 3):
+        return None
+    _, width, height = pixels.reduction(header.width, header.height, short_side)
+    try:
+        if simplejpeg.decode_jpeg_header(data, strict=False)[:2] != (header.height, header.width):
+            raise ImageCorrupt("The JPEG contradicts itself about its size. Send the photo again.")
+        decoded: Pixels = simplejpeg.decode_jpeg(data, "RGB", min_height=height, min_width=width, min_factor=1)
+    except MemoryError as error:
+        raise _out_of_memory() from error
+    except (ValueError, KeyError, OverflowError) as error:
+        # Missing or wrong picture data is damage. Quirks such as padding before a marker leave the picture whole; as
+        # only the first warning is reported, Pillow judges them again, and Pillow is strict on missing data.
+        message = str(error)
+        quirk = "extraneous bytes" in message or "ICC" in message
+        if message.startswith("Premature end") or (message.startswith("Corrupt JPEG data") and not quirk):
+            raise ImageCorrupt("The JPEG file is damaged or incomplete. Upload it again.") from error
+        return None
+    if decoded.shape != (height, width, 3):
+        return None
+    return pixels.pixels_to_srgb(decoded, header.icc, grey=header.components == 1) if header.icc else decoded
+
+
+def decode_webp(data: bytes, *, limits: Limits, short_side: int | None) -> Picture:
+    """Return the upright sRGB picture in a WebP that is not animated: with OpenCV, in a third of Pillow's memory.
+
+    Raises ImageCorrupt, ImageDecoderFailed, and what `headers.check_size` raises.
+    """
+    width, height = headers.read_size("webp", data)
+    headers.check_size((width, height), limits)
+    try:
+        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except (MemoryError, cv2.error) as error:
+        raise _out_of_memory() from error
+    if decoded is None or decoded.shape not in ((height, width, 3), (height, width, 4)):
+        raise _damaged("webp")
+    order = cv2.COLOR_BGRA2RGBA if decoded.shape[2] == 4 else cv2.COLOR_BGR2RGB
+    chunks = webp_chunks(data)
+    small = _assemble(
+        (width, height),
+        lambda rows: pixels.flatten(Image.fromarray(np.asarray(cv2.cvtColor(decoded[rows], order), np.uint8))),
+        pixels.reduction(width, height, short_side)[0],
+        chunks.get(b"ICCP", b""),
+    )
+    orientation = headers.exif_orientation(chunks.get(b"EXIF", b""))
+    return pixels.upright(small, orientation, name="webp", width=width, height=height)
+
+
+def decode_with(plugin: Plugin, name: str, file: io.BytesIO, *, limits: Limits, short_side: int | None) -> Picture:
+    """Return the upright sRGB picture that `plugin` finds in `file`.
 
     Raises ImageCorrupt for whatever the plugin raises, ImageDecoderFailed if memory ran out, and what
     `headers.check_size` raises if the plugin finds another size than the header states.
     """
     try:
-        with plugin(io.BytesIO(headers.first_tiff_page(data) if name == "tiff" else data)) as image:
+        with plugin(file) as image:
             headers.check_size(image.size, limits)
             width, height = image.size
             # Pillow itself turns a TIFF upright while it loads it, and its size is already that of the result.
@@ -58,17 +120,16 @@ def decode_with(plugin: Plugin, name: str, data: bytes, *, limits: Limits, short
             if isinstance(image, JpegImageFile) and scale > 1:
                 image.draft(None, (width // scale, height // scale))
                 scale = 1
-            decoded = _assemble(_first_frame(image), scale, image.info.get("icc_profile") or b"")
+            loaded = _first_frame(image)
+            flatten = _flattening(loaded)
+            decoded = _assemble(loaded.size, flatten, scale, image.info.get("icc_profile") or b"")
     except ShoplensError:
         raise
     except MemoryError as error:
-        raise ImageDecoderFailed("There was not enough memory to decode this photo. Send a smaller one.") from error
-    except Image.DecompressionBombError as error:
-        # Only if our limit is far above Pillow's own, which its TIFF and WebP plugins always check.
-        raise ImageTooManyPixels("The photo has more pixels than can be read in this format. Send a JPEG.") from error
+        raise _out_of_memory() from error
     except Exception as error:
         # Plugins raise a dozen unrelated classes on damaged files.
-        raise ImageCorrupt(f"The {name.upper()} file is damaged or incomplete. Upload it again.") from error
+        raise _damaged(name) from error
     return pixels.upright(decoded, orientation, name=name, width=width, height=height)
 
 
@@ -86,8 +147,8 @@ def _first_frame(image: ImageFile) -> Image.Image:
     return canvas
 
 
-def _assemble(image: Image.Image, scale: int, icc: bytes) -> Pixels:
-    """Convert a loaded image to reduced sRGB pixels, band by band."""
+def _flattening(image: Image.Image) -> Callable[[slice], Image.Image]:
+    """A function that returns these rows of the loaded image in mode L, RGB or CMYK, as `pixels.flatten` does."""
     width, height = image.size
     white = pixels.white_level(image)
     inverted = False
@@ -96,13 +157,30 @@ def _assemble(image: Image.Image, scale: int, icc: bytes) -> Pixels:
         bits = image.tag_v2.get(_TIFF_BITS, (16,))[0]
         white = float((1 << bits) - 1) if image.mode.startswith("I;16") and bits < 16 else white
         inverted = image.mode in pixels.WIDE_MODES and image.tag_v2.get(_TIFF_PHOTOMETRIC) == _WHITE_IS_ZERO
+
+    def flatten(rows: slice) -> Image.Image:
+        whole = rows.stop - rows.start == height
+        flat = pixels.flatten(image if whole else image.crop((0, rows.start, width, rows.stop)), white)
+        return ImageChops.invert(flat) if inverted else flat
+
+    return flatten
+
+
+def _assemble(size: tuple[int, int], band: Callable[[slice], Image.Image], scale: int, icc: bytes) -> Pixels:
+    """Convert a picture to reduced sRGB pixels, band by band."""
+    width, height = size
     assembled = np.empty((-(-height // scale), -(-width // scale), 3), np.uint8)
-    rows = max(1, _BAND_PIXELS // (8 * width)) * 8
-    for top in range(0, height, rows):
-        band = image if rows >= height else image.crop((0, top, width, min(height, top + rows)))
-        flat = pixels.flatten(band, white)
-        flat = ImageChops.invert(flat) if inverted else flat
+    for rows in pixels.bands(height, width):
+        flat = band(rows)
         small = flat.reduce(scale) if scale > 1 else flat
-        first = top // scale
+        first = rows.start // scale
         assembled[first : first + small.height] = np.asarray(pixels.to_srgb(small, icc))
     return assembled
+
+
+def _damaged(name: str) -> ImageCorrupt:
+    return ImageCorrupt(f"The {name.upper()} file is damaged or incomplete. Upload it again.")
+
+
+def _out_of_memory() -> ImageDecoderFailed:
+    return ImageDecoderFailed("There was not enough memory to decode this photo. Send a smaller one.")

@@ -5,6 +5,7 @@ The readers below take microseconds and allocate nothing, so a file that exceeds
 
 from __future__ import annotations
 
+import mmap
 import re
 import struct
 from collections.abc import Iterator
@@ -102,8 +103,11 @@ def _damaged(name: str) -> ImageCorrupt:
     return ImageCorrupt(f"The header of this {name.upper()} file is damaged or incomplete. Upload it again.")
 
 
-def check_size(size: Size, limits: Limits) -> None:
-    """Raise ImageTooSmall for a side of zero, ImageTooManyPixels for more than `limits.max_pixels`."""
+def check_size(size: Size, limits: Limits, *, whole: bool = True) -> None:
+    """Raise ImageTooSmall for a side of zero, ImageTooManyPixels for more than the limit.
+
+    That is `limits.max_pixels`, and also `limits.max_whole_pixels` for a picture that must be decoded `whole`.
+    """
     width, height = size
     if width < 1 or height < 1:
         raise ImageTooSmall(f"This photo is {width} × {height} px. Choose another photo.")
@@ -111,6 +115,11 @@ def check_size(size: Size, limits: Limits) -> None:
         raise ImageTooManyPixels(
             f"This photo is {width:,} × {height:,} px ({width * height / MEGAPIXEL:.3g} MP). "
             f"The limit is {limits.max_pixels / MEGAPIXEL:g} MP."
+        )
+    if whole and width * height > limits.max_whole_pixels:
+        raise ImageTooManyPixels(
+            f"This photo is {width:,} × {height:,} px ({width * height / MEGAPIXEL:.3g} MP). The limit is "
+            f"{limits.max_whole_pixels / MEGAPIXEL:g} MP in this format. Send it as a JPEG."
         )
 
 
@@ -131,11 +140,14 @@ _MAX_SEGMENTS: Final = 5_000
 _MAX_STRAY_BYTES: Final = 65_536
 # Encoders write about ten scans. Each costs a pass over all coefficients, so thousands of small ones are an attack.
 _MAX_SCANS: Final = 100
-_HUFFMAN_FRAMES: Final = frozenset((0xC0, 0xC1, 0xC2))
+_PROGRESSIVE: Final = 0xC2
+_HUFFMAN_FRAMES: Final = frozenset((0xC0, 0xC1, _PROGRESSIVE))
 
 
 class JpegHeader(NamedTuple):
     """What stands before the first scan. `icc` is empty if there is no colour profile.
+
+    `scans` is 1 for a file that is decoded in one pass, and otherwise at least the number of passes.
 
     A named tuple, because one is made per photo and a frozen dataclass takes ten times as long to make.
     """
@@ -144,6 +156,7 @@ class JpegHeader(NamedTuple):
     height: int
     components: int
     huffman: bool
+    scans: int
     orientation: int
     icc: bytes
 
@@ -151,27 +164,28 @@ class JpegHeader(NamedTuple):
 def read_jpeg(data: bytes) -> JpegHeader:
     """Return what the header of a JPEG states. Raises ImageCorrupt as `read_size` does."""
     frame: tuple[int, int, int] | None = None
-    huffman = False
+    kind = 0
     orientation = UPRIGHT
     profile: dict[int, bytes] = {}
     try:
         for marker, start, end in _jpeg_segments(data):
             if marker in _START_OF_FRAME and frame is None:
                 frame = struct.unpack_from(">xHHB", data, start)
-                huffman = marker in _HUFFMAN_FRAMES
+                kind = marker
             elif marker == _APP1 and orientation == UPRIGHT and data.startswith(_EXIF, start):
                 orientation = exif_orientation(data[start:end])
             elif marker == _APP2 and data.startswith(_ICC, start):
                 profile[data[start + 12]] = data[start + 14 : end]
             elif marker == _START_OF_SCAN and frame is not None:
                 height, width, components = frame
-                # A first scan with all components in full is the only one; otherwise the scans are counted.
-                in_scan = data[start]
-                one_scan = in_scan == components and data[start + 2 * in_scan + 2] == 63
-                if not one_scan and data.count(b"\xff\xda", start) > _MAX_SCANS:
+                # A first scan with all components is the only one, unless the file is progressive.
+                one_scan = kind != _PROGRESSIVE and data[start] == components
+                scans = 1 if one_scan else data.count(b"\xff\xda", start - 4) + 1
+                if scans > _MAX_SCANS:
                     raise ValueError("too many scans")
                 icc = b"".join(profile[part] for part in sorted(profile))
-                return JpegHeader(width, height, components, huffman, orientation, icc)
+                huffman = kind in _HUFFMAN_FRAMES
+                return JpegHeader(width, height, components, huffman, scans, orientation, icc)
         raise ValueError("no scan after a frame header")
     except _DAMAGED as error:
         raise _damaged("jpeg") from error
@@ -227,15 +241,16 @@ def exif_orientation(block: bytes) -> int:
     return value if 1 <= value <= 8 else UPRIGHT
 
 
-def first_tiff_page(data: bytes) -> bytes:
-    """Return the file without the link from its first page to the next.
+def cut_tiff_pages(data: bytearray | mmap.mmap) -> None:
+    """Remove the link from the first page of a TIFF to the next, in place.
 
     Readers follow that chain to count the pages, however long or circular a hostile file makes it.
     Raises ValueError or struct.error if this is no TIFF.
     """
     _, _, end = _tiff_directory(data)
-    (following,) = struct.unpack_from(_TIFF_ORDERS[data[:4]] + "I", data, end)
-    return data if following == 0 else b"".join((data[:end], bytes(4), data[end + 4 :]))
+    if end + 4 > len(data):
+        raise ValueError("the directory is cut off")
+    data[end : end + 4] = bytes(4)
 
 
 def _tiff(data: bytes) -> Size:
@@ -256,9 +271,9 @@ def _tiff_tags(block: bytes) -> tuple[str, dict[int, _Tag]]:
     return order, {name: (kind, count, field) for name, kind, count, field in entries}
 
 
-def _tiff_directory(block: bytes) -> tuple[str, int, int]:
+def _tiff_directory(block: bytes | bytearray | mmap.mmap) -> tuple[str, int, int]:
     """Return the byte order, and where the entries of the first directory start and end."""
-    order = _TIFF_ORDERS.get(block[:4])
+    order = _TIFF_ORDERS.get(bytes(block[:4]))
     if order is None:
         raise ValueError("not a TIFF structure")
     (directory,) = struct.unpack_from(order + "I", block, 4)

@@ -20,10 +20,14 @@ MEGAPIXEL: Final = 1_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """The largest photo that is decoded."""
+    """The largest photo that is decoded.
+
+    `max_whole_pixels` is for one that no decoder can read at a fraction of its size: all but JPEGs of a single scan.
+    """
 
     max_bytes: int = 20 * MEGABYTE
     max_pixels: int = 50 * MEGAPIXEL
+    max_whole_pixels: int = 25 * MEGAPIXEL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+from collections.abc import Iterator
 from typing import Final
 
 import cv2
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
-from shoplens.images.picture import Picture
+from shoplens.images.picture import MEGAPIXEL, Picture
 
 # One picture is one unit of work; parallelism comes from working on several pictures at once. OpenCV would
 # otherwise start a thread per core for each call. The setting holds for the whole process and is made only here.
@@ -22,6 +23,10 @@ Pixels = NDArray[np.uint8]
 WIDE_MODES: Final = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
 
 _SCALES: Final = (8, 4, 2)
+# A very long picture is reduced further than its short side asks for.
+_MOST_REDUCED: Final = 16 * MEGAPIXEL
+# Work on about this many pixels at a time, so that intermediate copies stay small beside the photo itself.
+_BAND_PIXELS: Final = 1_000_000
 _WHITE: Final = 255
 _FULL_SCALES: Final = (255, 65_535)
 _BASIC_MODES: Final = ("L", "RGB", "CMYK")
@@ -34,11 +39,14 @@ _INVISIBLE: Final = 2
 def reduction(width: int, height: int, short_side: int | None) -> tuple[int, int, int]:
     """Return the largest scale of 1, 2, 4, 8 that leaves the shorter side at least `short_side` pixels.
 
-    With it come width and height at 1/scale; a fraction of a pixel counts as one.
+    It is larger where that would leave more than 16 MP of a very long picture. With it come width and height at
+    1/scale; a fraction of a pixel counts as one.
     """
     scale = 1
     if short_side is not None:
         scale = next((scale for scale in _SCALES if min(width, height) >= scale * short_side), 1)
+        while scale < _SCALES[0] and width * height > _MOST_REDUCED * scale * scale:
+            scale *= 2
     return scale, -(-width // scale), -(-height // scale)
 
 
@@ -69,7 +77,7 @@ def upright(pixels: Pixels, orientation: int, *, name: str, width: int, height: 
     return Picture(pixels=np.asarray(turned, np.uint8), format=name, width=width, height=height)
 
 
-def flatten(image: Image.Image, white: float) -> Image.Image:
+def flatten(image: Image.Image, white: float = _FULL_SCALES[1]) -> Image.Image:
     """Return the image in mode L, RGB or CMYK: 8 bits, and what is transparent shows white.
 
     `white` is the value of white in the wide modes (see `white_level`).
@@ -131,8 +139,17 @@ def pixels_to_srgb(pixels: Pixels, icc: bytes, *, grey: bool) -> Pixels:
     """Apply a profile to (height, width, 3) pixels; with `grey` all three channels are the same and it is for one."""
     if len(icc) > _MAX_PROFILE_BYTES or find_transform(icc, "L" if grey else "RGB") is None:
         return pixels
-    image = Image.fromarray(np.ascontiguousarray(pixels[..., 0]) if grey else pixels)
-    return np.array(to_srgb(image, icc))
+    converted = np.empty_like(pixels)
+    for rows in bands(*pixels.shape[:2]):
+        image = Image.fromarray(np.ascontiguousarray(pixels[rows, :, 0]) if grey else pixels[rows])
+        converted[rows] = np.asarray(to_srgb(image, icc))
+    return converted
+
+
+def bands(height: int, width: int) -> Iterator[slice]:
+    """Yield the rows of a picture in parts of about a megapixel; all but the last have a multiple of 8 rows."""
+    rows = max(1, _BAND_PIXELS // (8 * width)) * 8
+    return (slice(top, min(height, top + rows)) for top in range(0, height, rows))
 
 
 @functools.lru_cache(_CACHED_TRANSFORMS)  # building one costs milliseconds, and shops meet few profiles

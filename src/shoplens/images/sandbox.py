@@ -1,7 +1,7 @@
-"""HEIC and AVIF are decoded in child processes with limits on memory and time, because their libraries are complex.
+"""Photos whose cost their structure does not bound are decoded in processes with limits on memory and time.
 
-The first half of this module owns the processes. The second half runs inside one (`python -m shoplens.images.sandbox`):
-it reads requests from a socket and answers with raw pixels. Both sides use fixed binary headers, no pickles, no text.
+This module owns the processes; `sandbox_process` is what runs in them. They are forked from one server that has the
+decoders imported, so a new one takes milliseconds.
 """
 
 from __future__ import annotations
@@ -9,23 +9,18 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
-import math
 import os
 import queue
-import re
-import resource
 import socket
-import struct
 import subprocess
 import sys
+import tempfile
 import time
-from enum import Enum, IntEnum
-from pathlib import Path
-from threading import Event
+from dataclasses import dataclass
+from threading import Event, Lock
 from typing import Final, Self
 
 import numpy as np
-from PIL import AvifImagePlugin
 
 from shoplens.errors import (
     ImageCorrupt,
@@ -36,40 +31,43 @@ from shoplens.errors import (
     QueueFull,
     SampleError,
 )
-from shoplens.images import formats
+from shoplens.images import headers
 from shoplens.images.picture import MEGABYTE, MEGAPIXEL, Limits, Picture
 from shoplens.images.pixels import Pixels, reduction
+from shoplens.images.sandbox_process import (
+    BEGUN,
+    COMMAND,
+    END,
+    FORK,
+    FORMATS,
+    REPLY,
+    REQUEST,
+    SAFE_LIBDE265,
+    SAFE_LIBHEIF,
+    Status,
+)
 
 # A process is replaced after this many pictures, so that no leak of a native library can add up.
 _PICTURES_PER_PROCESS: Final = 500
 _RETRY_AFTER_S: Final = 2.0
+_FORK_TIMEOUT_S: Final = 30.0
+_END_TIMEOUT_S: Final = 5.0
+_LEAST_SHARED_BYTES: Final = MEGABYTE
+# These formats take up to 75 ns and 9 bytes for each pixel, and phones write them with 12 and 24 MP: above these
+# sizes they get more CPU time and memory, in proportion.
+_COSTLY: Final = ("avif", "heic")
+_MORE_CPU_ABOVE_PIXELS: Final = 8 * MEGAPIXEL
+_MORE_MEMORY_ABOVE_PIXELS: Final = 12 * MEGAPIXEL
 
-# The environment of a child: nothing that could be a secret.
+# The environment of the processes: nothing that could be a secret.
 _INHERITED: Final = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH")
-_ONE_THREAD: Final = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-
-_FORMATS: Final = ("avif", "heic")
-# Request: index into _FORMATS, most pixels allowed, short side wanted (0: full size), length of the file that follows.
-_REQUEST: Final = struct.Struct(">BQIQ")
-# Reply: status, width and height of the original when upright, width and height of the RGB pixels that follow.
-REPLY: Final = struct.Struct(">BIIII")
-
-
-class Status(IntEnum):
-    """The result of a request. Pixels follow only after OK."""
-
-    OK = 0
-    CORRUPT = 1
-    TOO_MANY_PIXELS = 2
-    TOO_SMALL = 3
-    OUT_OF_MEMORY = 4
-    EXTRA_MISSING = 5
-    EXTRA_UNSAFE = 6
-
-
-# Older versions of the libraries in pillow-heif let a crafted picture run code (fixed in 2026).
-SAFE_LIBHEIF: Final = (1, 23, 4)
-SAFE_LIBDE265: Final = (1, 1, 3)
+# Each further arena of the allocator would count as 64 MB of address space.
+_ONE_THREAD: Final = {
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "MALLOC_ARENA_MAX": "1",
+}
 
 # What each status means to the caller.
 _ERRORS: Final[dict[Status, tuple[type[SampleError], str]]] = {
@@ -96,41 +94,57 @@ _ERRORS: Final[dict[Status, tuple[type[SampleError], str]]] = {
 
 
 class SandboxedDecoder:
-    """A few processes that decode HEIC and AVIF; safe to share between threads.
+    """A few processes that decode any format; safe to share between threads.
 
     At most `processes` are started, each when it is first needed. One picture may take `memory_bytes` beyond the
-    process's own memory, `cpu_s`, and `wall_s` in all; a process that exceeds them is killed and replaced, and so is
-    one that has decoded `pictures_per_process`. A caller waits at most `wait_s` for a free process.
+    process's own memory, `cpu_s` (both more for a large HEIC or AVIF, in proportion to its pixels), and `wall_s` in
+    all; a process that exceeds them is killed and replaced, and so is one that has decoded `pictures_per_process`.
+    A caller waits at most `wait_s` for a free process.
     """
 
     def __init__(
         self,
         *,
         processes: int = 2,
-        memory_bytes: int = 1_000 * MEGABYTE,
-        cpu_s: float = 10.0,
-        wall_s: float = 20.0,
-        wait_s: float = 20.0,
+        memory_bytes: int = 150 * MEGABYTE,
+        cpu_s: float = 1.0,
+        wall_s: float = 10.0,
+        wait_s: float = 10.0,
         pictures_per_process: int = _PICTURES_PER_PROCESS,
     ) -> None:
-        self._arguments = (str(memory_bytes), str(cpu_s))
+        self._memory_bytes = memory_bytes
+        self._cpu_s = cpu_s
         self._wall_s = wall_s
         self._wait_s = wait_s
         self._pictures_per_process = pictures_per_process
         self._closed = Event()
+        self._server = _ForkServer()
         # One entry per process that may exist; None stands for one that is not running.
         self._free: queue.LifoQueue[_Child | None] = queue.LifoQueue()
         for _ in range(processes):
             self._free.put(None)
 
+    def warm(self) -> None:
+        """Start every process that is not running, so that the first picture need not wait."""
+        children: list[_Child | None] = []
+        with contextlib.suppress(queue.Empty):
+            while True:
+                children.append(self._free.get_nowait())
+        for child in children:
+            try:
+                self._give_back(child or _Child(self._server))
+            except (OSError, ValueError):
+                self._free.put(None)
+
     def decode(self, data: bytes, *, name: str, limits: Limits, short_side: int | None = None) -> Picture:
-        """Return the upright sRGB picture in an AVIF or HEIC file, as `shoplens.images.decoder.decode` describes it.
+        """Return the upright sRGB picture in a file of the format `name`, as `decoder.decode` describes it.
 
         Raises the SampleError that says what is wrong with it, ImageDecoderFailed if the process died or took too
         much, and QueueFull if none became free in time.
         """
         if self._closed.is_set():
             raise ImageDecoderFailed("The decoder for this format is shut down. Try again in a moment.")
+        allowed = self._allowance(data, name, limits, short_side)
         try:
             child = self._free.get(timeout=self._wait_s)
         except queue.Empty:
@@ -138,8 +152,13 @@ class SandboxedDecoder:
                 "Too many photos of this format are being read. Try again in a moment.", retry_after_s=_RETRY_AFTER_S
             ) from None
         try:
-            child = child or _Child(self._arguments)
-            picture = child.decode(data, name, limits, short_side, deadline=time.monotonic() + self._wall_s)
+            try:
+                child = child or _Child(self._server)
+                picture = child.decode(data, name, allowed, deadline=time.monotonic() + self._wall_s)
+            except _NotBegun:  # it ended while it was idle, which is not this picture's fault
+                self._kill(child)
+                child = _Child(self._server)
+                picture = child.decode(data, name, allowed, deadline=time.monotonic() + self._wall_s)
         except SampleError:
             self._give_back(child)
             raise
@@ -162,15 +181,28 @@ class SandboxedDecoder:
         self._closed.set()
         with contextlib.suppress(queue.Empty):
             while True:
-                child = self._free.get_nowait()
-                if child is not None:
-                    child.kill()
+                self._kill(self._free.get_nowait())
+        self._server.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _allowance(self, data: bytes, name: str, limits: Limits, short_side: int | None) -> _Allowance:
+        max_pixels = limits.max_pixels if name == "jpeg" else min(limits.max_pixels, limits.max_whole_pixels)
+        pixels = 0
+        if name in _COSTLY:
+            with contextlib.suppress(ImageCorrupt):
+                width, height = headers.read_size(name, data)
+                pixels = min(width * height, max_pixels)
+        return _Allowance(
+            max_pixels=max_pixels,
+            short_side=short_side,
+            cpu_s=self._cpu_s * max(1.0, pixels / _MORE_CPU_ABOVE_PIXELS),
+            memory_bytes=round(self._memory_bytes * max(1.0, pixels / _MORE_MEMORY_ABOVE_PIXELS)),
+        )
 
     def _give_back(self, child: _Child | None) -> None:
         if child is None or child.pictures >= self._pictures_per_process or self._closed.is_set():
@@ -179,64 +211,113 @@ class SandboxedDecoder:
             self._free.put(child)
 
     def _discard(self, child: _Child | None) -> None:
+        self._kill(child)
+        self._free.put(None)
+
+    def _kill(self, child: _Child | None) -> None:
         if child is not None:
             child.kill()
-        self._free.put(None)
 
 
 @functools.cache
-def shared_decoder() -> SandboxedDecoder:
-    """Return the decoder for callers that have none of their own; its processes end with this one."""
+def _decoder_of(_process: int) -> SandboxedDecoder:
     decoder = SandboxedDecoder()
     atexit.register(decoder.close)
     return decoder
 
 
+def shared_decoder() -> SandboxedDecoder:
+    """Return the decoder for callers that have none of their own; its processes end with this one.
+
+    A forked process gets another: two owners of one socket would read each other's pictures.
+    """
+    return _decoder_of(os.getpid())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Allowance:
+    """What one picture may take."""
+
+    max_pixels: int
+    short_side: int | None
+    cpu_s: float
+    memory_bytes: int
+
+
+class _NotBegun(Exception):
+    """The process had ended before it took the request."""
+
+
 class _Child:
-    """One process and the socket to it."""
+    """One process, the socket to it, and the memory that is shared with it. Raises OSError if none can be started."""
 
-    def __init__(self, arguments: tuple[str, ...]) -> None:
+    def __init__(self, server: _ForkServer) -> None:
         self.pictures = 0
+        self._server = server
         self._socket, theirs = socket.socketpair()
-        environment = {name: os.environ[name] for name in _INHERITED if name in os.environ}
-        path = os.pathsep.join(filter(None, sys.path))
+        self._memory = _shared_memory()
         with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-s", "-m", "shoplens.images.sandbox", *arguments],
-                stdin=theirs.fileno(),
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                env={**environment, **_ONE_THREAD, "PYTHONPATH": path},
-                # Ctrl-C in a terminal is for the owner, which ends its processes itself.
-                start_new_session=True,
-            )
+            try:
+                self.pid = server.fork(theirs.fileno(), self._memory)
+            except BaseException:
+                self._socket.close()
+                os.close(self._memory)
+                raise
 
-    def decode(self, data: bytes, name: str, limits: Limits, short_side: int | None, *, deadline: float) -> Picture:
-        """Ask for one picture. Raises SampleError if the process says so, OSError or ValueError if it misbehaves."""
+    def decode(self, data: bytes, name: str, allowed: _Allowance, *, deadline: float) -> Picture:
+        """Ask for one picture.
+
+        Raises SampleError if the process says so, _NotBegun if it had ended before, OSError or ValueError if it
+        misbehaves.
+        """
         self.pictures += 1
-        for part in (_REQUEST.pack(_FORMATS.index(name), limits.max_pixels, short_side or 0, len(data)), data):
-            self._socket.settimeout(_left(deadline))
-            self._socket.sendall(part)
+        self._send(data, name, allowed, deadline)
         reply = bytearray(REPLY.size)
         self._receive_into(memoryview(reply), deadline)
-        number, width, height, columns, rows = REPLY.unpack(reply)
+        number, width, height, columns, rows, shared = REPLY.unpack(reply)
         status = Status(number)
         if status is not Status.OK:
             kind, sentence = _ERRORS[status]
-            raise kind(sentence.format(kind=name.upper(), megapixels=limits.max_pixels / MEGAPIXEL))
+            raise kind(sentence.format(kind=name.upper(), megapixels=allowed.max_pixels / MEGAPIXEL))
         # A process that was taken over might break the limits or the rule of scaling.
-        _, *expected = reduction(width, height, short_side)
-        if not 0 < width * height <= limits.max_pixels or [columns, rows] != expected:
+        _, *expected = reduction(width, height, allowed.short_side)
+        if not 0 < width * height <= allowed.max_pixels or [columns, rows] != expected:
             raise ValueError("the sandboxed decoder answered with an impossible size")
         pixels: Pixels = np.empty((rows, columns, 3), np.uint8)
-        self._receive_into(pixels.data.cast("B"), deadline)
+        if shared:
+            if os.preadv(self._memory, [pixels.data.cast("B")], 0) != pixels.nbytes:
+                raise ValueError("the sandboxed decoder answered with too few pixels")
+        else:
+            self._receive_into(pixels.data.cast("B"), deadline)
         return Picture(pixels=pixels, format=name, width=width, height=height)
 
     def kill(self) -> None:
         """End the process at once and reap it."""
         self._socket.close()
-        self._process.kill()
-        self._process.wait()
+        os.close(self._memory)
+        self._server.end(self.pid)
+
+    def _send(self, data: bytes, name: str, allowed: _Allowance, deadline: float) -> None:
+        if os.fstat(self._memory).st_size < len(data):
+            os.ftruncate(self._memory, max(_LEAST_SHARED_BYTES, len(data)))
+        written = 0
+        while written < len(data):
+            written += os.pwrite(self._memory, memoryview(data)[written:], written)
+        request = REQUEST.pack(
+            FORMATS.index(name),
+            allowed.max_pixels,
+            allowed.short_side or 0,
+            len(data),
+            allowed.cpu_s,
+            allowed.memory_bytes,
+        )
+        begun = bytearray(len(BEGUN))
+        try:
+            self._socket.settimeout(_left(deadline))
+            self._socket.sendall(request)
+            self._receive_into(memoryview(begun), deadline)
+        except ConnectionError as error:
+            raise _NotBegun from error
 
     def _receive_into(self, buffer: memoryview, deadline: float) -> None:
         while buffer:
@@ -247,102 +328,90 @@ class _Child:
             buffer = buffer[count:]
 
 
+def _shared_memory() -> int:
+    """A file that lies in memory where the system offers it."""
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create("photo")
+    else:
+        with tempfile.TemporaryFile() as file:
+            descriptor = os.dup(file.fileno())
+    os.ftruncate(descriptor, _LEAST_SHARED_BYTES)
+    return descriptor
+
+
+class _ForkServer:
+    """The process that forks the others; started when it is first needed, and again if it ended."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._running: tuple[socket.socket, subprocess.Popen[bytes]] | None = None
+
+    def fork(self, requests: int, memory: int) -> int:
+        """Start a process with this socket and this memory, and return its number. Raises OSError."""
+        with self._lock:
+            try:
+                return self._ask(FORK, 0, [requests, memory])
+            except OSError:
+                self._stop()
+                return self._ask(FORK, 0, [requests, memory])
+
+    def end(self, pid: int) -> None:
+        """Kill and reap a process that `fork` returned. It has ended if the server has."""
+        with self._lock:
+            if self._running is None:
+                return
+            try:
+                self._ask(END, pid, [])
+            except OSError:
+                self._stop()
+
+    def close(self) -> None:
+        """End the server and all processes that it has forked."""
+        with self._lock:
+            self._stop()
+
+    def _ask(self, action: bytes, number: int, descriptors: list[int]) -> int:
+        if self._running is None:
+            self._running = _start_server()
+        owner, _ = self._running
+        socket.send_fds(owner, [COMMAND.pack(action, number)], descriptors)
+        answer = owner.recv(COMMAND.size, socket.MSG_WAITALL)
+        if len(answer) != COMMAND.size:
+            raise ConnectionResetError("the server of the sandboxed decoders ended")
+        return int(COMMAND.unpack(answer)[1])
+
+    def _stop(self) -> None:
+        if self._running is not None:
+            owner, process = self._running
+            self._running = None
+            owner.close()
+            try:  # it ends what it has forked
+                process.wait(_END_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _start_server() -> tuple[socket.socket, subprocess.Popen[bytes]]:
+    ours, theirs = socket.socketpair()
+    ours.settimeout(_FORK_TIMEOUT_S)
+    environment = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+    path = os.pathsep.join(filter(None, sys.path))
+    with theirs:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-s", "-m", "shoplens.images.sandbox_process"],
+            stdin=theirs.fileno(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={**environment, **_ONE_THREAD, "PYTHONPATH": path},
+            # Ctrl-C in a terminal is for the owner, which ends its processes itself.
+            start_new_session=True,
+        )
+    return ours, process
+
+
 def _left(deadline: float) -> float:
     left = deadline - time.monotonic()
     if left <= 0:
         raise TimeoutError
     return left
-
-
-# HEIC support
-
-
-class HeicSupport(Enum):
-    """What this installation can do with a HEIC photo."""
-
-    READY = "ready"
-    MISSING = "missing"
-    UNSAFE = "unsafe"
-
-
-def heic_support() -> HeicSupport:
-    """Check whether the extra `heic` is installed and whether its bundled libraries are recent enough."""
-    try:
-        import pillow_heif
-    except ImportError:
-        return HeicSupport.MISSING
-    info = pillow_heif.libheif_info()
-    return judge(str(info.get("libheif", "")), str(info.get("decoders", {}).get("libde265", "")))
-
-
-def judge(libheif: str, libde265: str) -> HeicSupport:
-    """Compare the version numbers in two texts with the oldest safe ones; a text without a number is not safe."""
-
-    def version(text: str) -> tuple[int, ...]:
-        found = re.search(r"(\d+)\.(\d+)\.(\d+)", text)
-        return tuple(int(part) for part in found.groups()) if found else ()
-
-    safe = version(libheif) >= SAFE_LIBHEIF and version(libde265) >= SAFE_LIBDE265
-    return HeicSupport.READY if safe else HeicSupport.UNSAFE
-
-
-# Inside the process
-
-_STATUSES: Final = {kind: status for status, (kind, _) in _ERRORS.items() if kind is not ImageNeedsExtra}
-_HEIC_STATUSES: Final = {HeicSupport.MISSING: Status.EXTRA_MISSING, HeicSupport.UNSAFE: Status.EXTRA_UNSAFE}
-
-
-def _serve(memory_bytes: int, cpu_s: float) -> None:
-    """Answer requests until the other end of the socket on standard input is closed.
-
-    Allows `memory_bytes` of address space beyond what is in use now, no file writes and no core dumps.
-    """
-    owner = socket.socket(fileno=os.dup(sys.stdin.fileno()))
-    AvifImagePlugin.DEFAULT_MAX_THREADS = 1
-    statm = Path("/proc/self/statm")
-    in_use = int(statm.read_text().split()[0]) * resource.getpagesize() if statm.exists() else 0
-    for kind, most in (
-        (resource.RLIMIT_AS, in_use + memory_bytes),
-        (resource.RLIMIT_FSIZE, 0),
-        (resource.RLIMIT_CORE, 0),
-    ):
-        resource.setrlimit(kind, (most, most))
-    with owner, owner.makefile("rb") as requests:
-        while request := requests.read(_REQUEST.size):
-            # The kernel ends the process when the CPU time is used up.
-            usage = resource.getrusage(resource.RUSAGE_SELF)
-            cpu_limit = math.ceil(usage.ru_utime + usage.ru_stime + cpu_s)
-            resource.setrlimit(resource.RLIMIT_CPU, (cpu_limit, resource.getrlimit(resource.RLIMIT_CPU)[1]))
-            form, max_pixels, short_side, length = _REQUEST.unpack(request)
-            data = requests.read(length)
-            limits = Limits(max_bytes=length, max_pixels=max_pixels)
-            status, picture = _decode(_FORMATS[form], data, limits, short_side or None)
-            if picture is None:
-                owner.sendall(REPLY.pack(status, 0, 0, 0, 0))
-            else:
-                rows, columns, _ = picture.pixels.shape
-                owner.sendall(REPLY.pack(status, picture.width, picture.height, columns, rows))
-                owner.sendall(picture.pixels.data)
-
-
-def _decode(name: str, data: bytes, limits: Limits, short_side: int | None) -> tuple[Status, Picture | None]:
-    plugin: formats.Plugin = AvifImagePlugin.AvifImageFile
-    if name == "heic":
-        support = heic_support()
-        if support is not HeicSupport.READY:
-            return _HEIC_STATUSES[support], None
-        import pillow_heif
-
-        pillow_heif.options.DECODE_THREADS = 1
-        for part in ("THUMBNAILS", "DEPTH_IMAGES", "AUX_IMAGES"):
-            setattr(pillow_heif.options, part, False)
-        plugin = pillow_heif.HeifImageFile
-    try:
-        return Status.OK, formats.decode_with(plugin, name, data, limits=limits, short_side=short_side)
-    except SampleError as error:
-        return _STATUSES.get(type(error), Status.CORRUPT), None
-
-
-if __name__ == "__main__":
-    with contextlib.suppress(KeyboardInterrupt, BrokenPipeError, ConnectionResetError):
-        _serve(int(sys.argv[1]), float(sys.argv[2]))

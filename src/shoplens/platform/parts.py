@@ -25,6 +25,8 @@ from shoplens.settings import Settings, read_settings
 from shoplens.storage import open_store
 from shoplens.telemetry.metrics import Metrics
 
+# A process that waits for its core or its memory is not to blame; one that hangs is ended.
+_WALL_PER_CPU = 10
 Progress = Callable[[str], None]
 """Called with a sentence for each step."""
 
@@ -74,15 +76,20 @@ def build_channels(settings: Settings) -> dict[str, Channel]:
 
 def build_limits(settings: Settings) -> Limits:
     """What is refused before decoding."""
-    return Limits(max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels)
+    return Limits(
+        max_bytes=settings.max_image_bytes,
+        max_pixels=settings.max_image_pixels,
+        max_whole_pixels=settings.max_whole_image_pixels,
+    )
 
 
 def build_sandbox(settings: Settings) -> SandboxedDecoder:
-    """The decoder of formats that are not trusted in this process; it starts no process until it is needed."""
+    """The decoder of photos that are not decoded in this process; it starts no process until it is needed."""
     return SandboxedDecoder(
+        processes=max(2, settings.threads or usable_cores()),
         memory_bytes=settings.sandbox_memory_mb * 1_000_000,
         cpu_s=settings.sandbox_cpu_s,
-        wall_s=2 * settings.sandbox_cpu_s,
+        wall_s=_WALL_PER_CPU * settings.sandbox_cpu_s,
     )
 
 

@@ -191,6 +191,7 @@ class LocalEngine:
 
     def warm(self) -> None:
         """Take a photo through every stage of every model, so that the first real one is as quick as the next."""
+        self._sandbox.warm()
         grey = np.full((_WARM_SIDE, _WARM_SIDE, 3), 127, np.uint8)
         photo = thumbnail(Picture(pixels=grey, format="png", width=_WARM_SIDE, height=_WARM_SIDE), _WARM_SIDE)
         now = time.monotonic()

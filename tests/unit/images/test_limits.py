@@ -111,14 +111,25 @@ def test_both_limits_hold_for_every_format_and_are_the_callers(
         decode(data, limits=Limits(max_bytes=len(data) - 1), sandbox=sandbox)
 
 
-def test_a_limit_above_pillows_own_is_obeyed_without_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pillow warns and refuses by a limit of the whole process; ours counts, or is the lower one."""
+def test_a_limit_above_pillows_own_is_obeyed_without_a_warning(
+    monkeypatch: pytest.MonkeyPatch, sandbox: SandboxedDecoder
+) -> None:
+    """Pillow warns and refuses by a limit of the whole process; ours counts."""
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1_000)
-    for data in (VALID["png"], VALID["gif"], VALID["bmp"], encoded(photo().convert("CMYK"), "jpeg")):
-        assert 96 == decode(data, limits=Limits()).width
-    for data in (VALID["tiff"], VALID["webp"]):
-        with pytest.raises(ImageTooManyPixels, match="in this format"):
-            decode(data, limits=Limits())
+    for name in ("png", "webp"):
+        assert 96 == decode(VALID[name], limits=Limits()).width
+    large = encoded(Image.new("1", (14_000, 14_000)), "tiff", compression="group4")
+    limits = Limits(max_pixels=200 * MEGABYTE, max_whole_pixels=200 * MEGABYTE)
+    with SandboxedDecoder(processes=1, memory_bytes=1_000 * MEGABYTE, cpu_s=20) as roomy:
+        assert 14_000 == decode(large, limits=limits, short_side=100, sandbox=roomy).width
+
+
+@pytest.mark.parametrize("name", ["png", "webp", "gif", "bmp", "tiff", "avif", "jpeg-progressive"])
+def test_a_picture_that_must_be_decoded_whole_has_a_limit_of_its_own(name: str, sandbox: SandboxedDecoder) -> None:
+    """It takes memory for all of its pixels, whatever size is wanted; the message says what helps."""
+    with pytest.raises(ImageTooManyPixels, match="in this format"):
+        decode(VALID[name], limits=Limits(max_whole_pixels=96 * 64 - 1), sandbox=sandbox)
+    assert 96 == decode(VALID["jpeg"], limits=Limits(max_whole_pixels=1), sandbox=sandbox).width
 
 
 def test_bombs_cost_neither_memory_nor_time(sandbox: SandboxedDecoder, limits: Limits) -> None:
