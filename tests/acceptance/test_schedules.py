@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
@@ -14,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+import httpx
 import pytest
 from croniter import croniter
 
@@ -319,12 +321,13 @@ SECTIONS = {
     "Install": {"WantedBy"},
     "Timer": {"OnCalendar", "RandomizedDelaySec", "FixedRandomDelay", "Persistent", "AccuracySec"},
     "Service": {
-        "CapabilityBoundingSet", "ExecStart", "Group", "IOSchedulingClass", "LockPersonality", "Nice",
+        "CapabilityBoundingSet", "ExecStart", "Group", "IOSchedulingClass", "LimitNOFILE", "LockPersonality", "Nice",
         "NoNewPrivileges", "PrivateDevices", "PrivateTmp", "ProtectClock", "ProtectControlGroups", "ProtectHome",
         "ProtectHostname", "ProtectKernelLogs", "ProtectKernelModules", "ProtectKernelTunables", "ProtectProc",
-        "ProtectSystem", "ReadWritePaths", "RemoveIPC", "RestrictAddressFamilies", "RestrictNamespaces",
-        "RestrictRealtime", "RestrictSUIDSGID", "StateDirectory", "SystemCallArchitectures", "SystemCallErrorNumber",
-        "SystemCallFilter", "TimeoutStartSec", "TimeoutStopSec", "Type", "UMask", "User", "WorkingDirectory",
+        "ProtectSystem", "ReadWritePaths", "RemoveIPC", "RestrictAddressFamilies", "RestrictNamespaces", "Restart",
+        "RestartSec", "RestrictRealtime", "RestrictSUIDSGID", "StateDirectory", "SystemCallArchitectures",
+        "SystemCallErrorNumber", "SystemCallFilter", "TimeoutStartSec", "TimeoutStopSec", "Type", "UMask", "User",
+        "WorkingDirectory",
     },
 }  # fmt: skip
 
@@ -364,11 +367,10 @@ def test_systemd_finds_nothing_wrong_with_a_unit(path: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
-@pytest.mark.parametrize("job", ["ingest", "batch"])
-def test_systemd_calls_the_exposure_of_a_service_low(job: str) -> None:
+@pytest.mark.parametrize("file", [path for path in UNITS if path.suffix == ".service"], ids=lambda path: path.name)
+def test_systemd_calls_the_exposure_of_a_service_low(file: Path) -> None:
     """Below 3 of 10."""
     command = ["systemd-analyze", "security", "--offline=true", "--threshold=30"]
-    file = DEPLOY / "systemd" / f"shoplens-{job}.service"
     done = subprocess.run([*command, str(file)], capture_output=True, text=True, check=False)
     assert 0 == done.returncode, done.stdout
 
@@ -392,3 +394,21 @@ def test_the_services_work(home: Path) -> None:
         done = subprocess.run(words, cwd=home, env=environment(), capture_output=True, text=True, check=False)
         assert 0 == done.returncode, done.stderr
     assert [("ingest", 0), ("run", 0)] == [(each["job"], each["exit_status"]) for each in triggers(home)]
+
+
+def test_the_service_of_the_server_serves_and_stops_in_time(home: Path) -> None:
+    """Its command in its folder, ended as systemd ends it."""
+    service = unit(DEPLOY / "systemd" / "shoplens.service")["Service"]
+    (command,), (stop_s,) = service["ExecStart"], service["TimeoutStopSec"]
+    words = [word.replace(HOME, str(home)) for word in command.split()]
+    with subprocess.Popen(
+        [*words, "--port", "0"], cwd=home, env=environment(), stderr=subprocess.PIPE, text=True
+    ) as server:
+        assert server.stderr is not None
+        said = next(line for line in server.stderr if "ready at" in line)
+        url = re.search(r"http://\S+", said)
+        assert url is not None
+        assert 200 == httpx.get(f"{url[0]}/health/ready").status_code
+        server.terminate()
+        server.stderr.read()
+        assert server.wait(float(stop_s.removesuffix("s"))) in {0, -signal.SIGTERM}  # both are a clean end to systemd

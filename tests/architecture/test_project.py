@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -113,3 +116,27 @@ def test_the_locks_agree_with_each_other() -> None:
         for name in lock.EXTRAS
     }
     assert pins["run"] <= pins["heic"] <= pins["test"] <= pins["dev"]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    """The wheel that this tree builds."""
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(folder)]
+    subprocess.run(command, cwd=ROOT, capture_output=True, check=True, timeout=100)
+    (built,) = folder.iterdir()
+    return zipfile.ZipFile(built)
+
+
+def test_the_wheel_has_the_licence_and_the_notices_of_others(wheel: zipfile.ZipFile) -> None:
+    """As the Apache License asks for in section 4, and the licences of the models that NOTICE names."""
+    for name in ("LICENSE", "NOTICE"):
+        (packed,) = [path for path in wheel.namelist() if path.endswith(f".dist-info/licenses/{name}")]
+        assert (ROOT / name).read_bytes() == wheel.read(packed)
+
+
+def test_the_wheel_has_every_file_of_the_package_and_no_other(wheel: zipfile.ZipFile) -> None:
+    """Templates, static files and what the models have learned, but no test."""
+    package = {path.relative_to(ROOT / "src").as_posix() for path in project_files() if "src" in path.parts}
+    packed = {path for path in wheel.namelist() if ".dist-info/" not in path}
+    assert package == packed
