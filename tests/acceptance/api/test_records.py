@@ -115,7 +115,7 @@ async def test_an_unreachable_store_fails_readiness_and_the_request(
         answer = await client.post("/predict", content=jpeg_of(colourful(2)))
     assert 503 == ready.status_code
     assert "ok" != ready.json()["parts"]["storage"]
-    assert (503, "storage_unavailable") == (answer.status_code, answer.json()["code"])
+    assert (503, "storage_unusable") == (answer.status_code, answer.json()["code"])
     assert "retry-after" in answer.headers
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import stat
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -67,13 +68,14 @@ def test_nothing_unsigned_or_by_others_is_accepted_where_a_signature_is_required
     for sentence in ("is not signed", "which is not one of trusted_keys"):
         packed = pack_bundle(bundle.root, tmp_path / "fruit.shoplens")
         shared.push(open_bundle(bundle.root))
-        for attempt in (
+        attempts: tuple[Callable[[], object], ...] = (
             lambda: resolve_bundle("fruit", models, trust=trust),
             lambda: resolve_bundle(str(bundle.root), models, trust=trust),
             lambda: install_bundle(bundle.root, target, trust),
             partial(unpack_bundle, packed, target, trust),
             lambda: resolve_bundle("fruit", target, shared, trust),
-        ):
+        )
+        for attempt in attempts:
             with pytest.raises(BundleUntrusted, match=sentence):
                 attempt()
         assert [] == list(target.rglob("bundle.json"))
