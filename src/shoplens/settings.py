@@ -229,13 +229,13 @@ class Settings(BaseSettings):
         description="Largest photo in pixels that must be decoded whole: all formats but JPEGs of a single scan.",
     )
     sandbox_cpu_s: float = Field(
-        default=1.0,
+        default=0.9,
         gt=0,
         description="Most CPU time that the sandboxed decoder may take for a photo; more in proportion for a HEIC or "
         "AVIF above 8 megapixels.",
     )
     sandbox_memory_mb: int = Field(
-        default=150, gt=0, description="Most memory that it may take for a photo; more for one above 12 megapixels."
+        default=140, gt=0, description="Most memory that it may take for a photo; more for one above 12 megapixels."
     )
 
     provider: Literal["auto", "cpu", "cuda"] = Field(

@@ -1,5 +1,7 @@
 """Files that attack or confuse image decoders, always the same, for tests of everything that takes photos.
 
+Those that are made to cost time or memory are in `shoplens.testing.costly`.
+
 for file in corpus():
     ...send file.data, compare with file.expected...
 """
