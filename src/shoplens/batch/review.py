@@ -23,6 +23,7 @@ from shoplens.db import Database
 from shoplens.db.tables import make_id
 from shoplens.errors import ImageGone, ItemChanged, ItemNotReady, RequestInvalid
 from shoplens.predictions.entities import Answer, Feedback, FeedbackValue
+from shoplens.predictions.image_store import view_key
 from shoplens.predictions.repository import PredictionRepository
 from shoplens.predictions.reviews import MAX_LABEL, Said, clean_text, give, withdraw
 from shoplens.storage import Store
@@ -168,7 +169,7 @@ class ReviewService:
             was_quarantined = ItemState.QUARANTINED in (item.state, item.reviewed_from)
             if item.retried_as is not None or not was_quarantined or item.state is ItemState.DONE:
                 raise ItemNotReady(f"The item {item_id} is {item.state.value}; only quarantined files can be deleted.")
-            for key in (item.key, item.thumbnail_key):
+            for key in (item.key, item.thumbnail_key, view_key(item.sha256)):
                 if key is not None:
                     self._store.delete(key)
             dismissed = replace(

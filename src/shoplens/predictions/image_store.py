@@ -1,13 +1,18 @@
-"""Stored photos: the original or a thumbnail, under a key made of the photo's hash; thumbnails carry no metadata."""
+"""Stored photos: the original or a copy, under a key made of the photo's hash; copies carry no metadata.
+
+Copies (thumbnails, and views for a page) are made when they are first asked for, a few at once, and then stored.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from shoplens.errors import BlobNotFound, ImageNotKept
+from shoplens.errors import BlobNotFound, ImageNotKept, QueueFull
 from shoplens.images.decoder import decode
 from shoplens.images.picture import ImageFacts, Limits
 from shoplens.images.sandbox import SandboxedDecoder
@@ -20,6 +25,8 @@ VIEW_SIDE = 1280
 
 _SUFFIXES = {"jpeg": "jpg"}
 _THUMBNAIL_SUFFIX = "thumbnail.jpg"
+_VIEW_SUFFIX = "view.jpg"
+_RETRY_AFTER_S: Final = 2.0
 _MEDIA_TYPES: Final = {"jpg": "image/jpeg", "tif": "image/tiff", "jpe": "image/jpeg"} | {
     suffix: f"image/{suffix}" for suffix in ("jpeg", "png", "gif", "webp", "bmp", "tiff", "heic", "heif", "avif")
 }
@@ -41,6 +48,15 @@ class ImageFile:
     media_type: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CopyLimits:
+    """How many copies of photos are made at once, how many callers may wait for that, and for how long."""
+
+    at_once: int = 2
+    waiting: int = 20
+    wait_s: float = 5.0
+
+
 class ImageStore:
     """Photos in a store. All methods block and may be called from many threads.
 
@@ -54,11 +70,16 @@ class ImageStore:
         limits: Limits,
         sandbox: SandboxedDecoder,
         moved_to: Callable[[PredictionRecord], str | None] = lambda _: None,
+        copies: CopyLimits | None = None,
     ) -> None:
         self._store = store
         self._limits = limits
         self._sandbox = sandbox
         self._moved_to = moved_to
+        self._copies = copies or CopyLimits()
+        self._making = threading.BoundedSemaphore(self._copies.at_once)
+        self._lock = threading.Lock()
+        self._waiting = 0
 
     def save(self, facts: ImageFacts, original: bytes | None, small: bytes | None) -> str | None:
         """Store the original, else the thumbnail `small`; the key, None without either. Raises StorageUnavailable."""
@@ -97,21 +118,47 @@ class ImageStore:
     def open(self, key: str, sha256: str, size: ImageSize) -> ImageFile:
         """The photo under `key`, whose content has this hash.
 
-        Raises BlobNotFound, SampleError for data that is no photo, StorageUnavailable.
+        Raises BlobNotFound, SampleError for data that is no photo, StorageUnavailable, and QueueFull while too many
+        other copies are being made.
         """
         if size is ImageSize.ORIGINAL:
             suffix = key.rsplit(".", 1)[-1].lower()
             media_type = _MEDIA_TYPES.get(suffix, "application/octet-stream")
             return ImageFile(data=self._store.get(key), media_type=media_type)
-        if size is ImageSize.VIEW:
-            return ImageFile(data=self.thumbnail(self._store.get(key), VIEW_SIDE), media_type="image/jpeg")
-        small_key = image_key(sha256, _THUMBNAIL_SUFFIX)
+        copy_key, side = (
+            (view_key(sha256), VIEW_SIDE)
+            if size is ImageSize.VIEW
+            else (image_key(sha256, _THUMBNAIL_SUFFIX), THUMBNAIL_SIDE)
+        )
         try:
-            small = self._store.get(small_key)
-        except BlobNotFound:  # made when it is first asked for, then stored beside the originals
-            small = self.thumbnail(self._store.get(key), THUMBNAIL_SIDE)
-            self._store.put(small_key, small)
-        return ImageFile(data=small, media_type="image/jpeg")
+            return ImageFile(data=self._store.get(copy_key), media_type="image/jpeg")
+        except BlobNotFound:
+            pass
+        with self._turn():
+            try:  # another request may have made it meanwhile
+                copy = self._store.get(copy_key)
+            except BlobNotFound:
+                copy = self.thumbnail(self._store.get(key), side)
+                self._store.put(copy_key, copy)
+        return ImageFile(data=copy, media_type="image/jpeg")
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Wait for leave to make a copy. Raises QueueFull if too many wait already, or after a time."""
+        with self._lock:
+            if self._waiting >= self._copies.waiting:
+                raise _too_many()
+            self._waiting += 1
+        try:
+            if not self._making.acquire(timeout=self._copies.wait_s):
+                raise _too_many()
+        finally:
+            with self._lock:
+                self._waiting -= 1
+        try:
+            yield
+        finally:
+            self._making.release()
 
     def thumbnail(self, data: bytes, side: int) -> bytes:
         """A JPEG without metadata, its longer side at most `side` pixels. Raises SampleError for other data."""
@@ -120,3 +167,14 @@ class ImageStore:
     def check(self) -> None:
         """Raises StorageUnavailable when photos could not be stored now."""
         self._store.check()
+
+
+def view_key(sha256: str) -> str:
+    """The key of the stored view of a photo, which goes when the photo is deleted."""
+    return image_key(sha256, _VIEW_SUFFIX)
+
+
+def _too_many() -> QueueFull:
+    return QueueFull(
+        "Too many photos are being prepared for viewing. Try again in a moment.", retry_after_s=_RETRY_AFTER_S
+    )
