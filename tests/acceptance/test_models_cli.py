@@ -137,6 +137,9 @@ def test_options_win_over_the_files_beside_a_model(tmp_path: Path) -> None:
     shown = json.loads(shoplens(tmp_path, "models", "show", "mine", "--json").stdout)
     assert ["red", "green", "blue"] == shown["label_names"]
     assert (64, [0, 0, 0], [1, 1, 1]) == tuple(shown["manifest"]["image"][key] for key in ("crop", "mean", "scale"))
+    nameless = {"id2label": {"0": "LABEL_0", "1": "LABEL_1", "2": "LABEL_2"}}
+    (folder / "config.json").write_text(json.dumps(nameless))
+    assert "pass --labels" in shoplens(tmp_path, "models", "import", "colours").stdout
     (folder / "config.json").unlink()
     unnamed = shoplens(tmp_path, "models", "import", "colours")
     assert (1, True) == (unnamed.returncode, "Name the classes with --labels" in unnamed.stderr)

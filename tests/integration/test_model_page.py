@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from shoplens.bundles.bundle import write_bundle
 from shoplens.bundles.manifest import ClassResult, Label
+from shoplens.bundles.signing import make_key, sign_bundle
 from shoplens.platform.server import Platform
 from tests.conftest import client_of
 from tests.unit.bundles.conftest import CARD, MANIFEST, small_model
@@ -41,3 +43,19 @@ async def test_the_evaluation_is_shown_and_escaped(
     assert " style=" not in fruit
     for text in ("Metrics per class", "Confusion matrix", "Choosing a threshold"):
         assert text not in other
+
+
+async def test_the_signer_of_a_model_is_shown(
+    make_platform: Callable[..., Platform], models_dir: Path, tmp_path: Path
+) -> None:
+    """On its page and in the list for programs; others have none."""
+    models = shutil.copytree(models_dir, tmp_path / "models")
+    labels = tuple(Label(id=name, name=name) for name in NAMES)
+    fruit = write_bundle(models / "fruit" / "1.2.0", manifest=MANIFEST, labels=labels, card=CARD, model=small_model())
+    make_key(tmp_path / "shop.pem")
+    public = sign_bundle(fruit, tmp_path / "shop.pem")
+    async with client_of(make_platform(models_dir=models)) as client:
+        page = (await client.get("/console/models/fruit")).text
+        listed = {model["name"]: model["signed_by"] for model in (await client.get("/models")).json()}
+    assert public in html.unescape(page)
+    assert {"fruit": public} == {name: key for name, key in listed.items() if key is not None}

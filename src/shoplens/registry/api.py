@@ -25,6 +25,7 @@ class ServedModelOut(Schema):
     provider: str | None = Field(examples=["cpu"])
     batching: str | None = Field(examples=["single calls on 2 threads"])
     digest: str
+    signed_by: str | None = Field(description="The public key of its signature; null for a model that is not signed.")
 
     @classmethod
     def of(cls, view: ModelView) -> Self:
@@ -42,6 +43,7 @@ class ServedModelOut(Schema):
             provider=served.provider if served else None,
             batching=served.batching if served else None,
             digest=bundle.digest,
+            signed_by=bundle.signed_by,
         )
 
 

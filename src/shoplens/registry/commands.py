@@ -245,6 +245,8 @@ def import_model(  # noqa: PLR0913 - the options of the command
         into=settings_for(data_dir).make_models_dir(),
         limits=ImportLimits(seconds=time_limit, memory_mb=memory_mb),
     )
+    if all(label.name == f"LABEL_{index}" for index, label in enumerate(class_names)):
+        typer.echo(f"{label_source} has no names but LABEL_0, LABEL_1 and so on; pass --labels for better ones.")
     repeated = [label.name for index, label in enumerate(class_names) if label.name.endswith(f" ({index})")]
     if repeated:
         typer.echo(f"Names that several classes had are told apart by the class's number: {', '.join(repeated)}.")
