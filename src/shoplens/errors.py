@@ -276,6 +276,7 @@ class BundleError(ShoplensError):
     """The bundle cannot be served."""
 
     code = "bundle_error"
+    public_message = "The model cannot be used now."
 
 
 class BundleIncomplete(BundleError):
@@ -352,6 +353,7 @@ class ClusterUnavailable(Unavailable):
     """The Ray cluster cannot be reached, or makes no progress."""
 
     code = "cluster_unavailable"
+    public_message = "The cluster is unavailable."
 
 
 class QueueUnavailable(Unavailable):
@@ -409,6 +411,7 @@ class SourceUnavailable(Unavailable):
     """The source of an import does not exist or cannot be read."""
 
     code = "source_unavailable"
+    public_message = "The source of the import is unavailable."
 
 
 class TrainingError(ShoplensError):
@@ -433,6 +436,7 @@ class Misconfigured(ShoplensError):
     """The settings contradict each other or this machine."""
 
     code = "misconfigured"
+    public_message = "The server lacks a setting for this."
 
 
 class FileUnusable(Misconfigured):

@@ -22,6 +22,7 @@ from shoplens.db.tables import is_id
 from shoplens.errors import ImageMissing, RequestInvalid, RunNotFound, ShoplensError, Unavailable
 from shoplens.predictions.entities import Answer
 from shoplens.web.bodies import content_length
+from shoplens.web.problems import public_detail
 from shoplens.web.schemas import ModelOut, Schema, json_response
 from shoplens.web.uploads import FILE_FIELD, UploadedForm, Uploads, media_type_of, photo_too_large
 
@@ -347,7 +348,7 @@ async def _import_each(importer: Importer, form: UploadedForm, max_image_bytes: 
         except ShoplensError as error:
             if index == 0 and isinstance(error, Unavailable):
                 raise
-            photo = UploadOut(name=name, item=None, code=error.code, detail=str(error))
+            photo = UploadOut(name=name, item=None, code=error.code, detail=public_detail(error, None))
         yield photo
 
 

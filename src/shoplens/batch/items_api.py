@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Request
 from pydantic import Field
@@ -18,8 +18,6 @@ from shoplens.predictions.entities import Answer
 from shoplens.predictions.image_store import ImageSize
 from shoplens.web.browser import browser_of
 from shoplens.web.schemas import BodySchema, json_response
-
-_PHOTO_CACHE: Final = "private, max-age=3600"
 
 Seen = Annotated[
     int | None,
@@ -91,10 +89,9 @@ def items_router(batch: Batch) -> APIRouter:
         responses={200: {"content": {"image/*": {}, "application/octet-stream": {}}}},
         summary="The photo of an item",
     )
-    def photo(item_id: ItemId, size: ImageSize = ImageSize.VIEW) -> Response:
+    def photo(request: Request, item_id: ItemId, size: ImageSize = ImageSize.VIEW) -> Response:
         """`thumbnail` and `view` are JPEG without metadata, `original` is as it arrived."""
-        # Not cached for long: another attempt may decode a photo that has no preview yet.
-        return photo_answer(batch.browse.photo(item_id, size), cache=_PHOTO_CACHE)
+        return photo_answer(request, batch.browse.photo(item_id, size))
 
     @router.post("/batch/items/{item_id}/label", response_model=ItemOut, summary="Answer for an item")
     def label(request: Request, item_id: ItemId, body: LabelIn) -> Response:

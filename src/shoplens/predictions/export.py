@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Iterator
 
 from shoplens.db import Database
 from shoplens.predictions.entities import Feedback, PredictionRecord, RecordFilter
 from shoplens.predictions.repository import FeedbackRepository, PredictionRepository
 
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
+_FORMULA_START = re.compile(r"^[\t\r\n]|(?:^|(?<=[;,|\t\r\n]))(?=[ \"']*[=+\-@＝＋－＠])")
+"""Where a cell begins that runs as a formula. A spreadsheet that expects other separators than commas splits text at
+them, and quotes do not keep it from that. The signs of full width are formulas in East Asian versions."""
 _ROWS_PER_CHUNK = 200
 _PAGE = 500
 
@@ -95,9 +98,9 @@ def stream_feedback(database: Database) -> Iterator[tuple[Feedback, PredictionRe
 
 
 def spreadsheet_safe(value: object) -> object:
-    """`value`, with an apostrophe before text that a spreadsheet would run as a formula."""
-    if isinstance(value, str) and value.startswith(_FORMULA_STARTS):
-        return f"'{value}"
+    """`value`, with an apostrophe before each text that a spreadsheet would run as a formula."""
+    if isinstance(value, str):
+        return _FORMULA_START.sub(lambda found: f"'{found[0]}", value)
     return "" if value is None else value
 
 

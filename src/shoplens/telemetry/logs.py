@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import queue
+import re
 import sys
 import threading
 from collections import defaultdict
@@ -60,6 +61,12 @@ def get_logger(name: str) -> structlog.stdlib.BoundLogger:
 
 
 _log: Final = get_logger(__name__)
+_PASSWORDS: Final = re.compile(r"""(://[^\s"'@/:]*:)[^\s"'@]+(?:@[^\s"'@/]*)*@""")
+"""A password in a URL, also one that holds / or @ although it should not."""
+_SECRET_PARAMETERS: Final = re.compile(
+    r"""([?&](?:[a-z_-]*password|[a-z_-]*secret[a-z_-]*|[a-z_-]*token|[a-z_-]*signature|[a-z_-]*access[_-]key[a-z_-]*)=)[^&\s"']+""",
+    re.IGNORECASE,
+)
 _process_fields: Final[dict[str, str | int]] = {}
 _failing_files: Final[defaultdict[Path, set[str]]] = defaultdict(set)
 
@@ -125,6 +132,13 @@ def configure_logs(*, log_format: LogFormat, level: str, quiet_terminal: bool = 
     if level != "debug":
         for name in _VERBOSE_LIBRARIES:
             logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def without_passwords(text: str) -> str:
+    """`text` with `***` in place of the passwords in its URLs, such as those of sources, stores and databases."""
+    if "://" not in text:
+        return text
+    return _SECRET_PARAMETERS.sub(r"\1***", _PASSWORDS.sub(r"\1***@", text))
 
 
 def bind_process_fields(**fields: str | int) -> None:
@@ -251,6 +265,10 @@ class _StandardError(logging.StreamHandler[IO[str]]):
     def __init__(self) -> None:
         logging.Handler.__init__(self)
 
+    def format(self, record: logging.LogRecord) -> str:
+        """See logging.Handler."""
+        return without_passwords(super().format(record))
+
     @property
     def stream(self) -> IO[str]:  # type: ignore[override] # logging's own handler of last resort does the same
         """The current standard error."""
@@ -307,7 +325,7 @@ class _JsonFormatter(logging.Formatter):
         """See logging.Formatter."""
         line: str | None = record.__dict__.get("json_line")
         if line is None:
-            line = record.json_line = self._formatter.format(record)
+            line = record.json_line = without_passwords(self._formatter.format(record))
         return line
 
 

@@ -17,7 +17,7 @@ from typing import Any, Final, Literal
 
 import orjson
 
-from shoplens.telemetry.logs import TRIGGER_LOG, LogFile, LogFolder, get_logger
+from shoplens.telemetry.logs import TRIGGER_LOG, LogFile, LogFolder, get_logger, without_passwords
 
 STARTED: Final = "trigger.started"
 ENDED: Final = "trigger.ended"
@@ -84,7 +84,7 @@ def record_trigger(
 
 def _write(event: str, trigger: Trigger, facts: dict[str, Any], file: LogFile) -> None:
     _log.info(event, trigger=trigger.id, **facts)
-    file.handle(logging.makeLogRecord({"msg": trigger_line(event, trigger.id, facts).decode()}))
+    file.handle(logging.makeLogRecord({"msg": without_passwords(trigger_line(event, trigger.id, facts).decode())}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,14 +10,17 @@ from pydantic import Field
 from starlette.responses import Response
 
 from shoplens.errors import ShoplensError
+from shoplens.telemetry.logs import get_logger
 from shoplens.telemetry.metrics import EXPOSITION_TYPE, Metrics
+from shoplens.web.problems import public_detail
 from shoplens.web.schemas import Schema, json_response
 
 _PROBE_TIMEOUT_S = 2.0
+_log = get_logger(__name__)
 
 
 class HealthOut(Schema):
-    """Whether the process can work, with a sentence for every part that does not."""
+    """Whether the process can work, with a sentence for every part that does not. The log has the details."""
 
     status: str = Field(examples=["ready"])
     parts: dict[str, str] = Field(examples=[{"engine": "ok", "database": "ok", "storage": "ok"}])
@@ -26,6 +29,7 @@ class HealthOut(Schema):
 def operations_router(probes: Mapping[str, Callable[[], Awaitable[None]]], metrics: Metrics) -> APIRouter:
     """All routes for operating the server. A probe raises one of our errors if its part does not work."""
     router = APIRouter(tags=["operations"])
+    logged: dict[str, str | None] = {}
 
     @router.get("/health/live", summary="Is the process alive?")
     async def live() -> HealthOut:
@@ -41,17 +45,23 @@ def operations_router(probes: Mapping[str, Callable[[], Awaitable[None]]], metri
     async def ready() -> Response:
         """Checks that the models are loaded and that database and store are reachable."""
 
-        async def state(probe: Callable[[], Awaitable[None]]) -> str:
+        async def state(part: str, probe: Callable[[], Awaitable[None]]) -> str:
+            detail = None
             try:
                 async with asyncio.timeout(_PROBE_TIMEOUT_S):
                     await probe()
             except TimeoutError:
-                return f"There was no answer within {_PROBE_TIMEOUT_S:g} s."
+                detail = shown = f"There was no answer within {_PROBE_TIMEOUT_S:g} s."
             except ShoplensError as error:
-                return str(error)
-            return "ok"
+                detail, shown = str(error), public_detail(error, None)
+            else:
+                shown = "ok"
+            if logged.get(part) != detail:  # not at each probe: load balancers ask every second
+                logged[part] = detail
+                _log.warning("health.part_changed", part=part, detail=detail or "ok")
+            return shown
 
-        states = await asyncio.gather(*map(state, probes.values()))
+        states = await asyncio.gather(*(state(part, probe) for part, probe in probes.items()))
         is_ready = set(states) <= {"ok"}
         body = HealthOut(status="ready" if is_ready else "not ready", parts=dict(zip(probes, states, strict=True)))
         return json_response(body, status=200 if is_ready else 503)

@@ -114,7 +114,8 @@ async def test_an_unreachable_store_fails_readiness_and_the_request(
         ready = await client.get("/health/ready")
         answer = await client.post("/predict", content=jpeg_of(colourful(2)))
     assert 503 == ready.status_code
-    assert "ok" != ready.json()["parts"]["storage"]
+    assert "The photo store is unavailable." == ready.json()["parts"]["storage"]
+    assert str(blobs) not in ready.text + answer.text
     assert (503, "storage_unusable") == (answer.status_code, answer.json()["code"])
     assert "retry-after" in answer.headers
 
@@ -192,3 +193,18 @@ async def test_an_unknown_path_and_a_wrong_method_are_problems_too(busy_client: 
     missing, wrong = await busy_client.get("/nix"), await busy_client.get("/predict")
     assert (404, "not_found") == (missing.status_code, missing.json()["code"])
     assert (405, "method_not_allowed") == (wrong.status_code, wrong.json()["code"])
+
+
+@pytest.mark.parametrize("size", ["thumbnail", "view"])
+async def test_a_photo_is_kept_by_browsers_for_minutes_only(
+    busy_client: httpx.AsyncClient, photo: bytes, size: str
+) -> None:
+    """And by nothing between; a browser that has it asks whether it is still the same."""
+    record = (await busy_client.post("/predict", content=photo)).json()
+    address = f"/predictions/{record['id']}/image?size={size}"
+    first = await busy_client.get(address)
+    again = await busy_client.get(address, headers={"if-none-match": first.headers["etag"]})
+    other = await busy_client.get(address, headers={"if-none-match": '"another"'})
+    assert {"private, max-age=300"} == {each.headers["cache-control"] for each in (first, again, other)}
+    assert [200, 304, 200] == [each.status_code for each in (first, again, other)]
+    assert [first.content, b"", first.content] == [each.content for each in (first, again, other)]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from shoplens.telemetry.logs import FileQueue, LogFolder
+from shoplens.telemetry.logs import FileQueue, LogFolder, without_passwords
 
 IMPORTS = """
 import logging, sys
@@ -67,6 +67,44 @@ def test_no_line_holds_the_value_of_a_local_variable() -> None:
     """It may be a photo, or a secret."""
     for log_format in ("json", "console"):
         assert "hunter2" not in "\n".join(lines_of(log_format))
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("redis://:hunter2@cache:6379/0", "redis://:***@cache:6379/0"),
+        ("postgresql://shop:hunt/er@2@db/shop", "postgresql://shop:***@db/shop"),
+        ("s3://key:hunter2@bucket/drop and s3://b/a@b.jpg", "s3://key:***@bucket/drop and s3://b/a@b.jpg"),
+        ("s3://b/d?secret_access_key=hunter2&region=x", "s3://b/d?secret_access_key=***&region=x"),
+        ("postgresql://db/shop?user=a&password=hunter2", "postgresql://db/shop?user=a&password=***"),
+        ("http://127.0.0.1:8000/ is for a@b.example", "http://127.0.0.1:8000/ is for a@b.example"),
+        ("file:///data/drop", "file:///data/drop"),
+    ],
+)
+def test_passwords_in_urls_are_left_out(text: str, shown: str) -> None:
+    """Of sources, stores, queues and databases, wherever they stand in a line."""
+    assert shown == without_passwords(text)
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_no_line_holds_the_password_of_a_source(log_format: str, tmp_path: Path) -> None:
+    """Neither on standard error nor in the files; also not in a traceback."""
+    program = IMPORTS + (
+        "from shoplens.telemetry.trigger_log import record_trigger\n"
+        f"folder = LogFolder(path=Path({str(tmp_path)!r}), file_bytes=10**6, kept=1)\n"
+        f"with logging_to(folder, log_format={log_format!r}, level='info'):\n"
+        "    url = 's3://key:hunter' + '2@bucket/drop'\n"
+        "    structlog.get_logger('ours').info('import.began', source=url)\n"
+        "    try:\n        raise ValueError('cannot read ' + url)\n"
+        "    except ValueError:\n        structlog.get_logger('ours').exception('import.failed')\n"
+        "    with record_trigger(folder, job='batch_ingest', by='test', arguments={'source': url}):\n"
+        "        pass\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert 0 == done.returncode, done.stderr
+    said = [done.stderr, *(path.read_text() for path in tmp_path.glob("*.log"))]
+    assert 3 == len(said)
+    assert all("key:***@bucket/drop" in each and "hunter2" not in each for each in said)
 
 
 def test_the_level_is_obeyed() -> None:
