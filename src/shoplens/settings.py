@@ -9,6 +9,7 @@ import os
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import urlsplit
 
 import orjson
 import platformdirs
@@ -212,6 +213,10 @@ class Settings(BaseSettings):
 
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    public_url: str | None = Field(
+        default=None,
+        description="Where people reach this server (`https://photos.example.org`), for the links in reports.",
+    )
     allow_public: bool = Field(
         default=False,
         description="Listen on an address other than loopback although there are no accounts: everyone may do all.",
@@ -289,6 +294,20 @@ class Settings(BaseSettings):
     )
     log_file_megabytes: int = Field(default=10, gt=0, description="Size in megabytes at which a log file is rotated.")
     log_files: int = Field(default=10, gt=0, le=100, description="Rotated files kept of each log.")
+
+    @field_validator("public_url")
+    @classmethod
+    def _public_url_is_one(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+            raise ValueError(
+                "write the address with http:// or https:// and a host, such as https://photos.example.org"
+            )
+        if "@" in parts.netloc:
+            raise ValueError("leave out the user and the password: the address stands in reports")
+        return url.rstrip("/")
 
     @field_validator("trusted_proxies")
     @classmethod

@@ -29,7 +29,14 @@ HOMES: dict[str, tuple[str, ...]] = {
     # The services that are listed pass a transaction on, which is a Connection.
     "sqlalchemy": (
         *("db/", "*/tables.py", "*/*repository.py"),
-        *("batch/browse.py", "batch/files.py", "batch/report.py", "batch/review.py", "batch/runner.py"),
+        *(
+            "batch/browse.py",
+            "batch/files.py",
+            "batch/looks.py",
+            "batch/report.py",
+            "batch/review.py",
+            "batch/runner.py",
+        ),
         "predictions/reviews.py",
     ),
     "starlette": ("web/", "*/*api.py", "*/pages.py"),

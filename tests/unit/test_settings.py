@@ -229,3 +229,13 @@ def test_data_lies_in_the_folder_of_the_user_unless_this_folder_has_some(
     assert [] == list(tmp_path.iterdir())
     (tmp_path / "shoplens-data").mkdir()
     assert tmp_path / "shoplens-data" == read_settings().data_dir.absolute()
+
+
+@pytest.mark.parametrize(
+    "url", ["photos.example.org", "ftp://photos.example.org", "https://", "https://me:secret@here", "https://here/?a=1"]
+)
+def test_a_public_address_is_one_that_people_can_open(url: str) -> None:
+    """It stands in reports, so it is checked at the start, and holds no password."""
+    with pytest.raises(Misconfigured, match="public_url"):
+        read_settings(public_url=url)
+    assert "https://photos.example.org/shop" == read_settings(public_url="https://photos.example.org/shop/").public_url

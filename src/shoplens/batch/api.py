@@ -430,8 +430,9 @@ def runs_router(batch: Batch) -> APIRouter:
         return StreamingResponse(chunks, media_type=MEDIA_TYPES[format], headers=headers)
 
     @router.get("/batch/runs/{run_id}/report", response_class=HTMLResponse, summary="The report of a run")
-    def report(run_id: RunId) -> HTMLResponse:
-        """A self-contained page with the current results."""
-        return HTMLResponse(batch.report.render(run_id), headers=_REPORT_HEADERS)
+    def report(request: Request, run_id: RunId) -> HTMLResponse:
+        """A self-contained page with the current results. Its links also work from a file."""
+        html = batch.report.render(run_id, server=str(request.base_url))
+        return HTMLResponse(html, headers=_REPORT_HEADERS)
 
     return router

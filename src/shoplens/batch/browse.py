@@ -10,6 +10,7 @@ from typing import Final
 from sqlalchemy import Connection
 
 from shoplens.batch.entities import BatchItem, BatchRun, ItemFilter, ItemState, RunCounts
+from shoplens.batch.looks import LookRepository
 from shoplens.batch.repository import ItemRepository
 from shoplens.batch.run_repository import RunRepository
 from shoplens.db import Database
@@ -18,6 +19,7 @@ from shoplens.predictions.entities import PredictionRecord
 from shoplens.predictions.image_store import ImageFile, ImageSize, ImageStore
 
 MAX_PAGE: Final = 200
+_NEXT: Final = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,13 +127,27 @@ class BrowseService:
         with self._database.reading() as tx:
             return ItemRepository(tx).get(item_id)
 
-    def next_to_review(self, item: BatchItem) -> BatchItem | None:
-        """The item of the same run that needs review and follows `item` in the gallery, else the first one."""
+    def next_to_review(self, item: BatchItem, *, browser: str | None = None) -> BatchItem | None:
+        """The item of the same run that needs review and follows `item` in the gallery, else the first one.
+
+        For `browser` what nobody else looks at comes first, and what was skipped there last.
+        """
         if item.run_id is None:
             return None
-        wanted = ItemFilter(run_id=item.run_id, state=ItemState.NEEDS_REVIEW)
-        found = self.items(wanted, limit=1, before=item.seq).items or self.items(wanted, limit=2).items
+        wanted = ItemFilter(run_id=item.run_id, state=ItemState.NEEDS_REVIEW, browser=browser)
+        after = self.items(wanted, limit=_NEXT, before=item.seq).items
+        found = [each for each in (*after, *self.items(wanted, limit=_NEXT).items) if each.id != item.id]
+        if browser is not None:
+            with self._database.reading() as tx:
+                held = LookRepository(tx).held([each.id for each in found], browser=browser, now=self._clock())
+            found.sort(key=lambda each: each.id in held)
+            found += self.items(replace(wanted, skipped=True), limit=2).items
         return next((each for each in found if each.id != item.id), None)
+
+    def count_skipped(self, run_id: str, browser: str) -> int:
+        """How many items of a run that need review were skipped in this browser; counts no further than a page."""
+        wanted = ItemFilter(run_id=run_id, state=ItemState.NEEDS_REVIEW, browser=browser, skipped=True)
+        return len(self.items(wanted, limit=MAX_PAGE).items)
 
     def duplicates(self, item: BatchItem, *, limit: int = 50) -> list[BatchItem]:
         """Later arrivals of the same photo, oldest first."""

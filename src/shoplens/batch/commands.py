@@ -91,6 +91,7 @@ def import_sentence(summary: ImportSummary) -> str:
         (summary.not_ready, f"{summary.not_ready:,} still being written (retry in a few seconds)"),
         (summary.unreadable, f"{summary.unreadable:,} not readable"),
         (summary.refused, f"{summary.refused:,} refused by the database"),
+        (summary.not_removed, f"{summary.not_removed:,} imported but not removed"),
     )
     words = ", ".join(phrase for count, phrase in phrases if count) or "no new photos"
     return f"{summary.source}: {words}."

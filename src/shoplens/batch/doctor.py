@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -28,6 +29,7 @@ from shoplens.telemetry.trigger_log import PastTrigger, last_triggers
 LONGEST_PAUSE: Final = timedelta(hours=26)
 """A day, and two hours for a run that takes longer than the previous one."""
 _MOST_COUNTED: Final = 10_000
+_MOST_NAMED: Final = 3
 _STOPPED: Final = 128
 
 
@@ -41,7 +43,7 @@ class Caution:
 _UNKNOWN: Final = Caution(text="unknown while the database is unavailable")
 
 
-def look_at_drop(settings: Settings, channel: str) -> str:
+def look_at_drop(settings: Settings, channel: str) -> str | Caution:
     """Raises SourceUnavailable for a source from which no photos can be imported."""
     source = settings.batch_source(channel)
     if "://" in source and not source.startswith("file:"):
@@ -55,9 +57,30 @@ def look_at_drop(settings: Settings, channel: str) -> str:
             f"{folder} cannot be read and written by this account, so no photo can be imported. "
             f"Change its owner or its permissions, or set channels.{channel}.batch.source."
         )
-    count = sum(1 for _ in islice(folder.rglob("*"), _MOST_COUNTED))
+    found = list(islice(folder.rglob("*"), _MOST_COUNTED))
+    stuck = [each for each in found if not is_importable(each)]
+    if stuck:
+        names = ", ".join(str(each.relative_to(folder)) for each in stuck[:_MOST_NAMED])
+        return Caution(
+            text=f"{folder} has {len(stuck)} files or folders that this account cannot read or remove ({names}). "
+            "They are not imported, or stay after their import. Change their owner or their permissions."
+        )
+    count = len(found)
     content = "empty" if not count else f"with {'at least ' * (count == _MOST_COUNTED)}{count} files"
     return f"{folder} is readable and writable, {content}"
+
+
+def is_importable(path: Path) -> bool:
+    """Whether this account may read it and, for what lies in a folder, remove it."""
+    try:
+        kind = path.lstat().st_mode
+        if stat.S_ISDIR(kind):
+            return os.access(path, os.R_OK | os.W_OK | os.X_OK)
+        sticky = path.parent.stat().st_mode & stat.S_ISVTX and os.geteuid() not in (0, path.lstat().st_uid)
+        removable = os.access(path.parent, os.W_OK | os.X_OK) and not sticky
+        return not stat.S_ISREG(kind) or (os.access(path, os.R_OK) and removable)
+    except OSError:  # it is gone
+        return True
 
 
 def look_at_logs(settings: Settings) -> str:

@@ -205,7 +205,8 @@ class RunCounts:
 class ItemFilter:
     """A filter of items; None means any. `label` is the label that a person set, else the predicted one.
 
-    `text` is the beginning of an item or order number.
+    `text` is the beginning of an item or order number. With `browser`: without what was skipped there, or, with
+    `skipped`, only that.
     """
 
     channel: str | None = None
@@ -213,6 +214,8 @@ class ItemFilter:
     state: ItemState | None = None
     label: str | None = None
     text: str | None = None
+    browser: str | None = None
+    skipped: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

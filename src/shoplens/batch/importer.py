@@ -38,6 +38,7 @@ from shoplens.storage import Store
 from shoplens.telemetry.logs import get_logger
 from shoplens.telemetry.trigger_log import Trigger
 
+_MOST_NAMES: Final = 5
 _MAX_NOTES: Final = 20
 _NAMES_PER_QUERY: Final = 500
 _CLOSE_TIMEOUT_S: Final = 10.0
@@ -119,6 +120,7 @@ class ImportStats:
         self._byte_count = 0
         self._notes: list[str] = []
         self._omitted = 0
+        self._left: list[str] = []
 
     def add(self, outcome: ImportOutcome, *, byte_count: int = 0) -> None:
         """A file of which `byte_count` bytes were read."""
@@ -131,9 +133,11 @@ class ImportStats:
         if skipped.reason is SkipReason.UNREADABLE:
             self.note(f"{skipped.name} could not be read: {skipped.detail}.")
 
-    def not_removed(self) -> None:
+    def not_removed(self, name: str) -> None:
         """An imported file that could not be removed."""
         self._counts["not_removed"] += 1
+        if len(self._left) < _MOST_NAMES:
+            self._left.append(name)
 
     def note(self, sentence: str) -> None:
         """Something that needs attention. Thread-safe."""
@@ -147,9 +151,10 @@ class ImportStats:
         notes = list(self._notes)
         if count := self._counts["not_removed"]:
             files = "1 file" if count == 1 else f"{count} files"
+            names = ", ".join(self._left) + (", …" if count > len(self._left) else "")
             notes.insert(
                 0,
-                f"{files} could not be removed from the source. They will not be imported twice. "
+                f"{files} could not be removed from the source: {names}. They will not be imported twice. "
                 "Allow this user to write there, or use --keep-source.",
             )
         if self._omitted:
@@ -315,9 +320,10 @@ class _ImportJob:
             self._stats.add(ImportOutcome.KNOWN)
         imported = self._import_new(new)
         if not self._keep:
-            for removed in self._threads.map(_remove, [*map(self._imported_before, known), *imported]):
+            removable = [*map(self._imported_before, known), *imported]
+            for each, removed in zip(removable, self._threads.map(_remove, removable), strict=True):
                 if not removed:
-                    self._stats.not_removed()
+                    self._stats.not_removed(each.photo.name)
             self._remove_finished_lists()
         self._on_progress(self._stats.summary())
 
@@ -399,7 +405,7 @@ class _ImportJob:
                 imported = all(items.known_names(self._rules.channel, page, since=since) == page for page in pages)
             finished = imported and not any(map(each.folder.present, pages))
             if finished and not each.file.remove():
-                self._stats.not_removed()
+                self._stats.not_removed(each.file.name)
 
 
 def _remove(candidate: Candidate) -> bool:

@@ -9,6 +9,7 @@ from pydantic import Field
 from starlette.responses import Response
 
 from shoplens.batch.api import ItemOut
+from shoplens.batch.looks import MOST_ITEMS
 from shoplens.batch.review import ItemAnswer
 from shoplens.batch.service import Batch
 from shoplens.db.tables import is_id
@@ -16,8 +17,8 @@ from shoplens.errors import ItemNotFound, RequestInvalid
 from shoplens.predictions.api import photo_answer
 from shoplens.predictions.entities import Answer
 from shoplens.predictions.image_store import ImageSize
-from shoplens.web.browser import browser_of
-from shoplens.web.schemas import BodySchema, json_response
+from shoplens.web.browser import COOKIE, browser_of
+from shoplens.web.schemas import BodySchema, Schema, json_response
 
 Seen = Annotated[
     int | None,
@@ -59,6 +60,20 @@ class LabelIn(BodySchema):
         return ItemAnswer(answer=given[0], label=self.label, proposed=self.proposed, seen=self.seen, by=by)
 
 
+class LookIn(BodySchema):
+    """What a person is about to look at, in their order."""
+
+    items: list[str] = Field(max_length=MOST_ITEMS, description="Ids of items; none to look at nothing any more.")
+
+
+class LookOut(Schema):
+    """Who looks at what. A look lasts a minute; ask again to renew it."""
+
+    item: str | None = Field(description="The first of the items that needs review and that nobody else looks at.")
+    held: list[str] = Field(description="Items that others look at.")
+    settled: list[ItemOut] = Field(description="Items that need no review any more, as they are now.")
+
+
 class SeenIn(BodySchema):
     """The revision of the item that the person was shown."""
 
@@ -72,6 +87,13 @@ def _known_item(item_id: Annotated[str, Path(max_length=64, description="The ite
 
 
 ItemId = Annotated[str, Depends(_known_item)]
+
+
+def _browser(request: Request) -> str:
+    number = browser_of(request)
+    if number is None:
+        raise RequestInvalid(f"Send the cookie {COOKIE}: 32 hexadecimal digits that no other client has.")
+    return number
 
 
 def items_router(batch: Batch) -> APIRouter:
@@ -106,6 +128,18 @@ def items_router(batch: Batch) -> APIRouter:
         """State, label and place are again as the run left them; the feedback is withdrawn, so nothing trains on it."""
         seen = body.seen if body else None
         return json_response(ItemOut.of(batch.review.reopen(item_id, seen=seen, by=browser_of(request))))
+
+    @router.post("/batch/looks", response_model=LookOut, summary="Look at an item")
+    def look(request: Request, body: LookIn) -> Response:
+        """Spread several people over the photos. It needs the cookie that the pages set; an answer needs no look."""
+        found = batch.looks.look(body.items, browser=_browser(request))
+        settled = [ItemOut.of(item) for item in found.settled]
+        return json_response(LookOut(item=found.item_id, held=list(found.held), settled=settled))
+
+    @router.post("/batch/items/{item_id}/skip", response_model=ItemOut, summary="Skip an item")
+    def skip(request: Request, item_id: ItemId) -> Response:
+        """It goes to the end of this browser's queue, and stays where it is for others."""
+        return json_response(ItemOut.of(batch.looks.skip(item_id, browser=_browser(request))))
 
     @router.post("/batch/items/{item_id}/retry", response_model=ItemOut, summary="Retry a quarantined item")
     def retry(item_id: ItemId) -> Response:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -15,7 +16,7 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse
 
 from shoplens.batch import presenting
 from shoplens.batch.browse import BrowseService, RunView
-from shoplens.batch.entities import BatchItem, BatchRun, ItemFilter
+from shoplens.batch.entities import BatchItem, BatchRun, ItemFilter, ItemState
 from shoplens.batch.presenting import Notice
 from shoplens.batch.review import ItemAnswer
 from shoplens.batch.service import Batch
@@ -32,7 +33,7 @@ from shoplens.errors import (
 from shoplens.predictions.entities import Answer, Channel, Feedback, PredictionRecord
 from shoplens.predictions.pages import LinkFinder, RecordLink
 from shoplens.predictions.records import RecordService
-from shoplens.web.browser import browser_of
+from shoplens.web.browser import browser_of, new_browser, remember
 from shoplens.web.rendering import PageRoute, add_filters, page
 
 REQUESTED_BY = "console"
@@ -57,6 +58,7 @@ FormText = Annotated[str, Form()]
 FormNumber = Annotated[int | None, Form(ge=0)]
 _SAID = {
     "answered": "Saved.",
+    "skipped": "Skipped. That photo comes again at the end.",
     "reopened": "Withdrawn. The photo is as the run left it.",
     "retried": "Queued for the next run.",
     "deleted": "The file was deleted.",
@@ -126,12 +128,18 @@ def run_pages(batch: Batch, channels: Mapping[str, Channel]) -> APIRouter:
         bar = presenting.read_bar(request.query_params, view)
         before, after = (presenting.read_cursor(request.query_params, each) for each in ("before", "after"))
         labels = batch.channel(channel).labels
-        return page(
+        browser = browser_of(request) or new_browser()
+        in_review = bar.wanted.state is ItemState.NEEDS_REVIEW
+        wanted = replace(bar.wanted, browser=browser if in_review else None)
+        found = browse.items(wanted, limit=PAGE_ITEMS, before=before, after=after)
+        skipped = browse.count_skipped(view.run.id, browser) if in_review and not wanted.skipped else 0
+        shown = page(
             "batch_run.html",
             channel=channels[channel],
             view=view,
             bar=bar,
-            found=browse.items(bar.wanted, limit=PAGE_ITEMS, before=before, after=after),
+            found=found,
+            skipped=skipped,
             paged=before is not None or after is not None,
             condition=_run_notice(batch, view.run),
             live=_live_run(batch, view),
@@ -139,6 +147,8 @@ def run_pages(batch: Batch, channels: Mapping[str, Channel]) -> APIRouter:
             choices=presenting.keyed(presenting.offered(labels, view.labels)),
             labels=labels,
         )
+        remember(shown, browser, secure=request.url.scheme == "https")
+        return shown
 
     @router.get("/console/batch/{channel}/{run_id}/live.json")
     def live_run(channel: str, run_id: str) -> JSONResponse:
@@ -158,10 +168,12 @@ def item_pages(batch: Batch, records: RecordService, channels: Mapping[str, Chan
     browse = batch.browse
 
     @router.get("/console/batch/{channel}/items/{item_id}")
-    def one(channel: str, item_id: str, said: str = "") -> HTMLResponse:
+    def one(request: Request, channel: str, item_id: str, said: str = "") -> HTMLResponse:
         item = _known_item(batch, channel, item_id)
         labels = sorted(batch.channel(item.channel).labels)
-        return page(
+        browser = browser_of(request) or new_browser()
+        in_review = item.state is ItemState.NEEDS_REVIEW
+        shown = page(
             "batch_item.html",
             channel=channels[item.channel],
             item=item,
@@ -170,8 +182,11 @@ def item_pages(batch: Batch, records: RecordService, channels: Mapping[str, Chan
             duplicates=browse.duplicates(item),
             choices=presenting.keyed(labels) if len(labels) <= presenting.MOST_CHOICES else [],
             labels=labels,
-            next_to_review=browse.next_to_review(item),
+            next_to_review=browse.next_to_review(item, browser=browser),
+            held=in_review and item.id in batch.looks.look([item.id], browser=browser).held,
         )
+        remember(shown, browser, secure=request.url.scheme == "https")
+        return shown
 
     @router.post("/console/batch/{channel}/items/{item_id}/label")
     def label(
@@ -202,6 +217,14 @@ def item_pages(batch: Batch, records: RecordService, channels: Mapping[str, Chan
         item = _known_item(batch, channel, item_id)
         batch.review.reopen(item.id, seen=seen, by=browser_of(request))
         return _back_to(item, "reopened")
+
+    @router.post("/console/batch/{channel}/items/{item_id}/skip")
+    def skip(request: Request, channel: str, item_id: str) -> RedirectResponse:
+        item = _known_item(batch, channel, item_id)
+        browser = browser_of(request)
+        if browser is not None:
+            batch.looks.skip(item.id, browser=browser)
+        return _back_to(browse.next_to_review(item, browser=browser) or item, "skipped")
 
     @router.post("/console/batch/{channel}/items/{item_id}/retry")
     def retry(channel: str, item_id: str) -> RedirectResponse:

@@ -12,7 +12,7 @@ import humanize
 
 from shoplens.batch.browse import RunView
 from shoplens.batch.entities import BatchItem, BatchRun, ItemFilter, ItemState, RunState
-from shoplens.batch.importer import ImportStatus
+from shoplens.batch.importer import ImportStatus, ImportSummary
 from shoplens.batch.status import OwnerState
 from shoplens.errors import RequestInvalid, ShoplensError
 from shoplens.predictions.entities import Answer
@@ -82,6 +82,7 @@ class ItemBar:
             "state": state or (wanted.state.value if wanted.state else ALL_STATES),
             "label": wanted.label,
             "text": wanted.text,
+            "skipped": "1" if wanted.skipped else None,
             **more,
         }
         query = urlencode({name: value for name, value in parameters.items() if value is not None})
@@ -104,7 +105,13 @@ def read_bar(query: Mapping[str, str], view: RunView) -> ItemBar:
     else:
         known = ", ".join((*ItemState, ALL_STATES))
         raise RequestInvalid(f"{text!r} is not a state. States: {known}.")
-    wanted = ItemFilter(run_id=view.run.id, state=state, label=_text(query, "label"), text=_text(query, "text"))
+    wanted = ItemFilter(
+        run_id=view.run.id,
+        state=state,
+        label=_text(query, "label"),
+        text=_text(query, "text"),
+        skipped=state is ItemState.NEEDS_REVIEW and _text(query, "skipped") is not None,
+    )
     return ItemBar(channel=view.run.channel, wanted=wanted)
 
 
@@ -239,6 +246,11 @@ def _for(since: datetime | None, now: datetime) -> str:
     return f" for {duration(max(0.0, (now - since).total_seconds()))}" if since else ""
 
 
+def left_behind(summary: ImportSummary) -> int:
+    """Files that need somebody's attention: not readable, refused by the database, or not removable."""
+    return summary.unreadable + summary.refused + summary.not_removed
+
+
 def import_words(status: ImportStatus | None) -> str:
     """The running or last import in two or three words; "" before the first."""
     if status is None:
@@ -246,7 +258,10 @@ def import_words(status: ImportStatus | None) -> str:
     taken = status.summary.taken if status.summary else 0
     if status.running:
         return f"{count(taken)} so far …"
-    return "Failed" if status.error else photos(taken)
+    if status.error:
+        return "Failed"
+    left = left_behind(status.summary) if status.summary else 0
+    return f"{photos(taken)}, {count(left)} left behind" if left else photos(taken)
 
 
 def import_notice(status: ImportStatus) -> Notice:
@@ -266,10 +281,12 @@ def import_notice(status: ImportStatus) -> Notice:
         (summary.known, "already imported"),
         (summary.quarantined, "quarantined"),
         (summary.not_ready, "still being written (retry in a few seconds)"),
-        (summary.unreadable + summary.refused, "could not be imported"),
+        (summary.unreadable, "could not be read"),
+        (summary.refused, "refused by the database"),
+        (summary.not_removed, "imported but not removed"),
     )
     sentence = ", ".join((imported, *(f"{count(number)} {words}" for number, words in others if number)))
-    return Notice(kind="done", sentence=" ".join((f"{sentence}.", *summary.notes)))
+    return Notice(kind="warn" if left_behind(summary) else "done", sentence=" ".join((f"{sentence}.", *summary.notes)))
 
 
 def keyed(labels: Sequence[str]) -> list[Choice]:

@@ -306,25 +306,37 @@ _REASONS: Final = {
 
 
 class WriteReport:
-    """Renders and stores reports. Blocks. `version` is that of the program."""
+    """Renders and stores reports. Blocks. `version` is that of the program.
+
+    `public_url` is where people reach the server. Without it a file has no links: they would lead nowhere.
+    """
 
     def __init__(
-        self, database: Database, store: Store, images: ImageStore, *, clock: Callable[[], datetime], version: str = ""
+        self,
+        database: Database,
+        store: Store,
+        images: ImageStore,
+        *,
+        clock: Callable[[], datetime],
+        public_url: str | None = None,
+        version: str = "",
     ) -> None:
+        self._public_url = public_url
         self._database = database
         self._store = store
         self._images = images
         self._clock = clock
         self._version = version
 
-    def render(self, run_id: str, *, console: str | None = None) -> str:
-        """The page with the current data; links lead to `console`, by default the pages of the channel.
+    def render(self, run_id: str, *, console: str | None = None, server: str | None = None) -> str:
+        """The page with the current data.
 
-        Raises RunNotFound, and RequestInvalid for an invalid address.
+        Links lead to `console`, the address of the channel's pages; by default to those below `public_url`, else below
+        `server`, the address that the reader reached. Raises RunNotFound, and RequestInvalid for an invalid address.
         """
-        if console is not None and not console.startswith(("http://", "https://", "/", ".")):
+        if console is not None and not console.startswith(("http://", "https://")):
             raise RequestInvalid(
-                f"{console!r} is not an address of the console. It must start with http://, https://, / or a dot."
+                f"{console!r} is not an address of the console. It must start with http:// or https://."
             )
         with self._database.reading() as tx:
             facts = gather(tx, RunRepository(tx).get(run_id), now=self._clock())
@@ -337,9 +349,15 @@ class WriteReport:
             categories_left_out=len(facts.mix) - len(unusual) - len(others),
             method=METHOD,
             picture=_Pictures(self._database, self._images),
-            console=(f"/console/batch/{facts.run.channel}" if console is None else console).rstrip("/"),
+            console=self._console(facts.run.channel, console, server),
             version=self._version,
         )  # fmt: skip
+
+    def _console(self, channel: str, console: str | None, server: str | None) -> str | None:
+        base = self._public_url or server
+        if console is None and base is not None:
+            console = f"{base.rstrip('/')}/console/batch/{channel}"
+        return None if console is None else console.rstrip("/")
 
     def __call__(self, run_id: str) -> str:
         """Write the page to the store and return its key. Raises RunNotFound and StorageUnavailable."""

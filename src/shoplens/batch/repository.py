@@ -21,6 +21,7 @@ from sqlalchemy import (
     bindparam,
     func,
     insert,
+    not_,
     or_,
     select,
     tuple_,
@@ -41,7 +42,7 @@ from shoplens.batch.entities import (
     TableRow,
 )
 from shoplens.batch.run_repository import model_of
-from shoplens.batch.tables import batch_items, batch_runs
+from shoplens.batch.tables import batch_items, batch_looks, batch_runs
 from shoplens.db.database import hold_arrivals
 from shoplens.errors import ItemNotFound, RunLost
 from shoplens.predictions.entities import Answer
@@ -72,6 +73,11 @@ class ItemRepository:
         if row is None:
             raise ItemNotFound(f"There is no batch item {item_id!r}.")
         return item_of(row)
+
+    def locked(self, item_ids: Sequence[str]) -> list[BatchItem]:
+        """Those of these items that exist, locked until this transaction ends."""
+        found = select(batch_items).where(_items.id.in_(item_ids)).order_by(_items.seq).with_for_update()
+        return [item_of(row) for row in self._tx.execute(found)]
 
     def arrival(self, channel: str, sha256: str, source_name: str) -> BatchItem | None:
         """The item of this content under this name; of a retried one, the latest."""
@@ -427,6 +433,10 @@ def _wanted(
     if wanted.text is not None:
         numbers = (_items.item_ref, _items.order_ref)
         conditions.append(or_(*(column.istartswith(wanted.text, autoescape=True) for column in numbers)))
+    if wanted.browser is not None:
+        mine = (batch_looks.c.browser == wanted.browser, batch_looks.c.skipped_at.is_not(None))
+        skipped = _items.id.in_(select(batch_looks.c.item_id).where(*mine))
+        conditions.append(skipped if wanted.skipped else not_(skipped))
     return conditions
 
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, Final
 
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, delete, func, select, update
 
 from shoplens.batch.entities import HOPELESS, BatchItem, ItemState, RunRange
 from shoplens.batch.repository import ItemRepository, belongs, failure_code_of, item_of
-from shoplens.batch.tables import batch_items
+from shoplens.batch.tables import batch_items, batch_looks
 from shoplens.errors import ItemNotReady
 from shoplens.predictions.entities import Answer
 
@@ -40,6 +40,7 @@ class ReviewRepository:
         same = (_items.id == seen.id, _items.target_key.is_(None), _items.revision == seen.revision)
         if self._tx.execute(update(batch_items).where(*same).values(values)).rowcount != 1:
             raise ItemNotReady(f"The photo of the item {seen.id} is being moved. Try again in a moment.")
+        self._tx.execute(delete(batch_looks).where(batch_looks.c.item_id == seen.id))
 
     def retry(self, item: BatchItem, new_id: str, *, in_place: bool) -> str:
         """Let a quarantined item wait for the next run; the id of the item that waits.

@@ -10,6 +10,7 @@ from shoplens.batch.browse import BrowseService
 from shoplens.batch.entities import BatchRun
 from shoplens.batch.export import ExportItems
 from shoplens.batch.importer import Importer, ImportRunner
+from shoplens.batch.looks import LookService
 from shoplens.batch.process import RunLauncher, StartRun
 from shoplens.batch.report import WriteReport
 from shoplens.batch.review import ReviewService
@@ -24,6 +25,7 @@ class Results:
 
     browse: BrowseService
     review: ReviewService
+    looks: LookService
     export: ExportItems
     report: WriteReport
 

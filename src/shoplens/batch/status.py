@@ -42,7 +42,8 @@ class RunStatus:
     """`waiting` counts all items that wait, whichever run will take them; `processed` are items that the run itself has
     completed. Times are in seconds and never negative.
 
-    `seconds_per_item` is the mean time that the run's photos took to decode and classify, on one thread.
+    `took_s` is the time from the start to the last item, `seconds_per_item` the mean time that the run's photos took to
+    decode and classify, on one thread.
     """
 
     waiting: int
@@ -53,6 +54,7 @@ class RunStatus:
     last_item_ago_s: float | None = None
     last_sign_ago_s: float | None = None
     per_second: float | None = None
+    took_s: float | None = None
     seconds_per_item: float | None = None
 
     @property
@@ -97,6 +99,7 @@ class ReadStatus:
             last_item_ago_s=_between(run.last_item_at, now),
             last_sign_ago_s=_between(run.heartbeat_at, now),
             per_second=processed / took_s if took_s else None,
+            took_s=took_s,
             seconds_per_item=work_ms / photos / 1e3 if photos else None,
         )
 
@@ -131,6 +134,7 @@ def as_json(status: RunStatus) -> dict[str, object]:
         "processed": status.processed,
         "counts": {state.value: status.counts[state] for state in ItemState},
         "left": status.left,
+        "took_s": status.took_s,
         "per_second": status.per_second,
         "seconds_left": status.seconds_left,
         "seconds_per_item": status.seconds_per_item,
@@ -286,6 +290,8 @@ def show(channel: str, status: RunStatus, metrics: Metrics) -> None:
     metrics.batch_run_planned.labels(channel).set(run.planned if run else 0)
     for state in ItemState:
         metrics.batch_run_items.labels(channel, state.value).set(status.counts[state])
+    metrics.batch_run_seconds.labels(channel).set(status.took_s or 0)
+    metrics.batch_run_rate.labels(channel).set(status.per_second or 0)
     metrics.batch_item_seconds.labels(channel).set(status.seconds_per_item or 0)
     moments = {"item": run.last_item_at if run else None, "run": run.finished_at if run else None}
     for what, moment in moments.items():

@@ -13,6 +13,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    PrimaryKeyConstraint,
     Table,
     UniqueConstraint,
     text,
@@ -127,3 +128,16 @@ batch_items: Final = Table(
     Index("ix_batch_items_moving", "channel", "seq", sqlite_where=_MOVING, postgresql_where=_MOVING),
     sqlite_autoincrement=True,
 )
+
+batch_looks: Final = Table(
+    "batch_looks",
+    metadata,
+    required("item_id", string(ID_LENGTH)),
+    required("browser", string(64)),
+    # The photo is shown to somebody until then; NULL: it is not.
+    Column("until", UtcDateTime()),
+    Column("skipped_at", UtcDateTime()),
+    PrimaryKeyConstraint("item_id", "browser"),
+    Index(None, "browser"),
+)
+"""Who looks at which item, and who skipped it. The rows of an item go with its answer."""

@@ -17,6 +17,7 @@ from shoplens.batch.executors import EngineExecutor, Executor, ResultBuilder, Re
 from shoplens.batch.export import ExportItems
 from shoplens.batch.files import MovedPhotos
 from shoplens.batch.importer import Importer, ImportRules, ImportRunner
+from shoplens.batch.looks import LookService
 from shoplens.batch.manifest import ManifestSource
 from shoplens.batch.process import RunLauncher, RunProcess, StartRun
 from shoplens.batch.report import WriteReport
@@ -74,7 +75,11 @@ def build_batch(
     durable = build_database(settings, durable=True)
     channels = {name: _batch_channel(settings, name, durable, store, labels(name)) for name in settings.batch_channels}
     results = build_results(
-        database=database, store=store, images=images, labels={name: each.labels for name, each in channels.items()}
+        settings,
+        database=database,
+        store=store,
+        images=images,
+        labels={name: each.labels for name, each in channels.items()},
     )
     process = RunProcess(environment=settings.environment(), logs=settings.effective_log_dir)
     launcher = RunLauncher(database, process)
@@ -85,6 +90,7 @@ def build_batch(
         launcher=launcher,
         browse=results.browse,
         review=results.review,
+        looks=results.looks,
         export=results.export,
         report=results.report,
         takeover_s=settings.batch.takeover_s,
@@ -105,14 +111,22 @@ def _batch_channel(
 
 
 def build_results(
-    *, database: Database, store: Store, images: ImageStore, labels: Mapping[str, Sequence[str]] | None = None
+    settings: Settings,
+    *,
+    database: Database,
+    store: Store,
+    images: ImageStore,
+    labels: Mapping[str, Sequence[str]] | None = None,
 ) -> Results:
     """`images` is over `store`; `labels` are those of the model that each channel is served by."""
     return Results(
         browse=BrowseService(database, images, clock=utc_now),
         review=ReviewService(database, store, labels=labels or {}, clock=utc_now),
+        looks=LookService(database, clock=utc_now),
         export=ExportItems(database),
-        report=WriteReport(database, store, images, clock=utc_now, version=shoplens.__version__),
+        report=WriteReport(
+            database, store, images, clock=utc_now, public_url=settings.public_url, version=shoplens.__version__
+        ),
     )
 
 
@@ -225,7 +239,7 @@ def build_runner(
             results=results,
             retry=retry,
             open_executor=open_executor,
-            report=build_results(database=database, store=store, images=images).report,
+            report=build_results(settings, database=database, store=store, images=images).report,
             clock=utc_now,
         )
         rules = RunRules(
@@ -321,7 +335,7 @@ def open_results(settings: Settings, *, labels: bool = False) -> Iterator[Result
             store, limits=build_limits(settings), sandbox=build_sandbox(settings), moved_to=MovedPhotos(database)
         )
         known = {name: _bundle_labels(settings, name) for name in settings.batch_channels} if labels else {}
-        yield build_results(database=database, store=store, images=images, labels=known)
+        yield build_results(settings, database=database, store=store, images=images, labels=known)
     finally:
         database.close()
 

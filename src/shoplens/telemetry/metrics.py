@@ -95,6 +95,12 @@ class Metrics:
         self.batch_run_items = gauge(
             "shoplens_batch_run_items", "Items of the active or last run by state.", ("channel", "state")
         )
+        self.batch_run_seconds = gauge(
+            "shoplens_batch_run_seconds", "How long the active or last run has worked on its items.", channel
+        )
+        self.batch_run_rate = gauge(
+            "shoplens_batch_run_items_per_second", "Items per second of the active or last run.", channel
+        )
         self.batch_item_seconds = gauge(
             "shoplens_batch_item_seconds",
             "Mean time to decode and classify an item of the active or last run, on one thread.",

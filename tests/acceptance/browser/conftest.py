@@ -24,6 +24,7 @@ from playwright.sync_api import (
     sync_playwright,
 )
 
+from shoplens.web.browser import COOKIE
 from tests.conftest import RunningServer, running_server
 from tools.browser import NONE_FOUND, find_chromium
 
@@ -122,8 +123,9 @@ def visit(chromium: Browser, shop: RunningServer) -> Iterator[VisitMaker]:
     """Makes visits; when the test ends, none of them may have a complaint (a CSP violation is one)."""
     visits: list[Visit] = []
 
-    def make(*, at: RunningServer = shop, expected: set[int] | None = None, **options: Any) -> Visit:
+    def make(*, at: RunningServer = shop, expected: set[int] | None = None, person: int = 0, **options: Any) -> Visit:
         context = chromium.new_context(**{**DESKTOP, **options})
+        context.add_cookies([{"name": COOKIE, "value": f"{person:032x}", "url": at.url}])
         context.set_default_timeout(WAIT_MS)
         visits.append(Visit(context=context, origin=at.url, expected=expected or set()))
         return visits[-1]

@@ -146,6 +146,55 @@ def test_undo_leaves_no_trace_of_an_answer(gallery: Page, http: httpx.Client, an
     assert before["prediction_id"] not in http.get("/feedback.csv").text
 
 
+def test_two_people_get_different_photos_and_no_answer_is_lost(
+    visit: VisitMaker, fruit_server: RunningServer, gallery: Page, http: httpx.Client, run_id: str
+) -> None:
+    """The second one begins with the next photo; what the first answered shows up; a late answer is refused."""
+    address = f"/console/batch/returns/{run_id}?state=needs_review"
+    with gallery.expect_response("**/batch/looks"):
+        gallery.keyboard.press("j")
+    expect(current(gallery)).to_have_attribute("data-item", tile(gallery, 0).get_attribute("data-item") or "")
+    other = visit(at=fruit_server, expected={404, 409}, person=1).page(address)
+    expect(other.locator("[data-hint]")).to_be_visible()
+    other.keyboard.press("j")
+    expect(tile(other, 1)).to_have_attribute("aria-current", "true")
+    expect(tile(other, 0)).to_have_attribute("data-held", "")
+    other.keyboard.press("k")
+    expect(other.locator("[data-dock-what]")).to_contain_text("Somebody else is looking at this photo")
+    gallery.keyboard.press("y")
+    expect(tile(gallery, 0)).to_contain_text("Confirmed")
+    other.keyboard.press("x")
+    expect(other.get_by_role("alert")).to_contain_text("Somebody else answered it meanwhile: confirmed")
+    expect(tile(other, 0)).to_contain_text("Confirmed")
+    assert "confirmed" == item_of(http, tile(gallery, 0))["answer"]
+    gallery.keyboard.press("u")
+    expect(tile(gallery, 0)).to_have_attribute("data-state", "needs_review")
+
+
+def test_a_skipped_photo_comes_again_at_the_end(
+    visit: VisitMaker, fruit_server: RunningServer, gallery: Page, http: httpx.Client, run_id: str
+) -> None:
+    """For the person who skipped it; nothing is said of it, and others see it as before."""
+    first = tile(gallery, 0).get_attribute("data-item") or ""
+    count = gallery.locator(".tile").count()
+    gallery.keyboard.press("j")
+    with gallery.expect_response("**/skip"):
+        gallery.keyboard.press("s")
+    expect(gallery.locator(".tile").last).to_have_attribute("data-item", first)
+    expect(tile(gallery, 0)).to_have_attribute("aria-current", "true")
+    gallery.reload()
+    expect(gallery.locator(".tile")).to_have_count(count - 1)
+    expect(gallery.locator(".tallies [data-word=needs_review]")).to_have_text(str(count))
+    gallery.get_by_role("link", name="Review it").click()
+    expect(gallery.locator(".tile")).to_have_count(1)
+    assert ("needs_review", None) == tuple(item_of(http, tile(gallery, 0))[name] for name in ("state", "answer"))
+    other = visit(at=fruit_server, expected={404}, person=2)
+    page = other.page(f"/console/batch/returns/{run_id}?state=needs_review")
+    expect(tile(page, 0)).to_have_attribute("data-item", first)
+    http.post(f"/batch/items/{first}/label", json={"confirm": True})
+    http.post(f"/batch/items/{first}/reopen")
+
+
 def test_keys_walk_through_the_gallery(gallery: Page) -> None:
     """By photo and by row, and never beyond its ends; o opens, Escape closes."""
     gallery.keyboard.press("j")

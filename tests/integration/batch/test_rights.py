@@ -53,8 +53,9 @@ def test_a_read_only_source_is_imported_once(place: Path) -> None:
     assert [(1, 0, 1, 1), (0, 1, 1, 1)] == [
         (each["taken"], each["known"], each["not_removed"], each["unreadable"]) for each in (first, second)
     ]
-    assert first["notes"][0].startswith("1 file could not be removed from the source")
+    assert first["notes"][0].startswith("1 file could not be removed from the source: a.jpg. They will not")
     assert "b.jpg could not be read: Permission denied." == first["notes"][1]
+    assert ["a.jpg", "b.jpg"] == first["stuck"]
     assert 0 == second["byte_count"]
     assert {"a.jpg", "b.jpg"} == {path.name for path in drop.iterdir()}
 
@@ -76,6 +77,7 @@ def test_an_unreadable_source_is_refused(place: Path) -> None:
         refused["code"],
         refused["text"],
     )
+    assert ["closed"] == summary["stuck"]
     assert (1, 1, ["closed/ could not be read: Permission denied."]) == (
         summary["taken"],
         summary["unreadable"],

@@ -13,6 +13,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+from shoplens.batch.doctor import is_importable
 from shoplens.batch.importer import Importer, ImportRules
 from shoplens.batch.sidecars import compile_pattern
 from shoplens.batch.sources import LocalSource
@@ -41,7 +42,8 @@ def main(database_file: str, blobs: str, *sources: str) -> None:
     )
     for source in sources:
         try:
-            result = importer.run(source).as_json()
+            stuck = [each.name for each in Path(source).rglob("*") if not is_importable(each)]
+            result = importer.run(source).as_json() | {"stuck": sorted(stuck)}
         except ShoplensError as error:
             result = {"code": error.code, "text": str(error)}
         sys.stderr.write(json.dumps(result) + "\n")

@@ -174,6 +174,18 @@ def test_an_import_has_a_short_and_a_long_description(status: ImportStatus, shor
     assert long in words.import_notice(status).sentence
 
 
+def test_what_an_import_left_behind_is_a_warning() -> None:
+    """Files that the account cannot read or remove are no finished import of nothing."""
+    summary = ImportSummary(source="x", unreadable=2, not_removed=1, known=1, notes=("b.jpg could not be read.",))
+    status = ImportStatus(running=False, started_at=NOON, summary=summary)
+    notice = words.import_notice(status)
+    assert ("warn", "0 photos, 3 left behind") == (notice.kind, words.import_words(status))
+    assert (
+        "No new photos, 1 already imported, 2 could not be read, 1 imported but not removed. b.jpg could not be read."
+        == notice.sentence
+    )
+
+
 def test_before_the_first_import_there_is_no_description() -> None:
     """The page shows nothing."""
     assert "" == words.import_words(None)

@@ -135,9 +135,9 @@ def test_a_missing_item_is_reported_first(shop: Shop, report: WriteReport) -> No
 def test_items_that_need_review_come_with_images_lowest_scores_first(shop: Shop, report: WriteReport) -> None:
     """With links into the console, and at most so many."""
     items = [shop.arrive(f"{n}.jpg", fate=needing_review("hat", 0.2 + n / 100)) for n in reversed(range(30))]
-    page = Page(report.render(shop.run().id))
+    page = Page(report.render(shop.run().id, server="http://here"))
     links = [each["href"] for each in page.all("a") if "/items/" in (each["href"] or "")]
-    assert [f"/console/batch/returns/items/{item.id}" for item in items[::-1][:24]] == links[:24]
+    assert [f"http://here/console/batch/returns/items/{item.id}" for item in items[::-1][:24]] == links[:24]
     assert 24 == len(page.all("img"))
     assert page.text("needs_review").startswith("30 items need review The 24 with the lowest scores.")
     assert "And 6 more items" in page.text("needs_review")
@@ -200,17 +200,19 @@ def test_hostile_names_are_shown_and_do_nothing(shop: Shop, report: WriteReport)
     shop.arrive(HOSTILE, fate=needing_review(HOSTILE, 0.4), references=references)
     shop.arrive(f"1{HOSTILE}", fate=quarantined(HOSTILE, HOSTILE), references=references)
     shop.arrive(f"2{HOSTILE}", fate=Fate(label=HOSTILE), references=references)
-    html = report.render(shop.run().id)
+    html = report.render(shop.run().id, server="http://here")
     page = Page(html)
     assert set() == {name for name, _ in page.tags} & {"script", "iframe", "object", "link", "base", "form", "embed"}
     assert [] == [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
     for _, attributes in page.tags:
         for name in ("href", "src"):
-            assert (attributes.get(name) or "#").startswith(("#", "/console/batch/returns", "data:image/jpeg;base64,"))
+            assert (attributes.get(name) or "#").startswith(
+                ("#", "http://here/console/batch/", "data:image/jpeg;base64,")
+            )
     assert "\u202e" not in html
     assert "49gpj" not in html
     assert "<script>alert(1)</script>" in page.text("needs_review")
-    assert [] == re.findall(r"url\(|@import|https?://", html)
+    assert [] == re.findall(r"url\(|@import|https?://", re.sub("http://here/console/batch", "", html))
 
 
 def test_texts_without_end_do_not_make_the_page_long(shop: Shop, report: WriteReport) -> None:
@@ -261,8 +263,26 @@ def test_links_lead_to_the_console_that_is_named(shop: Shop, report: WriteReport
     run = shop.run()
     html = report.render(run.id, console="https://photos.example.org/console/batch/returns/")
     assert f'href="https://photos.example.org/console/batch/returns/items/{item.id}"' in html
-    with pytest.raises(RequestInvalid, match="console"):
-        report.render(run.id, console="javascript:alert(1)//")
+    for address in ("javascript:alert(1)//", "/console/batch/returns", "../returns"):
+        with pytest.raises(RequestInvalid, match="console"):
+            report.render(run.id, console=address)
+
+
+def test_a_file_has_no_dead_links(shop: Shop, report: WriteReport) -> None:
+    """They lead below `public_url`; without it there are none, and the file says why."""
+    item = shop.arrive("a.jpg", fate=needing_review("dress", 0.4))
+    run = shop.run()
+    public = WriteReport(
+        shop.database, shop.store, shop.images, clock=shop.clock, public_url="https://photos.example.org/shop"
+    )
+    for html in (shop.store.get(public(run.id)).decode(), public.render(run.id, server="http://127.0.0.1:8000/")):
+        links = {each["href"] or "" for each in Page(html).all("a")} - {"#sums"}
+        base = "https://photos.example.org/shop/console/batch/returns"
+        assert {base, f"{base}/{run.id}", f"{base}/items/{item.id}"} == links
+        assert "public_url" not in html
+    bare = shop.store.get(report(run.id)).decode()
+    assert {"#sums"} == {each["href"] for each in Page(bare).all("a")}
+    assert "public_url" in bare
     with pytest.raises(RunNotFound):
         report.render("nix")
 

@@ -109,9 +109,16 @@ async def test_the_metrics_show_what_the_database_says(house: House, show: Calla
         'shoplens_batch_run_items{channel="returns",state="done"} 1.0',
         'shoplens_batch_run_items{channel="returns",state="needs_review"} 1.0',
         'shoplens_batch_item_seconds{channel="returns"} 0.003',
+        'shoplens_batch_run_items{channel="returns",state="duplicate"} 0.0',
     ):
         assert line in shown
-    assert 'shoplens_batch_last_timestamp_seconds{channel="returns",what="item"} 0.0' not in shown
+    for zero in (
+        'shoplens_batch_last_timestamp_seconds{channel="returns",what="item"} 0.0',
+        'shoplens_batch_run_seconds{channel="returns"} 0.0',
+        'shoplens_batch_run_items_per_second{channel="returns"} 0.0',
+    ):
+        assert zero not in shown
+        assert zero.removesuffix(" 0.0") in shown
 
 
 def test_frequent_scrapes_share_a_reading() -> None:

@@ -2,6 +2,9 @@
 
 import { ask } from "./net.js";
 
+/** A look lasts a minute on the server. */
+const LOOK_AGAIN_MS = 30_000;
+const MOST_LOOKS = 50;
 const STATES = { done: "Done", needs_review: "Needs review", quarantined: "Quarantined", dismissed: "Dismissed" };
 
 const gallery = document.querySelector("[data-gallery]");
@@ -13,8 +16,9 @@ function browse(tiles) {
   const choices = new Map([...dock.querySelectorAll("[data-choice]")].map((button) => [button.dataset.key, button.dataset.choice]));
   const said = [];
   let current = null;
+  let looking = 0;
 
-  function select(tile, { focus = true } = {}) {
+  function select(tile, { focus = true, others = [] } = {}) {
     current?.removeAttribute("aria-current");
     tiles.forEach((each) => (each.tabIndex = -1));
     current = tile;
@@ -24,12 +28,43 @@ function browse(tiles) {
     describe();
     document.documentElement.style.scrollPaddingBottom = `${dock.offsetHeight}px`;
     if (focus) tile.focus({ preventScroll: true });
+    look([tile, ...others]);
     tile.scrollIntoView({ block: "nearest", behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth" });
   }
 
+  /** Tell the server what is looked at. Of several photos, the first that nobody else looks at is selected. */
+  async function look(wanted) {
+    clearTimeout(looking);
+    const [tile] = wanted;
+    const open = wanted.filter(needsReview).slice(0, MOST_LOOKS);
+    if (!open.length || open[0] !== tile) return;
+    let answer;
+    try {
+      answer = await ask("/batch/looks", {
+        method: "POST",
+        headers: { "Content-Type": "application/json" },
+        body: JSON.stringify({ items: open.map((each) => each.dataset.item) }),
+      });
+    } catch {
+      return; // reviewing goes on: two answers for one photo are still told apart
+    }
+    for (const each of open) each.toggleAttribute("data-held", answer.held.includes(each.dataset.item));
+    for (const item of answer.settled) {
+      const each = open.find((one) => one.dataset.item === item.id);
+      if (each && each.getAttribute("aria-busy") !== "true") settle(each, item);
+    }
+    if (current !== tile || tile.getAttribute("aria-busy") === "true") return;
+    const given = open.find((each) => each.dataset.item === answer.item);
+    if (given && given !== tile) return select(given);
+    describe();
+    looking = setTimeout(() => !document.hidden && current === tile && !dock.hidden && look([tile]), LOOK_AGAIN_MS);
+  }
+
   function describe() {
-    const { name, label, predicted } = current.dataset;
+    const { name, label, predicted, held } = current.dataset;
     part("dock-what").textContent = label ? `${name}: ${label}` : name;
+    if (held !== undefined) part("dock-what").textContent += ". Somebody else is looking at this photo.";
+    part("pass").hidden = !needsReview(current);
     part("confirm").hidden = !predicted;
     part("confirm-words").textContent = `Confirm "${predicted}"`;
     for (const button of dock.querySelectorAll("[data-choice]")) {
@@ -40,12 +75,24 @@ function browse(tiles) {
   function close() {
     current?.removeAttribute("aria-current");
     dock.hidden = true;
+    lookAway();
+  }
+
+  /** Let others have the photo at once instead of after a minute. */
+  function lookAway() {
+    clearTimeout(looking);
+    if (!current || !needsReview(current)) return;
+    const nothing = new Blob(['{"items":[]}'], { type: "application/json" });
+    navigator.sendBeacon("/batch/looks", nothing);
   }
 
   /** Select another tile; without a selected one, the first key only selects. */
   function walk(steps) {
     const here = tiles.indexOf(current);
-    if (here < 0) return select(tiles.find(needsReview) ?? tiles[0]);
+    if (here < 0) {
+      const [first, ...others] = tiles.filter(needsReview);
+      return select(first ?? tiles[0], { others });
+    }
     select(tiles[Math.min(Math.max(here + steps, 0), tiles.length - 1)]);
   }
 
@@ -93,6 +140,7 @@ function browse(tiles) {
   }
 
   function settle(tile, item) {
+    if (Number(tile.dataset.revision) === item.revision) return;
     recount(tile.dataset.state, item.state);
     Object.assign(tile.dataset, {
       state: item.state, label: item.label ?? "", answer: item.answer ?? "", proposed: item.proposed ?? "",
@@ -110,12 +158,26 @@ function browse(tiles) {
   function advance(tile) {
     const open = (each) => needsReview(each) && each !== tile && each.getAttribute("aria-busy") !== "true";
     const here = tiles.indexOf(tile);
-    const next = tiles.slice(here + 1).find(open) ?? tiles.slice(0, here).find(open);
-    if (next) return select(next);
+    const [next, ...others] = [...tiles.slice(here + 1), ...tiles.slice(0, here)].filter(open);
+    if (next) return select(next, { others });
     if (tile.dataset.state === "needs_review") {
       part("dock-what").textContent = "Page complete.";
       document.querySelector("[data-more]")?.focus();
     } else if (tiles[here + 1]) select(tiles[here + 1]);
+  }
+
+  /** The photo goes to the end of this person's queue, here and on the server. */
+  async function skip(tile) {
+    if (!needsReview(tile) || tile.getAttribute("aria-busy") === "true") return;
+    advance(tile);
+    tiles.push(...tiles.splice(tiles.indexOf(tile), 1));
+    gallery.append(tile);
+    part("dock-problem").textContent = "";
+    try {
+      await ask(`/batch/items/${tile.dataset.item}/skip`, { method: "POST" });
+    } catch (problem) {
+      part("dock-problem").textContent = problem.message;
+    }
   }
 
   /** Withdraw the last answer: the photo is again as it was, and nothing is learned from the answer. */
@@ -137,6 +199,7 @@ function browse(tiles) {
     y: () => current.dataset.predicted && say(current, { confirm: true }),
     n: () => say(current, { none_of_these: true }),
     x: () => say(current, { not_usable: true }),
+    s: () => skip(current),
     o: () => current.querySelector(".tile-photo").click(),
   };
 
@@ -165,6 +228,7 @@ function browse(tiles) {
   part("confirm").addEventListener("click", keysOfTile.y);
   part("none").addEventListener("click", keysOfTile.n);
   part("unusable").addEventListener("click", keysOfTile.x);
+  part("pass").addEventListener("click", keysOfTile.s);
   part("dock-undo").addEventListener("click", undo);
   part("dock-close").addEventListener("click", close);
   for (const button of dock.querySelectorAll("[data-choice]")) {
@@ -176,6 +240,7 @@ function browse(tiles) {
     if (field.value.trim()) say(current, { label: field.value.trim() });
     field.value = "";
   });
+  addEventListener("pagehide", lookAway);
   tiles[0].tabIndex = 0;
   document.querySelector("[data-hint]").hidden = false;
 }

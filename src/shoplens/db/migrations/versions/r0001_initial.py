@@ -61,6 +61,15 @@ def upgrade() -> None:
     op.create_index("ix_batch_items_run_id_state_label_seq", "batch_items", ["run_id", "state", "label", "seq"])
     op.create_index("ix_batch_items_run_id_work_ms", "batch_items", ["run_id", "work_ms"])
     op.create_index("ix_batch_items_run_id_answer", "batch_items", ["run_id", "answer"])
+    op.create_table(
+        "batch_looks",
+        sa.Column("item_id", _string(26), nullable=False),
+        sa.Column("browser", _string(64), nullable=False),
+        sa.Column("until", sa.DateTime(timezone=True)),
+        sa.Column("skipped_at", sa.DateTime(timezone=True)),
+        sa.PrimaryKeyConstraint("item_id", "browser", name="pk_batch_looks"),
+    )
+    op.create_index("ix_batch_looks_browser", "batch_looks", ["browser"])
     op.create_index(
         "ix_batch_items_moving", "batch_items", ["channel", "seq"], sqlite_where=moving, postgresql_where=moving
     )
@@ -68,6 +77,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """To an empty database: every record is lost."""
+    op.drop_table("batch_looks")
     op.drop_table("batch_items")
     op.drop_table("batch_runs")
     op.drop_table("feedback")
