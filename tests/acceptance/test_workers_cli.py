@@ -58,6 +58,16 @@ def test_a_bad_photo_gets_the_same_error_as_without_workers(fleet: ProcessFleet)
     assert (422, "image_corrupt") == (answer.status_code, answer.json()["code"])
 
 
+@pytest.mark.parametrize("photo", [jpeg_of(colourful(2)), jpeg_of(colourful(1))[:500]], ids=["good", "damaged"])
+def test_the_id_of_a_request_is_in_the_log_of_its_worker(fleet: ProcessFleet, photo: bytes) -> None:
+    """Whether the photo is classified or refused, the lines of both processes can be joined."""
+    own = f"order-{len(photo)}"
+    httpx.post(f"{fleet.url}/predict", content=photo, headers={"x-request-id": own}, timeout=60)
+    events = [json.loads(line) for line in fleet.log("one").splitlines() if line.startswith("{")]
+    (told,) = [each["event"] for each in events if each.get("request_id") == own]
+    assert told == ("worker.photo_failed" if len(photo) == 500 else "worker.photo_classified")
+
+
 def test_a_worker_ends_in_good_order_on_a_signal(fleet: ProcessFleet) -> None:
     """What it has taken is answered, it says goodbye, and its exit status is 0; without it requests are refused."""
     process = fleet.start_worker("leaving")

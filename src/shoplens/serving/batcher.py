@@ -13,8 +13,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+import structlog
 
 from shoplens.errors import DeadlineExceeded, EngineStopped, QueueFull, ShoplensError
 from shoplens.serving.engine import fault_of
@@ -45,7 +47,10 @@ class Batching:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class PendingRequest(Generic[Item, Result]):
-    """One accepted item. Its caller sets `abandoned` when it no longer waits, so that the item is skipped."""
+    """One accepted item. Its caller sets `abandoned` when it no longer waits, so that the item is skipped.
+
+    `log_fields` are those of its caller, such as the request's id: the thread that runs it logs with them too.
+    """
 
     item: Item
     deadline: float
@@ -53,6 +58,7 @@ class PendingRequest(Generic[Item, Result]):
     enqueued_at: float
     waited_s: float = 0.0
     abandoned: bool = False
+    log_fields: dict[str, Any] = field(default_factory=structlog.contextvars.get_contextvars)
 
 
 class Batcher(Generic[Item, Result]):
@@ -158,6 +164,13 @@ class Batcher(Generic[Item, Result]):
                     return [self._queue.popleft() for _ in range(size)]
 
     def _run_batch(self, batch: Sequence[PendingRequest[Item, Result]]) -> None:
+        if len(batch) > 1:
+            self._run_with_fields(batch)
+            return
+        with structlog.contextvars.bound_contextvars(**batch[0].log_fields):
+            self._run_with_fields(batch)
+
+    def _run_with_fields(self, batch: Sequence[PendingRequest[Item, Result]]) -> None:
         outcomes: list[Result | ShoplensError]
         try:
             outcomes = [outcome for _, outcome in zip(batch, self._run(batch), strict=True)]

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+import structlog
 
 from shoplens.errors import DeadlineExceeded, EngineStopped, ImageCorrupt, QueueFull, ShoplensError
 from shoplens.serving.batcher import Batcher, Batching, PendingRequest, complete
@@ -268,3 +269,19 @@ def test_a_callback_that_raises_does_not_end_the_thread(make_batcher: MakeBatche
 def test_batching_is_shown_as_text(batching: Batching, text: str) -> None:
     """On the Models page and in /models."""
     assert text == str(batching)
+
+
+def test_what_a_thread_logs_has_the_id_of_the_request(make_batcher: MakeBatcher) -> None:
+    """Each item that of its own caller, and none once there is no caller with one."""
+    seen: list[Any] = []
+
+    def run(batch: Sequence[PendingRequest[Any, Any]]) -> list[Any]:
+        seen.append((batch[0].item, structlog.contextvars.get_contextvars().get("request_id")))
+        return echo(batch)
+
+    batcher, outcomes = make_batcher(run), Outcomes()
+    for number, request_id in enumerate(["r1", "r2", None]):
+        with structlog.contextvars.bound_contextvars(**({"request_id": request_id} if request_id else {})):
+            batcher.submit(number, deadline=time.monotonic() + FAR, done=outcomes)
+        outcomes.wait(number + 1)
+    assert [(0, "r1"), (1, "r2"), (2, None)] == seen

@@ -15,6 +15,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
+import structlog
+
 from shoplens.errors import DeadlineExceeded, ImageDecoderFailed, QueueUnavailable, ShoplensError, Unavailable
 from shoplens.serving.engine import ClassifyResult, Engine, ServedModel
 from shoplens.serving.redis import messages
@@ -176,36 +178,33 @@ class Worker:
                 return
 
     async def _classify(self, delivery: Delivery, envelope: Envelope) -> ClassifyResult | ShoplensError:
-        """The result, or the error that the client gets in its place. Logs errors with the id of their request."""
+        """The result, or the error that the client gets in its place. All that is logged has the id of the request."""
         if envelope.version != messages.VERSION:
             return messages.wrong_version(envelope.version)
         left_s = self._clock.seconds_until(envelope.deadline_ms)
         if left_s <= 0:
             self._metrics.jobs_expired.inc()
             return DeadlineExceeded("The deadline of this request passed while it waited for a worker.")
-        request_id: str | None = None
         try:
             job = messages.decode_job(envelope.job)
-            request_id = job.request_id
+            if job.request_id is not None:
+                structlog.contextvars.bind_contextvars(request_id=job.request_id)  # of this job's own task
             if delivery.attempt > _MAX_ATTEMPTS:
-                await self._quarantine(delivery, "workers died on it", request_id=request_id)
+                await self._quarantine(delivery, "workers died on it")
                 return ImageDecoderFailed(f"{delivery.attempt - 1} workers died while they processed this photo.")
-            return await self._engine.classify(job.request(envelope.image, timeout_s=left_s))
+            result = await self._engine.classify(job.request(envelope.image, timeout_s=left_s))
         except messages.DecodeError as error:
             await self._quarantine(delivery, str(error))
             return ShoplensError("The worker could not read this job.")
         except ShoplensError as error:
-            _log.info("worker.photo_failed", code=error.code, request_id=request_id)
+            _log.info("worker.photo_failed", model=job.model, code=error.code)
             return error
+        ms = round((result.pixels_s + result.inference_s) * 1e3, 2)
+        _log.info("worker.photo_classified", model=job.model, attempt=delivery.attempt, ms=ms)
+        return result
 
-    async def _quarantine(self, delivery: Delivery, reason: str, *, request_id: str | None = None) -> None:
-        _log.warning(
-            "worker.quarantined",
-            stream=delivery.stream,
-            entry=delivery.entry.decode(),
-            reason=reason,
-            request_id=request_id,
-        )
+    async def _quarantine(self, delivery: Delivery, reason: str) -> None:
+        _log.warning("worker.quarantined", stream=delivery.stream, entry=delivery.entry.decode(), reason=reason)
         self._metrics.jobs_quarantined.inc()
         with suppress(QueueUnavailable):
             await self._broker.quarantine(delivery, reason)
