@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tests.commands import run_command
 from tests.conftest import colourful, jpeg_of
+from tests.unit.bundles.test_import_process import endless
 
 
 def brightest_channel_model(path: Path) -> None:
@@ -146,11 +147,13 @@ def test_options_win_over_the_files_beside_a_model(tmp_path: Path) -> None:
 
 
 def test_a_model_that_takes_too_long_to_check_is_refused(tmp_path: Path) -> None:
-    """The limits are options."""
-    brightest_channel_model(tmp_path / "colours.onnx")
+    """Within the limit of the command, and nothing is installed."""
+    (tmp_path / "model.onnx").write_bytes(endless())
     (tmp_path / "labels.txt").write_text("red\ngreen\nblue\n")
-    done = shoplens(tmp_path, "models", "import", "colours.onnx", "--labels", "labels.txt", "--memory-mb", "10")
-    assert (2, True) == (done.returncode, "--memory-mb" in done.stderr)
+    done = shoplens(tmp_path, "models", "import", "model.onnx", "--labels", "labels.txt", "--time-limit", "3")
+    assert (1, True) == (done.returncode, "took more than 3 s" in done.stderr), done.stderr
+    assert "--time-limit" in done.stderr
+    assert [] == list((tmp_path / "data" / "models").iterdir())
 
 
 def test_signed_models_only(tmp_path: Path) -> None:

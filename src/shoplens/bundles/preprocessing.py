@@ -99,11 +99,11 @@ def preprocessing_of(config: dict[str, Any]) -> Preprocessing:
         raise BundleInvalid(
             f"{PROCESSOR}: resample is {config['resample']}; Shoplens has 2 (bilinear) and 3 (bicubic)."
         )
-    resize, crop, fit = _sizes(config)
+    resize, crop, fit = _sizes(config, kind)
     # Old configurations say nothing of rescaling; they normalise pixels from 0 to 1.
     factor = _positive(config, "rescale_factor", 1 / _BYTE) if config.get("do_rescale", True) else 1.0
     mean, deviation = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    if config.get("do_normalize", True):
+    if config.get("do_normalize", "image_mean" in config):
         mean, deviation = _three(config, "image_mean"), _three(config, "image_std")
     return Preprocessing(
         mean=(mean[0] / factor, mean[1] / factor, mean[2] / factor),
@@ -112,18 +112,19 @@ def preprocessing_of(config: dict[str, Any]) -> Preprocessing:
         crop=crop,
         fit=fit,
         interpolation=interpolation,
+        colour="bgr" if config.get("do_flip_channel_order") else "rgb",
     )
 
 
-def _sizes(config: dict[str, Any]) -> tuple[int, int, Literal["short_side", "squash"]]:
+def _sizes(config: dict[str, Any], kind: str) -> tuple[int, int, Literal["short_side", "squash"]]:
     """The pixels to resize to, the side of the crop, and how to resize."""
     size = config.get("size", 224)
-    crop = _side(config["crop_size"]) if config.get("do_center_crop") and "crop_size" in config else None
+    crop = _side(config["crop_size"]) if config.get("do_center_crop") and config.get("crop_size") else None
     if isinstance(size, dict) and "shortest_edge" not in size:
         resize = _side(size)
         return resize, crop or resize, "squash"
     short = _pixels(size["shortest_edge"] if isinstance(size, dict) else size)
-    if "crop_pct" in config or "convnext" in str(config).lower():
+    if "crop_pct" in config or kind.startswith("ConvNext"):
         if short >= _SQUASHED_FROM:
             return short, short, "squash"
         return int(short / _positive(config, "crop_pct", 224 / 256)), short, "short_side"
@@ -149,7 +150,7 @@ def _pixels(value: Any) -> int:
 
 
 def _positive(config: dict[str, Any], name: str, default: float) -> float:
-    value = config.get(name, default)
+    value = default if config.get(name) is None else config[name]
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
         raise BundleInvalid(f"{PROCESSOR}: {name} is {value!r}; it must be a number above 0.")
     return float(value)

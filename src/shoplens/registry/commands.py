@@ -212,7 +212,7 @@ def import_model(  # noqa: PLR0913 - the options of the command
     ] = None,
     crop: Annotated[int | None, typer.Option(help="Side of the input in pixels, if the graph leaves it open.")] = None,
     resize: Annotated[int | None, typer.Option(help="Shorter side before the crop, in pixels.")] = None,
-    colour: Annotated[str, typer.Option(help="Order of the channels: rgb or bgr.")] = "rgb",
+    colour: Annotated[str | None, typer.Option(help="Order of the channels: rgb (unset) or bgr.")] = None,
     time_limit: Annotated[float, typer.Option(help="Longest time for checking the model, in seconds.", min=1)] = 300,
     memory_mb: Annotated[int, typer.Option(help="Most memory for checking the model, in MB.", min=500)] = 8_000,
     data_dir: DataDir = None,
@@ -259,7 +259,7 @@ def import_model(  # noqa: PLR0913 - the options of the command
 
 
 def _preprocessing(
-    file: Path, *, preset: str | None, crop: int | None, resize: int | None, colour: str
+    file: Path, *, preset: str | None, crop: int | None, resize: int | None, colour: str | None
 ) -> Preprocessing:
     """What lies beside the model, overridden by the options that were given."""
     from shoplens.bundles.preprocessing import PRESETS, Preprocessing, preprocessing_beside
@@ -270,9 +270,9 @@ def _preprocessing(
         found = replace(found, mean=mean, scale=scale)
     if crop is not None and resize is None:
         found = replace(found, resize=None)
-    return replace(
-        found, crop=crop or found.crop, resize=resize or found.resize, colour=cast('Literal["rgb", "bgr"]', colour)
-    )
+    if colour is not None:
+        found = replace(found, colour=cast('Literal["rgb", "bgr"]', colour))
+    return replace(found, crop=crop or found.crop, resize=resize or found.resize)
 
 
 def _numbers(values: tuple[float, ...]) -> str:

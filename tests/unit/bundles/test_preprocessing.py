@@ -66,6 +66,26 @@ def test_mean_and_deviation_are_scaled_to_bytes() -> None:
     assert ((0.0,) * 3, (1.0,) * 3) == (raw.mean, raw.scale)
 
 
+def test_the_processor_of_mobilevit_swaps_the_channels_and_normalises_nothing() -> None:
+    """It has no mean at all."""
+    config = {
+        "crop_size": {"height": 256, "width": 256}, "do_center_crop": True, "do_flip_channel_order": True,
+        "do_resize": True, "do_rescale": True, "image_processor_type": "MobileViTImageProcessor", "resample": 2,
+        "rescale_factor": 0.00392156862745098, "size": {"shortest_edge": 288},
+    }  # fmt: skip
+    found = preprocessing_of(config)
+    assert ("bgr", 288, 256, (0.0, 0.0, 0.0)) == (found.colour, found.resize, found.crop, found.mean)
+    assert (255.0, 255.0, 255.0) == pytest.approx(found.scale)
+
+
+def test_a_null_in_a_configuration_is_the_default() -> None:
+    """As newer versions of transformers write what is not set."""
+    found = preprocessing_of(
+        {**CONVNEXT, "crop_pct": None, "crop_size": None, "do_center_crop": None, "data_format": None}
+    )
+    assert (256, 224) == (found.resize, found.crop)
+
+
 def test_the_tensor_is_that_of_the_steps_as_written(tmp_path: Path) -> None:
     """Resize to a square, times 1/255, minus 0.5, by 0.5, channels first: here with Pillow and NumPy.
 
