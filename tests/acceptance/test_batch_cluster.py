@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import signal
-import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ import pytest
 from PIL import Image
 
 from shoplens.batch.entities import ItemState
+from shoplens.db.sqlite import driver as sqlite3
 from shoplens.storage import open_store
 from tests.acceptance.batch_shop import BatchShop, Forked, tiny_photo
 from tests.acceptance.ray_cluster import POISON, RayCluster, ray_cluster

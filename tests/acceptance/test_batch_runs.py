@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from typing import Any
 import pytest
 
 from shoplens.batch.entities import ItemState
+from shoplens.db.sqlite import driver as sqlite3
 from tests.acceptance.batch_shop import BatchShop, Forked, tiny_photo
 
 SLOW = {"SHOPLENS_BATCH__COMMIT_ITEMS": "2", "SHOPLENS_THREADS": "1"}

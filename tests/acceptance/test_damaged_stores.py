@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -9,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import httpx
+import orjson
 import pytest
 
 from shoplens.db import upgrade
@@ -118,3 +120,35 @@ def test_a_database_that_is_put_back_is_used_again(own_server: RunningServer, ph
         assert 503 == send().status_code
         shutil.move(away, database)
         assert 200 == send().status_code
+
+
+def test_the_doctor_finds_lost_photos_and_a_damaged_database(own_server: RunningServer, photo: bytes) -> None:
+    """Each with what to do; the first is a caution, the second a fault."""
+    data = own_server.data_dir
+    with httpx.Client(base_url=own_server.url, timeout=60, trust_env=False) as client:
+        answer = client.post("/predict", files={"file": ("a.jpg", photo, "image/jpeg")})
+        assert 200 == answer.status_code
+
+    def doctor() -> dict[str, dict[str, str]]:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("SHOPLENS_")}
+        environment |= {"SHOPLENS_DATA_DIR": str(data), "SHOPLENS_MODELS_DIR": str(data / "none")}
+        done = run_command("doctor", "--json", environment=environment, folder=data)
+        return {finding["part"]: finding for finding in orjson.loads(done.stdout)}
+
+    before = doctor()
+    assert "every row has its photo" in before["photos and rows"]["text"]
+    assert "its structure is sound" in before["database"]["text"]
+    assert not before["SQLite"]["caution"], before["SQLite"]["text"]
+    shutil.rmtree(data / "blobs" / "images")
+    assert "1 photo of rows is not in the store" in doctor()["photos and rows"]["text"]
+    own_server.process.kill()
+    own_server.process.wait()
+    database = data / "shoplens.db"
+    with database.open("r+b") as file:
+        file.seek(database.stat().st_size // 2)
+        file.write(b"\xff" * 20_000)
+    for path in data.glob("shoplens.db-*"):
+        path.unlink()
+    found = doctor()["database"]
+    assert "database_unusable" == found["fault"], found
+    assert "restore it from a backup" in found["text"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sqlite3
 import subprocess
 import threading
 import time
@@ -24,6 +23,7 @@ from examples.simulate_returns import drawn_photos, simulate
 from servers.postgres import fresh_database, postgres_program
 from servers.seaweed import S3Place
 from shoplens.db import upgrade
+from shoplens.db.sqlite import driver as sqlite3
 from shoplens.errors import DatabaseUnavailable, Misconfigured
 from shoplens.platform.backup import Copied, back_up, copy_blobs, copy_database, restore, restore_database
 from shoplens.settings import Settings
@@ -204,11 +204,11 @@ def test_a_backup_takes_what_comes_and_what_is_moved_meanwhile(tmp_path: Path) -
     assert {"done", "incoming"} == {key.partition("/")[0] for places in wanted(copy) for key in places}
 
 
-def _autocommit(rows: Path) -> sqlite3.Connection:
+def _autocommit(rows: Path) -> Any:
     return sqlite3.connect(rows, isolation_level=None)
 
 
-def bring(connection: sqlite3.Connection, source: Store, key: str) -> None:
+def bring(connection: Any, source: Store, key: str) -> None:
     """A photo, then its row."""
     source.put(key, key.encode())
     connection.execute("INSERT INTO photos VALUES (?, NULL)", (key,))

@@ -144,6 +144,19 @@ class ItemRepository:
         outstanding = (_items.channel == channel, _items.target_key.is_not(None), _items.seq > beyond)
         return self._find(*outstanding, limit=limit)
 
+    def keys_in_motion(self) -> set[str]:
+        """The keys of all photos that are being moved: each is at one of two."""
+        found = self._tx.execute(select(_items.key, _items.target_key).where(_items.target_key.is_not(None)))
+        return {key for row in found for key in row if key is not None}
+
+    def photo_keys(self, limit: int) -> list[tuple[str, str]]:
+        """The newest keys of photos and of their thumbnails, each with the hash of the photo."""
+        found: list[tuple[str, str]] = []
+        for column in (_items.key, _items.thumbnail_key):
+            rows = select(column, _items.sha256).where(column.is_not(None)).order_by(_items.seq.desc()).limit(limit)
+            found += [(str(key), sha256) for key, sha256 in self._tx.execute(rows)]
+        return found
+
     def slowest(self, run_id: str, limit: int) -> list[BatchItem]:
         """The items of a run whose classification took longest."""
         timed = (_items.run_id == run_id, _items.work_ms.is_not(None))

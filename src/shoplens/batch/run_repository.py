@@ -93,6 +93,11 @@ class RunRepository:
             stalled=False, failure=None,
         )  # fmt: skip
 
+    def report_keys(self, limit: int) -> list[str]:
+        """The keys of the newest reports."""
+        stored = select(_runs.report_key).where(_runs.report_key.is_not(None)).order_by(_runs.id.desc()).limit(limit)
+        return [str(key) for key in self._tx.execute(stored).scalars()]
+
     def set_report(self, run_id: str, report_key: str) -> None:
         """Note the key of a finished run's report."""
         self._tx.execute(update(batch_runs).where(_runs.id == run_id).values(report_key=report_key))

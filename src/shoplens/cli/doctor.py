@@ -6,6 +6,7 @@ import platform as machine
 import shutil
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
@@ -23,8 +24,18 @@ from shoplens.batch.doctor import Caution, look_at_drop, look_at_ingest, look_at
 from shoplens.cli.command import EXIT_FAILED, settings_for
 from shoplens.cli.serve import require_safe_bind
 from shoplens.db import open_database
-from shoplens.errors import Misconfigured, ShoplensError, file_unusable, how_to_install
+from shoplens.db.sqlite import driver, has_wal_reset_bug
+from shoplens.errors import (
+    DatabaseUnavailable,
+    DatabaseUnusable,
+    Misconfigured,
+    ShoplensError,
+    StorageUnavailable,
+    file_unusable,
+    how_to_install,
+)
 from shoplens.images.sandbox_process import HeicSupport, heic_support
+from shoplens.platform.audit import audit_store, in_words
 from shoplens.platform.parts import build_channels, find_bundle, open_shared, require_labels
 from shoplens.serving.classifier import Classifier, choose_provider
 from shoplens.serving.cores import usable_cores
@@ -32,6 +43,7 @@ from shoplens.settings import Settings, settings_in_use, unknown_variables
 from shoplens.storage import open_store
 
 _LEAST_FREE_BYTES = 1_000_000_000
+_QUICK_CHECK_S: Final = 20.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,11 +154,44 @@ def _database(settings: Settings) -> str:
     if settings.database_url is None and not (settings.data_dir / "shoplens.db").exists():
         return "none yet; SQLite is made at the first start"
     database = open_database(settings.effective_database_url)
-    try:
+    with closing(database):
         database.check()
-        return f"{database.place} can be read and written"
-    finally:
-        database.close()
+        faults = database.faults(within_s=_QUICK_CHECK_S)
+    if faults:
+        raise DatabaseUnusable(
+            f"The database {database.place} is damaged ({'; '.join(faults)}). Stop Shoplens, move the file away and "
+            "restore it from a backup with `shoplens restore`."
+        )
+    checked = ", its structure is sound" if faults is not None else ""
+    return f"{database.place} can be read and written{checked}"
+
+
+@check("SQLite")
+def _sqlite(settings: Settings) -> str | Caution:
+    if settings.database_url is not None and not settings.database_url.startswith("sqlite"):
+        return "not used"
+    version = f"SQLite {driver.sqlite_version}"
+    if has_wal_reset_bug(driver.sqlite_version_info):
+        return Caution(
+            text=f"{version} has a bug that can damage the database (WAL reset, fixed in 3.51.3). Install the package "
+            "pysqlite3 0.6.1 or newer, or a Python with a newer SQLite; the image has one."
+        )
+    return version
+
+
+@check("photos and rows")
+def _photos_and_rows(settings: Settings) -> str | Caution:
+    if settings.database_url is None and not (settings.data_dir / "shoplens.db").exists():
+        return "none yet"
+    store = open_store(settings.effective_storage_url, setting="storage_url", fail_fast=True)
+    try:
+        with closing(open_database(settings.effective_database_url)) as database:
+            text, is_fault = in_words(audit_store(database, store))
+    except DatabaseUnavailable:
+        return Caution(text="unknown while the database is unavailable")
+    except StorageUnavailable:
+        return Caution(text="unknown while the photo store is unavailable")
+    return Caution(text=text) if is_fault else text
 
 
 @check("photo store")

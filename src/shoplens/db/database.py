@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, m
 from sqlalchemy.exc import ArgumentError
 
 from shoplens.db.failures import translated
+from shoplens.db.sqlite import driver
 from shoplens.errors import DatabaseUnusable, ExtraMissing, Misconfigured, file_advice, how_to_install
 
 Synchronous = Literal["NORMAL", "FULL"]
@@ -36,6 +38,9 @@ _ARRIVING: Final = 0x53484F51
 """Names of PostgreSQL's locks that belong to no row; it releases them when the transaction ends."""
 _CACHE_KIB: Final = 8_192
 _POOL_TIMEOUT_S: Final = 5
+_MOST_FAULTS: Final = 10
+_STEPS_PER_LOOK: Final = 10_000
+"""After how many steps of SQLite's machine it is asked whether there is time left; a few milliseconds."""
 
 
 class Database:
@@ -79,6 +84,28 @@ class Database:
         """
         with self.transaction() as connection:
             connection.execute(text("UPDATE alembic_version SET version_num = version_num"))
+
+    def faults(self, *, within_s: float) -> list[str] | None:
+        """What `PRAGMA quick_check` says of a damaged SQLite database, one sentence each; empty where all is well.
+
+        None where that takes longer than `within_s`, and for PostgreSQL, which checks what it reads. Raises
+        DatabaseUnavailable.
+        """
+        if self._file is None:
+            return None
+        with self.reading() as connection:
+            raw: Any = connection.connection.dbapi_connection
+            give_up_at = time.monotonic() + within_s
+            raw.set_progress_handler(lambda: time.monotonic() > give_up_at, _STEPS_PER_LOOK)
+            try:
+                found = [str(row[0]) for row in raw.execute(f"PRAGMA quick_check({_MOST_FAULTS})")]
+            except driver.OperationalError as error:
+                if getattr(error, "sqlite_errorname", "") != "SQLITE_INTERRUPT":
+                    raise
+                return None
+            finally:
+                raw.set_progress_handler(None, 0)
+        return [] if found == ["ok"] else found
 
     def close(self) -> None:
         """Close every connection. A new one is opened when the database is used again."""
@@ -257,7 +284,7 @@ def make_engine(
         return make_postgres_engine(
             url, pool=pool, lock_timeout_s=busy_timeout_s, statement_timeout_s=statement_timeout_s, **options
         )
-    engine = create_engine(url, pool_size=8, max_overflow=24, **options)
+    engine = create_engine(url, module=driver, pool_size=8, max_overflow=24, **options)
     pragmas = (
         f"PRAGMA busy_timeout = {int(busy_timeout_s * 1000)}",
         "PRAGMA foreign_keys = ON",

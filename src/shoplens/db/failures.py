@@ -6,7 +6,6 @@ The drivers themselves are not needed for it.
 from __future__ import annotations
 
 import re
-import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -14,6 +13,7 @@ from typing import Final
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError, SQLAlchemyError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from shoplens.db.sqlite import driver
 from shoplens.errors import DatabaseUnavailable, DatabaseUnusable, RecordRefused, RequestInvalid
 
 # Waiting does not help: the file or the server must be changed first. A prefix of SQLite's error name or of SQLSTATE.
@@ -101,7 +101,7 @@ def translated(place: str) -> Iterator[None]:
     """Within the block, raise our errors instead of the drivers'; `place` is the database without its password."""
     try:
         yield
-    except sqlite3.Error as error:  # from statements that go to the driver directly
+    except driver.Error as error:  # from statements that go to the driver directly
         raise _unavailable(error, place) from error
     except SQLAlchemyError as error:
         raise from_driver(error, place) from error
@@ -115,7 +115,7 @@ def from_driver(error: SQLAlchemyError, place: str) -> DatabaseUnavailable:
         return DatabaseUnavailable(f"All connections to the database {place} are in use; try again.")
     if isinstance(error, DBAPIError):
         # SQLite raises InterfaceError for a value that it cannot store; psycopg raises it for a closed connection.
-        is_unbindable = isinstance(error, InterfaceError) and isinstance(error.orig, sqlite3.Error)
+        is_unbindable = isinstance(error, InterfaceError) and isinstance(error.orig, driver.Error)
         if is_unbindable or isinstance(error, (IntegrityError, DataError)):
             return RecordRefused(f"The database {place} refused a row: {_first_line(error.orig)}.")
         return _unavailable(error.orig, place)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -22,6 +21,7 @@ from typing import Final
 
 from shoplens.bundles.store import install_bundle, installed_bundles
 from shoplens.db.database import describe, parse_url
+from shoplens.db.sqlite import driver
 from shoplens.errors import BlobNotFound, DatabaseUnavailable, Misconfigured
 from shoplens.settings import Settings
 from shoplens.storage import Store, open_store
@@ -143,8 +143,8 @@ def copy_database(database: Path, copy: Path) -> int:
         raise DatabaseUnavailable(f"There is no database at {database}.")
     with (
         _draft_of(copy, copies=database) as draft,
-        closing(sqlite3.connect(database)) as source,
-        closing(sqlite3.connect(draft)) as target,
+        closing(driver.connect(database)) as source,
+        closing(driver.connect(draft)) as target,
     ):
         source.backup(target)  # in one step and one view, so no writer makes it start again
         target.execute("PRAGMA journal_mode = DELETE")
@@ -163,7 +163,7 @@ def restore_database(copy: Path, database: Path) -> int:
     database.parent.mkdir(parents=True, exist_ok=True)
     with _draft_of(database, copies=database) as draft:
         shutil.copyfile(copy, draft)
-        with closing(sqlite3.connect(draft)) as opened:
+        with closing(driver.connect(draft)) as opened:
             opened.execute("PRAGMA journal_mode = WAL")
     return database.stat().st_size
 
@@ -180,7 +180,7 @@ def _draft_of(file: Path, *, copies: Path) -> Iterator[Path]:
         with draft.open("rb") as written:
             os.fsync(written.fileno())
         draft.replace(file)
-    except (sqlite3.Error, OSError) as error:
+    except (driver.Error, OSError) as error:
         raise DatabaseUnavailable(f"The database {copies} could not be copied: {error}") from error
     finally:
         for end in _BESIDE:

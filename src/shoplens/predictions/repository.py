@@ -81,6 +81,12 @@ class PredictionRepository:
         """The distinct channels in alphabetical order, at most `limit`."""
         return list(self._tx.scalars(distinct(predictions.c.channel).limit(limit)))
 
+    def photo_keys(self, limit: int) -> list[tuple[str, str]]:
+        """The newest keys of kept photos, each with the hash of the photo that was sent."""
+        rows = select(predictions.c.image_key, predictions.c.image_sha256).where(predictions.c.image_key.is_not(None))
+        found = self._tx.execute(rows.order_by(predictions.c.id.desc()).limit(limit))
+        return [(str(key), sha256) for key, sha256 in found]
+
     def _matching(self, wanted: RecordFilter, *, before: str | None, after: str | None) -> Any:
         channels: Sequence[str] = ()
         if wanted.channel is None and (wanted.label is not None or wanted.outcome is not None):

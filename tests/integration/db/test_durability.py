@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import sqlite3
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from shoplens.db import Database, open_database
+from shoplens.db.sqlite import driver as sqlite3
 from shoplens.predictions.entities import RecordFilter
 from shoplens.predictions.repository import PredictionRepository
 from tests.conftest import ONLY_SQLITE

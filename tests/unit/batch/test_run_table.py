@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from contextlib import closing
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from shoplens.batch.repository import ItemRepository
 from shoplens.batch.run_repository import RunRepository
 from shoplens.batch.tables import batch_items
 from shoplens.db import Database
+from shoplens.db.sqlite import driver as sqlite3
 from shoplens.errors import PredictionNotFound
 from shoplens.predictions.repository import PredictionRepository
 from tests.relabel import relabel

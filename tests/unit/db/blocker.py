@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import Any, Final
 
 import psycopg
+
+from shoplens.db.sqlite import driver as sqlite3
 
 _TABLES: Final = "predictions, feedback, batch_runs, batch_items, alembic_version"
 

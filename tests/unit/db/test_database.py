@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sqlite3
 import threading
 from contextlib import closing
 from pathlib import Path
@@ -13,6 +12,7 @@ from sqlalchemy import text
 
 from shoplens.db import Database, current_revision, open_database, upgrade
 from shoplens.db.database import make_engine, parse_url
+from shoplens.db.sqlite import driver as sqlite3
 from shoplens.errors import DatabaseUnavailable, DatabaseUnusable, Misconfigured
 from shoplens.predictions.entities import RecordFilter
 from shoplens.predictions.repository import PredictionRepository

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import random
-import sqlite3
 import threading
 import tracemalloc
 from contextlib import closing
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from shoplens.db import Database
+from shoplens.db.sqlite import driver as sqlite3
 from shoplens.errors import DatabaseUnavailable, PredictionNotFound, RecordRefused, RequestInvalid
 from shoplens.predictions.entities import Keep, PredictionRecord, RecordFilter
 from shoplens.predictions.export import stream_records

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import sqlite3
 from contextlib import closing
 from datetime import UTC
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from sqlalchemy import ClauseElement
 from sqlalchemy.dialects import postgresql, sqlite
 
+from shoplens.db.sqlite import driver as sqlite3
 from shoplens.db.tables import make_id
 from shoplens.predictions.entities import RecordFilter
 from shoplens.predictions.policy import Outcome
