@@ -43,8 +43,10 @@ ShoplensError
 ├── Overloaded
 │   ├── QueueFull              refused immediately; carries `retry_after_s`
 │   └── DeadlineExceeded       accepted, but not finished in time
+│       └── NotStarted         accepted, but not even begun in time, because of others
 ├── Unavailable            a dependency cannot be reached
 │   ├── EngineStopped
+│   ├── EngineStuck            photos wait, and none is finished
 │   ├── ClusterUnavailable     the Ray cluster cannot be reached, or makes no progress
 │   ├── QueueUnavailable       the queue between web and workers does not respond
 │   ├── NoWorker               no worker serves this model
@@ -337,6 +339,12 @@ class DeadlineExceeded(Overloaded):
     code = "deadline_exceeded"
 
 
+class NotStarted(DeadlineExceeded):
+    """The deadline passed while the photo waited for others; it was not begun."""
+
+    code = "not_started"
+
+
 class Unavailable(ShoplensError):
     """A dependency cannot be reached."""
 
@@ -347,6 +355,12 @@ class EngineStopped(Unavailable):
     """The engine is starting or stopping and accepts no work."""
 
     code = "engine_stopped"
+
+
+class EngineStuck(Unavailable):
+    """Photos wait for the engine, and for some seconds it has finished none."""
+
+    code = "engine_stuck"
 
 
 class ClusterUnavailable(Unavailable):

@@ -105,7 +105,7 @@ async def test_a_passed_deadline_is_an_error_and_later_jobs_are_served(
     outcomes = await asyncio.gather(
         *(engine.classify(job(photo, timeout_s=0.001)) for _ in range(10)), return_exceptions=True
     )
-    assert {DeadlineExceeded} == {type(outcome) for outcome in outcomes}
+    assert all(isinstance(outcome, DeadlineExceeded) for outcome in outcomes)
     assert ClassifyResult is type(await engine.classify(job(photo)))
 
 

@@ -30,6 +30,7 @@ from shoplens.errors import (
     EngineStopped,
     ImageDecoderFailed,
     ImageGone,
+    NotStarted,
     NoWorker,
     QueueFull,
     QueueUnavailable,
@@ -98,6 +99,10 @@ def _log_retry(state: tenacity.RetryCallState) -> None:
     _log.warning("run.waits", code=code, reason=str(error), seconds=round(state.upcoming_sleep, 1))
 
 
+LATE: Final = (DeadlineExceeded.code, NotStarted.code)
+"""The codes of items that were not finished in time."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessedItem:
     """An item with its result and, where it was classified, its prediction: what one commit writes for it."""
@@ -121,7 +126,7 @@ class ProcessedItem:
     @property
     def needs_thumbnail(self) -> bool:
         """Whether people will look at a photo that cannot be decoded. Not if decoding it took too long once already."""
-        return self.result.state is ItemState.QUARANTINED and self.result.failure_code != DeadlineExceeded.code
+        return self.result.state is ItemState.QUARANTINED and self.result.failure_code not in LATE
 
 
 class ResultBuilder:
@@ -186,7 +191,8 @@ class ResultBuilder:
         if not isinstance(error, ShoplensError):
             _log.error("run.item_failed", item=item.id, exc_info=error)
             error = fault_of(error)
-        attempts = item.attempts + 1
+        # A photo that only waited for others has made no attempt; the run ends when none makes any.
+        attempts = item.attempts + (not isinstance(error, NotStarted))
         may_pass = not isinstance(error, SampleError) or isinstance(error, ImageDecoderFailed)
         again = may_pass and attempts < self._max_attempts and not final
         if again:

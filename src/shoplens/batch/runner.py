@@ -18,7 +18,15 @@ from typing import Final
 from sqlalchemy import Connection
 
 from shoplens.batch.entities import BatchItem, BatchRun, Clock, ItemState
-from shoplens.batch.executors import Executor, ItemQueue, ProcessedItem, ResultBuilder, ResultQueue, RetryPolicy
+from shoplens.batch.executors import (
+    LATE,
+    Executor,
+    ItemQueue,
+    ProcessedItem,
+    ResultBuilder,
+    ResultQueue,
+    RetryPolicy,
+)
 from shoplens.batch.files import Moved, PhotoMover, finish_moves, note_moves
 from shoplens.batch.process import WatchTime, claim, request_run, this_process
 from shoplens.batch.repository import ItemRepository
@@ -30,7 +38,6 @@ from shoplens.errors import (
     ClusterUnavailable,
     DatabaseUnavailable,
     DatabaseUnusable,
-    DeadlineExceeded,
     EngineStopped,
     Misconfigured,
     NothingWaiting,
@@ -285,7 +292,7 @@ class BatchRunner:
 
     def _note_lateness(self, processed: ProcessedItem, capacity: int) -> None:
         """When every photo in work exceeds its deadline, the models are stuck and not the photos."""
-        if processed.result.failure_code != DeadlineExceeded.code:
+        if processed.result.failure_code not in LATE:
             self._late_in_a_row = 0
             self._finished_at = time.monotonic()
             return

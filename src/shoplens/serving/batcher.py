@@ -18,7 +18,7 @@ from typing import Any, Generic, TypeVar
 
 import structlog
 
-from shoplens.errors import DeadlineExceeded, EngineStopped, QueueFull, ShoplensError
+from shoplens.errors import EngineStopped, NotStarted, QueueFull, ShoplensError
 from shoplens.serving.engine import fault_of
 from shoplens.telemetry.logs import get_logger
 
@@ -57,6 +57,7 @@ class PendingRequest(Generic[Item, Result]):
     done: Callable[[Result | ShoplensError], None]
     enqueued_at: float
     waited_s: float = 0.0
+    begun: bool = False
     abandoned: bool = False
     log_fields: dict[str, Any] = field(default_factory=structlog.contextvars.get_contextvars)
 
@@ -81,6 +82,7 @@ class Batcher(Generic[Item, Result]):
         self._changed = threading.Condition()
         self._closing = False
         self._seconds_per_item = 0.01
+        self._finished_at = time.monotonic()
         self._threads = [
             threading.Thread(target=self._work, name=f"{name}-{index}", daemon=True)
             for index in range(batching.threads)
@@ -96,6 +98,14 @@ class Batcher(Generic[Item, Result]):
     def stopped(self) -> bool:
         """Whether new items are refused, or no thread is left to run them."""
         return self._closing or not any(thread.is_alive() for thread in self._threads)
+
+    @property
+    def stuck_s(self) -> float:
+        """For how long items have waited while none was finished; 0 when none waits."""
+        with self._changed:
+            if not self._queue:
+                return 0.0
+            return time.monotonic() - max(self._finished_at, self._queue[0].enqueued_at)
 
     def submit(
         self, item: Item, *, deadline: float, done: Callable[[Result | ShoplensError], None]
@@ -139,13 +149,15 @@ class Batcher(Generic[Item, Result]):
             for pending in batch:
                 pending.waited_s = started - pending.enqueued_at
                 if pending.abandoned or started > pending.deadline:
-                    self._finish(pending, DeadlineExceeded("The deadline of this request passed in the queue."))
+                    self._finish(pending, NotStarted("The deadline of this request passed in the queue."))
                 else:
+                    pending.begun = True
                     wanted.append(pending)
             if wanted:
                 self._run_batch(wanted)
                 seconds_per_item = (time.monotonic() - started) / len(wanted)
                 self._seconds_per_item += _SMOOTHING * (seconds_per_item - self._seconds_per_item)
+            self._finished_at = time.monotonic()
 
     def _next_batch(self) -> list[PendingRequest[Item, Result]]:
         """The next items, oldest first; empty only when closing and nothing is left."""

@@ -17,7 +17,7 @@ from typing import Final
 
 import numpy as np
 
-from shoplens.errors import DeadlineExceeded, EngineStopped, ModelNotFound, ShoplensError
+from shoplens.errors import DeadlineExceeded, EngineStopped, EngineStuck, ModelNotFound, NotStarted, ShoplensError
 from shoplens.images.decoder import decode
 from shoplens.images.picture import ImageFacts, Limits, Picture
 from shoplens.images.preprocess import preprocess
@@ -31,6 +31,8 @@ from shoplens.telemetry.metrics import Metrics
 _DRAIN_S: Final = 5.0
 _WARM_SIDE: Final = 64
 _WARM_TIMEOUT_S: Final = 60.0
+# Longer than any photo may take; shorter than clients wait.
+_STUCK_AFTER_S: Final = 5.0
 
 
 class LoadedModel:
@@ -166,7 +168,8 @@ class LocalEngine:
             async with asyncio.timeout(request.timeout_s):
                 return await answer
         except TimeoutError as error:
-            raise DeadlineExceeded(f"There was no answer within {request.timeout_s:g} s.") from error
+            late = DeadlineExceeded if pending.begun else NotStarted
+            raise late(f"There was no answer within {request.timeout_s:g} s.") from error
         finally:
             pending.abandoned = True  # without effect once the answer is here
 
@@ -205,6 +208,11 @@ class LocalEngine:
         """See Engine."""
         if self._batcher.stopped:
             raise EngineStopped("The engine is stopping.")
+        if (stuck_s := self._batcher.stuck_s) > _STUCK_AFTER_S:
+            raise EngineStuck(
+                f"No photo was finished for {stuck_s:.0f} s, and {len(self._batcher)} wait. "
+                "Restart the process if this does not end."
+            )
 
     async def close(self, *, drain_s: float = _DRAIN_S) -> None:
         """See Engine."""

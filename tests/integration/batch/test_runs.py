@@ -386,6 +386,23 @@ async def test_an_executor_that_does_not_open_ends_the_process_and_the_run_keeps
     assert (None, "engine_stopped: There is no model.") == (run.owner, run.failure)
 
 
+async def test_waiting_for_others_is_no_attempt(house: House) -> None:
+    """A photo whose time passed in the queue is tried again as if nothing had been, however often that happens."""
+    (first, *_) = house.bring("!OnceNotStarted -", *["coat 0.9"] * 5)
+    await house.work()
+    found = house.item(first.id)
+    assert (ItemState.DONE, 1) == (found.state, found.attempts)
+    assert [] == house.faults()
+
+
+async def test_photos_that_all_wait_in_vain_end_the_run_and_none_is_quarantined(house: House) -> None:
+    """Otherwise it would try for ever."""
+    house.bring(*["!NotStarted -"] * 40)
+    with pytest.raises(EngineStopped, match="stuck"):
+        await house.work()
+    assert {ItemState.WAITING} == set(house.states())
+
+
 async def test_models_that_are_stuck_end_the_process(house: House) -> None:
     """Every photo exceeds its time limit; none is quarantined for it."""
     house.bring(*["!DeadlineExceeded -"] * 40)

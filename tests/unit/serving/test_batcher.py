@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import structlog
 
-from shoplens.errors import DeadlineExceeded, EngineStopped, ImageCorrupt, QueueFull, ShoplensError
+from shoplens.errors import EngineStopped, ImageCorrupt, NotStarted, QueueFull, ShoplensError
 from shoplens.serving.batcher import Batcher, Batching, PendingRequest, complete
 
 FAR = 60.0
@@ -149,7 +149,7 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(make_batcher: M
 
 
 def test_an_item_whose_deadline_passed_in_the_queue_is_not_run(make_batcher: MakeBatcher) -> None:
-    """It gets DeadlineExceeded."""
+    """It gets NotStarted, which tells it from one that was begun."""
     worker = GatedWorker()
     outcomes = Outcomes()
     batcher = make_batcher(worker)
@@ -159,7 +159,24 @@ def test_an_item_whose_deadline_passed_in_the_queue_is_not_run(make_batcher: Mak
     worker.gate.set()
     got = outcomes.wait(2)
     assert ["running"] == worker.started
-    assert [DeadlineExceeded] == [type(each) for each in got if each != "running"]
+    assert [NotStarted] == [type(each) for each in got if each != "running"]
+
+
+def test_a_batcher_is_stuck_while_items_wait_and_none_is_finished(make_batcher: MakeBatcher) -> None:
+    """A thread at work is not stuck as long as nothing waits for it, and one that goes on is not stuck any more."""
+    worker = GatedWorker()
+    outcomes = Outcomes()
+    batcher = make_batcher(worker)
+    running = batcher.submit("running", deadline=soon(), done=outcomes)
+    time.sleep(0.1)
+    assert (True, 0.0) == (running.begun, batcher.stuck_s)
+    waiting = batcher.submit("waiting", deadline=soon(), done=outcomes)
+    time.sleep(0.1)
+    assert 0.1 <= batcher.stuck_s < 10
+    assert not waiting.begun
+    worker.gate.set()
+    outcomes.wait(2)
+    assert batcher.stuck_s == 0.0
 
 
 def test_an_abandoned_item_is_not_run(make_batcher: MakeBatcher) -> None:

@@ -17,7 +17,7 @@ from typing import Final
 
 import structlog
 
-from shoplens.errors import DeadlineExceeded, ImageDecoderFailed, QueueUnavailable, ShoplensError, Unavailable
+from shoplens.errors import ImageDecoderFailed, NotStarted, QueueUnavailable, ShoplensError, Unavailable
 from shoplens.serving.engine import ClassifyResult, Engine, ServedModel
 from shoplens.serving.redis import messages
 from shoplens.serving.redis.broker import HEARTBEAT_S, PRIORITIES, Broker, Delivery
@@ -184,7 +184,7 @@ class Worker:
         left_s = self._clock.seconds_until(envelope.deadline_ms)
         if left_s <= 0:
             self._metrics.jobs_expired.inc()
-            return DeadlineExceeded("The deadline of this request passed while it waited for a worker.")
+            return NotStarted("The deadline of this request passed while it waited for a worker.")
         try:
             job = messages.decode_job(envelope.job)
             if job.request_id is not None:
