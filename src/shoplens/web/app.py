@@ -23,10 +23,12 @@ from shoplens.predictions.pages import classify_pages, record_pages
 from shoplens.registry.api import models_router
 from shoplens.registry.pages import model_pages
 from shoplens.telemetry.logs import get_logger
+from shoplens.web.api_pages import api_pages
 from shoplens.web.bodies import UploadPace
+from shoplens.web.handlers import handle_problems
 from shoplens.web.middleware import RequestMiddleware
 from shoplens.web.operations import operations_router
-from shoplens.web.problems import MEDIA_TYPE, ProblemOut, handle_problems
+from shoplens.web.problems import MEDIA_TYPE, ProblemOut
 from shoplens.web.rendering import STATIC_DIR, STATIC_URL, HashedFiles, PageRoute
 from shoplens.web.uploads import Uploads
 
@@ -98,6 +100,7 @@ def create_app(platform: Platform) -> FastAPI:
     for router in _api_routers(platform, uploads):
         app.include_router(router, dependencies=[Depends(refuse_unknown_parameters)])
     app.include_router(operations_router(platform.probes, platform.metrics))
+    app.include_router(api_pages(app.openapi), include_in_schema=False)
     for router in _page_routers(platform, uploads):
         app.include_router(router, include_in_schema=False)
     app.mount(STATIC_URL, HashedFiles(directory=STATIC_DIR), name="static")

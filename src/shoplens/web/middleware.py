@@ -24,7 +24,8 @@ from shoplens.errors import (
 from shoplens.telemetry.logs import get_logger
 from shoplens.telemetry.metrics import Metrics
 from shoplens.web.bodies import RequestBody, UploadPace, require_utf_8
-from shoplens.web.problems import CLIENT_CLOSED_REQUEST, INTERNAL_ERROR_DETAIL, problem, problem_of
+from shoplens.web.handlers import error_answer
+from shoplens.web.problems import CLIENT_CLOSED_REQUEST, INTERNAL_ERROR_DETAIL
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
@@ -92,13 +93,15 @@ class RequestMiddleware:
                 self._require_own_host_and_site(scope, headers)
                 await self._app(scope, body.receive, send_with_headers)
             except RequestInvalid as error:
-                await problem_of(error, request_id=request_id)(scope, receive, send_with_headers)
+                refusal = error_answer(error, accept=headers.get("accept", ""), request_id=request_id)
+                await refusal(scope, receive, send_with_headers)
             except ClientDisconnect:
                 pass
             except Exception:  # noqa: BLE001 - the last line of defence: log it, and respond as to any other error
                 _log.exception("request.crashed", method=scope["method"], path=scope["path"])
                 if status is None:
-                    crash = problem(500, ShoplensError.code, INTERNAL_ERROR_DETAIL, request_id=request_id)
+                    fault = ShoplensError(INTERNAL_ERROR_DETAIL)
+                    crash = error_answer(fault, accept=headers.get("accept", ""), request_id=request_id)
                     await crash(scope, receive, send_with_headers)
             finally:
                 ms = round((time.perf_counter() - started) * 1e3, 2)

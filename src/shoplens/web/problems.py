@@ -7,7 +7,6 @@ import math
 from collections.abc import Mapping
 from http import HTTPStatus
 
-from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
@@ -135,34 +134,3 @@ def note_failure(error: ShoplensError, metrics: Metrics) -> None:
         _log.error("request.failed", code=error.code, detail=str(error), exc_info=error.__cause__ or error)
     elif error.public_message is not None:
         _log.warning("request.failed", code=error.code, detail=str(error))
-
-
-def handle_problems(app: FastAPI, metrics: Metrics) -> None:
-    """Install the handlers for our errors, for invalid parameters, and for the framework's own refusals."""
-
-    async def on_shoplens_error(request: Request, error: Exception) -> Response:
-        assert isinstance(error, ShoplensError)
-        note_failure(error, metrics)
-        return problem_of(error, request_id=request_id_of(request))
-
-    async def on_invalid(request: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestValidationError)
-        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        return await on_shoplens_error(request, RequestInvalid(f"The request is not valid: {faults}."))
-
-    async def on_http(request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
-        # FastAPI says "there was an error parsing the body" for whatever is raised while it reads one.
-        if isinstance(error.__cause__, ShoplensError):
-            return await on_shoplens_error(request, error.__cause__)
-        if isinstance(error.__cause__, ClientDisconnect):
-            raise error.__cause__
-        code = HTTPStatus(error.status_code).name.lower()
-        metrics.failures.labels(code=code).inc()
-        response = problem(error.status_code, code, str(error.detail), request_id=request_id_of(request))
-        response.headers.update(error.headers or {})
-        return response
-
-    app.add_exception_handler(ShoplensError, on_shoplens_error)
-    app.add_exception_handler(RequestValidationError, on_invalid)
-    app.add_exception_handler(HTTPException, on_http)

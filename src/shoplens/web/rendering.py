@@ -29,7 +29,14 @@ STATIC_URL = "/static"
 _PACKAGE = Path(shoplens.__file__).parent
 # Pages show what is in the database now. Not "no-store", so that "back" finds the page as it was left.
 _PAGE_HEADERS = {"Cache-Control": "private, no-cache"}
-_HEADINGS = {404: "Page not found", 422: "Invalid request", 503: "Temporarily unavailable"}
+_HEADINGS = {
+    403: "Not allowed",
+    404: "Page not found",
+    405: "Not possible here",
+    422: "Invalid request",
+    429: "Too many requests",
+    503: "Temporarily unavailable",
+}
 _HASH_DIGITS = 12
 _log = get_logger(__name__)
 
@@ -50,19 +57,18 @@ def add_filters(*filters: Callable[..., Any], **constants: Any) -> None:
 
 def error_page(error: ShoplensError, *, request_id: str | None = None) -> HTMLResponse:
     """A page for a person: what went wrong in a sentence, and where to go from here."""
-    status = status_of(type(error))
-    response = page(
-        "error.html",
-        status=status,
-        heading=_HEADINGS.get(status, "Something went wrong"),
-        detail=public_detail(error, request_id),
-        code=error.code,
-        request_id=request_id,
-    )
+    detail = public_detail(error, request_id)
+    response = problem_page(status_of(type(error)), error.code, detail, request_id=request_id)
     retry_after_s = retry_after_s_of(error)
     if retry_after_s is not None:
         response.headers["Retry-After"] = str(max(1, math.ceil(retry_after_s)))
     return response
+
+
+def problem_page(status: int, code: str, detail: str, *, request_id: str | None) -> HTMLResponse:
+    """The same for any refusal."""
+    heading = _HEADINGS.get(status, "Something went wrong")
+    return page("error.html", status=status, heading=heading, detail=detail, code=code, request_id=request_id)
 
 
 class PageRoute(APIRoute):

@@ -1,0 +1,156 @@
+"""The page /docs: the API as its OpenAPI document describes it, with a curl line for each operation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import HTMLResponse
+
+from shoplens.web.rendering import PageRoute, page
+
+Document = Mapping[str, Any]
+
+_REFERENCE = "#/components/schemas/"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiField:
+    """A parameter of an operation, or a field of a schema. `where` is query, path or header; "" in a schema."""
+
+    name: str
+    where: str
+    type: str
+    required: bool
+    description: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiOperation:
+    """What a client can ask. `bodies` and `answers` are pairs: a media type or status, and what it holds."""
+
+    id: str
+    method: str
+    path: str
+    summary: str
+    description: str
+    parameters: tuple[ApiField, ...]
+    bodies: tuple[tuple[str, str], ...]
+    answers: tuple[tuple[str, str], ...]
+    curl: str
+
+
+def api_pages(document: Callable[[], Document]) -> APIRouter:
+    """GET /docs. `document` makes the OpenAPI document when it is first asked for."""
+    router = APIRouter(route_class=PageRoute)
+
+    @router.get("/docs")
+    def docs(request: Request) -> HTMLResponse:
+        described = document()
+        base = f"{request.url.scheme}://{request.headers.get('host', '')}"
+        groups: dict[str, list[ApiOperation]] = {}
+        for tag, operation in _operations(described, base):
+            groups.setdefault(tag, []).append(operation)
+        return page("docs.html", groups=groups, schemas=_schemas(described))
+
+    return router
+
+
+def _operations(document: Document, base: str) -> Iterator[tuple[str, ApiOperation]]:
+    for path, methods in document["paths"].items():
+        for method, described in methods.items():
+            content = described.get("requestBody", {}).get("content", {})
+            yield (
+                described.get("tags", ["other"])[0],
+                ApiOperation(
+                    id=described["operationId"],
+                    method=method.upper(),
+                    path=path,
+                    summary=described.get("summary", ""),
+                    description=described.get("description", ""),
+                    parameters=tuple(_parameter(each) for each in described.get("parameters", ())),
+                    bodies=tuple((media, type_of(body.get("schema", {}))) for media, body in content.items()),
+                    answers=tuple((status, _answer(answer)) for status, answer in described["responses"].items()),
+                    curl=_curl(method.upper(), f"{base}{path}", content, document),
+                ),
+            )
+
+
+def _parameter(described: Mapping[str, Any]) -> ApiField:
+    return ApiField(
+        name=described["name"],
+        where=described["in"],
+        type=type_of(described.get("schema", {})),
+        required=described.get("required", False),
+        description=described.get("description", ""),
+    )
+
+
+def _answer(described: Mapping[str, Any]) -> str:
+    types = {type_of(body["schema"]): None for body in described.get("content", {}).values() if body.get("schema")}
+    return ": ".join(filter(None, [described.get("description", ""), " or ".join(filter(None, types))]))
+
+
+def _schemas(document: Document) -> dict[str, tuple[ApiField, ...]]:
+    """The fields of each schema that is an object."""
+    found = {}
+    for name, schema in sorted(document["components"]["schemas"].items()):
+        required = schema.get("required", ())
+        found[name] = tuple(
+            ApiField(
+                name=field,
+                where="",
+                type=type_of(described),
+                required=field in required,
+                description=described.get("description", ""),
+            )
+            for field, described in schema.get("properties", {}).items()
+        )
+    return {name: fields for name, fields in found.items() if fields}
+
+
+def type_of(schema: Mapping[str, Any]) -> str:
+    """A schema in a few words: "list of LabelOut", "number or null", "one of: csv, jsonl"."""
+    if "$ref" in schema:
+        return str(schema["$ref"]).removeprefix(_REFERENCE)
+    if choices := schema.get("anyOf") or schema.get("oneOf") or schema.get("allOf"):
+        return " or ".join(dict.fromkeys(type_of(each) for each in choices))
+    if "enum" in schema or "const" in schema:
+        return "one of: " + ", ".join(map(str, schema.get("enum", [schema.get("const")])))
+    if schema.get("type") == "array":
+        return f"list of {type_of(schema.get('items', {})) or 'anything'}"
+    if schema.get("type") == "object":
+        return _object(schema)
+    return {"binary": "file", "date-time": "time"}.get(schema.get("format", ""), schema.get("type", ""))
+
+
+def _object(schema: Mapping[str, Any]) -> str:
+    if properties := schema.get("properties"):
+        return "fields: " + ", ".join(f"{name} ({type_of(each)})" for name, each in properties.items())
+    values = schema.get("additionalProperties")
+    return f"object of {type_of(values)}" if isinstance(values, dict) else "object"
+
+
+def _curl(method: str, address: str, content: Mapping[str, Any], document: Document) -> str:
+    """A line that works when its placeholders are replaced."""
+    if "multipart/form-data" in content:
+        return f"curl -F file=@photo.jpg '{address}'"
+    if "application/json" in content:
+        name = str(content["application/json"]["schema"].get("$ref", "")).removeprefix(_REFERENCE)
+        schema = document["components"]["schemas"].get(name, {})
+        body = json.dumps(_example(schema), ensure_ascii=False).replace("'", "'\\''")
+        return f"curl -X {method} -H 'Content-Type: application/json' -d '{body}' '{address}'"
+    return f"curl '{address}'" if method == "GET" else f"curl -X {method} '{address}'"
+
+
+def _example(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The required fields and those that have an example."""
+    fields = schema.get("properties", {})
+    return {
+        name: next(iter(field.get("examples", ["…"])))
+        for name, field in fields.items()
+        if name in schema.get("required", ()) or field.get("examples")
+    }

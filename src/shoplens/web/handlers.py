@@ -1,0 +1,73 @@
+"""Answer every error: a page for people with a browser, problem+json (RFC 9457) for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from shoplens.errors import RequestInvalid, ShoplensError
+from shoplens.telemetry.metrics import Metrics
+from shoplens.web.problems import note_failure, problem, problem_of, request_id_of
+from shoplens.web.rendering import error_page, problem_page
+
+_NOTHING_HERE = "There is nothing at this address."
+_WRONG_METHOD = "This address does not take such requests."
+
+
+def error_answer(error: ShoplensError, *, accept: str, request_id: str | None) -> Response:
+    """The response for one of our errors, in the form that the client accepts."""
+    response = (error_page if wants_page(accept) else problem_of)(error, request_id=request_id)
+    response.headers["Vary"] = "Accept"
+    return response
+
+
+def wants_page(accept: str) -> bool:
+    """Whether a browser asks for something to show: it names HTML, where programs name JSON or take anything."""
+    return "text/html" in accept and not accept.startswith("application/json")
+
+
+def handle_problems(app: FastAPI, metrics: Metrics) -> None:
+    """Install the handlers for our errors, for invalid parameters, and for the framework's own refusals."""
+
+    async def on_shoplens_error(request: Request, error: Exception) -> Response:
+        assert isinstance(error, ShoplensError)
+        note_failure(error, metrics)
+        return error_answer(error, accept=request.headers.get("accept", ""), request_id=request_id_of(request))
+
+    async def on_invalid(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        return await on_shoplens_error(request, RequestInvalid(f"The request is not valid: {faults}."))
+
+    async def on_http(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        # FastAPI says "there was an error parsing the body" for whatever is raised while it reads one.
+        if isinstance(error.__cause__, ShoplensError):
+            return await on_shoplens_error(request, error.__cause__)
+        if isinstance(error.__cause__, ClientDisconnect):
+            raise error.__cause__
+        metrics.failures.labels(code=HTTPStatus(error.status_code).name.lower()).inc()
+        return _http_answer(error.status_code, str(error.detail), request, error.headers or {})
+
+    app.add_exception_handler(ShoplensError, on_shoplens_error)
+    app.add_exception_handler(RequestValidationError, on_invalid)
+    app.add_exception_handler(HTTPException, on_http)
+
+
+def _http_answer(status: int, detail: str, request: Request, headers: Mapping[str, str]) -> Response:
+    """The response for a refusal of the framework, such as 404 and 405."""
+    sentences = {HTTPStatus.NOT_FOUND: _NOTHING_HERE, HTTPStatus.METHOD_NOT_ALLOWED: _WRONG_METHOD}
+    sentence = sentences.get(HTTPStatus(status), detail)
+    code, request_id = HTTPStatus(status).name.lower(), request_id_of(request)
+    if wants_page(request.headers.get("accept", "")):
+        response: Response = problem_page(status, code, sentence, request_id=request_id)
+    else:
+        response = problem(status, code, sentence, request_id=request_id)
+    response.headers.update({**headers, "Vary": "Accept"})
+    return response
