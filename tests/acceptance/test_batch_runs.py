@@ -103,7 +103,7 @@ def test_a_run_ends_with_its_counts_and_is_shown_afterwards(run: Forked, make_sh
     assert [] == shop.faults(brought)
     told = said_by(run, shop, "batch", "status")
     assert f"Run {done['id']}: finished." in told
-    assert "12/12 processed" in told
+    assert "Received 12: " in told
 
 
 @pytest.mark.parametrize(("number", "exit_status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

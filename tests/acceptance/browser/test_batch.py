@@ -171,6 +171,18 @@ def test_two_people_get_different_photos_and_no_answer_is_lost(
     expect(tile(gallery, 0)).to_have_attribute("data-state", "needs_review")
 
 
+def test_a_category_that_is_missing_is_proposed(gallery: Page, http: httpx.Client) -> None:
+    """What the model does not know is collected, and is no label."""
+    gallery.keyboard.press("j")
+    gallery.get_by_placeholder("Another category").fill("quince")
+    gallery.keyboard.press("Enter")
+    expect(tile(gallery, 0)).to_contain_text("None of these: quince")
+    item = item_of(http, tile(gallery, 0))
+    assert ("done", None, "quince") == (item["state"], item["label"], item["proposed"])
+    gallery.locator("[data-dock-undo]").click()
+    expect(tile(gallery, 0)).to_have_attribute("data-state", "needs_review")
+
+
 def test_a_skipped_photo_comes_again_at_the_end(
     visit: VisitMaker, fruit_server: RunningServer, gallery: Page, http: httpx.Client, run_id: str
 ) -> None:

@@ -5,6 +5,7 @@ import { ask } from "./net.js";
 /** A look lasts a minute on the server. */
 const LOOK_AGAIN_MS = 30_000;
 const MOST_LOOKS = 50;
+const ANSWERS = { none_of_these: "None of these", not_usable: "Not usable" };
 const STATES = { done: "Done", needs_review: "Needs review", quarantined: "Quarantined", dismissed: "Dismissed" };
 
 const gallery = document.querySelector("[data-gallery]");
@@ -14,6 +15,7 @@ if (gallery && dock) browse([...gallery.children]);
 function browse(tiles) {
   const part = (name) => dock.querySelector(`[data-${name}]`);
   const choices = new Map([...dock.querySelectorAll("[data-choice]")].map((button) => [button.dataset.key, button.dataset.choice]));
+  const known = new Set([...dock.querySelectorAll("[data-labels] option")].map((option) => option.value));
   const said = [];
   let current = null;
   let looking = 0;
@@ -147,7 +149,7 @@ function browse(tiles) {
       revision: item.revision,
     });
     tile.toggleAttribute("data-changed", Boolean(item.answer));
-    tile.querySelector("[data-tile-label]").textContent = item.label ?? STATES[item.state];
+    tile.querySelector("[data-tile-label]").textContent = item.label ?? ANSWERS[item.answer] ?? STATES[item.state];
     const words = tile.querySelector("[data-said]");
     words.hidden = !item.answer;
     words.textContent = `✓ ${answerWords(item)}`;
@@ -237,7 +239,9 @@ function browse(tiles) {
   part("dock-other")?.addEventListener("submit", (event) => {
     event.preventDefault();
     const field = event.target.elements.label;
-    if (field.value.trim()) say(current, { label: field.value.trim() });
+    const label = field.value.trim();
+    // A category that the model does not have is proposed: it is never a label.
+    if (label) say(current, known.has(label) ? { label } : { none_of_these: true, proposed: label });
     field.value = "";
   });
   addEventListener("pagehide", lookAway);
