@@ -1,8 +1,8 @@
-"""Import a model in a process of its own that ends in time, because a graph of a stranger may never end or fit.
+"""Import or check a model in a process of its own that ends in time, since a stranger's graph may never end or fit.
 
 The first half starts the process and installs what it made. The second half runs inside it (`python -m
-shoplens.bundles.import_process`): a job comes in as JSON, the bundle is written to a folder for it alone, and the
-outcome goes out as JSON.
+shoplens.bundles.import_process`): a job comes in as JSON, a bundle is written to or checked in a folder for it alone,
+and the outcome goes out as JSON.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from pydantic_core import from_json, to_json
 from shoplens.bundles.bundle import MAX_BYTES, Bundle, open_bundle
 from shoplens.bundles.manifest import Label
 from shoplens.bundles.preprocessing import Preprocessing
+from shoplens.bundles.probe import check_outputs, open_session
 from shoplens.errors import BundleError, BundleInvalid, ShoplensError
 
 _INHERITED: Final = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR")
@@ -61,7 +62,7 @@ def import_within(job: ImportJob, *, into: Path, limits: ImportLimits) -> Bundle
     """
     into.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".import-", dir=into) as folder:
-        _run(job, Path(folder), limits)
+        _run(Path(folder), _JOB.dump_json(job), job.file.name, limits)
         made = open_bundle(Path(folder) / job.name / job.version, verify=False)  # the process has verified it
         root = into / job.name / job.version
         root.parent.mkdir(exist_ok=True)
@@ -73,8 +74,17 @@ def import_within(job: ImportJob, *, into: Path, limits: ImportLimits) -> Bundle
     return bundle
 
 
-def _run(job: ImportJob, folder: Path, limits: ImportLimits) -> None:
-    """Returns when the bundle is in `folder`; raises what went wrong in the process."""
+def check_within(folder: Path, *, name: str, limits: ImportLimits) -> None:
+    """Verify the bundle in `folder` and run its model on the probe pictures, in a process with `limits`.
+
+    `name` is for messages. Raises BundleInvalid when a limit is reached or the model cannot answer, and what
+    `open_bundle` raises.
+    """
+    _run(folder, b"", name, limits)
+
+
+def _run(folder: Path, job: bytes, name: str, limits: ImportLimits) -> None:
+    """Import `job` into `folder`; without a job, check the bundle there. Raises what went wrong in the process."""
     environment = {name: os.environ[name] for name in _INHERITED if name in os.environ}
     environment |= {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OPENBLAS_NUM_THREADS": "1"}
     command = [sys.executable, "-m", __name__, str(folder.absolute()), str(limits.seconds), str(limits.memory_mb)]
@@ -82,36 +92,36 @@ def _run(job: ImportJob, folder: Path, limits: ImportLimits) -> None:
         command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as process:
         try:
-            said, _ = process.communicate(_JOB.dump_json(job), timeout=limits.seconds)
+            said, _ = process.communicate(job, timeout=limits.seconds)
         except subprocess.TimeoutExpired as error:
             process.kill()
             with suppress(subprocess.TimeoutExpired):  # it may wait for a disk that does not answer
                 process.communicate(timeout=_AFTER_KILL_S)
-            raise _too_slow(job, limits) from error
+            raise _too_slow(name, limits) from error
         except BaseException:
             process.kill()
             raise
     if process.returncode in (-signal.SIGXCPU, -signal.SIGKILL):
-        raise _too_slow(job, limits)
-    _raise_outcome(said, job, limits)
+        raise _too_slow(name, limits)
+    _raise_outcome(said, name, limits)
 
 
-def _too_slow(job: ImportJob, limits: ImportLimits) -> BundleInvalid:
+def _too_slow(name: str, limits: ImportLimits) -> BundleInvalid:
     return BundleInvalid(
-        f"Checking {job.file.name} took more than {limits.seconds:g} s or more memory than this machine has, and was "
+        f"Checking {name} took more than {limits.seconds:g} s or more memory than this machine has, and was "
         "ended. If you trust the model, allow more with --time-limit."
     )
 
 
-def _raise_outcome(said: bytes, job: ImportJob, limits: ImportLimits) -> None:
+def _raise_outcome(said: bytes, name: str, limits: ImportLimits) -> None:
     try:
         outcome = from_json(said)
         code, sentence = outcome["code"], str(outcome["sentence"])
     except (ValueError, TypeError, KeyError) as error:
-        raise BundleInvalid(f"Checking {job.file.name} crashed. The model is not safe to serve.") from error
+        raise BundleInvalid(f"Checking {name} crashed. The model is not safe to serve.") from error
     if code == "memory":
         raise BundleInvalid(
-            f"Checking {job.file.name} took more than {limits.memory_mb:,} MB of memory. If you trust the model, allow "
+            f"Checking {name} took more than {limits.memory_mb:,} MB of memory. If you trust the model, allow "
             "more with --memory-mb."
         )
     if code is not None:
@@ -130,13 +140,17 @@ def _main(arguments: Sequence[str]) -> None:
     code: str | None = None
     sentence = ""
     try:
-        job = _JOB.validate_json(sys.stdin.buffer.read())
-        from shoplens.bundles.importing import import_onnx
+        if data := sys.stdin.buffer.read():
+            job = _JOB.validate_json(data)
+            from shoplens.bundles.importing import import_onnx
 
-        import_onnx(
-            job.file, labels=job.labels, name=job.name, version=job.version, into=folder,
-            preprocessing=job.preprocessing,
-        )  # fmt: skip
+            import_onnx(
+                job.file, labels=job.labels, name=job.name, version=job.version, into=folder,
+                preprocessing=job.preprocessing,
+            )  # fmt: skip
+        else:
+            bundle = open_bundle(folder)
+            check_outputs(open_session(bundle.model_path, optimise=True), bundle.manifest, len(bundle.labels))
     except MemoryError:
         code = "memory"
     except ShoplensError as error:

@@ -25,11 +25,11 @@ import shutil
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 from shoplens.bundles.builtin import builtin_names, prepare_builtin, require_own_build
 from shoplens.bundles.bundle import (
@@ -57,6 +57,8 @@ from shoplens.errors import (
 )
 from shoplens.storage import Store
 from shoplens.telemetry.logs import get_logger
+
+Check: TypeAlias = Callable[[Path], None]
 
 NO_TRUST: Final = Trust()
 """No signature is required."""
@@ -170,8 +172,8 @@ def pack_bundle(bundle_dir: Path, file: Path) -> Path:
     return file
 
 
-def unpack_bundle(file: Path, models_dir: Path, trust: Trust = NO_TRUST) -> Bundle:
-    """Install the packed bundle `file`, verified, as `<models_dir>/<name>/<version>/`.
+def unpack_bundle(file: Path, models_dir: Path, trust: Trust = NO_TRUST, check: Check | None = None) -> Bundle:
+    """Install the packed bundle `file`, verified, as `<models_dir>/<name>/<version>/`. `check` as in `install_bundle`.
 
     Raises BundleIncomplete if there is no such file, BundleTampered for an archive with anything but plain files,
     BundleInvalid if it cannot be read or is too large; and as `install_bundle`.
@@ -185,15 +187,18 @@ def unpack_bundle(file: Path, models_dir: Path, trust: Trust = NO_TRUST) -> Bund
                 _extract(archive, Path(folder))
         except (tarfile.TarError, EOFError, UnicodeError, ValueError, FileExistsError) as error:
             raise BundleInvalid(f"{file.name} is not a packed bundle, or it is damaged: {error}.") from error
-        return install_bundle(Path(folder), models_dir, trust)
+        return install_bundle(Path(folder), models_dir, trust, check)
 
 
-def install_bundle(source: Path, models_dir: Path, trust: Trust = NO_TRUST) -> Bundle:
+def install_bundle(source: Path, models_dir: Path, trust: Trust = NO_TRUST, check: Check | None = None) -> Bundle:
     """Copy the bundle directory `source`, verified and trusted, to `<models_dir>/<name>/<version>/`.
 
+    `check` is called with the folder before anything of its graph is loaded here; what it raises ends the installation.
     The same bundle may be installed again, also to add its signature. Raises BundleInvalid if another bundle has its
     name and version; and as `open_bundle` and `require_trust`.
     """
+    if check is not None:
+        check(source)
     bundle = open_bundle(source)
     require_trust(bundle, trust)
     root = models_dir / bundle.ref.name / bundle.ref.version

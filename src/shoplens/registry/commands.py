@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
@@ -29,6 +30,8 @@ _PACKED = ".shoplens"
 
 models_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="List, inspect, import and verify models.")
 
+TimeLimit = Annotated[float, typer.Option(help="Longest time for checking the model, in seconds.", min=1)]
+MemoryLimit = Annotated[int, typer.Option(help="Most memory for checking the model, in MB.", min=500)]
 ModelName = Annotated[str, typer.Argument(help="Name, name@version, or the folder of a bundle.")]
 
 
@@ -213,8 +216,8 @@ def import_model(  # noqa: PLR0913 - the options of the command
     crop: Annotated[int | None, typer.Option(help="Side of the input in pixels, if the graph leaves it open.")] = None,
     resize: Annotated[int | None, typer.Option(help="Shorter side before the crop, in pixels.")] = None,
     colour: Annotated[str | None, typer.Option(help="Order of the channels: rgb (unset) or bgr.")] = None,
-    time_limit: Annotated[float, typer.Option(help="Longest time for checking the model, in seconds.", min=1)] = 300,
-    memory_mb: Annotated[int, typer.Option(help="Most memory for checking the model, in MB.", min=500)] = 8_000,
+    time_limit: TimeLimit = 300,
+    memory_mb: MemoryLimit = 8_000,
     data_dir: DataDir = None,
 ) -> None:
     """Make a bundle of an ONNX model, check in a process of its own that it runs, and install it."""
@@ -300,15 +303,19 @@ def pack_model(
 @handle_errors
 def install_model(
     source: Annotated[Path, typer.Argument(help="A packed model, or the folder of a bundle.")],
+    time_limit: TimeLimit = 300,
+    memory_mb: MemoryLimit = 8_000,
     data_dir: DataDir = None,
 ) -> None:
-    """Verify and install a packed model."""
+    """Verify a packed model, check in a process of its own that it runs, and install it."""
+    from shoplens.bundles.import_process import ImportLimits, check_within
     from shoplens.bundles.store import install_bundle, unpack_bundle
     from shoplens.platform.parts import trust_of
 
     settings = settings_for(data_dir)
     install = install_bundle if source.is_dir() else unpack_bundle
-    bundle = install(source, settings.make_models_dir(), trust_of(settings))
+    check = partial(check_within, name=source.name, limits=ImportLimits(seconds=time_limit, memory_mb=memory_mb))
+    bundle = install(source, settings.make_models_dir(), trust_of(settings), check)
     typer.echo(f"Installed {bundle.ref}, digest {bundle.digest[:12]}, {_signer(bundle)}.")
 
 

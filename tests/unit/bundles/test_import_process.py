@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import tarfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +13,13 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from shoplens.bundles.bundle import open_bundle
-from shoplens.bundles.import_process import ImportJob, ImportLimits, import_within
-from shoplens.bundles.manifest import Label
+from shoplens.bundles.bundle import open_bundle, write_checksums
+from shoplens.bundles.import_process import ImportJob, ImportLimits, check_within, import_within
+from shoplens.bundles.manifest import Label, to_json
 from shoplens.bundles.preprocessing import Preprocessing
+from shoplens.bundles.store import NO_TRUST, install_bundle, unpack_bundle
 from shoplens.errors import BundleIncomplete, BundleInvalid
-from tests.unit.bundles.conftest import LABELS, small_model
+from tests.unit.bundles.conftest import CARD, LABELS, MANIFEST, small_model
 
 
 def job(file: Path, **more: object) -> ImportJob:
@@ -113,3 +116,27 @@ def test_errors_are_those_of_an_import_without_a_process(tmp_path: Path) -> None
     os.mkfifo(tmp_path / "pipe.onnx")
     with pytest.raises(BundleIncomplete, match="There is no file"):
         import_within(job(tmp_path / "pipe.onnx"), into=tmp_path / "m", limits=ImportLimits())
+
+
+def bundle_with(root: Path, model: bytes) -> Path:
+    """A bundle that is right in itself, and was never run."""
+    root.mkdir()
+    parts = {"bundle.json": to_json(MANIFEST), "labels.json": to_json(LABELS), "card.json": to_json(CARD)}
+    for name, data in {**parts, "model.onnx": model}.items():
+        (root / name).write_bytes(data)
+    write_checksums(root)
+    return root
+
+
+def test_a_bundle_of_a_stranger_is_run_in_a_process_before_it_is_installed(tmp_path: Path) -> None:
+    """Packed or as a folder; what never ends is refused, and nothing of it is installed."""
+    check = partial(check_within, name="fruit", limits=ImportLimits(seconds=4))
+    good, bad = bundle_with(tmp_path / "good", small_model()), bundle_with(tmp_path / "bad", endless())
+    with tarfile.open(tmp_path / "bad.shoplens", "w") as archive:
+        for path in bad.iterdir():
+            archive.add(path, path.name)
+    for install, source in ((install_bundle, bad), (unpack_bundle, tmp_path / "bad.shoplens")):
+        with pytest.raises(BundleInvalid, match="Checking fruit took more than 4 s"):
+            install(source, tmp_path / "m", NO_TRUST, check)
+        assert [] == list((tmp_path / "m").glob("*"))
+    assert "fruit" == install_bundle(good, tmp_path / "m", NO_TRUST, check).ref.name
