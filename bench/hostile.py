@@ -1,64 +1,170 @@
-"""`python -m bench.hostile`: hostile and random bodies to a real server; counts answers, watches its memory.
+"""`python -m bench.hostile`: hostile bodies to a real server, one at a time; what each costs it.
 
-The claim that it checks: no 500, no crash, no growth of memory. Exits with status 1 where it does not hold.
+First the files that are made to cost much, then the corpus, then mutated bodies: bytes changed anywhere, and photos
+whose structure is changed. Of each body: CPU seconds and memory of the server with all its processes, CPU time of the
+event loop's thread, and the longest wait of a second client that asks for /health/live all the time. That wait also
+holds what other programs of the machine take, so the same is measured without bodies before.
+
+Exits with status 1 if a body costs more than 1 s, 150 MB or 50 ms of the loop's thread, or is answered with a fault.
 """
 
 from __future__ import annotations
 
 import argparse
 import http.client
+import itertools
 import sys
 import tempfile
+import threading
+import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from threading import local
+from typing import Self
 from urllib.parse import urlsplit
 
-from bench import cost
+from bench.__main__ import heading
 from bench.server import Server
-from shoplens.testing.hostile import bodies
+from shoplens.serving.cores import usable_cores
+from shoplens.testing import costly, hostile, structures
+from shoplens.testing.cost import Meter
 
-_CLIENTS = 4
-_CHUNK = 500
+_MOST_CPU_S = 1.0
+_MOST_MEGABYTES = 150
+_MOST_LOOP_MS = 50
+_WORST = 6
+_PING_S = 0.01
+_QUIET_S = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sent:
+    """One body and what it cost."""
+
+    name: str
+    status: int
+    cpu_s: float
+    megabytes: float
+    loop_ms: float
+    wait_ms: float
+
+    @property
+    def excessive(self) -> bool:
+        """Whether it exceeds a bound. Too many requests (429) and time-outs (503, 504) are answers, not faults."""
+        fault = self.status in (500, 502) or self.status > 504
+        costly_ = self.cpu_s > _MOST_CPU_S or self.megabytes > _MOST_MEGABYTES or self.loop_ms > _MOST_LOOP_MS
+        return fault or costly_
 
 
 def main() -> None:
-    """Send, count, judge."""
+    """Send, measure, judge."""
     parser = argparse.ArgumentParser(prog="python -m bench.hostile", description=__doc__)
-    parser.add_argument("--count", type=int, default=10_000)
+    parser.add_argument("--bodies", type=int, default=3_000, help="mutated bodies; half of them keep the structure")
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--models-dir", type=Path, default=Path("shoplens-data/models"))
     options = parser.parse_args()
+    print(heading(usable_cores()))
     with tempfile.TemporaryDirectory() as folder, Server(Path(folder), options.models_dir.absolute()) as server:
-        statuses, megabytes = attack(server, options.count)
-    print(f"answers: {dict(sorted(statuses.items()))}")
-    print(f"memory in MB after each {_CHUNK}: {', '.join(f'{each:.0f}' for each in megabytes)}")
-    if any(status >= 500 for status in statuses):
-        sys.exit("A body made the server fail.")
+        sent = attack(server, options.bodies, options.seed)
+    excessive = [each for each in sent if each.excessive]
+    for each in excessive:
+        print(f"too much: {each}")
+    if excessive:
+        sys.exit(f"{len(excessive)} of {len(sent)} bodies cost more than is promised.")
 
 
-def attack(server: Server, count: int) -> tuple[Counter[int], list[float]]:
-    """The statuses of all answers, and the server's memory after each chunk."""
-    statuses: Counter[int] = Counter()
-    megabytes: list[float] = []
-    own = local()
-    address = urlsplit(server.url).netloc
+def attack(server: Server, count: int, seed: int) -> list[Sent]:
+    """Send all bodies, and print what they cost."""
+    began = time.perf_counter()
+    with Pinger(server.url) as pinger:
+        connection = http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=60)
+        for _, body in itertools.islice(_bodies(40, seed + 1), 150, None):
+            _send(server, connection, pinger, "warm", body)
+        pinger.longest_ms()
+        time.sleep(_QUIET_S)
+        quiet_ms = pinger.longest_ms()
+        sent = [_send(server, connection, pinger, name, body) for name, body in _bodies(count, seed)]
+    print(f"{len(sent)} bodies in {time.perf_counter() - began:.0f} s; answers:", _counts(sent))
+    print(f"The longest wait of the second client without bodies, in {_QUIET_S:g} s: {quiet_ms:.0f} ms\n")
+    for field, unit in (("cpu_s", "s of CPU time"), ("megabytes", "MB"), ("loop_ms", "ms of the loop's thread"),
+                        ("wait_ms", "ms that a second client waited")):  # fmt: skip
+        worst = sorted(sent, key=lambda each: -getattr(each, field))
+        named = ", ".join(f"{getattr(each, field):.3g} ({each.name}, {each.status})" for each in worst[:_WORST])
+        middle = getattr(worst[len(worst) // 2], field)
+        most = getattr(worst[len(worst) // 100], field)
+        print(f"- {unit}: median {middle:.3g}, 99 of 100 at most {most:.3g}; worst {named}")
+    return sent
 
-    def send(body: bytes) -> int:
-        if not hasattr(own, "connection"):
-            own.connection = http.client.HTTPConnection(address, timeout=60)
-        own.connection.request("POST", "/predict", body)
-        answer = own.connection.getresponse()
-        answer.read()
-        return int(answer.status)
 
-    waiting = bodies(count)
-    with ThreadPoolExecutor(_CLIENTS) as clients:
-        while chunk := list(islice(waiting, _CHUNK)):
-            statuses.update(clients.map(send, chunk))
-            megabytes.append(cost.megabytes(server.pid))
-    return statuses, megabytes
+def _bodies(count: int, seed: int) -> Iterator[tuple[str, bytes]]:
+    yield from costly.costly_files()
+    for file in hostile.corpus(seed):
+        yield file.name, file.data
+    yield from ((f"bytes {number}", body) for number, body in enumerate(hostile.bodies(count // 2, seed)))
+    yield from ((f"structure {number}", body) for number, body in enumerate(structures.mutants(count // 2, seed)))
+
+
+def _send(server: Server, connection: http.client.HTTPConnection, pinger: Pinger, name: str, body: bytes) -> Sent:
+    pinger.longest_ms()
+    loop_before = _loop_ms(server.pid)
+    with Meter(server.pid) as meter:
+        try:
+            connection.request("POST", "/predict", body)
+            answer = connection.getresponse()
+            answer.read()
+            status = int(answer.status)
+        except (http.client.HTTPException, OSError):  # refused before all of it was read
+            connection.close()
+            status = 0
+    return Sent(
+        name=name,
+        status=status,
+        cpu_s=meter.cost.cpu_s,
+        megabytes=meter.cost.megabytes,
+        loop_ms=_loop_ms(server.pid) - loop_before,
+        wait_ms=pinger.longest_ms(),
+    )
+
+
+def _loop_ms(pid: int) -> float:
+    """CPU time of the server's first thread, which runs the event loop."""
+    return int(Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()[0]) / 1e6
+
+
+def _counts(sent: list[Sent]) -> str:
+    statuses = Counter(each.status for each in sent)
+    return ", ".join(f"{status}: {count}" for status, count in sorted(statuses.items()))
+
+
+class Pinger:
+    """A second client, which asks all the time whether the server lives, and notes how long it waits."""
+
+    def __init__(self, url: str) -> None:
+        self._connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._ping, daemon=True)
+        self._longest_s = 0.0
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def longest_ms(self) -> float:
+        """The longest wait since this was asked last."""
+        longest_s, self._longest_s = self._longest_s, 0.0
+        return 1e3 * longest_s
+
+    def _ping(self) -> None:
+        while not self._ended.wait(_PING_S):
+            began = time.perf_counter()
+            self._connection.request("GET", "/health/live")
+            self._connection.getresponse().read()
+            self._longest_s = max(self._longest_s, time.perf_counter() - began)
 
 
 if __name__ == "__main__":
