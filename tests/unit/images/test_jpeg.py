@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 import numpy as np
 import pytest
 
@@ -81,10 +83,25 @@ def test_a_frame_without_rows_is_too_small(limits: Limits) -> None:
         decode(bytes(data), limits=limits)
 
 
-def test_the_first_exif_block_with_an_orientation_counts(limits: Limits) -> None:
-    """A later block is another program's leftover."""
-    data = encoded(photo(), "jpeg", exif=exif_block(6))
-    assert (64, 96) == (decode(data, limits=limits).width, decode(data, limits=limits).height)
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [(exif_block(6), exif_block(1), (64, 96)), (exif_block(1), exif_block(6), (64, 96)), (b"", exif_block(6), (64, 96)),
+     (exif_block(6), exif_block(3), (64, 96)), (exif_block(3), exif_block(6), (96, 64))],
+    ids=["first", "second", "second alone", "first of two", "first of two, the other way"],
+)  # fmt: skip
+def test_the_first_exif_block_with_an_orientation_counts(
+    first: bytes, second: bytes, expected: tuple[int, int], limits: Limits
+) -> None:
+    """A later block is another program's leftover; one that says upright says nothing."""
+    data = encoded(photo(), "jpeg")
+    blocks = b"".join(
+        struct.pack(">BBH", 0xFF, 0xE1, len(block) + 2) + block
+        for block in (b"Exif\x00\x00" + each.removeprefix(b"Exif\x00\x00") for each in (first, second))
+    )
+    with_both = data[:2] + blocks + data[2:]
+    assert 2 == with_both.count(b"Exif\x00\x00")
+    picture = decode(with_both, limits=limits)
+    assert expected == (picture.width, picture.height)
 
 
 def test_any_buffer_length_of_the_header_is_refused_with_the_same_error(limits: Limits) -> None:
