@@ -10,6 +10,7 @@ ShoplensError
 │   ├── ImageNeedsExtra        a known format whose decoder is not installed, or not safe
 │   ├── ImageCorrupt           truncated or damaged
 │   ├── ImageDecoderFailed     the sandboxed decoder died or ran out of time or memory
+│   ├── ImageChanged           the stored photo is not the one that was received
 │   └── ImageGone              the photo of a batch item is missing from the store
 ├── RequestInvalid         an invalid parameter or body
 │   ├── RequestMalformed       headers that contradict each other, such as two Host headers
@@ -134,6 +135,13 @@ class ImageDecoderFailed(SampleError):
     """The sandboxed decoder died, or exceeded its time or memory, on this picture."""
 
     code = "image_decoder_failed"
+
+
+class ImageChanged(SampleError):
+    """The stored photo is not the one that was received: its content differs from its hash."""
+
+    code = "image_changed"
+    public_message = "The photo in the store has changed since it was received, so it is not shown."
 
 
 class ImageGone(SampleError):

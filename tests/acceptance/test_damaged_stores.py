@@ -16,7 +16,7 @@ import pytest
 from shoplens.db import upgrade
 from tests.acceptance.batch_shop import BatchShop, tiny_photo
 from tests.commands import run_command
-from tests.conftest import RunningServer, running_server
+from tests.conftest import RunningServer, colourful, jpeg_of, running_server
 
 AT_ONCE_S = 30.0
 """Far below the ten minutes for which a run waits for a database that may come back."""
@@ -152,3 +152,19 @@ def test_the_doctor_finds_lost_photos_and_a_damaged_database(own_server: Running
     found = doctor()["database"]
     assert "database_unusable" == found["fault"], found
     assert "restore it from a backup" in found["text"]
+
+
+def test_a_record_whose_photo_was_changed_answers_with_an_error(tmp_path: Path, models_dir: Path, photo: bytes) -> None:
+    """Somebody wrote into the store; a valid photo of somebody else is not shown as if it were the one."""
+    with (
+        running_server(tmp_path / "data", models_dir, channels__look__keep="original") as server,
+        httpx.Client(base_url=server.url, timeout=60, trust_env=False) as client,
+    ):
+        record = client.post("/predict", files={"file": ("a.jpg", photo, "image/jpeg")}).json()["id"]
+        address = f"/predictions/{record}/image?size="
+        assert photo == client.get(f"{address}original").content
+        [stored] = (server.data_dir / "blobs" / "images").rglob("*.jpg")
+        stored.write_bytes(jpeg_of(colourful(77)))
+        for size in ("original", "view", "thumbnail"):
+            answer = client.get(address + size)
+            assert (410, "image_changed") == (answer.status_code, answer.json()["code"]), size

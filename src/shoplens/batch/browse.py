@@ -14,7 +14,7 @@ from shoplens.batch.looks import LookRepository
 from shoplens.batch.repository import ItemRepository
 from shoplens.batch.run_repository import RunRepository
 from shoplens.db import Database
-from shoplens.errors import BlobNotFound, ImageNotKept, SampleError
+from shoplens.errors import BlobNotFound, ImageChanged, ImageNotKept, SampleError
 from shoplens.predictions.entities import PredictionRecord
 from shoplens.predictions.image_store import ImageFile, ImageSize, ImageStore
 
@@ -237,6 +237,8 @@ def open_photo(database: Database, images: ImageStore, item_id: str, size: Image
                 return images.open(key, item.sha256, size)
             except BlobNotFound:
                 continue
+            except ImageChanged:
+                raise
             except SampleError as error:
                 raise ImageNotKept(f"The photo of the item {item.id} cannot be shown: {error}") from error
         item = read(item.id)
@@ -248,6 +250,6 @@ def _open_saved(images: ImageStore, item: BatchItem) -> ImageFile:
     if item.thumbnail_key is None:
         raise ImageNotKept(f"There is no preview of the item {item.id}.")
     try:
-        return images.open(item.thumbnail_key, item.sha256, ImageSize.ORIGINAL)
+        return images.open_copy(item.thumbnail_key)
     except BlobNotFound:
         raise ImageNotKept(f"The photo of the item {item.id} is no longer in the store.") from None

@@ -47,7 +47,7 @@ from shoplens.predictions.entities import Channel, Keep, PredictionRecord, Timin
 from shoplens.predictions.policy import decide
 from shoplens.predictions.service import STORED_LABELS
 from shoplens.serving.engine import ClassifyRequest, ClassifyResult, Engine, fault_of
-from shoplens.storage import Store, image_key
+from shoplens.storage import Store, image_key, require_unchanged
 from shoplens.telemetry.logs import get_logger
 
 T = TypeVar("T")
@@ -351,13 +351,13 @@ class EngineExecutor:
     def _read(self, item: BatchItem) -> bytes | Exception:
         """The photo, or why it cannot be read. Raises StorageUnavailable if the store stays unavailable."""
         try:
-            return read_photo(self._store, item.key)
+            return read_photo(self._store, item.key, item.sha256)
         except StorageUnavailable:
             self._retry(self._store.check)
         except Exception as error:  # noqa: BLE001  an error of one item must not end the run
             return error
         try:
-            return read_photo(self._store, item.key)
+            return read_photo(self._store, item.key, item.sha256)
         except ShoplensError as error:  # the store answers now: what fails still is this photo's own fault
             return error
 
@@ -392,15 +392,16 @@ class EngineExecutor:
         return await asyncio.get_running_loop().run_in_executor(self._readers, act)
 
 
-def read_photo(store: Store, key: str | None) -> bytes:
-    """The photo of an item. Raises ImageGone and StorageUnavailable."""
+def read_photo(store: Store, key: str | None, sha256: str) -> bytes:
+    """The photo of an item. Raises ImageGone, ImageChanged and StorageUnavailable."""
     gone = ImageGone("The photo is not in the store any more. Import it again.")
     if key is None:
         raise gone
     try:
-        return store.get(key)
+        photo = store.get(key)
     except BlobNotFound as error:
         raise gone from error
+    return require_unchanged(photo, sha256)
 
 
 def classify_request(model: str, photo: bytes, *, sha256: str, timeout_s: float) -> ClassifyRequest:

@@ -112,7 +112,7 @@ class PhotoActor:
         photo: bytes | None = None
         async with reading:
             try:
-                photo = await asyncio.to_thread(self._read, key)
+                photo = await asyncio.to_thread(self._read, key, sha256)
                 request = executors.classify_request(self._model, photo, sha256=sha256, timeout_s=self._job.timeout_s)
                 return await self._engine.classify(request), None
             except ShoplensError as error:
@@ -123,10 +123,10 @@ class PhotoActor:
                 return failure, photo and await asyncio.to_thread(salvage, photo, limits=self._job.limits)
             return failure, None
 
-    def _read(self, key: str | None) -> bytes:
-        """The photo. Raises ImageGone, and StorageUnavailable while this node cannot reach the store."""
+    def _read(self, key: str | None, sha256: str) -> bytes:
+        """The photo. Raises ImageGone, ImageChanged, and StorageUnavailable while this node cannot reach the store."""
         try:
-            return executors.read_photo(self._store, key)
+            return executors.read_photo(self._store, key, sha256)
         except ImageGone:
             self._check_store()
             raise

@@ -299,6 +299,7 @@ _REASONS: Final = {
     "image_needs_extra": "Format not installed",
     "image_corrupt": "Damaged photo",
     "image_decoder_failed": "The decoder failed",
+    "image_changed": "Photo changed in the store",
     "image_gone": "Photo missing",
     "internal_error": "Unexpected error",
 }

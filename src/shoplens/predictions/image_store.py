@@ -18,7 +18,7 @@ from shoplens.images.picture import ImageFacts, Limits
 from shoplens.images.sandbox import SandboxedDecoder
 from shoplens.images.thumbnails import thumbnail
 from shoplens.predictions.entities import PredictionRecord
-from shoplens.storage import Store, image_key
+from shoplens.storage import Store, image_key, require_unchanged
 
 THUMBNAIL_SIDE = 256
 VIEW_SIDE = 1280
@@ -97,11 +97,12 @@ class ImageStore:
         key = record.image_key
         if key is None:
             raise ImageNotKept(f"The photo of prediction {record.id} was not stored (channel {record.channel}).")
-        if key == image_key(record.image.sha256, _THUMBNAIL_SUFFIX):
-            if size is ImageSize.ORIGINAL:
-                raise ImageNotKept(f"Only a thumbnail of the photo of prediction {record.id} was stored.")
-            size = ImageSize.ORIGINAL
+        only_copy = key == image_key(record.image.sha256, _THUMBNAIL_SUFFIX)
+        if only_copy and size is ImageSize.ORIGINAL:
+            raise ImageNotKept(f"Only a thumbnail of the photo of prediction {record.id} was stored.")
         try:
+            if only_copy:
+                return self.open_copy(key)
             try:
                 return self.open(key, record.image.sha256, size)
             except BlobNotFound:
@@ -118,13 +119,13 @@ class ImageStore:
     def open(self, key: str, sha256: str, size: ImageSize) -> ImageFile:
         """The photo under `key`, whose content has this hash.
 
-        Raises BlobNotFound, SampleError for data that is no photo, StorageUnavailable, and QueueFull while too many
-        other copies are being made.
+        Raises BlobNotFound, ImageChanged, SampleError for data that is no photo, StorageUnavailable, and QueueFull
+        while too many other copies are being made.
         """
         if size is ImageSize.ORIGINAL:
             suffix = key.rsplit(".", 1)[-1].lower()
             media_type = _MEDIA_TYPES.get(suffix, "application/octet-stream")
-            return ImageFile(data=self._store.get(key), media_type=media_type)
+            return ImageFile(data=require_unchanged(self._store.get(key), sha256), media_type=media_type)
         copy_key, side = (
             (view_key(sha256), VIEW_SIDE)
             if size is ImageSize.VIEW
@@ -138,9 +139,13 @@ class ImageStore:
             try:  # another request may have made it meanwhile
                 copy = self._store.get(copy_key)
             except BlobNotFound:
-                copy = self.thumbnail(self._store.get(key), side)
+                copy = self.thumbnail(require_unchanged(self._store.get(key), sha256), side)
                 self._store.put(copy_key, copy)
         return ImageFile(data=copy, media_type="image/jpeg")
+
+    def open_copy(self, key: str) -> ImageFile:
+        """A JPEG that was made of a photo, whose hash is that of the photo. Raises BlobNotFound, StorageUnavailable."""
+        return ImageFile(data=self._store.get(key), media_type="image/jpeg")
 
     @contextmanager
     def _turn(self) -> Iterator[None]:

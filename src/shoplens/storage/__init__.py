@@ -21,7 +21,7 @@ from shoplens.storage.objects import (
     ObjectPrefix,
     open_objects,
 )
-from shoplens.storage.store import Store, image_key, require_key, without_password
+from shoplens.storage.store import Store, image_key, require_key, require_unchanged, without_password
 
 __all__ = [
     "ForeignObject",
@@ -31,6 +31,7 @@ __all__ = [
     "open_prefix",
     "open_store",
     "require_key",
+    "require_unchanged",
     "shared_url",
 ]
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Iterator
 from typing import Final, Protocol
 from urllib.parse import urlsplit, urlunsplit
 
-from shoplens.errors import RequestInvalid
+from shoplens.errors import ImageChanged, RequestInvalid
 
 CHECK_KEY: Final = "health/check"
 """Written by `Store.check`."""
@@ -88,6 +89,16 @@ class Store(Protocol):
 def image_key(sha256: str, suffix: str) -> str:
     """The key of a photo: `images/ab/cd/abcd….jpg`. `suffix` has no dot."""
     return f"images/{sha256[:2]}/{sha256[2:4]}/{sha256}.{suffix}"
+
+
+def require_unchanged(photo: bytes, sha256: str) -> bytes:
+    """`photo` itself. Raises ImageChanged unless its hash is the one that was computed when it was received."""
+    if hashlib.sha256(photo).hexdigest() != sha256:
+        raise ImageChanged(
+            "The photo in the store is not the one that was received: its content has changed. Put the original back "
+            "from a backup, and look at the disk and at who may write to the store."
+        )
+    return photo
 
 
 def is_key(text: str) -> bool:

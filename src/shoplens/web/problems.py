@@ -29,6 +29,7 @@ STATUS: Mapping[type[ShoplensError], int] = {
     errors.ImageTooManyPixels: 413,
     errors.ImageUnsupported: 415,
     errors.ImageNeedsExtra: 415,
+    errors.ImageChanged: 410,
     errors.RequestInvalid: 422,
     errors.RequestMalformed: 400,
     errors.HeadersTooLarge: 431,

@@ -176,6 +176,20 @@ async def test_a_missing_photo_is_quarantined(house: House) -> None:
     assert ItemState.DONE is house.item(there.id).state
 
 
+async def test_a_photo_that_changed_in_the_store_is_quarantined_and_not_classified(house: House) -> None:
+    """Whoever wrote into the store, or whatever the disk did: the prediction would be of another photo."""
+    changed, kept = house.bring("shirt 0.9", "shirt 0.9")
+    house.store.delete(changed.key or "")
+    house.store.put(changed.key or "", b"coat 0.9 of somebody else")
+    await house.work()
+    found = house.item(changed.id)
+    assert (ItemState.QUARANTINED, "image_changed", None, 1) == (
+        found.state, found.failure_code, found.prediction_id, found.attempts,
+    )  # fmt: skip
+    assert "Put the original back from a backup" in (found.failure or "")
+    assert (ItemState.DONE, 1) == (house.item(kept.id).state, sum(house.engine.seen.values()))
+
+
 async def test_one_photo_that_the_store_cannot_read_is_quarantined_alone(house: House) -> None:
     """The store itself answers, so the run does not wait for it."""
     bad, good = house.bring("shirt 0.9", "shirt 0.9")

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from shoplens.errors import ImageCorrupt, QueueFull
+from shoplens.errors import ImageChanged, ImageCorrupt, QueueFull
 from shoplens.images.picture import Limits
 from shoplens.images.sandbox import SandboxedDecoder
 from shoplens.predictions.image_store import CopyLimits, ImageSize, ImageStore, view_key
@@ -57,11 +57,26 @@ def test_a_copy_is_made_once_and_then_read(
 def test_a_view_obeys_the_rules_of_the_decoder(store: Store, sandbox: SandboxedDecoder) -> None:
     """What cannot be decoded is not shown, and nothing is stored for it."""
     images = ImageStore(store, limits=Limits(), sandbox=sandbox)
-    store.put(KEY, TIFF[:1_000])
+    torn = TIFF[:1_000]
+    sha256 = hashlib.sha256(torn).hexdigest()
+    store.put(image_key(sha256, "tiff"), torn)
     with pytest.raises(ImageCorrupt):
-        images.open(KEY, SHA, ImageSize.VIEW)
+        images.open(image_key(sha256, "tiff"), sha256, ImageSize.VIEW)
     with pytest.raises(Exception, match="view"):
-        store.get(view_key(SHA))
+        store.get(view_key(sha256))
+
+
+@pytest.mark.parametrize("size", ImageSize)
+def test_a_photo_whose_content_changed_is_not_shown_in_any_size(
+    size: ImageSize, store: Store, sandbox: SandboxedDecoder
+) -> None:
+    """One bit is enough, and no copy of it is stored under the hash of the right photo."""
+    images = ImageStore(store, limits=Limits(), sandbox=sandbox)
+    store.delete(KEY)
+    store.put(KEY, TIFF[:-1] + bytes([TIFF[-1] ^ 1]))
+    with pytest.raises(ImageChanged, match="its content has changed"):
+        images.open(KEY, SHA, size)
+    assert [KEY] == list(store.list(""))
 
 
 def test_requests_beyond_the_queue_are_refused_at_once_and_the_others_are_answered(
