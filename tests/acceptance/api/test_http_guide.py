@@ -43,11 +43,8 @@ def test_the_guide_works_as_written(server: RunningServer, tmp_path: Path) -> No
 def test_every_operation_is_in_a_guide(server: RunningServer) -> None:
     """By its name here, or by its address in the guide to batches."""
     batches = (HOW_TO / "batch-over-http.md").read_text(encoding="utf-8")
-    batches = (
-        batches.replace("$RUN", "/batch/runs/{run_id}")
-        .replace("$ITEM", "{item_id}")
-        .replace("items/ID", "items/{item_id}")
-    )
+    for written, path in (("$RUN", "/batch/runs/{run_id}"), ("$ITEM", "{item_id}"), ("items/ID", "items/{item_id}")):
+        batches = batches.replace(written, path)
     missing = [
         f"{method} {path}"
         for path, methods in httpx.get(f"{server.url}/openapi.json").json()["paths"].items()
