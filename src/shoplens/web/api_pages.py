@@ -124,7 +124,7 @@ def type_of(schema: Mapping[str, Any]) -> str:
         return f"list of {type_of(schema.get('items', {})) or 'anything'}"
     if schema.get("type") == "object":
         return _object(schema)
-    return {"binary": "file", "date-time": "time"}.get(schema.get("format", ""), schema.get("type", ""))
+    return {"binary": "file", "date-time": "time"}.get(schema.get("format", ""), str(schema.get("type", "")))
 
 
 def _object(schema: Mapping[str, Any]) -> str:

@@ -5,12 +5,21 @@ from __future__ import annotations
 import base64
 import csv
 import io
+import re
 import shlex
+import socket
 import subprocess
+import threading
+import time
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from playwright.sync_api import Page, Route, expect
 
 from tests.acceptance.browser.conftest import PHONE, VisitMaker, pick, write_photo
@@ -41,6 +50,15 @@ COUNT_CLICKS = """() => {
     window.clicks += 1;
     event.preventDefault();
   });
+}"""
+
+
+NOTE_PROGRESS = """() => {
+  window.progress = [];
+  new MutationObserver(() => {
+    const text = document.querySelector("[data-busy]")?.textContent;
+    if (text && window.progress.at(-1) !== text) window.progress.push(text);
+  }).observe(document.getElementById("answers"), { childList: true, subtree: true, characterData: true });
 }"""
 
 
@@ -344,3 +362,66 @@ def test_without_a_script_errors_are_sentences_on_the_page(visit: VisitMaker, tm
     page.get_by_role("button", name="Classify").click()
     expect(page.get_by_role("alert")).to_contain_text("Unsupported file type")
     expect(page.locator("#file")).to_be_visible()
+
+
+@contextmanager
+def slow_line(server: RunningServer, *, bytes_per_s: int) -> Iterator[RunningServer]:
+    """The same server behind a line that takes so much of what a client sends."""
+    host, port = server.url.removeprefix("http://").split(":")
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32_768)
+    listener.bind(("127.0.0.1", 0))
+    listener.listen()
+
+    def carry(source: socket.socket, target: socket.socket, pause_s: float) -> None:
+        with suppress(OSError):
+            while piece := source.recv(16_384):
+                target.sendall(piece)
+                time.sleep(pause_s * len(piece))
+            target.shutdown(socket.SHUT_WR)
+
+    def connect(near: socket.socket) -> None:
+        with near, socket.create_connection((host, int(port))) as far:
+            sending = threading.Thread(target=carry, args=(near, far, 1 / bytes_per_s))
+            sending.start()
+            carry(far, near, 0.0)
+            near.close()
+            sending.join()
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                connections.append(threading.Thread(target=connect, args=(listener.accept()[0],)))
+                connections[-1].start()
+
+    connections = [threading.Thread(target=accept)]
+    connections[0].start()
+    try:
+        yield replace(server, url=f"http://127.0.0.1:{listener.getsockname()[1]}")
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        for each in connections:
+            each.join(30)
+
+
+def test_an_upload_over_a_slow_line_shows_its_progress_and_succeeds(
+    visit: VisitMaker, shop: RunningServer, tmp_path: Path
+) -> None:
+    """It takes longer than any pause that the server allows, and the page says how far it is."""
+    pixels = np.random.default_rng(3).integers(0, 256, (2_000, 2_600, 3), np.uint8)
+    photo = tmp_path / "slow.jpg"
+    Image.fromarray(pixels).save(photo, quality=95)
+    assert photo.stat().st_size > 6_000_000
+    with slow_line(shop, bytes_per_s=500_000) as line:
+        page = visit(at=line).page("/")
+        page.evaluate(NOTE_PROGRESS)
+        pick(page, photo)
+        expect(page.get_by_role("link", name="View record")).to_be_visible()
+        told = page.evaluate("window.progress")
+    shares = [int(share) for share in re.findall(r"Uploading (\d+)%", " ".join(told))]
+    # The first megabytes go into the buffers of both kernels at once.
+    assert shares
+    assert min(shares) < 100
+    assert sorted(shares) == shares
+    assert told[-1] == "Classifying…"

@@ -13,7 +13,15 @@ from tests.acceptance.browser.conftest import DESKTOP, PHONE, VisitMaker, pick, 
 from tests.conftest import RunningServer
 
 TABLET = {"viewport": {"width": 820, "height": 1180}}
-PAGES = ("/", "/console/records", "/console/records/{id}", "/console/models", "/console/models/opennsfw", "/console/no")
+PAGES = (
+    "/",
+    "/console/records",
+    "/console/records/{id}",
+    "/console/models",
+    "/console/models/opennsfw",
+    "/docs",
+    "/console/no",
+)
 
 LEAST_CONTRAST = """() => {
   const probe = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
