@@ -89,7 +89,7 @@ def classify(
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Classify photos on this machine; nothing is stored. Ends with status 1 when a photo could not be used."""
+    """Classify photos on this machine; nothing is stored. Ends with status 1 if one cannot be used or none is there."""
     from shoplens.predictions.commands import classify_photos
 
     classify_photos(photos, channel=channel, model=model, top_k=top_k, as_json=as_json, data_dir=data_dir)

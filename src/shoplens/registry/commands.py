@@ -221,6 +221,8 @@ def import_model(  # noqa: PLR0913 - the options of the command
     data_dir: DataDir = None,
 ) -> None:
     """Make a bundle of an ONNX model, check in a process of its own that it runs, and install it."""
+    from rich.console import Console
+
     from shoplens.bundles.import_process import ImportJob, ImportLimits, import_within
     from shoplens.bundles.manifest import NAME_PATTERN, labels_from
     from shoplens.bundles.preprocessing import CONFIG, PRESETS, beside, model_file
@@ -237,17 +239,16 @@ def import_model(  # noqa: PLR0913 - the options of the command
         if not re.fullmatch(NAME_PATTERN, text):
             raise RequestInvalid(f"{text!r} is not a valid {what}. Use lower-case letters, digits, '.', '_' and '-'.")
     class_names = labels_from(str(label_source))
-    bundle = import_within(
-        ImportJob(
-            file=file.absolute(),
-            labels=class_names,
-            name=name,
-            version=version,
-            preprocessing=_preprocessing(file, preset=preset, crop=crop, resize=resize, colour=colour),
-        ),
-        into=settings_for(data_dir).make_models_dir(),
-        limits=ImportLimits(seconds=time_limit, memory_mb=memory_mb),
+    job = ImportJob(
+        file=file.absolute(),
+        labels=class_names,
+        name=name,
+        version=version,
+        preprocessing=_preprocessing(file, preset=preset, crop=crop, resize=resize, colour=colour),
     )
+    models_dir = settings_for(data_dir).make_models_dir()
+    with Console(stderr=True).status(f"Checking {file.name}"):
+        bundle = import_within(job, into=models_dir, limits=ImportLimits(seconds=time_limit, memory_mb=memory_mb))
     if all(label.name == f"LABEL_{index}" for index, label in enumerate(class_names)):
         typer.echo(f"{label_source} has no names but LABEL_0, LABEL_1 and so on; pass --labels for better ones.")
     repeated = [label.name for index, label in enumerate(class_names) if label.name.endswith(f" ({index})")]
@@ -308,6 +309,8 @@ def install_model(
     data_dir: DataDir = None,
 ) -> None:
     """Verify a packed model, check in a process of its own that it runs, and install it."""
+    from rich.console import Console
+
     from shoplens.bundles.import_process import ImportLimits, check_within
     from shoplens.bundles.store import install_bundle, unpack_bundle
     from shoplens.platform.parts import trust_of
@@ -315,7 +318,8 @@ def install_model(
     settings = settings_for(data_dir)
     install = install_bundle if source.is_dir() else unpack_bundle
     check = partial(check_within, name=source.name, limits=ImportLimits(seconds=time_limit, memory_mb=memory_mb))
-    bundle = install(source, settings.make_models_dir(), trust_of(settings), check)
+    with Console(stderr=True).status(f"Checking {source.name}"):
+        bundle = install(source, settings.make_models_dir(), trust_of(settings), check)
     typer.echo(f"Installed {bundle.ref}, digest {bundle.digest[:12]}, {_signer(bundle)}.")
 
 
