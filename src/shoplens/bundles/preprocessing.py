@@ -32,7 +32,9 @@ PROCESSOR: Final = "preprocessor_config.json"
 
 _BYTE: Final = 255.0
 _MAX_BYTES: Final = 1_000_000
-_INTERPOLATIONS: Final[dict[object, Literal["bilinear", "bicubic"]]] = {2: "bilinear", 3: "bicubic"}
+_LEAST: Final = 1e-4
+"""Factors and shares below this, or above its inverse, are mistakes."""
+_INTERPOLATIONS: Final[dict[str, Literal["bilinear", "bicubic"]]] = {"2": "bilinear", "3": "bicubic"}
 _OTHER_STEPS: Final = ("EfficientNet", "Levit", "PoolFormer")
 """Image processors that resize or normalise in another way."""
 _SQUASHED_FROM: Final = 384
@@ -94,7 +96,7 @@ def preprocessing_of(config: dict[str, Any]) -> Preprocessing:
         raise BundleInvalid(
             f"{PROCESSOR}: {kind} has steps of its own. Move the file away and pass --preset, --crop and --resize."
         )
-    interpolation = _INTERPOLATIONS.get(config.get("resample", 2))
+    interpolation = _INTERPOLATIONS.get(str(config.get("resample", 2)))
     if interpolation is None:
         raise BundleInvalid(
             f"{PROCESSOR}: resample is {config['resample']}; Shoplens has 2 (bilinear) and 3 (bicubic)."
@@ -151,8 +153,10 @@ def _pixels(value: Any) -> int:
 
 def _positive(config: dict[str, Any], name: str, default: float) -> float:
     value = default if config.get(name) is None else config[name]
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
-        raise BundleInvalid(f"{PROCESSOR}: {name} is {value!r}; it must be a number above 0.")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not _LEAST <= value <= 1 / _LEAST:
+        raise BundleInvalid(
+            f"{PROCESSOR}: {name} is {value!r}; it must be a number between {_LEAST:g} and {1 / _LEAST:g}."
+        )
     return float(value)
 
 
@@ -160,6 +164,8 @@ def _three(config: dict[str, Any], name: str) -> tuple[float, float, float]:
     values = config.get(name) or ()
     try:
         first, second, third = (float(value) for value in values)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise BundleInvalid(f"{PROCESSOR}: {name} must have three numbers.") from error
+    if not all(abs(value) <= 1 / _LEAST for value in (first, second, third)):
+        raise BundleInvalid(f"{PROCESSOR}: {name} is {values}; its numbers must not exceed {1 / _LEAST:g}.")
     return first, second, third

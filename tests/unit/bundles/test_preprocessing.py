@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from shoplens.bundles.importing import import_onnx
@@ -172,3 +174,45 @@ def test_an_id2label_with_gaps_is_refused(tmp_path: Path, names: dict[str, str],
     (tmp_path / "config.json").write_text(json.dumps({"id2label": names}))
     with pytest.raises(BundleInvalid, match=reason):
         labels_from(str(tmp_path / "config.json"))
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["height", "shortest_edge", "0"]), inner)
+    ),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.dictionaries(
+        st.sampled_from([*VIT, "crop_pct", "crop_size", "do_center_crop", "feature_extractor_type"]), JSON_VALUES
+    )
+)
+def test_any_configuration_is_read_or_refused(config: dict[str, Any]) -> None:
+    """Never another error, also where a file of a stranger has values of any kind."""
+    for base in (VIT, CONVNEXT, MOBILENET):
+        try:
+            found = preprocessing_of({**base, **config})
+        except BundleInvalid:
+            continue
+        assert found.mean is not None
+        assert found.scale is not None
+        assert np.isfinite([*found.mean, *found.scale]).all()
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.dictionaries(st.text(st.characters(codec="utf-8"), max_size=4) | st.integers().map(str), JSON_VALUES, max_size=4)
+)
+def test_any_id2label_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, names: dict[str, Any]) -> None:
+    """A label is a text that is not empty."""
+    path = tmp_path_factory.mktemp("labels") / "config.json"
+    path.write_text(json.dumps({"id2label": names}), "utf-8")
+    try:
+        labels = labels_from(str(path))
+    except BundleInvalid:
+        return
+    assert len(names) == len(labels)
