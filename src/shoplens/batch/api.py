@@ -191,6 +191,7 @@ class RunOut(Schema):
                 label: {state: view.labels.get((state, label), 0) for state in ItemState}
                 for label in sorted({label for _, label in view.labels})
             }
+            own["answers"] = {answer: view.answers.get(answer, 0) for answer in Answer}
             own["labels"] = {label: CountsOut.of(RunCounts(by_state=counts)) for label, counts in states.items()}
         return cls.model_validate(_shared(cls, run) | _shared(cls, view) | own)
 
@@ -204,6 +205,7 @@ class RunProgressOut(RunOut):
     rate_per_s: float | None = Field(description="Photos per second, on average over the run.", examples=[31.5])
     seconds_left: float | None = Field(examples=[184.1])
     last_item_ago_s: float | None = Field(examples=[0.4])
+    answers: dict[Answer, int] = Field(description="How many photos people answered for, by answer.")
     labels: dict[str, CountsOut] = Field(
         description="The counts by category.",
         examples=[{"dress": {state.value: 0 for state in ItemState} | {"done": 310, "needs_review": 12}}],

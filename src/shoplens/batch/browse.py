@@ -12,10 +12,11 @@ from sqlalchemy import Connection
 from shoplens.batch.entities import BatchItem, BatchRun, ItemFilter, ItemState, RunCounts
 from shoplens.batch.looks import LookRepository
 from shoplens.batch.repository import ItemRepository
+from shoplens.batch.review_repository import ReviewRepository
 from shoplens.batch.run_repository import RunRepository
 from shoplens.db import Database
 from shoplens.errors import BlobNotFound, ImageChanged, ImageNotKept, SampleError
-from shoplens.predictions.entities import PredictionRecord
+from shoplens.predictions.entities import Answer, PredictionRecord
 from shoplens.predictions.image_store import ImageFile, ImageSize, ImageStore
 
 MAX_PAGE: Final = 200
@@ -34,14 +35,15 @@ class RunSummary:
 class RunView:
     """The current state of one run.
 
-    `labels` counts items by state and label. `left` is the number of items that are not completed. `rate_per_s` is the
-    average of the whole run, None before the first item; `seconds_left` follows from it. `last_item_ago_s` is None
-    before the first item.
+    `labels` counts items by state and label, `answers` those that people reviewed. `left` is the number of items that
+    are not completed. `rate_per_s` is the average of the whole run, None before the first item; `seconds_left` follows
+    from it. `last_item_ago_s` is None before the first item.
     """
 
     run: BatchRun
     counts: RunCounts
     labels: Mapping[tuple[ItemState, str], int]
+    answers: Mapping[Answer, int]
     left: int
     rate_per_s: float | None
     seconds_left: float | None
@@ -173,6 +175,7 @@ class BrowseService:
             run=run,
             counts=ItemRepository(tx).counts(run),
             labels=ItemRepository(tx).count_labels(run.id),
+            answers=ReviewRepository(tx).count_answers(run.id),
             left=left,
             rate_per_s=rate,
             seconds_left=left / rate if run.active and rate else None,

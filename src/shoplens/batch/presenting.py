@@ -13,7 +13,7 @@ import humanize
 from shoplens.batch.browse import RunView
 from shoplens.batch.entities import BatchItem, BatchRun, ItemFilter, ItemState, RunState
 from shoplens.batch.importer import ImportStatus, ImportSummary
-from shoplens.batch.status import OwnerState
+from shoplens.batch.status import OwnerState, answer_words
 from shoplens.errors import RequestInvalid, ShoplensError
 from shoplens.predictions.entities import Answer
 
@@ -200,6 +200,7 @@ def progress_words(view: RunView) -> dict[str, str]:
     return {
         **counts,
         "received": count(view.counts.received),
+        "reviewed": f"Reviewed: {answer_words(view.answers)}" if view.answers else "",
         "state": run_word(view.run),
         "settled": count(view.settled),
         "planned": photos(view.run.planned),

@@ -22,6 +22,7 @@ from shoplens.batch.presenting import duration
 from shoplens.batch.repository import ItemRepository
 from shoplens.batch.review_repository import ReviewRepository
 from shoplens.batch.run_repository import RunRepository
+from shoplens.batch.status import answer_words
 from shoplens.db import Database
 from shoplens.errors import ImageNotKept, ItemNotFound, RequestInvalid, SampleError, StorageUnavailable
 from shoplens.predictions.entities import Answer
@@ -421,6 +422,7 @@ def _short(text: str) -> str:
 
 
 _FILTERS: Final[dict[str, Callable[..., str]]] = {
+    "answers": answer_words,
     "count": lambda number, one, many=None: f"{number:,} {one if number == 1 else many or f'{one}s'}",
     "day": lambda when: f"{when.astimezone(UTC).day} {when.astimezone(UTC):%B %Y}",
     "duration": duration,

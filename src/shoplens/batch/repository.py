@@ -208,7 +208,7 @@ class ItemRepository:
     def count_states(self, within: RunRange) -> dict[ItemState, int]:
         """How many rows of a run's table there are, by state."""
         counts = Counter(self.count_own_states(within.run_id))
-        counts.update(self._count_states(_unassigned(within)))
+        counts.update({ItemState(state): count for state, count in self._tx.execute(_unassigned_states(within))})
         return dict(counts)
 
     def count_own_states(self, run_id: str) -> dict[ItemState, int]:
@@ -472,6 +472,16 @@ def _unindexed(column: ColumnElement[Any]) -> ColumnElement[Any]:
 def belongs(within: RunRange) -> Condition:
     """The items of a run, and what arrived since the run before and belongs to no run."""
     return or_(_items.run_id == within.run_id, _unassigned(within))
+
+
+def _unassigned_states(within: RunRange) -> Select[Any]:
+    """The states of what belongs to no run, counted. Only arrivals since the run before are read, by their numbers:
+    conditions are written so that no other index serves, whose range would grow with every run.
+    """
+    state = _unindexed(_items.state)
+    found = select(state, func.count()).where(_items.seq > within.beyond, _items.seq <= within.bound)
+    here = (_unindexed(_items.channel) == within.channel, _unindexed(_items.run_id) == "")
+    return found.where(*here).group_by(state)
 
 
 def _unassigned(within: RunRange) -> Condition:

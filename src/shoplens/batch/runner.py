@@ -154,8 +154,7 @@ class BatchRunner:
                 _log.error("run.lost", run=run.id)
             elif isinstance(error, ShoplensError):
                 refused = self._is_new and isinstance(error, _REFUSED_STARTS)
-                give_up = self._discard if refused else partial(self._interrupt, reason=f"{error.code}: {error}")
-                await asyncio.to_thread(give_up, owned)
+                await asyncio.to_thread(self._interrupt, owned, f"{error.code}: {error}", discard=refused)
             raise error from error.__cause__
         finally:
             self._retry.stopped.set()
@@ -337,16 +336,10 @@ class BatchRunner:
                 stalled = not stalled
                 _log.warning("run.stalled" if stalled else "run.continues", quiet_s=round(quiet_s, 1))
 
-    def _discard(self, owned: OwnedRun) -> None:
-        """A start that was refused leaves no run."""
+    def _interrupt(self, owned: OwnedRun, reason: str, *, discard: bool = False) -> BatchRun | None:
+        """With `discard` a run that never began is removed."""
         try:
-            owned.discard()
-        except ShoplensError as error:
-            _log.warning("run.not_removed", run=owned.run.id, reason=str(error))
-
-    def _interrupt(self, owned: OwnedRun, reason: str) -> BatchRun | None:
-        try:
-            run = owned.interrupt(reason)
+            run = owned.discard() if discard else owned.interrupt(reason)
         except ShoplensError as error:
             # The run then keeps an owner that has ended, which the next start finds out.
             _log.warning("run.not_released", reason=str(error))
@@ -477,10 +470,11 @@ class OwnedRun:
             ItemRepository(tx).release(self.run.channel, self._owner)
             return RunRepository(tx).get(self.run.id)
 
-    def discard(self) -> None:
+    def discard(self) -> BatchRun:
         """Remove the run, which never began."""
         with self._lock, self._database.transaction() as tx:
             RunRepository(tx).discard(self.run.id, owner=self._owner)
+        return self.run
 
     def _write(self, processed: Sequence[ProcessedItem], moved: Moved) -> None:
         try:

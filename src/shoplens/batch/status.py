@@ -16,8 +16,10 @@ from typing import Final
 from shoplens.batch.entities import COMPLETED, BatchRun, ItemState, RunCounts
 from shoplens.batch.process import has_ended
 from shoplens.batch.repository import ItemRepository
+from shoplens.batch.review_repository import ReviewRepository
 from shoplens.batch.run_repository import RunRepository
 from shoplens.db import Database
+from shoplens.predictions.entities import Answer
 from shoplens.telemetry.logs import get_logger
 from shoplens.telemetry.metrics import Metrics
 
@@ -50,6 +52,7 @@ class RunStatus:
     run: BatchRun | None = None
     counts: RunCounts = field(default_factory=lambda: RunCounts(by_state={}))
     processed: int = 0
+    answers: Mapping[Answer, int] = field(default_factory=dict)
     owner: OwnerState = OwnerState.NOBODY
     last_item_ago_s: float | None = None
     last_sign_ago_s: float | None = None
@@ -86,6 +89,7 @@ class ReadStatus:
             if run is None:
                 return RunStatus(waiting=waiting)
             counts = ItemRepository(tx).counts(run)
+            answers = ReviewRepository(tx).count_answers(run.id)
             processed = RunCounts(by_state=ItemRepository(tx).count_own_states(run.id)).settled
             photos, work_ms = ItemRepository(tx).work_ms(run.id)
         now = self._clock()
@@ -95,6 +99,7 @@ class ReadStatus:
             run=run,
             counts=counts,
             processed=processed,
+            answers=answers,
             owner=owner_of(run, now=now, takeover_s=self._takeover_s),
             last_item_ago_s=_between(run.last_item_at, now),
             last_sign_ago_s=_between(run.heartbeat_at, now),
@@ -133,6 +138,7 @@ def as_json(status: RunStatus) -> dict[str, object]:
         "received": status.counts.received,
         "processed": status.processed,
         "counts": {state.value: status.counts[state] for state in ItemState},
+        "answers": {answer.value: status.answers.get(answer, 0) for answer in Answer},
         "left": status.left,
         "took_s": status.took_s,
         "per_second": status.per_second,
@@ -158,6 +164,8 @@ def status_sentences(status: RunStatus) -> Iterator[str]:
     if run.active:
         yield f"{status.processed}/{run.planned} processed."
     yield f"{count_words(status)}."
+    if status.answers:
+        yield f"Reviewed: {answer_words(status.answers)}."
     if status.last_item_ago_s is not None:
         yield f"Last item finished {duration(status.last_item_ago_s)} ago."
     if run.active and status.per_second and status.seconds_left is not None:
@@ -210,6 +218,11 @@ def duration(seconds: float) -> str:
 def items_wait(count: int) -> str:
     """Like "1 item waits"."""
     return "1 item waits" if count == 1 else f"{count} items wait"
+
+
+def answer_words(answers: Mapping[Answer, int]) -> str:
+    """What people said, like "3 confirmed, 1 none of these"."""
+    return ", ".join(f"{answers[each]:,} {each.value.replace('_', ' ')}" for each in Answer if answers.get(each))
 
 
 def _between(since: datetime | None, until: datetime | None) -> float | None:

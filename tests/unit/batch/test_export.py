@@ -220,10 +220,10 @@ def test_hostile_text_stays_one_value_and_never_runs(text: str) -> None:
     for each, data in written.items():
         (read,) = rows_of(data, each)
         for name in ("source_name", "label", "item", "order", "reason"):
-            shown = read[name].removeprefix("'") if each is ExportFormat.CSV and text != "'" else read[name]
+            shown = read[name].replace("'", "") if each is ExportFormat.CSV and text != "'" else read[name]
             assert text == shown
         if each is ExportFormat.CSV:
-            assert not read["label"].startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
+            assert not re.search(r"(^|[\t\r\n;])[=+\-@]", read["label"])
 
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=30)

@@ -26,6 +26,7 @@ RUN = BatchRun(
 LATER = NOON + timedelta(minutes=5)
 VIEW = RunView(
     run=RUN, counts=RunCounts(by_state={ItemState.DONE: 1_000, ItemState.NEEDS_REVIEW: 20}), labels={}, left=180,
+    answers={},
     rate_per_s=31.4, seconds_left=5.7, last_item_ago_s=0.3,
 )  # fmt: skip
 ITEM = BatchItem(
@@ -201,6 +202,7 @@ def view(needs_review: int, state: RunState = RunState.FINISHED) -> RunView:
     )
     return RunView(
         run=run, counts=RunCounts(by_state={ItemState.NEEDS_REVIEW: needs_review}), labels={}, left=0, rate_per_s=None,
+    answers={},
         seconds_left=None, last_item_ago_s=None,
     )  # fmt: skip
 

@@ -16,7 +16,15 @@ from shoplens.batch.review import ItemAnswer, ReviewService
 from shoplens.batch.review_repository import ReviewRepository
 from shoplens.batch.run_repository import RunRepository
 from shoplens.db import Database
-from shoplens.errors import BlobNotFound, ItemChanged, ItemNotFound, ItemNotReady, RequestInvalid, RunNotFound
+from shoplens.errors import (
+    BlobNotFound,
+    ItemChanged,
+    ItemNotFound,
+    ItemNotReady,
+    RequestInvalid,
+    RunNotFound,
+    StorageUnavailable,
+)
 from shoplens.predictions.entities import Answer, Feedback, FeedbackValue
 from shoplens.predictions.image_store import ImageSize, ImageStore
 from shoplens.predictions.records import RecordService
@@ -24,6 +32,7 @@ from shoplens.predictions.repository import FeedbackRepository, PredictionReposi
 from shoplens.predictions.reviews import Said
 from shoplens.telemetry.metrics import Metrics
 from tests.relabel import relabel
+from tests.unit.batch.batch_house import MoodyStore, away
 from tests.unit.batch.results_shop import LIMITS, Fate, Shop, needing_review, quarantined
 
 LABELS = ("coat", "dress", "hat", "shoes")
@@ -306,6 +315,25 @@ def test_a_quarantined_item_that_is_reopened_says_why_again(shop: Shop, review: 
             after.state, after.failure_code, after.failure, after.label, after.retriable,
         )  # fmt: skip
         assert (after.key or "").startswith("returns/quarantine/")
+
+
+def test_a_withdrawal_that_a_crash_cut_short_is_finished_later(shop: Shop, review: ReviewService) -> None:
+    """The row is committed first, so the photo follows with the next start, or the next answer."""
+    item = settled(shop, needing_review("dress", 0.4))
+    photo = shop.store.get(item.key or "")
+    review.label(item.id, "hat")
+    broken = ReviewService(
+        shop.database, MoodyStore(shop.store, away(1, "move")), labels={"returns": LABELS}, clock=shop.tick
+    )
+    with pytest.raises(StorageUnavailable):
+        broken.reopen(item.id)
+    half = shop.item(item)
+    assert (ItemState.NEEDS_REVIEW, True) == (half.state, half.target_key is not None)
+    assert [] == remarks_on(shop.database, item)
+    assert 1 == finish_moves(shop.database, shop.store, "returns")
+    after = shop.item(item)
+    assert (None, photo) == (after.target_key, shop.store.get(after.key or ""))
+    assert (after.key or "").startswith("returns/needs_review/dress/")
 
 
 def test_what_nobody_reviewed_cannot_be_reopened(shop: Shop, review: ReviewService) -> None:

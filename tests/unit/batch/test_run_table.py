@@ -69,6 +69,15 @@ def test_the_table_is_walked_and_never_sorted(
     assert ["SEARCH predictions USING INDEX sqlite_autoindex_predictions_1 (id=?) LEFT-JOIN"] == steps[1:]
 
 
+def test_the_numbers_of_a_run_are_counted_in_its_own_range(empty_database_file: Path) -> None:
+    """However many runs there were before."""
+    statement = repository._unassigned_states(RunRange(channel="returns", run_id="r", beyond=3, bound=50))
+    sql = str(statement.compile(dialect=sqlite.dialect(), compile_kwargs={"literal_binds": True}))
+    with closing(sqlite3.connect(empty_database_file)) as connection:
+        steps = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}")]
+    assert "SEARCH batch_items USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)" == steps[0]
+
+
 def test_the_statement_is_also_one_of_postgresql() -> None:
     """It compiles for its dialect."""
     statement = repository._table(ItemFilter(text="x"), RunRange(channel="returns", run_id="r", beyond=3, bound=50))
