@@ -21,6 +21,11 @@ _LASTING: Final = (
     "SQLITE_READONLY", "SQLITE_PERM", "SQLITE_AUTH", "SQLITE_CANTOPEN", "SQLITE_NOTADB", "SQLITE_CORRUPT",
     "28", "3D000", "3F000", "42501", "42P01", "42703", "XX001", "XX002",
 )  # fmt: skip
+_LASTING_MESSAGES: Final = re.compile(
+    r'password authentication failed|no password supplied|no pg_hba\.conf entry|(database|role) ".*" does not exist'
+    "|invalid connection option|does not support SSL"
+)
+"""The same, while connecting to PostgreSQL: those errors have no code."""
 # Prefixes of SQLite's error names, and what a person can do about each.
 _SQLITE_ADVICE: Final = (
     ("SQLITE_BUSY", "is locked by another process; stop that process or try again"),
@@ -127,7 +132,8 @@ def from_driver(error: SQLAlchemyError, place: str) -> DatabaseUnavailable:
 def _unavailable(error: BaseException | None, place: str) -> DatabaseUnavailable:
     """Our error for one of a driver, by whether it can pass."""
     code = getattr(error, "sqlite_errorname", None) or getattr(error, "sqlstate", None) or ""
-    kind = DatabaseUnusable if code.startswith(_LASTING) else DatabaseUnavailable
+    lasts = code.startswith(_LASTING) if code else _LASTING_MESSAGES.search(str(error)) is not None
+    kind = DatabaseUnusable if lasts else DatabaseUnavailable
     return kind(f"The database {place} {_advice(error)}.")
 
 

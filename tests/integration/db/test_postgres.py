@@ -18,12 +18,20 @@ import psycopg
 import pytest
 from sqlalchemy import Connection, make_url, text
 
-from servers.postgres import RunningPostgres, running_postgres
+from servers.postgres import RunningPostgres, fresh_database, running_postgres
 from shoplens.batch.entities import BatchItem, ItemFilter, ItemState, References, RunOwner
 from shoplens.batch.repository import ItemRepository
 from shoplens.batch.run_repository import RunRepository
 from shoplens.db import Database, GroupWriter, open_database, upgrade
-from shoplens.errors import DatabaseUnavailable, ExtraMissing, ItemNotReady, Misconfigured, RecordRefused, RunLost
+from shoplens.errors import (
+    DatabaseUnavailable,
+    DatabaseUnusable,
+    ExtraMissing,
+    ItemNotReady,
+    Misconfigured,
+    RecordRefused,
+    RunLost,
+)
 from shoplens.predictions.entities import RecordFilter
 from shoplens.predictions.repository import PredictionRepository, add_records
 from tests.relabel import relabel
@@ -455,3 +463,18 @@ def test_a_user_without_rights_is_reported(postgres_database: str) -> None:
     finally:
         with psycopg.connect(postgres_database, autocommit=True) as connection:
             connection.execute("DROP ROLE guest")
+
+
+def test_a_database_that_is_dropped_is_unusable_and_not_only_away(postgres_url: str) -> None:
+    """A run does not wait ten minutes for it; for a server that restarts it would."""
+    with fresh_database(postgres_url) as url:
+        upgrade(url)
+        opened = open_database(url)
+        opened.check()
+        with closing(psycopg.connect(postgres_url, autocommit=True)) as connection:
+            connection.execute(f"DROP DATABASE {make_url(url).database} WITH (FORCE)")
+        with suppress(DatabaseUnavailable):  # the connection that was cut
+            opened.check()
+        with pytest.raises(DatabaseUnusable, match="does not exist; create it"):
+            opened.check()
+        opened.close()
