@@ -171,7 +171,8 @@ def _spec(source: onnx.ValueInfoProto, asked: Preprocessing) -> ImageSpec:
         raise BundleInvalid(f"The model's input has the sizes {sizes}; pictures need four with three channels.")
     element = source.type.tensor_type.elem_type
     if element not in _DTYPES:
-        raise BundleInvalid(f"The model's input is {TensorProto.DataType.Name(element)}; it must be FLOAT or UINT8.")
+        kind = TensorProto.DataType.Name(element) if element in TensorProto.DataType.values() else f"type {element}"
+        raise BundleInvalid(f"The model's input is {kind}; it must be FLOAT or UINT8.")
     sides = sizes[2:] if layout == "nchw" else sizes[1:3]
     known = {side for side in sides if side}
     if len(known) > 1:

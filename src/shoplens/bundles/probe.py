@@ -39,7 +39,13 @@ def open_session(path: Path | bytes, *, optimise: bool = False) -> onnxruntime.I
 
 def check_graph(path: Path, manifest: Manifest, label_count: int) -> None:
     """Raises BundleInvalid if the inputs or outputs of the graph differ from `manifest` and the number of labels."""
-    session = open_session(path)
+    try:
+        _compare(open_session(path), manifest, label_count)
+    except UnicodeDecodeError as error:  # the runtime reads any bytes as a name, Python does not
+        raise BundleInvalid("The model has names that are not text in UTF-8; its file is damaged.") from error
+
+
+def _compare(session: onnxruntime.InferenceSession, manifest: Manifest, label_count: int) -> None:
     inputs = {value.name: value for value in session.get_inputs()}
     outputs = {value.name: value for value in session.get_outputs()}
     if set(inputs) != {manifest.input}:

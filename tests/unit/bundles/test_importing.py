@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from shoplens.bundles.importing import import_onnx
 from shoplens.bundles.manifest import Label, labels_from
 from shoplens.bundles.preprocessing import Preprocessing
 from shoplens.bundles.probe import open_session
-from shoplens.errors import BundleIncomplete, BundleInvalid
+from shoplens.errors import BundleError, BundleIncomplete, BundleInvalid
 from shoplens.images.picture import Picture
 from shoplens.images.preprocess import preprocess
 from tests.unit.bundles.conftest import LABELS, small_model
@@ -158,6 +159,25 @@ def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
     """With the path in the message."""
     with pytest.raises(BundleIncomplete, match="no file"):
         import_onnx(tmp_path / "nothing.onnx", labels=LABELS, name="fruit", into=tmp_path)
+
+
+def test_damaged_bytes_of_a_model_are_always_refused_with_a_reason(tmp_path: Path) -> None:
+    """An unknown type of the input, and a size whose name is no text, found by changing bytes at random."""
+    strange = onnx.load_model_from_string(small_model())
+    strange.graph.input[0].type.tensor_type.elem_type = 113
+    named = small_model(batch="nnnn").replace(b"nnnn", b"\xb4\xb4\xb4\xb4")
+    for data in (strange.SerializeToString(), named):
+        (tmp_path / "model.onnx").write_bytes(data)
+        with pytest.raises(BundleInvalid):
+            import_onnx(tmp_path / "model.onnx", labels=LABELS, name="damaged", into=tmp_path / "m")
+    rng = np.random.default_rng(20)
+    for _ in range(150):
+        data = bytearray(small_model())
+        for place in rng.integers(0, len(data), rng.integers(1, 6)):
+            data[place] = rng.integers(0, 256)
+        (tmp_path / "model.onnx").write_bytes(data)
+        with suppress(BundleError):
+            import_onnx(tmp_path / "model.onnx", labels=LABELS, name="changed", into=tmp_path / "m")
 
 
 def all_sizes_open(data: bytes, layout: str) -> bytes:
