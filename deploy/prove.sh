@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Prove the images and deploy/compose.yaml on this machine: build, run tests in the build, start, scale, send photos
-# while a worker is killed and Redis restarted, run a batch, restart, see that nothing is lost, restore a backup, clean up.
+# while a worker is killed, Redis restarted and the workers upgraded, run a batch, restart, see that nothing is lost,
+# restore a backup, clean up.
 # It needs docker, Compose and curl, and uses a project, a port and passwords of its own, so it harms nothing.
 #
 #   deploy/prove.sh [--local] [--tests "PYTEST ARGUMENTS" | --no-tests] [--keep]
@@ -52,13 +53,12 @@ while [ $# -gt 0 ]; do
     shift
 done
 
+of_project=(--project-name "$PROJECT" --env-file "$work/env" --file "$PWD/deploy/compose.yaml")
+if $local_images; then of_project+=(--file "$PWD/deploy/compose.local.yaml"); fi
+
 docker() { command $DOCKER "$@"; }
 
-compose() {
-    local files=(--file deploy/compose.yaml)
-    if $local_images; then files+=(--file deploy/compose.local.yaml); fi
-    $COMPOSE --project-name "$PROJECT" --env-file "$work/env" "${files[@]}" "$@"
-}
+compose() { $COMPOSE "${of_project[@]}" "$@"; }
 
 clean() {
     local status=$?
@@ -124,6 +124,8 @@ build() { # TARGET TAG, then more arguments
     }
 }
 
+build_image() { build runtime "$PROJECT:latest" --file deploy/docker/Dockerfile --build-arg "REVISION=$1"; }
+
 size() { docker image inspect --format '{{.Size}}' "$1" | awk '{ printf "%d MB", $1 / 1e6 }'; }
 
 build_all() {
@@ -137,7 +139,7 @@ build_all() {
         done
         say "built the stand-ins"
     fi
-    build runtime "$PROJECT:latest" --file deploy/docker/Dockerfile --build-arg "REVISION=$(git rev-parse HEAD 2>/dev/null || echo unknown)"
+    build_image "$(git rev-parse HEAD 2>/dev/null || echo unknown)"
     say "built the image ($(size "$PROJECT:latest"))"
     if [ -n "$tests" ]; then
         build test "$PROJECT:test" --file deploy/docker/Dockerfile --build-arg "TESTS=$tests"
@@ -209,7 +211,7 @@ answered() { # LOG ROUNDS WHAT: every photo has got its answer
 # Every record that was answered is among the exported ones, and its photo can be fetched.
 all_kept() { # EXPORT WHEN
     local missing id wanted
-    cut -d ' ' -f 3 "$work/first" "$work/trouble" | sort >"$work/answered"
+    cut -d ' ' -f 3 "$work/first" "$work/trouble" "$work/upgrade" | sort >"$work/answered"
     missing=$(cut -d , -f 1 "$1" | sort | comm -13 - "$work/answered" | wc -l)
     [ "$missing" -eq 0 ] || fail "$2: $missing answered records are missing"
     wanted=$(sort --unique "$work/answered")
@@ -231,6 +233,29 @@ take_away() {
         *) fail "--lose takes row, photo or service" ;;
     esac >"$work/lose.log" 2>&1 || fail "taking a $lose away: $(tail -3 "$work/lose.log")"
     say "took away a $lose"
+}
+
+# Workers of another image take over while photos are sent: each is answered at its first try.
+upgrade_workers() {
+    local sending old refused
+    build_image upgraded
+    old=$(compose ps --quiet worker | sort)
+    send_until "$work/upgraded" look "$work/upgrade" &
+    sending=$!
+    sleep 2
+    DOCKER=$DOCKER COMPOSE=$COMPOSE deploy/upgrade.sh --workers-only "${of_project[@]}" >"$work/upgrade.log" 2>&1 || {
+        cat "$work/upgrade.log" >&2
+        fail "deploy/upgrade.sh"
+    }
+    sleep 2
+    touch "$work/upgraded"
+    wait "$sending"
+    answered "$work/upgrade" "$(wc -l <"$work/upgrade.rounds")" "all workers replaced meanwhile"
+    refused=$(awk '$2 > 1' "$work/upgrade" | wc -l)
+    [ "$refused" -eq 0 ] || fail "$refused photos were refused during the upgrade"
+    [ "$(running)" -eq 5 ] || fail "there are $(running) workers after the upgrade, not 5"
+    [ -z "$(compose ps --quiet worker | sort | comm -12 - <(echo "$old"))" ] || fail "old workers run after the upgrade"
+    say "upgraded five workers; no request was refused"
 }
 
 running() { compose ps --quiet --status running worker | wc -l; }
@@ -263,6 +288,7 @@ main() {
     answered "$work/trouble" "$(wc -l <"$work/trouble.rounds")" "a worker killed and Redis restarted meanwhile"
     up --scale worker=5
     say "five workers again"
+    upgrade_workers
 
     compose exec -T web python "$SIMULATE" --messy --seed 7 --into "$DROP_FOLDER" >/dev/null 2>&1
     compose exec -T web shoplens batch ingest 2>/dev/null

@@ -100,3 +100,11 @@ def test_what_is_private_is_not_sent_to_the_builder() -> None:
     """History, environments, data, and every file that may hold a secret."""
     ignored = set((ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines())
     assert {".git", ".venv", "shoplens-data", "**/.env", "**/.env.*", "**/shoplens.toml"} <= ignored
+
+
+def test_the_image_has_a_sqlite_without_the_wal_reset_bug() -> None:
+    """That of its Debian has it; the lock that is installed brings another one."""
+    lock = (ROOT / "requirements" / "scale.lock").read_text(encoding="utf-8")
+    found = re.search(r"^pysqlite3==(\d+)\.(\d+)\.(\d+) ;.*linux", lock, flags=re.MULTILINE)
+    assert found is not None
+    assert (0, 6, 1) <= tuple(map(int, found.groups()))
