@@ -22,6 +22,7 @@ from shoplens.db.tables import is_id
 from shoplens.errors import ImageMissing, RequestInvalid, RunNotFound, ShoplensError, Unavailable
 from shoplens.predictions.entities import Answer
 from shoplens.web.bodies import content_length
+from shoplens.web.downloads import download
 from shoplens.web.problems import public_detail
 from shoplens.web.schemas import ModelOut, Schema, json_response
 from shoplens.web.uploads import FILE_FIELD, UploadedForm, Uploads, media_type_of, photo_too_large
@@ -428,8 +429,7 @@ def runs_router(batch: Batch) -> APIRouter:
     ) -> StreamingResponse:
         """One row per photo, with duplicates, in the order of arrival. CSV is safe to open in a spreadsheet."""
         chunks = batch.export.stream(replace(wanted, run_id=run_id), format)
-        headers = {"Content-Disposition": f'attachment; filename="run-{run_id}.{format.value}"'}
-        return StreamingResponse(chunks, media_type=MEDIA_TYPES[format], headers=headers)
+        return download(chunks, name=f"run-{run_id}.{format.value}", media_type=MEDIA_TYPES[format])
 
     @router.get("/batch/runs/{run_id}/report", response_class=HTMLResponse, summary="The report of a run")
     def report(request: Request, run_id: RunId) -> HTMLResponse:

@@ -32,7 +32,7 @@ def run_server(*, host: str | None, port: int | None, data_dir: Path | None, all
     console = Console(stderr=True)
     with process_logs(settings, command="serve"):
         keep_freed_memory()
-        listener = _listen(settings)
+        listener = listen(settings)
         with console.status("Starting") as status, ThreadPoolExecutor(1) as other_thread:
             building = other_thread.submit(build_platform, settings, progress=status.update)
             # Meanwhile: importing the web framework takes as long as loading the models does.
@@ -83,7 +83,7 @@ def require_safe_bind(settings: Settings) -> None:
     )
 
 
-def _listen(settings: Settings) -> socket.socket:
+def listen(settings: Settings) -> socket.socket:
     """Bind before models are loaded, so that a port in use is reported at once. Raises Misconfigured."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)

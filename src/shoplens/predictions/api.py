@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Self
 
@@ -25,11 +25,13 @@ from shoplens.predictions.reviews import Said
 from shoplens.predictions.service import PredictionService
 from shoplens.telemetry.metrics import Metrics
 from shoplens.web.browser import browser_of
+from shoplens.web.downloads import download
 from shoplens.web.problems import status_of_exception
 from shoplens.web.schemas import BodySchema, ModelOut, Schema, json_response
 from shoplens.web.uploads import FILE_FIELD, Uploads
 
 MAX_TOP_K = 100
+_CSV = "text/csv; charset=utf-8"
 
 
 class LabelOut(Schema):
@@ -275,7 +277,7 @@ def records_router(records: RecordService, images: ImageStore, export: ExportTab
     @router.get("/predictions.csv", response_class=StreamingResponse, summary="Predictions as CSV")
     def export_csv(wanted: Wanted) -> StreamingResponse:
         """Every prediction that matches, newest first, safe to open in a spreadsheet."""
-        return csv_response(export.records(wanted), "predictions.csv")
+        return download(export.records(wanted), name="predictions.csv", media_type=_CSV)
 
     @router.get("/predictions/{prediction_id}", response_model=RecordOut, summary="One prediction")
     def one(prediction_id: KnownId) -> Response:
@@ -309,7 +311,7 @@ def feedback_router(records: RecordService, export: ExportTables) -> APIRouter:
     @router.get("/feedback.csv", response_class=StreamingResponse, summary="All feedback as CSV")
     def export_csv() -> StreamingResponse:
         """Image path, prediction and feedback, safe to open in a spreadsheet."""
-        return csv_response(export.feedback(), "feedback.csv")
+        return download(export.feedback(), name="feedback.csv", media_type=_CSV)
 
     return router
 
@@ -321,12 +323,6 @@ def photo_answer(request: Request, photo: ImageFile) -> Response:
     if etag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
     return Response(photo.data, media_type=photo.media_type, headers=headers)
-
-
-def csv_response(chunks: Iterable[str], name: str) -> StreamingResponse:
-    """A streamed CSV download."""
-    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
-    return StreamingResponse(chunks, media_type="text/csv; charset=utf-8", headers=headers)
 
 
 def _counted(metrics: Metrics) -> type[APIRoute]:
