@@ -26,6 +26,9 @@ HOMES: dict[str, tuple[str, ...]] = {
     "ray": ("batch/ray.py",),
     "redis": ("serving/redis/", "platform/"),
     "sklearn": ("training/",),
+    # Two copies of SQLite in one process would drop each other's locks.
+    "pysqlite3": ("db/sqlite.py",),
+    "sqlite3": ("db/sqlite.py",),
     # The services that are listed pass a transaction on, which is a Connection.
     "sqlalchemy": (
         *("db/", "*/tables.py", "*/*repository.py"),
