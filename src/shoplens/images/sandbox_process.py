@@ -124,6 +124,7 @@ def serve_forks() -> None:
                 number = os.fork()
                 if number == 0:
                     owner.close()
+                    os.close(sys.stdin.fileno())  # the same socket: the owner must see when this server ends
                     _run_forked(descriptors, support)
                 running.add(number)
             elif number in running:
@@ -194,7 +195,7 @@ def serve_requests(owner: socket.socket, memory: int, support: HeicSupport) -> N
             owner.sendall(BEGUN)
             form, max_pixels, short_side, length, cpu_s, memory_bytes = REQUEST.unpack(request)
             limits = Limits(max_bytes=length, max_pixels=max_pixels, max_whole_pixels=max_pixels)
-            with _limited(cpu_s, memory_bytes), _mapped(memory, length) as data:
+            with _mapped(memory, length) as data, _limited(cpu_s, memory_bytes):
                 status, picture = _decode(FORMATS[form], data, limits, short_side or None, support)
             _reply(owner, memory, status, picture)
 

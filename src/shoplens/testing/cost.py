@@ -58,11 +58,10 @@ class Meter:
         self.cost = Cost(cpu_s=max(0.0, used_s), megabytes=self._peak_bytes / 1e6)
 
     def _sample(self) -> None:
-        # A process that was forked meanwhile shares the memory of the one it was forked from.
-        forked = max((size for pid, size in self._base.items() if pid != self._pid), default=0)
         while not self._ended.wait(_EVERY_S):
             now = _resident(family(self._pid))
-            used = sum(max(0, size - self._base.get(pid, forked)) for pid, size in now.items())
+            # A process that was forked meanwhile shares what it has at first with the one it was forked from.
+            used = sum(max(0, size - self._base.setdefault(pid, size)) for pid, size in now.items())
             self._peak_bytes = max(self._peak_bytes, used)
         self._own_s = time.thread_time()
 
@@ -70,15 +69,12 @@ class Meter:
 def family(pid: int) -> set[int]:
     """The process and all that descend from it."""
     found = {pid}
-    youngest = {pid}
     for _ in range(_GENERATIONS):
-        children: set[int] = set()
-        for parent in youngest:
+        for parent in tuple(found):
             with contextlib.suppress(OSError):
                 for task in Path(f"/proc/{parent}/task").iterdir():
-                    children.update(map(int, (task / "children").read_text().split()))
-        youngest = children - found
-        found |= youngest
+                    # While threads end this list may be incomplete, so that it is read several times.
+                    found.update(map(int, (task / "children").read_text().split()))
     return found
 
 
