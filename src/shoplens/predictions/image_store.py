@@ -6,8 +6,8 @@ Copies (thumbnails, and views for a page) are made when they are first asked for
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -54,7 +54,7 @@ class CopyLimits:
 
     at_once: int = 2
     waiting: int = 20
-    wait_s: float = 5.0
+    wait_s: float = 10.0
 
 
 class ImageStore:
@@ -77,7 +77,8 @@ class ImageStore:
         self._sandbox = sandbox
         self._moved_to = moved_to
         self._copies = copies or CopyLimits()
-        self._making = threading.BoundedSemaphore(self._copies.at_once)
+        # Threads of their own: the memory that decoding leaves behind in each thread stays bounded, too.
+        self._makers = ThreadPoolExecutor(self._copies.at_once, thread_name_prefix="copy-image")
         self._lock = threading.Lock()
         self._waiting = 0
 
@@ -135,35 +136,35 @@ class ImageStore:
             return ImageFile(data=self._store.get(copy_key), media_type="image/jpeg")
         except BlobNotFound:
             pass
-        with self._turn():
-            try:  # another request may have made it meanwhile
-                copy = self._store.get(copy_key)
-            except BlobNotFound:
-                copy = self.thumbnail(require_unchanged(self._store.get(key), sha256), side)
-                self._store.put(copy_key, copy)
-        return ImageFile(data=copy, media_type="image/jpeg")
+        return ImageFile(data=self._wait_for_copy(key, copy_key, side, sha256), media_type="image/jpeg")
 
     def open_copy(self, key: str) -> ImageFile:
         """A JPEG that was made of a photo, whose hash is that of the photo. Raises BlobNotFound, StorageUnavailable."""
         return ImageFile(data=self._store.get(key), media_type="image/jpeg")
 
-    @contextmanager
-    def _turn(self) -> Iterator[None]:
-        """Wait for leave to make a copy. Raises QueueFull if too many wait already, or after a time."""
+    def _wait_for_copy(self, key: str, copy_key: str, side: int, sha256: str) -> bytes:
+        """Have a copy made in its turn. Raises QueueFull if too many wait already, or if its turn does not come."""
         with self._lock:
-            if self._waiting >= self._copies.waiting:
+            if self._waiting >= self._copies.at_once + self._copies.waiting:
                 raise _too_many()
             self._waiting += 1
         try:
-            if not self._making.acquire(timeout=self._copies.wait_s):
+            copy = self._makers.submit(self._make_copy, key, copy_key, side, sha256)
+            wait([copy], timeout=self._copies.wait_s)
+            if copy.cancel():
                 raise _too_many()
+            return copy.result()
         finally:
             with self._lock:
                 self._waiting -= 1
-        try:
-            yield
-        finally:
-            self._making.release()
+
+    def _make_copy(self, key: str, copy_key: str, side: int, sha256: str) -> bytes:
+        try:  # another request may have made it meanwhile
+            return self._store.get(copy_key)
+        except BlobNotFound:
+            copy = self.thumbnail(require_unchanged(self._store.get(key), sha256), side)
+            self._store.put(copy_key, copy)
+            return copy
 
     def thumbnail(self, data: bytes, side: int) -> bytes:
         """A JPEG without metadata, its longer side at most `side` pixels. Raises SampleError for other data."""

@@ -89,7 +89,7 @@ def test_requests_beyond_the_queue_are_refused_at_once_and_the_others_are_answer
     os.kill(child.pid, signal.SIGSTOP)
     with ThreadPoolExecutor(2) as threads:
         both = [threads.submit(images.open, KEY, SHA, ImageSize.VIEW) for _ in range(2)]
-        while images._waiting < 1 or not sandbox._free.empty():
+        while images._waiting < 2 or not sandbox._free.empty():
             time.sleep(0.01)
         started = time.monotonic()
         with pytest.raises(QueueFull) as full:
@@ -103,6 +103,14 @@ def test_requests_beyond_the_queue_are_refused_at_once_and_the_others_are_answer
 def test_a_request_waits_a_bounded_time_for_its_turn(store: Store, sandbox: SandboxedDecoder) -> None:
     """Then it is refused like those that find the queue full."""
     images = ImageStore(store, limits=Limits(), sandbox=sandbox, copies=CopyLimits(at_once=1, waiting=5, wait_s=0.1))
-    with images._turn(), pytest.raises(QueueFull):
-        images.open(KEY, SHA, ImageSize.VIEW)
-    assert images.open(KEY, SHA, ImageSize.VIEW).data
+    child = sandbox._free.queue[-1]
+    assert child is not None
+    os.kill(child.pid, signal.SIGSTOP)
+    with ThreadPoolExecutor(1) as threads:
+        first = threads.submit(images.open, KEY, SHA, ImageSize.VIEW)
+        while not sandbox._free.empty():
+            time.sleep(0.01)
+        with pytest.raises(QueueFull):
+            images.open(KEY, SHA, ImageSize.THUMBNAIL)
+        os.kill(child.pid, signal.SIGCONT)
+        assert first.result().data
