@@ -157,11 +157,11 @@ def test_set_aside_items_are_tried_again(run: Forked, tmp_path: Path) -> None:
     for name, data in BROUGHT.items():
         shop.bring(name, data)
     assert 0 == run(shop, "batch", "ingest")
-    kept = next(item for item in shop.items() if item.source_name == "1001_7.jpg")
+    kept = next(item for item in shop.items() if item.source_name == "=cmd|calc_9.jpg")
     open_store((shop.data / "blobs").as_uri()).delete(kept.key or "")
     assert 0 == run(shop, "batch", "run")
     aside = [item.id for item in shop.items() if item.state is ItemState.QUARANTINED]
-    lost = next(item for item in shop.items() if item.source_name == "1001_7.jpg")
+    lost = next(item for item in shop.items() if item.source_name == "=cmd|calc_9.jpg")
     good = next(item for item in shop.items() if item.state in {ItemState.DONE, ItemState.NEEDS_REVIEW})
     assert lost.failure_code == "image_gone"
     told = said_by(run, shop, "batch", "retry", aside[-1], lost.id, good.id, status=1)
@@ -175,7 +175,10 @@ def test_set_aside_items_are_tried_again(run: Forked, tmp_path: Path) -> None:
         (each.id, each.run_id) for each in again
     ]
     assert "1 item waits for the next run." in said_by(run, shop, "batch", "retry", "--all")
-    # With nothing that waits a start makes no run, and says so.
+    # A start that is refused makes no run, and one with nothing that waits says so.
+    runs = said_by(run, shop, "batch", "status").splitlines()[0]
+    assert "set redis_url" in said_by(run, shop, "batch", "run", "--engine", "workers", status=1)
+    assert runs == said_by(run, shop, "batch", "status").splitlines()[0]
     said_by(run, shop, "batch", "run")
     assert "No photos of the channel returns wait, so no run was started." in said_by(run, shop, "batch", "run")
 

@@ -201,6 +201,8 @@ def build_runner(
     `executor` says where models run: in this process, in workers behind Redis, or on the Ray cluster at `address`.
     Raises Misconfigured, DatabaseUnavailable and StorageUnavailable.
     """
+    if executor == "workers" and settings.redis_url is None:  # told although nothing may wait
+        raise Misconfigured("--engine workers sends photos through Redis: set redis_url.")
     retry = RetryPolicy(settings.batch.retry_s)
     with closing(retry(lambda: build_database(settings, durable=True))) as database:
         store = retry(lambda: open_store(settings.effective_storage_url, setting="storage_url"))
@@ -257,8 +259,6 @@ def _photos_in_work(settings: Settings) -> int:
 
 def _workers_engine(settings: Settings, channel: Channel) -> Engine:
     """Models in workers behind Redis. Raises NoWorker when none answers for the channel's model now."""
-    if settings.redis_url is None:
-        raise Misconfigured("--engine workers sends photos through Redis: set redis_url.")
     from shoplens.platform.workers import build_redis_engine, require_worker
 
     require_worker(settings, channel.model)

@@ -178,6 +178,23 @@ def test_feedback_on_a_record_settles_its_item(http: httpx.Client, run_id: str) 
     http.post(f"/batch/items/{item['id']}/reopen")
 
 
+def test_people_are_told_apart_by_a_cookie(http: httpx.Client, run_id: str) -> None:
+    """Without it there is nobody to look or to skip; with two of them each gets another photo."""
+    wanted = [item["id"] for item in items_of(http, run_id, state="needs_review")]
+    for path, body in (("/batch/looks", {"items": wanted}), (f"/batch/items/{wanted[0]}/skip", None)):
+        refused = http.post(path, json=body, headers={"Cookie": "shoplens_browser=me"})
+        assert (422, "request_invalid") == (refused.status_code, refused.json()["code"])
+    found = [
+        http.post("/batch/looks", json={"items": wanted}, headers={"Cookie": f"shoplens_browser={number:032x}"}).json()
+        for number in (1, 2)
+    ]
+    assert [wanted[0], next(iter(wanted[1:]), None)] == [each["item"] for each in found]
+    assert ([], [wanted[0]]) == (found[0]["held"], found[1]["held"])
+    page = http.get(f"/console/batch/returns/{run_id}")
+    assert "shoplens_browser=" in page.headers["set-cookie"]
+    assert {"httponly", "samesite=strict"} <= set(page.headers["set-cookie"].lower().split("; "))
+
+
 @pytest.mark.parametrize("body", [{}, {"confirm": True, "label": "x"}, {"confirm": True, "proposed": "scarf"}])
 def test_an_answer_is_exactly_one(http: httpx.Client, run_id: str, body: dict[str, object]) -> None:
     """Anything else is refused with what to send."""
