@@ -160,7 +160,7 @@ def test_set_aside_items_are_tried_again(run: Forked, tmp_path: Path) -> None:
     kept = next(item for item in shop.items() if item.source_name == "=cmd|calc_9.jpg")
     open_store((shop.data / "blobs").as_uri()).delete(kept.key or "")
     assert 0 == run(shop, "batch", "run")
-    aside = [item.id for item in shop.items() if item.state is ItemState.QUARANTINED]
+    aside = [item.id for item in shop.items() if item.failure_code == "image_unsupported"]
     lost = next(item for item in shop.items() if item.source_name == "=cmd|calc_9.jpg")
     good = next(item for item in shop.items() if item.state in {ItemState.DONE, ItemState.NEEDS_REVIEW})
     assert lost.failure_code == "image_gone"
