@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -33,6 +34,7 @@ _SLICE_BYTES: Final = 16 * 1024
 _UNREAD_BYTES: Final = 20_000_000
 _TELL_EVERY_S: Final = 10.0
 _TOO_LARGE: Final = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+_CHUNK_SIZE: Final = re.compile(rb"[0-9a-fA-F]{1,15}")
 _UPGRADE: Final = re.compile(rb"\r\nupgrade[ \t]*:", re.IGNORECASE)
 _HEAD_STARTS: Final = frozenset(
     bytes([letter]) for letter in b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz\r\n"
@@ -92,11 +94,17 @@ class Connections:
             connection.body_received(complete=not message.get("more_body", False))
             return message
 
+        async def send_unless_closing(message: Message) -> None:
+            if connection.is_closing:  # uvicorn learns of it in the next turn of the loop, and would fail until then
+                await asyncio.sleep(0)
+            else:
+                await send(message)
+
         headers = Headers(scope=scope)
         length = None if "transfer-encoding" in headers else content_length(headers) or 0
         connection.request_began(body_bytes=length)
         try:
-            await self._app(scope, receive_and_note, send)
+            await self._app(scope, receive_and_note, send_unless_closing)
         finally:
             connection.request_ended()
 
@@ -136,8 +144,42 @@ class _Next(Enum):
     """A body without an announced length: it is passed on in slices, as the application asks for them."""
     LATER = auto()
     """Requests that the client sends in advance: they wait until the one before is served."""
-    UNREAD = auto()
-    """The rest of a body without an announced length that nobody reads."""
+
+
+class _Chunks:
+    """Finds the end of a body in chunks; uvicorn's parser reads what is in them, and refuses what is malformed."""
+
+    def __init__(self) -> None:
+        self.ended = False
+        self._line = b""
+        self._data_left = 0
+        self._is_last = False
+
+    def scan(self, data: bytes) -> int:
+        """How many bytes of `data` belong to the body."""
+        at = 0
+        while at < len(data) and not self.ended:
+            if self._data_left:
+                step = min(self._data_left, len(data) - at)
+                self._data_left -= step
+            else:
+                step = (data.find(b"\n", at) + 1 or len(data)) - at
+                self._line += data[at : at + step]
+                if self._line.endswith(b"\n") or len(self._line) > _SLICE_BYTES:
+                    self._take_line(self._line.strip())
+                    self._line = b""
+            at += step
+        return at
+
+    def _take_line(self, line: bytes) -> None:
+        """The size of a chunk, or after the last one a line of the trailer, which ends with an empty line."""
+        if self._is_last:
+            self.ended = not line
+            return
+        digits = line.partition(b";")[0].strip()
+        size = int(digits, 16) if _CHUNK_SIZE.fullmatch(digits) else sys.maxsize  # malformed: no head follows
+        self._is_last = size == 0
+        self._data_left = size + 2 if size else 0  # with the end of its line
 
 
 class BoundedConnection(asyncio.Protocol):
@@ -154,6 +196,7 @@ class BoundedConnection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._next = _Next.HEAD
         self._body_left = 0
+        self._chunks = _Chunks()
         self._held = b""
         self._active = 0
         self._is_paused = False
@@ -171,12 +214,14 @@ class BoundedConnection(asyncio.Protocol):
         self._inner.connection_made(transport)
         self._start_timer()
 
+    @property
+    def is_closing(self) -> bool:
+        """Whether nothing can be sent any more."""
+        return self._transport.is_closing()
+
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
         if self._address is None:
-            return
-        if self._next is _Next.UNREAD:
-            self._discard(data)
             return
         if self._next is _Next.BODY and not self._held and len(data) <= self._body_left:  # most of all that arrives
             self._pass_body(data)
@@ -198,11 +243,7 @@ class BoundedConnection(asyncio.Protocol):
             elif self._next is _Next.BODY:
                 body, self._held = self._held[: self._body_left], self._held[self._body_left :]
                 self._pass_body(body)
-            elif self._next is _Next.CHUNKS and self._is_wanted:
-                piece, self._held = self._held[:_SLICE_BYTES], self._held[_SLICE_BYTES:]
-                self._inner.data_received(piece)
-                if self._held:  # the slice may have had nothing that wakes the application
-                    asyncio.get_running_loop().call_soon(self._pass_on)
+            elif self._next is _Next.CHUNKS and (self._is_wanted or not self._active) and self._pass_chunks():
                 break
             if len(self._held) == before:
                 break
@@ -229,20 +270,30 @@ class BoundedConnection(asyncio.Protocol):
             self._next = _Next.LATER if self._active else _Next.HEAD
         self._inner.data_received(data)
 
-    def _discard(self, data: bytes) -> None:
-        """uvicorn gets a little of it, since a short body ends there and another request follows."""
-        already = _UNREAD_BYTES - self._body_left
-        self._body_left -= len(data)
-        if self._body_left < 0:
-            self._transport.abort()
-        elif already < _SLICE_BYTES and not self._transport.is_closing():
-            self._inner.data_received(data[: _SLICE_BYTES - already])
+    def _pass_chunks(self) -> bool:
+        """Pass on a slice of the body; whether the next one has to wait until the application asks for it."""
+        piece = self._held[:_SLICE_BYTES]
+        used = self._chunks.scan(piece)
+        self._held = self._held[used:]
+        self._inner.data_received(piece[:used])
+        if self._chunks.ended:
+            self._next = _Next.LATER if self._active else _Next.HEAD
+            return False
+        if not self._active:  # nobody reads it, so it goes on until it ends or is too long
+            self._body_left -= used
+            if self._body_left < 0:
+                self._transport.abort()
+            return False
+        if self._held:  # the slice may have had nothing that wakes the application
+            asyncio.get_running_loop().call_soon(self._pass_on)
+        return True
 
     def request_began(self, *, body_bytes: int | None) -> None:
         """The application got a request, whose body has so many bytes; None where that is not announced."""
         self._active += 1
         self._stop_timer()
         self._body_left = body_bytes or 0
+        self._chunks = _Chunks()
         self._next = _Next.CHUNKS if body_bytes is None else _Next.BODY if body_bytes else _Next.LATER
         self._pass_on()
 
@@ -265,9 +316,7 @@ class BoundedConnection(asyncio.Protocol):
             return
         self._start_timer()
         if self._next is _Next.CHUNKS:
-            self._next, self._body_left = _Next.UNREAD, _UNREAD_BYTES
-            unread, self._held = self._held, b""
-            asyncio.get_running_loop().call_soon(self._discard, unread)
+            self._body_left = _UNREAD_BYTES
         elif self._next is _Next.LATER:
             self._next = _Next.HEAD
         asyncio.get_running_loop().call_soon(self._pass_on)  # after uvicorn has noted the end of the response

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 import socket
 import subprocess
@@ -232,3 +233,65 @@ def test_a_stopping_server_ends_idle_connections_and_finishes_requests(
 def make_large(photo: bytes) -> Callable[[], bytes]:
     """A photo with much behind its end."""
     return lambda: photo + bytes(500_000)
+
+
+def test_a_server_on_ipv6_takes_uploads(tmp_path: Path, models_dir: Path, photo: bytes) -> None:
+    """Announced and in chunks, several on one connection, as curl sends them."""
+    with running_server(tmp_path / "data", models_dir, "--host", "::1") as server:
+        with httpx.Client(base_url=server.url, trust_env=False, timeout=10) as client:
+            answers = [
+                client.post("/predict", content=photo),
+                client.post("/predict", content=iter([photo[:100], photo[100:]])),
+                client.post("/predict", files={"file": photo}, headers={"expect": "100-continue"}),
+                client.get("/health/live"),
+            ]
+        assert [200] * 4 == [answer.status_code for answer in answers]
+
+
+def chunked(body: bytes, chance: random.Random) -> bytes:
+    """`body` in chunks of random sizes."""
+    pieces = []
+    while body:
+        size = chance.choice((1, 2, 50, 4_000, 100_000))
+        pieces.append(b"%x\r\n%s\r\n" % (len(body[:size]), body[:size]))
+        body = body[size:]
+    return b"".join([*pieces, b"0\r\n\r\n"])
+
+
+def some_request(chance: random.Random, photo: bytes) -> tuple[bytes, int]:
+    """A request of any kind that has a body or not, read or not, and the status that it gets."""
+    method, path, body, status = chance.choice(
+        [
+            ("GET", "/health/live", b"", 200),
+            ("GET", "/nothing", b"", 404),
+            ("POST", "/predict", photo, 200),
+            ("POST", "/predict", b"<html>", 415),
+            ("POST", "/feedback", b'{"prediction_id": 1}', 422),
+            ("DELETE", "/health/live", b"z" * 3_000, 405),
+        ]
+    )
+    kind = {"Content_Type": "application/json"} if path == "/feedback" else {}
+    if body and chance.random() < 0.5:
+        return head(method, path, Transfer_Encoding="chunked", **kind) + chunked(body, chance), status
+    length = {"Content_Length": len(body)} if body else {}
+    return head(method, path, **length, **kind) + body, status
+
+
+@pytest.mark.parametrize("seed", range(1_000, 1_040))
+def test_requests_of_all_kinds_are_answered_in_order_however_they_are_cut(
+    server: RunningServer, photo: bytes, seed: int
+) -> None:
+    """Sent in advance or not, in packets that end anywhere."""
+    chance = random.Random(seed)
+    requests = [some_request(chance, photo) for _ in range(12)]
+    sent = b"".join(data for data, _ in requests) + head("GET", "/health/live", Connection="close")
+    with connection_to(server) as connection:
+        at = 0
+        while at < len(sent):
+            size = chance.choice((1, 3, 17, 200, 5_000, 60_000))
+            connection.sendall(sent[at : at + size])
+            at += size
+            time.sleep(chance.choice((0, 0, 0.001, 0.01)))
+        received = b"".join(iter(lambda: connection.recv(65_536), b""))
+    statuses = [int(status) for status in re.findall(rb"HTTP/1\.1 (\d+) ", received) if status != b"100"]
+    assert [*(status for _, status in requests), 200] == statuses
