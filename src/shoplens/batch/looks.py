@@ -101,8 +101,3 @@ class LookService:
                 raise ItemNotReady(f"The item {item_id} is {item.state.value}; only what needs review can be skipped.")
             LookRepository(tx).skip(item_id, browser=browser, now=self._clock())
             return item
-
-    def held_by_others(self, item_ids: Sequence[str], *, browser: str) -> set[str]:
-        """Those of these items that somebody else looks at."""
-        with self._database.reading() as tx:
-            return LookRepository(tx).held(item_ids, browser=browser, now=self._clock())

@@ -68,11 +68,6 @@ class PredictionRepository:
         records = [from_row(PredictionRecord, row) for row in rows]
         return records[::-1] if upwards else records
 
-    def count_at_most(self, wanted: RecordFilter, limit: int) -> int:
-        """How many records match; counts no further than `limit`."""
-        found = self._matching(wanted, before=None, after=None).limit(limit).subquery()
-        return int(self._tx.execute(select(func.count()).select_from(found)).scalar_one())
-
     def labels(self, limit: int = 5_000) -> list[str]:
         """The distinct top labels in alphabetical order, at most `limit`."""
         return list(self._tx.scalars(distinct(predictions.c.top_label).limit(limit)))

@@ -119,5 +119,5 @@ def test_a_full_disk_fails_the_write_and_keeps_what_was_committed(database_file:
     committed, sentence = done.stdout.split(" ", 1)
     assert "disk" in sentence, sentence
     with database.reading() as tx:
-        assert int(committed) == PredictionRepository(tx).count_at_most(RecordFilter(), 10_000)
+        assert int(committed) == len(PredictionRepository(tx).page(RecordFilter(), limit=10_000))
     assert int(committed) > 1

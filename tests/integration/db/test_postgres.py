@@ -201,12 +201,12 @@ def test_a_deadlock_ends_one_transaction(database: Database) -> None:
 def test_a_reader_sees_one_state(database: Database) -> None:
     """What is committed meanwhile appears in the next transaction."""
     with database.reading() as tx:
-        before = PredictionRepository(tx).count_at_most(EVERYTHING, 9)
+        before = len(PredictionRepository(tx).page(EVERYTHING, limit=9))
         with database.transaction() as other:
             PredictionRepository(other).add_many([make_record()])
-        within = PredictionRepository(tx).count_at_most(EVERYTHING, 9)
+        within = len(PredictionRepository(tx).page(EVERYTHING, limit=9))
     with database.reading() as tx:
-        after = PredictionRepository(tx).count_at_most(EVERYTHING, 9)
+        after = len(PredictionRepository(tx).page(EVERYTHING, limit=9))
     assert (0, 0, 1) == (before, within, after)
 
 
@@ -275,7 +275,7 @@ def test_a_connection_that_the_server_cuts_is_replaced(database: Database, datab
         cut_off(database_url)
         PredictionRepository(tx).add_many([make_record(2)])
     with database.reading() as tx:
-        assert 1 == PredictionRepository(tx).count_at_most(EVERYTHING, 9)
+        assert 1 == len(PredictionRepository(tx).page(EVERYTHING, limit=9))
 
 
 def cut_off(url: str) -> None:

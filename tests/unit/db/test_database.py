@@ -173,7 +173,7 @@ def test_a_check_waits_for_a_writer_and_changes_nothing(database: Database) -> N
     database.check()
     thread.join()
     with database.reading() as tx:
-        assert 1 == PredictionRepository(tx).count_at_most(RecordFilter(), 9)
+        assert 1 == len(PredictionRepository(tx).page(RecordFilter(), limit=9))
 
 
 @pytest.mark.parametrize(

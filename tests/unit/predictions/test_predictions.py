@@ -133,18 +133,6 @@ def test_a_stream_gives_every_match(database: Database, varied: list[PredictionR
         assert [record for record in varied if matches(record, wanted)] == found, wanted
 
 
-def test_counting_stops_at_the_limit(database: Database, varied: list[PredictionRecord]) -> None:
-    """Exact below it."""
-    for wanted in ALL_FILTERS:
-        expected = sum(matches(record, wanted) for record in varied)
-        with database.reading() as tx:
-            counts = (
-                PredictionRepository(tx).count_at_most(wanted, 1000),
-                PredictionRepository(tx).count_at_most(wanted, 3),
-            )
-        assert (expected, min(expected, 3)) == counts, wanted
-
-
 def test_a_page_between_two_records_has_the_records_between(database: Database, varied: list[PredictionRecord]) -> None:
     """Both ends are excluded."""
     with database.reading() as tx:
@@ -287,7 +275,7 @@ def test_many_threads_read_and_write_at_once(database: Database) -> None:
     for thread in threads:
         thread.join()
     with database.reading() as tx:
-        assert ([], 120) == (failures, PredictionRepository(tx).count_at_most(EVERYTHING, 1000))
+        assert ([], 120) == (failures, len(PredictionRepository(tx).page(EVERYTHING, limit=1000)))
 
 
 def test_a_renamed_record_is_another_record() -> None:
