@@ -69,9 +69,6 @@ ShoplensError
 
 from __future__ import annotations
 
-import errno
-from collections.abc import Iterable
-from difflib import get_close_matches
 from typing import ClassVar
 
 
@@ -477,43 +474,3 @@ class ExtraMissing(Misconfigured):
     """An optional part of Shoplens is needed for this and not installed."""
 
     code = "extra_missing"
-
-
-def how_to_install(extra: str) -> str:
-    """What follows a sentence on an extra that is missing; `extra` may be several with commas between."""
-    return f"In a checkout of Shoplens: `pip install '.[{extra}]'`. With its wheel: `pip install 'WHEEL[{extra}]'`."
-
-
-_FILE_ADVICE = {
-    errno.EACCES: "this user may not use it; change its owner or its mode, or choose another place",
-    errno.EPERM: "this user may not use it; change its owner or its mode, or choose another place",
-    errno.EROFS: "it is on a file system that is mounted read-only; choose another place",
-    errno.ENOSPC: "the disk is full; free some space",
-    errno.EDQUOT: "the disk quota of this user is used up; free some space",
-    errno.EFBIG: "a file would be larger than this process may write; raise its limit (ulimit -f)",
-    errno.ENOTDIR: "a file is where a folder should be; move it away, or choose another place",
-    errno.EEXIST: "a file is where a folder should be; move it away, or choose another place",
-    errno.EISDIR: "a folder is where a file should be; move it away, or choose another place",
-    errno.ENOENT: "it does not exist",
-    errno.ELOOP: "it is a symbolic link, which is not followed; put the file itself there",
-    errno.EIO: "the disk reports an error; check it",
-    errno.EMFILE: "this process has too many files open; raise its limit (ulimit -n)",
-    errno.ENAMETOOLONG: "its name is too long; choose a shorter one",
-}
-
-
-def file_advice(error: OSError) -> str:
-    """What is wrong with a file and what to do, to follow its name and a colon; without a full stop."""
-    return _FILE_ADVICE.get(error.errno or 0, error.strerror or str(error) or type(error).__name__)
-
-
-def file_unusable(error: OSError) -> FileUnusable:
-    """Our error for one of the operating system about a file."""
-    name = f"{error.filename} cannot be used" if error.filename else "A file cannot be read or written"
-    return FileUnusable(f"{name}: {file_advice(error)}.")
-
-
-def meant(name: str, known: Iterable[str]) -> str:
-    """What follows an unknown name in a sentence, like " (did you mean 'batch'?)"; "" where no name is close."""
-    close = get_close_matches(name, list(known), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -24,7 +24,8 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from shoplens.errors import FileUnusable, Misconfigured, file_advice, meant
+from shoplens.advice import file_advice, meant
+from shoplens.errors import FileUnusable, Misconfigured
 from shoplens.telemetry.logs import LogFolder
 
 ENVIRONMENT_PREFIX = "SHOPLENS_"

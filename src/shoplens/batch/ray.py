@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import shoplens
+from shoplens.advice import how_to_install
 from shoplens.batch import executors
 from shoplens.batch.entities import BatchItem
 from shoplens.bundles.manifest import ModelRef
@@ -32,7 +33,6 @@ from shoplens.errors import (
     Misconfigured,
     ShoplensError,
     StorageUnavailable,
-    how_to_install,
 )
 from shoplens.images.decoder import salvage
 from shoplens.images.picture import Limits

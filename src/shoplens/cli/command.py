@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Final, NoReturn, ParamSpec
 
 import typer
 
-from shoplens.errors import ShoplensError, file_unusable
+from shoplens.advice import file_unusable
+from shoplens.errors import ShoplensError
 
 if TYPE_CHECKING:
     from shoplens.settings import Settings

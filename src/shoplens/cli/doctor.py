@@ -20,20 +20,13 @@ from rich.markup import escape
 from rich.table import Table
 
 import shoplens
+from shoplens.advice import file_unusable, how_to_install
 from shoplens.batch.doctor import Caution, look_at_drop, look_at_ingest, look_at_logs, look_at_run
 from shoplens.cli.command import EXIT_FAILED, settings_for
 from shoplens.cli.serve import require_safe_bind
 from shoplens.db import open_database
 from shoplens.db.sqlite import driver, has_wal_reset_bug
-from shoplens.errors import (
-    DatabaseUnavailable,
-    DatabaseUnusable,
-    Misconfigured,
-    ShoplensError,
-    StorageUnavailable,
-    file_unusable,
-    how_to_install,
-)
+from shoplens.errors import DatabaseUnavailable, DatabaseUnusable, Misconfigured, ShoplensError, StorageUnavailable
 from shoplens.images.sandbox_process import HeicSupport, heic_support
 from shoplens.platform.audit import audit_store, in_words
 from shoplens.platform.parts import build_channels, find_bundle, open_shared, require_labels

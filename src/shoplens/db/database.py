@@ -13,9 +13,10 @@ import orjson
 from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import ArgumentError
 
+from shoplens.advice import file_advice, how_to_install
 from shoplens.db.failures import translated
 from shoplens.db.sqlite import driver
-from shoplens.errors import DatabaseUnusable, ExtraMissing, Misconfigured, file_advice, how_to_install
+from shoplens.errors import DatabaseUnusable, ExtraMissing, Misconfigured
 
 Synchronous = Literal["NORMAL", "FULL"]
 

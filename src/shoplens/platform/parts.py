@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
+from shoplens.advice import meant
 from shoplens.bundles.bundle import Bundle
 from shoplens.bundles.signing import Trust, build_trust
 from shoplens.bundles.store import SharedBundles, resolve_bundle
 from shoplens.db import Database, open_database, upgrade
-from shoplens.errors import ChannelNotFound, Misconfigured, meant
+from shoplens.errors import ChannelNotFound, Misconfigured
 from shoplens.images.picture import Limits
 from shoplens.images.sandbox import SandboxedDecoder
 from shoplens.predictions.entities import Channel, ChannelPrediction, Keep

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from shoplens.errors import ExtraMissing, Misconfigured, NoWorker, how_to_install
+from shoplens.advice import how_to_install
+from shoplens.errors import ExtraMissing, Misconfigured, NoWorker
 from shoplens.images.sandbox import SandboxedDecoder
 from shoplens.platform.parts import Progress, build_channels, build_engine, find_bundle, thread_count
 from shoplens.predictions.entities import Channel

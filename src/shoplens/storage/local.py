@@ -16,7 +16,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Final
 
-from shoplens.errors import BlobNotFound, StorageUnavailable, StorageUnusable, file_advice
+from shoplens.advice import file_advice
+from shoplens.errors import BlobNotFound, StorageUnavailable, StorageUnusable
 from shoplens.storage.store import CHECK_KEY, is_key, require_key
 
 _STAGING: Final = ".staging"

@@ -13,10 +13,11 @@ from fastapi.routing import APIRoute
 from starlette.responses import HTMLResponse, RedirectResponse
 
 import shoplens
+from shoplens.advice import meant
 from shoplens.batch.api import ingest_router, runs_router
 from shoplens.batch.items_api import items_router
 from shoplens.batch.pages import channel_pages, item_pages, record_link_finder, run_pages
-from shoplens.errors import NotFound, RequestInvalid, ShoplensError, meant
+from shoplens.errors import NotFound, RequestInvalid, ShoplensError
 from shoplens.platform.server import Platform
 from shoplens.predictions.api import PhotoIn, feedback_router, predict_router, records_router
 from shoplens.predictions.pages import classify_pages, record_pages

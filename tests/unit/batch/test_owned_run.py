@@ -15,10 +15,10 @@ from sqlalchemy import Connection
 from shoplens.batch.entities import BatchItem, ItemState
 from shoplens.batch.executors import ProcessedItem, ResultBuilder
 from shoplens.batch.files import Moved
+from shoplens.batch.owned_run import OwnedRun
 from shoplens.batch.process import claim, this_process
 from shoplens.batch.repository import ItemRepository
 from shoplens.batch.run_repository import RunRepository
-from shoplens.batch.runner import OwnedRun
 from shoplens.db import Database
 from shoplens.errors import DatabaseUnavailable, RunLost
 from shoplens.predictions.repository import PredictionRepository

@@ -15,10 +15,11 @@ import pytest
 from shoplens.batch.entities import BatchItem, BatchRun, ItemState, RunState
 from shoplens.batch.executors import Executor, MemoryBudget, ProcessedItem, ResultBuilder, RetryPolicy
 from shoplens.batch.files import Move, Moved, PhotoMover, finish_move, finish_moves
+from shoplens.batch.owned_run import OwnedRun
 from shoplens.batch.process import claim, request_run, this_process
 from shoplens.batch.repository import ItemRepository
 from shoplens.batch.run_repository import RunRepository
-from shoplens.batch.runner import OwnedRun, RunRules
+from shoplens.batch.runner import RunRules
 from shoplens.batch.status import ProgressMeter
 from shoplens.db import Database
 from shoplens.errors import (

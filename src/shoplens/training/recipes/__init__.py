@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from shoplens.errors import DatasetInvalid, ExtraMissing, how_to_install
+from shoplens.advice import how_to_install
+from shoplens.errors import DatasetInvalid, ExtraMissing
 from shoplens.images.picture import ImageSpec
 from shoplens.training.progress import TrainProgress
 
