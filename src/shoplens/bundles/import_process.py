@@ -1,4 +1,4 @@
-"""Import or check a model in a process of its own that ends in time, since a stranger's graph may never end or fit.
+"""Import or check a model in a process with limits, since the graph of somebody else may never end or take all memory.
 
 The first half starts the process and installs what it made. The second half runs inside it (`python -m
 shoplens.bundles.import_process`): a job comes in as JSON, a bundle is written to or checked in a folder for it alone,
@@ -37,8 +37,8 @@ _MEGABYTE: Final = 1_000_000
 class ImportLimits:
     """What an import may take: time on the clock and of the processor, and memory."""
 
-    seconds: float = 300.0
-    memory_mb: int = 8_000
+    seconds: float
+    memory_mb: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

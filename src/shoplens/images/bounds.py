@@ -14,7 +14,7 @@ from shoplens.images import icc
 from shoplens.images.headers import JpegHeader
 from shoplens.images.picture import MEGAPIXEL
 
-# A picture that must be decoded whole takes up to six bytes and 35 ns for each of its pixels.
+# A picture that must be decoded whole takes up to eight bytes and 35 ns for each of its pixels.
 _MOST_PIXELS: Final = 16 * MEGAPIXEL
 # Each scan of a JPEG is one more pass over all pixels; encoders write about ten.
 _MOST_SCANNED_PIXELS: Final = 200 * MEGAPIXEL

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from shoplens.settings import Settings
 
 _MAX_CLASSES = 50
+_TIME_LIMIT_S = 300.0
+_MEMORY_LIMIT_MB = 8_000
 _PACKED = ".shoplens"
 
 models_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="List, inspect, import and verify models.")
@@ -216,8 +218,8 @@ def import_model(  # noqa: PLR0913 - the options of the command
     crop: Annotated[int | None, typer.Option(help="Side of the input in pixels, if the graph leaves it open.")] = None,
     resize: Annotated[int | None, typer.Option(help="Shorter side before the crop, in pixels.")] = None,
     colour: Annotated[str | None, typer.Option(help="Order of the channels: rgb (unset) or bgr.")] = None,
-    time_limit: TimeLimit = 300,
-    memory_mb: MemoryLimit = 8_000,
+    time_limit: TimeLimit = _TIME_LIMIT_S,
+    memory_mb: MemoryLimit = _MEMORY_LIMIT_MB,
     data_dir: DataDir = None,
 ) -> None:
     """Make a bundle of an ONNX model, check in a process of its own that it runs, and install it."""
@@ -304,8 +306,8 @@ def pack_model(
 @handle_errors
 def install_model(
     source: Annotated[Path, typer.Argument(help="A packed model, or the folder of a bundle.")],
-    time_limit: TimeLimit = 300,
-    memory_mb: MemoryLimit = 8_000,
+    time_limit: TimeLimit = _TIME_LIMIT_S,
+    memory_mb: MemoryLimit = _MEMORY_LIMIT_MB,
     data_dir: DataDir = None,
 ) -> None:
     """Verify a packed model, check in a process of its own that it runs, and install it."""

@@ -21,6 +21,8 @@ from shoplens.bundles.store import NO_TRUST, install_bundle, unpack_bundle
 from shoplens.errors import BundleIncomplete, BundleInvalid
 from tests.unit.bundles.conftest import CARD, LABELS, MANIFEST, small_model
 
+LIMITS = ImportLimits(seconds=300, memory_mb=8_000)
+
 
 def job(file: Path, **more: object) -> ImportJob:
     """An import of three fruits."""
@@ -76,12 +78,12 @@ def huge() -> bytes:
 def test_an_import_is_the_same_in_its_process(tmp_path: Path) -> None:
     """Installed once, also when it is repeated; nothing else is left in the folder of the models."""
     (tmp_path / "model.onnx").write_bytes(small_model())
-    bundle = import_within(job(tmp_path / "model.onnx"), into=tmp_path / "m", limits=ImportLimits())
+    bundle = import_within(job(tmp_path / "model.onnx"), into=tmp_path / "m", limits=LIMITS)
     assert bundle == open_bundle(tmp_path / "m" / "fruit" / "1")
-    assert bundle == import_within(job(tmp_path / "model.onnx"), into=tmp_path / "m", limits=ImportLimits())
+    assert bundle == import_within(job(tmp_path / "model.onnx"), into=tmp_path / "m", limits=LIMITS)
     other = (Label(id="x", name="x"), *LABELS[1:])
     with pytest.raises(BundleInvalid, match="Another bundle"):
-        import_within(job(tmp_path / "model.onnx", labels=other), into=tmp_path / "m", limits=ImportLimits())
+        import_within(job(tmp_path / "model.onnx", labels=other), into=tmp_path / "m", limits=LIMITS)
     assert bundle == open_bundle(tmp_path / "m" / "fruit" / "1")
     assert ["fruit"] == [path.name for path in (tmp_path / "m").iterdir()]
 
@@ -89,7 +91,7 @@ def test_an_import_is_the_same_in_its_process(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "limits", "reason"),
     [
-        (endless(), ImportLimits(seconds=4), "more than 4 s"),
+        (endless(), ImportLimits(seconds=4, memory_mb=8_000), "more than 4 s"),
         (huge(), ImportLimits(seconds=60, memory_mb=3_000), "more than 3,000 MB"),
     ],
     ids=["endless", "huge"],
@@ -109,13 +111,13 @@ def test_a_graph_that_never_ends_or_fits_is_refused(
 def test_errors_are_those_of_an_import_without_a_process(tmp_path: Path) -> None:
     """With their class and their sentence."""
     with pytest.raises(BundleIncomplete, match="There is no file"):
-        import_within(job(tmp_path / "none.onnx"), into=tmp_path / "m", limits=ImportLimits())
+        import_within(job(tmp_path / "none.onnx"), into=tmp_path / "m", limits=LIMITS)
     (tmp_path / "model.onnx").write_bytes(small_model(classes=4))
     with pytest.raises(BundleInvalid, match="No output of the model has 3 numbers"):
-        import_within(job(tmp_path / "model.onnx"), into=tmp_path / "m", limits=ImportLimits())
+        import_within(job(tmp_path / "model.onnx"), into=tmp_path / "m", limits=LIMITS)
     os.mkfifo(tmp_path / "pipe.onnx")
     with pytest.raises(BundleIncomplete, match="There is no file"):
-        import_within(job(tmp_path / "pipe.onnx"), into=tmp_path / "m", limits=ImportLimits())
+        import_within(job(tmp_path / "pipe.onnx"), into=tmp_path / "m", limits=LIMITS)
 
 
 def bundle_with(root: Path, model: bytes) -> Path:
@@ -130,7 +132,7 @@ def bundle_with(root: Path, model: bytes) -> Path:
 
 def test_a_bundle_of_a_stranger_is_run_in_a_process_before_it_is_installed(tmp_path: Path) -> None:
     """Packed or as a folder; what never ends is refused, and nothing of it is installed."""
-    check = partial(check_within, name="fruit", limits=ImportLimits(seconds=4))
+    check = partial(check_within, name="fruit", limits=ImportLimits(seconds=4, memory_mb=8_000))
     good, bad = bundle_with(tmp_path / "good", small_model()), bundle_with(tmp_path / "bad", endless())
     with tarfile.open(tmp_path / "bad.shoplens", "w") as archive:
         for path in bad.iterdir():
