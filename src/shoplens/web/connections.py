@@ -151,9 +151,16 @@ class _Chunks:
 
     def __init__(self) -> None:
         self.ended = False
+        self._framing_bytes = 0
+        self._data_bytes = 0
         self._line = b""
         self._data_left = 0
         self._is_last = False
+
+    @property
+    def is_wasteful(self) -> bool:
+        """Whether chunks are so small, some dozens of bytes on average, that reading them costs more than the body."""
+        return self._framing_bytes > MAX_HEADER_BYTES + self._data_bytes // 16
 
     def scan(self, data: bytes) -> int:
         """How many bytes of `data` belong to the body."""
@@ -173,12 +180,14 @@ class _Chunks:
 
     def _take_line(self, line: bytes) -> None:
         """The size of a chunk, or after the last one a line of the trailer, which ends with an empty line."""
+        self._framing_bytes += len(line) + 4
         if self._is_last:
             self.ended = not line
             return
         digits = line.partition(b";")[0].strip()
         size = int(digits, 16) if _CHUNK_SIZE.fullmatch(digits) else sys.maxsize  # malformed: no head follows
         self._is_last = size == 0
+        self._data_bytes += size
         self._data_left = size + 2 if size else 0  # with the end of its line
 
 
@@ -275,6 +284,9 @@ class BoundedConnection(asyncio.Protocol):
         piece = self._held[:_SLICE_BYTES]
         used = self._chunks.scan(piece)
         self._held = self._held[used:]
+        if self._chunks.is_wasteful:
+            self._transport.abort()
+            return True
         self._inner.data_received(piece[:used])
         if self._chunks.ended:
             self._next = _Next.LATER if self._active else _Next.HEAD

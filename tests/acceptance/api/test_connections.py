@@ -130,6 +130,15 @@ def test_a_refused_upload_in_chunks_reads_its_answer(server: RunningServer) -> N
         assert answer_of(connection).startswith(b"HTTP/1.1 413")
 
 
+def test_a_body_in_tiny_chunks_is_ended(server: RunningServer) -> None:
+    """A megabyte in chunks of one byte would take longer to read than any photo takes to classify."""
+    tiny = b"1\r\nx\r\n" * 1_000_000
+    with connection_to(server) as connection, pytest.raises(OSError):  # noqa: PT011 - reset or broken pipe
+        connection.sendall(head("POST", "/predict", Transfer_Encoding="chunked") + tiny)
+        connection.recv(1)
+    assert 200 == httpx.get(f"{server.url}/health/live", trust_env=False).status_code
+
+
 def test_requests_in_advance_cost_no_memory(server: RunningServer) -> None:
     """Of a client that reads none of the answers; others are served meanwhile."""
     with httpx.Client(base_url=server.url, trust_env=False, timeout=10) as client, ExitStack() as opened:
