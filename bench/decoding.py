@@ -11,7 +11,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.decoding", description=__doc__)
     parser.add_argument("--source", type=Path, help="the `src` folder of another checkout")
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
     parser.add_argument("--seconds", type=float, default=0.3, help="least length of one round")
     options = parser.parse_args()
     if options.source is not None:
@@ -47,7 +48,7 @@ def main() -> None:
     from shoplens.images.picture import Limits
 
     limits = Limits(max_bytes=_LIMIT_BYTES)
-    for kind, size, data in _files():
+    for kind, size, data in _files(options.sizes):
         decode(data, limits=limits, short_side=_SHORT_SIDE)
         rounds = []
         for _ in range(options.rounds):
@@ -60,14 +61,15 @@ def main() -> None:
         print(line, f"(best {min(rounds):.2f})", flush=True)
 
 
-def _files() -> Iterator[tuple[str, str, bytes]]:
+def _files(sizes: Sequence[str]) -> Iterator[tuple[str, str, bytes]]:
     try:
         import pillow_heif
 
         pillow_heif.register_heif_opener()
     except ImportError:
         del KINDS["heif"]
-    for size, (width, height) in SIZES.items():
+    for size in sizes:
+        width, height = SIZES[size]
         random = np.random.default_rng(0)
         coarse = Image.fromarray(random.integers(0, 256, (24, 32, 3), dtype=np.uint8))
         smooth = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC), np.float32)
