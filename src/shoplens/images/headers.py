@@ -5,6 +5,7 @@ The readers below take microseconds and allocate nothing, so a file that exceeds
 
 from __future__ import annotations
 
+import io
 import mmap
 import re
 import struct
@@ -241,8 +242,8 @@ def exif_orientation(block: bytes) -> int:
     return value if 1 <= value <= 8 else UPRIGHT
 
 
-def cut_tiff_pages(data: bytearray | mmap.mmap) -> None:
-    """Remove the link from the first page of a TIFF to the next, in place.
+def first_tiff_page(data: mmap.mmap) -> mmap.mmap | io.BytesIO:
+    """Return the file, or a copy without the link from its first page to the next where there is one.
 
     Readers follow that chain to count the pages, however long or circular a hostile file makes it.
     Raises ValueError or struct.error if this is no TIFF.
@@ -250,7 +251,11 @@ def cut_tiff_pages(data: bytearray | mmap.mmap) -> None:
     _, _, end = _tiff_directory(data)
     if end + 4 > len(data):
         raise ValueError("the directory is cut off")
-    data[end : end + 4] = bytes(4)
+    if data[end : end + 4] == bytes(4):
+        return data
+    single = bytearray(data)
+    single[end : end + 4] = bytes(4)
+    return io.BytesIO(single)
 
 
 def _tiff(data: bytes) -> Size:
@@ -271,7 +276,7 @@ def _tiff_tags(block: bytes) -> tuple[str, dict[int, _Tag]]:
     return order, {name: (kind, count, field) for name, kind, count, field in entries}
 
 
-def _tiff_directory(block: bytes | bytearray | mmap.mmap) -> tuple[str, int, int]:
+def _tiff_directory(block: bytes | mmap.mmap) -> tuple[str, int, int]:
     """Return the byte order, and where the entries of the first directory start and end."""
     order = _TIFF_ORDERS.get(bytes(block[:4]))
     if order is None:

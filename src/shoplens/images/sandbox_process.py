@@ -22,7 +22,7 @@ import sys
 from collections.abc import Iterator
 from enum import Enum, IntEnum
 from pathlib import Path
-from typing import Final, cast
+from typing import Final, Self, cast
 
 from PIL import AvifImagePlugin, Image
 
@@ -223,10 +223,26 @@ def _address_space() -> int:
     return int(statm.read_text().split()[0]) * resource.getpagesize() if statm.exists() else 0
 
 
+class _File(mmap.mmap):
+    """A file that decoders read where it lies, without a copy."""
+
+    def __new__(cls, memory: int, length: int) -> Self:
+        """Map all pages at once, which costs less than meeting them one by one."""
+        populated = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
+        return super().__new__(cls, memory, length, flags=populated, prot=mmap.PROT_READ)
+
+    def __init__(self, memory: int, length: int) -> None:
+        self._memory = memory
+
+    def fileno(self) -> int:
+        """Where libtiff may read for itself."""
+        return self._memory
+
+
 @contextlib.contextmanager
 def _mapped(memory: int, length: int) -> Iterator[mmap.mmap]:
-    """The file in the shared memory; what is written to it stays in this process."""
-    data = mmap.mmap(memory, length, access=mmap.ACCESS_COPY)
+    """The file in the shared memory."""
+    data = _File(memory, length)
     try:
         yield data
     finally:
@@ -258,9 +274,8 @@ def _decode_format(name: str, data: mmap.mmap, limits: Limits, short_side: int |
                 return pixels.upright(decoded, header.orientation, name=name, width=header.width, height=header.height)
         case "webp" if b"ANIM" not in webp_chunks(data):
             return formats.decode_webp(data[:], limits=limits, short_side=short_side)
-        case "tiff":
-            headers.cut_tiff_pages(data)
-    return formats.decode_with(_plugin(name), name, cast("io.BytesIO", data), limits=limits, short_side=short_side)
+    file = cast("io.BytesIO", headers.first_tiff_page(data) if name == "tiff" else data)
+    return formats.decode_with(_plugin(name), name, file, limits=limits, short_side=short_side)
 
 
 def _plugin(name: str) -> formats.Plugin:
