@@ -123,6 +123,7 @@ def decode_with(plugin: Plugin, name: str, file: io.BytesIO, *, limits: Limits, 
             loaded = _first_frame(image)
             flatten = _flattening(loaded)
             decoded = _assemble(loaded.size, flatten, scale, image.info.get("icc_profile") or b"")
+        del image, loaded, flatten  # turning takes as much memory again as the result
     except ShoplensError:
         raise
     except MemoryError as error:

@@ -357,15 +357,20 @@ def _iso_media(data: bytes) -> Size:
     """The largest extent: a photo of tiles states each tile and the whole, and thumbnails are smaller."""
     extents: list[Size] = [
         struct.unpack_from(">II", data, at + 4)
-        for at, end in _find_boxes(data, 0, len(data), _EXTENTS)
+        for at, end in _find_boxes(data, 0, len(data), _EXTENTS, iter(range(_MAX_BOXES)))
         if end - at >= 12
     ]
     return max(extents, key=lambda extent: extent[0] * extent[1])  # ValueError if there is none
 
 
-def _find_boxes(data: bytes, start: int, end: int, path: tuple[bytes, ...]) -> Iterator[tuple[int, int]]:
-    """Yield (start, end) of the contents of every box at `path`; stop at the first box with an impossible length."""
-    for _ in range(_MAX_BOXES):
+def _find_boxes(
+    data: bytes, start: int, end: int, path: tuple[bytes, ...], steps: Iterator[int]
+) -> Iterator[tuple[int, int]]:
+    """Yield (start, end) of the contents of every box at `path`; stop at the first box with an impossible length.
+
+    Each box on the way, at any depth, takes one of `steps`.
+    """
+    for _ in steps:
         if start + 8 > end:
             return
         length, kind = struct.unpack_from(">I4s", data, start)
@@ -380,5 +385,5 @@ def _find_boxes(data: bytes, start: int, end: int, path: tuple[bytes, ...]) -> I
             yield content, stop
         elif kind == path[0]:
             # `meta` is a full box: four bytes of version and flags stand before its children.
-            yield from _find_boxes(data, content + 4 if kind == b"meta" else content, stop, path[1:])
+            yield from _find_boxes(data, content + 4 if kind == b"meta" else content, stop, path[1:], steps)
         start = stop

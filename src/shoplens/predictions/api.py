@@ -28,6 +28,7 @@ from shoplens.web.browser import browser_of
 from shoplens.web.downloads import download
 from shoplens.web.problems import status_of_exception
 from shoplens.web.schemas import BodySchema, ModelOut, Schema, json_response
+from shoplens.web.shares import address_of
 from shoplens.web.uploads import FILE_FIELD, Uploads
 
 MAX_TOP_K = 100
@@ -226,7 +227,9 @@ def predict_router(
         async with uploads.photo(request) as photo:
             received = time.perf_counter()
             time_left_s = min(timeout_s or deadline_s, deadline_s)
-            record = await predictions.classify(photo, channel=chosen, top_k=top_k, timeout_s=time_left_s)
+            record = await predictions.classify(
+                photo, channel=chosen, top_k=top_k, timeout_s=time_left_s, client=address_of(request)
+            )
         metrics.prediction_seconds.observe(time.perf_counter() - received)
         return json_response(PredictionOut.of(record, top_k=top_k))
 

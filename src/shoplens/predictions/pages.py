@@ -22,6 +22,7 @@ from shoplens.predictions.service import PredictionService
 from shoplens.web.browser import browser_of
 from shoplens.web.problems import public_detail, request_id_of, status_of
 from shoplens.web.rendering import PageRoute, add_filters, instant, page
+from shoplens.web.shares import address_of
 from shoplens.web.uploads import FORM_FRAMING_BYTES, Uploads, photo_too_large
 
 PAGE_ROWS = 50
@@ -100,7 +101,11 @@ def classify_pages(
                 if len(photo) > max_image_bytes:
                     raise photo_too_large(len(photo), max_image_bytes)
                 record = await predictions.classify(
-                    photo, channel=wanted, top_k=presenting.SHOWN_LABELS, timeout_s=deadline_s
+                    photo,
+                    channel=wanted,
+                    top_k=presenting.SHOWN_LABELS,
+                    timeout_s=deadline_s,
+                    client=address_of(request),
                 )
         except ShoplensError as error:
             detail = public_detail(error, request_id_of(request))

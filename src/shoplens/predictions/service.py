@@ -56,8 +56,10 @@ class PredictionService:
             known = ", ".join(sorted(self._channels))
             raise ChannelNotFound(f"There is no channel {name!r}; the channels are: {known}.") from None
 
-    async def classify(self, photo: bytes, *, channel: Channel, top_k: int = 5, timeout_s: float) -> PredictionRecord:
-        """The record with at least the best `top_k` labels, committed when this returns.
+    async def classify(
+        self, photo: bytes, *, channel: Channel, top_k: int = 5, timeout_s: float, client: str = ""
+    ) -> PredictionRecord:
+        """The record with at least the best `top_k` labels, committed when this returns. `client` is who sent it.
 
         Raises what the engine, the image store and the database raise.
         """
@@ -68,6 +70,7 @@ class PredictionService:
             top_k=max(top_k, STORED_LABELS),
             timeout_s=timeout_s,
             thumbnail=channel.keep is Keep.THUMBNAIL,
+            client=client,
         )
         self._in_progress += 1
         try:

@@ -1,4 +1,4 @@
-"""A bounded queue in front of threads that run items alone or in batches, each until its deadline.
+"""A bounded, fair queue in front of threads that run items alone or in batches, each until its deadline.
 
 With `max_batch=1` every call gets one item, which is best on a CPU. With more it waits up to `max_wait_s` for a batch
 to fill, which a GPU needs.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
@@ -20,6 +19,7 @@ import structlog
 
 from shoplens.errors import EngineStopped, NotStarted, QueueFull, ShoplensError
 from shoplens.serving.engine import fault_of
+from shoplens.serving.fair_queue import FairQueue
 from shoplens.telemetry.logs import get_logger
 
 Item = TypeVar("Item")
@@ -56,6 +56,7 @@ class PendingRequest(Generic[Item, Result]):
     deadline: float
     done: Callable[[Result | ShoplensError], None]
     enqueued_at: float
+    client: str = ""
     waited_s: float = 0.0
     begun: bool = False
     abandoned: bool = False
@@ -78,7 +79,7 @@ class Batcher(Generic[Item, Result]):
     ) -> None:
         self.batching = batching
         self._run = run
-        self._queue: deque[PendingRequest[Item, Result]] = deque()
+        self._queue: FairQueue[PendingRequest[Item, Result]] = FairQueue()
         self._changed = threading.Condition()
         self._closing = False
         self._seconds_per_item = 0.01
@@ -105,27 +106,39 @@ class Batcher(Generic[Item, Result]):
         with self._changed:
             if not self._queue:
                 return 0.0
-            return time.monotonic() - max(self._finished_at, self._queue[0].enqueued_at)
+            return time.monotonic() - max(self._finished_at, self._queue.oldest_at)
 
     def submit(
-        self, item: Item, *, deadline: float, done: Callable[[Result | ShoplensError], None]
+        self, item: Item, *, deadline: float, done: Callable[[Result | ShoplensError], None], client: str = ""
     ) -> PendingRequest[Item, Result]:
-        """Accept `item`, to be started before `deadline` (monotonic seconds). Raises QueueFull and EngineStopped."""
+        """Accept `item`, to be started before `deadline` (monotonic seconds). Raises QueueFull and EngineStopped.
+
+        Clients take turns. When the queue is full, the newest item of the client that has most of it gets QueueFull.
+        """
         pending: PendingRequest[Item, Result] = PendingRequest(
-            item=item, deadline=deadline, done=done, enqueued_at=time.monotonic()
+            item=item, deadline=deadline, done=done, enqueued_at=time.monotonic(), client=client
         )
+        displaced: PendingRequest[Item, Result] | None = None
         with self._changed:
             if self._closing:
                 raise EngineStopped("The engine is stopping and accepts no more photos. Try again soon.")
-            if (waiting := len(self._queue)) >= self.batching.queue_limit:
-                retry_after_s = max(0.1, waiting * self._seconds_per_item / self.batching.threads)
-                raise QueueFull(
-                    f"The queue is full ({waiting} photos wait). Try again in {retry_after_s:.1f} s.",
-                    retry_after_s=retry_after_s,
-                )
+            if len(self._queue) >= self.batching.queue_limit:
+                displaced = self._queue.make_room(client)
+                if displaced is None:
+                    raise self._full()
             self._queue.append(pending)
             self._changed.notify()
+        if displaced is not None:
+            self._finish(displaced, self._full())
         return pending
+
+    def _full(self) -> QueueFull:
+        waiting = self.batching.queue_limit
+        retry_after_s = max(0.1, waiting * self._seconds_per_item / self.batching.threads)
+        return QueueFull(
+            f"The queue is full ({waiting} photos wait). Try again in {retry_after_s:.1f} s.",
+            retry_after_s=retry_after_s,
+        )
 
     def close(self, *, drain_s: float) -> None:
         """Accept no more, finish what was accepted for up to `drain_s`, and fail the rest with EngineStopped."""
@@ -136,8 +149,7 @@ class Batcher(Generic[Item, Result]):
         for thread in self._threads:
             thread.join(max(0.0, give_up_at - time.monotonic()))
         with self._changed:
-            left = list(self._queue)
-            self._queue.clear()
+            left = [self._queue.popleft() for _ in range(len(self._queue))]
         for pending in left:
             self._finish(pending, EngineStopped("The engine stopped before this photo was started."))
 
@@ -160,14 +172,14 @@ class Batcher(Generic[Item, Result]):
             self._finished_at = time.monotonic()
 
     def _next_batch(self) -> list[PendingRequest[Item, Result]]:
-        """The next items, oldest first; empty only when closing and nothing is left."""
+        """The next items, of each client in turn; empty only when closing and nothing is left."""
         with self._changed:
             while True:
                 while not self._queue:
                     if self._closing:
                         return []
                     self._changed.wait()
-                full_at = self._queue[0].enqueued_at + self.batching.max_wait_s
+                full_at = self._queue.oldest_at + self.batching.max_wait_s
                 while 0 < len(self._queue) < self.batching.max_batch and not self._closing:
                     left_s = full_at - time.monotonic()
                     if left_s <= 0 or not self._changed.wait(left_s):

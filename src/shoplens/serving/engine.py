@@ -53,7 +53,7 @@ class ClassifyRequest:
     """One encoded photo for one model. The caller waits `timeout_s` at most.
 
     `sha256` is that of `image` where the caller knows it already; otherwise the engine computes it. With `thumbnail`
-    the result carries one.
+    the result carries one. `client` is who sent it: clients take turns in the queue of a process.
     """
 
     model: str
@@ -63,6 +63,7 @@ class ClassifyRequest:
     thumbnail: bool = False
     sha256: str | None = None
     priority: Priority = "online"
+    client: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

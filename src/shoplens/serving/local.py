@@ -162,7 +162,10 @@ class LocalEngine:
         self._handle(request.model)
         answer: asyncio.Future[ClassifyResult] = asyncio.get_running_loop().create_future()
         pending = self._batcher.submit(
-            request, deadline=time.monotonic() + request.timeout_s, done=partial(complete_from_thread, answer)
+            request,
+            deadline=time.monotonic() + request.timeout_s,
+            done=partial(complete_from_thread, answer),
+            client=request.client,
         )
         try:
             async with asyncio.timeout(request.timeout_s):

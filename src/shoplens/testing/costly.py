@@ -15,6 +15,8 @@ from typing import Final
 import numpy as np
 from PIL import Image, ImageCms
 
+from shoplens.testing.hostile import exif_block
+
 _FLOOD: Final = 400_000
 _LARGE: Final = (4_000, 3_900)
 # Below the limit for what must be decoded whole, and as near to it as matters.
@@ -130,9 +132,7 @@ def flat_webp(width: int, height: int) -> bytes:
     """Return a valid WebP of one colour, whatever its size in 38 bytes: a code of one symbol takes no bits."""
     bits = (width - 1) | (height - 1) << 14
     coded = bits.to_bytes(4, "little") + sum(1 << 3 + 4 * code for code in range(5)).to_bytes(4, "little") + bytes(8)
-    body = b"\x2f" + coded + bytes(1)
-    chunk = b"VP8L" + struct.pack("<I", len(body)) + body
-    return b"RIFF" + struct.pack("<I", len(chunk) + 4) + b"WEBP" + chunk
+    return _webp_file(b"VP8L", b"\x2f" + coded + bytes(1))
 
 
 def _webp_files() -> Iterator[tuple[str, bytes]]:
@@ -144,6 +144,34 @@ def _webp_files() -> Iterator[tuple[str, bytes]]:
     plain = _encoded(_flat(640, 480), "webp")
     flood = plain[12:] + b"JUNK\x00\x00\x00\x00" * _FLOOD
     yield "webp-chunks", b"RIFF" + struct.pack("<I", len(flood) + 4) + b"WEBP" + flood
+    coded = _lossless_codes(1_024)
+    yield "webp-65536-codes", _webp_file(b"VP8L", coded)
+    seen = Image.effect_noise((1_024, 1_024), 50)
+    transparent = _encoded(Image.merge("RGBA", (seen, seen, seen, seen)), "webp", quality=1)
+    at = transparent.index(b"ALPH")
+    (length,) = struct.unpack_from("<I", transparent, at + 4)
+    packed = b"\x01" + coded[5:]
+    channel = b"ALPH" + struct.pack("<I", len(packed)) + packed + bytes(len(packed) % 2)
+    parts = transparent[12:at] + channel + transparent[at + 8 + length + length % 2 :]
+    yield "webp-65536-codes-of-transparency", b"RIFF" + struct.pack("<I", len(parts) + 4) + b"WEBP" + parts
+
+
+def _lossless_codes(side: int) -> bytes:
+    """A lossless picture of one colour with other codes for each 4 x 4 pixels, up to 65,536 sets of five codes."""
+    sets = (side // 4) ** 2
+    # Which set each 4 x 4 pixels use: a picture whose green and red values are the lower and the upper byte.
+    eight_bits = "0" + f"{8:04b}"[::-1] + "".join("100" if at in (2, 11) else "000" for at in range(12))
+    every_byte = eight_bits + "1" + f"{3:03b}"[::-1] + f"{254:08b}"[::-1] + "1" * 256
+    zero = "1000"
+    head = f"{0x2F:08b}"[::-1] + 2 * f"{side - 1:014b}"[::-1] + "0000" + "0" + "1" + f"{11:04b}"[::-1] + "1000"
+    chosen = "".join(f"{at & 255:08b}{at >> 8:08b}" for at in range(sets))
+    bits = head + "0" + 2 * every_byte + 3 * zero + chosen + 5 * sets * zero
+    return int(bits[::-1], 2).to_bytes(-(-len(bits) // 8), "little") + bytes(8)
+
+
+def _webp_file(kind: bytes, body: bytes) -> bytes:
+    chunk = kind + struct.pack("<I", len(body)) + body + bytes(len(body) % 2)
+    return b"RIFF" + struct.pack("<I", len(chunk) + 4) + b"WEBP" + chunk
 
 
 def _png_files() -> Iterator[tuple[str, bytes]]:
@@ -170,6 +198,10 @@ def _png_files() -> Iterator[tuple[str, bytes]]:
     ):
         for where, (width, height) in (("here", _LARGE), ("apart", _LARGEST)):
             yield f"png-{name}-{where}", _flat_png(width, height, colour, depth, size)
+    turned = _png_chunk(b"eXIf", exif_block(6).removeprefix(b"Exif\x00\x00"))
+    for name, colour, size in (("rgba-16", 6, 8), ("grey-16-alpha", 4, 4)):
+        long = _flat_png(400, 39_900, colour, 16, size)
+        yield f"png-{name}-long-turned", long[:33] + turned + long[33:]
     frames = [_flat(2_000, 2_000, colour=each) for each in (9, 99)]
     yield "png-animated", _encoded(frames[0], "png", save_all=True, append_images=frames[1:], default_image=True)
 
@@ -210,6 +242,8 @@ def _iso_files() -> Iterator[tuple[str, bytes]]:
     end = meta - 4 + size
     grown = struct.pack(">I", size + len(inner))
     yield "avif-boxes-inside", plain[: meta - 4] + grown + plain[meta:end] + inner + plain[end:]
+    many = struct.pack(">I4s4x", 12 + 8 * 9_990, b"meta") + b"\x00\x00\x00\x08free" * 9_990
+    yield "avif-boxes-inside-many", plain + many * 240
     yield "heic-boxes", plain.replace(b"ftypavif", b"ftypheic", 1).replace(b"avif", b"heic")[:end] + inner
 
 

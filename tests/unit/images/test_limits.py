@@ -23,6 +23,7 @@ from shoplens.errors import (
     ImageUnsupported,
     SampleError,
 )
+from shoplens.images import headers
 from shoplens.images.decoder import decode
 from shoplens.images.picture import Limits, Picture
 from shoplens.images.sandbox import SandboxedDecoder
@@ -218,3 +219,19 @@ def test_many_pages_and_tags_of_a_tiff_are_not_followed(limits: Limits) -> None:
     started = time.process_time()
     assert (64, 96, 3) == decode(bytes(data) + chain + page, limits=limits).pixels.shape
     assert time.process_time() - started < 1
+
+
+def test_the_boxes_of_a_picture_are_walked_in_bounded_time_at_any_depth() -> None:
+    """A few thousand here and there add up; the bound is on all of them together."""
+    free = b"\x00\x00\x00\x08free"
+
+    def box(kind: bytes, *content: bytes) -> bytes:
+        return (8 + sum(map(len, content))).to_bytes(4, "big") + kind + b"".join(content)
+
+    extent = box(b"ispe", bytes(4), (96).to_bytes(4, "big"), (64).to_bytes(4, "big"))
+    sized = box(b"meta", bytes(4), box(b"iprp", box(b"ipco", extent)))
+    crowded = box(b"meta", bytes(4), free * 900)
+    start = box(b"ftyp", b"avif", bytes(4), b"avif")
+    assert (96, 64) == headers.read_size("avif", start + crowded + sized)
+    with pytest.raises(ImageCorrupt, match="header"):
+        headers.read_size("avif", start + crowded * 20 + sized)
