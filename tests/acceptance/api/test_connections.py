@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from shoplens.testing.cost import Meter
 from tests.acceptance.api.test_clients import STRANGER, answer_of, connection_to, head
 from tests.acceptance.api.test_hostile import megabytes
 from tests.conftest import RunningServer, running_server
@@ -137,6 +138,19 @@ def test_a_body_in_tiny_chunks_is_ended(server: RunningServer) -> None:
         connection.sendall(head("POST", "/predict", Transfer_Encoding="chunked") + tiny)
         connection.recv(1)
     assert 200 == httpx.get(f"{server.url}/health/live", trust_env=False).status_code
+
+
+@pytest.mark.parametrize(
+    "flood", [b"1\r\nx\r\n" * 4_000_000, b"1\r\nx\r\n0\r\n" + b"a: b\r\n" * 2_000_000], ids=["chunks", "trailers"]
+)
+def test_a_body_that_is_mostly_framing_costs_little(server: RunningServer, flood: bytes) -> None:
+    """Each byte in a chunk of its own, and more trailers than photo."""
+    with connection_to(server) as connection, Meter(server.process.pid) as meter:
+        connection.sendall(head("POST", "/predict", Content_Type="image/jpeg", Transfer_Encoding="chunked"))
+        with suppress(ConnectionError):
+            connection.sendall(flood)
+    assert meter.cost.cpu_s < 0.8
+    assert meter.cost.megabytes < 100
 
 
 def test_requests_in_advance_cost_no_memory(server: RunningServer) -> None:

@@ -131,6 +131,47 @@ def test_an_unexpected_exception_becomes_an_internal_error_and_the_thread_surviv
     assert ("internal_error", 1) == (first.code, second)
 
 
+def test_clients_take_turns_however_many_items_one_of_them_has_sent(make_batcher: MakeBatcher) -> None:
+    """Each gets its oldest item first."""
+    worker = GatedWorker()
+    outcomes = Outcomes()
+    batcher = make_batcher(worker)
+    batcher.submit("running", deadline=soon(), done=outcomes, client="many")
+    while len(batcher):
+        time.sleep(0.001)
+    for item in ("a", "b", "c", "d"):
+        batcher.submit(item, deadline=soon(), done=outcomes, client="many")
+    for item in ("1", "2"):
+        batcher.submit(item, deadline=soon(), done=outcomes, client="few")
+    worker.gate.set()
+    outcomes.wait(7)
+    assert ["running", "a", "1", "b", "2", "c", "d"] == worker.started
+
+
+def test_a_client_that_fills_the_queue_gives_way_to_others(make_batcher: MakeBatcher) -> None:
+    """Its newest item is refused as if it had come later; nobody displaces one who has no more than he."""
+    worker = GatedWorker()
+    outcomes, displaced = Outcomes(), Outcomes()
+    batcher = make_batcher(worker, queue_limit=3)
+    batcher.submit("running", deadline=soon(), done=outcomes, client="many")
+    while len(batcher):
+        time.sleep(0.001)
+    for item in ("a", "b"):
+        batcher.submit(item, deadline=soon(), done=outcomes, client="many")
+    batcher.submit("c", deadline=soon(), done=displaced, client="many")
+    with pytest.raises(QueueFull):
+        batcher.submit("d", deadline=soon(), done=outcomes, client="many")
+    batcher.submit("1", deadline=soon(), done=outcomes, client="few")
+    (refusal,) = displaced.wait(1)
+    assert isinstance(refusal, QueueFull)
+    assert 3 == len(batcher)
+    with pytest.raises(QueueFull):
+        batcher.submit("2", deadline=soon(), done=outcomes, client="few")
+    worker.gate.set()
+    outcomes.wait(4)
+    assert ["running", "a", "1", "b"] == worker.started
+
+
 def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(make_batcher: MakeBatcher) -> None:
     """Nothing of the refused item is kept."""
     gate = threading.Event()
