@@ -299,7 +299,7 @@ def test_a_quarantined_photo_shows_why_and_is_dismissed_or_deleted(
     page.get_by_role("button", name="Withdraw the answer").click()
     expect(page.get_by_text("Withdrawn.")).to_be_visible()
     page.get_by_text("Delete the file …").click()
-    page.get_by_role("button", name="Delete it for ever").click()
+    page.get_by_role("button", name="Delete permanently").click()
     expect(page.get_by_text("The file was deleted.")).to_be_visible()
     page.goto(fruit_server.url + address)
     expect(page.locator(".tile")).to_have_count(1)
