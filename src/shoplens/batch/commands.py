@@ -140,7 +140,7 @@ def run(
     """
     from rich.console import Console
 
-    from shoplens.batch.status import count_words
+    from shoplens.batch.presenting import count_words
     from shoplens.cli.process import keep_freed_memory, logged_job, run_on_loop
     from shoplens.platform.batch import build_runner, build_status, channel_of_run
     from shoplens.telemetry.logs import bind_process_fields
@@ -168,7 +168,7 @@ def run(
 
                 try:
                     ended = run_on_loop(_run_until_signal(runner, on_progress, received, requested_by, run_id))
-                except NothingWaiting as nothing:  # `trigger.log` tells that it was looked
+                except NothingWaiting as nothing:  # `trigger.log` shows that the schedule works
                     trigger.counts["planned"] = 0
                     typer.echo('{"waiting":0,"run":null}' if as_json else str(nothing))
                     return
@@ -210,7 +210,7 @@ def _run_progress(console: Console, channel: str) -> Iterator[OnProgress]:
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from shoplens.batch.status import duration
+    from shoplens.batch.presenting import duration
 
     columns = (
         TextColumn("{task.description}"),
@@ -234,7 +234,7 @@ def _run_progress(console: Console, channel: str) -> Iterator[OnProgress]:
 @handle_errors
 def status(as_json: AsJson = False, channel: ChannelName = None, data_dir: DataDir = None) -> None:
     """Show the active or latest run."""
-    from shoplens.batch.status import status_sentences
+    from shoplens.batch.presenting import status_sentences
     from shoplens.platform.batch import build_status
     from shoplens.platform.parts import build_database
 
@@ -323,7 +323,7 @@ def retry(
     data_dir: DataDir = None,
 ) -> None:
     """Requeue quarantined items that another attempt can help. Exits with status 1 if one cannot be requeued."""
-    from shoplens.batch.status import items_wait
+    from shoplens.batch.presenting import items_wait
     from shoplens.platform.batch import open_results
 
     if everything == bool(items):

@@ -18,11 +18,10 @@ from sqlalchemy import Connection
 
 from shoplens.batch.browse import open_photo, rate_per_s
 from shoplens.batch.entities import BatchItem, BatchRun, ItemState, RunCounts, RunState
-from shoplens.batch.presenting import duration
+from shoplens.batch.presenting import answer_words, duration
 from shoplens.batch.repository import ItemRepository
 from shoplens.batch.review_repository import ReviewRepository
 from shoplens.batch.run_repository import RunRepository
-from shoplens.batch.status import answer_words
 from shoplens.db import Database
 from shoplens.errors import ImageNotKept, ItemNotFound, RequestInvalid, SampleError, StorageUnavailable
 from shoplens.predictions.entities import Answer

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYet
 from dataclasses import dataclass, field
@@ -152,77 +152,6 @@ def as_json(status: RunStatus) -> dict[str, object]:
         "report_key": run.report_key,
     }
     return facts
-
-
-def status_sentences(status: RunStatus) -> Iterator[str]:
-    """The status of a channel, the most important facts first."""
-    run = status.run
-    if run is None:
-        yield f"No runs yet. {items_wait(status.waiting)}."
-        return
-    yield f"Run {run.id}: {_owner_words(status, run) if run.active else run.state.value}."
-    if run.active:
-        yield f"{status.processed}/{run.planned} processed."
-    yield f"{count_words(status)}."
-    if status.answers:
-        yield f"Reviewed: {answer_words(status.answers)}."
-    if status.last_item_ago_s is not None:
-        yield f"Last item finished {duration(status.last_item_ago_s)} ago."
-    if run.active and status.per_second and status.seconds_left is not None:
-        yield f"{status.per_second:.1f} items/s, about {duration(status.seconds_left)} left."
-    if run.failure:
-        yield f"The last attempt was interrupted: {run.failure}"
-    if not run.active and status.waiting:
-        yield f"{items_wait(status.waiting)} for the next run."
-
-
-def _owner_words(status: RunStatus, run: BatchRun) -> str:
-    process = f"process {run.pid} on {run.host}"
-    match status.owner:
-        case OwnerState.NOBODY:
-            return "no process works on it; the next `shoplens batch run` resumes it"
-        case OwnerState.GONE:
-            return f"{process} has ended; the next `shoplens batch run` resumes it"
-        case OwnerState.SILENT:
-            ago = duration(status.last_sign_ago_s or 0.0)
-            return f"no heartbeat from {process} for {ago}; the next `shoplens batch run` takes it over"
-        case OwnerState.ALIVE:
-            return f"{process} works on it" + (", but it is STALLED: no item finishes" if run.stalled else "")
-
-
-def count_words(status: RunStatus) -> str:
-    """What became of everything that a run accounts for, like "Received 92: 53 done, 39 need review"."""
-    counts = status.counts
-    phrases = (
-        (ItemState.WAITING, "waiting"),
-        (ItemState.PROCESSING, "processing"),
-        (ItemState.DONE, "done"),
-        (ItemState.NEEDS_REVIEW, "needs review" if counts[ItemState.NEEDS_REVIEW] == 1 else "need review"),
-        (ItemState.QUARANTINED, "quarantined"),
-        (ItemState.DISMISSED, "dismissed"),
-        (ItemState.DUPLICATE, "duplicate" if counts[ItemState.DUPLICATE] == 1 else "duplicates"),
-    )
-    parts = ", ".join(f"{counts[state]} {words}" for state, words in phrases if counts[state])
-    return f"Received {counts.received}: {parts}" if parts else "No photos"
-
-
-def duration(seconds: float) -> str:
-    """Like "40 s", "3 min 5 s" or "2 h 5 min"."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-
-def items_wait(count: int) -> str:
-    """Like "1 item waits"."""
-    return "1 item waits" if count == 1 else f"{count} items wait"
-
-
-def answer_words(answers: Mapping[Answer, int]) -> str:
-    """What people said, like "3 confirmed, 1 none of these"."""
-    return ", ".join(f"{answers[each]:,} {each.value.replace('_', ' ')}" for each in Answer if answers.get(each))
 
 
 def _between(since: datetime | None, until: datetime | None) -> float | None:

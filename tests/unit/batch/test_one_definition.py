@@ -14,10 +14,10 @@ from shoplens.batch.api import CountsOut
 from shoplens.batch.browse import BrowseService
 from shoplens.batch.entities import BatchItem, BatchRun, ItemFilter, ItemState
 from shoplens.batch.export import ExportFormat, ExportItems
-from shoplens.batch.presenting import progress_words
+from shoplens.batch.presenting import count_words, progress_words
 from shoplens.batch.report import WriteReport
 from shoplens.batch.review import ItemAnswer, ReviewService
-from shoplens.batch.status import ReadStatus, as_json, count_words, show
+from shoplens.batch.status import ReadStatus, as_json, show
 from shoplens.errors import ItemNotReady
 from shoplens.predictions.entities import Answer
 from shoplens.telemetry.metrics import Metrics

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from shoplens.batch.entities import ItemState
+from shoplens.batch.presenting import status_sentences
 from shoplens.batch.process import this_process
 from shoplens.batch.run_repository import RunRepository
-from shoplens.batch.status import OwnerState, ReadStatus, RunStatus, StatusMetrics, as_json, status_sentences
+from shoplens.batch.status import OwnerState, ReadStatus, RunStatus, StatusMetrics, as_json
 from shoplens.db import Database
 from shoplens.errors import DatabaseUnavailable
 from shoplens.telemetry.metrics import Metrics
