@@ -40,7 +40,7 @@ HOMES: dict[str, tuple[str, ...]] = {
             "batch/report.py",
             "batch/review.py",
         ),
-        "predictions/reviews.py",
+        "predictions/feedback.py",
     ),
     "starlette": ("web/", "*/*api.py", "*/pages.py"),
     "tenacity": ("batch/",),

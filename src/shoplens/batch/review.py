@@ -23,9 +23,9 @@ from shoplens.db import Database
 from shoplens.db.tables import make_id
 from shoplens.errors import ImageGone, ItemChanged, ItemNotReady, RequestInvalid
 from shoplens.predictions.entities import Answer, Feedback, FeedbackValue
+from shoplens.predictions.feedback import MAX_LABEL, NewFeedback, clean_text, give, withdraw
 from shoplens.predictions.image_store import view_key
 from shoplens.predictions.repository import PredictionRepository
-from shoplens.predictions.reviews import MAX_LABEL, Said, clean_text, give, withdraw
 from shoplens.storage import Store
 
 NONE_OF_THESE: Final = "none of these"
@@ -101,23 +101,23 @@ class ReviewService:
         """
         return self._change(item_id, lambda tx, item: self._reopened(tx, item, seen=seen, by=by))[0]
 
-    def settle(self, said: Said) -> Feedback | None:
+    def settle(self, new: NewFeedback) -> Feedback | None:
         """What a person said of a record, also as the answer for the item that it belongs to.
 
         None if it belongs to none. A label that the channel does not have is proposed as a category. Raises as
         `answer` does.
         """
         with self._database.reading() as tx:
-            item = ItemRepository(tx).by_prediction(said.prediction_id)
+            item = ItemRepository(tx).by_prediction(new.prediction_id)
         if item is None or item.state not in COMPLETED:
             return None
-        if said.verdict is FeedbackValue.WRONG and said.label is None:
-            return self._change(item.id, lambda tx, now: self._doubted(tx, now, said))[1]
-        given = self._as_answer(item.channel, said)
+        if new.verdict is FeedbackValue.WRONG and new.label is None:
+            return self._change(item.id, lambda tx, now: self._doubted(tx, now, new))[1]
+        given = self._as_answer(item.channel, new)
 
         def change(tx: Connection, now: BatchItem) -> tuple[BatchItem, Feedback | None]:
-            changed, feedback = self._answered(tx, now, given, said=said)
-            return changed, feedback or give(tx, said, now=self._clock())
+            changed, feedback = self._answered(tx, now, given, new=new)
+            return changed, feedback or give(tx, new, now=self._clock())
 
         return self._change(item.id, change)[1]
 
@@ -210,7 +210,7 @@ class ReviewService:
             PredictionRepository(tx).move_image(item.prediction_id, place)
 
     def _answered(
-        self, tx: Connection, item: BatchItem, given: ItemAnswer, *, said: Said | None = None
+        self, tx: Connection, item: BatchItem, given: ItemAnswer, *, new: NewFeedback | None = None
     ) -> tuple[BatchItem, Feedback | None]:
         answer, label = _checked(item, given)
         # The same answer given twice is one answer, as when a button is pressed twice.
@@ -230,10 +230,10 @@ class ReviewService:
         )
         if item.prediction_id is None:
             return changed, None
-        said = said or Said(prediction_id=item.prediction_id, verdict=answer.verdict, comment=given.comment)
+        new = new or NewFeedback(prediction_id=item.prediction_id, verdict=answer.verdict, comment=given.comment)
         is_label = answer in (Answer.CONFIRMED, Answer.CORRECTED)
-        said = replace(said, verdict=answer.verdict, label=label if is_label else None, proposed=given.proposed)
-        return changed, give(tx, said, now=now)
+        new = replace(new, verdict=answer.verdict, label=label if is_label else None, proposed=given.proposed)
+        return changed, give(tx, new, now=now)
 
     def _reopened(
         self, tx: Connection, item: BatchItem, *, seen: int | None, by: str | None
@@ -247,27 +247,27 @@ class ReviewService:
             withdraw(tx, item.prediction_id, now=self._clock())
         return _as_left(item), None
 
-    def _doubted(self, tx: Connection, item: BatchItem, said: Said) -> tuple[BatchItem, Feedback | None]:
+    def _doubted(self, tx: Connection, item: BatchItem, new: NewFeedback) -> tuple[BatchItem, Feedback | None]:
         """Somebody says that the prediction is wrong, but not what is right: the item needs review."""
-        feedback = give(tx, said, now=self._clock())
+        feedback = give(tx, new, now=self._clock())
         if item.state is not ItemState.DONE or item.answer not in (None, Answer.CONFIRMED):
             return item, feedback
         return replace(_as_left(item), state=ItemState.NEEDS_REVIEW), feedback
 
-    def _as_answer(self, channel: str, said: Said) -> ItemAnswer:
-        match said.verdict:
+    def _as_answer(self, channel: str, new: NewFeedback) -> ItemAnswer:
+        match new.verdict:
             case FeedbackValue.RIGHT:
-                return ItemAnswer(answer=Answer.CONFIRMED, comment=said.comment, by=said.by)
+                return ItemAnswer(answer=Answer.CONFIRMED, comment=new.comment, by=new.by)
             case FeedbackValue.NONE:
-                return ItemAnswer(answer=Answer.NONE_OF_THESE, proposed=said.proposed, comment=said.comment, by=said.by)
+                return ItemAnswer(answer=Answer.NONE_OF_THESE, proposed=new.proposed, comment=new.comment, by=new.by)
             case FeedbackValue.UNUSABLE:
-                return ItemAnswer(answer=Answer.NOT_USABLE, comment=said.comment, by=said.by)
+                return ItemAnswer(answer=Answer.NOT_USABLE, comment=new.comment, by=new.by)
         try:
-            label = self._known_label(channel, said.label or "")
+            label = self._known_label(channel, new.label or "")
         except RequestInvalid:
-            missed = said.proposed or said.label
-            return ItemAnswer(answer=Answer.NONE_OF_THESE, proposed=missed, comment=said.comment, by=said.by)
-        return ItemAnswer(answer=Answer.CORRECTED, label=label, comment=said.comment, by=said.by)
+            missed = new.proposed or new.label
+            return ItemAnswer(answer=Answer.NONE_OF_THESE, proposed=missed, comment=new.comment, by=new.by)
+        return ItemAnswer(answer=Answer.CORRECTED, label=label, comment=new.comment, by=new.by)
 
     def _known_label(self, channel: str, label: str) -> str:
         """The label as it is stored. Raises RequestInvalid with the labels that exist."""

@@ -118,7 +118,7 @@ def _raise_outcome(said: bytes, name: str, limits: ImportLimits) -> None:
         outcome = from_json(said)
         code, sentence = outcome["code"], str(outcome["sentence"])
     except (ValueError, TypeError, KeyError) as error:
-        raise BundleInvalid(f"Checking {name} crashed. The model is not safe to serve.") from error
+        raise BundleInvalid(f"Checking {name} crashed, so it is not safe to serve. Export it again.") from error
     if code == "memory":
         raise BundleInvalid(
             f"Checking {name} took more than {limits.memory_mb:,} MB of memory. If you trust the model, allow "

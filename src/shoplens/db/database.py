@@ -189,7 +189,7 @@ def open_database(
     place = describe(parsed)
     if (file := require_directory(parsed)) and not file.exists():  # SQLite would create it, also for a mistyped path
         raise DatabaseUnusable(f"There is no database at {file} yet; run `shoplens db upgrade`.")
-    if file is not None:  # without this mode a connection that is opened later would create a removed database anew
+    if file is not None:  # without this mode a connection that is opened later would create a removed database again
         parsed = parsed.set(database=f"file:{quote(str(file))}").update_query_dict({"mode": "rw", "uri": "true"})
     engine = make_engine(parsed, synchronous=synchronous, busy_timeout_s=busy_timeout_s, pool=pool)
     try:

@@ -18,10 +18,10 @@ from shoplens.db.tables import is_id
 from shoplens.errors import PredictionNotFound, RequestInvalid
 from shoplens.predictions.entities import Feedback, FeedbackValue, Keep, PredictionRecord, RecordFilter
 from shoplens.predictions.export import ExportTables
+from shoplens.predictions.feedback import NewFeedback
 from shoplens.predictions.image_store import ImageFile, ImageSize, ImageStore
 from shoplens.predictions.policy import Outcome
 from shoplens.predictions.records import MAX_PAGE, RecordService
-from shoplens.predictions.reviews import Said
 from shoplens.predictions.service import PredictionService
 from shoplens.telemetry.metrics import Metrics
 from shoplens.web.browser import browser_of
@@ -306,9 +306,9 @@ def feedback_router(records: RecordService, export: ExportTables) -> APIRouter:
     router = APIRouter(tags=["feedback"])
 
     @router.post("/feedback", status_code=201, response_model=FeedbackOut, summary="Give feedback on a prediction")
-    def give(request: Request, said: FeedbackIn) -> Response:
+    def give(request: Request, body: FeedbackIn) -> Response:
         """The feedback is stored when this returns 201. It also answers for the batch item of the prediction."""
-        stored = records.give_feedback(Said(**said.model_dump(), by=browser_of(request)))
+        stored = records.give_feedback(NewFeedback(**body.model_dump(), by=browser_of(request)))
         return json_response(FeedbackOut.model_validate(stored), status=201)
 
     @router.get("/feedback.csv", response_class=StreamingResponse, summary="All feedback as CSV")

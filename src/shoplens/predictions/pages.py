@@ -15,9 +15,9 @@ from shoplens.db.tables import is_id
 from shoplens.errors import ImageMissing, PredictionNotFound, RequestInvalid, ShoplensError
 from shoplens.predictions import presenting
 from shoplens.predictions.entities import Channel, FeedbackValue, PredictionRecord, RecordFilter
+from shoplens.predictions.feedback import NewFeedback
 from shoplens.predictions.policy import Outcome
 from shoplens.predictions.records import RecordService
-from shoplens.predictions.reviews import Said
 from shoplens.predictions.service import PredictionService
 from shoplens.web.browser import browser_of
 from shoplens.web.problems import public_detail, request_id_of, status_of
@@ -167,7 +167,7 @@ def record_pages(records: RecordService, *, channels: Mapping[str, Channel], fin
     ) -> RedirectResponse:
         if verdict not in set(FeedbackValue):
             raise RequestInvalid("Choose whether the prediction is correct or incorrect.")
-        said = Said(
+        new = NewFeedback(
             prediction_id=_known_id(record_id),
             verdict=FeedbackValue(verdict),
             label=label,
@@ -175,7 +175,7 @@ def record_pages(records: RecordService, *, channels: Mapping[str, Channel], fin
             seen=seen,
             by=browser_of(request),
         )
-        records.give_feedback(said)
+        records.give_feedback(new)
         return RedirectResponse(f"/console/records/{record_id}?said=1#feedback", status_code=303)
 
     return router

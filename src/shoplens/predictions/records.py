@@ -8,8 +8,8 @@ from datetime import datetime
 
 from shoplens.db import Database
 from shoplens.predictions.entities import Feedback, PredictionRecord, RecordFilter
+from shoplens.predictions.feedback import NewFeedback, Settle, give
 from shoplens.predictions.repository import FeedbackRepository, PredictionRepository
-from shoplens.predictions.reviews import Said, Settle, give
 from shoplens.telemetry.metrics import Metrics
 
 MAX_PAGE = 200
@@ -77,16 +77,16 @@ class RecordService:
         with self._database.reading() as tx:
             return PredictionRepository(tx).labels()
 
-    def give_feedback(self, said: Said) -> Feedback:
+    def give_feedback(self, new: NewFeedback) -> Feedback:
         """Store what a person said, committed when this returns. What else shows the prediction is settled with it.
 
         Raises PredictionNotFound, RequestInvalid for a text that is too long, and ItemChanged if somebody else
-        answered since `said.seen`.
+        answered since `new.seen`.
         """
-        said = said.cleaned()
-        given = self._settle(said)
+        new = new.cleaned()
+        given = self._settle(new)
         if given is None:
             with self._database.transaction() as tx:
-                given = give(tx, said, now=self._clock())
-        self._metrics.feedback.labels(verdict=said.verdict).inc()
+                given = give(tx, new, now=self._clock())
+        self._metrics.feedback.labels(verdict=new.verdict).inc()
         return given

@@ -1,4 +1,4 @@
-"""What one client address may hold or begin, so that no stranger can take everything from the others."""
+"""What one client address may hold or begin, so that none can take everything from the others."""
 
 from __future__ import annotations
 

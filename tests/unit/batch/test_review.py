@@ -26,10 +26,10 @@ from shoplens.errors import (
     StorageUnavailable,
 )
 from shoplens.predictions.entities import Answer, Feedback, FeedbackValue
+from shoplens.predictions.feedback import NewFeedback
 from shoplens.predictions.image_store import ImageSize, ImageStore
 from shoplens.predictions.records import RecordService
 from shoplens.predictions.repository import FeedbackRepository, PredictionRepository
-from shoplens.predictions.reviews import Said
 from shoplens.telemetry.metrics import Metrics
 from tests.relabel import relabel
 from tests.unit.batch.batch_house import MoodyStore, away
@@ -424,8 +424,8 @@ def test_what_is_said_of_a_record_settles_its_item(
 ) -> None:  # fmt: skip
     """With one row of feedback; a category that the model does not have is proposed."""
     item = settled(shop, fate)
-    said = Said(prediction_id=item.prediction_id or "", verdict=verdict, label=label, comment="so", seen="")
-    given = records_of(shop, review).give_feedback(said)
+    new = NewFeedback(prediction_id=item.prediction_id or "", verdict=verdict, label=label, comment="so", seen="")
+    given = records_of(shop, review).give_feedback(new)
     after = shop.item(item)
     assert (state, answer, stored) == (after.state, after.answer, after.label)
     assert [given] == remarks_on(shop.database, item)
@@ -436,9 +436,9 @@ def test_two_answers_on_a_record_are_not_mixed_up(shop: Shop, review: ReviewServ
     """Whoever had not seen the first is told; also across the page of the record and the gallery."""
     item = settled(shop, needing_review("dress", 0.4))
     review.confirm(item.id)
-    said = Said(prediction_id=item.prediction_id or "", verdict=FeedbackValue.WRONG, label="hat", seen="")
+    new = NewFeedback(prediction_id=item.prediction_id or "", verdict=FeedbackValue.WRONG, label="hat", seen="")
     with pytest.raises(ItemChanged, match="correct"):
-        records_of(shop, review).give_feedback(said)
+        records_of(shop, review).give_feedback(new)
     assert ("dress", 1) == (shop.item(item).label, len(remarks_on(shop.database, item)))
 
 

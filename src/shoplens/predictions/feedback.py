@@ -23,7 +23,7 @@ MAX_COMMENT: Final = 2_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Said:
+class NewFeedback:
     """What a person says of a prediction, before it is stored.
 
     `seen` is the id of the newest feedback that they were shown, "" if there was none; None if that is not known. `by`
@@ -38,7 +38,7 @@ class Said:
     seen: str | None = None
     by: str | None = None
 
-    def cleaned(self) -> Said:
+    def cleaned(self) -> NewFeedback:
         """The texts as they are stored. Raises RequestInvalid for one that is too long."""
         return replace(
             self,
@@ -48,28 +48,28 @@ class Said:
         )
 
 
-Settle = Callable[[Said], Feedback | None]
+Settle = Callable[[NewFeedback], Feedback | None]
 """Settles whatever else shows the prediction, together with the feedback; None if nothing else shows it."""
 
 
-def give(tx: Connection, said: Said, *, now: datetime) -> Feedback:
+def give(tx: Connection, new: NewFeedback, *, now: datetime) -> Feedback:
     """Store what a person said, in the caller's transaction.
 
     Raises PredictionNotFound, and ItemChanged if there is newer feedback than they had seen.
     """
     repository = FeedbackRepository(tx)
-    if said.seen is not None:
-        earlier = repository.for_predictions([said.prediction_id]).get(said.prediction_id, [])
-        if earlier and earlier[-1].id != said.seen:
+    if new.seen is not None:
+        earlier = repository.for_predictions([new.prediction_id]).get(new.prediction_id, [])
+        if earlier and earlier[-1].id != new.seen:
             raise ItemChanged(f"Somebody answered this meanwhile: {_words(earlier[-1])}. Load the page again.")
     feedback = Feedback(
         id=make_id(int(now.timestamp() * 1000), os.urandom(10)),
         created_at=now,
-        prediction_id=said.prediction_id,
-        verdict=said.verdict,
-        label=said.label,
-        comment=said.comment,
-        proposed=said.proposed,
+        prediction_id=new.prediction_id,
+        verdict=new.verdict,
+        label=new.label,
+        comment=new.comment,
+        proposed=new.proposed,
     )
     repository.add(feedback)
     return feedback
