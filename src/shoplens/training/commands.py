@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from shoplens.cli.command import EXIT_FAILED, EXIT_INTERRUPTED, AsJson, DataDir, handle_errors, settings_for
-from shoplens.images.picture import Limits
 
 if TYPE_CHECKING:
     from shoplens.training.train import Sources, TrainConfig, TrainResult
@@ -62,6 +61,7 @@ def train(  # noqa: PLR0913 - each is an option that a person may need
     if recipe in RECIPES:
         require_extras(recipe)
 
+    from shoplens.platform.parts import build_limits
     from shoplens.serving.cores import usable_cores
     from shoplens.training.card import CardTexts
     from shoplens.training.train import Sources, TrainConfig
@@ -87,11 +87,7 @@ def train(  # noqa: PLR0913 - each is an option that a person may need
         epochs=epochs,
         fresh=fresh,
         threads=settings.threads or usable_cores(),
-        limits=Limits(
-            max_bytes=settings.max_image_bytes,
-            max_pixels=settings.max_image_pixels,
-            max_whole_pixels=settings.max_whole_image_pixels,
-        ),
+        limits=build_limits(settings),
     )
     sources = Sources(source=source, validation=validation, test=test, labels=labels)
     _run(sources, config, installed=into is None, as_json=as_json)

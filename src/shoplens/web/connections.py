@@ -32,7 +32,7 @@ HEAD_S: Final = 10.0
 
 _SLICE_BYTES: Final = 16 * 1024
 _UNREAD_BYTES: Final = 20_000_000
-_TELL_EVERY_S: Final = 10.0
+_LOGGED_EVERY_S: Final = 10.0
 _TOO_LARGE: Final = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 _CHUNK_SIZE: Final = re.compile(rb"[0-9a-fA-F]{1,15}")
 _UPGRADE: Final = re.compile(rb"\r\nupgrade[ \t]*:", re.IGNORECASE)
@@ -79,7 +79,7 @@ class Connections:
         self._app: ASGIApp = cast(Any, ProxyHeadersMiddleware(cast(Any, app), proxies)) if proxies else app
         self._open: dict[Address, BoundedConnection] = {}
         self._of_address: Counter[str] = Counter()
-        self._told_at = -_TELL_EVERY_S
+        self._logged_at = -_LOGGED_EVERY_S
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI scope."""
@@ -117,8 +117,8 @@ class Connections:
         host = address[0]
         is_crowded = self._of_address[host] >= self.limits.per_address and not self.limits.is_proxy(host)
         if is_crowded or len(self._open) >= self.limits.connections:
-            if (now := time.monotonic()) > self._told_at + _TELL_EVERY_S:
-                self._told_at = now
+            if (now := time.monotonic()) > self._logged_at + _LOGGED_EVERY_S:
+                self._logged_at = now
                 _log.warning("connection.refused", client=host, open=len(self._open), of_client=self._of_address[host])
             return False
         self._open[address] = connection
