@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from shoplens.batch.browse import BrowseService
     from shoplens.batch.entities import BatchRun
     from shoplens.batch.export import ExportFormat
-    from shoplens.batch.importer import ImportSummary
-    from shoplens.batch.importer import OnProgress as OnImportProgress
+    from shoplens.batch.import_stats import ImportSummary
+    from shoplens.batch.import_stats import OnProgress as OnImportProgress
     from shoplens.batch.runner import BatchRunner, OnProgress
     from shoplens.batch.status import RunProgress, RunStatus
 

@@ -247,7 +247,7 @@ def record_link_finder(browse: BrowseService) -> LinkFinder:
         if item is None:
             return None
         address = f"/console/batch/{item.channel}/items/{item.id}"
-        return RecordLink(kind="Return", title=presenting.references(item), address=address)
+        return RecordLink(kind="Item", title=presenting.references(item), address=address)
 
     return find
 

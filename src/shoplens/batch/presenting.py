@@ -12,7 +12,8 @@ import humanize
 
 from shoplens.batch.browse import RunView
 from shoplens.batch.entities import BatchItem, BatchRun, ItemFilter, ItemState, RunState
-from shoplens.batch.importer import ImportStatus, ImportSummary
+from shoplens.batch.import_stats import ImportSummary
+from shoplens.batch.importer import ImportStatus
 from shoplens.batch.status import OwnerState, RunStatus
 from shoplens.errors import RequestInvalid, ShoplensError
 from shoplens.predictions.entities import Answer

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from shoplens.batch.entities import BatchItem, ItemFilter
-from shoplens.batch.importer import Importer, ImportRules, ImportSummary
+from shoplens.batch.import_stats import ImportSummary
+from shoplens.batch.importer import Importer, ImportRules
 from shoplens.batch.repository import ItemRepository
 from shoplens.batch.sidecars import compile_pattern
 from shoplens.batch.sources import LocalSource, Source

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from shoplens.batch.entities import ItemState, References
-from shoplens.batch.importer import ImportSummary
+from shoplens.batch.import_stats import ImportSummary
 from shoplens.batch.manifest import ManifestSource
 from shoplens.db import Database
 from shoplens.errors import SourceUnavailable

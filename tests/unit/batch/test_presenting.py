@@ -10,7 +10,8 @@ import pytest
 from shoplens.batch import presenting as words
 from shoplens.batch.browse import RunView
 from shoplens.batch.entities import BatchItem, BatchRun, ItemFilter, ItemState, References, RunCounts, RunState
-from shoplens.batch.importer import ImportStatus, ImportSummary
+from shoplens.batch.import_stats import ImportSummary
+from shoplens.batch.importer import ImportStatus
 from shoplens.batch.presenting import read_bar, read_cursor
 from shoplens.batch.status import OwnerState
 from shoplens.bundles.manifest import ModelRef
