@@ -252,7 +252,11 @@ class Settings(BaseSettings):
     )
     max_batch: int = Field(default=32, gt=0, description="Most photos in one batch on a GPU; on a CPU it is always 1.")
     max_wait_ms: float = Field(default=2.0, ge=0, description="How long a GPU batch waits to fill, in milliseconds.")
-    queue_limit: int = Field(default=128, gt=0, description="Photos that may wait; one more is refused with 429.")
+    queue_limit: int = Field(
+        default=128,
+        gt=0,
+        description="Photos that may wait; beyond that, the client address with most of them gets 429.",
+    )
     redis_url: str | None = Field(
         default=None,
         description="Redis or Valkey (`redis://`, `rediss://`) that leads to model workers; unset: models run here.",
