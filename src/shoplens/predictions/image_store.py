@@ -143,7 +143,7 @@ class ImageStore:
         return ImageFile(data=self._store.get(key), media_type="image/jpeg")
 
     def _wait_for_copy(self, key: str, copy_key: str, side: int, sha256: str) -> bytes:
-        """Have a copy made in its turn. Raises QueueFull if too many wait already, or if its turn does not come."""
+        """Have a copy made in its turn. Raises QueueFull if too many wait already, or after `wait_s`."""
         with self._lock:
             if self._waiting >= self._copies.at_once + self._copies.waiting:
                 raise _too_many()
