@@ -18,6 +18,8 @@ from shoplens.images.picture import MEGAPIXEL
 _MOST_PIXELS: Final = 16 * MEGAPIXEL
 # Each scan of a JPEG is one more pass over all pixels; encoders write about ten.
 _MOST_SCANNED_PIXELS: Final = 200 * MEGAPIXEL
+# Applying a profile to a picture that is too narrow to be reduced takes as long as this many scans.
+_SCANS_OF_PROFILE: Final = 6
 
 _PNG_START: Final = 8
 _MAX_PNG_CHUNKS: Final = 4_096
@@ -42,7 +44,8 @@ _MOST_LOSSLESS_PIXELS: Final = MEGAPIXEL // 4
 def jpeg_is_bounded(header: JpegHeader) -> bool:
     """Whether this JPEG takes at most one pass over its pixels, or not too many passes over not too many."""
     pixels = header.width * header.height
-    few_passes = header.scans == 1 or (pixels <= _MOST_PIXELS and header.scans * pixels <= _MOST_SCANNED_PIXELS)
+    passes = header.scans + (_SCANS_OF_PROFILE if header.icc else 0)
+    few_passes = header.scans == 1 or (pixels <= _MOST_PIXELS and passes * pixels <= _MOST_SCANNED_PIXELS)
     return header.huffman and header.components in (1, 3) and few_passes and _is_usual_profile(header.icc)
 
 

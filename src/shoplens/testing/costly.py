@@ -260,6 +260,8 @@ def _jpeg_files() -> Iterator[tuple[str, bytes]]:
     plain = _encoded(_flat(640, 480), "jpeg")
     yield "jpeg-restarts", plain[:-2] + b"\xff\xd0" * _FLOOD + plain[-2:]
     yield "jpeg-long", _encoded(_noisy(111_000 // 2, 440), "jpeg", quality=25, subsampling="4:4:4")
+    turned = {"quality": 40, "subsampling": "4:4:4", "icc_profile": table_profile(), "exif": exif_block(6)}
+    yield "jpeg-long-progressive-turned-icc", _encoded(_noisy(430, 37_000), "jpeg", progressive=True, **turned)
     yield "jpeg-cmyk", _encoded(_flat(*_LARGEST).convert("CMYK"), "jpeg")
     arithmetic = bytearray(plain)
     arithmetic[plain.index(b"\xff\xc0") + 1] = 0xC9
