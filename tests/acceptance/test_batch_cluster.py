@@ -77,7 +77,9 @@ def until_settled(shop: BatchShop, count: int) -> None:
     """Wait until this number of items has a result."""
     with closing(sqlite3.connect(shop.data / "shoplens.db")) as connection:
         query = "SELECT count(*) >= ? FROM batch_items WHERE state IN ('done', 'needs_review')"
+        give_up_at = time.monotonic() + LONG
         while not connection.execute(query, (count,)).fetchone()[0]:
+            assert time.monotonic() < give_up_at, f"{count} items had no result: {shop.told()[-5_000:]}"
             time.sleep(0.01)
 
 

@@ -195,12 +195,11 @@ class ResultBuilder:
         attempts = item.attempts + (not isinstance(error, NotStarted))
         may_pass = not isinstance(error, SampleError) or isinstance(error, ImageDecoderFailed)
         again = may_pass and attempts < self._max_attempts and not final
+        reason = "\n".join([str(error), *getattr(error, "__notes__", ())])
         if again:
-            _log.info("run.item_retried", item=item.id, code=error.code, attempts=attempts)
+            _log.info("run.item_retried", item=item.id, code=error.code, reason=reason, attempts=attempts)
         else:
-            _log.warning(
-                "run.item_quarantined", item=item.id, source=item.source_name, code=error.code, reason=str(error)
-            )
+            _log.warning("run.item_quarantined", item=item.id, source=item.source_name, code=error.code, reason=reason)
         stays = again or isinstance(error, ImageGone)
         result = ItemResult(
             item_id=item.id,

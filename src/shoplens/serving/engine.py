@@ -5,6 +5,7 @@ There is an engine in this process (`local`), and one whose models run in worker
 
 from __future__ import annotations
 
+import traceback
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
@@ -116,7 +117,11 @@ class Engine(Protocol):
 
 
 def fault_of(error: BaseException) -> ShoplensError:
-    """The outcome of a photo that met a bug: a sentence for the user, with `error` as its cause."""
+    """The outcome of a photo that met a bug: a sentence for the user, with `error` as its cause.
+
+    A note names the error and its place, since a cause does not travel between processes.
+    """
     fault = ShoplensError("This photo could not be processed because of a fault in the program.")
     fault.__cause__ = error
+    fault.add_note("".join(traceback.format_exception(error, limit=-2)).strip())
     return fault

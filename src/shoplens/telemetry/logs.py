@@ -243,7 +243,9 @@ class FileQueue(logging.Handler):
         with contextlib.suppress(queue.Full):
             self._lines.put(None, timeout=self._close_s)
         self._thread.join(self._close_s)
-        if not self._thread.is_alive():
+        if self._thread.is_alive():
+            self._file.lock = None  # the thread holds it, and `logging` would wait for it when the process ends
+        else:
             self._file.close()
 
     def _write(self) -> None:

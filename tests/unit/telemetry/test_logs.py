@@ -7,7 +7,6 @@ import logging
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -293,12 +292,16 @@ def test_a_full_queue_loses_lines_and_does_not_block(tmp_path: Path, caplog: pyt
 def test_a_process_ends_although_its_log_cannot_be_written_now(tmp_path: Path) -> None:
     """Opening a pipe without a reader blocks, as a disk that hangs does."""
     os.mkfifo(tmp_path / "app.log")
-    handler = FileQueue(LogFolder(path=tmp_path, file_bytes=1_000_000, kept=1).open("app.log"), close_s=0.2)
-    handler.start()
-    handler.handle(record(1))
-    started = time.monotonic()
-    handler.close()
-    assert time.monotonic() - started < 5
+    program = """
+import logging, pathlib, sys
+from shoplens.telemetry.logs import FileQueue, LogFolder
+folder = LogFolder(path=pathlib.Path(sys.argv[1]), file_bytes=1_000_000, kept=1)
+handler = FileQueue(folder.open("app.log"), close_s=0.2)
+handler.start()
+handler.handle(logging.makeLogRecord({"msg": "a line"}))
+handler.close()
+"""
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], timeout=60, check=True)
 
 
 @pytest.mark.parametrize("handlers", ["", "import logging; logging.basicConfig()"], ids=["none", "standard error"])
