@@ -20,8 +20,8 @@ def watch():
         time.sleep(0.01)
     actor = sys.modules["shoplens.batch.ray"].PhotoActor
     read = actor._read
-    def read_or_die(self, key):
-        photo = read(self, key)
+    def read_or_die(self, *arguments):
+        photo = read(self, *arguments)
         return os.kill(os.getpid(), 9) if {POISON!r} in photo else photo
     actor._read = read_or_die
 threading.Thread(target=watch, daemon=True).start()
