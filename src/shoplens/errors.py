@@ -79,6 +79,17 @@ class ShoplensError(Exception):
     public_message: ClassVar[str | None] = None
     """What HTTP clients read instead of `str(error)`, where that names addresses or paths. The log has both."""
 
+    @property
+    def public(self) -> str:
+        """The sentence for clients and pages: without the addresses and paths of the server."""
+        return self.public_message or str(self)
+
+    @property
+    def notice(self) -> str:
+        """`public` with the code, for what is shown later than the request that failed."""
+        more = "" if self.public_message is None else " The log has the details."
+        return f"{self.public.removesuffix('.')} ({self.code}).{more}"
+
 
 class SampleError(ShoplensError):
     """The photo that was sent cannot be used."""

@@ -151,7 +151,7 @@ def test_an_empty_shop_says_that_there_was_no_run(run: Forked, tmp_path: Path) -
     assert 0 == pq.read_metadata(tmp_path / "all.parquet").num_rows
 
 
-def test_set_aside_items_are_tried_again(run: Forked, tmp_path: Path) -> None:
+def test_quarantined_items_are_tried_again(run: Forked, tmp_path: Path) -> None:
     """Each by itself or all at once; one that cannot be tried again does not keep the others back."""
     shop = BatchShop(tmp_path).set_up()
     for name, data in BROUGHT.items():

@@ -175,7 +175,7 @@ class RunOut(Schema):
     worker: OwnerState = Field(
         description="The process that works on it; `silent` means that its heartbeat is overdue."
     )
-    failure: str | None = Field(description="Why the last attempt was interrupted.")
+    failure: str | None = Field(description="Why the last attempt was interrupted; the log has the details.")
 
     @classmethod
     def of(cls, view: RunSummary | RunView, batch: Batch) -> Self:

@@ -387,7 +387,7 @@ def reopen(items: ItemArguments, data_dir: DataDir = None) -> None:
 @batch_app.command("delete")
 @handle_errors
 def delete(items: ItemArguments, data_dir: DataDir = None) -> None:
-    """Delete the files of quarantined items for ever. The items stay, as dismissed."""
+    """Delete the files of quarantined items permanently. The items stay, as dismissed."""
     from shoplens.platform.batch import open_results
 
     with open_results(settings_for(data_dir)) as results:

@@ -243,11 +243,15 @@ class TableRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailureCount:
-    """How many items of a run were quarantined for one reason; `example` is one of the sentences."""
+    """How many items of a run were quarantined for one reason; `example` is one of the sentences.
+
+    `retried` of them were queued again: they stay in this run, and a later one has their photos.
+    """
 
     code: str
     example: str
     count: int
+    retried: int
 
 
 def state_for(outcome: Outcome) -> ItemState:

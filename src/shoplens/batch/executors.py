@@ -208,7 +208,7 @@ class ResultBuilder:
             target_key=None if stays else self._target(item, ItemState.QUARANTINED, None),
             finished_at=None if again else self._clock(),
             failure_code=error.code,
-            failure=str(error),
+            failure=str(error) if isinstance(error, SampleError) else error.public,
         )
         return ProcessedItem(item=item, result=result)
 

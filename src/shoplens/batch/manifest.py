@@ -183,7 +183,9 @@ class ManifestSource:
         return found
 
     def _skipped(self, number: int, error: Exception) -> SkippedFile:
-        return SkippedFile(name=f"{self.place}, line {number}", reason=SkipReason.UNREADABLE, detail=str(error))
+        return SkippedFile(
+            name=f"{readable(self._manifest.name)}, line {number}", reason=SkipReason.UNREADABLE, detail=str(error)
+        )
 
 
 def _parse(number: int, row: Mapping[str | Any, str | Any]) -> _Line:

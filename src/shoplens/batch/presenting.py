@@ -271,7 +271,7 @@ def import_notice(status: ImportStatus) -> Notice:
     if status.running:
         return Notice(kind="done", sentence="Photos are being imported.")
     if isinstance(status.error, ShoplensError):
-        return Notice(kind="error", sentence=str(status.error))
+        return Notice(kind="error", sentence=status.error.notice)
     if status.error is not None:
         return Notice(kind="error", sentence="The import failed because of an internal error. See the log.")
     summary = status.summary

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -32,6 +33,8 @@ RUN_COMMAND: Final = (sys.executable, "-m", "shoplens", "batch", "run", "--reque
 """The command of a run; the run's id is appended."""
 
 _LOG: Final = "run.log"
+_ERROR_LINE: Final = re.compile(r"Error \((\w+)\): ")
+"""How a command says why it failed: the code, and a sentence that may hold addresses and paths."""
 _FORMER_LOG: Final = "run.1.log"
 _LARGEST_LOG_BYTES: Final = 10_000_000
 _LAST_LINES_BYTES: Final = 4_000
@@ -298,8 +301,10 @@ class RunLauncher:
             if status < 0:
                 names = {number.value: number.name for number in signal.Signals}
                 how = f"was ended by {names.get(-status, f'signal {-status}')}"
-            line = self._process.last_line() or f"{_LOG} in the log folder may say why."
-            self._trouble[run_id] = f"Its process {how}. {line}"
+            line = self._process.last_line() or ""
+            code = f" ({found[1]})" if (found := _ERROR_LINE.match(line)) else ""
+            self._trouble[run_id] = f"Its process {how}{code}. {_LOG} in the log folder has the details."
+            _log.warning("run.process_failed", run=run_id, pid=process.pid, status=status, reason=line)
         _log.info("run.process_ended", run=run_id, pid=process.pid, status=status)
         return status
 

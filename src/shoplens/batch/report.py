@@ -143,11 +143,12 @@ class Accounting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reason:
-    """Quarantined items with the same reason; `shown` are the first of `count`."""
+    """Quarantined items with the same reason; `shown` are the first of `count`, `retried` were queued again since."""
 
     code: str
     example: str
     count: int
+    retried: int
     shown: Sequence[BatchItem]
 
 
@@ -222,6 +223,7 @@ def gather(tx: Connection, run: BatchRun, *, now: datetime) -> ReportFacts:
                 code=each.code,
                 example=each.example,
                 count=each.count,
+                retried=each.retried,
                 shown=items.quarantined(within, each.code, MOST_PER_REASON),
             )
             for each in items.failures(within)

@@ -52,6 +52,7 @@ TABLE_PAGE: Final = 500
 _LABELS_OF_RUNS: Final = 10
 _items: Final = batch_items.c
 _runs: Final = batch_runs.c
+_OPEN_FIRST: Final = (_items.retried_as.is_not(None), _items.thumbnail_key.is_(None))
 _IS_WAITING: Final = _items.state == ItemState.WAITING.value
 _IS_PROCESSING: Final = _items.state == ItemState.PROCESSING.value
 failure_code_of: Final[ColumnElement[Any]] = func.coalesce(_items.failure_code, "unknown")
@@ -168,9 +169,12 @@ class ItemRepository:
         return self._find(*unsure, order=[_items.score, _items.seq], limit=limit)
 
     def quarantined(self, within: RunRange, code: str, limit: int) -> list[BatchItem]:
-        """Items of a run's table that were quarantined for this reason, those that can be shown first."""
+        """Items of a run's table that were quarantined for this reason.
+
+        First those that nobody has queued again, and of these first those that can be shown.
+        """
         broken = (belongs(within), _items.state == ItemState.QUARANTINED.value, failure_code_of == code)
-        return self._find(*broken, order=[_items.thumbnail_key.is_(None), _items.seq], limit=limit)
+        return self._find(*broken, order=[*_OPEN_FIRST, _items.seq], limit=limit)
 
     # What a run accounts for
 
@@ -242,6 +246,7 @@ class ItemRepository:
             failure_code_of.label("code"),
             func.min(_items.failure).label("example"),
             func.count().label("times"),
+            func.count(_items.retried_as).label("retried"),
         )
         found = (
             select(*columns)
@@ -250,7 +255,7 @@ class ItemRepository:
             .order_by(func.count().desc(), failure_code_of)
         )
         return [
-            FailureCount(code=row.code, example=row.example or "", count=int(row.times))
+            FailureCount(code=row.code, example=row.example or "", count=int(row.times), retried=int(row.retried))
             for row in self._tx.execute(found)
         ]
 

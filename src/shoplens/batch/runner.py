@@ -148,7 +148,7 @@ class BatchRunner:
                 _log.error("run.lost", run=run.id)
             elif isinstance(error, ShoplensError):
                 refused = self._is_new and isinstance(error, _REFUSED_STARTS)
-                await asyncio.to_thread(self._interrupt, owned, f"{error.code}: {error}", discard=refused)
+                await asyncio.to_thread(self._interrupt, owned, error, discard=refused)
             raise error from error.__cause__
         finally:
             self._retry.stopped.set()
@@ -201,7 +201,7 @@ class BatchRunner:
         if self._error is not None:
             raise self._error
         if self.stopped:
-            return await asyncio.to_thread(self._interrupt, owned, "It was asked to stop.") or owned.run
+            return await asyncio.to_thread(self._interrupt, owned) or owned.run
         report_key = None
         try:
             report_key = await asyncio.to_thread(self._parts.report, owned.run.id)
@@ -330,15 +330,21 @@ class BatchRunner:
                 stalled = not stalled
                 _log.warning("run.stalled" if stalled else "run.continues", quiet_s=round(quiet_s, 1))
 
-    def _interrupt(self, owned: OwnedRun, reason: str, *, discard: bool = False) -> BatchRun | None:
-        """With `discard` a run that never began is removed."""
+    def _interrupt(
+        self, owned: OwnedRun, reason: ShoplensError | None = None, *, discard: bool = False
+    ) -> BatchRun | None:
+        """Without a reason it was asked to stop. With `discard` a run that never began is removed.
+
+        The run keeps what pages may show of the reason, and the log all of it.
+        """
+        failure = "It was asked to stop." if reason is None else reason.notice
         try:
-            run = owned.discard() if discard else owned.interrupt(reason)
+            run = owned.discard() if discard else owned.interrupt(failure)
         except ShoplensError as error:
             # The run then keeps an owner that has ended, which the next start finds out.
             _log.warning("run.not_released", reason=str(error))
             return None
-        _log.warning("run.interrupted", run=run.id, reason=reason)
+        _log.warning("run.interrupted", run=run.id, reason=failure if reason is None else f"{reason.code}: {reason}")
         return run
 
 

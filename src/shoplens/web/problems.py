@@ -83,9 +83,8 @@ def status_of_exception(error: BaseException) -> int:
 
 def public_detail(error: ShoplensError, request_id: str | None) -> str:
     """What a client may read of `error`: parts that hold addresses or paths keep their details for the log."""
-    if error.public_message is None:
-        return str(error)
-    return f"{error.public_message} Reference: {request_id}." if request_id else error.public_message
+    is_shortened = error.public_message is not None
+    return f"{error.public} Reference: {request_id}." if is_shortened and request_id else error.public
 
 
 def request_id_of(request: Request) -> str | None:

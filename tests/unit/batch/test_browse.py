@@ -25,7 +25,7 @@ def browse(shop: Shop) -> BrowseService:
 
 
 def test_a_run_counts_its_items_and_what_arrived_for_nobody(shop: Shop, browse: BrowseService) -> None:
-    """Duplicates and files refused on arrival belong to no run, and are told with the next one."""
+    """Duplicates and files refused on arrival belong to no run, and are counted with the next one."""
     first = shop.arrive("a.jpg")
     shop.arrive("b.jpg", fate=needing_review("hat", 0.4))
     shop.repeat(first, "again.jpg")
@@ -207,8 +207,8 @@ def test_the_items_of_a_run_are_those_that_it_counts(shop: Shop, browse: BrowseS
     assert 4 == len(newest.items) + len(rest.items)
     assert {first.id, again.id, refused.id} < {item.id for item in [*newest.items, *rest.items]}
     assert newest.items == browse.items(every, limit=2, after=rest.newer).items
-    set_aside_here = browse.items(ItemFilter(run_id=run.id, state=ItemState.QUARANTINED))
-    assert [refused.id] == [item.id for item in set_aside_here.items]
+    quarantined_here = browse.items(ItemFilter(run_id=run.id, state=ItemState.QUARANTINED))
+    assert [refused.id] == [item.id for item in quarantined_here.items]
 
 
 def test_progress_goes_from_nothing_to_one(shop: Shop, browse: BrowseService) -> None:

@@ -35,7 +35,7 @@ def ids(items: list[BatchItem]) -> list[str]:
 
 
 def test_two_people_look_at_different_items(shop: Shop, looks: LookService) -> None:
-    """The second gets the next one, and is told which are held."""
+    """The second gets the next one, and learns which are held."""
     wanted = ids(doubtful(shop, 3))
     assert wanted[0] == looks.look(wanted, browser=ME).item_id
     theirs = looks.look(wanted, browser=OTHER)

@@ -54,8 +54,9 @@ def import_manifest(drop: Drop) -> Import:
 
 
 def bad_lines(drop: Drop, summary: ImportSummary) -> list[str]:
-    """The notes on lines of the manifest, without its path."""
-    prefix = f"{drop.folder / 'manifest.csv'}, "
+    """The notes on lines of the manifest, without its name. Pages show them, so that no folder is named."""
+    prefix = "manifest.csv, "
+    assert str(drop.folder) not in "".join(summary.notes)
     return [note.removeprefix(prefix).replace(" could not be read: ", ": ") for note in summary.notes]
 
 

@@ -15,7 +15,7 @@ from shoplens.batch.importer import ImportStatus
 from shoplens.batch.presenting import read_bar, read_cursor
 from shoplens.batch.status import OwnerState
 from shoplens.bundles.manifest import ModelRef
-from shoplens.errors import RequestInvalid, SourceUnavailable
+from shoplens.errors import RequestInvalid, ShoplensError, SourceUnavailable
 from tests.samples import NOON
 
 RUN = BatchRun(
@@ -163,9 +163,14 @@ def test_of_very_many_labels_the_frequent_ones_are_offered() -> None:
             "3 photos imported and ready to classify, 1 duplicate.",
         ),
         (
-            ImportStatus(running=False, started_at=NOON, error=SourceUnavailable("There is no folder x.")),
+            ImportStatus(running=False, started_at=NOON, error=SourceUnavailable("There is no folder /srv/x.")),
             "Failed",
-            "There is no folder x.",
+            "The source of the import is unavailable (source_unavailable). The log has the details.",
+        ),
+        (
+            ImportStatus(running=False, started_at=NOON, error=ShoplensError("It was too much.")),
+            "Failed",
+            "It was too much (internal_error).",
         ),
         (ImportStatus(running=False, started_at=NOON, error=KeyError("x")), "Failed", "an internal error"),
     ],

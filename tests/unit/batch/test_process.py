@@ -177,7 +177,8 @@ def test_a_process_that_fails_is_restarted_a_few_times(
     launcher.start(run.id)
     wait_for_launchers()
     assert "xxx" == (tmp_path / "starts").read_text()
-    assert "Its process ended with status 1. Error (storage_unavailable): The disk is full." == launcher.trouble(run.id)
+    said = launcher.trouble(run.id)
+    assert "Its process ended with status 1 (storage_unavailable). run.log in the log folder has the details." == said
 
 
 @pytest.mark.parametrize("status", ["0", "143", "130"])

@@ -143,7 +143,7 @@ def test_items_that_need_review_come_with_images_lowest_scores_first(shop: Shop,
     assert "And 6 more items" in page.text("needs_review")
 
 
-def test_what_was_set_aside_is_grouped_by_reason(shop: Shop, report: WriteReport) -> None:
+def test_what_was_quarantined_is_grouped_by_reason(shop: Shop, report: WriteReport) -> None:
     """The most frequent reason first, each in words, with a picture where there is one."""
     shop.store.put("returns/thumbnails/x.jpg", jpeg_of(colourful(5, width=40, height=30)))
     for number in range(2):
@@ -157,6 +157,20 @@ def test_what_was_set_aside_is_grouped_by_reason(shop: Shop, report: WriteReport
     assert 3 == len(page.all("img"))
     assert "Damaged photo 3 It is cut off." in page.text("quarantined")
     assert "Not a photo 2 This is an HTML page." in page.text("quarantined")
+
+
+def test_what_was_queued_again_is_marked_and_comes_last(shop: Shop, report: WriteReport) -> None:
+    """As on the page of the run: with a link to the next attempt, after the files that still need somebody."""
+    late = quarantined("image_decoder_failed", "It ran out of time.")
+    retried, left = shop.arrive("retried.jpg", fate=late), shop.arrive("left.jpg", fate=late)
+    run = shop.run()
+    assert "ueued again" not in Page(report.render(run.id)).text("quarantined")
+    again = ReviewService(shop.database, shop.store, labels={"returns": ()}, clock=shop.tick).retry(retried.id)
+    page = Page(report.render(run.id, server="http://here"))
+    items = [each["href"] for each in page.all("a") if "/items/" in (each["href"] or "")]
+    assert [f"http://here/console/batch/returns/items/{each}" for each in (left.id, retried.id, again.id)] == items
+    assert "2 It ran out of time. 1 queued again: a later run has its photo." in page.text("quarantined")
+    assert 1 == page.text("quarantined").count("Queued again")
 
 
 def test_categories_are_compared_with_earlier_runs(shop: Shop, report: WriteReport) -> None:

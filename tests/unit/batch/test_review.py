@@ -94,7 +94,7 @@ def test_the_last_word_counts_and_the_first_guess_undoes(shop: Shop, review: Rev
     assert [(FeedbackValue.WRONG, "hat"), (FeedbackValue.WRONG, "coat"), (FeedbackValue.RIGHT, "dress")] == said
 
 
-def test_an_item_that_was_set_aside_can_be_named(shop: Shop, review: ReviewService) -> None:
+def test_a_quarantined_item_can_be_labelled(shop: Shop, review: ReviewService) -> None:
     """A person may read what no decoder could. There is no prediction that could be right or wrong."""
     item = settled(shop, quarantined("image_corrupt", "It is cut off."))
     after = review.label(item.id, "hat")
@@ -433,7 +433,7 @@ def test_what_is_said_of_a_record_settles_its_item(
 
 
 def test_two_answers_on_a_record_are_not_mixed_up(shop: Shop, review: ReviewService) -> None:
-    """Whoever had not seen the first is told; also across the page of the record and the gallery."""
+    """The second person, who has not seen the first answer, gets an error; also between record page and gallery."""
     item = settled(shop, needing_review("dress", 0.4))
     review.confirm(item.id)
     new = NewFeedback(prediction_id=item.prediction_id or "", verdict=FeedbackValue.WRONG, label="hat", seen="")

@@ -66,7 +66,9 @@ def house(database: Database, tmp_path: Path) -> House:
 def test_a_failure_is_final_or_may_pass(house: House, error: ShoplensError, attempts: int, state: ItemState) -> None:
     """A photo that is unusable stays unusable; every other failure gets three attempts."""
     processed = failed(house, replace(ITEM, attempts=attempts), error)
-    assert (state, attempts + 1, "x") == (processed.result.state, processed.result.attempts, processed.result.failure)
+    assert (state, attempts + 1) == (processed.result.state, processed.result.attempts)
+    shown = "The photo store is unavailable." if isinstance(error, StorageUnavailable) else "x"
+    assert (error.code, shown) == (processed.result.failure_code, processed.result.failure)
     assert processed.completed is (state is ItemState.QUARANTINED)
 
 
@@ -278,7 +280,7 @@ async def test_a_start_that_is_refused_leaves_no_run(house: House) -> None:
 
 
 async def test_a_refused_start_leaves_a_run_that_another_had_requested(house: House) -> None:
-    """It says why, and the next start works on it."""
+    """It says why, without what only operators may read, and the next start works on it."""
     house.bring("shirt 0.9")
     run = request_run(house.database, "returns", "http", clock=now)
 
@@ -288,7 +290,9 @@ async def test_a_refused_start_leaves_a_run_that_another_had_requested(house: Ho
     with pytest.raises(Misconfigured):
         await house.runner(open_executor=refuse).run(requested_by="test", run_id=run.id)
     with house.database.reading() as tx:
-        assert "misconfigured: set redis_url" == RunRepository(tx).get(run.id).failure
+        assert "The server lacks a setting for this (misconfigured). The log has the details." == (
+            RunRepository(tx).get(run.id).failure
+        )
     assert run.id == (await house.work()).id
 
 
