@@ -135,7 +135,7 @@ def errors_page() -> str:
     ]
     return _page(
         "Errors",
-        "The `code` is stable: programs may rely on it. Over HTTP it stands in a problem+json body (RFC 9457) beside a "
+        "The `code` is stable: programs may rely on it. Over HTTP it is in a problem+json body (RFC 9457) with a "
         "`detail` for people; the command line prints the same sentence; Python raises the class.",
         ["| code | status | class | what it means |", "|---|---|---|---|", *rows],
     )
@@ -167,7 +167,7 @@ def metrics_page() -> str:
     ]
     return _page(
         "Metrics",
-        "At `/metrics`, in the text format of Prometheus, beside the usual `process_*` and `python_*` of its client.",
+        "At `/metrics`, in the text format of Prometheus, with the usual `process_*` and `python_*` of its client.",
         ["| name | kind | labels | what it counts |", "|---|---|---|---|", *rows],
     )
 

@@ -67,7 +67,7 @@ def test_a_panel_shows_metrics_that_exist(panel: dict[str, Any]) -> None:
 
 
 def test_panels_have_their_own_places() -> None:
-    """Numbers are given once, and none lies upon another."""
+    """Panel ids are unique, and no panel overlaps another."""
     assert len(BOARD["panels"]) == len({panel["id"] for panel in BOARD["panels"]})
     cells = [
         (x, y)

@@ -212,7 +212,7 @@ def import_model(  # noqa: PLR0913 - the options of the command
         str | None,
         typer.Option(
             help="How pixels were normalised in training: imagenet, half (mean and deviation 0.5), efficientnet-lite, "
-            "unit or raw. Unset: as preprocessor_config.json beside says, else imagenet."
+            "unit or raw. Unset: as preprocessor_config.json next to the file says, else imagenet."
         ),
     ] = None,
     crop: Annotated[int | None, typer.Option(help="Side of the input in pixels, if the graph leaves it open.")] = None,
@@ -267,7 +267,7 @@ def import_model(  # noqa: PLR0913 - the options of the command
 def _preprocessing(
     file: Path, *, preset: str | None, crop: int | None, resize: int | None, colour: str | None
 ) -> Preprocessing:
-    """What lies beside the model, overridden by the options that were given."""
+    """What the files next to the model say, overridden by the options that were given."""
     from shoplens.bundles.preprocessing import PRESETS, Preprocessing, preprocessing_beside
 
     found = preprocessing_beside(file) or Preprocessing()

@@ -55,7 +55,7 @@ class FairQueue(Generic[Waiting]):
         return item
 
     def make_room(self, client: str) -> Waiting | None:
-        """Take the newest item of whoever has most, unless `client` would then have as many; None if so."""
+        """Take the newest item of the client with the most; None if `client` would then have as many."""
         most = max(self._of_client, key=lambda each: len(self._of_client[each]), default=None)
         if most is None or len(self._of_client[most]) <= len(self._of_client.get(client, ())) + 1:
             return None

@@ -50,7 +50,7 @@ def table_profile(points: int = 43) -> bytes:
 
 
 def overlapping_profile() -> bytes:
-    """Return a profile whose tags lie upon each other."""
+    """Return a profile whose tags overlap."""
     profile = bytearray(_srgb())
     first, second = (132 + 12 * number for number in range(2))
     (offset, size) = struct.unpack_from(">II", profile, first + 4)

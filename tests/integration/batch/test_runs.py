@@ -177,7 +177,7 @@ async def test_a_missing_photo_is_quarantined(house: House) -> None:
 
 
 async def test_a_photo_that_changed_in_the_store_is_quarantined_and_not_classified(house: House) -> None:
-    """Whoever wrote into the store, or whatever the disk did: the prediction would be of another photo."""
+    """After a write by another program or damage on the disk, the prediction would be of another photo."""
     changed, kept = house.bring("shirt 0.9", "shirt 0.9")
     house.store.delete(changed.key or "")
     house.store.put(changed.key or "", b"coat 0.9 of somebody else")

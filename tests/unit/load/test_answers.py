@@ -21,7 +21,7 @@ def judged(status: int, body: object, **headers: str) -> Judgement:
 
 
 def test_a_right_answer_is_what_the_check_found() -> None:
-    """The journey goes on with it."""
+    """The journey continues with it."""
     assert Judgement(found="01k9") == judged(200, PREDICTION)
 
 

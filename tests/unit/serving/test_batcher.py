@@ -149,7 +149,7 @@ def test_clients_take_turns_however_many_items_one_of_them_has_sent(make_batcher
 
 
 def test_a_client_that_fills_the_queue_gives_way_to_others(make_batcher: MakeBatcher) -> None:
-    """Its newest item is refused as if it had come later; nobody displaces one who has no more than he."""
+    """Its newest item is refused as if it had come later; a client displaces only those with more items than it has."""
     worker = GatedWorker()
     outcomes, displaced = Outcomes(), Outcomes()
     batcher = make_batcher(worker, queue_limit=3)

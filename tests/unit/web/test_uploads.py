@@ -243,7 +243,7 @@ async def test_one_address_cannot_take_all_forms_and_bytes() -> None:
 
 
 async def test_an_address_may_begin_so_many_uploads_per_minute() -> None:
-    """The next one is told how long to wait; others are not concerned."""
+    """The next one learns how long to wait; other addresses are not affected."""
     receiver = uploads(uploads_per_minute=3)
     for _ in range(3):
         await received(request([PHOTO]), receiver)
