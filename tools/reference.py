@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, Literal, cast, get_args, get_origin
 
@@ -128,6 +129,9 @@ def errors_page() -> str:
     """Every error with its code and HTTP status."""
     from shoplens.errors import ShoplensError
     from shoplens.web.problems import status_of
+
+    for module in sorted((ROOT / "src" / "shoplens").glob("*/errors.py")):
+        import_module(f"shoplens.{module.parent.name}.errors")
 
     rows = [
         f"| `{error.code}` | {status_of(error)} | `{error.__name__}` | {_first_line(error)} |"

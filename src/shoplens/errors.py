@@ -1,4 +1,5 @@
-"""Every error that Shoplens raises, as one tree. It knows no HTTP: `web/problems.py` maps classes to status codes.
+"""The tree of errors, as far as the core and several features raise them; a feature's own stand in its `errors.py`.
+None knows HTTP: `web/problems.py` maps classes to status codes.
 
 ShoplensError
 ├── SampleError            the photo that was sent cannot be used
@@ -20,6 +21,9 @@ ShoplensError
 │   ├── BodyUnsupported        a form or JSON that is not in UTF-8
 │   ├── UploadTooSlow          the upload paused for too long or was too slow
 │   └── RequestForbidden       a cross-site request, or a Host header that is not allowed
+├── NotAuthenticated       who asks is not known
+├── PermissionDenied       who asks may not do this
+├── TooManyTries           refused for a while; carries `retry_after_s`
 ├── NotFound
 │   ├── PredictionNotFound
 │   ├── ImageNotKept           the prediction exists, but its photo was not stored
@@ -204,6 +208,28 @@ class RequestForbidden(RequestInvalid):
     """The request comes from a page of another site, or its Host header is not allowed."""
 
     code = "request_forbidden"
+
+
+class NotAuthenticated(ShoplensError):
+    """The request has no valid session, key or token."""
+
+    code = "not_authenticated"
+
+
+class PermissionDenied(ShoplensError):
+    """The person or the key that asks may not do this."""
+
+    code = "permission_denied"
+
+
+class TooManyTries(ShoplensError):
+    """Too many tries, or too many requests of one key or address; `retry_after_s` says how long to wait."""
+
+    code = "too_many_tries"
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class NotFound(ShoplensError):

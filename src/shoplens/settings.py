@@ -89,6 +89,19 @@ class ChannelBatchSettings(_Frozen):
     )
 
 
+class ChannelModerationSettings(_Frozen):
+    """The moderation side of a channel: shoppers' photos that are hidden until they are decided."""
+
+    general_model: str | None = Field(
+        default="efficientnet-lite0-int8",
+        description="A second model whose labels become signals (screenshot, document, …); unset: none.",
+    )
+    groups: dict[str, TextList] = Field(
+        default_factory=dict,
+        description="Signals of the general model by name: the labels whose scores they add up. Yours are merged in.",
+    )
+
+
 class ChannelSettings(_Frozen):
     """One channel: which model answers, which thresholds decide, what is kept of the photo."""
 
@@ -109,6 +122,9 @@ class ChannelSettings(_Frozen):
     )
     batch: ChannelBatchSettings | None = Field(
         default=None, description="The channel's batch side (`batch = {}` for the defaults); unset: it has none."
+    )
+    moderation: ChannelModerationSettings | None = Field(
+        default=None, description="The channel's moderation side (`moderation = {}` for the defaults); unset: none."
     )
 
 
@@ -147,6 +163,7 @@ DEFAULT_CHANNELS: dict[str, dict[str, object]] = {
         "title": "Reviews",
         "question": "Is this photo safe to publish?",
         "labels": {"nsfw": {"review_at": 0.2, "reject_at": 0.85}},
+        "moderation": {},
     },
 }
 

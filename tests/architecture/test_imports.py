@@ -16,7 +16,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "alembic": ("db/",),
     "arro3": ("batch/export.py",),
     "concurrent_log_handler": ("telemetry/",),
-    "fastapi": ("web/", "*/*api.py", "*/pages.py"),
+    "fastapi": ("web/", "*/*api.py", "*/*pages.py", "accounts/access.py"),
     "jinja2": ("web/", "batch/report.py"),
     "obstore": ("storage/",),
     "onnxruntime": ("serving/", "bundles/"),

@@ -28,7 +28,14 @@ from shoplens.db.tables import metadata
 if TYPE_CHECKING:
     from alembic.config import Config
 
-TABLES: Final = ("shoplens.predictions.tables", "shoplens.batch.tables")
+TABLES: Final = (
+    "shoplens.predictions.tables",
+    "shoplens.batch.tables",
+    "shoplens.accounts.tables",
+    "shoplens.webhooks.tables",
+    "shoplens.labels.tables",
+    "shoplens.moderation.tables",
+)
 """Modules of features whose tables this program needs; imported by name only where migrations run, since `db` knows
 no feature."""
 SCRIPTS: Final = Path(__file__).parent / "migrations"

@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from shoplens import errors
-from shoplens.errors import QueueFull, RequestInvalid, ShoplensError
+from shoplens.errors import QueueFull, RequestInvalid, ShoplensError, TooManyTries
 from shoplens.telemetry.logs import get_logger
 from shoplens.telemetry.metrics import Metrics
 
@@ -38,6 +38,9 @@ STATUS: Mapping[type[ShoplensError], int] = {
     errors.BodyUnsupported: 415,
     errors.UploadTooSlow: 408,
     errors.RequestForbidden: 403,
+    errors.NotAuthenticated: 401,
+    errors.PermissionDenied: 403,
+    errors.TooManyTries: 429,
     errors.NotFound: 404,
     errors.Conflict: 409,
     errors.BundleError: 500,
@@ -114,7 +117,7 @@ def problem(
 
 def retry_after_s_of(error: ShoplensError) -> float | None:
     """How long a client should wait before its next try; None where a new try changes nothing."""
-    if isinstance(error, QueueFull):
+    if isinstance(error, QueueFull | TooManyTries):
         return error.retry_after_s
     return _RETRY_UNAVAILABLE_S if status_of(type(error)) == HTTPStatus.SERVICE_UNAVAILABLE else None
 

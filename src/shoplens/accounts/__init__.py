@@ -1,0 +1,1 @@
+"""People, their roles and sessions, API keys, and the audit log."""

@@ -1,0 +1,1 @@
+"""What people said of samples, as versioned sets for training."""

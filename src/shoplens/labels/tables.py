@@ -1,0 +1,23 @@
+"""The table of label sets."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import Column, Integer, Table, UniqueConstraint
+
+from shoplens.db.tables import ID_LENGTH, TEXT, UtcDateTime, metadata, required, string
+
+label_sets: Final = Table(
+    "label_sets",
+    metadata,
+    Column("id", string(ID_LENGTH), primary_key=True),
+    required("created_at", UtcDateTime()),
+    required("channel", TEXT),
+    required("version", Integer),
+    required("labels", Integer),
+    required("digest", string(64)),
+    required("key", TEXT),
+    required("created_by", TEXT),
+    UniqueConstraint("channel", "version"),
+)

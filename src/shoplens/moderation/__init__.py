@@ -1,0 +1,1 @@
+"""Shopper photos: hidden until decided, decided by a policy or a person, with statement and appeal."""

@@ -1,0 +1,204 @@
+"""A shopper's photo and its way from intake to a decision, and what people do with it. Values only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+
+from shoplens.images.picture import ImageFacts
+
+POLICY: Final = "policy"
+"""`decided_by` of a photo that no person decided."""
+
+
+class PhotoState(StrEnum):
+    """Whether the public sees a photo. Only `published` ones are shown."""
+
+    HELD = "held"
+    PUBLISHED = "published"
+    REFUSED = "refused"
+
+
+class QueueReason(StrEnum):
+    """Why a photo waits for a person."""
+
+    HELD = "held"
+    REPORTED = "reported"
+    APPEAL = "appeal"
+    SECOND_OPINION = "second_opinion"
+    ESCALATED = "escalated"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signal:
+    """One fact about a photo as a score between 0 and 1; the higher, the more it speaks against showing the photo.
+
+    `version` names what computed it (`opennsfw@1`, `quality@1`); `detail` is for people ("distance 3 to photo …").
+    """
+
+    name: str
+    score: float
+    version: str
+    detail: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class References:
+    """What the shop calls things; opaque to Shoplens."""
+
+    customer: str | None = None
+    product: str | None = None
+    order: str | None = None
+    review: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModerationPhoto:
+    """One shopper's photo.
+
+    `image_key` is the folder of its files in the store, None once they are deleted. `rule` says in a sentence what
+    decided, `reason` is a code of the shop's list of reasons. `queue` is why it waits for a person, None if it does
+    not; `queue_rank` orders the queue (lowest first, then oldest). `claimed_by` looks at it until `claimed_until`.
+    `revision` counts its changes.
+    """
+
+    id: str
+    created_at: datetime
+    channel: str
+    intake_id: str
+    position: int
+    ref: References
+    state: PhotoState
+    image: ImageFacts
+    image_key: str | None
+    signals: tuple[Signal, ...]
+    policy_version: str
+    decided_by: str
+    decided_at: datetime
+    rule: str | None = None
+    reason: str | None = None
+    queue: QueueReason | None = None
+    queue_rank: int = 0
+    claimed_by: str | None = None
+    claimed_until: datetime | None = None
+    reports: int = 0
+    revision: int = 0
+    source_name: str | None = None
+    files_deleted_at: datetime | None = None
+
+
+class DecisionKind(StrEnum):
+    """What made a decision."""
+
+    POLICY = "policy"
+    PERSON = "person"
+    SECOND_OPINION = "second_opinion"
+    APPEAL = "appeal"
+    REPORT = "report"
+    ESCALATION = "escalation"
+    UNDO = "undo"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhotoDecision:
+    """One entry of a photo's history, which only grows. `undone_at` is set when a person took it back."""
+
+    id: str
+    at: datetime
+    photo_id: str
+    channel: str
+    kind: DecisionKind
+    by_id: str
+    by_name: str
+    from_state: PhotoState | None
+    to_state: PhotoState
+    policy_version: str
+    rule: str | None = None
+    reason: str | None = None
+    comment: str | None = None
+    undone_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intake:
+    """One request with one to ten photos. `caller` is the id of the principal; a repeated key of it is a replay."""
+
+    id: str
+    created_at: datetime
+    channel: str
+    caller: str
+    idempotency_key: str | None
+    body_digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """A shopper says that a published photo should not be shown."""
+
+    id: str
+    at: datetime
+    photo_id: str
+    reason: str | None
+    resolved_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Appeal:
+    """The shopper disagrees with a refusal. There is one per photo; another person than the first decides it."""
+
+    id: str
+    at: datetime
+    photo_id: str
+    message: str
+    decided_at: datetime | None = None
+    decided_by: str | None = None
+    outcome: PhotoState | None = None
+    answer: str | None = None
+
+
+class HashVerdict(StrEnum):
+    """What the memory of hashes knows of a picture."""
+
+    REFUSED = "refused"
+    ACCEPTED = "accepted"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownHash:
+    """A perceptual hash (16 hex digits) of a photo that was decided."""
+
+    seq: int
+    channel: str
+    phash: str
+    verdict: HashVerdict
+    photo_id: str | None
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyVersion:
+    """One version of a channel's policy as TOML. The newest one applies; taking one back adds a new version."""
+
+    id: str
+    channel: str
+    version: int
+    digest: str
+    source: str
+    created_at: datetime
+    created_by: str
+    note: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Erasure:
+    """The receipt of an erased customer. The reference itself is not kept, only its SHA-256."""
+
+    id: str
+    at: datetime
+    customer_digest: str
+    photos: int
+    hashes: int
+    files: int
+    by: str

@@ -1,0 +1,1 @@
+"""Signed events to other systems, kept until they are delivered."""
