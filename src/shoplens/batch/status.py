@@ -19,6 +19,7 @@ from shoplens.batch.repository import ItemRepository
 from shoplens.batch.review_repository import ReviewRepository
 from shoplens.batch.run_repository import RunRepository
 from shoplens.db import Database
+from shoplens.errors import ShoplensError
 from shoplens.predictions.entities import Answer
 from shoplens.telemetry.logs import get_logger
 from shoplens.telemetry.metrics import Metrics
@@ -190,7 +191,8 @@ class StatusMetrics:
         except NotYet:
             return
         except Exception as error:  # noqa: BLE001 - a failure here must not hide the other metrics
-            _log.warning("batch.status_unknown", reason=str(error))
+            trace = None if isinstance(error, ShoplensError) else error
+            _log.warning("batch.status_unknown", reason=str(error), exc_info=trace)
             self._metrics.batch_readable.set(0)
             self._end(reading)
             return

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 import onnx
+from google.protobuf.message import DecodeError
 from onnx import TensorProto, helper
 
 from shoplens.bundles.bundle import Bundle, write_bundle
@@ -30,8 +31,11 @@ from shoplens.bundles.manifest import (
 )
 from shoplens.bundles.preprocessing import PRESETS, Preprocessing
 from shoplens.bundles.probe import check_outputs, open_session
-from shoplens.errors import BundleError, BundleIncomplete, BundleInvalid
+from shoplens.errors import BundleIncomplete, BundleInvalid
 from shoplens.images.picture import ImageSpec
+
+_DAMAGED: Final = (OSError, ValueError, TypeError, DecodeError, onnx.checker.ValidationError)
+"""What `onnx` raises for a file that is no model. A TypeError is for a name that is not UTF-8: it stays bytes."""
 
 _DOMAINS: Final = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}
 _DTYPES: Final[dict[int, Literal["uint8", "float32"]]] = {TensorProto.UINT8: "uint8", TensorProto.FLOAT: "float32"}
@@ -91,9 +95,7 @@ def _load(file: Path) -> onnx.ModelProto:
         _require_external_data(model, file)
         onnx.load_external_data_for_model(model, str(file.parent))
         onnx.checker.check_model(model)
-    except BundleError:
-        raise
-    except Exception as error:
+    except _DAMAGED as error:
         raise BundleInvalid(f"{file.name} is not a valid ONNX model: {error}") from error
     foreign = sorted({f"{node.domain}.{node.op_type}" for node in _nodes(model.graph) if node.domain not in _DOMAINS})
     if foreign:

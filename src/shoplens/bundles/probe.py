@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
+from onnxruntime.capi import onnxruntime_pybind11_state
 
 from shoplens.bundles.manifest import Manifest
 from shoplens.errors import BundleInvalid
@@ -21,6 +22,17 @@ from shoplens.images.preprocess import arrange
 PROBES: Final = 4
 _TOLERANCE: Final = 1e-3
 _ELEMENT_TYPES: Final = {"uint8": "tensor(uint8)", "float32": "tensor(float)"}
+
+RUNTIME_ERRORS: Final[tuple[type[Exception], ...]] = (
+    RuntimeError,
+    ValueError,
+    *(
+        each
+        for each in vars(onnxruntime_pybind11_state).values()
+        if isinstance(each, type) and issubclass(each, Exception)
+    ),
+)
+"""What ONNX Runtime raises: a class for each of its statuses, which have no common base, and two classes of Python."""
 
 
 def open_session(path: Path | bytes, *, optimise: bool = False) -> onnxruntime.InferenceSession:
@@ -32,8 +44,9 @@ def open_session(path: Path | bytes, *, optimise: bool = False) -> onnxruntime.I
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
         source = path if isinstance(path, bytes) else str(path)
-        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # the runtime has an exception class for each status
+        # Without the fallback, which would only try the same provider again and print that to standard output.
+        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"], enable_fallback=0)
+    except RUNTIME_ERRORS as error:
         raise BundleInvalid(f"The model file cannot be loaded: {error}") from error
 
 
@@ -114,7 +127,7 @@ def check_outputs(session: onnxruntime.InferenceSession, manifest: Manifest, lab
 def _run(session: onnxruntime.InferenceSession, manifest: Manifest, batch: NDArray[Any]) -> NDArray[np.float32]:
     try:
         output = session.run([manifest.output], {manifest.input: batch})[0]
-    except Exception as error:
+    except RUNTIME_ERRORS as error:
         raise BundleInvalid(f"The model cannot be run: {error}") from error
     values: NDArray[np.float32] = np.asarray(output)
     if values.dtype != np.float32 or values.ndim < 2 or len(values) != len(batch):

@@ -6,7 +6,8 @@ Nothing here limits time or memory. `decoder` gives it what is bounded by its st
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import cv2
@@ -21,7 +22,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from shoplens.errors import ImageCorrupt, ImageDecoderFailed, ShoplensError
+from shoplens.errors import ImageCorrupt, ImageDecoderFailed
 from shoplens.images import headers, pixels
 from shoplens.images.bounds import webp_chunks
 from shoplens.images.headers import JpegHeader
@@ -110,28 +111,37 @@ def decode_with(plugin: Plugin, name: str, file: io.BytesIO, *, limits: Limits, 
     Raises ImageCorrupt for whatever the plugin raises, ImageDecoderFailed if memory ran out, and what
     `headers.check_size` raises if the plugin finds another size than the header states.
     """
-    try:
-        with plugin(file) as image:
-            headers.check_size(image.size, limits)
-            width, height = image.size
-            # Pillow itself turns a TIFF upright while it loads it, and its size is already that of the result.
-            orientation = headers.UPRIGHT if name == "tiff" else headers.exif_orientation(image.info.get("exif") or b"")
-            scale, _, _ = pixels.reduction(width, height, short_side)
+    with _plugin_errors(name):
+        image = plugin(file)
+    with image:
+        headers.check_size(image.size, limits)
+        width, height = image.size
+        # Pillow itself turns a TIFF upright while it loads it, and its size is already that of the result.
+        orientation = headers.UPRIGHT if name == "tiff" else headers.exif_orientation(image.info.get("exif") or b"")
+        scale, _, _ = pixels.reduction(width, height, short_side)
+        with _plugin_errors(name):
             if isinstance(image, JpegImageFile) and scale > 1:
                 image.draft(None, (width // scale, height // scale))
                 scale = 1
             loaded = _first_frame(image)
             flatten = _flattening(loaded)
+        try:
             decoded = _assemble(loaded.size, flatten, scale, image.info.get("icc_profile") or b"")
-        del image, loaded, flatten  # turning takes as much memory again as the result
-    except ShoplensError:
-        raise
+        except MemoryError as error:
+            raise _out_of_memory() from error
+    del image, loaded, flatten  # turning takes as much memory again as the result
+    return pixels.upright(decoded, orientation, name=name, width=width, height=height)
+
+
+@contextmanager
+def _plugin_errors(name: str) -> Iterator[None]:
+    """Around what a plugin does, and nothing else: on damaged files plugins raise a dozen unrelated classes."""
+    try:
+        yield
     except MemoryError as error:
         raise _out_of_memory() from error
     except Exception as error:
-        # Plugins raise a dozen unrelated classes on damaged files.
         raise _damaged(name) from error
-    return pixels.upright(decoded, orientation, name=name, width=width, height=height)
 
 
 def _first_frame(image: ImageFile) -> Image.Image:

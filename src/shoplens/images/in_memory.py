@@ -21,9 +21,9 @@ def picture_of_image(image: Image.Image, *, limits: Limits, short_side: int | No
     """
     headers.check_size(image.size, limits)
     name = (image.format or "pixels").lower()
+    icc = image.info.get("icc_profile") or b""
     try:
-        icc = image.info.get("icc_profile") or b""
-        turned = ImageOps.exif_transpose(image)
+        turned = _loaded_upright(image, name)
         width, height = turned.size
         scale, _, _ = pixels.reduction(width, height, short_side)
         flat = pixels.flatten(turned, pixels.white_level(turned))
@@ -31,9 +31,17 @@ def picture_of_image(image: Image.Image, *, limits: Limits, short_side: int | No
         rgb = np.array(pixels.to_srgb(small, icc))
     except MemoryError as error:
         raise ImageDecoderFailed("There was not enough memory to read this picture. Use a smaller one.") from error
-    except Exception as error:  # plugins raise a dozen unrelated classes on damaged files
-        raise ImageCorrupt(f"The {name.upper()} picture is damaged or incomplete.") from error
     return Picture(pixels=rgb, format=name, width=width, height=height)
+
+
+def _loaded_upright(image: Image.Image, name: str) -> Image.Image:
+    try:
+        image.load()
+        return ImageOps.exif_transpose(image)
+    except MemoryError:
+        raise
+    except Exception as error:  # only Pillow and its plugins run here: on damaged files they raise unrelated classes
+        raise ImageCorrupt(f"The {name.upper()} picture is damaged or incomplete.") from error
 
 
 def picture_of_array(array: NDArray[Any], *, limits: Limits, short_side: int | None = None) -> Picture:

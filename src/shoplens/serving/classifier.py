@@ -11,6 +11,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from shoplens.bundles.bundle import Bundle
+from shoplens.bundles.probe import RUNTIME_ERRORS
 from shoplens.errors import BundleInvalid, Misconfigured, RequestInvalid, ShoplensError
 from shoplens.images.picture import Picture
 from shoplens.images.preprocess import preprocess
@@ -47,7 +48,7 @@ def open_session(path: Path, *, provider: Provider) -> onnxruntime.InferenceSess
     providers = [_ORT_NAMES[provider]] + ([_ORT_NAMES["cpu"]] if provider != "cpu" else [])
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=providers)
-    except Exception as error:  # ONNX Runtime's exceptions share no base class below Exception
+    except RUNTIME_ERRORS as error:
         raise BundleInvalid(f"{path.name} cannot be opened by ONNX Runtime: {error}") from error
     if _ORT_NAMES[provider] not in session.get_providers():
         raise Misconfigured(f"ONNX Runtime fell back from {provider} to {session.get_providers()[0]}.")

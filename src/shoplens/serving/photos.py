@@ -28,8 +28,10 @@ from shoplens.images.sandbox import SandboxedDecoder
 from shoplens.serving.classifier import Classifier
 from shoplens.serving.cores import usable_cores
 from shoplens.serving.engine import RANKED_LABELS, Prediction, fault_of
+from shoplens.telemetry.logs import get_logger
 
 TOP_K: Final = 5
+_log: Final = get_logger(__name__)
 
 
 class BinaryFile(Protocol):
@@ -149,6 +151,7 @@ class PhotoClassifier(Generic[Answer]):
             except ShoplensError as error:
                 return error
             except Exception as error:  # noqa: BLE001 - a bug met by one photo must not end the others
+                _log.exception("photos.item_failed")
                 return fault_of(error)
 
         waiting = iter(photos)

@@ -156,17 +156,21 @@ def test_a_database_that_hangs_does_not_hold_up_a_scrape() -> None:
         assert 1 == reads[0]
 
 
-def test_a_database_that_fails_leaves_the_other_metrics() -> None:
-    """One metric says that the database is unavailable."""
+@pytest.mark.parametrize("error", [DatabaseUnavailable("away"), KeyError("a bug")])
+def test_a_database_that_fails_leaves_the_other_metrics(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
+    """One metric says that the status is unknown. Only a bug is logged with its traceback."""
     metrics = Metrics()
 
     def read() -> dict[str, RunStatus]:
-        raise DatabaseUnavailable("away")
+        raise error
 
     metrics.before_scrape(StatusMetrics(read, metrics))
     shown = metrics.exposition().decode()
     assert "shoplens_batch_readable 0.0" in shown
     assert "shoplens_queue_length" in shown
+    (logged,) = (record.msg for record in caplog.records if "batch.status_unknown" in str(record.msg))
+    assert isinstance(logged, dict)
+    assert isinstance(error, KeyError) is (logged["exc_info"] is not None)
 
 
 def test_every_state_is_named_for_programs(house: House, show: Callable[..., RunStatus]) -> None:

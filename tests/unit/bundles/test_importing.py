@@ -155,6 +155,17 @@ def test_a_missing_file_of_weights_is_an_error(tmp_path: Path) -> None:
         import_onnx(file, labels=LABELS, name="fruit", into=tmp_path / "m")
 
 
+def test_a_model_with_damaged_names_is_an_error(tmp_path: Path) -> None:
+    """Of its nodes and of its file of weights: bytes that are not UTF-8, which Python gets as they are."""
+    data = external(tmp_path).read_bytes()
+    for name in (b"big.bin", b"pixels"):
+        assert name in data
+        damaged = tmp_path / "damaged.onnx"
+        damaged.write_bytes(data.replace(name, b"\xff" + name[1:]))
+        with pytest.raises((BundleIncomplete, BundleInvalid)):
+            import_onnx(damaged, labels=LABELS, name="fruit", into=tmp_path / "m")
+
+
 def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
     """With the path in the message."""
     with pytest.raises(BundleIncomplete, match="no file"):

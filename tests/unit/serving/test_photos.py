@@ -167,8 +167,10 @@ def test_what_is_no_photo_says_what_is(classifier: PhotoClassifier[Prediction], 
     assert isinstance(outcomes[-1], Prediction)
 
 
-def test_a_bug_met_by_one_photo_leaves_the_others(classifier: PhotoClassifier[Prediction]) -> None:
-    """It is an outcome with its cause."""
+def test_a_bug_met_by_one_photo_leaves_the_others(
+    classifier: PhotoClassifier[Prediction], caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is an outcome with its cause, and the log has the traceback."""
 
     class Odd:
         def read(self, size: int = -1) -> bytes:
@@ -178,6 +180,19 @@ def test_a_bug_met_by_one_photo_leaves_the_others(classifier: PhotoClassifier[Pr
     assert isinstance(first, ShoplensError)
     assert isinstance(first.__cause__, ZeroDivisionError)
     assert isinstance(second, Prediction)
+    (logged,) = (record for record in caplog.records if "photos.item_failed" in str(record.msg))
+    assert "ZeroDivisionError" in str(logged.msg) or (logged.exc_info and logged.exc_info[0] is ZeroDivisionError)
+
+
+def test_a_fault_of_our_own_is_not_reported_as_a_damaged_photo(
+    classifier: PhotoClassifier[Prediction], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither for a file that Pillow decodes nor for a picture in memory."""
+    files = (encoded(Image.fromarray(colourful(1)), "PNG"), Image.fromarray(colourful(1)))
+    monkeypatch.setattr("shoplens.images.pixels.to_srgb", None)  # calling it raises TypeError
+    for photo in files:
+        with pytest.raises(TypeError):
+            classifier.classify(photo)
 
 
 def test_a_call_answers_in_the_kind_that_it_was_asked_in(classifier: PhotoClassifier[Prediction]) -> None:
