@@ -97,6 +97,8 @@ def _load(file: Path) -> onnx.ModelProto:
         onnx.checker.check_model(model)
     except _DAMAGED as error:
         raise BundleInvalid(f"{file.name} is not a valid ONNX model: {error}") from error
+    if any(isinstance(value.name, bytes) for value in (*model.graph.input, *model.graph.output)):
+        raise BundleInvalid(f"{file.name} has names that are not text in UTF-8; its file is damaged.")
     foreign = sorted({f"{node.domain}.{node.op_type}" for node in _nodes(model.graph) if node.domain not in _DOMAINS})
     if foreign:
         raise BundleInvalid(
