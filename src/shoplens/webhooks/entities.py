@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
+
+EVERY_EVENT: Final = "*"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +20,10 @@ class Endpoint:
     secret: str
     events: str
     disabled_at: datetime | None = None
+
+    def wants(self, event_type: str) -> bool:
+        """Whether events of this type go there."""
+        return self.events == EVERY_EVENT or event_type in self.events.split()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
