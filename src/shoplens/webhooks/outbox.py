@@ -1,4 +1,4 @@
-"""Write events where they happen: in the transaction of the caller, so that no event is lost or sent without its cause."""
+"""Write events where they happen, in the transaction of the caller: none is lost, and none sent without its cause."""
 
 from __future__ import annotations
 
