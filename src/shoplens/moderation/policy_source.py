@@ -1,0 +1,164 @@
+"""A policy as TOML: read and checked, and written in one form. Comments are not kept."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Collection, Mapping
+from typing import Any, Final
+
+from shoplens.advice import meant
+from shoplens.moderation.errors import PolicyInvalid
+from shoplens.moderation.policy import HASH_BITS, MOST_STRIKES, OWN_RULES, QUALITY_SIGNALS, Band, ModerationPolicy
+
+MAX_SOURCE_BYTES: Final = 64_000
+OFF: Final = "off"
+"""What stands for a rule that does not apply."""
+_OFF_TEXT: Final = f'"{OFF}"'
+_MOST_DAYS: Final = 3650
+_MOST_REPORTS: Final = 1000
+_BAND_KEYS: Final = ("review_at", "reject_at")
+
+# Table, key, field, least, most, and whether "off" is possible.
+_WHOLE: Final = (
+    ("memory", "refuse_distance", "refuse_distance", 0, HASH_BITS // 2, True),
+    ("memory", "accept_distance", "accept_distance", 0, HASH_BITS // 2, True),
+    ("strikes", "count", "strikes", 1, MOST_STRIKES, True),
+    ("strikes", "days", "strike_days", 1, _MOST_DAYS, False),
+    ("reports", "hide_after", "hide_after_reports", 1, _MOST_REPORTS, True),
+)
+_TABLES: Final[Mapping[str, tuple[str, ...]]] = {
+    "memory": ("refuse_distance", "accept_distance"),
+    "strikes": ("count", "days"),
+    "reports": ("hide_after",),
+    "people": ("second_opinion_share",),
+}
+
+
+def parse_policy(source: str, *, signals: Collection[str]) -> ModerationPolicy:
+    """The policy that `source` describes; `signals` are all that the channel has. What is left out has its default.
+
+    Raises PolicyInvalid with the place and what is wrong there.
+    """
+    byte_count = len(source.encode(errors="replace"))
+    if byte_count > MAX_SOURCE_BYTES:
+        raise PolicyInvalid(f"The policy has {byte_count / 1000:.0f} kB; at most {MAX_SOURCE_BYTES // 1000} are read.")
+    try:
+        tables = tomllib.loads(source)
+    except tomllib.TOMLDecodeError as error:
+        raise PolicyInvalid(f"This is not TOML: {error}.") from error
+    except RecursionError as error:
+        raise PolicyInvalid("This is not a policy: its values are nested too deeply.") from error
+    _require_known(tables, ("signals", *_TABLES), "")
+    values: dict[str, Any] = {}
+    for name, keys in _TABLES.items():
+        _require_known(_table(tables, name, name), keys, f"{name}.")
+    for table, key, name, least, most, may_be_off in _WHOLE:
+        if key in tables.get(table, {}):
+            values[name] = _whole(tables[table][key], f"{table}.{key}", least, most, may_be_off=may_be_off)
+    if "second_opinion_share" in tables.get("people", {}):
+        share = tables["people"]["second_opinion_share"]
+        values["second_opinion_share"] = _score(share, "people.second_opinion_share")
+    bands = _table(tables, "signals", "signals")
+    return ModerationPolicy(bands=tuple(_band(name, bands, signals) for name in sorted(bands)), **values)
+
+
+def format_policy(policy: ModerationPolicy) -> str:
+    """The policy with all of its values. `parse_policy` gives the same policy again."""
+    lines: list[str] = []
+    for band in sorted(policy.bands, key=lambda each: each.signal):
+        lines.append(f"[signals.{_key(band.signal)}]")
+        thresholds = ((key, getattr(band, key)) for key in _BAND_KEYS)
+        lines += [f"{key} = {_number(value)}" for key, value in thresholds if value is not None]
+        lines.append("")
+    for table in _TABLES:
+        lines.append(f"[{table}]")
+        for of_table, key, name, *_ in _WHOLE:
+            if of_table == table:
+                value = getattr(policy, name)
+                lines.append(f"{key} = {_OFF_TEXT if value is None else value}")
+        if table == "people":
+            lines.append(f"second_opinion_share = {_number(policy.second_opinion_share)}")
+        lines.append("")
+    return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def _band(name: str, bands: Mapping[str, Any], signals: Collection[str]) -> Band:
+    place = f"signals.{name}"
+    if name in OWN_RULES:
+        raise PolicyInvalid(f"{place}: this signal has no thresholds; its rules are in [memory] and [strikes].")
+    if name not in signals:
+        known = ", ".join(sorted(set(signals) - OWN_RULES))
+        raise PolicyInvalid(f"{place}: there is no signal {name!r}{meant(name, signals)}. Signals: {known}.")
+    band = _table(bands, name, place)
+    _require_known(band, _BAND_KEYS, f"{place}.")
+    review_at, reject_at = (_score(band[key], f"{place}.{key}") if key in band else None for key in _BAND_KEYS)
+    if reject_at is not None and name in QUALITY_SIGNALS:
+        raise PolicyInvalid(
+            f"{place}.reject_at: no photo is refused for its quality alone; use review_at, and a person decides."
+        )
+    if review_at is not None and reject_at is not None and review_at > reject_at:
+        raise PolicyInvalid(
+            f"{place}: the bands overlap: review_at ({review_at:g}) must not be above reject_at ({reject_at:g})."
+        )
+    return Band(signal=name, review_at=review_at, reject_at=reject_at)
+
+
+def _table(tables: Mapping[str, Any], name: str, place: str) -> Mapping[str, Any]:
+    table = tables.get(name, {})
+    if not isinstance(table, dict):
+        raise PolicyInvalid(f"{place}: write a table, as in [{place}], not {_kind(table)}.")
+    return table
+
+
+def _require_known(table: Mapping[str, Any], known: Collection[str], place: str) -> None:
+    for name in table:
+        if name not in known:
+            where = "at the top level" if not place else f"in [{place.removesuffix('.')}]"
+            raise PolicyInvalid(
+                f"{place}{name}: there is no such key{meant(name, known)}. Keys {where}: {', '.join(known)}."
+            )
+
+
+def _score(value: object, place: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise PolicyInvalid(f"{place}: write a number from 0 to 1, not {_kind(value)}.")
+    if not 0 <= value <= 1:  # also refuses nan
+        raise PolicyInvalid(f"{place}: {value:g} does not lie between 0 and 1.")
+    return float(value)
+
+
+def _whole(value: object, place: str, least: int, most: int, *, may_be_off: bool) -> int | None:
+    if may_be_off and value == OFF:
+        return None
+    wanted = f"a whole number from {least} to {most}" + (f", or {_OFF_TEXT}" if may_be_off else "")
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise PolicyInvalid(f"{place}: write {wanted}, not {_kind(value)}.")
+    if not least <= value <= most:
+        raise PolicyInvalid(f"{place}: {value} is out of range; write {wanted}.")
+    return value
+
+
+_KINDS: Final = ((bool, "true or false"), (str, "a text"), (int, "a whole number"), (float, "a number"),
+                 (dict, "a table"), (list, "a list"))  # fmt: skip
+
+
+def _kind(value: object) -> str:
+    return next((words for kind, words in _KINDS if isinstance(value, kind)), "a date")
+
+
+def _number(value: float) -> str:
+    """A float as TOML and Python both write it: the shortest text that is read as the same number."""
+    return repr(float(value))
+
+
+def _key(name: str) -> str:
+    """A key as TOML writes it: bare where that is possible."""
+    if name and all(character.isascii() and (character.isalnum() or character in "-_") for character in name):
+        return name
+    return '"' + "".join(map(_character, name)) + '"'
+
+
+def _character(each: str) -> str:
+    if each in '"\\':
+        return f"\\{each}"
+    return f"\\u{ord(each):04x}" if ord(each) < 32 or ord(each) == 127 else each
