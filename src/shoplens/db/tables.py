@@ -6,6 +6,7 @@ Each feature has its own `tables.py`. The field `decision.label` of an entity is
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from enum import Enum
@@ -80,6 +81,11 @@ def make_id(unix_ms: int, entropy: bytes) -> str:
         raise ValueError("an id needs a time in milliseconds of 48 bits and 10 random bytes")
     number = unix_ms << 80 | int.from_bytes(entropy)
     return "".join(_ID_ALPHABET[number >> shift & 31] for shift in range(125, -1, -5))
+
+
+def new_id(now: datetime) -> str:
+    """An id of this moment that no other row has."""
+    return make_id(int(now.timestamp() * 1000), os.urandom(10))
 
 
 def is_id(text: str) -> bool:

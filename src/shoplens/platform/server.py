@@ -13,7 +13,9 @@ from shoplens.batch.service import Batch
 from shoplens.batch.status import StatusMetrics
 from shoplens.db import Database, GroupWriter
 from shoplens.images.sandbox import SandboxedDecoder
+from shoplens.moderation.service import Moderation
 from shoplens.platform.batch import build_batch, read_statuses
+from shoplens.platform.moderation import build_moderation
 from shoplens.platform.parts import (
     Progress,
     build_channels,
@@ -64,6 +66,7 @@ class Platform:
     export: ExportTables
     models: ModelService
     batch: Batch
+    moderation: Moderation
     probes: Mapping[str, Callable[[], Awaitable[None]]]
     metrics: Metrics
     channels: Mapping[str, Channel]
@@ -77,6 +80,7 @@ class Platform:
     async def close(self) -> None:
         """Finish what was accepted, in the order in which it flows, and release everything."""
         await asyncio.to_thread(self.batch.close)
+        await asyncio.to_thread(self.moderation.close)
         await self.engine.close()
         self.predictions.close()
         self.writer.close()
@@ -125,6 +129,7 @@ def build_platform(settings: Settings, *, progress: Progress | None = None) -> P
         export=ExportTables(database),
         models=ModelService(engine=engine, channels=channels, models_dir=settings.effective_models_dir),
         batch=batch,
+        moderation=build_moderation(settings, channels, database=database),
         probes={
             "engine": engine.check,
             "database": partial(asyncio.to_thread, database.check),

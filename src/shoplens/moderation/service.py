@@ -1,0 +1,49 @@
+"""Moderation as the API, the pages and the commands need it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from shoplens.errors import RequestInvalid
+from shoplens.moderation.photos import PhotoService
+from shoplens.moderation.policy import ModerationPolicy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModerationChannel:
+    """What is there once per channel with a moderation side.
+
+    `model` is the moderation model; `general_model` is another one whose labels are added up by `groups`.
+    `default_policy` applies until a version is stored.
+    """
+
+    name: str
+    title: str
+    model: str
+    general_model: str | None
+    groups: Mapping[str, tuple[str, ...]]
+    default_policy: ModerationPolicy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moderation:
+    """The use cases of moderation. `policy_of` gives the policy of a channel that applies now."""
+
+    channels: Mapping[str, ModerationChannel]
+    photos: PhotoService
+    policy_of: Callable[[str], ModerationPolicy]
+
+    def channel(self, name: str | None = None) -> ModerationChannel:
+        """The channel of this name; without a name the only one there is. Raises RequestInvalid."""
+        if name is None and len(self.channels) == 1:
+            return next(iter(self.channels.values()))
+        if name is not None and name in self.channels:
+            return self.channels[name]
+        known = ", ".join(sorted(self.channels)) or "none"
+        if name is None:
+            raise RequestInvalid(f"Name a channel. Channels with a moderation side: {known}.")
+        raise RequestInvalid(f"The channel {name[:80]!r} has no moderation side. Channels with one: {known}.")
+
+    def close(self) -> None:
+        """Finish what was accepted and release everything. Blocks."""
