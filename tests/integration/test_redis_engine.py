@@ -436,7 +436,7 @@ def test_a_run_without_a_worker_names_the_command(settings: Settings) -> None:
     ("url", "error", "words"),
     [
         ("http://127.0.0.1:1", Misconfigured, "redis://"),
-        ("redis://:secret@127.0.0.1:1/0", QueueUnavailable, "redis://127.0.0.1:1/0 does not answer"),
+        ("redis://:secret@127.0.0.1:1/0", QueueUnavailable, "redis://…@127.0.0.1:1/0 does not answer"),
         ("redis://:secret@no-such-host.invalid/0", QueueUnavailable, "does not answer"),
         ("redis://:secret@127.0.0.1:not-a-port/0", Misconfigured, "cannot be read"),
     ],

@@ -21,7 +21,8 @@ from shoplens.storage.objects import (
     ObjectPrefix,
     open_objects,
 )
-from shoplens.storage.store import Store, image_key, require_key, require_unchanged, without_password
+from shoplens.storage.store import Store, image_key, require_key, require_unchanged
+from shoplens.telemetry.secrets import shown_address
 
 __all__ = [
     "ForeignObject",
@@ -57,7 +58,7 @@ def open_store(
         )
     if scheme not in ("", "file"):
         raise Misconfigured(
-            f"Images cannot be stored at {scheme}:// ({without_password(url)}); use a directory, s3://, gs:// or az://."
+            f"Images cannot be stored at {scheme}:// ({shown_address(url)}); use a directory, s3://, gs:// or az://."
         )
     if scheme == "file":
         parts = urlsplit(url)
@@ -91,5 +92,5 @@ def open_prefix(url: str, *, setting: str | None = None, options: Mapping[str, A
             probe=open_objects(url, options or {}, timeouts=PROBE_TIMEOUTS),
         )
     raise Misconfigured(
-        f"Photos cannot be imported from {scheme}:// ({without_password(url)}); use a directory, s3://, gs:// or az://."
+        f"Photos cannot be imported from {scheme}:// ({shown_address(url)}); use a directory, s3://, gs:// or az://."
     )

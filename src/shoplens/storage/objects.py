@@ -22,7 +22,8 @@ from obstore.exceptions import AlreadyExistsError, BaseError, NotModifiedError, 
 from obstore.store import ObjectStore, S3Store, from_url
 
 from shoplens.errors import BlobNotFound, Misconfigured, SourceUnavailable, StorageUnavailable
-from shoplens.storage.store import CHECK_KEY, is_key, reason_of, require_key, without_password
+from shoplens.storage.store import CHECK_KEY, is_key, reason_of, require_key
+from shoplens.telemetry.secrets import shown_address
 
 if TYPE_CHECKING:
     from obstore import GetOptions
@@ -318,7 +319,7 @@ def open_objects(url: str, options: Mapping[str, Any], *, timeouts: Timeouts = D
     try:
         objects: ObjectStore = build(url, config=dict(options), **timeouts)
     except (BaseError, ValueError) as error:
-        raise Misconfigured(f"The object store {without_password(url)} cannot be set up: {reason_of(error)}") from error
+        raise Misconfigured(f"The object store {shown_address(url)} cannot be set up: {reason_of(error)}") from error
     return objects
 
 
@@ -327,20 +328,20 @@ def _require_valid(url: str, options: Mapping[str, Any]) -> None:
     parts = urlsplit(url)
     if "@" in parts.netloc:
         raise Misconfigured(
-            f"The address {without_password(url)} has a password in it. Set keys in the environment instead: "
+            f"The address {shown_address(url)} has a password in it. Set keys in the environment instead: "
             "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for S3."
         )
     if parts.scheme != "s3":
         return
     if not _BUCKET.fullmatch(parts.netloc):
         raise Misconfigured(
-            f"The object store {without_password(url)} cannot be set up: {parts.netloc!r} is not a valid bucket name."
+            f"The object store {shown_address(url)} cannot be set up: {parts.netloc!r} is not a valid bucket name."
         )
     set_here = (options.get(name) for name in ("endpoint", "aws_endpoint", "endpoint_url"))
     endpoint = next(filter(None, chain(set_here, map(os.environ.get, _ENDPOINT_VARIABLES))), None)
     if endpoint is not None and not _is_server(endpoint):
         raise Misconfigured(
-            f"AWS_ENDPOINT_URL is {without_password(endpoint)!r}, which is not the URL of a server; "
+            f"AWS_ENDPOINT_URL is {shown_address(endpoint)!r}, which is not the URL of a server; "
             "it looks like http://127.0.0.1:8333 or https://s3.example.com."
         )
     # One key without the other is a mistake; a machine with a role needs neither.

@@ -6,7 +6,6 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator
 from typing import Final, Protocol
-from urllib.parse import urlsplit, urlunsplit
 
 from shoplens.errors import ImageChanged, RequestInvalid
 
@@ -178,11 +177,3 @@ def reason_of(error: BaseException) -> str:
             if pattern.search(text):
                 return advice.format(endpoint=endpoint)
     return (text.strip() or type(error).__name__).splitlines()[0]
-
-
-def without_password(url: str) -> str:
-    """The URL without user and password, for messages."""
-    parts = urlsplit(url)
-    if "@" not in parts.netloc:
-        return url
-    return urlunsplit(parts._replace(netloc="…@" + parts.netloc.rsplit("@", 1)[1]))

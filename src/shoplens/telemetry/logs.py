@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import queue
-import re
 import sys
 import threading
 from collections import defaultdict
@@ -24,6 +23,8 @@ from typing import IO, Any, Final, Literal
 import orjson
 import structlog
 from structlog.typing import EventDict, Processor
+
+from shoplens.telemetry.secrets import without_passwords
 
 APP_LOG: Final = "app.log"
 TRIGGER_LOG: Final = "trigger.log"
@@ -61,12 +62,6 @@ def get_logger(name: str) -> structlog.stdlib.BoundLogger:
 
 
 _log: Final = get_logger(__name__)
-_PASSWORDS: Final = re.compile(r"""(://[^\s"'@/:]*:)[^\s"'@]+(?:@[^\s"'@/]*)*@""")
-"""A password in a URL, also one that holds / or @ although it should not."""
-_SECRET_PARAMETERS: Final = re.compile(
-    r"""([?&](?:[a-z_-]*password|[a-z_-]*secret[a-z_-]*|[a-z_-]*token|[a-z_-]*signature|[a-z_-]*access[_-]key[a-z_-]*)=)[^&\s"']+""",
-    re.IGNORECASE,
-)
 _process_fields: Final[dict[str, str | int]] = {}
 _failing_files: Final[defaultdict[Path, set[str]]] = defaultdict(set)
 
@@ -132,13 +127,6 @@ def configure_logs(*, log_format: LogFormat, level: str, quiet_terminal: bool = 
     if level != "debug":
         for name in _VERBOSE_LIBRARIES:
             logging.getLogger(name).setLevel(logging.WARNING)
-
-
-def without_passwords(text: str) -> str:
-    """`text` with `***` in place of the passwords in its URLs, such as those of sources, stores and databases."""
-    if "://" not in text:
-        return text
-    return _SECRET_PARAMETERS.sub(r"\1***", _PASSWORDS.sub(r"\1***@", text))
 
 
 def bind_process_fields(**fields: str | int) -> None:

@@ -17,7 +17,8 @@ from typing import Any, Final, Literal
 
 import orjson
 
-from shoplens.telemetry.logs import TRIGGER_LOG, LogFile, LogFolder, get_logger, without_passwords
+from shoplens.telemetry.logs import TRIGGER_LOG, LogFile, LogFolder, get_logger
+from shoplens.telemetry.secrets import without_passwords
 
 STARTED: Final = "trigger.started"
 ENDED: Final = "trigger.ended"

@@ -15,7 +15,7 @@ import pytest
 from servers.seaweed import S3Place
 from shoplens.errors import Misconfigured, SourceUnavailable, StorageUnavailable
 from shoplens.storage import open_prefix, open_store
-from shoplens.storage.store import reason_of, without_password
+from shoplens.storage.store import reason_of
 from shoplens.testing.store_contract import KEY
 
 SECRET = "c0ffee-not-for-anybodys-eyes"
@@ -185,7 +185,6 @@ def test_a_fault_that_nobody_knows_is_one_line() -> None:
     """The rest is debugging output."""
     assert "odd" == reason_of(ValueError("odd\n\nDebug source: …"))
     assert "ValueError" == reason_of(ValueError())
-    assert "s3://…@shop/x" == without_password("s3://key:secret@shop/x")
 
 
 @pytest.mark.parametrize(

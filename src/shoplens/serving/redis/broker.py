@@ -23,6 +23,7 @@ from shoplens.errors import Misconfigured, QueueFull, QueueUnavailable
 from shoplens.serving.engine import Priority
 from shoplens.serving.redis import messages
 from shoplens.serving.redis.messages import Heartbeat
+from shoplens.telemetry.secrets import shown_address
 
 PRIORITIES: Final[tuple[Priority, ...]] = ("online", "batch")
 HEARTBEAT_S: Final = 1.0
@@ -161,7 +162,7 @@ class Broker:
                 url, retry=Retry(NoBackoff(), 0), max_connections=_CONNECTIONS, timeout=_COMMAND_S, **_OPTIONS
             )
         self._client: Redis = Redis.from_pool(pool)
-        self._server = _without_password(url)
+        self._server = shown_address(url)
         self._prefix = prefix
         self._workers = (f"{prefix}:workers:seen", f"{prefix}:workers:heartbeats")
         register = self._client.register_script
@@ -322,7 +323,7 @@ def list_workers(url: str, *, prefix: str) -> tuple[Heartbeat, ...]:
     """The workers that are alive, in a blocking call. Raises QueueUnavailable within seconds, and Misconfigured."""
     with _readable(url):
         client = redis.Redis.from_url(url, **_OPTIONS)
-    with _translated(_without_password(url)), client:
+    with _translated(shown_address(url)), client:
         keys = (f"{prefix}:workers:seen", f"{prefix}:workers:heartbeats")
         found: Any = client.eval(_WORKERS, len(keys), *keys, str(ALIVE_MS))
         return messages.decode_heartbeats(found)
@@ -336,12 +337,6 @@ def _readable(url: str) -> Iterator[None]:
         yield
     except ValueError as error:
         raise Misconfigured("redis_url cannot be read; it looks like redis://:password@host:6379/0.") from error
-
-
-def _without_password(url: str) -> str:
-    """How messages name the server: without user and password."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 @contextmanager
