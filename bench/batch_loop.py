@@ -20,7 +20,6 @@ from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 
-from bench import cost
 from shoplens.batch.entities import BatchItem, ItemState, RunState, incoming_key
 from shoplens.batch.repository import ItemRepository
 from shoplens.batch.status import RunProgress
@@ -31,6 +30,7 @@ from shoplens.platform.parts import build_database
 from shoplens.settings import Settings, read_settings
 from shoplens.storage import open_store
 from shoplens.telemetry.logs import configure_logs
+from shoplens.testing import cost
 
 _PER_COMMIT = 5_000
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from bench import cost
+from shoplens.testing import cost
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,13 +1,13 @@
 """`python -m bench.decoding`: CPU time to decode one photo of each format as serving does, its own processes included.
 
-Prints one line for each format and size: the median of several rounds. `--source` measures another checkout.
+Prints one line for each format and size: the median of several rounds. `--source` measures another checkout,
+which must have `shoplens.testing.cost`.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
-import os
 import statistics
 import sys
 import time
@@ -46,17 +46,18 @@ def main() -> None:
         sys.path.insert(0, str(options.source.absolute()))
     from shoplens.images.decoder import decode
     from shoplens.images.picture import Limits
+    from shoplens.testing import cost
 
     limits = Limits(max_bytes=_LIMIT_BYTES)
     for kind, size, data in _files(options.sizes):
         decode(data, limits=limits, short_side=_SHORT_SIDE)
         rounds = []
         for _ in range(options.rounds):
-            count, before, until = 0, _cpu_s(), time.perf_counter() + options.seconds
+            count, before, until = 0, cost.read().cpu_s, time.perf_counter() + options.seconds
             while time.perf_counter() < until:
                 decode(data, limits=limits, short_side=_SHORT_SIDE)
                 count += 1
-            rounds.append(1e3 * (_cpu_s() - before) / count)
+            rounds.append(1e3 * (cost.read().cpu_s - before) / count)
         line = f"{kind:17} {size:>5} {len(data) / 1e6:5.2f} MB: {statistics.median(rounds):7.2f} ms of CPU time"
         print(line, f"(best {min(rounds):.2f})", flush=True)
 
@@ -79,25 +80,6 @@ def _files(sizes: Sequence[str]) -> Iterator[tuple[str, str, bytes]]:
             buffer = io.BytesIO()
             picture.save(buffer, kind.split()[0].upper(), **options)
             yield kind, size, buffer.getvalue()
-
-
-def _cpu_s() -> float:
-    """CPU seconds of this process and of all that descend from it and live, to a nanosecond."""
-    parents = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
-        except OSError:  # it has ended
-            continue
-    family = {os.getpid()}
-    for _ in range(3):
-        family |= {pid for pid, parent in parents.items() if parent in family}
-    return sum(time.clock_gettime(_cpu_clock(pid)) for pid in family)
-
-
-def _cpu_clock(pid: int) -> int:
-    """The clock of the CPU time of a process and all its threads, ended ones included (see clock_getcpuclockid)."""
-    return (~pid << 3) | 2
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import asyncio
 import time
 from pathlib import Path
 
-from bench import cost
 from bench.children import Result, answer_requests
 from shoplens.cli.process import keep_freed_memory
 from shoplens.platform.parts import build_channels, build_engine, build_sandbox
@@ -14,6 +13,7 @@ from shoplens.serving.engine import ClassifyRequest
 from shoplens.serving.local import LocalEngine
 from shoplens.settings import Settings, read_settings
 from shoplens.telemetry.metrics import Metrics
+from shoplens.testing import cost
 
 
 def main() -> None:

@@ -20,9 +20,9 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from bench import cost
 from bench.photos import SIZES, photos
 from bench.server import Server
+from shoplens.testing import cost
 from shoplens.testing.hostile import encoded, photo
 
 _CLIENTS = 2

@@ -18,9 +18,9 @@ import onnxruntime
 import simplejpeg
 from numpy.typing import NDArray
 
-from bench import cost
 from bench.children import Result, answer_requests
 from shoplens.cli.process import keep_freed_memory
+from shoplens.testing import cost
 
 _CROP, _RESIZE = 224, 256
 

@@ -23,7 +23,6 @@ from typing import TypeVar
 
 import uvloop
 
-from bench import cost
 from bench.__main__ import MODEL, heading
 from bench.children import Child, Request, Result
 from bench.photos import SIZES, PhotoSize, photos
@@ -38,6 +37,7 @@ from shoplens.serving.cores import usable_cores
 from shoplens.serving.engine import ClassifyRequest, Engine
 from shoplens.settings import read_settings
 from shoplens.telemetry.metrics import Metrics
+from shoplens.testing import cost
 
 _CPU_COLUMNS = (
     "photos", "raw loop, CPU ms per image", "all processes, CPU ms per image", "of the raw loop", "workers", "client",

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import uvloop
 
-from bench import cost
 from bench.children import Request, Result
 from shoplens.platform.parts import build_channels
 from shoplens.platform.workers import build_redis_engine
 from shoplens.serving.engine import ClassifyRequest, Engine
 from shoplens.settings import read_settings
 from shoplens.telemetry.metrics import Metrics
+from shoplens.testing import cost
 
 _CALLERS_PER_WORKER = 4
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from bench import cost
 from bench.children import Result
+from shoplens.testing import cost
 
 _START_TIMEOUT_S = 60
 

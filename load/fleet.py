@@ -8,10 +8,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
-from bench import cost
 from servers.process import free_port, stop
 from servers.shoplens import start_shoplens, wait_for
 from servers.valkey import running_valkey
+from shoplens.testing import cost
 
 WEB = "web server"
 QUEUE = "Valkey"

@@ -3,6 +3,8 @@
 with Meter(pid) as meter:
     ...send it a request...
 print(meter.cost.cpu_s, meter.cost.megabytes)
+
+`read` is for work that begins and ends at different places. All of it works on Linux.
 """
 
 from __future__ import annotations
@@ -30,8 +32,16 @@ class Cost:
     megabytes: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """CPU seconds of a process and its descendants since it began, and the clock."""
+
+    cpu_s: float
+    at_s: float
+
+
 class Meter:
-    """Measures a process and its descendants between entering and leaving; works on Linux. Memory is sampled."""
+    """Measures a process and its descendants between entering and leaving. Memory is sampled."""
 
     def __init__(self, pid: int | None = None) -> None:
         self._pid = pid or os.getpid()
@@ -66,6 +76,24 @@ class Meter:
         self._own_s = time.thread_time()
 
 
+def read(pid: int | None = None) -> Reading:
+    """What a process has used so far, by default this one. Raises ProcessLookupError if it has ended."""
+    reading = Reading(cpu_s=cpu_seconds(pid or os.getpid()), at_s=time.perf_counter())
+    if reading.cpu_s == 0:
+        raise ProcessLookupError(f"There is no process {pid}.")
+    return reading
+
+
+def peak_megabytes(pid: int | None = None) -> float:
+    """The most resident memory that a process ever had, without its descendants."""
+    return _status_kilobytes(pid or os.getpid(), "VmHWM") / 1e3
+
+
+def megabytes(pid: int | None = None) -> float:
+    """The resident memory of a process now, without its descendants."""
+    return _status_kilobytes(pid or os.getpid(), "VmRSS") / 1e3
+
+
 def family(pid: int) -> set[int]:
     """The process and all that descend from it."""
     found = {pid}
@@ -95,3 +123,10 @@ def _resident(pids: set[int]) -> dict[int, int]:
         with contextlib.suppress(OSError, IndexError):
             sizes[pid] = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_BYTES
     return sizes
+
+
+def _status_kilobytes(pid: int, key: str) -> int:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(key + ":"):
+            return int(line.split()[1])
+    raise RuntimeError(f"{key} is not in /proc/{pid}/status")

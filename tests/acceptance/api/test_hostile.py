@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
-from pathlib import Path
-
 import httpx
 import pytest
 
+from shoplens.testing.cost import megabytes
 from shoplens.testing.hostile import bodies, corpus
 from tests.conftest import RunningServer, colourful, jpeg_of
 
 ALLOWED_GROWTH_MB = 60
-
-
-def megabytes(process: subprocess.Popen[bytes]) -> float:
-    """Resident memory of a process."""
-    pages = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1])
-    return pages * 4096 / 1e6
 
 
 def test_every_file_of_the_corpus_is_answered_as_it_must_be(server: RunningServer) -> None:
@@ -38,10 +30,10 @@ def test_a_thousand_mutated_pictures_leave_no_trace_in_memory(server: RunningSer
     with httpx.Client(base_url=server.url, timeout=60) as client:
         for body in bodies(300, seed=1):
             client.post("/predict", content=body)
-        before = megabytes(server.process)
+        before = megabytes(server.process.pid)
         for body in bodies(1_000, seed=2):
             statuses.add(client.post("/predict", content=body).status_code)
-        grown = megabytes(server.process) - before
+        grown = megabytes(server.process.pid) - before
         assert 200 == client.post("/predict", content=jpeg_of(colourful(9))).status_code
     assert statuses <= {200, 413, 415, 422}
     assert grown < ALLOWED_GROWTH_MB
