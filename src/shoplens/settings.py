@@ -305,6 +305,10 @@ class Settings(BaseSettings):
         default=(),
         description="Addresses or networks (`10.0.0.0/8`) of proxies whose `X-Forwarded-For` and `-Proto` count.",
     )
+    metrics_open_to: TextList = Field(
+        default=(),
+        description="Addresses or networks that may read `/metrics` without an account; others need `metrics:read`.",
+    )
     shutdown_s: float = Field(default=10.0, gt=0, description="How long a stopping server finishes what it accepted.")
 
     log_format: Literal["auto", "console", "json"] = Field(
@@ -331,7 +335,7 @@ class Settings(BaseSettings):
             raise ValueError("leave out the user and the password: the address stands in reports")
         return url.rstrip("/")
 
-    @field_validator("trusted_proxies")
+    @field_validator("trusted_proxies", "metrics_open_to")
     @classmethod
     def _proxies_are_addresses(cls, proxies: tuple[str, ...]) -> tuple[str, ...]:
         for proxy in proxies:

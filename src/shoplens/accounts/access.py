@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterator
+from functools import cache
+from ipaddress import ip_address, ip_network
+from typing import Any, Final
 
-from fastapi import Depends, Request
+from fastapi import Depends, FastAPI, Request
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import RouteContext, iter_route_contexts
+from starlette.routing import Mount
 
-from shoplens.accounts.entities import Permission, Principal, PrincipalKind
-from shoplens.errors import PermissionDenied
+from shoplens.accounts.audit import Origin, origin
+from shoplens.accounts.entities import PERMISSIONS, Permission, Principal, PrincipalKind
+from shoplens.accounts.principals import Credentials, Principals, current, note_principal
+from shoplens.errors import PermissionDenied, ShoplensError
 from shoplens.web.browser import browser_of
+from shoplens.web.problems import request_id_of
+from shoplens.web.rendering import add_filters
+from shoplens.web.shares import address_of
+
+SESSION_COOKIE: Final = "shoplens_session"
+_BEARER: Final = "bearer "
 
 
+@cache
 def requires(permission: Permission) -> Callable[[Request], Awaitable[Principal]]:
     """A dependency that gives the principal of the request.
 
@@ -19,12 +33,12 @@ def requires(permission: Permission) -> Callable[[Request], Awaitable[Principal]
     """
 
     async def principal(request: Request) -> Principal:
-        found = local_principal(request)
+        found = await _identify(request)
         if not found.may(permission):
-            raise PermissionDenied(f"{found.name} may not do this; it takes the permission {permission.value}.")
-        request.state.principal = found
+            raise PermissionDenied(_denial(found, permission))
         return found
 
+    principal.permission = permission  # type: ignore[attr-defined]  # what `declared` reads
     return principal
 
 
@@ -33,9 +47,133 @@ def guarded(permission: Permission) -> Any:
     return Depends(requires(permission))
 
 
+async def _anyone() -> None:
+    """Asks for nothing."""
+
+
+_anyone.permission = None  # type: ignore[attr-defined]
+public: Final[Any] = Depends(_anyone)
+"""For the `dependencies` of routes that everybody may use, such as the sign-in page. Every route is guarded or public:
+the application refuses to start otherwise."""
+
+
+def guarded_metrics(networks: tuple[str, ...]) -> Any:
+    """`guarded` for /metrics, open to client addresses within `networks`."""
+    opened = [ip_network(each, strict=False) for each in networks]
+    asks = requires(Permission.METRICS_READ)
+
+    async def metrics_reader(request: Request) -> None:
+        try:
+            address = ip_address(address_of(request))
+        except ValueError:  # a test's client or a socket in the file system has none
+            address = None
+        if address is None or not any(address in network for network in opened):
+            await asks(request)
+
+    metrics_reader.permission = Permission.METRICS_READ  # type: ignore[attr-defined]
+    return Depends(metrics_reader)
+
+
+def principal_of(request: Request) -> Principal:
+    """Who sends the request, for handlers of guarded routes."""
+    found: Principal = request.state.principal
+    return found
+
+
+def reviewer_of(request: Request) -> str | None:
+    """By whom an answer is: the id of a person or key, else the number of the browser, if it has one."""
+    found = principal_of(request)
+    return browser_of(request) if found.kind is PrincipalKind.LOCAL else found.id
+
+
+async def identify_quietly(request: Request) -> Principal | None:
+    """Who sends the request to a public route; None where it shows nothing valid."""
+    try:
+        return await _identify(request)
+    except ShoplensError:
+        return None
+
+
+def may(permission: str) -> bool:
+    """Whether the principal of this request has the permission: for templates, to leave out what it cannot use."""
+    found = current.get()
+    return found is not None and found.may(Permission(permission))
+
+
+def signed_in() -> Principal | None:
+    """The person of this request, for templates; None in a system without accounts."""
+    found = current.get()
+    return found if found is not None and found.kind is PrincipalKind.PERSON else None
+
+
+add_filters(may=may, signed_in=signed_in)
+
+
+# Deny by default
+
+
+def declared(app: FastAPI) -> Iterator[tuple[RouteContext, frozenset[Permission] | None]]:
+    """Every route with the permissions that it asks for: none for a public one, None where it declares nothing."""
+    for context in iter_route_contexts(app.routes):
+        if isinstance(context.route, Mount):  # static files
+            continue
+        dependant = getattr(context, "dependant", None)
+        found = set() if dependant is None else set(_marks(dependant))
+        yield context, frozenset(each for each in found if each is not None) if found else None
+
+
+def require_declared(app: FastAPI) -> None:
+    """Raises TypeError for a route that neither asks for a permission nor is public: a mistake in the code."""
+    for context, permissions in declared(app):
+        if permissions is None:
+            raise TypeError(f"{context.methods} {context.path} is neither guarded nor public; see accounts/access.py")
+
+
+def _marks(dependant: Dependant) -> Iterator[Permission | None]:
+    if hasattr(dependant.call, "permission"):
+        yield dependant.call.permission
+    for each in dependant.dependencies:
+        yield from _marks(each)
+
+
+# Who it is
+
+
+async def _identify(request: Request) -> Principal:
+    """The principal of the request, also noted for its log lines, its templates and the audit log."""
+    state = request.scope.setdefault("state", {})
+    known: Principal | None = state.get("principal")
+    if known is not None:
+        return known
+    principals: Principals = request.app.state.principals
+    found = await principals.of(_credentials(request)) if await principals.closed() else local_principal(request)
+    state["principal"] = found
+    note_principal(found)
+    origin.set(Origin(address=address_of(request) or None, request_id=request_id_of(request)))
+    return found
+
+
+def _credentials(request: Request) -> Credentials:
+    headers = request.headers
+    given = headers.get("authorization", "")
+    bearer = given[len(_BEARER) :].strip() if given[: len(_BEARER)].lower() == _BEARER else ""
+    bearer = bearer or headers.get("x-api-key", "")
+    cookie = None if bearer or "cookie" not in headers else request.cookies.get(SESSION_COOKIE)
+    return Credentials(bearer=bearer or None, cookie=cookie, address=address_of(request))
+
+
 def local_principal(request: Request) -> Principal:
     """The principal of a system without accounts: it may do everything; browsers are told apart."""
     browser = browser_of(request) or "unknown"
     return Principal(
         kind=PrincipalKind.LOCAL, id=f"browser:{browser}", name="someone", permissions=frozenset(Permission)
     )
+
+
+def _denial(found: Principal, permission: Permission) -> str:
+    if found.kind is PrincipalKind.KEY:
+        return f"The key {found.name} may not do this; it lacks the scope {permission.value}."
+    roles = [role.value for role, granted in PERMISSIONS.items() if permission in granted]
+    last = roles.pop()
+    which = f"the roles {', '.join(roles)} and {last} have" if roles else f"the role {last} has"
+    return f"{found.name} may not do this. It takes the permission {permission.value}, which {which}."

@@ -12,6 +12,8 @@ from fastapi import APIRouter, Depends, Path, Query, Request
 from pydantic import Field
 from starlette.responses import HTMLResponse, Response, StreamingResponse
 
+from shoplens.accounts.access import guarded
+from shoplens.accounts.entities import Permission
 from shoplens.batch.browse import MAX_PAGE, RunSummary, RunView
 from shoplens.batch.entities import BatchItem, ItemFilter, ItemState, References, RunCounts, RunState
 from shoplens.batch.export import MEDIA_TYPES, ExportFormat
@@ -295,10 +297,11 @@ Cursor = Annotated[int | None, Query(ge=0, lt=1 << 63)]
 
 def ingest_router(batch: Batch, uploads: Uploads, *, max_image_bytes: int, max_queued_bytes: int) -> APIRouter:
     """POST /batch/ingest. A form may have `max_queued_bytes` in all."""
-    router = APIRouter(tags=["batch"])
+    router = APIRouter(tags=["batch"], dependencies=[guarded(Permission.BATCH_READ)])
 
     @router.post(
         "/batch/ingest",
+        dependencies=[guarded(Permission.BATCH_RUN)],
         response_model=None,
         responses={
             200: {"model": IngestOut | UploadsOut, "description": "The import is finished."},
@@ -366,10 +369,11 @@ def _references(fields: Mapping[str, str]) -> References:
 
 def runs_router(batch: Batch) -> APIRouter:
     """/batch/runs…: start runs, follow them, and get their results."""
-    router = APIRouter(tags=["batch"])
+    router = APIRouter(tags=["batch"], dependencies=[guarded(Permission.BATCH_READ)])
 
     @router.post(
         "/batch/runs",
+        dependencies=[guarded(Permission.BATCH_RUN)],
         status_code=202,
         response_model=RunProgressOut,
         responses={202: {"headers": {"Location": {"schema": {"type": "string"}, "description": "URL of the run."}}}},

@@ -8,6 +8,8 @@ from fastapi import APIRouter, Depends, Path, Request
 from pydantic import Field
 from starlette.responses import Response
 
+from shoplens.accounts.access import guarded, reviewer_of
+from shoplens.accounts.entities import Permission
 from shoplens.batch.api import ItemOut
 from shoplens.batch.looks import MOST_ITEMS
 from shoplens.batch.review import ItemAnswer
@@ -17,7 +19,7 @@ from shoplens.errors import ItemNotFound, RequestInvalid
 from shoplens.predictions.api import photo_answer
 from shoplens.predictions.entities import Answer
 from shoplens.predictions.image_store import ImageSize
-from shoplens.web.browser import COOKIE, browser_of
+from shoplens.web.browser import COOKIE
 from shoplens.web.schemas import BodySchema, Schema, json_response
 
 Seen = Annotated[
@@ -90,7 +92,7 @@ ItemId = Annotated[str, Depends(_known_item)]
 
 
 def _browser(request: Request) -> str:
-    number = browser_of(request)
+    number = reviewer_of(request)
     if number is None:
         raise RequestInvalid(f"Send the cookie {COOKIE}: 32 hexadecimal digits that no other client has.")
     return number
@@ -98,7 +100,8 @@ def _browser(request: Request) -> str:
 
 def items_router(batch: Batch) -> APIRouter:
     """/batch/items/ID…: one item, its photo and its label."""
-    router = APIRouter(tags=["batch"])
+    router = APIRouter(tags=["batch"], dependencies=[guarded(Permission.BATCH_READ)])
+    reviewing = [guarded(Permission.BATCH_REVIEW)]
 
     @router.get("/batch/items/{item_id}", response_model=ItemOut, summary="One item")
     def one(item_id: ItemId) -> Response:
@@ -115,33 +118,45 @@ def items_router(batch: Batch) -> APIRouter:
         """`thumbnail` and `view` are JPEG without metadata, `original` is as it arrived."""
         return photo_answer(request, batch.browse.photo(item_id, size))
 
-    @router.post("/batch/items/{item_id}/label", response_model=ItemOut, summary="Answer for an item")
+    @router.post(
+        "/batch/items/{item_id}/label", dependencies=reviewing, response_model=ItemOut, summary="Answer for an item"
+    )
     def label(request: Request, item_id: ItemId, body: LabelIn) -> Response:
         """One answer. The last one counts. The photo has been moved when this responds.
 
         Responds 409 `item_changed` if somebody else changed the item since the revision in `seen`.
         """
-        return json_response(ItemOut.of(batch.review.answer(item_id, body.answer(browser_of(request)))))
+        return json_response(ItemOut.of(batch.review.answer(item_id, body.answer(reviewer_of(request)))))
 
-    @router.post("/batch/items/{item_id}/reopen", response_model=ItemOut, summary="Withdraw the answers for an item")
+    @router.post(
+        "/batch/items/{item_id}/reopen",
+        dependencies=reviewing,
+        response_model=ItemOut,
+        summary="Withdraw the answers for an item",
+    )
     def reopen(request: Request, item_id: ItemId, body: SeenIn | None = None) -> Response:
         """State, label and place are again as the run left them; the feedback is withdrawn, so nothing trains on it."""
         seen = body.seen if body else None
-        return json_response(ItemOut.of(batch.review.reopen(item_id, seen=seen, by=browser_of(request))))
+        return json_response(ItemOut.of(batch.review.reopen(item_id, seen=seen, by=reviewer_of(request))))
 
-    @router.post("/batch/looks", response_model=LookOut, summary="Look at an item")
+    @router.post("/batch/looks", dependencies=reviewing, response_model=LookOut, summary="Look at an item")
     def look(request: Request, body: LookIn) -> Response:
         """Spread several people over the photos. It needs the cookie that the pages set; an answer needs no look."""
         found = batch.looks.look(body.items, browser=_browser(request))
         settled = [ItemOut.of(item) for item in found.settled]
         return json_response(LookOut(item=found.item_id, held=list(found.held), settled=settled))
 
-    @router.post("/batch/items/{item_id}/skip", response_model=ItemOut, summary="Skip an item")
+    @router.post("/batch/items/{item_id}/skip", dependencies=reviewing, response_model=ItemOut, summary="Skip an item")
     def skip(request: Request, item_id: ItemId) -> Response:
         """It goes to the end of this browser's queue, and stays where it is for others."""
         return json_response(ItemOut.of(batch.looks.skip(item_id, browser=_browser(request))))
 
-    @router.post("/batch/items/{item_id}/retry", response_model=ItemOut, summary="Retry a quarantined item")
+    @router.post(
+        "/batch/items/{item_id}/retry",
+        dependencies=reviewing,
+        response_model=ItemOut,
+        summary="Retry a quarantined item",
+    )
     def retry(item_id: ItemId) -> Response:
         """The item that waits for the next run: a new one, since the finished run keeps this one as it is.
 
@@ -149,9 +164,14 @@ def items_router(batch: Batch) -> APIRouter:
         """
         return json_response(ItemOut.of(batch.review.retry(item_id)))
 
-    @router.delete("/batch/items/{item_id}/photo", response_model=ItemOut, summary="Delete a quarantined file")
+    @router.delete(
+        "/batch/items/{item_id}/photo",
+        dependencies=reviewing,
+        response_model=ItemOut,
+        summary="Delete a quarantined file",
+    )
     def delete(request: Request, item_id: ItemId) -> Response:
         """The item is dismissed and its photo is deleted from the store. This cannot be undone."""
-        return json_response(ItemOut.of(batch.review.delete(item_id, by=browser_of(request))))
+        return json_response(ItemOut.of(batch.review.delete(item_id, by=reviewer_of(request))))
 
     return router

@@ -14,6 +14,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Form, Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse
 
+from shoplens.accounts.access import guarded, reviewer_of
+from shoplens.accounts.entities import Permission
 from shoplens.batch import presenting
 from shoplens.batch.browse import BrowseService, RunView
 from shoplens.batch.entities import BatchItem, BatchRun, ItemFilter, ItemState
@@ -33,7 +35,7 @@ from shoplens.errors import (
 from shoplens.predictions.entities import Answer, Channel, Feedback, PredictionRecord
 from shoplens.predictions.pages import LinkFinder, RecordLink
 from shoplens.predictions.records import RecordService
-from shoplens.web.browser import browser_of, new_browser, remember
+from shoplens.web.browser import new_browser, remember
 from shoplens.web.rendering import PageRoute, add_filters, page
 
 REQUESTED_BY = "console"
@@ -67,7 +69,7 @@ _SAID = {
 
 def channel_pages(batch: Batch, channels: Mapping[str, Channel]) -> APIRouter:
     """The runs of a channel, and the forms that import photos and start a run."""
-    router = APIRouter(route_class=PageRoute)
+    router = APIRouter(route_class=PageRoute, dependencies=[guarded(Permission.BATCH_READ)])
     browse = batch.browse
 
     @router.get("/console/batch/{channel}")
@@ -95,14 +97,14 @@ def channel_pages(batch: Batch, channels: Mapping[str, Channel]) -> APIRouter:
         name = _known_channel(batch, channel)
         return JSONResponse(_live_channel(batch, name, browse.active(name)), headers=_NO_STORE)
 
-    @router.post("/console/batch/{channel}/ingest")
+    @router.post("/console/batch/{channel}/ingest", dependencies=[guarded(Permission.BATCH_RUN)])
     async def import_photos(channel: str) -> RedirectResponse:
         name = _known_channel(batch, channel)
         # The next page shows the outcome, also of an import that failed.
         await asyncio.wait([asyncio.wrap_future(batch.channel(name).imports.start())], timeout=batch.ingest_answer_s)
         return RedirectResponse(f"/console/batch/{name}?said=ingest", status_code=303)
 
-    @router.post("/console/batch/{channel}/runs")
+    @router.post("/console/batch/{channel}/runs", dependencies=[guarded(Permission.BATCH_RUN)])
     def start(channel: str) -> RedirectResponse:
         name = _known_channel(batch, channel)
         try:
@@ -119,7 +121,7 @@ def channel_pages(batch: Batch, channels: Mapping[str, Channel]) -> APIRouter:
 
 def run_pages(batch: Batch, channels: Mapping[str, Channel]) -> APIRouter:
     """One run with its items. Comes after the other pages of batches, whose addresses it matches too."""
-    router = APIRouter(route_class=PageRoute)
+    router = APIRouter(route_class=PageRoute, dependencies=[guarded(Permission.BATCH_READ)])
     browse = batch.browse
 
     @router.get("/console/batch/{channel}/{run_id}")
@@ -128,7 +130,7 @@ def run_pages(batch: Batch, channels: Mapping[str, Channel]) -> APIRouter:
         bar = presenting.read_bar(request.query_params, view)
         before, after = (presenting.read_cursor(request.query_params, each) for each in ("before", "after"))
         labels = batch.channel(channel).labels
-        browser = browser_of(request) or new_browser()
+        browser = reviewer_of(request) or new_browser()
         in_review = bar.wanted.state is ItemState.NEEDS_REVIEW
         wanted = replace(bar.wanted, browser=browser if in_review else None)
         found = browse.items(wanted, limit=PAGE_ITEMS, before=before, after=after)
@@ -154,7 +156,7 @@ def run_pages(batch: Batch, channels: Mapping[str, Channel]) -> APIRouter:
     def live_run(channel: str, run_id: str) -> JSONResponse:
         return JSONResponse(_live_run(batch, _known_run(batch, channel, run_id)), headers=_NO_STORE)
 
-    @router.post("/console/batch/{channel}/{run_id}/retry")
+    @router.post("/console/batch/{channel}/{run_id}/retry", dependencies=[guarded(Permission.BATCH_REVIEW)])
     def retry_all(channel: str, run_id: str) -> RedirectResponse:
         number = batch.review.retry_all(channel, _known_run(batch, channel, run_id).run.id)
         return RedirectResponse(f"/console/batch/{channel}?said=retried-{number}", status_code=303)
@@ -164,14 +166,15 @@ def run_pages(batch: Batch, channels: Mapping[str, Channel]) -> APIRouter:
 
 def item_pages(batch: Batch, records: RecordService, channels: Mapping[str, Channel]) -> APIRouter:
     """The page of one item, and its forms."""
-    router = APIRouter(route_class=PageRoute)
+    router = APIRouter(route_class=PageRoute, dependencies=[guarded(Permission.BATCH_READ)])
+    reviewing = [guarded(Permission.BATCH_REVIEW)]
     browse = batch.browse
 
     @router.get("/console/batch/{channel}/items/{item_id}")
     def one(request: Request, channel: str, item_id: str, said: str = "") -> HTMLResponse:
         item = _known_item(batch, channel, item_id)
         labels = sorted(batch.channel(item.channel).labels)
-        browser = browser_of(request) or new_browser()
+        browser = reviewer_of(request) or new_browser()
         in_review = item.state is ItemState.NEEDS_REVIEW
         shown = page(
             "batch_item.html",
@@ -188,7 +191,7 @@ def item_pages(batch: Batch, records: RecordService, channels: Mapping[str, Chan
         remember(shown, browser, secure=request.url.scheme == "https")
         return shown
 
-    @router.post("/console/batch/{channel}/items/{item_id}/label")
+    @router.post("/console/batch/{channel}/items/{item_id}/label", dependencies=reviewing)
     def label(
         request: Request,
         channel: str,
@@ -207,34 +210,34 @@ def item_pages(batch: Batch, records: RecordService, channels: Mapping[str, Chan
             label=None if answer else label,
             proposed=proposed if answer == Answer.NONE_OF_THESE else None,
             seen=seen,
-            by=browser_of(request),
+            by=reviewer_of(request),
         )
         batch.review.answer(item.id, given)
         return _back_to(item, "answered")
 
-    @router.post("/console/batch/{channel}/items/{item_id}/reopen")
+    @router.post("/console/batch/{channel}/items/{item_id}/reopen", dependencies=reviewing)
     def reopen(request: Request, channel: str, item_id: str, seen: FormNumber = None) -> RedirectResponse:
         item = _known_item(batch, channel, item_id)
-        batch.review.reopen(item.id, seen=seen, by=browser_of(request))
+        batch.review.reopen(item.id, seen=seen, by=reviewer_of(request))
         return _back_to(item, "reopened")
 
-    @router.post("/console/batch/{channel}/items/{item_id}/skip")
+    @router.post("/console/batch/{channel}/items/{item_id}/skip", dependencies=reviewing)
     def skip(request: Request, channel: str, item_id: str) -> RedirectResponse:
         item = _known_item(batch, channel, item_id)
-        browser = browser_of(request)
+        browser = reviewer_of(request)
         if browser is not None:
             batch.looks.skip(item.id, browser=browser)
         return _back_to(browse.next_to_review(item, browser=browser) or item, "skipped")
 
-    @router.post("/console/batch/{channel}/items/{item_id}/retry")
+    @router.post("/console/batch/{channel}/items/{item_id}/retry", dependencies=reviewing)
     def retry(channel: str, item_id: str) -> RedirectResponse:
         item = _known_item(batch, channel, item_id)
         return _back_to(batch.review.retry(item.id), "retried")
 
-    @router.post("/console/batch/{channel}/items/{item_id}/delete")
+    @router.post("/console/batch/{channel}/items/{item_id}/delete", dependencies=reviewing)
     def delete(request: Request, channel: str, item_id: str) -> RedirectResponse:
         item = _known_item(batch, channel, item_id)
-        return _back_to(batch.review.delete(item.id, by=browser_of(request)), "deleted")
+        return _back_to(batch.review.delete(item.id, by=reviewer_of(request)), "deleted")
 
     return router
 

@@ -36,6 +36,7 @@ STATEMENT_TIMEOUT_S: Final = 60.0
 """How long a statement of PostgreSQL may take; migrations have no such bound."""
 _UPGRADING: Final = 0x53484F50
 _ARRIVING: Final = 0x53484F51
+_AUDITING: Final = 0x53484F52
 """Names of PostgreSQL's locks that belong to no row; it releases them when the transaction ends."""
 _CACHE_KIB: Final = 8_192
 _POOL_TIMEOUT_S: Final = 5
@@ -169,6 +170,12 @@ def hold_arrivals(connection: Connection) -> None:
     So the numbers of items become visible in their order, as on SQLite: none appears later below one that is visible.
     """
     connection.execute(text(f"SELECT pg_advisory_xact_lock({_ARRIVING})"))
+
+
+def hold_audit(connection: Connection) -> None:
+    """On PostgreSQL: hold the lock under which the audit log grows until the transaction ends."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text(f"SELECT pg_advisory_xact_lock({_AUDITING})"))
 
 
 def open_database(

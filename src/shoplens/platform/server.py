@@ -8,6 +8,10 @@ from dataclasses import dataclass, fields
 from functools import partial
 from typing import Self
 
+from shoplens.accounts.audit import AuditLog
+from shoplens.accounts.keys import KeyService
+from shoplens.accounts.limits import RateLimits
+from shoplens.accounts.principals import Principals
 from shoplens.batch.files import MovedPhotos
 from shoplens.batch.service import Batch
 from shoplens.batch.status import StatusMetrics
@@ -49,6 +53,7 @@ class WebLimits:
     upload_idle_s: float
     upload_least_rate: float
     uploads_per_minute: int | None
+    metrics_open_to: tuple[str, ...]
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
@@ -73,6 +78,9 @@ class Platform:
     default_channel: str
     limits: WebLimits
     engine: Engine
+    principals: Principals
+    keys: KeyService
+    audit: AuditLog
     database: Database
     writing: Database
     writer: GroupWriter[PredictionRecord]
@@ -84,6 +92,7 @@ class Platform:
         await self.engine.close()
         self.predictions.close()
         self.writer.close()
+        self.principals.close()
         self.writing.close()
         self.database.close()
 
@@ -114,6 +123,8 @@ def build_platform(settings: Settings, *, progress: Progress | None = None) -> P
         images=images,
         labels=lambda name: engine.labels(channels[name].model),
     )
+    audit = AuditLog(database, clock=utc_now)
+    keys = KeyService(database, audit, clock=utc_now)
     return Platform(
         predictions=PredictionService(
             engine=engine,
@@ -140,6 +151,14 @@ def build_platform(settings: Settings, *, progress: Progress | None = None) -> P
         default_channel=settings.default_channel,
         limits=WebLimits.of(settings),
         engine=engine,
+        principals=Principals(
+            any_people=keys.any_people,
+            session=lambda _: None,
+            key=keys.recognise,
+            limits=RateLimits(settings.redis_url, prefix=settings.redis_prefix),
+        ),
+        keys=keys,
+        audit=audit,
         database=database,
         writing=writing,
         writer=writer,

@@ -14,6 +14,8 @@ from fastapi.routing import APIRoute
 from pydantic import Field
 from starlette.responses import Response, StreamingResponse
 
+from shoplens.accounts.access import guarded, reviewer_of
+from shoplens.accounts.entities import Permission
 from shoplens.db.tables import is_id
 from shoplens.errors import PredictionNotFound, RequestInvalid
 from shoplens.predictions.entities import Feedback, FeedbackValue, Keep, PredictionRecord, RecordFilter
@@ -24,7 +26,6 @@ from shoplens.predictions.policy import Outcome
 from shoplens.predictions.records import MAX_PAGE, RecordService
 from shoplens.predictions.service import PredictionService
 from shoplens.telemetry.metrics import Metrics
-from shoplens.web.browser import browser_of
 from shoplens.web.downloads import download
 from shoplens.web.problems import status_of_exception
 from shoplens.web.schemas import BodySchema, ModelOut, Schema, json_response
@@ -203,7 +204,7 @@ def predict_router(
     predictions: PredictionService, uploads: Uploads, metrics: Metrics, *, deadline_s: float
 ) -> APIRouter:
     """POST /predict. `deadline_s` is the longest time for a response."""
-    router = APIRouter(tags=["predictions"], route_class=_counted(metrics))
+    router = APIRouter(tags=["predictions"], route_class=_counted(metrics), dependencies=[guarded(Permission.PREDICT)])
 
     @router.post(
         "/predict",
@@ -260,7 +261,7 @@ Cursor = Annotated[str | None, Query(max_length=64)]
 
 def records_router(records: RecordService, images: ImageStore, export: ExportTables) -> APIRouter:
     """GET /predictions…: stored predictions, their photos, and the CSV export."""
-    router = APIRouter(tags=["records"])
+    router = APIRouter(tags=["records"], dependencies=[guarded(Permission.RECORDS_READ)])
 
     @router.get("/predictions", response_model=RecordPageOut, summary="A page of predictions, newest first")
     def page(
@@ -305,13 +306,24 @@ def feedback_router(records: RecordService, export: ExportTables) -> APIRouter:
     """POST /feedback and GET /feedback.csv."""
     router = APIRouter(tags=["feedback"])
 
-    @router.post("/feedback", status_code=201, response_model=FeedbackOut, summary="Give feedback on a prediction")
+    @router.post(
+        "/feedback",
+        status_code=201,
+        dependencies=[guarded(Permission.FEEDBACK_WRITE)],
+        response_model=FeedbackOut,
+        summary="Give feedback on a prediction",
+    )
     def give(request: Request, body: FeedbackIn) -> Response:
         """The feedback is stored when this returns 201. It also answers for the batch item of the prediction."""
-        stored = records.give_feedback(NewFeedback(**body.model_dump(), by=browser_of(request)))
+        stored = records.give_feedback(NewFeedback(**body.model_dump(), by=reviewer_of(request)))
         return json_response(FeedbackOut.model_validate(stored), status=201)
 
-    @router.get("/feedback.csv", response_class=StreamingResponse, summary="All feedback as CSV")
+    @router.get(
+        "/feedback.csv",
+        dependencies=[guarded(Permission.RECORDS_READ)],
+        response_class=StreamingResponse,
+        summary="All feedback as CSV",
+    )
     def export_csv() -> StreamingResponse:
         """Image path, prediction and feedback, safe to open in a spreadsheet."""
         return download(export.feedback(), name="feedback.csv", media_type=_CSV)

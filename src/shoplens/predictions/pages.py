@@ -11,6 +11,8 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Form, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
+from shoplens.accounts.access import guarded, principal_of, reviewer_of
+from shoplens.accounts.entities import Permission
 from shoplens.db.tables import is_id
 from shoplens.errors import ImageMissing, PredictionNotFound, RequestInvalid, ShoplensError
 from shoplens.predictions import presenting
@@ -19,7 +21,6 @@ from shoplens.predictions.feedback import NewFeedback
 from shoplens.predictions.policy import Outcome
 from shoplens.predictions.records import RecordService
 from shoplens.predictions.service import PredictionService
-from shoplens.web.browser import browser_of
 from shoplens.web.problems import public_detail, request_id_of, status_of
 from shoplens.web.rendering import PageRoute, add_filters, instant, page
 from shoplens.web.shares import address_of
@@ -68,7 +69,7 @@ def classify_pages(
     deadline_s: float,
 ) -> APIRouter:
     """The page Classify, and the form that it posts without a script."""
-    router = APIRouter(route_class=PageRoute)
+    router = APIRouter(route_class=PageRoute, dependencies=[guarded(Permission.RECORDS_READ)])
 
     def classify_page(chosen: str, *, status: int = 200, error: str | None = None) -> HTMLResponse:
         return page(
@@ -81,10 +82,12 @@ def classify_pages(
         )
 
     @router.get("/")
-    def show() -> HTMLResponse:
+    def show(request: Request) -> Response:
+        if not principal_of(request).may(Permission.PREDICT):
+            return RedirectResponse("/console/records", status_code=303)
         return classify_page(default_channel)
 
-    @router.post("/")
+    @router.post("/", dependencies=[guarded(Permission.PREDICT)])
     async def post(request: Request) -> Response:
         chosen = default_channel
         try:
@@ -118,7 +121,7 @@ def classify_pages(
 
 def record_pages(records: RecordService, *, channels: Mapping[str, Channel], find_link: LinkFinder) -> APIRouter:
     """The list of records (also at `/view_db`), one record, and its feedback form."""
-    router = APIRouter(route_class=PageRoute)
+    router = APIRouter(route_class=PageRoute, dependencies=[guarded(Permission.RECORDS_READ)])
 
     @router.get("/console/records")
     @router.get("/view_db")
@@ -155,7 +158,7 @@ def record_pages(records: RecordService, *, channels: Mapping[str, Channel], fin
             link=find_link(stored),
         )
 
-    @router.post("/console/records/{record_id}/feedback")
+    @router.post("/console/records/{record_id}/feedback", dependencies=[guarded(Permission.FEEDBACK_WRITE)])
     def give(
         request: Request,
         record_id: str,
@@ -173,7 +176,7 @@ def record_pages(records: RecordService, *, channels: Mapping[str, Channel], fin
             label=label,
             comment=comment,
             seen=seen,
-            by=browser_of(request),
+            by=reviewer_of(request),
         )
         records.give_feedback(new)
         return RedirectResponse(f"/console/records/{record_id}?said=1#feedback", status_code=303)

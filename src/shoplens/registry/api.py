@@ -7,6 +7,8 @@ from typing import Self
 from fastapi import APIRouter
 from pydantic import Field
 
+from shoplens.accounts.access import guarded
+from shoplens.accounts.entities import Permission
 from shoplens.registry.service import ModelService, ModelView
 from shoplens.web.schemas import Schema
 
@@ -49,7 +51,7 @@ class ServedModelOut(Schema):
 
 def models_router(models: ModelService) -> APIRouter:
     """The route on models."""
-    router = APIRouter(tags=["models"])
+    router = APIRouter(tags=["models"], dependencies=[guarded(Permission.MODELS_READ)])
 
     @router.get("/models", summary="The installed models")
     def all_models() -> list[ServedModelOut]:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from fastapi import APIRouter, Request
 from starlette.responses import HTMLResponse, JSONResponse
 
+from shoplens.accounts.access import guarded
+from shoplens.accounts.entities import Permission
 from shoplens.bundles.bundle import CHECKSUMS, Bundle, read_checksums, read_plain
 from shoplens.bundles.manifest import Label, PartResult
 from shoplens.images.picture import ImageSpec
@@ -23,7 +25,7 @@ _STRONGEST = 9
 
 def model_pages(models: ModelService, channels: Mapping[str, Channel]) -> APIRouter:
     """The list, one model, and its label names for the pages that suggest labels."""
-    router = APIRouter(route_class=PageRoute)
+    router = APIRouter(route_class=PageRoute, dependencies=[guarded(Permission.MODELS_READ)])
 
     @router.get("/console/models")
     def all_models() -> HTMLResponse:

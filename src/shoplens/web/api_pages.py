@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastapi import APIRouter, Request
-from starlette.responses import HTMLResponse
+from starlette.responses import HTMLResponse, JSONResponse
 
+from shoplens.accounts.access import guarded
+from shoplens.accounts.entities import Permission
 from shoplens.web.rendering import PageRoute, page
 
 Document = Mapping[str, Any]
@@ -44,8 +46,8 @@ class ApiOperation:
 
 
 def api_pages(document: Callable[[], Document]) -> APIRouter:
-    """GET /docs. `document` makes the OpenAPI document when it is first asked for."""
-    router = APIRouter(route_class=PageRoute)
+    """GET /docs and /openapi.json. `document` makes the OpenAPI document when it is first asked for."""
+    router = APIRouter(route_class=PageRoute, dependencies=[guarded(Permission.DOCS_READ)])
 
     @router.get("/docs")
     def docs(request: Request) -> HTMLResponse:
@@ -55,6 +57,10 @@ def api_pages(document: Callable[[], Document]) -> APIRouter:
         for tag, operation in _operations(described, base):
             groups.setdefault(tag, []).append(operation)
         return page("docs.html", groups=groups, schemas=_schemas(described))
+
+    @router.get("/openapi.json")
+    def openapi() -> JSONResponse:
+        return JSONResponse(document())
 
     return router
 

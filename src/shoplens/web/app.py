@@ -13,6 +13,7 @@ from fastapi.routing import APIRoute
 from starlette.responses import HTMLResponse, RedirectResponse
 
 import shoplens
+from shoplens.accounts.access import public, require_declared
 from shoplens.advice import meant
 from shoplens.batch.api import ingest_router, runs_router
 from shoplens.batch.items_api import items_router
@@ -87,11 +88,13 @@ def create_app(platform: Platform) -> FastAPI:
         version=shoplens.__version__,
         summary="Image classification that a shop runs itself.",
         lifespan=lifespan,
+        openapi_url=None,  # its route and those of the pages about it ask for a permission
         docs_url=None,
         redoc_url=None,
         responses=_PROBLEMS,
         generate_unique_id_function=operation_id,
     )
+    app.state.principals = platform.principals
     limits = platform.limits
     uploads = Uploads(
         max_image_bytes=limits.max_image_bytes,
@@ -100,11 +103,12 @@ def create_app(platform: Platform) -> FastAPI:
     )
     for router in _api_routers(platform, uploads):
         app.include_router(router, dependencies=[Depends(refuse_unknown_parameters)])
-    app.include_router(operations_router(platform.probes, platform.metrics))
+    app.include_router(operations_router(platform.probes, platform.metrics, metrics_open_to=limits.metrics_open_to))
     app.include_router(api_pages(app.openapi), include_in_schema=False)
     for router in _page_routers(platform, uploads):
         app.include_router(router, include_in_schema=False)
     app.mount(STATIC_URL, HashedFiles(directory=STATIC_DIR), name="static")
+    require_declared(app)
     handle_problems(app, platform.metrics)
     pace = UploadPace(idle_s=limits.upload_idle_s, least_rate=limits.upload_least_rate)
     app.add_middleware(RequestMiddleware, allowed_hosts=limits.allowed_hosts, pace=pace, metrics=platform.metrics)
@@ -149,7 +153,7 @@ def _page_routers(platform: Platform, uploads: Uploads) -> Iterator[APIRouter]:
 
 def _other_pages() -> APIRouter:
     """The console's other addresses. Comes last, since it matches all of them."""
-    router = APIRouter(route_class=PageRoute)
+    router = APIRouter(route_class=PageRoute, dependencies=[public])
 
     @router.get("/console")
     def start() -> RedirectResponse:

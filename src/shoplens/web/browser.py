@@ -1,6 +1,6 @@
 """A number for each browser, so that two people who review at once get different photos. It proves nothing.
 
-It is no login and opens nothing: it only tells one browser from another until there are accounts.
+It is no login and opens nothing: it only tells one browser from another where there are no accounts.
 """
 
 from __future__ import annotations
@@ -29,5 +29,9 @@ def new_browser() -> str:
 
 
 def remember(response: Response, number: str, *, secure: bool) -> None:
-    """Let the browser send `number` with its next requests; not with those that another site makes it send."""
-    response.set_cookie(COOKIE, number, max_age=_LASTS_S, httponly=True, samesite="strict", secure=secure)
+    """Let the browser send `number` with its next requests; not with those that another site makes it send.
+
+    The id of a signed-in person is no such number, and needs no cookie of its own.
+    """
+    if _FORM.fullmatch(number):
+        response.set_cookie(COOKIE, number, max_age=_LASTS_S, httponly=True, samesite="strict", secure=secure)

@@ -11,10 +11,11 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from shoplens.errors import RequestInvalid, ShoplensError
+from shoplens.accounts.access import identify_quietly
+from shoplens.errors import NotAuthenticated, RequestInvalid, ShoplensError
 from shoplens.telemetry.metrics import Metrics
-from shoplens.web.problems import note_failure, problem, problem_of, request_id_of
-from shoplens.web.rendering import error_page, problem_page
+from shoplens.web.problems import note_failure, problem, problem_of, request_id_of, wants_page
+from shoplens.web.rendering import error_page, problem_page, sign_in
 
 _NOTHING_HERE = "There is nothing at this address."
 _WRONG_METHOD = "This address does not take such requests."
@@ -27,9 +28,14 @@ def error_answer(error: ShoplensError, *, accept: str, request_id: str | None) -
     return response
 
 
-def wants_page(accept: str) -> bool:
-    """Whether a browser asks for something to show: it names HTML, where programs name JSON or take anything."""
-    return "text/html" in accept and not accept.startswith("application/json")
+async def answer_error(request: Request, error: ShoplensError) -> Response:
+    """The same for a request that reached the application: a browser without a session is sent to the sign-in page."""
+    accept = request.headers.get("accept", "")
+    if isinstance(error, NotAuthenticated) and wants_page(accept):
+        return sign_in(request)
+    if wants_page(accept):
+        await identify_quietly(request)
+    return error_answer(error, accept=accept, request_id=request_id_of(request))
 
 
 def handle_problems(app: FastAPI, metrics: Metrics) -> None:
@@ -38,7 +44,7 @@ def handle_problems(app: FastAPI, metrics: Metrics) -> None:
     async def on_shoplens_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, ShoplensError)
         note_failure(error, metrics)
-        return error_answer(error, accept=request.headers.get("accept", ""), request_id=request_id_of(request))
+        return await answer_error(request, error)
 
     async def on_invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
@@ -53,6 +59,7 @@ def handle_problems(app: FastAPI, metrics: Metrics) -> None:
         if isinstance(error.__cause__, ClientDisconnect):
             raise error.__cause__
         metrics.failures.labels(code=HTTPStatus(error.status_code).name.lower()).inc()
+        await identify_quietly(request)  # the page shows the entries that the person may use
         return _http_answer(error.status_code, str(error.detail), request, error.headers or {})
 
     app.add_exception_handler(ShoplensError, on_shoplens_error)

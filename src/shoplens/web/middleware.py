@@ -13,6 +13,7 @@ from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from shoplens.accounts.principals import forget_principal
 from shoplens.errors import (
     AddressTooLong,
     HeadersTooLarge,
@@ -110,6 +111,7 @@ class RequestMiddleware:
                 self._metrics.http_requests.labels(route=route, status=str(status)).inc()
                 log = _log.info if status < HTTPStatus.INTERNAL_SERVER_ERROR else _log.warning
                 log("request.answered", method=scope["method"], path=scope["path"], status=status, ms=ms)
+                forget_principal()
 
     def _require_own_host_and_site(self, scope: Scope, headers: Headers) -> None:
         """Raises RequestMalformed without exactly one host, and RequestForbidden for DNS rebinding and for cross-site

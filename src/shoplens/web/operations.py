@@ -9,6 +9,7 @@ from fastapi import APIRouter
 from pydantic import Field
 from starlette.responses import Response
 
+from shoplens.accounts.access import guarded_metrics, public
 from shoplens.errors import ShoplensError
 from shoplens.telemetry.logs import get_logger
 from shoplens.telemetry.metrics import EXPOSITION_TYPE, Metrics
@@ -26,18 +27,24 @@ class HealthOut(Schema):
     parts: dict[str, str] = Field(examples=[{"engine": "ok", "database": "ok", "storage": "ok"}])
 
 
-def operations_router(probes: Mapping[str, Callable[[], Awaitable[None]]], metrics: Metrics) -> APIRouter:
-    """All routes for operating the server. A probe raises one of our errors if its part does not work."""
+def operations_router(
+    probes: Mapping[str, Callable[[], Awaitable[None]]], metrics: Metrics, *, metrics_open_to: tuple[str, ...]
+) -> APIRouter:
+    """All routes for operating the server. A probe raises one of our errors if its part does not work.
+
+    The addresses and networks `metrics_open_to` may read the metrics without an account.
+    """
     router = APIRouter(tags=["operations"])
     logged: dict[str, str | None] = {}
 
-    @router.get("/health/live", summary="Is the process alive?")
+    @router.get("/health/live", dependencies=[public], summary="Is the process alive?")
     async def live() -> HealthOut:
         """Returns 200 as long as the process can respond at all."""
         return HealthOut(status="live", parts={})
 
     @router.get(
         "/health/ready",
+        dependencies=[public],
         response_model=HealthOut,
         responses={503: {"model": HealthOut, "description": "A part does not work; the body says which and why."}},
         summary="Can the process do its work?",
@@ -66,7 +73,13 @@ def operations_router(probes: Mapping[str, Callable[[], Awaitable[None]]], metri
         body = HealthOut(status="ready" if is_ready else "not ready", parts=dict(zip(probes, states, strict=True)))
         return json_response(body, status=200 if is_ready else 503)
 
-    @router.get("/metrics", response_class=Response, operation_id="get_metrics", summary="Metrics for Prometheus")
+    @router.get(
+        "/metrics",
+        dependencies=[guarded_metrics(metrics_open_to)],
+        response_class=Response,
+        operation_id="get_metrics",
+        summary="Metrics for Prometheus",
+    )
     def exposition() -> Response:
         """Prometheus' text format."""
         return Response(metrics.exposition(), media_type=EXPOSITION_TYPE)

@@ -68,6 +68,11 @@ class ProblemOut(BaseModel):
     retry_after_s: float | None = None
 
 
+def wants_page(accept: str) -> bool:
+    """Whether a browser asks for something to show: it names HTML, where programs name JSON or take anything."""
+    return "text/html" in accept and not accept.startswith("application/json")
+
+
 def status_of(error: type[ShoplensError]) -> int:
     """The status of an error class, its own or its nearest ancestor's."""
     return next(STATUS[ancestor] for ancestor in error.__mro__ if ancestor in STATUS)
@@ -108,7 +113,7 @@ def problem(
         code=code,
         request_id=request_id,
     )
-    headers = {}
+    headers = {"WWW-Authenticate": "Bearer"} if status == HTTPStatus.UNAUTHORIZED else {}
     if retry_after_s is not None:
         body.retry_after_s = round(retry_after_s, 3)
         headers["Retry-After"] = str(max(1, math.ceil(retry_after_s)))

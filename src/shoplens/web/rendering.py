@@ -9,19 +9,27 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import humanize
 import jinja2
 from fastapi import Request
 from fastapi.routing import APIRoute
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 import shoplens
-from shoplens.errors import ShoplensError
+from shoplens.errors import NotAuthenticated, PermissionDenied, ShoplensError
 from shoplens.telemetry.logs import get_logger
-from shoplens.web.problems import public_detail, request_id_of, retry_after_s_of, status_of
+from shoplens.web.problems import (
+    problem_of,
+    public_detail,
+    request_id_of,
+    retry_after_s_of,
+    status_of,
+    wants_page,
+)
 
 STATIC_DIR = Path(__file__).parent / "static"
 STATIC_URL = "/static"
@@ -71,6 +79,13 @@ def problem_page(status: int, code: str, detail: str, *, request_id: str | None)
     return page("error.html", status=status, heading=heading, detail=detail, code=code, request_id=request_id)
 
 
+def sign_in(request: Request) -> Response:
+    """Send a browser to the sign-in page, and from there back to what it asked for."""
+    wanted = f"{request.url.path}?{request.url.query}".rstrip("?") if request.method in ("GET", "HEAD") else "/"
+    suffix = "" if wanted == "/" else f"?next={quote(wanted, safe='/')}"
+    return RedirectResponse(f"/sign-in{suffix}", status_code=303, headers={"Cache-Control": "no-store"})
+
+
 class PageRoute(APIRoute):
     """A route whose errors are pages for people instead of JSON."""
 
@@ -84,6 +99,12 @@ class PageRoute(APIRoute):
             except ShoplensError as error:
                 level = _log.warning if status_of(type(error)) >= 500 else _log.info
                 level("page.refused", path=request.url.path, code=error.code, detail=str(error))
+                if isinstance(error, NotAuthenticated | PermissionDenied) and not wants_page(
+                    request.headers.get("accept", "")
+                ):
+                    return problem_of(error, request_id=request_id_of(request))  # a script of a page, or a program
+                if isinstance(error, NotAuthenticated):
+                    return sign_in(request)
                 return error_page(error, request_id=request_id_of(request))
 
         return handle_as_page
