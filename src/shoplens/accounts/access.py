@@ -130,7 +130,7 @@ def require_declared(app: FastAPI) -> None:
 
 
 def _marks(dependant: Dependant) -> Iterator[Permission | None]:
-    if hasattr(dependant.call, "permission"):
+    if dependant.call is not None and hasattr(dependant.call, "permission"):
         yield dependant.call.permission
     for each in dependant.dependencies:
         yield from _marks(each)

@@ -34,12 +34,6 @@ _SHOWN_CHARS: Final = 8
 _USE_NOTED_EVERY: Final = timedelta(minutes=1)
 
 
-class KeyNotFound(NotFound):
-    """No API key has this id."""
-
-    code = "key_not_found"
-
-
 class KeyRepository:
     """The table `api_keys`, over a transaction that the caller opened."""
 
@@ -51,11 +45,11 @@ class KeyRepository:
         self._tx.execute(insert(api_keys), to_row(key))
 
     def get(self, key_id: str) -> ApiKey:
-        """The key with this id or visible prefix. Raises KeyNotFound."""
+        """The key with this id or visible prefix. Raises NotFound."""
         same = or_(api_keys.c.id == key_id, api_keys.c.prefix == key_id)
         row = self._tx.execute(select(api_keys).where(same)).first()
         if row is None:
-            raise KeyNotFound(f"There is no API key {key_id!r}. `shoplens keys list` shows them.")
+            raise NotFound(f"There is no API key {key_id!r}. `shoplens keys list` shows them.")
         return from_row(ApiKey, row)
 
     def by_hash(self, key_hash: str) -> ApiKey | None:
@@ -145,7 +139,7 @@ class KeyService:
             return KeyRepository(tx).all()
 
     def revoke(self, by: Principal, key_id: str) -> ApiKey:
-        """End a key, by its id or visible prefix; a second time changes nothing. Raises KeyNotFound."""
+        """End a key, by its id or visible prefix; a second time changes nothing. Raises NotFound."""
         with self._database.transaction() as tx:
             key = KeyRepository(tx).get(key_id)
             if key.revoked_at is None:

@@ -54,11 +54,11 @@ class RateLimits:
     def _wait_s(self, limit: RateLimit, who: tuple[str, ...]) -> float | None:
         """None where it is allowed."""
         if self._redis_url is not None and time.monotonic() >= self._local_until:
-            from redis.exceptions import RedisError
+            from limits.errors import StorageError
 
             try:
                 return _hit(self._shared or self._build_shared(), limit, who)
-            except RedisError as error:
+            except StorageError as error:
                 self._local_until = time.monotonic() + _REDIS_AWAY_S
                 _log.warning("limits.redis_away", reason=str(error), counted_here_s=_REDIS_AWAY_S)
         return _hit(self._local or self._build_local(), limit, who)
@@ -82,6 +82,7 @@ class RateLimits:
                 storage = RedisStorage(
                     self._redis_url,
                     key_prefix=self._prefix,
+                    wrap_exceptions=True,
                     socket_timeout=_REDIS_ANSWER_S,
                     socket_connect_timeout=_REDIS_ANSWER_S,
                 )

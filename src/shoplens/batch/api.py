@@ -297,7 +297,7 @@ Cursor = Annotated[int | None, Query(ge=0, lt=1 << 63)]
 
 def ingest_router(batch: Batch, uploads: Uploads, *, max_image_bytes: int, max_queued_bytes: int) -> APIRouter:
     """POST /batch/ingest. A form may have `max_queued_bytes` in all."""
-    router = APIRouter(tags=["batch"], dependencies=[guarded(Permission.BATCH_READ)])
+    router = APIRouter(tags=["batch"])
 
     @router.post(
         "/batch/ingest",
@@ -369,7 +369,8 @@ def _references(fields: Mapping[str, str]) -> References:
 
 def runs_router(batch: Batch) -> APIRouter:
     """/batch/runs…: start runs, follow them, and get their results."""
-    router = APIRouter(tags=["batch"], dependencies=[guarded(Permission.BATCH_READ)])
+    router = APIRouter(tags=["batch"])
+    reading = [guarded(Permission.BATCH_READ)]
 
     @router.post(
         "/batch/runs",
@@ -390,7 +391,7 @@ def runs_router(batch: Batch) -> APIRouter:
         response.headers["Location"] = f"/batch/runs/{run.id}"
         return response
 
-    @router.get("/batch/runs", response_model=RunPageOut, summary="A page of runs, newest first")
+    @router.get("/batch/runs", dependencies=reading, response_model=RunPageOut, summary="A page of runs, newest first")
     def runs(
         channel: ChannelName = None,
         limit: Annotated[int, Query(ge=1, le=_MOST_RUNS)] = 30,
@@ -404,12 +405,16 @@ def runs_router(batch: Batch) -> APIRouter:
         older = on_page[-1].run.id if len(found) > limit else None
         return json_response(RunPageOut(runs=[RunOut.of(each, batch) for each in on_page], older=older))
 
-    @router.get("/batch/runs/{run_id}", response_model=RunProgressOut, summary="One run with its progress")
+    @router.get(
+        "/batch/runs/{run_id}", dependencies=reading, response_model=RunProgressOut, summary="One run with its progress"
+    )
     def run(run_id: RunId) -> Response:
         """Counts, rate, time left, and the state of the process that works on it."""
         return json_response(RunProgressOut.of(batch.browse.run(run_id), batch))
 
-    @router.get("/batch/runs/{run_id}/items", response_model=ItemPageOut, summary="The items of a run")
+    @router.get(
+        "/batch/runs/{run_id}/items", dependencies=reading, response_model=ItemPageOut, summary="The items of a run"
+    )
     def items(
         run_id: RunId,
         wanted: Wanted,
@@ -424,6 +429,7 @@ def runs_router(batch: Batch) -> APIRouter:
 
     @router.get(
         "/batch/runs/{run_id}/export",
+        dependencies=reading,
         response_class=StreamingResponse,
         responses={200: {"content": _EXPORT_CONTENT, "description": "The table as a file."}},
         summary="The results of a run as a file",
@@ -435,7 +441,9 @@ def runs_router(batch: Batch) -> APIRouter:
         chunks = batch.export.stream(replace(wanted, run_id=run_id), format)
         return download(chunks, name=f"run-{run_id}.{format.value}", media_type=MEDIA_TYPES[format])
 
-    @router.get("/batch/runs/{run_id}/report", response_class=HTMLResponse, summary="The report of a run")
+    @router.get(
+        "/batch/runs/{run_id}/report", dependencies=reading, response_class=HTMLResponse, summary="The report of a run"
+    )
     def report(request: Request, run_id: RunId) -> HTMLResponse:
         """A self-contained page with the current results. Its links also work from a file."""
         html = batch.report.render(run_id, server=str(request.base_url))

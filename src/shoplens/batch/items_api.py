@@ -100,16 +100,18 @@ def _browser(request: Request) -> str:
 
 def items_router(batch: Batch) -> APIRouter:
     """/batch/items/ID…: one item, its photo and its label."""
-    router = APIRouter(tags=["batch"], dependencies=[guarded(Permission.BATCH_READ)])
+    router = APIRouter(tags=["batch"])
+    reading = [guarded(Permission.BATCH_READ)]
     reviewing = [guarded(Permission.BATCH_REVIEW)]
 
-    @router.get("/batch/items/{item_id}", response_model=ItemOut, summary="One item")
+    @router.get("/batch/items/{item_id}", dependencies=reading, response_model=ItemOut, summary="One item")
     def one(item_id: ItemId) -> Response:
         """Its state, its label and its failure, if any."""
         return json_response(ItemOut.of(batch.browse.item(item_id)))
 
     @router.get(
         "/batch/items/{item_id}/photo",
+        dependencies=reading,
         response_class=Response,
         responses={200: {"content": {"image/*": {}, "application/octet-stream": {}}}},
         summary="The photo of an item",

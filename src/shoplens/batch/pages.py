@@ -69,10 +69,11 @@ _SAID = {
 
 def channel_pages(batch: Batch, channels: Mapping[str, Channel]) -> APIRouter:
     """The runs of a channel, and the forms that import photos and start a run."""
-    router = APIRouter(route_class=PageRoute, dependencies=[guarded(Permission.BATCH_READ)])
+    router = APIRouter(route_class=PageRoute)
+    reading = [guarded(Permission.BATCH_READ)]
     browse = batch.browse
 
-    @router.get("/console/batch/{channel}")
+    @router.get("/console/batch/{channel}", dependencies=reading)
     def runs(request: Request, channel: str, said: str = "") -> HTMLResponse:
         name = _known_channel(batch, channel)
         before = request.query_params.get("before")
@@ -92,7 +93,7 @@ def channel_pages(batch: Batch, channels: Mapping[str, Channel]) -> APIRouter:
             notice=_form_notice(batch, name, said),
         )
 
-    @router.get("/console/batch/{channel}/live.json")
+    @router.get("/console/batch/{channel}/live.json", dependencies=reading)
     def live_channel(channel: str) -> JSONResponse:
         name = _known_channel(batch, channel)
         return JSONResponse(_live_channel(batch, name, browse.active(name)), headers=_NO_STORE)
@@ -121,10 +122,11 @@ def channel_pages(batch: Batch, channels: Mapping[str, Channel]) -> APIRouter:
 
 def run_pages(batch: Batch, channels: Mapping[str, Channel]) -> APIRouter:
     """One run with its items. Comes after the other pages of batches, whose addresses it matches too."""
-    router = APIRouter(route_class=PageRoute, dependencies=[guarded(Permission.BATCH_READ)])
+    router = APIRouter(route_class=PageRoute)
+    reading = [guarded(Permission.BATCH_READ)]
     browse = batch.browse
 
-    @router.get("/console/batch/{channel}/{run_id}")
+    @router.get("/console/batch/{channel}/{run_id}", dependencies=reading)
     def run(request: Request, channel: str, run_id: str) -> HTMLResponse:
         view = _known_run(batch, channel, run_id)
         bar = presenting.read_bar(request.query_params, view)
@@ -152,7 +154,7 @@ def run_pages(batch: Batch, channels: Mapping[str, Channel]) -> APIRouter:
         remember(shown, browser, secure=request.url.scheme == "https")
         return shown
 
-    @router.get("/console/batch/{channel}/{run_id}/live.json")
+    @router.get("/console/batch/{channel}/{run_id}/live.json", dependencies=reading)
     def live_run(channel: str, run_id: str) -> JSONResponse:
         return JSONResponse(_live_run(batch, _known_run(batch, channel, run_id)), headers=_NO_STORE)
 
@@ -166,11 +168,12 @@ def run_pages(batch: Batch, channels: Mapping[str, Channel]) -> APIRouter:
 
 def item_pages(batch: Batch, records: RecordService, channels: Mapping[str, Channel]) -> APIRouter:
     """The page of one item, and its forms."""
-    router = APIRouter(route_class=PageRoute, dependencies=[guarded(Permission.BATCH_READ)])
+    router = APIRouter(route_class=PageRoute)
+    reading = [guarded(Permission.BATCH_READ)]
     reviewing = [guarded(Permission.BATCH_REVIEW)]
     browse = batch.browse
 
-    @router.get("/console/batch/{channel}/items/{item_id}")
+    @router.get("/console/batch/{channel}/items/{item_id}", dependencies=reading)
     def one(request: Request, channel: str, item_id: str, said: str = "") -> HTMLResponse:
         item = _known_item(batch, channel, item_id)
         labels = sorted(batch.channel(item.channel).labels)

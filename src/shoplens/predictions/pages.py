@@ -69,7 +69,8 @@ def classify_pages(
     deadline_s: float,
 ) -> APIRouter:
     """The page Classify, and the form that it posts without a script."""
-    router = APIRouter(route_class=PageRoute, dependencies=[guarded(Permission.RECORDS_READ)])
+    router = APIRouter(route_class=PageRoute)
+    reading = [guarded(Permission.RECORDS_READ)]
 
     def classify_page(chosen: str, *, status: int = 200, error: str | None = None) -> HTMLResponse:
         return page(
@@ -81,7 +82,7 @@ def classify_pages(
             max_bytes=max_image_bytes,
         )
 
-    @router.get("/")
+    @router.get("/", dependencies=reading)
     def show(request: Request) -> Response:
         if not principal_of(request).may(Permission.PREDICT):
             return RedirectResponse("/console/records", status_code=303)
@@ -121,10 +122,11 @@ def classify_pages(
 
 def record_pages(records: RecordService, *, channels: Mapping[str, Channel], find_link: LinkFinder) -> APIRouter:
     """The list of records (also at `/view_db`), one record, and its feedback form."""
-    router = APIRouter(route_class=PageRoute, dependencies=[guarded(Permission.RECORDS_READ)])
+    router = APIRouter(route_class=PageRoute)
+    reading = [guarded(Permission.RECORDS_READ)]
 
-    @router.get("/console/records")
-    @router.get("/view_db")
+    @router.get("/console/records", dependencies=reading)
+    @router.get("/view_db", dependencies=reading)
     def record_list(request: Request) -> HTMLResponse:
         bar = read_filter(request.query_params)
         before, after = (read_cursor(request.query_params, name) for name in ("before", "after"))
@@ -141,7 +143,7 @@ def record_pages(records: RecordService, *, channels: Mapping[str, Channel], fin
             labels=records.labels(),
         )
 
-    @router.get("/console/records/{record_id}")
+    @router.get("/console/records/{record_id}", dependencies=reading)
     def record(record_id: str, said: str = "") -> HTMLResponse:
         stored, remarks = records.get(_known_id(record_id))
         channel = channels.get(stored.channel)
