@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from enum import StrEnum
 from typing import Final
@@ -202,3 +202,60 @@ class Erasure:
     hashes: int
     files: int
     by: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """What a decision changes of a photo, as it was before, so that it can be restored."""
+
+    state: PhotoState
+    policy_version: str
+    decided_by: str
+    decided_at: datetime
+    rule: str | None
+    reason: str | None
+    queue: QueueReason | None
+    queue_rank: int
+    reports: int
+
+    @classmethod
+    def of(cls, photo: ModerationPhoto) -> Standing:
+        """That of a photo now."""
+        return cls(**{each.name: getattr(photo, each.name) for each in fields(cls)})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """What is kept of a person's decision beside the history: enough to take it back, and to compare two opinions.
+
+    `hard` says that the photo was one of those after which a pause is suggested. `first_by` and `agreed` are those of
+    a second opinion: who decided first, and whether both decided the same.
+    """
+
+    decision_id: str
+    hard: bool
+    before: Standing
+    first_by: str | None = None
+    agreed: bool | None = None
+
+
+class View(StrEnum):
+    """How a moderator sees a photo before asking for more."""
+
+    PLAIN = "plain"
+    GREY = "grey"
+    BLUR = "blur"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moderator:
+    """What a moderator has chosen. `pause_after` counts hard photos within an hour; None: never suggest a pause.
+
+    `letters` says whether single letters are keys of the page. `paused_at` is when they last had or declined a pause.
+    """
+
+    principal_id: str
+    view: View = View.BLUR
+    pause_after: int | None = 20
+    letters: bool = True
+    paused_at: datetime | None = None

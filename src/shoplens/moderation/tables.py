@@ -7,6 +7,7 @@ from typing import Any, Final
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     Dialect,
@@ -187,9 +188,40 @@ moderation_moderators: Final = Table(
     Column("principal_id", TEXT, primary_key=True),
     required("view", string(8)),
     Column("pause_after", Integer),
+    required("letters", Boolean),
     Column("paused_at", UtcDateTime()),
 )
 """How each moderator sees photos (`plain`, `grey`, `blur`), and after how many hard ones a pause is suggested."""
+
+moderation_judgements: Final = Table(
+    "moderation_judgements",
+    metadata,
+    Column(
+        "decision_id", string(ID_LENGTH), ForeignKey("moderation_decisions.id", ondelete="CASCADE"), primary_key=True
+    ),
+    required("hard", Boolean),
+    required("before_state", string(16)),
+    required("before_policy_version", TEXT),
+    required("before_decided_by", TEXT),
+    required("before_decided_at", UtcDateTime()),
+    Column("before_rule", TEXT),
+    Column("before_reason", TEXT),
+    Column("before_queue", string(16)),
+    required("before_queue_rank", Integer),
+    required("before_reports", Integer),
+    Column("first_by", TEXT),
+    Column("agreed", Boolean),
+    Index(None, "first_by"),
+)
+
+moderation_skips: Final = Table(
+    "moderation_skips",
+    metadata,
+    Column("photo_id", string(ID_LENGTH), ForeignKey("moderation_photos.id", ondelete="CASCADE"), primary_key=True),
+    Column("principal_id", TEXT, primary_key=True),
+    required("at", UtcDateTime()),
+)
+"""Photos that a person put at the end of their queue."""
 
 moderation_erasures: Final = Table(
     "moderation_erasures",

@@ -38,17 +38,21 @@ def upgrade() -> None:
     _create_moderation_appeals()
     _create_moderation_decisions()
     _create_moderation_reports()
+    _create_moderation_skips()
     _create_one_time_links()
     _create_sessions()
     _create_webhook_deliveries()
+    _create_moderation_judgements()
 
 
 def downgrade() -> None:
     """Drop them again."""
     for name in (
+        "moderation_judgements",
         "webhook_deliveries",
         "sessions",
         "one_time_links",
+        "moderation_skips",
         "moderation_reports",
         "moderation_decisions",
         "moderation_appeals",
@@ -176,6 +180,7 @@ def _create_moderation_moderators() -> None:
         sa.Column("principal_id", _TEXT, nullable=False),
         sa.Column("view", _string(8), nullable=False),
         sa.Column("pause_after", sa.Integer),
+        sa.Column("letters", sa.Boolean, nullable=False),
         sa.Column("paused_at", _MOMENT),
         sa.PrimaryKeyConstraint("principal_id", name="pk_moderation_moderators"),
     )
@@ -372,6 +377,19 @@ def _create_moderation_reports() -> None:
     op.create_index("ix_moderation_reports_photo_id", "moderation_reports", ["photo_id"])
 
 
+def _create_moderation_skips() -> None:
+    op.create_table(
+        "moderation_skips",
+        sa.Column("photo_id", _string(26), nullable=False),
+        sa.Column("principal_id", _TEXT, nullable=False),
+        sa.Column("at", _MOMENT, nullable=False),
+        sa.PrimaryKeyConstraint("photo_id", "principal_id", name="pk_moderation_skips"),
+        sa.ForeignKeyConstraint(
+            ["photo_id"], ["moderation_photos.id"], name="fk_moderation_skips_photo_id", ondelete="CASCADE"
+        ),
+    )
+
+
 def _create_one_time_links() -> None:
     op.create_table(
         "one_time_links",
@@ -430,3 +448,30 @@ def _create_webhook_deliveries() -> None:
     )
     op.create_index("ix_webhook_deliveries_endpoint_id_id", "webhook_deliveries", ["endpoint_id", "id"])
     op.create_index("ix_webhook_deliveries_state_next_at", "webhook_deliveries", ["state", "next_at"])
+
+
+def _create_moderation_judgements() -> None:
+    op.create_table(
+        "moderation_judgements",
+        sa.Column("decision_id", _string(26), nullable=False),
+        sa.Column("hard", sa.Boolean, nullable=False),
+        sa.Column("before_state", _string(16), nullable=False),
+        sa.Column("before_policy_version", _TEXT, nullable=False),
+        sa.Column("before_decided_by", _TEXT, nullable=False),
+        sa.Column("before_decided_at", _MOMENT, nullable=False),
+        sa.Column("before_rule", _TEXT),
+        sa.Column("before_reason", _TEXT),
+        sa.Column("before_queue", _string(16)),
+        sa.Column("before_queue_rank", sa.Integer, nullable=False),
+        sa.Column("before_reports", sa.Integer, nullable=False),
+        sa.Column("first_by", _TEXT),
+        sa.Column("agreed", sa.Boolean),
+        sa.PrimaryKeyConstraint("decision_id", name="pk_moderation_judgements"),
+        sa.ForeignKeyConstraint(
+            ["decision_id"],
+            ["moderation_decisions.id"],
+            name="fk_moderation_judgements_decision_id",
+            ondelete="CASCADE",
+        ),
+    )
+    op.create_index("ix_moderation_judgements_first_by", "moderation_judgements", ["first_by"])
