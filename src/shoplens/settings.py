@@ -89,6 +89,14 @@ class ChannelBatchSettings(_Frozen):
     )
 
 
+class RefusalReason(_Frozen):
+    """One of the reasons for which people refuse a photo."""
+
+    code: str = Field(pattern=r"^[a-z0-9_]{1,40}$", description="Stable name, kept with each decision.")
+    sentence: str = Field(min_length=1, max_length=300, description="What the shopper reads.")
+    label: str | None = Field(default=None, description="What a model that learns from decisions should have said.")
+
+
 class ChannelModerationSettings(_Frozen):
     """The moderation side of a channel: shoppers' photos that are hidden until they are decided."""
 
@@ -100,6 +108,28 @@ class ChannelModerationSettings(_Frozen):
         default_factory=dict,
         description="Signals of the general model by name: the labels whose scores they add up. Yours are merged in.",
     )
+    reasons: tuple[RefusalReason, ...] = Field(
+        default=(), description="Reasons for which people refuse a photo, in the order of the keys; none: the defaults."
+    )
+    second_opinion_share: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Share of decisions that another person repeats without seeing the first; needs two people.",
+    )
+    hide_after_reports: int | None = Field(
+        default=3,
+        gt=0,
+        description="So many reports by shoppers hide a published photo until a person decides; unset: never.",
+    )
+    pause_after: int | None = Field(
+        default=20,
+        gt=0,
+        description="After so many hard photos within an hour a pause is suggested, unless a moderator set another "
+        "number; unset: never.",
+    )
+    hard_signal: str = Field(default="nsfw", description="The signal that says how hard a photo is to look at.")
+    hard_at: float = Field(default=0.8, ge=0, le=1, description="From this score on a photo is hard to look at.")
 
 
 class ChannelSettings(_Frozen):

@@ -21,3 +21,21 @@ class PhotoChanged(Conflict):
     """Somebody else decided or changed the photo since it was read."""
 
     code = "photo_changed"
+
+
+class PhotoClaimed(Conflict):
+    """Somebody else looks at the photo now."""
+
+    code = "photo_claimed"
+
+
+class AnotherPersonDecides(Conflict):
+    """The photo waits for another person than the one who decided on it before."""
+
+    code = "another_person_decides"
+
+
+class NothingToUndo(Conflict):
+    """The person has no such decision among the last ones."""
+
+    code = "nothing_to_undo"

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from shoplens.errors import RequestInvalid
 from shoplens.moderation.photos import PhotoService
 from shoplens.moderation.policy import ModerationPolicy
+from shoplens.moderation.queue import PhotoQueue
+from shoplens.moderation.review import PhotoReview
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +34,8 @@ class Moderation:
 
     channels: Mapping[str, ModerationChannel]
     photos: PhotoService
+    queue: PhotoQueue
+    review: PhotoReview
     policy_of: Callable[[str], ModerationPolicy]
 
     def channel(self, name: str | None = None) -> ModerationChannel:

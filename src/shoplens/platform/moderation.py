@@ -7,7 +7,11 @@ from collections.abc import Mapping
 from shoplens.db import Database
 from shoplens.moderation.photos import PhotoService
 from shoplens.moderation.policy import Band, ModerationPolicy
+from shoplens.moderation.queue import PhotoQueue, QueueRules
+from shoplens.moderation.reasons import DEFAULT_REASONS, Reason
+from shoplens.moderation.review import PhotoReview
 from shoplens.moderation.service import Moderation, ModerationChannel
+from shoplens.platform.parts import utc_now
 from shoplens.predictions.entities import Channel
 from shoplens.settings import ChannelModerationSettings, Settings
 
@@ -19,9 +23,12 @@ def build_moderation(settings: Settings, channels: Mapping[str, Channel], *, dat
         for name, each in settings.channels.items()
         if each.moderation is not None
     }
+    rules = {name: _queue_rules(each.moderation) for name, each in settings.channels.items() if each.moderation}
     return Moderation(
         channels=moderated,
         photos=PhotoService(database),
+        queue=PhotoQueue(database, rules=rules, clock=utc_now),
+        review=PhotoReview(database, rules=rules, clock=utc_now),
         policy_of=lambda name: moderated[name].default_policy,
     )
 
@@ -39,4 +46,16 @@ def _channel(channel: Channel, settings: ChannelModerationSettings) -> Moderatio
                 for rule in channel.policy.rules
             )
         ),
+    )
+
+
+def _queue_rules(settings: ChannelModerationSettings) -> QueueRules:
+    own = tuple(Reason(code=each.code, sentence=each.sentence, label=each.label) for each in settings.reasons)
+    return QueueRules(
+        reasons=own or DEFAULT_REASONS,
+        second_opinion_share=settings.second_opinion_share,
+        hide_after_reports=settings.hide_after_reports,
+        pause_after=settings.pause_after,
+        hard_signal=settings.hard_signal,
+        hard_at=settings.hard_at,
     )
