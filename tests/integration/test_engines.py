@@ -42,7 +42,7 @@ async def make_engine(
 
         async def make(**overrides: Any) -> Engine:
             settings = make_settings(
-                **overrides, channels=ONLY_LOOK, redis_url=redis_url, redis_prefix=f"test-{os.urandom(6).hex()}"
+                redis_url=redis_url, redis_prefix=f"test-{os.urandom(6).hex()}", **{"channels": ONLY_LOOK, **overrides}
             )
             if redis_url is None:
                 engine: Engine = build_engine(
@@ -159,3 +159,18 @@ async def test_a_hash_that_is_known_is_not_computed_again(make_engine: EngineMak
     engine = await make_engine()
     answer = await engine.classify(job(jpeg_of(colourful(4)), sha256="5" * 64))
     assert "5" * 64 == answer.image.sha256
+
+
+async def test_several_models_answer_for_one_photo(make_engine: EngineMaker) -> None:
+    """Each as it does alone, with measurements of the pixels; a plain request carries neither."""
+    moderated = {"reviews": {"model": "opennsfw", "moderation": {"general_model": MODEL}}}
+    engine = await make_engine(channels=ONLY_LOOK | moderated)
+    photo = jpeg_of(colourful(7, width=256, height=256))  # neither model has it decoded at another size
+    alone = [await engine.classify(job(photo, model=name)) for name in ("opennsfw", MODEL)]
+    both = await engine.classify(job(photo, model="opennsfw", also=(MODEL,), measure=True))
+    assert [each.prediction for each in alone] == [both.prediction, *both.others]
+    assert [((), None)] * 2 == [(each.others, each.measurements) for each in alone]
+    assert both.measurements is not None
+    assert both.image == alone[0].image
+    with pytest.raises(ModelNotFound, match="nix"):
+        await engine.classify(job(photo, also=("nix",)))

@@ -58,6 +58,26 @@ class ImageFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Measurements:
+    """How a picture looks, measured at one size whatever its own size is; see `measuring.py`.
+
+    `sharpness` is the variance of the Laplacian; `brightness` is the mean and `contrast` the standard deviation of the
+    luma, 0 to 255. `dark_share` and `bright_share` are the shares of nearly black and nearly white pixels,
+    `text_share` that of areas that look like lines of text, `border_share` that of an even frame or bars, all 0 to 1.
+    `mirrored_phash` is the perceptual hash of the mirrored picture.
+    """
+
+    sharpness: float
+    brightness: float
+    contrast: float
+    dark_share: float
+    bright_share: float
+    text_share: float
+    border_share: float
+    mirrored_phash: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ImageSpec:
     """The preprocessing that a model needs: from a picture to the tensor of one sample. It is stored in the bundle.
 

@@ -107,7 +107,7 @@ def build_engine(
     Raises ModelNotFound, BundleError, StorageUnavailable and Misconfigured.
     """
     provider = choose_provider(settings.provider)
-    names = sorted({channel.model for channel in channels.values()})
+    names = models_of(settings, channels)
     if progress:
         progress(f"Loading {', '.join(names)}")
     with ThreadPoolExecutor(len(names), thread_name_prefix="load") as pool:
@@ -124,6 +124,13 @@ def build_engine(
     for channel in channels.values():
         require_labels(channel, engine.labels(channel.model))
     return engine
+
+
+def models_of(settings: Settings, channels: Mapping[str, Channel]) -> list[str]:
+    """The models of these channels by name, those of their moderation too."""
+    names = {channel.model for channel in channels.values()}
+    moderated = (settings.channels[name].moderation for name in channels)
+    return sorted(names | {each.general_model for each in moderated if each is not None and each.general_model})
 
 
 def require_labels(channel: Channel, labels: Sequence[str]) -> None:

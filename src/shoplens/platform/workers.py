@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from shoplens.advice import how_to_install
 from shoplens.errors import ExtraMissing, Misconfigured, NoWorker
 from shoplens.images.sandbox import SandboxedDecoder
-from shoplens.platform.parts import Progress, build_channels, build_engine, find_bundle, thread_count
+from shoplens.platform.parts import Progress, build_channels, build_engine, find_bundle, models_of, thread_count
 from shoplens.predictions.entities import Channel
 from shoplens.serving.classifier import choose_provider
 from shoplens.serving.local import LocalEngine
@@ -47,7 +47,7 @@ def build_redis_engine(
     from shoplens.serving.redis.client import RedisEngine
 
     workers = look_for_workers(settings)
-    models = sorted({channel.model for channel in channels.values()})
+    models = models_of(settings, channels)
     return RedisEngine(
         Broker(url, prefix=settings.redis_prefix),
         labels={name: tuple(label.name for label in find_bundle(name, settings).labels) for name in models},
@@ -89,7 +89,8 @@ def build_worker(
     worker = Worker(
         engine,
         Broker(url, prefix=settings.redis_prefix),
-        models=engine.served_by_name(),
+        # A model that it has only for the moderation of another one answers no jobs of its own.
+        models={name: each for name, each in engine.served_by_name().items() if not models or name in models},
         limits=WorkerLimits(capacity=capacity, drain_s=settings.shutdown_s),
         metrics=metrics,
     )

@@ -11,7 +11,7 @@ from typing import Final, Literal, Protocol
 
 from shoplens.bundles.manifest import ModelRef
 from shoplens.errors import ShoplensError
-from shoplens.images.picture import ImageFacts
+from shoplens.images.picture import ImageFacts, Measurements
 
 RANKED_LABELS: Final = 20
 """How many labels a prediction carries at least, where the model has them. A softmax label below them scores
@@ -55,6 +55,9 @@ class ClassifyRequest:
 
     `sha256` is that of `image` where the caller knows it already; otherwise the engine computes it. With `thumbnail`
     the result carries one. `client` is who sent it: clients take turns in the queue of a process.
+
+    The photo is decoded once: `also` names more models that classify it, with the same `top_k`, and with `measure`
+    the result carries measurements of its pixels.
     """
 
     model: str
@@ -65,11 +68,22 @@ class ClassifyRequest:
     sha256: str | None = None
     priority: Priority = "online"
     client: str = ""
+    also: tuple[str, ...] = ()
+    measure: bool = False
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """All models that classify the photo."""
+        return (self.model, *self.also)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassifyResult:
-    """What an engine found. `thumbnail` is a JPEG without metadata, where the request asked for one."""
+    """What an engine found. `thumbnail` is a JPEG without metadata, where the request asked for one.
+
+    `others` are the predictions of the models in `also`, in that order; `measurements` are there where the request
+    asked for them.
+    """
 
     prediction: Prediction
     image: ImageFacts
@@ -77,6 +91,8 @@ class ClassifyResult:
     queue_s: float
     pixels_s: float
     inference_s: float
+    others: tuple[Prediction, ...] = ()
+    measurements: Measurements | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

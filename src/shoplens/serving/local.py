@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Final
 
@@ -19,6 +19,7 @@ import numpy as np
 
 from shoplens.errors import DeadlineExceeded, EngineStopped, EngineStuck, ModelNotFound, NotStarted, ShoplensError
 from shoplens.images.decoder import decode
+from shoplens.images.measuring import measure
 from shoplens.images.picture import ImageFacts, Limits, Picture
 from shoplens.images.preprocess import preprocess
 from shoplens.images.sandbox import SandboxedDecoder
@@ -159,7 +160,8 @@ class LocalEngine:
 
     async def classify(self, request: ClassifyRequest) -> ClassifyResult:
         """See Engine."""
-        self._handle(request.model)
+        for model in request.models:
+            self._handle(model)
         answer: asyncio.Future[ClassifyResult] = asyncio.get_running_loop().create_future()
         pending = self._batcher.submit(
             request,
@@ -229,33 +231,60 @@ class LocalEngine:
             raise ModelNotFound(f"No model {model!r} is loaded; there are: {', '.join(sorted(self._models))}.")
         return self._models[model]
 
+    @contextmanager
+    def _leased(self, request: ClassifyRequest) -> Iterator[list[LoadedModel]]:
+        """The models that classify this photo, in order. Raises ModelNotFound."""
+        with ExitStack() as leases:
+            yield [leases.enter_context(self._handle(name).lease()) for name in request.models]
+
     def _classify(self, batch: Sequence[PendingRequest[ClassifyRequest, ClassifyResult]]) -> Sequence[ClassifyResult]:
         """One photo from bytes to result, on a thread of the batcher; whatever it raises becomes the outcome."""
         (pending,) = batch
         request = pending.item
         started = time.perf_counter()
-        with self._models[request.model].lease() as model:
-            spec = model.classifier.spec
-            picture = decode(request.image, limits=self._limits, short_side=spec.resize, sandbox=self._sandbox)
-            small = halved(picture.pixels)
-            facts = ImageFacts(
-                format=picture.format,
-                width=picture.width,
-                height=picture.height,
-                byte_count=len(request.image),
-                sha256=request.sha256 or hashlib.sha256(request.image).hexdigest(),
-                phash=perceptual_hash(small),
-            )
-            shown = encode_thumbnail(small) if request.thumbnail else None
-            tensor = preprocess(picture, spec)
-            preprocessed = time.perf_counter()
-            prediction = model.classify(tensor, top_k=request.top_k, deadline=pending.deadline)
-        result = ClassifyResult(
-            prediction=prediction,
-            image=facts,
-            thumbnail=shown,
-            queue_s=pending.waited_s,
-            pixels_s=preprocessed - started,
-            inference_s=time.perf_counter() - preprocessed,
-        )
-        return [result]
+        with self._leased(request) as models:
+            short_side = _short_side(models)
+            picture = decode(request.image, limits=self._limits, short_side=short_side, sandbox=self._sandbox)
+            return [_predict(pending, picture, models, started)]
+
+
+def _short_side(models: Sequence[LoadedModel]) -> int:
+    """The least pixels on the shorter side that all of these models need."""
+    return max(model.classifier.spec.resize for model in models)
+
+
+def _predict(
+    pending: PendingRequest[ClassifyRequest, ClassifyResult],
+    picture: Picture,
+    models: Sequence[LoadedModel],
+    started: float,
+) -> ClassifyResult:
+    """What follows from the decoded picture of a request that a thread began at `started` (perf_counter seconds)."""
+    request = pending.item
+    small = halved(picture.pixels)
+    facts = ImageFacts(
+        format=picture.format,
+        width=picture.width,
+        height=picture.height,
+        byte_count=len(request.image),
+        sha256=request.sha256 or hashlib.sha256(request.image).hexdigest(),
+        phash=perceptual_hash(small),
+    )
+    shown = encode_thumbnail(small) if request.thumbnail else None
+    measurements = measure(picture.pixels) if request.measure else None
+    tensors = [preprocess(picture, model.classifier.spec) for model in models]
+    preprocessed = time.perf_counter()
+    prediction, *others = [
+        model.classify(tensor, top_k=request.top_k, deadline=pending.deadline)
+        for model, tensor in zip(models, tensors, strict=True)
+    ]
+    return ClassifyResult(
+        prediction=prediction,
+        image=facts,
+        thumbnail=shown,
+        queue_s=pending.waited_s,
+        pixels_s=preprocessed - started,
+        inference_s=time.perf_counter() - preprocessed,
+        others=tuple(others),
+        measurements=measurements,
+    )

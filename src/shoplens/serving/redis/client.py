@@ -86,7 +86,8 @@ class RedisEngine:
 
     async def classify(self, request: ClassifyRequest) -> ClassifyResult:
         """See Engine."""
-        self._require_model(request.model)
+        for model in request.models:
+            self._require_model(model)
         self._start()
         started = time.monotonic()
         request_id = structlog.contextvars.get_contextvars().get("request_id")

@@ -15,7 +15,7 @@ from msgspec import Meta
 from shoplens.errors import QueueFull, ShoplensError, WireMismatch
 from shoplens.serving.engine import ClassifyRequest, ClassifyResult, ServedModel
 
-VERSION: Final = 1
+VERSION: Final = 2
 MAX_REPLY_BYTES: Final = 4_000_000
 
 _Name = Annotated[str, Meta(max_length=300)]
@@ -34,6 +34,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     thumbnail: bool
     sha256: _Name | None
     request_id: _Name | None = None
+    also: Annotated[tuple[_Name, ...], Meta(max_length=100)] = ()
+    measure: bool = False
 
     def request(self, image: bytes, *, timeout_s: float) -> ClassifyRequest:
         """The request as the engine of a worker gets it."""
@@ -44,6 +46,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
             timeout_s=timeout_s,
             thumbnail=self.thumbnail,
             sha256=self.sha256,
+            also=self.also,
+            measure=self.measure,
         )
 
 
@@ -115,6 +119,8 @@ def encode_job(request: ClassifyRequest, *, request_id: str | None = None) -> by
             thumbnail=request.thumbnail,
             sha256=request.sha256,
             request_id=request_id,
+            also=request.also,
+            measure=request.measure,
         )
     )
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from shoplens.bundles.manifest import ModelRef
 from shoplens.errors import ImageCorrupt, QueueFull, ShoplensError, WireMismatch
-from shoplens.images.picture import ImageFacts
+from shoplens.images.picture import ImageFacts, Measurements
 from shoplens.serving.engine import ClassifyRequest, ClassifyResult, LabelScore, Prediction
 from shoplens.serving.redis import messages
 from shoplens.serving.redis.messages import DecodeError, Heartbeat, Reply
@@ -25,14 +25,17 @@ REQUESTS = st.builds(
     timeout_s=st.just(1.0),
     thumbnail=st.booleans(),
     sha256=st.none() | TEXTS,
+    also=st.lists(TEXTS, max_size=3).map(tuple),
+    measure=st.booleans(),
+)
+PREDICTIONS = st.builds(
+    Prediction,
+    model=st.builds(ModelRef, name=TEXTS, version=TEXTS),
+    labels=st.lists(st.builds(LabelScore, TEXTS, st.floats(0, 1)), min_size=1, max_size=5).map(tuple),
 )
 RESULTS = st.builds(
     ClassifyResult,
-    prediction=st.builds(
-        Prediction,
-        model=st.builds(ModelRef, name=TEXTS, version=TEXTS),
-        labels=st.lists(st.builds(LabelScore, TEXTS, st.floats(0, 1)), min_size=1, max_size=5).map(tuple),
-    ),
+    prediction=PREDICTIONS,
     image=st.builds(
         ImageFacts,
         format=TEXTS,
@@ -46,12 +49,14 @@ RESULTS = st.builds(
     queue_s=SECONDS,
     pixels_s=SECONDS,
     inference_s=SECONDS,
+    others=st.lists(PREDICTIONS, max_size=2).map(tuple),
+    measurements=st.none() | st.from_type(Measurements),
 )
 
 
 def fields(**changes: bytes) -> dict[bytes, bytes]:
     """The fields of a good stream entry, but for these."""
-    good = {b"v": b"1", b"id": b"7", b"to": b"a", b"by": b"5", b"job": b"", b"image": b"photo"}
+    good = {b"v": b"2", b"id": b"7", b"to": b"a", b"by": b"5", b"job": b"", b"image": b"photo"}
     return good | {name.encode(): value for name, value in changes.items()}
 
 
@@ -89,7 +94,7 @@ def test_an_error_comes_back_with_its_class(error: ShoplensError) -> None:
 
 def test_a_reply_of_another_version_becomes_an_error_for_its_job() -> None:
     """What is in it is not looked at."""
-    newer = msgspec.msgpack.encode({"version": 2, "job_id": "7", "result": {"anything": 1}})
+    newer = msgspec.msgpack.encode({"version": 3, "job_id": "7", "result": {"anything": 1}})
     reply = messages.decode_reply(newer)
     assert ("7", WireMismatch) == (reply.job_id, type(reply.outcome))
 
@@ -99,9 +104,9 @@ def test_a_reply_of_another_version_becomes_an_error_for_its_job() -> None:
     [
         b"",
         b"\xff\xff",
-        msgspec.msgpack.encode({"version": 1, "job_id": "7"}),
-        msgspec.msgpack.encode({"version": 1, "job_id": 7, "failure": None}),
-        msgspec.msgpack.encode({"version": 1, "job_id": "7" * 1000}),
+        msgspec.msgpack.encode({"version": 2, "job_id": "7"}),
+        msgspec.msgpack.encode({"version": 2, "job_id": 7, "failure": None}),
+        msgspec.msgpack.encode({"version": 2, "job_id": "7" * 1000}),
         bytes(messages.MAX_REPLY_BYTES + 1),
     ],
     ids=["empty", "not msgpack", "neither result nor error", "wrong type", "long id", "too long"],
