@@ -16,18 +16,27 @@ from tests.conftest import colourful, jpeg_of
 from tests.unit.bundles.test_import_process import endless
 
 
-def brightest_channel_model(path: Path) -> None:
-    """An ONNX classifier with a known answer: NCHW pictures, one score per colour, the mean of its channel."""
+def brightest_channel_model(
+    path: Path,
+    *,
+    names: tuple[str, str] = ("picture", "scores"),
+    shape: tuple[str | int, ...] = ("n", 3, 32, 32),
+) -> None:
+    """An ONNX classifier with a known answer: NCHW pictures, one score per colour, the mean of its channel.
+
+    `names` are those of its input and of its output.
+    """
+    picture, scores = names
     weights = numpy_helper.from_array(20 * np.eye(3, dtype=np.float32), "weights")
     graph = helper.make_graph(
         [
-            helper.make_node("GlobalAveragePool", ["picture"], ["pooled"]),
+            helper.make_node("GlobalAveragePool", [picture], ["pooled"]),
             helper.make_node("Flatten", ["pooled"], ["means"]),
-            helper.make_node("MatMul", ["means", "weights"], ["scores"]),
+            helper.make_node("MatMul", ["means", "weights"], [scores]),
         ],
         "brightest channel",
-        [helper.make_tensor_value_info("picture", TensorProto.FLOAT, ["n", 3, 32, 32])],
-        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["n", 3])],
+        [helper.make_tensor_value_info(picture, TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info(scores, TensorProto.FLOAT, [shape[0], 3])],
         [weights],
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), str(path))
@@ -84,25 +93,10 @@ def test_a_model_that_cannot_be_served_is_refused_with_the_reason(tmp_path: Path
 
 
 def hugging_face_folder(root: Path) -> Path:
-    """What `optimum-cli export onnx` leaves: all four sizes open, logits, two configurations beside."""
+    """What `optimum-cli export onnx` leaves: all four sizes open, logits, and two configurations."""
     root.mkdir()
-    weights = numpy_helper.from_array(20 * np.eye(3, dtype=np.float32), "weights")
-    graph = helper.make_graph(
-        [
-            helper.make_node("GlobalAveragePool", ["pixel_values"], ["pooled"]),
-            helper.make_node("Flatten", ["pooled"], ["means"]),
-            helper.make_node("MatMul", ["means", "weights"], ["logits"]),
-        ],
-        "main_graph",
-        [
-            helper.make_tensor_value_info(
-                "pixel_values", TensorProto.FLOAT, ["batch_size", "num_channels", "height", "width"]
-            )
-        ],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch_size", 3])],
-        [weights],
-    )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), root / "model.onnx")
+    shape = ("batch_size", "num_channels", "height", "width")
+    brightest_channel_model(root / "model.onnx", names=("pixel_values", "logits"), shape=shape)
     names = {"0": "crane", "1": "green", "2": "crane"}
     (root / "config.json").write_text(json.dumps({"model_type": "vit", "id2label": names}))
     processor = {

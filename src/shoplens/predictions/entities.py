@@ -90,6 +90,8 @@ class FeedbackValue(StrEnum):
     """The photo shows nothing that could be labelled."""
 
 
+# Not the same as FeedbackValue: an answer says what the sample is, also where nothing was predicted. Feedback may only
+# say that a prediction is wrong; the sample then still needs an answer.
 class Answer(StrEnum):
     """What a person says of a sample, in a review."""
 

@@ -4,31 +4,20 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 from pathlib import Path
 
 import httpx
 
+from tests.acceptance.api.guides import HOW_TO, run_guide
 from tests.conftest import RunningServer, colourful, jpeg_of
 
-HOW_TO = Path(__file__).parents[3] / "docs" / "how-to"
 GUIDE = (HOW_TO / "http-api.md").read_text(encoding="utf-8")
-COMMANDS = [command for block in re.findall(r"```sh\n(.*?)```", GUIDE, re.DOTALL) for command in block.splitlines()]
 
 
 def test_the_guide_works_as_written(server: RunningServer, tmp_path: Path) -> None:
     """With this server's address in place of the usual one."""
     (tmp_path / "photo.jpg").write_bytes(jpeg_of(colourful(1)))
-    script = "\n".join(COMMANDS).replace("http://127.0.0.1:8000", server.url)
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert 0 == done.returncode, done.stderr
+    printed = run_guide("http-api.md", server, tmp_path)
     answer = json.loads((tmp_path / "answer.json").read_text())
     table = GUIDE.partition("| field | what |")[2].partition("\n\n")[0]
     fields = {name for line in table.splitlines()[2:] for name in re.findall(r"`(\w+)`", line.split("|")[1])}
@@ -37,7 +26,7 @@ def test_the_guide_works_as_written(server: RunningServer, tmp_path: Path) -> No
     assert answer["id"] in (tmp_path / "feedback.csv").read_text()
     assert (tmp_path / "predictions.csv").read_text().startswith("id,")
     for text in ('"code":"image_unsupported"', '"status":"live"', "shoplens_queue_length", '"operationId"'):
-        assert text in done.stdout
+        assert text in printed
 
 
 def test_every_operation_is_in_a_guide(server: RunningServer) -> None:
