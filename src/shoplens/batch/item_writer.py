@@ -2,7 +2,7 @@
 
 A crash may follow any step, and every step can be repeated. The id of an item, and with it the key of its content,
 follows from channel, content and name, so a repetition overwrites the same object. Two processes that import the same
-file at once are told apart by the unique keys of the database.
+file at once are distinguished by the unique keys of the database.
 """
 
 from __future__ import annotations

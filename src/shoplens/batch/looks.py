@@ -1,7 +1,7 @@
 """Who looks at which item, so that two people who review at once get different photos; and what a person skipped.
 
 A look is a short lease of one browser on one item. It only spreads people over the photos: an answer needs none, and
-two answers for one photo are told apart by its revision.
+two answers for one photo are distinguished by its revision.
 """
 
 from __future__ import annotations

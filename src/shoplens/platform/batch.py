@@ -201,7 +201,7 @@ def build_runner(
     `executor` says where models run: in this process, in workers behind Redis, or on the Ray cluster at `address`.
     Raises Misconfigured, DatabaseUnavailable and StorageUnavailable.
     """
-    if executor == "workers" and settings.redis_url is None:  # told although nothing may wait
+    if executor == "workers" and settings.redis_url is None:  # reported even if nothing waits
         raise Misconfigured("--engine workers sends photos through Redis: set redis_url.")
     retry = RetryPolicy(settings.batch.retry_s)
     with closing(retry(lambda: build_database(settings, durable=True))) as database:

@@ -235,7 +235,7 @@ def import_model(  # noqa: PLR0913 - the options of the command
     file, given = model_file(file), file
     label_source = labels or beside(file, CONFIG)
     if label_source is None:
-        raise RequestInvalid(f"Name the classes with --labels: there is no {CONFIG} beside {file.name}.")
+        raise RequestInvalid(f"Name the classes with --labels: there is no {CONFIG} next to {file.name}.")
     name = name or (given.resolve().name if given.is_dir() else file.stem).lower()
     for what, text in (("name", name), ("version", version)):
         if not re.fullmatch(NAME_PATTERN, text):
@@ -255,7 +255,7 @@ def import_model(  # noqa: PLR0913 - the options of the command
         typer.echo(f"{label_source} has no names but LABEL_0, LABEL_1 and so on; pass --labels for better ones.")
     repeated = [label.name for index, label in enumerate(class_names) if label.name.endswith(f" ({index})")]
     if repeated:
-        typer.echo(f"Names that several classes had are told apart by the class's number: {', '.join(repeated)}.")
+        typer.echo(f"Classes with the same name are distinguished by their number: {', '.join(repeated)}.")
     spec = bundle.manifest.image
     typer.echo(
         f"Installed {bundle.ref} with {len(bundle.labels)} labels from {label_source}; input {spec.crop} px from "

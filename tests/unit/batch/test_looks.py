@@ -22,7 +22,7 @@ def looks(shop: Shop) -> LookService:
     return LookService(shop.database, clock=shop.clock)
 
 
-def doubtful(shop: Shop, count: int) -> list[BatchItem]:
+def needing(shop: Shop, count: int) -> list[BatchItem]:
     """So many items that need review."""
     items = [shop.arrive(f"{number}.jpg", fate=needing_review("dress", 0.4)) for number in range(count)]
     shop.run()
@@ -36,7 +36,7 @@ def ids(items: list[BatchItem]) -> list[str]:
 
 def test_two_people_look_at_different_items(shop: Shop, looks: LookService) -> None:
     """The second gets the next one, and learns which are held."""
-    wanted = ids(doubtful(shop, 3))
+    wanted = ids(needing(shop, 3))
     assert wanted[0] == looks.look(wanted, browser=ME).item_id
     theirs = looks.look(wanted, browser=OTHER)
     assert (wanted[1], (wanted[0],)) == (theirs.item_id, theirs.held)
@@ -46,7 +46,7 @@ def test_two_people_look_at_different_items(shop: Shop, looks: LookService) -> N
 
 def test_people_who_ask_at_once_get_different_items(shop: Shop, looks: LookService) -> None:
     """Also through several connections."""
-    wanted = ids(doubtful(shop, 6))
+    wanted = ids(needing(shop, 6))
     with ThreadPoolExecutor(6) as people:
         found = list(people.map(lambda number: looks.look(wanted, browser=f"{number:032x}").item_id, range(6)))
     assert sorted(wanted) == sorted(item_id or "" for item_id in found)
@@ -54,7 +54,7 @@ def test_people_who_ask_at_once_get_different_items(shop: Shop, looks: LookServi
 
 def test_a_look_ends_by_itself_and_with_the_next_one(shop: Shop, looks: LookService) -> None:
     """And when the person looks away."""
-    wanted = ids(doubtful(shop, 2))
+    wanted = ids(needing(shop, 2))
     looks.look(wanted[:1], browser=ME)
     looks.look(wanted[1:], browser=ME)
     assert wanted[0] == looks.look(wanted[:1], browser=OTHER).item_id
@@ -66,7 +66,7 @@ def test_a_look_ends_by_itself_and_with_the_next_one(shop: Shop, looks: LookServ
 
 def test_items_that_need_no_review_are_shown_as_they_are(shop: Shop, looks: LookService) -> None:
     """What somebody answered meanwhile; unknown ids are left out."""
-    items = doubtful(shop, 2)
+    items = needing(shop, 2)
     review = ReviewService(shop.database, shop.store, labels={"returns": ("hat",)}, clock=shop.tick)
     after = review.label(items[0].id, "hat")
     found = looks.look([items[0].id, "nix", items[1].id], browser=ME)
@@ -75,7 +75,7 @@ def test_items_that_need_no_review_are_shown_as_they_are(shop: Shop, looks: Look
 
 def test_what_a_person_skips_is_at_the_end_of_their_queue(shop: Shop, looks: LookService) -> None:
     """Others see it as before; an answer and its withdrawal end that."""
-    items = doubtful(shop, 3)
+    items = needing(shop, 3)
     browse = BrowseService(shop.database, shop.images, clock=shop.clock)
     run_id = items[0].run_id or ""
     looks.skip(items[2].id, browser=ME)
@@ -100,7 +100,7 @@ def test_what_a_person_skips_is_at_the_end_of_their_queue(shop: Shop, looks: Loo
 
 def test_the_next_item_is_one_that_nobody_looks_at(shop: Shop, looks: LookService) -> None:
     """Unless others look at all that is left."""
-    items = doubtful(shop, 3)
+    items = needing(shop, 3)
     browse = BrowseService(shop.database, shop.images, clock=shop.clock)
     looks.look([items[1].id], browser=OTHER)
     assert items[0] == browse.next_to_review(items[2], browser=ME)

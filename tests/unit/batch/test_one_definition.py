@@ -99,7 +99,7 @@ def compare_all(shop: Shop, browse: BrowseService, run: BatchRun, *, is_last: bo
     return received, expected
 
 
-def night(shop: Shop, dice: random.Random) -> BatchRun:
+def random_run(shop: Shop, dice: random.Random) -> BatchRun:
     """Photos, duplicates and refused files arrive, and a run processes them."""
     arrived = [shop.arrive(f"{shop.count}.jpg", fate=dice.choice(FATES)) for _ in range(dice.randint(2, 8))]
     for item in dice.sample(arrived, dice.randint(0, 2)):
@@ -128,14 +128,14 @@ def review_something(review: ReviewService, items: list[BatchItem], dice: random
 
 @pytest.mark.parametrize("seed", range(6))
 def test_all_places_agree_and_finished_runs_keep_their_sums(shop: Shop, seed: int) -> None:
-    """After nights with failures and duplicates, and days of answers, withdrawals, retries and deletions."""
+    """After runs with failures and duplicates, and days of answers, withdrawals, retries and deletions."""
     dice = random.Random(seed)
     review = ReviewService(shop.database, shop.store, labels={"returns": ("dress", "hat")}, clock=shop.tick)
     browse = BrowseService(shop.database, shop.images, clock=shop.clock)
     sums: dict[str, int] = {}
     runs: list[BatchRun] = []
     for _ in range(3):
-        runs.append(night(shop, dice))
+        runs.append(random_run(shop, dice))
         for _ in range(12):
             review_something(review, browse.items(ItemFilter(), limit=200).items, dice)
         for run in runs:

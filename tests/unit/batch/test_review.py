@@ -284,7 +284,7 @@ ANSWERS = [
 
 
 @pytest.mark.parametrize("given", ANSWERS, ids=lambda given: given.answer.value)
-@pytest.mark.parametrize("fate", [needing_review("dress", 0.4), Fate(label="dress")], ids=["doubtful", "accepted"])
+@pytest.mark.parametrize("fate", [needing_review("dress", 0.4), Fate(label="dress")], ids=["needs review", "accepted"])
 def test_an_answer_is_withdrawn_completely(shop: Shop, review: ReviewService, fate: Fate, given: ItemAnswer) -> None:
     """State, label and place are as the run left them, and no training sees the answer; it can be given again."""
     item = settled(shop, fate)
@@ -417,7 +417,7 @@ def records_of(shop: Shop, review: ReviewService) -> RecordService:
         (FeedbackValue.WRONG, None, ItemState.NEEDS_REVIEW, None, "dress"),
     ],
 )
-@pytest.mark.parametrize("fate", [needing_review("dress", 0.4), Fate(label="dress")], ids=["doubtful", "accepted"])
+@pytest.mark.parametrize("fate", [needing_review("dress", 0.4), Fate(label="dress")], ids=["needs review", "accepted"])
 def test_what_is_said_of_a_record_settles_its_item(
     shop: Shop, review: ReviewService, fate: Fate, verdict: FeedbackValue, label: str | None, state: ItemState,
     answer: Answer | None, stored: str | None,

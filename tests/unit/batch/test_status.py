@@ -48,11 +48,11 @@ async def test_after_a_run_its_counts_are_shown(house: House, show: Callable[...
     """With the mean time of a photo, and nothing left to do."""
     house.bring("shirt 0.9", "coat 0.5", "!ImageCorrupt -")
     run = await house.work()
-    standing = show()
+    status = show()
     assert (0, 3, OwnerState.NOBODY, 0.003) == (
-        standing.left, standing.counts.settled, standing.owner, standing.seconds_per_item,
+        status.left, status.counts.settled, status.owner, status.seconds_per_item,
     )  # fmt: skip
-    told = " ".join(status_sentences(standing))
+    told = " ".join(status_sentences(status))
     assert f"Run {run.id}: finished." in told
     assert "1 done, 1 needs review, 1 quarantined" in told
 

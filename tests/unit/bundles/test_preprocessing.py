@@ -152,7 +152,7 @@ def test_files_are_found_beside_the_model_and_above_a_folder_called_onnx(tmp_pat
 
 
 def test_labels_come_from_id2label_in_the_order_of_the_numbers(tmp_path: Path) -> None:
-    """Two cranes are told apart by their number."""
+    """Two classes named crane are distinguished by their number."""
     names = {"2": "crane", "0": " tench ", "1": "crane"}
     (tmp_path / "config.json").write_text(json.dumps({"architectures": ["X"], "id2label": names}))
     labels = labels_from(str(tmp_path / "config.json"))

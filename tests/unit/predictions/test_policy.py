@@ -51,8 +51,8 @@ def test_a_doubtful_best_label_goes_to_a_person() -> None:
     """With accept_at only a sure best label is accepted."""
     policy = Policy(accept_at=0.7)
     assert Outcome.ACCEPT is decide(predicted(shirt=0.7, dress=0.3), policy).outcome
-    doubtful = decide(predicted(shirt=0.69, dress=0.31), policy)
-    assert (Outcome.REVIEW, "shirt", 0.7) == (doubtful.outcome, doubtful.label, doubtful.threshold)
+    decision = decide(predicted(shirt=0.69, dress=0.31), policy)
+    assert (Outcome.REVIEW, "shirt", 0.7) == (decision.outcome, decision.label, decision.threshold)
 
 
 def test_a_label_that_the_model_does_not_have_never_decides() -> None:

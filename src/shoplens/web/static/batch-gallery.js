@@ -48,7 +48,7 @@ function browse(tiles) {
         body: JSON.stringify({ items: open.map((each) => each.dataset.item) }),
       });
     } catch {
-      return; // reviewing goes on: two answers for one photo are still told apart
+      return; // reviewing continues: two answers for one photo are still distinguished
     }
     for (const each of open) each.toggleAttribute("data-held", answer.held.includes(each.dataset.item));
     for (const item of answer.settled) {
