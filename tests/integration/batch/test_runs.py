@@ -400,7 +400,7 @@ async def test_an_executor_that_does_not_open_ends_the_process_and_the_run_keeps
     with house.database.reading() as tx:
         run = RunRepository(tx).active("returns")
     assert run is not None
-    assert (None, "engine_stopped: There is no model.") == (run.owner, run.failure)
+    assert (None, "There is no model (engine_stopped).") == (run.owner, run.failure)
 
 
 async def test_waiting_for_others_is_no_attempt(house: House) -> None:
