@@ -339,6 +339,10 @@ class Settings(BaseSettings):
         default=(),
         description="Addresses or networks that may read `/metrics` without an account; others need `metrics:read`.",
     )
+    webhook_networks: TextList = Field(
+        default=(),
+        description="Private networks (`10.0.0.0/8`) that webhooks may be sent to, also over http; unset: public only.",
+    )
     shutdown_s: float = Field(default=10.0, gt=0, description="How long a stopping server finishes what it accepted.")
 
     log_format: Literal["auto", "console", "json"] = Field(
@@ -365,7 +369,7 @@ class Settings(BaseSettings):
             raise ValueError("leave out the user and the password: the address stands in reports")
         return url.rstrip("/")
 
-    @field_validator("trusted_proxies", "metrics_open_to")
+    @field_validator("trusted_proxies", "metrics_open_to", "webhook_networks")
     @classmethod
     def _proxies_are_addresses(cls, proxies: tuple[str, ...]) -> tuple[str, ...]:
         for proxy in proxies:

@@ -33,6 +33,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "sqlalchemy": (
         *("db/", "*/tables.py", "*/*repository.py"),
         *(
+            "*/outbox.py",
             "batch/browse.py",
             "batch/files.py",
             "batch/looks.py",

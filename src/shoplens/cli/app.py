@@ -12,6 +12,7 @@ from shoplens.batch.commands import batch_app
 from shoplens.cli.command import AsJson, DataDir, handle_errors, settings_for
 from shoplens.registry.commands import models_app
 from shoplens.training.commands import add_training
+from shoplens.webhooks.commands import webhooks_app
 
 BackupFolder = Annotated[Path, typer.Argument(help="The folder of the backup; an earlier one is updated.")]
 
@@ -30,6 +31,7 @@ db_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look aft
 app.add_typer(models_app, name="models")
 app.add_typer(db_app, name="db")
 app.add_typer(batch_app, name="batch")
+app.add_typer(webhooks_app, name="webhooks")
 add_training(app)
 
 

@@ -29,6 +29,7 @@ from shoplens.platform.parts import (
     build_sandbox,
     utc_now,
 )
+from shoplens.platform.webhooks import build_sender, build_webhooks
 from shoplens.predictions.entities import Channel, PredictionRecord
 from shoplens.predictions.export import ExportTables
 from shoplens.predictions.image_store import ImageStore
@@ -40,6 +41,8 @@ from shoplens.serving.engine import Engine
 from shoplens.settings import Settings
 from shoplens.storage import open_store
 from shoplens.telemetry.metrics import Metrics
+from shoplens.webhooks.sender import WebhookSender
+from shoplens.webhooks.service import WebhookService
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +75,8 @@ class Platform:
     models: ModelService
     batch: Batch
     moderation: Moderation
+    webhooks: WebhookService
+    sender: WebhookSender
     probes: Mapping[str, Callable[[], Awaitable[None]]]
     metrics: Metrics
     channels: Mapping[str, Channel]
@@ -89,6 +94,7 @@ class Platform:
         """Finish what was accepted, in the order in which it flows, and release everything."""
         await asyncio.to_thread(self.batch.close)
         await asyncio.to_thread(self.moderation.close)
+        await asyncio.to_thread(self.sender.close)
         await self.engine.close()
         self.predictions.close()
         self.writer.close()
@@ -141,6 +147,8 @@ def build_platform(settings: Settings, *, progress: Progress | None = None) -> P
         models=ModelService(engine=engine, channels=channels, models_dir=settings.effective_models_dir),
         batch=batch,
         moderation=build_moderation(settings, channels, database=database),
+        webhooks=build_webhooks(settings, database),
+        sender=build_sender(settings, database, metrics),
         probes={
             "engine": engine.check,
             "database": partial(asyncio.to_thread, database.check),

@@ -66,6 +66,10 @@ class Metrics:
         )
         self.model_info = gauge("shoplens_model_info", "The live model versions; the value is 1.", ("model", "version"))
 
+        self.webhook_attempts = counter(
+            "shoplens_webhook_attempts", "Attempts to send an event: delivered, failed, dead.", ("outcome",)
+        )
+
         # The queue between web processes and workers: a web process sets the first two, a worker the others.
         self.queue_jobs = gauge(
             "shoplens_queue_jobs", "Photos in Redis that wait or are being processed, by priority.", ("priority",)

@@ -33,6 +33,8 @@ from shoplens.web.operations import operations_router
 from shoplens.web.problems import MEDIA_TYPE, ProblemOut
 from shoplens.web.rendering import STATIC_DIR, STATIC_URL, HashedFiles, PageRoute
 from shoplens.web.uploads import Uploads
+from shoplens.webhooks.api import webhooks_router
+from shoplens.webhooks.pages import webhook_pages
 
 _PROBLEM_CONTENT = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemOut"}}}
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
@@ -78,6 +80,7 @@ def create_app(platform: Platform) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        platform.sender.start()
         resuming = asyncio.create_task(asyncio.to_thread(_resume_run, platform))
         yield
         await resuming
@@ -128,6 +131,7 @@ def _api_routers(platform: Platform, uploads: Uploads) -> Iterator[APIRouter]:
     yield runs_router(platform.batch)
     yield items_router(platform.batch)
     yield models_router(platform.models)
+    yield webhooks_router(platform.webhooks)
 
 
 def _page_routers(platform: Platform, uploads: Uploads) -> Iterator[APIRouter]:
@@ -148,6 +152,7 @@ def _page_routers(platform: Platform, uploads: Uploads) -> Iterator[APIRouter]:
     yield channel_pages(platform.batch, platform.channels)
     yield run_pages(platform.batch, platform.channels)
     yield model_pages(platform.models, platform.channels)
+    yield webhook_pages(platform.webhooks)
     yield _other_pages()
 
 

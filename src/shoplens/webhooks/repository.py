@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import Connection, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, Select, delete, func, insert, or_, select, update
 
 from shoplens.db.tables import from_row, to_row
 from shoplens.webhooks.entities import Delivery, DeliveryState, Endpoint, Event
@@ -80,25 +80,16 @@ class DeliveryRepository:
     def __init__(self, tx: Connection) -> None:
         self._tx = tx
 
+    def is_due(self, *, now: datetime, busy: Sequence[str]) -> bool:
+        """Whether `lease` would find something."""
+        return self._tx.scalar(_due(now, busy).limit(1)) is not None
+
     def lease(self, *, now: datetime, until: datetime, busy: Sequence[str], limit: int) -> list[Sending]:
         """Take up to `limit` deliveries whose turn it is, at most one per endpoint and none of the `busy` ones.
 
         Nobody else gets them before `until`. One after another per endpoint: a slow one holds back only its own.
         """
-        due = (
-            select(func.min(_deliveries.id))
-            .join(webhook_endpoints, _endpoints.id == _deliveries.endpoint_id)
-            .where(
-                _deliveries.state == DeliveryState.PENDING.value,
-                _deliveries.next_at <= now,
-                or_(_deliveries.lease_until.is_(None), _deliveries.lease_until <= now),
-                _deliveries.endpoint_id.not_in(busy),
-                _endpoints.disabled_at.is_(None),
-            )
-            .group_by(_deliveries.endpoint_id)
-            .limit(limit)
-        )
-        chosen = list(self._tx.scalars(due))
+        chosen = list(self._tx.scalars(_due(now, busy).limit(limit)))
         if not chosen:
             return []
         # The condition again: on PostgreSQL another process may have taken one since.
@@ -185,3 +176,19 @@ class DeliveryRepository:
         ids = list(self._tx.scalars(old.limit(limit)))
         self._tx.execute(delete(webhook_deliveries).where(_deliveries.event_id.in_(ids)))
         return self._tx.execute(delete(webhook_events).where(_events.id.in_(ids))).rowcount
+
+
+def _due(now: datetime, busy: Sequence[str]) -> Select[tuple[str]]:
+    """For each endpoint that is not busy, the oldest delivery whose turn it is."""
+    return (
+        select(func.min(_deliveries.id))
+        .join(webhook_endpoints, _endpoints.id == _deliveries.endpoint_id)
+        .where(
+            _deliveries.state == DeliveryState.PENDING.value,
+            _deliveries.next_at <= now,
+            or_(_deliveries.lease_until.is_(None), _deliveries.lease_until <= now),
+            _deliveries.endpoint_id.not_in(busy),
+            _endpoints.disabled_at.is_(None),
+        )
+        .group_by(_deliveries.endpoint_id)
+    )

@@ -1,0 +1,100 @@
+"""The page Webhooks: endpoints, their deliveries, and what failed."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+from fastapi import APIRouter, Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+
+from shoplens.accounts.access import guarded
+from shoplens.accounts.entities import Permission
+from shoplens.db.tables import is_id
+from shoplens.web.rendering import PageRoute, page
+from shoplens.webhooks.entities import DeliveryState, Endpoint
+from shoplens.webhooks.errors import EndpointInvalid
+from shoplens.webhooks.service import WebhookService
+
+_PAGE = "/console/webhooks"
+_PER_PAGE = 50
+_MAX_FIELD = 2_000
+
+
+def webhook_pages(webhooks: WebhookService) -> APIRouter:
+    """One page, and its forms."""
+    router = APIRouter(route_class=PageRoute, dependencies=[guarded(Permission.WEBHOOKS_ADMIN)])
+
+    @router.get(_PAGE)
+    def overview(request: Request) -> HTMLResponse:
+        return _overview(webhooks, request)
+
+    @router.post(_PAGE)
+    async def add(request: Request) -> Response:
+        form = await request.form()
+        url = str(form.get("url", ""))[:_MAX_FIELD].strip()
+        events = [str(each)[:_MAX_FIELD] for each in form.getlist("events")]
+        try:
+            endpoint = webhooks.add(url, events=events)
+        except EndpointInvalid as error:
+            return _overview(webhooks, request, error=str(error), url=url, status=422)
+        return _overview(webhooks, request, added=endpoint, status=201)
+
+    @router.post(_PAGE + "/replay")
+    def replay_dead() -> Response:
+        return _back(f"{webhooks.replay_dead():,} deliveries are sent again.")
+
+    @router.post(_PAGE + "/deliveries/{delivery_id}/replay")
+    def replay(delivery_id: str) -> Response:
+        webhooks.replay(delivery_id)
+        return _back("The event is sent again.")
+
+    @router.post(_PAGE + "/{endpoint_id}/{action}")
+    def change(endpoint_id: str, action: str) -> Response:
+        match action:
+            case "test":
+                webhooks.test(endpoint_id)
+                return _back("A test event is on its way. Load the page again to see what came of it.")
+            case "disable" | "enable":
+                webhooks.set_enabled(endpoint_id, action == "enable")
+                return _back(f"The endpoint is {action}d.")
+            case "remove":
+                webhooks.remove(endpoint_id)
+                return _back("The endpoint is removed.")
+        raise EndpointInvalid(f"There is no action {action[:40]!r} on an endpoint.")
+
+    return router
+
+
+def _overview(
+    webhooks: WebhookService,
+    request: Request,
+    *,
+    added: Endpoint | None = None,
+    error: str | None = None,
+    url: str = "",
+    status: int = 200,
+) -> HTMLResponse:
+    wanted = request.query_params.get("state", "")
+    state = DeliveryState(wanted) if wanted in set(DeliveryState) else None
+    before = request.query_params.get("before", "")
+    deliveries = webhooks.deliveries(state=state, before=before if is_id(before) else None, limit=_PER_PAGE)
+    views = webhooks.endpoints()
+    return page(
+        "webhooks.html",
+        status=status,
+        views=views,
+        dead=sum(view.counts.get(DeliveryState.DEAD, 0) for view in views),
+        event_types=webhooks.event_types,
+        deliveries=deliveries,
+        older=deliveries[-1].delivery.id if len(deliveries) == _PER_PAGE else None,
+        state=state,
+        states=list(DeliveryState),
+        added=added,
+        error=error,
+        url=url,
+        done=request.query_params.get("done", "")[:200],
+    )
+
+
+def _back(done: str) -> Response:
+    return RedirectResponse(f"{_PAGE}?done={quote(done)}", status_code=303)
