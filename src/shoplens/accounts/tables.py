@@ -58,6 +58,15 @@ one_time_links: Final = Table(
     Index(None, "person_id"),
 )
 
+recovery_codes: Final = Table(
+    "recovery_codes",
+    metadata,
+    Column("code_hash", string(64), primary_key=True),
+    required("person_id", string(ID_LENGTH), ForeignKey("people.id", ondelete="CASCADE")),
+    Index(None, "person_id"),
+)
+"""What opens a session in place of a code of the second factor, once: a used one is deleted."""
+
 api_keys: Final = Table(
     "api_keys",
     metadata,

@@ -13,7 +13,8 @@ from shoplens.moderation.review import PhotoReview
 from shoplens.moderation.service import Moderation, ModerationChannel
 from shoplens.platform.parts import utc_now
 from shoplens.predictions.entities import Channel
-from shoplens.settings import ChannelModerationSettings, Settings
+from shoplens.setting_groups import ChannelModerationSettings
+from shoplens.settings import Settings
 
 
 def build_moderation(settings: Settings, channels: Mapping[str, Channel], *, database: Database) -> Moderation:

@@ -18,6 +18,7 @@ from shoplens.batch.status import StatusMetrics
 from shoplens.db import Database, GroupWriter
 from shoplens.images.sandbox import SandboxedDecoder
 from shoplens.moderation.service import Moderation
+from shoplens.platform.accounts import Accounts, build_accounts
 from shoplens.platform.batch import build_batch, read_statuses
 from shoplens.platform.moderation import build_moderation
 from shoplens.platform.parts import (
@@ -74,6 +75,7 @@ class Platform:
     export: ExportTables
     models: ModelService
     batch: Batch
+    accounts: Accounts
     moderation: Moderation
     webhooks: WebhookService
     sender: WebhookSender
@@ -146,6 +148,7 @@ def build_platform(settings: Settings, *, progress: Progress | None = None) -> P
         export=ExportTables(database),
         models=ModelService(engine=engine, channels=channels, models_dir=settings.effective_models_dir),
         batch=batch,
+        accounts=build_accounts(settings, database),
         moderation=build_moderation(settings, channels, database=database),
         webhooks=build_webhooks(settings, database),
         sender=build_sender(settings, database, metrics),

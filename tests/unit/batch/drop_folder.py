@@ -17,7 +17,7 @@ from shoplens.batch.repository import ItemRepository
 from shoplens.batch.sidecars import compile_pattern
 from shoplens.batch.sources import LocalSource, Source
 from shoplens.db import Database
-from shoplens.settings import ChannelBatchSettings
+from shoplens.setting_groups import ChannelBatchSettings
 from shoplens.storage import Store
 
 QUIET_S = 10.0

@@ -21,7 +21,7 @@ from shoplens.batch.sidecars import (
     sidecar_photo,
 )
 from shoplens.errors import Misconfigured
-from shoplens.settings import ChannelBatchSettings
+from shoplens.setting_groups import ChannelBatchSettings
 
 USUAL = re.compile(ChannelBatchSettings().name_pattern)
 LISTED = {"a.jpg": References(item="A-12", order="4711", reason="too small"), "b.jpg": References(order="12")}

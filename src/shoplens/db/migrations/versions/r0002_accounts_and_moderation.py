@@ -40,6 +40,7 @@ def upgrade() -> None:
     _create_moderation_reports()
     _create_moderation_skips()
     _create_one_time_links()
+    _create_recovery_codes()
     _create_sessions()
     _create_webhook_deliveries()
     _create_moderation_judgements()
@@ -51,6 +52,7 @@ def downgrade() -> None:
         "moderation_judgements",
         "webhook_deliveries",
         "sessions",
+        "recovery_codes",
         "one_time_links",
         "moderation_skips",
         "moderation_reports",
@@ -402,6 +404,17 @@ def _create_one_time_links() -> None:
         sa.ForeignKeyConstraint(["person_id"], ["people.id"], name="fk_one_time_links_person_id", ondelete="CASCADE"),
     )
     op.create_index("ix_one_time_links_person_id", "one_time_links", ["person_id"])
+
+
+def _create_recovery_codes() -> None:
+    op.create_table(
+        "recovery_codes",
+        sa.Column("code_hash", _string(64), nullable=False),
+        sa.Column("person_id", _string(26), nullable=False),
+        sa.PrimaryKeyConstraint("code_hash", name="pk_recovery_codes"),
+        sa.ForeignKeyConstraint(["person_id"], ["people.id"], name="fk_recovery_codes_person_id", ondelete="CASCADE"),
+    )
+    op.create_index("ix_recovery_codes_person_id", "recovery_codes", ["person_id"])
 
 
 def _create_sessions() -> None:

@@ -1,0 +1,69 @@
+"""Build the services of people, sessions and keys from the settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from shoplens.accounts.passwords import PasswordHasher
+from shoplens.accounts.people import PeopleService
+from shoplens.accounts.sessions import SessionLimits, SessionService
+from shoplens.accounts.sign_in import SignInService
+from shoplens.accounts.throttle import Throttle
+from shoplens.accounts.totp import SecondFactorService
+from shoplens.db import Database
+from shoplens.platform.parts import utc_now
+from shoplens.settings import Settings
+
+if TYPE_CHECKING:
+    from limits.storage import Storage
+
+_REDIS_ANSWER_S = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accounts:
+    """The use cases of accounts."""
+
+    people: PeopleService
+    sessions: SessionService
+    second_factor: SecondFactorService
+    sign_in: SignInService
+
+
+def build_accounts(settings: Settings, database: Database) -> Accounts:
+    """All of them over one database."""
+    lasts = settings.accounts
+    limits = SessionLimits(
+        idle=timedelta(hours=lasts.session_idle_hours),
+        absolute=timedelta(days=lasts.session_days),
+        token=timedelta(hours=lasts.token_hours),
+    )
+    sessions = SessionService(database, limits=limits, clock=utc_now)
+    hasher = PasswordHasher()
+    second_factor = SecondFactorService(database, sessions, clock=utc_now)
+    people = PeopleService(database, sessions, hasher, link_lasts=timedelta(hours=lasts.link_hours), clock=utc_now)
+    return Accounts(
+        people=people,
+        sessions=sessions,
+        second_factor=second_factor,
+        sign_in=SignInService(
+            database, sessions, second_factor, hasher, Throttle(lambda: _open_counts(settings)), clock=utc_now
+        ),
+    )
+
+
+def _open_counts(settings: Settings) -> Storage:
+    """Where failed sign-ins are counted: in Redis where several processes share one."""
+    from limits.storage import MemoryStorage, RedisStorage
+
+    if settings.redis_url is None:
+        return MemoryStorage()
+    return RedisStorage(
+        settings.redis_url,
+        key_prefix=f"{settings.redis_prefix}:sign-in",
+        wrap_exceptions=True,
+        socket_timeout=_REDIS_ANSWER_S,
+        socket_connect_timeout=_REDIS_ANSWER_S,
+    )

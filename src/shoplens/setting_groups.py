@@ -1,0 +1,182 @@
+"""The groups of settings: what a channel, runs and accounts have in `shoplens.toml` as a table of their own."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import orjson
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_settings import NoDecode
+
+
+def _list_of_texts(value: object) -> object:
+    """A text as the list that it stands for: JSON, or values with commas between. Raises ValueError."""
+    if not isinstance(value, str):
+        return value
+    if '"' not in value and value.strip() != "[]":
+        return [part.strip() for part in value.split(",") if part.strip()]
+    try:
+        return orjson.loads(value)
+    except orjson.JSONDecodeError as error:
+        raise ValueError('write values with commas between them (a,b), or a JSON list (["a", "b"])') from error
+
+
+TextList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_list_of_texts)]
+"""A list of texts. A variable may have commas between the values, or be JSON."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class LabelThresholds(_Frozen):
+    """When one label sends a photo to a person, or refuses it."""
+
+    review_at: float | None = Field(default=None, description="Score from which on a person decides.")
+    reject_at: float | None = Field(default=None, description="Score from which on the photo is refused.")
+
+
+class ChannelBatchSettings(_Frozen):
+    """The batch side of a channel: where its photos arrive, and how they are imported and filed."""
+
+    source: str | None = Field(
+        default=None,
+        description="Where new photos arrive: a directory or `s3://bucket/prefix`; unset: `data_dir/drop/<channel>`.",
+    )
+    quiet_s: float = Field(
+        default=10.0, ge=0, description="Seconds for which a file must be unchanged before it is imported."
+    )
+    name_pattern: str = Field(
+        default=r"^(?P<order>[^_]+)_(?P<item>[^_]+)",
+        description="Regular expression for file names without their ending; groups `order`, `item` and `reason`.",
+    )
+    file_by_label: bool = Field(
+        default=True,
+        description="Move each photo to a folder for its label; off: photos stay where the import put them.",
+    )
+
+
+class RefusalReason(_Frozen):
+    """One of the reasons for which people refuse a photo."""
+
+    code: str = Field(pattern=r"^[a-z0-9_]{1,40}$", description="Stable name, kept with each decision.")
+    sentence: str = Field(min_length=1, max_length=300, description="What the shopper reads.")
+    label: str | None = Field(default=None, description="What a model that learns from decisions should have said.")
+
+
+class ChannelModerationSettings(_Frozen):
+    """The moderation side of a channel: shoppers' photos that are hidden until they are decided."""
+
+    general_model: str | None = Field(
+        default="efficientnet-lite0-int8",
+        description="A second model whose labels become signals (screenshot, document, …); unset: none.",
+    )
+    groups: dict[str, TextList] = Field(
+        default_factory=dict,
+        description="Signals of the general model by name: the labels whose scores they add up. Yours are merged in.",
+    )
+    reasons: tuple[RefusalReason, ...] = Field(
+        default=(), description="Reasons for which people refuse a photo, in the order of the keys; none: the defaults."
+    )
+    second_opinion_share: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Share of decisions that another person repeats without seeing the first; needs two people.",
+    )
+    hide_after_reports: int | None = Field(
+        default=3,
+        gt=0,
+        description="So many reports by shoppers hide a published photo until a person decides; unset: never.",
+    )
+    pause_after: int | None = Field(
+        default=20,
+        gt=0,
+        description="After so many hard photos within an hour a pause is suggested, unless a moderator set another "
+        "number; unset: never.",
+    )
+    hard_signal: str = Field(default="nsfw", description="The signal that says how hard a photo is to look at.")
+    hard_at: float = Field(default=0.8, ge=0, le=1, description="From this score on a photo is hard to look at.")
+
+
+class ChannelSettings(_Frozen):
+    """One channel: which model answers, which thresholds decide, what is kept of the photo."""
+
+    model: str = Field(description="Name of the bundle that answers, optionally `name@version`.")
+    title: str | None = Field(default=None, description="Name of the channel in pages; unset: its name here.")
+    question: str | None = Field(
+        default=None, description="The question that pages ask above a result; unset: the channel's name."
+    )
+    keep: Literal["original", "thumbnail", "nothing"] = Field(
+        default="thumbnail",
+        description="What is stored of each photo: `original`, `thumbnail` (256 px, no metadata) or `nothing`.",
+    )
+    accept_at: float | None = Field(
+        default=None, description="Least score of the best label that needs no person; unset accepts every photo."
+    )
+    labels: dict[str, LabelThresholds] = Field(
+        default_factory=dict, description="Thresholds by label; `labels = {}` removes those of a default channel."
+    )
+    batch: ChannelBatchSettings | None = Field(
+        default=None, description="The channel's batch side (`batch = {}` for the defaults); unset: it has none."
+    )
+    moderation: ChannelModerationSettings | None = Field(
+        default=None, description="The channel's moderation side (`moderation = {}` for the defaults); unset: none."
+    )
+
+
+class BatchSettings(_Frozen):
+    """How runs work, in all channels."""
+
+    commit_items: int = Field(default=64, gt=0, le=1000, description="Items that share a commit.")
+    max_attempts: int = Field(
+        default=3, gt=0, description="How often an item is tried before a passing fault sends it to quarantine."
+    )
+    retry_s: float = Field(
+        default=600.0, ge=0, description="How long a run waits for a database or store that is away, in seconds."
+    )
+    takeover_s: float = Field(
+        default=15.0, gt=0, description="Seconds without a heartbeat after which another process may take a run over."
+    )
+    stall_after_s: float = Field(
+        default=120.0,
+        gt=0,
+        description="Seconds without a finished item after which a run counts as stalled; also the limit per photo.",
+    )
+
+
+class AccountSettings(_Frozen):
+    """How long sessions, tokens and one-time links of people last."""
+
+    session_idle_hours: float = Field(
+        default=12.0, gt=0, le=8_760, description="Hours without use after which a session ends."
+    )
+    session_days: float = Field(
+        default=7.0, gt=0, le=365, description="Days after which a session ends in any case, and people sign in again."
+    )
+    token_hours: float = Field(
+        default=8.0, gt=0, le=8_760, description="Hours for which a bearer token of `POST /auth/token` is valid."
+    )
+    link_hours: float = Field(
+        default=24.0, gt=0, le=720, description="Hours for which a one-time link to set a password is valid."
+    )
+
+
+DEFAULT_CHANNELS: dict[str, dict[str, object]] = {
+    "look": {"model": "efficientnet-lite0-int8", "title": "General", "question": "What's in this photo?"},
+    "returns": {
+        "model": "clothing",
+        "title": "Returns",
+        "question": "Which garment is this?",
+        "accept_at": 0.8,
+        "keep": "original",
+        "batch": {},
+    },
+    "reviews": {
+        "model": "opennsfw",
+        "title": "Reviews",
+        "question": "Is this photo safe to publish?",
+        "labels": {"nsfw": {"review_at": 0.2, "reject_at": 0.85}},
+        "moderation": {},
+    },
+}

@@ -1,0 +1,139 @@
+"""People: names, passwords, roles, one-time links, and the last admin."""
+
+from __future__ import annotations
+
+import pytest
+
+from shoplens.accounts.entities import Role
+from shoplens.accounts.errors import LastAdmin, LinkInvalid, PasswordUnfit, PersonExists, PersonNotFound, SignInRefused
+from shoplens.accounts.passwords import require_fit
+from shoplens.errors import RequestInvalid
+from tests.unit.accounts.desk import OTHER_PASSWORD, PASSWORD, Desk
+
+
+@pytest.mark.parametrize(
+    ("password", "reason"),
+    [
+        ("short pw", "has 8 characters"),
+        ("x" * 201, "more than 200"),
+        ("Password123", "first that are guessed"),
+        ("aaaaaaaaaaaa", "first that are guessed"),
+        ("anna.mueller1", "contains the name"),
+    ],
+)
+def test_a_password_that_is_easy_to_guess_is_refused(password: str, reason: str) -> None:
+    """With what is wrong; there are no rules about digits and signs."""
+    with pytest.raises(PasswordUnfit, match=reason):
+        require_fit(password, name="anna.mueller")
+
+
+@pytest.mark.parametrize("password", ["seven green bottles", "пароль длинный", "x7!kd9#mq2", "anna.mueller likes tea"])
+def test_other_passwords_are_accepted(password: str) -> None:
+    """Of any characters."""
+    require_fit(password, name="anna.mueller")
+
+
+def test_a_system_has_no_people_until_one_is_added(desk: Desk) -> None:
+    """What decides whether requests need an account."""
+    assert not desk.people.any_people()
+    person = desk.add()
+    assert desk.people.any_people()
+    desk.people.change(person.id, disabled=True)
+    assert desk.people.any_people()
+
+
+def test_names_are_stored_in_one_form(desk: Desk) -> None:
+    """Two people never have names that look the same."""
+    assert "anna" == desk.people.add(" Ａnna ", Role.CLERK).name
+    with pytest.raises(PersonExists):
+        desk.people.add("ANNA", Role.VIEWER)
+
+
+@pytest.mark.parametrize("name", ["", " ", "a b", "x" * 101, "a\x00b", "<b>", "a/b"])
+def test_a_name_has_no_spaces_or_signs(desk: Desk, name: str) -> None:
+    """It stands in commands and logs."""
+    with pytest.raises(RequestInvalid):
+        desk.people.add(name, Role.CLERK)
+
+
+def test_the_last_admin_can_neither_be_disabled_nor_demoted(desk: Desk) -> None:
+    """Otherwise nobody could add people on the pages."""
+    first = desk.add("first", Role.ADMIN)
+    for change in ({"role": Role.VIEWER}, {"disabled": True}):
+        with pytest.raises(LastAdmin):
+            desk.people.change(first.id, **change)  # type: ignore[arg-type]
+    second = desk.add("second", Role.ADMIN)
+    desk.people.change(second.id, disabled=True)
+    with pytest.raises(LastAdmin):
+        desk.people.change(first.id, role=Role.CLERK)
+    desk.people.change(second.id, disabled=False)
+    assert Role.CLERK is desk.people.change(first.id, role=Role.CLERK).role
+
+
+def test_a_link_sets_a_password_once(desk: Desk) -> None:
+    """It also ends the sessions and the lock."""
+    person = desk.add()
+    token = desk.sign_in().token
+    link = desk.people.make_link(person.id)
+    assert f"/reset/{link.token}" == link.path
+    assert "anna" == desk.people.person_of_link(link.token).name
+    desk.people.use_link(link.token, OTHER_PASSWORD)
+    assert desk.sessions.principal_of(token) is None
+    desk.sign_in(password=OTHER_PASSWORD)
+    for use in (lambda: desk.people.use_link(link.token, PASSWORD), lambda: desk.people.person_of_link(link.token)):
+        with pytest.raises(LinkInvalid):
+            use()
+
+
+def test_a_link_opens_a_locked_name(desk: Desk) -> None:
+    """An admin helps somebody who tried too often."""
+    person = desk.add()
+    for _ in range(5):
+        with pytest.raises(SignInRefused):
+            desk.sign_in(password="wrong password")
+    desk.people.use_link(desk.people.make_link(person.id).token, OTHER_PASSWORD)
+    desk.sign_in(password=OTHER_PASSWORD)
+
+
+def test_a_link_expires_and_an_earlier_one_is_void(desk: Desk) -> None:
+    """One per person counts."""
+    person = desk.add()
+    first, second = desk.people.make_link(person.id), desk.people.make_link(person.id)
+    with pytest.raises(LinkInvalid):
+        desk.people.person_of_link(first.token)
+    desk.wait(hours=24)
+    with pytest.raises(LinkInvalid):
+        desk.people.use_link(second.token, OTHER_PASSWORD)
+
+
+def test_a_link_of_somebody_disabled_opens_nothing(desk: Desk) -> None:
+    """Until they are enabled."""
+    link = desk.people.make_link(desk.add().id)
+    desk.people.change(link.person.id, disabled=True)
+    with pytest.raises(LinkInvalid):
+        desk.people.person_of_link(link.token)
+
+
+def test_an_unfit_password_does_not_use_up_the_link(desk: Desk) -> None:
+    """The person tries another one."""
+    link = desk.people.make_link(desk.add().id)
+    with pytest.raises(PasswordUnfit):
+        desk.people.use_link(link.token, "short")
+    desk.people.use_link(link.token, OTHER_PASSWORD)
+
+
+def test_a_new_password_needs_the_old_one(desk: Desk) -> None:
+    """Who finds an open browser does not take the account."""
+    person = desk.add()
+    with pytest.raises(SignInRefused):
+        desk.people.change_password(person.id, old="wrong password", new=OTHER_PASSWORD)
+    desk.people.change_password(person.id, old=PASSWORD, new=OTHER_PASSWORD)
+    desk.sign_in(password=OTHER_PASSWORD)
+
+
+def test_who_is_not_there_is_not_found(desk: Desk) -> None:
+    """By id and by name."""
+    with pytest.raises(PersonNotFound):
+        desk.people.get("0" * 26)
+    with pytest.raises(PersonNotFound):
+        desk.people.named("nobody")
