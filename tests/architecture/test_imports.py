@@ -44,7 +44,7 @@ HOMES: dict[str, tuple[str, ...]] = {
         "accounts/audit.py",
         "accounts/keys.py",
         "predictions/feedback.py",
-        *("accounts/sessions.py", "accounts/totp.py"),
+        *("accounts/people.py", "accounts/sessions.py", "accounts/totp.py"),
     ),
     "starlette": ("web/", "*/*api.py", "*/*pages.py", "accounts/access.py"),
     "tenacity": ("batch/",),

@@ -19,9 +19,9 @@ from shoplens.errors import PermissionDenied, ShoplensError
 from shoplens.web.browser import browser_of
 from shoplens.web.problems import request_id_of
 from shoplens.web.rendering import add_filters
+from shoplens.web.session_cookie import require_sent_by_own_page, session_token
 from shoplens.web.shares import address_of
 
-SESSION_COOKIE: Final = "shoplens_session"
 _BEARER: Final = "bearer "
 
 
@@ -154,11 +154,14 @@ async def _identify(request: Request) -> Principal:
 
 
 def _credentials(request: Request) -> Credentials:
+    """What the request shows. Raises RequestForbidden for a cookie that another site may have sent."""
     headers = request.headers
     given = headers.get("authorization", "")
     bearer = given[len(_BEARER) :].strip() if given[: len(_BEARER)].lower() == _BEARER else ""
     bearer = bearer or headers.get("x-api-key", "")
-    cookie = None if bearer or "cookie" not in headers else request.cookies.get(SESSION_COOKIE)
+    cookie = None if bearer or "cookie" not in headers else session_token(request)
+    if cookie is not None:
+        require_sent_by_own_page(request)
     return Credentials(bearer=bearer or None, cookie=cookie, address=address_of(request))
 
 

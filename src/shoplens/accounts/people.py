@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import os
 import re
-import time
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from shoplens.accounts.entities import OneTimeLink, Person, Role
+from sqlalchemy import Connection
+
+from shoplens.accounts.audit import AuditLog
+from shoplens.accounts.entities import OneTimeLink, Person, Principal, Role
 from shoplens.accounts.errors import LastAdmin, LinkInvalid, PersonExists, PersonNotFound, SignInRefused
 from shoplens.accounts.passwords import PasswordHasher, require_fit
 from shoplens.accounts.repository import LinkRepository, PersonRepository, SessionRepository
-from shoplens.accounts.sessions import SessionService, hash_of, new_token
+from shoplens.accounts.sessions import SessionService, hash_of, new_token, principal_for
 from shoplens.db import Database
 from shoplens.db.tables import make_id
 from shoplens.errors import RequestInvalid
 
 MOST_NAME_CHARS: Final = 100
-_LOOK_AGAIN_S: Final = 1.0
 _NAME: Final = re.compile(r"[\w.@+-]+")
 _EMAIL: Final = re.compile(r"[^@\s]+@[^@\s]+")
 _MOST_EMAIL_CHARS: Final = 254
@@ -69,6 +70,7 @@ class PeopleService:
         database: Database,
         sessions: SessionService,
         hasher: PasswordHasher,
+        audit: AuditLog,
         *,
         link_lasts: timedelta,
         clock: Callable[[], datetime],
@@ -76,18 +78,14 @@ class PeopleService:
         self._database = database
         self._sessions = sessions
         self._hasher = hasher
+        self._audit = audit
         self._link_lasts = link_lasts
         self._clock = clock
-        self._has_people = False
-        self._looked_at = -_LOOK_AGAIN_S
 
     def any_people(self) -> bool:
-        """Whether this system has accounts. True stays true; until then the database is read once a second."""
-        if not self._has_people and time.monotonic() - self._looked_at >= _LOOK_AGAIN_S:
-            with self._database.reading() as tx:
-                self._has_people = PersonRepository(tx).any()
-            self._looked_at = time.monotonic()
-        return self._has_people
+        """Whether this system has accounts."""
+        with self._database.reading() as tx:
+            return PersonRepository(tx).any()
 
     def all(self) -> list[Person]:
         """Everybody, by name."""
@@ -107,7 +105,9 @@ class PeopleService:
             raise PersonNotFound(f"There is nobody with the name {name[:MOST_NAME_CHARS]!r}.")
         return person
 
-    def add(self, name: str, role: Role, *, email: str | None = None, password: str | None = None) -> Person:
+    def add(
+        self, name: str, role: Role, *, by: Principal, email: str | None = None, password: str | None = None
+    ) -> Person:
         """Without a password they need a one-time link. Raises PersonExists, PasswordUnfit and RequestInvalid."""
         name, email = clean_name(name), clean_email(email)
         if password is not None:
@@ -127,10 +127,12 @@ class PeopleService:
             if PersonRepository(tx).by_name(name) is not None:
                 raise PersonExists(f"There is somebody with the name {name!r} already. Choose another name.")
             PersonRepository(tx).add(person)
-        self._has_people = True
+            self._audit.record(tx, by, "person.added", target=name, details={"role": role.value})
         return person
 
-    def change(self, person_id: str, *, role: Role | None = None, disabled: bool | None = None) -> Person:
+    def change(
+        self, person_id: str, *, by: Principal, role: Role | None = None, disabled: bool | None = None
+    ) -> Person:
         """Another role; disable or enable. Who is disabled loses all sessions. Raises PersonNotFound and LastAdmin."""
         with self._database.transaction() as tx:
             admins = PersonRepository(tx).active_admins()
@@ -145,10 +147,12 @@ class PeopleService:
             PersonRepository(tx).save(changed)
             if changed.disabled_at is not None:
                 SessionRepository(tx).delete_of(person_id)
+            for action, details in _changes(person, changed):
+                self._audit.record(tx, by, action, target=person.name, details=details)
         self._sessions.changed()
         return changed
 
-    def make_link(self, person_id: str) -> NewLink:
+    def make_link(self, person_id: str, *, by: Principal) -> NewLink:
         """A link with which the person sets a password, once. Earlier links are void. Raises PersonNotFound."""
         now, token = self._clock(), new_token()
         link = OneTimeLink(
@@ -157,6 +161,7 @@ class PeopleService:
         with self._database.transaction() as tx:
             person = PersonRepository(tx).get(person_id)
             LinkRepository(tx).replace(link)
+            self._audit.record(tx, by, "password.link_made", target=person.name)
         return NewLink(token=token, expires_at=link.expires_at, person=person)
 
     def person_of_link(self, token: str) -> Person:
@@ -171,40 +176,46 @@ class PeopleService:
     def use_link(self, token: str, password: str) -> Person:
         """Set the password; all sessions and locks of the person end. Raises LinkInvalid and PasswordUnfit."""
         person = self.person_of_link(token)
-        require_fit(password, name=person.name)
-        password_hash = self._hasher.hash(password)
+        password_hash = self._fit_hash(password, person)
         with self._database.transaction() as tx:
             if not LinkRepository(tx).use(hash_of(token), now=self._clock()):
                 raise LinkInvalid("This link was used just now. Ask an admin for another one.")
-            now_theirs = self._with_password(PersonRepository(tx).get(person.id, lock=True), password_hash)
-            PersonRepository(tx).save(now_theirs)
-            SessionRepository(tx).delete_of(person.id)
-        self._sessions.changed()
-        return now_theirs
+            return self._set_password(tx, person.id, password_hash, action="password.set_by_link")
 
     def change_password(self, person_id: str, *, old: str, new: str) -> Person:
         """All sessions of the person end. Raises SignInRefused for a wrong old password, and PasswordUnfit."""
         self.require_password(person_id, old)
-        person = self.get(person_id)
-        require_fit(new, name=person.name)
-        return self.set_password(person_id, self._hasher.hash(new))
-
-    def set_password(self, person_id: str, password_hash: str) -> Person:
-        """The same with a hash; the caller has checked who wants it."""
+        password_hash = self._fit_hash(new, self.get(person_id))
         with self._database.transaction() as tx:
-            person = self._with_password(PersonRepository(tx).get(person_id, lock=True), password_hash)
-            PersonRepository(tx).save(person)
-            SessionRepository(tx).delete_of(person_id)
-        self._sessions.changed()
-        return person
+            return self._set_password(tx, person_id, password_hash, action="password.changed")
 
     def require_password(self, person_id: str, password: str) -> None:
         """Raises SignInRefused unless it is the password of this person."""
         if not self._hasher.verify(password, self.get(person_id).password_hash):
             raise SignInRefused("The password is wrong.")
 
-    def _with_password(self, person: Person, password_hash: str) -> Person:
-        now = self._clock()
-        return replace(
-            person, password_hash=password_hash, password_changed_at=now, failed_sign_ins=0, locked_until=None
+    def _fit_hash(self, password: str, person: Person) -> str:
+        require_fit(password, name=person.name)
+        return self._hasher.hash(password)
+
+    def _set_password(self, tx: Connection, person_id: str, password_hash: str, *, action: str) -> Person:
+        person = replace(
+            PersonRepository(tx).get(person_id, lock=True),
+            password_hash=password_hash,
+            password_changed_at=self._clock(),
+            failed_sign_ins=0,
+            locked_until=None,
         )
+        PersonRepository(tx).save(person)
+        SessionRepository(tx).delete_of(person_id)
+        self._audit.record(tx, principal_for(person), action, target=person.name)
+        self._sessions.changed()
+        return person
+
+
+def _changes(before: Person, after: Person) -> Iterator[tuple[str, dict[str, str]]]:
+    """What the audit log says of a change."""
+    if before.role is not after.role:
+        yield "person.role_changed", {"from": before.role.value, "to": after.role.value}
+    if (before.disabled_at is None) != (after.disabled_at is None):
+        yield "person.enabled" if after.disabled_at is None else "person.disabled", {}

@@ -14,6 +14,7 @@ from typing import Final
 
 from sqlalchemy import Connection
 
+from shoplens.accounts.audit import AuditLog
 from shoplens.accounts.entities import PERMISSIONS, Person, Principal, PrincipalKind, Session, SessionKind
 from shoplens.accounts.errors import SignInRefused
 from shoplens.accounts.repository import PersonRepository, SessionRepository
@@ -24,6 +25,8 @@ _MOST_TOKEN_CHARS: Final = 100
 _TOUCH_EVERY: Final = timedelta(minutes=1)
 _SECOND_FACTOR_WAITS: Final = timedelta(minutes=10)
 _MOST_USER_AGENT_CHARS: Final = 300
+SHOWN_CHARS: Final = 16
+"""So much of the hash names a session in its owner's list."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,9 +78,12 @@ def principal_for(person: Person) -> Principal:
 class SessionService:
     """Methods block; they may be called from many threads and processes."""
 
-    def __init__(self, database: Database, *, limits: SessionLimits, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self, database: Database, audit: AuditLog, *, limits: SessionLimits, clock: Callable[[], datetime]
+    ) -> None:
         self.limits = limits
         self._database = database
+        self._audit = audit
         self._clock = clock
         self._callbacks: list[Callable[[], None]] = []
 
@@ -152,23 +158,31 @@ class SessionService:
             repository = SessionRepository(tx)
             session = repository.find(token_hash)
             person = None if session is None else PersonRepository(tx).get(session.person_id)
-            repository.delete(token_hash)
+            if person is not None:
+                repository.delete(token_hash)
+                self._audit.record(tx, principal_for(person), "session.ended", target=person.name)
         self.changed()
         return person
 
     def end_one(self, person_id: str, session_id: str) -> None:
         """End the session of this person whose hash begins with `session_id`, as its owner sees it in a list."""
         with self._database.transaction() as tx:
+            person = PersonRepository(tx).get(person_id)
             repository = SessionRepository(tx)
-            for each in repository.of(person_id):
-                if each.token_hash.startswith(session_id):
-                    repository.delete(each.token_hash)
+            chosen = [each for each in repository.of(person_id) if each.token_hash[:SHOWN_CHARS] == session_id]
+            for each in chosen:
+                repository.delete(each.token_hash)
+                self._audit.record(tx, principal_for(person), "session.ended", target=person.name)
         self.changed()
 
-    def end_all(self, person_id: str) -> int:
-        """Sign a person out everywhere; how many sessions that were."""
+    def end_all(self, person_id: str, *, keep: str | None = None) -> int:
+        """Sign a person out everywhere, but for the session of the token `keep`; how many sessions that were."""
         with self._database.transaction() as tx:
-            count = SessionRepository(tx).delete_of(person_id)
+            person = PersonRepository(tx).get(person_id)
+            count = SessionRepository(tx).delete_of(person_id, keep=None if keep is None else hash_of(keep))
+            self._audit.record(
+                tx, principal_for(person), "session.all_ended", target=person.name, details={"sessions": count}
+            )
         self.changed()
         return count
 

@@ -7,12 +7,13 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from shoplens.accounts.entities import Person, SessionKind
+from shoplens.accounts.audit import AuditLog
+from shoplens.accounts.entities import SYSTEM, Person, SessionKind
 from shoplens.accounts.errors import SecondFactorRequired, SignInRefused
 from shoplens.accounts.passwords import PasswordHasher
 from shoplens.accounts.people import clean_name
 from shoplens.accounts.repository import PersonRepository, SessionRepository
-from shoplens.accounts.sessions import Client, SessionService, SignedIn
+from shoplens.accounts.sessions import Client, SessionService, SignedIn, principal_for
 from shoplens.accounts.throttle import Throttle, lock_s, too_many
 from shoplens.accounts.totp import SecondFactorService
 from shoplens.db import Database
@@ -31,9 +32,10 @@ class SignInService:
         database: Database,
         sessions: SessionService,
         second_factor: SecondFactorService,
+        *,
         hasher: PasswordHasher,
         throttle: Throttle,
-        *,
+        audit: AuditLog,
         clock: Callable[[], datetime],
     ) -> None:
         self._database = database
@@ -41,6 +43,7 @@ class SignInService:
         self._second_factor = second_factor
         self._hasher = hasher
         self._throttle = throttle
+        self._audit = audit
         self._clock = clock
 
     def sign_in(
@@ -127,7 +130,18 @@ class SignInService:
                 if not waits:
                     now_there = replace(now_there, failed_sign_ins=0, locked_until=None, last_sign_in_at=self._clock())
                     PersonRepository(tx).save(now_there)
-                return self._sessions.open(tx, now_there, kind, client, needs_totp=waits)
+                opened = self._sessions.open(tx, now_there, kind, client, needs_totp=waits)
+                if not waits:
+                    details = {"kind": kind.value, "user_agent": opened.session.user_agent}
+                    self._audit.record(
+                        tx,
+                        principal_for(now_there),
+                        "session.opened",
+                        target=person.name,
+                        details=details,
+                        address=client.address,
+                    )
+                return opened
         self._count_failure(person, person.name, client)
         raise SignInRefused("The code is wrong, or was used already. Type the current one." if needs_code else _REFUSED)
 
@@ -146,4 +160,9 @@ class SignInService:
             locked_s = lock_s(failures)
             until = self._clock() + timedelta(seconds=locked_s) if locked_s else now_there.locked_until
             PersonRepository(tx).save(replace(now_there, failed_sign_ins=failures, locked_until=until))
+            if locked_s:
+                details = {"failures": failures, "locked_s": locked_s}
+                self._audit.record(
+                    tx, SYSTEM, "sign_in.locked", target=person.name, details=details, address=client.address
+                )
         _log.info("sign_in.failed", person=person.name, failures=failures, locked_s=locked_s)

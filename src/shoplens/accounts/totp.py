@@ -10,10 +10,11 @@ from typing import Final
 
 from sqlalchemy import Connection
 
-from shoplens.accounts.entities import Person
+from shoplens.accounts.audit import AuditLog
+from shoplens.accounts.entities import Person, Principal
 from shoplens.accounts.errors import SignInRefused
 from shoplens.accounts.repository import PersonRepository, RecoveryRepository
-from shoplens.accounts.sessions import SessionService, hash_of
+from shoplens.accounts.sessions import SessionService, hash_of, principal_for
 from shoplens.db import Database
 from shoplens.errors import Conflict
 
@@ -53,9 +54,12 @@ def clean_code(code: str) -> str:
 class SecondFactorService:
     """Methods block. Each change is committed when its call returns."""
 
-    def __init__(self, database: Database, sessions: SessionService, *, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self, database: Database, sessions: SessionService, audit: AuditLog, *, clock: Callable[[], datetime]
+    ) -> None:
         self._database = database
         self._sessions = sessions
+        self._audit = audit
         self._clock = clock
 
     def begin(self, person_id: str) -> Enrolment:
@@ -87,6 +91,7 @@ class SecondFactorService:
             PersonRepository(tx).save(replace(person, totp_confirmed_at=now, totp_step=step))
             codes = tuple(_recovery_code() for _ in range(RECOVERY_CODES))
             RecoveryRepository(tx).replace(person_id, [hash_of(clean_code(each)) for each in codes])
+            self._audit.record(tx, principal_for(person), "second_factor.added", target=person.name)
         self._sessions.changed()
         return codes
 
@@ -105,12 +110,13 @@ class SecondFactorService:
         with self._database.reading() as tx:
             return RecoveryRepository(tx).left(person_id)
 
-    def remove(self, person_id: str) -> None:
+    def remove(self, person_id: str, *, by: Principal) -> None:
         """Ask for no code any more, and forget the recovery codes. The caller has checked who wants it."""
         with self._database.transaction() as tx:
             person = PersonRepository(tx).get(person_id, lock=True)
             PersonRepository(tx).save(replace(person, totp_secret=None, totp_confirmed_at=None, totp_step=None))
             RecoveryRepository(tx).replace(person_id, ())
+            self._audit.record(tx, by, "second_factor.removed", target=person.name)
         self._sessions.changed()
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from shoplens.accounts.audit import AuditLog
 from shoplens.accounts.passwords import PasswordHasher
 from shoplens.accounts.people import PeopleService
 from shoplens.accounts.sessions import SessionLimits, SessionService
@@ -32,7 +33,7 @@ class Accounts:
     sign_in: SignInService
 
 
-def build_accounts(settings: Settings, database: Database) -> Accounts:
+def build_accounts(settings: Settings, database: Database, audit: AuditLog) -> Accounts:
     """All of them over one database."""
     lasts = settings.accounts
     limits = SessionLimits(
@@ -40,16 +41,24 @@ def build_accounts(settings: Settings, database: Database) -> Accounts:
         absolute=timedelta(days=lasts.session_days),
         token=timedelta(hours=lasts.token_hours),
     )
-    sessions = SessionService(database, limits=limits, clock=utc_now)
+    sessions = SessionService(database, audit, limits=limits, clock=utc_now)
     hasher = PasswordHasher()
-    second_factor = SecondFactorService(database, sessions, clock=utc_now)
-    people = PeopleService(database, sessions, hasher, link_lasts=timedelta(hours=lasts.link_hours), clock=utc_now)
+    second_factor = SecondFactorService(database, sessions, audit, clock=utc_now)
+    people = PeopleService(
+        database, sessions, hasher, audit, link_lasts=timedelta(hours=lasts.link_hours), clock=utc_now
+    )
     return Accounts(
         people=people,
         sessions=sessions,
         second_factor=second_factor,
         sign_in=SignInService(
-            database, sessions, second_factor, hasher, Throttle(lambda: _open_counts(settings)), clock=utc_now
+            database,
+            sessions,
+            second_factor,
+            hasher=hasher,
+            throttle=Throttle(lambda: _open_counts(settings)),
+            audit=audit,
+            clock=utc_now,
         ),
     )
 

@@ -133,6 +133,14 @@ def build_platform(settings: Settings, *, progress: Progress | None = None) -> P
     )
     audit = AuditLog(database, clock=utc_now)
     keys = KeyService(database, audit, clock=utc_now)
+    accounts = build_accounts(settings, database, audit)
+    principals = Principals(
+        any_people=accounts.people.any_people,
+        session=accounts.sessions.principal_of,
+        key=keys.recognise,
+        limits=RateLimits(settings.redis_url, prefix=settings.redis_prefix),
+    )
+    accounts.sessions.on_change(principals.forget)
     return Platform(
         predictions=PredictionService(
             engine=engine,
@@ -148,7 +156,7 @@ def build_platform(settings: Settings, *, progress: Progress | None = None) -> P
         export=ExportTables(database),
         models=ModelService(engine=engine, channels=channels, models_dir=settings.effective_models_dir),
         batch=batch,
-        accounts=build_accounts(settings, database),
+        accounts=accounts,
         moderation=build_moderation(settings, channels, database=database),
         webhooks=build_webhooks(settings, database),
         sender=build_sender(settings, database, metrics),
@@ -162,12 +170,7 @@ def build_platform(settings: Settings, *, progress: Progress | None = None) -> P
         default_channel=settings.default_channel,
         limits=WebLimits.of(settings),
         engine=engine,
-        principals=Principals(
-            any_people=keys.any_people,
-            session=lambda _: None,
-            key=keys.recognise,
-            limits=RateLimits(settings.redis_url, prefix=settings.redis_prefix),
-        ),
+        principals=principals,
         keys=keys,
         audit=audit,
         database=database,

@@ -27,6 +27,7 @@ from shoplens.telemetry.metrics import Metrics
 from shoplens.web.bodies import RequestBody, UploadPace, require_utf_8
 from shoplens.web.handlers import error_answer
 from shoplens.web.problems import CLIENT_CLOSED_REQUEST, INTERNAL_ERROR_DETAIL
+from shoplens.web.session_cookie import SAFE_METHODS
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
@@ -40,7 +41,6 @@ _SECURITY_HEADERS = [
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),
 ]
-_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _OWN_SITES = frozenset({"same-origin", "none"})
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 MAX_HEADER_BYTES = 64 * 1024
@@ -125,7 +125,7 @@ class RequestMiddleware:
         name = host[: host.rfind("]") + 1] if host.startswith("[") else host.partition(":")[0]
         if "*" not in self._hosts and name not in self._hosts:
             raise RequestForbidden("This server does not accept this Host header. See the setting allowed_hosts.")
-        if scope["method"] in _SAFE_METHODS:
+        if scope["method"] in SAFE_METHODS:
             return
         own = all(_is_own_origin(origin, host, scope["scheme"]) for origin in headers.getlist("origin"))
         if not own or headers.get("sec-fetch-site", "none") not in _OWN_SITES:

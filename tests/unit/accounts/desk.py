@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 import pyotp
 from limits.storage import MemoryStorage
 
-from shoplens.accounts.entities import Person, Role
+from shoplens.accounts.audit import AuditLog
+from shoplens.accounts.entities import SYSTEM, Person, Role
 from shoplens.accounts.passwords import PasswordHasher
 from shoplens.accounts.people import PeopleService
 from shoplens.accounts.sessions import Client, SessionLimits, SessionService, SignedIn
@@ -28,13 +29,20 @@ class Desk:
         self.now = datetime(2026, 3, 1, 9, 0, tzinfo=UTC)
         limits = SessionLimits(idle=timedelta(hours=12), absolute=timedelta(days=7), token=timedelta(hours=8))
         hasher = PasswordHasher()
-        self.sessions = SessionService(database, limits=limits, clock=lambda: self.now)
-        self.second_factor = SecondFactorService(database, self.sessions, clock=lambda: self.now)
+        audit = AuditLog(database, clock=lambda: self.now)
+        self.sessions = SessionService(database, audit, limits=limits, clock=lambda: self.now)
+        self.second_factor = SecondFactorService(database, self.sessions, audit, clock=lambda: self.now)
         self.people = PeopleService(
-            database, self.sessions, hasher, link_lasts=timedelta(hours=24), clock=lambda: self.now
+            database, self.sessions, hasher, audit, link_lasts=timedelta(hours=24), clock=lambda: self.now
         )
         self.sign_ins = SignInService(
-            database, self.sessions, self.second_factor, hasher, Throttle(MemoryStorage), clock=lambda: self.now
+            database,
+            self.sessions,
+            self.second_factor,
+            hasher=hasher,
+            throttle=Throttle(MemoryStorage),
+            audit=audit,
+            clock=lambda: self.now,
         )
 
     def wait(self, **how_long: float) -> None:
@@ -43,7 +51,7 @@ class Desk:
 
     def add(self, name: str = "anna", role: Role = Role.CLERK) -> Person:
         """Somebody with the password `PASSWORD`."""
-        return self.people.add(name, role, password=PASSWORD)
+        return self.people.add(name, role, by=SYSTEM, password=PASSWORD)
 
     def sign_in(self, name: str = "anna", password: str = PASSWORD, client: Client = HERE) -> SignedIn:
         """With a browser."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from shoplens.accounts.entities import PERMISSIONS, PrincipalKind, Role, SessionKind
+from shoplens.accounts.entities import PERMISSIONS, SYSTEM, PrincipalKind, Role, SessionKind
 from shoplens.accounts.errors import SignInRefused
 from shoplens.accounts.repository import SessionRepository
 from shoplens.accounts.sessions import Client
@@ -135,11 +135,11 @@ def test_who_is_disabled_loses_all_sessions_at_once_and_cannot_sign_in(desk: Des
     """Also after being enabled again, the old sessions are over."""
     person = desk.add()
     token = desk.sign_in().token
-    desk.people.change(person.id, disabled=True)
+    desk.people.change(person.id, by=SYSTEM, disabled=True)
     assert desk.sessions.principal_of(token) is None
     with pytest.raises(SignInRefused):
         desk.sign_in()
-    desk.people.change(person.id, disabled=False)
+    desk.people.change(person.id, by=SYSTEM, disabled=False)
     assert desk.sessions.principal_of(token) is None
     assert desk.sessions.principal_of(desk.sign_in().token) is not None
 
@@ -148,7 +148,7 @@ def test_another_role_counts_at_the_next_request(desk: Desk) -> None:
     """The rights are read, not kept in the session."""
     person = desk.add(role=Role.CLERK)
     token = desk.sign_in().token
-    desk.people.change(person.id, role=Role.VIEWER)
+    desk.people.change(person.id, by=SYSTEM, role=Role.VIEWER)
     principal = desk.sessions.principal_of(token)
     assert principal is not None
     assert PERMISSIONS[Role.VIEWER] == principal.permissions
@@ -178,6 +178,6 @@ def test_what_remembers_sessions_hears_of_every_change(desk: Desk) -> None:
     token = desk.sign_in().token
     desk.sessions.end(token)
     desk.sessions.end_all(person.id)
-    desk.people.change(person.id, role=Role.VIEWER)
+    desk.people.change(person.id, by=SYSTEM, role=Role.VIEWER)
     desk.people.change_password(person.id, old=PASSWORD, new=OTHER_PASSWORD)
     assert 4 == len(changes)

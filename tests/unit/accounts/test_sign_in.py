@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from statistics import median
+from typing import Any
 
 import pytest
 
-from shoplens.accounts.entities import Role, SessionKind
+from shoplens.accounts.entities import SYSTEM, Role, SessionKind
 from shoplens.accounts.errors import SecondFactorRequired, SignInRefused, TooManySignIns
 from shoplens.accounts.passwords import PasswordHasher
 from shoplens.accounts.sessions import Client
@@ -17,10 +18,10 @@ from tests.conftest import ONLY_SQLITE
 from tests.unit.accounts.desk import HERE, PASSWORD, Desk
 
 
-def refusal(attempt: Callable[[], object]) -> str:
+def refusal(attempt: Callable[..., object], *arguments: Any, **options: Any) -> str:
     """The sentence with which an attempt is refused."""
     with pytest.raises(SignInRefused) as refused:
-        attempt()
+        attempt(*arguments, **options)
     return str(refused.value)
 
 
@@ -28,10 +29,10 @@ def refusal(attempt: Callable[[], object]) -> str:
 def test_all_that_is_wrong_has_the_same_answer(desk: Desk) -> None:
     """Nobody finds out which names exist."""
     desk.add()
-    desk.people.add("nopassword", Role.CLERK)
-    desk.people.change(desk.add("gone").id, disabled=True)
+    desk.people.add("nopassword", Role.CLERK, by=SYSTEM)
+    desk.people.change(desk.add("gone").id, by=SYSTEM, disabled=True)
     attempts = [("anna", "wrong password"), ("nobody", PASSWORD), ("gone", PASSWORD), ("nopassword", ""), ("a b", "x")]
-    assert 1 == len({refusal(lambda n=name, p=password: desk.sign_in(n, p)) for name, password in attempts})
+    assert 1 == len({refusal(desk.sign_in, name, password) for name, password in attempts})
 
 
 @ONLY_SQLITE
@@ -41,7 +42,7 @@ def test_an_unknown_name_takes_as_long_as_a_wrong_password(desk: Desk) -> None:
 
     def cost(name: str) -> float:
         started = time.thread_time()
-        refusal(lambda: desk.sign_in(name, "wrong password"))
+        refusal(desk.sign_in, name, "wrong password")
         return time.thread_time() - started
 
     cost("warm")
@@ -60,7 +61,7 @@ def test_a_name_is_locked_for_longer_and_longer(desk: Desk, name: str) -> None:
     """The same for a name that nobody has; the right password does not help while it is locked."""
     desk.add()
     for _ in range(5):
-        refusal(lambda: desk.sign_in(name, "wrong password"))
+        refusal(desk.sign_in, name, "wrong password")
     with pytest.raises(TooManySignIns, match=r"Try again in (30|29) seconds") as refused:
         desk.sign_in(name)
     assert 25 < refused.value.retry_after_s <= 30
@@ -70,9 +71,9 @@ def test_the_lock_of_a_person_ends_and_grows(desk: Desk) -> None:
     """After 30 seconds one try is free; if it fails, the lock lasts a minute."""
     desk.add()
     for _ in range(5):
-        refusal(lambda: desk.sign_in(password="wrong password"))
+        refusal(desk.sign_in, password="wrong password")
     desk.wait(seconds=31)
-    refusal(lambda: desk.sign_in(password="wrong password"))
+    refusal(desk.sign_in, password="wrong password")
     desk.wait(seconds=31)
     with pytest.raises(TooManySignIns):
         desk.sign_in()
@@ -90,7 +91,7 @@ def test_one_address_cannot_try_many_names(desk: Desk) -> None:
     """Thirty failures; another address is not concerned."""
     desk.add()
     for number in range(30):
-        refusal(lambda n=number: desk.sign_in(f"guess{n}", "wrong password"))
+        refusal(desk.sign_in, f"guess{number}", "wrong password")
     with pytest.raises(TooManySignIns, match="minutes"):
         desk.sign_in()
     desk.sign_in(client=Client(address="192.0.2.8"))
@@ -102,7 +103,7 @@ def test_addresses_of_one_ipv6_network_count_as_one(desk: Desk) -> None:
     desk.add()
     for number in range(30):
         client = Client(address=f"2001:db8::{number + 1:x}")
-        refusal(lambda n=number, c=client: desk.sign_in(f"guess{n}", "wrong password", c))
+        refusal(desk.sign_in, f"guess{number}", "wrong password", client)
     with pytest.raises(TooManySignIns):
         desk.sign_in(client=Client(address="2001:db8::ffff"))
     desk.sign_in(client=Client(address="2001:db8:0:1::1"))
@@ -125,7 +126,7 @@ def test_a_code_is_taken_once(desk: Desk) -> None:
     totp, _ = desk.enrol(desk.add())
     desk.sign_ins.confirm(desk.sign_in().token, totp.at(desk.now), client=HERE)
     again = desk.sign_in().token
-    refusal(lambda: desk.sign_ins.confirm(again, totp.at(desk.now), client=HERE))
+    refusal(desk.sign_ins.confirm, again, totp.at(desk.now), client=HERE)
     desk.wait(seconds=30)
     desk.sign_ins.confirm(again, totp.at(desk.now), client=HERE)
 
@@ -140,7 +141,7 @@ def test_a_code_may_be_one_step_early_or_late(desk: Desk, late_s: int, is_taken:
     if is_taken:
         desk.sign_ins.confirm(token, code, client=HERE)
     else:
-        refusal(lambda: desk.sign_ins.confirm(token, code, client=HERE))
+        refusal(desk.sign_ins.confirm, token, code, client=HERE)
 
 
 def test_wrong_codes_lock_the_person_as_wrong_passwords_do(desk: Desk) -> None:
@@ -148,7 +149,7 @@ def test_wrong_codes_lock_the_person_as_wrong_passwords_do(desk: Desk) -> None:
     totp, _ = desk.enrol(desk.add())
     for _ in range(5):
         token = desk.sign_in().token
-        refusal(lambda t=token: desk.sign_ins.confirm(t, "000000", client=HERE))
+        refusal(desk.sign_ins.confirm, token, "000000", client=HERE)
     with pytest.raises(TooManySignIns):
         desk.sign_ins.confirm(token, totp.at(desk.now), client=HERE)
 
@@ -160,7 +161,7 @@ def test_a_recovery_code_opens_once(desk: Desk) -> None:
     assert 10 == len(set(codes)) == desk.second_factor.recovery_codes_left(person.id)
     desk.sign_ins.confirm(desk.sign_in().token, codes[3].upper().replace("-", " "), client=HERE)
     assert 9 == desk.second_factor.recovery_codes_left(person.id)
-    refusal(lambda: desk.sign_ins.confirm(desk.sign_in().token, codes[3], client=HERE))
+    refusal(desk.sign_ins.confirm, desk.sign_in().token, codes[3], client=HERE)
 
 
 def test_the_second_factor_waits_ten_minutes_for_its_code(desk: Desk) -> None:
@@ -168,7 +169,7 @@ def test_the_second_factor_waits_ten_minutes_for_its_code(desk: Desk) -> None:
     totp, _ = desk.enrol(desk.add())
     token = desk.sign_in().token
     desk.wait(minutes=10)
-    assert "not signed in" in refusal(lambda: desk.sign_ins.confirm(token, totp.at(desk.now), client=HERE))
+    assert "not signed in" in refusal(desk.sign_ins.confirm, token, totp.at(desk.now), client=HERE)
 
 
 def test_a_program_sends_the_code_with_its_password(desk: Desk) -> None:
@@ -184,7 +185,7 @@ def test_a_removed_second_factor_is_not_asked_for(desk: Desk) -> None:
     """And its recovery codes are void."""
     person = desk.add()
     desk.enrol(person)
-    desk.second_factor.remove(person.id)
+    desk.second_factor.remove(person.id, by=SYSTEM)
     assert not desk.sign_in().needs_totp
     assert 0 == desk.second_factor.recovery_codes_left(person.id)
 
