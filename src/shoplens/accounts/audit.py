@@ -7,9 +7,9 @@ or moved shows. Rows that were removed from the end show only beside a hash that
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -21,7 +21,8 @@ from shoplens.accounts.entities import Principal
 from shoplens.accounts.tables import audit_log
 from shoplens.db import Database
 from shoplens.db.database import hold_audit
-from shoplens.db.tables import from_row, to_row
+from shoplens.db.tables import distinct, from_row, to_row
+from shoplens.spreadsheets import csv_chunks
 
 BEGINNING: Final = "0" * 64
 """What stands before the first row."""
@@ -137,6 +138,11 @@ class AuditLog:
         with self._database.reading() as tx:
             return [from_row(AuditEntry, row) for row in tx.execute(query)]
 
+    def actions(self, limit: int = 500) -> list[str]:
+        """The distinct actions in alphabetical order, at most `limit`."""
+        with self._database.reading() as tx:
+            return list(tx.scalars(distinct(audit_log.c.action).limit(limit)))
+
     def all(self, wanted: AuditFilter | None = None) -> Iterator[AuditEntry]:
         """Every entry that matches, oldest first, in short transactions. Raises DatabaseUnavailable."""
         after = -1
@@ -164,3 +170,31 @@ def _matching(wanted: AuditFilter) -> Select[Any]:
     if wanted.until is not None:
         query = query.where(audit_log.c.at < wanted.until)
     return query
+
+
+AUDIT_COLUMNS: Final = tuple(field.name for field in fields(AuditEntry))
+_LINES_PER_CHUNK: Final = 200
+
+
+def audit_csv(entries: Iterable[AuditEntry]) -> Iterator[str]:
+    """Chunks of CSV text; `details` is JSON."""
+    yield from csv_chunks(AUDIT_COLUMNS, (tuple(_plain(entry, as_text=True).values()) for entry in entries))
+
+
+def audit_json_lines(entries: Iterable[AuditEntry]) -> Iterator[bytes]:
+    """Chunks of JSON Lines."""
+    lines: list[bytes] = []
+    for entry in entries:
+        lines.append(orjson.dumps(_plain(entry), option=orjson.OPT_APPEND_NEWLINE))
+        if len(lines) == _LINES_PER_CHUNK:
+            yield b"".join(lines)
+            lines.clear()
+    yield b"".join(lines)
+
+
+def _plain(entry: AuditEntry, *, as_text: bool = False) -> dict[str, Any]:
+    row = {name: getattr(entry, name) for name in AUDIT_COLUMNS}
+    row["at"] = entry.at.isoformat()
+    if as_text:
+        row["details"] = orjson.dumps(entry.details, option=orjson.OPT_SORT_KEYS).decode()
+    return row

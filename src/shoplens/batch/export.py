@@ -17,7 +17,7 @@ from shoplens.batch.entities import ItemFilter, RunRange, TableRow
 from shoplens.batch.repository import TABLE_PAGE, ItemRepository
 from shoplens.batch.run_repository import RunRepository
 from shoplens.db import Database
-from shoplens.predictions.export import spreadsheet_safe
+from shoplens.spreadsheets import spreadsheet_safe
 
 TEXT: Final = "text"
 CATEGORY: Final = "category"

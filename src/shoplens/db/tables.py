@@ -14,7 +14,22 @@ from functools import cache
 from operator import attrgetter, itemgetter
 from typing import Any, Final, TypeVar, get_args, get_type_hints
 
-from sqlalchemy import BigInteger, Column, DateTime, Dialect, Integer, MetaData, Row, String, Text, TypeDecorator
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ColumnElement,
+    DateTime,
+    Dialect,
+    Integer,
+    MetaData,
+    Row,
+    Select,
+    String,
+    Text,
+    TypeDecorator,
+    func,
+    select,
+)
 from sqlalchemy.types import TypeEngine
 
 T = TypeVar("T")
@@ -104,6 +119,17 @@ def from_row(kind: type[T], row: Row[Any]) -> T:
     """The value that `to_row` was given. Columns that are no field of `kind` are ignored."""
     wanted: Any = kind
     return _builder(wanted, "")(row._mapping)  # type: ignore[no-any-return]  # noqa: SLF001  public, see Row
+
+
+def distinct(column: ColumnElement[str]) -> Select[tuple[str]]:
+    """The distinct values of the first column of an index, each found by one search: a "loose index scan".
+
+    Source: wiki.postgresql.org/wiki/Loose_indexscan.
+    """
+    values = select(func.min(column).label("value")).cte("distinct_values", recursive=True)
+    following = select(func.min(column)).where(column > values.c.value).scalar_subquery()
+    values = values.union_all(select(following).where(values.c.value.is_not(None)))
+    return select(values.c.value).where(values.c.value.is_not(None))
 
 
 @cache

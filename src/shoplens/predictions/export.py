@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from shoplens.db import Database
 from shoplens.predictions.entities import Feedback, PredictionRecord, RecordFilter
 from shoplens.predictions.repository import FeedbackRepository, PredictionRepository
+from shoplens.spreadsheets import csv_chunks
 
-_FORMULA_START = re.compile(r"^[\t\r\n]|(?:^|(?<=[;,|\t\r\n]))(?=[ \"']*[=+\-@＝＋－＠])")
-"""Where a cell begins that runs as a formula. A spreadsheet that expects other separators than commas splits text at
-them, and quotes do not keep it from that. The signs of full width are formulas in East Asian versions."""
-_ROWS_PER_CHUNK = 200
 _PAGE = 500
 
 RECORD_COLUMNS = (
@@ -63,11 +57,11 @@ class ExportTables:
 
     def records(self, wanted: RecordFilter) -> Iterator[str]:
         """Chunks of CSV text, newest record first."""
-        yield from _csv(RECORD_COLUMNS, map(_record_row, stream_records(self._database, wanted)))
+        yield from csv_chunks(RECORD_COLUMNS, map(_record_row, stream_records(self._database, wanted)))
 
     def feedback(self) -> Iterator[str]:
         """Chunks of CSV text, one row per remark."""
-        yield from _csv(FEEDBACK_COLUMNS, (_feedback_row(*pair) for pair in stream_feedback(self._database)))
+        yield from csv_chunks(FEEDBACK_COLUMNS, (_feedback_row(*pair) for pair in stream_feedback(self._database)))
 
 
 def stream_records(database: Database, wanted: RecordFilter) -> Iterator[PredictionRecord]:
@@ -95,31 +89,6 @@ def stream_feedback(database: Database) -> Iterator[tuple[Feedback, PredictionRe
             return
         yield from page
         last = page[-1][0].id
-
-
-def spreadsheet_safe(value: object) -> object:
-    """`value`, with an apostrophe before each text that a spreadsheet would run as a formula."""
-    if isinstance(value, str):
-        return _FORMULA_START.sub(lambda found: f"'{found[0]}", value)
-    return "" if value is None else value
-
-
-def _csv(columns: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> Iterator[str]:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer)
-    writer.writerow(columns)
-    for count, row in enumerate(rows, start=1):
-        writer.writerow([spreadsheet_safe(value) for value in row])
-        if count % _ROWS_PER_CHUNK == 0:
-            yield _take(buffer)
-    yield _take(buffer)
-
-
-def _take(buffer: io.StringIO) -> str:
-    text = buffer.getvalue()
-    buffer.seek(0)
-    buffer.truncate()
-    return text
 
 
 def _record_row(record: PredictionRecord) -> tuple[object, ...]:

@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 from itertools import product
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Select, func, insert, select, union_all, update
+from sqlalchemy import ColumnElement, Connection, Select, insert, select, union_all, update
 
-from shoplens.db.tables import from_row, make_id, to_row
+from shoplens.db.tables import distinct, from_row, make_id, to_row
 from shoplens.errors import PredictionNotFound
 from shoplens.predictions.entities import Feedback, PredictionRecord, RecordFilter
 from shoplens.predictions.policy import Outcome
@@ -170,17 +170,6 @@ def matching(wanted: RecordFilter, *, before: str | None, after: str | None, cha
         )
     ]
     return ranges[0] if len(ranges) == 1 else union_all(*ranges)
-
-
-def distinct(column: ColumnElement[str]) -> Select[tuple[str]]:
-    """The distinct values of the first column of an index, each found by one search: a "loose index scan".
-
-    Source: wiki.postgresql.org/wiki/Loose_indexscan.
-    """
-    values = select(func.min(column).label("value")).cte("distinct_values", recursive=True)
-    following = select(func.min(column)).where(column > values.c.value).scalar_subquery()
-    values = values.union_all(select(following).where(values.c.value.is_not(None)))
-    return select(values.c.value).where(values.c.value.is_not(None))
 
 
 def _first_id(moment: datetime) -> str:

@@ -14,6 +14,8 @@ from starlette.responses import HTMLResponse, RedirectResponse
 
 import shoplens
 from shoplens.accounts.access import public, require_declared
+from shoplens.accounts.admin_api import audit_router, keys_router
+from shoplens.accounts.admin_pages import audit_pages, key_pages
 from shoplens.advice import meant
 from shoplens.batch.api import ingest_router, runs_router
 from shoplens.batch.items_api import items_router
@@ -132,6 +134,8 @@ def _api_routers(platform: Platform, uploads: Uploads) -> Iterator[APIRouter]:
     yield items_router(platform.batch)
     yield models_router(platform.models)
     yield webhooks_router(platform.webhooks)
+    yield keys_router(platform.keys, platform.principals.forget)
+    yield audit_router(platform.audit)
 
 
 def _page_routers(platform: Platform, uploads: Uploads) -> Iterator[APIRouter]:
@@ -153,6 +157,8 @@ def _page_routers(platform: Platform, uploads: Uploads) -> Iterator[APIRouter]:
     yield run_pages(platform.batch, platform.channels)
     yield model_pages(platform.models, platform.channels)
     yield webhook_pages(platform.webhooks)
+    yield key_pages(platform.keys, platform.principals.forget)
+    yield audit_pages(platform.audit)
     yield _other_pages()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from shoplens.predictions.export import spreadsheet_safe
+from shoplens.spreadsheets import spreadsheet_safe
 
 
 @pytest.mark.parametrize(

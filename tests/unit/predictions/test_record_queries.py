@@ -13,10 +13,10 @@ from sqlalchemy import ClauseElement
 from sqlalchemy.dialects import postgresql, sqlite
 
 from shoplens.db.sqlite import driver as sqlite3
-from shoplens.db.tables import make_id
+from shoplens.db.tables import distinct, make_id
 from shoplens.predictions.entities import RecordFilter
 from shoplens.predictions.policy import Outcome
-from shoplens.predictions.repository import distinct, matching
+from shoplens.predictions.repository import matching
 from shoplens.predictions.tables import predictions
 from tests.samples import moment
 
