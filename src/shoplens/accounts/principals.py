@@ -10,9 +10,10 @@ import hashlib
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -98,7 +99,8 @@ class Principals:
         self._asked_at = time.monotonic()
         self._asking: Future[bool] | None = None
         self._remembered: dict[bytes, _Remembered] = {}
-        self._looking: dict[bytes, Future[KnownKey | None]] = {}
+        self._looking: dict[bytes, Future[_Remembered | None]] = {}
+        self._changes = 0
 
     async def closed(self) -> bool:
         """Whether requests need an account: there is, or was, at least one person.
@@ -111,7 +113,7 @@ class Principals:
         if self._asking is None:
             self._asking = self._threads.submit(self._any_people)
         asking = self._asking
-        await asyncio.wait([asyncio.wrap_future(asking)], timeout=_ANSWER_S)
+        await _done(asking)
         self._asked_at = time.monotonic()
         if asking.done():
             self._asking = None
@@ -146,6 +148,7 @@ class Principals:
 
     def forget(self) -> None:
         """Look every session and key up again, after one was changed or ended in this process."""
+        self._changes += 1
         self._remembered.clear()
 
     def close(self) -> None:
@@ -155,30 +158,47 @@ class Principals:
     async def _look_up(self, secret: str, digest: bytes) -> _Remembered | None:
         looking = self._looking.get(digest)
         if looking is None:
-            looking = self._looking[digest] = self._threads.submit(self._find, secret)
+            looking = self._looking[digest] = self._threads.submit(self._find, secret, digest, self._changes)
             looking.add_done_callback(lambda _: self._looking.pop(digest, None))
-        await asyncio.wait([asyncio.wrap_future(looking)], timeout=_ANSWER_S)
+        await _done(looking)
         if not looking.done():
             raise DatabaseUnavailable(f"The database did not say within {_ANSWER_S:g} s who asks.")
-        found = looking.result()
+        return looking.result()
+
+    def _find(self, secret: str, digest: bytes, changes: int) -> _Remembered | None:
+        """Look it up and remember it, unless something was changed meanwhile."""
+        if secret.startswith(KEY_PREFIX):
+            found = self._key(secret)
+        else:
+            person = self._session(secret)
+            found = None if person is None else KnownKey(principal=person)
         if found is None:
             self._remembered.pop(digest, None)
             return None
-        if len(self._remembered) >= _MOST_REMEMBERED:
-            self._remembered.clear()
         until = time.monotonic() + REMEMBERED_S
         known = _Remembered(principal=found.principal, per_minute=found.per_minute, until=until)
-        self._remembered[digest] = known
+        if changes == self._changes:
+            if len(self._remembered) >= _MOST_REMEMBERED:
+                self._remembered.clear()
+            self._remembered[digest] = known
         return known
-
-    def _find(self, secret: str) -> KnownKey | None:
-        if secret.startswith(KEY_PREFIX):
-            return self._key(secret)
-        person = self._session(secret)
-        return None if person is None else KnownKey(principal=person)
 
     async def _limited(self, limit: RateLimit, who: str) -> None:
         if self._limits.blocks:
             await asyncio.wrap_future(self._threads.submit(self._limits.require, limit, who))
         else:
             self._limits.require(limit, who)
+
+
+async def _done(work: Future[Any]) -> None:
+    """Wait until `work` is done, but no longer than `_ANSWER_S`."""
+    loop, done = asyncio.get_running_loop(), asyncio.Event()
+
+    def wake(_: Future[Any]) -> None:
+        with suppress(RuntimeError):  # the loop was closed meanwhile
+            loop.call_soon_threadsafe(done.set)
+
+    work.add_done_callback(wake)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_ANSWER_S):
+            await done.wait()
