@@ -34,3 +34,16 @@ def imported_packages(path: Path) -> frozenset[str]:
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names.add(node.module)
     return frozenset(name.partition(".")[0] for name in names)
+
+
+def imported_from(path: Path, package: str) -> set[str]:
+    """The names that a module imports directly from a package; "*" where it imports more of it than names."""
+    names: set[str] = set()
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.ImportFrom) and node.module == package:
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith(f"{package}."):
+            names.add("*")
+        elif isinstance(node, ast.Import) and any(alias.name.partition(".")[0] == package for alias in node.names):
+            names.add("*")
+    return names
