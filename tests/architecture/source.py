@@ -42,8 +42,8 @@ def imported_from(path: Path, package: str) -> set[str]:
     for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.ImportFrom) and node.module == package:
             names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith(f"{package}."):
-            names.add("*")
-        elif isinstance(node, ast.Import) and any(alias.name.partition(".")[0] == package for alias in node.names):
-            names.add("*")
+        elif isinstance(node, ast.ImportFrom):
+            names |= {"*"} if (node.module or "").startswith(f"{package}.") else set()
+        elif isinstance(node, ast.Import):
+            names |= {"*" for alias in node.names if alias.name.partition(".")[0] == package}
     return names
