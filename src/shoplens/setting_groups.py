@@ -82,12 +82,14 @@ class ChannelModerationSettings(_Frozen):
         default=0.0,
         ge=0,
         le=1,
-        description="Share of decisions that another person repeats without seeing the first; needs two people.",
+        description="Share of decisions that another person repeats without seeing the first; needs two people. "
+        "Applies until a policy is saved.",
     )
     hide_after_reports: int | None = Field(
         default=3,
         gt=0,
-        description="So many reports by shoppers hide a published photo until a person decides; unset: never.",
+        description="So many reports by shoppers hide a published photo until a person decides; unset: never. "
+        "Applies until a policy is saved.",
     )
     pause_after: int | None = Field(
         default=20,

@@ -39,3 +39,15 @@ class NothingToUndo(Conflict):
     """The person has no such decision among the last ones."""
 
     code = "nothing_to_undo"
+
+
+class PolicyVersionNotFound(NotFound):
+    """The policy of this channel has no such version."""
+
+    code = "policy_version_not_found"
+
+
+class PolicyChanged(Conflict):
+    """Somebody else saved another version of the policy since it was read."""
+
+    code = "policy_changed"

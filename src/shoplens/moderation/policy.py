@@ -83,7 +83,7 @@ class ModerationPolicy:
     strikes: int | None = 3
     strike_days: int = 30
     hide_after_reports: int | None = 3
-    second_opinion_share: float = 0.05
+    second_opinion_share: float = 0.0
     version: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -96,11 +96,10 @@ class ModerationPolicy:
         object.__setattr__(self, "version", digest[:12])
 
 
-def default_policy(bands: Sequence[Band], signals: Collection[str]) -> ModerationPolicy:
-    """The rules of a channel that nobody edited: the bands of its settings, and the usual ones of its other signals."""
-    given = {band.signal for band in bands}
-    usual = (Band(signal=name, review_at=at) for name, at in DEFAULT_REVIEW.items() if name in set(signals) - given)
-    return ModerationPolicy(bands=(*bands, *usual))
+def usual_bands(given: Sequence[Band], signals: Collection[str]) -> tuple[Band, ...]:
+    """`given`, the bands of a channel's settings, and the usual ones of its other signals."""
+    without = set(signals) - {band.signal for band in given}
+    return (*given, *(Band(signal=name, review_at=at) for name, at in DEFAULT_REVIEW.items() if name in without))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

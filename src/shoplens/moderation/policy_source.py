@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from shoplens.advice import meant
@@ -34,8 +35,19 @@ _TABLES: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 
-def parse_policy(source: str, *, signals: Collection[str]) -> ModerationPolicy:
-    """The policy that `source` describes; `signals` are all that the channel has. What is left out has its default.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One value that two policies do not share, as TOML writes it; None where it is not set."""
+
+    place: str
+    before: str | None
+    after: str | None
+
+
+def parse_policy(source: str, *, signals: Collection[str] | None) -> ModerationPolicy:
+    """The policy that `source` describes. What is left out has its default.
+
+    `signals` are all that the channel has; None takes any.
 
     Raises PolicyInvalid with the place and what is wrong there.
     """
@@ -64,29 +76,44 @@ def parse_policy(source: str, *, signals: Collection[str]) -> ModerationPolicy:
 
 def format_policy(policy: ModerationPolicy) -> str:
     """The policy with all of its values. `parse_policy` gives the same policy again."""
-    lines: list[str] = []
+    tables = [
+        f"[{name}]\n" + "".join(f"{key} = {text}\n" for key, text in values.items())
+        for name, values in _texts(policy).items()
+    ]
+    return "\n".join(tables)
+
+
+def differences(before: ModerationPolicy, after: ModerationPolicy) -> tuple[Change, ...]:
+    """What changed from one policy to the other, by place."""
+    old, new = ({f"{table}.{key}": text for table, values in _texts(each).items() for key, text in values.items()}
+                for each in (before, after))  # fmt: skip
+    places = sorted(old.keys() | new.keys())
+    return tuple(
+        Change(place=place, before=old.get(place), after=new.get(place))
+        for place in places
+        if old.get(place) != new.get(place)
+    )
+
+
+def _texts(policy: ModerationPolicy) -> dict[str, dict[str, str]]:
+    """Each value as TOML writes it, by table and key."""
+    tables: dict[str, dict[str, str]] = {}
     for band in sorted(policy.bands, key=lambda each: each.signal):
-        lines.append(f"[signals.{_key(band.signal)}]")
-        thresholds = ((key, getattr(band, key)) for key in _BAND_KEYS)
-        lines += [f"{key} = {_number(value)}" for key, value in thresholds if value is not None]
-        lines.append("")
-    for table in _TABLES:
-        lines.append(f"[{table}]")
-        for of_table, key, name, *_ in _WHOLE:
-            if of_table == table:
-                value = getattr(policy, name)
-                lines.append(f"{key} = {_OFF_TEXT if value is None else value}")
-        if table == "people":
-            lines.append(f"second_opinion_share = {_number(policy.second_opinion_share)}")
-        lines.append("")
-    return "\n".join(lines).rstrip("\n") + "\n"
+        thresholds = {key: getattr(band, key) for key in _BAND_KEYS}
+        texts = {key: _number(value) for key, value in thresholds.items() if value is not None}
+        tables[f"signals.{_key(band.signal)}"] = texts
+    for table, key, name, *_ in _WHOLE:
+        value = getattr(policy, name)
+        tables.setdefault(table, {})[key] = _OFF_TEXT if value is None else str(value)
+    tables["people"] = {"second_opinion_share": _number(policy.second_opinion_share)}
+    return tables
 
 
-def _band(name: str, bands: Mapping[str, Any], signals: Collection[str]) -> Band:
+def _band(name: str, bands: Mapping[str, Any], signals: Collection[str] | None) -> Band:
     place = f"signals.{name}"
     if name in OWN_RULES:
         raise PolicyInvalid(f"{place}: this signal has no thresholds; its rules are in [memory] and [strikes].")
-    if name not in signals:
+    if signals is not None and name not in signals:
         known = ", ".join(sorted(set(signals) - OWN_RULES))
         raise PolicyInvalid(f"{place}: there is no signal {name!r}{meant(name, signals)}. Signals: {known}.")
     band = _table(bands, name, place)

@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from shoplens.errors import RequestInvalid
+from shoplens.moderation.dry_run import DryRunService
 from shoplens.moderation.photos import PhotoService
+from shoplens.moderation.policies import PolicyService
 from shoplens.moderation.policy import ModerationPolicy
 from shoplens.moderation.queue import PhotoQueue
 from shoplens.moderation.review import PhotoReview
@@ -17,7 +19,7 @@ class ModerationChannel:
     """What is there once per channel with a moderation side.
 
     `model` is the moderation model; `general_model` is another one whose labels are added up by `groups`.
-    `default_policy` applies until a version is stored.
+    `signals` are the names of all that a photo is judged by. `default_policy` applies until a version is stored.
     """
 
     name: str
@@ -25,6 +27,7 @@ class ModerationChannel:
     model: str
     general_model: str | None
     groups: Mapping[str, tuple[str, ...]]
+    signals: tuple[str, ...]
     default_policy: ModerationPolicy
 
 
@@ -37,6 +40,8 @@ class Moderation:
     queue: PhotoQueue
     review: PhotoReview
     policy_of: Callable[[str], ModerationPolicy]
+    policies: PolicyService
+    dry_run: DryRunService
 
     def channel(self, name: str | None = None) -> ModerationChannel:
         """The channel of this name; without a name the only one there is. Raises RequestInvalid."""

@@ -157,9 +157,9 @@ def build_platform(settings: Settings, *, progress: Progress | None = None) -> P
         models=ModelService(engine=engine, channels=channels, models_dir=settings.effective_models_dir),
         batch=batch,
         accounts=accounts,
-        moderation=build_moderation(settings, channels, database=database),
         webhooks=build_webhooks(settings, database),
         sender=build_sender(settings, database, metrics),
+        moderation=build_moderation(settings, channels, database=database, audit=audit),
         probes={
             "engine": engine.check,
             "database": partial(asyncio.to_thread, database.check),

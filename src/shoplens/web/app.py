@@ -21,6 +21,7 @@ from shoplens.batch.api import ingest_router, runs_router
 from shoplens.batch.items_api import items_router
 from shoplens.batch.pages import channel_pages, item_pages, record_link_finder, run_pages
 from shoplens.errors import NotFound, RequestInvalid, ShoplensError
+from shoplens.moderation.policy_api import policy_router
 from shoplens.platform.server import Platform
 from shoplens.predictions.api import PhotoIn, feedback_router, predict_router, records_router
 from shoplens.predictions.pages import classify_pages, record_pages
@@ -136,6 +137,7 @@ def _api_routers(platform: Platform, uploads: Uploads) -> Iterator[APIRouter]:
     yield webhooks_router(platform.webhooks)
     yield keys_router(platform.keys, platform.principals.forget)
     yield audit_router(platform.audit)
+    yield policy_router(platform.moderation)
 
 
 def _page_routers(platform: Platform, uploads: Uploads) -> Iterator[APIRouter]:

@@ -15,12 +15,12 @@ from shoplens.moderation.policy import (
     STRIKES,
     Band,
     ModerationPolicy,
-    default_policy,
     distance_of,
     evaluate,
     near,
     of_strikes,
     strikes_of,
+    usual_bands,
 )
 
 POLICY = ModerationPolicy(
@@ -220,5 +220,5 @@ def test_policies_have_the_same_version_if_their_rules_are_the_same(
 def test_the_default_has_the_thresholds_of_the_settings_and_the_usual_ones_for_the_rest() -> None:
     """The settings win; a signal that the channel does not have gets no band, which would hold every photo."""
     mine = Band(signal="blur", review_at=0.7)
-    policy = default_policy([mine], ["nsfw", "blur", "weapon"])
-    assert {"blur": 0.7, "weapon": 0.5} == {band.signal: band.review_at for band in policy.bands}
+    bands = usual_bands([mine], ["nsfw", "blur", "weapon"])
+    assert {"blur": 0.7, "weapon": 0.5} == {band.signal: band.review_at for band in bands}
