@@ -7,9 +7,10 @@ from typing import Final
 import cv2
 import numpy as np
 
+from shoplens.images.fingerprint import fingerprint
 from shoplens.images.picture import Measurements
 from shoplens.images.pixels import Pixels
-from shoplens.images.thumbnails import halved, perceptual_hash
+from shoplens.images.thumbnails import halved
 
 SIDE: Final = 512
 """The longer side at which everything is measured, in pixels. A smaller picture is enlarged."""
@@ -38,7 +39,7 @@ def measure(pixels: Pixels) -> Measurements:
         bright_share=float((flat > _BRIGHT).mean()),
         text_share=_text_share(grey),
         border_share=_border_share(grey),
-        mirrored_phash=perceptual_hash(np.ascontiguousarray(halved(small)[:, ::-1])),
+        fingerprint=fingerprint(small),
     )
 
 

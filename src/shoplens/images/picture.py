@@ -64,7 +64,7 @@ class Measurements:
     `sharpness` is the variance of the Laplacian; `brightness` is the mean and `contrast` the standard deviation of the
     luma, 0 to 255. `dark_share` and `bright_share` are the shares of nearly black and nearly white pixels,
     `text_share` that of areas that look like lines of text, `border_share` that of an even frame or bars, all 0 to 1.
-    `mirrored_phash` is the perceptual hash of the mirrored picture.
+    `fingerprint` finds copies of it (`fingerprint.py`).
     """
 
     sharpness: float
@@ -74,7 +74,7 @@ class Measurements:
     bright_share: float
     text_share: float
     border_share: float
-    mirrored_phash: str
+    fingerprint: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -61,7 +61,7 @@ class ModerationPhoto:
     `image_key` is the folder of its files in the store, None once they are deleted. `rule` says in a sentence what
     decided, `reason` is a code of the shop's list of reasons. `queue` is why it waits for a person, None if it does
     not; `queue_rank` orders the queue (lowest first, then oldest). `claimed_by` looks at it until `claimed_until`.
-    `revision` counts its changes.
+    `revision` counts its changes. `fingerprint` finds copies of it (`images/fingerprint.py`).
     """
 
     id: str
@@ -87,6 +87,7 @@ class ModerationPhoto:
     revision: int = 0
     source_name: str | None = None
     files_deleted_at: datetime | None = None
+    fingerprint: bytes | None = None
 
 
 class DecisionKind(StrEnum):
@@ -163,18 +164,6 @@ class HashVerdict(StrEnum):
 
     REFUSED = "refused"
     ACCEPTED = "accepted"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KnownHash:
-    """A perceptual hash (16 hex digits) of a photo that was decided."""
-
-    seq: int
-    channel: str
-    phash: str
-    verdict: HashVerdict
-    photo_id: str | None
-    created_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from typing import Final
 from shoplens.moderation.entities import PhotoState, Signal
 
 HASH_BITS: Final = 64
-"""The bits of a perceptual hash."""
+"""The greatest distance of two photos (`images/fingerprint.py`)."""
 NEAR_REFUSED: Final = "near_refused"
 """The signal of the nearest known photo that was refused; `near` gives its score."""
 NEAR_ACCEPTED: Final = "near_accepted"
@@ -39,12 +39,12 @@ DEFAULT_REVIEW: Final[Mapping[str, float]] = {
 
 
 def near(distance: int) -> float:
-    """The score of a memory signal: 1 for the same hash, 0 if all bits differ."""
+    """The score of a memory signal: 1 for the same photo, 0 for its negative."""
     return 1 - distance / HASH_BITS
 
 
 def distance_of(score: float) -> int:
-    """How many bits differ, from the score of a memory signal."""
+    """The distance, from the score of a memory signal."""
     return round((1 - score) * HASH_BITS)
 
 
@@ -71,10 +71,10 @@ class Band:
 class ModerationPolicy:
     """A channel's rules. The same rules have the same `version` on every machine. None switches a rule off.
 
-    `refuse_distance` and `accept_distance` are the most unequal bits of the perceptual hash (of 64) to a photo that was
-    refused, or that a person accepted. With `strikes` refusals within `strike_days` all photos of a customer are held.
-    `hide_after_reports` reports hide a published photo again. `second_opinion_share` of what people decide is decided
-    by a second one too.
+    `refuse_distance` and `accept_distance` are the greatest distances (of 64) to a photo that was refused, or that a
+    person accepted; bench/results.md says what they find. With `strikes` refusals within `strike_days` all photos of a
+    customer are held. `hide_after_reports` reports hide a published photo again. `second_opinion_share` of what people
+    decide is decided by a second one too.
     """
 
     bands: tuple[Band, ...] = ()
@@ -144,7 +144,7 @@ def _near_refused(scores: Mapping[str, float], policy: ModerationPolicy) -> Poli
     if refused is None:
         return None
     accepted = _distance(scores, NEAR_ACCEPTED, policy.accept_distance)
-    bits = f"{refused} of {HASH_BITS} bits differ from a photo that was refused"
+    bits = f"distance {refused} of {HASH_BITS} to a photo that was refused"
     if accepted is not None and accepted <= refused:
         rule = f"{bits}, and {accepted} from one that a person accepted: held, because both are near."
         return PolicyDecision(state=PhotoState.HELD, rule=rule, signal=NEAR_REFUSED)
@@ -179,7 +179,7 @@ def _near_accepted(scores: Mapping[str, float], policy: ModerationPolicy) -> Pol
     accepted = _distance(scores, NEAR_ACCEPTED, policy.accept_distance)
     if accepted is None:
         return None
-    bits = f"{accepted} of {HASH_BITS} bits differ from a photo that a person accepted"
+    bits = f"distance {accepted} of {HASH_BITS} to a photo that a person accepted"
     rule = f"{bits}: published up to {policy.accept_distance}."
     return PolicyDecision(state=PhotoState.PUBLISHED, rule=rule, signal=NEAR_ACCEPTED)
 

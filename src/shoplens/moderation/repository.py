@@ -10,13 +10,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, Select, delete, func, insert, or_, select, tuple_, update
+from sqlalchemy import Connection, Select, func, insert, or_, select, tuple_, update
 
 from shoplens.db.tables import from_row, to_row
 from shoplens.moderation.entities import (
-    HashVerdict,
     Intake,
-    KnownHash,
     ModerationPhoto,
     PhotoDecision,
     PhotoState,
@@ -25,7 +23,6 @@ from shoplens.moderation.entities import (
 from shoplens.moderation.errors import PhotoChanged, PhotoNotFound
 from shoplens.moderation.tables import (
     moderation_decisions,
-    moderation_hashes,
     moderation_intakes,
     moderation_photos,
 )
@@ -35,7 +32,6 @@ MOST_COUNTED: Final = 10_000
 
 _photos: Final = moderation_photos.c
 _decisions: Final = moderation_decisions.c
-_hashes: Final = moderation_hashes.c
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,24 +202,3 @@ class DecisionRepository:
 
     def _read(self, found: Select[Any]) -> list[PhotoDecision]:
         return [from_row(PhotoDecision, row) for row in self._tx.execute(found)]
-
-
-class HashRepository:
-    """The table `moderation_hashes`: perceptual hashes of decided photos."""
-
-    def __init__(self, tx: Connection) -> None:
-        self._tx = tx
-
-    def add(self, *, channel: str, phash: str, verdict: HashVerdict, photo_id: str | None, now: datetime) -> None:
-        """Append a hash."""
-        row = {"channel": channel, "phash": phash, "verdict": verdict.value, "photo_id": photo_id, "created_at": now}
-        self._tx.execute(insert(moderation_hashes), row)
-
-    def forget(self, photo_id: str) -> int:
-        """Remove the hashes of a photo; how many there were."""
-        return self._tx.execute(delete(moderation_hashes).where(_hashes.photo_id == photo_id)).rowcount
-
-    def page(self, *, after: int, limit: int) -> list[KnownHash]:
-        """At most `limit` hashes, oldest first, from the one after the number `after` on."""
-        found = select(moderation_hashes).where(_hashes.seq > after).order_by(_hashes.seq).limit(limit)
-        return [from_row(KnownHash, row) for row in self._tx.execute(found)]

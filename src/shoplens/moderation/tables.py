@@ -14,6 +14,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     Table,
     TypeDecorator,
     UniqueConstraint,
@@ -92,6 +93,7 @@ moderation_photos: Final = Table(
     required("revision", Integer),
     Column("source_name", TEXT),
     Column("files_deleted_at", UtcDateTime()),
+    Column("fingerprint", LargeBinary),
     CheckConstraint("state IN ('held', 'published', 'refused')", name="state"),
     Index(None, "intake_id", "position"),
     Index(None, "ref_customer", "state", "decided_at"),
@@ -160,13 +162,16 @@ moderation_hashes: Final = Table(
     metadata,
     Column("seq", SEQUENCE, primary_key=True, autoincrement=True),
     required("channel", TEXT),
-    required("phash", string(16)),
+    required("hashes", LargeBinary),
+    required("fingerprint", LargeBinary),
     required("verdict", string(16)),
     Column("photo_id", string(ID_LENGTH)),
     required("created_at", UtcDateTime()),
     Index(None, "photo_id"),
+    Index(None, "created_at"),
     sqlite_autoincrement=True,
 )
+"""What finds copies of decided photos: a fingerprint, and the hashes of the photo and of crops of it, 8 bytes each."""
 
 moderation_policies: Final = Table(
     "moderation_policies",

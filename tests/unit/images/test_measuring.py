@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
+from shoplens.images.fingerprint import LENGTH
 from shoplens.images.measuring import measure
-from shoplens.images.thumbnails import halved, perceptual_hash
 from tests.conftest import colourful
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
@@ -65,16 +65,8 @@ def test_bars_and_frames_count_by_their_area(sharp: Pixels) -> None:
     assert 1.0 == measure(np.zeros_like(sharp)).border_share
 
 
-def test_the_mirrored_hash_is_that_of_the_mirrored_picture() -> None:
-    """So that a copy that was mirrored is found by it."""
-    picture = colourful(4, width=800, height=600)
-    mirrored = np.ascontiguousarray(picture[:, ::-1])
-    assert measure(picture).mirrored_phash == perceptual_hash(halved(mirrored))
-    assert measure(mirrored).mirrored_phash == perceptual_hash(halved(picture))
-
-
 @pytest.mark.parametrize("shape", [(1, 1), (1, 3000), (3000, 2), (17, 9)])
 def test_pictures_of_any_shape_are_measured(shape: tuple[int, int]) -> None:
     """Without an error, within the bounds."""
     found = measure(np.full((*shape, 3), 90, np.uint8))
-    assert (0.0, 1.0, 16) == (found.text_share, found.border_share, len(found.mirrored_phash))
+    assert (0.0, 1.0, LENGTH) == (found.text_share, found.border_share, len(found.fingerprint))

@@ -5,9 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import numpy as np
+
 from shoplens.accounts.entities import SYSTEM, Permission, Principal, PrincipalKind
 from shoplens.db import Database
 from shoplens.db.tables import make_id
+from shoplens.images.fingerprint import LENGTH
 from shoplens.images.picture import ImageFacts
 from shoplens.moderation.decisions import add_decided
 from shoplens.moderation.entities import POLICY, ModerationPhoto, PhotoState, QueueReason, References, Signal
@@ -56,6 +59,7 @@ def photo_of(number: int, *, state: PhotoState = PhotoState.HELD, **more: Any) -
         "decided_at": moment(number),
         "rule": "nsfw 0.30 is at least 0.2",
         "queue": QueueReason.HELD if state is PhotoState.HELD else None,
+        "fingerprint": np.random.default_rng(number).integers(-90, 90, LENGTH, np.int8).tobytes(),
     }
     return ModerationPhoto(**(fields | more))
 

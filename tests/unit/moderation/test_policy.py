@@ -88,7 +88,7 @@ def test_a_photo_near_a_refused_one_is_refused_up_to_the_distance() -> None:
     """The sentence says how near it is."""
     at, beyond = (evaluate(signals(near_refused=near(bits)), POLICY) for bits in (6, 7))
     assert (PhotoState.REFUSED, PhotoState.PUBLISHED) == (at.state, beyond.state)
-    assert "6 of 64 bits differ from a photo that was refused: refused up to 6." == at.rule
+    assert "distance 6 of 64 to a photo that was refused: refused up to 6." == at.rule
 
 
 def test_a_photo_near_an_accepted_one_is_published_though_a_signal_would_hold_it() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -33,6 +35,11 @@ PREDICTIONS = st.builds(
     model=st.builds(ModelRef, name=TEXTS, version=TEXTS),
     labels=st.lists(st.builds(LabelScore, TEXTS, st.floats(0, 1)), min_size=1, max_size=5).map(tuple),
 )
+MEASUREMENTS = st.builds(
+    Measurements,
+    fingerprint=st.binary(max_size=400),
+    **{each.name: SECONDS for each in fields(Measurements) if each.name != "fingerprint"},
+)
 RESULTS = st.builds(
     ClassifyResult,
     prediction=PREDICTIONS,
@@ -50,11 +57,11 @@ RESULTS = st.builds(
     pixels_s=SECONDS,
     inference_s=SECONDS,
     others=st.lists(PREDICTIONS, max_size=2).map(tuple),
-    measurements=st.none() | st.from_type(Measurements),
+    measurements=st.none() | MEASUREMENTS,
 )
 
 
-def fields(**changes: bytes) -> dict[bytes, bytes]:
+def entry(**changes: bytes) -> dict[bytes, bytes]:
     """The fields of a good stream entry, but for these."""
     good = {b"v": b"2", b"id": b"7", b"to": b"a", b"by": b"5", b"job": b"", b"image": b"photo"}
     return good | {name.encode(): value for name, value in changes.items()}
@@ -137,7 +144,7 @@ def test_a_job_with_values_out_of_bounds_raises_decode_error() -> None:
 @pytest.mark.parametrize("missing", [b"v", b"id", b"to", b"by", b"job", b"image"])
 def test_an_entry_without_one_of_its_fields_raises_decode_error(missing: bytes) -> None:
     """Whatever its version."""
-    incomplete = fields()
+    incomplete = entry()
     del incomplete[missing]
     with pytest.raises(DecodeError):
         messages.decode_envelope(incomplete)

@@ -151,13 +151,15 @@ def _create_moderation_hashes() -> None:
         "moderation_hashes",
         sa.Column("seq", _SEQUENCE, autoincrement=True, nullable=False),
         sa.Column("channel", _TEXT, nullable=False),
-        sa.Column("phash", _string(16), nullable=False),
+        sa.Column("hashes", sa.LargeBinary, nullable=False),
+        sa.Column("fingerprint", sa.LargeBinary, nullable=False),
         sa.Column("verdict", _string(16), nullable=False),
         sa.Column("photo_id", _string(26)),
         sa.Column("created_at", _MOMENT, nullable=False),
         sa.PrimaryKeyConstraint("seq", name="pk_moderation_hashes"),
         sqlite_autoincrement=True,
     )
+    op.create_index("ix_moderation_hashes_created_at", "moderation_hashes", ["created_at"])
     op.create_index("ix_moderation_hashes_photo_id", "moderation_hashes", ["photo_id"])
 
 
@@ -222,6 +224,7 @@ def _create_moderation_photos() -> None:
         sa.Column("revision", sa.Integer, nullable=False),
         sa.Column("source_name", _TEXT),
         sa.Column("files_deleted_at", _MOMENT),
+        sa.Column("fingerprint", sa.LargeBinary),
         sa.PrimaryKeyConstraint("id", name="pk_moderation_photos"),
         sa.CheckConstraint("state IN ('held', 'published', 'refused')", name="ck_moderation_photos_state"),
     )
