@@ -93,6 +93,19 @@ function filterBox() {
   if (box && !("active" in box.dataset) && matchMedia("(max-width: 59.99rem)").matches) box.open = false;
 }
 
+/** An open menu closes with Escape, and when something else is clicked. */
+function menus() {
+  for (const menu of document.querySelectorAll("[data-menu]")) {
+    document.addEventListener("click", (event) => { if (!menu.contains(event.target)) menu.open = false; });
+    menu.addEventListener("keydown", (event) => {
+      if (event.key !== "Escape" || !menu.open) return;
+      menu.open = false;
+      menu.querySelector("summary").focus();
+    });
+  }
+}
+
+menus();
 filterBox();
 localTimes();
 missingPhotos();
