@@ -67,7 +67,7 @@ ShoplensError
 │   └── TrainingDiverged       the loss became infinite, or the exported model differs from the trained one
 └── Misconfigured          settings that contradict each other or this machine
     ├── FileUnusable           a file or folder that cannot be read or written
-    ├── UnsafeBind             a public address without --allow-public
+    ├── UnsafeBind             a public address without any account or --allow-public
     └── ExtraMissing           an optional part that is not installed
 """
 
@@ -502,7 +502,7 @@ class FileUnusable(Misconfigured):
 
 
 class UnsafeBind(Misconfigured):
-    """A public address needs --allow-public, because there are no accounts."""
+    """A public address needs an account or --allow-public: without both, everybody could do everything."""
 
     code = "unsafe_bind"
 

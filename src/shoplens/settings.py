@@ -123,7 +123,7 @@ class Settings(BaseSettings):
     )
     allow_public: bool = Field(
         default=False,
-        description="Listen on an address other than loopback although there are no accounts: everyone may do all.",
+        description="Listen on an address other than loopback without any account: everyone may do everything.",
     )
     allowed_hosts: TextList = Field(
         default=("127.0.0.1", "localhost", "[::1]"),

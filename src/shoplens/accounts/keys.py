@@ -128,11 +128,6 @@ class KeyService:
             self._audit.record(tx, by, "key.created", target=key.id, details=details)
         return key, text
 
-    def any_people(self) -> bool:
-        """Whether there is any person, disabled or not."""
-        with self._database.reading() as tx:
-            return tx.execute(select(people.c.id).limit(1)).first() is not None
-
     def all(self) -> list[ApiKey]:
         """Every key, newest first; also expired and revoked ones."""
         with self._database.reading() as tx:

@@ -56,7 +56,7 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one.", min=0, max=65535)] = None,
     data_dir: DataDir = None,
     allow_public: Annotated[
-        bool, typer.Option("--allow-public", help="Listen beyond this machine although there are no accounts.")
+        bool, typer.Option("--allow-public", help="Listen beyond this machine without any account.")
     ] = False,
 ) -> None:
     """Serve the console and the REST API in one process."""

@@ -15,6 +15,7 @@ from rich.markup import escape
 from shoplens.cli.command import settings_for
 from shoplens.cli.process import keep_freed_memory, process_logs
 from shoplens.errors import Misconfigured, StorageUnavailable, UnsafeBind
+from shoplens.platform.accounts import has_people
 from shoplens.platform.server import build_platform
 from shoplens.settings import Settings
 from shoplens.telemetry.logs import get_logger
@@ -74,12 +75,16 @@ def run_server(*, host: str | None, port: int | None, data_dir: Path | None, all
 
 
 def require_safe_bind(settings: Settings) -> None:
-    """Raises UnsafeBind for an address that others can reach, unless that was asked for explicitly."""
-    if settings.binds_loopback or settings.allow_public:
+    """Raises UnsafeBind for an address that others can reach while there is no account, unless that was asked for.
+
+    A disabled person counts: with one, every request needs an account, also if nobody can sign in any more.
+    """
+    if settings.binds_loopback or settings.allow_public or has_people(settings):
         return
     raise UnsafeBind(
-        f"Listening on {settings.host} would let everyone who can reach this machine use it, because there are no "
-        "accounts yet. Listen on 127.0.0.1 behind a proxy that asks for a password, or pass --allow-public."
+        f"Listening on {settings.host} would let everyone who can reach this machine use it, because there is no "
+        "account. Add the first person with `shoplens users add NAME --role admin`, listen on 127.0.0.1, or pass "
+        "--allow-public."
     )
 
 

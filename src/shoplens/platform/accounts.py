@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 from shoplens.accounts.audit import AuditLog
 from shoplens.accounts.passwords import PasswordHasher
 from shoplens.accounts.people import PeopleService
+from shoplens.accounts.repository import PersonRepository
 from shoplens.accounts.sessions import SessionLimits, SessionService
 from shoplens.accounts.sign_in import SignInService
 from shoplens.accounts.throttle import Throttle
 from shoplens.accounts.totp import SecondFactorService
 from shoplens.db import Database
-from shoplens.platform.parts import utc_now
+from shoplens.platform.parts import build_database, utc_now
 from shoplens.settings import Settings
 
 if TYPE_CHECKING:
@@ -61,6 +62,16 @@ def build_accounts(settings: Settings, database: Database, audit: AuditLog) -> A
             clock=utc_now,
         ),
     )
+
+
+def has_people(settings: Settings) -> bool:
+    """Whether there is any person, also a disabled one. Raises Misconfigured and DatabaseUnavailable."""
+    database = build_database(settings, pool=1)
+    try:
+        with database.reading() as tx:
+            return PersonRepository(tx).any()
+    finally:
+        database.close()
 
 
 def _open_counts(settings: Settings) -> Storage:

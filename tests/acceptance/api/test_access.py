@@ -1,0 +1,274 @@
+"""Who may do what: every route of the application, with every role, with keys, and with nothing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+
+import anyio
+import httpx
+import pytest
+from fastapi import APIRouter, FastAPI
+
+from shoplens.accounts.access import declared, public, require_declared
+from shoplens.accounts.entities import PERMISSIONS, SYSTEM, Permission, Role, SessionKind
+from shoplens.accounts.sessions import Client
+from shoplens.platform.server import Platform, build_platform
+from shoplens.settings import read_settings
+from shoplens.web.app import create_app
+from tests.conftest import client_of
+
+pytestmark = pytest.mark.anyio
+
+PUBLIC = None
+NO_ID = "0" * 26
+
+# What each route asks for. A new route without a row here fails the first test.
+ROUTES: Mapping[str, Permission | None] = {
+    # predictions
+    "POST /predict": Permission.PREDICT,
+    "GET /predictions": Permission.RECORDS_READ,
+    "GET /predictions.csv": Permission.RECORDS_READ,
+    "GET /predictions/{prediction_id}": Permission.RECORDS_READ,
+    "GET /predictions/{prediction_id}/image": Permission.RECORDS_READ,
+    "POST /feedback": Permission.FEEDBACK_WRITE,
+    "GET /feedback.csv": Permission.RECORDS_READ,
+    "GET /": Permission.RECORDS_READ,
+    "POST /": Permission.PREDICT,
+    "GET /view_db": Permission.RECORDS_READ,
+    "GET /console/records": Permission.RECORDS_READ,
+    "GET /console/records/{record_id}": Permission.RECORDS_READ,
+    "POST /console/records/{record_id}/feedback": Permission.FEEDBACK_WRITE,
+    # batch
+    "POST /batch/ingest": Permission.BATCH_RUN,
+    "POST /batch/runs": Permission.BATCH_RUN,
+    "GET /batch/runs": Permission.BATCH_READ,
+    "GET /batch/runs/{run_id}": Permission.BATCH_READ,
+    "GET /batch/runs/{run_id}/items": Permission.BATCH_READ,
+    "GET /batch/runs/{run_id}/export": Permission.BATCH_READ,
+    "GET /batch/runs/{run_id}/report": Permission.BATCH_READ,
+    "GET /batch/items/{item_id}": Permission.BATCH_READ,
+    "GET /batch/items/{item_id}/photo": Permission.BATCH_READ,
+    "POST /batch/items/{item_id}/label": Permission.BATCH_REVIEW,
+    "POST /batch/items/{item_id}/reopen": Permission.BATCH_REVIEW,
+    "POST /batch/looks": Permission.BATCH_REVIEW,
+    "POST /batch/items/{item_id}/skip": Permission.BATCH_REVIEW,
+    "POST /batch/items/{item_id}/retry": Permission.BATCH_REVIEW,
+    "DELETE /batch/items/{item_id}/photo": Permission.BATCH_REVIEW,
+    "GET /console/batch/{channel}": Permission.BATCH_READ,
+    "GET /console/batch/{channel}/live.json": Permission.BATCH_READ,
+    "POST /console/batch/{channel}/ingest": Permission.BATCH_RUN,
+    "POST /console/batch/{channel}/runs": Permission.BATCH_RUN,
+    "GET /console/batch/{channel}/{run_id}": Permission.BATCH_READ,
+    "GET /console/batch/{channel}/{run_id}/live.json": Permission.BATCH_READ,
+    "POST /console/batch/{channel}/{run_id}/retry": Permission.BATCH_REVIEW,
+    "GET /console/batch/{channel}/items/{item_id}": Permission.BATCH_READ,
+    "POST /console/batch/{channel}/items/{item_id}/label": Permission.BATCH_REVIEW,
+    "POST /console/batch/{channel}/items/{item_id}/reopen": Permission.BATCH_REVIEW,
+    "POST /console/batch/{channel}/items/{item_id}/skip": Permission.BATCH_REVIEW,
+    "POST /console/batch/{channel}/items/{item_id}/retry": Permission.BATCH_REVIEW,
+    "POST /console/batch/{channel}/items/{item_id}/delete": Permission.BATCH_REVIEW,
+    # models
+    "GET /models": Permission.MODELS_READ,
+    "GET /console/models": Permission.MODELS_READ,
+    "GET /console/models/{name}": Permission.MODELS_READ,
+    "GET /console/models/{name}/labels.json": Permission.MODELS_READ,
+    # accounts
+    "GET /keys": Permission.ACCOUNTS_ADMIN,
+    "POST /keys": Permission.ACCOUNTS_ADMIN,
+    "DELETE /keys/{key_id}": Permission.ACCOUNTS_ADMIN,
+    "GET /console/keys": Permission.ACCOUNTS_ADMIN,
+    "POST /console/keys": Permission.ACCOUNTS_ADMIN,
+    "POST /console/keys/{key_id}/revoke": Permission.ACCOUNTS_ADMIN,
+    "GET /audit": Permission.AUDIT_READ,
+    "GET /audit.csv": Permission.AUDIT_READ,
+    "GET /audit.jsonl": Permission.AUDIT_READ,
+    "GET /console/audit": Permission.AUDIT_READ,
+    # operations, documentation, and what leads nowhere
+    "GET /metrics": Permission.METRICS_READ,
+    "GET /docs": Permission.DOCS_READ,
+    "GET /openapi.json": Permission.DOCS_READ,
+    "GET /health/live": PUBLIC,
+    "GET /health/ready": PUBLIC,
+    "GET /console": PUBLIC,
+    "GET /console/{path:path}": PUBLIC,
+}
+
+
+@dataclass(kw_only=True)
+class Shop:
+    """A system with a person of each role and keys of all kinds; `headers` sign a request in."""
+
+    client: httpx.AsyncClient
+    platform: Platform
+    people: dict[Role, dict[str, str]] = field(default_factory=dict)
+    only: dict[Permission, dict[str, str]] = field(default_factory=dict)
+    all_but: dict[Permission, dict[str, str]] = field(default_factory=dict)
+
+
+@pytest.fixture(scope="module")
+async def shop(tmp_path_factory: pytest.TempPathFactory, models_dir: object) -> AsyncIterator[Shop]:
+    """One for the module: the tests only knock at doors."""
+    data_dir = tmp_path_factory.mktemp("access")
+    platform = build_platform(read_settings(data_dir=data_dir, models_dir=models_dir))
+    async with client_of(platform) as client:
+        shop = Shop(client=client, platform=platform)
+        for role in Role:
+            shop.people[role] = {
+                "cookie": f"shoplens_session={session_of(platform, role)}",
+                "origin": "http://127.0.0.1",
+            }
+        for permission in Permission:
+            shop.only[permission] = key_of(platform, {permission})
+            shop.all_but[permission] = key_of(platform, set(Permission) - {permission})
+        while not await platform.principals.closed():
+            await anyio.sleep(0.05)
+        yield shop
+    await platform.close()
+
+
+def session_of(platform: Platform, role: Role) -> str:
+    """The token of a new person's session."""
+    person = platform.accounts.people.add(f"{role.value}.person", role, by=SYSTEM)
+    with platform.database.transaction() as tx:
+        opened = platform.accounts.sessions.open(tx, person, SessionKind.COOKIE, Client(), needs_totp=False)
+    return opened.token
+
+
+def key_of(platform: Platform, scopes: set[Permission]) -> dict[str, str]:
+    """The header with a new key."""
+    return {"authorization": f"Bearer {platform.keys.create(SYSTEM, name='test', scopes=scopes)[1]}"}
+
+
+async def knock(shop: Shop, route: str, headers: Mapping[str, str]) -> httpx.Response:
+    """A request to a route, with ids of nothing in its address."""
+    method, path = route.split(" ")
+    path = path.replace("{channel}", "returns")
+    return await shop.client.request(method, re.sub(r"\{[^}]+\}", NO_ID, path), headers=dict(headers))
+
+
+def is_denied(answer: httpx.Response) -> bool:
+    """Whether it was refused for who asks."""
+    return answer.status_code == 401 or (answer.status_code == 403 and answer.json()["code"] == "permission_denied")
+
+
+async def test_every_route_has_a_row_in_the_table(shop: Shop) -> None:
+    """And asks for exactly what the row says."""
+    table = {route: frozenset({asked} if asked else ()) for route, asked in ROUTES.items()}
+    declarations = {
+        f"{method} {context.path}": permissions
+        for context, permissions in declared(create_app(shop.platform))
+        for method in sorted((context.methods or set()) - {"HEAD"})
+    }
+    assert table == declarations
+
+
+@pytest.mark.parametrize("route", [route for route, asked in ROUTES.items() if asked is not PUBLIC])
+async def test_a_route_opens_for_whom_it_should_and_for_nobody_else(shop: Shop, route: str) -> None:
+    """People of each role; a key with that one scope; a key with all others; nobody; a wrong key; a wrong cookie."""
+    asked = ROUTES[route]
+    assert asked is not None
+    for role, headers in shop.people.items():
+        answer = await knock(shop, route, headers)
+        assert (asked not in PERMISSIONS[role]) == is_denied(answer), (role, answer.status_code, answer.text[:300])
+    assert not is_denied(await knock(shop, route, shop.only[asked]))
+    beyond = await knock(shop, route, shop.all_but[asked])
+    assert (403, "permission_denied") == (beyond.status_code, beyond.json()["code"])
+    assert asked.value in beyond.json()["detail"]
+    forged = {"cookie": "shoplens_session=forged", "origin": "http://127.0.0.1"}
+    for headers in ({}, forged):
+        answer = await knock(shop, route, headers)
+        assert (401, "not_authenticated") == (answer.status_code, answer.json()["code"])
+        assert "Bearer" == answer.headers["www-authenticate"]
+
+
+@pytest.mark.parametrize("route", [route for route, asked in ROUTES.items() if asked is PUBLIC])
+async def test_a_public_route_asks_nobody(shop: Shop, route: str) -> None:
+    """Such as the probes of a load balancer."""
+    assert not is_denied(await knock(shop, route, {}))
+
+
+async def test_a_wrong_or_revoked_key_is_refused(shop: Shop) -> None:
+    """With the same sentence: which of the two it is, is not said."""
+    key, text = shop.platform.keys.create(SYSTEM, name="test", scopes={Permission.MODELS_READ})
+    headers = {"authorization": f"bearer {text}"}
+    assert 200 == (await shop.client.get("/models", headers=headers)).status_code
+    assert 200 == (await shop.client.get("/models", headers={"x-api-key": text})).status_code
+    shop.platform.keys.revoke(SYSTEM, key.id)
+    shop.platform.principals.forget()
+    revoked = await shop.client.get("/models", headers=headers)
+    wrong = await shop.client.get("/models", headers={"authorization": "Bearer slk_wrong"})
+    assert (401, 401) == (revoked.status_code, wrong.status_code)
+    assert revoked.json()["detail"] == wrong.json()["detail"]
+
+
+async def test_a_browser_is_sent_to_the_sign_in_page_and_back(shop: Shop) -> None:
+    """A script of a page gets JSON instead; what a form would have sent is not repeated."""
+    browser = {"accept": "text/html,application/xhtml+xml"}
+    page = await shop.client.get("/console/records?channel=look", headers=browser)
+    assert (303, "/sign-in?next=/console/records%3Fchannel%3Dlook") == (page.status_code, page.headers["location"])
+    file = await shop.client.get("/predictions.csv", headers=browser)
+    assert (303, "/sign-in?next=/predictions.csv") == (file.status_code, file.headers["location"])
+    form = await shop.client.post("/console/keys", headers={**browser, "origin": "http://127.0.0.1"})
+    assert (303, "/sign-in") == (form.status_code, form.headers["location"])
+    script = await shop.client.get("/console/batch/returns/live.json", headers={"accept": "*/*"})
+    assert (401, "application/problem+json") == (script.status_code, script.headers["content-type"])
+
+
+async def test_a_page_without_the_right_names_the_roles_that_have_it(shop: Shop) -> None:
+    """So that somebody knows whom to ask."""
+    headers = {**shop.people[Role.VIEWER], "accept": "text/html"}
+    answer = await shop.client.get("/console/keys", headers=headers)
+    assert 403 == answer.status_code
+    assert "accounts:admin, which the role admin has" in answer.text
+
+
+@pytest.mark.parametrize(
+    ("role", "entries"),
+    [
+        (Role.ADMIN, {"Classify", "Records", "Returns", "Models", "Keys", "Audit"}),
+        (Role.CLERK, {"Classify", "Records", "Returns", "Models"}),
+        (Role.VIEWER, {"Records", "Returns", "Models"}),
+    ],
+)
+async def test_pages_show_the_entries_that_a_role_can_use(shop: Shop, role: Role, entries: set[str]) -> None:
+    """Also the page of an address where nothing is."""
+    for path in ("/console/records", "/nowhere"):
+        answer = await shop.client.get(path, headers={**shop.people[role], "accept": "text/html"})
+        navigation = answer.text.partition('<nav aria-label="Pages">')[2].partition("</nav>")[0]
+        assert entries <= set(re.findall(r">([A-Z][\w ]+)</a>", navigation))
+        assert {"Keys", "Audit", "Classify"} - entries == {"Keys", "Audit", "Classify"} - set(
+            re.findall(r">([A-Z][\w ]+)</a>", navigation)
+        )
+
+
+async def test_who_may_not_classify_begins_with_the_records(shop: Shop) -> None:
+    """Instead of a refusal as the first page."""
+    answer = await shop.client.get("/", headers=shop.people[Role.VIEWER])
+    assert (303, "/console/records") == (answer.status_code, answer.headers["location"])
+
+
+async def test_a_person_reviews_without_the_number_of_a_browser(shop: Shop) -> None:
+    """Their id takes its place, in every browser that they use; a program needs no cookie either."""
+    for headers in (shop.people[Role.CLERK], shop.only[Permission.BATCH_REVIEW]):
+        answer = await shop.client.post("/batch/looks", headers=headers, json={"items": []})
+        assert 200 == answer.status_code
+
+
+def test_a_route_that_declares_nothing_keeps_the_application_from_starting() -> None:
+    """Deny by default: neither forgotten nor open."""
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+    router = APIRouter()
+
+    @router.get("/open", dependencies=[public])
+    def opened() -> None: ...
+
+    app.include_router(router)
+    require_declared(app)
+
+    @router.get("/forgotten")
+    def forgotten() -> None: ...
+
+    with pytest.raises(TypeError, match="/forgotten is neither guarded nor public"):
+        require_declared(app)
