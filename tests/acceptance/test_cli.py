@@ -202,7 +202,7 @@ def test_the_database_is_made_by_upgrade(run: Run, tmp_path: Path) -> None:
 
 
 def test_a_public_address_is_refused_unless_said_explicitly(run: Run) -> None:
-    """There are no accounts yet."""
+    """There is no account."""
     done = run("serve", "--host", "0.0.0.0", "--port", "0")
     assert 1 == done.returncode
     assert "unsafe_bind" in done.stderr
