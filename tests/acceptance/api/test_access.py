@@ -141,8 +141,8 @@ async def shop(tmp_path_factory: pytest.TempPathFactory, models_dir: object) -> 
         for permission in Permission:
             shop.only[permission] = key_of(platform, {permission})
             shop.all_but[permission] = key_of(platform, set(Permission) - {permission})
-        while not await platform.principals.closed():
-            await anyio.sleep(0.05)
+        await anyio.sleep(1.1)
+        assert await platform.principals.closed()
         yield shop
     await platform.close()
 
