@@ -236,11 +236,11 @@ class ReportRepository:
         answered = (columns.photo_id == photo_id, columns.resolved_at == settled_at)
         self._tx.execute(update(moderation_reports).where(*answered).values(resolved_at=None))
 
-    def appeal_is_open(self, photo_id: str) -> bool:
-        """Whether the shopper appealed and nobody decided on it yet."""
+    def appeal(self, photo_id: str) -> str | None:
+        """The message of the shopper's appeal that nobody decided on yet; None if there is none."""
         columns = moderation_appeals.c
-        found = select(columns.id).where(columns.photo_id == photo_id, columns.decided_at.is_(None))
-        return self._tx.execute(found).first() is not None
+        found = select(columns.message).where(columns.photo_id == photo_id, columns.decided_at.is_(None))
+        return self._tx.execute(found).scalar_one_or_none()
 
 
 def first_id(moment: datetime) -> str:

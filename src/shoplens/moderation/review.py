@@ -87,7 +87,7 @@ class PhotoReview:
             rule = ACCEPTED if reason is None else f"a person refused it: {reason.title}"
             if photo.queue is QueueReason.SECOND_OPINION:
                 return self._second_opinion(tx, photo, choice, by=by, now=now)
-            appealed = ReportRepository(tx).appeal_is_open(photo_id)
+            appealed = ReportRepository(tx).appeal(photo_id) is not None
             wants_second = not appealed and photo.queue in (QueueReason.HELD, QueueReason.REPORTED)
             wants_second = wants_second and is_drawn(photo_id, rules.second_opinion_share)
             changed = record_decision(

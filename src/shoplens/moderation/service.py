@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from shoplens.errors import RequestInvalid
 from shoplens.moderation.dry_run import DryRunService
+from shoplens.moderation.context import ContextService
 from shoplens.moderation.photos import PhotoService
 from shoplens.moderation.policies import PolicyService
 from shoplens.moderation.policy import ModerationPolicy
@@ -39,6 +40,7 @@ class Moderation:
     photos: PhotoService
     queue: PhotoQueue
     review: PhotoReview
+    context: ContextService
     policy_of: Callable[[str], ModerationPolicy]
     policies: PolicyService
     dry_run: DryRunService

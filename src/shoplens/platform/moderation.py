@@ -8,6 +8,7 @@ from dataclasses import replace
 from shoplens.accounts.audit import AuditLog
 from shoplens.db import Database
 from shoplens.moderation.dry_run import DryRunService
+from shoplens.moderation.context import ContextService
 from shoplens.moderation.photos import PhotoService
 from shoplens.moderation.policies import PolicyService
 from shoplens.moderation.policy import QUALITY_SIGNALS, Band, ModerationPolicy, usual_bands
@@ -39,6 +40,7 @@ def build_moderation(
         photos=PhotoService(database),
         queue=PhotoQueue(database, rules=rules, clock=utc_now),
         review=PhotoReview(database, rules=rules, clock=utc_now),
+        context=ContextService(database, policy_of=policies.current, clock=utc_now),
         policy_of=policies.current,
         policies=policies,
         dry_run=DryRunService(database, policies),

@@ -22,6 +22,8 @@ from shoplens.batch.items_api import items_router
 from shoplens.batch.pages import channel_pages, item_pages, record_link_finder, run_pages
 from shoplens.errors import NotFound, RequestInvalid, ShoplensError
 from shoplens.moderation.policy_api import policy_router
+from shoplens.moderation.queue_api import queue_router
+from shoplens.moderation.review_api import review_router
 from shoplens.platform.server import Platform
 from shoplens.predictions.api import PhotoIn, feedback_router, predict_router, records_router
 from shoplens.predictions.pages import classify_pages, record_pages
@@ -138,6 +140,8 @@ def _api_routers(platform: Platform, uploads: Uploads) -> Iterator[APIRouter]:
     yield keys_router(platform.keys, platform.principals.forget)
     yield audit_router(platform.audit)
     yield policy_router(platform.moderation)
+    yield queue_router(platform.moderation)
+    yield review_router(platform.moderation)
 
 
 def _page_routers(platform: Platform, uploads: Uploads) -> Iterator[APIRouter]:

@@ -1,0 +1,85 @@
+"""What a person may want to know of a photo beside the photo: its history, its customer, reports and an appeal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from shoplens.accounts.entities import Principal
+from shoplens.db import Database
+from shoplens.moderation.entities import DecisionKind, ModerationPhoto, PhotoDecision, PhotoState, QueueReason
+from shoplens.moderation.policy import ModerationPolicy
+from shoplens.moderation.queue import blinded
+from shoplens.moderation.queue_repository import QueueRepository, ReportRepository
+from shoplens.moderation.repository import DecisionRepository, PhotoFilter, PhotoRepository
+
+EARLIER: Final = 8
+REPORTS: Final = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhotoContext:
+    """Everything beside a photo. `earlier` are the customer's other photos, newest first.
+
+    `refusals` counts the customer's photos that were refused within `strike_days`; `strikes` is how many of them hold
+    all further photos, None where the policy has no such rule. `reports` are shoppers' words, None without words.
+    `appeal` is the shopper's message while it waits. `may_decide` is False where another person has to.
+    """
+
+    photo: ModerationPhoto
+    history: list[PhotoDecision]
+    earlier: list[ModerationPhoto]
+    refusals: int
+    strikes: int | None
+    strike_days: int
+    reports: Sequence[str | None]
+    appeal: str | None
+    may_decide: bool
+
+
+class ContextService:
+    """All methods block, and may be called from many threads."""
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        policy_of: Callable[[str], ModerationPolicy],
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._database = database
+        self._policy_of = policy_of
+        self._clock = clock
+
+    def of(self, photo_id: str, *, by: Principal) -> PhotoContext:
+        """What this person may see; who gives a second opinion sees nothing of the first. Raises PhotoNotFound."""
+        now = self._clock()
+        with self._database.reading() as tx:
+            photo = PhotoRepository(tx).get(photo_id)
+            policy = self._policy_of(photo.channel)
+            may_decide = QueueRepository(tx, by).may_decide(photo_id)
+            history = DecisionRepository(tx).of(photo_id)
+            if photo.queue is QueueReason.SECOND_OPINION and may_decide:
+                photo = blinded(photo)
+                history = [each for each in history if each.kind is DecisionKind.POLICY]
+            customer = photo.ref.customer
+            earlier: list[ModerationPhoto] = []
+            refusals = 0
+            if customer is not None:
+                theirs = PhotoFilter(channel=photo.channel, customer=customer)
+                earlier = PhotoRepository(tx).page(theirs, limit=EARLIER + 1)
+                since = now - timedelta(days=policy.strike_days)
+                refusals = PhotoRepository(tx).count_of_customer(customer, PhotoState.REFUSED, since=since)
+            return PhotoContext(
+                photo=photo,
+                history=history,
+                earlier=[blinded(each) for each in earlier if each.id != photo_id][:EARLIER],
+                refusals=refusals,
+                strikes=policy.strikes,
+                strike_days=policy.strike_days,
+                reports=ReportRepository(tx).open(photo_id, limit=REPORTS),
+                appeal=ReportRepository(tx).appeal(photo_id),
+                may_decide=may_decide,
+            )
