@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from shoplens.errors import RequestInvalid
-from shoplens.moderation.dry_run import DryRunService
 from shoplens.moderation.context import ContextService
+from shoplens.moderation.dry_run import DryRunService
 from shoplens.moderation.photos import PhotoService
 from shoplens.moderation.policies import PolicyService
 from shoplens.moderation.policy import ModerationPolicy

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from shoplens.accounts.audit import AuditLog
 from shoplens.db import Database
-from shoplens.moderation.dry_run import DryRunService
 from shoplens.moderation.context import ContextService
+from shoplens.moderation.dry_run import DryRunService
 from shoplens.moderation.photos import PhotoService
 from shoplens.moderation.policies import PolicyService
 from shoplens.moderation.policy import QUALITY_SIGNALS, Band, ModerationPolicy, usual_bands

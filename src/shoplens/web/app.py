@@ -22,6 +22,7 @@ from shoplens.batch.items_api import items_router
 from shoplens.batch.pages import channel_pages, item_pages, record_link_finder, run_pages
 from shoplens.errors import NotFound, RequestInvalid, ShoplensError
 from shoplens.moderation.policy_api import policy_router
+from shoplens.moderation.pages import form_pages, moderation_pages, photo_pages
 from shoplens.moderation.queue_api import queue_router
 from shoplens.moderation.review_api import review_router
 from shoplens.platform.server import Platform
@@ -165,6 +166,9 @@ def _page_routers(platform: Platform, uploads: Uploads) -> Iterator[APIRouter]:
     yield webhook_pages(platform.webhooks)
     yield key_pages(platform.keys, platform.principals.forget)
     yield audit_pages(platform.audit)
+    yield moderation_pages(platform.moderation)
+    yield form_pages(platform.moderation)
+    yield photo_pages(platform.moderation)
     yield _other_pages()
 
 

@@ -1,0 +1,131 @@
+/** Show one photo: its signals, references and what is beside it, as the server's pages show them. */
+
+import { Problem } from "./net.js";
+import { barWidth, percent } from "./words.js";
+
+const SVG = "http://www.w3.org/2000/svg";
+const QUEUE_WORDS = { held: "Held", reported: "Reported", appeal: "Appeal", second_opinion: "Second opinion", escalated: "Escalated" };
+const STATE_WORDS = { held: "Held", published: "Published", refused: "Refused" };
+const OUTCOMES = { held: "review", published: "accept", refused: "reject" };
+const SPECIAL = { second_opinion: " as a second opinion", appeal: " on appeal" };
+
+export function imageOf(photo, size) {
+  return `/moderation/photos/${photo.id}/image?size=${size}`;
+}
+
+export function queueWord(photo) {
+  return QUEUE_WORDS[photo.queue] ?? "";
+}
+
+export function why(photo) {
+  const rule = photo.rule ? `${photo.rule[0].toUpperCase()}${photo.rule.slice(1).replace(/\.$/, "")}.` : "";
+  if (photo.queue === "reported") return `Reported by ${photo.reports} shopper${photo.reports === 1 ? "" : "s"}. ${rule}`.trim();
+  if (photo.queue === "appeal") return `The shopper appealed. ${rule}`.trim();
+  if (photo.queue === "escalated") return `Escalated: another person decides. ${rule}`.trim();
+  return rule || "Waits for a person.";
+}
+
+/** An element with attributes and children; text is never parsed. */
+export function element(name, attributes = {}, ...children) {
+  const made = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) if (value !== null && value !== undefined) made.setAttribute(key, value);
+  made.append(...children.filter((child) => child !== null));
+  return made;
+}
+
+export function signalList(photo) {
+  const known = (signal) => signal.review_at !== null || signal.reject_at !== null;
+  const ordered = [...photo.signals].sort((a, b) => known(b) - known(a) || b.score - a.score);
+  return element("ul", { class: "signals" }, ...ordered.map(signalRow));
+}
+
+function signalRow({ name, score, detail, review_at: review, reject_at: reject }) {
+  const band = reject !== null && score >= reject ? "reject" : review !== null && score >= review ? "review" : "accept";
+  const words = [`${name} ${percent(score)}`, review !== null && `review from ${percent(review)}`, reject !== null && `refuse from ${percent(reject)}`];
+  const bar = svg("svg", { class: "bar", width: "100%", height: 10, role: "img", "aria-label": words.filter(Boolean).join(", ") });
+  bar.append(
+    svg("rect", { class: "bar-track", y: 2, width: "100%", height: 6, rx: 3 }),
+    svg("rect", { class: "bar-fill", y: 2, width: barWidth(score), height: 6, rx: 3 }),
+  );
+  for (const [kind, at] of [["review", review], ["reject", reject]]) {
+    if (at !== null) bar.append(svg("line", { class: `mark-${kind}`, x1: barWidth(at), x2: barWidth(at), y1: 0, y2: 10 }));
+  }
+  return element("li", { class: "signal", "data-band": band },
+    element("span", { class: "label-name" }, name), element("span", { class: "label-score" }, percent(score)), bar,
+    detail ? element("small", {}, detail) : null);
+}
+
+function svg(name, attributes) {
+  const made = document.createElementNS(SVG, name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  return made;
+}
+
+export function referenceList(photo) {
+  const search = (value) => element("a", { href: `/console/moderation/search?${new URLSearchParams({ q: value })}` }, value);
+  const rows = [
+    ["Customer", photo.customer && search(photo.customer)], ["Product", photo.product && search(photo.product)],
+    ["Order", photo.order], ["Review", photo.review], ["Received", moment(photo.created_at)],
+    ["Photo", element("a", { href: `/console/moderation/photos/${photo.id}` }, element("code", {}, photo.id))],
+  ];
+  return element("dl", { class: "facts" }, ...rows.filter(([, value]) => value).map(
+    ([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value))));
+}
+
+export function besideOf(context) {
+  const { photo } = context;
+  const parts = [];
+  if (context.appeal) parts.push(element("div", { class: "notice", "data-kind": "warn" }, element("p", {}, element("strong", {}, "The shopper appeals: "), context.appeal)));
+  if (context.reports.length) parts.push(section("Reports", element("ul", { class: "plain-list" }, ...context.reports.map((words) => element("li", {}, words ?? "No words given")))));
+  if (context.similar?.length) parts.push(section("Similar photos, decided before", element("ul", { class: "similar" }, ...context.similar.map(small))));
+  if (photo.customer) {
+    const strikes = context.strikes ? `; from ${context.strikes} on all photos are held` : "";
+    parts.push(section("Customer", element("p", {}, `${context.refusals} refused within ${context.strike_days} days${strikes}.`),
+      context.earlier.length ? element("ul", { class: "earlier" }, ...context.earlier.map(small)) : element("p", { class: "quiet" }, "No other photos.")));
+  }
+  parts.push(section("History", element("ol", { class: "history" }, ...context.history.map(entryRow))));
+  return parts;
+}
+
+function small(photo) {
+  const words = STATE_WORDS[photo.state] + (photo.distance === undefined ? "" : `, distance ${photo.distance}`);
+  return element("li", {}, element("a", { href: `/console/moderation/photos/${photo.id}`, "data-outcome": OUTCOMES[photo.state], title: words },
+    element("img", { src: imageOf(photo, "thumbnail"), alt: words, width: 64, height: 64, loading: "lazy" })));
+}
+
+function section(heading, ...content) {
+  return element("section", {}, element("h3", {}, heading), ...content);
+}
+
+function entryRow(entry) {
+  const more = [entry.reason && ` (${entry.reason})`, entry.kind === "policy" && entry.rule && `: ${entry.rule}`, entry.comment && ` “${entry.comment}”`];
+  return element("li", { "data-undone": entry.undone_at ? "" : null }, element("span", {}, moment(entry.at)),
+    element("span", {}, entryWords(entry) + more.filter(Boolean).join("")));
+}
+
+function entryWords(entry) {
+  const done = STATE_WORDS[entry.to_state];
+  if (entry.kind === "escalation") return `Escalated by ${entry.by_name}`;
+  if (entry.kind === "undo") return `Taken back by ${entry.by_name}`;
+  if (entry.kind === "policy") return `${done} by the policy`;
+  if (entry.kind === "report") return "Hidden after reports by shoppers";
+  return `${done}${SPECIAL[entry.kind] ?? ""} by ${entry.by_name}`;
+}
+
+function moment(text) {
+  const words = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" }).format(new Date(text));
+  return element("time", { datetime: text }, words);
+}
+
+/** The heat map of a photo as an address for an image. Throws Problem. */
+export async function heatAddress(id) {
+  let response;
+  try {
+    response = await fetch(`/moderation/photos/${id}/heatmap`, { credentials: "same-origin", headers: { Accept: "image/png, application/json" } });
+  } catch {
+    throw new Problem("Can't reach the server. Check your connection and try again.", { code: "network" });
+  }
+  if (response.ok) return URL.createObjectURL(await response.blob());
+  const body = await response.json().catch(() => null);
+  throw new Problem(body?.detail ?? `The server returned status ${response.status} without details.`);
+}
