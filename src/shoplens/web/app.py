@@ -21,8 +21,8 @@ from shoplens.batch.api import ingest_router, runs_router
 from shoplens.batch.items_api import items_router
 from shoplens.batch.pages import channel_pages, item_pages, record_link_finder, run_pages
 from shoplens.errors import NotFound, RequestInvalid, ShoplensError
-from shoplens.moderation.policy_api import policy_router
 from shoplens.moderation.pages import form_pages, moderation_pages, photo_pages
+from shoplens.moderation.policy_api import policy_router
 from shoplens.moderation.queue_api import queue_router
 from shoplens.moderation.review_api import review_router
 from shoplens.platform.server import Platform
