@@ -40,7 +40,7 @@ class SignalBar:
 
 
 def signal_bars(photo: ModerationPhoto, policy: ModerationPolicy) -> list[SignalBar]:
-    """The signals of a photo; those that the policy looks at first, then the highest."""
+    """The signals of a photo: first those that speak against it, then those that the policy looks at, then the rest."""
     bands = {band.signal: band for band in policy.bands}
     bars = [
         SignalBar(
@@ -52,7 +52,8 @@ def signal_bars(photo: ModerationPhoto, policy: ModerationPolicy) -> list[Signal
         )
         for each in photo.signals
     ]
-    return sorted(bars, key=lambda bar: (bar.name not in bands, -bar.score))
+    order = ("reject", "review", "accept")
+    return sorted(bars, key=lambda bar: (order.index(bar.band), bar.name not in bands, -bar.score))
 
 
 def why(photo: ModerationPhoto) -> str:

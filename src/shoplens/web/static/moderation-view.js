@@ -7,6 +7,7 @@ const SVG = "http://www.w3.org/2000/svg";
 const QUEUE_WORDS = { held: "Held", reported: "Reported", appeal: "Appeal", second_opinion: "Second opinion", escalated: "Escalated" };
 const STATE_WORDS = { held: "Held", published: "Published", refused: "Refused" };
 const OUTCOMES = { held: "review", published: "accept", refused: "reject" };
+const BANDS = ["reject", "review", "accept"];
 const SPECIAL = { second_opinion: " as a second opinion", appeal: " on appeal" };
 
 export function imageOf(photo, size) {
@@ -35,12 +36,18 @@ export function element(name, attributes = {}, ...children) {
 
 export function signalList(photo) {
   const known = (signal) => signal.review_at !== null || signal.reject_at !== null;
-  const ordered = [...photo.signals].sort((a, b) => known(b) - known(a) || b.score - a.score);
+  const rank = (signal) => BANDS.indexOf(bandOf(signal));
+  const ordered = [...photo.signals].sort((a, b) => rank(a) - rank(b) || known(b) - known(a) || b.score - a.score);
   return element("ul", { class: "signals" }, ...ordered.map(signalRow));
 }
 
-function signalRow({ name, score, detail, review_at: review, reject_at: reject }) {
-  const band = reject !== null && score >= reject ? "reject" : review !== null && score >= review ? "review" : "accept";
+function bandOf({ score, review_at: review, reject_at: reject }) {
+  if (reject !== null && score >= reject) return "reject";
+  return review !== null && score >= review ? "review" : "accept";
+}
+
+function signalRow(signal) {
+  const { name, score, detail, review_at: review, reject_at: reject } = signal;
   const words = [`${name} ${percent(score)}`, review !== null && `review from ${percent(review)}`, reject !== null && `refuse from ${percent(reject)}`];
   const bar = svg("svg", { class: "bar", width: "100%", height: 10, role: "img", "aria-label": words.filter(Boolean).join(", ") });
   bar.append(
@@ -50,7 +57,7 @@ function signalRow({ name, score, detail, review_at: review, reject_at: reject }
   for (const [kind, at] of [["review", review], ["reject", reject]]) {
     if (at !== null) bar.append(svg("line", { class: `mark-${kind}`, x1: barWidth(at), x2: barWidth(at), y1: 0, y2: 10 }));
   }
-  return element("li", { class: "signal", "data-band": band },
+  return element("li", { class: "signal", "data-band": bandOf(signal) },
     element("span", { class: "label-name" }, name), element("span", { class: "label-score" }, percent(score)), bar,
     detail ? element("small", {}, detail) : null);
 }
