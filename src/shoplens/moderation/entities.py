@@ -182,15 +182,22 @@ class PolicyVersion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Erasure:
-    """The receipt of an erased customer. The reference itself is not kept, only its SHA-256."""
+    """The receipt of an erased customer. The reference itself is not kept, only its SHA-256.
+
+    The numbers are of what was removed: photos, hashes by which copies were found, files of the store, events of
+    webhooks, and label sets that were written again without the photos. `finished_at` is None while something is left.
+    """
 
     id: str
     at: datetime
     customer_digest: str
-    photos: int
-    hashes: int
-    files: int
+    photos: int = 0
+    hashes: int = 0
+    files: int = 0
+    events: int = 0
+    label_sets: int = 0
     by: str
+    finished_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

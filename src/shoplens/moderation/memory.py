@@ -15,13 +15,13 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, delete, func, insert, select
+from sqlalchemy import Connection
 
 from shoplens.db import Database
 from shoplens.images import fingerprint
+from shoplens.moderation.consequence_repository import HashRepository
 from shoplens.moderation.entities import HashVerdict, ModerationPhoto, PhotoState
 from shoplens.moderation.policy import NEAR_REFUSED
-from shoplens.moderation.tables import moderation_hashes
 
 _CANDIDATE_BITS: Final = 10
 """How many bits of a hash may differ for its fingerprint to be read."""
@@ -32,8 +32,6 @@ _SETTLES_AFTER: Final = timedelta(minutes=1)
 """A transaction may add a number below one that others have seen; none stays open for this long."""
 _RELOAD_S: Final = 3_600.0
 """What was forgotten is left out of the array after this time at the latest. It is never found before."""
-
-_columns: Final = moderation_hashes.c
 
 
 def remember(tx: Connection, photo: ModerationPhoto, to_state: PhotoState, *, by_person: bool, now: datetime) -> None:
@@ -60,14 +58,12 @@ def remember(tx: Connection, photo: ModerationPhoto, to_state: PhotoState, *, by
         "photo_id": photo.id,
         "created_at": now,
     }
-    tx.execute(insert(moderation_hashes), row)
+    HashRepository(tx).add(row)
 
 
 def forget(tx: Connection, photo_id: str) -> int:
     """Remove what is remembered of a photo; returns how many hashes that were."""
-    known = tx.scalars(select(_columns.hashes).where(_columns.photo_id == photo_id)).all()
-    tx.execute(delete(moderation_hashes).where(_columns.photo_id == photo_id))
-    return sum(len(hashes) // 8 for hashes in known)
+    return HashRepository(tx).forget([photo_id])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,16 +136,14 @@ class HashMemory:
                 self._crops = np.zeros(_LEAST_CAPACITY, np.uint8)
                 self._size, self._settled, self._loaded_at = 0, 0, time.monotonic()
                 self._recent = set()
-            settled = tx.scalar(select(func.max(_columns.created_at)))
+            repository = HashRepository(tx)
+            newest = repository.newest_at()
             after = self._settled
             while True:
-                columns = (_columns.seq, _columns.hashes, _columns.created_at)
-                rows = tx.execute(
-                    select(*columns).where(_columns.seq > after).order_by(_columns.seq).limit(_CHUNK)
-                ).all()
+                rows = repository.after(after, limit=_CHUNK)
                 for row in rows:
                     self._add(row.seq, row.hashes)
-                    if row.created_at < settled - _SETTLES_AFTER:
+                    if newest is not None and row.created_at < newest - _SETTLES_AFTER:
                         self._settled = row.seq
                 if len(rows) < _CHUNK:
                     break
@@ -187,6 +181,4 @@ def _candidates(tx: Connection, channel: str, seen: bytes, known: _Hashes) -> li
             break
     if not nearest:
         return []
-    wanted = (_columns.seq, _columns.verdict, _columns.photo_id, _columns.fingerprint)
-    rows = tx.execute(select(*wanted).where(_columns.seq.in_(list(nearest)), _columns.channel == channel))
-    return [(row, nearest[row.seq]) for row in rows]
+    return [(row, nearest[row.seq]) for row in HashRepository(tx).of(channel, nearest)]

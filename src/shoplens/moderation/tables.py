@@ -237,5 +237,18 @@ moderation_erasures: Final = Table(
     required("photos", Integer),
     required("hashes", Integer),
     required("files", Integer),
+    required("events", Integer),
+    required("label_sets", Integer),
     required("by", TEXT),
+    Column("finished_at", UtcDateTime()),
+    Index(None, "customer_digest", "id"),
 )
+
+moderation_tasks: Final = Table(
+    "moderation_tasks",
+    metadata,
+    Column("name", string(32), primary_key=True),
+    required("next_at", UtcDateTime()),
+    Column("lease_until", UtcDateTime()),
+)
+"""What one process at a time does now and then."""

@@ -32,6 +32,7 @@ def upgrade() -> None:
     _create_moderation_moderators()
     _create_moderation_photos()
     _create_moderation_policies()
+    _create_moderation_tasks()
     _create_people()
     _create_webhook_endpoints()
     _create_webhook_events()
@@ -61,6 +62,7 @@ def downgrade() -> None:
         "webhook_events",
         "webhook_endpoints",
         "people",
+        "moderation_tasks",
         "moderation_policies",
         "moderation_photos",
         "moderation_moderators",
@@ -141,9 +143,13 @@ def _create_moderation_erasures() -> None:
         sa.Column("photos", sa.Integer, nullable=False),
         sa.Column("hashes", sa.Integer, nullable=False),
         sa.Column("files", sa.Integer, nullable=False),
+        sa.Column("events", sa.Integer, nullable=False),
+        sa.Column("label_sets", sa.Integer, nullable=False),
         sa.Column("by", _TEXT, nullable=False),
+        sa.Column("finished_at", _MOMENT),
         sa.PrimaryKeyConstraint("id", name="pk_moderation_erasures"),
     )
+    op.create_index("ix_moderation_erasures_customer_digest_id", "moderation_erasures", ["customer_digest", "id"])
 
 
 def _create_moderation_hashes() -> None:
@@ -267,6 +273,16 @@ def _create_moderation_policies() -> None:
         sa.Column("note", _TEXT),
         sa.PrimaryKeyConstraint("id", name="pk_moderation_policies"),
         sa.UniqueConstraint("channel", "version", name="uq_moderation_policies_channel"),
+    )
+
+
+def _create_moderation_tasks() -> None:
+    op.create_table(
+        "moderation_tasks",
+        sa.Column("name", _string(32), nullable=False),
+        sa.Column("next_at", _MOMENT, nullable=False),
+        sa.Column("lease_until", _MOMENT),
+        sa.PrimaryKeyConstraint("name", name="pk_moderation_tasks"),
     )
 
 
