@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterator
 from functools import cache
 from ipaddress import ip_address, ip_network
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.dependencies.models import Dependant
@@ -15,7 +15,7 @@ from starlette.routing import Mount
 from shoplens.accounts.audit import Origin, origin
 from shoplens.accounts.entities import PERMISSIONS, Permission, Principal, PrincipalKind
 from shoplens.accounts.principals import Credentials, Principals, current, note_principal
-from shoplens.errors import PermissionDenied, ShoplensError
+from shoplens.errors import NotAuthenticated, PermissionDenied, ShoplensError
 from shoplens.web.browser import browser_of
 from shoplens.web.problems import request_id_of
 from shoplens.web.rendering import add_filters
@@ -55,6 +55,27 @@ _anyone.permission = None  # type: ignore[attr-defined]
 public: Final[Any] = Depends(_anyone)
 """For the `dependencies` of routes that everybody may use, such as the sign-in page. Every route is guarded or public:
 the application refuses to start otherwise."""
+
+
+async def _known(request: Request) -> Principal:
+    return await _identify(request)
+
+
+async def _person(request: Request) -> Principal:
+    found = await _identify(request)
+    if found.kind is PrincipalKind.KEY:
+        raise PermissionDenied("This is for people who sign in; a key has no password, sessions or second factor.")
+    if found.kind is not PrincipalKind.PERSON:
+        raise NotAuthenticated("This is for people who sign in, and nobody has an account yet.")
+    return found
+
+
+_known.permission = None  # type: ignore[attr-defined]
+_person.permission = None  # type: ignore[attr-defined]
+KnownPrincipal = Annotated[Principal, Depends(_known)]
+"""A parameter: who sends the request, with any rights. Raises NotAuthenticated."""
+SignedInPerson = Annotated[Principal, Depends(_person)]
+"""A parameter: the person who sends the request, in any role. Raises NotAuthenticated and PermissionDenied."""
 
 
 def guarded_metrics(networks: tuple[str, ...]) -> Any:

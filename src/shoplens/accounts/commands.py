@@ -1,4 +1,4 @@
-"""`shoplens keys` and `shoplens audit`: API keys, and the log of who did what."""
+"""`shoplens users`, `keys` and `audit`: people, API keys, and the log of who did what; the server may keep running."""
 
 from __future__ import annotations
 
@@ -10,22 +10,28 @@ from dataclasses import replace
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from shoplens.accounts.entities import SYSTEM, Permission, Principal
+from shoplens.accounts.entities import SYSTEM, Permission, Person, Principal, Role
 from shoplens.cli.command import EXIT_FAILED, AsJson, DataDir, handle_errors, settings_for
 
 if TYPE_CHECKING:
     from shoplens.accounts.audit import AuditLog
     from shoplens.accounts.keys import KeyService
+    from shoplens.accounts.people import PeopleService
     from shoplens.db import Database
+    from shoplens.settings import Settings
 
+users_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="People: who may sign in, and their roles.")
 keys_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Keys with which services use the API.")
 audit_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The log of who did what.")
 
 _HEAD_FILE = "audit-head"
+_EVERY_ADDRESS: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104 - never bound here
+
+Name = Annotated[str, typer.Argument(help="The name that they sign in with.")]
 
 
 class AuditFormat(StrEnum):
@@ -174,3 +180,140 @@ def export_audit(
         with output.open("wb") if output is not None else sys.stdout.buffer as sink:
             for chunk in chunks:
                 sink.write(chunk.encode() if isinstance(chunk, str) else chunk)
+
+
+# People
+
+
+@users_app.command("add")
+@handle_errors
+def add(
+    name: Name,
+    role: Annotated[Role, typer.Option(help="What they may do.")] = Role.VIEWER,
+    email: Annotated[str | None, typer.Option(help="Their e-mail address.")] = None,
+    password_stdin: Annotated[
+        bool, typer.Option("--password-stdin", help="Read the password from standard input, one line.")
+    ] = False,
+    link: Annotated[bool, typer.Option("--link", help="Print a one-time link; ask for no password.")] = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Add a person. It asks for the password on a terminal; elsewhere it prints a one-time link to set one."""
+    settings = settings_for(data_dir)
+    password = None if link else _password(name, from_stdin=password_stdin)
+    with _people(settings) as people:
+        person = people.add(name, role, by=operator(), email=email, password=password)
+        typer.echo(f"Added {person.name} as {person.role.value}.")
+        if password is None:
+            _print_link(people, person, settings)
+
+
+@users_app.command("list")
+@handle_errors
+def show(as_json: AsJson = False, data_dir: DataDir = None) -> None:
+    """List all people."""
+    with _people(settings_for(data_dir)) as people:
+        everybody = people.all()
+    if as_json:
+        import orjson
+
+        typer.echo(orjson.dumps([_row(each) for each in everybody]))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("name", "role", "state", "second factor", "last sign-in", box=None)
+    for each in everybody:
+        row = _row(each)
+        factor = "on" if row["second_factor"] else "off"
+        table.add_row(each.name, each.role.value, row["state"], factor, row["last_sign_in_at"] or "never")
+    Console().print(table if everybody else "Nobody has an account.", highlight=False)
+
+
+@users_app.command("disable")
+@handle_errors
+def disable(name: Name, data_dir: DataDir = None) -> None:
+    """Sign somebody out everywhere and refuse every sign-in, until they are enabled."""
+    with _people(settings_for(data_dir)) as people:
+        people.change(people.named(name).id, by=operator(), disabled=True)
+    typer.echo(f"{name} is disabled.")
+
+
+@users_app.command("enable")
+@handle_errors
+def enable(name: Name, data_dir: DataDir = None) -> None:
+    """Let somebody sign in again who was disabled."""
+    with _people(settings_for(data_dir)) as people:
+        people.change(people.named(name).id, by=operator(), disabled=False)
+    typer.echo(f"{name} is enabled.")
+
+
+@users_app.command("role")
+@handle_errors
+def role(
+    name: Name, new_role: Annotated[Role, typer.Argument(help="What they may do.")], data_dir: DataDir = None
+) -> None:
+    """Give somebody another role."""
+    with _people(settings_for(data_dir)) as people:
+        people.change(people.named(name).id, by=operator(), role=new_role)
+    typer.echo(f"{name} is {new_role.value} now.")
+
+
+@users_app.command("reset")
+@handle_errors
+def reset(
+    name: Name,
+    second_factor: Annotated[
+        bool, typer.Option("--second-factor", help="Remove the second factor instead, for a lost phone.")
+    ] = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Print a one-time link with which somebody sets a new password."""
+    settings = settings_for(data_dir)
+    if second_factor:
+        from shoplens.platform.accounts import open_accounts
+
+        with open_accounts(settings) as accounts:
+            accounts.second_factor.remove(accounts.people.named(name).id, by=operator())
+        typer.echo(f"The second factor of {name} is removed.")
+        return
+    with _people(settings) as people:
+        _print_link(people, people.named(name), settings)
+
+
+@contextmanager
+def _people(settings: Settings) -> Iterator[PeopleService]:
+    from shoplens.platform.accounts import open_accounts
+
+    with open_accounts(settings) as accounts:
+        yield accounts.people
+
+
+def _password(name: str, *, from_stdin: bool) -> str | None:
+    """What was typed, or the line of standard input; None where nobody can be asked."""
+    if from_stdin:
+        return sys.stdin.readline().rstrip("\r\n")
+    if not sys.stdin.isatty():
+        return None
+    return str(typer.prompt(f"Password of {name}", hide_input=True, confirmation_prompt=True))
+
+
+def _print_link(people: PeopleService, person: Person, settings: Settings) -> None:
+    link = people.make_link(person.id, by=operator())
+    typer.echo(
+        f"Open this link once, until {link.expires_at:%Y-%m-%d %H:%M} UTC, to set the password of {person.name}:"
+    )
+    base = settings.public_url or f"http://{settings.host}:{settings.port}"
+    typer.echo(f"{base}{link.path}")
+
+
+def _row(person: Person) -> dict[str, Any]:
+    state = "disabled" if person.disabled_at else "active" if person.password_hash or person.subject else "no password"
+    return {
+        "id": person.id,
+        "name": person.name,
+        "role": person.role.value,
+        "email": person.email,
+        "state": state,
+        "second_factor": person.totp_confirmed_at is not None,
+        "last_sign_in_at": f"{person.last_sign_in_at:%Y-%m-%d %H:%M} UTC" if person.last_sign_in_at else None,
+    }

@@ -82,7 +82,16 @@ class SignInService:
             SessionRepository(tx).delete(session.token_hash)
         return signed_in
 
-    def replace(self, token: str | None, *, client: Client) -> SignedIn:
+    def check_password(self, person_id: str, password: str, *, client: Client) -> None:
+        """For what needs the password again. Raises SignInRefused for a wrong one, and TooManySignIns."""
+        with self._database.reading() as tx:
+            person = PersonRepository(tx).get(person_id)
+        self._require_unlocked(person, client)
+        if not self._hasher.verify(password, person.password_hash):
+            self._count_failure(person, person.name, client)
+            raise SignInRefused("The password is wrong.")
+
+    def renew(self, token: str | None, *, client: Client) -> SignedIn:
         """Another session with another token in place of this one, such as after a change of rights.
 
         Raises SignInRefused.

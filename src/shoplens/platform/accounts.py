@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -32,6 +34,16 @@ class Accounts:
     sessions: SessionService
     second_factor: SecondFactorService
     sign_in: SignInService
+
+
+@contextmanager
+def open_accounts(settings: Settings) -> Iterator[Accounts]:
+    """The use cases over a connection of their own, for commands. Raises DatabaseUnavailable and Misconfigured."""
+    database = build_database(settings, pool=1)
+    try:
+        yield build_accounts(settings, database, AuditLog(database, clock=utc_now))
+    finally:
+        database.close()
 
 
 def build_accounts(settings: Settings, database: Database, audit: AuditLog) -> Accounts:

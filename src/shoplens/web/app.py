@@ -16,6 +16,9 @@ import shoplens
 from shoplens.accounts.access import public, require_declared
 from shoplens.accounts.admin_api import audit_router, keys_router
 from shoplens.accounts.admin_pages import audit_pages, key_pages
+from shoplens.accounts.own_pages import OwnServices, own_pages, second_factor_pages
+from shoplens.accounts.pages import code_pages, reset_pages, sign_in_pages
+from shoplens.accounts.people_pages import people_change_pages, people_pages
 from shoplens.advice import meant
 from shoplens.batch.api import ingest_router, runs_router
 from shoplens.batch.items_api import items_router
@@ -25,6 +28,7 @@ from shoplens.moderation.pages import form_pages, moderation_pages, photo_pages
 from shoplens.moderation.policy_api import policy_router
 from shoplens.moderation.queue_api import queue_router
 from shoplens.moderation.review_api import review_router
+from shoplens.platform.accounts import Accounts
 from shoplens.platform.server import Platform
 from shoplens.predictions.api import PhotoIn, feedback_router, predict_router, records_router
 from shoplens.predictions.pages import classify_pages, record_pages
@@ -169,7 +173,24 @@ def _page_routers(platform: Platform, uploads: Uploads) -> Iterator[APIRouter]:
     yield moderation_pages(platform.moderation)
     yield form_pages(platform.moderation)
     yield photo_pages(platform.moderation)
+    yield from _account_pages(platform.accounts)
     yield _other_pages()
+
+
+def _account_pages(accounts: Accounts) -> Iterator[APIRouter]:
+    yield sign_in_pages(accounts.people, accounts.sessions, accounts.sign_in)
+    yield code_pages(accounts.sessions, accounts.sign_in)
+    yield reset_pages(accounts.people)
+    services = OwnServices(
+        people=accounts.people,
+        sessions=accounts.sessions,
+        sign_ins=accounts.sign_in,
+        second_factor=accounts.second_factor,
+    )
+    yield own_pages(services)
+    yield second_factor_pages(services)
+    yield people_pages(accounts.people)
+    yield people_change_pages(accounts.people, accounts.second_factor)
 
 
 def _other_pages() -> APIRouter:

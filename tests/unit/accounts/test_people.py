@@ -8,7 +8,7 @@ from shoplens.accounts.entities import SYSTEM, Role
 from shoplens.accounts.errors import LastAdmin, LinkInvalid, PasswordUnfit, PersonExists, PersonNotFound, SignInRefused
 from shoplens.accounts.passwords import require_fit
 from shoplens.errors import RequestInvalid
-from tests.unit.accounts.desk import OTHER_PASSWORD, PASSWORD, Desk
+from tests.unit.accounts.desk import HERE, OTHER_PASSWORD, PASSWORD, Desk
 
 
 @pytest.mark.parametrize(
@@ -128,8 +128,9 @@ def test_a_new_password_needs_the_old_one(desk: Desk) -> None:
     """Who finds an open browser does not take the account."""
     person = desk.add()
     with pytest.raises(SignInRefused):
-        desk.people.change_password(person.id, old="wrong password", new=OTHER_PASSWORD)
-    desk.people.change_password(person.id, old=PASSWORD, new=OTHER_PASSWORD)
+        desk.sign_ins.check_password(person.id, "wrong password", client=HERE)
+    desk.sign_ins.check_password(person.id, PASSWORD, client=HERE)
+    desk.people.change_password(person.id, OTHER_PASSWORD)
     desk.sign_in(password=OTHER_PASSWORD)
 
 

@@ -158,7 +158,7 @@ def test_a_new_password_ends_all_sessions(desk: Desk) -> None:
     """Who had the old one is out."""
     person = desk.add()
     token = desk.sign_in().token
-    desk.people.change_password(person.id, old=PASSWORD, new=OTHER_PASSWORD)
+    desk.people.change_password(person.id, OTHER_PASSWORD)
     assert desk.sessions.principal_of(token) is None
 
 
@@ -179,5 +179,5 @@ def test_what_remembers_sessions_hears_of_every_change(desk: Desk) -> None:
     desk.sessions.end(token)
     desk.sessions.end_all(person.id)
     desk.people.change(person.id, by=SYSTEM, role=Role.VIEWER)
-    desk.people.change_password(person.id, old=PASSWORD, new=OTHER_PASSWORD)
+    desk.people.change_password(person.id, OTHER_PASSWORD)
     assert 4 == len(changes)
