@@ -1,0 +1,1 @@
+"""An online shop whose review photos Shoplens moderates."""
