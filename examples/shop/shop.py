@@ -28,7 +28,7 @@ from starlette.applications import Starlette
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
@@ -71,6 +71,10 @@ class Shoplens:
     def __init__(self, url: str, key: str | None) -> None:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._http = httpx.AsyncClient(base_url=url, headers=headers, timeout=30, trust_env=False)
+
+    async def close(self) -> None:
+        """End its connections."""
+        await self._http.aclose()
 
     async def submit(self, files: Sequence[UploadFile], *, key: str, **references: str) -> httpx.Response:
         """Send the photos of one review. The same key again is answered with what became of them the first time."""
@@ -126,7 +130,7 @@ class Shop:
             if review.key not in self._reviews:
                 fault = await self._send_photos(review, files)
                 if fault is not None:
-                    return self._page(request, fault=fault, draft=review, status=422)
+                    return self._page(request, fault=fault, draft=review, status=503 if fault == AWAY else 422)
                 self._reviews[review.key] = review
         return RedirectResponse("/#reviews", 303)
 
@@ -220,7 +224,8 @@ class Shop:
         published = [photo for each in reviews for photo in each.photos if photo.state == "published"]
         text = self._pages.get_template("product.html").render(
             reviews=reviews, published=published, me=_customer(request), said=said, fault=fault, draft=draft,
-            key=secrets.token_hex(16), average=round(sum(each.stars for each in reviews) / max(1, len(reviews)), 1),
+            key=draft.key if draft and fault == AWAY else secrets.token_hex(16),
+            average=round(sum(each.stars for each in reviews) / max(1, len(reviews)), 1),
         )  # fmt: skip
         headers = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
         answer = HTMLResponse(text, status, headers=headers)
@@ -252,6 +257,11 @@ def _customer(request: Request) -> str:
     return hashlib.sha256(request.state.shopper.encode()).hexdigest()[:16]
 
 
+async def _away(_: Request, __: Exception) -> Response:
+    """Shoplens does not answer. It sends an event again that gets this."""
+    return PlainTextResponse("This is not possible at the moment. Please try again in a minute.", 503)
+
+
 def create_shop(shoplens: Shoplens, *, secret: str) -> Starlette:
     """The shop as an ASGI application."""
     shop = Shop(shoplens, secret=secret)
@@ -264,7 +274,8 @@ def create_shop(shoplens: Shoplens, *, secret: str) -> Starlette:
             Route("/photos/{id}/appeal", shop.appeal, methods=["POST"]),
             Route("/hooks/photos", shop.take_event, methods=["POST"]),
             Mount("/static", StaticFiles(directory=HERE / "static")),
-        ]
+        ],
+        exception_handlers={httpx.HTTPError: _away},
     )
 
 
