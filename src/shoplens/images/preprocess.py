@@ -56,6 +56,12 @@ def arrange(pixels: Pixels, spec: ImageSpec) -> NDArray[Any]:
     return np.ascontiguousarray(values if spec.layout == "nhwc" else values.transpose(2, 0, 1))
 
 
+def crop_within(height: int, width: int, spec: ImageSpec) -> tuple[float, float, float, float]:
+    """The part of a picture that a model sees: top, left, bottom and right in shares of its height and width."""
+    rows, columns = _crop_spans(height, width, spec)
+    return rows[0] / height, columns[0] / width, rows[1] / height, columns[1] / width
+
+
 def _crop_spans(height: int, width: int, spec: ImageSpec) -> tuple[Span, Span]:
     """From where to where the crop reaches down and across, in (fractions of) pixels of the halved picture."""
     if spec.fit == "squash":

@@ -34,8 +34,8 @@ def choose_provider(wanted: Literal["auto", "cpu", "cuda"]) -> Provider:
     return "cuda" if has_cuda and wanted != "cpu" else "cpu"
 
 
-def open_session(path: Path, *, provider: Provider) -> onnxruntime.InferenceSession:
-    """Open `path`. Raises BundleInvalid when ONNX Runtime cannot.
+def open_session(model: Path | bytes, *, provider: Provider, name: str | None = None) -> onnxruntime.InferenceSession:
+    """Open a file, or a model in memory that errors call `name`. Raises BundleInvalid when ONNX Runtime cannot.
 
     On a CPU one call uses one thread: as many callers as cores beat one call on many threads, whose spinning
     collapses next to a busy neighbour (measured; see docs/explanation/serving.md).
@@ -47,9 +47,11 @@ def open_session(path: Path, *, provider: Provider) -> onnxruntime.InferenceSess
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     providers = [_ORT_NAMES[provider]] + ([_ORT_NAMES["cpu"]] if provider != "cpu" else [])
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+        source = model if isinstance(model, bytes) else str(model)
+        session = onnxruntime.InferenceSession(source, options, providers=providers)
     except RUNTIME_ERRORS as error:
-        raise BundleInvalid(f"{path.name} cannot be opened by ONNX Runtime: {error}") from error
+        what = name or (model.name if isinstance(model, Path) else "the model")
+        raise BundleInvalid(f"{what} cannot be opened by ONNX Runtime: {error}") from error
     if _ORT_NAMES[provider] not in session.get_providers():
         raise Misconfigured(f"ONNX Runtime fell back from {provider} to {session.get_providers()[0]}.")
     return session

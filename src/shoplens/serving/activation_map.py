@@ -1,0 +1,168 @@
+"""Where in a picture a model sees a label: the class activation map of its last feature map.
+
+A network that ends in global average pooling and one dense layer scores a label with the sum over the places of the
+feature map of (weights of the label) x (features at the place). So each place's share of the score is known.
+Source: Zhou et al., "Learning Deep Features for Discriminative Localization" (2016).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shoplens.bundles.bundle import Bundle
+from shoplens.errors import RequestInvalid
+from shoplens.images.picture import Picture
+from shoplens.images.preprocess import crop_within, preprocess
+from shoplens.serving.classifier import Provider, open_session
+
+Floats = NDArray[np.float32]
+
+_AFTER_SCORES: Final = {"Softmax", "Sigmoid", "LogSoftmax", "Identity", "Add", "Div", "Mul", "Cast"}
+_BETWEEN: Final = {
+    *("Flatten", "Reshape", "Squeeze", "Unsqueeze", "Dropout", "Identity", "QuantizeLinear", "DequantizeLinear", "Cast")
+}
+_POOLS: Final = {"GlobalAveragePool", "ReduceMean", "AveragePool"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassifierHead:
+    """The end of a graph: `features` is the name of the value that is pooled, `weights` is (labels, channels).
+
+    `channels_last` says how the feature map is laid out.
+    """
+
+    features: str
+    weights: Floats
+    channels_last: bool
+
+
+class ActivationMap:
+    """The maps of one bundle. The graph is opened when this is made; methods may be called from many threads.
+
+    Raises RequestInvalid for a model whose graph does not end in average pooling and one dense layer.
+    """
+
+    def __init__(self, bundle: Bundle, *, provider: Provider = "cpu") -> None:
+        import onnx
+
+        model = onnx.load(str(bundle.model_path))
+        head = find_head(model, bundle.manifest.output)
+        if head is None or len(head.weights) != len(bundle.labels):
+            raise RequestInvalid(
+                f"There is no heat map for {bundle.ref}: its graph does not end in average pooling and one dense layer."
+            )
+        self._head = head
+        self._spec = bundle.manifest.image
+        self._input = bundle.manifest.input
+        self._labels = [label.name for label in bundle.labels]
+        # Only what the feature map needs is run.
+        del model.graph.output[:]
+        model.graph.output.append(onnx.helper.make_tensor_value_info(head.features, onnx.TensorProto.FLOAT, None))
+        self._session = open_session(model.SerializeToString(), provider=provider, name=bundle.model_path.name)
+
+    @property
+    def labels(self) -> Sequence[str]:
+        """The model's labels."""
+        return self._labels
+
+    def of(self, picture: Picture, labels: Sequence[str]) -> tuple[Floats, tuple[float, float, float, float]]:
+        """How much each place speaks for these labels rather than for others, from 0 to 1, and the part of the picture
+        that the model sees.
+
+        The map is (rows, columns) of the feature map, all zeros where nothing speaks for the labels. The part is (top,
+        left, bottom, right) in shares of the picture, beyond 0 and 1 for a picture smaller than the crop. Raises
+        RequestInvalid for an unknown label, and for a graph that pools over a part of the map only.
+        """
+        unknown = [label for label in labels if label not in self._labels]
+        if unknown or not labels:
+            raise RequestInvalid(f"The model has no label {unknown[0]!r}." if unknown else "Name a label.")
+        tensor = preprocess(picture, self._spec)
+        features: Floats = self._session.run([self._head.features], {self._input: tensor[np.newaxis]})[0][0]
+        if self._head.channels_last:
+            features = features.transpose(2, 0, 1)
+        weights = self._head.weights
+        if len(features) != weights.shape[1]:
+            raise RequestInvalid("There is no heat map for this model: its dense layer does not follow the pooling.")
+        wanted = weights[[self._labels.index(label) for label in labels]].mean(axis=0)
+        # What all labels share changes no score.
+        share = np.tensordot(wanted - weights.mean(axis=0), features, axes=1)
+        greatest = max(float(share.max()), 0.0)
+        heat = np.maximum(share, 0) / (greatest or 1.0)
+        height, width = picture.pixels.shape[:2]
+        return np.asarray(heat, np.float32), crop_within(height, width, self._spec)
+
+
+def find_head(model: Any, output: str) -> ClassifierHead | None:
+    """The head of an ONNX model whose scores are the value `output`; None for a graph of another form."""
+    makers = {name: node for node in model.graph.node for name in node.output}
+    constants = {each.name: each for each in model.graph.initializer}
+    dense = _back(output, makers, constants, through=_AFTER_SCORES, to={"Gemm", "MatMul"})
+    if dense is None:
+        return None
+    weights = _constant(dense.input[1], makers, constants)
+    pool = _back(dense.input[0], makers, constants, through=_BETWEEN, to=_POOLS)
+    if weights is None or weights.ndim != 2 or pool is None:
+        return None
+    transposed = dense.op_type == "Gemm" and _attribute(dense, "transB", 0) == 1
+    axes = _reduced_axes(pool, makers, constants)
+    if axes not in ((2, 3), (1, 2)):
+        return None
+    return ClassifierHead(
+        features=pool.input[0], weights=weights if transposed else weights.T, channels_last=axes == (1, 2)
+    )
+
+
+def _back(name: str, makers: Any, constants: Any, *, through: set[str], to: set[str]) -> Any:
+    """The first node of the kinds `to` on the way back from a value, past nodes of the kinds `through`."""
+    while name in makers:
+        node = makers[name]
+        if node.op_type in to:
+            return node
+        if node.op_type not in through:
+            return None
+        computed = [each for each in node.input if _constant(each, makers, constants) is None]
+        if not computed:
+            return None
+        name = computed[0]
+    return None
+
+
+def _constant(name: str, makers: Any, constants: Any) -> Any:
+    """The array of a constant, also of one that is stored in whole numbers; None for what is computed."""
+    from onnx import numpy_helper
+
+    if name in constants:
+        return numpy_helper.to_array(constants[name])
+    node = makers.get(name)
+    if node is None:
+        return None
+    if node.op_type == "Constant":
+        return numpy_helper.to_array(node.attribute[0].t)
+    if node.op_type != "DequantizeLinear" or any(each not in constants for each in node.input):
+        return None
+    whole, scale, *zero = (numpy_helper.to_array(constants[each]) for each in node.input)
+    axis = _attribute(node, "axis", 1)
+    shape = [-1 if at == axis and scale.ndim else 1 for at in range(whole.ndim)]
+    offset = zero[0].astype(np.float32).reshape(shape) if zero else 0.0
+    return (whole.astype(np.float32) - offset) * scale.reshape(shape)
+
+
+def _reduced_axes(pool: Any, makers: Any, constants: Any) -> tuple[int, ...]:
+    """Over which of the four axes a node averages. One that averages over a window has to cover the feature map, which
+    is so where a dense layer of as many inputs as channels follows.
+    """
+    if pool.op_type != "ReduceMean":
+        return (2, 3)
+    axes = _constant(pool.input[1], makers, constants) if len(pool.input) > 1 else _attribute(pool, "axes", ())
+    return tuple(sorted(int(axis) % 4 for axis in axes)) if axes is not None else ()
+
+
+def _attribute(node: Any, name: str, default: Any) -> Any:
+    from onnx import helper
+
+    return next((helper.get_attribute_value(each) for each in node.attribute if each.name == name), default)
