@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from shoplens.cli.command import settings_for
-from shoplens.cli.process import keep_freed_memory, process_logs
+from shoplens.cli.process import keep_freed_memory, process_logs, switch_threads_often
 from shoplens.errors import Misconfigured, StorageUnavailable, UnsafeBind
 from shoplens.platform.accounts import has_people
 from shoplens.platform.server import build_platform
@@ -33,6 +33,7 @@ def run_server(*, host: str | None, port: int | None, data_dir: Path | None, all
     console = Console(stderr=True)
     with process_logs(settings, command="serve"):
         keep_freed_memory()
+        switch_threads_often()
         listener = listen(settings)
         with console.status("Starting") as status, ThreadPoolExecutor(1) as other_thread:
             building = other_thread.submit(build_platform, settings, progress=status.update)

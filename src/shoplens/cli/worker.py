@@ -18,7 +18,7 @@ import orjson
 from rich.console import Console
 
 from shoplens.cli.command import settings_for
-from shoplens.cli.process import keep_freed_memory, process_logs, run_on_loop
+from shoplens.cli.process import keep_freed_memory, process_logs, run_on_loop, switch_threads_often
 from shoplens.errors import Misconfigured
 from shoplens.platform.parts import build_sandbox
 from shoplens.platform.workers import WorkerParts, build_worker
@@ -36,6 +36,7 @@ def run_worker(*, models: tuple[str, ...], data_dir: Path | None) -> None:
     settings = settings_for(data_dir)
     with process_logs(settings, command="worker"):
         keep_freed_memory()
+        switch_threads_often()
         run_on_loop(_work(settings, models, Console(stderr=True)))
 
 

@@ -30,15 +30,24 @@ def decode(
     Raises ImageMissing, ImageTooLarge, ImageUnsupported, ImageTooSmall or ImageTooManyPixels before anything is
     decoded; ImageCorrupt, ImageNeedsExtra, ImageDecoderFailed or QueueFull later.
     """
+    return decode_here(data, limits=limits, short_side=short_side) or decode_apart(
+        data, limits=limits, short_side=short_side, sandbox=sandbox or shared_decoder()
+    )
+
+
+def decode_here(data: bytes, *, limits: Limits, short_side: int | None = None) -> Picture | None:
+    """The first half of `decode`: the picture if this process may decode the file, None if only the sandbox may."""
     if len(data) > limits.max_bytes:
         raise ImageTooLarge(
             f"This photo is {len(data) / MEGABYTE:.1f} MB. The limit is {limits.max_bytes / MEGABYTE:g} MB."
         )
     name = headers.sniff(data)
-    picture = (
-        _decode_jpeg(data, limits, short_side) if name == "jpeg" else _decode_other(name, data, limits, short_side)
-    )
-    return picture or (sandbox or shared_decoder()).decode(data, name=name, limits=limits, short_side=short_side)
+    return _decode_jpeg(data, limits, short_side) if name == "jpeg" else _decode_other(name, data, limits, short_side)
+
+
+def decode_apart(data: bytes, *, limits: Limits, short_side: int | None, sandbox: SandboxedDecoder) -> Picture:
+    """The second half of `decode`, for a file for which `decode_here` returned None. Waits for a process."""
+    return sandbox.decode(data, name=headers.sniff(data), limits=limits, short_side=short_side)
 
 
 def _decode_jpeg(data: bytes, limits: Limits, short_side: int | None) -> Picture | None:

@@ -54,9 +54,9 @@ _FORK_TIMEOUT_S: Final = 30.0
 _END_TIMEOUT_S: Final = 5.0
 _LEAST_SHARED_BYTES: Final = MEGABYTE
 # These formats take up to 75 ns and 9 bytes for each pixel, and phones write them with 12 and 24 MP: above these
-# sizes they get more CPU time and memory, in proportion.
+# sizes they get more time and memory, in proportion.
 _COSTLY: Final = ("avif", "heic")
-_MORE_CPU_ABOVE_PIXELS: Final = 8 * MEGAPIXEL
+_MORE_TIME_ABOVE_PIXELS: Final = 8 * MEGAPIXEL
 _MORE_MEMORY_ABOVE_PIXELS: Final = 12 * MEGAPIXEL
 
 # The environment of the processes: nothing that could be a secret.
@@ -101,8 +101,8 @@ class SandboxedDecoder:
     """A few processes that decode any format; safe to share between threads.
 
     At most `processes` are started, each when it is first needed. One picture may take `memory_bytes` beyond the
-    process's own memory, `cpu_s` (both more for a large HEIC or AVIF, in proportion to its pixels), and `wall_s` in
-    all; a process that exceeds them is killed and replaced, and so is one that has decoded `pictures_per_process`.
+    process's own memory, `cpu_s`, and `wall_s` in all (more of each for a large HEIC or AVIF, in proportion to its
+    pixels); a process that exceeds them is killed and replaced, and so is one that has decoded `pictures_per_process`.
     A caller waits at most `wait_s` for a free process.
     """
 
@@ -112,10 +112,14 @@ class SandboxedDecoder:
         processes: int = 2,
         memory_bytes: int = 140 * MEGABYTE,
         cpu_s: float = 0.9,
-        wall_s: float = 10.0,
+        wall_s: float = 20.0,
         wait_s: float = 10.0,
         pictures_per_process: int = _PICTURES_PER_PROCESS,
     ) -> None:
+        self.processes = processes
+        """How many photos it decodes at a time."""
+        self.longest_s = wait_s + wall_s * Limits().max_whole_pixels / _MORE_TIME_ABOVE_PIXELS
+        """What a call of `decode` takes at most."""
         self._memory_bytes = memory_bytes
         self._cpu_s = cpu_s
         self._wall_s = wall_s
@@ -158,11 +162,12 @@ class SandboxedDecoder:
         try:
             try:
                 child = child or _Child(self._server)
-                picture = child.decode(data, name, allowed, deadline=time.monotonic() + self._wall_s)
+                picture = child.decode(data, name, allowed)
             except _NotBegun:  # it ended while it was idle, which is not this picture's fault
                 self._kill(child)
+                child = None  # should no other be started, it must not be ended twice
                 child = _Child(self._server)
-                picture = child.decode(data, name, allowed, deadline=time.monotonic() + self._wall_s)
+                picture = child.decode(data, name, allowed)
         except SampleError:
             self._give_back(child)
             raise
@@ -201,10 +206,12 @@ class SandboxedDecoder:
             with contextlib.suppress(ImageCorrupt):
                 width, height = headers.read_size(name, data)
                 pixels = min(width * height, max_pixels)
+        more_time = max(1.0, pixels / _MORE_TIME_ABOVE_PIXELS)
         return _Allowance(
             max_pixels=max_pixels,
             short_side=short_side,
-            cpu_s=self._cpu_s * max(1.0, pixels / _MORE_CPU_ABOVE_PIXELS),
+            cpu_s=self._cpu_s * more_time,
+            wall_s=self._wall_s * more_time,
             memory_bytes=round(self._memory_bytes * max(1.0, pixels / _MORE_MEMORY_ABOVE_PIXELS)),
         )
 
@@ -245,6 +252,7 @@ class _Allowance:
     max_pixels: int
     short_side: int | None
     cpu_s: float
+    wall_s: float
     memory_bytes: int
 
 
@@ -268,13 +276,14 @@ class _Child:
                 os.close(self._memory)
                 raise
 
-    def decode(self, data: bytes, name: str, allowed: _Allowance, *, deadline: float) -> Picture:
+    def decode(self, data: bytes, name: str, allowed: _Allowance) -> Picture:
         """Ask for one picture.
 
         Raises SampleError if the process says so, _NotBegun if it had ended before, OSError or ValueError if it
         misbehaves.
         """
         self.pictures += 1
+        deadline = time.monotonic() + allowed.wall_s
         self._send(data, name, allowed, deadline)
         reply = bytearray(REPLY.size)
         self._receive_into(memoryview(reply), deadline)
@@ -349,6 +358,7 @@ class _ForkServer:
     def __init__(self) -> None:
         self._lock = Lock()
         self._running: tuple[socket.socket, subprocess.Popen[bytes]] | None = None
+        self._closed = False
 
     def fork(self, requests: int, memory: int) -> int:
         """Start a process with this socket and this memory, and return its number. Raises OSError."""
@@ -370,11 +380,14 @@ class _ForkServer:
                 self._stop()
 
     def close(self) -> None:
-        """End the server and all processes that it has forked."""
+        """End the server and all processes that it has forked. Later calls of `fork` raise OSError."""
         with self._lock:
+            self._closed = True
             self._stop()
 
     def _ask(self, action: bytes, number: int, descriptors: list[int]) -> int:
+        if self._closed:
+            raise ConnectionResetError("the sandboxed decoder is shut down")
         if self._running is None:
             self._running = _start_server()
         owner, _ = self._running
@@ -408,8 +421,9 @@ def _start_server() -> tuple[socket.socket, subprocess.Popen[bytes]]:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             env={**environment, **_ONE_THREAD, "PYTHONPATH": path},
-            # Ctrl-C in a terminal is for the owner, which ends its processes itself.
-            start_new_session=True,
+            # Ctrl-C in a terminal is for the owner, which ends its processes itself. A session of their own would
+            # make their lower priority count among themselves only, where the kernel groups processes by session.
+            process_group=0,
         )
     return ours, process
 

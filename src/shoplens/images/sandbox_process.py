@@ -46,6 +46,8 @@ COMMAND: Final = struct.Struct(">cq")
 FORK: Final = b"f"
 END: Final = b"e"
 
+# So much lower is the priority of a process: costly photos take what time the others leave.
+_NICE: Final = 5
 # No request can take more, whatever it says.
 _MOST_MEMORY_BYTES: Final = 2_000_000_000
 
@@ -184,6 +186,7 @@ def _run_forked(descriptors: list[int], support: HeicSupport) -> None:
 
 def serve_requests(owner: socket.socket, memory: int, support: HeicSupport) -> None:
     """Answer requests until the other end of `owner` is closed. Allows no file writes and no core dumps."""
+    os.nice(_NICE)
     for kind, most in (
         (resource.RLIMIT_FSIZE, 0),
         (resource.RLIMIT_CORE, 0),

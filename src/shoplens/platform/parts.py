@@ -27,7 +27,7 @@ from shoplens.storage import open_store
 from shoplens.telemetry.metrics import Metrics
 
 # A process that waits for its core or its memory is not to blame; one that hangs is ended.
-_WALL_PER_CPU = 10
+_WALL_PER_CPU = 20
 Progress = Callable[[str], None]
 """Called with a sentence for each step."""
 

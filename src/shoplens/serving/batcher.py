@@ -66,13 +66,14 @@ class PendingRequest(Generic[Item, Result]):
 class Batcher(Generic[Item, Result]):
     """Runs `run` on its own threads. Every accepted item gets exactly one call of its `done`, whatever happens.
 
-    `run` takes pending requests and returns one outcome for each, in order. If it raises on a batch of several, each is
-    run again alone, so that a bad item fails by itself. `done` is called on a thread of the batcher and must be quick.
+    `run` takes pending requests and returns one outcome for each, in order: None for one that it has put into another
+    batcher with `enqueue`. If it raises on a batch of several, each is run again alone, so that a bad item fails by
+    itself. `done` is called on a thread of the batcher and must be quick.
     """
 
     def __init__(
         self,
-        run: Callable[[Sequence[PendingRequest[Item, Result]]], Sequence[Result | ShoplensError]],
+        run: Callable[[Sequence[PendingRequest[Item, Result]]], Sequence[Result | ShoplensError | None]],
         batching: Batching,
         *,
         name: str = "batcher",
@@ -118,19 +119,24 @@ class Batcher(Generic[Item, Result]):
         pending: PendingRequest[Item, Result] = PendingRequest(
             item=item, deadline=deadline, done=done, enqueued_at=time.monotonic(), client=client
         )
+        self.enqueue(pending)
+        return pending
+
+    def enqueue(self, pending: PendingRequest[Item, Result]) -> None:
+        """Accept an item, new or from another batcher, as `submit` does."""
+        pending.begun = False
         displaced: PendingRequest[Item, Result] | None = None
         with self._changed:
             if self._closing:
                 raise EngineStopped("The engine is stopping and accepts no more photos. Try again soon.")
             if len(self._queue) >= self.batching.queue_limit:
-                displaced = self._queue.make_room(client)
+                displaced = self._queue.make_room(pending.client)
                 if displaced is None:
                     raise self._full()
             self._queue.append(pending)
             self._changed.notify()
         if displaced is not None:
             self._finish(displaced, self._full())
-        return pending
 
     def _full(self) -> QueueFull:
         waiting = self.batching.queue_limit
@@ -195,7 +201,7 @@ class Batcher(Generic[Item, Result]):
             self._run_with_fields(batch)
 
     def _run_with_fields(self, batch: Sequence[PendingRequest[Item, Result]]) -> None:
-        outcomes: list[Result | ShoplensError]
+        outcomes: list[Result | ShoplensError | None]
         try:
             outcomes = [outcome for _, outcome in zip(batch, self._run(batch), strict=True)]
         except Exception as error:  # noqa: BLE001 - the thread must survive anything that an item does to it
@@ -207,7 +213,8 @@ class Batcher(Generic[Item, Result]):
                 _log.exception("batcher.item_failed")
             outcomes = [error if isinstance(error, ShoplensError) else fault_of(error)]
         for pending, outcome in zip(batch, outcomes, strict=True):
-            self._finish(pending, outcome)
+            if outcome is not None:
+                self._finish(pending, outcome)
 
     def _finish(self, pending: PendingRequest[Item, Result], outcome: Result | ShoplensError) -> None:
         try:

@@ -12,13 +12,14 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
 import numpy as np
 
 from shoplens.errors import DeadlineExceeded, EngineStopped, EngineStuck, ModelNotFound, NotStarted, ShoplensError
-from shoplens.images.decoder import decode
+from shoplens.images.decoder import decode_apart, decode_here
 from shoplens.images.measuring import measure
 from shoplens.images.picture import ImageFacts, Limits, Picture
 from shoplens.images.preprocess import preprocess
@@ -138,8 +139,15 @@ class ModelHandle:
             self._changed.notify_all()
 
 
+Pending = PendingRequest[ClassifyRequest, ClassifyResult]
+
+
 class LocalEngine:
-    """One bounded queue for all models. Each thread takes one photo through all stages."""
+    """One bounded queue for all models. Each thread takes one photo through all stages.
+
+    Photos that the sandbox must decode have a queue and threads of their own, since those threads wait for a process
+    most of the time: however many costly photos there are, they hold no thread that others need.
+    """
 
     def __init__(
         self,
@@ -154,7 +162,10 @@ class LocalEngine:
         self._limits = limits
         self._sandbox = sandbox
         self._batcher: Batcher[ClassifyRequest, ClassifyResult] = Batcher(self._classify, batching, name="engine")
-        metrics.watch_queue(lambda: len(self._batcher))
+        self._sandboxed: Batcher[ClassifyRequest, ClassifyResult] = Batcher(
+            self._classify_sandboxed, replace(batching, threads=sandbox.processes), name="sandboxed"
+        )
+        metrics.watch_queue(lambda: len(self._batcher) + len(self._sandboxed))
         for served in self.served():
             metrics.model_info.labels(model=served.ref.name, version=served.ref.version).set(1)
 
@@ -213,15 +224,21 @@ class LocalEngine:
         """See Engine."""
         if self._batcher.stopped:
             raise EngineStopped("The engine is stopping.")
-        if (stuck_s := self._batcher.stuck_s) > _STUCK_AFTER_S:
-            raise EngineStuck(
-                f"No photo was finished for {stuck_s:.0f} s, and {len(self._batcher)} wait. "
-                "Restart the process if this does not end."
-            )
+        for batcher, most_s in (
+            (self._batcher, _STUCK_AFTER_S),
+            (self._sandboxed, _STUCK_AFTER_S + self._sandbox.longest_s),
+        ):
+            if (stuck_s := batcher.stuck_s) > most_s:
+                raise EngineStuck(
+                    f"No photo was finished for {stuck_s:.0f} s, and {len(batcher)} wait. "
+                    "Restart the process if this does not end."
+                )
 
     async def close(self, *, drain_s: float = _DRAIN_S) -> None:
         """See Engine."""
-        await asyncio.to_thread(self._batcher.close, drain_s=drain_s)
+        give_up_at = time.monotonic() + drain_s
+        for batcher in (self._batcher, self._sandboxed):  # in this order, since the first fills the second
+            await asyncio.to_thread(batcher.close, drain_s=max(0.0, give_up_at - time.monotonic()))
         for handle in self._models.values():
             await asyncio.to_thread(handle.close)
         self._sandbox.close()
@@ -237,14 +254,29 @@ class LocalEngine:
         with ExitStack() as leases:
             yield [leases.enter_context(self._handle(name).lease()) for name in request.models]
 
-    def _classify(self, batch: Sequence[PendingRequest[ClassifyRequest, ClassifyResult]]) -> Sequence[ClassifyResult]:
-        """One photo from bytes to result, on a thread of the batcher; whatever it raises becomes the outcome."""
+    def _classify(self, batch: Sequence[Pending]) -> Sequence[ClassifyResult | None]:
+        """One photo from bytes to result, on a thread of the engine; None for one that is passed on to the sandbox.
+
+        Whatever it raises becomes the outcome.
+        """
+        (pending,) = batch
+        request = pending.item
+        started = time.perf_counter()
+        with self._leased(request) as models:
+            picture = decode_here(request.image, limits=self._limits, short_side=_short_side(models))
+            if picture is not None:
+                return [_predict(pending, picture, models, started)]
+        self._sandboxed.enqueue(pending)
+        return [None]
+
+    def _classify_sandboxed(self, batch: Sequence[Pending]) -> Sequence[ClassifyResult]:
+        """The same for a photo that the sandbox decodes, on a thread that may wait for it."""
         (pending,) = batch
         request = pending.item
         started = time.perf_counter()
         with self._leased(request) as models:
             short_side = _short_side(models)
-            picture = decode(request.image, limits=self._limits, short_side=short_side, sandbox=self._sandbox)
+            picture = decode_apart(request.image, limits=self._limits, short_side=short_side, sandbox=self._sandbox)
             return [_predict(pending, picture, models, started)]
 
 
@@ -253,12 +285,7 @@ def _short_side(models: Sequence[LoadedModel]) -> int:
     return max(model.classifier.spec.resize for model in models)
 
 
-def _predict(
-    pending: PendingRequest[ClassifyRequest, ClassifyResult],
-    picture: Picture,
-    models: Sequence[LoadedModel],
-    started: float,
-) -> ClassifyResult:
+def _predict(pending: Pending, picture: Picture, models: Sequence[LoadedModel], started: float) -> ClassifyResult:
     """What follows from the decoded picture of a request that a thread began at `started` (perf_counter seconds)."""
     request = pending.item
     small = halved(picture.pixels)

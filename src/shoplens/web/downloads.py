@@ -1,4 +1,4 @@
-"""Stream large tables: made in few threads of their own, so that no number of them keeps pages and requests waiting."""
+"""Stream large tables: made by one thread of their own, so that no number of them keeps pages and photos waiting."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from starlette.responses import StreamingResponse
 
 Chunk = TypeVar("Chunk", str, bytes)
 
-_THREADS: Final = CapacityLimiter(4)
+# Their rows are made in Python: with several threads a photo would wait for each of them whenever it needs the lock of
+# the interpreter.
+_THREADS: Final = CapacityLimiter(1)
 
 
 def download(chunks: Iterable[Chunk], *, name: str, media_type: str) -> StreamingResponse:

@@ -238,7 +238,7 @@ def test_an_answer_that_cannot_be_true_is_not_believed(
     answer_with(reply, monkeypatch)
     with pytest.raises(ImageDecoderFailed):
         decode(own)
-    own._server.close()
+    own._server._stop()
     monkeypatch.undo()
     assert (96, 64) == decode(own)
 

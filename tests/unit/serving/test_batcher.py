@@ -303,6 +303,100 @@ def test_items_that_cannot_be_finished_before_the_end_get_an_error(make_batcher:
     assert "stuck" in outcomes.wait(2)
 
 
+def handing_over(to: Batcher[Any, Any]) -> Callable[[Sequence[PendingRequest[Any, Any]]], list[Any]]:
+    """Keeps what is small, and puts what is large into another batcher."""
+
+    def run(batch: Sequence[PendingRequest[Any, Any]]) -> list[Any]:
+        for pending in batch:
+            if pending.item >= 100:
+                to.enqueue(pending)
+        return [pending.item if pending.item < 100 else None for pending in batch]
+
+    return run
+
+
+def test_an_item_that_is_handed_over_gets_its_outcome_from_the_other_batcher(make_batcher: MakeBatcher) -> None:
+    """Exactly one, while those that are not handed over pass it."""
+    worker = GatedWorker()
+    slow = make_batcher(worker)
+    batcher = make_batcher(handing_over(slow), max_batch=2)
+    outcomes = Outcomes()
+    large = batcher.submit(100, deadline=soon(), done=outcomes)
+    batcher.submit(1, deadline=soon(), done=outcomes)
+    assert [1] == outcomes.wait(1)
+    worker.gate.set()
+    assert [1, 100] == outcomes.wait(2)
+    assert large.begun
+    batcher.close(drain_s=5)
+    slow.close(drain_s=5)
+    assert [1, 100] == outcomes.got
+
+
+def test_an_item_that_waits_in_the_other_batcher_has_not_begun_and_keeps_its_deadline(
+    make_batcher: MakeBatcher,
+) -> None:
+    """Nothing was done for it yet."""
+    worker = GatedWorker()
+    slow = make_batcher(worker)
+    batcher = make_batcher(handing_over(slow))
+    outcomes = Outcomes()
+    first = batcher.submit(100, deadline=soon(), done=outcomes)
+    while not worker.started:
+        time.sleep(0.001)
+    late = batcher.submit(101, deadline=time.monotonic() + 0.2, done=outcomes)
+    while not len(slow):
+        time.sleep(0.001)
+    assert (True, False) == (first.begun, late.begun)
+    time.sleep(0.25)
+    worker.gate.set()
+    refused = next(each for each in outcomes.wait(2) if each != 100)
+    assert isinstance(refused, NotStarted)
+    assert [100] == worker.started
+
+
+def test_an_item_that_the_other_batcher_refuses_gets_that_as_its_outcome(make_batcher: MakeBatcher) -> None:
+    """Because its queue is full, or because it is closed."""
+    worker = GatedWorker()
+    slow = make_batcher(worker, queue_limit=1)
+    batcher = make_batcher(handing_over(slow))
+    outcomes = Outcomes()
+    batcher.submit(100, deadline=soon(), done=outcomes)
+    while not worker.started:
+        time.sleep(0.001)
+    batcher.submit(101, deadline=soon(), done=outcomes)
+    batcher.submit(102, deadline=soon(), done=outcomes)
+    assert [QueueFull] == [type(each) for each in outcomes.wait(1)]
+    slow.close(drain_s=0)
+    batcher.submit(103, deadline=soon(), done=outcomes)
+    assert [QueueFull, EngineStopped, EngineStopped] == [type(each) for each in outcomes.wait(3)]
+    worker.gate.set()
+    assert 100 == outcomes.wait(4)[3]
+
+
+def test_every_item_gets_one_outcome_when_both_batchers_close_during_hand_over(make_batcher: MakeBatcher) -> None:
+    """Two hundred items, closed in the middle, the first batcher before the second."""
+
+    def slowly(batch: Sequence[PendingRequest[Any, Any]]) -> list[Any]:
+        time.sleep(0.0005)
+        return echo(batch)
+
+    for pause_s in (0.0, 0.001, 0.005):
+        slow = make_batcher(slowly, queue_limit=1_000)
+        batcher = make_batcher(handing_over(slow), threads=2, queue_limit=1_000)
+        answers: dict[int, list[Any]] = {number: [] for number in range(200)}
+        for number, got in answers.items():
+            batcher.submit(number, deadline=soon(), done=got.append)
+        time.sleep(pause_s)
+        batcher.close(drain_s=0.002)
+        slow.close(drain_s=0.01)
+        give_up_at = time.monotonic() + 20
+        while not all(answers.values()):
+            assert time.monotonic() < give_up_at, [number for number, got in answers.items() if not got]
+            time.sleep(0.01)
+        assert all(got == [number] or isinstance(got[0], EngineStopped) for number, got in answers.items())
+        assert [1] * 200 == [len(got) for got in answers.values()]
+
+
 def test_a_callback_that_raises_does_not_end_the_thread(make_batcher: MakeBatcher) -> None:
     """The next item is served."""
 
