@@ -421,7 +421,7 @@ async def test_a_batch_run_waits_while_the_queue_is_full_or_has_no_worker(
     await asyncio.sleep(0.2)
     async with running_worker(settings) as worker:
         await working
-        assert 5 == worker.metrics.jobs_answered._value.get()
+        await until(lambda: worker.metrics.jobs_answered._value.get() == 5)  # counted after the answer
     assert [True] * 5 == [(found := results.get_nowait()) is not None and found.record is not None for _ in range(5)]
     await executor.close()
 

@@ -81,7 +81,8 @@ def build_worker(
     if unused := [name for name in models if name not in used]:
         raise Misconfigured(f"No channel uses the model {unused[0]!r}; the channels use: {', '.join(sorted(used))}.")
     chosen = {name: channel for name, channel in channels.items() if not models or channel.model in models}
-    capacity = 2 * thread_count(settings, choose_provider(settings.provider))
+    # It begins as many at once as it has threads and processes of the sandbox.
+    capacity = 2 * thread_count(settings, choose_provider(settings.provider)) + sandbox.processes
     metrics = Metrics()
     # Claimed jobs come on top of those that a worker takes by itself, and must not be refused.
     roomy = settings.model_copy(update={"queue_limit": max(settings.queue_limit, capacity + _ROOM_FOR_CLAIMED)})

@@ -171,6 +171,27 @@ def test_a_caller_waits_a_bounded_time_for_a_free_process() -> None:
         assert (96, 64) == decode(decoder)
 
 
+def test_a_process_has_a_lower_priority_within_the_session_of_its_owner(own: SandboxedDecoder) -> None:
+    """Costly photos leave the cores to others, and Ctrl-C in a terminal does not reach it."""
+    decode(own)
+    process = process_of(own)
+    mine, others = (os.getpriority(os.PRIO_PROCESS, pid) for pid in (0, process))
+    assert min(19, mine + 5) == others
+    assert os.getsid(0) == os.getsid(process)
+    assert os.getpgid(0) != os.getpgid(process)
+
+
+def test_a_large_photo_of_a_phone_gets_more_time_in_proportion() -> None:
+    """CPU time and wall time, since its process may have to wait for its core."""
+    with SandboxedDecoder(cpu_s=1.0, wall_s=20.0) as decoder:
+        small, large = (
+            decoder._allowance(encoded(Image.new("RGB", size), "avif", speed=10), "avif", Limits(), None)
+            for size in ((64, 64), (4_000, 4_000))
+        )
+    assert (1.0, 20.0) == (small.cpu_s, small.wall_s)
+    assert (2.0, 40.0) == (large.cpu_s, large.wall_s)
+
+
 def test_threads_get_their_own_pictures() -> None:
     """Forty distinct pictures from eight threads over two processes."""
     shades = range(10, 250, 6)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -40,6 +41,27 @@ async def test_slow_downloads_leave_threads_to_everybody_else() -> None:
     finish.set()
     await asyncio.wait_for(asyncio.gather(*tasks), 30)
     assert (60, 60) == (sent.count(b"one"), sent.count(b"two"))
+
+
+async def test_chunks_of_several_downloads_are_made_one_after_the_other() -> None:
+    """So that a photo waits for one thread at most that makes them."""
+    active, most = 0, 0
+
+    def chunks() -> Iterator[bytes]:
+        nonlocal active, most
+        for _ in range(5):
+            active += 1
+            most = max(most, active)
+            time.sleep(0.01)
+            active -= 1
+            yield b"x"
+
+    async def send(_: Message) -> None:
+        """Takes it at once."""
+
+    downloads = [download(chunks(), name="table.csv", media_type="text/csv")(SCOPE, never, send) for _ in range(6)]
+    await asyncio.wait_for(asyncio.gather(*downloads), 30)
+    assert 1 == most
 
 
 async def test_a_download_ends_when_its_client_leaves() -> None:
