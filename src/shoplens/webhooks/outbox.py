@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, insert
 
-from shoplens.db.tables import make_id, to_row
+from shoplens.db.tables import new_id, to_row
 from shoplens.webhooks.entities import Delivery, DeliveryState, Event
 from shoplens.webhooks.repository import EndpointRepository
 from shoplens.webhooks.tables import webhook_deliveries, webhook_events
@@ -22,12 +21,11 @@ def emit(tx: Connection, event_type: str, data: dict[str, Any], *, now: datetime
     endpoints = [each for each in EndpointRepository(tx).enabled() if each.wants(event_type)]
     if not endpoints:
         return
-    unix_ms = int(now.timestamp() * 1000)
-    event = Event(id=make_id(unix_ms, os.urandom(10)), at=now, type=event_type, data=data)
+    event = Event(id=new_id(now), at=now, type=event_type, data=data)
     tx.execute(insert(webhook_events).values(to_row(event)))
     deliveries = [
         Delivery(
-            id=make_id(unix_ms, os.urandom(10)),
+            id=new_id(now),
             event_id=event.id,
             endpoint_id=endpoint.id,
             state=DeliveryState.PENDING,

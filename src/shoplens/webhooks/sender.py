@@ -10,6 +10,7 @@ import asyncio
 import random
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from http import HTTPStatus
@@ -83,6 +84,8 @@ class WebhookSender:
         self._attempt_s = attempt_s
         self._busy: set[str] = set()
         self._ending = threading.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._look = asyncio.Event()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -96,11 +99,15 @@ class WebhookSender:
         if thread is None:
             return
         self._ending.set()
+        if self._loop is not None:
+            with suppress(RuntimeError):  # it has ended by itself
+                self._loop.call_soon_threadsafe(self._look.set)
         thread.join(self._attempt_s + 5)
 
     async def _run(self) -> None:
         import httpx
 
+        self._loop = asyncio.get_running_loop()
         limits = httpx.Limits(max_keepalive_connections=0)  # a connection is made to the address that was checked
         async with (
             httpx.AsyncClient(
@@ -109,12 +116,14 @@ class WebhookSender:
             asyncio.TaskGroup() as tasks,
         ):
             while not self._ending.is_set():
+                self._look.clear()
                 leased = await asyncio.to_thread(self._lease)
                 for sending in leased:
                     self._busy.add(sending.endpoint.id)
                     tasks.create_task(self._send(client, sending))
                 if not leased:
-                    await asyncio.to_thread(self._ending.wait, _POLL_S)
+                    with suppress(TimeoutError):  # an endpoint that has answered gets its next event at once
+                        await asyncio.wait_for(self._look.wait(), _POLL_S)
 
     def _lease(self) -> list[Sending]:
         if len(self._busy) >= _AT_ONCE:
@@ -143,6 +152,7 @@ class WebhookSender:
             _log.warning("webhook.not_noted", code=error.code, reason=str(error))
         finally:
             self._busy.discard(sending.endpoint.id)
+            self._look.set()
 
     async def _attempt(self, client: httpx.AsyncClient, sending: Sending) -> Attempt:
         import httpx

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from shoplens.advice import meant
 from shoplens.db import Database
-from shoplens.db.tables import make_id
+from shoplens.db.tables import new_id
 from shoplens.webhooks.entities import EVERY_EVENT, Delivery, DeliveryState, Endpoint, Event
 from shoplens.webhooks.errors import DeliveryNotFound, EndpointInvalid, EndpointNotFound
 from shoplens.webhooks.repository import DeliveryRepository, DeliveryView, EndpointRepository
@@ -119,7 +118,7 @@ class WebhookService:
             return DeliveryRepository(tx).replay(now=self._clock(), delivery_id=None, endpoint_id=endpoint_id)
 
     def _new_id(self) -> str:
-        return make_id(int(self._clock().timestamp() * 1000), os.urandom(10))
+        return new_id(self._clock())
 
 
 def _require(found: bool, endpoint_id: str) -> None:

@@ -111,6 +111,18 @@ def counts(webhooks: WebhookService) -> dict[DeliveryState, int]:
     return dict(webhooks.endpoints()[0].counts)
 
 
+def test_an_endpoint_gets_its_next_event_when_it_has_answered(
+    database: Database, webhooks: WebhookService, receiver: Receiver, start: Callable[..., WebhookSender]
+) -> None:
+    """Without a pause between them: after a night with thousands of photos a shop must not wait for hours."""
+    webhooks.add(f"{receiver.url}/hooks")
+    happen(database, 40)
+    start()
+    began = time.monotonic()
+    wait_for(lambda: counts(webhooks) == {DeliveryState.DELIVERED: 40})
+    assert time.monotonic() - began < 20
+
+
 def test_a_receiver_gets_each_event_signed_and_in_order(
     database: Database, webhooks: WebhookService, receiver: Receiver, start: Callable[..., WebhookSender]
 ) -> None:

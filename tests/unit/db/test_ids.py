@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shoplens.db.tables import ID_LENGTH, is_id, make_id
+from shoplens.db.tables import ID_LENGTH, is_id, make_id, new_id
 
 MOMENTS = st.integers(0, (1 << 48) - 1)
 ENTROPY = st.binary(min_size=10, max_size=10)
@@ -42,3 +44,11 @@ def test_impossible_parts_are_refused(moment: int, entropy: bytes) -> None:
     """An id that could not be sorted is never made."""
     with pytest.raises(ValueError, match="48 bits"):
         make_id(moment, entropy)
+
+
+def test_new_ids_of_one_millisecond_sort_as_they_were_made() -> None:
+    """Two entries of a history, or two events, may be that close; the next id still cannot be guessed."""
+    now = datetime(2026, 5, 4, tzinfo=UTC)
+    ids = [new_id(now) for _ in range(1_000)]
+    assert sorted(set(ids)) == ids
+    assert 1_000 == len({each[-8:] for each in ids})
