@@ -174,6 +174,12 @@ class Settings(BaseSettings):
     max_queued_bytes: int = Field(
         default=256_000_000, gt=0, description="Bytes of request bodies held at once; one more is refused with 429."
     )
+    media_max_age_s: int = Field(
+        default=60,
+        ge=0,
+        le=86_400,
+        description="Seconds for which browsers and CDNs may keep a published photo; a refusal reaches them after it.",
+    )
     deadline_s: float = Field(default=10.0, gt=0, description="Longest time for one answer in seconds, then 504.")
     upload_idle_s: float = Field(
         default=10.0, gt=0, description="Seconds without a byte after which the upload of a body is ended."

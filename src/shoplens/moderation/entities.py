@@ -123,6 +123,15 @@ class PhotoDecision:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UnusablePhoto:
+    """A photo of a request that could not be decoded; nothing else is kept of it. `code` is that of the error."""
+
+    position: int
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Intake:
     """One request with one to ten photos. `caller` is the id of the principal; a repeated key of it is a replay."""
 
@@ -132,6 +141,7 @@ class Intake:
     caller: str
     idempotency_key: str | None
     body_digest: str
+    unusable: tuple[UnusablePhoto, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

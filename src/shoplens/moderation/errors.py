@@ -51,3 +51,9 @@ class PolicyChanged(Conflict):
     """Somebody else saved another version of the policy since it was read."""
 
     code = "policy_changed"
+
+
+class IdempotencyKeyReused(Conflict):
+    """Another request was sent with the same Idempotency-Key before."""
+
+    code = "idempotency_key_reused"

@@ -22,7 +22,7 @@ MOST_STRIKES: Final = 100
 OWN_RULES: Final = frozenset({NEAR_REFUSED, NEAR_ACCEPTED, STRIKES})
 """Signals that have rules of their own in place of bands."""
 
-QUALITY_SIGNALS: Final = frozenset({"blur", "dark", "small", "text", "border"})
+QUALITY_SIGNALS: Final = frozenset({"blur", "dark", "overexposed", "small", "text", "border"})
 """How well a photo was taken. A policy cannot refuse a photo for it, only send it to a person."""
 
 

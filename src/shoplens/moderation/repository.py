@@ -44,6 +44,27 @@ class PhotoFilter:
     product: str | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredImage:
+    """What it takes to show a photo: the folder of its files, and the facts of the original."""
+
+    folder: str
+    format: str
+    width: int
+    height: int
+    sha256: str
+
+    @classmethod
+    def of(cls, photo: ModerationPhoto) -> StoredImage | None:
+        """That of a photo; None once its files are deleted."""
+        image = photo.image
+        if photo.image_key is None:
+            return None
+        return cls(
+            folder=photo.image_key, format=image.format, width=image.width, height=image.height, sha256=image.sha256
+        )
+
+
 class PhotoRepository:
     """The table `moderation_photos`. `decisions.py` is what changes a state; use it instead of `update` for that."""
 
@@ -82,6 +103,18 @@ class PhotoRepository:
             raise PhotoChanged(f"The photo {photo.id} was changed or removed meanwhile. Look at it again.")
         return changed
 
+    def published_image(self, photo_id: str) -> StoredImage | None:
+        """What it takes to show a photo to the public; None unless it is published and its files are there."""
+        columns = (_photos.image_key, _photos.image_format, _photos.image_width, _photos.image_height)
+        found = select(*columns, _photos.image_sha256).where(
+            _photos.id == photo_id, _photos.state == PhotoState.PUBLISHED.value, _photos.image_key.is_not(None)
+        )
+        row = self._tx.execute(found).one_or_none()
+        if row is None:
+            return None
+        folder, image_format, width, height, sha256 = row
+        return StoredImage(folder=folder, format=image_format, width=width, height=height, sha256=sha256)
+
     # Pages
 
     def by_intake(self, intake_id: str) -> list[ModerationPhoto]:
@@ -105,6 +138,14 @@ class PhotoRepository:
         """At most `limit` photos of a customer, oldest first, from the one after the id `after` on."""
         found = select(moderation_photos).where(_photos.ref_customer == customer, _photos.id > after)
         return self._read(found.order_by(_photos.id).limit(limit))
+
+    def prints_of_customer(self, customer: str, *, limit: int) -> list[tuple[str, bytes]]:
+        """The ids and fingerprints of the newest photos of a customer."""
+        theirs = select(_photos.id, _photos.fingerprint).where(
+            _photos.ref_customer == customer, _photos.fingerprint.is_not(None)
+        )
+        found = self._tx.execute(theirs.order_by(_photos.decided_at.desc()).limit(limit))
+        return [(photo_id, bytes(known)) for photo_id, known in found]
 
     # The queue of photos that wait for a person
 

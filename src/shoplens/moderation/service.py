@@ -6,8 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from shoplens.errors import RequestInvalid
+from shoplens.moderation.channel import ModerationChannel
 from shoplens.moderation.context import ContextService
 from shoplens.moderation.dry_run import DryRunService
+from shoplens.moderation.intake import PhotoIntake
+from shoplens.moderation.media import MediaService
 from shoplens.moderation.photos import PhotoService
 from shoplens.moderation.policies import PolicyService
 from shoplens.moderation.policy import ModerationPolicy
@@ -16,28 +19,13 @@ from shoplens.moderation.review import PhotoReview
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ModerationChannel:
-    """What is there once per channel with a moderation side.
-
-    `model` is the moderation model; `general_model` is another one whose labels are added up by `groups`.
-    `signals` are the names of all that a photo is judged by. `default_policy` applies until a version is stored.
-    """
-
-    name: str
-    title: str
-    model: str
-    general_model: str | None
-    groups: Mapping[str, tuple[str, ...]]
-    signals: tuple[str, ...]
-    default_policy: ModerationPolicy
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Moderation:
     """The use cases of moderation. `policy_of` gives the policy of a channel that applies now."""
 
     channels: Mapping[str, ModerationChannel]
+    intake: PhotoIntake
     photos: PhotoService
+    media: MediaService
     queue: PhotoQueue
     review: PhotoReview
     context: ContextService
@@ -58,3 +46,4 @@ class Moderation:
 
     def close(self) -> None:
         """Finish what was accepted and release everything. Blocks."""
+        self.intake.close()

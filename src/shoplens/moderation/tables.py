@@ -22,7 +22,7 @@ from sqlalchemy import (
 )
 
 from shoplens.db.tables import ID_LENGTH, SEQUENCE, TEXT, UtcDateTime, metadata, required, string
-from shoplens.moderation.entities import Signal
+from shoplens.moderation.entities import Signal, UnusablePhoto
 
 _WAITING: Final = text("queue IS NOT NULL")
 _FROM_SOURCE: Final = text("source_name IS NOT NULL")
@@ -46,6 +46,21 @@ class Signals(TypeDecorator[tuple[Signal, ...]]):
                      for name, score, version, detail in value)  # fmt: skip
 
 
+class UnusablePhotos(TypeDecorator[tuple[UnusablePhoto, ...]]):
+    """Photos that were not stored, as JSON `[[position, code, detail], ...]`."""
+
+    impl = JSON
+    cache_ok = True
+
+    def process_bind_param(self, value: tuple[UnusablePhoto, ...] | None, dialect: Dialect) -> Any:
+        """A list for each photo."""
+        return [(each.position, each.code, each.detail) for each in value or ()]
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> tuple[UnusablePhoto, ...]:
+        """The photos as they were stored."""
+        return tuple(UnusablePhoto(position=position, code=code, detail=detail) for position, code, detail in value)
+
+
 moderation_intakes: Final = Table(
     "moderation_intakes",
     metadata,
@@ -55,6 +70,7 @@ moderation_intakes: Final = Table(
     required("caller", TEXT),
     Column("idempotency_key", string(255)),
     required("body_digest", string(64)),
+    required("unusable", UnusablePhotos()),
     UniqueConstraint("caller", "idempotency_key"),
     Index(None, "created_at"),
 )

@@ -2,42 +2,88 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 from shoplens.accounts.audit import AuditLog
 from shoplens.db import Database
+from shoplens.images.copies import CopyQueue
+from shoplens.images.picture import Limits
+from shoplens.images.sandbox import SandboxedDecoder
+from shoplens.moderation.assessment import PhotoAssessor
+from shoplens.moderation.channel import ModerationChannel
 from shoplens.moderation.context import ContextService
 from shoplens.moderation.dry_run import DryRunService
+from shoplens.moderation.files import PhotoFiles
+from shoplens.moderation.intake import PhotoIntake
+from shoplens.moderation.media import MediaService
+from shoplens.moderation.memory import HashMemory
 from shoplens.moderation.photos import PhotoService
 from shoplens.moderation.policies import PolicyService
-from shoplens.moderation.policy import QUALITY_SIGNALS, Band, ModerationPolicy, usual_bands
+from shoplens.moderation.policy import Band, ModerationPolicy, usual_bands
 from shoplens.moderation.queue import PhotoQueue, QueueRules
 from shoplens.moderation.reasons import DEFAULT_REASONS, Reason
 from shoplens.moderation.review import PhotoReview
-from shoplens.moderation.service import Moderation, ModerationChannel
+from shoplens.moderation.service import Moderation
+from shoplens.moderation.signals import resolve_groups, signal_names
 from shoplens.platform.parts import utc_now
 from shoplens.predictions.entities import Channel
+from shoplens.serving.engine import Engine
 from shoplens.setting_groups import ChannelModerationSettings
 from shoplens.settings import Settings
+from shoplens.storage import Store
+from shoplens.telemetry.metrics import Metrics
 
 
-def build_moderation(
-    settings: Settings, channels: Mapping[str, Channel], *, database: Database, audit: AuditLog
-) -> Moderation:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModerationParts:
+    """What moderation is built on. `writing` is a database with a connection for one more writer."""
+
+    engine: Engine
+    database: Database
+    writing: Database
+    store: Store
+    limits: Limits
+    sandbox: SandboxedDecoder
+    audit: AuditLog
+    metrics: Metrics
+
+
+def build_moderation(settings: Settings, channels: Mapping[str, Channel], parts: ModerationParts) -> Moderation:
     """The moderation of all channels that have such a side. Raises Misconfigured."""
     moderated = {
-        name: _channel(channels[name], each.moderation)
+        name: build_channel(channels[name], each.moderation, parts.engine.labels)
         for name, each in settings.channels.items()
         if each.moderation is not None
     }
-    policies = build_policies(moderated, database=database, audit=audit)
+    database = parts.database
+    policies = build_policies(moderated, database=database, audit=parts.audit)
     rules = _RulesInUse(
         {name: _queue_rules(each.moderation) for name, each in settings.channels.items() if each.moderation}, policies
     )
+    assessor = PhotoAssessor(
+        engine=parts.engine,
+        database=database,
+        memory=HashMemory(database),
+        clock=utc_now,
+        policy_of=policies.current,
+        limits=parts.limits,
+        sandbox=parts.sandbox,
+        timeout_s=settings.deadline_s / 2,
+    )
     return Moderation(
         channels=moderated,
+        intake=PhotoIntake(
+            assessor=assessor,
+            database=database,
+            writing=parts.writing,
+            files=PhotoFiles(parts.store),
+            clock=utc_now,
+            metrics=parts.metrics,
+            queue_limit=4 * settings.queue_limit,
+        ),
         photos=PhotoService(database),
+        media=MediaService(database, parts.store, limits=parts.limits, sandbox=parts.sandbox, copies=CopyQueue()),
         queue=PhotoQueue(database, rules=rules, clock=utc_now),
         review=PhotoReview(database, rules=rules, clock=utc_now),
         context=ContextService(database, policy_of=policies.current, clock=utc_now),
@@ -58,18 +104,24 @@ def build_policies(channels: Mapping[str, ModerationChannel], *, database: Datab
     )
 
 
-def _channel(channel: Channel, settings: ChannelModerationSettings) -> ModerationChannel:
+def build_channel(
+    channel: Channel, settings: ChannelModerationSettings, labels: Callable[[str], tuple[str, ...]]
+) -> ModerationChannel:
+    """The moderation side of a channel; `labels` are those of a model. Raises Misconfigured for an unknown label."""
+    general = () if settings.general_model is None else labels(settings.general_model)
+    groups = resolve_groups(channel.name, settings.groups, general)
+    signals = signal_names(labels(channel.model), groups)
     bands = [
         Band(signal=rule.label, review_at=rule.review_at, reject_at=rule.reject_at) for rule in channel.policy.rules
     ]
-    signals = {*(band.signal for band in bands), *settings.groups, *QUALITY_SIGNALS}
     return ModerationChannel(
         name=channel.name,
         title=channel.title,
         model=channel.model,
         general_model=settings.general_model,
-        groups={name: tuple(labels) for name, labels in settings.groups.items()},
-        signals=tuple(sorted(signals)),
+        groups=groups,
+        signals=signals,
+        reasons=_reasons(settings),
         default_policy=ModerationPolicy(
             bands=usual_bands(bands, signals),
             second_opinion_share=settings.second_opinion_share,
@@ -78,10 +130,14 @@ def _channel(channel: Channel, settings: ChannelModerationSettings) -> Moderatio
     )
 
 
-def _queue_rules(settings: ChannelModerationSettings) -> QueueRules:
+def _reasons(settings: ChannelModerationSettings) -> tuple[Reason, ...]:
     own = tuple(Reason(code=each.code, sentence=each.sentence, label=each.label) for each in settings.reasons)
+    return own or DEFAULT_REASONS
+
+
+def _queue_rules(settings: ChannelModerationSettings) -> QueueRules:
     return QueueRules(
-        reasons=own or DEFAULT_REASONS,
+        reasons=_reasons(settings),
         pause_after=settings.pause_after,
         hard_signal=settings.hard_signal,
         hard_at=settings.hard_at,

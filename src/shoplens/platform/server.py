@@ -20,7 +20,7 @@ from shoplens.images.sandbox import SandboxedDecoder
 from shoplens.moderation.service import Moderation
 from shoplens.platform.accounts import Accounts, build_accounts
 from shoplens.platform.batch import build_batch, read_statuses
-from shoplens.platform.moderation import build_moderation
+from shoplens.platform.moderation import ModerationParts, build_moderation
 from shoplens.platform.parts import (
     Progress,
     build_channels,
@@ -58,6 +58,7 @@ class WebLimits:
     upload_least_rate: float
     uploads_per_minute: int | None
     metrics_open_to: tuple[str, ...]
+    media_max_age_s: int
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
@@ -114,9 +115,9 @@ def build_platform(settings: Settings, *, progress: Progress | None = None) -> P
     """
     channels = build_channels(settings)
     metrics = Metrics()
-    # The writer has a connection of its own: whatever reads cannot keep a photo's record from being committed.
-    database = build_database(settings, pool=max(1, settings.database_pool - 1))
-    writing = build_database(settings, pool=1)
+    # The two writers have connections of their own: whatever reads cannot keep a photo's record from being committed.
+    database = build_database(settings, pool=max(1, settings.database_pool - 2))
+    writing = build_database(settings, pool=2)
     sandbox = build_sandbox(settings)
     limits = build_limits(settings)
     engine = _engine(settings, channels, metrics=metrics, sandbox=sandbox, progress=progress)
@@ -132,6 +133,16 @@ def build_platform(settings: Settings, *, progress: Progress | None = None) -> P
         labels=lambda name: engine.labels(channels[name].model),
     )
     audit = AuditLog(database, clock=utc_now)
+    parts = ModerationParts(
+        engine=engine,
+        database=database,
+        writing=writing,
+        store=store,
+        limits=limits,
+        sandbox=sandbox,
+        audit=audit,
+        metrics=metrics,
+    )
     keys = KeyService(database, audit, clock=utc_now)
     accounts = build_accounts(settings, database, audit)
     principals = Principals(
@@ -159,7 +170,7 @@ def build_platform(settings: Settings, *, progress: Progress | None = None) -> P
         accounts=accounts,
         webhooks=build_webhooks(settings, database),
         sender=build_sender(settings, database, metrics),
-        moderation=build_moderation(settings, channels, database=database, audit=audit),
+        moderation=build_moderation(settings, channels, parts),
         probes={
             "engine": engine.check,
             "database": partial(asyncio.to_thread, database.check),

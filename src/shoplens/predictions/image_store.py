@@ -5,14 +5,14 @@ Copies (thumbnails, and views for a page) are made when they are first asked for
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import Final
 
-from shoplens.errors import BlobNotFound, ImageNotKept, QueueFull
+from shoplens.errors import BlobNotFound, ImageNotKept
+from shoplens.images.copies import CopyLimits, CopyQueue
 from shoplens.images.decoder import decode
 from shoplens.images.picture import ImageFacts, Limits
 from shoplens.images.sandbox import SandboxedDecoder
@@ -26,7 +26,6 @@ VIEW_SIDE = 1280
 _SUFFIXES = {"jpeg": "jpg"}
 _THUMBNAIL_SUFFIX = "thumbnail.jpg"
 _VIEW_SUFFIX = "view.jpg"
-_RETRY_AFTER_S: Final = 2.0
 _MEDIA_TYPES: Final = {"jpg": "image/jpeg", "tif": "image/tiff", "jpe": "image/jpeg"} | {
     suffix: f"image/{suffix}" for suffix in ("jpeg", "png", "gif", "webp", "bmp", "tiff", "heic", "heif", "avif")
 }
@@ -48,15 +47,6 @@ class ImageFile:
     media_type: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CopyLimits:
-    """How many copies of photos are made at once, how many callers may wait for that, and for how long."""
-
-    at_once: int = 2
-    waiting: int = 20
-    wait_s: float = 10.0
-
-
 class ImageStore:
     """Photos in a store. All methods block and may be called from many threads.
 
@@ -76,11 +66,7 @@ class ImageStore:
         self._limits = limits
         self._sandbox = sandbox
         self._moved_to = moved_to
-        self._copies = copies or CopyLimits()
-        # Threads of their own: the memory that decoding leaves behind in each thread stays bounded, too.
-        self._makers = ThreadPoolExecutor(self._copies.at_once, thread_name_prefix="copy-image")
-        self._lock = threading.Lock()
-        self._waiting = 0
+        self._copies = CopyQueue(copies)
 
     def save(self, facts: ImageFacts, original: bytes | None, small: bytes | None) -> str | None:
         """Store the original, else the thumbnail `small`; the key, None without either. Raises StorageUnavailable."""
@@ -136,27 +122,12 @@ class ImageStore:
             return ImageFile(data=self._store.get(copy_key), media_type="image/jpeg")
         except BlobNotFound:
             pass
-        return ImageFile(data=self._wait_for_copy(key, copy_key, side, sha256), media_type="image/jpeg")
+        copy = self._copies.run(partial(self._make_copy, key, copy_key, side, sha256))
+        return ImageFile(data=copy, media_type="image/jpeg")
 
     def open_copy(self, key: str) -> ImageFile:
         """A JPEG that was made of a photo, whose hash is that of the photo. Raises BlobNotFound, StorageUnavailable."""
         return ImageFile(data=self._store.get(key), media_type="image/jpeg")
-
-    def _wait_for_copy(self, key: str, copy_key: str, side: int, sha256: str) -> bytes:
-        """Have a copy made in its turn. Raises QueueFull if too many wait already, or after `wait_s`."""
-        with self._lock:
-            if self._waiting >= self._copies.at_once + self._copies.waiting:
-                raise _too_many()
-            self._waiting += 1
-        try:
-            copy = self._makers.submit(self._make_copy, key, copy_key, side, sha256)
-            wait([copy], timeout=self._copies.wait_s)
-            if copy.cancel():
-                raise _too_many()
-            return copy.result()
-        finally:
-            with self._lock:
-                self._waiting -= 1
 
     def _make_copy(self, key: str, copy_key: str, side: int, sha256: str) -> bytes:
         try:  # another request may have made it meanwhile
@@ -178,9 +149,3 @@ class ImageStore:
 def view_key(sha256: str) -> str:
     """The key of the stored view of a photo, which goes when the photo is deleted."""
     return image_key(sha256, _VIEW_SUFFIX)
-
-
-def _too_many() -> QueueFull:
-    return QueueFull(
-        "Too many photos are being prepared for viewing. Try again in a moment.", retry_after_s=_RETRY_AFTER_S
-    )

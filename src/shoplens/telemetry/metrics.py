@@ -49,6 +49,15 @@ class Metrics:
             "Predictions made, by channel, model and decision.",
             ("channel", "model", "outcome"),
         )
+        self.moderation_photos = counter(
+            "shoplens_moderation_photos", "Shoppers' photos taken in, by channel and the state that they got.",
+            ("channel", "state"),
+        )  # fmt: skip
+        self.moderation_seconds = histogram(
+            "shoplens_moderation_seconds",
+            "Time of one request with shoppers' photos, from the last byte to the commit.",
+            buckets=SECONDS_BUCKETS,
+        )
         self.failures = counter("shoplens_failures", "Requests refused or failed, by stable error code.", ("code",))
         self.stage_seconds = histogram(
             "shoplens_stage_seconds",

@@ -24,6 +24,7 @@ from shoplens.batch.api import ingest_router, runs_router
 from shoplens.batch.items_api import items_router
 from shoplens.batch.pages import channel_pages, item_pages, record_link_finder, run_pages
 from shoplens.errors import NotFound, RequestInvalid, ShoplensError
+from shoplens.moderation.api import media_router, moderation_router
 from shoplens.moderation.pages import form_pages, moderation_pages, photo_pages
 from shoplens.moderation.policy_api import policy_router
 from shoplens.moderation.queue_api import queue_router
@@ -141,6 +142,8 @@ def _api_routers(platform: Platform, uploads: Uploads) -> Iterator[APIRouter]:
     yield runs_router(platform.batch)
     yield items_router(platform.batch)
     yield models_router(platform.models)
+    yield moderation_router(platform.moderation, uploads)
+    yield media_router(platform.moderation, max_age_s=platform.limits.media_max_age_s)
     yield webhooks_router(platform.webhooks)
     yield keys_router(platform.keys, platform.principals.forget)
     yield audit_router(platform.audit)

@@ -21,7 +21,7 @@ class ClientShares:
 
     def __init__(self, total: int, *, largest_share: int, what: str, retry_after_s: float) -> None:
         self._free = total
-        self._largest_share = largest_share
+        self.largest_share = largest_share
         self._what = what
         self._retry_after_s = retry_after_s
         self._held: Counter[str] = Counter()
@@ -29,7 +29,7 @@ class ClientShares:
     @contextmanager
     def held(self, address: str, amount: int) -> Iterator[None]:
         """Hold `amount` until the block ends. Raises QueueFull."""
-        if self._held[address] + amount > self._largest_share:
+        if self._held[address] + amount > self.largest_share:
             raise self._refusal("from your address ")
         if amount > self._free:
             raise self._refusal("")

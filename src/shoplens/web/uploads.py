@@ -55,6 +55,14 @@ class UploadedForm:
     fields: Mapping[str, str]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadedPhotos:
+    """Several photos in memory, and the text fields beside them."""
+
+    photos: Sequence[bytes]
+    fields: Mapping[str, str]
+
+
 class Uploads:
     """Receives request bodies; one instance per server, so that its bounds hold for all routes together.
 
@@ -101,6 +109,34 @@ class Uploads:
             if len(photo) > self._max_image_bytes:
                 raise photo_too_large(len(photo), self._max_image_bytes)
             yield photo
+
+    @asynccontextmanager
+    async def photos(self, request: Request, *, most: int, max_fields: int) -> AsyncIterator[UploadedPhotos]:
+        """The photos in the field `file` of a multipart form. Their memory counts as used until the block ends.
+
+        Raises ImageMissing without one, ImageTooLarge, QueueFull, RequestInvalid and UploadTooSlow.
+        """
+        if media_type_of(request) != "multipart/form-data":
+            raise ImageMissing(
+                f"Send a multipart form with photos in the field {FILE_FIELD!r}: curl -F {FILE_FIELD}=@photo.jpg …"
+            )
+        max_bytes = min(most * self._max_image_bytes + FORM_FRAMING_BYTES, self._bytes.largest_share)
+        length = content_length(request.headers)
+        if length is not None and length > max_bytes:
+            raise form_too_large(length, max_bytes)
+        address = address_of(request)
+        self._rate.require(address)
+        with self._bytes.held(address, max_bytes if length is None else length):
+            body_of(request).allow(max_bytes, partial(form_too_large, limit=max_bytes))
+            form = await _read_form(request, max_files=most, max_fields=max_fields, in_memory=True)
+            try:
+                found = [await each.read() for each in form.getlist(FILE_FIELD) if isinstance(each, UploadFile)]
+                fields = {name: value for name, value in form.items() if isinstance(value, str)}
+            finally:
+                await form.close()
+            if not found:
+                raise ImageMissing(f"The form has no file in the field {FILE_FIELD!r}.")
+            yield UploadedPhotos(photos=found, fields=fields)
 
     @asynccontextmanager
     async def form(

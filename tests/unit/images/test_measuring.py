@@ -32,7 +32,7 @@ def page(rows: int, *, ink: int = 20, paper: int = 245) -> Pixels:
 
 def test_blur_lowers_the_sharpness(sharp: Pixels) -> None:
     """The more the lower, at every size of the same picture."""
-    measured = [measure(cv2.GaussianBlur(sharp, (0, 0), sigma)).sharpness for sigma in (1, 3, 9)]
+    measured = [measure(np.asarray(cv2.GaussianBlur(sharp, (0, 0), sigma), np.uint8)).sharpness for sigma in (1, 3, 9)]
     assert measured == sorted(measured, reverse=True)
     assert measure(sharp).sharpness > 20 * measured[1]
     enlarged = np.asarray(cv2.resize(sharp, (2560, 1920), interpolation=cv2.INTER_NEAREST), np.uint8)

@@ -15,9 +15,10 @@ import pytest
 from PIL import Image
 
 from shoplens.errors import ImageChanged, ImageCorrupt, QueueFull
+from shoplens.images.copies import CopyLimits
 from shoplens.images.picture import Limits
 from shoplens.images.sandbox import SandboxedDecoder
-from shoplens.predictions.image_store import CopyLimits, ImageSize, ImageStore, view_key
+from shoplens.predictions.image_store import ImageSize, ImageStore, view_key
 from shoplens.storage import Store, image_key, open_store
 from shoplens.testing.hostile import encoded, photo
 
@@ -89,7 +90,7 @@ def test_requests_beyond_the_queue_are_refused_at_once_and_the_others_are_answer
     os.kill(child.pid, signal.SIGSTOP)
     with ThreadPoolExecutor(2) as threads:
         both = [threads.submit(images.open, KEY, SHA, ImageSize.VIEW) for _ in range(2)]
-        while images._waiting < 2 or not sandbox._free.empty():
+        while images._copies._waiting < 2 or not sandbox._free.empty():
             time.sleep(0.01)
         started = time.monotonic()
         with pytest.raises(QueueFull) as full:

@@ -178,6 +178,7 @@ def _create_moderation_intakes() -> None:
         sa.Column("caller", _TEXT, nullable=False),
         sa.Column("idempotency_key", _string(255)),
         sa.Column("body_digest", _string(64), nullable=False),
+        sa.Column("unusable", sa.JSON, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_moderation_intakes"),
         sa.UniqueConstraint("caller", "idempotency_key", name="uq_moderation_intakes_caller"),
     )
