@@ -86,6 +86,10 @@ ROUTES: Mapping[str, Permission | None] = {
     "GET /audit.jsonl": Permission.AUDIT_READ,
     "GET /console/audit": Permission.AUDIT_READ,
     # webhooks and moderation
+    "POST /moderation/photos": Permission.MODERATION_SUBMIT,
+    "GET /moderation/photos": Permission.MODERATION_SUBMIT,
+    "GET /moderation/photos/{photo_id}": Permission.MODERATION_SUBMIT,
+    "GET /media/{photo_id}": PUBLIC,
     "GET /webhooks": Permission.WEBHOOKS_ADMIN,
     "POST /webhooks": Permission.WEBHOOKS_ADMIN,
     "GET /webhooks/deliveries": Permission.WEBHOOKS_ADMIN,

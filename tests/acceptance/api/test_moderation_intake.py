@@ -108,7 +108,9 @@ async def test_the_state_of_a_photo_can_be_asked_for_and_listed(client: httpx.As
     rest = (await client.get(ADDRESS, params={"product": "p-1", "state": "published", "before": page["older"]})).json()
     assert {first["id"], second["id"]} == {each["id"] for each in page["items"] + rest["items"]}
     assert None is rest["older"]
-    assert ["held"] == [each["state"] for each in (await client.get(ADDRESS, params={"customer": "c-2"})).json()["items"]]
+    assert ["held"] == [
+        each["state"] for each in (await client.get(ADDRESS, params={"customer": "c-2"})).json()["items"]
+    ]
     refuse(platform, first["id"])
     refused = (await client.get(first["link"])).json()
     assert ("refused", "nudity", None) == (refused["state"], refused["reason"], refused["media"])
@@ -161,7 +163,7 @@ async def test_a_photo_that_a_customer_sends_twice_is_noticed(client: httpx.Asyn
 
 
 @pytest.mark.parametrize("groups", [{"vehicle": ["sports car", "spots car"]}, {"blur": ["alp"]}])
-def test_a_group_with_an_unknown_label_is_refused_at_the_start(
+async def test_a_group_with_an_unknown_label_is_refused_at_the_start(
     make_platform: Callable[..., Platform], groups: dict[str, list[str]]
 ) -> None:
     """And one with the name of another signal."""
@@ -197,9 +199,7 @@ async def test_a_late_engine_holds_the_photo(make_platform: Callable[..., Platfo
 
 async def test_a_request_that_is_sent_again_is_taken_in_once(client: httpx.AsyncClient, platform: Platform) -> None:
     """Also at the same time. The answer is the same, for what was no photo too."""
-    answers = await asyncio.gather(
-        *(send(client, sharp(1), b"<html>", key="k-1", customer="c-1") for _ in range(8))
-    )
+    answers = await asyncio.gather(*(send(client, sharp(1), b"<html>", key="k-1", customer="c-1") for _ in range(8)))
     assert [201] * 8 == [each.status_code for each in answers]
     assert 1 == len({each.text for each in answers})
     assert 7 == sum(each.headers.get("idempotent-replayed") == "true" for each in answers)
