@@ -15,11 +15,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import httpx
-from shoplens.moderation.files import PhotoFiles
 from sqlalchemy import func, select, update
 
 from shoplens.db import Database, open_database
 from shoplens.moderation.entities import DecisionKind, PhotoState
+from shoplens.moderation.files import PhotoFiles
 from shoplens.moderation.photos import PhotoService
 from shoplens.moderation.repository import PhotoFilter, PhotoRepository
 from shoplens.moderation.tables import moderation_intakes, moderation_photos
