@@ -92,6 +92,15 @@ class PolicyService:
         self._cache: dict[str, _Cached] = {}
         self._lock = threading.Lock()
 
+    def named(self, channel: str | None) -> str:
+        """The name of this channel, or of the only one that there is. Raises RequestInvalid and ChannelNotFound."""
+        if channel is not None:
+            return self._default(channel).channel
+        if len(self._defaults) == 1:
+            return next(iter(self._defaults))
+        known = ", ".join(sorted(self._defaults)) or "none"
+        raise RequestInvalid(f"Name a channel. Channels with a moderation side: {known}.")
+
     def signals(self, channel: str) -> tuple[str, ...]:
         """The names of the signals that thresholds can be set for, in alphabetical order. Raises ChannelNotFound."""
         self._default(channel)

@@ -35,6 +35,10 @@ _TABLES: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 
+TABLES: Final = ("signals", *_TABLES)
+"""The tables of a policy."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
     """One value that two policies do not share, as TOML writes it; None where it is not set."""
@@ -60,7 +64,7 @@ def parse_policy(source: str, *, signals: Collection[str] | None) -> ModerationP
         raise PolicyInvalid(f"This is not TOML: {error}.") from error
     except RecursionError as error:
         raise PolicyInvalid("This is not a policy: its values are nested too deeply.") from error
-    _require_known(tables, ("signals", *_TABLES), "")
+    _require_known(tables, TABLES, "")
     values: dict[str, Any] = {}
     for name, keys in _TABLES.items():
         _require_known(_table(tables, name, name), keys, f"{name}.")
@@ -85,14 +89,51 @@ def format_policy(policy: ModerationPolicy) -> str:
 
 def differences(before: ModerationPolicy, after: ModerationPolicy) -> tuple[Change, ...]:
     """What changed from one policy to the other, by place."""
-    old, new = ({f"{table}.{key}": text for table, values in _texts(each).items() for key, text in values.items()}
-                for each in (before, after))  # fmt: skip
+    old, new = _places(before), _places(after)
     places = sorted(old.keys() | new.keys())
     return tuple(
         Change(place=place, before=old.get(place), after=new.get(place))
         for place in places
         if old.get(place) != new.get(place)
     )
+
+
+def to_fields(policy: ModerationPolicy) -> dict[str, str]:
+    """Each value as a person types it in a form, by its place, such as `signals.nsfw.review_at`."""
+    return {place: text.strip('"') for place, text in _places(policy).items()}
+
+
+def from_fields(fields: Mapping[str, str]) -> str:
+    """The TOML of a form. An empty field is not set, or, where a rule can be switched off, off.
+
+    What is no number stays a text, so that `parse_policy` refuses it with its place.
+    """
+    may_be_off = {f"{table}.{key}" for table, key, *_, off in _WHOLE if off}
+    tables: dict[str, list[str]] = {}
+    for place, typed in fields.items():
+        table, _, key = place.rpartition(".")
+        text = typed.strip().replace(",", ".") or (OFF if place in may_be_off else "")
+        if text:
+            tables.setdefault(table, []).append(f"{key} = {_literal(text)}\n")
+    return "\n".join(f"[{table}]\n{''.join(lines)}" for table, lines in tables.items())
+
+
+def place_of(signal: str, key: str) -> str:
+    """The place of a threshold."""
+    return f"signals.{_key(signal)}.{key}"
+
+
+def _literal(text: str) -> str:
+    if text.isascii() and text.isdecimal() and len(text) < 10:
+        return str(int(text))
+    try:
+        return _number(float(text))
+    except ValueError:
+        return _quoted(text)
+
+
+def _places(policy: ModerationPolicy) -> dict[str, str]:
+    return {f"{table}.{key}": text for table, values in _texts(policy).items() for key, text in values.items()}
 
 
 def _texts(policy: ModerationPolicy) -> dict[str, dict[str, str]]:
@@ -182,7 +223,11 @@ def _key(name: str) -> str:
     """A key as TOML writes it: bare where that is possible."""
     if name and all(character.isascii() and (character.isalnum() or character in "-_") for character in name):
         return name
-    return '"' + "".join(map(_character, name)) + '"'
+    return _quoted(name)
+
+
+def _quoted(text: str) -> str:
+    return '"' + "".join(map(_character, text)) + '"'
 
 
 def _character(each: str) -> str:

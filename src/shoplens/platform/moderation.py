@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 
 from shoplens.accounts.audit import AuditLog
@@ -26,7 +27,7 @@ from shoplens.moderation.reasons import DEFAULT_REASONS, Reason
 from shoplens.moderation.review import PhotoReview
 from shoplens.moderation.service import Moderation
 from shoplens.moderation.signals import resolve_groups, signal_names
-from shoplens.platform.parts import utc_now
+from shoplens.platform.parts import build_channels, build_database, find_bundle, utc_now
 from shoplens.predictions.entities import Channel
 from shoplens.serving.engine import Engine
 from shoplens.setting_groups import ChannelModerationSettings
@@ -51,11 +52,7 @@ class ModerationParts:
 
 def build_moderation(settings: Settings, channels: Mapping[str, Channel], parts: ModerationParts) -> Moderation:
     """The moderation of all channels that have such a side. Raises Misconfigured."""
-    moderated = {
-        name: build_channel(channels[name], each.moderation, parts.engine.labels)
-        for name, each in settings.channels.items()
-        if each.moderation is not None
-    }
+    moderated = build_moderated(settings, channels, parts.engine.labels)
     database = parts.database
     policies = build_policies(moderated, database=database, audit=parts.audit)
     rules = _RulesInUse(
@@ -102,6 +99,33 @@ def build_policies(channels: Mapping[str, ModerationChannel], *, database: Datab
         clock=utc_now,
         audit=audit,
     )
+
+
+@contextmanager
+def open_policies(settings: Settings) -> Iterator[tuple[PolicyService, DryRunService]]:
+    """Policies and their dry run over a database of their own, for a command. No model is loaded.
+
+    Raises Misconfigured, ModelNotFound, BundleError and DatabaseUnavailable.
+    """
+
+    def labels(model: str) -> tuple[str, ...]:
+        return tuple(label.name for label in find_bundle(model, settings).labels)
+
+    moderated = build_moderated(settings, build_channels(settings), labels)
+    with closing(build_database(settings)) as database:
+        policies = build_policies(moderated, database=database, audit=AuditLog(database, clock=utc_now))
+        yield policies, DryRunService(database, policies)
+
+
+def build_moderated(
+    settings: Settings, channels: Mapping[str, Channel], labels: Callable[[str], tuple[str, ...]]
+) -> dict[str, ModerationChannel]:
+    """The channels with a moderation side; `labels` are those of a model. Raises Misconfigured."""
+    return {
+        name: build_channel(channels[name], each.moderation, labels)
+        for name, each in settings.channels.items()
+        if each.moderation is not None
+    }
 
 
 def build_channel(

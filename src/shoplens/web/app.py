@@ -27,6 +27,7 @@ from shoplens.errors import NotFound, RequestInvalid, ShoplensError
 from shoplens.moderation.api import media_router, moderation_router
 from shoplens.moderation.pages import form_pages, moderation_pages, photo_pages
 from shoplens.moderation.policy_api import policy_router
+from shoplens.moderation.policy_pages import policy_pages
 from shoplens.moderation.queue_api import queue_router
 from shoplens.moderation.review_api import review_router
 from shoplens.platform.accounts import Accounts
@@ -109,7 +110,6 @@ def create_app(platform: Platform) -> FastAPI:
         generate_unique_id_function=operation_id,
     )
     app.state.principals = platform.principals
-    app.state.audit = platform.audit
     limits = platform.limits
     uploads = Uploads(
         max_image_bytes=limits.max_image_bytes,
@@ -178,6 +178,7 @@ def _page_routers(platform: Platform, uploads: Uploads) -> Iterator[APIRouter]:
     yield form_pages(platform.moderation)
     yield photo_pages(platform.moderation)
     yield from _account_pages(platform.accounts)
+    yield policy_pages(platform.moderation)
     yield _other_pages()
 
 

@@ -71,19 +71,19 @@ async def test_an_intake_is_judged_by_the_policy_that_was_saved(platform: Platfo
     ],
 )
 async def test_what_makes_no_sense_is_refused_and_nothing_changes(
-    client: httpx.AsyncClient, body: dict[str, Any], status: int, code: str, sentence: str
+    busy_client: httpx.AsyncClient, body: dict[str, Any], status: int, code: str, sentence: str
 ) -> None:
     """With a code and a sentence that says what and where."""
     good = {"source": STRICTER, "based_on": 0, "note": "why"}
-    answer = await client.put(ADDRESS, json={**good, **body})
+    answer = await busy_client.put(ADDRESS, json={**good, **body})
     assert (status, code) == (answer.status_code, answer.json()["code"])
     assert sentence in answer.json()["detail"]
-    assert 0 == (await client.get(ADDRESS)).json()["version"]
+    assert 0 == (await busy_client.get(ADDRESS)).json()["version"]
 
 
-async def test_a_version_that_does_not_exist_is_not_found(client: httpx.AsyncClient) -> None:
+async def test_a_version_that_does_not_exist_is_not_found(busy_client: httpx.AsyncClient) -> None:
     """The sentence names it."""
-    answer = await client.post(f"{ADDRESS}/rollback", json={"version": 9, "note": "why"})
+    answer = await busy_client.post(f"{ADDRESS}/rollback", json={"version": 9, "note": "why"})
     assert (404, "policy_version_not_found") == (answer.status_code, answer.json()["code"])
 
 
