@@ -14,6 +14,7 @@ from shoplens.predictions.entities import Keep
 from shoplens.predictions.repository import PredictionRepository
 from shoplens.storage import Store, image_key, open_store
 from tests.samples import make_item, make_record
+from tests.unit.moderation.photos import photo_of, stored
 
 
 @pytest.fixture
@@ -87,3 +88,15 @@ def test_a_photo_that_is_being_moved_is_at_one_of_two_places(database: Database,
     store.put("returns/processed/shirt/9.jpg", b"photo")
     audit = audit_store(database, store)
     assert ((), ()) == (audit.rows_without_file, audit.files_without_row)
+
+
+def test_photos_of_moderation_have_a_folder_each(database: Database, store: Store) -> None:
+    """With the copies that were made for pages; a folder without a row is left of a process that died."""
+    photos = [photo_of(number) for number in range(3)]
+    stored(database, *photos[:2], replace(photos[2], image_key=None))
+    store.put(f"{photos[0].image_key}/original.jpg", b"photo")
+    store.put(f"{photos[0].image_key}/w320.webp", b"copy")
+    store.put(f"{photos[2].image_key}/original.jpg", b"left")
+    audit = audit_store(database, store)
+    assert (f"{photos[1].image_key}/original.jpg",) == audit.rows_without_file
+    assert (f"{photos[2].image_key}/original.jpg",) == audit.files_without_row

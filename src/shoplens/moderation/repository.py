@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, Select, func, insert, or_, select, tuple_, update
+from sqlalchemy import Connection, Row, Select, func, insert, or_, select, tuple_, update
 
 from shoplens.db.tables import from_row, to_row
 from shoplens.moderation.entities import (
@@ -110,10 +110,13 @@ class PhotoRepository:
             _photos.id == photo_id, _photos.state == PhotoState.PUBLISHED.value, _photos.image_key.is_not(None)
         )
         row = self._tx.execute(found).one_or_none()
-        if row is None:
-            return None
-        folder, image_format, width, height, sha256 = row
-        return StoredImage(folder=folder, format=image_format, width=width, height=height, sha256=sha256)
+        return None if row is None else _image_of(row)
+
+    def stored_images(self, limit: int) -> list[StoredImage]:
+        """What is stored of the newest photos whose files are not deleted."""
+        columns = (_photos.image_key, _photos.image_format, _photos.image_width, _photos.image_height)
+        found = select(*columns, _photos.image_sha256).where(_photos.image_key.is_not(None))
+        return [_image_of(row) for row in self._tx.execute(found.order_by(_photos.id.desc()).limit(limit))]
 
     # Pages
 
@@ -243,3 +246,8 @@ class DecisionRepository:
 
     def _read(self, found: Select[Any]) -> list[PhotoDecision]:
         return [from_row(PhotoDecision, row) for row in self._tx.execute(found)]
+
+
+def _image_of(row: Row[Any]) -> StoredImage:
+    folder, image_format, width, height, sha256 = row
+    return StoredImage(folder=folder, format=image_format, width=width, height=height, sha256=sha256)

@@ -16,6 +16,8 @@ from typing import Final
 from shoplens.batch.repository import ItemRepository
 from shoplens.batch.run_repository import RunRepository
 from shoplens.db import Database
+from shoplens.moderation.files import original_key
+from shoplens.moderation.repository import PhotoRepository
 from shoplens.predictions.repository import PredictionRepository
 from shoplens.storage import Store
 from shoplens.storage.store import CHECK_KEY
@@ -89,12 +91,15 @@ def in_words(audit: StoreAudit) -> tuple[str, bool]:
 
 
 def _rows(database: Database, limit: int) -> tuple[dict[str, None], set[str]]:
-    """The keys that the newest rows name, and the hashes of their photos."""
+    """The keys that the newest rows name; the hashes of their photos, and the folders of those of moderation."""
     with database.reading() as tx:
         photos = ItemRepository(tx).photo_keys(limit) + PredictionRepository(tx).photo_keys(limit)
+        moderated = PhotoRepository(tx).stored_images(limit)
         reports = RunRepository(tx).report_keys(limit)
-    keys = chain((key for key, _ in photos), reports)
-    return dict.fromkeys(islice(keys, limit)), {sha256 for _, sha256 in photos}
+    originals = (original_key(image.folder, image.format) for image in moderated)
+    keys = chain((key for key, _ in photos), originals, reports)
+    derived_from = {sha256 for _, sha256 in photos} | {image.folder for image in moderated}
+    return dict.fromkeys(islice(keys, limit)), derived_from
 
 
 def _moving(database: Database) -> set[str]:
@@ -102,9 +107,10 @@ def _moving(database: Database) -> set[str]:
         return ItemRepository(tx).keys_in_motion()
 
 
-def _is_derived(key: str, hashes: set[str]) -> bool:
+def _is_derived(key: str, known: set[str]) -> bool:
     """Whether it was made from a photo that a row names, or belongs to the store itself."""
-    return key == CHECK_KEY or PurePosixPath(key).name.partition(".")[0] in hashes
+    path = PurePosixPath(key)
+    return key == CHECK_KEY or path.name.partition(".")[0] in known or str(path.parent) in known
 
 
 def _until(give_up_at: float, keys: Iterator[str]) -> Iterator[str]:

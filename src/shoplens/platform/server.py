@@ -116,8 +116,9 @@ def build_platform(settings: Settings, *, progress: Progress | None = None) -> P
     channels = build_channels(settings)
     metrics = Metrics()
     # The two writers have connections of their own: whatever reads cannot keep a photo's record from being committed.
-    database = build_database(settings, pool=max(1, settings.database_pool - 2))
-    writing = build_database(settings, pool=2)
+    writers = 2 if settings.database_pool > 2 else 1
+    database = build_database(settings, pool=max(1, settings.database_pool - writers))
+    writing = build_database(settings, pool=writers)
     sandbox = build_sandbox(settings)
     limits = build_limits(settings)
     engine = _engine(settings, channels, metrics=metrics, sandbox=sandbox, progress=progress)

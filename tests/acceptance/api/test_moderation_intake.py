@@ -9,7 +9,6 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-import cv2
 import httpx
 import numpy as np
 import pytest
@@ -23,21 +22,11 @@ from shoplens.moderation.repository import PhotoRepository
 from shoplens.moderation.tables import moderation_decisions, moderation_intakes, moderation_photos
 from shoplens.platform.server import Platform
 from tests.acceptance.api.guides import run_guide
-from tests.conftest import RunningServer, client_of, colourful, jpeg_of
+from tests.acceptance.moderation_photos import blurred, sharp
+from tests.conftest import RunningServer, client_of, jpeg_of
 from tests.unit.moderation.photos import ANNA, moment
 
 ADDRESS = "/moderation/photos"
-
-
-def sharp(seed: int, *, width: int = 640, height: int = 480) -> bytes:
-    """A photo that the default policy publishes: sharp, neither dark nor written, and nothing in particular."""
-    noise = np.random.default_rng(seed).integers(0, 256, (24, 32, 3), dtype=np.uint8)
-    return jpeg_of(np.asarray(cv2.resize(noise, (width, height), interpolation=cv2.INTER_NEAREST), np.uint8))
-
-
-def blurred(seed: int) -> bytes:
-    """A photo that the default policy holds."""
-    return jpeg_of(np.asarray(cv2.GaussianBlur(colourful(seed), (0, 0), 12), np.uint8))
 
 
 async def send(client: httpx.AsyncClient, *photos: bytes, key: str | None = None, **fields: str) -> httpx.Response:
