@@ -143,6 +143,23 @@ def declared(app: FastAPI) -> Iterator[tuple[RouteContext, frozenset[Permission]
         yield context, frozenset(each for each in found if each is not None) if found else None
 
 
+def public_operations(app: FastAPI) -> set[tuple[str, str]]:
+    """Method and path of each operation that asks for nothing."""
+    return {
+        (method, context.path or "")
+        for context, _ in declared(app)
+        if any(each.call is _anyone for each in _tree(getattr(context, "dependant", None)))
+        for method in context.methods or ()
+    }
+
+
+def _tree(dependant: Dependant | None) -> Iterator[Dependant]:
+    if dependant is not None:
+        yield dependant
+        for each in dependant.dependencies:
+            yield from _tree(each)
+
+
 def require_declared(app: FastAPI) -> None:
     """Raises TypeError for a route that neither asks for a permission nor is public: a mistake in the code."""
     for context, permissions in declared(app):

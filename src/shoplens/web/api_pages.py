@@ -10,8 +10,8 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import HTMLResponse, JSONResponse
 
-from shoplens.accounts.access import guarded
-from shoplens.accounts.entities import Permission
+from shoplens.accounts.access import guarded, principal_of
+from shoplens.accounts.entities import Permission, PrincipalKind
 from shoplens.web.rendering import PageRoute, page
 
 Document = Mapping[str, Any]
@@ -54,9 +54,10 @@ def api_pages(document: Callable[[], Document]) -> APIRouter:
         described = document()
         base = f"{request.url.scheme}://{request.headers.get('host', '')}"
         groups: dict[str, list[ApiOperation]] = {}
-        for tag, operation in _operations(described, base):
+        has_accounts = principal_of(request).kind is not PrincipalKind.LOCAL
+        for tag, operation in _operations(described, base, has_accounts=has_accounts):
             groups.setdefault(tag, []).append(operation)
-        return page("docs.html", groups=groups, schemas=_schemas(described))
+        return page("docs.html", groups=groups, schemas=_schemas(described), has_accounts=has_accounts)
 
     @router.get("/openapi.json")
     def openapi() -> JSONResponse:
@@ -65,10 +66,13 @@ def api_pages(document: Callable[[], Document]) -> APIRouter:
     return router
 
 
-def _operations(document: Document, base: str) -> Iterator[tuple[str, ApiOperation]]:
+def _operations(document: Document, base: str, *, has_accounts: bool) -> Iterator[tuple[str, ApiOperation]]:
     for path, methods in document["paths"].items():
         for method, described in methods.items():
             content = described.get("requestBody", {}).get("content", {})
+            line = _curl(method.upper(), f"{base}{path}", content, document)
+            if has_accounts and described.get("security") != []:
+                line = f'{line} -H "Authorization: Bearer $TOKEN"'
             yield (
                 described.get("tags", ["other"])[0],
                 ApiOperation(
@@ -80,7 +84,7 @@ def _operations(document: Document, base: str) -> Iterator[tuple[str, ApiOperati
                     parameters=tuple(_parameter(each) for each in described.get("parameters", ())),
                     bodies=tuple((media, type_of(body.get("schema", {}))) for media, body in content.items()),
                     answers=tuple((status, _answer(answer)) for status, answer in described["responses"].items()),
-                    curl=_curl(method.upper(), f"{base}{path}", content, document),
+                    curl=line,
                 ),
             )
 
@@ -144,6 +148,8 @@ def _curl(method: str, address: str, content: Mapping[str, Any], document: Docum
     """A line that works when its placeholders are replaced."""
     if "multipart/form-data" in content:
         return f"curl -F file=@photo.jpg '{address}'"
+    if "application/x-www-form-urlencoded" in content:
+        return f"curl -d username=NAME --data-urlencode password=PASSWORD '{address}'"
     if "application/json" in content:
         name = str(content["application/json"]["schema"].get("$ref", "")).removeprefix(_REFERENCE)
         schema = document["components"]["schemas"].get(name, {})

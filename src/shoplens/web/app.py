@@ -13,9 +13,10 @@ from fastapi.routing import APIRoute
 from starlette.responses import HTMLResponse, RedirectResponse
 
 import shoplens
-from shoplens.accounts.access import public, require_declared
+from shoplens.accounts.access import public, public_operations, require_declared
 from shoplens.accounts.admin_api import audit_router, keys_router
 from shoplens.accounts.admin_pages import audit_pages, key_pages
+from shoplens.accounts.api import auth_router, people_router
 from shoplens.accounts.own_pages import OwnServices, own_pages, second_factor_pages
 from shoplens.accounts.pages import code_pages, reset_pages, sign_in_pages
 from shoplens.accounts.people_pages import people_change_pages, people_pages
@@ -53,6 +54,14 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
     "4XX": {"description": "The request was refused; `code` says why.", "content": _PROBLEM_CONTENT},
     "5XX": {"description": "The server cannot respond now; `code` says why.", "content": _PROBLEM_CONTENT},
 }
+_SECURITY_SCHEMES = {
+    "OAuth2PasswordBearer": {
+        "type": "oauth2",
+        "description": "A person signs in for a token. Needed once there are accounts.",
+        "flows": {"password": {"tokenUrl": "/auth/token", "scopes": {}}},
+    },
+    "ApiKey": {"type": "http", "scheme": "bearer", "description": "The key of a service, `slk_…`, made by an admin."},
+}
 _log = get_logger(__name__)
 
 
@@ -64,6 +73,11 @@ class _Application(FastAPI):
         document = super().openapi()
         for schema in (ProblemOut, PhotoIn):
             document["components"]["schemas"].setdefault(schema.__name__, schema.model_json_schema())
+        document["components"]["securitySchemes"] = _SECURITY_SCHEMES
+        document["security"] = [{name: []} for name in _SECURITY_SCHEMES]
+        for method, path in public_operations(self):
+            if operation := document["paths"].get(path, {}).get(method.lower()):
+                operation["security"] = []
         return document
 
 
@@ -146,6 +160,8 @@ def _api_routers(platform: Platform, uploads: Uploads) -> Iterator[APIRouter]:
     yield moderation_router(platform.moderation, uploads)
     yield media_router(platform.moderation, max_age_s=platform.limits.media_max_age_s)
     yield webhooks_router(platform.webhooks)
+    yield auth_router(platform.accounts.sessions, platform.accounts.sign_in)
+    yield people_router(platform.accounts.people, platform.accounts.second_factor)
     yield keys_router(platform.keys, platform.principals.forget)
     yield audit_router(platform.audit)
     yield policy_router(platform.moderation)
