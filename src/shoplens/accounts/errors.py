@@ -29,6 +29,18 @@ class PasswordUnfit(RequestInvalid):
     code = "password_unfit"
 
 
+class PasswordWrong(RequestInvalid):
+    """What was typed is not the password of the person who is signed in."""
+
+    code = "password_wrong"
+
+
+class CodeWrong(RequestInvalid):
+    """What was typed is not the code that the new second factor shows now."""
+
+    code = "code_wrong"
+
+
 class PersonNotFound(NotFound):
     """Nobody has this id or name."""
 

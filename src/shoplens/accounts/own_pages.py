@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from shoplens.accounts.access import SignedInPerson
-from shoplens.accounts.errors import PasswordUnfit, SignInRefused
+from shoplens.accounts.errors import CodeWrong, PasswordUnfit, PasswordWrong
 from shoplens.accounts.pages import FormText, client_of, refused, require_same, unstored, with_session
 from shoplens.accounts.passwords import LEAST_CHARS
 from shoplens.accounts.people import PeopleService
@@ -71,7 +71,7 @@ def own_pages(services: OwnServices) -> APIRouter:
             require_same(password, again)
             sign_ins.check_password(person.id, old, client=client_of(request))
             changed = services.people.change_password(person.id, password)
-        except (PasswordUnfit, SignInRefused, TooManyTries) as error:
+        except (PasswordUnfit, PasswordWrong, TooManyTries) as error:
             return refused(services.page(request, person.id, error=str(error), part="password"), error)
         signed_in = sign_ins.open_for(changed, client=client_of(request))
         response = RedirectResponse(f"{_PAGE}?done=password", status_code=303)
@@ -104,7 +104,7 @@ def second_factor_pages(services: OwnServices) -> APIRouter:
     def confirm(request: Request, person: SignedInPerson, code: FormText = "") -> Response:
         try:
             codes = services.second_factor.confirm(person.id, code)
-        except SignInRefused as error:
+        except CodeWrong as error:
             return refused(_enrolment(services.second_factor, person.id, error=str(error)), error)
         response = page("recovery_codes.html", codes=codes)
         if (token := session_token(request)) is None:  # a bearer token stays as it is
@@ -116,7 +116,7 @@ def second_factor_pages(services: OwnServices) -> APIRouter:
     def remove(request: Request, person: SignedInPerson, password: FormText = "") -> Response:
         try:
             services.sign_ins.check_password(person.id, password, client=client_of(request))
-        except (SignInRefused, TooManyTries) as error:
+        except (PasswordWrong, TooManyTries) as error:
             return refused(services.page(request, person.id, error=str(error), part="second-factor"), error)
         services.second_factor.remove(person.id, by=person)
         return RedirectResponse(f"{_PAGE}?done=second-factor-removed", status_code=303)

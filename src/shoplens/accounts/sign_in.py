@@ -9,7 +9,7 @@ from typing import Final
 
 from shoplens.accounts.audit import AuditLog
 from shoplens.accounts.entities import SYSTEM, Person, SessionKind
-from shoplens.accounts.errors import SecondFactorRequired, SignInRefused
+from shoplens.accounts.errors import PasswordWrong, SecondFactorRequired, SignInRefused
 from shoplens.accounts.passwords import PasswordHasher
 from shoplens.accounts.people import clean_name
 from shoplens.accounts.repository import PersonRepository, SessionRepository
@@ -83,13 +83,13 @@ class SignInService:
         return signed_in
 
     def check_password(self, person_id: str, password: str, *, client: Client) -> None:
-        """For what needs the password again. Raises SignInRefused for a wrong one, and TooManySignIns."""
+        """For what needs the password again. Raises PasswordWrong and TooManySignIns."""
         with self._database.reading() as tx:
             person = PersonRepository(tx).get(person_id)
         self._require_unlocked(person, client)
         if not self._hasher.verify(password, person.password_hash):
             self._count_failure(person, person.name, client)
-            raise SignInRefused("The password is wrong.")
+            raise PasswordWrong("The password is wrong.")
 
     def renew(self, token: str | None, *, client: Client) -> SignedIn:
         """Another session with another token in place of this one, such as after a change of rights.

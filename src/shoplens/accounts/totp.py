@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 from shoplens.accounts.audit import AuditLog
 from shoplens.accounts.entities import Person, Principal
-from shoplens.accounts.errors import SignInRefused
+from shoplens.accounts.errors import CodeWrong
 from shoplens.accounts.repository import PersonRepository, RecoveryRepository
 from shoplens.accounts.sessions import SessionService, hash_of, principal_for
 from shoplens.db import Database
@@ -78,7 +78,7 @@ class SecondFactorService:
     def confirm(self, person_id: str, code: str) -> tuple[str, ...]:
         """From now on a code is asked for. The recovery codes, which are not shown again.
 
-        Raises SignInRefused for a wrong code, and Conflict where nothing was begun or all is done.
+        Raises CodeWrong, and Conflict where nothing was begun or all is done.
         """
         with self._database.transaction() as tx:
             person = PersonRepository(tx).get(person_id, lock=True)
@@ -87,7 +87,7 @@ class SecondFactorService:
             now = self._clock()
             step = accepted_step(person.totp_secret, clean_code(code), now=now, used=person.totp_step)
             if step is None:
-                raise SignInRefused("The code is wrong. Check the clock of your phone, and type the current code.")
+                raise CodeWrong("The code is wrong. Check the clock of your phone, and type the current code.")
             PersonRepository(tx).save(replace(person, totp_confirmed_at=now, totp_step=step))
             codes = tuple(_recovery_code() for _ in range(RECOVERY_CODES))
             RecoveryRepository(tx).replace(person_id, [hash_of(clean_code(each)) for each in codes])

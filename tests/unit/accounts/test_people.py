@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 
 from shoplens.accounts.entities import SYSTEM, Role
-from shoplens.accounts.errors import LastAdmin, LinkInvalid, PasswordUnfit, PersonExists, PersonNotFound, SignInRefused
+from shoplens.accounts.errors import (
+    LastAdmin,
+    LinkInvalid,
+    PasswordUnfit,
+    PasswordWrong,
+    PersonExists,
+    PersonNotFound,
+    SignInRefused,
+)
 from shoplens.accounts.passwords import require_fit
 from shoplens.errors import RequestInvalid
 from tests.unit.accounts.desk import HERE, OTHER_PASSWORD, PASSWORD, Desk
@@ -127,7 +135,7 @@ def test_an_unfit_password_does_not_use_up_the_link(desk: Desk) -> None:
 def test_a_new_password_needs_the_old_one(desk: Desk) -> None:
     """Who finds an open browser does not take the account."""
     person = desk.add()
-    with pytest.raises(SignInRefused):
+    with pytest.raises(PasswordWrong):
         desk.sign_ins.check_password(person.id, "wrong password", client=HERE)
     desk.sign_ins.check_password(person.id, PASSWORD, client=HERE)
     desk.people.change_password(person.id, OTHER_PASSWORD)
