@@ -130,6 +130,7 @@ class PeopleService:
                 raise RequestInvalid("The first person must be an admin: nobody else could add people.")
             PersonRepository(tx).add(person)
             self._audit.record(tx, by, "person.added", target=name, details={"role": role.value})
+        self._sessions.changed()
         return person
 
     def change(

@@ -147,8 +147,9 @@ class Principals:
         return known.principal
 
     def forget(self) -> None:
-        """Look every session and key up again, after one was changed or ended in this process."""
+        """Look everything up again, after a person, a session or a key was changed in this process."""
         self._changes += 1
+        self._asked_at = -REMEMBERED_S
         self._remembered.clear()
 
     def close(self) -> None:
