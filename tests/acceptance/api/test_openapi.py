@@ -64,6 +64,8 @@ def test_no_request_gets_an_answer_that_is_not_documented(server: RunningServer,
             CHECKS,
             "--max-examples",
             os.environ.get("SHOPLENS_TEST_EXAMPLES", "15"),
+            "--exclude-operation-id",
+            "create_person",  # with the first person every request needs an account
             "--seed",
             "1",
         ],

@@ -14,6 +14,7 @@ import pytest
 from shoplens.accounts.entities import SYSTEM, Person, Role
 from shoplens.platform.server import Platform, build_platform
 from shoplens.settings import read_settings
+from tests.acceptance.api.guides import run_guide
 from tests.conftest import RunningServer, client_of, running_server
 
 pytestmark = pytest.mark.anyio
@@ -307,15 +308,29 @@ def two_servers(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> I
             yield first, second
 
 
-def test_two_servers_over_one_database_know_the_same_sessions(two_servers: tuple[RunningServer, ...]) -> None:
+@pytest.fixture(scope="module")
+def guided(two_servers: tuple[RunningServer, ...], tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What the commands of the guide print; they add the admin anna and others at the first server."""
+    return run_guide("add-people.md", two_servers[0], tmp_path_factory.mktemp("guide"))
+
+
+def test_the_guide_works_as_written(guided: str) -> None:
+    """From a system without accounts to people, a token and changes."""
+    assert '"kind":"person"' in guided
+    assert '"name":"anna"' in guided
+    assert '"role":"moderator"' in guided
+    assert "/reset/" in guided
+    assert '"disabled":true' in guided
+
+
+def test_two_servers_over_one_database_know_the_same_sessions(
+    two_servers: tuple[RunningServer, ...], guided: str
+) -> None:
     """What one opens the other knows; what one ends is over at the other within two seconds."""
     first, second = (httpx.Client(base_url=each.url) for each in two_servers)
     with first, second:
         for each in (first, second):
             each.headers.update({"accept": "application/json", "origin": str(each.base_url)})
-        made = first.post("/people", json={"name": "anna", "role": "admin"}).json()
-        path = httpx.URL(made["link"]["url"]).path
-        assert 303 == second.post(path, data={"password": PASSWORD, "again": PASSWORD}).status_code
         assert 303 == first.post("/sign-in", data={"name": "anna", "password": PASSWORD}).status_code
         second.cookies.set("shoplens_session", first.cookies["shoplens_session"], domain="127.0.0.1")
         time.sleep(2.1)  # the second learns that there are accounts
