@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 import orjson
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 from pydantic_settings import NoDecode
 
 
@@ -162,6 +163,40 @@ class AccountSettings(_Frozen):
     link_hours: float = Field(
         default=24.0, gt=0, le=720, description="Hours for which a one-time link to set a password is valid."
     )
+
+
+class OpenIdSettings(_Frozen):
+    """Sign in with an OpenID Connect provider, beside passwords."""
+
+    issuer: str = Field(description="The provider's issuer, as its description says (`https://login.example.org`).")
+    client_id: str = Field(description="What the provider calls this server.")
+    client_secret: str = Field(repr=False, description="The client's secret; better as the variable than in the file.")
+    name: str = Field(default="OpenID", max_length=40, description="Name of the provider on the sign-in page.")
+    scopes: str = Field(default="openid email profile", description="What is asked of the provider.")
+    role_claim: str | None = Field(
+        default=None, description="A claim (such as `groups`) that decides the role at every sign-in; unset: none."
+    )
+    roles: dict[str, Literal["admin", "moderator", "clerk", "viewer"]] = Field(
+        default_factory=dict, description="Values of that claim and their roles; the most powerful one counts."
+    )
+    default_role: Literal["admin", "moderator", "clerk", "viewer", "none"] = Field(
+        default="viewer", description="Role of those to whom the claim gives none; `none` refuses them."
+    )
+    domains: TextList = Field(
+        default=(), description="Domains of the verified e-mail addresses that may sign in; empty: any."
+    )
+    create: bool = Field(
+        default=True, description="Add unknown people at their first sign-in; off: only those added with their e-mail."
+    )
+
+    @field_validator("issuer")
+    @classmethod
+    def _issuer_is_safe(cls, issuer: str) -> str:
+        parts = urlsplit(issuer)
+        is_local = parts.hostname in ("localhost", "127.0.0.1", "::1")
+        if not parts.hostname or (parts.scheme != "https" and not (parts.scheme == "http" and is_local)):
+            raise ValueError("write the provider's address with https://; http:// only for localhost")
+        return issuer
 
 
 DEFAULT_CHANNELS: dict[str, dict[str, object]] = {

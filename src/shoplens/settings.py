@@ -33,6 +33,7 @@ from shoplens.setting_groups import (
     ChannelModerationSettings,
     ChannelSettings,
     LabelThresholds,
+    OpenIdSettings,
     TextList,
 )
 from shoplens.telemetry.logs import LogFolder
@@ -112,6 +113,9 @@ class Settings(BaseSettings):
     default_channel: str = Field(default="look", description="The channel of a request that names none.")
     accounts: AccountSettings = Field(
         default_factory=AccountSettings, description="How long sessions, tokens and one-time links of people last."
+    )
+    oidc: OpenIdSettings | None = Field(
+        default=None, description="An OpenID Connect provider with which people sign in; unset: passwords only."
     )
     batch: BatchSettings = Field(default_factory=BatchSettings, description="How runs work, in all channels.")
 
@@ -373,7 +377,7 @@ def _fault(kind: str, place: tuple[int | str, ...], message: str) -> str:
         return f"{name}: {message.removeprefix('Value error, ')}"
     models = (
         *(Settings, ChannelSettings, ChannelBatchSettings, ChannelModerationSettings),
-        *(AccountSettings, BatchSettings, LabelThresholds),
+        *(AccountSettings, OpenIdSettings, BatchSettings, LabelThresholds),
     )
     known = {field for each in models for field in each.model_fields}
     return f"{name}: there is no such setting{meant(str(place[-1]), known)}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shoplens.errors import Conflict, NotAuthenticated, NotFound, RequestInvalid, TooManyTries
+from shoplens.errors import Conflict, NotAuthenticated, NotFound, RequestInvalid, TooManyTries, Unavailable
 
 
 class SignInRefused(NotAuthenticated):
@@ -21,6 +21,18 @@ class TooManySignIns(TooManyTries):
     """Too many failed sign-ins of this name or from this address."""
 
     code = "too_many_sign_ins"
+
+
+class OpenIdRefused(NotAuthenticated):
+    """The OpenID provider did not sign the person in, or they have no account here."""
+
+    code = "openid_refused"
+
+
+class ProviderUnavailable(Unavailable):
+    """The OpenID provider cannot be reached, or answers in an unknown way."""
+
+    code = "provider_unavailable"
 
 
 class PasswordUnfit(RequestInvalid):

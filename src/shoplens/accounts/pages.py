@@ -70,13 +70,23 @@ def with_session(response: Response, request: Request, signed_in: SignedIn, *, l
     return unstored(response)
 
 
-def sign_in_pages(people: PeopleService, sessions: SessionService, sign_ins: SignInService) -> APIRouter:
-    """Sign in with a password, and out."""
+def sign_in_pages(
+    people: PeopleService, sessions: SessionService, sign_ins: SignInService, *, openid_name: str | None = None
+) -> APIRouter:
+    """Sign in with a password, and out. `openid_name` is that of an OpenID provider, the other way to sign in."""
     router = APIRouter(route_class=PageRoute, dependencies=[public])
 
     def form(next_path: str, *, name: str = "", error: str | None = None, out: str = "") -> HTMLResponse:
         done = _DONE.get(out)
-        return page("sign_in.html", next=next_path, name=name, error=error, done=done, has_people=people.any_people())
+        return page(
+            "sign_in.html",
+            next=next_path,
+            name=name,
+            error=error,
+            done=done,
+            openid_name=openid_name,
+            has_people=people.any_people(),
+        )
 
     @router.get(_SIGN_IN)
     async def show(request: Request, next: str = "/", out: str = "") -> Response:

@@ -51,6 +51,12 @@ class PersonRepository:
         """Whom an OpenID provider knows under this subject."""
         return self._one(select(people).where(_people.issuer == issuer, _people.subject == subject), lock=False)
 
+    def without_subject(self, email: str) -> Person | None:
+        """The one person with this address whom no provider knows yet; None also if there are several."""
+        wanted = func.lower(_people.email) == email.lower(), _people.subject.is_(None)
+        found = self._tx.execute(select(people).where(*wanted).limit(2)).all()
+        return from_row(Person, found[0]) if len(found) == 1 else None
+
     def all(self) -> list[Person]:
         """Everybody, by name."""
         return [from_row(Person, row) for row in self._tx.execute(select(people).order_by(_people.name))]

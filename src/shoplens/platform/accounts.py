@@ -9,6 +9,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from shoplens.accounts.audit import AuditLog
+from shoplens.accounts.entities import Role
+from shoplens.accounts.openid import OpenIdConfig, OpenIdProvider
+from shoplens.accounts.openid_people import OpenIdSignIn
 from shoplens.accounts.passwords import PasswordHasher
 from shoplens.accounts.people import PeopleService
 from shoplens.accounts.repository import PersonRepository
@@ -18,6 +21,7 @@ from shoplens.accounts.throttle import Throttle
 from shoplens.accounts.totp import SecondFactorService
 from shoplens.db import Database
 from shoplens.platform.parts import build_database, utc_now
+from shoplens.setting_groups import OpenIdSettings
 from shoplens.settings import Settings
 
 if TYPE_CHECKING:
@@ -34,6 +38,7 @@ class Accounts:
     sessions: SessionService
     second_factor: SecondFactorService
     sign_in: SignInService
+    openid: OpenIdSignIn | None
 
 
 @contextmanager
@@ -60,19 +65,25 @@ def build_accounts(settings: Settings, database: Database, audit: AuditLog) -> A
     people = PeopleService(
         database, sessions, hasher, audit, link_lasts=timedelta(hours=lasts.link_hours), clock=utc_now
     )
+    sign_in = SignInService(
+        database,
+        sessions,
+        second_factor,
+        hasher=hasher,
+        throttle=Throttle(lambda: _open_counts(settings)),
+        audit=audit,
+        clock=utc_now,
+    )
+    openid = None
+    if settings.oidc is not None:
+        provider = OpenIdProvider(_openid_config(settings.oidc, settings.public_url))
+        openid = OpenIdSignIn(provider, database, sessions, sign_in, audit, clock=utc_now)
     return Accounts(
         people=people,
         sessions=sessions,
         second_factor=second_factor,
-        sign_in=SignInService(
-            database,
-            sessions,
-            second_factor,
-            hasher=hasher,
-            throttle=Throttle(lambda: _open_counts(settings)),
-            audit=audit,
-            clock=utc_now,
-        ),
+        sign_in=sign_in,
+        openid=openid,
     )
 
 
@@ -84,6 +95,22 @@ def has_people(settings: Settings) -> bool:
             return PersonRepository(tx).any()
     finally:
         database.close()
+
+
+def _openid_config(settings: OpenIdSettings, public_url: str | None) -> OpenIdConfig:
+    return OpenIdConfig(
+        issuer=settings.issuer,
+        client_id=settings.client_id,
+        client_secret=settings.client_secret,
+        name=settings.name,
+        scopes=settings.scopes,
+        role_claim=settings.role_claim,
+        roles={value: Role(role) for value, role in settings.roles.items()},
+        default_role=None if settings.default_role == "none" else Role(settings.default_role),
+        domains=tuple(domain.lower() for domain in settings.domains),
+        create=settings.create,
+        public_url=public_url,
+    )
 
 
 def _open_counts(settings: Settings) -> Storage:

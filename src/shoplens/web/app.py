@@ -17,6 +17,7 @@ from shoplens.accounts.access import public, public_operations, require_declared
 from shoplens.accounts.admin_api import audit_router, keys_router
 from shoplens.accounts.admin_pages import audit_pages, key_pages
 from shoplens.accounts.api import auth_router, people_router
+from shoplens.accounts.openid_pages import openid_pages
 from shoplens.accounts.own_pages import OwnServices, own_pages, second_factor_pages
 from shoplens.accounts.pages import code_pages, reset_pages, sign_in_pages
 from shoplens.accounts.people_pages import people_change_pages, people_pages
@@ -199,7 +200,11 @@ def _page_routers(platform: Platform, uploads: Uploads) -> Iterator[APIRouter]:
 
 
 def _account_pages(accounts: Accounts) -> Iterator[APIRouter]:
-    yield sign_in_pages(accounts.people, accounts.sessions, accounts.sign_in)
+    openid = accounts.openid
+    name = openid.provider.config.name if openid else None
+    yield sign_in_pages(accounts.people, accounts.sessions, accounts.sign_in, openid_name=name)
+    if openid is not None:
+        yield openid_pages(openid)
     yield code_pages(accounts.sessions, accounts.sign_in)
     yield reset_pages(accounts.people)
     services = OwnServices(

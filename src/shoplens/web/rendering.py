@@ -38,6 +38,7 @@ _PACKAGE = Path(shoplens.__file__).parent
 # Pages show what is in the database now. Not "no-store", so that "back" finds the page as it was left.
 _PAGE_HEADERS = {"Cache-Control": "private, no-cache"}
 _HEADINGS = {
+    401: "Not signed in",
     403: "Not allowed",
     404: "Page not found",
     405: "Not possible here",
