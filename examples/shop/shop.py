@@ -93,6 +93,10 @@ class Shoplens:
         """Say that a published photo should be looked at."""
         return await self._http.post(f"/moderation/photos/{photo_id}/report", json={"reason": reason or None})
 
+    async def statement(self, photo_id: str) -> httpx.Response:
+        """Why a photo was refused, by whom and when, as text for the shopper."""
+        return await self._http.get(f"/moderation/photos/{photo_id}/statement.txt")
+
     async def appeal(self, photo_id: str, message: str) -> httpx.Response:
         """Ask for a second look at a refused photo."""
         return await self._http.post(f"/moderation/photos/{photo_id}/appeal", json={"message": message})
@@ -180,6 +184,13 @@ class Shop:
         async with request.form() as form:
             (await self._shoplens.report(photo.id, _text(form, "reason", 500))).raise_for_status()
         return RedirectResponse("/?said=report", 303)
+
+    async def statement(self, request: Request) -> Response:
+        """Only who sent a photo reads why it was refused."""
+        photo = self._find(request.path_params["id"], of=_customer(request))
+        if photo is None or photo.id is None or photo.state != "refused":
+            raise HTTPException(404)
+        return PlainTextResponse((await self._shoplens.statement(photo.id)).raise_for_status().text)
 
     async def appeal(self, request: Request) -> Response:
         """Only who sent a photo may ask for a second look, once."""
@@ -271,6 +282,7 @@ def create_shop(shoplens: Shoplens, *, secret: str) -> Starlette:
             Route("/reviews", shop.add_review, methods=["POST"]),
             Route("/photos/{id}", shop.picture),
             Route("/photos/{id}/report", shop.report, methods=["POST"]),
+            Route("/photos/{id}/statement", shop.statement),
             Route("/photos/{id}/appeal", shop.appeal, methods=["POST"]),
             Route("/hooks/photos", shop.take_event, methods=["POST"]),
             Mount("/static", StaticFiles(directory=HERE / "static")),
