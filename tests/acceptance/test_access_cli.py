@@ -6,8 +6,10 @@ import csv
 import io
 import json
 import os
+import re
 import sqlite3
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -148,3 +150,25 @@ def test_the_audit_log_is_verified_and_exported(
     assert (1, True) == (shorter.returncode, "entries were removed from the end" in shorter.stdout)
     changed = change("UPDATE audit_log SET actor_name = 'x' WHERE seq = 2")
     assert (1, True) == (changed.returncode, "Entry 2 was changed" in changed.stdout)
+
+
+def test_the_guide_to_keys_works_as_written(server: RunningServer, settings: Settings, tmp_path: Path) -> None:
+    """Its commands as one script, on this server and its data."""
+    guide = (Path(__file__).parents[2] / "docs" / "how-to" / "use-api-keys.md").read_text(encoding="utf-8")
+    script = "\n".join(re.findall(r"```sh\n(.*?)```", guide, re.DOTALL)).replace("http://127.0.0.1:8000", server.url)
+    program = f'shoplens() {{ {sys.executable} -m shoplens "$@"; }}\n{script}'
+    environment = {**os.environ, "SHOPLENS_DATA_DIR": str(settings.data_dir)}
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", program],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert 0 == done.returncode, done.stderr
+    assert json.loads((tmp_path / "key.json").read_text())["key"].startswith("slk_")
+    actions = [json.loads(line)["action"] for line in (tmp_path / "audit-all.jsonl").read_text().splitlines()]
+    assert {"key.created", "key.revoked", "audit.exported", "person.added"} <= set(actions)
+    assert "The audit log is whole" in done.stdout
