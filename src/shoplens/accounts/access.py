@@ -12,7 +12,7 @@ from fastapi.dependencies.models import Dependant
 from fastapi.routing import RouteContext, iter_route_contexts
 from starlette.routing import Mount
 
-from shoplens.accounts.audit import Origin, origin
+from shoplens.accounts.audit import AuditLog, Origin, origin
 from shoplens.accounts.entities import PERMISSIONS, Permission, Principal, PrincipalKind
 from shoplens.accounts.principals import Credentials, Principals, current, note_principal
 from shoplens.errors import NotAuthenticated, PermissionDenied, ShoplensError
@@ -105,6 +105,18 @@ def reviewer_of(request: Request) -> str | None:
     """By whom an answer is: the id of a person or key, else the number of the browser, if it has one."""
     found = principal_of(request)
     return browser_of(request) if found.kind is PrincipalKind.LOCAL else found.id
+
+
+def requester_of(request: Request, otherwise: str) -> str:
+    """The name of the person or key that asks for a run; `otherwise` in a system without accounts."""
+    found = principal_of(request)
+    return otherwise if found.kind is PrincipalKind.LOCAL else found.name
+
+
+def note(request: Request, action: str, *, target: str | None = None, **details: object) -> None:
+    """Append to the audit log what the principal of a guarded route does now. Blocks; raises DatabaseUnavailable."""
+    audit: AuditLog = request.app.state.audit
+    audit.note(principal_of(request), action, target=target, details=details)
 
 
 async def identify_quietly(request: Request) -> Principal | None:

@@ -63,6 +63,25 @@ def opened(data_dir: Path | None) -> Iterator[tuple[Database, AuditLog]]:
         database.close()
 
 
+def note_command(settings: Settings, action: str, *, target: str, **details: object) -> None:
+    """Append to the audit log what a command did beside the database, where there is one. Never fails."""
+    from shoplens.accounts.audit import AuditLog
+    from shoplens.db import open_database
+    from shoplens.errors import ShoplensError
+    from shoplens.platform.parts import utc_now
+
+    if settings.database_url is None and not (settings.data_dir / "shoplens.db").exists():
+        return
+    try:
+        database = open_database(settings.effective_database_url, pool=1)
+        try:
+            AuditLog(database, clock=utc_now).note(operator(), action, target=target, details=details)
+        finally:
+            database.close()
+    except ShoplensError as error:
+        typer.secho(f"This is not in the audit log: {error}", err=True, fg=typer.colors.YELLOW)
+
+
 @contextmanager
 def _keys(data_dir: Path | None) -> Iterator[KeyService]:
     from shoplens.accounts.keys import KeyService

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request
 from pydantic import Field
 from starlette.responses import HTMLResponse, Response, StreamingResponse
 
-from shoplens.accounts.access import guarded
+from shoplens.accounts.access import guarded, note, requester_of
 from shoplens.accounts.entities import Permission
 from shoplens.batch.browse import MAX_PAGE, RunSummary, RunView
 from shoplens.batch.entities import BatchItem, ItemFilter, ItemState, References, RunCounts, RunState
@@ -380,13 +380,14 @@ def runs_router(batch: Batch) -> APIRouter:
         responses={202: {"headers": {"Location": {"schema": {"type": "string"}, "description": "URL of the run."}}}},
         summary="Start a run",
     )
-    def start(channel: ChannelName = None) -> Response:
+    def start(request: Request, channel: ChannelName = None) -> Response:
         """Classify all waiting photos. The run continues if this server stops; an interrupted run is resumed.
 
         Responds 409 `run_in_progress` while a run of the channel is active, and 409 `nothing_waiting` without a run if
         no photo waits.
         """
-        run = batch.start(batch.channel(channel).name, requested_by=REQUESTED_BY)
+        run = batch.start(batch.channel(channel).name, requested_by=requester_of(request, REQUESTED_BY))
+        note(request, "run.started", target=run.id, channel=run.channel)
         response = json_response(RunProgressOut.of(batch.browse.run(run.id), batch), status=202)
         response.headers["Location"] = f"/batch/runs/{run.id}"
         return response
@@ -435,9 +436,10 @@ def runs_router(batch: Batch) -> APIRouter:
         summary="The results of a run as a file",
     )
     def export(
-        run_id: RunId, wanted: Wanted, format: Annotated[ExportFormat, Query()] = ExportFormat.CSV
+        request: Request, run_id: RunId, wanted: Wanted, format: Annotated[ExportFormat, Query()] = ExportFormat.CSV
     ) -> StreamingResponse:
         """One row per photo, with duplicates, in the order of arrival. CSV is safe to open in a spreadsheet."""
+        note(request, "run.exported", target=run_id, format=format.value)
         chunks = batch.export.stream(replace(wanted, run_id=run_id), format)
         return download(chunks, name=f"run-{run_id}.{format.value}", media_type=MEDIA_TYPES[format])
 

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Path, Request
 from pydantic import Field
 from starlette.responses import Response
 
-from shoplens.accounts.access import guarded, reviewer_of
+from shoplens.accounts.access import guarded, note, reviewer_of
 from shoplens.accounts.entities import Permission
 from shoplens.batch.api import ItemOut
 from shoplens.batch.looks import MOST_ITEMS
@@ -139,7 +139,9 @@ def items_router(batch: Batch) -> APIRouter:
     def reopen(request: Request, item_id: ItemId, body: SeenIn | None = None) -> Response:
         """State, label and place are again as the run left them; the feedback is withdrawn, so nothing trains on it."""
         seen = body.seen if body else None
-        return json_response(ItemOut.of(batch.review.reopen(item_id, seen=seen, by=reviewer_of(request))))
+        reopened = batch.review.reopen(item_id, seen=seen, by=reviewer_of(request))
+        note(request, "feedback.withdrawn", target=item_id)
+        return json_response(ItemOut.of(reopened))
 
     @router.post("/batch/looks", dependencies=reviewing, response_model=LookOut, summary="Look at an item")
     def look(request: Request, body: LookIn) -> Response:
@@ -174,6 +176,8 @@ def items_router(batch: Batch) -> APIRouter:
     )
     def delete(request: Request, item_id: ItemId) -> Response:
         """The item is dismissed and its photo is deleted from the store. This cannot be undone."""
-        return json_response(ItemOut.of(batch.review.delete(item_id, by=reviewer_of(request))))
+        deleted = batch.review.delete(item_id, by=reviewer_of(request))
+        note(request, "photo.deleted", target=item_id)
+        return json_response(ItemOut.of(deleted))
 
     return router

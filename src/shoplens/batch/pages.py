@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Form, Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse
 
-from shoplens.accounts.access import guarded, reviewer_of
+from shoplens.accounts.access import guarded, note, requester_of, reviewer_of
 from shoplens.accounts.entities import Permission
 from shoplens.batch import presenting
 from shoplens.batch.browse import BrowseService, RunView
@@ -106,10 +106,11 @@ def channel_pages(batch: Batch, channels: Mapping[str, Channel]) -> APIRouter:
         return RedirectResponse(f"/console/batch/{name}?said=ingest", status_code=303)
 
     @router.post("/console/batch/{channel}/runs", dependencies=[guarded(Permission.BATCH_RUN)])
-    def start(channel: str) -> RedirectResponse:
+    def start(request: Request, channel: str) -> RedirectResponse:
         name = _known_channel(batch, channel)
         try:
-            run_id = batch.start(name, requested_by=REQUESTED_BY).id
+            run_id = batch.start(name, requested_by=requester_of(request, REQUESTED_BY)).id
+            note(request, "run.started", target=run_id, channel=name)
         except NothingWaiting:
             return RedirectResponse(f"/console/batch/{name}?said=nothing", status_code=303)
         except RunInProgress:  # another request was faster
@@ -222,6 +223,7 @@ def item_pages(batch: Batch, records: RecordService, channels: Mapping[str, Chan
     def reopen(request: Request, channel: str, item_id: str, seen: FormNumber = None) -> RedirectResponse:
         item = _known_item(batch, channel, item_id)
         batch.review.reopen(item.id, seen=seen, by=reviewer_of(request))
+        note(request, "feedback.withdrawn", target=item.id)
         return _back_to(item, "reopened")
 
     @router.post("/console/batch/{channel}/items/{item_id}/skip", dependencies=reviewing)
@@ -240,7 +242,9 @@ def item_pages(batch: Batch, records: RecordService, channels: Mapping[str, Chan
     @router.post("/console/batch/{channel}/items/{item_id}/delete", dependencies=reviewing)
     def delete(request: Request, channel: str, item_id: str) -> RedirectResponse:
         item = _known_item(batch, channel, item_id)
-        return _back_to(batch.review.delete(item.id, by=reviewer_of(request)), "deleted")
+        deleted = batch.review.delete(item.id, by=reviewer_of(request))
+        note(request, "photo.deleted", target=item.id)
+        return _back_to(deleted, "deleted")
 
     return router
 

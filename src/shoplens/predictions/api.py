@@ -14,7 +14,7 @@ from fastapi.routing import APIRoute
 from pydantic import Field
 from starlette.responses import Response, StreamingResponse
 
-from shoplens.accounts.access import guarded, reviewer_of
+from shoplens.accounts.access import guarded, note, reviewer_of
 from shoplens.accounts.entities import Permission
 from shoplens.db.tables import is_id
 from shoplens.errors import PredictionNotFound, RequestInvalid
@@ -279,8 +279,9 @@ def records_router(records: RecordService, images: ImageStore, export: ExportTab
         return json_response(RecordPageOut(items=items, older=found.older, newer=found.newer))
 
     @router.get("/predictions.csv", response_class=StreamingResponse, summary="Predictions as CSV")
-    def export_csv(wanted: Wanted) -> StreamingResponse:
+    def export_csv(request: Request, wanted: Wanted) -> StreamingResponse:
         """Every prediction that matches, newest first, safe to open in a spreadsheet."""
+        note(request, "predictions.exported", query=request.url.query)
         return download(export.records(wanted), name="predictions.csv", media_type=_CSV)
 
     @router.get("/predictions/{prediction_id}", response_model=RecordOut, summary="One prediction")
@@ -324,8 +325,9 @@ def feedback_router(records: RecordService, export: ExportTables) -> APIRouter:
         response_class=StreamingResponse,
         summary="All feedback as CSV",
     )
-    def export_csv() -> StreamingResponse:
+    def export_csv(request: Request) -> StreamingResponse:
         """Image path, prediction and feedback, safe to open in a spreadsheet."""
+        note(request, "feedback.exported")
         return download(export.feedback(), name="feedback.csv", media_type=_CSV)
 
     return router

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
+from shoplens.accounts.commands import note_command
 from shoplens.cli.command import EXIT_FAILED, AsJson, DataDir, handle_errors, settings_for
 from shoplens.errors import Misconfigured, RequestInvalid, ShoplensError, StorageUnavailable
 
@@ -248,9 +249,12 @@ def import_model(  # noqa: PLR0913 - the options of the command
         version=version,
         preprocessing=_preprocessing(file, preset=preset, crop=crop, resize=resize, colour=colour),
     )
-    models_dir = settings_for(data_dir).make_models_dir()
+    settings = settings_for(data_dir)
     with Console(stderr=True).status(f"Checking {file.name}"):
-        bundle = import_within(job, into=models_dir, limits=ImportLimits(seconds=time_limit, memory_mb=memory_mb))
+        bundle = import_within(
+            job, into=settings.make_models_dir(), limits=ImportLimits(seconds=time_limit, memory_mb=memory_mb)
+        )
+    note_command(settings, "model.imported", target=str(bundle.ref), digest=bundle.digest, file=file.name)
     if all(label.name == f"LABEL_{index}" for index, label in enumerate(class_names)):
         typer.echo(f"{label_source} has no names but LABEL_0, LABEL_1 and so on; pass --labels for better ones.")
     repeated = [label.name for index, label in enumerate(class_names) if label.name.endswith(f" ({index})")]
@@ -322,6 +326,7 @@ def install_model(
     check = partial(check_within, name=source.name, limits=ImportLimits(seconds=time_limit, memory_mb=memory_mb))
     with Console(stderr=True).status(f"Checking {source.name}"):
         bundle = install(source, settings.make_models_dir(), trust_of(settings), check)
+    note_command(settings, "model.installed", target=str(bundle.ref), digest=bundle.digest, file=source.name)
     typer.echo(f"Installed {bundle.ref}, digest {bundle.digest[:12]}, {_signer(bundle)}.")
 
 

@@ -125,6 +125,7 @@ def create_app(platform: Platform) -> FastAPI:
         generate_unique_id_function=operation_id,
     )
     app.state.principals = platform.principals
+    app.state.audit = platform.audit
     limits = platform.limits
     uploads = Uploads(
         max_image_bytes=limits.max_image_bytes,

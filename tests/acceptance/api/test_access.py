@@ -350,3 +350,21 @@ def test_a_route_that_declares_nothing_keeps_the_application_from_starting() -> 
 
     with pytest.raises(TypeError, match="/forgotten is neither guarded nor public"):
         require_declared(app)
+
+
+async def test_exports_and_runs_stand_in_the_audit_log(shop: Shop, photo: bytes) -> None:
+    """With who asked for them; runs carry the name of the person too."""
+    headers = shop.people[Role.CLERK]
+    for path in ("/predictions.csv?channel=look", "/feedback.csv"):
+        assert 200 == (await shop.client.get(path, headers=headers)).status_code
+    sent = await shop.client.post("/batch/ingest", headers=headers, files={"file": photo})
+    assert 200 == sent.status_code
+    started = await shop.client.post("/batch/runs", headers=headers)
+    assert (202, "clerk.person") == (started.status_code, started.json()["requested_by"])
+    answer = await shop.client.get("/audit?limit=3", headers=shop.people[Role.ADMIN])
+    entries = answer.json()["entries"]
+    assert ["run.started", "feedback.exported", "predictions.exported"] == [each["action"] for each in entries]
+    assert {"clerk.person"} == {each["actor_name"] for each in entries}
+    assert started.json()["id"] == entries[0]["target"]
+    assert {"query": "channel=look"} == entries[2]["details"]
+    assert entries[2]["request_id"]
