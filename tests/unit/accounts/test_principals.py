@@ -11,7 +11,7 @@ import pytest
 
 from shoplens.accounts import principals as module
 from shoplens.accounts.entities import Permission, Principal, PrincipalKind
-from shoplens.accounts.limits import RateLimits
+from shoplens.accounts.limits import RateLimit, RateLimits
 from shoplens.accounts.principals import REMEMBERED_S, Credentials, KnownKey, Principals
 from shoplens.errors import DatabaseUnavailable, NotAuthenticated, TooManyTries
 
@@ -204,7 +204,7 @@ async def test_nothing_shown_is_refused_with_what_to_do(make: Callable[[], Princ
 
 def test_limits_in_redis_hold_for_all_processes_and_survive_its_loss(redis_url: str) -> None:
     """Without Redis each process counts for itself."""
-    limit = module.RateLimit(name="test", most=3, per_s=3600)
+    limit = RateLimit(name="test", most=3, per_s=3600)
     prefix = f"test-{time.time_ns()}"
     one, other = RateLimits(redis_url, prefix=prefix), RateLimits(redis_url, prefix=prefix)
     for limits in (one, other, one):
