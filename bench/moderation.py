@@ -1,0 +1,139 @@
+"""How quickly a scripted person decides photos on the page Moderation, and the queue among many photos.
+
+    python -m bench.moderation [--photos 120] [--rows 1000000]
+
+The person uses the keyboard alone. Each photo has to be on the screen, loaded, before its key is pressed; two of three
+are accepted (one key), the third is rejected with a reason (two keys). `think` is how long they look at each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+from playwright.sync_api import Page, sync_playwright
+from sqlalchemy import insert
+
+from shoplens.bundles.builtin import builtin_names, prepare_builtin
+from shoplens.db import open_database
+from shoplens.db.tables import make_id, to_row
+from shoplens.moderation.entities import PhotoState, QueueReason
+from shoplens.moderation.tables import moderation_photos
+from tests.acceptance.browser.conftest import ARGUMENTS, DESKTOP
+from tests.acceptance.moderation_shop import moderating_server, send_photos, states_of
+from tests.conftest import RunningServer
+from tests.unit.moderation.photos import photo_of
+from tools.browser import find_chromium
+
+LOADED = """id => {
+  const image = document.querySelector("[data-slot=photo] img");
+  return image?.src.includes(id) && image.complete && image.naturalWidth > 0;
+}"""
+_CHUNK = 20_000
+_REQUESTS = 200
+
+
+def decide_all(page: Page, ids: list[str], *, think_s: float) -> float:
+    """Decide these photos in their order; decisions per minute until the server has counted all."""
+    started = time.perf_counter()
+    for number, photo in enumerate(ids):
+        page.wait_for_function(LOADED, arg=photo)
+        time.sleep(think_s)
+        if number % 3 < 2:
+            page.keyboard.press("a")
+        else:
+            page.keyboard.press("r")
+            page.keyboard.press(str(1 + number % 9))
+    page.get_by_text("Nothing waits").wait_for()
+    page.wait_for_function("sessionStorage.getItem('shoplens-decisions') === '[]'")
+    return 60 * len(ids) / (time.perf_counter() - started)
+
+
+def measure_person(server: RunningServer, executable: str, channel: str, *, photos: int, think_s: float) -> str:
+    """A line of the table."""
+    ids = send_photos(server.url, channel, photos)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=list(ARGUMENTS))
+        page = browser.new_page(**DESKTOP)
+        page.goto(f"{server.url}/console/moderation?channel={channel}")
+        per_minute = decide_all(page, ids, think_s=think_s)
+        browser.close()
+    assert "held" not in states_of(server.url, ids)
+    return f"| {photos} | {think_s:g} s | {per_minute:.0f} | {60 / think_s if think_s else float('inf'):.0f} |"
+
+
+def fill(server: RunningServer, channel: str, rows: int, *, waiting: int) -> None:
+    """So many published photos, and so many that wait."""
+    database = open_database(f"sqlite:///{server.data_dir / 'shoplens.db'}")
+    plain = replace(photo_of(1, state=PhotoState.PUBLISHED), channel=channel)
+    row = to_row(plain)
+    for start in range(0, rows, _CHUNK):
+        made = [
+            row | {"id": make_id(1_700_000_000_000 + n, bytes(10)), "ref_customer": f"c-{n % 50_000}"}
+            for n in range(start, min(start + _CHUNK, rows))
+        ]
+        for each in made[: waiting if start == 0 else 0]:
+            each.update(state=PhotoState.HELD, queue=QueueReason.HELD)
+        with database.transaction() as tx:
+            tx.execute(insert(moderation_photos), made)
+    database.close()
+
+
+def timed(call: Callable[[], httpx.Response]) -> str:
+    """Milliseconds, median and 99th percentile, of one request after the other."""
+    spans = []
+    for _ in range(_REQUESTS):
+        started = time.perf_counter()
+        call().raise_for_status()
+        spans.append(1e3 * (time.perf_counter() - started))
+    return f"{statistics.median(spans):.1f} | {statistics.quantiles(spans, n=100)[98]:.1f}"
+
+
+def measure_queue(server: RunningServer, channel: str, rows: int, *, waiting: int) -> list[str]:
+    """Lines of the table."""
+    fill(server, channel, rows, waiting=waiting)
+    lines = []
+    with httpx.Client(base_url=server.url, trust_env=False, timeout=60) as client:
+        claim = {"channel": channel, "count": 12}
+        (first, *_) = client.post("/moderation/claims", json=claim).json()["photos"]
+        for name, call in (
+            ("page", lambda: client.get(f"/console/moderation?channel={channel}")),
+            ("claim 12", lambda: client.post("/moderation/claims", json=claim)),
+            ("context of a photo", lambda: client.get(f"/moderation/photos/{first['id']}/context")),
+            ("search by customer", lambda: client.get("/console/moderation/search?q=c-77")),
+        ):
+            lines.append(f"| {rows:,} | {waiting:,} | {name} | {timed(call)} |")
+    return lines
+
+
+def main() -> None:
+    """Print both tables."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
+    parser.add_argument("--photos", type=int, default=120)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--waiting", type=int, default=5_000)
+    options = parser.parse_args()
+    executable = find_chromium()
+    assert executable is not None, "there is no Chromium"
+    with tempfile.TemporaryDirectory() as folder:
+        models = Path(folder) / "models"
+        models.mkdir()
+        for name in builtin_names():
+            prepare_builtin(name, models)
+        with moderating_server(Path(folder) / "data", models, "quick", "slow", "full") as server:
+            print("| photos | think | decisions per minute | at most |\n|---|---|---|---|")
+            print(measure_person(server, executable, "quick", photos=options.photos, think_s=0))
+            print(measure_person(server, executable, "slow", photos=options.photos, think_s=1))
+            if options.rows:
+                print("\n| photos | waiting | request | p50 ms | p99 ms |\n|---|---|---|---|---|")
+                print("\n".join(measure_queue(server, "full", options.rows, waiting=options.waiting)))
+
+
+if __name__ == "__main__":
+    main()

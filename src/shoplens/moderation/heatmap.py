@@ -1,0 +1,119 @@
+"""What the model saw in a photo, as a transparent picture to lay over it: computed when a moderator asks for it.
+
+The graphs of two models are opened a second time for this, when they are first needed; photos take turns on one thread.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import Final, Literal
+
+import cv2
+import numpy as np
+
+from shoplens.bundles.bundle import Bundle
+from shoplens.errors import RequestInvalid
+from shoplens.images.copies import CopyLimits, CopyQueue
+from shoplens.images.decoder import decode
+from shoplens.images.picture import Limits, Picture
+from shoplens.images.sandbox import SandboxedDecoder
+from shoplens.moderation.channel import ModerationChannel
+from shoplens.moderation.entities import ModerationPhoto
+from shoplens.moderation.files import PhotoFiles
+from shoplens.serving.activation_map import ActivationMap, Floats
+
+Which = Literal["moderation", "general"]
+SIDE: Final = 640
+"""The longer side of the overlay, in pixels."""
+_DECODED_SIDE: Final = 512
+_MOST_OPAQUE: Final = 0.75
+_FAINT: Final = 0.15
+
+
+class HeatMaps:
+    """Heat maps of stored photos. All methods block, and may be called from many threads.
+
+    `find_bundle` gives a bundle by name, as the server has it.
+    """
+
+    def __init__(
+        self,
+        files: PhotoFiles,
+        *,
+        channels: Mapping[str, ModerationChannel],
+        find_bundle: Callable[[str], Bundle],
+        limits: Limits,
+        sandbox: SandboxedDecoder,
+    ) -> None:
+        self._files = files
+        self._channels = channels
+        self._find_bundle = find_bundle
+        self._limits = limits
+        self._sandbox = sandbox
+        self._turns = CopyQueue(CopyLimits(at_once=1, waiting=8))
+        self._lock = threading.Lock()
+        self._maps: dict[str, ActivationMap] = {}
+
+    def of(self, photo: ModerationPhoto, *, model: Which = "moderation", signal: str | None = None) -> bytes:
+        """A PNG with the shape of the photo, transparent where nothing speaks for the signal.
+
+        Without `signal` it is the highest one of that model. Raises RequestInvalid for a model without such maps and
+        for an unknown signal, BlobNotFound where the photo's files are deleted, SampleError, and QueueFull.
+        """
+        channel = self._channels.get(photo.channel)
+        name = None if channel is None else channel.model if model == "moderation" else channel.general_model
+        if channel is None or name is None:
+            raise RequestInvalid(f"The channel {photo.channel} has no such model.")
+        return self._turns.run(lambda: self._drawn(photo, name, self._labels(channel, photo, model, signal)))
+
+    def _drawn(self, photo: ModerationPhoto, name: str, labels: Callable[[ActivationMap], list[str]]) -> bytes:
+        with self._lock:
+            if name not in self._maps:
+                self._maps[name] = ActivationMap(self._find_bundle(name))
+            maps = self._maps[name]
+        data = self._files.original(photo)
+        picture = decode(data, limits=self._limits, short_side=_DECODED_SIDE, sandbox=self._sandbox)
+        heat, part = maps.of(picture, labels(maps))
+        return overlay(heat, part, picture)
+
+    def _labels(
+        self, channel: ModerationChannel, photo: ModerationPhoto, model: Which, signal: str | None
+    ) -> Callable[[ActivationMap], list[str]]:
+        """The labels behind a signal; without one, behind the highest signal of the photo that this model made."""
+
+        def chosen(maps: ActivationMap) -> list[str]:
+            groups = {name: list(labels) for name, labels in channel.groups.items()} if model == "general" else {}
+            known = groups or {label: [label] for label in maps.labels}
+            if signal is not None:
+                if signal not in known:
+                    raise RequestInvalid(f"The model has no signal {signal[:80]!r}. It has: {', '.join(known)[:500]}.")
+                return known[signal]
+            scores = {each.name: each.score for each in photo.signals if each.name in known}
+            return known[max(scores, key=lambda name: scores[name])] if scores else [maps.labels[-1]]
+
+        return chosen
+
+
+def overlay(heat: Floats, part: tuple[float, float, float, float], picture: Picture) -> bytes:
+    """`heat` (rows, columns) from 0 to 1, laid over the part of the picture that the model saw, as a PNG.
+
+    `part` is (top, left, bottom, right) in shares of the picture.
+    """
+    scale = SIDE / max(picture.width, picture.height)
+    height, width = max(1, round(picture.height * scale)), max(1, round(picture.width * scale))
+    top, left, bottom, right = (
+        round(share * length) for share, length in zip(part, (height, width, height, width), strict=True)
+    )
+    size = max(1, right - left), max(1, bottom - top)
+    seen = np.clip(cv2.resize(heat, size, interpolation=cv2.INTER_CUBIC), 0, 1)
+    whole = np.zeros((height, width), np.float32)
+    rows, columns = slice(max(0, top), min(height, bottom)), slice(max(0, left), min(width, right))
+    whole[rows, columns] = seen[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
+    whole[whole < _FAINT] = 0
+    pixels = np.zeros((height, width, 4), np.uint8)  # blue, green, red, opacity: yellow to red
+    pixels[..., 1] = np.uint8(255 * (1 - whole))
+    pixels[..., 2] = 255
+    pixels[..., 3] = np.uint8(255 * _MOST_OPAQUE * whole)
+    _, encoded = cv2.imencode(".png", pixels)
+    return encoded.tobytes()
