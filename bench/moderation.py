@@ -25,7 +25,7 @@ from shoplens.db import open_database
 from shoplens.db.tables import make_id, to_row
 from shoplens.moderation.entities import PhotoState, QueueReason
 from shoplens.moderation.tables import moderation_photos
-from tests.acceptance.browser.conftest import ARGUMENTS, DESKTOP
+from tests.acceptance.browser.conftest import ARGUMENTS
 from tests.acceptance.moderation_shop import moderating_server, send_photos, states_of
 from tests.conftest import RunningServer
 from tests.unit.moderation.photos import photo_of
@@ -60,7 +60,7 @@ def measure_person(server: RunningServer, executable: str, channel: str, *, phot
     ids = send_photos(server.url, channel, photos)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable, args=list(ARGUMENTS))
-        page = browser.new_page(**DESKTOP)
+        page = browser.new_page(viewport={"width": 1440, "height": 900})
         page.goto(f"{server.url}/console/moderation?channel={channel}")
         per_minute = decide_all(page, ids, think_s=think_s)
         browser.close()

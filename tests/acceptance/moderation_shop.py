@@ -13,20 +13,15 @@ from PIL import Image, ImageFilter
 
 from tests.conftest import RunningServer, colourful, jpeg_of, running_server
 
-HOLDS_ALL: Final = {
-    "model": "opennsfw",
-    "keep": "nothing",
-    "labels": {"nsfw": {"review_at": 0.000001}},
-    "moderation": {"general_model": None},
-}
+HOLDS_ALL: Final = {"model": "opennsfw", "keep": "nothing", "labels": {"safe": {"review_at": 0.05}}}
 
 
 def moderating_server(
     root: Path, models_dir: Path, *channels: str, **more: Any
 ) -> AbstractContextManager[RunningServer]:
     """A server with these channels; `more` changes the moderation side of all."""
-    moderation = {**HOLDS_ALL["moderation"], **more}  # type: ignore[dict-item]
-    settings = {f"channels__{name}": json.dumps({**HOLDS_ALL, "moderation": moderation}) for name in channels}
+    moderated = {**HOLDS_ALL, "moderation": {"general_model": None, **more}}
+    settings = {f"channels__{name}": json.dumps(moderated) for name in channels}
     return running_server(root, models_dir, **settings)
 
 
@@ -37,7 +32,7 @@ def photo_of(seed: int) -> bytes:
 
 
 def send_photos(url: str, channel: str, number: int, *, first: int = 0, **fields: str) -> list[str]:
-    """The ids of so many photos that a shopper sends, all held."""
+    """The ids of so many photos that a shopper sends, all held, in the order of the queue."""
     ids: list[str] = []
     with httpx.Client(base_url=url, trust_env=False, timeout=120) as client:
         for start in range(0, number, 10):
@@ -48,7 +43,7 @@ def send_photos(url: str, channel: str, number: int, *, first: int = 0, **fields
             photos = answer.json()["photos"]
             assert {each["state"] for each in photos} == {"held"}, photos
             ids += [each["id"] for each in photos]
-    return ids
+    return sorted(ids)
 
 
 def states_of(url: str, ids: list[str]) -> list[str]:

@@ -9,6 +9,7 @@ from shoplens.errors import RequestInvalid
 from shoplens.moderation.channel import ModerationChannel
 from shoplens.moderation.context import ContextService
 from shoplens.moderation.dry_run import DryRunService
+from shoplens.moderation.heatmap import HeatMaps
 from shoplens.moderation.intake import PhotoIntake
 from shoplens.moderation.media import MediaService
 from shoplens.moderation.photos import PhotoService
@@ -26,6 +27,7 @@ class Moderation:
     intake: PhotoIntake
     photos: PhotoService
     media: MediaService
+    heat_maps: HeatMaps
     queue: PhotoQueue
     review: PhotoReview
     context: ContextService

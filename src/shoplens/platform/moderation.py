@@ -16,6 +16,7 @@ from shoplens.moderation.channel import ModerationChannel
 from shoplens.moderation.context import ContextService
 from shoplens.moderation.dry_run import DryRunService
 from shoplens.moderation.files import PhotoFiles
+from shoplens.moderation.heatmap import HeatMaps
 from shoplens.moderation.intake import PhotoIntake
 from shoplens.moderation.media import MediaService
 from shoplens.moderation.memory import HashMemory
@@ -81,6 +82,13 @@ def build_moderation(settings: Settings, channels: Mapping[str, Channel], parts:
         ),
         photos=PhotoService(database),
         media=MediaService(database, parts.store, limits=parts.limits, sandbox=parts.sandbox, copies=CopyQueue()),
+        heat_maps=HeatMaps(
+            PhotoFiles(parts.store),
+            channels=moderated,
+            find_bundle=lambda name: find_bundle(name, settings),
+            limits=parts.limits,
+            sandbox=parts.sandbox,
+        ),
         queue=PhotoQueue(database, rules=rules, clock=utc_now),
         review=PhotoReview(database, rules=rules, clock=utc_now),
         context=ContextService(database, policy_of=policies.current, clock=utc_now),

@@ -28,6 +28,7 @@ from shoplens.batch.pages import channel_pages, item_pages, record_link_finder, 
 from shoplens.errors import NotFound, RequestInvalid, ShoplensError
 from shoplens.moderation.api import media_router, moderation_router
 from shoplens.moderation.pages import form_pages, moderation_pages, photo_pages
+from shoplens.moderation.photo_api import photo_router
 from shoplens.moderation.policy_api import policy_router
 from shoplens.moderation.policy_pages import policy_pages
 from shoplens.moderation.queue_api import queue_router
@@ -169,6 +170,7 @@ def _api_routers(platform: Platform, uploads: Uploads) -> Iterator[APIRouter]:
     yield policy_router(platform.moderation)
     yield queue_router(platform.moderation)
     yield review_router(platform.moderation)
+    yield photo_router(platform.moderation)
 
 
 def _page_routers(platform: Platform, uploads: Uploads) -> Iterator[APIRouter]:

@@ -166,7 +166,7 @@ def test_the_queue_works_without_a_script(visit: VisitMaker, moderating: Running
     page.goto(f"{moderating.url}{HOME}plain")
     page.get_by_role("button", name="Skip").click()
     page.goto(f"{moderating.url}{HOME}plain")
-    page.get_by_label("Reason").select_option("advertising")
+    page.locator("[data-slot=single] select").select_option("advertising")
     page.get_by_role("button", name="Reject").click()
     assert states_of(moderating.url, ids) == ["held", "refused"]
 
@@ -176,7 +176,7 @@ def test_letters_can_be_switched_off(visit: VisitMaker, moderating: RunningServe
     ids = send_photos(moderating.url, "letters", 2)
     page = visit(at=moderating, person=81).page(f"{HOME}letters")
     queue_of(page)
-    page.get_by_text("Settings").click()
+    page.get_by_text("Settings", exact=True).click()
     page.get_by_label("Letters and digits are keys").uncheck()
     page.get_by_role("button", name="Save").click()
     page.goto(f"{moderating.url}{HOME}letters")
