@@ -100,6 +100,20 @@ class ChannelModerationSettings(_Frozen):
     )
     hard_signal: str = Field(default="nsfw", description="The signal that says how hard a photo is to look at.")
     hard_at: float = Field(default=0.8, ge=0, le=1, description="From this score on a photo is hard to look at.")
+    appeals_by_same_person: bool = Field(
+        default=False, description="An admin may decide on an appeal against their own refusal: for a shop with one."
+    )
+    keep_refused_days: int | None = Field(
+        default=30,
+        gt=0,
+        description="Days after which a refused photo is deleted; hash and statement stay; unset: never.",
+    )
+    keep_held_days: int | None = Field(
+        default=None, gt=0, description="Days after which a photo that nobody decided on is deleted; unset: never."
+    )
+    keep_published_days: int | None = Field(
+        default=None, gt=0, description="Days after which a published photo is deleted and shown no more; unset: never."
+    )
 
 
 class ChannelSettings(_Frozen):

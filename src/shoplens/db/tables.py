@@ -116,6 +116,14 @@ def new_id(now: datetime) -> str:
     return make_id(unix_ms, entropy.to_bytes(10))
 
 
+def time_of(row_id: str) -> datetime:
+    """When an id was made, in UTC, to the millisecond."""
+    number = 0
+    for character in row_id:
+        number = number << 5 | _ID_ALPHABET.index(character)
+    return datetime.fromtimestamp((number >> 80) / 1000, UTC)
+
+
 def is_id(text: str) -> bool:
     """Whether `text` has the form of an id."""
     return len(text) == ID_LENGTH and all(character in _ID_ALPHABET for character in text)

@@ -52,7 +52,8 @@ class HashRepository:
 
     def newest_at(self) -> datetime | None:
         """When the newest row was added."""
-        return self._tx.scalar(select(func.max(_hashes.created_at)))
+        newest: datetime | None = self._tx.scalar(select(func.max(_hashes.created_at)))
+        return newest
 
     def after(self, seq: int, *, limit: int) -> Sequence[Any]:
         """At most `limit` rows with `seq`, `hashes` and `created_at`, from the one after this number on."""

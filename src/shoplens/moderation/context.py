@@ -47,10 +47,13 @@ class ContextService:
         database: Database,
         *,
         policy_of: Callable[[str], ModerationPolicy],
+        own_appeals: Callable[[str], bool] = lambda _: False,
         clock: Callable[[], datetime],
     ) -> None:
+        """`own_appeals` says for a channel whether admins decide on appeals against their own refusals."""
         self._database = database
         self._policy_of = policy_of
+        self._own_appeals = own_appeals
         self._clock = clock
 
     def of(self, photo_id: str, *, by: Principal) -> PhotoContext:
@@ -59,7 +62,8 @@ class ContextService:
         with self._database.reading() as tx:
             photo = PhotoRepository(tx).get(photo_id)
             policy = self._policy_of(photo.channel)
-            may_decide = QueueRepository(tx, by).may_decide(photo_id)
+            queue = QueueRepository(tx, by, own_appeals=self._own_appeals(photo.channel))
+            may_decide = queue.may_decide(photo_id)
             history = DecisionRepository(tx).of(photo_id)
             if photo.queue is QueueReason.SECOND_OPINION and may_decide:
                 photo = blinded(photo)

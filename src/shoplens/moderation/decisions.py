@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 
 from shoplens.accounts.entities import Principal, PrincipalKind
 from shoplens.db.tables import new_id
+from shoplens.moderation.consequence_repository import AppealRepository
 from shoplens.moderation.entities import (
     POLICY,
     DecisionKind,
@@ -61,7 +62,7 @@ class NewDecision:
     """What is to be decided on a photo.
 
     `queue` says why the photo waits for a person after this; None takes it out of the queue. `policy_version` is that
-    of the photo unless another policy decided.
+    of the photo unless another policy decided. `answer` is for the shopper who appealed, `comment` for the team.
     """
 
     to_state: PhotoState
@@ -72,6 +73,7 @@ class NewDecision:
     rule: str | None = None
     reason: str | None = None
     comment: str | None = None
+    answer: str | None = None
     queue: QueueReason | None = None
     queue_rank: int = 0
 
@@ -112,6 +114,8 @@ def record_decision(tx: Connection, photo: ModerationPhoto, new: NewDecision) ->
         comment=new.comment,
     )
     _note(tx, changed, decision, by=new.by)
+    if new.kind is DecisionKind.APPEAL:
+        _settle_appeal(tx, changed, decision, answer=new.answer)
     return changed
 
 
@@ -121,6 +125,19 @@ def _note(tx: Connection, photo: ModerationPhoto, decision: PhotoDecision, *, by
     remember(tx, photo, decision.to_state, by_person=by_person, now=decision.at)
     if decision.from_state is not decision.to_state:
         emit(tx, f"photo.{photo.state.value}", _event_data(photo, decision), now=decision.at)
+
+
+def _settle_appeal(tx: Connection, photo: ModerationPhoto, decision: PhotoDecision, *, answer: str | None) -> None:
+    appeals = AppealRepository(tx)
+    appeal = appeals.of(photo.id)
+    if appeal is None:
+        return
+    decided = replace(
+        appeal, decided_at=decision.at, decided_by=decision.by_id, outcome=photo.state, answer=answer or None
+    )
+    appeals.settle(decided)
+    data = _event_data(photo, decision)
+    emit(tx, "appeal.decided", {**data, "appeal": appeal.id, "answer": decided.answer}, now=decision.at)
 
 
 def _event_data(photo: ModerationPhoto, decision: PhotoDecision) -> dict[str, Any]:

@@ -35,6 +35,24 @@ class AnotherPersonDecides(Conflict):
     code = "another_person_decides"
 
 
+class NotRefused(Conflict):
+    """The photo is not refused, or deleted: there is no statement of reasons, and nothing to appeal against."""
+
+    code = "photo_not_refused"
+
+
+class AppealExists(Conflict):
+    """The shopper has appealed against this refusal before."""
+
+    code = "appeal_exists"
+
+
+class AppealNotFound(NotFound):
+    """There is no such appeal that waits for a decision."""
+
+    code = "appeal_not_found"
+
+
 class NothingToUndo(Conflict):
     """The person has no such decision among the last ones."""
 

@@ -78,7 +78,7 @@ class ModerationPolicy:
     """
 
     bands: tuple[Band, ...] = ()
-    refuse_distance: int | None = 6
+    refuse_distance: int | None = 5
     accept_distance: int | None = 4
     strikes: int | None = 3
     strike_days: int = 30

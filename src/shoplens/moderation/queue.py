@@ -59,7 +59,8 @@ class QueueRules:
 
     `second_opinion_share` is the share (0 to 1) of decisions that another person repeats without seeing the first.
     So many reports as `hide_after_reports` hide a published photo until a person decides; None: never. A photo is hard
-    to look at if its signal `hard_signal` is at least `hard_at`.
+    to look at if its signal `hard_signal` is at least `hard_at`. With `appeals_by_same_person` an admin may decide
+    on an appeal against their own refusal.
     """
 
     reasons: tuple[Reason, ...] = DEFAULT_REASONS
@@ -68,6 +69,7 @@ class QueueRules:
     pause_after: int | None = 20
     hard_signal: str = "nsfw"
     hard_at: float = 0.8
+    appeals_by_same_person: bool = False
 
     def is_hard(self, photo: ModerationPhoto) -> bool:
         """Whether it counts for the suggestion of a pause."""
@@ -117,7 +119,8 @@ class PhotoQueue:
     def peek(self, channel: str, *, by: Principal, limit: int) -> list[ModerationPhoto]:
         """What this person would get next, without claiming it."""
         with self._database.reading() as tx:
-            found = QueueRepository(tx, by).free(channel, limit=min(limit, MOST_CLAIMED), now=self._clock())
+            queue = QueueRepository(tx, by, own_appeals=self.rules(channel).appeals_by_same_person)
+            found = queue.free(channel, limit=min(limit, MOST_CLAIMED), now=self._clock())
         return [blinded(photo) for photo in found]
 
     def claim(
@@ -138,7 +141,7 @@ class PhotoQueue:
         now = self._clock()
         until = now + timedelta(seconds=CLAIM_S)
         with self._database.transaction() as tx:
-            queue = QueueRepository(tx, by)
+            queue = QueueRepository(tx, by, own_appeals=self.rules(channel).appeals_by_same_person)
             queue.release(release)
             held = queue.claim(holding, now=now, until=until)
             found = queue.free(channel, limit=count - len(held), now=now, without=holding, lock=True)

@@ -55,9 +55,11 @@ class Waiting:
 class QueueRepository:
     """Which waiting photos one principal may have, and who looks at which."""
 
-    def __init__(self, tx: Connection, principal: Principal) -> None:
+    def __init__(self, tx: Connection, principal: Principal, *, own_appeals: bool = False) -> None:
+        """With `own_appeals` an admin decides on appeals against their own refusals too."""
         self._tx = tx
         self._me = principal
+        self._own_appeals = own_appeals and principal.may(Permission.MODERATION_ADMIN)
 
     def free(
         self, channel: str, *, limit: int, now: datetime, without: Collection[str] = (), lock: bool = False
@@ -135,7 +137,8 @@ class QueueRepository:
             _decisions.kind.in_([kind.value for kind in kinds]),
             _decisions.undone_at.is_(None),
         )
-        return and_(_photos.queue.in_([reason.value for reason in OTHERS_DECIDE]), decided.exists())
+        others = [reason for reason in OTHERS_DECIDE if not (self._own_appeals and reason is QueueReason.APPEAL)]
+        return and_(_photos.queue.in_([reason.value for reason in others]), decided.exists())
 
     def _read(self, found: Select[Any], *, lock: bool) -> list[ModerationPhoto]:
         if lock:

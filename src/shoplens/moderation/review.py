@@ -18,6 +18,7 @@ from shoplens.accounts.entities import Permission, Principal
 from shoplens.db import Database
 from shoplens.db.tables import new_id
 from shoplens.errors import RequestInvalid, ShoplensError
+from shoplens.moderation.consequence_repository import AppealRepository
 from shoplens.moderation.decisions import NewDecision, record_decision
 from shoplens.moderation.entities import (
     DecisionKind,
@@ -43,11 +44,15 @@ _DONE: Final = {PhotoState.PUBLISHED: "accepted", PhotoState.REFUSED: "rejected"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """What a person says of a photo: `state` is PUBLISHED, or REFUSED with the code of a reason."""
+    """What a person says of a photo: `state` is PUBLISHED, or REFUSED with the code of a reason.
+
+    `comment` is for colleagues, `answer` for the shopper who appealed.
+    """
 
     state: PhotoState
     reason: str | None = None
     comment: str | None = None
+    answer: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,14 +79,14 @@ class PhotoReview:
         asked for again. Raises PhotoNotFound, PhotoChanged with who decided and when, PhotoClaimed, RequestInvalid for
         an unknown reason, and AnotherPersonDecides.
         """
-        comment = _comment(choice.comment)
+        comment, answer = _comment(choice.comment), _comment(choice.answer)
         now = self._clock()
         with self._database.transaction() as tx:
             photo = PhotoRepository(tx).get(photo_id, lock=True)
             rules = self._rules.get(photo.channel, QueueRules())
             if _is_repeated(tx, photo, choice, by=by, seen=seen):
                 return photo
-            _require_free(tx, photo, by=by, seen=seen, now=now)
+            _require_free(tx, photo, rules, by=by, seen=seen, now=now)
             reason = find_reason(rules.reasons, choice.reason) if choice.state is PhotoState.REFUSED else None
             choice = replace(choice, reason=reason.code if reason else None, comment=comment)
             rule = ACCEPTED if reason is None else f"a person refused it: {reason.title}"
@@ -101,6 +106,7 @@ class PhotoReview:
                     rule=rule,
                     reason=choice.reason,
                     comment=choice.comment,
+                    answer=answer,
                     queue=QueueReason.SECOND_OPINION if wants_second else None,
                     queue_rank=queue_rank(QueueReason.SECOND_OPINION) if wants_second else 0,
                 ),
@@ -133,7 +139,7 @@ class PhotoReview:
         now = self._clock()
         with self._database.transaction() as tx:
             photo = PhotoRepository(tx).get(photo_id, lock=True)
-            _require_free(tx, photo, by=by, seen=seen, now=now)
+            _require_free(tx, photo, self._rules.get(photo.channel, QueueRules()), by=by, seen=seen, now=now)
             escalated = replace(
                 photo,
                 queue=QueueReason.ESCALATED,
@@ -207,6 +213,7 @@ class PhotoReview:
             ),
         )
         ReportRepository(tx).reopen(photo.id, settled_at=decision.at)
+        AppealRepository(tx).reopen(photo.id, decided_at=decision.at)
         waits = before.queue is not None
         changed = replace(
             changed,
@@ -259,7 +266,9 @@ def is_drawn(photo_id: str, share: float) -> bool:
     return number < share * 2**64
 
 
-def _require_free(tx: Connection, photo: ModerationPhoto, *, by: Principal, seen: int | None, now: datetime) -> None:
+def _require_free(
+    tx: Connection, photo: ModerationPhoto, rules: QueueRules, *, by: Principal, seen: int | None, now: datetime
+) -> None:
     """Raises PhotoChanged, PhotoClaimed and AnotherPersonDecides."""
     if (photo.queue is None) if seen is None else (photo.revision != seen):
         raise _changed(_latest(tx, photo.id))
@@ -267,8 +276,14 @@ def _require_free(tx: Connection, photo: ModerationPhoto, *, by: Principal, seen
     if is_claimed and photo.claimed_by != by.id:
         raise PhotoClaimed(f"Somebody else looks at this photo until {photo.claimed_until:%H:%M:%S} UTC.")
     is_admin_on_escalated = photo.queue is QueueReason.ESCALATED and by.may(Permission.MODERATION_ADMIN)
-    if not is_admin_on_escalated and not QueueRepository(tx, by).may_decide(photo.id):
-        raise AnotherPersonDecides("You have decided on this photo before; now another person decides.")
+    own_appeals = rules.appeals_by_same_person
+    if not is_admin_on_escalated and not QueueRepository(tx, by, own_appeals=own_appeals).may_decide(photo.id):
+        alone = (
+            f" If there is no other, set channels.{photo.channel}.moderation.appeals_by_same_person: then an admin may."
+            if photo.queue is QueueReason.APPEAL
+            else ""
+        )
+        raise AnotherPersonDecides(f"You have decided on this photo before; now another person decides.{alone}")
 
 
 def _is_repeated(tx: Connection, photo: ModerationPhoto, choice: Choice, *, by: Principal, seen: int | None) -> bool:

@@ -38,11 +38,12 @@ class DecisionIn(BodySchema):
     decision: Literal["accept", "reject"]
     reason: str | None = Field(default=None, max_length=80, description="For `reject`.", examples=["nudity"])
     comment: str | None = Field(default=None, max_length=MAX_COMMENT, description="For colleagues; never shown.")
+    answer: str | None = Field(default=None, max_length=MAX_COMMENT, description="For the shopper who appealed.")
     seen: Seen
 
     def choice(self) -> Choice:
         """The decision as the service takes it."""
-        return Choice(state=_STATES[self.decision], reason=self.reason, comment=self.comment)
+        return Choice(state=_STATES[self.decision], reason=self.reason, comment=self.comment, answer=self.answer)
 
 
 class SelectedIn(BodySchema):

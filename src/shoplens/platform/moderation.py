@@ -91,7 +91,12 @@ def build_moderation(settings: Settings, channels: Mapping[str, Channel], parts:
         ),
         queue=PhotoQueue(database, rules=rules, clock=utc_now),
         review=PhotoReview(database, rules=rules, clock=utc_now),
-        context=ContextService(database, policy_of=policies.current, clock=utc_now),
+        context=ContextService(
+            database,
+            policy_of=policies.current,
+            own_appeals=lambda name: rules[name].appeals_by_same_person,
+            clock=utc_now,
+        ),
         policy_of=policies.current,
         policies=policies,
         dry_run=DryRunService(database, policies),
@@ -173,6 +178,7 @@ def _queue_rules(settings: ChannelModerationSettings) -> QueueRules:
         pause_after=settings.pause_after,
         hard_signal=settings.hard_signal,
         hard_at=settings.hard_at,
+        appeals_by_same_person=settings.appeals_by_same_person,
     )
 
 

@@ -10,15 +10,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import Connection, Select, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, Select, delete, exists, func, insert, or_, select, update
 
-from shoplens.db.tables import from_row, to_row
+from shoplens.db.tables import from_row, make_id, to_row
 from shoplens.webhooks.entities import Delivery, DeliveryState, Endpoint, Event
 from shoplens.webhooks.tables import webhook_deliveries, webhook_endpoints, webhook_events
 
 _endpoints: Final = webhook_endpoints.c
 _events: Final = webhook_events.c
 _deliveries: Final = webhook_deliveries.c
+_IN_ONE_STATEMENT: Final = 500
 
 
 class EndpointRepository:
@@ -192,3 +193,33 @@ def _due(now: datetime, busy: Sequence[str]) -> Select[tuple[str]]:
         )
         .group_by(_deliveries.endpoint_id)
     )
+
+
+class EventRepository:
+    """The table `webhook_events`, as far as events are deleted."""
+
+    def __init__(self, tx: Connection) -> None:
+        self._tx = tx
+
+    def remove_of_customer(self, customer: str) -> int:
+        """Remove every event that names a customer, sent or not, with its deliveries; how many there were."""
+        theirs = select(_events.id).where(_events.data["customer"].as_string() == customer)
+        return self._remove(self._tx.scalars(theirs).all())
+
+    def remove_old(self, *, before: datetime, limit: int) -> int:
+        """Remove at most `limit` events older than that, unless one still waits to be sent; how many there were."""
+        waits = exists().where(_deliveries.event_id == _events.id, _deliveries.state == DeliveryState.PENDING.value)
+        old = select(_events.id).where(_events.id < _first_id(before), ~waits).order_by(_events.id).limit(limit)
+        return self._remove(self._tx.scalars(old).all())
+
+    def _remove(self, event_ids: Sequence[str]) -> int:
+        for first in range(0, len(event_ids), _IN_ONE_STATEMENT):
+            these = event_ids[first : first + _IN_ONE_STATEMENT]
+            self._tx.execute(delete(webhook_deliveries).where(_deliveries.event_id.in_(these)))
+            self._tx.execute(delete(webhook_events).where(_events.id.in_(these)))
+        return len(event_ids)
+
+
+def _first_id(moment: datetime) -> str:
+    """The least id of the millisecond of `moment`: ids begin with their time."""
+    return make_id(max(0, int(moment.timestamp() * 1000)), bytes(10))

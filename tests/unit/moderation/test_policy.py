@@ -86,9 +86,9 @@ def test_a_look_up_that_failed_holds_the_photo_if_the_policy_asks_for_it(name: s
 
 def test_a_photo_near_a_refused_one_is_refused_up_to_the_distance() -> None:
     """The sentence says how near it is."""
-    at, beyond = (evaluate(signals(near_refused=near(bits)), POLICY) for bits in (6, 7))
+    at, beyond = (evaluate(signals(near_refused=near(bits)), POLICY) for bits in (5, 6))
     assert (PhotoState.REFUSED, PhotoState.PUBLISHED) == (at.state, beyond.state)
-    assert "distance 6 of 64 to a photo that was refused: refused up to 6." == at.rule
+    assert "distance 5 of 64 to a photo that was refused: refused up to 5." == at.rule
 
 
 def test_a_photo_near_an_accepted_one_is_published_though_a_signal_would_hold_it() -> None:

@@ -1,0 +1,185 @@
+"""What follows for a customer: strikes from refusals that stand, and the deletion of everything that is theirs.
+
+A customer is an opaque reference of the shop. Shoplens knows nothing else of the person.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from sqlalchemy import Connection
+
+from shoplens.accounts.audit import AuditLog
+from shoplens.accounts.entities import Principal
+from shoplens.db import Database
+from shoplens.db.tables import new_id
+from shoplens.errors import RequestInvalid
+from shoplens.moderation.consequence_repository import (
+    CustomerRepository,
+    ErasureRepository,
+    HashRepository,
+    Refusal,
+)
+from shoplens.moderation.entities import Erasure, PhotoState
+from shoplens.moderation.files import PhotoFiles
+from shoplens.moderation.policy import ModerationPolicy
+from shoplens.moderation.repository import PhotoRepository
+from shoplens.webhooks.repository import EventRepository
+
+MAX_REFERENCE: Final = 200
+_BATCH: Final = 50
+_MOST_STRIKES: Final = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Strike:
+    """A refusal that stands. It counts until `expires_at`."""
+
+    refusal: Refusal
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StrikeRule:
+    """What a channel's policy says of strikes, and whether it holds all new photos of this customer now.
+
+    `limit` strikes within `days` hold them; None: never. `until` is when too few strikes are left.
+    """
+
+    channel: str
+    limit: int | None
+    days: int
+    strikes: tuple[Strike, ...]
+    until: datetime | None
+
+    @property
+    def holds(self) -> bool:
+        """Whether new photos wait for a person."""
+        return self.until is not None
+
+    @property
+    def sentence(self) -> str:
+        """The rule and what it means for this customer, for people."""
+        if self.limit is None:
+            return "The policy counts no strikes."
+        has = f"{len(self.strikes)} of {self.limit} refused photos within {self.days} days"
+        if self.until is None:
+            return f"{has}: new photos are decided as everybody's."
+        return f"{has}: new photos are held for a person until {self.until:%Y-%m-%d %H:%M} UTC."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Customer:
+    """What is known of a customer. `photos` counts them by state; `erasures` are receipts of earlier deletions."""
+
+    reference: str
+    photos: Mapping[PhotoState, int]
+    rules: tuple[StrikeRule, ...]
+    erasures: tuple[Erasure, ...]
+
+    @property
+    def total(self) -> int:
+        """All photos."""
+        return sum(self.photos.values())
+
+
+class CustomerService:
+    """All methods block. `policies` gives the policy of each channel that applies now.
+
+    `forget_samples` removes photos from label sets and returns how many sets that changed.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        files: PhotoFiles,
+        *,
+        policies: Callable[[], Mapping[str, ModerationPolicy]],
+        forget_samples: Callable[[set[str]], int],
+        audit: AuditLog,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._database = database
+        self._files = files
+        self._policies = policies
+        self._forget_samples = forget_samples
+        self._audit = audit
+        self._clock = clock
+
+    def get(self, reference: str) -> Customer:
+        """Also for a reference that no photo has. Raises RequestInvalid."""
+        _require_reference(reference)
+        now = self._clock()
+        with self._database.reading() as tx:
+            rules = tuple(
+                self._rule(tx, reference, channel, policy, now) for channel, policy in self._policies().items()
+            )
+            return Customer(
+                reference=reference,
+                photos=CustomerRepository(tx).count(reference),
+                rules=rules,
+                erasures=tuple(ErasureRepository(tx).of(digest_of(reference))),
+            )
+
+    def erase(self, reference: str, *, by: Principal) -> Erasure:
+        """Delete every photo, file, hash, decision, appeal, report and event of a customer; returns the receipt.
+
+        Files go first and rows last, in small steps: if it is interrupted, calling it again goes on and completes the
+        same receipt. Without any photo the receipt says so. Raises RequestInvalid, DatabaseUnavailable and
+        StorageUnavailable.
+        """
+        _require_reference(reference)
+        digest, now = digest_of(reference), self._clock()
+        new = Erasure(id=new_id(now), at=now, customer_digest=digest, by=by.name)
+        with self._database.transaction() as tx:
+            receipt = ErasureRepository(tx).begin(new)
+        while self._erase_some(reference, receipt):
+            pass
+        with self._database.transaction() as tx:
+            events = EventRepository(tx).remove_of_customer(reference)
+            ErasureRepository(tx).add(receipt.id, photos=0, hashes=0, events=events)
+            done = ErasureRepository(tx).finish(receipt.id, now=self._clock())
+            counts = {"photos": done.photos, "hashes": done.hashes, "files": done.files, "events": done.events}
+            self._audit.record(tx, by, "customer.erased", target=digest, details={"receipt": done.id, **counts})
+        return done
+
+    def _erase_some(self, reference: str, receipt: Erasure) -> bool:
+        """Delete some photos; whether there were any."""
+        with self._database.reading() as tx:
+            photos = PhotoRepository(tx).by_customer(reference, limit=_BATCH)
+        if not photos:
+            return False
+        ids = {photo.id for photo in photos}
+        files = sum(self._files.delete(photo.image_key) for photo in photos if photo.image_key is not None)
+        with self._database.transaction() as tx:
+            ErasureRepository(tx).add_files(receipt.id, files)
+        label_sets = self._forget_samples(ids)
+        with self._database.transaction() as tx:
+            hashes = HashRepository(tx).forget(ids)
+            removed = CustomerRepository(tx).remove_photos(ids)
+            ErasureRepository(tx).add(receipt.id, photos=removed, hashes=hashes, label_sets=label_sets)
+        return True
+
+    @staticmethod
+    def _rule(tx: Connection, reference: str, channel: str, policy: ModerationPolicy, now: datetime) -> StrikeRule:
+        lasts = timedelta(days=policy.strike_days)
+        found = CustomerRepository(tx).refusals(reference, since=now - lasts, limit=_MOST_STRIKES)
+        strikes = tuple(Strike(refusal=each, expires_at=each.at + lasts) for each in found)
+        holds = policy.strikes is not None and len(strikes) >= policy.strikes
+        # Newest first: while the one at this place counts, there are enough.
+        until = strikes[policy.strikes - 1].expires_at if holds and policy.strikes else None
+        return StrikeRule(channel=channel, limit=policy.strikes, days=policy.strike_days, strikes=strikes, until=until)
+
+
+def digest_of(reference: str) -> str:
+    """What a receipt keeps of a reference: its SHA-256."""
+    return hashlib.sha256(reference.encode()).hexdigest()
+
+
+def _require_reference(reference: str) -> None:
+    if not (0 < len(reference) <= MAX_REFERENCE and reference.isprintable()):
+        raise RequestInvalid(f"A customer's reference has 1 to {MAX_REFERENCE} printable characters.")
