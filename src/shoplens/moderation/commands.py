@@ -1,4 +1,4 @@
-"""`shoplens moderation policy …`: show, set, try and roll back the policy of a channel.
+"""`shoplens moderation …`: policies of channels, erasing a customer, and deleting what is too old.
 
 What is slow to import is imported by the command that needs it, so that `shoplens --help` is quick.
 """
@@ -145,6 +145,54 @@ def dry_run(
         typer.echo(orjson.dumps(result))
     else:
         _print(result)
+
+
+@moderation_app.command("erase-customer")
+@handle_errors
+def erase_customer(
+    reference: Annotated[str, typer.Argument(help="The customer as the shop calls them.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Delete all photos, files, hashes, decisions, appeals and events of a customer for good, and print the receipt."""
+    import orjson
+
+    from shoplens.accounts.entities import SYSTEM
+    from shoplens.platform.consequences import open_customers
+
+    with open_customers(settings_for(data_dir)) as customers:
+        total = customers.get(reference).total
+        if not yes:
+            typer.confirm(f"Delete {total:,} photos of this customer for good?", abort=True)
+        receipt = customers.erase(reference, by=SYSTEM)
+    if as_json:
+        typer.echo(orjson.dumps(receipt))
+        return
+    typer.echo(
+        f"Erased {receipt.photos:,} photos, {receipt.files:,} files, {receipt.hashes:,} hashes and "
+        f"{receipt.events:,} events; {receipt.label_sets:,} label sets were written again."
+    )
+    typer.echo(f"Receipt {receipt.id} of {receipt.at:%Y-%m-%d %H:%M} UTC, customer {receipt.customer_digest}.")
+
+
+@moderation_app.command()
+@handle_errors
+def retention(as_json: AsJson = False, data_dir: DataDir = None) -> None:
+    """Delete now what is older than the settings allow; the server does it every hour."""
+    import orjson
+
+    from shoplens.platform.consequences import open_retention
+
+    with open_retention(settings_for(data_dir)) as task:
+        deleted = task.run()
+    if as_json:
+        typer.echo(orjson.dumps(deleted))
+        return
+    typer.echo(
+        f"Deleted the files of {deleted.photos:,} photos ({deleted.files:,} files), {deleted.requests:,} requests, "
+        f"{deleted.events:,} events and {deleted.orphans:,} files that belonged to no photo."
+    )
 
 
 def _print(result: DryRun) -> None:

@@ -20,6 +20,7 @@ from shoplens.images.sandbox import SandboxedDecoder
 from shoplens.moderation.service import Moderation
 from shoplens.platform.accounts import Accounts, build_accounts
 from shoplens.platform.batch import build_batch, read_statuses
+from shoplens.platform.consequences import Consequences, build_consequences
 from shoplens.platform.moderation import ModerationParts, build_moderation
 from shoplens.platform.parts import (
     Progress,
@@ -78,6 +79,7 @@ class Platform:
     batch: Batch
     accounts: Accounts
     moderation: Moderation
+    consequences: Consequences
     webhooks: WebhookService
     sender: WebhookSender
     probes: Mapping[str, Callable[[], Awaitable[None]]]
@@ -96,6 +98,7 @@ class Platform:
     async def close(self) -> None:
         """Finish what was accepted, in the order in which it flows, and release everything."""
         await asyncio.to_thread(self.batch.close)
+        await asyncio.to_thread(self.consequences.retention.close)
         await asyncio.to_thread(self.moderation.close)
         await asyncio.to_thread(self.sender.close)
         await self.engine.close()
@@ -153,6 +156,7 @@ def build_platform(settings: Settings, *, progress: Progress | None = None) -> P
         limits=RateLimits(settings.redis_url, prefix=settings.redis_prefix),
     )
     accounts.sessions.on_change(principals.forget)
+    moderation = build_moderation(settings, channels, parts)
     return Platform(
         predictions=PredictionService(
             engine=engine,
@@ -171,7 +175,8 @@ def build_platform(settings: Settings, *, progress: Progress | None = None) -> P
         accounts=accounts,
         webhooks=build_webhooks(settings, database),
         sender=build_sender(settings, database, metrics),
-        moderation=build_moderation(settings, channels, parts),
+        moderation=moderation,
+        consequences=build_consequences(settings, moderation, database=database, store=store, audit=audit),
         probes={
             "engine": engine.check,
             "database": partial(asyncio.to_thread, database.check),

@@ -27,6 +27,7 @@ from shoplens.batch.items_api import items_router
 from shoplens.batch.pages import channel_pages, item_pages, record_link_finder, run_pages
 from shoplens.errors import NotFound, RequestInvalid, ShoplensError
 from shoplens.moderation.api import media_router, moderation_router
+from shoplens.moderation.consequences_api import appeals_router, customers_router
 from shoplens.moderation.pages import form_pages, moderation_pages, photo_pages
 from shoplens.moderation.photo_api import photo_router
 from shoplens.moderation.policy_api import policy_router
@@ -109,6 +110,7 @@ def create_app(platform: Platform) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         platform.sender.start()
+        platform.consequences.retention.start()
         resuming = asyncio.create_task(asyncio.to_thread(_resume_run, platform))
         yield
         await resuming
@@ -171,6 +173,8 @@ def _api_routers(platform: Platform, uploads: Uploads) -> Iterator[APIRouter]:
     yield queue_router(platform.moderation)
     yield review_router(platform.moderation)
     yield photo_router(platform.moderation)
+    yield appeals_router(platform.consequences.appeals)
+    yield customers_router(platform.consequences.customers)
 
 
 def _page_routers(platform: Platform, uploads: Uploads) -> Iterator[APIRouter]:

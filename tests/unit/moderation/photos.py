@@ -6,14 +6,17 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
+from sqlalchemy import insert
 
 from shoplens.accounts.entities import SYSTEM, Permission, Principal, PrincipalKind
 from shoplens.db import Database
-from shoplens.db.tables import make_id
+from shoplens.db.tables import make_id, to_row
 from shoplens.images.fingerprint import LENGTH
 from shoplens.images.picture import ImageFacts
 from shoplens.moderation.decisions import add_decided
 from shoplens.moderation.entities import POLICY, ModerationPhoto, PhotoState, QueueReason, References, Signal
+from shoplens.webhooks.entities import Endpoint
+from shoplens.webhooks.tables import webhook_endpoints
 
 START = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
 ANNA = Principal(
@@ -68,3 +71,17 @@ def stored(database: Database, *photos: ModerationPhoto) -> None:
     """Store these photos, each with the decision that it carries."""
     with database.transaction() as tx:
         add_decided(tx, photos, by=SYSTEM)
+
+
+def listened(database: Database, name: str, events: str = "*", disabled_at: datetime | None = None) -> None:
+    """Store an endpoint for these events."""
+    endpoint = Endpoint(
+        id=name,
+        created_at=moment(0),
+        url="https://shop.example/hook",
+        secret="whsec_x",
+        events=events,
+        disabled_at=disabled_at,
+    )
+    with database.transaction() as tx:
+        tx.execute(insert(webhook_endpoints), to_row(endpoint))

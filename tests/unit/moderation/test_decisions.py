@@ -2,36 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any
 
 import pytest
-from sqlalchemy import insert, select
+from sqlalchemy import select
 
 from shoplens.accounts.entities import SYSTEM
 from shoplens.db import Database
-from shoplens.db.tables import to_row
 from shoplens.moderation.decisions import NewDecision, record_decision
 from shoplens.moderation.entities import DecisionKind, ModerationPhoto, PhotoState, QueueReason
 from shoplens.moderation.errors import PhotoChanged, PhotoNotFound
 from shoplens.moderation.repository import DecisionRepository, PhotoFilter, PhotoRepository
-from shoplens.webhooks.entities import Endpoint
-from shoplens.webhooks.tables import webhook_endpoints, webhook_events
-from tests.unit.moderation.photos import ANNA, BEN, moment, photo_id, photo_of, stored
-
-
-def listened(database: Database, name: str, events: str = "*", disabled_at: datetime | None = None) -> None:
-    """Store an endpoint for these events."""
-    endpoint = Endpoint(
-        id=name,
-        created_at=moment(0),
-        url="https://shop.example/hook",
-        secret="whsec_x",
-        events=events,
-        disabled_at=disabled_at,
-    )
-    with database.transaction() as tx:
-        tx.execute(insert(webhook_endpoints), to_row(endpoint))
+from shoplens.webhooks.tables import webhook_events
+from tests.unit.moderation.photos import ANNA, BEN, listened, moment, photo_id, photo_of, stored
 
 
 def decided(database: Database, to_state: PhotoState, kind: DecisionKind, **more: Any) -> ModerationPhoto:

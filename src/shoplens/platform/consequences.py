@@ -1,0 +1,88 @@
+"""Build what follows from decisions: appeals, customers and retention."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+
+from shoplens.accounts.audit import AuditLog
+from shoplens.db import Database
+from shoplens.moderation.appeals import AppealService
+from shoplens.moderation.customers import CustomerService
+from shoplens.moderation.files import PhotoFiles
+from shoplens.moderation.policy import ModerationPolicy
+from shoplens.moderation.retention import Retention, RetentionService
+from shoplens.moderation.service import Moderation
+from shoplens.platform.parts import build_database, utc_now
+from shoplens.settings import Settings
+from shoplens.storage import Store, open_store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Consequences:
+    """The use cases on what follows from decisions."""
+
+    appeals: AppealService
+    customers: CustomerService
+    retention: RetentionService
+
+
+def build_consequences(
+    settings: Settings, moderation: Moderation, *, database: Database, store: Store, audit: AuditLog
+) -> Consequences:
+    """For all channels with a moderation side. Nothing is deleted until retention is started."""
+    return Consequences(
+        appeals=AppealService(
+            database,
+            reasons=lambda name: moderation.queue.rules(name).reasons,
+            kept_days={
+                name: each.moderation.keep_refused_days
+                for name, each in settings.channels.items()
+                if each.moderation is not None
+            },
+            clock=utc_now,
+        ),
+        customers=build_customers(
+            database, store, audit, policies=lambda: {name: moderation.policy_of(name) for name in moderation.channels}
+        ),
+        retention=build_retention(settings, database, store),
+    )
+
+
+def build_customers(
+    database: Database, store: Store, audit: AuditLog, *, policies: Callable[[], Mapping[str, ModerationPolicy]]
+) -> CustomerService:
+    """`policies` gives those that apply now, by channel."""
+    return CustomerService(
+        database, PhotoFiles(store), policies=policies, forget_samples=lambda _: 0, audit=audit, clock=utc_now
+    )
+
+
+def build_retention(settings: Settings, database: Database, store: Store) -> RetentionService:
+    """With the days of all channels that have a moderation side."""
+    channels = {
+        name: Retention(
+            refused_days=each.moderation.keep_refused_days,
+            held_days=each.moderation.keep_held_days,
+            published_days=each.moderation.keep_published_days,
+        )
+        for name, each in settings.channels.items()
+        if each.moderation is not None
+    }
+    return RetentionService(database, store, PhotoFiles(store), channels=channels, clock=utc_now)
+
+
+@contextmanager
+def open_customers(settings: Settings) -> Iterator[CustomerService]:
+    """For a command: without policies, so without strikes. Raises DatabaseUnavailable and StorageUnavailable."""
+    with closing(build_database(settings)) as database:
+        store = open_store(settings.effective_storage_url, setting="storage_url")
+        yield build_customers(database, store, AuditLog(database, clock=utc_now), policies=dict)
+
+
+@contextmanager
+def open_retention(settings: Settings) -> Iterator[RetentionService]:
+    """For a command. Raises DatabaseUnavailable and StorageUnavailable."""
+    with closing(build_database(settings)) as database:
+        yield build_retention(settings, database, open_store(settings.effective_storage_url, setting="storage_url"))
