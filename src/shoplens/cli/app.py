@@ -32,7 +32,6 @@ app = typer.Typer(
 db_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look after the database.")
 app.add_typer(models_app, name="models")
 app.add_typer(db_app, name="db")
-app.add_typer(moderation_app, name="moderation")
 app.add_typer(batch_app, name="batch")
 app.add_typer(moderation_app, name="moderation")
 app.add_typer(users_app, name="users")
