@@ -1,0 +1,138 @@
+"""Statements, appeals, strikes and erasures over HTTP; the guide; and what a kill in the middle leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from shoplens.db import open_database
+from shoplens.moderation.entities import PhotoState, References
+from shoplens.moderation.files import folder_of
+from shoplens.platform.server import Platform
+from shoplens.storage import open_store
+from tests.acceptance.api.guides import run_guide
+from tests.conftest import running_server
+from tests.unit.moderation.photos import photo_id, photo_of, stored
+
+MANY = 400
+
+
+def refused(number: int, customer: str = "c-1042") -> dict[str, object]:
+    """The fields of a refused photo whose files are in the store."""
+    return {
+        "state": PhotoState.REFUSED, "reason": "not_the_product", "ref": References(customer=customer),
+        "image_key": folder_of(photo_id(number)),
+    }  # fmt: skip
+
+
+async def test_a_statement_an_appeal_and_its_end_over_http(platform: Platform, client: httpx.AsyncClient) -> None:
+    """As the shop's server and a moderator see them."""
+    stored(platform.database, photo_of(1, **refused(1)), photo_of(2, state=PhotoState.PUBLISHED))
+    address = f"/moderation/photos/{photo_id(1)}"
+    statement = (await client.get(f"{address}/statement")).json()
+    assert ("not_the_product", True, True) == (
+        statement["reason"],
+        statement["decided_automatically"],
+        statement["can_appeal"],
+    )
+    text = await client.get(f"{address}/statement.txt")
+    assert (statement["text"], "text/plain; charset=utf-8") == (text.text, text.headers["content-type"])
+    none = await client.get(f"/moderation/photos/{photo_id(2)}/statement")
+    assert (409, "photo_not_refused") == (none.status_code, none.json()["code"])
+    assert 404 == (await client.get(f"{address}/appeal")).status_code
+    appeal = await client.post(f"{address}/appeal", json={"message": "It is the jacket."})
+    assert (201, None) == (appeal.status_code, appeal.json()["decided_at"])
+    again = await client.post(f"{address}/appeal", json={"message": "It is the jacket."})
+    assert (409, "appeal_exists") == (again.status_code, again.json()["code"])
+    (waiting,) = (await client.get("/moderation/appeals")).json()
+    assert (photo_id(1), "It is the jacket.", "c-1042") == (
+        waiting["photo_id"],
+        waiting["message"],
+        waiting["customer"],
+    )
+    decided = await client.post(f"{address}/decision", json={"decision": "accept", "answer": "You are right."})
+    assert 200 == decided.status_code
+    ended = (await client.get(f"{address}/appeal")).json()
+    assert ("published", "You are right.") == (ended["outcome"], ended["answer"])
+    assert [] == (await client.get("/moderation/appeals")).json()
+
+
+@pytest.mark.parametrize(
+    ("message", "status"),
+    [("", 422), ("x" * 2_001, 422), (None, 422), ("   ", 422)],
+    ids=["none", "long", "null", "blank"],
+)
+async def test_a_bad_message_is_refused(busy_client: httpx.AsyncClient, message: str | None, status: int) -> None:
+    """Before anything is looked up."""
+    answer = await busy_client.post(f"/moderation/photos/{photo_id(99)}/appeal", json={"message": message})
+    assert (status, "request_invalid") == (answer.status_code, answer.json()["code"])
+
+
+async def test_strikes_and_an_erasure_over_http(platform: Platform, client: httpx.AsyncClient) -> None:
+    """A reference may have a slash in it."""
+    stored(platform.database, photo_of(1, **refused(1, "shop/7 x")))
+    customer = (await client.get("/moderation/customers/shop%2F7%20x")).json()
+    assert ("shop/7 x", {"refused": 1}) == (customer["customer"], customer["photos"])
+    assert not customer["rules"][0]["holds"]
+    receipt = (await client.delete("/moderation/customers/shop%2F7%20x")).json()
+    assert (1, 1) == (receipt["photos"], len({receipt["customer_digest"]}))
+    after = (await client.get("/moderation/customers/shop%2F7%20x")).json()
+    assert ({}, [receipt]) == (after["photos"], after["erasures"])
+    assert 404 == (await client.get(f"/moderation/photos/{photo_id(1)}")).status_code
+
+
+def test_the_guide_works_as_written(tmp_path: Path, models_dir: Path) -> None:
+    """With a refused photo in place of the one of the guide before."""
+    with running_server(tmp_path / "data", models_dir) as server:
+        database = open_database(f"sqlite:///{server.data_dir / 'shoplens.db'}")
+        stored(database, photo_of(1, **refused(1)))
+        database.close()
+        (tmp_path / "refused.txt").write_text(photo_id(1))
+        printed = run_guide("answer-shoppers.md", server, tmp_path)
+        assert "The photo does not show the product." in printed
+        assert '"photos":1' in printed
+        assert 404 == httpx.get(f"{server.url}/moderation/photos/{photo_id(1)}").status_code
+
+
+@pytest.mark.parametrize("command", [["erase-customer", "c-1042", "--yes"], ["retention"]], ids=["erase", "retention"])
+def test_a_kill_in_the_middle_is_made_good_by_the_next_call(
+    tmp_path: Path, models_dir: Path, command: list[str]
+) -> None:
+    """No row of a photo without its file is left for ever, and no file without its row."""
+    data = tmp_path / "data"
+    (data / "blobs").mkdir(parents=True)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SHOPLENS_")}
+    environment |= {"SHOPLENS_DATA_DIR": str(data), "SHOPLENS_MODELS_DIR": str(models_dir)}
+    run = [sys.executable, "-m", "shoplens", "moderation", *command]
+    subprocess.run([*run[:3], "db", "upgrade"], env=environment, check=True, capture_output=True)
+    store = open_store(str(data / "blobs"), setting="storage_url")
+    database = open_database(f"sqlite:///{data / 'shoplens.db'}")
+    for number in range(1, MANY + 1):
+        store.put(f"{folder_of(photo_id(number))}/original.jpg", b"x")
+    stored(database, *(photo_of(number, **refused(number)) for number in range(1, MANY + 1)))
+    process = subprocess.Popen(run, env=environment, stdout=subprocess.DEVNULL)
+    folder = data / "blobs" / "moderation"
+    first = data / "blobs" / folder_of(photo_id(20)) / "original.jpg"
+    while first.exists() and process.poll() is None:
+        pass
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    left = len(list(folder.rglob("*.jpg")))
+    assert 0 < left < MANY, "the kill came too late or too early"
+    done = subprocess.run([*run, "--json"], env=environment, check=True, capture_output=True)
+    assert set() == set(store.list("moderation"))
+    answer = json.loads(done.stdout)
+    if command[0] == "retention":
+        assert 0 < answer["photos"] <= MANY
+    else:
+        assert (MANY, True) == (answer["photos"], answer["finished_at"] is not None)
+        with database.reading() as tx:
+            assert [] == tx.exec_driver_sql("SELECT id FROM moderation_photos").all()
+    database.close()
