@@ -161,6 +161,12 @@ ROUTES: Mapping[str, Permission | None] = {
     "POST /console/people/{person_id}/second-factor/remove": Permission.ACCOUNTS_ADMIN,
     "POST /console/people/{person_id}/disable": Permission.ACCOUNTS_ADMIN,
     "POST /console/people/{person_id}/enable": Permission.ACCOUNTS_ADMIN,
+    "GET /sign-in/openid": PUBLIC,
+    "GET /sign-in/openid/callback": PUBLIC,
+    "GET /console/moderation/policy": Permission.MODERATION_REVIEW,
+    "POST /console/moderation/policy/try": Permission.MODERATION_REVIEW,
+    "POST /console/moderation/policy": Permission.MODERATION_ADMIN,
+    "POST /console/moderation/policy/rollback": Permission.MODERATION_ADMIN,
     # operations, documentation, and what leads nowhere
     "GET /metrics": Permission.METRICS_READ,
     "GET /docs": Permission.DOCS_READ,
