@@ -167,6 +167,8 @@ ROUTES: Mapping[str, Permission | None] = {
     "POST /console/moderation/policy/try": Permission.MODERATION_REVIEW,
     "POST /console/moderation/policy": Permission.MODERATION_ADMIN,
     "POST /console/moderation/policy/rollback": Permission.MODERATION_ADMIN,
+    "GET /moderation/photos/{photo_id}/image": Permission.MODERATION_REVIEW,
+    "GET /moderation/photos/{photo_id}/heatmap": Permission.MODERATION_REVIEW,
     # operations, documentation, and what leads nowhere
     "GET /metrics": Permission.METRICS_READ,
     "GET /docs": Permission.DOCS_READ,

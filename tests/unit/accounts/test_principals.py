@@ -216,3 +216,17 @@ def test_limits_in_redis_hold_for_all_processes_and_survive_its_loss(redis_url: 
         lost.require(limit, "shop")
     with pytest.raises(TooManyTries):
         lost.require(limit, "shop")
+
+
+async def test_asking_who_it_is_costs_less_than_50_microseconds(make: Callable[[], Principals]) -> None:
+    """Of processor time, for a key or session that is remembered; 7 to 17 were measured for the whole dependency."""
+    principals, shown = make(), Credentials(bearer="slk_key", address="203.0.113.7")
+    await principals.of(shown)
+    costs = []
+    for _ in range(3):
+        started = time.process_time()
+        for _ in range(2000):
+            await principals.closed()
+            await principals.of(shown)
+        costs.append((time.process_time() - started) / 2000)
+    assert min(costs) < 50e-6
