@@ -113,17 +113,29 @@ class HashMemory:
         `print_` is the fingerprint of the new photo. Raises DatabaseUnavailable. Blocks.
         """
         found: dict[HashVerdict, Near] = {}
+        for near in self._near(channel, print_, within=within):
+            best = found.get(near.verdict)
+            if best is None or near.distance < best.distance:
+                found[near.verdict] = near
+        return found
+
+    def similar(self, channel: str, print_: bytes, *, within: int, limit: int) -> list[Near]:
+        """Known photos of a channel that are near enough, the nearest first, each once. Raises as `nearest` does."""
+        ordered = sorted(self._near(channel, print_, within=within), key=lambda near: near.distance)
+        each_once = {near.photo_id or str(index): near for index, near in reversed(list(enumerate(ordered)))}
+        return sorted(each_once.values(), key=lambda near: near.distance)[:limit]
+
+    def _near(self, channel: str, print_: bytes, *, within: int) -> list[Near]:
+        found = []
         with self._database.reading() as tx:
             known = self._refreshed(tx)
             for mirrored, seen in ((False, print_), (True, fingerprint.mirrored(print_))):
                 for row, crop in _candidates(tx, channel, seen, known):
                     distance = round(fingerprint.distance(row.fingerprint, seen, crop))
-                    verdict = HashVerdict(row.verdict)
-                    best = found.get(verdict)
-                    if distance <= within and (best is None or distance < best.distance):
-                        found[verdict] = Near(
-                            verdict=verdict, photo_id=row.photo_id, distance=distance, mirrored=mirrored
-                        )
+                    if distance <= within:
+                        verdict = HashVerdict(row.verdict)
+                        near = Near(verdict=verdict, photo_id=row.photo_id, distance=distance, mirrored=mirrored)
+                        found.append(near)
         return found
 
     def _refreshed(self, tx: Connection) -> _Hashes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from starlette.responses import Response
@@ -19,8 +19,12 @@ from shoplens.moderation.service import Moderation
 
 _HEADERS = {"Cache-Control": "private, max-age=600"}
 """A photo does not change; ten minutes are enough for what was fetched ahead."""
-_JPEG = {200: {"content": {"image/jpeg": {}}, "description": "A JPEG without metadata."}}
-_PNG = {200: {"content": {"image/png": {}}, "description": "A PNG to lay over the photo."}}
+_JPEG: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"image/jpeg": {}}, "description": "A JPEG without metadata."}
+}
+_PNG: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"image/png": {}}, "description": "A PNG to lay over the photo."}
+}
 
 
 class PhotoSize(StrEnum):

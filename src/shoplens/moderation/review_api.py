@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from shoplens.accounts.entities import Principal
 from shoplens.moderation.context import PhotoContext
-from shoplens.moderation.entities import DecisionKind, ModerationPhoto, PhotoState
+from shoplens.moderation.entities import DecisionKind, HashVerdict, ModerationPhoto, PhotoState
 from shoplens.moderation.policy import ModerationPolicy
 from shoplens.moderation.queue_api import PhotoId, ProgressOut, QueuePhotoOut, Reviewer, known_id, progress_out
 from shoplens.moderation.review import MAX_COMMENT, MOST_AT_ONCE, Choice, Outcome
@@ -113,6 +113,17 @@ class EarlierOut(Schema):
     created_at: datetime
     state: PhotoState
     reason: str | None
+    has_image: bool
+
+
+class SimilarOut(Schema):
+    """A photo like this one that was decided. `id` is null once its customer was erased."""
+
+    id: str | None
+    verdict: HashVerdict
+    distance: int = Field(description="Between 0 (the same) and 64.")
+    mirrored: bool
+    has_image: bool
 
 
 class ContextOut(Schema):
@@ -120,6 +131,7 @@ class ContextOut(Schema):
 
     photo: QueuePhotoOut
     history: list[EntryOut]
+    similar: list[SimilarOut]
     earlier: list[EarlierOut]
     refusals: int
     strikes: int | None
@@ -135,7 +147,26 @@ class ContextOut(Schema):
         return cls(
             photo=QueuePhotoOut.of(context.photo, policy),
             history=[EntryOut.model_validate(each) for each in context.history],
-            earlier=[EarlierOut.model_validate(each) for each in context.earlier],
+            similar=[
+                SimilarOut(
+                    id=None if each.photo is None else each.photo.id,
+                    verdict=each.near.verdict,
+                    distance=each.near.distance,
+                    mirrored=each.near.mirrored,
+                    has_image=each.photo is not None and each.photo.image_key is not None,
+                )
+                for each in context.similar
+            ],
+            earlier=[
+                EarlierOut(
+                    id=each.id,
+                    created_at=each.created_at,
+                    state=each.state,
+                    reason=each.reason,
+                    has_image=each.image_key is not None,
+                )
+                for each in context.earlier
+            ],
             reports=list(context.reports),
             **{name: getattr(context, name) for name in same},
         )

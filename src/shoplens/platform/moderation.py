@@ -59,10 +59,11 @@ def build_moderation(settings: Settings, channels: Mapping[str, Channel], parts:
     rules = _RulesInUse(
         {name: _queue_rules(each.moderation) for name, each in settings.channels.items() if each.moderation}, policies
     )
+    memory = HashMemory(database)
     assessor = PhotoAssessor(
         engine=parts.engine,
         database=database,
-        memory=HashMemory(database),
+        memory=memory,
         clock=utc_now,
         policy_of=policies.current,
         limits=parts.limits,
@@ -93,6 +94,7 @@ def build_moderation(settings: Settings, channels: Mapping[str, Channel], parts:
         review=PhotoReview(database, rules=rules, clock=utc_now),
         context=ContextService(
             database,
+            memory,
             policy_of=policies.current,
             own_appeals=lambda name: rules[name].appeals_by_same_person,
             clock=utc_now,

@@ -94,10 +94,13 @@ export function besideOf(context) {
   return parts;
 }
 
-function small(photo) {
-  const words = STATE_WORDS[photo.state] + (photo.distance === undefined ? "" : `, distance ${photo.distance}`);
-  return element("li", {}, element("a", { href: `/console/moderation/photos/${photo.id}`, "data-outcome": OUTCOMES[photo.state], title: words },
-    element("img", { src: imageOf(photo, "thumbnail"), alt: words, width: 64, height: 64, loading: "lazy" })));
+/** A small photo with its outcome; without a picture once it was deleted. */
+function small({ id, state, verdict, distance, mirrored, has_image: hasImage }) {
+  const outcome = state ?? { refused: "refused", accepted: "published" }[verdict];
+  const words = STATE_WORDS[outcome] + (distance === undefined ? "" : `, distance ${distance}${mirrored ? ", mirrored" : ""}`);
+  const picture = hasImage ? element("img", { src: imageOf({ id }, "thumbnail"), alt: words, width: 64, height: 64, loading: "lazy" }) : words;
+  return element("li", {}, element(id ? "a" : "span", { href: id && `/console/moderation/photos/${id}`, "data-outcome": OUTCOMES[outcome], title: words }, picture),
+    distance === undefined ? null : element("small", {}, `${STATE_WORDS[outcome]}, ${distance}`));
 }
 
 function section(heading, ...content) {
