@@ -58,8 +58,9 @@ class HeatMaps:
     def of(self, photo: ModerationPhoto, *, model: Which = "moderation", signal: str | None = None) -> bytes:
         """A PNG with the shape of the photo, transparent where nothing speaks for the signal.
 
-        Without `signal` it is the highest one of that model. Raises RequestInvalid for a model without such maps and
-        for an unknown signal, BlobNotFound where the photo's files are deleted, SampleError, and QueueFull.
+        Without `signal` it is the one of that model that is most above its threshold. Raises RequestInvalid for a model
+        without such maps and for an unknown signal, BlobNotFound where the photo's files are deleted, SampleError, and
+        QueueFull.
         """
         channel = self._channels.get(photo.channel)
         name = None if channel is None else channel.model if model == "moderation" else channel.general_model
@@ -80,7 +81,7 @@ class HeatMaps:
     def _labels(
         self, channel: ModerationChannel, photo: ModerationPhoto, model: Which, signal: str | None
     ) -> Callable[[ActivationMap], list[str]]:
-        """The labels behind a signal; without one, behind the highest signal of the photo that this model made."""
+        """The labels behind a signal; without one, behind that of this model which is most above its threshold."""
 
         def chosen(maps: ActivationMap) -> list[str]:
             groups = {name: list(labels) for name, labels in channel.groups.items()} if model == "general" else {}
@@ -89,8 +90,9 @@ class HeatMaps:
                 if signal not in known:
                     raise RequestInvalid(f"The model has no signal {signal[:80]!r}. It has: {', '.join(known)[:500]}.")
                 return known[signal]
-            scores = {each.name: each.score for each in photo.signals if each.name in known}
-            return known[max(scores, key=lambda name: scores[name])] if scores else [maps.labels[-1]]
+            at = {band.signal: band.review_at or band.reject_at or 1.0 for band in channel.default_policy.bands}
+            over = {each.name: each.score - at.get(each.name, 2.0) for each in photo.signals if each.name in known}
+            return known[max(over, key=lambda name: over[name])] if over else [maps.labels[-1]]
 
         return chosen
 

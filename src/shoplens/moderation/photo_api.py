@@ -59,7 +59,9 @@ def photo_router(moderation: Moderation) -> APIRouter:
     def get_heatmap(
         photo_id: str,
         model: Annotated[Which, Query(description="The moderation model or the general one.")] = "moderation",
-        signal: Annotated[str | None, Query(max_length=80, description="Unset: the highest of that model.")] = None,
+        signal: Annotated[
+            str | None, Query(max_length=80, description="Unset: the one most above its threshold.")
+        ] = None,
     ) -> Response:
         """Where the photo speaks for a signal, from its model's last feature map. 422 for a model without one."""
         photo = moderation.photos.get(known_id(photo_id))

@@ -7,6 +7,7 @@ const SVG = "http://www.w3.org/2000/svg";
 const QUEUE_WORDS = { held: "Held", reported: "Reported", appeal: "Appeal", second_opinion: "Second opinion", escalated: "Escalated" };
 const STATE_WORDS = { held: "Held", published: "Published", refused: "Refused" };
 const OUTCOMES = { held: "review", published: "accept", refused: "reject" };
+const FIRST_SIGNALS = 6;
 const BANDS = ["reject", "review", "accept"];
 const SPECIAL = { second_opinion: " as a second opinion", appeal: " on appeal" };
 
@@ -38,7 +39,10 @@ export function signalList(photo) {
   const known = (signal) => signal.review_at !== null || signal.reject_at !== null;
   const rank = (signal) => BANDS.indexOf(bandOf(signal));
   const ordered = [...photo.signals].sort((a, b) => rank(a) - rank(b) || known(b) - known(a) || b.score - a.score);
-  return element("ul", { class: "signals" }, ...ordered.map(signalRow));
+  const [first, rest] = [ordered.slice(0, FIRST_SIGNALS), ordered.slice(FIRST_SIGNALS)];
+  const list = (signals) => element("ul", { class: "signals" }, ...signals.map(signalRow));
+  if (!rest.length) return [list(first)];
+  return [list(first), element("details", { class: "more" }, element("summary", {}, `${rest.length} more`), list(rest))];
 }
 
 function bandOf({ score, review_at: review, reject_at: reject }) {

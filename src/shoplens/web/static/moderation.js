@@ -132,7 +132,7 @@ function start() {
     slot("photo").replaceChildren(element("img", { src: imageOf(photo, "view"), alt: `Photo ${photo.id.slice(-6)}`, decoding: "async" }));
     slot("queue").textContent = queueWord(photo);
     slot("why").textContent = why(photo);
-    slot("signals").replaceChildren(signalList(photo));
+    slot("signals").replaceChildren(...signalList(photo));
     slot("references").replaceChildren(referenceList(photo));
     slot("beside").replaceChildren(...(besides.get(photo.id) ?? []));
     clearTimeout(besideTimer);
