@@ -19,6 +19,8 @@ from shoplens.accounts.entities import PERMISSIONS, Person, Principal, Principal
 from shoplens.accounts.errors import SignInRefused
 from shoplens.accounts.repository import PersonRepository, SessionRepository
 from shoplens.db import Database
+from shoplens.errors import DatabaseUnavailable
+from shoplens.telemetry.logs import get_logger
 
 _TOKEN_BYTES: Final = 32
 _MOST_TOKEN_CHARS: Final = 100
@@ -27,6 +29,7 @@ _SECOND_FACTOR_WAITS: Final = timedelta(minutes=10)
 _MOST_USER_AGENT_CHARS: Final = 300
 SHOWN_CHARS: Final = 16
 """So much of the hash names a session in its owner's list."""
+_log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,9 +114,15 @@ class SessionService:
                 SessionRepository(tx).delete(token_hash)
             return None
         if now - session.last_used_at >= _TOUCH_EVERY:
+            self._note_use(token_hash, now)
+        return session, person
+
+    def _note_use(self, token_hash: str, now: datetime) -> None:
+        try:
             with self._database.transaction() as tx:
                 SessionRepository(tx).touch(token_hash, now=now)
-        return session, person
+        except DatabaseUnavailable as error:  # such as a long write of another process: reading goes on
+            _log.warning("session.use_not_noted", reason=str(error))
 
     def require(self, token: str | None) -> tuple[Session, Person]:
         """As `find`. Raises SignInRefused where that is None."""

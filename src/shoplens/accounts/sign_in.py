@@ -161,7 +161,8 @@ class SignInService:
 
     def _count_failure(self, person: Person | None, name: str, client: Client) -> None:
         self._throttle.failed(name=name if person is None else None, address=client.address)
-        if person is None:
+        if person is None:  # the name is not logged: it may be a password, typed into the wrong field
+            _log.info("sign_in.failed", person=None, address=client.address)
             return
         with self._database.transaction() as tx:
             now_there = PersonRepository(tx).get(person.id, lock=True)
@@ -174,4 +175,4 @@ class SignInService:
                 self._audit.record(
                     tx, SYSTEM, "sign_in.locked", target=person.name, details=details, address=client.address
                 )
-        _log.info("sign_in.failed", person=person.name, failures=failures, locked_s=locked_s)
+        _log.info("sign_in.failed", person=person.name, address=client.address, failures=failures, locked_s=locked_s)

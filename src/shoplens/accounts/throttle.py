@@ -89,7 +89,9 @@ def _network(address: str) -> str:
         parsed = ip_address(address)
     except ValueError:
         return address[:100]
-    return f"{int(parsed) >> 64:x}" if isinstance(parsed, IPv6Address) else str(parsed)
+    if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped is None:
+        return f"{int(parsed) >> 64:x}"
+    return str(parsed)
 
 
 def _locked_s(storage: Storage, key: str) -> float:

@@ -70,7 +70,7 @@ def build_accounts(settings: Settings, database: Database, audit: AuditLog) -> A
         sessions,
         second_factor,
         hasher=hasher,
-        throttle=Throttle(lambda: _open_counts(settings)),
+        throttle=Throttle(lambda: open_counts(settings.redis_url, prefix=settings.redis_prefix)),
         audit=audit,
         clock=utc_now,
     )
@@ -113,15 +113,15 @@ def _openid_config(settings: OpenIdSettings, public_url: str | None) -> OpenIdCo
     )
 
 
-def _open_counts(settings: Settings) -> Storage:
-    """Where failed sign-ins are counted: in Redis where several processes share one."""
+def open_counts(redis_url: str | None, *, prefix: str) -> Storage:
+    """Where failed sign-ins are counted: in Redis where several processes share one, else in this process."""
     from limits.storage import MemoryStorage, RedisStorage
 
-    if settings.redis_url is None:
+    if redis_url is None:
         return MemoryStorage()
     return RedisStorage(
-        settings.redis_url,
-        key_prefix=f"{settings.redis_prefix}:sign-in",
+        redis_url,
+        key_prefix=f"{prefix}:sign-in",
         wrap_exceptions=True,
         socket_timeout=_REDIS_ANSWER_S,
         socket_connect_timeout=_REDIS_ANSWER_S,

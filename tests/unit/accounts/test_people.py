@@ -52,7 +52,7 @@ def test_a_system_has_no_people_until_one_is_added(desk: Desk) -> None:
 
 def test_names_are_stored_in_one_form(desk: Desk) -> None:
     """Two people never have names that look the same."""
-    assert "anna" == desk.people.add(" Ａnna ", Role.CLERK, by=SYSTEM).name
+    assert "anna" == desk.people.add(" Ａnna ", Role.ADMIN, by=SYSTEM).name
     with pytest.raises(PersonExists):
         desk.people.add("ANNA", Role.VIEWER, by=SYSTEM)
 
@@ -62,6 +62,13 @@ def test_a_name_has_no_spaces_or_signs(desk: Desk, name: str) -> None:
     """It stands in commands and logs."""
     with pytest.raises(RequestInvalid):
         desk.people.add(name, Role.CLERK, by=SYSTEM)
+
+
+def test_the_first_person_is_an_admin(desk: Desk) -> None:
+    """Nobody else could add people, and everything would be closed."""
+    with pytest.raises(RequestInvalid, match="must be an admin"):
+        desk.people.add("anna", Role.MODERATOR, by=SYSTEM)
+    assert not desk.people.any_people()
 
 
 def test_the_last_admin_can_neither_be_disabled_nor_demoted(desk: Desk) -> None:
