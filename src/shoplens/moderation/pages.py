@@ -106,6 +106,7 @@ def form_pages(moderation: Moderation) -> APIRouter:
         action: FormText,
         reason: FormText = "",
         comment: FormText = "",
+        answer: FormText = "",
         seen: Annotated[int | None, Form(ge=0)] = None,
         back: FormText = "",
     ) -> RedirectResponse:
@@ -120,7 +121,7 @@ def form_pages(moderation: Moderation) -> APIRouter:
             review.undo(photo_id, by=by)
             said = "undone"
         else:
-            choice = _choice(action, reason, comment)
+            choice = replace(_choice(action, reason, comment), answer=answer)
             review.decide(photo_id, choice, by=by, seen=seen)
             said = "accepted" if choice.state is PhotoState.PUBLISHED else "rejected"
         place = f"{HOME}/photos/{photo_id}" if back == "photo" else HOME
