@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Form, Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse
 
-from shoplens.accounts.access import guarded, note, requester_of, reviewer_of
+from shoplens.accounts.access import guarded, note, principal_of, requester_of, reviewer_of
 from shoplens.accounts.entities import Permission
 from shoplens.batch import presenting
 from shoplens.batch.browse import BrowseService, RunView
@@ -179,7 +179,8 @@ def item_pages(batch: Batch, records: RecordService, channels: Mapping[str, Chan
         item = _known_item(batch, channel, item_id)
         labels = sorted(batch.channel(item.channel).labels)
         browser = reviewer_of(request) or new_browser()
-        in_review = item.state is ItemState.NEEDS_REVIEW
+        # Who only reads keeps the photo from nobody.
+        in_review = item.state is ItemState.NEEDS_REVIEW and principal_of(request).may(Permission.BATCH_REVIEW)
         shown = page(
             "batch_item.html",
             channel=channels[item.channel],

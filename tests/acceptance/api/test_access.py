@@ -383,3 +383,14 @@ async def test_exports_and_runs_stand_in_the_audit_log(shop: Shop, photo: bytes)
     assert started.json()["id"] == entries[0]["target"]
     assert {"query": "channel=look"} == entries[2]["details"]
     assert entries[2]["request_id"]
+
+
+@pytest.mark.parametrize(("role", "forms"), [(Role.CLERK, True), (Role.VIEWER, False)])
+async def test_pages_show_no_button_that_would_be_refused(shop: Shop, photo: bytes, role: Role, forms: bool) -> None:
+    """Import and start of a run, feedback on a record."""
+    headers = {**shop.people[role], "accept": "text/html"}
+    batch = await shop.client.get("/console/batch/returns", headers=headers)
+    assert forms == ("/console/batch/returns/ingest" in batch.text)
+    sent = await shop.client.post("/predict", headers=shop.only[Permission.PREDICT], files={"file": photo})
+    record = await shop.client.get(f"/console/records/{sent.json()['id']}", headers=headers)
+    assert forms == ("/feedback" in record.text.replace("/feedback.csv", ""))

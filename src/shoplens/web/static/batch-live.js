@@ -43,7 +43,8 @@ function showNotice(notice, now) {
   if (!notice) return;
   notice.hidden = !now.condition;
   notice.dataset.kind = now.condition ?? "warn";
-  notice.querySelector("[data-resume]").hidden = !now.resumable;
+  const resume = notice.querySelector("[data-resume]"); // only for those who may start runs
+  if (resume) resume.hidden = !now.resumable;
 }
 
 /** Reload the page, but only offer it to somebody who is reviewing photos. */
