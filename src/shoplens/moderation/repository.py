@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, Select, func, insert, or_, select, tuple_, update
+from sqlalchemy import Connection, Select, func, insert, or_, select, tuple_, update
 
 from shoplens.db.tables import from_row, to_row
 from shoplens.moderation.entities import (
@@ -248,6 +248,6 @@ class DecisionRepository:
         return [from_row(PhotoDecision, row) for row in self._tx.execute(found)]
 
 
-def _image_of(row: Row[Any]) -> StoredImage:
+def _image_of(row: Any) -> StoredImage:
     folder, image_format, width, height, sha256 = row
     return StoredImage(folder=folder, format=image_format, width=width, height=height, sha256=sha256)
