@@ -227,7 +227,7 @@ DEFAULT_CHANNELS: dict[str, dict[str, object]] = {
         "model": "opennsfw",
         "title": "Reviews",
         "question": "Is this photo safe to publish?",
-        "labels": {"nsfw": {"review_at": 0.2, "reject_at": 0.85}},
+        "labels": {"nsfw": {"review_at": 0.4, "reject_at": 0.85}},
         "moderation": {},
     },
 }

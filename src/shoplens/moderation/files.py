@@ -52,11 +52,3 @@ class PhotoFiles:
         for key in keys:
             self._store.delete(key)
         return len(keys)
-
-    def delete_copies(self, photo: ModerationPhoto) -> None:
-        """Delete the copies that were made for the public."""
-        folder = photo.image_key or folder_of(photo.id)
-        kept = original_key(folder, photo.image.format)
-        for key in list(self._store.list(folder)):
-            if key != kept:
-                self._store.delete(key)

@@ -37,7 +37,7 @@ async def test_a_policy_is_read_applied_and_rolled_back(client: httpx.AsyncClien
     """Version 0 is that of the settings; each change is a version with its reason."""
     zero = (await client.get(ADDRESS)).json()
     assert (0, "settings", "reviews") == (zero["version"], zero["created_by"], zero["channel"])
-    assert "[signals.nsfw]\nreview_at = 0.2\nreject_at = 0.85\n" in zero["source"]
+    assert "[signals.nsfw]\nreview_at = 0.4\nreject_at = 0.85\n" in zero["source"]
     assert "nsfw" in zero["signals"]
     saved = (await put(client, STRICTER, based_on=0, note="too many slipped through")).json()
     assert (1, "too many slipped through") == (saved["version"], saved["note"])
@@ -46,7 +46,7 @@ async def test_a_policy_is_read_applied_and_rolled_back(client: httpx.AsyncClien
     assert (200, zero["digest"]) == (back.status_code, back.json()["digest"])
     versions = (await client.get(f"{ADDRESS}/versions", params={"channel": "reviews"})).json()
     assert [2, 1, 0] == [each["version"] for each in versions]
-    assert {"place": "signals.nsfw.review_at", "before": "0.2", "after": "0.1"} in versions[1]["changes"]
+    assert {"place": "signals.nsfw.review_at", "before": "0.4", "after": "0.1"} in versions[1]["changes"]
 
 
 async def test_an_intake_is_judged_by_the_policy_that_was_saved(platform: Platform, client: httpx.AsyncClient) -> None:
