@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -47,8 +47,8 @@ def main() -> None:
     files = _sample_photos(options.photos)
     print(heading(usable_cores()))
     with tempfile.TemporaryDirectory() as folder:
-        _measure_recall(_database(Path(folder) / "recall.db"), files)
-        _measure_speed(_database(Path(folder) / "speed.db"), options.rows)
+        prints = _measure_recall(_database(Path(folder) / "recall.db"), files)
+        _measure_speed(_database(Path(folder) / "speed.db"), options.rows, prints)
 
 
 def _sample_photos(most: int) -> list[Path]:
@@ -63,7 +63,8 @@ def _database(path: Path) -> Database:
     return open_database(f"sqlite:///{path}")
 
 
-def _measure_recall(database: Database, files: list[Path]) -> None:
+def _measure_recall(database: Database, files: list[Path]) -> list[bytes]:
+    """Print what is found; the fingerprints of the photos that were remembered."""
     known, others = files[::2], files[1::2]
     with ThreadPoolExecutor(usable_cores()) as pool:
         prints = list(pool.map(lambda file: _print(_read(file)), known))
@@ -85,6 +86,7 @@ def _measure_recall(database: Database, files: list[Path]) -> None:
     rows.append((f"other photos found, of {len(others)}", *(str(int((false <= most).sum())) for most in _DISTANCES)))
     print(f"{len(known)} photos remembered as refused, {len(memory)} hashes.\n")
     print_table(columns, rows)
+    return prints
 
 
 def _distance(memory: HashMemory, print_: bytes, photo_id: str | None = None) -> float:
@@ -141,7 +143,7 @@ def _print(photo: Pixels) -> bytes:
 
 
 def _remember(database: Database, prints: Sequence[tuple[str, bytes]]) -> None:
-    now = datetime.now(UTC)
+    now = datetime.now(UTC) - timedelta(hours=1)
     rows = [
         {
             "channel": "reviews",
@@ -157,13 +159,14 @@ def _remember(database: Database, prints: Sequence[tuple[str, bytes]]) -> None:
         tx.execute(insert(moderation_hashes), rows)
 
 
-def _measure_speed(database: Database, rows: int) -> None:
+def _measure_speed(database: Database, rows: int, prints: list[bytes]) -> None:
+    """With made fingerprints, each number of which is that of some real photo at the same place."""
     random = np.random.default_rng(0)
-    spread = 60 / np.add.outer(np.arange(16), np.arange(16) + 1)  # as in photos: the lower, the stronger
-    weights = np.concatenate([spread.ravel(), np.tile(spread[:8, :8].ravel() / 3, 2)])
+    real = np.stack([np.frombuffer(each, np.int8) for each in prints])
+    places = np.arange(fingerprint.LENGTH)
 
     def made() -> bytes:
-        return np.clip(random.normal(0, weights), -127, 127).astype(np.int8).tobytes()
+        return bytes(real[random.integers(0, len(real), fingerprint.LENGTH), places].tobytes())
 
     for first in range(0, rows, 1_000):
         _remember(database, [(str(first + number), made()) for number in range(min(1_000, rows - first))])

@@ -103,6 +103,9 @@ class ChannelModerationSettings(_Frozen):
     appeals_by_same_person: bool = Field(
         default=False, description="An admin may decide on an appeal against their own refusal: for a shop with one."
     )
+    accepted_label: str | None = Field(
+        default="safe", description="Label of photos that a person accepted, in label sets; unset: they are left out."
+    )
     keep_refused_days: int | None = Field(
         default=30,
         gt=0,

@@ -15,7 +15,7 @@ _ACCOUNTS = ("accounts/audit.py", "accounts/keys.py")
 # The files that may import a package: a folder, a file, or a name that a file has in every feature.
 HOMES: dict[str, tuple[str, ...]] = {
     "alembic": ("db/",),
-    "arro3": ("batch/export.py",),
+    "arro3": ("batch/export.py", "labels/manifest.py"),
     "concurrent_log_handler": ("telemetry/",),
     "fastapi": ("web/", "*/*api.py", "*/*pages.py", "accounts/access.py"),
     "jinja2": ("web/", "batch/report.py"),

@@ -1,4 +1,4 @@
-"""A label set: what people said of samples, frozen as one version. Values only."""
+"""A label: what a person said that a sample really is; and a label set: all of a channel, frozen. Values only."""
 
 from __future__ import annotations
 
@@ -7,8 +7,32 @@ from datetime import datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Label:
+    """The last word of people on one sample.
+
+    `source` names the feature that showed it (`moderation`, `feedback`), `model` is `name@version` of the model that
+    people saw. `given_by` is the id of a person or key, None where that is not known. `image_key` is the photo's key in
+    the store, None where it was not kept.
+    """
+
+    sample_id: str
+    source: str
+    channel: str
+    label: str
+    given_at: datetime
+    given_by: str | None
+    model: str
+    image_sha256: str
+    image_key: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LabelSet:
-    """One version of the labels of a channel. `digest` is the SHA-256 of its manifest, stored under `key` (Parquet)."""
+    """One version of the labels of a channel, stored as Parquet under `key`.
+
+    `digest` is the SHA-256 over all labels: the same labels have the same one. It changes, and `changed_at` is set,
+    only if samples had to be erased.
+    """
 
     id: str
     created_at: datetime
@@ -18,3 +42,4 @@ class LabelSet:
     digest: str
     key: str
     created_by: str
+    changed_at: datetime | None = None

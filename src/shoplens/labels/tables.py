@@ -19,5 +19,6 @@ label_sets: Final = Table(
     required("digest", string(64)),
     required("key", TEXT),
     required("created_by", TEXT),
+    Column("changed_at", UtcDateTime()),
     UniqueConstraint("channel", "version"),
 )

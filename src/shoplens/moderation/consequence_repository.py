@@ -12,8 +12,9 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, delete, exists, func, insert, or_, select, update
 
+from shoplens.accounts.entities import SYSTEM
 from shoplens.db.tables import from_row, to_row
-from shoplens.moderation.entities import Appeal, Erasure, ModerationPhoto, PhotoState
+from shoplens.moderation.entities import POLICY, Appeal, Erasure, ModerationPhoto, PhotoState
 from shoplens.moderation.tables import (
     moderation_appeals,
     moderation_decisions,
@@ -49,11 +50,6 @@ class HashRepository:
         known = self._tx.scalars(select(_hashes.hashes).where(_hashes.photo_id.in_(photo_ids))).all()
         self._tx.execute(delete(moderation_hashes).where(_hashes.photo_id.in_(photo_ids)))
         return sum(len(hashes) // 8 for hashes in known)
-
-    def newest_at(self) -> datetime | None:
-        """When the newest row was added."""
-        newest: datetime | None = self._tx.scalar(select(func.max(_hashes.created_at)))
-        return newest
 
     def after(self, seq: int, *, limit: int) -> Sequence[Any]:
         """At most `limit` rows with `seq`, `hashes` and `created_at`, from the one after this number on."""
@@ -141,6 +137,20 @@ class CustomerRepository:
         used = exists().where(_photos.intake_id == moderation_intakes.c.id)
         self._tx.execute(delete(moderation_intakes).where(moderation_intakes.c.id.in_(intakes), ~used))
         return removed
+
+
+class DecidedRepository:
+    """Photos whose state is what a person decided."""
+
+    def __init__(self, tx: Connection) -> None:
+        self._tx = tx
+
+    def by_people(self, channel: str, *, after: str, limit: int) -> list[ModerationPhoto]:
+        """At most `limit` published or refused ones in the order of their ids, from the one after `after` on."""
+        shown = (PhotoState.PUBLISHED.value, PhotoState.REFUSED.value)
+        theirs = (_photos.state.in_(shown), _photos.decided_by.not_in((POLICY, SYSTEM.id)))
+        found = select(moderation_photos).where(_photos.channel == channel, *theirs, _photos.id > after)
+        return [from_row(ModerationPhoto, row) for row in self._tx.execute(found.order_by(_photos.id).limit(limit))]
 
 
 class ErasureRepository:

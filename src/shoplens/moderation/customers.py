@@ -6,7 +6,7 @@ A customer is an opaque reference of the shop. Shoplens knows nothing else of th
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -99,7 +99,7 @@ class CustomerService:
         files: PhotoFiles,
         *,
         policies: Callable[[], Mapping[str, ModerationPolicy]],
-        forget_samples: Callable[[set[str]], int],
+        forget_samples: Callable[[Collection[str]], int],
         audit: AuditLog,
         clock: Callable[[], datetime],
     ) -> None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import numpy as np
@@ -28,7 +29,7 @@ _CANDIDATE_BITS: Final = 10
 _MOST_CANDIDATES: Final = 256
 _CHUNK: Final = 10_000
 _LEAST_CAPACITY: Final = 1_024
-_SETTLES_AFTER: Final = timedelta(minutes=1)
+_SETTLES_AFTER: Final = timedelta(minutes=5)
 """A transaction may add a number below one that others have seen; none stays open for this long."""
 _RELOAD_S: Final = 3_600.0
 """What was forgotten is left out of the array after this time at the latest. It is never found before."""
@@ -92,8 +93,9 @@ class HashMemory:
     since every candidate is read from the database.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._database = database
+        self._clock = clock
         self._lock = threading.Lock()
         self._hashes = np.zeros(_LEAST_CAPACITY, np.uint64)
         self._owners = np.zeros(_LEAST_CAPACITY, np.int64)
@@ -149,13 +151,13 @@ class HashMemory:
                 self._size, self._settled, self._loaded_at = 0, 0, time.monotonic()
                 self._recent = set()
             repository = HashRepository(tx)
-            newest = repository.newest_at()
+            settled_before = self._clock() - _SETTLES_AFTER
             after = self._settled
             while True:
                 rows = repository.after(after, limit=_CHUNK)
                 for row in rows:
                     self._add(row.seq, row.hashes)
-                    if newest is not None and row.created_at < newest - _SETTLES_AFTER:
+                    if row.created_at < settled_before:
                         self._settled = row.seq
                 if len(rows) < _CHUNK:
                     break

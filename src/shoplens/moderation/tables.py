@@ -184,7 +184,6 @@ moderation_hashes: Final = Table(
     Column("photo_id", string(ID_LENGTH)),
     required("created_at", UtcDateTime()),
     Index(None, "photo_id"),
-    Index(None, "created_at"),
     sqlite_autoincrement=True,
 )
 """What finds copies of decided photos: a fingerprint, and the hashes of the photo and of crops of it, 8 bytes each."""

@@ -1,4 +1,4 @@
-"""Build what follows from decisions: appeals, customers and retention."""
+"""Build what follows from decisions: appeals, customers, retention and label sets."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from dataclasses import dataclass
 
 from shoplens.accounts.audit import AuditLog
 from shoplens.db import Database
+from shoplens.labels.service import LabelService, feedback_labels
 from shoplens.moderation.appeals import AppealService
 from shoplens.moderation.customers import CustomerService
 from shoplens.moderation.files import PhotoFiles
+from shoplens.moderation.label_source import DecisionLabels
 from shoplens.moderation.policy import ModerationPolicy
 from shoplens.moderation.retention import Retention, RetentionService
 from shoplens.moderation.service import Moderation
+from shoplens.platform.moderation import refusal_reasons
 from shoplens.platform.parts import build_database, utc_now
 from shoplens.settings import Settings
 from shoplens.storage import Store, open_store
@@ -26,12 +29,14 @@ class Consequences:
     appeals: AppealService
     customers: CustomerService
     retention: RetentionService
+    labels: LabelService
 
 
 def build_consequences(
     settings: Settings, moderation: Moderation, *, database: Database, store: Store, audit: AuditLog
 ) -> Consequences:
     """For all channels with a moderation side. Nothing is deleted until retention is started."""
+    labels = build_labels(settings, database, store)
     return Consequences(
         appeals=AppealService(
             database,
@@ -44,18 +49,28 @@ def build_consequences(
             clock=utc_now,
         ),
         customers=build_customers(
-            database, store, audit, policies=lambda: {name: moderation.policy_of(name) for name in moderation.channels}
+            database,
+            store,
+            audit,
+            labels,
+            policies=lambda: {name: moderation.policy_of(name) for name in moderation.channels},
         ),
         retention=build_retention(settings, database, store),
+        labels=labels,
     )
 
 
 def build_customers(
-    database: Database, store: Store, audit: AuditLog, *, policies: Callable[[], Mapping[str, ModerationPolicy]]
+    database: Database,
+    store: Store,
+    audit: AuditLog,
+    labels: LabelService,
+    *,
+    policies: Callable[[], Mapping[str, ModerationPolicy]],
 ) -> CustomerService:
     """`policies` gives those that apply now, by channel."""
     return CustomerService(
-        database, PhotoFiles(store), policies=policies, forget_samples=lambda _: 0, audit=audit, clock=utc_now
+        database, PhotoFiles(store), policies=policies, forget_samples=labels.forget, audit=audit, clock=utc_now
     )
 
 
@@ -73,12 +88,31 @@ def build_retention(settings: Settings, database: Database, store: Store) -> Ret
     return RetentionService(database, store, PhotoFiles(store), channels=channels, clock=utc_now)
 
 
+def build_labels(settings: Settings, database: Database, store: Store) -> LabelService:
+    """From decisions of people on shoppers' photos and from feedback on predictions."""
+    moderated = {name: each.moderation for name, each in settings.channels.items() if each.moderation is not None}
+    decisions = DecisionLabels(
+        database,
+        reasons=lambda name: refusal_reasons(moderated[name]) if name in moderated else (),
+        accepted=lambda name: moderated[name].accepted_label if name in moderated else None,
+    )
+    return LabelService(database, store, sources=(decisions, feedback_labels(database)), clock=utc_now)
+
+
+@contextmanager
+def open_labels(settings: Settings) -> Iterator[LabelService]:
+    """For a command. Raises DatabaseUnavailable and StorageUnavailable."""
+    with closing(build_database(settings)) as database:
+        yield build_labels(settings, database, open_store(settings.effective_storage_url, setting="storage_url"))
+
+
 @contextmanager
 def open_customers(settings: Settings) -> Iterator[CustomerService]:
     """For a command: without policies, so without strikes. Raises DatabaseUnavailable and StorageUnavailable."""
     with closing(build_database(settings)) as database:
         store = open_store(settings.effective_storage_url, setting="storage_url")
-        yield build_customers(database, store, AuditLog(database, clock=utc_now), policies=dict)
+        labels = build_labels(settings, database, store)
+        yield build_customers(database, store, AuditLog(database, clock=utc_now), labels, policies=dict)
 
 
 @contextmanager

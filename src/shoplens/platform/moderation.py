@@ -160,7 +160,7 @@ def build_channel(
         general_model=settings.general_model,
         groups=groups,
         signals=signals,
-        reasons=_reasons(settings),
+        reasons=refusal_reasons(settings),
         default_policy=ModerationPolicy(
             bands=usual_bands(bands, signals),
             second_opinion_share=settings.second_opinion_share,
@@ -169,14 +169,15 @@ def build_channel(
     )
 
 
-def _reasons(settings: ChannelModerationSettings) -> tuple[Reason, ...]:
+def refusal_reasons(settings: ChannelModerationSettings) -> tuple[Reason, ...]:
+    """The reasons of a channel: those of its settings, or the default ones."""
     own = tuple(Reason(code=each.code, sentence=each.sentence, label=each.label) for each in settings.reasons)
     return own or DEFAULT_REASONS
 
 
 def _queue_rules(settings: ChannelModerationSettings) -> QueueRules:
     return QueueRules(
-        reasons=_reasons(settings),
+        reasons=refusal_reasons(settings),
         pause_after=settings.pause_after,
         hard_signal=settings.hard_signal,
         hard_at=settings.hard_at,

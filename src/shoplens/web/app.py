@@ -26,6 +26,7 @@ from shoplens.batch.api import ingest_router, runs_router
 from shoplens.batch.items_api import items_router
 from shoplens.batch.pages import channel_pages, item_pages, record_link_finder, run_pages
 from shoplens.errors import NotFound, RequestInvalid, ShoplensError
+from shoplens.labels.api import labels_router
 from shoplens.moderation.api import media_router, moderation_router
 from shoplens.moderation.consequences_api import appeals_router, customers_router
 from shoplens.moderation.pages import form_pages, moderation_pages, photo_pages
@@ -175,6 +176,7 @@ def _api_routers(platform: Platform, uploads: Uploads) -> Iterator[APIRouter]:
     yield photo_router(platform.moderation)
     yield appeals_router(platform.consequences.appeals)
     yield customers_router(platform.consequences.customers)
+    yield labels_router(platform.consequences.labels)
 
 
 def _page_routers(platform: Platform, uploads: Uploads) -> Iterator[APIRouter]:

@@ -136,3 +136,17 @@ def test_a_kill_in_the_middle_is_made_good_by_the_next_call(
         with database.reading() as tx:
             assert [] == tx.exec_driver_sql("SELECT id FROM moderation_photos").all()
     database.close()
+
+
+def test_the_guide_to_labels_works_as_written(tmp_path: Path, models_dir: Path) -> None:
+    """With one photo that a person accepted."""
+    with running_server(tmp_path / "data", models_dir) as server:
+        database = open_database(f"sqlite:///{server.data_dir / 'shoplens.db'}")
+        stored(database, photo_of(1, state=PhotoState.PUBLISHED, decided_by="person-anna"))
+        database.close()
+        printed = run_guide("export-labels.md", server, tmp_path)
+        assert '"labels":1' in printed
+        assert "safe" in (tmp_path / "labels.csv").read_text()
+        assert (tmp_path / "labels.parquet").read_bytes().startswith(b"PAR1")
+        assert 404 == httpx.get(f"{server.url}/labels/reviews/sets/2.csv").status_code
+        assert 409 == httpx.post(f"{server.url}/labels/look/sets").status_code

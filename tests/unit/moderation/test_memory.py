@@ -117,7 +117,7 @@ def test_processes_that_loaded_their_hashes_before_see_what_others_add_and_remov
 def test_a_number_that_becomes_visible_late_is_read_too(database: Database) -> None:
     """PostgreSQL numbers rows when they are inserted, but shows them when their transaction ends."""
     held(database, 1, 2)
-    memory = HashMemory(database)
+    memory = HashMemory(database, clock=lambda: moment(120))
     decide(database, 1, PhotoState.REFUSED)
     decide(database, 2, PhotoState.REFUSED, now=moment(110))
     with database.transaction() as tx:  # as if the transaction of the first number were still open

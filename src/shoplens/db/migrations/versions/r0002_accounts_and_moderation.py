@@ -129,6 +129,7 @@ def _create_label_sets() -> None:
         sa.Column("digest", _string(64), nullable=False),
         sa.Column("key", _TEXT, nullable=False),
         sa.Column("created_by", _TEXT, nullable=False),
+        sa.Column("changed_at", _MOMENT),
         sa.PrimaryKeyConstraint("id", name="pk_label_sets"),
         sa.UniqueConstraint("channel", "version", name="uq_label_sets_channel"),
     )
@@ -165,7 +166,6 @@ def _create_moderation_hashes() -> None:
         sa.PrimaryKeyConstraint("seq", name="pk_moderation_hashes"),
         sqlite_autoincrement=True,
     )
-    op.create_index("ix_moderation_hashes_created_at", "moderation_hashes", ["created_at"])
     op.create_index("ix_moderation_hashes_photo_id", "moderation_hashes", ["photo_id"])
 
 

@@ -1,0 +1,157 @@
+"""Build label sets, list and export them, and take erased samples out of them."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime
+from itertools import chain
+from typing import IO, Final
+
+from shoplens.accounts.entities import Principal
+from shoplens.db import Database
+from shoplens.db.tables import new_id
+from shoplens.errors import BlobNotFound, RecordRefused
+from shoplens.labels import manifest
+from shoplens.labels.entities import Label, LabelSet
+from shoplens.labels.errors import LabelSetNotFound, NothingLabelled
+from shoplens.labels.manifest import Counted
+from shoplens.labels.repository import FeedbackLabelRepository, LabelSetRepository
+from shoplens.spreadsheets import csv_chunks
+from shoplens.storage import Store
+
+FOLDER: Final = "labels"
+_PAGE: Final = 1_000
+_TRIES: Final = 3
+
+LabelSource = Callable[[str], Iterator[Label]]
+"""The labels of a channel that one feature has, in the order of their sample ids."""
+
+
+class LabelService:
+    """All methods block. `sources` give the labels of a channel; a sample has one of them at most."""
+
+    def __init__(
+        self, database: Database, store: Store, *, sources: Sequence[LabelSource], clock: Callable[[], datetime]
+    ) -> None:
+        self._database = database
+        self._store = store
+        self._sources = sources
+        self._clock = clock
+
+    def build(self, channel: str, *, by: Principal) -> LabelSet:
+        """Freeze what people have said until now as a new version; the newest one where nothing has changed since.
+
+        Raises NothingLabelled.
+        """
+        with tempfile.TemporaryFile() as file:
+            labels = Counted(chain.from_iterable(source(channel) for source in self._sources))
+            manifest.write(labels, file)
+            if not labels.count:
+                raise NothingLabelled(f"Nobody has labelled a sample of the channel {channel} yet.")
+            for _ in range(_TRIES - 1):
+                with suppress(RecordRefused):  # another process built this version meanwhile
+                    return self._add(channel, labels, file, by)
+            return self._add(channel, labels, file, by)
+
+    def all(self, channel: str | None = None) -> list[LabelSet]:
+        """Every set, newest version first."""
+        with self._database.reading() as tx:
+            return LabelSetRepository(tx).all(channel)
+
+    def get(self, channel: str, version: int | None = None) -> LabelSet:
+        """One version, or the newest. Raises LabelSetNotFound."""
+        with self._database.reading() as tx:
+            sets = LabelSetRepository(tx)
+            found = sets.newest(channel) if version is None else sets.get(channel, version)
+        if found is None:
+            what = "no label set yet" if version is None else f"no label set {version}"
+            raise LabelSetNotFound(f"The channel {channel[:80]!r} has {what}. Build one first.")
+        return found
+
+    def parquet(self, wanted: LabelSet) -> Iterator[bytes]:
+        """The file of a set, in pieces. Raises BlobNotFound."""
+        return self._store.pieces(wanted.key)
+
+    def csv(self, wanted: LabelSet) -> Iterator[str]:
+        """The same as CSV, in chunks. Raises BlobNotFound."""
+        yield from csv_chunks(manifest.COLUMNS, map(manifest.row_of, manifest.read(self._store.pieces(wanted.key))))
+
+    def forget(self, sample_ids: Collection[str]) -> int:
+        """Write every set that names one of these samples again without them; how many sets that were.
+
+        Safe to repeat: files that an interrupted call left behind are deleted too.
+        """
+        changed = sum(self._forget_in(each, sample_ids) for each in self.all())
+        self._remove_left_files()
+        return changed
+
+    def _add(self, channel: str, labels: Counted, file: IO[bytes], by: Principal) -> LabelSet:
+        now = self._clock()
+        with self._database.reading() as tx:
+            newest = LabelSetRepository(tx).newest(channel)
+        if newest is not None and newest.digest == labels.digest:
+            return newest
+        version = 1 if newest is None else newest.version + 1
+        new = LabelSet(
+            id=new_id(now),
+            created_at=now,
+            channel=channel,
+            version=version,
+            labels=labels.count,
+            digest=labels.digest,
+            key=_key(channel, version, labels.digest),
+            created_by=by.name,
+        )
+        self._store.put_pieces(new.key, manifest.pieces_of(file))
+        with self._database.transaction() as tx:
+            LabelSetRepository(tx).add(new)
+        return new
+
+    def _forget_in(self, known: LabelSet, sample_ids: Collection[str]) -> bool:
+        with tempfile.TemporaryFile() as file:
+            kept = Counted(
+                label for label in manifest.read(self._store.pieces(known.key)) if label.sample_id not in sample_ids
+            )
+            manifest.write(kept, file)
+            if kept.digest == known.digest:
+                return False
+            key = _key(known.channel, known.version, kept.digest)
+            changed = replace(known, labels=kept.count, digest=kept.digest, key=key, changed_at=self._clock())
+            self._store.put_pieces(key, manifest.pieces_of(file))
+        with self._database.transaction() as tx:
+            LabelSetRepository(tx).change(changed)
+        self._store.delete(known.key)
+        return True
+
+    def _remove_left_files(self) -> None:
+        """Files of known versions that no row names: the old ones of sets that were written again."""
+        sets = self.all()
+        named = {each.key for each in sets}
+        prefixes = tuple(_key(each.channel, each.version, "") for each in sets)
+        for key in list(self._store.list(FOLDER)):
+            if key not in named and key.startswith(prefixes):
+                with suppress(BlobNotFound):
+                    self._store.delete(key)
+
+
+def feedback_labels(database: Database) -> LabelSource:
+    """The labels that come from feedback on predictions; a page in memory at a time."""
+
+    def labels(channel: str) -> Iterator[Label]:
+        last = ""
+        while True:
+            with database.reading() as tx:
+                page = FeedbackLabelRepository(tx).page(channel, after=last, limit=_PAGE)
+            if not page:
+                return
+            yield from (label for _, label in page if label is not None)
+            last = page[-1][0]
+
+    return labels
+
+
+def _key(channel: str, version: int, digest: str) -> str:
+    return f"{FOLDER}/{channel}/{version:06}-{digest[:16]}{'.parquet' if digest else ''}"
