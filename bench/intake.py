@@ -35,7 +35,8 @@ from shoplens.moderation.decisions import add_decided
 from shoplens.moderation.entities import POLICY, ModerationPhoto, PhotoState, QueueReason, References, Signal
 from shoplens.moderation.files import folder_of, original_key
 from shoplens.platform.parts import load_bundle
-from shoplens.settings import DEFAULT_CHANNELS, read_settings
+from shoplens.setting_groups import DEFAULT_CHANNELS
+from shoplens.settings import read_settings
 from shoplens.storage import open_store
 
 _START = datetime(2026, 1, 1, tzinfo=UTC)

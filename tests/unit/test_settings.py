@@ -47,7 +47,7 @@ def test_one_value_of_a_default_channel_can_be_changed_alone(monkeypatch: pytest
     monkeypatch.setenv("SHOPLENS_CHANNELS__LOOK__KEEP", "nothing")
     channels = build_channels(read_settings())
     (rule,) = channels["reviews"].policy.rules
-    assert (0.2, 0.6) == (rule.review_at, rule.reject_at)
+    assert (0.4, 0.6) == (rule.review_at, rule.reject_at)
     assert Keep.NOTHING is channels["look"].keep
     assert "efficientnet-lite0-int8" == channels["look"].model
 

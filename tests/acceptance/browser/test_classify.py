@@ -167,7 +167,7 @@ def test_an_accepted_photo_says_below_which_thresholds_it_stayed(visit: VisitMak
     page.get_by_role("radio", name="Reviews").check(force=True)
     pick(page, photo_file)
     expect(page.locator("#answers .badge")).to_have_text("Accepted")
-    expect(page.locator("#answers .reason")).to_contain_text("nsfw: review ≥ 20%, reject ≥ 85%")
+    expect(page.locator("#answers .reason")).to_contain_text("nsfw: review ≥ 40%, reject ≥ 85%")
 
 
 def test_confidence_is_shown_in_words(visit: VisitMaker, photo_file: Path) -> None:
