@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
@@ -55,6 +56,37 @@ class ChannelBatchSettings(_Frozen):
         default=True,
         description="Move each photo to a folder for its label; off: photos stay where the import put them.",
     )
+    url_prefixes: TextList = Field(
+        default=(),
+        description="Addresses below which a manifest may name photos (`https://images.example.org/reviews/`); none: "
+        "no addresses. Redirects are not followed.",
+    )
+    url_networks: TextList = Field(
+        default=(),
+        description="Networks (`10.0.0.0/8`) from which such photos are fetched too, also over plain http; without "
+        "them only from public addresses over https.",
+    )
+
+    @field_validator("url_prefixes")
+    @classmethod
+    def _prefixes_end_with_a_slash(cls, prefixes: tuple[str, ...]) -> tuple[str, ...]:
+        for prefix in prefixes:
+            parts = urlsplit(prefix)
+            if parts.scheme not in ("http", "https") or not parts.hostname or not parts.path.endswith("/"):
+                raise ValueError(f"{prefix!r} must be an address that ends with a slash")
+            if parts.query or parts.fragment or "@" in parts.netloc:
+                raise ValueError(f"{prefix!r} must have no user, query or fragment")
+        return prefixes
+
+    @field_validator("url_networks")
+    @classmethod
+    def _are_networks(cls, networks: tuple[str, ...]) -> tuple[str, ...]:
+        for network in networks:
+            try:
+                ip_network(network, strict=False)
+            except ValueError:
+                raise ValueError(f"{network!r} is not a network such as 10.0.0.0/8") from None
+        return networks
 
 
 class RefusalReason(_Frozen):

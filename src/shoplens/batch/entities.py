@@ -49,11 +49,13 @@ class RunState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class References:
-    """What the shop calls an item; each may be unknown."""
+    """What the shop calls an item; each may be unknown. Photos of shoppers have a product as their item."""
 
     item: str | None = None
     order: str | None = None
     reason: str | None = None
+    customer: str | None = None
+    review: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

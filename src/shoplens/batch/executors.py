@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 
 import tenacity
+from sqlalchemy import Connection
 
 from shoplens.batch.entities import BatchItem, Clock, ItemResult, ItemState, state_for, target_key
 from shoplens.batch.files import Move
@@ -105,11 +106,15 @@ LATE: Final = (DeadlineExceeded.code, NotStarted.code)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessedItem:
-    """An item with its result and, where it was classified, its prediction: what one commit writes for it."""
+    """An item with its result and, where it was classified, its prediction: what one commit writes for it.
+
+    `also` writes what else belongs to the result, in the same transaction.
+    """
 
     item: BatchItem
     result: ItemResult
     record: PredictionRecord | None = None
+    also: Callable[[Connection], None] | None = None
 
     @property
     def completed(self) -> bool:

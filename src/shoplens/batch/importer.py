@@ -241,12 +241,14 @@ class _ImportJob:
         try:
             candidate, own = self._with_usable_sidecar(candidate)
             chunks: Callable[[], Iterable[bytes]] = photo.chunks
-            if photo.byte_count <= self._rules.max_image_bytes:
-                chunks = in_memory(b"".join(photo.chunks()))
+            byte_count = photo.byte_count
+            if byte_count <= self._rules.max_image_bytes:
+                data = b"".join(photo.chunks())
+                chunks, byte_count = in_memory(data), len(data)
             in_name = references_in_name(self._rules.name_pattern, photo.name)
             file = NewFile(
                 name=photo.name,
-                byte_count=photo.byte_count,
+                byte_count=byte_count,
                 changed_ms=photo.changed_ms,
                 stamp=photo.stamp,
                 references=merge_references(own, candidate.references, in_name),

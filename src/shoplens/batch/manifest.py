@@ -1,8 +1,9 @@
 """Import the photos that a CSV manifest lists: a source whose files are never removed.
 
-Each line names a photo by `path`, a file below the folder of the manifest, or by `key`, an object in the bucket of the
-channel's source. The columns `item`, `order` and `reason` are optional. A line that cannot be used is reported with its
-number and does not stop the import.
+Each line names a photo by `path`, a file below the folder of the manifest, by `key`, an object in the bucket of the
+channel's source, or by `url`, an address below one of the setting `url_prefixes`. The columns `item` or `product`,
+`order`, `reason`, `customer` and `review` are optional. A line that cannot be used is reported with its number and does
+not stop the import.
 """
 
 from __future__ import annotations
@@ -29,11 +30,13 @@ from shoplens.batch.sources import (
     SkipReason,
     SourceFile,
 )
+from shoplens.batch.web_photos import WebPhotos
 from shoplens.errors import BlobNotFound, SourceUnavailable
 from shoplens.storage import ObjectPrefix
 
 MAX_MANIFEST_BYTES: Final = 50_000_000
-_COLUMNS: Final = ("path", "key", "item", "order", "reason")
+_PLACES: Final = ("path", "key", "url")
+_COLUMNS: Final = (*_PLACES, "item", "product", "order", "reason", "customer", "review")
 _LOOKUPS_AT_ONCE: Final = 8
 _PAGE: Final = 64
 
@@ -47,14 +50,16 @@ class _Line:
     number: int
     path: str | None
     key: str | None
+    url: str | None
     references: References
 
 
 class ManifestSource:
     """A manifest: a `Source` and its only `Folder`. Photos have no sidecars; their line describes them.
 
-    `objects` is the bucket for keys, None if the channel's source is not one. `protected` are folders whose files are
-    never imported. `quiet_s` and `now` are as for `LocalSource`.
+    `objects` is the bucket for keys, None if the channel's source is not one; `urls` fetches photos from the web, None
+    if no addresses are allowed. `protected` are folders whose files are never imported. `quiet_s` and `now` are as for
+    `LocalSource`.
     """
 
     keeps_files = True
@@ -64,6 +69,7 @@ class ManifestSource:
         manifest: Path,
         *,
         objects: ObjectPrefix | None,
+        urls: WebPhotos | None = None,
         protected: Collection[Path] = (),
         quiet_s: float,
         now: Callable[[], float],
@@ -71,7 +77,9 @@ class ManifestSource:
         self.place = readable(str(manifest))
         self._manifest = manifest
         self._objects = objects
+        self._urls = urls
         self._protected = protected
+        self._changed_ms = 0
         self._folder = LocalSource(manifest.absolute().parent, quiet_s=quiet_s, now=now)
 
     def folders(self) -> Iterator[ManifestSource]:
@@ -97,8 +105,10 @@ class ManifestSource:
     def _lines(self) -> Iterator[_Line | SkippedFile]:
         try:
             with os.fdopen(os.open(self._manifest, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                found = os.fstat(file.fileno())
+                if not stat.S_ISREG(found.st_mode):
                     raise SidecarError("it is no regular file")
+                self._changed_ms = max(0, found.st_mtime_ns // 1_000_000)
                 data = file.read(MAX_MANIFEST_BYTES + 1)
             if len(data) > MAX_MANIFEST_BYTES:
                 raise SidecarError(f"it has more than {MAX_MANIFEST_BYTES / 1e6:g} MB; split it")
@@ -108,7 +118,7 @@ class ManifestSource:
             raise SourceUnavailable(f"The manifest {self.place} cannot be read: {error.strerror}.") from error
         except SidecarError as error:
             raise SourceUnavailable(f"The manifest {self.place} cannot be used: {error}.") from error
-        seen: dict[tuple[str | None, str | None], int] = {}
+        seen: dict[tuple[str | None, ...], int] = {}
         while True:
             try:
                 row = next(rows)
@@ -121,7 +131,7 @@ class ManifestSource:
             number = rows.reader.line_num - sum(text.count("\n") for text in row.values() if isinstance(text, str))
             try:
                 line = _parse(number, row)
-                if (first := seen.setdefault((line.path, line.key), number)) != number:
+                if (first := seen.setdefault((line.path, line.key, line.url), number)) != number:
                     raise _BadLine(f"the same photo is in line {first}")
                 yield line
             except _BadLine as error:
@@ -131,10 +141,12 @@ class ManifestSource:
         unknown = [readable(column) or "(empty)" for column in columns if column not in _COLUMNS]
         if unknown:
             raise SidecarError(f"unknown columns {', '.join(unknown)}; the columns are {', '.join(_COLUMNS)}")
-        if len(set(columns)) < len(columns):
-            raise SidecarError("a column occurs twice")
-        if not {"path", "key"} & set(columns):
-            raise SidecarError("it has no column path and no column key")
+        if len(set(columns)) < len(columns) or {"item", "product"} <= set(columns):
+            raise SidecarError("a column occurs twice; product is another name of item")
+        if not set(_PLACES) & set(columns):
+            raise SidecarError("it has none of the columns path, key and url")
+        if "url" in columns and self._urls is None:
+            raise SidecarError("addresses are not allowed; name their beginnings in the channel's batch.url_prefixes")
         if "key" in columns and self._objects is None:
             raise SidecarError("keys are objects of the channel's source, which is no bucket; use the column path")
 
@@ -143,10 +155,21 @@ class ManifestSource:
             return line
         photo: SourceFile | SkippedFile
         try:
-            photo = self._object(line.key) if line.key else self._file(root, line.path or "")
+            if line.url:
+                photo = self._web(line.number, line.url)
+            else:
+                photo = self._object(line.key) if line.key else self._file(root, line.path or "")
         except _BadLine as error:
             return self._skipped(line.number, error)
         return photo if isinstance(photo, SkippedFile) else Candidate(photo=photo, references=line.references)
+
+    def _web(self, number: int, url: str) -> SourceFile:
+        assert self._urls is not None
+        if fault := self._urls.fault(url):
+            raise _BadLine(fault)
+        return self._urls.file(
+            url, label=f"{readable(self._manifest.name)}, line {number}", changed_ms=self._changed_ms
+        )
 
     def _object(self, key: str) -> ObjectFile:
         if any(part in ("", ".", "..") for part in key.split("/")):
@@ -192,7 +215,7 @@ def _parse(number: int, row: Mapping[str | Any, str | Any]) -> _Line:
     """Raises _BadLine."""
     if None in row:
         raise _BadLine("it has more fields than the header has columns")
-    path, key = ((row.get(column) or "").strip() or None for column in ("path", "key"))
-    if (path is None) == (key is None):
-        raise _BadLine("it must have either a path or a key")
-    return _Line(number=number, path=path, key=key, references=references_from(row))
+    path, key, url = ((row.get(column) or "").strip() or None for column in _PLACES)
+    if sum(place is not None for place in (path, key, url)) != 1:
+        raise _BadLine("it must have exactly one of a path, a key and a url")
+    return _Line(number=number, path=path, key=key, url=url, references=references_from(row))

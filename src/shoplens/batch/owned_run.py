@@ -99,7 +99,7 @@ class OwnedRun:
         if len(processed) > 1:
             self.commit((), moved)
             return [written for each in processed for written in self.commit([each], Moved())]
-        if not processed or processed[0].record is None:
+        if not processed or (processed[0].record is None and processed[0].also is None):
             raise refused
         return self.commit([self._results.failed(processed[0].item, refused, final=True)], moved)
 
@@ -139,6 +139,9 @@ class OwnedRun:
                     processed = [each for each in processed if each.item.id in mine]
                 PredictionRepository(tx).add_many(each.record for each in processed if each.record is not None)
                 ItemRepository(tx).complete((each.result for each in processed), owner=self._owner)
+                for each in processed:
+                    if each.also is not None:
+                        each.also(tx)
                 note_moves(tx, moved)
         except RecordRefused:
             raise

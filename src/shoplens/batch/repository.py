@@ -308,6 +308,8 @@ class ItemRepository:
                 "item_ref": item.references.item,
                 "order_ref": item.references.order,
                 "reason": item.references.reason,
+                "customer_ref": item.references.customer,
+                "review_ref": item.references.review,
             }
             for item in arrived
         ]
@@ -372,6 +374,11 @@ class ItemRepository:
         if rows and self._tx.execute(_COMPLETE, rows).rowcount != len(rows):
             raise RunLost("This process has lost the lease of an item; its result was not written.")
 
+    def forget_people(self, item_ids: Collection[str]) -> None:
+        """Remove what may name a person from items whose results say it themselves."""
+        known = update(batch_items).where(_items.id.in_(item_ids))
+        self._tx.execute(known.values(customer_ref=None, review_ref=None, order_ref=None))
+
     # Moves
 
     def moved(self, arrived: Iterable[tuple[str, str]]) -> None:
@@ -426,7 +433,13 @@ def item_of(row: Row[Any]) -> BatchItem:
         state=ItemState(row.state),
         answer=Answer(row.answer) if row.answer else None,
         reviewed_from=ItemState(row.reviewed_from) if row.reviewed_from else None,
-        references=References(item=row.item_ref, order=row.order_ref, reason=row.reason),
+        references=References(
+            item=row.item_ref,
+            order=row.order_ref,
+            reason=row.reason,
+            customer=row.customer_ref,
+            review=row.review_ref,
+        ),
         **{name: columns[name] for name in _PLAIN_ITEM},
     )
 

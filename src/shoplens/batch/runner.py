@@ -69,7 +69,10 @@ class RunRules:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunnerParts:
-    """What a run works with. `open_executor` is called once the run is claimed; `report` returns the report's key."""
+    """What a run works with. `open_executor` is called once the run is claimed; `report` returns the report's key.
+
+    `policy_version` is what decides now, where that is not the policy of the channel's settings.
+    """
 
     database: Database
     store: Store
@@ -79,6 +82,7 @@ class RunnerParts:
     report: Callable[[str], str]
     clock: Clock
     watch: WatchTime = field(default_factory=WatchTime)
+    policy_version: Callable[[], str] | None = None
 
 
 class BatchRunner:
@@ -183,9 +187,7 @@ class BatchRunner:
         mover = PhotoMover(self._parts.store)
         try:
             moves = await asyncio.to_thread(self._finish_moves)
-            before = await asyncio.to_thread(
-                self._retry, lambda: owned.begin(executor.model, self._channel.policy.version)
-            )
+            before = await asyncio.to_thread(self._retry, lambda: owned.begin(executor.model, self._policy_version()))
             self._is_new = False
             meter = ProgressMeter(owned.run.id, planned=owned.run.planned, before=before, now_s=time.monotonic())
             on_progress(meter.progress())
@@ -211,6 +213,10 @@ class BatchRunner:
         counts = {state.value: count for state, count in meter.progress().counts.items()}
         _log.info("run.finished", run=owned.run.id, channel=owned.run.channel, planned=owned.run.planned, **counts)
         return finished
+
+    def _policy_version(self) -> str:
+        chosen = self._parts.policy_version
+        return self._channel.policy.version if chosen is None else chosen()
 
     async def _process(self, owned: OwnedRun, executor: Executor, mover: PhotoMover, reporter: _Reporter) -> None:
         self._commit_items = max(self._rules.commit_items, min(_LARGEST_COMMIT, executor.capacity // 8))

@@ -11,6 +11,7 @@ import hashlib
 import io
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from typing import Any, Final
 
 import orjson
@@ -95,11 +96,8 @@ def references_in_name(pattern: re.Pattern[str], name: str) -> References:
 
 def merge_references(*sources: References) -> References:
     """Each field from the first of `sources` that has it."""
-    return References(
-        item=next((each.item for each in sources if each.item), None),
-        order=next((each.order for each in sources if each.order), None),
-        reason=next((each.reason for each in sources if each.reason), None),
-    )
+    names = [field.name for field in fields(References)]
+    return References(**{name: next(filter(None, (getattr(each, name) for each in sources)), None) for name in names})
 
 
 # Files
@@ -160,12 +158,14 @@ def read_csv(data: bytes) -> csv.DictReader[str]:
     return rows
 
 
-def references_from(fields: Mapping[str, Any]) -> References:
-    """The fields `item`, `order` and `reason`, cleaned and cut to a sensible length."""
+def references_from(said: Mapping[str, Any]) -> References:
+    """The fields `item` (or `product`), `order`, `reason`, `customer` and `review`, cut to a sensible length."""
     return References(
-        item=_text(fields.get("item"), _MAX_REFERENCE),
-        order=_text(fields.get("order"), _MAX_REFERENCE),
-        reason=_text(fields.get("reason"), _MAX_REASON),
+        item=_text(said.get("item"), _MAX_REFERENCE) or _text(said.get("product"), _MAX_REFERENCE),
+        order=_text(said.get("order"), _MAX_REFERENCE),
+        reason=_text(said.get("reason"), _MAX_REASON),
+        customer=_text(said.get("customer"), _MAX_REFERENCE),
+        review=_text(said.get("review"), _MAX_REFERENCE),
     )
 
 

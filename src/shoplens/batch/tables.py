@@ -69,6 +69,8 @@ batch_items: Final = Table(
     Column("item_ref", TEXT),
     Column("order_ref", TEXT),
     Column("reason", TEXT),
+    Column("customer_ref", TEXT),
+    Column("review_ref", TEXT),
     required("sha256", string(64)),
     required("byte_count", BigInteger),
     required("state", string(12)),

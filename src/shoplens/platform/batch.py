@@ -28,9 +28,11 @@ from shoplens.batch.service import Batch, BatchChannel, Results
 from shoplens.batch.sidecars import compile_pattern
 from shoplens.batch.sources import LocalSource, ObjectSource, Source, is_local, local_folder
 from shoplens.batch.status import ReadStatus, RunStatus
+from shoplens.batch.web_photos import WebPhotos
 from shoplens.bundles.store import pack_bundle, unpack_bundle
 from shoplens.db import Database
 from shoplens.errors import BundleError, Misconfigured, ModelNotFound, SourceUnavailable, StorageUnavailable
+from shoplens.platform.moderation import Backlog, build_backlog
 from shoplens.platform.parts import (
     Progress,
     build_channels,
@@ -181,9 +183,17 @@ def open_source(url: str, settings: Settings, channel: str) -> Source:
         raise SourceUnavailable(f"{path} holds the data of Shoplens itself. Choose a folder for new photos alone.")
     if not is_manifest:
         return LocalSource(path, quiet_s=quiet_s, now=time.time)
-    bucket = settings.batch_source(channel)
+    bucket, wanted = settings.batch_source(channel), settings.batch_channels[channel]
+    urls = None
+    if wanted.url_prefixes:
+        urls = WebPhotos(wanted.url_prefixes, networks=wanted.url_networks, max_bytes=settings.max_image_bytes)
     return ManifestSource(
-        path, objects=None if is_local(bucket) else open_prefix(bucket), protected=own, quiet_s=quiet_s, now=time.time
+        path,
+        objects=None if is_local(bucket) else open_prefix(bucket),
+        urls=urls,
+        protected=own,
+        quiet_s=quiet_s,
+        now=time.time,
     )
 
 
@@ -215,7 +225,13 @@ def build_runner(
             file_by_label=settings.batch_channels[channel_name].file_by_label,
         )
 
+        moderated = _moderated(settings, channel, database)
+
         def open_executor() -> Executor:
+            if executor == "ray" and moderated is not None:
+                raise Misconfigured(
+                    f"The channel {channel.name} has a moderation side; its runs do not use Ray. Leave out --engine."
+                )
             if executor == "ray":
                 return _ray_executor(settings, channel, store, results, retry, address=address)
             photos, engine = (
@@ -223,13 +239,16 @@ def build_runner(
                 if executor == "workers"
                 else (_photos_in_work(settings), _local_engine(settings, channel, progress))
             )
+            limits = WorkLimits(
+                photos=max(1, photos), photo_bytes=settings.max_queued_bytes, timeout_s=settings.batch.stall_after_s
+            )
+            if moderated is not None:
+                return moderated.executor(settings, engine, store, results=results, limits=limits, retry=retry)
             return EngineExecutor(
                 engine,
                 store=store,
                 results=results,
-                limits=WorkLimits(
-                    photos=max(1, photos), photo_bytes=settings.max_queued_bytes, timeout_s=settings.batch.stall_after_s
-                ),
+                limits=limits,
                 image_limits=build_limits(settings),
                 retry=retry,
             )
@@ -243,6 +262,7 @@ def build_runner(
             open_executor=open_executor,
             report=build_results(settings, database=database, store=store, images=images).report,
             clock=utc_now,
+            policy_version=None if moderated is None else moderated.policy_version,
         )
         rules = RunRules(
             commit_items=settings.batch.commit_items,
@@ -250,6 +270,12 @@ def build_runner(
             stall_after_s=settings.batch.stall_after_s,
         )
         yield BatchRunner(parts, rules)
+
+
+def _moderated(settings: Settings, channel: Channel, database: Database) -> Backlog | None:
+    """The moderation side of the channel, if it has one. Raises ModelNotFound, BundleError and Misconfigured."""
+    wanted = settings.channels[channel.name].moderation
+    return None if wanted is None else build_backlog(settings, channel, wanted, database=database)
 
 
 def _photos_in_work(settings: Settings) -> int:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 from shoplens.accounts.audit import AuditLog
+from shoplens.batch.executors import ResultBuilder, RetryPolicy, WorkLimits
 from shoplens.db import Database
 from shoplens.images.copies import CopyQueue
 from shoplens.images.picture import Limits
 from shoplens.images.sandbox import SandboxedDecoder
 from shoplens.moderation.assessment import PhotoAssessor
+from shoplens.moderation.bulk import ModerationExecutor, PatientEngine
 from shoplens.moderation.channel import ModerationChannel
 from shoplens.moderation.context import ContextService
 from shoplens.moderation.dry_run import DryRunService
@@ -28,7 +31,7 @@ from shoplens.moderation.reasons import DEFAULT_REASONS, Reason
 from shoplens.moderation.review import PhotoReview
 from shoplens.moderation.service import Moderation
 from shoplens.moderation.signals import resolve_groups, signal_names
-from shoplens.platform.parts import build_channels, build_database, find_bundle, utc_now
+from shoplens.platform.parts import build_channels, build_database, build_limits, build_sandbox, find_bundle, utc_now
 from shoplens.predictions.entities import Channel
 from shoplens.serving.engine import Engine
 from shoplens.setting_groups import ChannelModerationSettings
@@ -122,14 +125,70 @@ def open_policies(settings: Settings) -> Iterator[tuple[PolicyService, DryRunSer
 
     Raises Misconfigured, ModelNotFound, BundleError and DatabaseUnavailable.
     """
-
-    def labels(model: str) -> tuple[str, ...]:
-        return tuple(label.name for label in find_bundle(model, settings).labels)
-
-    moderated = build_moderated(settings, build_channels(settings), labels)
+    moderated = build_moderated(settings, build_channels(settings), partial(_bundle_labels, settings))
     with closing(build_database(settings)) as database:
         policies = build_policies(moderated, database=database, audit=AuditLog(database, clock=utc_now))
         yield policies, DryRunService(database, policies)
+
+
+def _bundle_labels(settings: Settings, model: str) -> tuple[str, ...]:
+    return tuple(label.name for label in find_bundle(model, settings).labels)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backlog:
+    """What runs of a channel with a moderation side work with."""
+
+    channel: ModerationChannel
+    policies: PolicyService
+    database: Database
+
+    def policy_version(self) -> str:
+        """The policy that applies now."""
+        return self.policies.current(self.channel.name).version
+
+    def executor(
+        self,
+        settings: Settings,
+        engine: Engine,
+        store: Store,
+        *,
+        results: ResultBuilder,
+        limits: WorkLimits,
+        retry: RetryPolicy,
+    ) -> ModerationExecutor:
+        """An executor of one run; it closes the engine."""
+        patient = PatientEngine(engine, retry)
+        assessor = PhotoAssessor(
+            engine=patient,
+            database=self.database,
+            memory=HashMemory(self.database),
+            clock=utc_now,
+            policy_of=self.policies.current,
+            limits=build_limits(settings),
+            sandbox=build_sandbox(settings),
+            timeout_s=limits.timeout_s,
+        )
+        return ModerationExecutor(
+            patient,
+            assessor,
+            channel=self.channel,
+            store=store,
+            results=results,
+            limits=limits,
+            retry=retry,
+            clock=utc_now,
+        )
+
+
+def build_backlog(
+    settings: Settings, channel: Channel, wanted: ChannelModerationSettings, *, database: Database
+) -> Backlog:
+    """For the runs of one channel. Raises Misconfigured, ModelNotFound and BundleError."""
+    moderated = build_channel(channel, wanted, partial(_bundle_labels, settings))
+    audit = AuditLog(database, clock=utc_now)
+    policies = build_policies({channel.name: moderated}, database=database, audit=audit)
+    return Backlog(channel=moderated, policies=policies, database=database)
 
 
 def build_moderated(

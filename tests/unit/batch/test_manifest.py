@@ -141,7 +141,7 @@ def test_a_quoted_field_may_have_separators_and_line_breaks(drop: Drop, import_m
         ("shoplens-data/shoplens.db", "shoplens-data/shoplens.db belongs to the data of Shoplens itself"),
         (f"{'x' * 300}.jpg", "x.jpg cannot be opened: File name too long"),
         ("a.jpg,surplus", "it has more fields than the header has columns"),
-        ('""', "it must have either a path or a key"),
+        ('""', "it must have exactly one of a path, a key and a url"),
         ("good.jpg", "the same photo is in line 2"),
     ],
 )
@@ -177,9 +177,9 @@ def test_a_field_that_is_too_long_is_reported(drop: Drop, import_manifest: Impor
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", "it has no column path and no column key"),
-        (b"item,order\nA,1\n", "it has no column path and no column key"),
-        (b"path,colour,item,size\na.jpg,red,A,1\n", "unknown columns colour, size; the columns are path, key, item"),
+        (b"", "it has none of the columns path, key and url"),
+        (b"item,order\nA,1\n", "it has none of the columns path, key and url"),
+        (b"path,colour,item,size\na.jpg,red,A,1\n", "unknown columns colour, size; the columns are path, key, url"),
         (b"a.jpg\nb.jpg\n", "unknown columns a.jpg"),
         (b"path,\na.jpg,\n", r"unknown columns \(empty\)"),
         (b"path,item,item\na.jpg,A,B\n", "a column occurs twice"),

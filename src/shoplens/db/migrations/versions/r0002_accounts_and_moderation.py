@@ -45,10 +45,14 @@ def upgrade() -> None:
     _create_sessions()
     _create_webhook_deliveries()
     _create_moderation_judgements()
+    for name in ("customer_ref", "review_ref"):
+        op.add_column("batch_items", sa.Column(name, _TEXT))
 
 
 def downgrade() -> None:
     """Drop them again."""
+    for name in ("customer_ref", "review_ref"):
+        op.drop_column("batch_items", name)
     for name in (
         "moderation_judgements",
         "webhook_deliveries",
