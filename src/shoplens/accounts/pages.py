@@ -8,11 +8,11 @@ from datetime import timedelta
 from typing import Annotated, Final
 from urllib.parse import quote
 
-from fastapi import APIRouter, Form, Request
+from fastapi import APIRouter, Depends, Form, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from shoplens.accounts.access import identify_quietly, public
-from shoplens.accounts.entities import PrincipalKind
+from shoplens.accounts.entities import Principal, PrincipalKind
 from shoplens.accounts.errors import PasswordUnfit, SignInRefused
 from shoplens.accounts.passwords import LEAST_CHARS
 from shoplens.accounts.people import PeopleService
@@ -24,6 +24,7 @@ from shoplens.web.rendering import PageRoute, page
 from shoplens.web.session_cookie import forget_session, remember_session, require_sent_by_own_page, session_token
 from shoplens.web.shares import address_of
 
+Visitor = Annotated[Principal | None, Depends(identify_quietly)]
 FormText = Annotated[str, Form(max_length=1_000)]
 
 _SIGN_IN: Final = "/sign-in"
@@ -89,9 +90,8 @@ def sign_in_pages(
         )
 
     @router.get(_SIGN_IN)
-    async def show(request: Request, next: str = "/", out: str = "") -> Response:
-        found = await identify_quietly(request)
-        if found is not None and found.kind is PrincipalKind.PERSON:
+    def show(visitor: Visitor, next: str = "/", out: str = "") -> Response:
+        if visitor is not None and visitor.kind is PrincipalKind.PERSON:
             return RedirectResponse(local_path(next), status_code=303)
         return unstored(form(local_path(next), out=out))
 
