@@ -35,6 +35,7 @@ from starlette.staticfiles import StaticFiles
 HERE: Final = Path(__file__).parent
 PRODUCT: Final = "shirt-harbour"
 POLICY: Final = "default-src 'self'; img-src 'self' blob:; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
+MOST_PHOTOS: Final = 10
 AWAY: Final = "Photos cannot be sent at the moment. Your text is still here; please try again in a minute."
 SAID: Final = {
     "report": "Thank you. A person will look at this photo.",
@@ -45,12 +46,15 @@ SAID: Final = {
 
 @dataclass(kw_only=True)
 class Photo:
-    """A photo as the shop knows it. `id` is None for a file that Shoplens could not read: nothing is kept of it."""
+    """A photo as the shop knows it. `id` is None for a file that Shoplens could not read: nothing is kept of it.
+
+    `appeal` says how the shopper's appeal stands, once there is one.
+    """
 
     id: str | None
     state: str
     sentence: str
-    appealed: bool = False
+    appeal: str | None = None
 
 
 @dataclass(kw_only=True)
@@ -165,15 +169,18 @@ class Shop:
         body = await request.body()
         if not is_signed(request.headers, body, self._secret):
             raise HTTPException(401)
-        about = json.loads(body)["data"]
+        event = json.loads(body)
+        about = event["data"]
         for path in about.get("media", ()):
             for kind in ("image/webp", "image/jpeg"):
                 self._cache.pop(f"{path} {kind}", None)
-        photo = self._find(about.get("id") or about.get("photo_id", ""))
+        photo = self._find(about.get("id", ""))
         if photo is not None and photo.id is not None:
             photo.state = "held"  # until it is known better
             now = await self._shoplens.photo(photo.id)
             photo.state, photo.sentence = now["state"], now["sentence"]
+            if event["type"] == "appeal.decided":
+                photo.appeal = about["answer"] or "Another person has looked at it again, with the same result."
         return Response(status_code=204)
 
     async def report(self, request: Request) -> Response:
@@ -201,13 +208,15 @@ class Shop:
             answer = await self._shoplens.appeal(photo.id, _text(form, "message", 1_000))
         if answer.status_code != 409:
             answer.raise_for_status()
-        photo.appealed = True
+        photo.appeal = photo.appeal or "Another person looks at it again."
         return RedirectResponse(f"/?said={'twice' if answer.status_code == 409 else 'appeal'}", 303)
 
     async def _send_photos(self, review: Review, files: Sequence[UploadFile]) -> str | None:
         """Add what became of the photos to the review; a sentence where none could be sent."""
         if not files:
             return None
+        if len(files) > MOST_PHOTOS:
+            return f"Choose up to {MOST_PHOTOS} photos; these are {len(files)}."
         try:
             answer = await self._shoplens.submit(
                 files, key=review.key, customer=review.customer, product=PRODUCT, review=review.key

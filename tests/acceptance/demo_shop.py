@@ -39,8 +39,10 @@ def running_shop(server: RunningServer, folder: Path, *, key: str | None = None)
     added = command(server, "webhooks", "add", f"{url}/hooks/photos")
     folder.mkdir(parents=True, exist_ok=True)
     environment = {"SHOP_SECRET": added.stdout.split()[-1], **({} if key is None else {"SHOP_KEY": key})}
-    program = [sys.executable, ROOT / "examples" / "shop" / "shop.py", "--shoplens", server.url, "--port", str(port)]
-    process = start(program, folder=folder, environment=environment)
+    program = str(ROOT / "examples" / "shop" / "shop.py")
+    process = start(
+        [sys.executable, program, "--shoplens", server.url, "--port", str(port)], folder=folder, environment=environment
+    )
     try:
         wait_for(url, process, folder)
         yield url

@@ -221,5 +221,5 @@ def test_the_form_works_without_a_script(place: Place, people: People, tmp_path:
     page.get_by_label("Your review").fill("Eleven photos.")
     page.set_input_files("input[type=file]", photos)
     page.get_by_role("button", name="Send the review").click()
-    expect(page.get_by_role("alert")).to_contain_text("10 photos")
+    expect(page.get_by_role("alert")).to_contain_text("Choose up to 10 photos; these are 11.")
     expect(page.get_by_label("Your review")).to_have_value("Eleven photos.")
