@@ -17,29 +17,16 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-import cv2
 import httpx
-import numpy as np
 import orjson
 from PIL import Image
 
 from shoplens.web.browser import COOKIE
-from tests.conftest import colourful, jpeg_of
+from tests.acceptance.moderation_photos import blurred, sharp
 
 WIDTHS = (160, 320, 640, 1280)
 PASSING = {429, 502, 503, 504}
 BROKEN = b"\xff\xd8\xff\xe0 this is no photo"
-
-
-def clear(seed: int, *, width: int = 640, height: int = 480) -> bytes:
-    """A photo that the default policy publishes."""
-    noise = np.random.default_rng(seed).integers(0, 256, (24, 32, 3), dtype=np.uint8)
-    return jpeg_of(np.asarray(cv2.resize(noise, (width, height), interpolation=cv2.INTER_NEAREST), np.uint8))
-
-
-def blurred(seed: int) -> bytes:
-    """A photo that the default policy holds."""
-    return jpeg_of(np.asarray(cv2.GaussianBlur(colourful(seed), (0, 0), 12), np.uint8))
 
 
 @dataclass
@@ -144,7 +131,7 @@ class Crowd:
 
     def _send_photos(self, chance: random.Random, number: int) -> None:
         photos = [
-            chance.choices((clear, blurred), (2, 3))[0](chance.getrandbits(40)) for _ in range(chance.randint(1, 3))
+            chance.choices((sharp, blurred), (2, 3))[0](chance.getrandbits(40)) for _ in range(chance.randint(1, 3))
         ]
         usable = len(photos)
         if chance.random() < 0.2:

@@ -18,7 +18,7 @@ from shoplens.web.browser import COOKIE
 from shoplens.webhooks.entities import Event
 from shoplens.webhooks.signature import body_of, headers_of, new_secret
 from tests.acceptance.api.guides import HOW_TO, run_guide
-from tests.acceptance.moderation_load import blurred, clear
+from tests.acceptance.moderation_photos import blurred, sharp
 from tests.conftest import RunningServer
 
 GUIDE = (HOW_TO / "add-photos-to-your-shop.md").read_text(encoding="utf-8")
@@ -59,7 +59,7 @@ async def test_the_shop_follows_what_becomes_of_a_photo(server: RunningServer, s
     """It shows a kept copy until the event of the refusal; an appeal is taken once, and its end is told."""
     form = {"key": "follows", "name": "Ida", "stars": "5", "text": "Good."}
     await shop.get("/")
-    page = await shop.post("/reviews", data=form, files=[("photos", ("a.jpg", clear(90_003)))])
+    page = await shop.post("/reviews", data=form, files=[("photos", ("a.jpg", sharp(90_003)))])
     assert "Your photo is visible now." in page.text
     photo_id = re.findall(r"/photos/(\w{26})", page.text)[0]
     picture = await shop.get(f"/photos/{photo_id}")
@@ -86,7 +86,7 @@ async def test_the_shop_follows_what_becomes_of_a_photo(server: RunningServer, s
 
 def test_the_guide_works_as_written(server: RunningServer, tmp_path: Path) -> None:
     """A photo is sent, shown and reported; the doubtful one waits."""
-    (tmp_path / "photo.jpg").write_bytes(clear(90_001))
+    (tmp_path / "photo.jpg").write_bytes(sharp(90_001))
     (tmp_path / "doubtful.jpg").write_bytes(blurred(90_002))
     printed = run_guide("add-photos-to-your-shop.md", server, tmp_path)
     sent = json.loads((tmp_path / "sent.json").read_text())["photos"]

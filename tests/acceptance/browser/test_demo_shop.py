@@ -14,7 +14,8 @@ from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
 from tests.acceptance.browser.conftest import DESKTOP, PHONE, WAIT_MS
 from tests.acceptance.demo_shop import OWN_NETWORK, command, running_shop
-from tests.acceptance.moderation_load import BROKEN, blurred, clear
+from tests.acceptance.moderation_load import BROKEN
+from tests.acceptance.moderation_photos import blurred, sharp
 from tests.conftest import RunningServer, running_server
 
 PASSWORD: Final = "four words that rhyme"
@@ -148,7 +149,7 @@ def require_hidden(place: Place, photo_id: str) -> None:
 
 def test_a_photo_from_the_review_form_to_the_appeal(place: Place, people: People, tmp_path: Path) -> None:
     """A good, a doubtful and a broken file; a moderator with the keyboard; a report, a refusal, an appeal, a pardon."""
-    files = {"good.jpg": clear(1), "doubtful.jpg": blurred(2), "broken.jpg": BROKEN}
+    files = {"good.jpg": sharp(1), "doubtful.jpg": blurred(2), "broken.jpg": BROKEN}
     for name, data in files.items():
         (tmp_path / name).write_bytes(data)
 
