@@ -173,5 +173,5 @@ class ApiKey:
 
     @property
     def permissions(self) -> frozenset[Permission]:
-        """The scopes as permissions."""
-        return frozenset(Permission(scope) for scope in self.scopes.split())
+        """The scopes as permissions; those of another version of Shoplens, which mean nothing here, are left out."""
+        return frozenset(permission for permission in Permission if permission in self.scopes.split())

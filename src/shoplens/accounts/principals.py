@@ -139,6 +139,7 @@ class Principals:
         if known is None:
             if shown.bearer:
                 # Only here: a good key or session is not refused because its address also sends wrong ones.
+                _log.info("access.wrong_credentials", address=shown.address)
                 await self._limited(_WRONG_CREDENTIALS, shown.address)
                 raise NotAuthenticated("This API key or token is not valid: it is wrong, expired or revoked.")
             raise NotAuthenticated("This session has ended. Sign in again.")

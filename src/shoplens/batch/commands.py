@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from shoplens.accounts.commands import note_command
 from shoplens.cli.command import EXIT_FAILED, AsJson, DataDir, RequestedBy, handle_errors, settings_for
 from shoplens.errors import Misconfigured, NothingWaiting, RequestInvalid, RunNotFound, ShoplensError
 
@@ -283,6 +284,7 @@ def export(
     name = settings.batch_channel(channel)
     with open_results(settings) as results:
         wanted = ItemFilter(channel=name, run_id=None if everything else run_id or _latest(results.browse, name))
+        note_command(settings, "run.exported", target=wanted.run_id or name, format=chosen.value)
         _write(results.export.stream(wanted, chosen), output)
 
 
@@ -380,8 +382,11 @@ def reopen(items: ItemArguments, data_dir: DataDir = None) -> None:
     """Withdraw what people said of items: they are again as their run left them, and nothing trains on it."""
     from shoplens.platform.batch import open_results
 
-    with open_results(settings_for(data_dir)) as results:
-        _report(items, _for_each(items, results.review.reopen), "reopened")
+    settings = settings_for(data_dir)
+    with open_results(settings) as results:
+        succeeded = _for_each(items, results.review.reopen)
+    note_command(settings, "feedback.withdrawn", target=f"{succeeded} items", items=items)
+    _report(items, succeeded, "reopened")
 
 
 @batch_app.command("delete")
@@ -390,8 +395,11 @@ def delete(items: ItemArguments, data_dir: DataDir = None) -> None:
     """Delete the files of quarantined items permanently. The items stay, as dismissed."""
     from shoplens.platform.batch import open_results
 
-    with open_results(settings_for(data_dir)) as results:
-        _report(items, _for_each(items, results.review.delete), "deleted")
+    settings = settings_for(data_dir)
+    with open_results(settings) as results:
+        succeeded = _for_each(items, results.review.delete)
+    note_command(settings, "photo.deleted", target=f"{succeeded} items", items=items)
+    _report(items, succeeded, "deleted")
 
 
 def _for_each(items: Iterable[str], act: Callable[[str], object]) -> int:

@@ -224,6 +224,21 @@ def test_a_provider_that_is_away_says_so_within_seconds() -> None:
     assert time.monotonic() - started < 10
 
 
+async def test_without_the_provider_everything_else_works(make_platform: Callable[..., Platform]) -> None:
+    """The server starts, the sign-in page and passwords work, and the button leads to a sentence."""
+    oidc = {"issuer": "http://127.0.0.1:9", "client_id": "shoplens", "client_secret": "test"}
+    platform = make_platform(oidc=oidc)
+    platform.accounts.people.add("owner", Role.ADMIN, by=SYSTEM, password="seven green bottles")
+    async with client_of(platform) as browser:
+        browser.headers.update({"accept": "text/html", "origin": "http://127.0.0.1"})
+        away = await browser.get("/sign-in/openid")
+        assert 503 == away.status_code
+        assert "cannot be reached" in away.text
+        form = {"name": "owner", "password": "seven green bottles"}
+        assert 303 == (await browser.post("/sign-in", data=form)).status_code
+        assert 200 == (await browser.get("/console/records")).status_code
+
+
 def test_an_address_that_is_not_https_is_refused_with_a_sentence(make_settings: Callable[..., Settings]) -> None:
     """The client's secret is sent there."""
     with pytest.raises(Exception, match="https://"):

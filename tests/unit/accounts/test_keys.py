@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import insert, select
+from sqlalchemy import insert, select, update
 
 from shoplens.accounts.audit import AuditFilter, AuditLog
 from shoplens.accounts.entities import PERMISSIONS, SYSTEM, Permission, Person, Principal, PrincipalKind, Role
@@ -153,3 +153,13 @@ def test_without_any_person_there_is_no_key(database: Database, clock: Clock) ->
         KeyService(database, AuditLog(database, clock=clock), clock=clock).create(
             SYSTEM, name="review form", scopes=[Permission.PREDICT]
         )
+
+
+def test_a_scope_that_this_version_does_not_know_opens_nothing(keys: KeyService, database: Database) -> None:
+    """As after a return to an older version; the other scopes of the key still work."""
+    _, text = keys.create(SYSTEM, name="review form", scopes=[Permission.PREDICT])
+    with database.transaction() as tx:
+        tx.execute(update(api_keys).values(scopes="predict time:travel"))
+    known = keys.recognise(text)
+    assert known is not None
+    assert {Permission.PREDICT} == known.principal.permissions
