@@ -28,6 +28,7 @@ from shoplens.db import open_database
 from shoplens.db.sqlite import driver, has_wal_reset_bug
 from shoplens.errors import DatabaseUnavailable, DatabaseUnusable, Misconfigured, ShoplensError, StorageUnavailable
 from shoplens.images.sandbox_process import HeicSupport, heic_support
+from shoplens.moderation.signals import resolve_groups
 from shoplens.platform.audit import audit_store, in_words
 from shoplens.platform.parts import build_channels, find_bundle, open_shared, require_labels
 from shoplens.serving.classifier import Classifier, choose_provider
@@ -234,8 +235,15 @@ def _channels(settings: Settings) -> str:
 
 
 def check_model(settings: Settings, channel: str) -> str:
-    """Load the model of a channel and run it once. Raises ModelNotFound, BundleError and Misconfigured."""
+    """Load the models of a channel and run each once. Raises ModelNotFound, BundleError and Misconfigured."""
     bundle = find_bundle(settings.channels[channel].model, settings)
     Classifier(bundle).warm()
     require_labels(build_channels(settings)[channel], [label.name for label in bundle.labels])
-    return f"{bundle.ref}, {len(bundle.labels)} labels, verified and answers"
+    answers = f"{bundle.ref}, {len(bundle.labels)} labels, verified and answers"
+    moderated = settings.channels[channel].moderation
+    if moderated is None or moderated.general_model is None:
+        return answers
+    general = find_bundle(moderated.general_model, settings)
+    Classifier(general).warm()
+    groups = resolve_groups(channel, moderated.groups, [label.name for label in general.labels])
+    return f"{answers}; for moderation also {general.ref} with the groups {', '.join(groups)}"

@@ -7,6 +7,7 @@ import io
 import os
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,12 +16,14 @@ import pytest
 from PIL import Image
 from sqlalchemy import func, select
 
-from shoplens.errors import EngineStopped
+from shoplens.cli.doctor import check_model
+from shoplens.errors import EngineStopped, Misconfigured
 from shoplens.moderation.decisions import NewDecision, record_decision
 from shoplens.moderation.entities import DecisionKind, PhotoState
 from shoplens.moderation.repository import PhotoRepository
 from shoplens.moderation.tables import moderation_decisions, moderation_intakes, moderation_photos
 from shoplens.platform.server import Platform
+from shoplens.settings import Settings
 from tests.acceptance.api.guides import run_guide
 from tests.acceptance.moderation_photos import blurred, sharp
 from tests.conftest import RunningServer, client_of, jpeg_of
@@ -156,8 +159,16 @@ async def test_a_group_with_an_unknown_label_is_refused_at_the_start(
     make_platform: Callable[..., Platform], groups: dict[str, list[str]]
 ) -> None:
     """And one with the name of another signal."""
-    with pytest.raises(Exception, match=r"channels\.reviews\.moderation\.groups"):
+    with pytest.raises(Misconfigured, match=r"channels\.reviews\.moderation\.groups"):
         make_platform(channels={"reviews": {"moderation": {"groups": groups}}})
+
+
+def test_doctor_checks_both_models_and_the_groups(make_settings: Callable[..., Settings]) -> None:
+    """Before the server is started."""
+    assert "efficientnet-lite0-int8 1.0.1 with the groups screenshot, " in check_model(make_settings(), "reviews")
+    wrong = make_settings(channels={"reviews": {"moderation": {"groups": {"vehicle": ["spots car"]}}}})
+    with pytest.raises(Misconfigured, match=r"groups\.vehicle"):
+        check_model(wrong, "reviews")
 
 
 # The engine fails
@@ -181,6 +192,19 @@ async def test_a_late_engine_holds_the_photo(make_platform: Callable[..., Platfo
         (photo,) = await taken(client, sharp(1))
     assert "held" == photo["state"]
     assert re.search("deadline_exceeded|not_started", platform.moderation.photos.get(photo["id"]).rule or "")
+
+
+async def test_without_a_store_nothing_is_taken_in(
+    client: httpx.AsyncClient, platform: Platform, tmp_path: Path
+) -> None:
+    """503, no row and no decision; the same request works once the store does."""
+    in_the_way = tmp_path / "data" / "blobs" / "moderation"
+    in_the_way.write_bytes(b"a file where the folder should be")
+    answer = await send(client, sharp(1), key="k-1")
+    assert (503, True) == (answer.status_code, answer.json()["code"].startswith("storage_"))
+    assert {0} == set(rows(platform).values())
+    in_the_way.unlink()
+    assert 201 == (await send(client, sharp(1), key="k-1")).status_code
 
 
 # Sent again
@@ -301,7 +325,7 @@ async def test_a_photo_whose_file_is_gone_is_not_found(client: httpx.AsyncClient
     assert 404 == (await client.get(photo["media"])).status_code
 
 
-def test_the_guide_works_as_written(server: RunningServer, tmp_path: Any) -> None:
+def test_the_guide_works_as_written(server: RunningServer, tmp_path: Path) -> None:
     """With this server's address in place of the usual one."""
     (tmp_path / "photo.jpg").write_bytes(sharp(int.from_bytes(os.urandom(3))))
     printed = run_guide("moderate-reviews.md", server, tmp_path)

@@ -54,7 +54,7 @@ def test_labels_are_searched_without_a_script(visit: VisitMaker) -> None:
 def test_a_model_can_be_addressed_with_its_version(visit: VisitMaker) -> None:
     """Records link to the version that answered."""
     page = visit().page("/console/models/opennsfw@1.0.1")
-    expect(page.get_by_text("nsfw: review ≥ 20%, reject ≥ 85%")).to_be_visible()
+    expect(page.get_by_text("nsfw: review ≥ 40%, reject ≥ 85%")).to_be_visible()
     expect(page.get_by_text("encoded as JPEG again")).to_be_visible()
 
 
