@@ -23,17 +23,28 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
+from sqlalchemy import insert
 
 from bench.photos import SIZES, photos
 from bench.server import Server
 from shoplens.accounts.entities import SYSTEM
 from shoplens.bundles.builtin import prepare_builtin
 from shoplens.db import Database, open_database, upgrade
-from shoplens.db.tables import make_id
+from shoplens.db.tables import make_id, to_row
 from shoplens.images.picture import ImageFacts
-from shoplens.moderation.decisions import add_decided
-from shoplens.moderation.entities import POLICY, ModerationPhoto, PhotoState, QueueReason, References, Signal
+from shoplens.moderation.entities import (
+    POLICY,
+    DecisionKind,
+    ModerationPhoto,
+    PhotoDecision,
+    PhotoState,
+    QueueReason,
+    References,
+    Signal,
+)
 from shoplens.moderation.files import folder_of, original_key
+from shoplens.moderation.repository import PhotoRepository
+from shoplens.moderation.tables import moderation_decisions
 from shoplens.platform.parts import load_bundle
 from shoplens.setting_groups import DEFAULT_CHANNELS
 from shoplens.settings import read_settings
@@ -161,7 +172,8 @@ def _fill(database: Database, folder: Path, rows: int) -> None:
     made = _rows(rows)
     while part := [photo for _, photo in zip(range(_PER_COMMIT), made, strict=False)]:
         with database.transaction() as tx:
-            add_decided(tx, part, by=SYSTEM)
+            PhotoRepository(tx).add_many(part)
+            tx.execute(insert(moderation_decisions), [to_row(_decision(photo)) for photo in part])
     print(f"filled in {time.perf_counter() - began:.0f} s", file=sys.stderr)
     store = open_store(str(folder / "blobs"))
     photo = _photo()
@@ -203,6 +215,22 @@ def _rows(count: int) -> Iterator[ModerationPhoto]:
             rule="All signals are below their thresholds.",
             queue=QueueReason.HELD if state is PhotoState.HELD else None,
         )
+
+
+def _decision(photo: ModerationPhoto) -> PhotoDecision:
+    return PhotoDecision(
+        id=photo.id,
+        at=photo.decided_at,
+        photo_id=photo.id,
+        channel=photo.channel,
+        kind=DecisionKind.POLICY,
+        by_id=SYSTEM.id,
+        by_name=SYSTEM.name,
+        from_state=None,
+        to_state=photo.state,
+        policy_version=photo.policy_version,
+        rule=photo.rule,
+    )
 
 
 def _id(number: int, chance: random.Random) -> str:

@@ -165,7 +165,7 @@ async def test_a_group_with_an_unknown_label_is_refused_at_the_start(
 
 def test_doctor_checks_both_models_and_the_groups(make_settings: Callable[..., Settings]) -> None:
     """Before the server is started."""
-    assert "efficientnet-lite0-int8 1.0.1 with the groups screenshot, " in check_model(make_settings(), "reviews")
+    assert "for moderation also efficientnet-lite0-int8@" in check_model(make_settings(), "reviews")
     wrong = make_settings(channels={"reviews": {"moderation": {"groups": {"vehicle": ["spots car"]}}}})
     with pytest.raises(Misconfigured, match=r"groups\.vehicle"):
         check_model(wrong, "reviews")
