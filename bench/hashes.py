@@ -114,7 +114,7 @@ def _copies(photo: Pixels, random: np.random.Generator) -> dict[str, Pixels]:
         return np.asarray(cv2.copyMakeBorder(photo, wide, wide, wide, wide, cv2.BORDER_CONSTANT, value=white), np.uint8)
 
     def brighter(factor: float, more: float) -> Pixels:
-        return np.clip(photo * factor + more, 0, 255).astype(np.uint8)
+        return np.asarray(np.clip(photo * factor + more, 0, 255), np.uint8)
 
     quality_30 = cv2.imdecode(cv2.imencode(".jpg", photo, [cv2.IMWRITE_JPEG_QUALITY, 30])[1], cv2.IMREAD_COLOR)
     return {

@@ -7,14 +7,18 @@ from pathlib import Path
 
 import pytest
 
+from shoplens.accounts.entities import SYSTEM
 from shoplens.batch.repository import ItemRepository
 from shoplens.db import Database
+from shoplens.labels.service import LabelService
+from shoplens.moderation.entities import PhotoState
+from shoplens.moderation.label_source import DecisionLabels
 from shoplens.platform.audit import audit_store, in_words
 from shoplens.predictions.entities import Keep
 from shoplens.predictions.repository import PredictionRepository
 from shoplens.storage import Store, image_key, open_store
 from tests.samples import make_item, make_record
-from tests.unit.moderation.photos import photo_of, stored
+from tests.unit.moderation.photos import START, photo_of, stored
 
 
 @pytest.fixture
@@ -100,3 +104,11 @@ def test_photos_of_moderation_have_a_folder_each(database: Database, store: Stor
     audit = audit_store(database, store)
     assert (f"{photos[1].image_key}/original.jpg",) == audit.rows_without_file
     assert (f"{photos[2].image_key}/original.jpg",) == audit.files_without_row
+
+
+def test_a_label_set_is_known(database: Database, store: Store, kept: list[str]) -> None:
+    """Its file is named by its row."""
+    stored(database, photo_of(1, state=PhotoState.PUBLISHED, decided_by="person-anna", image_key=None))
+    decisions = DecisionLabels(database, reasons=lambda _: (), accepted=lambda _: "safe")
+    LabelService(database, store, sources=(decisions,), clock=lambda: START).build("reviews", by=SYSTEM)
+    assert () == audit_store(database, store).files_without_row

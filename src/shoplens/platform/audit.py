@@ -16,6 +16,7 @@ from typing import Final
 from shoplens.batch.repository import ItemRepository
 from shoplens.batch.run_repository import RunRepository
 from shoplens.db import Database
+from shoplens.labels.repository import LabelSetRepository
 from shoplens.moderation.files import original_key
 from shoplens.moderation.repository import PhotoRepository
 from shoplens.predictions.repository import PredictionRepository
@@ -96,8 +97,9 @@ def _rows(database: Database, limit: int) -> tuple[dict[str, None], set[str]]:
         photos = ItemRepository(tx).photo_keys(limit) + PredictionRepository(tx).photo_keys(limit)
         moderated = PhotoRepository(tx).stored_images(limit)
         reports = RunRepository(tx).report_keys(limit)
+        label_sets = [each.key for each in LabelSetRepository(tx).all()]
     originals = (original_key(image.folder, image.format) for image in moderated)
-    keys = chain((key for key, _ in photos), originals, reports)
+    keys = chain((key for key, _ in photos), originals, reports, label_sets)
     derived_from = {sha256 for _, sha256 in photos} | {image.folder for image in moderated}
     return dict.fromkeys(islice(keys, limit)), derived_from
 

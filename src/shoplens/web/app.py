@@ -29,6 +29,7 @@ from shoplens.errors import NotFound, RequestInvalid, ShoplensError
 from shoplens.labels.api import labels_router
 from shoplens.moderation.api import media_router, moderation_router
 from shoplens.moderation.consequences_api import appeals_router, customers_router
+from shoplens.moderation.customer_pages import customer_pages
 from shoplens.moderation.pages import form_pages, moderation_pages, photo_pages
 from shoplens.moderation.photo_api import photo_router
 from shoplens.moderation.policy_api import policy_router
@@ -203,6 +204,7 @@ def _page_routers(platform: Platform, uploads: Uploads) -> Iterator[APIRouter]:
     yield moderation_pages(platform.moderation)
     yield form_pages(platform.moderation)
     yield photo_pages(platform.moderation)
+    yield customer_pages(platform.consequences.customers)
     yield from _account_pages(platform.accounts)
     yield policy_pages(platform.moderation)
     yield _other_pages()

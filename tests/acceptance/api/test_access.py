@@ -127,6 +127,8 @@ ROUTES: Mapping[str, Permission | None] = {
     "GET /moderation/appeals": Permission.MODERATION_REVIEW,
     "GET /moderation/customers/{reference:path}": Permission.MODERATION_REVIEW,
     "DELETE /moderation/customers/{reference:path}": Permission.MODERATION_ADMIN,
+    "GET /console/moderation/customers/{reference:path}": Permission.MODERATION_REVIEW,
+    "POST /console/moderation/customers/{reference:path}": Permission.MODERATION_ADMIN,
     "GET /labels/{channel}/sets": Permission.LABELS_READ,
     "POST /labels/{channel}/sets": Permission.LABELS_READ,
     "GET /labels/{channel}/sets/{version}.csv": Permission.LABELS_READ,

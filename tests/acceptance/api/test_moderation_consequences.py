@@ -7,9 +7,12 @@ import os
 import signal
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
 from shoplens.db import open_database
@@ -18,13 +21,13 @@ from shoplens.moderation.files import folder_of
 from shoplens.platform.server import Platform
 from shoplens.storage import open_store
 from tests.acceptance.api.guides import run_guide
-from tests.conftest import running_server
+from tests.conftest import colourful, jpeg_of, running_server
 from tests.unit.moderation.photos import photo_id, photo_of, stored
 
 MANY = 400
 
 
-def refused(number: int, customer: str = "c-1042") -> dict[str, object]:
+def refused(number: int, customer: str = "c-1042") -> dict[str, Any]:
     """The fields of a refused photo whose files are in the store."""
     return {
         "state": PhotoState.REFUSED, "reason": "not_the_product", "ref": References(customer=customer),
@@ -150,3 +153,60 @@ def test_the_guide_to_labels_works_as_written(tmp_path: Path, models_dir: Path) 
         assert (tmp_path / "labels.parquet").read_bytes().startswith(b"PAR1")
         assert 404 == httpx.get(f"{server.url}/labels/reviews/sets/2.csv").status_code
         assert 409 == httpx.post(f"{server.url}/labels/look/sets").status_code
+
+
+async def test_the_page_of_a_customer_shows_strikes_and_erases_after_the_reference_was_typed(
+    platform: Platform, client: httpx.AsyncClient
+) -> None:
+    """A plain form; a reference may have a slash in it."""
+    numbers = range(1, 4)
+    recent = datetime.now(UTC) - timedelta(days=1)
+    stored(platform.database, *(photo_of(number, decided_at=recent, **refused(number, "shop/7")) for number in numbers))
+    address = "/console/moderation/customers/shop/7"
+    shown = (await client.get(address)).text
+    assert "3 of 3 refused photos within 30 days: new photos are held for a person until" in shown
+    assert shown.count("not_the_product") == 3
+    wrong = await client.post(address, data={"confirm": "shop"}, headers={"accept": "text/html"})
+    assert 422 == wrong.status_code
+    assert "Nothing was erased" in wrong.text
+    done = await client.post(address, data={"confirm": "shop/7"})
+    assert (303, "/console/moderation/customers/shop%2F7?said=1") == (done.status_code, done.headers["location"])
+    after = (await client.get(done.headers["location"])).text
+    assert "Everything of this customer was erased" in after
+    assert "No strikes that count" in after
+
+
+async def test_a_copy_of_a_refused_photo_is_refused_until_the_appeal_is_right(client: httpx.AsyncClient) -> None:
+    """From the upload on: a mirrored copy that was cropped and encoded again. The shopper is not told of the other."""
+    original = colourful(41, width=800, height=600)
+    first = await sent(client, jpeg_of(original), "c-1")
+    assert "refused" != first["state"]
+    address = f"/moderation/photos/{first['id']}"
+    seen = (await client.get(f"{address}/context")).json()["photo"]["revision"]
+    refusal = {"decision": "reject", "reason": "nudity", "seen": seen}
+    assert 200 == (await client.post(f"{address}/decision", json=refusal)).status_code
+    copy = np.ascontiguousarray(original[20:, 30:][:, ::-1])
+    second = await sent(client, jpeg_of(copy), "c-2")
+    assert ("refused", None) == (second["state"], second["reason"])
+    context = (await client.get(f"/moderation/photos/{second['id']}/context")).json()["photo"]
+    assert "to a photo that was refused" in context["rule"]
+    (near,) = [each for each in context["signals"] if each["name"] == "near_refused"]
+    assert f"the mirror image of photo {first['id']}" in near["detail"]
+    statement = (await client.get(f"/moderation/photos/{second['id']}/statement")).text
+    assert first["id"] not in statement
+    assert "distance" not in statement
+    await client.post(f"{address}/appeal", json={"message": "It is the jacket."})
+    client.cookies.set("shoplens_browser", "b" * 32)
+    accepted = await client.post(f"{address}/decision", json={"decision": "accept"})
+    assert 200 == accepted.status_code, accepted.text
+    third = await sent(client, jpeg_of(copy), "c-3")
+    assert "refused" != third["state"]
+
+
+async def sent(client: httpx.AsyncClient, photo: bytes, customer: str) -> dict[str, Any]:
+    """What became of a photo of this customer."""
+    files = [("file", ("photo.jpg", photo))]
+    answer = await client.post("/moderation/photos", files=files, data={"customer": customer})
+    assert 201 == answer.status_code, answer.text
+    (taken,) = answer.json()["photos"]
+    return dict(taken)

@@ -214,7 +214,7 @@ def test_an_erasure_that_was_interrupted_goes_on_with_the_same_receipt(shop: Sho
     """Files go first and rows last, so that nothing is forgotten."""
     busy_customer(shop)
     broken = PhotoFiles(shop.store)
-    broken.delete = failing_after(shop.files, most)  # type: ignore[method-assign]
+    broken.delete = failing_after(shop.files, most)  # type: ignore[method-assign, assignment]
     with pytest.raises(StorageUnavailable):
         shop.customers(files=broken).erase("c-1", by=SYSTEM)
     (begun,) = shop.customers().get("c-1").erasures
