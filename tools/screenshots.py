@@ -22,6 +22,8 @@ import httpx
 from PIL import Image, ImageDraw, ImageFilter
 from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 
+from servers.process import free_port, start, stop
+from servers.shoplens import wait_for
 from tools.browser import require_chromium
 
 ROOT = Path(__file__).parents[1]
@@ -37,6 +39,11 @@ LISTED = (
     ("reviews", "skirt/2459a9ab"),
     ("look", "pants/081b5ec1"),
     ("look", "t-shirt/099de1d5"),
+)
+REVIEWED = (
+    ("Ingrid", "Lovely heavy cloth. The sleeves are a bit long on me, so I roll them up.", ("hat/7b4ca4a5",)),
+    ("Tomás", "With these every day since spring. Washed often, still white.", ("pants/0d0bb91d", "shoes/32662cf1")),
+    ("Wanda", "Fits as drawn, also under a jacket.", ("outwear/161e35df", "skirt/2459a9ab", "t-shirt/099de1d5")),
 )
 RETURNED_FROM = ("dress", "hat", "longsleeve", "outwear", "pants", "shirt", "shoes", "shorts", "skirt", "t-shirt")
 RETURNED_OF_EACH = 4
@@ -58,6 +65,7 @@ def main() -> None:
         _fill_records(url, photos)
         _take_lists(browser, url, folder)
         _take_returns(browser, url, folder, _returned_photos(Path(data)))
+        take_shop(browser, url, folder, photos)
         browser.close()
 
 
@@ -96,6 +104,31 @@ def _take_returns(browser: Browser, url: str, folder: Path, photos: dict[str, by
     narrow.goto(address, wait_until="networkidle")
     narrow.locator(".tile").nth(1).tap()
     _save(narrow, folder / "returns-phone.png")
+
+
+def take_shop(browser: Browser, url: str, folder: Path, photos: dict[str, Path]) -> None:
+    """The demo shop with reviews whose photos were moderated, down to the first review."""
+    with tempfile.TemporaryDirectory() as scratch, _shop(url, Path(scratch)) as shop:
+        for number, (name, text, shown) in enumerate(REVIEWED):
+            files = [("photos", (path.name, path.read_bytes())) for path in (photos[each] for each in shown)]
+            form = {"key": f"{number:032x}", "name": name, "stars": str(4 + number % 2), "text": text}
+            httpx.post(f"{shop}/reviews", data=form, files=files, timeout=60, trust_env=False)
+        page = browser.new_page(viewport={"width": 1280, "height": 1180}, color_scheme="light", reduced_motion="reduce")
+        page.goto(shop, wait_until="networkidle")
+        _save(page, folder / "shop.png")
+
+
+@contextmanager
+def _shop(url: str, scratch: Path) -> Iterator[str]:
+    """The address of a demo shop that sends its photos to `url`."""
+    port = free_port()
+    program = str(ROOT / "examples" / "shop" / "shop.py")
+    process = start([sys.executable, program, "--shoplens", url, "--port", str(port)], folder=scratch)
+    try:
+        wait_for(f"http://127.0.0.1:{port}", process, scratch)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        stop(process)
 
 
 def _run_of(url: str, photos: dict[str, bytes]) -> str:
