@@ -216,7 +216,12 @@ def policy_router(moderation: Moderation) -> APIRouter:
         )  # fmt: skip
         return CurrentPolicyOut.of(moderation, back)
 
-    @router.post("/moderation/policy/dry-run", summary="Try a policy on photos that are there", dependencies=reading)
+    @router.post(
+        "/moderation/policy/dry-run",
+        operation_id="dry_run_moderation_policy",
+        summary="Try a policy on photos that are there",
+        dependencies=reading,
+    )
     def dry_run(body: DryRunBody) -> DryRunOut:
         """Nothing changes. The stored signals of the newest photos are judged by the policy in use and by this one."""
         name = moderation.channel(body.channel).name
