@@ -131,7 +131,7 @@ def _pages(folder: Path, models: Path, rows: int) -> None:
     ways: dict[str, Callable[[], str]] = {
         "media, stored copy": lambda: f"/media/{chance.choice(shown[:20])}?w=320",
         "media, not published": lambda: f"/media/{_id(chance.randrange(rows), chance)}",
-        "page Moderation": lambda: "/moderation",
+        "page Moderation": lambda: "/console/moderation",
         "queue as JSON": lambda: "/moderation/queue?limit=50",
         "photos of a product": product,
         "held photos": lambda: "/moderation/photos?channel=reviews&state=held&limit=50",

@@ -25,6 +25,7 @@ from shoplens.db.tables import ID_LENGTH, SEQUENCE, TEXT, UtcDateTime, metadata,
 from shoplens.moderation.entities import Signal, UnusablePhoto
 
 _WAITING: Final = text("queue IS NOT NULL")
+_CLAIMED: Final = text("claimed_until IS NOT NULL")
 _FROM_SOURCE: Final = text("source_name IS NOT NULL")
 
 
@@ -120,6 +121,10 @@ moderation_photos: Final = Table(
     Index(
         "ix_moderation_photos_queue", "channel", "queue_rank", "id",
         sqlite_where=_WAITING, postgresql_where=_WAITING,
+    ),
+    Index(
+        "ix_moderation_photos_claimed", "channel", "claimed_until",
+        sqlite_where=_CLAIMED, postgresql_where=_CLAIMED,
     ),
     Index(
         "uq_moderation_photos_source", "channel", "source_name", unique=True,

@@ -240,6 +240,13 @@ def _create_moderation_photos() -> None:
         sa.CheckConstraint("state IN ('held', 'published', 'refused')", name="ck_moderation_photos_state"),
     )
     op.create_index("ix_moderation_photos_channel_state_id", "moderation_photos", ["channel", "state", "id"])
+    op.create_index(
+        "ix_moderation_photos_claimed",
+        "moderation_photos",
+        ["channel", "claimed_until"],
+        sqlite_where=sa.text("claimed_until IS NOT NULL"),
+        postgresql_where=sa.text("claimed_until IS NOT NULL"),
+    )
     op.create_index("ix_moderation_photos_intake_id_position", "moderation_photos", ["intake_id", "position"])
     op.create_index(
         "ix_moderation_photos_queue",
