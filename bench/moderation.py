@@ -35,15 +35,25 @@ LOADED = """id => {
   const image = document.querySelector("[data-slot=photo] img");
   return image?.src.includes(id) && image.complete && image.naturalWidth > 0;
 }"""
+SENT = "() => Object.values(sessionStorage).every((kept) => kept === '[]')"
 _CHUNK = 20_000
+_PATIENCE_S = 60
 _REQUESTS = 200
+
+
+def wait_until(page: Page, condition: str, argument: str | None = None) -> None:
+    """Ask the page again and again; the pages forbid what Playwright's own waiting needs."""
+    give_up_at = time.perf_counter() + _PATIENCE_S
+    while not page.evaluate(condition, argument):
+        assert time.perf_counter() < give_up_at, condition
+        time.sleep(0.002)
 
 
 def decide_all(page: Page, ids: list[str], *, think_s: float) -> float:
     """Decide these photos in their order; decisions per minute until the server has counted all."""
     started = time.perf_counter()
     for number, photo in enumerate(ids):
-        page.wait_for_function(LOADED, arg=photo)
+        wait_until(page, LOADED, photo)
         time.sleep(think_s)
         if number % 3 < 2:
             page.keyboard.press("a")
@@ -51,7 +61,7 @@ def decide_all(page: Page, ids: list[str], *, think_s: float) -> float:
             page.keyboard.press("r")
             page.keyboard.press(str(1 + number % 9))
     page.get_by_text("Nothing waits").wait_for()
-    page.wait_for_function("sessionStorage.getItem('shoplens-decisions') === '[]'")
+    wait_until(page, SENT)
     return 60 * len(ids) / (time.perf_counter() - started)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from typing import Annotated, Any
 from urllib.parse import urlencode
@@ -85,6 +86,7 @@ def moderation_pages(moderation: Moderation) -> APIRouter:
                 "photos": [QueuePhotoOut.of(photo, policy).model_dump(mode="json") for photo in claimed.photos],
                 "progress": progress_out(progress).model_dump(mode="json"),
             },
+            me=hashlib.sha256(by.id.encode()).hexdigest()[:16],
             said=_SAID.get(said),
         )
         remember(shown, by.id.removeprefix("browser:"), secure=request.url.scheme == "https")

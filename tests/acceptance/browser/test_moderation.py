@@ -15,7 +15,7 @@ from tests.acceptance.browser.test_looks import LEAST_CONTRAST
 from tests.acceptance.moderation_shop import decisions_on, moderating_server, send_photos, states_of
 from tests.conftest import RunningServer
 
-CHANNELS = ("keys", "pair", "undone", "offline", "grid", "plain", "looks", "heat", "letters", "taken")
+CHANNELS = ("keys", "pair", "undone", "offline", "grid", "plain", "looks", "heat", "letters", "taken", "reasons")
 HOME = "/console/moderation?channel="
 
 
@@ -61,6 +61,24 @@ def test_thirty_photos_are_decided_without_the_mouse(visit: VisitMaker, moderati
     states = states_of(moderating.url, ids)
     assert states == ["refused" if number and number % 3 == 0 else "published" for number in range(30)]
     assert decisions_on(moderating.url, ids) == [["person"]] * 30
+
+
+def test_the_reasons_stay_open_while_photos_arrive(visit: VisitMaker, moderating: RunningServer) -> None:
+    """What is fetched behind does not take the list away from somebody who reads it."""
+    ids = send_photos(moderating.url, "reasons", 20)
+    page = visit(at=moderating, person=111).page(f"{HOME}reasons")
+    queue_of(page)
+    page.keyboard.press("a")
+    today(page, 1)
+    with page.expect_response("**/moderation/claims"):
+        for _ in range(6):
+            page.keyboard.press("a")
+        page.keyboard.press("r")
+    today(page, 7)
+    expect(page.get_by_role("menu")).to_be_visible()
+    page.keyboard.press("3")
+    today(page, 8)
+    assert states_of(moderating.url, ids[:9]) == ["published"] * 7 + ["refused", "held"]
 
 
 def test_two_people_at_once_never_decide_the_same_photo(visit: VisitMaker, moderating: RunningServer) -> None:

@@ -6,16 +6,19 @@ const KEPT = "shoplens-decisions";
 const FIRST_WAIT_MS = 1_000;
 const LONGEST_WAIT_MS = 15_000;
 
-/** `onDone(entry, answer)`, `onRefused(entry, problem)`, `onWaiting(number)` while something waits for the server. */
+/** `onDone(entry, answer)`, `onRefused(entry, problem)`, `onWaiting(number, problem)` while something waits. `me` tells
+ * people apart who share a browser: decisions are sent by the person who made them, or not at all. */
 export class Outbox {
   #entries = [];
   #running = false;
+  #key = "";
   #wait = FIRST_WAIT_MS;
   #wake = null;
 
-  constructor({ onDone, onRefused, onWaiting }) {
+  constructor({ me, onDone, onRefused, onWaiting }) {
     Object.assign(this, { onDone, onRefused, onWaiting });
-    this.#entries = restored();
+    this.#key = `${KEPT}-${me}`;
+    this.#entries = restored(this.#key);
     addEventListener("online", () => this.#wake?.());
     addEventListener("beforeunload", (event) => this.#wake && event.preventDefault());
     this.#run();
@@ -46,7 +49,7 @@ export class Outbox {
 
   #keep() {
     try {
-      sessionStorage.setItem(KEPT, JSON.stringify(this.#entries));
+      sessionStorage.setItem(this.#key, JSON.stringify(this.#entries));
     } catch {
       // without storage they are kept as long as the page is open
     }
@@ -66,7 +69,7 @@ export class Outbox {
         this.#finished(entry);
         this.onDone(entry, answer);
       } catch (problem) {
-        if (problem.passing) await this.#pause(problem);
+        if (problem.passing || problem.code === "not_authenticated") await this.#pause(problem);
         else {
           this.#finished(entry);
           this.onRefused(entry, problem);
@@ -84,7 +87,7 @@ export class Outbox {
   }
 
   async #pause(problem) {
-    this.onWaiting(this.#entries.length);
+    this.onWaiting(this.#entries.length, problem);
     const wait = problem.retryAfterS === null ? this.#wait : problem.retryAfterS * 1000;
     await new Promise((wake) => {
       this.#wake = wake;
@@ -95,9 +98,9 @@ export class Outbox {
   }
 }
 
-function restored() {
+function restored(key) {
   try {
-    return JSON.parse(sessionStorage.getItem(KEPT) ?? "[]");
+    return JSON.parse(sessionStorage.getItem(key) ?? "[]");
   } catch {
     return [];
   }

@@ -7,6 +7,8 @@ const SVG = "http://www.w3.org/2000/svg";
 const QUEUE_WORDS = { held: "Held", reported: "Reported", appeal: "Appeal", second_opinion: "Second opinion", escalated: "Escalated" };
 const STATE_WORDS = { held: "Held", published: "Published", refused: "Refused" };
 const OUTCOMES = { held: "review", published: "accept", refused: "reject" };
+const MOST_TRIES = 8;
+const RETRY_MS = 500;
 const FIRST_SIGNALS = 6;
 const BANDS = ["reject", "review", "accept"];
 const SPECIAL = { second_opinion: " as a second opinion", appeal: " on appeal" };
@@ -32,6 +34,18 @@ export function element(name, attributes = {}, ...children) {
   const made = document.createElement(name);
   for (const [key, value] of Object.entries(attributes)) if (value !== null && value !== undefined) made.setAttribute(key, value);
   made.append(...children.filter((child) => child !== null));
+  return made;
+}
+
+/** An image that is asked for again while the server is busy making it. */
+export function imageElement(address, attributes) {
+  const made = element("img", attributes);
+  let tries = 0;
+  made.addEventListener("error", () => {
+    tries += 1;
+    if (tries < MOST_TRIES) setTimeout(() => made.isConnected && (made.src = `${address}#${tries}`), tries * RETRY_MS);
+  });
+  made.src = address;
   return made;
 }
 

@@ -1,11 +1,12 @@
 /** Decide photos from the keyboard: single photo or grid, with the next photos at hand so that nothing has to wait. */
 
 import { Outbox } from "./moderation-send.js";
-import { besideOf, element, heatAddress, imageOf, queueWord, referenceList, signalList, why } from "./moderation-view.js";
+import { besideOf, element, heatAddress, imageElement, imageOf, queueWord, referenceList, signalList, why } from "./moderation-view.js";
 import { ask } from "./net.js";
 
 const CLAIMED = { single: 12, grid: 30 };
 const REFILL_BELOW = { single: 6, grid: 12 };
+const MOST_CLAIMED = 60;
 const RENEW_MS = 45_000;
 const LOOK_AGAIN_MS = 10_000;
 const BESIDE_AFTER_MS = 150;
@@ -31,7 +32,7 @@ function start() {
   const selected = new Set();
   const undoable = JSON.parse(root.dataset.undoable).reverse();
   const besides = new Map();
-  const outbox = new Outbox({ onDone, onRefused, onWaiting });
+  const outbox = new Outbox({ me: root.dataset.me, onDone, onRefused, onWaiting });
   for (const id of outbox.ids()) settled.add(id);
   const mode = () => root.dataset.mode;
   const current = () => photos[at];
@@ -54,10 +55,13 @@ function start() {
     refill();
   }
 
-  function onWaiting(number) {
+  function onWaiting(number, problem) {
     const line = slot("offline");
     line.hidden = number === 0;
-    line.textContent = number ? `The server cannot be reached. ${number} decision${number === 1 ? " is" : "s are"} kept and sent as soon as it answers.` : "";
+    if (!number) return line.replaceChildren();
+    const kept = `${number} decision${number === 1 ? " is" : "s are"} kept and sent`;
+    if (problem.code === "not_authenticated") line.replaceChildren(`You are signed out. ${kept} once you have `, element("a", { href: "/sign-in?next=/console/moderation" }, "signed in"), ".");
+    else line.textContent = `The server cannot be reached. ${kept} as soon as it answers.`;
   }
 
   function progress({ waiting, with_others: others, today, per_minute: pace, agreed, compared, pause }) {
@@ -80,10 +84,12 @@ function start() {
   }
 
   async function claim() {
-    const holding = photos.map((photo) => photo.id);
+    // What is on its way to the server is held too, so that nobody else gets it before.
+    const holding = [...new Set([...photos.map((photo) => photo.id), ...outbox.ids()])].slice(0, MOST_CLAIMED);
+    const count = Math.min(MOST_CLAIMED, Math.max(CLAIMED[mode()], photos.length) + outbox.size);
     let answer;
     try {
-      answer = await post("/moderation/claims", { channel, count: Math.max(CLAIMED[mode()], holding.length), holding });
+      answer = await post("/moderation/claims", { channel, count, holding });
     } catch (problem) {
       if (!problem.passing) slot("problem").textContent = problem.message;
       return;
@@ -119,17 +125,18 @@ function start() {
     root.querySelector("[data-mode-word]").textContent = mode() === "grid" ? "Single" : "Grid";
     for (const place of root.querySelectorAll("[data-view-word]")) place.textContent = VIEW_WORDS[root.dataset.view];
     for (const button of root.querySelectorAll("[data-do=undo]")) button.disabled = undoable.length === 0;
-    closeReasons();
     if (mode() === "grid") showGrid();
     else if (photo) showSingle(photo);
+    if (!photo) closeReasons();
   }
 
   function showSingle(photo) {
     if (slot("single").dataset.id === photo.id) return;
     slot("single").dataset.id = photo.id;
+    closeReasons(); // not when photos only arrive behind: somebody may be choosing a reason
     root.querySelector("[data-shot]").removeAttribute("data-shown");
     hideHeat();
-    slot("photo").replaceChildren(element("img", { src: imageOf(photo, "view"), alt: `Photo ${photo.id.slice(-6)}`, decoding: "async" }));
+    slot("photo").replaceChildren(imageElement(imageOf(photo, "view"), { alt: `Photo ${photo.id.slice(-6)}`, decoding: "async" }));
     slot("queue").textContent = queueWord(photo);
     slot("why").textContent = why(photo);
     slot("signals").replaceChildren(...signalList(photo));
@@ -169,7 +176,7 @@ function start() {
   function tileOf(photo) {
     const box = element("input", { type: "checkbox", name: "photo", value: `${photo.id}:${photo.revision}`, tabindex: -1 });
     return element("div", { class: "tile mod-tile", "data-id": photo.id, tabindex: -1, role: "group", "aria-label": why(photo) },
-      element("span", { class: "tile-photo" }, element("img", { class: "tile-img", src: imageOf(photo, "thumbnail"), alt: "", width: 256, height: 256 })),
+      element("span", { class: "tile-photo" }, imageElement(imageOf(photo, "thumbnail"), { class: "tile-img", alt: "", width: 256, height: 256 })),
       element("label", { class: "tile-label" }, box, element("strong", {}, queueWord(photo))),
       element("p", { class: "tile-refs" }, why(photo)));
   }
@@ -189,6 +196,7 @@ function start() {
   function act(kind, more = {}) {
     const chosen = targets();
     if (!chosen.length) return;
+    closeReasons();
     slot("problem").textContent = "";
     for (const photo of chosen) send(kind, photo, more);
     selected.clear();
@@ -313,6 +321,7 @@ function start() {
   }
 
   function switchMode() {
+    closeReasons();
     root.dataset.mode = mode() === "grid" ? "single" : "grid";
     selected.clear();
     delete slot("single").dataset.id;
