@@ -75,7 +75,8 @@ def measure_person(server: RunningServer, executable: str, channel: str, *, phot
         per_minute = decide_all(page, ids, think_s=think_s)
         browser.close()
     assert "held" not in states_of(server.url, ids)
-    return f"| {photos} | {think_s:g} s | {per_minute:.0f} | {60 / think_s if think_s else float('inf'):.0f} |"
+    most = f"{60 / think_s:.0f}" if think_s else "–"
+    return f"| {photos} | {think_s:g} s | {per_minute:.0f} | {most} |"
 
 
 def fill(server: RunningServer, channel: str, rows: int, *, waiting: int) -> None:
