@@ -190,8 +190,8 @@ def retention(as_json: AsJson = False, data_dir: DataDir = None) -> None:
         typer.echo(orjson.dumps(deleted))
         return
     typer.echo(
-        f"Deleted the files of {deleted.photos:,} photos ({deleted.files:,} files), {deleted.requests:,} requests, "
-        f"{deleted.events:,} events and {deleted.orphans:,} files that belonged to no photo."
+        f"Deleted the files of {deleted.photos:,} photos ({deleted.files:,} files), {deleted.requests:,} requests and "
+        f"{deleted.events:,} events."
     )
 
 

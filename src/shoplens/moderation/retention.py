@@ -31,6 +31,10 @@ EVENTS_LAST: Final = timedelta(days=30)
 """For how long events of webhooks are kept. One that still waits to be sent is kept until it was."""
 ORPHANS_LAST: Final = timedelta(days=1)
 """For how long files may lie in the store before their row is committed."""
+ORPHANS_WATCHED: Final = timedelta(minutes=30)
+"""How long apart files are seen without a row before they are deleted. A photo of a backlog has the id of its item,
+which may be old, and its row comes seconds after its files."""
+_MOST_WATCHED: Final = 100_000
 
 _TASK: Final = "retention"
 _LEASE: Final = timedelta(minutes=30)
@@ -91,6 +95,7 @@ class RetentionService:
         self._channels = channels
         self._clock = clock
         self._stopping = threading.Event()
+        self._watched: dict[str, datetime] = {}
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -130,7 +135,7 @@ class RetentionService:
             files=files,
             requests=self._remove_requests(now - KEYS_LAST),
             events=self._remove_events(now - EVENTS_LAST),
-            orphans=self._remove_orphans(now - ORPHANS_LAST),
+            orphans=self._remove_orphans(now),
         )
         if deleted.any:
             _log.info("retention.deleted", **asdict(deleted))
@@ -170,16 +175,26 @@ class RetentionService:
                 break
         return removed
 
-    def _remove_orphans(self, before: datetime) -> int:
-        """Delete the files of photos that no row names: their process died, or their row was deleted meanwhile."""
+    def _remove_orphans(self, now: datetime) -> int:
+        """Delete the files of photos that no row names: their process died, or their row was deleted meanwhile.
+
+        Only those that an earlier call of this process has seen, too.
+        """
         removed = 0
-        old = self._old_folders(before)
+        old = self._old_folders(now - ORPHANS_LAST)
+        seen: dict[str, datetime] = {}
         while names := {PurePosixPath(folder).name: folder for folder in islice(old, _MOST_ROWS)}:
             with self._database.reading() as tx:
                 kept = RetentionRepository(tx).existing(names.keys())
-            removed += sum(self._files.delete(folder) for photo_id, folder in names.items() if photo_id not in kept)
+            for photo_id in names.keys() - kept:
+                first = self._watched.get(photo_id, now)
+                if now - first >= ORPHANS_WATCHED:
+                    removed += self._files.delete(names[photo_id])
+                elif len(seen) < _MOST_WATCHED:
+                    seen[photo_id] = first
             if self._stopping.is_set():
                 break
+        self._watched = seen
         return removed
 
     def _old_folders(self, before: datetime) -> Iterator[str]:

@@ -286,14 +286,20 @@ def test_old_requests_and_events_go_and_events_that_wait_stay(shop: Shop) -> Non
 
 
 def test_files_of_an_intake_that_died_go_after_a_day(shop: Shop) -> None:
-    """Files of photos with a row stay, and so do others of the store."""
+    """When they were seen twice: a row may follow its files. Files with a row stay, and so do others of the store."""
     shop.files.save(photo_id(1), "jpeg", b"never committed")
+    shop.files.save(photo_id(3), "jpeg", b"committed a little later")
     shop.photo(2)
     shop.store.put("images/ab/cd/abcd.jpg", b"of another feature")
-    assert 0 == shop.retention().run().orphans
+    task = shop.retention()
+    assert 0 == task.run().orphans
     shop.at = moment(60) + timedelta(days=1)
-    assert 1 == shop.retention().run().orphans
-    assert {f"{folder_of(photo_id(2))}/{name}.jpg" for name in ("original", "w160")} == shop.left()
+    assert 0 == task.run().orphans
+    stored(shop.database, photo_of(3, image_key=folder_of(photo_id(3))))
+    shop.at += timedelta(hours=1)
+    assert 1 == task.run().orphans
+    kept = {f"{folder_of(photo_id(2))}/{name}.jpg" for name in ("original", "w160")}
+    assert kept | {f"{folder_of(photo_id(3))}/original.jpg"} == shop.left()
     assert shop.store.exists("images/ab/cd/abcd.jpg")
 
 
