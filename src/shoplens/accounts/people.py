@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -104,6 +104,11 @@ class PeopleService:
         if person is None:
             raise PersonNotFound(f"There is nobody with the name {name[:MOST_NAME_CHARS]!r}.")
         return person
+
+    def locked(self, everybody: Iterable[Person]) -> set[str]:
+        """The ids of those who cannot sign in for a while, after failures."""
+        now = self._clock()
+        return {each.id for each in everybody if each.locked_until is not None and each.locked_until > now}
 
     def add(
         self, name: str, role: Role, *, by: Principal, email: str | None = None, password: str | None = None

@@ -102,6 +102,7 @@ def _overview(
         "people.html",
         status=status_of(type(error)) if error else 200,
         people=everybody,
+        locked=people.locked(everybody),
         roles=ROLE_WORDS,
         link=None if link is None else address_of_link(request, link),
         linked=link,

@@ -175,4 +175,5 @@ class SignInService:
                 self._audit.record(
                     tx, SYSTEM, "sign_in.locked", target=person.name, details=details, address=client.address
                 )
-        _log.info("sign_in.failed", person=person.name, address=client.address, failures=failures, locked_s=locked_s)
+        log = _log.warning if locked_s else _log.info
+        log("sign_in.failed", person=person.name, address=client.address, failures=failures, locked_s=locked_s)

@@ -77,7 +77,9 @@ def test_the_lock_of_a_person_ends_and_grows(desk: Desk) -> None:
     desk.wait(seconds=31)
     with pytest.raises(TooManySignIns):
         desk.sign_in()
+    assert {desk.people.named("anna").id} == desk.people.locked(desk.people.all())
     desk.wait(seconds=30)
+    assert set() == desk.people.locked(desk.people.all())
     assert 0 == desk.sign_in().person.failed_sign_ins
 
 
