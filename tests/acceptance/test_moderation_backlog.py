@@ -30,11 +30,13 @@ CHANNEL = {
 
 
 @pytest.fixture
-def shop(tmp_path: Path) -> Iterator[BatchShop]:
-    """A channel with a batch and a moderation side, and a model of three fruits. No photo is held for its quality."""
+def shop(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[BatchShop]:
+    """A channel with a batch and a moderation side, and a model of three fruits; on SQLite unless a test asks."""
+    on_server = getattr(request, "param", "sqlite") == "postgresql"
     batch = {"source": str(tmp_path / "backlog"), "quiet_s": 0, "url_networks": ["127.0.0.0/8"]}
     own = BatchShop(
         root=tmp_path,
+        server=request.getfixturevalue("postgres_tables") if on_server else None,
         settings={
             "SHOPLENS_CHANNELS__SHOPPERS": json.dumps({**CHANNEL, "batch": batch}),
             "SHOPLENS_BATCH__COMMIT_ITEMS": "8",
@@ -129,6 +131,7 @@ def test_a_backlog_is_moderated_exactly_once_although_its_process_is_killed(shop
     assert [] == left
 
 
+@pytest.mark.parametrize("shop", ["sqlite", "postgresql"], indirect=True)
 def test_a_list_names_customers_and_each_line_that_cannot_be_used_is_named(shop: BatchShop, tmp_path: Path) -> None:
     """The others are taken in, and once processed only the photo says whose it is."""
     set_policy(shop)

@@ -305,11 +305,7 @@ class ItemRepository:
                 "state": item.state.value,
                 "answer": item.answer.value if item.answer else None,
                 "reviewed_from": item.reviewed_from.value if item.reviewed_from else None,
-                "item_ref": item.references.item,
-                "order_ref": item.references.order,
-                "reason": item.references.reason,
-                "customer_ref": item.references.customer,
-                "review_ref": item.references.review,
+                **{column: getattr(item.references, name) for name, column in _REFERENCES.items()},
             }
             for item in arrived
         ]
@@ -374,11 +370,6 @@ class ItemRepository:
         if rows and self._tx.execute(_COMPLETE, rows).rowcount != len(rows):
             raise RunLost("This process has lost the lease of an item; its result was not written.")
 
-    def forget_people(self, item_ids: Collection[str]) -> None:
-        """Remove what may name a person from items whose results say it themselves."""
-        known = update(batch_items).where(_items.id.in_(item_ids))
-        self._tx.execute(known.values(customer_ref=None, review_ref=None, order_ref=None))
-
     # Moves
 
     def moved(self, arrived: Iterable[tuple[str, str]]) -> None:
@@ -423,6 +414,7 @@ class ItemRepository:
 
 
 _ENUMS: Final = ("state", "answer", "reviewed_from")
+_REFERENCES: Final = {name: "reason" if name == "reason" else f"{name}_ref" for name in References.__dataclass_fields__}
 _PLAIN_ITEM: Final = tuple(name for name in BatchItem.__dataclass_fields__ if name not in ("references", *_ENUMS))
 
 
@@ -433,13 +425,7 @@ def item_of(row: Row[Any]) -> BatchItem:
         state=ItemState(row.state),
         answer=Answer(row.answer) if row.answer else None,
         reviewed_from=ItemState(row.reviewed_from) if row.reviewed_from else None,
-        references=References(
-            item=row.item_ref,
-            order=row.order_ref,
-            reason=row.reason,
-            customer=row.customer_ref,
-            review=row.review_ref,
-        ),
+        references=References(**{name: columns[column] for name, column in _REFERENCES.items()}),
         **{name: columns[name] for name in _PLAIN_ITEM},
     )
 

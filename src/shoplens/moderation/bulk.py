@@ -31,7 +31,7 @@ from shoplens.batch.executors import (
     read_photo,
     take,
 )
-from shoplens.batch.repository import ItemRepository
+from shoplens.batch.people_repository import ItemPeopleRepository
 from shoplens.bundles.manifest import ModelRef
 from shoplens.db.tables import make_id
 from shoplens.errors import (
@@ -228,4 +228,4 @@ def photo_id_of(item: BatchItem) -> str:
 def _take_in(tx: Connection, *, photo: ModerationPhoto, item_id: str) -> None:
     """Write the photo with its decision. The item then no longer says whose it is: the photo does."""
     add_decided(tx, [photo], by=SYSTEM)
-    ItemRepository(tx).forget_people([item_id])
+    ItemPeopleRepository(tx).forget([item_id])

@@ -15,6 +15,7 @@ from sqlalchemy import Connection
 
 from shoplens.accounts.audit import AuditLog
 from shoplens.accounts.entities import Principal
+from shoplens.batch.people_repository import ItemPeopleRepository
 from shoplens.db import Database
 from shoplens.db.tables import new_id
 from shoplens.errors import RequestInvalid
@@ -137,7 +138,7 @@ class CustomerService:
         new = Erasure(id=new_id(now), at=now, customer_digest=digest, by=by.name)
         with self._database.transaction() as tx:
             receipt = ErasureRepository(tx).begin(new)
-        while self._erase_some(reference, receipt):
+        while self._erase_some(reference, receipt) or self._erase_imported(reference, receipt):
             pass
         with self._database.transaction() as tx:
             events = EventRepository(tx).remove_of_customer(reference)
@@ -163,6 +164,19 @@ class CustomerService:
             removed = CustomerRepository(tx).remove_photos(ids)
             ErasureRepository(tx).add(receipt.id, photos=removed, hashes=hashes, label_sets=label_sets)
         return True
+
+    def _erase_imported(self, reference: str, receipt: Erasure) -> bool:
+        """Delete some photos of a backlog that no run has judged; whether there were any."""
+        with self._database.reading() as tx:
+            waiting = ItemPeopleRepository(tx).unprocessed(reference, limit=_BATCH)
+        files = self._files.delete_imported(key for keys in waiting.values() for key in keys)
+        with self._database.transaction() as tx:
+            items = ItemPeopleRepository(tx)
+            dismissed = items.dismiss(waiting)
+            items.forget_customer(reference)
+            ErasureRepository(tx).add_files(receipt.id, files)
+            ErasureRepository(tx).add(receipt.id, photos=dismissed, hashes=0)
+        return bool(waiting)
 
     @staticmethod
     def _rule(tx: Connection, reference: str, channel: str, policy: ModerationPolicy, now: datetime) -> StrikeRule:

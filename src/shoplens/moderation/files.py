@@ -5,6 +5,7 @@ The original is private. What the public sees are copies that are made of it (`m
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from shoplens.moderation.entities import ModerationPhoto
@@ -52,3 +53,11 @@ class PhotoFiles:
         for key in keys:
             self._store.delete(key)
         return len(keys)
+
+    def delete_imported(self, keys: Iterable[str]) -> int:
+        """Delete files that were imported and are no photo of moderation yet; how many keys there were."""
+        deleted = 0
+        for key in keys:
+            self._store.delete(key)
+            deleted += 1
+        return deleted

@@ -13,6 +13,10 @@ from sqlalchemy import Table, func, select
 
 from shoplens.accounts.audit import AuditLog
 from shoplens.accounts.entities import SYSTEM
+from shoplens.batch.entities import ItemFilter, ItemState
+from shoplens.batch.entities import References as ItemReferences
+from shoplens.batch.item_writer import Dedup, ItemWriter, NewFile, in_memory
+from shoplens.batch.repository import ItemRepository
 from shoplens.db import Database
 from shoplens.db.migrate import all_tables
 from shoplens.errors import RequestInvalid, StorageUnavailable
@@ -315,3 +319,27 @@ def test_one_process_at_a_time_deletes_once_an_hour(shop: Shop) -> None:
     assert other.run_if_due() is None
     shop.at += timedelta(minutes=2)
     assert other.run_if_due() is not None
+
+
+def test_an_imported_backlog_is_erased_too(shop: Shop, tmp_path: Path) -> None:
+    """Photos that no run has judged yet go with their files; items of others stay, and the receipt counts them."""
+    names = {"a.jpg": "c-1", "b.jpg": "c-1", "again.jpg": "c-1", "c.jpg": "c-2"}
+    writer = ItemWriter(shop.database, shop.store, channel="reviews", clock=shop.now, max_image_bytes=1_000)
+    for name, customer in names.items():
+        data = b"\xff\xd8\xff\xe0" + (b"a.jpg" if name == "again.jpg" else name.encode())
+        file = NewFile(
+            name=name,
+            byte_count=len(data),
+            changed_ms=0,
+            chunks=in_memory(data),
+            references=ItemReferences(customer=customer, order="o-1", review="r-1"),
+        )
+        writer.commit([writer.prepare(file, Dedup())])
+    receipt = shop.customers().erase("c-1", by=ANNA)
+    assert (2, 2) == (receipt.photos, receipt.files)
+    with shop.database.reading() as tx:
+        items = {item.source_name: item for item in ItemRepository(tx).page(ItemFilter(), limit=10)}
+    assert {"c.jpg": "c-2"} == {name: item.references.customer for name, item in items.items() if item.key}
+    assert {"a.jpg", "b.jpg"} == {name for name, item in items.items() if item.state is ItemState.DISMISSED}
+    assert {None, "c-2"} == {item.references.customer for item in items.values()}
+    assert 1 == len(list(shop.store.list("reviews")))
