@@ -49,6 +49,7 @@ from shoplens.platform.parts import load_bundle
 from shoplens.setting_groups import DEFAULT_CHANNELS
 from shoplens.settings import read_settings
 from shoplens.storage import open_store
+from shoplens.testing import cost
 
 _START = datetime(2026, 1, 1, tzinfo=UTC)
 _ROUNDS = 40
@@ -141,8 +142,12 @@ def _pages(folder: Path, models: Path, rows: int) -> None:
     with Server(folder, models) as server:
         connection = _connect(server)
         for name, address in ways.items():
-            found = [_timed(connection, "GET", address(), None, {}) for _ in range(_REQUESTS + 40)][40:]
-            print(f"{name}: {_quantiles(found)}")
+            for _ in range(40):
+                _timed(connection, "GET", address(), None, {})
+            before = cost.read(server.pid)
+            found = [_timed(connection, "GET", address(), None, {}) for _ in range(_REQUESTS)]
+            cpu_ms = 1e3 * (cost.read(server.pid).cpu_s - before.cpu_s) / _REQUESTS
+            print(f"{name}: {_quantiles(found)}, {cpu_ms:.1f} ms of CPU each", flush=True)
 
 
 def _holds(models: Path) -> None:

@@ -6,22 +6,28 @@ import hashlib
 import os
 import random
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import httpx
+import pytest
 from sqlalchemy import select
 
 from servers.seaweed import S3Place
 from shoplens.db import Database, open_database
 from shoplens.moderation.tables import moderation_decisions, moderation_intakes, moderation_photos
+from shoplens.platform.server import Platform
 from shoplens.storage import Store, open_store
+from tests.acceptance.dying_intake import POINTS
 from tests.acceptance.moderation_photos import blurred, sharp
-from tests.conftest import RunningServer, running_server
+from tests.conftest import RunningServer, client_of, running_server
 
 KILLS: Final = int(os.environ.get("SHOPLENS_TEST_KILLS", "2"))
 SEED: Final = int(os.environ.get("SHOPLENS_TEST_SEED", "0")) or int.from_bytes(os.urandom(3))
@@ -120,6 +126,36 @@ def test_killed_at_random_moments_nothing_is_lost_half_or_twice(
             assert (200 if photo["state"] == "published" else 404) == client.get(f"/media/{photo['id']}").status_code
         for orphan in stored - ids:
             assert 404 == client.get(f"/media/{orphan}").status_code, f"seed {SEED}"
+
+
+def die_at(point: str, data_dir: Path, models_dir: Path) -> None:
+    """Let a process take in a photo and die there."""
+    command = [sys.executable, "-m", "tests.acceptance.dying_intake", point, str(data_dir), str(models_dir)]
+    ended = subprocess.run(command, timeout=120, check=False, capture_output=True)
+    assert -signal.SIGKILL == ended.returncode, ended.stderr
+
+
+@pytest.mark.parametrize("point", POINTS)
+async def test_killed_at_any_step_the_request_can_be_sent_again(
+    point: str, make_platform: Callable[..., Platform], tmp_path: Path, models_dir: Path
+) -> None:
+    """Files without a row are all that is left of it, or it was done; a photo never has a row without its file."""
+    data_dir = tmp_path / "data"
+    die_at(point, data_dir, models_dir)
+    platform = make_platform()
+    store = open_store(str(data_dir / "blobs"))
+    with platform.database.reading() as tx:
+        rows = tx.execute(select(moderation_photos)).all()
+    assert ("after the commit" == point) is bool(rows)
+    assert ("before its files" != point) is bool(list(store.list("moderation")))
+    assert [sharp(1)] * len(rows) == [store.get(f"{row.image_key}/original.jpg") for row in rows]
+    async with client_of(platform) as client:
+        form = {"file": ("a.jpg", sharp(1))}
+        again = await client.post("/moderation/photos", files=form, headers={"Idempotency-Key": "the key"})
+        (photo,) = again.json()["photos"]
+        assert 200 == (await client.get(photo["media"])).status_code
+    assert bool(rows) is ("idempotent-replayed" in again.headers)
+    require_whole(platform.database, store, [Sent(key="the key", photos=(sharp(1),), answer=None)])
 
 
 def test_photos_of_reviews_are_kept_in_a_bucket(
