@@ -131,12 +131,13 @@ class Shop:
                 key=_text(form, "key", 64) or secrets.token_hex(16),
                 customer=_customer(request),
                 name=_text(form, "name", 60) or "A customer",
-                stars=min(5, max(1, int(_text(form, "stars", 1) or 5))),
+                stars="12345".find(_text(form, "stars", 1) or "5") + 1 or 5,
                 text=_text(form, "text", 2_000),
             )
             files = [each for each in form.getlist("photos") if isinstance(each, UploadFile) and each.filename]
             if review.key not in self._reviews:
-                fault = await self._send_photos(review, files)
+                too_many = f"Choose up to {MOST_PHOTOS} photos; these are {len(files)}."
+                fault = too_many if len(files) > MOST_PHOTOS else await self._send_photos(review, files)
                 if fault is not None:
                     return self._page(request, fault=fault, draft=review, status=503 if fault == AWAY else 422)
                 self._reviews[review.key] = review
@@ -215,22 +216,24 @@ class Shop:
         """Add what became of the photos to the review; a sentence where none could be sent."""
         if not files:
             return None
-        if len(files) > MOST_PHOTOS:
-            return f"Choose up to {MOST_PHOTOS} photos; these are {len(files)}."
         try:
             answer = await self._shoplens.submit(
                 files, key=review.key, customer=review.customer, product=PRODUCT, review=review.key
             )
         except httpx.HTTPError:
             return AWAY
-        if answer.status_code in {400, 413, 422}:
-            return str(answer.json()["detail"])
-        if answer.status_code != 201:
-            return AWAY
-        review.photos = [
-            Photo(id=each["id"], state=each["state"], sentence=each["sentence"]) for each in answer.json()["photos"]
-        ]
-        return None
+        match answer.status_code:
+            case 201:
+                review.photos = [
+                    Photo(id=each["id"], state=each["state"], sentence=each["sentence"])
+                    for each in answer.json()["photos"]
+                ]
+                return None
+            case 409:  # the first try was taken in after all, with other photos
+                return "The photos are not those of the first try. Please send the review once more."
+            case 400 | 413 | 422:
+                return str(answer.json()["detail"])
+        return AWAY
 
     def _find(self, photo_id: str, *, of: str | None = None) -> Photo | None:
         photos = (photo for each in self._reviews.values() if of in {None, each.customer} for photo in each.photos)

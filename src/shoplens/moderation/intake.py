@@ -21,7 +21,7 @@ from sqlalchemy import Connection
 from shoplens.accounts.entities import SYSTEM
 from shoplens.db import Database, GroupWriter
 from shoplens.db.tables import new_id
-from shoplens.errors import RecordRefused, RequestInvalid, SampleError, StorageUnavailable
+from shoplens.errors import DatabaseUnavailable, RecordRefused, RequestInvalid, SampleError, StorageUnavailable
 from shoplens.moderation.assessment import Assessment, NewPhoto, PhotoAssessor
 from shoplens.moderation.channel import ModerationChannel
 from shoplens.moderation.decisions import add_decided
@@ -170,7 +170,9 @@ class PhotoIntake:
                 await self._store(request, new)
                 await asyncio.wrap_future(self._writer.submit(new, others=self._in_progress - 1))
             except Exception as error:
-                await self._in_thread(partial(self._remove_files, new))
+                # A commit that the database did not answer may have happened: then the files belong to rows.
+                if isinstance(error, RecordRefused) or not isinstance(error, DatabaseUnavailable):
+                    await self._in_thread(partial(self._remove_files, new))
                 answer = None
                 if isinstance(error, RecordRefused) and request.idempotency_key is not None:
                     # Another process may have committed a request with this key meanwhile.

@@ -84,6 +84,19 @@ async def test_the_shop_follows_what_becomes_of_a_photo(server: RunningServer, s
     assert "Ask for a second look" not in page.text
 
 
+async def test_other_photos_after_a_first_try_need_a_new_key(server: RunningServer, shop: httpx.AsyncClient) -> None:
+    """The first try was taken in although its answer was lost: the form gets a key with which the next one works."""
+    form = {"key": "first-try", "name": "Ida", "stars": "x", "text": "Good."}
+    async with httpx.AsyncClient(base_url=server.url) as lost:
+        files = [("file", ("a.jpg", sharp(90_004)))]
+        await lost.post("/moderation/photos", files=files, headers={"Idempotency-Key": form["key"]})
+    other = [("photos", ("b.jpg", sharp(90_005)))]
+    refused = await shop.post("/reviews", data=form, files=other)
+    assert (422, True) == (refused.status_code, "Please send the review once more" in refused.text)
+    key = re.findall(r'name="key" value="(\w+)"', refused.text)[0]
+    assert "Your photo is visible now." in (await shop.post("/reviews", data={**form, "key": key}, files=other)).text
+
+
 def test_the_guide_works_as_written(server: RunningServer, tmp_path: Path) -> None:
     """A photo is sent, shown and reported; the doubtful one waits."""
     (tmp_path / "photo.jpg").write_bytes(sharp(90_001))
