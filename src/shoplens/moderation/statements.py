@@ -36,7 +36,8 @@ class Statement:
     `reason` is a code of the shop's list and `ground` its sentence; both say nothing more than that where the policy
     decided by a signal that has no reason. `detected_automatically` and `decided_automatically` tell the means: a
     program found it, a program decided it. `appeal` is what the shopper has sent so far. `appeal_until` is when the
-    photo itself is deleted, after which nobody can look at it again; None without such a date.
+    photo itself is deleted, after which nobody can look at it again; None without such a date. `is_deleted`: it is
+    deleted already.
     """
 
     photo_id: str
@@ -50,11 +51,12 @@ class Statement:
     policy_version: str
     appeal: Appeal | None
     appeal_until: datetime | None
+    is_deleted: bool
 
     @property
     def can_appeal(self) -> bool:
         """Whether an appeal would be taken now."""
-        return self.appeal is None
+        return self.appeal is None and not self.is_deleted
 
     def text(self) -> str:
         """The statement for people, in plain text."""
@@ -82,6 +84,8 @@ class Statement:
         return "\n".join(lines) + "\n"
 
     def _appeal_text(self) -> str:
+        if self.appeal is None and self.is_deleted:
+            return "The photo was deleted meanwhile, so nobody can look at it again. You can send another one."
         if self.appeal is None:
             until = f" until {self.appeal_until:%d %B %Y}" if self.appeal_until else ""
             return f"Tell us{until} why you disagree. Another person than the first looks at the photo again."
@@ -124,4 +128,5 @@ def statement_of(
         policy_version=photo.policy_version,
         appeal=appeal,
         appeal_until=None if kept_days is None else photo.decided_at + timedelta(days=kept_days),
+        is_deleted=photo.image_key is None,
     )

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from shoplens.moderation.entities import PhotoState, References
 from shoplens.moderation.files import folder_of
 from shoplens.platform.server import Platform
 from shoplens.storage import open_store
+from shoplens.web.app import create_app
 from tests.acceptance.api.guides import run_guide
 from tests.conftest import colourful, jpeg_of, running_server
 from tests.unit.moderation.photos import photo_id, photo_of, stored
@@ -210,3 +212,16 @@ async def sent(client: httpx.AsyncClient, photo: bytes, customer: str) -> dict[s
     assert 201 == answer.status_code, answer.text
     (taken,) = answer.json()["photos"]
     return dict(taken)
+
+
+async def test_a_server_looks_every_minute_for_what_is_due(platform: Platform) -> None:
+    """From its start to its end."""
+
+    def running() -> bool:
+        return any(each.name == "retention" for each in threading.enumerate())
+
+    app = create_app(platform)
+    assert not running()
+    async with app.router.lifespan_context(app):
+        assert running()
+    assert not running()

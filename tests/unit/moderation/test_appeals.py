@@ -210,5 +210,9 @@ def test_a_decision_on_an_appeal_that_is_taken_back_opens_it_again(database: Dat
 def test_nobody_can_appeal_for_a_photo_that_was_deleted(database: Database) -> None:
     """Nobody could look at it again."""
     stored(database, photo_of(1, state=PhotoState.REFUSED, image_key=None))
+    desk = Desk(database)
     with pytest.raises(NotRefused, match="deleted"):
-        Desk(database).appeals.appeal(photo_id(1), "It is the jacket.")
+        desk.appeals.appeal(photo_id(1), "It is the jacket.")
+    statement = desk.appeals.statement(photo_id(1))
+    assert not statement.can_appeal
+    assert "The photo was deleted meanwhile" in statement.text()
