@@ -62,9 +62,6 @@ ShoplensError
 │   ├── StorageUnavailable
 │   │   └── StorageUnusable        not permitted, or not a folder: waiting does not help
 │   └── SourceUnavailable      the source of an import cannot be read
-├── TrainingError          a training that failed
-│   ├── DatasetInvalid         labelled photos that cannot be used for training
-│   └── TrainingDiverged       the loss became infinite, or the exported model differs from the trained one
 └── Misconfigured          settings that contradict each other or this machine
     ├── FileUnusable           a file or folder that cannot be read or written
     ├── UnsafeBind             a public address without any account or --allow-public
@@ -468,24 +465,6 @@ class SourceUnavailable(Unavailable):
 
     code = "source_unavailable"
     public_message = "The source of the import is unavailable."
-
-
-class TrainingError(ShoplensError):
-    """The training failed."""
-
-    code = "training_error"
-
-
-class DatasetInvalid(TrainingError):
-    """The labelled photos cannot be used for training."""
-
-    code = "dataset_invalid"
-
-
-class TrainingDiverged(TrainingError):
-    """The loss became infinite, or the exported model differs from the trained one."""
-
-    code = "training_diverged"
 
 
 class Misconfigured(ShoplensError):

@@ -9,7 +9,7 @@ from statistics import median
 from typing import Final
 
 from shoplens.bundles.manifest import ClassCount
-from shoplens.errors import DatasetInvalid
+from shoplens.training.errors import DatasetInvalid
 from shoplens.training.samples import Dataset, UnreadableFile
 from shoplens.training.split import DropReason, Pair, Split
 

@@ -17,11 +17,12 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from shoplens.bundles.bundle import Bundle
 from shoplens.bundles.manifest import ClassResult, PartResult, Speed, Threshold
-from shoplens.errors import ShoplensError, TrainingDiverged
+from shoplens.errors import ShoplensError
 from shoplens.images.picture import Limits
 from shoplens.serving.classifier import Classifier
 from shoplens.serving.photos import PhotoClassifier, best_labels
 from shoplens.training.calibrate import calibration_error, softmax
+from shoplens.training.errors import TrainingDiverged
 from shoplens.training.samples import Sample
 
 Scores = NDArray[np.float64]

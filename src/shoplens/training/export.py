@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from shoplens.bundles.bundle import Bundle, write_bundle
 from shoplens.bundles.manifest import FORMAT_VERSION, Card, Evaluation, Label, Manifest, Parity
-from shoplens.errors import TrainingDiverged
 from shoplens.images.decoder import decode
 from shoplens.images.picture import ImageSpec, Limits
 from shoplens.images.preprocess import preprocess
 from shoplens.serving.classifier import Classifier
 from shoplens.training.calibrate import fit_temperature
+from shoplens.training.errors import TrainingDiverged
 from shoplens.training.recipes import TrainedModel
 from shoplens.training.samples import Sample
 from shoplens.training.split import Split

@@ -22,7 +22,7 @@ from torch.nn import functional
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 
-from shoplens.errors import TrainingDiverged
+from shoplens.training.errors import TrainingDiverged
 from shoplens.training.progress import TrainProgress
 
 

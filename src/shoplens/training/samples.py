@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from shoplens.bundles.manifest import labels_from
-from shoplens.errors import BundleError, DatasetInvalid, ImageMissing, ImageTooLarge, SampleError
+from shoplens.errors import BundleError, ImageMissing, ImageTooLarge, SampleError
 from shoplens.images.decoder import decode
 from shoplens.images.picture import Limits, Picture
 from shoplens.images.thumbnails import halved, perceptual_hash
+from shoplens.training.errors import DatasetInvalid
 from shoplens.training.sources import (
     Arrays,
     Entry,

@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from shoplens.errors import DatasetInvalid
+from shoplens.training.errors import DatasetInvalid
 
 MAX_ARCHIVE_BYTES: Final = 4_000_000_000
 MAX_SIDE: Final = 512

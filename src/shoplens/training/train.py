@@ -33,11 +33,12 @@ from shoplens.bundles.manifest import (
     read_card,
     to_json,
 )
-from shoplens.errors import BundleInvalid, Conflict, DatasetInvalid, Misconfigured, RequestInvalid
+from shoplens.errors import BundleInvalid, Conflict, Misconfigured, RequestInvalid
 from shoplens.images.picture import Limits
 from shoplens.training.calibrate import cross_fitted_error
 from shoplens.training.card import CardTexts, Hashes, card_of, data_facts
 from shoplens.training.check import DataReport, refuse_unlearnable, report_on
+from shoplens.training.errors import DatasetInvalid
 from shoplens.training.evaluate import measure, predict
 from shoplens.training.export import ExportedModel, check_parity, export_model, measured_parts
 from shoplens.training.progress import Callback

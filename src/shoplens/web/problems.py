@@ -44,7 +44,6 @@ STATUS: Mapping[type[ShoplensError], int] = {
     errors.NotFound: 404,
     errors.Conflict: 409,
     errors.BundleError: 500,
-    errors.TrainingError: 500,
     errors.Overloaded: 503,
     errors.QueueFull: 429,
     errors.DeadlineExceeded: 504,

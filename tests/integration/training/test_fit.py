@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from shoplens.errors import TrainingDiverged
+from shoplens.training.errors import TrainingDiverged
 from shoplens.training.fit import Schedule, fit
 from shoplens.training.progress import TrainProgress
 

@@ -11,8 +11,8 @@ import torch
 
 from shoplens.bundles.builtin.onnx_graph import EMBEDDING, INPUT, SCORES
 from shoplens.bundles.probe import open_session
-from shoplens.errors import TrainingDiverged
 from shoplens.images.preprocess import preprocess
+from shoplens.training.errors import TrainingDiverged
 from shoplens.training.fit import Schedule, fit
 from shoplens.training.progress import TrainProgress
 from shoplens.training.recipes import RecipeOptions

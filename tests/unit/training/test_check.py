@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from shoplens.errors import DatasetInvalid
 from shoplens.training.check import DataReport, refuse_unlearnable, report_on
+from shoplens.training.errors import DatasetInvalid
 from shoplens.training.samples import Dataset, Sample, UnreadableFile
 from shoplens.training.split import split_dataset
 from tests.unit.training.colours import made_sample

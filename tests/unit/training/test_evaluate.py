@@ -11,9 +11,9 @@ import pytest
 
 from shoplens.bundles.bundle import Bundle, write_bundle
 from shoplens.bundles.manifest import Card, Label, Manifest
-from shoplens.errors import TrainingDiverged
 from shoplens.images.picture import Limits
 from shoplens.training.calibrate import softmax
+from shoplens.training.errors import TrainingDiverged
 from shoplens.training.evaluate import Predictions, measure, predict
 from shoplens.training.export import check_parity
 from shoplens.training.samples import Sample, read_dataset

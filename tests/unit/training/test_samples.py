@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from shoplens.errors import DatasetInvalid
 from shoplens.images.decoder import decode
 from shoplens.images.picture import Limits
+from shoplens.training.errors import DatasetInvalid
 from shoplens.training.samples import UnreadableFile, read_dataset
 from tests.conftest import colourful, jpeg_of
 from tests.unit.training.colours import write_photos

@@ -14,11 +14,12 @@ import pytest
 
 from shoplens.bundles.bundle import open_bundle
 from shoplens.bundles.store import pack_bundle, resolve_bundle, unpack_bundle
-from shoplens.errors import Conflict, DatasetInvalid, Misconfigured, RequestInvalid, ShoplensError, TrainingDiverged
+from shoplens.errors import Conflict, Misconfigured, RequestInvalid, ShoplensError
 from shoplens.serving.classifier import Classifier
 from shoplens.serving.photos import PhotoClassifier, best_labels
 from shoplens.training.card import CardTexts
 from shoplens.training.check import DataReport
+from shoplens.training.errors import DatasetInvalid, TrainingDiverged
 from shoplens.training.progress import TrainProgress
 from shoplens.training.train import Sources, TrainConfig, TrainResult, train
 from tests.conftest import jpeg_of

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shoplens.advice import how_to_install
-from shoplens.errors import DatasetInvalid, ExtraMissing
+from shoplens.errors import ExtraMissing
 from shoplens.images.picture import ImageSpec
+from shoplens.training.errors import DatasetInvalid
 from shoplens.training.progress import TrainProgress
 
 if TYPE_CHECKING:
