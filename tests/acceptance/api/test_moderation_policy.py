@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -117,7 +119,7 @@ async def test_a_dry_run_shows_what_would_move(platform: Platform, client: httpx
     assert 422 == too_many.status_code
 
 
-def test_the_guide_works_as_written(own_server: RunningServer, tmp_path: Path) -> None:
+def test_the_guide_works_as_written(own_server: RunningServer, models_dir: Path, tmp_path: Path) -> None:
     """Its commands and its calls, in order, against a server; and its example is a policy."""
     text = GUIDE.read_text(encoding="utf-8")
     blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
@@ -127,6 +129,22 @@ def test_the_guide_works_as_written(own_server: RunningServer, tmp_path: Path) -
     )
     assert 0 == done.returncode, done.stderr
     assert 2 == httpx.get(own_server.url + ADDRESS).json()["version"]
+    as_file = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", blocks[0]],
+        cwd=tmp_path,
+        env={
+            **os.environ,
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "SHOPLENS_DATA_DIR": str(own_server.data_dir),
+            "SHOPLENS_MODELS_DIR": str(models_dir),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert 0 == as_file.returncode, as_file.stderr
+    for words in ("No photo would change its state.", "It is as it was.", "Look at more of them", "of version 0."):
+        assert words in as_file.stdout
     (example,) = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
     saved = httpx.put(own_server.url + ADDRESS, json={"source": example, "based_on": 2, "note": "the example"})
     assert 200 == saved.status_code, saved.text
