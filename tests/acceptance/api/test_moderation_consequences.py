@@ -8,12 +8,15 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from shoplens.db import open_database
@@ -23,7 +26,8 @@ from shoplens.platform.server import Platform
 from shoplens.storage import open_store
 from shoplens.web.app import create_app
 from tests.acceptance.api.guides import run_guide
-from tests.conftest import colourful, jpeg_of, running_server
+from tests.commands import run_command
+from tests.conftest import RunningServer, colourful, jpeg_of, running_server
 from tests.unit.moderation.photos import photo_id, photo_of, stored
 
 MANY = 400
@@ -93,17 +97,58 @@ async def test_strikes_and_an_erasure_over_http(platform: Platform, client: http
     assert 404 == (await client.get(f"/moderation/photos/{photo_id(1)}")).status_code
 
 
-def test_the_guide_works_as_written(tmp_path: Path, models_dir: Path) -> None:
+@pytest.fixture(scope="module")
+def own_server(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Iterator[RunningServer]:
+    """A server for both guides."""
+    with running_server(tmp_path_factory.mktemp("consequences"), models_dir) as started:
+        yield started
+
+
+def has(server: RunningServer, number: int, **more: Any) -> None:
+    """Store this photo beside a running server."""
+    with closing(open_database(f"sqlite:///{server.data_dir / 'shoplens.db'}")) as database:
+        stored(database, photo_of(number, **more))
+
+
+def test_the_guide_works_as_written(own_server: RunningServer, tmp_path: Path) -> None:
     """With a refused photo in place of the one of the guide before."""
-    with running_server(tmp_path / "data", models_dir) as server:
-        database = open_database(f"sqlite:///{server.data_dir / 'shoplens.db'}")
-        stored(database, photo_of(1, **refused(1)))
-        database.close()
-        (tmp_path / "refused.txt").write_text(photo_id(1))
-        printed = run_guide("answer-shoppers.md", server, tmp_path)
-        assert "The photo does not show the product." in printed
-        assert '"photos":1' in printed
-        assert 404 == httpx.get(f"{server.url}/moderation/photos/{photo_id(1)}").status_code
+    has(own_server, 1, **refused(1))
+    (tmp_path / "refused.txt").write_text(photo_id(1))
+    printed = run_guide("answer-shoppers.md", own_server, tmp_path)
+    assert "The photo does not show the product." in printed
+    assert '"photos":1' in printed
+    assert 404 == httpx.get(f"{own_server.url}/moderation/photos/{photo_id(1)}").status_code
+
+
+def test_the_guide_to_labels_works_as_written(own_server: RunningServer, tmp_path: Path) -> None:
+    """With one photo that a person accepted."""
+    has(own_server, 2, state=PhotoState.PUBLISHED, decided_by="person-anna")
+    printed = run_guide("export-labels.md", own_server, tmp_path)
+    assert '"labels":1' in printed
+    assert "safe" in (tmp_path / "labels.csv").read_text()
+    assert (tmp_path / "labels.parquet").read_bytes().startswith(b"PAR1")
+    assert 404 == httpx.get(f"{own_server.url}/labels/reviews/sets/2.csv").status_code
+    assert 409 == httpx.post(f"{own_server.url}/labels/look/sets").status_code
+
+
+def test_label_sets_are_built_listed_and_exported_on_the_machine(
+    own_server: RunningServer, models_dir: Path, tmp_path: Path
+) -> None:
+    """Beside a running server, with a row that it did not have."""
+    has(own_server, 3, state=PhotoState.REFUSED, reason="nudity", decided_by="person-anna")
+    environment = {"SHOPLENS_DATA_DIR": str(own_server.data_dir), "SHOPLENS_MODELS_DIR": str(models_dir)}
+
+    def said(*arguments: str) -> str:
+        done = run_command("labels", *arguments, environment={**os.environ, **environment}, folder=tmp_path)
+        assert 0 == done.returncode, done.stderr
+        return done.stdout
+
+    built = json.loads(said("build", "reviews", "--json"))
+    assert f"reviews {built['version']}: {built['labels']} labels" in said("list")
+    said("export", "reviews", "newest.csv", "--format", "csv")
+    assert f"{photo_id(3)},moderation,reviews,nsfw," in (tmp_path / "newest.csv").read_text()
+    said("export", "reviews", "newest.parquet")
+    assert built["labels"] == pq.read_table(tmp_path / "newest.parquet").num_rows
 
 
 @pytest.mark.parametrize("command", [["erase-customer", "c-1042", "--yes"], ["retention"]], ids=["erase", "retention"])
@@ -141,20 +186,6 @@ def test_a_kill_in_the_middle_is_made_good_by_the_next_call(
         with database.reading() as tx:
             assert [] == tx.exec_driver_sql("SELECT id FROM moderation_photos").all()
     database.close()
-
-
-def test_the_guide_to_labels_works_as_written(tmp_path: Path, models_dir: Path) -> None:
-    """With one photo that a person accepted."""
-    with running_server(tmp_path / "data", models_dir) as server:
-        database = open_database(f"sqlite:///{server.data_dir / 'shoplens.db'}")
-        stored(database, photo_of(1, state=PhotoState.PUBLISHED, decided_by="person-anna"))
-        database.close()
-        printed = run_guide("export-labels.md", server, tmp_path)
-        assert '"labels":1' in printed
-        assert "safe" in (tmp_path / "labels.csv").read_text()
-        assert (tmp_path / "labels.parquet").read_bytes().startswith(b"PAR1")
-        assert 404 == httpx.get(f"{server.url}/labels/reviews/sets/2.csv").status_code
-        assert 409 == httpx.post(f"{server.url}/labels/look/sets").status_code
 
 
 async def test_the_page_of_a_customer_shows_strikes_and_erases_after_the_reference_was_typed(
