@@ -43,7 +43,7 @@ async def main(point: str, data_dir: Path, models_dir: Path) -> None:
         case "before its files" | "after its files":
             PhotoFiles.save = dying(PhotoFiles.save, first=point.startswith("before"))  # type: ignore[method-assign]
         case "within the transaction":
-            intake.add_decided = dying(intake.add_decided, first=False)
+            vars(intake)["add_decided"] = dying(vars(intake)["add_decided"], first=False)
         case _:
             submit = writer.submit
             writer.submit = dying(lambda *a, **b: submit(*a, **b).result(), first=False)  # type: ignore[method-assign]
