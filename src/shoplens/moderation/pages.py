@@ -17,6 +17,7 @@ from shoplens.errors import Conflict, RequestInvalid
 from shoplens.moderation import presenting
 from shoplens.moderation.entities import Moderator, PhotoState, View
 from shoplens.moderation.photos import PhotoPage
+from shoplens.moderation.queue import blinded
 from shoplens.moderation.queue_api import QueuePhotoOut, known_id, progress_out
 from shoplens.moderation.repository import PhotoFilter
 from shoplens.moderation.review import MOST_UNDONE, Choice
@@ -199,7 +200,7 @@ def photo_pages(moderation: Moderation) -> APIRouter:
             found=found,
             older=urlencode({**values, "before": found.older}) if found.older else None,
             channels=list(moderation.channels.values()),
-            moderator=moderation.queue.moderator(by, channel=next(iter(moderation.channels))),
+            moderator=moderation.queue.moderator(by, channel=next(iter(moderation.channels), "")),
             **values,
         )
 
@@ -207,13 +208,13 @@ def photo_pages(moderation: Moderation) -> APIRouter:
 
 
 def _found(moderation: Moderation, wanted: PhotoFilter, text: str, *, before: str | None) -> PhotoPage:
-    """Photos of this customer, or if there are none, of this product."""
-    if not text:
-        return moderation.photos.page(wanted, limit=_FOUND, before=before)
-    of_customer = moderation.photos.page(replace(wanted, customer=text), limit=_FOUND, before=before)
-    return of_customer if of_customer.photos else moderation.photos.page(
-        replace(wanted, product=text), limit=_FOUND, before=before
-    )  # fmt: skip
+    """Photos of this customer, or if there are none, of this product. Nothing of a first opinion is shown."""
+    filters = [replace(wanted, customer=text), replace(wanted, product=text)] if text else [wanted]
+    for each in filters:
+        found = moderation.photos.page(each, limit=_FOUND, before=before)
+        if found.photos:
+            break
+    return replace(found, photos=[blinded(photo) for photo in found.photos])
 
 
 def _choice(action: str, reason: str, comment: str) -> Choice:

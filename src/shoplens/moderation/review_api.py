@@ -196,7 +196,7 @@ def review_router(moderation: Moderation) -> APIRouter:
         seen = {each.id: each.seen for each in given.photos}
         outcomes = review.decide_many(seen, choice, by=by)
         channels = [each.photo.channel for each in outcomes if each.photo is not None]
-        name = channels[0] if channels else next(iter(moderation.channels))
+        name = channels[0] if channels else next(iter(moderation.channels), "")
         out = [_outcome(each, shown) for each in outcomes]
         return json_response(BulkOut(outcomes=out, progress=progress_out(queue.progress(name, by=by))))
 
