@@ -177,7 +177,7 @@ class PhotoAssessor:
         decision = evaluate(signals, policy)
         if seen.scores is None and decision.state is not PhotoState.REFUSED:
             code = "" if seen.fault is None else f" ({seen.fault.code})"
-            rule = f"There are no scores{code}: held, because no photo is shown without them."
+            rule = f"There are no scores{code}; no photo is shown without them."
             decision = PolicyDecision(state=PhotoState.HELD, rule=rule)
         return Assessment(
             image=seen.image,

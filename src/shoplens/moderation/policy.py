@@ -25,6 +25,9 @@ OWN_RULES: Final = frozenset({NEAR_REFUSED, NEAR_ACCEPTED, STRIKES})
 QUALITY_SIGNALS: Final = frozenset({"blur", "dark", "overexposed", "small", "text", "border"})
 """How well a photo was taken. A policy cannot refuse a photo for it, only send it to a person."""
 
+HARMLESS: Final = frozenset({"safe", "sfw", "neutral", "normal"})
+"""Labels of moderation models whose high scores speak for a photo. They are signals only where the settings of the
+channel have thresholds for them."""
 
 DEFAULT_REVIEW: Final[Mapping[str, float]] = {
     "screenshot": 0.5,
@@ -133,7 +136,7 @@ def _rejected(scores: Mapping[str, float], policy: ModerationPolicy) -> PolicyDe
     for band in policy.bands:
         score = scores.get(band.signal)
         if score is not None and band.reject_at is not None and score >= band.reject_at:
-            rule = f"{band.signal} {_shown(score, band)}: refused from {band.reject_at:g}."
+            rule = f"The score of {band.signal} is {_shown(score, band)}; photos are refused from {band.reject_at:g}."
             return PolicyDecision(state=PhotoState.REFUSED, rule=rule, signal=band.signal)
     return None
 
@@ -144,11 +147,11 @@ def _near_refused(scores: Mapping[str, float], policy: ModerationPolicy) -> Poli
     if refused is None:
         return None
     accepted = _distance(scores, NEAR_ACCEPTED, policy.accept_distance)
-    bits = f"distance {refused} of {HASH_BITS} to a photo that was refused"
+    like = f"It is like a photo that was refused (distance {refused} of {HASH_BITS})"
     if accepted is not None and accepted <= refused:
-        rule = f"{bits}, and {accepted} from one that a person accepted: held, because both are near."
+        rule = f"{like}, and as near to one that a person accepted (distance {accepted}): a person decides."
         return PolicyDecision(state=PhotoState.HELD, rule=rule, signal=NEAR_REFUSED)
-    rule = f"{bits}: refused up to {policy.refuse_distance}."
+    rule = f"{like}; photos are refused up to distance {policy.refuse_distance}."
     return PolicyDecision(state=PhotoState.REFUSED, rule=rule, signal=NEAR_REFUSED)
 
 
@@ -161,7 +164,7 @@ def _missing(scores: Mapping[str, float], policy: ModerationPolicy, failed: Coll
     ]
     for signal, is_missing in needed:
         if is_missing:
-            rule = f"{signal} is missing: held, because no photo is shown without it."
+            rule = f"The score of {signal} is missing; no photo is shown without it."
             return PolicyDecision(state=PhotoState.HELD, rule=rule, signal=signal)
     return None
 
@@ -171,7 +174,7 @@ def _struck(scores: Mapping[str, float], policy: ModerationPolicy) -> PolicyDeci
     if policy.strikes is None or count < policy.strikes:
         return None
     within = f"within {policy.strike_days} days"
-    rule = f"The customer has {count} refused photos {within}: all are held from {policy.strikes}."
+    rule = f"The customer has {count} refused photos {within}; from {policy.strikes} on, all photos are held."
     return PolicyDecision(state=PhotoState.HELD, rule=rule, signal=STRIKES)
 
 
@@ -179,15 +182,16 @@ def _near_accepted(scores: Mapping[str, float], policy: ModerationPolicy) -> Pol
     accepted = _distance(scores, NEAR_ACCEPTED, policy.accept_distance)
     if accepted is None:
         return None
-    bits = f"distance {accepted} of {HASH_BITS} to a photo that a person accepted"
-    rule = f"{bits}: published up to {policy.accept_distance}."
+    like = f"It is like a photo that a person accepted (distance {accepted} of {HASH_BITS})"
+    rule = f"{like}; photos are published up to distance {policy.accept_distance}."
     return PolicyDecision(state=PhotoState.PUBLISHED, rule=rule, signal=NEAR_ACCEPTED)
 
 
 def _in_review(scores: Mapping[str, float], policy: ModerationPolicy) -> PolicyDecision | None:
     for band in policy.bands:
         if band.review_at is not None and scores[band.signal] >= band.review_at:
-            rule = f"{band.signal} {_shown(scores[band.signal], band)}: held from {band.review_at:g}."
+            shown = _shown(scores[band.signal], band)
+            rule = f"The score of {band.signal} is {shown}; photos are held from {band.review_at:g}."
             return PolicyDecision(state=PhotoState.HELD, rule=rule, signal=band.signal)
     return None
 
@@ -200,10 +204,10 @@ def _why_published(scores: Mapping[str, float], policy: ModerationPolicy) -> str
         if (band.review_at, band.reject_at) != (None, None)
     ]
     if not first:
-        return "The policy has no thresholds: published."
+        return "The policy has no thresholds, so the photo is published."
     threshold, band = min(first, key=lambda each: each[0] - scores[each[1].signal])
-    shown = f"{band.signal} with {_shown(scores[band.signal], band)} of {threshold:g}"
-    return f"All signals are below their thresholds; nearest is {shown}."
+    shown = f"{band.signal} with {_shown(scores[band.signal], band)} below {threshold:g}"
+    return f"All scores are below their thresholds; the nearest is {shown}."
 
 
 def _distance(scores: Mapping[str, float], signal: str, most: int | None) -> int | None:

@@ -103,8 +103,8 @@ class MovedPhotoOut(Schema):
     """A photo that would get another state, with the sentences of both policies."""
 
     id: str
-    before: str = Field(examples=["nsfw 0.24: held from 0.2."])
-    after: str = Field(examples=["All signals are below their thresholds; nearest is nsfw with 0.24 of 0.3."])
+    before: str = Field(examples=["The score of nsfw is 0.24; photos are held from 0.2."])
+    after: str = Field(examples=["All scores are below their thresholds; the nearest is nsfw with 0.24 below 0.3."])
     signal: str | None = Field(description="The signal that decided by the stricter of both.", examples=["nsfw"])
     decided: PhotoState | None = Field(description="What a person decided, if somebody did.")
 

@@ -9,7 +9,15 @@ from typing import Any, Final
 
 from shoplens.advice import meant
 from shoplens.moderation.errors import PolicyInvalid
-from shoplens.moderation.policy import HASH_BITS, MOST_STRIKES, OWN_RULES, QUALITY_SIGNALS, Band, ModerationPolicy
+from shoplens.moderation.policy import (
+    HARMLESS,
+    HASH_BITS,
+    MOST_STRIKES,
+    OWN_RULES,
+    QUALITY_SIGNALS,
+    Band,
+    ModerationPolicy,
+)
 
 MAX_SOURCE_BYTES: Final = 64_000
 OFF: Final = "off"
@@ -155,6 +163,8 @@ def _band(name: str, bands: Mapping[str, Any], signals: Collection[str] | None) 
     if name in OWN_RULES:
         raise PolicyInvalid(f"{place}: this signal has no thresholds; its rules are in [memory] and [strikes].")
     if signals is not None and name not in signals:
+        if name in HARMLESS:
+            raise PolicyInvalid(f"{place}: a high score of {name!r} speaks for a photo, so it cannot have thresholds.")
         known = ", ".join(sorted(set(signals) - OWN_RULES))
         raise PolicyInvalid(f"{place}: there is no signal {name!r}{meant(name, signals)}. Signals: {known}.")
     band = _table(bands, name, place)

@@ -237,7 +237,7 @@ class PhotoReview:
                 kind=DecisionKind.SECOND_OPINION,
                 by=by,
                 now=now,
-                rule=photo.rule if agreed else "two people decided differently",
+                rule=photo.rule if agreed else "Two people decided differently.",
                 reason=photo.reason,
                 comment=choice.comment if agreed else f"{_DONE[choice.state]} {choice.reason or ''}".strip(),
                 queue=None if agreed else QueueReason.ESCALATED,

@@ -13,6 +13,7 @@ from shoplens.images.picture import ImageFacts, Measurements
 from shoplens.moderation.entities import HashVerdict, Signal
 from shoplens.moderation.memory import Near
 from shoplens.moderation.policy import (
+    HARMLESS,
     NEAR_ACCEPTED,
     NEAR_REFUSED,
     OWN_RULES,
@@ -27,6 +28,9 @@ DUPLICATE: Final = "duplicate"
 """The signal of the nearest photo that the same customer has sent before."""
 QUALITY_VERSION: Final = "quality@1"
 MEMORY_VERSION: Final = "fingerprint@1"
+
+DUPLICATE_WITHIN: Final = 18
+"""The greatest distance that counts: photos that have nothing to do with each other are about 27 of 64 apart."""
 
 MOST_LABELS: Final = 20
 """So many labels of the moderation model become signals where the policy names none of them."""
@@ -88,9 +92,12 @@ def _members(member: str | LabelRange, labels: Sequence[str], place: Mapping[str
     return labels[place[first] : place[last] + 1] if first in place and last in place else ()
 
 
-def signal_names(labels: Sequence[str], groups: Collection[str]) -> tuple[str, ...]:
-    """Every signal that a policy can set a band for, in alphabetical order; `labels` are the moderation model's."""
-    return tuple(sorted({*labels, *groups, *QUALITY_SIGNALS, DUPLICATE}))
+def signal_names(labels: Sequence[str], groups: Collection[str], named: Collection[str] = ()) -> tuple[str, ...]:
+    """Every signal that a policy can set a band for, in alphabetical order.
+
+    `labels` are the moderation model's; `named` are those that the settings have thresholds for.
+    """
+    return tuple(sorted({*labels} - HARMLESS | {*named, *groups, *QUALITY_SIGNALS, DUPLICATE}))
 
 
 def model_signals(
@@ -98,7 +105,9 @@ def model_signals(
 ) -> list[Signal]:
     """Those of the moderation model and of the general one. `named` are the signals that the policy names."""
     prediction = result.prediction
-    wanted = [each for each in prediction.labels if each.label in named] or prediction.labels[:MOST_LABELS]
+    wanted = [each for each in prediction.labels if each.label in named]
+    if not wanted:
+        wanted = [each for each in prediction.labels if each.label not in HARMLESS][:MOST_LABELS]
     signals = [Signal(name=each.label, score=each.score, version=_version(prediction)) for each in wanted]
     if result.others and groups:
         signals += _group_signals(result.others[0], groups)
@@ -160,12 +169,14 @@ def strike_signal(count: int, days: int) -> Signal:
 def duplicate_signal(print_: bytes | None, earlier: Sequence[tuple[str, bytes]]) -> Signal:
     """How near the photo, or its mirror image, is to an earlier one of the same customer.
 
-    `print_` is its fingerprint; `earlier` are the ids and fingerprints of the others.
+    `print_` is its fingerprint; `earlier` are the ids and fingerprints of the others. 0: like none of them.
     """
     if print_ is None or not earlier:
         return Signal(name=DUPLICATE, score=0.0, version=MEMORY_VERSION)
     mine = fingerprint.hash_of(print_), fingerprint.hash_of(fingerprint.mirrored(print_))
     theirs = ((photo_id, fingerprint.hash_of(known)) for photo_id, known in earlier)
     distance, photo_id = min((min((own ^ each).bit_count() for own in mine), photo_id) for photo_id, each in theirs)
+    if distance > DUPLICATE_WITHIN:
+        return Signal(name=DUPLICATE, score=0.0, version=MEMORY_VERSION)
     detail = f"distance {distance} to photo {photo_id}"
     return Signal(name=DUPLICATE, score=near(distance), version=MEMORY_VERSION, detail=detail)

@@ -208,10 +208,10 @@ def build_channel(
     """The moderation side of a channel; `labels` are those of a model. Raises Misconfigured for an unknown label."""
     general = () if settings.general_model is None else labels(settings.general_model)
     groups = resolve_groups(channel.name, settings.groups, general)
-    signals = signal_names(labels(channel.model), groups)
     bands = [
         Band(signal=rule.label, review_at=rule.review_at, reject_at=rule.reject_at) for rule in channel.policy.rules
     ]
+    signals = signal_names(labels(channel.model), groups, [band.signal for band in bands])
     return ModerationChannel(
         name=channel.name,
         title=channel.title,

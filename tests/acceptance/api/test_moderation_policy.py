@@ -112,7 +112,10 @@ async def test_a_dry_run_shows_what_would_move(platform: Platform, client: httpx
     assert {"published": 1, "held": 2, "refused": 1} == result["after"]
     (move,) = result["moves"]
     assert ("published", "held", 1) == (move["before"], move["after"], move["count"])
-    assert ("refused", "nsfw 0.15: held from 0.1.") == (move["examples"][0]["decided"], move["examples"][0]["after"])
+    assert ("refused", "The score of nsfw is 0.15; photos are held from 0.1.") == (
+        move["examples"][0]["decided"],
+        move["examples"][0]["after"],
+    )
     assert (1, 0) == tuple(result[f"agreement_{when}"]["shown_wrongly"] for when in ("before", "after"))
     assert 1 == (await client.get(ADDRESS)).json()["version"]
     too_many = await client.post(f"{ADDRESS}/dry-run", json={"photos": 10_001})

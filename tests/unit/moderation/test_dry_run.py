@@ -62,7 +62,7 @@ def test_a_dry_run_counts_what_would_move_and_changes_nothing(database: Database
         (each.before, each.after, each.count) for each in result.moves
     ]
     moved = result.moves[0].examples[0]
-    assert "nsfw 0.25: held from 0.2." == moved.before.rule
+    assert "The score of nsfw is 0.25; photos are held from 0.2." == moved.before.rule
     assert result == dry_run("reviews", "[signals.nsfw]\nreview_at = 0.3\nreject_at = 0.6")
 
 

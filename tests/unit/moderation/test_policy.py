@@ -42,12 +42,16 @@ def signals(**scores: float) -> tuple[Signal, ...]:
 @pytest.mark.parametrize(
     ("score", "state", "rule"),
     [
-        (0.0, PhotoState.PUBLISHED, "All signals are below their thresholds; nearest is nsfw with 0.00 of 0.2."),
-        (0.1999, PhotoState.PUBLISHED, "All signals are below their thresholds; nearest is nsfw with 0.1999 of 0.2."),
-        (0.2, PhotoState.HELD, "nsfw 0.20: held from 0.2."),
-        (0.8499, PhotoState.HELD, "nsfw 0.8499: held from 0.2."),
-        (0.85, PhotoState.REFUSED, "nsfw 0.85: refused from 0.85."),
-        (1.0, PhotoState.REFUSED, "nsfw 1.00: refused from 0.85."),
+        (0.0, PhotoState.PUBLISHED, "All scores are below their thresholds; the nearest is nsfw with 0.00 below 0.2."),
+        (
+            0.1999,
+            PhotoState.PUBLISHED,
+            "All scores are below their thresholds; the nearest is nsfw with 0.1999 below 0.2.",
+        ),
+        (0.2, PhotoState.HELD, "The score of nsfw is 0.20; photos are held from 0.2."),
+        (0.8499, PhotoState.HELD, "The score of nsfw is 0.8499; photos are held from 0.2."),
+        (0.85, PhotoState.REFUSED, "The score of nsfw is 0.85; photos are refused from 0.85."),
+        (1.0, PhotoState.REFUSED, "The score of nsfw is 1.00; photos are refused from 0.85."),
     ],
 )
 def test_a_decision_names_the_signal_its_score_and_the_threshold(score: float, state: PhotoState, rule: str) -> None:
@@ -88,7 +92,7 @@ def test_a_photo_near_a_refused_one_is_refused_up_to_the_distance() -> None:
     """The sentence says how near it is."""
     at, beyond = (evaluate(signals(near_refused=near(bits)), POLICY) for bits in (5, 6))
     assert (PhotoState.REFUSED, PhotoState.PUBLISHED) == (at.state, beyond.state)
-    assert "distance 5 of 64 to a photo that was refused: refused up to 5." == at.rule
+    assert "It is like a photo that was refused (distance 5 of 64); photos are refused up to distance 5." == at.rule
 
 
 def test_a_photo_near_an_accepted_one_is_published_though_a_signal_would_hold_it() -> None:
@@ -118,7 +122,7 @@ def test_a_memory_that_contradicts_itself_is_decided_by_a_person(
 def test_all_photos_of_a_customer_with_strikes_are_held() -> None:
     """Also those that look like an accepted one."""
     held = evaluate(signals(strikes=of_strikes(3), near_accepted=near(0)), POLICY)
-    assert (PhotoState.HELD, "The customer has 3 refused photos within 30 days: all are held from 3.") == (
+    assert (PhotoState.HELD, "The customer has 3 refused photos within 30 days; from 3 on, all photos are held.") == (
         held.state, held.rule
     )  # fmt: skip
     assert PhotoState.PUBLISHED is evaluate(signals(strikes=of_strikes(2)), POLICY).state

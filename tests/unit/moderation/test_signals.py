@@ -120,9 +120,9 @@ def test_the_scores_of_a_group_are_added_up() -> None:
 
 
 def test_without_a_named_label_all_of_a_small_model_are_signals() -> None:
-    """So that a policy can be tried on them later."""
-    found = model_signals(result(("nsfw", 0.3), ("safe", 0.7)), groups={}, named=set())
-    assert {"nsfw", "safe"} == {each.name for each in found}
+    """So that a policy can be tried on them later; but not one whose high score means that the photo is harmless."""
+    found = model_signals(result(("nsfw", 0.3), ("safe", 0.6), ("drawing", 0.1)), groups={}, named=set())
+    assert {"nsfw", "drawing"} == {each.name for each in found}
 
 
 def test_a_good_photo_has_no_quality_signal_and_each_fault_its_own() -> None:
@@ -161,6 +161,12 @@ def test_a_duplicate_is_found_by_its_fingerprint_also_mirrored() -> None:
     assert 0.0 == duplicate_signal(mine, []).score
 
 
+def test_a_photo_that_is_like_no_other_of_the_customer_is_no_duplicate_at_all() -> None:
+    """About half of all bits differ by chance, which says nothing."""
+    found = duplicate_signal(fingerprint(colourful(1)), [("a", fingerprint(colourful(2)))])
+    assert (0.0, None) == (found.score, found.detail)
+
+
 def test_what_the_memory_knows_becomes_signals() -> None:
     """Nothing where nothing is near."""
     near = Near(verdict=HashVerdict.REFUSED, photo_id="p", distance=3, mirrored=True)
@@ -178,3 +184,5 @@ def test_the_names_are_all_that_a_policy_can_set_a_band_for() -> None:
     names = signal_names(("nsfw", "safe"), {"pet"})
     assert sorted(set(names)) == list(names)
     assert {"nsfw", "pet", "blur", "duplicate"} <= set(names)
+    assert "safe" not in names
+    assert "safe" in signal_names(("nsfw", "safe"), {"pet"}, named=["safe"])

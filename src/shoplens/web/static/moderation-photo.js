@@ -1,20 +1,23 @@
 /** The page of one photo: show it as it is, and the heat map. */
 
-import { heatAddress } from "./moderation-view.js";
+import { heatOf } from "./moderation-view.js";
 
 const desk = document.querySelector("[data-one]");
 const shot = desk?.querySelector("[data-shot]");
 const picture = desk?.querySelector("[data-heat]");
+const nothing = desk?.querySelector("[data-slot=heat-words]");
 
 async function toggleHeat(button) {
   if (!picture.hidden) {
     URL.revokeObjectURL(picture.src);
-    picture.hidden = true;
+    picture.hidden = nothing.hidden = true;
     return button.setAttribute("aria-pressed", "false");
   }
   try {
-    picture.src = await heatAddress(desk.dataset.one);
+    const { address, clear } = await heatOf(desk.dataset.one);
+    picture.src = address;
     picture.hidden = false;
+    nothing.hidden = !clear;
     button.setAttribute("aria-pressed", "true");
   } catch (problem) {
     document.querySelector("[data-slot=problem]").textContent = problem.message;

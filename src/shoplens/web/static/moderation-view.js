@@ -141,19 +141,31 @@ function entryWords(entry) {
 }
 
 function moment(text) {
-  const words = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" }).format(new Date(text));
-  return element("time", { datetime: text }, words);
+  const at = new Date(text);
+  const today = at.toDateString() === new Date().toDateString();
+  const words = new Intl.DateTimeFormat(undefined, { ...(!today && { dateStyle: "medium" }), timeStyle: "short" }).format(at);
+  return element("time", { datetime: text }, today ? `Today, ${words}` : words);
 }
 
-/** The heat map of a photo as an address for an image. Throws Problem. */
-export async function heatAddress(id) {
+/** The heat map of a photo as an address for an image, and whether nothing is marked in it. Throws Problem. */
+export async function heatOf(id) {
   let response;
   try {
     response = await fetch(`/moderation/photos/${id}/heatmap`, { credentials: "same-origin", headers: { Accept: "image/png, application/json" } });
   } catch {
     throw new Problem("Can't reach the server. Check your connection and try again.", { code: "network" });
   }
-  if (response.ok) return URL.createObjectURL(await response.blob());
+  if (response.ok) {
+    const picture = await response.blob();
+    return { address: URL.createObjectURL(picture), clear: await isClear(picture) };
+  }
   const body = await response.json().catch(() => null);
   throw new Problem(body?.detail ?? `The server returned status ${response.status} without details.`);
+}
+
+async function isClear(picture) {
+  const bitmap = await createImageBitmap(picture);
+  const canvas = new OffscreenCanvas(bitmap.width, bitmap.height).getContext("2d");
+  canvas.drawImage(bitmap, 0, 0);
+  return canvas.getImageData(0, 0, bitmap.width, bitmap.height).data.every((value, index) => index % 4 !== 3 || value < 10);
 }

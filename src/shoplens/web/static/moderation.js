@@ -1,7 +1,7 @@
 /** Decide photos from the keyboard: single photo or grid, with the next photos at hand so that nothing has to wait. */
 
 import { Outbox } from "./moderation-send.js";
-import { besideOf, element, heatAddress, imageElement, imageOf, queueWord, referenceList, signalList, why } from "./moderation-view.js";
+import { besideOf, element, heatOf, imageElement, imageOf, queueWord, referenceList, signalList, why } from "./moderation-view.js";
 import { ask } from "./net.js";
 
 const CLAIMED = { single: 12, grid: 30 };
@@ -301,6 +301,7 @@ function start() {
     if (heat) URL.revokeObjectURL(heat);
     heat = null;
     root.querySelector("[data-heat]").hidden = true;
+    slot("heat-words").hidden = true;
     root.querySelector("[data-do=heat]").setAttribute("aria-pressed", "false");
   }
 
@@ -309,11 +310,12 @@ function start() {
     if (heat || mode() === "grid" || !photo) return hideHeat();
     const picture = root.querySelector("[data-heat]");
     try {
-      const address = await heatAddress(photo.id);
+      const { address, clear } = await heatOf(photo.id);
       if (current()?.id !== photo.id) return URL.revokeObjectURL(address);
       heat = address;
       picture.src = heat;
       picture.hidden = false;
+      slot("heat-words").hidden = !clear;
       root.querySelector("[data-do=heat]").setAttribute("aria-pressed", "true");
     } catch (problem) {
       slot("problem").textContent = problem.message;
