@@ -101,6 +101,13 @@ def principal_of(request: Request) -> Principal:
     return found
 
 
+def require(request: Request, permission: Permission) -> None:
+    """For guarded routes that need one more right for some of what they show. Raises PermissionDenied."""
+    found = principal_of(request)
+    if not found.may(permission):
+        raise PermissionDenied(_denial(found, permission))
+
+
 def reviewer_of(request: Request) -> str | None:
     """By whom an answer is: the id of a person or key, else the number of the browser, if it has one."""
     found = principal_of(request)

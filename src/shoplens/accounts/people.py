@@ -13,14 +13,14 @@ from typing import Final
 from sqlalchemy import Connection
 
 from shoplens.accounts.audit import AuditLog
-from shoplens.accounts.entities import OneTimeLink, Person, Principal, Role
+from shoplens.accounts.entities import PERMISSIONS, OneTimeLink, Person, Principal, Role
 from shoplens.accounts.errors import LastAdmin, LinkInvalid, PersonExists, PersonNotFound
 from shoplens.accounts.passwords import PasswordHasher, require_fit
 from shoplens.accounts.repository import LinkRepository, PersonRepository, SessionRepository
 from shoplens.accounts.sessions import SessionService, hash_of, new_token, principal_for
 from shoplens.db import Database
 from shoplens.db.tables import make_id
-from shoplens.errors import RequestInvalid
+from shoplens.errors import PermissionDenied, RequestInvalid
 
 MOST_NAME_CHARS: Final = 100
 _NAME: Final = re.compile(r"[\w.@+-]+")
@@ -113,7 +113,11 @@ class PeopleService:
     def add(
         self, name: str, role: Role, *, by: Principal, email: str | None = None, password: str | None = None
     ) -> Person:
-        """Without a password they need a one-time link. Raises PersonExists, PasswordUnfit and RequestInvalid."""
+        """Without a password they need a one-time link.
+
+        Raises PersonExists, PasswordUnfit, RequestInvalid, and PermissionDenied for a role that may do more than `by`.
+        """
+        require_no_more(by, role)
         name, email = clean_name(name), clean_email(email)
         if password is not None:
             require_fit(password, name=name)
@@ -141,11 +145,16 @@ class PeopleService:
     def change(
         self, person_id: str, *, by: Principal, role: Role | None = None, disabled: bool | None = None
     ) -> Person:
-        """Another role; disable or enable. Who is disabled loses all sessions. Raises PersonNotFound and LastAdmin."""
+        """Another role; disable or enable. Who is disabled loses all sessions.
+
+        Raises PersonNotFound, LastAdmin, and PermissionDenied if the person may do, or would, more than `by`.
+        """
         with self._database.transaction() as tx:
             admins = PersonRepository(tx).active_admins()
             person = PersonRepository(tx).get(person_id, lock=True)
+            require_no_more(by, person.role)
             changed = replace(person, role=role or person.role)
+            require_no_more(by, changed.role)
             if disabled is not None and disabled != (person.disabled_at is not None):
                 changed = replace(changed, disabled_at=self._clock() if disabled else None)
             if admins == [person_id] and (changed.role is not Role.ADMIN or changed.disabled_at is not None):
@@ -161,13 +170,17 @@ class PeopleService:
         return changed
 
     def make_link(self, person_id: str, *, by: Principal) -> NewLink:
-        """A link with which the person sets a password, once. Earlier links are void. Raises PersonNotFound."""
+        """A link with which the person sets a password, once. Earlier links are void.
+
+        Raises PersonNotFound, and PermissionDenied for a person who may do more than `by`.
+        """
         now, token = self._clock(), new_token()
         link = OneTimeLink(
             token_hash=hash_of(token), person_id=person_id, created_at=now, expires_at=now + self._link_lasts
         )
         with self._database.transaction() as tx:
             person = PersonRepository(tx).get(person_id)
+            require_no_more(by, person.role)
             LinkRepository(tx).replace(link)
             self._audit.record(tx, by, "password.link_made", target=person.name)
         return NewLink(token=token, expires_at=link.expires_at, person=person)
@@ -213,6 +226,13 @@ class PeopleService:
         self._audit.record(tx, principal_for(person), action, target=person.name)
         self._sessions.changed()
         return person
+
+
+def require_no_more(by: Principal, role: Role) -> None:
+    """Raises PermissionDenied: a key that looks after people would otherwise get all their rights through them."""
+    beyond = sorted(PERMISSIONS[role] - by.permissions)
+    if beyond:
+        raise PermissionDenied(f"{by.name} may not change people who may do more than {by.name}: {', '.join(beyond)}.")
 
 
 def _changes(before: Person, after: Person) -> Iterator[tuple[str, dict[str, str]]]:

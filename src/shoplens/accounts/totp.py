@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 from shoplens.accounts.audit import AuditLog
 from shoplens.accounts.entities import Person, Principal
 from shoplens.accounts.errors import CodeWrong
+from shoplens.accounts.people import require_no_more
 from shoplens.accounts.repository import PersonRepository, RecoveryRepository
 from shoplens.accounts.sessions import SessionService, hash_of, principal_for
 from shoplens.db import Database
@@ -111,9 +112,13 @@ class SecondFactorService:
             return RecoveryRepository(tx).left(person_id)
 
     def remove(self, person_id: str, *, by: Principal) -> None:
-        """Ask for no code any more, and forget the recovery codes. The caller has checked who wants it."""
+        """Ask for no code any more, and forget the recovery codes. The caller has checked who wants it.
+
+        Raises PermissionDenied for a person who may do more than `by`.
+        """
         with self._database.transaction() as tx:
             person = PersonRepository(tx).get(person_id, lock=True)
+            require_no_more(by, person.role)
             PersonRepository(tx).save(replace(person, totp_secret=None, totp_confirmed_at=None, totp_step=None))
             RecoveryRepository(tx).replace(person_id, ())
             self._audit.record(tx, by, "second_factor.removed", target=person.name)

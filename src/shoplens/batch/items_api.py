@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Path, Request
 from pydantic import Field
 from starlette.responses import Response
 
-from shoplens.accounts.access import guarded, note, reviewer_of
+from shoplens.accounts.access import guarded, note, require, reviewer_of
 from shoplens.accounts.entities import Permission
 from shoplens.batch.api import ItemOut
 from shoplens.batch.looks import MOST_ITEMS
@@ -117,7 +117,11 @@ def items_router(batch: Batch) -> APIRouter:
         summary="The photo of an item",
     )
     def photo(request: Request, item_id: ItemId, size: ImageSize = ImageSize.VIEW) -> Response:
-        """`thumbnail` and `view` are JPEG without metadata, `original` is as it arrived."""
+        """`thumbnail` and `view` are JPEG without metadata, `original` is as it arrived.
+
+        Those of a channel that moderates need `moderation:review`.
+        """
+        require(request, batch.photos_need(batch.browse.item(item_id).channel))
         return photo_answer(request, batch.browse.photo(item_id, size))
 
     @router.post(

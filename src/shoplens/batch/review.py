@@ -7,7 +7,7 @@ repeated (`files.py`). So a crash leaves either nothing or a move that the next 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
@@ -55,15 +55,23 @@ class ItemAnswer:
 class ReviewService:
     """Each change is committed when its call returns. Methods block; several people may review during a run.
 
-    `labels` are those of the model that each channel is served by.
+    `labels` are those of the model that each channel is served by. Photos of the channels in `moderated` get no answer
+    here: an answer would move a file that belongs to a row of moderation.
     """
 
     def __init__(
-        self, database: Database, store: Store, *, labels: Mapping[str, Sequence[str]], clock: Callable[[], datetime]
+        self,
+        database: Database,
+        store: Store,
+        *,
+        labels: Mapping[str, Sequence[str]],
+        clock: Callable[[], datetime],
+        moderated: Collection[str] = (),
     ) -> None:
         self._database = database
         self._store = store
         self._labels = labels
+        self._moderated = moderated
         self._clock = clock
 
     def labels(self, channel: str) -> tuple[str, ...]:
@@ -192,6 +200,8 @@ class ReviewService:
             finish_move(self._database, self._store, item_id)
             with self._database.transaction() as tx:
                 item = ItemRepository(tx).get(item_id, lock=True)
+                if item.channel in self._moderated:
+                    raise ItemNotReady(f"People decide photos of the channel {item.channel} on the page Moderation.")
                 if item.target_key is not None:
                     continue
                 changed, feedback = change(tx, item)

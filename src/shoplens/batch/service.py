@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from shoplens.accounts.entities import Permission
 from shoplens.batch.browse import BrowseService
 from shoplens.batch.entities import BatchRun
 from shoplens.batch.export import ExportItems
@@ -32,11 +33,15 @@ class Results:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchChannel:
-    """What is there once per channel with a batch side. `source` is where its photos arrive, for people to read."""
+    """What is there once per channel with a batch side. `source` is where its photos arrive, for people to read.
+
+    `photos_need` is the permission to see its photos: those of shoppers are for people who moderate them.
+    """
 
     name: str
     source: str
     labels: tuple[str, ...]
+    photos_need: Permission
     importer: Importer
     imports: ImportRunner
 
@@ -66,6 +71,11 @@ class Batch(Results):
         if name is None:
             raise RequestInvalid(f"Name a channel. Channels with a batch side: {known}.")
         raise RequestInvalid(f"The channel {name[:80]!r} has no batch side. Channels with a batch side: {known}.")
+
+    def photos_need(self, channel: str) -> Permission:
+        """The permission to see photos of a channel. One that is no longer set up may have had shoppers' photos."""
+        found = self.channels.get(channel)
+        return Permission.MODERATION_REVIEW if found is None else found.photos_need
 
     def owner_of(self, run: BatchRun) -> OwnerState:
         """The state of the process that works on `run`."""

@@ -25,6 +25,7 @@ OFF: Final = "off"
 _OFF_TEXT: Final = f'"{OFF}"'
 _MOST_DAYS: Final = 3650
 _MOST_REPORTS: Final = 1000
+_TOO_LONG: Final = 10**15
 _BAND_KEYS: Final = ("review_at", "reject_at")
 
 # Table, key, field, least, most, and whether "off" is possible.
@@ -67,8 +68,10 @@ def parse_policy(source: str, *, signals: Collection[str] | None) -> ModerationP
     if byte_count > MAX_SOURCE_BYTES:
         raise PolicyInvalid(f"The policy has {byte_count / 1000:.0f} kB; at most {MAX_SOURCE_BYTES // 1000} are read.")
     try:
-        tables = tomllib.loads(source)
-    except tomllib.TOMLDecodeError as error:
+        tables = tomllib.loads(source.encode().decode())
+    except UnicodeEncodeError as error:
+        raise PolicyInvalid("This is not a policy: it contains half a surrogate pair.") from error
+    except ValueError as error:  # also of int(), for thousands of digits
         raise PolicyInvalid(f"This is not TOML: {error}.") from error
     except RecursionError as error:
         raise PolicyInvalid("This is not a policy: its values are nested too deeply.") from error
@@ -201,7 +204,7 @@ def _score(value: object, place: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise PolicyInvalid(f"{place}: write a number from 0 to 1, not {_kind(value)}.")
     if not 0 <= value <= 1:  # also refuses nan
-        raise PolicyInvalid(f"{place}: {value:g} does not lie between 0 and 1.")
+        raise PolicyInvalid(f"{place}: {_shown(value)} does not lie between 0 and 1.")
     return float(value)
 
 
@@ -212,8 +215,13 @@ def _whole(value: object, place: str, least: int, most: int, *, may_be_off: bool
     if isinstance(value, bool) or not isinstance(value, int):
         raise PolicyInvalid(f"{place}: write {wanted}, not {_kind(value)}.")
     if not least <= value <= most:
-        raise PolicyInvalid(f"{place}: {value} is out of range; write {wanted}.")
+        raise PolicyInvalid(f"{place}: {_shown(value)} is out of range; write {wanted}.")
     return value
+
+
+def _shown(value: float) -> str:
+    """A number in a sentence. A whole number of thousands of digits has no text and is no float."""
+    return str(value) if isinstance(value, float) or abs(value) < _TOO_LONG else "this number"
 
 
 _KINDS: Final = ((bool, "true or false"), (str, "a text"), (int, "a whole number"), (float, "a number"),

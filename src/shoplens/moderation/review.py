@@ -169,8 +169,8 @@ class PhotoReview:
     def undo(self, photo_id: str | None, *, by: Principal) -> ModerationPhoto:
         """Take back one of this person's last `MOST_UNDONE` decisions, without an id the last one.
 
-        The photo is as before, and this person looks at it if it waits. Raises NothingToUndo, and PhotoChanged if
-        somebody decided since.
+        The photo is as before, and this person looks at it if it waits. Raises NothingToUndo, PhotoChanged if somebody
+        decided since, and AnotherPersonDecides if the shopper has appealed since.
         """
         now = self._clock()
         with self._database.transaction() as tx:
@@ -184,6 +184,8 @@ class PhotoReview:
             latest = _latest(tx, photo.id)
             if latest is None or latest.id != decision.id:
                 raise _changed(latest)
+            if photo.queue is QueueReason.APPEAL:  # taken back, the refusal would no longer keep its author away
+                raise AnotherPersonDecides("The shopper has appealed since; now another person decides.")
             DecisionRepository(tx).mark_undone(decision.id, now=now)
             return self._restored(tx, photo, decision, judgement.before, by=by, now=now)
 

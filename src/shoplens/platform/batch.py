@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Final, Literal
 
 import shoplens
+from shoplens.accounts.entities import Permission
 from shoplens.batch.browse import BrowseService
 from shoplens.batch.executors import EngineExecutor, Executor, ResultBuilder, RetryPolicy, WorkLimits
 from shoplens.batch.export import ExportItems
@@ -109,7 +110,19 @@ def _batch_channel(
     arguments = {"channel": name, "source": source, "keep_source": False}
     record = partial(record_trigger, settings.log_folder, job="ingest", by="http", arguments=arguments)
     imports = ImportRunner(importer, clock=utc_now, record=record)
-    return BatchChannel(name=name, source=source, labels=labels, importer=importer, imports=imports)
+    moderated = name in _moderated_channels(settings)
+    return BatchChannel(
+        name=name,
+        source=source,
+        labels=labels,
+        photos_need=Permission.MODERATION_REVIEW if moderated else Permission.BATCH_READ,
+        importer=importer,
+        imports=imports,
+    )
+
+
+def _moderated_channels(settings: Settings) -> set[str]:
+    return {name for name, channel in settings.channels.items() if channel.moderation is not None}
 
 
 def build_results(
@@ -123,7 +136,9 @@ def build_results(
     """`images` is over `store`; `labels` are those of the model that each channel is served by."""
     return Results(
         browse=BrowseService(database, images, clock=utc_now),
-        review=ReviewService(database, store, labels=labels or {}, clock=utc_now),
+        review=ReviewService(
+            database, store, labels=labels or {}, clock=utc_now, moderated=_moderated_channels(settings)
+        ),
         looks=LookService(database, clock=utc_now),
         export=ExportItems(database),
         report=WriteReport(

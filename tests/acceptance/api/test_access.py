@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 
 import anyio
@@ -398,3 +398,25 @@ async def test_pages_show_no_button_that_would_be_refused(shop: Shop, photo: byt
     sent = await shop.client.post("/predict", headers=shop.only[Permission.PREDICT], files={"file": photo})
     record = await shop.client.get(f"/console/records/{sent.json()['id']}", headers=headers)
     assert forms == ("/feedback" in record.text.replace("/feedback.csv", ""))
+
+
+async def test_photos_of_a_backlog_of_shoppers_open_only_for_moderators(
+    make_platform: Callable[..., Platform], photo: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rights of the batch pages show neither what waits for a run nor what a run held; also once the channel has no
+    batch side any more.
+    """
+    monkeypatch.setenv("SHOPLENS_CHANNELS__REVIEWS__BATCH__QUIET_S", "0")
+    platform = make_platform()
+    people = {role: f"shoplens_session={session_of(platform, role)}" for role in Role}
+    sent = key_of(platform, {Permission.BATCH_RUN})
+    await anyio.sleep(1.1)
+    async with client_of(platform) as client:
+        for channel, allowed in (("reviews", {Role.ADMIN, Role.MODERATOR}), ("returns", set(Role))):
+            answer = await client.post(f"/batch/ingest?channel={channel}", headers=sent, files={"file": photo})
+            path = f"/batch/items/{answer.json()['photos'][0]['item']['id']}/photo"
+            for role, cookie in people.items():
+                for size in ("thumbnail", "view", "original"):
+                    got = await client.get(f"{path}?size={size}", headers={"cookie": cookie})
+                    assert (200 if role in allowed else 403) == got.status_code, (channel, role, size, got.text)
+    assert platform.batch.photos_need("gone") is Permission.MODERATION_REVIEW

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from shoplens.accounts.entities import SYSTEM, Role
+from shoplens.accounts.entities import PERMISSIONS, SYSTEM, Permission, Principal, PrincipalKind, Role
 from shoplens.accounts.errors import (
     LastAdmin,
     LinkInvalid,
@@ -15,7 +15,7 @@ from shoplens.accounts.errors import (
     SignInRefused,
 )
 from shoplens.accounts.passwords import require_fit
-from shoplens.errors import RequestInvalid
+from shoplens.errors import PermissionDenied, RequestInvalid
 from tests.unit.accounts.desk import HERE, OTHER_PASSWORD, PASSWORD, Desk
 
 
@@ -84,6 +84,24 @@ def test_the_last_admin_can_neither_be_disabled_nor_demoted(desk: Desk) -> None:
         desk.people.change(first.id, by=SYSTEM, role=Role.CLERK)
     desk.people.change(second.id, by=SYSTEM, disabled=False)
     assert Role.CLERK is desk.people.change(first.id, by=SYSTEM, role=Role.CLERK).role
+
+
+def test_a_key_gets_no_rights_through_people_that_it_does_not_have(desk: Desk) -> None:
+    """It neither makes an admin, nor a link to the password of one, nor takes the second factor of one."""
+    admin, ben = desk.add(role=Role.ADMIN), desk.people.add("ben", Role.VIEWER, by=SYSTEM)
+    scopes = PERMISSIONS[Role.VIEWER] | {Permission.ACCOUNTS_ADMIN}
+    key = Principal(kind=PrincipalKind.KEY, id="k", name="staff list", permissions=scopes)
+    for attempt in (
+        lambda: desk.people.add("eve", Role.ADMIN, by=key),
+        lambda: desk.people.change(ben.id, by=key, role=Role.MODERATOR),
+        lambda: desk.people.change(admin.id, by=key, disabled=True),
+        lambda: desk.people.make_link(admin.id, by=key),
+        lambda: desk.second_factor.remove(admin.id, by=key),
+    ):
+        with pytest.raises(PermissionDenied):
+            attempt()
+    desk.people.make_link(desk.people.add("kim", Role.VIEWER, by=key).id, by=key)
+    assert desk.people.change(ben.id, by=key, disabled=True).disabled_at
 
 
 def test_a_link_sets_a_password_once(desk: Desk) -> None:

@@ -74,6 +74,21 @@ def test_a_correction_changes_the_item_the_record_and_the_place(shop: Shop, revi
     assert [(FeedbackValue.WRONG, "hat")] == [(said.verdict, said.label) for said in remarks_on(shop.database, item)]
 
 
+def test_an_item_of_a_channel_that_moderates_gets_no_answer(shop: Shop) -> None:
+    """Its file belongs to a photo of moderation: moved, neither moderators nor an erasure would find it."""
+    review = ReviewService(shop.database, shop.store, labels={}, clock=shop.tick, moderated={"returns"})
+    item = settled(shop, needing_review("dress", 0.4))
+    failed = settled(shop, quarantined())
+    for attempt in (
+        lambda: review.confirm(item.id),
+        lambda: review.answer(failed.id, ItemAnswer(answer=Answer.NOT_USABLE)),
+        lambda: review.reopen(item.id),
+    ):
+        with pytest.raises(ItemNotReady, match="on the page Moderation"):
+            attempt()
+    assert item.key == shop.item(item).key
+
+
 def test_confirming_says_that_the_guess_was_right(shop: Shop, review: ReviewService) -> None:
     """An item that needs review is done then."""
     item = settled(shop, needing_review("dress", 0.4))

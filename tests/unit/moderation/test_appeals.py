@@ -207,6 +207,23 @@ def test_a_decision_on_an_appeal_that_is_taken_back_opens_it_again(database: Dat
     assert [HashVerdict.REFUSED] == list(HashMemory(database).nearest("reviews", PRINT, within=2))
 
 
+def test_a_refusal_cannot_be_taken_back_once_the_shopper_has_appealed(database: Database) -> None:
+    """Otherwise the same person could refuse the photo a second time, and the appeal would be over."""
+    desk = Desk(database)
+    stored(database, photo_of(1))
+    desk.review.decide(photo_id(1), REFUSE, by=KIM, seen=None)
+    desk.appeals.appeal(photo_id(1), "It is the jacket.")
+    with pytest.raises(AnotherPersonDecides):
+        desk.review.undo(photo_id(1), by=KIM)
+    with pytest.raises(AnotherPersonDecides):
+        desk.review.decide(photo_id(1), REFUSE, by=KIM, seen=None)
+    assert desk.appeals.of(photo_id(1)).decided_at is None
+    desk.review.escalate(photo_id(1), by=BEN)
+    desk.review.undo(photo_id(1), by=BEN)
+    desk.review.decide(photo_id(1), PUBLISH, by=BEN, seen=None)
+    assert BEN.id == desk.appeals.of(photo_id(1)).decided_by
+
+
 def test_nobody_can_appeal_for_a_photo_that_was_deleted(database: Database) -> None:
     """Nobody could look at it again."""
     stored(database, photo_of(1, state=PhotoState.REFUSED, image_key=None))

@@ -75,6 +75,11 @@ def test_a_policy_is_read_with_all_its_rules() -> None:
         ("review_at = ", "This is not TOML: "),
         ("[signals.nsfw]\n[signals.nsfw]", "This is not TOML: "),
         ("a = " + "[" * 20_000, "nested too deeply"),
+        ("a = " + "1" * 5_000, "This is not TOML: "),
+        ("[signals.nsfw]\nreview_at = " + "1" * 400, "signals.nsfw.review_at: this number does not lie between"),
+        ("[strikes]\ncount = 0x" + "f" * 5_000, "strikes.count: this number is out of range"),
+        ("[people]\nsecond_opinion_share = nan", "nan does not lie between 0 and 1."),
+        ("[signals.'\ud800']", "half a surrogate pair"),
         ("#" * (MAX_SOURCE_BYTES + 1), "The policy has 64 kB; at most 64 are read."),
     ],
 )  # fmt: skip
