@@ -117,8 +117,8 @@ class PeopleService:
 
         Raises PersonExists, PasswordUnfit, RequestInvalid, and PermissionDenied for a role that may do more than `by`.
         """
-        require_no_more(by, role)
         name, email = clean_name(name), clean_email(email)
+        require_no_more(by, role)
         if password is not None:
             require_fit(password, name=name)
         password_hash = None if password is None else self._hasher.hash(password)

@@ -19,8 +19,10 @@ Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
 _LONGEST_URL: Final = 2_000
-_TRANSLATED: Final = (ip_network("64:ff9b::/96"), ip_network("2002::/16"))
-"""IPv6 addresses that stand for IPv4 ones, private ones too."""
+_UNICAST: Final = ip_network("2000::/3")
+"""All public IPv6 addresses lie in it; old ones of sites and those that stand for IPv4 ones mostly do not."""
+_NOT_PUBLIC: Final = tuple(map(ip_network, ("192.0.0.0/24", "192.88.99.0/24", "2002::/16", "3fff::/20")))
+"""What Python takes for public: special addresses, some clouds' own ones among them, 6to4 and documentation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +86,7 @@ class Targets:
             plain = getattr(address, "ipv4_mapped", None) or address
             if any(plain.version == network.version and plain in network for network in self._private):
                 return plain
-            if url.startswith("https:") and plain.is_global and not plain.is_multicast and not _is_translated(plain):
+            if url.startswith("https:") and _is_public(plain):
                 return plain
         where = ", ".join(str(address) for address in addresses[:3]) or "no address"
         raise EndpointInvalid(
@@ -93,5 +95,7 @@ class Targets:
         )
 
 
-def _is_translated(address: Address) -> bool:
-    return any(address.version == network.version and address in network for network in _TRANSLATED)
+def _is_public(address: Address) -> bool:
+    if not address.is_global or address.is_multicast or (address.version == 6 and address not in _UNICAST):
+        return False
+    return not any(address.version == network.version and address in network for network in _NOT_PUBLIC)
