@@ -184,6 +184,12 @@ class Settings(BaseSettings):
         le=86_400,
         description="Seconds for which browsers and CDNs may keep a published photo; a refusal reaches them after it.",
     )
+    preview_minutes: int = Field(
+        default=60,
+        ge=0,
+        le=10_080,
+        description="Minutes after the upload in which the shopper sees a held photo by a signed address; 0: never.",
+    )
     deadline_s: float = Field(default=10.0, gt=0, description="Longest time for one answer in seconds, then 504.")
     upload_idle_s: float = Field(
         default=10.0, gt=0, description="Seconds without a byte after which the upload of a body is ended."

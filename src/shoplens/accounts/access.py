@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterator
 from functools import cache
 from ipaddress import ip_address, ip_network
+from itertools import chain
 from typing import Annotated, Any, Final
 
 from fastapi import Depends, FastAPI, Request
@@ -26,32 +27,32 @@ _BEARER: Final = "bearer "
 
 
 @cache
-def requires(permission: Permission) -> Callable[[Request], Awaitable[Principal]]:
-    """A dependency that gives the principal of the request.
+def requires(*permissions: Permission) -> Callable[[Request], Awaitable[Principal]]:
+    """A dependency that gives the principal of the request; any one of the permissions is enough.
 
     It raises NotAuthenticated where there is none, and PermissionDenied if it may not do this.
     """
 
     async def principal(request: Request) -> Principal:
         found = await _identify(request)
-        if not found.may(permission):
-            raise PermissionDenied(_denial(found, permission))
+        if found.permissions.isdisjoint(permissions):
+            raise PermissionDenied(_denial(found, permissions))
         return found
 
-    principal.permission = permission  # type: ignore[attr-defined]  # what `declared` reads
+    principal.permissions = permissions  # type: ignore[attr-defined]  # what `declared` reads
     return principal
 
 
-def guarded(permission: Permission) -> Any:
+def guarded(*permissions: Permission) -> Any:
     """The same for the `dependencies` of a router or route whose handlers do not ask who it is."""
-    return Depends(requires(permission))
+    return Depends(requires(*permissions))
 
 
 async def _anyone() -> None:
     """Asks for nothing."""
 
 
-_anyone.permission = None  # type: ignore[attr-defined]
+_anyone.permissions = ()  # type: ignore[attr-defined]
 public: Final[Any] = Depends(_anyone)
 """For the `dependencies` of routes that everybody may use, such as the sign-in page. Every route is guarded or public:
 the application refuses to start otherwise."""
@@ -70,8 +71,8 @@ async def _person(request: Request) -> Principal:
     return found
 
 
-_known.permission = None  # type: ignore[attr-defined]
-_person.permission = None  # type: ignore[attr-defined]
+_known.permissions = ()  # type: ignore[attr-defined]
+_person.permissions = ()  # type: ignore[attr-defined]
 KnownPrincipal = Annotated[Principal, Depends(_known)]
 """A parameter: who sends the request, with any rights. Raises NotAuthenticated."""
 SignedInPerson = Annotated[Principal, Depends(_person)]
@@ -91,7 +92,7 @@ def guarded_metrics(networks: tuple[str, ...]) -> Any:
         if address is None or not any(address in network for network in opened):
             await asks(request)
 
-    metrics_reader.permission = Permission.METRICS_READ  # type: ignore[attr-defined]
+    metrics_reader.permissions = (Permission.METRICS_READ,)  # type: ignore[attr-defined]
     return Depends(metrics_reader)
 
 
@@ -105,7 +106,7 @@ def require(request: Request, permission: Permission) -> None:
     """For guarded routes that need one more right for some of what they show. Raises PermissionDenied."""
     found = principal_of(request)
     if not found.may(permission):
-        raise PermissionDenied(_denial(found, permission))
+        raise PermissionDenied(_denial(found, (permission,)))
 
 
 def reviewer_of(request: Request) -> str | None:
@@ -153,13 +154,15 @@ add_filters(may=may, signed_in=signed_in)
 
 
 def declared(app: FastAPI) -> Iterator[tuple[RouteContext, frozenset[Permission] | None]]:
-    """Every route with the permissions that it asks for: none for a public one, None where it declares nothing."""
+    """Every route with the permissions of which it asks for one: no permissions for a public one, None where it
+    declares nothing.
+    """
     for context in iter_route_contexts(app.routes):
         if isinstance(context.route, Mount):  # static files
             continue
         dependant = getattr(context, "dependant", None)
-        found = set() if dependant is None else set(_marks(dependant))
-        yield context, frozenset(each for each in found if each is not None) if found else None
+        found = [] if dependant is None else list(_marks(dependant))
+        yield context, frozenset(chain.from_iterable(found)) if found else None
 
 
 def public_operations(app: FastAPI) -> set[tuple[str, str]]:
@@ -186,9 +189,9 @@ def require_declared(app: FastAPI) -> None:
             raise TypeError(f"{context.methods} {context.path} is neither guarded nor public; see accounts/access.py")
 
 
-def _marks(dependant: Dependant) -> Iterator[Permission | None]:
-    if dependant.call is not None and hasattr(dependant.call, "permission"):
-        yield dependant.call.permission
+def _marks(dependant: Dependant) -> Iterator[tuple[Permission, ...]]:
+    if dependant.call is not None and hasattr(dependant.call, "permissions"):
+        yield dependant.call.permissions
     for each in dependant.dependencies:
         yield from _marks(each)
 
@@ -230,10 +233,11 @@ def local_principal(request: Request) -> Principal:
     )
 
 
-def _denial(found: Principal, permission: Permission) -> str:
+def _denial(found: Principal, permissions: tuple[Permission, ...]) -> str:
+    names = " or ".join(each.value for each in permissions)
     if found.kind is PrincipalKind.KEY:
-        return f"The key {found.name} may not do this; it lacks the scope {permission.value}."
-    roles = [role.value for role, granted in PERMISSIONS.items() if permission in granted]
+        return f"The key {found.name} may not do this; it lacks the scope {names}."
+    roles = [role.value for role, granted in PERMISSIONS.items() if not granted.isdisjoint(permissions)]
     last = roles.pop()
     which = f"the roles {', '.join(roles)} and {last} have" if roles else f"the role {last} has"
-    return f"{found.name} may not do this. It takes the permission {permission.value}, which {which}."
+    return f"{found.name} may not do this. It takes the permission {names}, which {which}."

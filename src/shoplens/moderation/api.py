@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from datetime import datetime
 from typing import Annotated, Any, Final, Self
@@ -10,8 +11,8 @@ from fastapi import APIRouter, Depends, Path, Query, Request
 from pydantic import Field
 from starlette.responses import Response
 
-from shoplens.accounts.access import guarded, public, requires
-from shoplens.accounts.entities import Permission, Principal
+from shoplens.accounts.access import public, requires
+from shoplens.accounts.entities import Permission, Principal, PrincipalKind
 from shoplens.db.tables import is_id
 from shoplens.errors import RequestInvalid
 from shoplens.moderation.entities import ModerationPhoto, PhotoState, References, UnusablePhoto
@@ -19,6 +20,8 @@ from shoplens.moderation.errors import PhotoNotFound
 from shoplens.moderation.intake import MOST_PHOTOS, IntakeRequest
 from shoplens.moderation.media import Format, Width
 from shoplens.moderation.photos import MAX_PAGE
+from shoplens.moderation.previews import PreviewLinks
+from shoplens.moderation.queue import blinded
 from shoplens.moderation.reasons import Reason
 from shoplens.moderation.repository import PhotoFilter
 from shoplens.moderation.service import Moderation
@@ -99,13 +102,34 @@ class TakenPhotoOut(Schema):
     reason: str | None = Field(description="The code of the reason of a refusal, if it has one.", examples=["nudity"])
     link: str | None = Field(description="Its state.", examples=[f"/moderation/photos/{_EXAMPLE_ID}"])
     media: str | None = Field(description="The photo itself, once it is public.", examples=[f"/media/{_EXAMPLE_ID}"])
+    preview: str | None = Field(
+        description="The photo for its shopper alone, until `preview_minutes` after the upload, also while it is held.",
+        examples=[f"/media/{_EXAMPLE_ID}?w=320&preview=1795323600.0aS3"],
+    )
 
     @classmethod
-    def of(cls, taken: ModerationPhoto | UnusablePhoto, reasons: tuple[Reason, ...]) -> Self:
+    def of(cls, taken: ModerationPhoto | UnusablePhoto, reasons: tuple[Reason, ...], *, previews: PreviewLinks) -> Self:
         """The outcome of one photo."""
         if isinstance(taken, ModerationPhoto):
-            return cls.model_validate(PhotoOut.of(taken, reasons))
-        return cls(id=None, state=PhotoState.REFUSED, sentence=taken.detail, reason=taken.code, link=None, media=None)
+            shown = PhotoOut.of(taken, reasons)
+            return cls(
+                id=shown.id,
+                state=shown.state,
+                sentence=shown.sentence,
+                reason=shown.reason,
+                link=shown.link,
+                media=shown.media,
+                preview=previews.address(taken),
+            )
+        return cls(
+            id=None,
+            state=PhotoState.REFUSED,
+            sentence=taken.detail,
+            reason=taken.code,
+            link=None,
+            media=None,
+            preview=None,
+        )
 
 
 class IntakeOut(Schema):
@@ -176,13 +200,18 @@ def photo_filter(
     return PhotoFilter(channel=channel, state=state, customer=customer, product=product)
 
 
+Reader = Annotated[Principal, Depends(requires(Permission.MODERATION_SUBMIT, Permission.MODERATION_REVIEW))]
+
+
 def moderation_router(moderation: Moderation, uploads: Uploads) -> APIRouter:
     """POST /moderation/photos, and the states of photos."""
     router = APIRouter(tags=["moderation"])
 
-    def reasons_of(channel: str) -> tuple[Reason, ...]:
-        found = moderation.channels.get(channel)
-        return () if found is None else found.reasons
+    def seen(photo: ModerationPhoto, by: Principal) -> PhotoOut:
+        channel = moderation.channels.get(photo.channel)
+        # Who may give a second opinion sees nothing of the first; the shop sees what is true.
+        of_shop = by.kind is not PrincipalKind.PERSON and by.may(Permission.MODERATION_SUBMIT)
+        return PhotoOut.of(photo if of_shop else blinded(photo), () if channel is None else channel.reasons)
 
     @router.post(
         "/moderation/photos",
@@ -211,8 +240,9 @@ def moderation_router(moderation: Moderation, uploads: Uploads) -> APIRouter:
                 caller=principal.id,
                 idempotency_key=request.headers.get("idempotency-key"),
             )
+            await asyncio.to_thread(moderation.previews.prepare)
             answer = await moderation.intake.take(wanted, channel=channel)
-        photos = [TakenPhotoOut.of(each, channel.reasons) for each in answer.photos]
+        photos = [TakenPhotoOut.of(each, channel.reasons, previews=moderation.previews) for each in answer.photos]
         response = json_response(IntakeOut(id=answer.intake.id, photos=photos), status=201)
         if answer.replayed:
             response.headers["Idempotent-Replayed"] = "true"
@@ -221,31 +251,29 @@ def moderation_router(moderation: Moderation, uploads: Uploads) -> APIRouter:
     @router.get(
         "/moderation/photos",
         response_model=PhotoPageOut,
-        dependencies=[guarded(Permission.MODERATION_SUBMIT)],
         summary="A page of shoppers' photos, newest first",
     )
     def page(
+        by: Reader,
         wanted: Annotated[PhotoFilter, Depends(photo_filter)],
         limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 50,
         before: Annotated[str | None, Query(max_length=64)] = None,
     ) -> Response:
-        """Page by the cursor `older` of the response."""
+        """Page by the cursor `older` of the response. For the shop, and for people who review."""
         if before is not None and not is_id(before):
             raise RequestInvalid(f"{before!r} is not a cursor. Use `older` of a page.")
         found = moderation.photos.page(wanted, limit=limit, before=before)
-        items = [PhotoOut.of(each, reasons_of(each.channel)) for each in found.photos]
+        items = [seen(each, by) for each in found.photos]
         return json_response(PhotoPageOut(items=items, older=found.older))
 
     @router.get(
         "/moderation/photos/{photo_id}",
         response_model=PhotoOut,
-        dependencies=[guarded(Permission.MODERATION_SUBMIT)],
         summary="The state of a shopper's photo",
     )
-    def one(photo_id: Annotated[str, Path(max_length=64)]) -> Response:
-        """Whether the public sees it, and if not, what to tell the shopper."""
-        photo = moderation.photos.get(photo_id)
-        return json_response(PhotoOut.of(photo, reasons_of(photo.channel)))
+    def one(by: Reader, photo_id: Annotated[str, Path(max_length=64)]) -> Response:
+        """Whether the public sees it, and if not, what to tell the shopper. For the shop, and for people who review."""
+        return json_response(seen(moderation.photos.get(photo_id), by))
 
     return router
 
@@ -261,10 +289,23 @@ def media_router(moderation: Moderation, *, max_age_s: int) -> APIRouter:
         operation_id="get_media",
         summary="A published photo",
     )
-    def media(request: Request, photo_id: Annotated[str, Path(max_length=64)], w: Width = Width.W1280) -> Response:
-        """JPEG, or WebP for clients that accept it, without metadata. 404 for a photo that is not published."""
+    def media(
+        request: Request,
+        photo_id: Annotated[str, Path(max_length=64)],
+        w: Width = Width.W1280,
+        preview: Annotated[str | None, Query(description="Of the address `preview` of an upload.")] = None,
+    ) -> Response:
+        """JPEG, or WebP for clients that accept it, without metadata. 404 for a photo that is not published.
+
+        With a valid `preview` the shopper sees a held photo too; with any other one every photo is a 404.
+        """
         kind = Format.WEBP if _WEBP.search(request.headers.get("accept", "")) else Format.JPEG
         try:
+            if preview is not None:
+                if not moderation.previews.opens(photo_id, preview):
+                    raise PhotoNotFound("There is no published photo with this id.")
+                found = moderation.media.previewed(photo_id, width=w, kind=kind)
+                return Response(found.load(), media_type=kind.media_type, headers={**_MEDIA_HEADERS, **_PRIVATE})
             found = moderation.media.published(photo_id, width=w, kind=kind)
             headers = {**_MEDIA_HEADERS, "Cache-Control": f"public, max-age={max_age_s}", "ETag": f'"{found.etag}"'}
             if found.etag in request.headers.get("if-none-match", ""):

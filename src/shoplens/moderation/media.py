@@ -6,7 +6,7 @@ The public gets those of published photos. The database is asked each time, so a
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from functools import partial
@@ -23,8 +23,10 @@ from shoplens.images.decoder import decode
 from shoplens.images.picture import Limits
 from shoplens.images.pixels import Pixels
 from shoplens.images.sandbox import SandboxedDecoder
+from shoplens.moderation.entities import PhotoState
 from shoplens.moderation.errors import PhotoNotFound
 from shoplens.moderation.files import copy_key, original_key
+from shoplens.moderation.previews import PREVIEWED
 from shoplens.moderation.repository import PhotoRepository, StoredImage
 from shoplens.storage import Store, require_unchanged
 
@@ -79,12 +81,11 @@ class MediaService:
 
     def published(self, photo_id: str, *, width: Width, kind: Format) -> Media:
         """A copy of a photo that everybody may see. Raises PhotoNotFound for every other one, and for none at all."""
-        with self._database.reading() as tx:
-            image = PhotoRepository(tx).published_image(photo_id)
-        if image is None:
-            raise PhotoNotFound("There is no published photo with this id.")
-        etag = hashlib.blake2b(f"{photo_id} {width} {kind} {_VERSION}".encode(), digest_size=12).hexdigest()
-        return Media(etag=etag, format=kind, load=partial(self._load_published, image, width, kind))
+        return self._shown((PhotoState.PUBLISHED,), photo_id, width, kind)
+
+    def previewed(self, photo_id: str, *, width: Width, kind: Format) -> Media:
+        """A copy of a photo for who sent it: also while it is held, never once it is refused. Raises PhotoNotFound."""
+        return self._shown(PREVIEWED, photo_id, width, kind)
 
     def copy(self, image: StoredImage, *, width: Width, kind: Format) -> bytes:
         """A copy of any photo: only for people who may see it.
@@ -98,7 +99,15 @@ class MediaService:
         except BlobNotFound:
             return self._copies.run(partial(self._make, image, key, width, kind))
 
-    def _load_published(self, image: StoredImage, width: Width, kind: Format) -> bytes:
+    def _shown(self, states: Collection[PhotoState], photo_id: str, width: Width, kind: Format) -> Media:
+        with self._database.reading() as tx:
+            image = PhotoRepository(tx).image_in(states, photo_id)
+        if image is None:
+            raise PhotoNotFound("There is no published photo with this id.")
+        etag = hashlib.blake2b(f"{photo_id} {width} {kind} {_VERSION}".encode(), digest_size=12).hexdigest()
+        return Media(etag=etag, format=kind, load=partial(self._load, image, width, kind))
+
+    def _load(self, image: StoredImage, width: Width, kind: Format) -> bytes:
         try:
             return self.copy(image, width=width, kind=kind)
         except BlobNotFound as error:

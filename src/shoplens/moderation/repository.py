@@ -103,11 +103,13 @@ class PhotoRepository:
             raise PhotoChanged(f"The photo {photo.id} was changed or removed meanwhile. Look at it again.")
         return changed
 
-    def published_image(self, photo_id: str) -> StoredImage | None:
-        """What it takes to show a photo to the public; None unless it is published and its files are there."""
+    def image_in(self, states: Collection[PhotoState], photo_id: str) -> StoredImage | None:
+        """What it takes to show a photo; None unless it has one of these states and its files are there."""
         columns = (_photos.image_key, _photos.image_format, _photos.image_width, _photos.image_height)
         found = select(*columns, _photos.image_sha256).where(
-            _photos.id == photo_id, _photos.state == PhotoState.PUBLISHED.value, _photos.image_key.is_not(None)
+            _photos.id == photo_id,
+            _photos.state.in_([state.value for state in states]),
+            _photos.image_key.is_not(None),
         )
         row = self._tx.execute(found).one_or_none()
         return None if row is None else _image_of(row)

@@ -15,6 +15,7 @@ from shoplens.moderation.media import MediaService
 from shoplens.moderation.photos import PhotoService
 from shoplens.moderation.policies import PolicyService
 from shoplens.moderation.policy import ModerationPolicy
+from shoplens.moderation.previews import PreviewLinks
 from shoplens.moderation.queue import PhotoQueue
 from shoplens.moderation.review import PhotoReview
 
@@ -27,6 +28,7 @@ class Moderation:
     intake: PhotoIntake
     photos: PhotoService
     media: MediaService
+    previews: PreviewLinks
     heat_maps: HeatMaps
     queue: PhotoQueue
     review: PhotoReview

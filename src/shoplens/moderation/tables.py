@@ -272,3 +272,12 @@ moderation_tasks: Final = Table(
     Column("lease_until", UtcDateTime()),
 )
 """What one process at a time does now and then."""
+
+moderation_keys: Final = Table(
+    "moderation_keys",
+    metadata,
+    Column("name", string(32), primary_key=True),
+    required("created_at", UtcDateTime()),
+    required("secret", LargeBinary),
+)
+"""What this installation signs with. All servers of one database share it."""

@@ -26,6 +26,7 @@ from shoplens.moderation.memory import HashMemory
 from shoplens.moderation.photos import PhotoService
 from shoplens.moderation.policies import PolicyService
 from shoplens.moderation.policy import Band, ModerationPolicy, usual_bands
+from shoplens.moderation.previews import PreviewLinks
 from shoplens.moderation.queue import PhotoQueue, QueueRules
 from shoplens.moderation.reasons import DEFAULT_REASONS, Reason
 from shoplens.moderation.review import PhotoReview
@@ -86,6 +87,7 @@ def build_moderation(settings: Settings, channels: Mapping[str, Channel], parts:
         ),
         photos=PhotoService(database),
         media=MediaService(database, parts.store, limits=parts.limits, sandbox=parts.sandbox, copies=CopyQueue()),
+        previews=PreviewLinks(database, minutes=settings.preview_minutes, clock=utc_now),
         heat_maps=HeatMaps(
             PhotoFiles(parts.store),
             channels=moderated,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import anyio
 import httpx
@@ -14,9 +14,14 @@ from fastapi import APIRouter, FastAPI
 from shoplens.accounts.access import declared, public, require_declared
 from shoplens.accounts.entities import PERMISSIONS, SYSTEM, Permission, Role, SessionKind
 from shoplens.accounts.sessions import Client
+from shoplens.moderation.decisions import NewDecision, record_decision
+from shoplens.moderation.entities import DecisionKind, PhotoState, QueueReason
+from shoplens.moderation.repository import PhotoRepository
+from shoplens.platform.parts import utc_now
 from shoplens.platform.server import Platform, build_platform
 from shoplens.settings import read_settings
 from shoplens.web.app import create_app
+from tests.acceptance.moderation_photos import blurred
 from tests.conftest import client_of
 
 pytestmark = pytest.mark.anyio
@@ -26,8 +31,8 @@ NO_ID = "0" * 26
 OWN = re.compile(r" /(account\b|me$)")
 """These ask for no permission, and yet for somebody."""
 
-# What each route asks for. A new route without a row here fails the first test.
-ROUTES: Mapping[str, Permission | None] = {
+# What each route asks for; of several permissions one is enough. A new route without a row here fails the first test.
+ROUTES: Mapping[str, Permission | tuple[Permission, ...] | None] = {
     # predictions
     "POST /predict": Permission.PREDICT,
     "GET /predictions": Permission.RECORDS_READ,
@@ -89,8 +94,8 @@ ROUTES: Mapping[str, Permission | None] = {
     "GET /console/audit": Permission.AUDIT_READ,
     # webhooks and moderation
     "POST /moderation/photos": Permission.MODERATION_SUBMIT,
-    "GET /moderation/photos": Permission.MODERATION_SUBMIT,
-    "GET /moderation/photos/{photo_id}": Permission.MODERATION_SUBMIT,
+    "GET /moderation/photos": (Permission.MODERATION_SUBMIT, Permission.MODERATION_REVIEW),
+    "GET /moderation/photos/{photo_id}": (Permission.MODERATION_SUBMIT, Permission.MODERATION_REVIEW),
     "GET /media/{photo_id}": PUBLIC,
     "GET /webhooks": Permission.WEBHOOKS_ADMIN,
     "POST /webhooks": Permission.WEBHOOKS_ADMIN,
@@ -192,7 +197,7 @@ class Shop:
     platform: Platform
     people: dict[Role, dict[str, str]] = field(default_factory=dict)
     only: dict[Permission, dict[str, str]] = field(default_factory=dict)
-    all_but: dict[Permission, dict[str, str]] = field(default_factory=dict)
+    all_but: dict[frozenset[Permission], dict[str, str]] = field(default_factory=dict)
 
 
 @pytest.fixture(scope="module")
@@ -209,11 +214,18 @@ async def shop(tmp_path_factory: pytest.TempPathFactory, models_dir: object) -> 
             }
         for permission in Permission:
             shop.only[permission] = key_of(platform, {permission})
-            shop.all_but[permission] = key_of(platform, set(Permission) - {permission})
+        for left_out in {asked_of(route) for route in ROUTES} - {frozenset()}:
+            shop.all_but[left_out] = key_of(platform, set(Permission) - left_out)
         await anyio.sleep(1.1)
         assert await platform.principals.closed()
         yield shop
     await platform.close()
+
+
+def asked_of(route: str) -> frozenset[Permission]:
+    """The permissions of which a route asks for one; none for a public one."""
+    asked = ROUTES[route]
+    return frozenset(asked if isinstance(asked, tuple) else () if asked is PUBLIC else (asked,))
 
 
 def session_of(platform: Platform, role: Role) -> str:
@@ -243,7 +255,7 @@ def is_denied(answer: httpx.Response) -> bool:
 
 async def test_every_route_has_a_row_in_the_table(shop: Shop) -> None:
     """And asks for exactly what the row says."""
-    table = {route: frozenset({asked} if asked else ()) for route, asked in ROUTES.items()}
+    table = {route: asked_of(route) for route in ROUTES}
     declarations = {
         f"{method} {context.path}": permissions
         for context, permissions in declared(create_app(shop.platform))
@@ -254,16 +266,16 @@ async def test_every_route_has_a_row_in_the_table(shop: Shop) -> None:
 
 @pytest.mark.parametrize("route", [route for route, asked in ROUTES.items() if asked is not PUBLIC])
 async def test_a_route_opens_for_whom_it_should_and_for_nobody_else(shop: Shop, route: str) -> None:
-    """People of each role; a key with that one scope; a key with all others; nobody; a wrong key; a wrong cookie."""
-    asked = ROUTES[route]
-    assert asked is not None
+    """People of each role; a key with one such scope; one with all others; nobody; a wrong key; a wrong cookie."""
+    asked = asked_of(route)
     for role, headers in shop.people.items():
         answer = await knock(shop, route, headers)
-        assert (asked not in PERMISSIONS[role]) == is_denied(answer), (role, answer.status_code, answer.text[:300])
-    assert not is_denied(await knock(shop, route, shop.only[asked]))
+        assert asked.isdisjoint(PERMISSIONS[role]) == is_denied(answer), (role, answer.status_code, answer.text[:300])
+    for permission in asked:
+        assert not is_denied(await knock(shop, route, shop.only[permission]))
     beyond = await knock(shop, route, shop.all_but[asked])
     assert (403, "permission_denied") == (beyond.status_code, beyond.json()["code"])
-    assert asked.value in beyond.json()["detail"]
+    assert all(permission.value in beyond.json()["detail"] for permission in asked)
     forged = {"cookie": "shoplens_session=forged", "origin": "http://127.0.0.1"}
     for headers in ({}, forged):
         answer = await knock(shop, route, headers)
@@ -420,3 +432,23 @@ async def test_photos_of_a_backlog_of_shoppers_open_only_for_moderators(
                     got = await client.get(f"{path}?size={size}", headers={"cookie": cookie})
                     assert (200 if role in allowed else 403) == got.status_code, (channel, role, size, got.text)
     assert platform.batch.photos_need("gone") is Permission.MODERATION_REVIEW
+
+
+async def test_who_reviews_reads_states_but_nothing_of_a_first_opinion(shop: Shop) -> None:
+    """The shop sees what is true; people and keys that review see the photo as if nobody had decided it."""
+    headers = shop.only[Permission.MODERATION_SUBMIT]
+    sent = await shop.client.post("/moderation/photos", headers=headers, files={"file": blurred(1)})
+    link = sent.json()["photos"][0]["link"]
+    photo_id = link.rpartition("/")[2]
+    moderator = shop.people[Role.MODERATOR]
+    assert "held" == (await shop.client.get(link, headers=moderator)).json()["state"]
+    with shop.platform.database.transaction() as tx:
+        photo = PhotoRepository(tx).get(photo_id, lock=True)
+        first = NewDecision(to_state=PhotoState.PUBLISHED, kind=DecisionKind.PERSON, by=SYSTEM, now=utc_now())
+        record_decision(tx, photo, replace(first, queue=QueueReason.SECOND_OPINION))
+    blind = (moderator, shop.people[Role.ADMIN], shop.only[Permission.MODERATION_REVIEW])
+    for reader, state in (*((each, "held") for each in blind), (headers, "published")):
+        one = (await shop.client.get(link, headers=reader)).json()
+        page = (await shop.client.get("/moderation/photos", headers=reader)).json()
+        assert (state, [one]) == (one["state"], [each for each in page["items"] if each["id"] == photo_id])
+        assert (state == "published") == (one["media"] is not None)

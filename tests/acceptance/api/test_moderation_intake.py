@@ -331,4 +331,5 @@ def test_the_guide_works_as_written(server: RunningServer, tmp_path: Path) -> No
     printed = run_guide("moderate-reviews.md", server, tmp_path)
     assert "Your photo is visible now." in printed
     assert (tmp_path / "small.jpg").read_bytes().startswith(b"\xff\xd8")
+    assert (tmp_path / "preview.jpg").read_bytes().startswith(b"\xff\xd8")
     assert b"WEBP" in (tmp_path / "small.webp").read_bytes()[:16]

@@ -29,6 +29,7 @@ def upgrade() -> None:
     _create_moderation_erasures()
     _create_moderation_hashes()
     _create_moderation_intakes()
+    _create_moderation_keys()
     _create_moderation_moderators()
     _create_moderation_photos()
     _create_moderation_policies()
@@ -70,6 +71,7 @@ def downgrade() -> None:
         "moderation_policies",
         "moderation_photos",
         "moderation_moderators",
+        "moderation_keys",
         "moderation_intakes",
         "moderation_hashes",
         "moderation_erasures",
@@ -187,6 +189,16 @@ def _create_moderation_intakes() -> None:
         sa.UniqueConstraint("caller", "idempotency_key", name="uq_moderation_intakes_caller"),
     )
     op.create_index("ix_moderation_intakes_created_at", "moderation_intakes", ["created_at"])
+
+
+def _create_moderation_keys() -> None:
+    op.create_table(
+        "moderation_keys",
+        sa.Column("name", _string(32), nullable=False),
+        sa.Column("created_at", _MOMENT, nullable=False),
+        sa.Column("secret", sa.LargeBinary, nullable=False),
+        sa.PrimaryKeyConstraint("name", name="pk_moderation_keys"),
+    )
 
 
 def _create_moderation_moderators() -> None:
