@@ -10,19 +10,16 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from sqlalchemy import insert, select
-
 from shoplens.db import Database
 from shoplens.errors import RecordRefused
 from shoplens.moderation.entities import ModerationPhoto, PhotoState
-from shoplens.moderation.tables import moderation_keys
+from shoplens.moderation.repository import KeyRepository
 
 PREVIEWED: Final = (PhotoState.HELD, PhotoState.PUBLISHED)
 """The states of photos that a signed address shows."""
 _NAME: Final = "preview"
 _KEY_BYTES: Final = 32
 _MOST_DIGITS: Final = 12
-_keys: Final = moderation_keys.c
 
 
 class PreviewLinks:
@@ -42,9 +39,8 @@ class PreviewLinks:
     def prepare(self) -> None:
         """Read the key, or make it where this database has none yet. `address` reads no database after this."""
         if self._minutes and self._known_key() is None:
-            row = {"name": _NAME, "created_at": self._clock(), "secret": secrets.token_bytes(_KEY_BYTES)}
             with suppress(RecordRefused), self._database.transaction() as tx:  # another server may be faster
-                tx.execute(insert(moderation_keys), row)
+                KeyRepository(tx).add(_NAME, secrets.token_bytes(_KEY_BYTES), now=self._clock())
             self._known_key()
 
     def address(self, photo: ModerationPhoto) -> str | None:
@@ -71,7 +67,7 @@ class PreviewLinks:
     def _known_key(self) -> bytes | None:
         if self._key is None:
             with self._database.reading() as tx:
-                self._key = tx.scalar(select(_keys.secret).where(_keys.name == _NAME))
+                self._key = KeyRepository(tx).get(_NAME)
         return self._key
 
 

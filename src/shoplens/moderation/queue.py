@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
+from sqlalchemy import Connection
+
 from shoplens.accounts.entities import SYSTEM, Principal
 from shoplens.db import Database
 from shoplens.db.tables import new_id
@@ -46,6 +48,7 @@ _MOST_REPORTED: Final = 40
 _PACE_WITHIN: Final = timedelta(minutes=10)
 _HARD_WITHIN: Final = timedelta(hours=1)
 _MOST_MOMENTS: Final = 2_000
+_FULL_FOR: Final = timedelta(seconds=10)
 
 
 def queue_rank(reason: QueueReason, *, reports: int = 0) -> int:
@@ -109,6 +112,7 @@ class PhotoQueue:
         self._database = database
         self._rules = rules
         self._clock = clock
+        self._full_until: dict[str, datetime] = {}
 
     def rules(self, channel: str) -> QueueRules:
         """Those of a channel, or the default ones."""
@@ -206,7 +210,9 @@ class PhotoQueue:
         midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
         moderator = self.moderator(by, channel=channel)
         with self._database.reading() as tx:
-            waiting = QueueRepository(tx, by).waiting(channel, now=now, most=MOST_COUNTED)
+            queue = QueueRepository(tx, by)
+            waiting = self._waiting(tx, channel, now)
+            with_others = queue.with_others(channel, now=now, most=MOST_COUNTED)
             judgements = JudgementRepository(tx)
             since = min(midnight, now - _HARD_WITHIN)
             moments = judgements.moments(by.id, since=since, limit=_MOST_MOMENTS)
@@ -215,8 +221,8 @@ class PhotoQueue:
         hard = sum(is_hard and at > since_pause for at, is_hard in moments)
         enough = moderator.pause_after is not None and hard >= moderator.pause_after
         return Progress(
-            waiting=waiting.total,
-            with_others=waiting.with_others,
+            waiting=waiting,
+            with_others=with_others,
             today=sum(at >= midnight for at, _ in moments),
             per_minute=_pace([at for at, _ in moments if at >= now - _PACE_WITHIN]),
             agreed=agreed,
@@ -243,6 +249,17 @@ class PhotoQueue:
             moderator = replace(moderator, paused_at=at)
             ModeratorRepository(tx).put(moderator)
         return moderator
+
+    def _waiting(self, tx: Connection, channel: str, now: datetime) -> int:
+        """How many photos wait. A count that reached its bound is not repeated for some seconds: it takes the longest,
+        and people see "10,000+" before and after.
+        """
+        if now < self._full_until.get(channel, now):
+            return MOST_COUNTED
+        waiting = PhotoRepository(tx).count_waiting(channel)
+        if waiting == MOST_COUNTED:
+            self._full_until[channel] = now + _FULL_FOR
+        return waiting
 
 
 def blinded(photo: ModerationPhoto) -> ModerationPhoto:

@@ -6,11 +6,10 @@ Every method raises DatabaseUnavailable through that transaction.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, delete, func, insert, or_, select, update
 
 from shoplens.accounts.entities import Permission, Principal
 from shoplens.db.tables import from_row, make_id, to_row
@@ -44,12 +43,33 @@ _judgements: Final = moderation_judgements.c
 _skips: Final = moderation_skips.c
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Waiting:
-    """How many photos wait: all, and those that somebody else looks at now."""
+# Asked for after every decision. To put them together takes longer than to run them, so that is done once.
 
-    total: int
-    with_others: int
+
+def _moments() -> Select[datetime, bool]:
+    rows = select(_decisions.at, _judgements.hard).join(
+        moderation_judgements, _judgements.decision_id == _decisions.id
+    )  # fmt: skip
+    mine = rows.where(
+        _decisions.by_id == bindparam("me"), _decisions.id >= bindparam("since"), _decisions.undone_at.is_(None)
+    )
+    return mine.order_by(_decisions.id.desc()).limit(bindparam("most"))
+
+
+def _agreement() -> Select[int, int]:
+    compared = select(_judgements.agreed, _decisions.id).join(
+        moderation_decisions, _judgements.decision_id == _decisions.id
+    )
+    compared = compared.where(_judgements.agreed.is_not(None), _decisions.undone_at.is_(None))
+    mine = compared.where(_decisions.by_id == bindparam("me")).union_all(
+        compared.where(_judgements.first_by == bindparam("me"))
+    ).subquery()  # fmt: skip
+    newest = select(mine.c.agreed).order_by(mine.c.id.desc()).limit(MOST_COMPARED).subquery()
+    return select(func.count().filter(newest.c.agreed), func.count()).select_from(newest)
+
+
+_MOMENTS: Final = _moments()
+_AGREEMENT: Final = _agreement()
 
 
 class QueueRepository:
@@ -113,16 +133,12 @@ class QueueRepository:
         row = {"photo_id": photo_id, "principal_id": self._me.id, "at": now}
         self._tx.execute(insert(moderation_skips), row)
 
-    def waiting(self, channel: str, *, now: datetime, most: int) -> Waiting:
-        """Counted up to `most`."""
-        of_channel = (_photos.channel == channel, _photos.queue.is_not(None))
+    def with_others(self, channel: str, *, now: datetime, most: int) -> int:
+        """How many waiting photos somebody else looks at now, counted up to `most`."""
+        # A count of its own, within an index: the rows of thousands that wait lie all over the table.
         others = (_photos.claimed_until > now, _photos.claimed_by != self._me.id)
-        # Two counts, each within an index: the rows of thousands that wait lie all over the table.
-        total, with_others = (
-            self._tx.scalar(select(func.count()).select_from(select(_photos.id).where(*which).limit(most).subquery()))
-            for which in (of_channel, (*of_channel, *others))
-        )
-        return Waiting(total=total or 0, with_others=with_others or 0)
+        found = select(_photos.id).where(_photos.channel == channel, _photos.queue.is_not(None), *others)
+        return self._tx.scalar(select(func.count()).select_from(found.limit(most).subquery())) or 0
 
     def _offered(self, channel: str, now: datetime) -> ColumnElement[bool]:
         unclaimed = or_(_photos.claimed_by.is_(None), _photos.claimed_by == self._me.id, _photos.claimed_until <= now)
@@ -169,26 +185,12 @@ class JudgementRepository:
 
     def moments(self, principal_id: str, *, since: datetime, limit: int) -> list[tuple[datetime, bool]]:
         """When a person decided and whether the photo was a hard one, newest first; without what was taken back."""
-        rows = select(_decisions.at, _judgements.hard).join(
-            moderation_judgements, _judgements.decision_id == _decisions.id
-        )
-        mine = rows.where(
-            _decisions.by_id == principal_id, _decisions.id >= first_id(since), _decisions.undone_at.is_(None)
-        )
-        return [(at, hard) for at, hard in self._tx.execute(mine.order_by(_decisions.id.desc()).limit(limit))]
+        rows = self._tx.execute(_MOMENTS, {"me": principal_id, "since": first_id(since), "most": limit})
+        return [(at, hard) for at, hard in rows]
 
     def agreement(self, principal_id: str) -> tuple[int, int]:
         """Of the newest second opinions with this person on either side: how many agreed, and how many there are."""
-        compared = select(_judgements.agreed, _decisions.id).join(
-            moderation_decisions, _judgements.decision_id == _decisions.id
-        )
-        compared = compared.where(_judgements.agreed.is_not(None), _decisions.undone_at.is_(None))
-        mine = compared.where(_decisions.by_id == principal_id).union_all(
-            compared.where(_judgements.first_by == principal_id)
-        ).subquery()  # fmt: skip
-        newest = select(mine.c.agreed).order_by(mine.c.id.desc()).limit(MOST_COMPARED).subquery()
-        counted = select(func.count().filter(newest.c.agreed), func.count()).select_from(newest)
-        agreed, total = self._tx.execute(counted).one()
+        agreed, total = self._tx.execute(_AGREEMENT, {"me": principal_id}).one()
         return agreed, total
 
 

@@ -24,6 +24,7 @@ from shoplens.moderation.errors import PhotoChanged, PhotoNotFound
 from shoplens.moderation.tables import (
     moderation_decisions,
     moderation_intakes,
+    moderation_keys,
     moderation_photos,
 )
 
@@ -248,6 +249,21 @@ class DecisionRepository:
 
     def _read(self, found: Select[Any]) -> list[PhotoDecision]:
         return [from_row(PhotoDecision, row) for row in self._tx.execute(found)]
+
+
+class KeyRepository:
+    """The table `moderation_keys`."""
+
+    def __init__(self, tx: Connection) -> None:
+        self._tx = tx
+
+    def get(self, name: str) -> bytes | None:
+        """The secret of this name, which all servers of the database share; None if there is none yet."""
+        return self._tx.scalar(select(moderation_keys.c.secret).where(moderation_keys.c.name == name))
+
+    def add(self, name: str, secret: bytes, *, now: datetime) -> None:
+        """Raises RecordRefused through the transaction where another server has added one of this name."""
+        self._tx.execute(insert(moderation_keys), {"name": name, "created_at": now, "secret": secret})
 
 
 def _image_of(row: Any) -> StoredImage:

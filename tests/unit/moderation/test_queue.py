@@ -24,7 +24,9 @@ from shoplens.moderation.errors import (
 )
 from shoplens.moderation.photos import PhotoService
 from shoplens.moderation.queue import PhotoQueue, QueueRules, queue_rank
+from shoplens.moderation.repository import MOST_COUNTED
 from shoplens.moderation.review import Choice, PhotoReview, is_drawn
+from tests.conftest import ONLY_SQLITE
 from tests.unit.moderation.photos import moment, photo_id, photo_of, stored
 
 
@@ -379,3 +381,17 @@ def test_too_many_at_once_are_refused_with_the_bound(desk: Desk) -> None:
         desk.queue.claim("reviews", by=ANNA, count=61)
     with pytest.raises(RequestInvalid, match="at most 100"):
         desk.review.decide_many({str(number): 0 for number in range(101)}, ACCEPT, by=ANNA)
+
+
+@ONLY_SQLITE
+def test_ten_thousand_waiting_photos_are_not_counted_each_time(make_desk: Callable[..., Desk]) -> None:
+    """The count at its bound is kept for ten seconds; one below it is always true."""
+    desk = make_desk(photos=MOST_COUNTED + 1)
+    assert desk.queue.progress("reviews", by=ANNA).waiting == MOST_COUNTED
+    for number in (1, 2):
+        desk.decide(number, ACCEPT)
+    assert desk.queue.progress("reviews", by=ANNA).waiting == MOST_COUNTED
+    desk.late = timedelta(seconds=10)
+    assert desk.queue.progress("reviews", by=ANNA).waiting == MOST_COUNTED - 1
+    desk.decide(3, ACCEPT)
+    assert desk.queue.progress("reviews", by=ANNA).waiting == MOST_COUNTED - 2
