@@ -84,7 +84,7 @@ class RollBackBody(BodySchema):
     """Back to `version`, as a new one."""
 
     channel: str | None = None
-    version: int = Field(ge=0, examples=[2])
+    version: int = Field(ge=0, lt=1 << 31, examples=[2])
     note: str = Field(description="Why, for the history.", examples=["The change held too much."])
     based_on: int | None = Field(default=None, ge=0, description="Refuse with 409 if this is no longer the newest.")
 

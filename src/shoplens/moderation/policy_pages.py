@@ -76,7 +76,7 @@ def policy_pages(moderation: Moderation) -> APIRouter:
     def roll_back(
         by: Admin,
         channel: Annotated[str, Form(max_length=200)],
-        version: Annotated[int, Form(ge=0)],
+        version: Annotated[int, Form(ge=0, lt=1 << 31)],
         based_on: Annotated[int, Form(ge=0)],
         note: Annotated[str, Form(max_length=2_000)] = "",
     ) -> RedirectResponse:

@@ -87,6 +87,8 @@ async def test_a_version_that_does_not_exist_is_not_found(busy_client: httpx.Asy
     """The sentence names it."""
     answer = await busy_client.post(f"{ADDRESS}/rollback", json={"version": 9, "note": "why"})
     assert (404, "policy_version_not_found") == (answer.status_code, answer.json()["code"])
+    answer = await busy_client.post(f"{ADDRESS}/rollback", json={"version": 10**30, "note": "why"})
+    assert 422 == answer.status_code
 
 
 async def test_a_dry_run_shows_what_would_move(platform: Platform, client: httpx.AsyncClient) -> None:
