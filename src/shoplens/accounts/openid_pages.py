@@ -16,7 +16,7 @@ from shoplens.accounts.access import public
 from shoplens.accounts.errors import OpenIdRefused
 from shoplens.accounts.openid import Attempt
 from shoplens.accounts.openid_people import OpenIdSignIn
-from shoplens.accounts.pages import client_of, local_path, unstored, with_session
+from shoplens.accounts.pages import client_of, local_path, start_of, unstored, with_session
 from shoplens.errors import ShoplensError
 from shoplens.web.problems import request_id_of
 from shoplens.web.rendering import PageRoute, error_page
@@ -72,7 +72,7 @@ def openid_pages(openid: OpenIdSignIn) -> APIRouter:
         else:
             if before := session_token(request):
                 openid.end(before)
-            onward = RedirectResponse(next_path, status_code=303)
+            onward = RedirectResponse(start_of(signed_in.person, next_path), status_code=303)
             response = with_session(onward, request, signed_in, lasts=openid.session_lasts)
         response.delete_cookie(_COOKIE, path=_BEGIN)
         return unstored(response)

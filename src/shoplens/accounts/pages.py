@@ -12,7 +12,7 @@ from fastapi import APIRouter, Depends, Form, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from shoplens.accounts.access import identify_quietly, public
-from shoplens.accounts.entities import Principal, PrincipalKind
+from shoplens.accounts.entities import Person, Principal, PrincipalKind, Role
 from shoplens.accounts.errors import PasswordUnfit, SignInRefused
 from shoplens.accounts.passwords import LEAST_CHARS
 from shoplens.accounts.people import PeopleService
@@ -49,6 +49,11 @@ def local_path(wanted: str) -> str:
     """`wanted` if it is a path of this server, else the start page: nobody is led away after signing in."""
     is_own = len(wanted) <= _MOST_NEXT_CHARS and _LOCAL_PATH.fullmatch(wanted) and not wanted.startswith(_SIGN_IN)
     return wanted if is_own else "/"
+
+
+def start_of(person: Person, wanted: str) -> str:
+    """Where somebody who just signed in goes: to `wanted`, and a moderator who wanted nothing else to the queue."""
+    return "/console/moderation" if wanted == "/" and person.role is Role.MODERATOR else wanted
 
 
 def unstored(response: Response) -> Response:
@@ -105,7 +110,7 @@ def sign_in_pages(
             return refused(form(next_path, name=name, error=str(error)), error)
         if before is not None:
             sessions.end(before)
-        target = f"{_CODE}?next={quote(next_path)}" if signed_in.needs_totp else next_path
+        target = f"{_CODE}?next={quote(next_path)}" if signed_in.needs_totp else start_of(signed_in.person, next_path)
         response = RedirectResponse(target, status_code=303)
         return with_session(response, request, signed_in, lasts=sessions.limits.absolute)
 
@@ -145,7 +150,7 @@ def code_pages(sessions: SessionService, sign_ins: SignInService) -> APIRouter:
             signed_in = sign_ins.confirm(token, code, client=client_of(request))
         except (SignInRefused, TooManyTries) as error:
             return refused(page("sign_in_code.html", next=next_path, error=str(error)), error)
-        response = RedirectResponse(next_path, status_code=303)
+        response = RedirectResponse(start_of(signed_in.person, next_path), status_code=303)
         return with_session(response, request, signed_in, lasts=sessions.limits.absolute)
 
     return router
