@@ -84,7 +84,7 @@ def test_a_new_person_sets_the_password_that_the_admin_never_sees(visit: VisitMa
     expect(person.get_by_label("Pages")).not_to_contain_text("Admin")
     expect(person).to_have_url(f"{office.url}/console/moderation")
     person.goto(f"{office.url}/account")
-    assert person.evaluate("document.documentElement.scrollWidth") <= PHONE["viewport"]["width"]
+    assert person.evaluate("document.documentElement.scrollWidth") <= 390
 
 
 def test_people_are_changed_and_disabled_on_the_page(visit: VisitMaker, office: RunningServer) -> None:
