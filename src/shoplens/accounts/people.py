@@ -102,7 +102,9 @@ class PeopleService:
         with self._database.reading() as tx:
             person = PersonRepository(tx).by_name(clean_name(name))
         if person is None:
-            raise PersonNotFound(f"There is nobody with the name {name[:MOST_NAME_CHARS]!r}. The list of people shows all names.")
+            raise PersonNotFound(
+                f"There is nobody with the name {name[:MOST_NAME_CHARS]!r}. The list of people shows all names."
+            )
         return person
 
     def locked(self, everybody: Iterable[Person]) -> set[str]:

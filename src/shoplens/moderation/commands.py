@@ -197,7 +197,7 @@ def retention(as_json: AsJson = False, data_dir: DataDir = None) -> None:
 
 def _print(result: DryRun) -> None:
     cut = "" if result.complete else "; the time ran out before all that were asked for"
-    typer.echo(f"{result.examined:,} photos examined{cut}.")
+    typer.echo(f"{result.examined:,} photos examined{cut}. What the policy alone makes of them, now and then:")
     for state, count in result.after.items():
         typer.echo(f"  {state.value:<10}{result.before[state]:>8,} → {count:,}")
     for move in result.moves:

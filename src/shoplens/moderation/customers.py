@@ -69,7 +69,7 @@ class StrikeRule:
             return "The policy counts no strikes."
         has = f"{len(self.strikes)} of {self.limit} refused photos within {self.days} days"
         if self.until is None:
-            return f"{has}: new photos are decided as everybody's."
+            return f"{has}: new photos are decided like those of everybody else."
         return f"{has}: new photos are held for a person until {self.until:%Y-%m-%d %H:%M} UTC."
 
 

@@ -64,6 +64,18 @@ def test_signing_in_leads_to_the_wanted_page_and_signing_out_back(visit: VisitMa
     expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
 
 
+def test_the_curl_command_of_somebody_signed_in_takes_a_key(
+    visit: VisitMaker, office: RunningServer, photo_file: Path
+) -> None:
+    """Without one the server would refuse what the page offers for copying."""
+    add(office, "carl")
+    page = visit(at=office).page("/account")
+    sign_in(page, "carl")
+    page.goto(office.url)
+    page.set_input_files("#file", photo_file)
+    expect(page.locator("[data-curl]")).to_contain_text('-H "Authorization: Bearer $SHOPLENS_KEY" -F')
+
+
 def test_a_new_person_sets_the_password_that_the_admin_never_sees(visit: VisitMaker, office: RunningServer) -> None:
     """The admin adds them on the page and hands over the link; also on a phone."""
     admin = visit(at=office).page("/console/people")

@@ -15,7 +15,7 @@ export function answerElement(result, { fileName, tripMs, thresholds }) {
   put("best", best.label);
   put("best-score", percent(best.score));
   put("took", `${result.model.name} ${result.model.version} · ${milliseconds(result.timing.total_ms)} server, ${milliseconds(tripMs)} round trip`);
-  put("curl", curlCommand(fileName, result.channel));
+  put("curl", curlCommand(fileName, result.channel, { keyed: "keyed" in element.querySelector("[data-curl]").dataset }));
   fillDecision(element, result, thresholds);
   element.querySelector("[data-bars]").replaceChildren(...result.labels.slice(0, SHOWN_LABELS).map(labelRow));
   element.querySelector("[data-record]").href = `/console/records/${encodeURIComponent(result.id)}`;
