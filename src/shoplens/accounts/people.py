@@ -103,7 +103,7 @@ class PeopleService:
             person = PersonRepository(tx).by_name(clean_name(name))
         if person is None:
             raise PersonNotFound(
-                f"There is nobody with the name {name[:MOST_NAME_CHARS]!r}. The list of people shows all names."
+                f"There is nobody with the name {name[:MOST_NAME_CHARS]!r}. Look at the list of people."
             )
         return person
 
