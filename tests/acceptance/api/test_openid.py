@@ -160,13 +160,13 @@ async def test_the_way_back_without_the_beginning_opens_nothing(browser: httpx.A
 
 
 async def test_nobody_is_led_away_afterwards(browser: httpx.AsyncClient) -> None:
-    """The way on is a path of this server."""
+    """The way on is a path of this server: for a moderator the queue."""
     begun = await browser.get("/sign-in/openid?next=https://evil.example/")
     assert 303 == begun.status_code
     async with httpx.AsyncClient(trust_env=False) as there:
         answer = await there.post(begun.headers["location"], data={"sub": "anna"})
     back = await browser.get(answer.headers["location"])
-    assert "/" == back.headers["location"]
+    assert "/console/moderation" == back.headers["location"]
 
 
 def provider_of(issuer: str) -> OpenIdProvider:
