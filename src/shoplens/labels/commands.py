@@ -28,11 +28,11 @@ def build(channel: ChannelName, as_json: AsJson = False, data_dir: DataDir = Non
     """Freeze what people have said until now as a new version."""
     import orjson
 
-    from shoplens.accounts.entities import SYSTEM
+    from shoplens.accounts.commands import operator
     from shoplens.platform.consequences import open_labels
 
     with open_labels(settings_for(data_dir)) as labels:
-        built = labels.build(channel, by=SYSTEM)
+        built = labels.build(channel, by=operator())
     if as_json:
         typer.echo(orjson.dumps(built))
     else:
@@ -68,15 +68,18 @@ def export(
     channel: ChannelName,
     into: Annotated[Path, typer.Argument(help="The file to write.")],
     version: Annotated[int | None, typer.Option(help="Which version; the newest if unset.", min=1)] = None,
-    kind: Annotated[SetFormat, typer.Option("--format", help="How it is written.")] = SetFormat.PARQUET,
+    kind: Annotated[
+        SetFormat | None, typer.Option("--format", help="How it is written; by the end of the file's name if unset.")
+    ] = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Write a label set into a file."""
+    """Write a label set into a file: CSV where its name ends in .csv, else Parquet."""
     from shoplens.platform.consequences import open_labels
 
+    as_csv = kind is SetFormat.CSV or (kind is None and into.suffix.lower() == ".csv")
     with open_labels(settings_for(data_dir)) as labels:
         found = labels.get(channel, version)
         with into.open("wb") as file:
-            for piece in labels.parquet(found) if kind is SetFormat.PARQUET else map(str.encode, labels.csv(found)):
+            for piece in map(str.encode, labels.csv(found)) if as_csv else labels.parquet(found):
                 file.write(piece)
     typer.echo(f"Wrote {found.labels:,} labels of {channel} {found.version} to {into}.")

@@ -145,7 +145,7 @@ def test_label_sets_are_built_listed_and_exported_on_the_machine(
 
     built = json.loads(said("build", "reviews", "--json"))
     assert f"reviews {built['version']}: {built['labels']} labels" in said("list")
-    said("export", "reviews", "newest.csv", "--format", "csv")
+    said("export", "reviews", "newest.csv")
     assert f"{photo_id(3)},moderation,reviews,nsfw," in (tmp_path / "newest.csv").read_text()
     said("export", "reviews", "newest.parquet")
     assert built["labels"] == pq.read_table(tmp_path / "newest.parquet").num_rows
