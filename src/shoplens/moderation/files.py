@@ -12,6 +12,7 @@ from shoplens.moderation.entities import ModerationPhoto
 from shoplens.storage import Store, require_unchanged
 
 FOLDER: Final = "moderation"
+_ORIGINAL: Final = "original"
 _SUFFIXES: Final = {"jpeg": "jpg"}
 
 
@@ -22,7 +23,7 @@ def folder_of(photo_id: str) -> str:
 
 def original_key(folder: str, image_format: str) -> str:
     """The key of the file that was sent."""
-    return f"{folder}/original.{_SUFFIXES.get(image_format, image_format)}"
+    return f"{folder}/{_ORIGINAL}.{_SUFFIXES.get(image_format, image_format)}"
 
 
 def copy_key(folder: str, width: int, kind: str) -> str:
@@ -48,11 +49,17 @@ class PhotoFiles:
         return require_unchanged(self._store.get(original_key(folder, photo.image.format)), photo.image.sha256)
 
     def delete(self, folder: str) -> int:
-        """Delete every file of a photo; how many there were."""
-        keys = list(self._store.list(folder))
-        for key in keys:
+        """Delete every file of a photo; how many there were.
+
+        The original goes first: a copy that is being made is listed after it, or its maker misses the original.
+        """
+        originals = [key for key in self._store.list(folder) if key.startswith(f"{folder}/{_ORIGINAL}.")]
+        for key in originals:
             self._store.delete(key)
-        return len(keys)
+        copies = list(self._store.list(folder))
+        for key in copies:
+            self._store.delete(key)
+        return len(originals) + len(copies)
 
     def delete_imported(self, keys: Iterable[str]) -> int:
         """Delete files that were imported and are no photo of moderation yet; how many keys there were."""

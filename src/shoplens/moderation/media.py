@@ -117,11 +117,15 @@ class MediaService:
         try:  # another request may have made it meanwhile
             return self._store.get(key)
         except BlobNotFound:
-            photo = require_unchanged(self._store.get(original_key(image.folder, image.format)), image.sha256)
+            original = original_key(image.folder, image.format)
+            photo = require_unchanged(self._store.get(original), image.sha256)
             columns, rows = _fitted(image.width, image.height, width)
             picture = decode(photo, limits=self._limits, short_side=min(columns, rows), sandbox=self._sandbox)
             copy = _encoded(_resized(picture.pixels, columns, rows), kind)
             self._store.put(key, copy)
+            if not self._store.exists(original):  # deleted meanwhile; see `PhotoFiles.delete`
+                self._store.delete(key)
+                raise BlobNotFound(key) from None
             return copy
 
 
