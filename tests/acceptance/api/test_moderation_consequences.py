@@ -222,7 +222,7 @@ async def test_a_copy_of_a_refused_photo_is_refused_until_the_appeal_is_right(cl
     second = await sent(client, jpeg_of(copy), "c-2")
     assert ("refused", None) == (second["state"], second["reason"])
     context = (await client.get(f"/moderation/photos/{second['id']}/context")).json()["photo"]
-    assert "to a photo that was refused" in context["rule"]
+    assert "like a photo that was refused" in context["rule"]
     (near,) = [each for each in context["signals"] if each["name"] == "near_refused"]
     assert f"the mirror image of photo {first['id']}" in near["detail"]
     statement = (await client.get(f"/moderation/photos/{second['id']}/statement")).text
