@@ -221,7 +221,8 @@ def _whole(value: object, place: str, least: int, most: int, *, may_be_off: bool
 
 def _shown(value: float) -> str:
     """A number in a sentence. A whole number of thousands of digits has no text and is no float."""
-    return str(value) if isinstance(value, float) or abs(value) < _TOO_LONG else "this number"
+    is_too_long = isinstance(value, int) and abs(value) >= _TOO_LONG
+    return "this number" if is_too_long else str(value)
 
 
 _KINDS: Final = ((bool, "true or false"), (str, "a text"), (int, "a whole number"), (float, "a number"),
