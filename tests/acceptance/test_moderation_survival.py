@@ -29,7 +29,7 @@ from tests.acceptance.dying_intake import POINTS
 from tests.acceptance.moderation_photos import blurred, sharp
 from tests.conftest import RunningServer, client_of, running_server
 
-KILLS: Final = int(os.environ.get("SHOPLENS_TEST_KILLS", "2"))
+KILLS: Final = int(os.environ.get("SHOPLENS_TEST_KILLS", "1"))
 SEED: Final = int(os.environ.get("SHOPLENS_TEST_SEED", "0")) or int.from_bytes(os.urandom(3))
 CLIENTS: Final = 4
 PHOTOS: Final = [sharp(seed, width=320, height=240) for seed in range(6)] + [blurred(7), b"<html>"]

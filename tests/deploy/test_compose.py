@@ -6,6 +6,7 @@ import json
 import re
 import secrets
 import socket
+import time
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
@@ -193,13 +194,19 @@ def test_only_s3_itself_listens_beyond_its_container(tmp_path: Path) -> None:
     process = start([weed_program(), *command, *given], folder=tmp_path, environment=keys)
     try:
         wait_until_ready(process, tmp_path, partial(_connect, ports["s3"]))
-        found = [each for each in psutil.Process(process.pid).net_connections("tcp") if each.status == "LISTEN"]
+        give_up_at = time.monotonic() + 60
+        while len(found := _listening(process.pid)) < 2 * len(ports) and time.monotonic() < give_up_at:
+            time.sleep(0.1)
     finally:
         process.kill()
         process.wait()
     assert len(found) >= 2 * len(ports)
     reachable = {each.laddr.port for each in found if not ip_address(each.laddr.ip).is_loopback}
     assert {ports["s3"], ports["s3"] + 10_000} == reachable
+
+
+def _listening(pid: int) -> list[Any]:
+    return [each for each in psutil.Process(pid).net_connections("tcp") if each.status == "LISTEN"]
 
 
 def _connect(port: int) -> None:

@@ -82,10 +82,10 @@ def test_photos_are_classified_while_forty_clients_read_nothing_of_their_csv(
 async def test_a_record_is_committed_while_every_other_connection_is_taken(
     postgres_tables: str, make_platform: Callable[..., Platform], photo: bytes, pool: int
 ) -> None:
-    """The writer's connection is its own."""
+    """Those of the writers, of predictions and of shoppers' photos, are their own."""
     platform = make_platform(database_url=postgres_tables, database_pool=pool)
     with ExitStack() as taken:
-        for _ in range(max(1, pool - 1)):
+        for _ in range(max(1, pool - 2)):
             taken.enter_context(platform.database.reading())
         async with client_of(platform) as client:
             assert 200 == (await client.post("/predict", content=photo)).status_code
