@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 FITS := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do $$p -c '$(FITS)' 2>/dev/null && echo $$p && break; done)
 # Tests wait for servers and timeouts for a third of their time: one process more than cores, at most four.
-WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(4, (os.cpu_count() or 1) + 1))')
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(4, (os.cpu_count() or 1) + 2))')
 PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 install = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 

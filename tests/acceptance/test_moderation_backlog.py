@@ -131,7 +131,7 @@ def test_a_backlog_is_moderated_exactly_once_although_its_process_is_killed(shop
     assert [] == left
 
 
-@pytest.mark.parametrize("shop", ["sqlite", "postgresql"], indirect=True)
+@pytest.mark.parametrize("shop", ["postgresql"], indirect=True)
 def test_a_list_names_customers_and_each_line_that_cannot_be_used_is_named(shop: BatchShop, tmp_path: Path) -> None:
     """The others are taken in, and once processed only the photo says whose it is."""
     set_policy(shop)

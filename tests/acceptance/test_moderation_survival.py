@@ -27,7 +27,7 @@ from shoplens.platform.server import Platform
 from shoplens.storage import Store, open_store
 from tests.acceptance.dying_intake import POINTS
 from tests.acceptance.moderation_photos import blurred, sharp
-from tests.conftest import RunningServer, client_of, running_server
+from tests.conftest import ONLY_POSTGRESQL, RunningServer, client_of, running_server
 
 KILLS: Final = int(os.environ.get("SHOPLENS_TEST_KILLS", "1"))
 SEED: Final = int(os.environ.get("SHOPLENS_TEST_SEED", "0")) or int.from_bytes(os.urandom(3))
@@ -99,6 +99,7 @@ def require_whole(database: Database, store: Store, sent: list[Sent]) -> set[str
     return {row.id for row in photos}
 
 
+@ONLY_POSTGRESQL
 def test_killed_at_random_moments_nothing_is_lost_half_or_twice(
     tmp_path: Path, models_dir: Path, database_url: str
 ) -> None:
