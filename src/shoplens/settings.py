@@ -99,6 +99,11 @@ class Settings(BaseSettings):
         default=None,
         description="A store (`s3://bucket/prefix`, a directory) of bundles for all machines; fetched where missing.",
     )
+    mlflow_url: str | None = Field(
+        default=None,
+        description="An MLflow 3 server (`https://mlflow.example.org`) that is the registry of models in place of "
+        "`models_url`; needs the extra `mlflow`.",
+    )
     trusted_keys: TextList = Field(
         default=(),
         description="Public keys whose signatures of models are trusted, as `shoplens models keygen` prints.",

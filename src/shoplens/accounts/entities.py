@@ -19,6 +19,7 @@ class Permission(StrEnum):
     BATCH_REVIEW = "batch:review"
     BATCH_RUN = "batch:run"
     MODELS_READ = "models:read"
+    MODELS_ADMIN = "models:admin"
     MODERATION_SUBMIT = "moderation:submit"
     MODERATION_REVIEW = "moderation:review"
     MODERATION_ADMIN = "moderation:admin"
