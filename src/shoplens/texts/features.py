@@ -93,8 +93,8 @@ def _line_tokens(line: str, spec: TextSpec) -> list[NDArray[np.uint32]]:
     low, high = spec.words
     grams = [
         zlib.crc32(b"\x01".join(words[at : at + size]), size)
-        for size in range(low, high + 1)
-        for at in range(len(words) - size + 1)
+        for at in range(len(words))
+        for size in range(low, min(high, len(words) - at) + 1)
     ]
     if grams:
         parts.insert(0, np.array(grams, np.uint32))

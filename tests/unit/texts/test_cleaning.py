@@ -31,10 +31,12 @@ from shoplens.texts.cleaning import DESCRIPTION_CHARACTERS, TITLE_CHARACTERS, cl
     ],
 )
 def test_markup_and_hidden_characters_are_removed_and_blanks_are_one(raw: str, expected: str) -> None:
+    """Of HTML the text, of hidden characters nothing."""
     assert clean(raw, TITLE_CHARACTERS) == expected
 
 
 def test_a_cleaned_text_can_be_stored_as_utf8_and_stays_as_it_is() -> None:
+    """Every character of the first planes, and halves of pairs."""
     raw = "".join(chr(code) for code in range(0x3000)) + "\ud800\udfff" + "e\u0301" * 10
     cleaned = clean(raw, DESCRIPTION_CHARACTERS)
     assert cleaned.encode().decode() == cleaned
@@ -46,11 +48,13 @@ def test_a_cleaned_text_can_be_stored_as_utf8_and_stays_as_it_is() -> None:
     ["dress ", "<script>", "<style ", "<!--", "<a", "&lt;", "</script", "\u0301", "\u202e", "&#x202e;", "<b>x</b>"],
 )
 def test_a_megabyte_is_cut_quickly_whatever_it_is(unit: str) -> None:
+    """Also where markup begins and never ends."""
     began = time.process_time()
     assert len(clean(unit * (1_000_000 // len(unit)), DESCRIPTION_CHARACTERS)) <= DESCRIPTION_CHARACTERS
     assert time.process_time() - began < 1.0
 
 
 def test_the_text_within_much_markup_is_found() -> None:
+    """Markup may be longer than its text."""
     rows = "".join(f'<td class="cell">word{number}</td>' for number in range(40))
     assert clean(f"<table>{rows}</table>", 400).startswith("word0 word1 word2")
