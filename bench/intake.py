@@ -32,11 +32,10 @@ from shoplens.bundles.builtin import prepare_builtin
 from shoplens.db import Database, open_database, upgrade
 from shoplens.db.tables import make_id, to_row
 from shoplens.images.picture import ImageFacts
+from shoplens.moderation.decisions import first_decision
 from shoplens.moderation.entities import (
     POLICY,
-    DecisionKind,
     ModerationPhoto,
-    PhotoDecision,
     PhotoState,
     QueueReason,
     References,
@@ -178,7 +177,7 @@ def _fill(database: Database, folder: Path, rows: int) -> None:
     while part := [photo for _, photo in zip(range(_PER_COMMIT), made, strict=False)]:
         with database.transaction() as tx:
             PhotoRepository(tx).add_many(part)
-            tx.execute(insert(moderation_decisions), [to_row(_decision(photo)) for photo in part])
+            tx.execute(insert(moderation_decisions), [to_row(first_decision(photo, by=SYSTEM)) for photo in part])
     print(f"filled in {time.perf_counter() - began:.0f} s", file=sys.stderr)
     store = open_store(str(folder / "blobs"))
     photo = _photo()
@@ -220,22 +219,6 @@ def _rows(count: int) -> Iterator[ModerationPhoto]:
             rule="All signals are below their thresholds.",
             queue=QueueReason.HELD if state is PhotoState.HELD else None,
         )
-
-
-def _decision(photo: ModerationPhoto) -> PhotoDecision:
-    return PhotoDecision(
-        id=photo.id,
-        at=photo.decided_at,
-        photo_id=photo.id,
-        channel=photo.channel,
-        kind=DecisionKind.POLICY,
-        by_id=SYSTEM.id,
-        by_name=SYSTEM.name,
-        from_state=None,
-        to_state=photo.state,
-        policy_version=photo.policy_version,
-        rule=photo.rule,
-    )
 
 
 def _id(number: int, chance: random.Random) -> str:

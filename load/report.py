@@ -97,7 +97,7 @@ def markdown(outcomes: Sequence[Outcome]) -> str:
 
 
 def _journey(entry: Mapping[str, Any]) -> Journey:
-    """Locust counts failures among the requests; refusals have entries of their own, which are told by their names."""
+    """Locust counts failures among the requests; refusals have entries of their own, with names of their own."""
     name = f"{entry['method']} {entry['name']}"
     if name.endswith(_REFUSED):
         return Journey(name=name.removesuffix(_REFUSED), refusals=int(entry["num_requests"]))

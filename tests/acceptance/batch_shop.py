@@ -53,7 +53,7 @@ class BatchShop:
         """Where the rows are."""
         return self.server or f"sqlite:///{self.data / 'shoplens.db'}"
 
-    def told(self) -> str:
+    def output(self) -> str:
         """What the forked commands said."""
         return "\n".join(path.read_text() for path in sorted(self.root.glob("*.log")))
 

@@ -63,8 +63,8 @@ def _command(arguments: list[str], environment: dict[str, str], log: Path) -> No
     except SystemExit as ended:
         status = ended.code if isinstance(ended.code, int) else 1
     except BaseException as error:  # noqa: BLE001 - it has to end here, whatever it is
-        with log.open("a") as told:
-            told.write(f"FAULT {error!r}\n")
+        with log.open("a") as lines:
+            lines.write(f"FAULT {error!r}\n")
     os._exit(status)
 
 
@@ -72,9 +72,9 @@ def _says(child: int, log: Path, beyond: int, words: bytes) -> bool:
     """Waits until the log holds these words beyond this place; False if the command has ended before."""
     while words:
         if log.exists():
-            with log.open("rb") as told:
-                told.seek(beyond)
-                if words in told.read():
+            with log.open("rb") as lines:
+                lines.seek(beyond)
+                if words in lines.read():
                     break
         if _has_ended(child):
             return False

@@ -53,7 +53,7 @@ def make_shop(tmp_path: Path, run: Forked) -> Iterator[Callable[..., BatchShop]]
         made.append(shop)
         for file, data in brought.items():
             shop.bring(file, data)
-        assert 0 == run(shop, "batch", "ingest"), shop.told()
+        assert 0 == run(shop, "batch", "ingest"), shop.output()
         return shop
 
     yield make
@@ -79,7 +79,7 @@ def until_settled(shop: BatchShop, count: int) -> None:
         query = "SELECT count(*) >= ? FROM batch_items WHERE state IN ('done', 'needs_review')"
         give_up_at = time.monotonic() + LONG
         while not connection.execute(query, (count,)).fetchone()[0]:
-            assert time.monotonic() < give_up_at, f"{count} items had no result: {shop.told()[-5_000:]}"
+            assert time.monotonic() < give_up_at, f"{count} items had no result: {shop.output()[-5_000:]}"
             time.sleep(0.01)
 
 
@@ -141,7 +141,7 @@ def test_answers_are_equal_to_those_of_a_run_in_one_process(
     """Labels, scores, decisions, facts, reasons and thumbnails are equal, although one photo kills its processes."""
     brought, settings = mixed_photos(), {"SHOPLENS_MAX_IMAGE_PIXELS": "350000"}
     here = make_shop(brought, "here", **settings)
-    assert 0 == run(here, "batch", "run"), here.told()
+    assert 0 == run(here, "batch", "run"), here.output()
     poison = {"poison_1.jpg": tiny_photo(999) + POISON}
     there = make_shop(brought | poison, "there", **settings, SHOPLENS_BATCH__MAX_ATTEMPTS="1")
     logged = ended(start_run(there, cluster))
@@ -177,7 +177,7 @@ def test_a_local_cluster_is_silent_stops_in_good_order_and_leaves_no_files(
         assert [] == [path.name for path in Path(name).iterdir()]
     states = Counter(item.state for item in shop.items())
     assert (0, True) == (states[ItemState.PROCESSING], states[ItemState.WAITING] > 0)
-    assert 0 == run(shop, "batch", "run"), shop.told()
+    assert 0 == run(shop, "batch", "run"), shop.output()
     assert [] == shop.faults(brought)
 
 
@@ -196,10 +196,10 @@ def test_invalid_options_end_with_one_sentence(
     """The command ends within seconds with status 1."""
     shop = make_shop(tiny_photos(1))
     began = time.monotonic()
-    assert 1 == run(shop, "batch", "run", *arguments), shop.told()
+    assert 1 == run(shop, "batch", "run", *arguments), shop.output()
     assert 20 > time.monotonic() - began
-    assert sentence in shop.told()
-    assert "Traceback" not in shop.told()
+    assert sentence in shop.output()
+    assert "Traceback" not in shop.output()
 
 
 def test_a_run_ends_if_a_node_does_not_see_the_photos(cluster: RayCluster, make_shop: Callable[..., BatchShop]) -> None:

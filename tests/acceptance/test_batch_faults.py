@@ -157,8 +157,8 @@ def run_campaign(campaign: Campaign, shop: BatchShop, chance: random.Random) -> 
     kill_real_runs(shop, chance, campaign.real_runs)
     finish(shop)
     assert campaign.runs == runs.killed
-    assert [] == shop.faults(brought), shop.told()[-4_000:]
-    assert "FAULT" not in shop.told()
+    assert [] == shop.faults(brought), shop.output()[-4_000:]
+    assert "FAULT" not in shop.output()
     assert_the_counts_add_up(shop, brought)
     assert runs.at_work >= campaign.at_work, "the kills hit no work; the campaign was too easy"
     assert arrivals.killed >= campaign.imports // 3
@@ -177,7 +177,7 @@ def finish(shop: BatchShop) -> None:
     """One import and one run that are not killed."""
     run = Forked()
     try:
-        assert [0, 0] == [run(shop, "batch", "ingest"), run(shop, "batch", "run")], shop.told()[-4_000:]
+        assert [0, 0] == [run(shop, "batch", "ingest"), run(shop, "batch", "run")], shop.output()[-4_000:]
     finally:
         run.close()
 

@@ -23,7 +23,7 @@ from tests.acceptance.batch_shop import BatchShop, Forked, tiny_photo
 ROUNDS = 8
 MOST_ROUNDS = 32  # a quick machine ends many before their kill
 AT_ONCE = 2
-Told = Callable[..., str]
+Command = Callable[..., str]
 
 
 @pytest.fixture(scope="module")
@@ -42,13 +42,13 @@ def runs() -> Iterator[list[Forked]]:
 
 
 @pytest.fixture
-def told(shop: BatchShop, runs: list[Forked]) -> Told:
+def batch(shop: BatchShop, runs: list[Forked]) -> Command:
     """Run a command that is to end with this status; what it said."""
 
     def run(*arguments: str, status: int = 0) -> str:
         log = shop.root / "0.log"
         before = log.stat().st_size if log.exists() else 0
-        assert status == runs[0](shop, "batch", *arguments), shop.told()[-2_000:]
+        assert status == runs[0](shop, "batch", *arguments), shop.output()[-2_000:]
         with log.open() as lines:
             lines.seek(before)
             return lines.read()
@@ -63,26 +63,26 @@ def summary_of(said: str) -> dict[str, object]:
     return dict(summary)
 
 
-def test_an_ingest_says_what_it_did(shop: BatchShop, told: Told) -> None:
+def test_an_ingest_says_what_it_did(shop: BatchShop, batch: Command) -> None:
     """In a sentence for people, and as JSON for programs."""
     shop.bring("1_A_1.jpg", tiny_photo(1))
     shop.bring("copy.jpg", tiny_photo(1))
     shop.bring("empty.jpg", b"")
-    assert f"{shop.drop}: imported 1, skipped 1 duplicate, quarantined 1." in told("ingest")
-    assert f"{shop.drop}: no new photos." in told("ingest")
+    assert f"{shop.drop}: imported 1, skipped 1 duplicate, quarantined 1." in batch("ingest")
+    assert f"{shop.drop}: no new photos." in batch("ingest")
     shop.bring("2_B_1.jpg", tiny_photo(2))
-    summary = summary_of(told("ingest", "--json"))
+    summary = summary_of(batch("ingest", "--json"))
     assert (1, 0, str(shop.drop), []) == tuple(summary[name] for name in ("taken", "known", "source", "notes"))
 
 
-def test_a_source_may_be_named_and_kept(shop: BatchShop, told: Told) -> None:
+def test_a_source_may_be_named_and_kept(shop: BatchShop, batch: Command) -> None:
     """Nothing is taken twice, and no list is removed."""
     folder = shop.root / "elsewhere"
     folder.mkdir()
     (folder / "photo.jpg").write_bytes(tiny_photo(3))
     (folder / "list.csv").write_text("file,order,reason\nphoto.jpg,4711,too small\n")
-    assert "imported 1." in told("ingest", str(folder), "--keep-source")
-    assert "1 already imported." in told("ingest", folder.as_uri(), "--keep-source")
+    assert "imported 1." in batch("ingest", str(folder), "--keep-source")
+    assert "1 already imported." in batch("ingest", folder.as_uri(), "--keep-source")
     assert {"photo.jpg", "list.csv"} == {path.name for path in folder.iterdir()}
     (item,) = [item for item in shop.items() if item.source_name == "photo.jpg"]
     assert ("4711", "too small") == (item.references.order, item.references.reason)
@@ -99,27 +99,29 @@ def test_a_source_may_be_named_and_kept(shop: BatchShop, told: Told) -> None:
         ("file://host/photos", "names another machine"),
     ],
 )
-def test_an_unusable_source_is_reported_in_one_sentence(shop: BatchShop, told: Told, source: str, words: str) -> None:
+def test_an_unusable_source_is_reported_in_one_sentence(
+    shop: BatchShop, batch: Command, source: str, words: str
+) -> None:
     """And status 1, with nothing touched."""
     (shop.root / "file").touch()
     before = len(shop.items())
-    said = told("ingest", source.format(root=shop.root), status=1)
+    said = batch("ingest", source.format(root=shop.root), status=1)
     assert words.format(root=shop.root) in said
     assert ("Traceback" in said, before) == (False, len(shop.items()))
 
 
-def test_a_simulated_day_is_imported(shop: BatchShop, told: Told) -> None:
+def test_a_simulated_day_is_imported(shop: BatchShop, batch: Command) -> None:
     """Drawn pictures and every kind of broken file."""
     now = datetime.now(UTC).astimezone()
     simulate(drawn_photos(12, seed=1), shop.drop, count=12, seed=1, messy=True, now=now)
-    summary = summary_of(told("ingest", "--json"))
+    summary = summary_of(batch("ingest", "--json"))
     assert {"taken": 16, "duplicates": 1, "not_ready": 0} == {
         name: summary[name] for name in ("taken", "duplicates", "not_ready")
     }
     assert [] == list(shop.drop.iterdir())
 
 
-def test_a_photo_that_another_process_is_writing_is_taken_when_it_is_whole(shop: BatchShop, told: Told) -> None:
+def test_a_photo_that_another_process_is_writing_is_taken_when_it_is_whole(shop: BatchShop, batch: Command) -> None:
     """Although nothing has to be left alone for any time here."""
     photo = tiny_photo(4)
     program = (
@@ -138,11 +140,11 @@ def test_a_photo_that_another_process_is_writing_is_taken_when_it_is_whole(shop:
         writer.stdin.flush()
         assert b"half\n" == writer.stdout.readline()
         if sys.platform == "linux":
-            assert 1 == summary_of(told("ingest", "--json"))["not_ready"]
+            assert 1 == summary_of(batch("ingest", "--json"))["not_ready"]
         writer.stdin.write(photo[half:])
         writer.stdin.close()
         assert 0 == writer.wait(30)
-    assert 1 == summary_of(told("ingest", "--json"))["taken"]
+    assert 1 == summary_of(batch("ingest", "--json"))["taken"]
     (item,) = [item for item in shop.items() if item.source_name == "slow.jpg"]
     assert hashlib.sha256(photo).hexdigest() == item.sha256
 
@@ -171,7 +173,7 @@ def test_two_at_once_are_killed_again_and_again_and_nothing_is_lost_or_doubled(
                 lambda run, at: run(shop, "batch", "ingest", kill_after_s=at, once_said="trigger.started"),
                 runs, moments,
             )  # fmt: skip
-    assert 0 == runs[0](shop, "batch", "ingest"), shop.told()[-4_000:]
+    assert 0 == runs[0](shop, "batch", "ingest"), shop.output()[-4_000:]
     assert ROUNDS <= statuses.count(-9), f"seed {seed}: too few were killed in time: {statuses}"
     assert [] == faults(shop, brought), f"seed {seed}"
 
@@ -189,7 +191,7 @@ def faults(shop: BatchShop, brought: dict[str, bytes]) -> list[str]:
     if sorted(store.list("returns")) != sorted(item.key or "" for item in own):
         found.append("a photo in the store is nobody's")
     lost = [name for name in brought if int(name.split("_")[1][1:]) % 3 == 0 and reasons(items).get(name) != "torn"]
-    return found + [f"what was told about {name} is lost" for name in lost]
+    return found + [f"what was said about {name} is lost" for name in lost]
 
 
 def reasons(items: list[BatchItem]) -> dict[str, str | None]:

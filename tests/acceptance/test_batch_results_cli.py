@@ -41,17 +41,17 @@ def shop(tmp_path_factory: pytest.TempPathFactory, run: Forked) -> BatchShop:
     shop = BatchShop(tmp_path_factory.mktemp("morning")).set_up()
     for name, data in BROUGHT.items():
         shop.bring(name, data)
-    assert 0 == run(shop, "batch", "ingest"), shop.told()
-    assert 0 == run(shop, "batch", "run"), shop.told()
+    assert 0 == run(shop, "batch", "ingest"), shop.output()
+    assert 0 == run(shop, "batch", "run"), shop.output()
     return shop
 
 
 def said_by(run: Forked, shop: BatchShop, *arguments: str, status: int = 0) -> str:
     """The output of a command that ends with this status."""
-    before = len(shop.told())
-    assert status == run(shop, *arguments), shop.told()[before:]
-    assert "Traceback" not in shop.told()[before:]
-    return shop.told()[before:]
+    before = len(shop.output())
+    assert status == run(shop, *arguments), shop.output()[before:]
+    assert "Traceback" not in shop.output()[before:]
+    return shop.output()[before:]
 
 
 def test_the_table_of_the_last_run_has_every_file_that_was_brought(run: Forked, shop: BatchShop) -> None:
@@ -164,10 +164,10 @@ def test_quarantined_items_are_tried_again(run: Forked, tmp_path: Path) -> None:
     lost = next(item for item in shop.items() if item.source_name == "=cmd|calc_9.jpg")
     good = next(item for item in shop.items() if item.state in {ItemState.DONE, ItemState.NEEDS_REVIEW})
     assert lost.failure_code == "image_gone"
-    told = said_by(run, shop, "batch", "retry", aside[-1], lost.id, good.id, status=1)
-    assert "1 item waits for the next run." in told
-    assert f"{aside[-1]}: item_not_ready: Trying again cannot help" in told
-    assert f"{good.id}: item_not_ready" in told
+    output = said_by(run, shop, "batch", "retry", aside[-1], lost.id, good.id, status=1)
+    assert "1 item waits for the next run." in output
+    assert f"{aside[-1]}: item_not_ready: Trying again cannot help" in output
+    assert f"{good.id}: item_not_ready" in output
     assert "0 items wait for the next run." in said_by(run, shop, "batch", "retry", "--all")
     assert 0 == run(shop, "batch", "run")
     again = [item for item in shop.items() if item.source_name == lost.source_name]

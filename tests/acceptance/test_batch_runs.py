@@ -43,7 +43,7 @@ def make_shop(tmp_path: Path, run: Forked) -> Iterator[Callable[..., tuple[Batch
         brought = {f"{number}_1.jpg": tiny_photo(number) for number in range(photos)}
         for name, data in brought.items():
             shop.bring(name, data)
-        assert 0 == run(shop, "batch", "ingest"), shop.told()
+        assert 0 == run(shop, "batch", "ingest"), shop.output()
         return shop, brought
 
     yield make
@@ -58,9 +58,9 @@ def status(run: Forked, shop: BatchShop) -> dict[str, Any]:
 
 def said_by(run: Forked, shop: BatchShop, *arguments: str) -> str:
     """The output of a command that succeeds."""
-    before = len(shop.told())
-    assert 0 == run(shop, *arguments), shop.told()[before:]
-    return shop.told()[before:]
+    before = len(shop.output())
+    assert 0 == run(shop, *arguments), shop.output()[before:]
+    return shop.output()[before:]
 
 
 def events(said: str) -> list[str]:
@@ -101,9 +101,9 @@ def test_a_run_ends_with_its_counts_and_is_shown_afterwards(run: Forked, make_sh
     assert {"run.started", "run.finished"} <= set(events(logged))
     assert (done["id"], 0) == (status(run, shop)["run"]["id"], status(run, shop)["waiting"])
     assert [] == shop.faults(brought)
-    told = said_by(run, shop, "batch", "status")
-    assert f"Run {done['id']}: finished." in told
-    assert "Received 12: " in told
+    output = said_by(run, shop, "batch", "status")
+    assert f"Run {done['id']}: finished." in output
+    assert "Received 12: " in output
 
 
 @pytest.mark.parametrize(("number", "exit_status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -136,9 +136,9 @@ def test_a_killed_run_is_shown_as_dead_and_resumed_at_once(run: Forked, make_sho
     process.kill()
     process.communicate()
     assert "gone" == status(run, shop)["run"]["owner"]["state"]
-    told = said_by(run, shop, "batch", "status")
-    assert f"process {process.pid}" in told
-    assert "has ended" in told
+    output = said_by(run, shop, "batch", "status")
+    assert f"process {process.pid}" in output
+    assert "has ended" in output
     assert 0 == run(shop, "batch", "run")
     assert [] == shop.faults(brought)
 
@@ -243,7 +243,7 @@ def test_a_run_on_a_full_disk_waits_for_space(run: Forked, small_disk: Path) -> 
     brought = {f"{number}_1.jpg": tiny_photo(number) for number in range(120)}
     for name, data in brought.items():
         shop.bring(name, data)
-    assert 0 == run(shop, "batch", "ingest"), shop.told()
+    assert 0 == run(shop, "batch", "ingest"), shop.output()
     filler = small_disk / "filler"
     process = shop.start("batch", "run")
     until_settled(shop, 2)

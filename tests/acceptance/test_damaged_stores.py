@@ -107,8 +107,8 @@ def test_a_server_whose_database_goes_away_answers_503_at_once(
         assert 503 == ready.status_code
         assert 200 == client.get("/health/live").status_code
     assert "Traceback" not in own_server.log.read_text()
-    told = [event for event in own_server.events() if event.get("code") == "database_unusable"]
-    assert "start this program again" in str(told).lower()
+    found = [event for event in own_server.events() if event.get("code") == "database_unusable"]
+    assert "start this program again" in str(found).lower()
 
 
 def test_a_database_that_is_put_back_is_used_again(own_server: RunningServer, photo: bytes) -> None:

@@ -119,17 +119,21 @@ async def test_every_request_is_answered_or_refused_with_a_reason(
         await load
         seconds = time.monotonic() - began_at
         recovered_at = await _recovered(client, photos[0], seen)
-    told = f"seed {seed}: {len(seen.answered)} answered, {seen.refused} refused, {seen.cut} cut, {seen.slowest_s:.1f} s"
-    assert [] == seen.wrong, told
-    assert seen.slowest_s <= DEADLINE_S + 2, told
-    assert len(seen.answered) >= seconds * PER_SECOND / 4, told
-    assert recovered_at - last_fault_at <= RECOVERED_WITHIN_S + CALM_S, told
+    numbers = (
+        f"seed {seed}: {len(seen.answered)} answered, {seen.refused} refused, {seen.cut} cut, {seen.slowest_s:.1f} s"
+    )
+    assert [] == seen.wrong, numbers
+    assert seen.slowest_s <= DEADLINE_S + 2, numbers
+    assert len(seen.answered) >= seconds * PER_SECOND / 4, numbers
+    assert recovered_at - last_fault_at <= RECOVERED_WITHIN_S + CALM_S, numbers
     rows = _rows(fleet)
-    assert set() == set(seen.answered) - rows, f"{told}: answered, and not there"
+    assert set() == set(seen.answered) - rows, f"{numbers}: answered, and not there"
     unanswered = len(rows) - len(seen.answered) - len(photos) - seen.probes
-    assert 0 <= unanswered <= seen.cut + sum(seen.refused.values()), f"{told}: {unanswered} rows that nobody asked for"
+    assert 0 <= unanswered <= seen.cut + sum(seen.refused.values()), (
+        f"{numbers}: {unanswered} rows that nobody asked for"
+    )
     grown = {name: fleet.megabytes(name) - before[name] for name in fleet.processes}
-    assert max(grown.values()) < GROWTH_MB, f"{told}; {grown}"
+    assert max(grown.values()) < GROWTH_MB, f"{numbers}; {grown}"
 
 
 async def _load(

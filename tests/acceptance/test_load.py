@@ -46,7 +46,7 @@ def names(place: Path) -> set[str]:
 
 
 def test_people_use_a_system_and_nothing_fails(tmp_path: Path, models_dir: Path, photos: Path) -> None:
-    """Photos, records, returns and the operator's pages are asked for, judged, and told in every kind of report."""
+    """Photos, records, returns and the operator's pages are asked for, judged, and listed in every kind of report."""
     place = tmp_path / "report"
     done = load(place, photos, "--workers", "0", "--users", "8", "--models-dir", str(models_dir))
     assert 0 == done.returncode, done.stdout + done.stderr

@@ -63,7 +63,7 @@ class Cluster:
 
 
 def as_person(number: int) -> dict[str, str]:
-    """The header by which one person's browser is told from another's in a system without accounts."""
+    """The header that distinguishes one person's browser from another's in a system without accounts."""
     return {"Cookie": f"{COOKIE}={number:032x}"}
 
 

@@ -72,12 +72,12 @@ def test_a_wrong_password_is_reported_and_no_password_is_shown(
     url = make_url(postgres_database).set(password=SECRET).render_as_string(hide_password=False)
     began = time.monotonic()
     done = run(url, *command)
-    told = " ".join((done.stdout + done.stderr).split())
+    output = " ".join((done.stdout + done.stderr).split())
     assert (1, True) == (done.returncode, time.monotonic() - began < 30)
-    assert "refused the user or the password; correct them in the setting database_url" in told
-    assert "Traceback" not in told
+    assert "refused the user or the password; correct them in the setting database_url" in output
+    assert "Traceback" not in output
     logs = "".join(path.read_text(errors="replace") for path in tmp_path.rglob("*") if path.is_file())
-    assert SECRET not in told + logs
+    assert SECRET not in output + logs
 
 
 def test_an_address_that_cannot_be_read_is_not_repeated(run: Run) -> None:

@@ -188,9 +188,9 @@ def test_a_server_whose_store_refuses_warns_and_starts(s3: S3Place, models_dir: 
             break
     server.terminate()
     said.append(server.communicate(timeout=60)[1])
-    (told,) = [line for line in said if "Photos cannot be kept now" in line]
-    assert "(storage_url)" in told
-    assert "Set AWS_SECRET_ACCESS_KEY" in told
+    (line,) = [line for line in said if "Photos cannot be kept now" in line]
+    assert "(storage_url)" in line
+    assert "Set AWS_SECRET_ACCESS_KEY" in line
     assert wrong not in "".join(said)
     assert wrong not in "".join(log.read_text() for log in tmp_path.rglob("*.log"))
 

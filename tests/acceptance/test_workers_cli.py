@@ -64,8 +64,8 @@ def test_the_id_of_a_request_is_in_the_log_of_its_worker(fleet: ProcessFleet, ph
     own = f"order-{len(photo)}"
     httpx.post(f"{fleet.url}/predict", content=photo, headers={"x-request-id": own}, timeout=60)
     events = [json.loads(line) for line in fleet.log("one").splitlines() if line.startswith("{")]
-    (told,) = [each["event"] for each in events if each.get("request_id") == own]
-    assert told == ("worker.photo_failed" if len(photo) == 500 else "worker.photo_classified")
+    (event,) = [each["event"] for each in events if each.get("request_id") == own]
+    assert event == ("worker.photo_failed" if len(photo) == 500 else "worker.photo_classified")
 
 
 def test_a_worker_ends_in_good_order_on_a_signal(fleet: ProcessFleet) -> None:

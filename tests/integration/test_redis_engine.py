@@ -131,7 +131,7 @@ async def test_the_jobs_of_a_dead_worker_are_answered_by_another(
 
 
 async def test_a_worker_that_wakes_up_late_does_not_answer_twice(settings: Settings, broker: Broker) -> None:
-    """The first reply counts; the second worker learns that the entry is gone."""
+    """The first reply counts; the second worker learns that it came too late."""
     stream, to = broker.stream(MODEL, "online"), broker.replies("client")
     limits = QueueLimits(jobs=9, image_bytes=10**6)
     entry = await broker.add(stream, "1", reply_to=to, job=b"{}", image=b"x", timeout_s=9, limits=limits)
@@ -446,10 +446,10 @@ def test_a_wrong_address_is_reported_without_the_password(
 ) -> None:
     """Within seconds."""
     began = time.monotonic()
-    with pytest.raises(error, match="redis") as told:
+    with pytest.raises(error, match="redis") as raised:
         look_for_workers(make_settings(redis_url=url))
-    assert words in str(told.value)
-    assert "secret" not in str(told.value)
+    assert words in str(raised.value)
+    assert "secret" not in str(raised.value)
     assert time.monotonic() - began < 8
 
 

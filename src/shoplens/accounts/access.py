@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
-from functools import cache
-from ipaddress import ip_address, ip_network
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from itertools import chain
 from typing import Annotated, Any, Final
 
@@ -26,74 +27,107 @@ from shoplens.web.shares import address_of
 _BEARER: Final = "bearer "
 
 
-@cache
-def requires(*permissions: Permission) -> Callable[[Request], Awaitable[Principal]]:
-    """A dependency that gives the principal of the request; any one of the permissions is enough.
+@dataclass(frozen=True, slots=True)
+class AccessRule(ABC):
+    """What a route declares: a dependency that FastAPI calls. Equal rules are asked once per request.
 
-    It raises NotAuthenticated where there is none, and PermissionDenied if it may not do this.
+    `permissions` are those of which one is enough; none where the rule asks for no particular one.
     """
 
-    async def principal(request: Request) -> Principal:
+    permissions: tuple[Permission, ...] = ()
+
+    @abstractmethod
+    async def __call__(self, request: Request) -> Principal | None:
+        """Raises NotAuthenticated or PermissionDenied for a request that the rule does not let pass."""
+
+
+@dataclass(frozen=True, slots=True)
+class Requires(AccessRule):
+    """Gives the principal of the request.
+
+    It raises NotAuthenticated where there is none, and PermissionDenied if it has none of the permissions.
+    """
+
+    async def __call__(self, request: Request) -> Principal:
+        """See the class."""
         found = await _identify(request)
-        if found.permissions.isdisjoint(permissions):
-            raise PermissionDenied(_denial(found, permissions))
+        if found.permissions.isdisjoint(self.permissions):
+            raise PermissionDenied(_denial(found, self.permissions))
         return found
 
-    principal.permissions = permissions  # type: ignore[attr-defined]  # what `declared` reads
-    return principal
+
+def requires(*permissions: Permission) -> Requires:
+    """A dependency that gives the principal of the request; any one of the permissions is enough."""
+    return Requires(permissions)
 
 
 def guarded(*permissions: Permission) -> Any:
     """The same for the `dependencies` of a router or route whose handlers do not ask who it is."""
-    return Depends(requires(*permissions))
+    return Depends(Requires(permissions))
 
 
-async def _anyone() -> None:
+@dataclass(frozen=True, slots=True)
+class Public(AccessRule):
     """Asks for nothing."""
 
+    async def __call__(self, request: Request) -> None:
+        """See the class."""
 
-_anyone.permissions = ()  # type: ignore[attr-defined]
-public: Final[Any] = Depends(_anyone)
+
+public: Final[Any] = Depends(Public())
 """For the `dependencies` of routes that everybody may use, such as the sign-in page. Every route is guarded or public:
 the application refuses to start otherwise."""
 
 
-async def _known(request: Request) -> Principal:
-    return await _identify(request)
+@dataclass(frozen=True, slots=True)
+class Authenticated(AccessRule):
+    """Gives the principal of the request, with any rights. Raises NotAuthenticated."""
+
+    async def __call__(self, request: Request) -> Principal:
+        """See the class."""
+        return await _identify(request)
 
 
-async def _person(request: Request) -> Principal:
-    found = await _identify(request)
-    if found.kind is PrincipalKind.KEY:
-        raise PermissionDenied("This is for people who sign in; a key has no password, sessions or second factor.")
-    if found.kind is not PrincipalKind.PERSON:
-        raise NotAuthenticated("This is for people who sign in, and nobody has an account yet.")
-    return found
+@dataclass(frozen=True, slots=True)
+class PeopleOnly(AccessRule):
+    """Gives the person who sends the request, in any role. Raises NotAuthenticated and PermissionDenied."""
+
+    async def __call__(self, request: Request) -> Principal:
+        """See the class."""
+        found = await _identify(request)
+        if found.kind is PrincipalKind.KEY:
+            raise PermissionDenied("This is for people who sign in; a key has no password, sessions or second factor.")
+        if found.kind is not PrincipalKind.PERSON:
+            raise NotAuthenticated("This is for people who sign in, and nobody has an account yet.")
+        return found
 
 
-_known.permissions = ()  # type: ignore[attr-defined]
-_person.permissions = ()  # type: ignore[attr-defined]
-KnownPrincipal = Annotated[Principal, Depends(_known)]
+KnownPrincipal = Annotated[Principal, Depends(Authenticated())]
 """A parameter: who sends the request, with any rights. Raises NotAuthenticated."""
-SignedInPerson = Annotated[Principal, Depends(_person)]
+SignedInPerson = Annotated[Principal, Depends(PeopleOnly())]
 """A parameter: the person who sends the request, in any role. Raises NotAuthenticated and PermissionDenied."""
 
 
-def guarded_metrics(networks: tuple[str, ...]) -> Any:
-    """`guarded` for /metrics, open to client addresses within `networks`."""
-    opened = [ip_network(each, strict=False) for each in networks]
-    asks = requires(Permission.METRICS_READ)
+@dataclass(frozen=True, slots=True)
+class FromNetworks(AccessRule):
+    """Lets client addresses within `networks` pass; every other request needs one of the permissions."""
 
-    async def metrics_reader(request: Request) -> None:
+    networks: tuple[IPv4Network | IPv6Network, ...] = ()
+
+    async def __call__(self, request: Request) -> None:
+        """See the class. Raises NotAuthenticated and PermissionDenied."""
         try:
             address = ip_address(address_of(request))
         except ValueError:  # a test's client or a socket in the file system has none
             address = None
-        if address is None or not any(address in network for network in opened):
-            await asks(request)
+        if address is None or not any(address in network for network in self.networks):
+            await Requires(self.permissions)(request)
 
-    metrics_reader.permissions = (Permission.METRICS_READ,)  # type: ignore[attr-defined]
-    return Depends(metrics_reader)
+
+def guarded_metrics(networks: tuple[str, ...]) -> Any:
+    """`guarded` for /metrics, open to client addresses within `networks`."""
+    opened = tuple(ip_network(each, strict=False) for each in networks)
+    return Depends(FromNetworks((Permission.METRICS_READ,), opened))
 
 
 def principal_of(request: Request) -> Principal:
@@ -170,7 +204,7 @@ def public_operations(app: FastAPI) -> set[tuple[str, str]]:
     return {
         (method, context.path or "")
         for context, _ in declared(app)
-        if any(each.call is _anyone for each in _tree(getattr(context, "dependant", None)))
+        if any(isinstance(each.call, Public) for each in _tree(getattr(context, "dependant", None)))
         for method in context.methods or ()
     }
 
@@ -190,7 +224,7 @@ def require_declared(app: FastAPI) -> None:
 
 
 def _marks(dependant: Dependant) -> Iterator[tuple[Permission, ...]]:
-    if dependant.call is not None and hasattr(dependant.call, "permissions"):
+    if isinstance(dependant.call, AccessRule):
         yield dependant.call.permissions
     for each in dependant.dependencies:
         yield from _marks(each)
@@ -226,7 +260,7 @@ def _credentials(request: Request) -> Credentials:
 
 
 def local_principal(request: Request) -> Principal:
-    """The principal of a system without accounts: it may do everything; browsers are told apart."""
+    """The principal of a system without accounts: it may do everything. `id` names the browser."""
     browser = browser_of(request) or "unknown"
     return Principal(
         kind=PrincipalKind.LOCAL, id=f"browser:{browser}", name="someone", permissions=frozenset(Permission)

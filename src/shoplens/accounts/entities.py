@@ -66,7 +66,7 @@ class PrincipalKind(StrEnum):
     PERSON = "person"
     KEY = "key"
     LOCAL = "local"
-    """A system without accounts: everybody who reaches it, told apart by browser only."""
+    """A system without accounts: everybody who reaches it. Only the browser is known."""
     SYSTEM = "system"
     """Shoplens itself, or a command on its machine."""
 

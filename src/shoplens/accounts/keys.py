@@ -1,7 +1,7 @@
 """API keys of services: shown once, stored as a hash, with scopes, an expiry and a rate of their own.
 
-A key is `slk_`, 32 random characters, and a checksum of six, so that a mistyped key and a string that only looks like
-one are told apart without asking the database.
+A key is `slk_`, 32 random characters, and a checksum of six, so that a mistyped key, or a string that only looks
+like one, is recognised without asking the database.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ def is_importable(path: Path) -> bool:
         sticky = path.parent.stat().st_mode & stat.S_ISVTX and os.geteuid() not in (0, path.lstat().st_uid)
         removable = os.access(path.parent, os.W_OK | os.X_OK) and not sticky
         return not stat.S_ISREG(kind) or (os.access(path, os.R_OK) and removable)
-    except OSError:  # it is gone
+    except OSError:  # it was deleted
         return True
 
 

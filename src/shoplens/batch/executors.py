@@ -9,7 +9,7 @@ import asyncio
 import random
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
@@ -282,6 +282,32 @@ async def take(items: ItemQueue, most: int) -> list[BatchItem]:
     return batch
 
 
+def only_version(models: Iterable[ModelRef]) -> ModelRef:
+    """The version that all workers have. Raises NoWorker where there is none, and while they have different ones."""
+    versions = set(models)
+    if len(versions) != 1:
+        found = ", ".join(sorted(map(str, versions))) or "none"
+        raise NoWorker(f"A run needs one version of its model, and the workers have: {found}.")
+    return versions.pop()
+
+
+async def at_once(work: Callable[[], Coroutine[Any, Any, None]], count: int) -> None:
+    """`work` in `count` tasks. Raises the first error; no task runs any more then."""
+    tasks = [asyncio.create_task(work()) for _ in range(count)]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+ENDS_RUN: Final = (
+    EngineStopped, NoWorker, QueueUnavailable, WireMismatch, StorageUnavailable, DatabaseUnavailable
+)  # fmt: skip
+"""Errors of services that a run needs, which no item is to blame for: the run ends, and the items wait for the next."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkLimits:
     """About how many photos and how many bytes of them are in memory at most, and how long one photo may take."""
@@ -318,11 +344,7 @@ class EngineExecutor:
     @property
     def model(self) -> ModelRef:
         """See Executor."""
-        versions = {served.ref for served in self._engine.served()}
-        if len(versions) != 1:
-            found = ", ".join(sorted(map(str, versions))) or "none"
-            raise NoWorker(f"A run needs one version of its model, and the workers have: {found}.")
-        return versions.pop()
+        return only_version(served.ref for served in self._engine.served())
 
     @property
     def capacity(self) -> int:
@@ -339,13 +361,7 @@ class EngineExecutor:
                     for item, photo in zip(batch, photos, strict=True):
                         await results.put(await self._result(item, photo))
 
-        tasks = [asyncio.create_task(work()) for _ in range(-(-self._limits.photos // self._together))]
-        try:
-            await asyncio.gather(*tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        await at_once(work, -(-self._limits.photos // self._together))
 
     async def close(self) -> None:
         """See Executor."""
@@ -370,7 +386,7 @@ class EngineExecutor:
             return self._builder.failed(item, photo)
         try:
             return self._builder.classified(item, await self._classify(item, photo))
-        except (EngineStopped, NoWorker, QueueUnavailable, WireMismatch):
+        except ENDS_RUN:
             raise
         except Exception as error:  # noqa: BLE001  an error of one item must not end the run
             processed = self._builder.failed(item, error)

@@ -36,7 +36,7 @@ class SkipReason(StrEnum):
     """Why a file is not imported now."""
 
     NOT_READY = "not_ready"
-    """It was changed a moment ago, is open for writing, changed while it was read, or is gone. Try again later."""
+    """It was changed a moment ago, is open for writing, changed while it was read, or was deleted. Try again later."""
     UNREADABLE = "unreadable"
     """This user is not allowed to read it, or a line of a manifest cannot be used. An operator has to fix it."""
 
@@ -355,7 +355,7 @@ _SPECIAL_KINDS: Final = (
 
 def _skipped_for(name: str, error: OSError) -> SkippedFile:
     if isinstance(error, FileNotFoundError):
-        return SkippedFile(name=name, reason=SkipReason.NOT_READY, detail="it is gone")
+        return SkippedFile(name=name, reason=SkipReason.NOT_READY, detail="it was deleted")
     return SkippedFile(name=name, reason=SkipReason.UNREADABLE, detail=error.strerror or type(error).__name__)
 
 
@@ -451,7 +451,7 @@ class ObjectFile:
                 yield from self._objects.pieces(self._found.name)
                 now = self._objects.look(self._found.name)
         except BlobNotFound as error:
-            raise FileSkipped(self.name, SkipReason.NOT_READY, "it is gone") from error
+            raise FileSkipped(self.name, SkipReason.NOT_READY, "it was deleted") from error
         except SourceUnavailable as error:
             if not self._is_changed():
                 raise

@@ -15,6 +15,7 @@ from typing import IO, Any, Final
 
 import orjson
 
+from shoplens.errors import ShoplensError
 from shoplens.labels.entities import Label
 
 COLUMNS: Final = (
@@ -56,7 +57,7 @@ class Counted:
 
 
 def write(labels: Iterable[Label], file: IO[bytes]) -> None:
-    """Write labels as Parquet into a file that can be sought in."""
+    """Write labels as Parquet into a file that can be sought in. Raises the ShoplensError of `labels`, if one."""
     from arro3.core import Array, DataType, Field, RecordBatch, RecordBatchReader, Schema
     from arro3.io import write_parquet
 
@@ -69,7 +70,7 @@ def write(labels: Iterable[Label], file: IO[bytes]) -> None:
             return Array(values, type=text)
         return Array([round(value.timestamp() * 1e6) for value in values], type=DataType.int64()).cast(moment)
 
-    failures: list[Exception] = []
+    failures: list[ShoplensError] = []
 
     def batches() -> Iterator[RecordBatch]:
         rows = iter(labels)
@@ -77,16 +78,15 @@ def write(labels: Iterable[Label], file: IO[bytes]) -> None:
             while chunk := [_values(label) for label in islice(rows, _ROWS)]:
                 columns = zip(COLUMNS, zip(*chunk, strict=True), strict=True)
                 yield RecordBatch.from_arrays([column(*each) for each in columns], schema=schema)
-        except Exception as error:
+        except ShoplensError as error:
             failures.append(error)
             raise
 
     try:
         write_parquet(RecordBatchReader.from_batches(schema, batches()), file, compression="zstd(3)")
-    except Exception:
+    finally:
         if failures:  # the writer reports a failing reader as text only
             raise failures[0] from None
-        raise
 
 
 def read(pieces: Iterable[bytes]) -> Iterator[Label]:

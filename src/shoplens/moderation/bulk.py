@@ -21,6 +21,7 @@ from sqlalchemy import Connection
 from shoplens.accounts.entities import SYSTEM
 from shoplens.batch.entities import BatchItem, ItemResult, ItemState
 from shoplens.batch.executors import (
+    ENDS_RUN,
     ItemQueue,
     MemoryBudget,
     ProcessedItem,
@@ -28,6 +29,8 @@ from shoplens.batch.executors import (
     ResultQueue,
     RetryPolicy,
     WorkLimits,
+    at_once,
+    only_version,
     read_photo,
     take,
 )
@@ -40,7 +43,6 @@ from shoplens.errors import (
     QueueFull,
     QueueUnavailable,
     ShoplensError,
-    StorageUnavailable,
     WireMismatch,
 )
 from shoplens.moderation.assessment import Assessment, NewPhoto, PhotoAssessor
@@ -133,12 +135,8 @@ class ModerationExecutor:
     def model(self) -> ModelRef:
         """See Executor: the moderation model, without the general one."""
         general = self._channel.general_model
-        served = {each.ref for each in self._engine.served()}
-        versions = {ref for ref in served if general is None or ref.name != general.partition("@")[0]}
-        if len(versions) != 1:
-            found = ", ".join(sorted(map(str, versions))) or "none"
-            raise NoWorker(f"A run needs one version of its model, and the workers have: {found}.")
-        return versions.pop()
+        without = None if general is None else general.partition("@")[0]
+        return only_version(each.ref for each in self._engine.served() if each.ref.name != without)
 
     @property
     def capacity(self) -> int:
@@ -146,20 +144,14 @@ class ModerationExecutor:
         return self._limits.photos
 
     async def process(self, items: ItemQueue, results: ResultQueue) -> None:
-        """See Executor. Raises EngineStopped, NoWorker, QueueUnavailable, WireMismatch and StorageUnavailable."""
+        """See Executor. Raises the errors of ENDS_RUN."""
 
         async def work() -> None:
             while batch := await take(items, 1):
                 async with self._memory.hold(batch[0].byte_count):
                     await results.put(await self._result(batch[0]))
 
-        tasks = [asyncio.create_task(work()) for _ in range(self._limits.photos)]
-        try:
-            await asyncio.gather(*tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        await at_once(work, self._limits.photos)
 
     async def close(self) -> None:
         """See Executor."""
@@ -177,7 +169,7 @@ class ModerationExecutor:
                 raise self._engine.broken
             photo = self._photo(item, assessed)
             await self._in_thread(partial(self._files.save, photo.id, photo.image.format, data))
-        except (EngineStopped, NoWorker, QueueUnavailable, WireMismatch, StorageUnavailable):
+        except ENDS_RUN:
             raise
         except Exception as error:  # noqa: BLE001  an error of one item must not end the run
             return self._builder.failed(item, error)

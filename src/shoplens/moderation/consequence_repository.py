@@ -20,8 +20,8 @@ from shoplens.moderation.tables import (
     moderation_decisions,
     moderation_erasures,
     moderation_hashes,
+    moderation_human_reviews,
     moderation_intakes,
-    moderation_judgements,
     moderation_photos,
     moderation_reports,
     moderation_skips,
@@ -129,7 +129,7 @@ class CustomerRepository:
     def remove_photos(self, photo_ids: Collection[str]) -> int:
         """Remove photos with everything that refers to them, except hashes; how many photos there were."""
         decided = select(moderation_decisions.c.id).where(moderation_decisions.c.photo_id.in_(photo_ids))
-        self._tx.execute(delete(moderation_judgements).where(moderation_judgements.c.decision_id.in_(decided)))
+        self._tx.execute(delete(moderation_human_reviews).where(moderation_human_reviews.c.decision_id.in_(decided)))
         for table in (moderation_skips, moderation_appeals, moderation_reports, moderation_decisions):
             self._tx.execute(delete(table).where(table.c.photo_id.in_(photo_ids)))
         intakes = self._tx.scalars(select(_photos.intake_id).where(_photos.id.in_(photo_ids))).all()

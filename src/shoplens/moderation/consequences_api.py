@@ -28,7 +28,7 @@ class AppealIn(BodySchema):
 
 
 class AppealOut(Schema):
-    """An appeal and what became of it. Who decided is not told."""
+    """An appeal and what became of it. It does not say who decided."""
 
     id: str
     photo_id: PhotoId

@@ -40,21 +40,25 @@ def add_decided(tx: Connection, photos: Sequence[ModerationPhoto], *, by: Princi
     """Store new photos, each with the decision that it already carries."""
     PhotoRepository(tx).add_many(photos)
     for photo in photos:
-        decision = PhotoDecision(
-            id=new_id(photo.decided_at),
-            at=photo.decided_at,
-            photo_id=photo.id,
-            channel=photo.channel,
-            kind=DecisionKind.POLICY,
-            by_id=by.id,
-            by_name=by.name,
-            from_state=None,
-            to_state=photo.state,
-            policy_version=photo.policy_version,
-            rule=photo.rule,
-            reason=photo.reason,
-        )
-        _note(tx, photo, decision, by=by)
+        _note(tx, photo, first_decision(photo, by=by), by=by)
+
+
+def first_decision(photo: ModerationPhoto, *, by: Principal) -> PhotoDecision:
+    """The entry of the history for what the policy decided on a new photo."""
+    return PhotoDecision(
+        id=new_id(photo.decided_at),
+        at=photo.decided_at,
+        photo_id=photo.id,
+        channel=photo.channel,
+        kind=DecisionKind.POLICY,
+        by_id=by.id,
+        by_name=by.name,
+        from_state=None,
+        to_state=photo.state,
+        policy_version=photo.policy_version,
+        rule=photo.rule,
+        reason=photo.reason,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

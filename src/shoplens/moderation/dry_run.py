@@ -17,7 +17,7 @@ from shoplens.errors import QueueFull
 from shoplens.moderation.entities import PhotoState
 from shoplens.moderation.policies import PolicyService
 from shoplens.moderation.policy import ModerationPolicy, PolicyDecision, evaluate
-from shoplens.moderation.policy_repository import JudgedPhoto, PolicyRepository
+from shoplens.moderation.policy_repository import PolicyRepository, ScoredPhoto
 
 MAX_PHOTOS: Final = 10_000
 EXAMPLES: Final = 24
@@ -32,7 +32,7 @@ _LONGEST_WAIT_S: Final = 5.0
 class MovedPhoto:
     """A photo that the new policy would put into another state. `decided` is what a person decided, None if nobody."""
 
-    photo: JudgedPhoto
+    photo: ScoredPhoto
     before: PolicyDecision
     after: PolicyDecision
 
@@ -111,7 +111,7 @@ class DryRunService:
             raise QueueFull("Another dry run takes long. Try again, or ask for fewer photos.", retry_after_s=5)
         try:
             give_up_at = self._monotonic() + _TIME_LIMIT_S
-            examined: list[JudgedPhoto] = []
+            examined: list[ScoredPhoto] = []
             for page in self._newest(channel, min(photos, MAX_PHOTOS)):
                 examined += page
                 if self._monotonic() > give_up_at:
@@ -122,7 +122,7 @@ class DryRunService:
         finally:
             self._turn.release()
 
-    def _newest(self, channel: str, most: int) -> Iterator[list[JudgedPhoto]]:
+    def _newest(self, channel: str, most: int) -> Iterator[list[ScoredPhoto]]:
         """In short transactions, so that nothing waits for a long one."""
         last: str | None = None
         while most > 0:
@@ -137,7 +137,7 @@ class DryRunService:
 
 
 def compare(
-    photos: Sequence[JudgedPhoto],
+    photos: Sequence[ScoredPhoto],
     current: ModerationPolicy,
     new: ModerationPolicy,
     *,
@@ -184,7 +184,7 @@ def _moves(moved: Sequence[MovedPhoto]) -> tuple[Move, ...]:
     )
 
 
-def _agreement(photos: Sequence[JudgedPhoto], decisions: Sequence[PolicyDecision]) -> Agreement:
+def _agreement(photos: Sequence[ScoredPhoto], decisions: Sequence[PolicyDecision]) -> Agreement:
     pairs = Counter(
         (photo.state, decision.state) for photo, decision in zip(photos, decisions, strict=True) if photo.by_person
     )
@@ -197,7 +197,7 @@ def _agreement(photos: Sequence[JudgedPhoto], decisions: Sequence[PolicyDecision
     )
 
 
-def _histogram(photos: Sequence[JudgedPhoto], name: str) -> Histogram:
+def _histogram(photos: Sequence[ScoredPhoto], name: str) -> Histogram:
     counts, missing = [0] * BINS, 0
     for photo in photos:
         score = next((each.score for each in photo.signals if each.name == name), None)

@@ -211,7 +211,7 @@ class Erasure:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
+class PreviousState:
     """What a decision changes of a photo, as it was before, so that it can be restored."""
 
     state: PhotoState
@@ -225,13 +225,13 @@ class Standing:
     reports: int
 
     @classmethod
-    def of(cls, photo: ModerationPhoto) -> Standing:
+    def of(cls, photo: ModerationPhoto) -> PreviousState:
         """That of a photo now."""
         return cls(**{each.name: getattr(photo, each.name) for each in fields(cls)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Judgement:
+class HumanReview:
     """What is kept of a person's decision beside the history: enough to take it back, and to compare two opinions.
 
     `hard` says that the photo was one of those after which a pause is suggested. `first_by` and `agreed` are those of
@@ -240,7 +240,7 @@ class Judgement:
 
     decision_id: str
     hard: bool
-    before: Standing
+    before: PreviousState
     first_by: str | None = None
     agreed: bool | None = None
 

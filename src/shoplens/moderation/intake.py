@@ -21,7 +21,7 @@ from sqlalchemy import Connection
 from shoplens.accounts.entities import SYSTEM
 from shoplens.db import Database, GroupWriter
 from shoplens.db.tables import new_id
-from shoplens.errors import DatabaseUnavailable, RecordRefused, RequestInvalid, SampleError, StorageUnavailable
+from shoplens.errors import QueueFull, RecordRefused, RequestInvalid, SampleError, StorageUnavailable
 from shoplens.moderation.assessment import Assessment, NewPhoto, PhotoAssessor
 from shoplens.moderation.channel import ModerationChannel
 from shoplens.moderation.decisions import add_decided
@@ -169,13 +169,15 @@ class PhotoIntake:
             try:
                 await self._store(request, new)
                 await asyncio.wrap_future(self._writer.submit(new, others=self._in_progress - 1))
-            except Exception as error:
-                # A commit that the database did not answer may have happened: then the files belong to rows.
-                if isinstance(error, RecordRefused) or not isinstance(error, DatabaseUnavailable):
-                    await self._in_thread(partial(self._remove_files, new))
+            # After DatabaseUnavailable the files stay: the commit may have happened, and then they belong to rows.
+            except (StorageUnavailable, QueueFull):
+                await self._in_thread(partial(self._remove_files, new))
+                raise
+            except RecordRefused:
+                await self._in_thread(partial(self._remove_files, new))
+                # Another process may have committed a request with this key meanwhile.
                 answer = None
-                if isinstance(error, RecordRefused) and request.idempotency_key is not None:
-                    # Another process may have committed a request with this key meanwhile.
+                if request.idempotency_key is not None:
                     answer = await self._in_thread(partial(self._replay, request, digest))
                 if answer is None:
                     raise

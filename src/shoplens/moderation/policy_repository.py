@@ -17,7 +17,7 @@ _photos: Final = moderation_photos.c
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JudgedPhoto:
+class ScoredPhoto:
     """What a dry run reads of a photo. `by_person`: a person published or refused it."""
 
     id: str
@@ -53,13 +53,13 @@ class PolicyRepository:
         """Raises RecordRefused if this number is taken."""
         self._tx.execute(insert(moderation_policies), to_row(version))
 
-    def judged(self, channel: str, *, limit: int, before: str | None) -> list[JudgedPhoto]:
+    def judged(self, channel: str, *, limit: int, before: str | None) -> list[ScoredPhoto]:
         """The newest photos of a channel, newest first, older than the id `before` where it is given."""
         columns = (_photos.id, _photos.state, _photos.decided_by, _photos.image_key, _photos.signals)
         found = select(*columns).where(_photos.channel == channel).order_by(_photos.id.desc()).limit(limit)
         rows = self._tx.execute(found if before is None else found.where(_photos.id < before))
         return [
-            JudgedPhoto(
+            ScoredPhoto(
                 id=row.id,
                 state=PhotoState(row.state),
                 by_person=row.decided_by not in (POLICY, SYSTEM.id) and row.state != PhotoState.HELD.value,

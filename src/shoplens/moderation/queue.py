@@ -24,7 +24,7 @@ from shoplens.moderation.entities import (
 )
 from shoplens.moderation.errors import PhotoNotFound
 from shoplens.moderation.queue_repository import (
-    JudgementRepository,
+    HumanReviewRepository,
     ModeratorRepository,
     QueueRepository,
     ReportRepository,
@@ -213,10 +213,10 @@ class PhotoQueue:
             queue = QueueRepository(tx, by)
             waiting = self._waiting(tx, channel, now)
             with_others = queue.with_others(channel, now=now, most=MOST_COUNTED)
-            judgements = JudgementRepository(tx)
+            human_reviews = HumanReviewRepository(tx)
             since = min(midnight, now - _HARD_WITHIN)
-            moments = judgements.moments(by.id, since=since, limit=_MOST_MOMENTS)
-            agreed, compared = judgements.agreement(by.id)
+            moments = human_reviews.moments(by.id, since=since, limit=_MOST_MOMENTS)
+            agreed, compared = human_reviews.agreement(by.id)
         since_pause = max(now - _HARD_WITHIN, moderator.paused_at or now - _HARD_WITHIN)
         hard = sum(is_hard and at > since_pause for at, is_hard in moments)
         enough = moderator.pause_after is not None and hard >= moderator.pause_after
@@ -233,7 +233,7 @@ class PhotoQueue:
     def undoable(self, *, by: Principal, limit: int) -> list[PhotoDecision]:
         """What this person can take back, newest first."""
         with self._database.reading() as tx:
-            return [decision for decision, _ in JudgementRepository(tx).newest(by.id, limit=limit)]
+            return [decision for decision, _ in HumanReviewRepository(tx).newest(by.id, limit=limit)]
 
     def moderator(self, by: Principal, *, channel: str) -> Moderator:
         """What this person has chosen, or the default of the channel."""

@@ -1,4 +1,4 @@
-"""Claims, skips, judgements and moderators in the database, over a transaction that the caller opened.
+"""Claims, skips, human reviews and moderators in the database, over a transaction that the caller opened.
 
 Every method raises DatabaseUnavailable through that transaction.
 """
@@ -15,7 +15,7 @@ from shoplens.accounts.entities import Permission, Principal
 from shoplens.db.tables import from_row, make_id, to_row
 from shoplens.moderation.entities import (
     DecisionKind,
-    Judgement,
+    HumanReview,
     ModerationPhoto,
     Moderator,
     PhotoDecision,
@@ -24,7 +24,7 @@ from shoplens.moderation.entities import (
 from shoplens.moderation.tables import (
     moderation_appeals,
     moderation_decisions,
-    moderation_judgements,
+    moderation_human_reviews,
     moderation_moderators,
     moderation_photos,
     moderation_reports,
@@ -39,7 +39,7 @@ MOST_COMPARED: Final = 1_000
 
 _photos: Final = moderation_photos.c
 _decisions: Final = moderation_decisions.c
-_judgements: Final = moderation_judgements.c
+_human_reviews: Final = moderation_human_reviews.c
 _skips: Final = moderation_skips.c
 
 
@@ -47,8 +47,8 @@ _skips: Final = moderation_skips.c
 
 
 def _moments() -> Select[datetime, bool]:
-    rows = select(_decisions.at, _judgements.hard).join(
-        moderation_judgements, _judgements.decision_id == _decisions.id
+    rows = select(_decisions.at, _human_reviews.hard).join(
+        moderation_human_reviews, _human_reviews.decision_id == _decisions.id
     )  # fmt: skip
     mine = rows.where(
         _decisions.by_id == bindparam("me"), _decisions.id >= bindparam("since"), _decisions.undone_at.is_(None)
@@ -57,12 +57,12 @@ def _moments() -> Select[datetime, bool]:
 
 
 def _agreement() -> Select[int, int]:
-    compared = select(_judgements.agreed, _decisions.id).join(
-        moderation_decisions, _judgements.decision_id == _decisions.id
+    compared = select(_human_reviews.agreed, _decisions.id).join(
+        moderation_decisions, _human_reviews.decision_id == _decisions.id
     )
-    compared = compared.where(_judgements.agreed.is_not(None), _decisions.undone_at.is_(None))
+    compared = compared.where(_human_reviews.agreed.is_not(None), _decisions.undone_at.is_(None))
     mine = compared.where(_decisions.by_id == bindparam("me")).union_all(
-        compared.where(_judgements.first_by == bindparam("me"))
+        compared.where(_human_reviews.first_by == bindparam("me"))
     ).subquery()  # fmt: skip
     newest = select(mine.c.agreed).order_by(mine.c.id.desc()).limit(MOST_COMPARED).subquery()
     return select(func.count().filter(newest.c.agreed), func.count()).select_from(newest)
@@ -164,24 +164,24 @@ class QueueRepository:
         return [from_row(ModerationPhoto, row) for row in self._tx.execute(found)]
 
 
-class JudgementRepository:
-    """The table `moderation_judgements` with the decisions that they belong to."""
+class HumanReviewRepository:
+    """The table `moderation_human_reviews` with the decisions that they belong to."""
 
     def __init__(self, tx: Connection) -> None:
         self._tx = tx
 
-    def add(self, judgement: Judgement) -> None:
+    def add(self, human_review: HumanReview) -> None:
         """For a decision that was added before."""
-        self._tx.execute(insert(moderation_judgements), to_row(judgement))
+        self._tx.execute(insert(moderation_human_reviews), to_row(human_review))
 
-    def newest(self, principal_id: str, *, limit: int) -> list[tuple[PhotoDecision, Judgement]]:
+    def newest(self, principal_id: str, *, limit: int) -> list[tuple[PhotoDecision, HumanReview]]:
         """What a person decided and did not take back, newest first."""
-        both = select(moderation_decisions, moderation_judgements).join(
-            moderation_judgements, _judgements.decision_id == _decisions.id
+        both = select(moderation_decisions, moderation_human_reviews).join(
+            moderation_human_reviews, _human_reviews.decision_id == _decisions.id
         )
         mine = both.where(_decisions.by_id == principal_id, _decisions.undone_at.is_(None))
         rows = self._tx.execute(mine.order_by(_decisions.id.desc()).limit(limit))
-        return [(from_row(PhotoDecision, row), from_row(Judgement, row)) for row in rows]
+        return [(from_row(PhotoDecision, row), from_row(HumanReview, row)) for row in rows]
 
     def moments(self, principal_id: str, *, since: datetime, limit: int) -> list[tuple[datetime, bool]]:
         """When a person decided and whether the photo was a hard one, newest first; without what was taken back."""

@@ -22,16 +22,16 @@ from shoplens.moderation.consequence_repository import AppealRepository
 from shoplens.moderation.decisions import NewDecision, record_decision
 from shoplens.moderation.entities import (
     DecisionKind,
-    Judgement,
+    HumanReview,
     ModerationPhoto,
     PhotoDecision,
     PhotoState,
+    PreviousState,
     QueueReason,
-    Standing,
 )
 from shoplens.moderation.errors import AnotherPersonDecides, NothingToUndo, PhotoChanged, PhotoClaimed
 from shoplens.moderation.queue import CLAIM_S, QueueRules, queue_rank
-from shoplens.moderation.queue_repository import BY_PEOPLE, JudgementRepository, QueueRepository, ReportRepository
+from shoplens.moderation.queue_repository import BY_PEOPLE, HumanReviewRepository, QueueRepository, ReportRepository
 from shoplens.moderation.reasons import find_reason
 from shoplens.moderation.repository import DecisionRepository, PhotoRepository
 
@@ -174,12 +174,12 @@ class PhotoReview:
         """
         now = self._clock()
         with self._database.transaction() as tx:
-            newest = JudgementRepository(tx).newest(by.id, limit=MOST_UNDONE)
+            newest = HumanReviewRepository(tx).newest(by.id, limit=MOST_UNDONE)
             found = next((each for each in newest if photo_id in (None, each[0].photo_id)), None)
             if found is None:
                 what = "decided nothing" if photo_id is None else "did not decide this photo"
                 raise NothingToUndo(f"You {what} among your last {MOST_UNDONE} decisions.")
-            decision, judgement = found
+            decision, human_review = found
             photo = PhotoRepository(tx).get(decision.photo_id, lock=True)
             latest = _latest(tx, photo.id)
             if latest is None or latest.id != decision.id:
@@ -187,14 +187,14 @@ class PhotoReview:
             if photo.queue is QueueReason.APPEAL:  # taken back, the refusal would no longer keep its author away
                 raise AnotherPersonDecides("The shopper has appealed since; now another person decides.")
             DecisionRepository(tx).mark_undone(decision.id, now=now)
-            return self._restored(tx, photo, decision, judgement.before, by=by, now=now)
+            return self._restored(tx, photo, decision, human_review.before, by=by, now=now)
 
     def _restored(
         self,
         tx: Connection,
         photo: ModerationPhoto,
         decision: PhotoDecision,
-        before: Standing,
+        before: PreviousState,
         *,
         by: Principal,
         now: datetime,
@@ -252,14 +252,14 @@ class PhotoReview:
     def _judge(self, tx: Connection, photo: ModerationPhoto, *, by: Principal, agreed: bool | None = None) -> None:
         decision = _latest(tx, photo.id)
         assert decision is not None
-        judgement = Judgement(
+        human_review = HumanReview(
             decision_id=decision.id,
             hard=self._rules.get(photo.channel, QueueRules()).is_hard(photo),
-            before=Standing.of(photo),
+            before=PreviousState.of(photo),
             first_by=None if agreed is None else photo.decided_by,
             agreed=agreed,
         )
-        JudgementRepository(tx).add(judgement)
+        HumanReviewRepository(tx).add(human_review)
 
 
 def is_drawn(photo_id: str, share: float) -> bool:

@@ -218,8 +218,8 @@ moderation_moderators: Final = Table(
 )
 """How each moderator sees photos (`plain`, `grey`, `blur`), and after how many hard ones a pause is suggested."""
 
-moderation_judgements: Final = Table(
-    "moderation_judgements",
+moderation_human_reviews: Final = Table(
+    "moderation_human_reviews",
     metadata,
     Column(
         "decision_id", string(ID_LENGTH), ForeignKey("moderation_decisions.id", ondelete="CASCADE"), primary_key=True

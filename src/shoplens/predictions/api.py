@@ -111,7 +111,7 @@ class PredictionOut(Schema):
 
 
 class FeedbackOut(Schema):
-    """A person's judgement of a prediction."""
+    """What a person says of a prediction."""
 
     id: str
     created_at: datetime

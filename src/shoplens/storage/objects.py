@@ -264,7 +264,7 @@ class ObjectPrefix:
             return
 
     def delete_unchanged(self, found: ForeignObject) -> bool:
-        """Remove an object if it is still as `found`; whether it is gone.
+        """Remove an object if it is still as `found`; whether it was removed.
 
         On S3 the DELETE itself is conditional. Servers that ignore conditions on DELETE, and other kinds of store,
         leave the time of one request between the check and the removal.

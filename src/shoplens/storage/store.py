@@ -49,7 +49,7 @@ class Store(Protocol):
     def move(self, source: str, target: str, *, durable: bool = True) -> None:
         """Move an object. On a local disk the move survives a loss of power, without `durable` only after `sync`.
 
-        Does nothing where `source` is gone and `target` exists. Raises BlobNotFound where neither exists.
+        Does nothing where `source` is missing and `target` exists. Raises BlobNotFound where neither exists.
         """
         ...
 

@@ -97,9 +97,9 @@ class StoreContract:
 
         def cut_short() -> Iterator[bytes]:
             yield bytes(100_000)
-            raise RuntimeError("the source is gone")
+            raise RuntimeError("the source is missing")
 
-        with pytest.raises(RuntimeError, match="the source is gone"):
+        with pytest.raises(RuntimeError, match="the source is missing"):
             store.put_pieces(KEY, cut_short())
         assert (False, []) == (store.exists(KEY), list(store.list("")))
 
@@ -118,9 +118,9 @@ class StoreContract:
 
         def cut_short() -> Iterator[bytes]:
             yield from (bytes(4_000_000) for _ in range(5))
-            raise RuntimeError("the source is gone")
+            raise RuntimeError("the source is missing")
 
-        with pytest.raises(RuntimeError, match="the source is gone"):
+        with pytest.raises(RuntimeError, match="the source is missing"):
             store.put_pieces(KEY, cut_short())
         assert (b"photo", [KEY]) == (store.get(KEY), list(store.list("")))
 

@@ -124,7 +124,7 @@ def test_a_new_server_resumes_a_run_that_was_killed_too(tmp_path: Path, fruit_mo
 
 
 def test_a_server_resumes_a_run_that_was_killed(tmp_path: Path, fruit_models: Path) -> None:
-    """By itself after a few seconds, at once when asked; meanwhile it says plainly that the process is gone."""
+    """By itself after a few seconds, at once when asked; meanwhile it says plainly that the process has ended."""
     slow = {**FRUIT, "batch__commit_items": "1"}
     with running_server(tmp_path / "data", fruit_models, **slow) as server, client_of(server) as client:
         send(client, PHOTOS)

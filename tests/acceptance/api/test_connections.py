@@ -233,8 +233,10 @@ def test_an_offer_to_upgrade_to_http_2_is_declined_in_silence(
     path = "/predict" if body else "/health/live"
     url = f"{server.url}{path}"
     command = ["curl", "-sS", "--noproxy", "*", "--http2", "-m", "20", "-w", " %{http_code}\n", *body, url]
-    told = subprocess.run([*command, "--next", *command[1:]], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert ["200", "200"] == re.findall(r" (\d+)$", told.stdout, re.MULTILINE), told
+    answers = subprocess.run(
+        [*command, "--next", *command[1:]], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert ["200", "200"] == re.findall(r" (\d+)$", answers.stdout, re.MULTILINE), answers
 
 
 def test_a_stopping_server_ends_idle_connections_and_finishes_requests(

@@ -72,10 +72,10 @@ def test_the_curl_lines_of_the_api_page_are_understood(server: RunningServer, ph
     assert len(lines) > 15
     for line in lines:
         command = ["curl", "-s", "--noproxy", "*", "-g", "-m", "20", "-o", "answer", "-w", "%{http_code}"]
-        told = subprocess.run(
+        output = subprocess.run(
             [*command, *shlex.split(line)[1:]], cwd=tmp_path, capture_output=True, text=True, check=True
         )
         usual = {"401"} if "/auth/token" in line else {"200", "201", "202", "404", "409", "422"}
-        assert told.stdout in usual, (line, told.stdout)
+        assert output.stdout in usual, (line, output.stdout)
         if line.endswith("/predict'"):
-            assert "200" == told.stdout
+            assert "200" == output.stdout

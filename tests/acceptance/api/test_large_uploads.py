@@ -22,7 +22,7 @@ def large_photo() -> bytes:
 
 
 def test_a_large_photo_arrives_whole(server: RunningServer, large_photo: bytes) -> None:
-    """As form and raw, twice over one connection, and told in advance to wait."""
+    """As form and raw, twice over one connection, and with a request to wait in advance."""
     expected = hashlib.sha256(large_photo).hexdigest()
     with httpx.Client(base_url=server.url, timeout=60) as client:
         answers = [

@@ -210,7 +210,7 @@ async def test_the_page_of_a_customer_shows_strikes_and_erases_after_the_referen
 
 
 async def test_a_copy_of_a_refused_photo_is_refused_until_the_appeal_is_right(client: httpx.AsyncClient) -> None:
-    """From the upload on: a mirrored copy that was cropped and encoded again. The shopper is not told of the other."""
+    """From the upload on: a mirrored copy that was cropped and encoded again. The other shopper is not named."""
     original = colourful(41, width=800, height=600)
     first = await sent(client, jpeg_of(original), "c-1")
     assert "refused" != first["state"]

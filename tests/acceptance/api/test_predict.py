@@ -189,7 +189,7 @@ async def test_too_many_bytes_are_413_in_every_form(small_limits: httpx.AsyncCli
 
 
 async def test_too_many_pixels_are_413(small_limits: httpx.AsyncClient) -> None:
-    """Told by the header; the file itself is small."""
+    """The header says so; the file itself is small."""
     buffer = io.BytesIO()
     Image.new("1", (400, 300)).save(buffer, "PNG")
     answer = await small_limits.post("/predict", content=buffer.getvalue())

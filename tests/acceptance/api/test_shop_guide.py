@@ -56,7 +56,7 @@ async def refuse(server: RunningServer, photo_id: str, *, person: int) -> None:
 
 
 async def test_the_shop_follows_what_becomes_of_a_photo(server: RunningServer, shop: httpx.AsyncClient) -> None:
-    """It shows a kept copy until the event of the refusal; an appeal is taken once, and its end is told."""
+    """It shows a kept copy until the event of the refusal; an appeal is taken once, and its outcome is shown."""
     form = {"key": "follows", "name": "Ida", "stars": "5", "text": "Good."}
     await shop.get("/")
     page = await shop.post("/reviews", data=form, files=[("photos", ("a.jpg", sharp(90_003)))])

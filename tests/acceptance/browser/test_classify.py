@@ -418,10 +418,10 @@ def test_an_upload_over_a_slow_line_shows_its_progress_and_succeeds(
         page.evaluate(NOTE_PROGRESS)
         pick(page, photo)
         expect(page.get_by_role("link", name="View record")).to_be_visible()
-        told = page.evaluate("window.progress")
-    shares = [int(share) for share in re.findall(r"Uploading (\d+)%", " ".join(told))]
+        shown = page.evaluate("window.progress")
+    shares = [int(share) for share in re.findall(r"Uploading (\d+)%", " ".join(shown))]
     # The first megabytes go into the buffers of both kernels at once.
     assert shares
     assert min(shares) < 100
     assert sorted(shares) == shares
-    assert told[-1] == "Classifying…"
+    assert shown[-1] == "Classifying…"

@@ -137,7 +137,7 @@ def send_review(page: Page, photos: list[Path]) -> Locator:
 
 
 def require_hidden(place: Place, photo_id: str) -> None:
-    """Nowhere, and not to be told from a photo that never was."""
+    """Nowhere, and it answers as for a photo that never existed."""
     unknown = "0" * len(photo_id)
     for width in ("", "?w=160", "?w=320", "?w=640", "?w=1280"):
         assert 404 == httpx.get(f"{place.shop}/photos/{photo_id}{width}").status_code

@@ -80,7 +80,7 @@ def test_more_than_a_page_of_objects_is_imported(drop: Drop, objects: ObjectPref
 
 
 def test_an_object_that_changed_after_it_was_listed_is_skipped(objects: ObjectPrefix) -> None:
-    """It is neither read as the old one nor removed. An object that is gone is no error."""
+    """It is neither read as the old one nor removed. An object that was deleted is no error."""
     objects.put("a.jpg", JPEG + b"1")
     (listed,) = photos(objects)
     objects.put("a.jpg", JPEG + b"2")

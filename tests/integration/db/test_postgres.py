@@ -193,9 +193,9 @@ def test_a_deadlock_ends_one_transaction(database: Database) -> None:
 
     with ThreadPoolExecutor(2) as pool:
         errors = [future.exception(PATIENCE_S) for future in [pool.submit(change, 1, 2), pool.submit(change, 2, 1)]]
-    (told,) = [error for error in errors if error]
-    assert isinstance(told, DatabaseUnavailable)
-    assert "two processes waited for each other; try again" in str(told)
+    (found,) = [error for error in errors if error]
+    assert isinstance(found, DatabaseUnavailable)
+    assert "two processes waited for each other; try again" in str(found)
 
 
 def test_a_reader_sees_one_state(database: Database) -> None:
@@ -425,14 +425,14 @@ def test_a_wrong_address_is_reported_in_one_sentence(bad_url: tuple[str, str]) -
     """Which setting, why, and what to do; never the password."""
     url, advice = bad_url
     began = time.monotonic()
-    with pytest.raises(DatabaseUnavailable) as told:
+    with pytest.raises(DatabaseUnavailable) as raised:
         upgrade(url)
     assert time.monotonic() - began < 8
-    sentence = str(told.value)
+    sentence = str(raised.value)
     assert advice in sentence
     assert "database_url" in sentence
     assert "\n" not in sentence
-    assert str(make_url(url).password) not in "".join(traceback.format_exception(told.value))
+    assert str(make_url(url).password) not in "".join(traceback.format_exception(raised.value))
 
 
 def test_a_database_without_tables_is_reported(postgres_database: str) -> None:

@@ -29,8 +29,8 @@ def unfinished_uploads(place: S3Place, key: str) -> list[str]:
     status, body = _asked(place, "GET", f"/{place.bucket}", query="uploads=")
     assert 200 == status, body
     uploads = [each for each in ET.fromstring(body) if each.tag.endswith("Upload")]
-    told = [{child.tag.rpartition("}")[2]: child.text or "" for child in upload} for upload in uploads]
-    return [each["UploadId"] for each in told if each["Key"] == f"{place.prefix}/{key}"]
+    found = [{child.tag.rpartition("}")[2]: child.text or "" for child in upload} for upload in uploads]
+    return [each["UploadId"] for each in found if each["Key"] == f"{place.prefix}/{key}"]
 
 
 def _asked(place: S3Place, method: str, path: str, *, query: str = "", data: bytes = b"") -> tuple[int, bytes]:

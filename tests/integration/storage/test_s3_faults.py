@@ -63,7 +63,7 @@ def silent() -> Iterator[str]:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
-def told(endpoint: str, *, fail_fast: bool = True) -> list[str]:
+def reported(endpoint: str, *, fail_fast: bool = True) -> list[str]:
     """What the store and the source say of a place."""
     options = {"region": "x", "endpoint": endpoint, "access_key_id": "a", "secret_access_key": SECRET}
     began_s = time.monotonic()
@@ -99,7 +99,7 @@ def told(endpoint: str, *, fail_fast: bool = True) -> list[str]:
 def test_an_answer_that_refuses_is_put_in_words(status: int, code: str, what: str, remedy: str) -> None:
     """By the store and by the source alike."""
     with answering(status, code) as endpoint:
-        for sentence in told(endpoint):
+        for sentence in reported(endpoint):
             assert what in sentence
             assert remedy in sentence
 
@@ -108,7 +108,7 @@ def test_an_answer_that_refuses_is_put_in_words(status: int, code: str, what: st
 def test_a_server_that_never_answers_costs_seconds(fail_fast: bool) -> None:
     """Few where somebody looks whether it is there; ten at work, where a photo may be large and the network slow."""
     with silent() as endpoint:
-        for sentence in told(endpoint, fail_fast=fail_fast):
+        for sentence in reported(endpoint, fail_fast=fail_fast):
             assert f"{endpoint} did not answer in time" in sentence
             assert "AWS_ENDPOINT_URL" in sentence
 
@@ -122,7 +122,7 @@ def test_a_server_that_never_answers_costs_seconds(fail_fast: bool) -> None:
 )
 def test_an_unreachable_endpoint_is_reported(endpoint: str, what: str) -> None:
     """With the address that was tried."""
-    for sentence in told(endpoint):
+    for sentence in reported(endpoint):
         assert what in sentence
         assert "AWS_ENDPOINT_URL" in sentence
 
@@ -130,12 +130,12 @@ def test_an_unreachable_endpoint_is_reported(endpoint: str, what: str) -> None:
 def test_an_https_address_of_an_http_server_is_reported() -> None:
     """An easy mistake."""
     with answering(500, "") as endpoint:
-        for sentence in told(endpoint.replace("http:", "https:")):
+        for sentence in reported(endpoint.replace("http:", "https:")):
             assert "no encrypted connection" in sentence
 
 
 def test_a_wrong_secret_is_refused_by_a_real_server(s3: S3Place) -> None:
-    """And told, whichever verb meets it; the secret is not."""
+    """And reported, whichever verb meets it, without the secret."""
     options = {**s3.options, "secret_access_key": SECRET}
     store = open_store(s3.url, setting="storage_url", options=options)
     acts: list[Callable[[], object]] = [

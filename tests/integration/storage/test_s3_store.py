@@ -70,9 +70,9 @@ def test_an_upload_that_ends_early_leaves_no_parts(s3: S3Place, store: Store) ->
     def cut_short() -> Iterator[bytes]:
         yield from (bytes(4_000_000) for _ in range(6))
         seen.append(len(unfinished_uploads(s3, KEY)))
-        raise RuntimeError("the source is gone")
+        raise RuntimeError("the source is missing")
 
-    with pytest.raises(RuntimeError, match="the source is gone"):
+    with pytest.raises(RuntimeError, match="the source is missing"):
         store.put_pieces(KEY, cut_short())
     assert ([1], []) == (seen, unfinished_uploads(s3, KEY))
 

@@ -91,7 +91,7 @@ def _swap(tx: Any) -> None:
 def test_verification_names_the_entry_that_was_tampered_with(
     audit: AuditLog, database: Database, tamper: Callable[[Any], None], sentence: str
 ) -> None:
-    """Whoever can write rows cannot do it without a trace in the chain."""
+    """Write access to the table is not enough to change it unnoticed."""
     filled(audit)
     with database.transaction() as tx:
         tamper(tx)

@@ -20,5 +20,5 @@ def role_table() -> str:
 
 
 def test_the_table_of_roles_is_the_one_of_the_code() -> None:
-    """Whoever changes a role changes the page."""
+    """A change of a role needs a change of the page."""
     assert role_table() in PAGE.read_text(encoding="utf-8"), f"docs/explanation/accounts.md needs:\n{role_table()}"

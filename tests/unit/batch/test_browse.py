@@ -168,7 +168,7 @@ def test_a_quarantined_item_shows_what_was_saved_of_it(shop: Shop, browse: Brows
 
 
 def test_a_photo_that_cannot_be_shown_is_an_error(shop: Shop, browse: BrowseService) -> None:
-    """A quarantined item without a thumbnail, a file that is no photo, and a photo that is gone."""
+    """A quarantined item without a thumbnail, a file that is no photo, and a photo that was deleted."""
     aside = shop.arrive("a.jpg", fate=quarantined("image_corrupt", "It is cut off."))
     shop.run()
     hostile = shop.arrive("b.jpg", data=b"<html>")
@@ -212,7 +212,7 @@ def test_the_items_of_a_run_are_those_that_it_counts(shop: Shop, browse: BrowseS
 
 
 def test_progress_goes_from_nothing_to_one(shop: Shop, browse: BrowseService) -> None:
-    """Told from what was planned and what is left; an ended run is through."""
+    """Derived from what was planned and what is left; a run that ended is complete."""
     for number in range(4):
         shop.arrive(f"{number}.jpg")
     run = shop.run(limit=3, end=False)

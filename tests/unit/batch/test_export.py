@@ -187,7 +187,7 @@ def test_a_database_that_fails_while_exporting_raises_its_own_error(format: Expo
 
     def rows() -> Iterator[TableRow]:
         yield from [table_row()] * 6_000
-        raise DatabaseUnavailable("It is gone.")
+        raise DatabaseUnavailable("It does not answer.")
 
     with pytest.raises(DatabaseUnavailable, match="gone"):
         list(write_table(rows(), format))

@@ -102,8 +102,8 @@ def test_ignored_files_stay(drop: Drop, tmp_path: Path) -> None:
         summary = drop.ingest()
     assert (0, 1, 5) == (summary.taken, summary.not_ready, summary.seen)
     special = {"link.jpg": "symbolic link", "folder": "symbolic link", "pipe.jpg": "named pipe", "socket.jpg": "socket"}
-    told = [f"{name} could not be read: it is a {kind}; only regular files are" for name, kind in special.items()]
-    assert all(any(note.startswith(each) for note in summary.notes) for each in told), summary.notes
+    notes = [f"{name} could not be read: it is a {kind}; only regular files are" for name, kind in special.items()]
+    assert all(any(note.startswith(each) for note in summary.notes) for each in notes), summary.notes
     assert before == drop.left()
     assert (secret / "secret.jpg").exists()
     assert {} == drop.items()

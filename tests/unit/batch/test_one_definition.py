@@ -79,8 +79,8 @@ def compare_all(shop: Shop, browse: BrowseService, run: BatchRun, *, is_last: bo
     assert expected == numbers_of_table(shop, run) == numbers_of_gallery(browse, run)
     (listed,) = [each for each in browse.runs("returns") if each.run.id == run.id]
     assert expected == {state: number for state, number in listed.counts.by_state.items() if number}
-    said, told = numbers_of_report(WriteReport(shop.database, shop.store, shop.images, clock=shop.clock), run)
-    assert (received, expected) == (said, {state: number for state, number in told.items() if number})
+    said, reported = numbers_of_report(WriteReport(shop.database, shop.store, shop.images, clock=shop.clock), run)
+    assert (received, expected) == (said, {state: number for state, number in reported.items() if number})
     words = progress_words(view)
     assert [str(received), *(str(view.counts[each]) for each in ItemState)] == [
         words["received"], *(words[each.value] for each in ItemState),

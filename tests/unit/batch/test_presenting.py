@@ -74,11 +74,11 @@ def test_numbers_are_shown_with_their_nouns() -> None:
 
 def test_progress_is_one_line() -> None:
     """Speed, time left and when the last photo was finished; a finished run shows its duration."""
-    told = words.progress_words(VIEW)
+    shown = words.progress_words(VIEW)
     assert ("85%", "1,020", "1,200 photos", "Running") == tuple(
-        told[name] for name in ("percent", "settled", "planned", "state")
+        shown[name] for name in ("percent", "settled", "planned", "state")
     )
-    assert "31 per second · about 6 s left · last photo finished 0 s ago" == told["pace"]
+    assert "31 per second · about 6 s left · last photo finished 0 s ago" == shown["pace"]
     ended = replace(RUN, state=RunState.FINISHED, finished_at=LATER)
     assert "31 per second · took 5 min" == words.pace(replace(VIEW, run=ended, seconds_left=None))
 
@@ -112,10 +112,10 @@ def test_a_run_that_is_interrupted_or_stalled_has_a_notice(
     run: BatchRun, owner: OwnerState, trouble: str | None, sentence: str, resumable: bool
 ) -> None:
     """With the reason, and whether a button resumes it."""
-    told = words.run_notice(run, owner, trouble=trouble, now=LATER)
-    assert told is not None
-    assert sentence in told.sentence
-    assert resumable is told.resumable
+    shown = words.run_notice(run, owner, trouble=trouble, now=LATER)
+    assert shown is not None
+    assert sentence in shown.sentence
+    assert resumable is shown.resumable
 
 
 def test_an_item_is_named_by_its_references() -> None:

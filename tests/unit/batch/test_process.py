@@ -39,8 +39,8 @@ TIMEOUT_S = 60.0
 
 PRINT_FACTS = """
 import json, os, sys
-told = {name: value for name, value in os.environ.items() if name.startswith("SHOPLENS_")}
-print(json.dumps({"run": sys.argv[-1], "settings": told, "session": os.getsid(0), "pid": os.getpid()}), flush=True)
+own = {name: value for name, value in os.environ.items() if name.startswith("SHOPLENS_")}
+print(json.dumps({"run": sys.argv[-1], "settings": own, "session": os.getsid(0), "pid": os.getpid()}), flush=True)
 """
 COUNT_AND_FAIL = """
 import sys
@@ -127,9 +127,9 @@ def test_a_process_gets_its_run_and_only_the_given_settings(
     monkeypatch.setenv("SHOPLENS_PORT", "1")
     assert make_launcher(PRINT_FACTS).start("the-run")
     wait_for_launchers()
-    told = json.loads((tmp_path / "logs" / "run.log").read_text())
-    assert {"SHOPLENS_DATA_DIR": "here"} == told["settings"]
-    assert ("the-run", told["pid"]) == (told["run"], told["session"])
+    output = json.loads((tmp_path / "logs" / "run.log").read_text())
+    assert {"SHOPLENS_DATA_DIR": "here"} == output["settings"]
+    assert ("the-run", output["pid"]) == (output["run"], output["session"])
 
 
 def test_a_process_that_ended_is_no_zombie(make_launcher: Callable[..., RunLauncher]) -> None:

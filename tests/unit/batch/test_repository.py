@@ -169,7 +169,7 @@ def walks(database: Database, statement: str, parameters: Any) -> list[str]:
 
 
 def postgres_walks(connection: Connection, statement: str, parameters: Any) -> list[str]:
-    """Where even a planner that was told not to can only read the whole table."""
+    """Where even a planner that should not can only read the whole table."""
     connection.execute(text("SET enable_seqscan = off"))
     found = connection.exec_driver_sql(f"EXPLAIN {statement}", parameters)
     steps = [str(row[0]).strip() for row in found]

@@ -75,7 +75,7 @@ def test_objects_that_are_kept_are_read_once(drop: Drop, objects: ObjectPrefix) 
 
 @pytest.mark.parametrize("size", [100, 9_000_000])
 def test_an_object_that_changed_after_it_was_listed_is_skipped(objects: ObjectPrefix, size: int) -> None:
-    """It is neither read as the old one nor removed. An object that is gone is no error."""
+    """It is neither read as the old one nor removed. An object that was deleted is no error."""
     objects.put("a.jpg", JPEG + bytes(size))
     (listed,) = photos(objects)
     objects.put("a.jpg", JPEG + b"1" * size)

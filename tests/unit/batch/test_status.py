@@ -52,9 +52,9 @@ async def test_after_a_run_its_counts_are_shown(house: House, show: Callable[...
     assert (0, 3, OwnerState.NOBODY, 0.003) == (
         status.left, status.counts.settled, status.owner, status.seconds_per_item,
     )  # fmt: skip
-    told = " ".join(status_sentences(status))
-    assert f"Run {run.id}: finished." in told
-    assert "1 done, 1 needs review, 1 quarantined" in told
+    output = " ".join(status_sentences(status))
+    assert f"Run {run.id}: finished." in output
+    assert "1 done, 1 needs review, 1 quarantined" in output
 
 
 def test_the_owner_of_a_run_is_shown(house: House, show: Callable[..., RunStatus]) -> None:

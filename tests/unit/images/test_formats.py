@@ -304,7 +304,7 @@ def test_a_bmp_may_be_stored_from_top_to_bottom(limits: Limits) -> None:
 
 
 def test_a_name_means_nothing(limits: Limits) -> None:
-    """The bytes of a PNG are a PNG, whatever they are called; decode is never told a name."""
+    """The bytes of a PNG are a PNG, whatever they are called; decode never gets a name."""
     buffer = io.BytesIO()
     four_corners().save(buffer, "PNG")
     assert "png" == decode(buffer.getvalue(), limits=limits).format

@@ -75,7 +75,7 @@ def test_an_unusual_subsampling_is_read_by_the_other_path(limits: Limits) -> Non
 
 
 def test_a_frame_without_rows_is_too_small(limits: Limits) -> None:
-    """Zero rows mean "told later", which no camera does."""
+    """Zero rows mean "given later", which no camera does."""
     data = bytearray(PLAIN)
     frame = data.index(b"\xff\xc0")
     data[frame + 5 : frame + 7] = b"\x00\x00"

@@ -43,7 +43,7 @@ def process_of(decoder: SandboxedDecoder) -> int:
 
 
 def has_ended(pid: int) -> bool:
-    """Whether this process is gone, also from the table of processes."""
+    """Whether this process has ended, also from the table of processes."""
     return not pathlib.Path(f"/proc/{pid}").exists()
 
 
@@ -155,7 +155,7 @@ def test_memory_is_limited() -> None:
 
 
 def test_processor_time_is_limited() -> None:
-    """The kernel ends what counts to infinity; here the allowance is gone before the picture is."""
+    """The kernel ends what counts to infinity; here the allowance ends before the picture does."""
     with SandboxedDecoder(processes=1, cpu_s=0.02) as decoder, pytest.raises(ImageDecoderFailed, match="time"):
         decode(decoder, LARGE_AVIF)
 

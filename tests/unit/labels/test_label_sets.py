@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import itertools
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -14,8 +15,9 @@ import pytest
 from shoplens.accounts.audit import AuditLog
 from shoplens.accounts.entities import SYSTEM
 from shoplens.db import Database
-from shoplens.errors import BlobNotFound
-from shoplens.labels.entities import LabelSet
+from shoplens.errors import BlobNotFound, DatabaseUnavailable
+from shoplens.labels import manifest
+from shoplens.labels.entities import Label, LabelSet
 from shoplens.labels.errors import LabelSetNotFound, NothingLabelled
 from shoplens.labels.manifest import COLUMNS
 from shoplens.labels.service import LabelService, feedback_labels
@@ -210,3 +212,14 @@ def test_files_that_an_interrupted_erasure_left_are_deleted_by_the_next(shop: Sh
     shop.store.put("labels/reviews/000002-0123456789abcdef.parquet", b"being built")
     assert 0 == shop.labels.forget({"nothing"})
     assert {built.key, "labels/reviews/000002-0123456789abcdef.parquet"} == set(shop.store.list("labels"))
+
+
+def test_a_database_that_fails_while_a_set_is_written_is_reported_as_itself() -> None:
+    """Not as a fault of the Parquet writer, so that the answer says what to do."""
+
+    def failing() -> Iterator[Label]:
+        raise DatabaseUnavailable("The database does not answer.")
+        yield
+
+    with pytest.raises(DatabaseUnavailable, match="does not answer"):
+        manifest.write(failing(), io.BytesIO())

@@ -62,7 +62,7 @@ def test_an_event_goes_to_the_endpoints_that_want_it(
 
 
 def test_an_event_is_taken_back_with_its_cause(database: Database, webhooks: WebhookService) -> None:
-    """The transaction did not happen, so nothing is told of it."""
+    """The transaction did not happen, so no event is sent."""
     webhooks.add(URL)
     with pytest.raises(ZeroDivisionError), database.transaction() as tx:
         emit(tx, "photo.published", {}, now=NOW)

@@ -45,7 +45,7 @@ def upgrade() -> None:
     _create_recovery_codes()
     _create_sessions()
     _create_webhook_deliveries()
-    _create_moderation_judgements()
+    _create_moderation_human_reviews()
     for name in ("customer_ref", "review_ref"):
         op.add_column("batch_items", sa.Column(name, _TEXT))
 
@@ -55,7 +55,7 @@ def downgrade() -> None:
     for name in ("customer_ref", "review_ref"):
         op.drop_column("batch_items", name)
     for name in (
-        "moderation_judgements",
+        "moderation_human_reviews",
         "webhook_deliveries",
         "sessions",
         "recovery_codes",
@@ -506,9 +506,9 @@ def _create_webhook_deliveries() -> None:
     op.create_index("ix_webhook_deliveries_state_next_at", "webhook_deliveries", ["state", "next_at"])
 
 
-def _create_moderation_judgements() -> None:
+def _create_moderation_human_reviews() -> None:
     op.create_table(
-        "moderation_judgements",
+        "moderation_human_reviews",
         sa.Column("decision_id", _string(26), nullable=False),
         sa.Column("hard", sa.Boolean, nullable=False),
         sa.Column("before_state", _string(16), nullable=False),
@@ -522,12 +522,12 @@ def _create_moderation_judgements() -> None:
         sa.Column("before_reports", sa.Integer, nullable=False),
         sa.Column("first_by", _TEXT),
         sa.Column("agreed", sa.Boolean),
-        sa.PrimaryKeyConstraint("decision_id", name="pk_moderation_judgements"),
+        sa.PrimaryKeyConstraint("decision_id", name="pk_moderation_human_reviews"),
         sa.ForeignKeyConstraint(
             ["decision_id"],
             ["moderation_decisions.id"],
-            name="fk_moderation_judgements_decision_id",
+            name="fk_moderation_human_reviews_decision_id",
             ondelete="CASCADE",
         ),
     )
-    op.create_index("ix_moderation_judgements_first_by", "moderation_judgements", ["first_by"])
+    op.create_index("ix_moderation_human_reviews_first_by", "moderation_human_reviews", ["first_by"])
