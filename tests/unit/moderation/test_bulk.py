@@ -22,6 +22,7 @@ from shoplens.moderation.bulk import ModerationExecutor, PatientEngine
 from shoplens.moderation.channel import ModerationChannel
 from shoplens.moderation.memory import HashMemory
 from shoplens.moderation.policy import ModerationPolicy
+from shoplens.moderation.tables import moderation_hashes
 from shoplens.serving.engine import ClassifyRequest, ClassifyResult
 from shoplens.storage import open_store
 from tests.unit.batch.batch_house import CHANNEL, ScriptedEngine
@@ -35,10 +36,12 @@ class SilentEngine(ScriptedEngine):
 
 
 @pytest.fixture
-def executor(tmp_path: Path) -> Iterator[ModerationExecutor]:
-    """Over a store, and a database whose tables are missing."""
+def executor(tmp_path: Path, database_file: Path) -> Iterator[ModerationExecutor]:
+    """Over a store, and a database in which a table is missing."""
     store = open_store(str(tmp_path))
-    with closing(open_database(f"sqlite:///{tmp_path}/empty.db")) as database, SandboxedDecoder(processes=1) as sandbox:
+    with closing(open_database(f"sqlite:///{database_file}")) as database, SandboxedDecoder(processes=1) as sandbox:
+        with database.transaction() as tx:
+            moderation_hashes.drop(tx)
         retry = RetryPolicy(0.2)
         engine = PatientEngine(SilentEngine(), retry)
         assessor = PhotoAssessor(
