@@ -14,7 +14,11 @@ import pytest
 
 POISON = b"KILLS-ITS-PROCESS"
 _NODE_CODE = f"""
-import os, sys, threading, time
+import os, pathlib, sys, threading, time
+def die():
+    with pathlib.Path(__file__).with_name("deaths").open("a") as deaths:
+        deaths.write(".")
+    os.kill(os.getpid(), 9)
 def watch():
     while not hasattr(sys.modules.get("shoplens.batch.ray"), "RayExecutor"):
         time.sleep(0.01)
@@ -22,7 +26,7 @@ def watch():
     read = actor._read
     def read_or_die(self, *arguments):
         photo = read(self, *arguments)
-        return os.kill(os.getpid(), 9) if {POISON!r} in photo else photo
+        return die() if {POISON!r} in photo else photo
     actor._read = read_or_die
 threading.Thread(target=watch, daemon=True).start()
 """
@@ -30,10 +34,11 @@ threading.Thread(target=watch, daemon=True).start()
 
 @dataclass
 class RayCluster:
-    """`address` is the address of the head."""
+    """`address` is the address of the head. `deaths` holds a dot for each process that a photo killed."""
 
     cluster: Any
     address: str
+    deaths: Path
 
     def kill_a_node(self) -> None:
         """Kill a node that is not the head, with all its processes."""
@@ -58,7 +63,7 @@ def ray_cluster(folder: Path) -> Iterator[RayCluster]:
         try:
             for _ in range(2):
                 cluster.add_node(wait=False, **node)
-            cluster.wait_for_nodes(60)
-            yield RayCluster(cluster, cluster.address)
+            cluster.wait_for_nodes(240)
+            yield RayCluster(cluster, cluster.address, folder / "deaths")
         finally:
             cluster.shutdown()

@@ -42,7 +42,7 @@ from shoplens.telemetry.logs import get_logger
 
 _LARGEST_BATCH: Final = 32
 _READ_AHEAD: Final = 8
-_FIRST_ACTOR_S, _LEAST_SILENCE_S = 60.0, 300.0
+_WARN_OF_SILENCE_S, _LEAST_SILENCE_S = 60.0, 300.0
 _POLL_S: Final = 0.2
 _MOST_DEATHS_ALONE: Final = 2
 _MOST_DEATHS_IN_A_ROW: Final = 20
@@ -83,9 +83,13 @@ PhotoOutcome = tuple[ClassifyResult | ShoplensError, bytes | None]
 
 
 class PhotoActor:
-    """Runs on a node. `ready` is called first after every start."""
+    """Runs on a node. `up` and `ready` are called first after every start."""
 
-    async def ready(self, job: NodeJob, bundle: bytes, marker: str) -> ShoplensError | None:
+    async def up(self) -> bool:
+        """Answers as soon as Ray has started the process."""
+        return True
+
+    async def ready(self, job: NodeJob, bundle: bytes, marker: str, _up: bool) -> ShoplensError | None:
         """Look at the store and load the model. Returns what makes this node useless."""
         node = socket.gethostname()
         if job.version != shoplens.__version__:
@@ -169,43 +173,47 @@ class RayExecutor:
             count = int(ray.cluster_resources().get("GPU" if cluster.gpu else "CPU", 0))
             if count < 1:
                 raise ClusterUnavailable(f"The Ray cluster has no {'GPUs' if cluster.gpu else 'processors'}.")
-            actor = ray.remote(PhotoActor).options(num_cpus=1, num_gpus=1 if cluster.gpu else 0, max_restarts=-1)
+            actor = ray.remote(PhotoActor).options(
+                num_cpus=1, num_gpus=1 if cluster.gpu else 0, max_restarts=-1, max_task_retries=-1
+            )
             self._setup = (ray.put(job), ray.put(bundle), marker)
             self._actors = [actor.remote() for _ in range(count)]
             self._stack = stack.pop_all()
         self.capacity = count * _LARGEST_BATCH
         self._free: deque[Any] = deque()
-        self._starting = {actor.ready.remote(*self._setup): actor for actor in self._actors}
+        self._starting = {self._set_up(actor): actor for actor in self._actors}
         self._running: dict[Any, tuple[Any, list[BatchItem]]] = {}
         self._again: deque[list[BatchItem]] = deque()
         self._deaths = 0  # since the last result
         self._deaths_alone: Counter[str] = Counter()
         self._times_unread: Counter[str] = Counter()
+        self._heard_at, self._warned = time.monotonic(), False
 
     async def process(self, items: executors.ItemQueue, results: executors.ResultQueue) -> None:
         """See Executor. Raises ClusterUnavailable when the cluster is lost, and what makes a node useless."""
         if threading.current_thread() is threading.main_thread():
             # Ray's native code takes SIGTERM over when it connects; setting the handler again gives it back to Python.
             signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
-        heard_at, limit_s = time.monotonic(), _FIRST_ACTOR_S
+        self._heard()
         while True:
             if not self._running and not self._again:
                 if not (batch := await self._take(items, wait=True)):
                     return
                 self._again.append(batch)
-                heard_at = time.monotonic()
+                self._heard()
             while self._free and (batch := self._again.popleft() if self._again else await self._take(items)):
                 actor = self._free.popleft()
-                self._running[actor.classify.remote([(item.key, item.sha256) for item in batch])] = actor, batch
+                classify = actor.classify.options(max_task_retries=0)
+                self._running[classify.remote([(item.key, item.sha256) for item in batch])] = actor, batch
             ready = await asyncio.to_thread(self._wait)
-            if not ready and time.monotonic() - heard_at > limit_s:
-                raise ClusterUnavailable(f"Nothing came from the Ray cluster for {limit_s:g} s. Is a processor free?")
+            if not ready:
+                self._check_silence()
             for ref in ready:
                 if ref in self._starting:
                     self._started(ref)
                 else:
                     await self._collect(ref, results)
-                heard_at, limit_s = time.monotonic(), self._silence_s
+                self._heard()
 
     async def close(self) -> None:
         """See Executor."""
@@ -225,6 +233,29 @@ class RayExecutor:
             raise ClusterUnavailable(f"The Ray cluster is lost: {_one_line(error)}") from error
         return list(ready)
 
+    def _heard(self) -> None:
+        self._heard_at, self._warned = time.monotonic(), False
+
+    def _check_silence(self) -> None:
+        """Warn of a cluster from which nothing comes, and give it up in the end. Raises ClusterUnavailable."""
+        silent_s = time.monotonic() - self._heard_at
+        if silent_s > self._silence_s:
+            raise ClusterUnavailable(
+                f"Nothing came from the Ray cluster for {self._silence_s:g} s. "
+                "Look with `ray status` whether a processor is free."
+            )
+        if silent_s > _WARN_OF_SILENCE_S and not self._warned:
+            self._warned = True
+            _log.warning("ray.silent", seconds=round(silent_s), starting=len(self._starting), busy=len(self._running))
+
+    def _set_up(self, actor: Any) -> Any:
+        """A call of `ready`, made as soon as Ray has started the process, however long that takes.
+
+        Ray repeats `up` until then. If `ready` fails, the process was there and died.
+        """
+        up = actor.up.remote()
+        return actor.ready.options(max_task_retries=0).remote(*self._setup, up)
+
     def _started(self, ref: Any) -> None:
         """An actor is set up, and free. Raises what makes its node useless."""
         actor = self._starting.pop(ref)
@@ -243,7 +274,7 @@ class RayExecutor:
         _log.warning("ray.actor_died", reason=_one_line(error))
         if self._deaths > _MOST_DEATHS_IN_A_ROW + len(self._actors):
             raise ClusterUnavailable(f"The Ray cluster makes no progress: {_one_line(error)}") from error
-        self._starting[actor.ready.remote(*self._setup)] = actor
+        self._starting[self._set_up(actor)] = actor
 
     async def _collect(self, ref: Any, results: executors.ResultQueue) -> None:
         """The outcomes of a batch, or another attempt at it."""

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import shoplens
+from shoplens.batch import ray as executor_module
 from shoplens.batch.entities import ItemState
 from shoplens.batch.executors import ResultBuilder, RetryPolicy
 from shoplens.batch.ray import Cluster, NodeJob, RayExecutor
@@ -21,9 +22,11 @@ from shoplens.db import Database
 from shoplens.errors import ClusterUnavailable, Misconfigured
 from shoplens.images.picture import Limits
 from shoplens.serving.engine import ClassifyRequest, ClassifyResult
+from tests.conftest import ONLY_SQLITE
 from tests.unit.batch.batch_house import CHANNEL, MODEL, RULES, House, ScriptedEngine, now, open_house
 
 CLUSTER = {"CPU": 2.0}
+pytestmark = ONLY_SQLITE
 
 
 class ProcessDied(BaseException):
@@ -41,7 +44,10 @@ class FragileEngine(ScriptedEngine):
 
 
 class FakeRay(ModuleType):
-    """As much of the module `ray` as the executor uses. A call is done when it is made."""
+    """As much of the module `ray` as the executor uses. A call is done when `wait` looks at it.
+
+    `restart_takes` is the number of waits that a process needs to start again after its death.
+    """
 
     class RayError(Exception):
         """What Ray raises."""
@@ -51,6 +57,7 @@ class FakeRay(ModuleType):
         self.exceptions = SimpleNamespace(RayError=FakeRay.RayError)
         self.cluster_resources = lambda: resources
         self.open = False
+        self.restart_takes = self.waits = self.deaths = 0
 
     def init(self, **_: Any) -> None:
         """Connect."""
@@ -62,15 +69,21 @@ class FakeRay(ModuleType):
 
     def remote(self, actor_class: type) -> Any:
         """A class whose `remote` starts an actor."""
-        return SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda: FakeActor(actor_class)))
+
+        def options(*, max_task_retries: int = 0, **_: Any) -> Any:
+            return SimpleNamespace(remote=lambda: FakeActor(self, actor_class, max_task_retries))
+
+        return SimpleNamespace(options=options)
 
     def put(self, value: Any) -> Any:
         """A reference is the value itself."""
         return value
 
-    def wait(self, refs: list[Any], **_: Any) -> tuple[list[Any], list[Any]]:
-        """Everything is ready."""
-        return refs[:1], refs[1:]
+    def wait(self, refs: list[Reference], **_: Any) -> tuple[list[Reference], list[Reference]]:
+        """The first that is done."""
+        self.waits += 1
+        ready = next((ref for ref in refs if ref.is_done()), None)
+        return [ready] if ready else [], [ref for ref in refs if ref is not ready]
 
     def get(self, ref: Reference) -> Any:
         """The result, or the error."""
@@ -80,30 +93,55 @@ class FakeRay(ModuleType):
 
 
 class FakeActor:
-    """Starts again, without its state, when it died."""
+    """Starts again, without its state, when it died. Calls until then fail, or wait if its handle has retries."""
 
-    def __init__(self, actor_class: type) -> None:
+    def __init__(self, ray: FakeRay, actor_class: type, retries: int) -> None:
+        self._ray = ray
         self._class = actor_class
         self._instance = actor_class()
+        self._up_at = 0
+        self.patient = retries != 0
 
     def __getattr__(self, method: str) -> Any:
-        return SimpleNamespace(remote=lambda *arguments: self._call(method, arguments))
+        call = SimpleNamespace(remote=lambda *arguments: Reference(self, method, arguments))
+        return SimpleNamespace(remote=call.remote, options=lambda **_: call)
 
-    def _call(self, method: str, arguments: tuple[Any, ...]) -> Any:
+    def is_up(self) -> bool:
+        """Whether its process runs."""
+        return self._ray.waits >= self._up_at
+
+    def call(self, method: str, arguments: tuple[Any, ...]) -> Any:
+        """The result of a method. Raises RayError if it fails or its process dies."""
+        given = [argument.result if isinstance(argument, Reference) else argument for argument in arguments]
         with ThreadPoolExecutor(1) as thread:
-            done = thread.submit(asyncio.run, getattr(self._instance, method)(*arguments))
+            done = thread.submit(asyncio.run, getattr(self._instance, method)(*given))
         if isinstance(done.exception(), ProcessDied):
+            self._ray.deaths += 1
             self._instance = self._class()
-        failed = done.exception() is not None
-        return Reference(None if failed else done.result(), failed=failed)
+            self._up_at = self._ray.waits + self._ray.restart_takes
+        if done.exception() is not None:
+            raise FakeRay.RayError(f"The actor died: {done.exception()!r}")
+        return done.result()
 
 
 class Reference:
     """What a call returns."""
 
-    def __init__(self, result: Any, *, failed: bool) -> None:
-        self.result = result
-        self.failed = failed
+    def __init__(self, actor: FakeActor, method: str, arguments: tuple[Any, ...]) -> None:
+        self._actor, self._method, self._arguments = actor, method, arguments
+        self._done = self.failed = not (actor.is_up() or actor.patient)
+        self.result: Any = None
+
+    def is_done(self) -> bool:
+        """Whether the call has ended. It is made when its process runs and all that it needs is done."""
+        needed = [argument for argument in self._arguments if isinstance(argument, Reference)]
+        if not self._done and self._actor.is_up() and all(ref.is_done() for ref in needed):
+            self._done = True
+            try:
+                self.result = self._actor.call(self._method, self._arguments)
+            except FakeRay.RayError:
+                self.failed = True
+        return self._done
 
 
 @pytest.fixture
@@ -156,6 +194,31 @@ def test_photos_that_kill_their_process_fail_alone(house: House, ray: FakeRay, t
     assert Counter({None: 45, "internal_error": 2}) == Counter(item.failure_code for item in house.items())
     assert {1} == {item.attempts for item in house.items()}
     assert ([], False) == (house.faults(), ray.open)
+
+
+def test_a_process_may_take_long_to_start_again(
+    house: House, ray: FakeRay, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The run waits for it. Each death is logged once."""
+    ray.restart_takes = 100
+    house.bring("Poison", *["shirt 0.9"] * 31)
+    run_on_ray(house, job_for(house, tmp_path))
+    assert {ItemState.DONE: 31, ItemState.QUARANTINED: 1} == house.states()
+    assert ray.deaths == caplog.text.count("ray.actor_died") > 1
+
+
+def test_a_silent_cluster_ends_the_run(
+    house: House, ray: FakeRay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A warning comes long before."""
+    monkeypatch.setattr(executor_module, "_WARN_OF_SILENCE_S", 0.1)
+    monkeypatch.setattr(executor_module, "_LEAST_SILENCE_S", 0.4)
+    ray.restart_takes = sys.maxsize
+    house.bring("Poison", "Poison")
+    with pytest.raises(ClusterUnavailable, match=r"for 0\.4 s"):
+        run_on_ray(house, replace(job_for(house, tmp_path), timeout_s=0.1))
+    assert 1 == caplog.text.count("ray.silent")
+    assert ItemState.WAITING in house.states()
 
 
 def test_a_node_that_loses_the_store_costs_no_attempt(house: House, ray: FakeRay, tmp_path: Path) -> None:
