@@ -28,7 +28,7 @@ from shoplens.images import fingerprint
 from shoplens.images.decoder import decode
 from shoplens.images.picture import Limits
 from shoplens.moderation.entities import HashVerdict
-from shoplens.moderation.memory import HashMemory
+from shoplens.moderation.intake.memory import HashMemory
 from shoplens.moderation.tables import moderation_hashes
 from shoplens.serving.cores import usable_cores
 

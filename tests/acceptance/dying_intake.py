@@ -13,8 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from shoplens.moderation import intake
 from shoplens.moderation.files import PhotoFiles
+from shoplens.moderation.intake import service as intake
 from shoplens.platform.server import build_platform
 from shoplens.settings import read_settings
 from tests.acceptance.moderation_photos import sharp

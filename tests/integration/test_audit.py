@@ -11,8 +11,8 @@ from shoplens.accounts.entities import SYSTEM
 from shoplens.batch.repository import ItemRepository
 from shoplens.db import Database
 from shoplens.labels.service import LabelService
+from shoplens.moderation.consequences.label_source import DecisionLabels
 from shoplens.moderation.entities import PhotoState
-from shoplens.moderation.label_source import DecisionLabels
 from shoplens.platform.audit import audit_store, in_words
 from shoplens.predictions.entities import Keep
 from shoplens.predictions.repository import PredictionRepository

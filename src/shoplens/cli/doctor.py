@@ -28,7 +28,7 @@ from shoplens.db import open_database
 from shoplens.db.sqlite import driver, has_wal_reset_bug
 from shoplens.errors import DatabaseUnavailable, DatabaseUnusable, Misconfigured, ShoplensError, StorageUnavailable
 from shoplens.images.sandbox_process import HeicSupport, heic_support
-from shoplens.moderation.signals import resolve_groups
+from shoplens.moderation.intake.signals import resolve_groups
 from shoplens.platform.audit import audit_store, in_words
 from shoplens.platform.parts import build_channels, find_bundle, open_shared, require_labels
 from shoplens.serving.classifier import Classifier, choose_provider

@@ -17,11 +17,11 @@ from shoplens.db.tables import is_id
 from shoplens.errors import RequestInvalid
 from shoplens.moderation.entities import ModerationPhoto, PhotoState, References, UnusablePhoto
 from shoplens.moderation.errors import PhotoNotFound
-from shoplens.moderation.intake import MOST_PHOTOS, IntakeRequest
+from shoplens.moderation.intake.service import MOST_PHOTOS, IntakeRequest
 from shoplens.moderation.media import Format, Width
 from shoplens.moderation.photos import MAX_PAGE
 from shoplens.moderation.previews import PreviewLinks
-from shoplens.moderation.queue import blinded
+from shoplens.moderation.queue.service import blinded
 from shoplens.moderation.reasons import Reason
 from shoplens.moderation.repository import PhotoFilter
 from shoplens.moderation.service import Moderation

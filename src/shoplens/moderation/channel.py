@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from shoplens.moderation.policy import ModerationPolicy
+from shoplens.moderation.policy.entities import ModerationPolicy
 from shoplens.moderation.reasons import Reason
 
 

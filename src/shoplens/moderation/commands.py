@@ -13,7 +13,7 @@ import typer
 from shoplens.cli.command import AsJson, DataDir, handle_errors, settings_for
 
 if TYPE_CHECKING:
-    from shoplens.moderation.dry_run import DryRun
+    from shoplens.moderation.policy.dry_run import DryRun
 
 moderation_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Moderate the photos of shoppers.")
 policy_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The policy of a channel, as TOML.")
@@ -217,7 +217,7 @@ def _print(result: DryRun) -> None:
 def _read(file: Path) -> str:
     """The text of a file or of standard input. Raises PolicyInvalid for bytes that are no text."""
     from shoplens.moderation.errors import PolicyInvalid
-    from shoplens.moderation.policy_source import MAX_SOURCE_BYTES
+    from shoplens.moderation.policy.source import MAX_SOURCE_BYTES
 
     if file == Path("-"):
         data = typer.get_binary_stream("stdin").read(MAX_SOURCE_BYTES + 1)

@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 
 from shoplens.accounts.entities import Principal, PrincipalKind
 from shoplens.db.tables import new_id
-from shoplens.moderation.consequence_repository import AppealRepository
+from shoplens.moderation.consequences.repository import AppealRepository
 from shoplens.moderation.entities import (
     POLICY,
     DecisionKind,
@@ -23,7 +23,7 @@ from shoplens.moderation.entities import (
     PhotoState,
     QueueReason,
 )
-from shoplens.moderation.memory import remember
+from shoplens.moderation.intake.memory import remember
 from shoplens.moderation.repository import DecisionRepository, PhotoRepository
 from shoplens.webhooks.outbox import emit
 

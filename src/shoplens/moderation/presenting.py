@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from shoplens.moderation.entities import DecisionKind, ModerationPhoto, PhotoDecision, PhotoState, QueueReason
-from shoplens.moderation.policy import ModerationPolicy
-from shoplens.moderation.queue import Progress
+from shoplens.moderation.policy.entities import ModerationPolicy
+from shoplens.moderation.queue.service import Progress
 from shoplens.moderation.repository import MOST_COUNTED
 
 STATE_WORDS = {PhotoState.HELD: "Held", PhotoState.PUBLISHED: "Published", PhotoState.REFUSED: "Refused"}

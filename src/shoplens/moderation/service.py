@@ -7,17 +7,17 @@ from dataclasses import dataclass
 
 from shoplens.errors import RequestInvalid
 from shoplens.moderation.channel import ModerationChannel
-from shoplens.moderation.context import ContextService
-from shoplens.moderation.dry_run import DryRunService
-from shoplens.moderation.heatmap import HeatMaps
-from shoplens.moderation.intake import PhotoIntake
+from shoplens.moderation.intake.service import PhotoIntake
 from shoplens.moderation.media import MediaService
 from shoplens.moderation.photos import PhotoService
-from shoplens.moderation.policies import PolicyService
-from shoplens.moderation.policy import ModerationPolicy
+from shoplens.moderation.policy.dry_run import DryRunService
+from shoplens.moderation.policy.entities import ModerationPolicy
+from shoplens.moderation.policy.service import PolicyService
 from shoplens.moderation.previews import PreviewLinks
-from shoplens.moderation.queue import PhotoQueue
-from shoplens.moderation.review import PhotoReview
+from shoplens.moderation.queue.context import ContextService
+from shoplens.moderation.queue.heatmap import HeatMaps
+from shoplens.moderation.queue.review import PhotoReview
+from shoplens.moderation.queue.service import PhotoQueue
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

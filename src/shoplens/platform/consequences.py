@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from shoplens.accounts.audit import AuditLog
 from shoplens.db import Database
 from shoplens.labels.service import LabelService, feedback_labels
-from shoplens.moderation.appeals import AppealService
-from shoplens.moderation.customers import CustomerService
+from shoplens.moderation.consequences.appeals import AppealService
+from shoplens.moderation.consequences.customers import CustomerService
+from shoplens.moderation.consequences.label_source import DecisionLabels
+from shoplens.moderation.consequences.retention import Retention, RetentionService
 from shoplens.moderation.files import PhotoFiles
-from shoplens.moderation.label_source import DecisionLabels
-from shoplens.moderation.policy import ModerationPolicy
-from shoplens.moderation.retention import Retention, RetentionService
+from shoplens.moderation.policy.entities import ModerationPolicy
 from shoplens.moderation.service import Moderation
 from shoplens.platform.moderation import refusal_reasons
 from shoplens.platform.parts import build_database, utc_now

@@ -13,25 +13,25 @@ from shoplens.db import Database
 from shoplens.images.copies import CopyQueue
 from shoplens.images.picture import Limits
 from shoplens.images.sandbox import SandboxedDecoder
-from shoplens.moderation.assessment import PhotoAssessor
-from shoplens.moderation.bulk import ModerationExecutor, PatientEngine
 from shoplens.moderation.channel import ModerationChannel
-from shoplens.moderation.context import ContextService
-from shoplens.moderation.dry_run import DryRunService
 from shoplens.moderation.files import PhotoFiles
-from shoplens.moderation.heatmap import HeatMaps
-from shoplens.moderation.intake import PhotoIntake
+from shoplens.moderation.intake.assessment import PhotoAssessor
+from shoplens.moderation.intake.bulk import ModerationExecutor, PatientEngine
+from shoplens.moderation.intake.memory import HashMemory
+from shoplens.moderation.intake.service import PhotoIntake
+from shoplens.moderation.intake.signals import resolve_groups, signal_names
 from shoplens.moderation.media import MediaService
-from shoplens.moderation.memory import HashMemory
 from shoplens.moderation.photos import PhotoService
-from shoplens.moderation.policies import PolicyService
-from shoplens.moderation.policy import Band, ModerationPolicy, usual_bands
+from shoplens.moderation.policy.dry_run import DryRunService
+from shoplens.moderation.policy.entities import Band, ModerationPolicy, usual_bands
+from shoplens.moderation.policy.service import PolicyService
 from shoplens.moderation.previews import PreviewLinks
-from shoplens.moderation.queue import PhotoQueue, QueueRules
+from shoplens.moderation.queue.context import ContextService
+from shoplens.moderation.queue.heatmap import HeatMaps
+from shoplens.moderation.queue.review import PhotoReview
+from shoplens.moderation.queue.service import PhotoQueue, QueueRules
 from shoplens.moderation.reasons import DEFAULT_REASONS, Reason
-from shoplens.moderation.review import PhotoReview
 from shoplens.moderation.service import Moderation
-from shoplens.moderation.signals import resolve_groups, signal_names
 from shoplens.platform.parts import build_channels, build_database, build_limits, build_sandbox, find_bundle, utc_now
 from shoplens.predictions.entities import Channel
 from shoplens.serving.engine import Engine

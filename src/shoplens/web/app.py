@@ -28,14 +28,14 @@ from shoplens.batch.pages import channel_pages, item_pages, record_link_finder, 
 from shoplens.errors import NotFound, RequestInvalid, ShoplensError
 from shoplens.labels.api import labels_router
 from shoplens.moderation.api import media_router, moderation_router
-from shoplens.moderation.consequences_api import appeals_router, customers_router
-from shoplens.moderation.customer_pages import customer_pages
-from shoplens.moderation.pages import form_pages, moderation_pages, photo_pages
-from shoplens.moderation.photo_api import photo_router
-from shoplens.moderation.policy_api import policy_router
-from shoplens.moderation.policy_pages import policy_pages
-from shoplens.moderation.queue_api import queue_router
-from shoplens.moderation.review_api import review_router
+from shoplens.moderation.consequences.api import appeals_router, customers_router
+from shoplens.moderation.consequences.pages import customer_pages
+from shoplens.moderation.policy.api import policy_router
+from shoplens.moderation.policy.pages import policy_pages
+from shoplens.moderation.queue.api import queue_router
+from shoplens.moderation.queue.pages import form_pages, moderation_pages, photo_pages
+from shoplens.moderation.queue.photo_api import photo_router
+from shoplens.moderation.queue.review_api import review_router
 from shoplens.platform.accounts import Accounts
 from shoplens.platform.server import Platform
 from shoplens.predictions.api import PhotoIn, feedback_router, predict_router, records_router

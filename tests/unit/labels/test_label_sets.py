@@ -21,12 +21,12 @@ from shoplens.labels.entities import Label, LabelSet
 from shoplens.labels.errors import LabelSetNotFound, NothingLabelled
 from shoplens.labels.manifest import COLUMNS
 from shoplens.labels.service import LabelService, feedback_labels
-from shoplens.moderation.customers import CustomerService
+from shoplens.moderation.consequences.customers import CustomerService
+from shoplens.moderation.consequences.label_source import DecisionLabels
 from shoplens.moderation.entities import PhotoState
 from shoplens.moderation.files import PhotoFiles
-from shoplens.moderation.label_source import DecisionLabels
+from shoplens.moderation.queue.review import Choice, PhotoReview
 from shoplens.moderation.reasons import DEFAULT_REASONS
-from shoplens.moderation.review import Choice, PhotoReview
 from shoplens.predictions.entities import FeedbackValue
 from shoplens.predictions.feedback import NewFeedback, give, withdraw
 from shoplens.predictions.repository import PredictionRepository

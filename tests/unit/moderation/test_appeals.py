@@ -13,7 +13,7 @@ from shoplens.accounts.entities import PERMISSIONS, Principal, PrincipalKind, Ro
 from shoplens.db import Database
 from shoplens.errors import RequestInvalid
 from shoplens.images.fingerprint import fingerprint
-from shoplens.moderation.appeals import MAX_MESSAGE, AppealService
+from shoplens.moderation.consequences.appeals import MAX_MESSAGE, AppealService
 from shoplens.moderation.entities import DecisionKind, HashVerdict, PhotoState, QueueReason
 from shoplens.moderation.errors import (
     AnotherPersonDecides,
@@ -22,11 +22,11 @@ from shoplens.moderation.errors import (
     NotRefused,
     PhotoNotFound,
 )
-from shoplens.moderation.memory import HashMemory
-from shoplens.moderation.queue import PhotoQueue, QueueRules
+from shoplens.moderation.intake.memory import HashMemory
+from shoplens.moderation.queue.review import Choice, PhotoReview
+from shoplens.moderation.queue.service import PhotoQueue, QueueRules
 from shoplens.moderation.reasons import DEFAULT_REASONS
 from shoplens.moderation.repository import DecisionRepository, PhotoRepository
-from shoplens.moderation.review import Choice, PhotoReview
 from shoplens.webhooks.tables import webhook_events
 from tests.conftest import colourful
 from tests.unit.moderation.photos import ANNA, BEN, listened, moment, photo_id, photo_of, stored

@@ -17,11 +17,11 @@ from shoplens.db import open_database
 from shoplens.errors import DatabaseUnavailable, DeadlineExceeded
 from shoplens.images.picture import Limits
 from shoplens.images.sandbox import SandboxedDecoder
-from shoplens.moderation.assessment import PhotoAssessor
-from shoplens.moderation.bulk import ModerationExecutor, PatientEngine
 from shoplens.moderation.channel import ModerationChannel
-from shoplens.moderation.memory import HashMemory
-from shoplens.moderation.policy import ModerationPolicy
+from shoplens.moderation.intake.assessment import PhotoAssessor
+from shoplens.moderation.intake.bulk import ModerationExecutor, PatientEngine
+from shoplens.moderation.intake.memory import HashMemory
+from shoplens.moderation.policy.entities import ModerationPolicy
 from shoplens.moderation.tables import moderation_hashes
 from shoplens.serving.engine import ClassifyRequest, ClassifyResult
 from shoplens.storage import open_store

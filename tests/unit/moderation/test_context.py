@@ -6,12 +6,12 @@ import itertools
 
 from shoplens.db import Database
 from shoplens.images import fingerprint
-from shoplens.moderation.context import ContextService, PhotoContext
 from shoplens.moderation.entities import DecisionKind, PhotoState, References
-from shoplens.moderation.memory import HashMemory
-from shoplens.moderation.policy import ModerationPolicy
-from shoplens.moderation.queue import PhotoQueue, QueueRules
-from shoplens.moderation.review import Choice, PhotoReview
+from shoplens.moderation.intake.memory import HashMemory
+from shoplens.moderation.policy.entities import ModerationPolicy
+from shoplens.moderation.queue.context import ContextService, PhotoContext
+from shoplens.moderation.queue.review import Choice, PhotoReview
+from shoplens.moderation.queue.service import PhotoQueue, QueueRules
 from tests.conftest import colourful
 from tests.unit.moderation.photos import ANNA, BEN, moment, photo_id, photo_of, stored
 

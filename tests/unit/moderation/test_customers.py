@@ -20,16 +20,16 @@ from shoplens.batch.repository import ItemRepository
 from shoplens.db import Database
 from shoplens.db.migrate import all_tables
 from shoplens.errors import RequestInvalid, StorageUnavailable
-from shoplens.moderation.appeals import AppealService
-from shoplens.moderation.customers import CustomerService, digest_of
+from shoplens.moderation.consequences.appeals import AppealService
+from shoplens.moderation.consequences.customers import CustomerService, digest_of
+from shoplens.moderation.consequences.retention import Retention, RetentionService
 from shoplens.moderation.entities import Intake, PhotoState, References
 from shoplens.moderation.files import PhotoFiles, folder_of
-from shoplens.moderation.policy import ModerationPolicy
-from shoplens.moderation.queue import PhotoQueue, QueueRules
+from shoplens.moderation.policy.entities import ModerationPolicy
+from shoplens.moderation.queue.review import Choice, PhotoReview
+from shoplens.moderation.queue.service import PhotoQueue, QueueRules
 from shoplens.moderation.reasons import DEFAULT_REASONS
 from shoplens.moderation.repository import IntakeRepository, PhotoRepository
-from shoplens.moderation.retention import Retention, RetentionService
-from shoplens.moderation.review import Choice, PhotoReview
 from shoplens.storage import Store, open_store
 from shoplens.webhooks.outbox import emit
 from shoplens.webhooks.tables import webhook_deliveries, webhook_events

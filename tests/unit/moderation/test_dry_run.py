@@ -9,11 +9,11 @@ import pytest
 from shoplens.accounts.audit import AuditLog
 from shoplens.accounts.entities import SYSTEM
 from shoplens.db import Database
-from shoplens.moderation.dry_run import BINS, EXAMPLES, DryRunService
 from shoplens.moderation.entities import POLICY, ModerationPhoto, PhotoState, Signal
 from shoplens.moderation.errors import PolicyInvalid
-from shoplens.moderation.policies import PolicyService
-from shoplens.moderation.policy import Band, ModerationPolicy
+from shoplens.moderation.policy.dry_run import BINS, EXAMPLES, DryRunService
+from shoplens.moderation.policy.entities import Band, ModerationPolicy
+from shoplens.moderation.policy.service import PolicyService
 from shoplens.moderation.repository import PhotoRepository
 from tests.unit.moderation.photos import ANNA, moment, photo_of, stored
 

@@ -12,8 +12,8 @@ from shoplens.images.fingerprint import CROPS, fingerprint, mirrored
 from shoplens.images.pixels import Pixels
 from shoplens.moderation.decisions import NewDecision, record_decision
 from shoplens.moderation.entities import DecisionKind, HashVerdict, PhotoState, Signal
-from shoplens.moderation.memory import HashMemory, forget
-from shoplens.moderation.policy import NEAR_REFUSED
+from shoplens.moderation.intake.memory import HashMemory, forget
+from shoplens.moderation.policy.entities import NEAR_REFUSED
 from shoplens.moderation.repository import PhotoRepository
 from shoplens.moderation.tables import moderation_hashes
 from tests.conftest import colourful

@@ -14,9 +14,9 @@ from shoplens.accounts.entities import Permission, Principal, PrincipalKind
 from shoplens.db import Database, open_database
 from shoplens.errors import ChannelNotFound, RequestInvalid
 from shoplens.moderation.errors import PolicyChanged, PolicyInvalid, PolicyVersionNotFound
-from shoplens.moderation.policies import FRESH_S, MAX_NOTE, PolicyService
-from shoplens.moderation.policy import Band, ModerationPolicy
-from shoplens.moderation.policy_source import Change
+from shoplens.moderation.policy.entities import Band, ModerationPolicy
+from shoplens.moderation.policy.service import FRESH_S, MAX_NOTE, PolicyService
+from shoplens.moderation.policy.source import Change
 
 DEFAULT = ModerationPolicy(bands=(Band(signal="nsfw", review_at=0.2, reject_at=0.85),))
 STRICTER = "[signals.nsfw]\nreview_at = 0.1\nreject_at = 0.85\n"

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shoplens.moderation.entities import PhotoState, Signal
-from shoplens.moderation.policy import (
+from shoplens.moderation.policy.entities import (
     NEAR_ACCEPTED,
     NEAR_REFUSED,
     STRIKES,

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shoplens.moderation.errors import PolicyInvalid
-from shoplens.moderation.policy import Band, ModerationPolicy
-from shoplens.moderation.policy_source import MAX_SOURCE_BYTES, format_policy, parse_policy
+from shoplens.moderation.policy.entities import Band, ModerationPolicy
+from shoplens.moderation.policy.source import MAX_SOURCE_BYTES, format_policy, parse_policy
 
 SIGNALS = ("nsfw", "weapon", "blur")
 

@@ -23,9 +23,9 @@ from shoplens.moderation.errors import (
     PhotoNotFound,
 )
 from shoplens.moderation.photos import PhotoService
-from shoplens.moderation.queue import PhotoQueue, QueueRules, queue_rank
+from shoplens.moderation.queue.review import Choice, PhotoReview, is_drawn
+from shoplens.moderation.queue.service import PhotoQueue, QueueRules, queue_rank
 from shoplens.moderation.repository import MOST_COUNTED
-from shoplens.moderation.review import Choice, PhotoReview, is_drawn
 from tests.conftest import ONLY_SQLITE
 from tests.unit.moderation.photos import moment, photo_id, photo_of, stored
 

@@ -16,9 +16,8 @@ from shoplens.errors import Misconfigured
 from shoplens.images.fingerprint import fingerprint
 from shoplens.images.picture import ImageFacts, Measurements
 from shoplens.moderation.entities import HashVerdict
-from shoplens.moderation.memory import Near
-from shoplens.moderation.policy import NEAR_REFUSED, QUALITY_SIGNALS, distance_of
-from shoplens.moderation.signals import (
+from shoplens.moderation.intake.memory import Near
+from shoplens.moderation.intake.signals import (
     DEFAULT_GROUPS,
     duplicate_signal,
     memory_signals,
@@ -27,6 +26,7 @@ from shoplens.moderation.signals import (
     resolve_groups,
     signal_names,
 )
+from shoplens.moderation.policy.entities import NEAR_REFUSED, QUALITY_SIGNALS, distance_of
 from shoplens.serving.engine import ClassifyResult, LabelScore, Prediction
 from tests.conftest import colourful
 

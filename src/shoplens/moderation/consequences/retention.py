@@ -17,7 +17,7 @@ from typing import Final
 from shoplens.db import Database
 from shoplens.db.tables import is_id, time_of
 from shoplens.errors import ShoplensError
-from shoplens.moderation.consequence_repository import RetentionRepository
+from shoplens.moderation.consequences.repository import RetentionRepository
 from shoplens.moderation.entities import PhotoState
 from shoplens.moderation.files import FOLDER, PhotoFiles
 from shoplens.storage import Store

@@ -24,10 +24,16 @@ from shoplens.images.sandbox import SandboxedDecoder
 from shoplens.images.thumbnails import halved, perceptual_hash
 from shoplens.moderation.channel import ModerationChannel
 from shoplens.moderation.entities import PhotoState, Signal
-from shoplens.moderation.memory import HashMemory
-from shoplens.moderation.policy import ModerationPolicy, PolicyDecision, evaluate
+from shoplens.moderation.intake.memory import HashMemory
+from shoplens.moderation.intake.signals import (
+    duplicate_signal,
+    memory_signals,
+    model_signals,
+    quality_signals,
+    strike_signal,
+)
+from shoplens.moderation.policy.entities import ModerationPolicy, PolicyDecision, evaluate
 from shoplens.moderation.repository import PhotoRepository
-from shoplens.moderation.signals import duplicate_signal, memory_signals, model_signals, quality_signals, strike_signal
 from shoplens.serving.engine import ClassifyRequest, ClassifyResult, Engine, Priority
 
 T = TypeVar("T")

@@ -12,8 +12,8 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from shoplens.accounts.access import requires
 from shoplens.accounts.entities import Permission, Principal
 from shoplens.errors import ShoplensError
-from shoplens.moderation.dry_run import MAX_PHOTOS, DryRun
-from shoplens.moderation.policy_draft import Draft, draft_in_use, read_draft, signal_rows, state_change
+from shoplens.moderation.policy.draft import Draft, draft_in_use, read_draft, signal_rows, state_change
+from shoplens.moderation.policy.dry_run import MAX_PHOTOS, DryRun
 from shoplens.moderation.service import Moderation
 from shoplens.web.problems import public_detail, request_id_of, status_of
 from shoplens.web.rendering import PageRoute, add_filters, page

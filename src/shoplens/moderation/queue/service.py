@@ -23,7 +23,7 @@ from shoplens.moderation.entities import (
     QueueReason,
 )
 from shoplens.moderation.errors import PhotoNotFound
-from shoplens.moderation.queue_repository import (
+from shoplens.moderation.queue.repository import (
     HumanReviewRepository,
     ModeratorRepository,
     QueueRepository,

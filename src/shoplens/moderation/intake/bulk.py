@@ -45,12 +45,12 @@ from shoplens.errors import (
     ShoplensError,
     WireMismatch,
 )
-from shoplens.moderation.assessment import Assessment, NewPhoto, PhotoAssessor
 from shoplens.moderation.channel import ModerationChannel
 from shoplens.moderation.decisions import add_decided
 from shoplens.moderation.entities import Intake, ModerationPhoto, References
 from shoplens.moderation.files import PhotoFiles, original_key
-from shoplens.moderation.intake import decided_photo
+from shoplens.moderation.intake.assessment import Assessment, NewPhoto, PhotoAssessor
+from shoplens.moderation.intake.service import decided_photo
 from shoplens.serving.engine import ClassifyRequest, ClassifyResult, Engine, ServedModel
 from shoplens.storage import Store
 

@@ -11,11 +11,11 @@ from starlette.responses import PlainTextResponse, Response
 
 from shoplens.accounts.access import guarded, requires
 from shoplens.accounts.entities import Permission, Principal
-from shoplens.moderation.appeals import MAX_MESSAGE, MAX_PAGE, AppealService
-from shoplens.moderation.customers import Customer, CustomerService, StrikeRule
+from shoplens.moderation.consequences.appeals import MAX_MESSAGE, MAX_PAGE, AppealService
+from shoplens.moderation.consequences.customers import Customer, CustomerService, StrikeRule
+from shoplens.moderation.consequences.statements import REDRESS, Statement
 from shoplens.moderation.entities import Appeal, Erasure, ModerationPhoto, PhotoState
-from shoplens.moderation.queue_api import PhotoId, known_id
-from shoplens.moderation.statements import REDRESS, Statement
+from shoplens.moderation.queue.api import PhotoId, known_id
 from shoplens.web.schemas import BodySchema, Schema, json_response
 
 

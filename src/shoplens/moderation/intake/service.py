@@ -22,7 +22,6 @@ from shoplens.accounts.entities import SYSTEM
 from shoplens.db import Database, GroupWriter
 from shoplens.db.tables import new_id
 from shoplens.errors import QueueFull, RecordRefused, RequestInvalid, SampleError, StorageUnavailable
-from shoplens.moderation.assessment import Assessment, NewPhoto, PhotoAssessor
 from shoplens.moderation.channel import ModerationChannel
 from shoplens.moderation.decisions import add_decided
 from shoplens.moderation.entities import (
@@ -36,7 +35,8 @@ from shoplens.moderation.entities import (
 )
 from shoplens.moderation.errors import IdempotencyKeyReused
 from shoplens.moderation.files import PhotoFiles, folder_of
-from shoplens.moderation.queue import queue_rank
+from shoplens.moderation.intake.assessment import Assessment, NewPhoto, PhotoAssessor
+from shoplens.moderation.queue.service import queue_rank
 from shoplens.moderation.repository import IntakeRepository, PhotoRepository
 from shoplens.telemetry.logs import get_logger
 from shoplens.telemetry.metrics import Metrics

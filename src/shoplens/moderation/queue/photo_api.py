@@ -11,9 +11,9 @@ from starlette.responses import Response
 from shoplens.accounts.access import guarded
 from shoplens.accounts.entities import Permission
 from shoplens.errors import BlobNotFound, ImageNotKept
-from shoplens.moderation.heatmap import Which
 from shoplens.moderation.media import Format, Width
-from shoplens.moderation.queue_api import known_id
+from shoplens.moderation.queue.api import known_id
+from shoplens.moderation.queue.heatmap import Which
 from shoplens.moderation.repository import StoredImage
 from shoplens.moderation.service import Moderation
 

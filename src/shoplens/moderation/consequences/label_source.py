@@ -7,7 +7,7 @@ from typing import Final
 
 from shoplens.db import Database
 from shoplens.labels.entities import Label
-from shoplens.moderation.consequence_repository import DecidedRepository
+from shoplens.moderation.consequences.repository import DecidedRepository
 from shoplens.moderation.entities import ModerationPhoto, PhotoState
 from shoplens.moderation.files import original_key
 from shoplens.moderation.reasons import Reason

@@ -20,9 +20,9 @@ from sqlalchemy import Connection
 
 from shoplens.db import Database
 from shoplens.images import fingerprint
-from shoplens.moderation.consequence_repository import HashRepository
+from shoplens.moderation.consequences.repository import HashRepository
 from shoplens.moderation.entities import HashVerdict, ModerationPhoto, PhotoState
-from shoplens.moderation.policy import NEAR_REFUSED
+from shoplens.moderation.policy.entities import NEAR_REFUSED
 
 _CANDIDATE_BITS: Final = 10
 """How many bits of a hash may differ for its fingerprint to be read."""

@@ -20,8 +20,8 @@ from shoplens.moderation.entities import (
     View,
 )
 from shoplens.moderation.errors import PhotoNotFound
-from shoplens.moderation.policy import ModerationPolicy
-from shoplens.moderation.queue import MAX_REPORT, MOST_CLAIMED, Progress
+from shoplens.moderation.policy.entities import ModerationPolicy
+from shoplens.moderation.queue.service import MAX_REPORT, MOST_CLAIMED, Progress
 from shoplens.moderation.service import Moderation
 from shoplens.web.schemas import BodySchema, Schema, json_response
 

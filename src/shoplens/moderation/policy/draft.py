@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from shoplens.errors import RequestInvalid
-from shoplens.moderation.dry_run import BINS, MAX_PHOTOS, DryRun, Histogram
 from shoplens.moderation.entities import PhotoState
-from shoplens.moderation.policies import AppliedPolicy
-from shoplens.moderation.policy import QUALITY_SIGNALS, ModerationPolicy
-from shoplens.moderation.policy_source import TABLES, format_policy, from_fields, place_of, to_fields
+from shoplens.moderation.policy.dry_run import BINS, MAX_PHOTOS, DryRun, Histogram
+from shoplens.moderation.policy.entities import QUALITY_SIGNALS, ModerationPolicy
+from shoplens.moderation.policy.service import AppliedPolicy
+from shoplens.moderation.policy.source import TABLES, format_policy, from_fields, place_of, to_fields
 from shoplens.moderation.service import Moderation
 
 _USUAL_PHOTOS: Final = 1_000

@@ -12,13 +12,13 @@ from sqlalchemy import Connection
 from shoplens.db import Database
 from shoplens.db.tables import new_id
 from shoplens.errors import RequestInvalid
-from shoplens.moderation.consequence_repository import AppealRepository
+from shoplens.moderation.consequences.repository import AppealRepository
+from shoplens.moderation.consequences.statements import Statement, statement_of
 from shoplens.moderation.entities import Appeal, ModerationPhoto, PhotoState, QueueReason
 from shoplens.moderation.errors import AppealExists, AppealNotFound, NotRefused
-from shoplens.moderation.queue import queue_rank
+from shoplens.moderation.queue.service import queue_rank
 from shoplens.moderation.reasons import Reason
 from shoplens.moderation.repository import DecisionRepository, PhotoRepository
-from shoplens.moderation.statements import Statement, statement_of
 
 MAX_MESSAGE: Final = 2_000
 MAX_PAGE: Final = 200

@@ -18,7 +18,7 @@ from shoplens.accounts.entities import Permission, Principal
 from shoplens.db import Database
 from shoplens.db.tables import new_id
 from shoplens.errors import RequestInvalid, ShoplensError
-from shoplens.moderation.consequence_repository import AppealRepository
+from shoplens.moderation.consequences.repository import AppealRepository
 from shoplens.moderation.decisions import NewDecision, record_decision
 from shoplens.moderation.entities import (
     DecisionKind,
@@ -30,8 +30,8 @@ from shoplens.moderation.entities import (
     QueueReason,
 )
 from shoplens.moderation.errors import AnotherPersonDecides, NothingToUndo, PhotoChanged, PhotoClaimed
-from shoplens.moderation.queue import CLAIM_S, QueueRules, queue_rank
-from shoplens.moderation.queue_repository import BY_PEOPLE, HumanReviewRepository, QueueRepository, ReportRepository
+from shoplens.moderation.queue.repository import BY_PEOPLE, HumanReviewRepository, QueueRepository, ReportRepository
+from shoplens.moderation.queue.service import CLAIM_S, QueueRules, queue_rank
 from shoplens.moderation.reasons import find_reason
 from shoplens.moderation.repository import DecisionRepository, PhotoRepository
 

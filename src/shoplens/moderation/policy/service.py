@@ -20,9 +20,9 @@ from shoplens.db.tables import new_id
 from shoplens.errors import ChannelNotFound, RecordRefused, RequestInvalid
 from shoplens.moderation.entities import PolicyVersion
 from shoplens.moderation.errors import PolicyChanged, PolicyVersionNotFound
-from shoplens.moderation.policy import ModerationPolicy
-from shoplens.moderation.policy_repository import PolicyRepository
-from shoplens.moderation.policy_source import Change, differences, format_policy, parse_policy
+from shoplens.moderation.policy.entities import ModerationPolicy
+from shoplens.moderation.policy.repository import PolicyRepository
+from shoplens.moderation.policy.source import Change, differences, format_policy, parse_policy
 from shoplens.telemetry.logs import get_logger
 
 MAX_NOTE: Final = 500

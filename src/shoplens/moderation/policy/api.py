@@ -10,9 +10,9 @@ from pydantic import Field
 
 from shoplens.accounts.access import guarded, requires
 from shoplens.accounts.entities import Permission, Principal
-from shoplens.moderation.dry_run import MAX_PHOTOS, DryRun, Move, MovedPhoto
 from shoplens.moderation.entities import PhotoState
-from shoplens.moderation.policies import MAX_HISTORY, AppliedPolicy, HistoryEntry
+from shoplens.moderation.policy.dry_run import MAX_PHOTOS, DryRun, Move, MovedPhoto
+from shoplens.moderation.policy.service import MAX_HISTORY, AppliedPolicy, HistoryEntry
 from shoplens.moderation.service import Moderation
 from shoplens.web.schemas import BodySchema, Schema
 

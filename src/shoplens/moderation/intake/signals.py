@@ -11,8 +11,8 @@ from shoplens.errors import Misconfigured
 from shoplens.images import fingerprint
 from shoplens.images.picture import ImageFacts, Measurements
 from shoplens.moderation.entities import HashVerdict, Signal
-from shoplens.moderation.memory import Near
-from shoplens.moderation.policy import (
+from shoplens.moderation.intake.memory import Near
+from shoplens.moderation.policy.entities import (
     HARMLESS,
     NEAR_ACCEPTED,
     NEAR_REFUSED,

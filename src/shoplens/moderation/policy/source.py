@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from shoplens.advice import meant
 from shoplens.moderation.errors import PolicyInvalid
-from shoplens.moderation.policy import (
+from shoplens.moderation.policy.entities import (
     HARMLESS,
     HASH_BITS,
     MOST_STRIKES,

@@ -19,7 +19,7 @@ from shoplens.batch.people_repository import ItemPeopleRepository
 from shoplens.db import Database
 from shoplens.db.tables import new_id
 from shoplens.errors import RequestInvalid
-from shoplens.moderation.consequence_repository import (
+from shoplens.moderation.consequences.repository import (
     CustomerRepository,
     ErasureRepository,
     HashRepository,
@@ -27,7 +27,7 @@ from shoplens.moderation.consequence_repository import (
 )
 from shoplens.moderation.entities import Erasure, PhotoState
 from shoplens.moderation.files import PhotoFiles
-from shoplens.moderation.policy import ModerationPolicy
+from shoplens.moderation.policy.entities import ModerationPolicy
 from shoplens.moderation.repository import PhotoRepository
 from shoplens.webhooks.repository import EventRepository
 

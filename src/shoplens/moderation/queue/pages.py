@@ -17,10 +17,10 @@ from shoplens.errors import Conflict, RequestInvalid
 from shoplens.moderation import presenting
 from shoplens.moderation.entities import Moderator, PhotoState, View
 from shoplens.moderation.photos import PhotoPage
-from shoplens.moderation.queue import blinded
-from shoplens.moderation.queue_api import QueuePhotoOut, known_id, progress_out
+from shoplens.moderation.queue.api import QueuePhotoOut, known_id, progress_out
+from shoplens.moderation.queue.review import MOST_UNDONE, Choice
+from shoplens.moderation.queue.service import blinded
 from shoplens.moderation.repository import PhotoFilter
-from shoplens.moderation.review import MOST_UNDONE, Choice
 from shoplens.moderation.service import Moderation
 from shoplens.web.browser import browser_of, new_browser, remember
 from shoplens.web.rendering import PageRoute, add_filters, page

@@ -10,10 +10,10 @@ from typing import Final
 from shoplens.accounts.entities import Principal
 from shoplens.db import Database
 from shoplens.moderation.entities import DecisionKind, ModerationPhoto, PhotoDecision, PhotoState, QueueReason
-from shoplens.moderation.memory import HashMemory, Near
-from shoplens.moderation.policy import ModerationPolicy
-from shoplens.moderation.queue import blinded
-from shoplens.moderation.queue_repository import QueueRepository, ReportRepository
+from shoplens.moderation.intake.memory import HashMemory, Near
+from shoplens.moderation.policy.entities import ModerationPolicy
+from shoplens.moderation.queue.repository import QueueRepository, ReportRepository
+from shoplens.moderation.queue.service import blinded
 from shoplens.moderation.repository import DecisionRepository, PhotoFilter, PhotoRepository
 
 EARLIER: Final = 8

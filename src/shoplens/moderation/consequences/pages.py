@@ -11,7 +11,7 @@ from starlette.responses import HTMLResponse, RedirectResponse
 from shoplens.accounts.access import requires
 from shoplens.accounts.entities import Permission, Principal
 from shoplens.errors import RequestInvalid
-from shoplens.moderation.customers import MAX_REFERENCE, CustomerService
+from shoplens.moderation.consequences.customers import MAX_REFERENCE, CustomerService
 from shoplens.web.rendering import PageRoute, page
 
 HOME: Final = "/console/moderation/customers"

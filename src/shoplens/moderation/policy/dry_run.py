@@ -15,9 +15,9 @@ from typing import Final
 from shoplens.db import Database
 from shoplens.errors import QueueFull
 from shoplens.moderation.entities import PhotoState
-from shoplens.moderation.policies import PolicyService
-from shoplens.moderation.policy import ModerationPolicy, PolicyDecision, evaluate
-from shoplens.moderation.policy_repository import PolicyRepository, ScoredPhoto
+from shoplens.moderation.policy.entities import ModerationPolicy, PolicyDecision, evaluate
+from shoplens.moderation.policy.repository import PolicyRepository, ScoredPhoto
+from shoplens.moderation.policy.service import PolicyService
 
 MAX_PHOTOS: Final = 10_000
 EXAMPLES: Final = 24

@@ -11,11 +11,11 @@ from pydantic import Field
 from starlette.responses import Response
 
 from shoplens.accounts.entities import Principal
-from shoplens.moderation.context import PhotoContext
 from shoplens.moderation.entities import DecisionKind, HashVerdict, ModerationPhoto, PhotoState
-from shoplens.moderation.policy import ModerationPolicy
-from shoplens.moderation.queue_api import PhotoId, ProgressOut, QueuePhotoOut, Reviewer, known_id, progress_out
-from shoplens.moderation.review import MAX_COMMENT, MOST_AT_ONCE, Choice, Outcome
+from shoplens.moderation.policy.entities import ModerationPolicy
+from shoplens.moderation.queue.api import PhotoId, ProgressOut, QueuePhotoOut, Reviewer, known_id, progress_out
+from shoplens.moderation.queue.context import PhotoContext
+from shoplens.moderation.queue.review import MAX_COMMENT, MOST_AT_ONCE, Choice, Outcome
 from shoplens.moderation.service import Moderation
 from shoplens.web.problems import public_detail
 from shoplens.web.schemas import BodySchema, Schema, json_response

@@ -1,0 +1,1 @@
+"""Consequences of decisions: statements of reasons, appeals, strikes, erasure, retention and labels for training."""
