@@ -151,6 +151,19 @@ class ChannelModerationSettings(_Frozen):
     )
 
 
+class ChannelCatalogueSettings(_Frozen):
+    """The catalogue side of a channel: products that get a category of the shop's own tree."""
+
+    answer_at: float = Field(
+        default=0.7,
+        gt=0,
+        le=1,
+        description="Least probability of the category that is answered: a leaf, or the deepest parent that has it.",
+    )
+    suggestions: int = Field(default=3, ge=1, le=20, description="Categories that are suggested for a product.")
+    language: str = Field(default="en", description="Language of the category names that pages show.")
+
+
 class ChannelSettings(_Frozen):
     """One channel: which model answers, which thresholds decide, what is kept of the photo."""
 
@@ -174,6 +187,9 @@ class ChannelSettings(_Frozen):
     )
     moderation: ChannelModerationSettings | None = Field(
         default=None, description="The channel's moderation side (`moderation = {}` for the defaults); unset: none."
+    )
+    catalogue: ChannelCatalogueSettings | None = Field(
+        default=None, description="The channel's catalogue side (`catalogue = {}` for the defaults); unset: none."
     )
 
 
@@ -225,10 +241,10 @@ class OpenIdSettings(_Frozen):
     role_claim: str | None = Field(
         default=None, description="A claim (such as `groups`) that decides the role at every sign-in; unset: none."
     )
-    roles: dict[str, Literal["admin", "moderator", "clerk", "viewer"]] = Field(
+    roles: dict[str, Literal["admin", "moderator", "clerk", "merchandiser", "viewer"]] = Field(
         default_factory=dict, description="Values of that claim and their roles; the most powerful one counts."
     )
-    default_role: Literal["admin", "moderator", "clerk", "viewer", "none"] = Field(
+    default_role: Literal["admin", "moderator", "clerk", "merchandiser", "viewer", "none"] = Field(
         default="viewer", description="Role of those to whom the claim gives none; `none` refuses them."
     )
     domains: TextList = Field(

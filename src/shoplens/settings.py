@@ -30,6 +30,7 @@ from shoplens.setting_groups import (
     AccountSettings,
     BatchSettings,
     ChannelBatchSettings,
+    ChannelCatalogueSettings,
     ChannelModerationSettings,
     ChannelSettings,
     LabelThresholds,
@@ -387,7 +388,7 @@ def _fault(kind: str, place: tuple[int | str, ...], message: str) -> str:
     if kind != "extra_forbidden":
         return f"{name}: {message.removeprefix('Value error, ')}"
     models = (
-        *(Settings, ChannelSettings, ChannelBatchSettings, ChannelModerationSettings),
+        *(Settings, ChannelSettings, ChannelBatchSettings, ChannelModerationSettings, ChannelCatalogueSettings),
         *(AccountSettings, OpenIdSettings, BatchSettings, LabelThresholds),
     )
     known = {field for each in models for field in each.model_fields}

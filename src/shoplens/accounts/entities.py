@@ -23,6 +23,9 @@ class Permission(StrEnum):
     MODERATION_SUBMIT = "moderation:submit"
     MODERATION_REVIEW = "moderation:review"
     MODERATION_ADMIN = "moderation:admin"
+    CATALOGUE_READ = "catalogue:read"
+    CATALOGUE_WRITE = "catalogue:write"
+    CATALOGUE_ADMIN = "catalogue:admin"
     LABELS_READ = "labels:read"
     WEBHOOKS_ADMIN = "webhooks:admin"
     METRICS_READ = "metrics:read"
@@ -37,6 +40,7 @@ class Role(StrEnum):
     ADMIN = "admin"
     MODERATOR = "moderator"
     CLERK = "clerk"
+    MERCHANDISER = "merchandiser"
     VIEWER = "viewer"
 
 
@@ -45,6 +49,7 @@ _VIEWER: Final = frozenset(
         Permission.RECORDS_READ,
         Permission.BATCH_READ,
         Permission.MODELS_READ,
+        Permission.CATALOGUE_READ,
         Permission.METRICS_READ,
         Permission.DOCS_READ,
     }
@@ -54,6 +59,7 @@ _STAFF: Final = _VIEWER | {Permission.PREDICT, Permission.FEEDBACK_WRITE}
 PERMISSIONS: Final[Mapping[Role, frozenset[Permission]]] = {
     Role.ADMIN: frozenset(Permission),
     Role.MODERATOR: _STAFF | {Permission.MODERATION_REVIEW, Permission.LABELS_READ},
+    Role.MERCHANDISER: _STAFF | {Permission.CATALOGUE_WRITE, Permission.CATALOGUE_ADMIN},
     Role.CLERK: _STAFF | {Permission.BATCH_REVIEW, Permission.BATCH_RUN},
     Role.VIEWER: _VIEWER,
 }

@@ -27,7 +27,8 @@ _DONE: Final = {
 ROLE_WORDS: Final[Mapping[Role, str]] = {
     Role.ADMIN: "Admin: everything, also people, keys and the audit log",
     Role.MODERATOR: "Moderator: decides shoppers' photos",
-    Role.CLERK: "Clerk: returns and catalogue",
+    Role.CLERK: "Clerk: returns",
+    Role.MERCHANDISER: "Merchandiser: products and their categories",
     Role.VIEWER: "Viewer: reads records, runs and models",
 }
 

@@ -28,7 +28,7 @@ people: Final = Table(
     Column("last_sign_in_at", UtcDateTime()),
     Column("disabled_at", UtcDateTime()),
     UniqueConstraint("issuer", "subject"),
-    CheckConstraint("role IN ('admin', 'moderator', 'clerk', 'viewer')", name="role"),
+    CheckConstraint("role IN ('admin', 'moderator', 'clerk', 'merchandiser', 'viewer')", name="role"),
 )
 
 sessions: Final = Table(

@@ -330,7 +330,7 @@ def _create_people() -> None:
         sa.Column("last_sign_in_at", _MOMENT),
         sa.Column("disabled_at", _MOMENT),
         sa.PrimaryKeyConstraint("id", name="pk_people"),
-        sa.CheckConstraint("role IN ('admin', 'moderator', 'clerk', 'viewer')", name="ck_people_role"),
+        sa.CheckConstraint("role IN ('admin', 'moderator', 'clerk', 'merchandiser', 'viewer')", name="ck_people_role"),
         sa.UniqueConstraint("issuer", "subject", name="uq_people_issuer"),
         sa.UniqueConstraint("name", name="uq_people_name"),
     )

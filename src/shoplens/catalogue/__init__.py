@@ -1,0 +1,1 @@
+"""Products, the tree of categories, and suggestions: the job Catalogue."""

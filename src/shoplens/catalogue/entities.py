@@ -1,0 +1,153 @@
+"""Products, their photos, the category tree and its versions, imports, and what people decided. Values only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from shoplens.images.picture import ImageFacts
+
+
+class ProductState(StrEnum):
+    """How far a product is."""
+
+    NEW = "new"
+    """Stored, and no model has answered yet."""
+    SUGGESTED = "suggested"
+    ACCEPTED = "accepted"
+    """A person, the import, or the bulk acceptance above a confidence agreed with the suggestion, or set it first."""
+    CORRECTED = "corrected"
+    """A person chose another category than the suggested one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CategoryScore:
+    """One category and the probability that the product belongs to it or below it."""
+
+    category: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Product:
+    """One product of one channel. `reference` is the shop's own id and unique within the channel.
+
+    `category` is what was decided, None before that. `suggestions` are the best leaves, best first; `answer` is the
+    deepest category whose probability is high enough. `kind` is what the model saw (`photo`, `text`, `both`), `model`
+    is `name@version`, `tree` the version of the tree that the ids belong to.
+    """
+
+    id: str
+    channel: str
+    reference: str
+    created_at: datetime
+    changed_at: datetime
+    designation: str
+    description: str
+    state: ProductState
+    category: str | None = None
+    decided_at: datetime | None = None
+    decided_by: str | None = None
+    answer: str | None = None
+    score: float | None = None
+    suggestions: tuple[CategoryScore, ...] = ()
+    needs_review: bool = False
+    kind: str | None = None
+    model: str | None = None
+    tree: int | None = None
+    suggested_at: datetime | None = None
+    import_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProductPhoto:
+    """One photo of a product in the store, at its place in the product's order."""
+
+    id: str
+    product_id: str
+    position: int
+    name: str
+    image: ImageFacts
+    image_key: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Category:
+    """One node of the tree. `path` leads from the root to it; `names` are by language, `synonyms` in any language."""
+
+    id: str
+    path: tuple[str, ...]
+    names: Mapping[str, str]
+    synonyms: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TreeVersion:
+    """One version of a channel's tree. The newest is live. `digest` is the SHA-256 over its categories."""
+
+    id: str
+    channel: str
+    version: int
+    created_at: datetime
+    created_by: str
+    source: str
+    note: str
+    categories: int
+    digest: str
+
+
+class DecisionKind(StrEnum):
+    """What a person, or a rule that a person set, did with a product's category."""
+
+    ACCEPTED = "accepted"
+    CORRECTED = "corrected"
+    UNDONE = "undone"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CategoryDecision:
+    """One change of a product's category, kept for ever. `suggested` and `score` are what the model had said."""
+
+    product_id: str
+    channel: str
+    created_at: datetime
+    by: str
+    kind: DecisionKind
+    category: str | None
+    before: str | None
+    suggested: str | None
+    score: float | None
+    model: str | None
+    tree: int | None
+    bulk: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportJob:
+    """One import of products. `faults` counts the rows that could not be used; each is listed with its reason."""
+
+    id: str
+    channel: str
+    created_at: datetime
+    created_by: str
+    source: str
+    rows: int = 0
+    added: int = 0
+    changed: int = 0
+    unchanged: int = 0
+    faults: int = 0
+    finished_at: datetime | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportFault:
+    """One row that an import could not use. `line` is the line in the file, 1 for the first."""
+
+    import_id: str
+    line: int
+    code: str
+    reason: str
+    reference: str | None = None

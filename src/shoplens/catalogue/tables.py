@@ -1,0 +1,192 @@
+"""The tables of the catalogue. A column is called as the field of the entity: `image.sha256` is `image_sha256`."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Dialect,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    Table,
+    TypeDecorator,
+    UniqueConstraint,
+    text,
+)
+
+from shoplens.catalogue.entities import CategoryScore
+from shoplens.db.tables import ID_LENGTH, SEQUENCE, TEXT, UtcDateTime, metadata, required, string
+
+
+class CategoryScores(TypeDecorator[tuple[CategoryScore, ...]]):
+    """Categories with their scores, as JSON `[[category, score], ...]`."""
+
+    impl = JSON
+    cache_ok = True
+
+    def process_bind_param(self, value: tuple[CategoryScore, ...] | None, dialect: Dialect) -> Any:
+        """A list for each category."""
+        return [(each.category, each.score) for each in value or ()]
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> tuple[CategoryScore, ...]:
+        """The categories as they were stored."""
+        return tuple(CategoryScore(category=category, score=score) for category, score in value or ())
+
+
+products: Final = Table(
+    "catalogue_products",
+    metadata,
+    Column("id", string(ID_LENGTH), primary_key=True),
+    required("channel", TEXT),
+    required("reference", TEXT),
+    required("created_at", UtcDateTime),
+    required("changed_at", UtcDateTime),
+    required("designation", TEXT),
+    required("description", TEXT),
+    required("state", string(16)),
+    Column("category", TEXT),
+    Column("decided_at", UtcDateTime),
+    Column("decided_by", TEXT),
+    Column("answer", TEXT),
+    Column("score", Double),
+    required("suggestions", CategoryScores),
+    required("needs_review", Boolean),
+    Column("kind", string(8)),
+    Column("model", TEXT),
+    Column("tree", Integer),
+    Column("suggested_at", UtcDateTime),
+    Column("import_id", string(ID_LENGTH)),
+    UniqueConstraint("channel", "reference"),
+    CheckConstraint("state IN ('new', 'suggested', 'accepted', 'corrected')", name="state"),
+    Index(None, "channel", "state", "id"),
+    Index(
+        "ix_catalogue_products_review",
+        "channel",
+        "score",
+        "id",
+        sqlite_where=text("needs_review"),
+        postgresql_where=text("needs_review"),
+    ),
+)
+
+photos: Final = Table(
+    "catalogue_photos",
+    metadata,
+    Column("id", string(ID_LENGTH), primary_key=True),
+    required("product_id", string(ID_LENGTH), ForeignKey("catalogue_products.id", ondelete="CASCADE")),
+    required("position", Integer),
+    required("name", TEXT),
+    required("image_format", TEXT),
+    required("image_width", Integer),
+    required("image_height", Integer),
+    required("image_byte_count", BigInteger),
+    required("image_sha256", string(64)),
+    required("image_phash", string(16)),
+    required("image_key", TEXT),
+    UniqueConstraint("product_id", "position"),
+    Index(None, "image_sha256"),
+)
+
+embeddings: Final = Table(
+    "catalogue_embeddings",
+    metadata,
+    Column("product_id", string(ID_LENGTH), ForeignKey("catalogue_products.id", ondelete="CASCADE"), primary_key=True),
+    required("encoder", string(64)),
+    required("embedding", LargeBinary),
+)
+"""The mean embedding of a product's photos (float16), by the encoder whose file has this SHA-256."""
+
+trees: Final = Table(
+    "catalogue_trees",
+    metadata,
+    Column("id", string(ID_LENGTH), primary_key=True),
+    required("channel", TEXT),
+    required("version", Integer),
+    required("created_at", UtcDateTime),
+    required("created_by", TEXT),
+    required("source", TEXT),
+    required("note", TEXT),
+    required("categories", Integer),
+    required("digest", string(64)),
+    UniqueConstraint("channel", "version"),
+)
+
+categories: Final = Table(
+    "catalogue_categories",
+    metadata,
+    Column("tree_id", string(ID_LENGTH), ForeignKey("catalogue_trees.id", ondelete="CASCADE"), primary_key=True),
+    Column("id", TEXT, primary_key=True),
+    required("path", JSON),
+    required("names", JSON),
+    required("synonyms", JSON),
+)
+
+mappings: Final = Table(
+    "catalogue_mappings",
+    metadata,
+    Column("tree_id", string(ID_LENGTH), ForeignKey("catalogue_trees.id", ondelete="CASCADE"), primary_key=True),
+    Column("before", TEXT, primary_key=True),
+    Column("after", TEXT),
+)
+"""What became of a category of the version before in this one; `after` NULL: it has no successor."""
+
+decisions: Final = Table(
+    "catalogue_decisions",
+    metadata,
+    Column("id", SEQUENCE, primary_key=True, autoincrement=True),
+    required("product_id", string(ID_LENGTH), ForeignKey("catalogue_products.id", ondelete="CASCADE")),
+    required("channel", TEXT),
+    required("created_at", UtcDateTime),
+    required("by", TEXT),
+    required("kind", string(16)),
+    Column("category", TEXT),
+    Column("before", TEXT),
+    Column("suggested", TEXT),
+    Column("score", Double),
+    Column("model", TEXT),
+    Column("tree", Integer),
+    required("bulk", Boolean),
+    CheckConstraint("kind IN ('accepted', 'corrected', 'undone')", name="kind"),
+    Index(None, "product_id", "id"),
+    Index(None, "channel", "created_at"),
+    sqlite_autoincrement=True,
+)
+
+imports: Final = Table(
+    "catalogue_imports",
+    metadata,
+    Column("id", string(ID_LENGTH), primary_key=True),
+    required("channel", TEXT),
+    required("created_at", UtcDateTime),
+    required("created_by", TEXT),
+    required("source", TEXT),
+    required("rows", Integer),
+    required("added", Integer),
+    required("changed", Integer),
+    required("unchanged", Integer),
+    required("faults", Integer),
+    Column("finished_at", UtcDateTime),
+    Column("error", TEXT),
+    Index(None, "channel", "id"),
+)
+
+import_faults: Final = Table(
+    "catalogue_import_faults",
+    metadata,
+    Column("id", SEQUENCE, primary_key=True, autoincrement=True),
+    required("import_id", string(ID_LENGTH), ForeignKey("catalogue_imports.id", ondelete="CASCADE")),
+    required("line", Integer),
+    required("code", TEXT),
+    required("reason", TEXT),
+    Column("reference", TEXT),
+    Index(None, "import_id", "id"),
+    sqlite_autoincrement=True,
+)

@@ -1,0 +1,235 @@
+"""Create the tables of the catalogue, of shadowed models and of retraining."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0003"
+down_revision = "0002"
+branch_labels = None
+depends_on = None
+
+
+def _string(length: int) -> sa.types.TypeEngine[str]:
+    """Compared byte by byte, with every locale of PostgreSQL."""
+    return sa.String(length).with_variant(sa.String(length, collation="C"), "postgresql")
+
+
+_TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+_MOMENT = sa.DateTime(timezone=True)
+_SEQUENCE = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+
+
+def upgrade() -> None:
+    """Add them to those of 0002."""
+    _create_catalogue_imports()
+    _create_catalogue_products()
+    _create_catalogue_trees()
+    _create_catalogue_categories()
+    _create_catalogue_decisions()
+    _create_catalogue_embeddings()
+    _create_catalogue_import_faults()
+    _create_catalogue_mappings()
+    _create_catalogue_photos()
+
+
+def downgrade() -> None:
+    """Drop them again."""
+    for name in (
+        "catalogue_photos",
+        "catalogue_mappings",
+        "catalogue_import_faults",
+        "catalogue_embeddings",
+        "catalogue_decisions",
+        "catalogue_categories",
+        "catalogue_trees",
+        "catalogue_products",
+        "catalogue_imports",
+    ):
+        op.drop_table(name)
+
+
+def _create_catalogue_imports() -> None:
+    op.create_table(
+        "catalogue_imports",
+        sa.Column("id", _string(26), nullable=False),
+        sa.Column("channel", _TEXT, nullable=False),
+        sa.Column("created_at", _MOMENT, nullable=False),
+        sa.Column("created_by", _TEXT, nullable=False),
+        sa.Column("source", _TEXT, nullable=False),
+        sa.Column("rows", sa.Integer, nullable=False),
+        sa.Column("added", sa.Integer, nullable=False),
+        sa.Column("changed", sa.Integer, nullable=False),
+        sa.Column("unchanged", sa.Integer, nullable=False),
+        sa.Column("faults", sa.Integer, nullable=False),
+        sa.Column("finished_at", _MOMENT),
+        sa.Column("error", _TEXT),
+        sa.PrimaryKeyConstraint("id", name="pk_catalogue_imports"),
+    )
+    op.create_index("ix_catalogue_imports_channel_id", "catalogue_imports", ["channel", "id"])
+
+
+def _create_catalogue_products() -> None:
+    op.create_table(
+        "catalogue_products",
+        sa.Column("id", _string(26), nullable=False),
+        sa.Column("channel", _TEXT, nullable=False),
+        sa.Column("reference", _TEXT, nullable=False),
+        sa.Column("created_at", _MOMENT, nullable=False),
+        sa.Column("changed_at", _MOMENT, nullable=False),
+        sa.Column("designation", _TEXT, nullable=False),
+        sa.Column("description", _TEXT, nullable=False),
+        sa.Column("state", _string(16), nullable=False),
+        sa.Column("category", _TEXT),
+        sa.Column("decided_at", _MOMENT),
+        sa.Column("decided_by", _TEXT),
+        sa.Column("answer", _TEXT),
+        sa.Column("score", sa.Double),
+        sa.Column("suggestions", sa.JSON, nullable=False),
+        sa.Column("needs_review", sa.Boolean, nullable=False),
+        sa.Column("kind", _string(8)),
+        sa.Column("model", _TEXT),
+        sa.Column("tree", sa.Integer),
+        sa.Column("suggested_at", _MOMENT),
+        sa.Column("import_id", _string(26)),
+        sa.PrimaryKeyConstraint("id", name="pk_catalogue_products"),
+        sa.CheckConstraint(
+            "state IN ('new', 'suggested', 'accepted', 'corrected')", name="ck_catalogue_products_state"
+        ),
+        sa.UniqueConstraint("channel", "reference", name="uq_catalogue_products_channel"),
+    )
+    op.create_index("ix_catalogue_products_channel_state_id", "catalogue_products", ["channel", "state", "id"])
+    op.create_index(
+        "ix_catalogue_products_review",
+        "catalogue_products",
+        ["channel", "score", "id"],
+        sqlite_where=sa.text("needs_review"),
+        postgresql_where=sa.text("needs_review"),
+    )
+
+
+def _create_catalogue_trees() -> None:
+    op.create_table(
+        "catalogue_trees",
+        sa.Column("id", _string(26), nullable=False),
+        sa.Column("channel", _TEXT, nullable=False),
+        sa.Column("version", sa.Integer, nullable=False),
+        sa.Column("created_at", _MOMENT, nullable=False),
+        sa.Column("created_by", _TEXT, nullable=False),
+        sa.Column("source", _TEXT, nullable=False),
+        sa.Column("note", _TEXT, nullable=False),
+        sa.Column("categories", sa.Integer, nullable=False),
+        sa.Column("digest", _string(64), nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_catalogue_trees"),
+        sa.UniqueConstraint("channel", "version", name="uq_catalogue_trees_channel"),
+    )
+
+
+def _create_catalogue_categories() -> None:
+    op.create_table(
+        "catalogue_categories",
+        sa.Column("tree_id", _string(26), nullable=False),
+        sa.Column("id", _TEXT, nullable=False),
+        sa.Column("path", sa.JSON, nullable=False),
+        sa.Column("names", sa.JSON, nullable=False),
+        sa.Column("synonyms", sa.JSON, nullable=False),
+        sa.PrimaryKeyConstraint("tree_id", "id", name="pk_catalogue_categories"),
+        sa.ForeignKeyConstraint(
+            ["tree_id"], ["catalogue_trees.id"], name="fk_catalogue_categories_tree_id", ondelete="CASCADE"
+        ),
+    )
+
+
+def _create_catalogue_decisions() -> None:
+    op.create_table(
+        "catalogue_decisions",
+        sa.Column("id", _SEQUENCE, autoincrement=True, nullable=False),
+        sa.Column("product_id", _string(26), nullable=False),
+        sa.Column("channel", _TEXT, nullable=False),
+        sa.Column("created_at", _MOMENT, nullable=False),
+        sa.Column("by", _TEXT, nullable=False),
+        sa.Column("kind", _string(16), nullable=False),
+        sa.Column("category", _TEXT),
+        sa.Column("before", _TEXT),
+        sa.Column("suggested", _TEXT),
+        sa.Column("score", sa.Double),
+        sa.Column("model", _TEXT),
+        sa.Column("tree", sa.Integer),
+        sa.Column("bulk", sa.Boolean, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_catalogue_decisions"),
+        sa.CheckConstraint("kind IN ('accepted', 'corrected', 'undone')", name="ck_catalogue_decisions_kind"),
+        sa.ForeignKeyConstraint(
+            ["product_id"], ["catalogue_products.id"], name="fk_catalogue_decisions_product_id", ondelete="CASCADE"
+        ),
+        sqlite_autoincrement=True,
+    )
+    op.create_index("ix_catalogue_decisions_channel_created_at", "catalogue_decisions", ["channel", "created_at"])
+    op.create_index("ix_catalogue_decisions_product_id_id", "catalogue_decisions", ["product_id", "id"])
+
+
+def _create_catalogue_embeddings() -> None:
+    op.create_table(
+        "catalogue_embeddings",
+        sa.Column("product_id", _string(26), nullable=False),
+        sa.Column("encoder", _string(64), nullable=False),
+        sa.Column("embedding", sa.LargeBinary, nullable=False),
+        sa.PrimaryKeyConstraint("product_id", name="pk_catalogue_embeddings"),
+        sa.ForeignKeyConstraint(
+            ["product_id"], ["catalogue_products.id"], name="fk_catalogue_embeddings_product_id", ondelete="CASCADE"
+        ),
+    )
+
+
+def _create_catalogue_import_faults() -> None:
+    op.create_table(
+        "catalogue_import_faults",
+        sa.Column("id", _SEQUENCE, autoincrement=True, nullable=False),
+        sa.Column("import_id", _string(26), nullable=False),
+        sa.Column("line", sa.Integer, nullable=False),
+        sa.Column("code", _TEXT, nullable=False),
+        sa.Column("reason", _TEXT, nullable=False),
+        sa.Column("reference", _TEXT),
+        sa.PrimaryKeyConstraint("id", name="pk_catalogue_import_faults"),
+        sa.ForeignKeyConstraint(
+            ["import_id"], ["catalogue_imports.id"], name="fk_catalogue_import_faults_import_id", ondelete="CASCADE"
+        ),
+        sqlite_autoincrement=True,
+    )
+    op.create_index("ix_catalogue_import_faults_import_id_id", "catalogue_import_faults", ["import_id", "id"])
+
+
+def _create_catalogue_mappings() -> None:
+    op.create_table(
+        "catalogue_mappings",
+        sa.Column("tree_id", _string(26), nullable=False),
+        sa.Column("before", _TEXT, nullable=False),
+        sa.Column("after", _TEXT),
+        sa.PrimaryKeyConstraint("tree_id", "before", name="pk_catalogue_mappings"),
+        sa.ForeignKeyConstraint(
+            ["tree_id"], ["catalogue_trees.id"], name="fk_catalogue_mappings_tree_id", ondelete="CASCADE"
+        ),
+    )
+
+
+def _create_catalogue_photos() -> None:
+    op.create_table(
+        "catalogue_photos",
+        sa.Column("id", _string(26), nullable=False),
+        sa.Column("product_id", _string(26), nullable=False),
+        sa.Column("position", sa.Integer, nullable=False),
+        sa.Column("name", _TEXT, nullable=False),
+        sa.Column("image_format", _TEXT, nullable=False),
+        sa.Column("image_width", sa.Integer, nullable=False),
+        sa.Column("image_height", sa.Integer, nullable=False),
+        sa.Column("image_byte_count", sa.BigInteger, nullable=False),
+        sa.Column("image_sha256", _string(64), nullable=False),
+        sa.Column("image_phash", _string(16), nullable=False),
+        sa.Column("image_key", _TEXT, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_catalogue_photos"),
+        sa.ForeignKeyConstraint(
+            ["product_id"], ["catalogue_products.id"], name="fk_catalogue_photos_product_id", ondelete="CASCADE"
+        ),
+        sa.UniqueConstraint("product_id", "position", name="uq_catalogue_photos_product_id"),
+    )
+    op.create_index("ix_catalogue_photos_image_sha256", "catalogue_photos", ["image_sha256"])
