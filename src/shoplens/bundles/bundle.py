@@ -4,7 +4,8 @@ bundle.json      name, version, task, the graph's inputs and outputs, activation
 labels.json      id and name of each class, in the order of the output
 card.json        the model card
 evaluation.json  all measurements; optional, trained models have it
-model.onnx       the graph with its weights
+model.onnx       the graph with its weights; with a text input the classifier over features of photos and text
+encoder.onnx     the graph from pixels to those features of a photo; only with an image input and a text input
 checksums.json   size and SHA-256 of every other file; its own SHA-256 is the bundle's digest
 signature.json   a signature of checksums.json; optional, and not listed in it
 """
@@ -41,6 +42,7 @@ from shoplens.bundles.signing import SIGNATURE, signer_of
 from shoplens.errors import BundleError, BundleIncomplete, BundleInvalid, BundleTampered, BundleTooNew
 
 CHECKSUMS: Final = "checksums.json"
+ENCODER: Final = "encoder.onnx"
 REQUIRED: Final = ("bundle.json", "card.json", "labels.json", "model.onnx")
 MAX_FILES: Final = 16
 MAX_BYTES: Final = 4_000_000_000
@@ -79,8 +81,15 @@ class Bundle:
 
     @property
     def model_path(self) -> Path:
-        """The file of the graph."""
+        """The file of the graph that computes the labels."""
         return self.root / "model.onnx"
+
+    @property
+    def encoder_path(self) -> Path | None:
+        """The file of the graph that computes the features of a photo; None where `model_path` takes pixels, or no
+        photos.
+        """
+        return self.root / ENCODER if has_encoder(self.manifest) else None
 
     @property
     def size_bytes(self) -> int:
@@ -106,8 +115,15 @@ def open_bundle(path: Path | str, *, verify: bool = True) -> Bundle:
     evaluation = None
     if (root / EVALUATION).exists():
         evaluation = read_evaluation(read_plain(root, EVALUATION), labels)
+    encoder = root / ENCODER if has_encoder(manifest) else None
+    if encoder is not None and not encoder.exists():
+        raise BundleIncomplete(
+            f"{ENCODER} is missing from the bundle {root.name!r}, whose model takes photos and texts."
+        )
+    if encoder is None and (root / ENCODER).exists():
+        raise BundleInvalid(f"{ENCODER} belongs to models that take photos and texts, and to no others.")
     if verify:
-        check_graph(root / "model.onnx", manifest, len(labels))
+        check_graph(root / "model.onnx", manifest, len(labels), encoder)
     signed_by = None
     if (root / SIGNATURE).exists():
         signed_by = signer_of(read_plain(root, SIGNATURE), read_plain(root, CHECKSUMS))
@@ -120,6 +136,11 @@ def open_bundle(path: Path | str, *, verify: bool = True) -> Bundle:
         evaluation=evaluation,
         signed_by=signed_by,
     )
+
+
+def has_encoder(manifest: Manifest) -> bool:
+    """Whether a bundle with this manifest has a second graph, for its photos."""
+    return manifest.image is not None and manifest.text is not None
 
 
 def open_installed(root: Path, *, remedy: str) -> Bundle:
@@ -139,9 +160,10 @@ def write_bundle(
     labels: tuple[Label, ...],
     card: Card,
     model: bytes,
+    encoder: bytes | None = None,
     evaluation: Evaluation | None = None,
 ) -> Bundle:
-    """Write a bundle to the directory `into`, all at once, and open it.
+    """Write a bundle to the directory `into`, all at once, and open it. `model` and `encoder` are ONNX graphs.
 
     Several processes may write the same bundle at once. Raises BundleInvalid if another bundle is there, and as
     `open_bundle` if the parts contradict each other.
@@ -151,6 +173,8 @@ def write_bundle(
         (draft / "labels.json").write_bytes(to_json(labels))
         (draft / "card.json").write_bytes(to_json(card))
         (draft / "model.onnx").write_bytes(model)
+        if encoder is not None:
+            (draft / ENCODER).write_bytes(encoder)
         if evaluation is not None:
             (draft / EVALUATION).write_bytes(to_json(evaluation))
         digest = write_checksums(draft)

@@ -25,7 +25,7 @@ from pydantic_core import from_json, to_json
 from shoplens.bundles.bundle import MAX_BYTES, Bundle, open_bundle
 from shoplens.bundles.manifest import Label
 from shoplens.bundles.preprocessing import Preprocessing
-from shoplens.bundles.probe import check_outputs, open_session
+from shoplens.bundles.probe import check_answers
 from shoplens.errors import BundleError, BundleInvalid, ShoplensError
 
 _INHERITED: Final = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR")
@@ -150,7 +150,7 @@ def _main(arguments: Sequence[str]) -> None:
             )  # fmt: skip
         else:
             bundle = open_bundle(folder)
-            check_outputs(open_session(bundle.model_path, optimise=True), bundle.manifest, len(bundle.labels))
+            check_answers(bundle.model_path, bundle.encoder_path, bundle.manifest, len(bundle.labels))
     except MemoryError:
         code = "memory"
     except ShoplensError as error:

@@ -18,8 +18,11 @@ from pydantic_core import from_json
 
 from shoplens.errors import BundleIncomplete, BundleInvalid, BundleTooNew
 from shoplens.images.picture import ImageSpec
+from shoplens.texts.spec import TextSpec
 
 FORMAT_VERSION: Final = 1
+TEXT_FORMAT_VERSION: Final = 2
+"""The format of bundles with a text input, so that an older Shoplens asks for a newer one. Others keep format 1."""
 IMAGENET: Final = "imagenet"
 EVALUATION: Final = "evaluation.json"
 NAME_PATTERN: Final = r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?"
@@ -28,6 +31,9 @@ Value = TypeVar("Value")
 Text = Annotated[str, Field(min_length=1, max_length=4000)]
 Name = Annotated[str, Field(pattern=f"^{NAME_PATTERN}$")]
 Activation = Literal["softmax", "sigmoid", "none"]
+Task = Literal["image-classification", "text-classification", "product-classification"]
+SampleKind = Literal["photo", "text", "both"]
+"""What a sample has. It is also the name of the output for such samples, in a graph with a text input."""
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -60,18 +66,37 @@ class Manifest:
 
     `input`, `output` and `embedding` are names of the graph; `embedding` may be None. `output` has one number per
     label, which `activation` maps to a score. `max_batch` is 1 if the graph accepts one sample only.
+
+    With `text` the graph computes the labels from features, and the names of its inputs and outputs are fixed: see
+    `probe.py`. `output` is then that of a sample which has everything: "both", or "text" for a model of texts only.
+    With `text` and `image`, `input` and `embedding` are names of a second graph, the encoder of photos.
     """
 
     format_version: int
     name: Name
     version: Name
-    task: Literal["image-classification"]
+    task: Task
     input: Text
     output: Text
     embedding: Text | None
     activation: Activation
-    image: ImageSpec
+    image: ImageSpec | None
     max_batch: Annotated[int, Field(ge=1, le=1024)]
+    text: TextSpec | None = None
+
+    @property
+    def kinds(self) -> tuple[SampleKind, ...]:
+        """The kinds of samples that the model takes."""
+        if self.text is None:
+            return ("photo",)
+        return ("text",) if self.image is None else ("photo", "text", "both")
+
+    @property
+    def image_spec(self) -> ImageSpec:
+        """The preprocessing of photos. Raises BundleInvalid for a model that takes none."""
+        if self.image is None:
+            raise BundleInvalid(f"The model {self.name}@{self.version} takes no photos.")
+        return self.image
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,7 +271,11 @@ def read_manifest(data: bytes) -> Manifest:
     """`bundle.json` as a value. Raises BundleTooNew for a newer format, BundleInvalid for anything else wrong."""
     refuse_newer(data)
     manifest = parsed(_MANIFEST, data, "bundle.json")
-    check_spec(manifest.image)
+    _check_task(manifest)
+    if manifest.image is not None:
+        check_spec(manifest.image)
+    if manifest.text is not None:
+        _check_text_spec(manifest.text)
     return manifest
 
 
@@ -280,7 +309,9 @@ def read_evaluation(data: bytes, labels: tuple[Label, ...]) -> Evaluation:
 def to_json(value: Manifest | Card | Evaluation | tuple[Label, ...]) -> bytes:
     """The content of the file, indented. The same value gives the same bytes."""
     adapter: TypeAdapter[Any] = TypeAdapter(tuple[Label, ...] if isinstance(value, tuple) else type(value))
-    return adapter.dump_json(value, indent=1) + b"\n"
+    # Bundles without a text input have the same bytes as before there was one.
+    absent = {"text"} if isinstance(value, Manifest) and value.text is None else None
+    return adapter.dump_json(value, indent=1, exclude=absent) + b"\n"
 
 
 def check_labels(labels: tuple[Label, ...]) -> None:
@@ -306,15 +337,55 @@ def check_spec(spec: ImageSpec) -> None:
             raise BundleInvalid(f"bundle.json: image: {sentence}.")
 
 
+def _check_task(manifest: Manifest) -> None:
+    """Raises BundleInvalid if the task, the format, the inputs and the names of the graphs do not fit together."""
+    photo, text = manifest.image is not None, manifest.text is not None
+    wanted: Task = "product-classification" if photo else "text-classification"
+    faults = {
+        "it needs an image input or a text input": not (photo or text),
+        f"with these inputs the task is {wanted!r}, not {manifest.task!r}": text and manifest.task != wanted,
+        f"without a text input the task is 'image-classification', not {manifest.task!r}": not text
+        and manifest.task != "image-classification",
+        f"with a text input the format_version is {TEXT_FORMAT_VERSION}": text
+        and manifest.format_version != TEXT_FORMAT_VERSION,
+        f"without a text input the format_version is {FORMAT_VERSION}": not text
+        and manifest.format_version != FORMAT_VERSION,
+        "with a text and an image input, output is 'both' and embedding names the encoder's output": text
+        and photo
+        and (manifest.output != "both" or manifest.embedding is None),
+        "with a text input only, input is 'tokens', output is 'text' and embedding is null": text
+        and not photo
+        and (manifest.input, manifest.output, manifest.embedding) != ("tokens", "text", None),
+    }
+    for sentence, wrong in faults.items():
+        if wrong:
+            raise BundleInvalid(f"bundle.json: {sentence}.")
+
+
+def _check_text_spec(spec: TextSpec) -> None:
+    """Raises BundleInvalid for text features that are impossible or would take too long."""
+    faults = {
+        "buckets must lie between 2 and 16,777,216": not 2 <= spec.buckets <= 1 << 24,
+        "words must be a range within 1 and 5": not 1 <= spec.words[0] <= spec.words[1] <= 5,
+        "characters must be a range within 1 and 8": not 1 <= spec.characters[0] <= spec.characters[1] <= 8,
+        "max_characters must lie between 1 and 100,000": not 1 <= spec.max_characters <= 100_000,
+        "max_features must lie between 1 and 20,000": not 1 <= spec.max_features <= 20_000,
+    }
+    for sentence, wrong in faults.items():
+        if wrong:
+            raise BundleInvalid(f"bundle.json: text: {sentence}.")
+
+
 def refuse_newer(data: bytes) -> None:
     """Raises BundleTooNew for a newer format. Call before parsing: a newer format may have other fields."""
     try:
         version = from_json(data)["format_version"]
     except (ValueError, TypeError, KeyError):
         return
-    if isinstance(version, int) and version > FORMAT_VERSION:
+    if isinstance(version, int) and version > TEXT_FORMAT_VERSION:
         raise BundleTooNew(
-            f"The bundle has format {version}; formats up to {FORMAT_VERSION} are supported. Install a newer Shoplens."
+            f"The bundle has format {version}; formats up to {TEXT_FORMAT_VERSION} are supported. "
+            "Install a newer Shoplens."
         )
 
 

@@ -126,7 +126,7 @@ def test_checksums_of_a_file_outside_the_bundle_are_refused(bundle: Bundle, name
 
 def test_a_newer_format_is_refused(bundle: Bundle) -> None:
     """Also if it has unknown fields. The error says what to install."""
-    edit(bundle, "bundle.json", lambda data: data.update(format_version=2, tomorrow=True))
+    edit(bundle, "bundle.json", lambda data: data.update(format_version=3, tomorrow=True))
 
     with pytest.raises(BundleTooNew, match="Install a newer Shoplens"):
         open_bundle(bundle.root)
