@@ -34,7 +34,7 @@ def classes(shared_data: Path, photos: list[Path]) -> NDArray[np.int64]:
 
 def answers(bundle: Bundle, photos: list[Path]) -> Scores:
     """The scores of each photo, by the way that every photo goes."""
-    session, spec = open_session(bundle.model_path, optimise=True), bundle.manifest.image
+    session, spec = open_session(bundle.model_path, optimise=True), bundle.manifest.image_spec
     pictures = (decode(photo.read_bytes(), limits=Limits(), short_side=spec.resize) for photo in photos)
     names = [bundle.manifest.output]
     batches = (session.run(names, {bundle.manifest.input: preprocess(picture, spec)[None]})[0] for picture in pictures)

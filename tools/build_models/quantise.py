@@ -43,7 +43,7 @@ def record_ranges(network: Network, photos: list[Path]) -> dict[str, tuple[float
     """The range of each value over all photos."""
     session = open_session(observed_model(network), optimise=True)
     names = quantised_values(network)
-    spec = BUILTIN_MODELS["efficientnet-lite0"].manifest.image
+    spec = BUILTIN_MODELS["efficientnet-lite0"].manifest.image_spec
     extremes: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
     for photo in photos:
         picture = decode(photo.read_bytes(), limits=Limits(), short_side=spec.resize)

@@ -114,8 +114,10 @@ def _compare_features(session: onnxruntime.InferenceSession, manifest: Manifest)
         raise BundleInvalid(f"The model's inputs are {sorted(inputs)}; with a text input they are {sorted(wanted)}.")
     for name, value in inputs.items():
         is_open = len(value.shape) == 2 and not isinstance(value.shape[0], int)
-        if not is_open or (name != "embedding" and isinstance(value.shape[1], int)):
-            raise BundleInvalid(f"The model's input {name!r} has the shape {value.shape}; the sizes must be open.")
+        if not is_open or (name == "embedding") != isinstance(value.shape[1], int):
+            raise BundleInvalid(
+                f"The model's input {name!r} has the shape {value.shape}; only the second size of `embedding` is fixed."
+            )
         if value.type != _FEATURES[name]:
             raise BundleInvalid(f"The model's input {name!r} is {value.type}, not {_FEATURES[name]}.")
     outputs = {value.name for value in session.get_outputs()}
@@ -185,7 +187,7 @@ def check_answers(model: Path, encoder: Path | None, manifest: Manifest, label_c
         check_outputs(session, manifest, label_count)
         return
     tokens, weights = probe_texts(manifest)
-    complete = {"tokens": tokens, "weights": weights}
+    complete: dict[str, NDArray[Any]] = {"tokens": tokens, "weights": weights}
     if encoder is not None:
         complete["embedding"] = _probe_embeddings(open_session(encoder, optimise=True), manifest)
     for kind in manifest.kinds:

@@ -100,7 +100,7 @@ def show_model(name: ModelName, as_json: AsJson = False, data_dir: DataDir = Non
     from rich.table import Table
 
     bundle = _find(name, settings_for(data_dir))
-    card, spec, console = bundle.card, bundle.manifest.image, Console()
+    card, spec, text, console = bundle.card, bundle.manifest.image, bundle.manifest.text, Console()
     if as_json:
         labels = [label.name for label in bundle.labels]
         parts = {"card": card, "manifest": bundle.manifest, "label_names": labels, "evaluation": bundle.evaluation}
@@ -114,7 +114,11 @@ def show_model(name: ModelName, as_json: AsJson = False, data_dir: DataDir = Non
         "date": card.date,
         "labels": len(bundle.labels),
         "size": f"{bundle.size_bytes / 1e6:.1f} MB",
-        "pictures": f"{spec.crop} px from {spec.resize} px, {spec.interpolation}, {spec.colour}, {spec.dtype}",
+        "takes": " or ".join(bundle.manifest.kinds),
+        "pictures": f"{spec.crop} px from {spec.resize} px, {spec.interpolation}, {spec.colour}, {spec.dtype}"
+        if spec
+        else "none",
+        "texts": f"{text.algorithm}, the first {text.max_characters:,} characters" if text else "none",
         "digest": bundle.digest,
         "signature": _signer(bundle),
         "folder": bundle.root,
@@ -260,7 +264,7 @@ def import_model(  # noqa: PLR0913 - the options of the command
     repeated = [label.name for index, label in enumerate(class_names) if label.name.endswith(f" ({index})")]
     if repeated:
         typer.echo(f"Classes with the same name are distinguished by their number: {', '.join(repeated)}.")
-    spec = bundle.manifest.image
+    spec = bundle.manifest.image_spec
     typer.echo(
         f"Installed {bundle.ref} with {len(bundle.labels)} labels from {label_source}; input {spec.crop} px from "
         f"{spec.resize} px, mean {_numbers(spec.mean)}, scale {_numbers(spec.scale)}. "

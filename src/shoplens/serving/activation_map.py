@@ -57,7 +57,7 @@ class ActivationMap:
                 f"There is no heat map for {bundle.ref}: its graph does not end in average pooling and one dense layer."
             )
         self._head = head
-        self._spec = bundle.manifest.image
+        self._spec = bundle.manifest.image_spec
         self._input = bundle.manifest.input
         self._labels = [label.name for label in bundle.labels]
         # Only what the feature map needs is run.

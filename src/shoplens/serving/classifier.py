@@ -66,7 +66,7 @@ class Classifier:
     def __init__(self, bundle: Bundle, *, provider: Provider = "cpu") -> None:
         self.bundle = bundle
         self.provider = provider
-        self.spec = bundle.manifest.image
+        self.spec = bundle.manifest.image_spec
         self._ref = bundle.ref
         self._labels = tuple(label.name for label in bundle.labels)
         self._session = open_session(bundle.model_path, provider=provider)

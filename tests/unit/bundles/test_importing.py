@@ -46,7 +46,7 @@ def test_properties_of_the_graph_are_read_from_it(
     bundle = import_onnx(model_file(**options), labels=LABELS, name="fruit", into=tmp_path / "m")
 
     manifest = bundle.manifest
-    assert (layout, dtype) == (manifest.image.layout, manifest.image.dtype)
+    assert (layout, dtype) == (manifest.image_spec.layout, manifest.image_spec.dtype)
     assert (activation, max_batch) == (manifest.activation, manifest.max_batch)
     assert bundle == open_bundle(tmp_path / "m" / "fruit" / "1.0.0")
 
@@ -59,15 +59,17 @@ def test_an_open_side_is_set_by_the_options(model_file: ModelFile, tmp_path: Pat
     )
     unsaid = import_onnx(file, labels=LABELS, name="unsaid", into=tmp_path / "m")
 
-    assert (80, 64) == (said.manifest.image.resize, said.manifest.image.crop)
-    assert (256, 224) == (unsaid.manifest.image.resize, unsaid.manifest.image.crop)
+    assert (80, 64) == (said.manifest.image_spec.resize, said.manifest.image.crop)
+    assert (256, 224) == (unsaid.manifest.image_spec.resize, unsaid.manifest.image.crop)
 
 
 def test_mean_and_scale_come_from_the_preset_or_from_the_user(model_file: ModelFile, tmp_path: Path) -> None:
     """Given numbers override the preset."""
     asked = Preprocessing(preset="efficientnet-lite", scale=(1.0, 2.0, 3.0))
 
-    spec = import_onnx(model_file(), labels=LABELS, name="f", into=tmp_path / "m", preprocessing=asked).manifest.image
+    spec = import_onnx(
+        model_file(), labels=LABELS, name="f", into=tmp_path / "m", preprocessing=asked
+    ).manifest.image_spec
 
     assert ((127.0, 127.0, 127.0), (1.0, 2.0, 3.0)) == (spec.mean, spec.scale)
 
@@ -210,7 +212,11 @@ def test_four_open_sizes_are_closed_to_what_the_preprocessing_makes(tmp_path: Pa
     )
     (source,) = open_session(bundle.model_path).get_inputs()
     assert ["batch_size", 3, 16, 16] == source.shape
-    assert ("nchw", 16, 32) == (bundle.manifest.image.layout, bundle.manifest.image.crop, bundle.manifest.max_batch)
+    assert ("nchw", 16, 32) == (
+        bundle.manifest.image_spec.layout,
+        bundle.manifest.image.crop,
+        bundle.manifest.max_batch,
+    )
 
 
 def test_weights_in_another_file_become_part_of_the_bundle_or_are_named(tmp_path: Path) -> None:
@@ -283,9 +289,9 @@ def test_squeezenet_becomes_a_bundle_that_runs(tmp_path: Path) -> None:
     )  # fmt: skip
 
     pixels = np.random.default_rng(3).integers(0, 256, (300, 400, 3), dtype=np.uint8)
-    sample = preprocess(Picture(pixels=pixels, format="png", width=400, height=300), bundle.manifest.image)
+    sample = preprocess(Picture(pixels=pixels, format="png", width=400, height=300), bundle.manifest.image_spec)
     answer = open_session(bundle.model_path).run([bundle.manifest.output], {"data": np.stack([sample, sample])})[0]
     assert (2, 1000) == answer.shape
     assert ("nchw", "softmax", 32) == (
-        bundle.manifest.image.layout, bundle.manifest.activation, bundle.manifest.max_batch,
+        bundle.manifest.image_spec.layout, bundle.manifest.activation, bundle.manifest.max_batch,
     )  # fmt: skip

@@ -102,7 +102,7 @@ def test_the_tensor_is_that_of_the_steps_as_written(tmp_path: Path) -> None:
     pixels = colourful(5, width=15, height=12)
     resized = Image.fromarray(pixels).resize((8, 8), Image.Resampling.BILINEAR)
     wanted = ((np.asarray(resized, np.float32) / 255 - 0.5) / 0.5).transpose(2, 0, 1)
-    tensor = preprocess(Picture(pixels=pixels, format="png", width=15, height=12), bundle.manifest.image)
+    tensor = preprocess(Picture(pixels=pixels, format="png", width=15, height=12), bundle.manifest.image_spec)
     assert wanted.shape == tensor.shape
     assert np.abs(wanted - tensor).max() < 1e-5
 

@@ -84,7 +84,7 @@ def test_packing_publishing_and_installing_keep_the_second_graph(tmp_path: Path,
     shared = SharedBundles(open_store((tmp_path / "shared").as_uri(), setting="models_url"), "the store")
     shared.push(fusion)
     fetched = shared.fetch(fusion.ref, tmp_path / "fetched")
-    check_within(fusion.root, name="paint", limits=ImportLimits())
+    check_within(fusion.root, name="paint", limits=ImportLimits(seconds=30, memory_mb=2_000))
     installed = install_bundle(fusion.root, tmp_path / "installed")
 
     assert {fusion.digest} == {each.digest for each in (unpacked, fetched, installed)}
