@@ -25,8 +25,8 @@ import shutil
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -44,7 +44,7 @@ from shoplens.bundles.bundle import (
     read_checksums,
 )
 from shoplens.bundles.manifest import NAME_PATTERN, ModelRef
-from shoplens.bundles.signing import SIGNATURE, Trust, write_signature
+from shoplens.bundles.signing import SIGNATURE, Trust, signer_of, write_signature
 from shoplens.errors import (
     BlobNotFound,
     BundleError,
@@ -70,17 +70,22 @@ _log: Final = get_logger(__name__)
 
 
 def resolve_bundle(
-    name_or_path: str, models_dir: Path, shared: SharedBundles | None = None, trust: Trust = NO_TRUST
+    name_or_path: str,
+    models_dir: Path,
+    shared: SharedBundles | None = None,
+    trust: Trust = NO_TRUST,
+    *,
+    without: Collection[str] = (),
 ) -> Bundle:
     """The bundle that `name_or_path` means, verified and trusted.
 
     It is the path of a bundle directory, `name@version`, or a name. A name means the latest version in `models_dir`
-    and `shared`. A built-in model is built if it is missing; a version that only `shared` has is downloaded into
-    `models_dir`. If `shared` cannot be reached, the installed versions are enough.
+    and `shared`, leaving out the versions `without`. A built-in model is built if it is missing; a version that only
+    `shared` has is downloaded into `models_dir`. If `shared` cannot be reached, the installed versions are enough.
 
     Raises ModelNotFound, StorageUnavailable, and as `open_bundle`, `require_trust` and `SharedBundles.fetch`.
     """
-    bundle = _resolve(name_or_path, models_dir, shared, trust)
+    bundle = _resolve(name_or_path, models_dir, shared, trust, without)
     require_trust(bundle, trust)
     return bundle
 
@@ -96,7 +101,9 @@ def require_trust(bundle: Bundle, trust: Trust) -> None:
         trust.check(bundle)
 
 
-def _resolve(name_or_path: str, models_dir: Path, shared: SharedBundles | None, trust: Trust) -> Bundle:
+def _resolve(
+    name_or_path: str, models_dir: Path, shared: SharedBundles | None, trust: Trust, without: Collection[str]
+) -> Bundle:
     if (
         "/" in name_or_path
         or "\\" in name_or_path
@@ -117,8 +124,8 @@ def _resolve(name_or_path: str, models_dir: Path, shared: SharedBundles | None, 
         except StorageUnavailable as error:
             if version or not installed:
                 raise
-            _log.warning("model.newest_not_known", model=name, served=max(installed, key=_by_number), reason=str(error))
-    wanted = version or max(installed | published, key=_by_number, default="")
+            _log.warning("model.newest_not_known", model=name, served=max(installed, key=by_number), reason=str(error))
+    wanted = version or max((installed | published).difference(without), key=by_number, default="")
     if wanted in installed:
         again = (
             f"it is downloaded again from {shared.place}"
@@ -136,7 +143,7 @@ def _resolve(name_or_path: str, models_dir: Path, shared: SharedBundles | None, 
 def bundle_folders(models_dir: Path) -> list[Path]:
     """The folders of `models_dir` that should be bundles, by name and rising version, the unreadable ones included."""
     folders = (path.parent for path in models_dir.glob("[!.]*/[!.]*/bundle.json"))
-    return sorted(folders, key=lambda folder: (folder.parent.name, _by_number(folder.name)))
+    return sorted(folders, key=lambda folder: (folder.parent.name, by_number(folder.name)))
 
 
 def installed_bundles(models_dir: Path) -> list[Bundle]:
@@ -214,6 +221,16 @@ def install_bundle(source: Path, models_dir: Path, trust: Trust = NO_TRUST, chec
     return installed
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedBundle:
+    """A complete bundle in a store. `digest` and `signed_by` as of `Bundle`, from its list of files and signature."""
+
+    ref: ModelRef
+    digest: str
+    size_bytes: int
+    signed_by: str | None
+
+
 class SharedBundles:
     """The bundles in `store`. `place` is its address for messages. Blocks. All methods raise StorageUnavailable."""
 
@@ -230,6 +247,25 @@ class SharedBundles:
         if not _NAME.fullmatch(name):
             return set()
         return {ref.version for key in self._store.list(name) if (ref := _ref_of(key))}
+
+    def describe(self, ref: ModelRef) -> PublishedBundle | None:
+        """What is published as `ref`, without its contents; None where that is nothing.
+
+        Raises BundleError for a list of files or a signature that is damaged.
+        """
+        listed = self._listed(ref)
+        if listed is None:
+            return None
+        try:
+            signature = self._signature(ref)
+            return PublishedBundle(
+                ref=ref,
+                digest=hashlib.sha256(listed).hexdigest(),
+                size_bytes=sum(each.size for each in read_checksums(listed).values()) + len(listed) + len(signature),
+                signed_by=signer_of(signature, listed) if signature else None,
+            )
+        except BundleError as error:
+            raise type(error)(f"The model {ref} at {self.place} is refused: {error}") from error
 
     def push(self, bundle: Bundle) -> bool:
         """Publish `bundle`, or complete an interrupted push. Returns False if it was published already.
@@ -281,7 +317,8 @@ class SharedBundles:
                     raise BundleTampered(f"it contains the model {bundle.ref}.")
                 require_trust(bundle, trust)
         except BundleError as error:
-            raise type(error)(f"The model {ref} at {self.place} is refused: {error}") from error
+            digest = hashlib.sha256(listed).hexdigest()[:12]
+            raise type(error)(f"The model {ref}, digest {digest}, at {self.place} is refused: {error}") from error
         except OSError as error:
             raise Misconfigured(f"The model {ref} cannot be written to {models_dir}: {error.strerror}.") from error
         return open_bundle(root)
@@ -292,8 +329,7 @@ class SharedBundles:
         sums = read_checksums(listed)
         if len(sums) > MAX_FILES or sum(each.size for each in sums.values()) > MAX_BYTES:
             raise BundleInvalid(f"it holds more than {MAX_FILES} files or {MAX_BYTES:,} bytes.")
-        with suppress(BlobNotFound):
-            signature = b"".join(islice(self._store.pieces(_signature_key(ref)), 1))
+        if signature := self._signature(ref):
             (draft / SIGNATURE).write_bytes(signature)
         for name, expected in sums.items():
             try:
@@ -316,6 +352,13 @@ class SharedBundles:
             return b"".join(islice(self._store.pieces(_marker(ref)), 1))
         except BlobNotFound:
             return None
+
+    def _signature(self, ref: ModelRef) -> bytes:
+        """The bundle's signature, empty if it has none."""
+        try:
+            return b"".join(islice(self._store.pieces(_signature_key(ref)), 1))
+        except BlobNotFound:
+            return b""
 
 
 def _marker(ref: ModelRef) -> str:
@@ -375,7 +418,7 @@ def _not_found(name_or_path: str, models_dir: Path, shared: SharedBundles | None
     return f"There is no model {name_or_path!r}{where}. Known models: {', '.join(sorted(known))}."
 
 
-def _by_number(version: str) -> list[tuple[int, int | str]]:
+def by_number(version: str) -> list[tuple[int, int | str]]:
     """Sort key that compares numbers as numbers: 1.10 comes after 1.9."""
     parts = re.findall(r"\d+|[^\d.]+", version)
     return [(1, int(part)) if part.isdigit() else (0, part) for part in parts]

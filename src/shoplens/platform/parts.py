@@ -9,13 +9,16 @@ from datetime import UTC, datetime
 from shoplens.advice import meant
 from shoplens.bundles.bundle import Bundle
 from shoplens.bundles.signing import Trust, build_trust
-from shoplens.bundles.store import SharedBundles, resolve_bundle
+from shoplens.bundles.store import SharedBundles
 from shoplens.db import Database, open_database, upgrade
 from shoplens.errors import ChannelNotFound, Misconfigured
 from shoplens.images.picture import Limits
 from shoplens.images.sandbox import SandboxedDecoder
 from shoplens.predictions.entities import Channel, ChannelPrediction, Keep
 from shoplens.predictions.policy import LabelRule, Policy, decide
+from shoplens.registry.finder import ModelFinder
+from shoplens.registry.object_registry import ObjectRegistry
+from shoplens.registry.registry import Registry
 from shoplens.serving.batcher import Batching
 from shoplens.serving.classifier import Classifier, Provider, choose_provider
 from shoplens.serving.cores import usable_cores
@@ -35,9 +38,35 @@ Progress = Callable[[str], None]
 def find_bundle(name_or_path: str, settings: Settings) -> Bundle:
     """The bundle by name, `name@version` or folder, verified; fetched where `models_dir` lacks it.
 
-    Raises ModelNotFound, BundleError, StorageUnavailable and Misconfigured.
+    A name means its champion in the registry, where it has one. Raises ModelNotFound, BundleError, StorageUnavailable,
+    RegistryUnavailable and Misconfigured.
     """
-    return resolve_bundle(name_or_path, settings.make_models_dir(), open_shared(settings), trust_of(settings))
+    return build_finder(settings).find(name_or_path)
+
+
+def build_finder(settings: Settings) -> ModelFinder:
+    """What finds models by name. Raises Misconfigured and StorageUnavailable."""
+    return ModelFinder(
+        settings.make_models_dir(),
+        registry=open_registry(settings),
+        shared=open_shared(settings),
+        trust=trust_of(settings),
+    )
+
+
+def open_registry(settings: Settings, *, create: bool = False, fail_fast: bool = False) -> Registry | None:
+    """The registry on the MLflow server, at `models_url`, or in the data folder.
+
+    The last one is None until something is published, unless `create`. Raises Misconfigured and StorageUnavailable.
+    """
+    if settings.models_url is not None:
+        store = open_store(settings.models_url, setting="models_url", fail_fast=fail_fast)
+        return ObjectRegistry(store, settings.models_url, clock=utc_now)
+    folder = settings.data_dir / "registry"
+    if not create and not folder.is_dir():
+        return None
+    settings.make_data_dir()
+    return ObjectRegistry(open_store(str(folder)), str(folder), clock=utc_now)
 
 
 def trust_of(settings: Settings) -> Trust:

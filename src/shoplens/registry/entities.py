@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Literal, TypeAlias
 
 from shoplens.bundles.manifest import ModelRef
+from shoplens.errors import RequestInvalid
+from shoplens.registry.errors import AliasUnchanged
 
 Alias: TypeAlias = Literal["champion", "challenger"]
 CHAMPION: Final[Alias] = "champion"
@@ -20,8 +23,9 @@ Figures: TypeAlias = Mapping[str, float]
 """Measurements by name, such as `weighted F1`."""
 
 MAX_WHY: Final = 1_000
-MAX_BY: Final = 200
-MAX_FIGURES: Final = 50
+"""Characters of a reason."""
+_MAX_NAME: Final = 200
+_MAX_FIGURES: Final = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,9 +48,13 @@ class RegisteredVersion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Aliases:
-    """Which version of a model has which alias, and the `etag` of this state; None where no alias was ever set."""
+    """Which version of a model has which alias, and the `etag` of this state; None where no alias was ever set.
 
-    by_alias: dict[str, str] = field(default_factory=dict)
+    `digests` has the digest of each of these versions: what is installed under the same name may be another bundle.
+    """
+
+    by_alias: dict[Alias, str] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
     etag: str | None = None
 
     @property
@@ -77,6 +85,56 @@ class HistoryEntry:
     figures: dict[str, float]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reason:
+    """Who asks for a change, why, and on the basis of which measurements. Raises RequestInvalid."""
+
+    by: str
+    why: str
+    figures: Figures = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.by.strip() or len(self.by) > _MAX_NAME:
+            raise RequestInvalid(f"Say who changes the registry, in at most {_MAX_NAME} characters.")
+        if not self.why.strip() or len(self.why) > MAX_WHY:
+            raise RequestInvalid(f"Say why, in at most {MAX_WHY:,} characters: the history keeps it.")
+        if len(self.figures) > _MAX_FIGURES:
+            raise RequestInvalid(f"There are more than {_MAX_FIGURES} figures; the bundle's evaluation has them all.")
+        for name, value in self.figures.items():
+            if not name or len(name) > _MAX_NAME or not math.isfinite(value):
+                raise RequestInvalid(f"The figure {name[:50]!r} needs a name and a finite number.")
+
+
+def alias_changes(
+    aliases: Aliases, name: str, alias: Alias, version: str | None, *, reason: Reason, at: datetime
+) -> tuple[HistoryEntry, ...]:
+    """The entries of a change: the wanted one, and, if the challenger becomes champion, the end of the challenger.
+
+    Raises AliasUnchanged if `version` has the alias already, or a champion would become its own challenger.
+    """
+    if aliases.by_alias.get(alias) == version:
+        state = f"has no {alias}" if version is None else f"has {version} as its {alias}"
+        raise AliasUnchanged(f"The model {name} {state} already. Nothing was changed.")
+    if alias == CHALLENGER and version is not None and version == aliases.champion:
+        raise AliasUnchanged(f"{name}@{version} is the champion; the challenger must be another version.")
+    moved: list[tuple[Alias, str | None]] = [(alias, version)]
+    if alias == CHAMPION and version is not None and version == aliases.challenger:
+        moved.append((CHALLENGER, None))
+    return tuple(
+        HistoryEntry(
+            at=at,
+            by=reason.by,
+            name=name,
+            alias=each,
+            before=aliases.by_alias.get(each),
+            after=after,
+            why=reason.why,
+            figures=dict(reason.figures),
+        )
+        for each, after in moved
+    )
+
+
 def live_at(history: Sequence[HistoryEntry], moment: datetime, alias: Alias = CHAMPION) -> HistoryEntry | None:
     """The entry, of a history from old to new, that was in force at `moment`: what `alias` meant since when and why.
 
@@ -91,10 +149,13 @@ def previous_champion(history: Sequence[HistoryEntry]) -> str | None:
     So each further roll-back goes one version further back, and not forth to the version that was rolled back.
     """
     line: list[str] = []
-    for entry in history:
-        if entry.alias != CHAMPION or entry.after is None:
+    changes = [entry for entry in history if entry.alias == CHAMPION]
+    for entry in changes:
+        if entry.after is None:
             continue
         if entry.after in line:
             del line[line.index(entry.after) :]
         line.append(entry.after)
-    return line[-2] if len(line) > 1 else None
+    if changes and changes[-1].after is not None:
+        line.pop()
+    return line[-1] if line else None

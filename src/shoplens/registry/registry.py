@@ -23,7 +23,8 @@ class Registry(Protocol):
     def publish(self, bundle: Bundle, *, by: str, why: str, figures: Figures) -> RegisteredVersion:
         """Publish `bundle` completely or not at all; no alias changes. Publishing it again changes nothing.
 
-        Raises BundleInvalid if another bundle has its name and version, BundleTampered if a file changes meanwhile.
+        Raises BundleInvalid if another bundle has its name and version, BundleTampered if a file changes meanwhile,
+        RequestInvalid for a change without a reason.
         """
         ...
 
@@ -48,7 +49,8 @@ class Registry(Protocol):
         """Give `alias` to `version` (None: to no version) and record it, if the aliases are still `expected`.
 
         A challenger that becomes champion is no longer the challenger. Raises AliasChanged if somebody else was faster,
-        AliasUnchanged if there is nothing to change, ModelNotFound if the version is not published.
+        AliasUnchanged if there is nothing to change, ModelNotFound if the version is not published, RequestInvalid for
+        a change without a reason.
         """
         ...
 
