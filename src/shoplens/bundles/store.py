@@ -318,7 +318,7 @@ class SharedBundles:
                 require_trust(bundle, trust)
         except BundleError as error:
             digest = hashlib.sha256(listed).hexdigest()[:12]
-            raise type(error)(f"The model {ref}, digest {digest}, at {self.place} is refused: {error}") from error
+            raise type(error)(f"The model {ref} at {self.place}, digest {digest}, is refused: {error}") from error
         except OSError as error:
             raise Misconfigured(f"The model {ref} cannot be written to {models_dir}: {error.strerror}.") from error
         return open_bundle(root)
