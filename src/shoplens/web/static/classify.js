@@ -2,6 +2,7 @@
 
 import { answerElement, busyElement, problemElement, spoken } from "./answer.js";
 import { Problem, upload } from "./net.js";
+import { receiveFiles } from "./receive.js";
 import { size } from "./words.js";
 
 const AT_ONCE = 2;
@@ -190,46 +191,8 @@ preview.addEventListener("error", () => {
   show();
 });
 
-for (const id of ["file", "camera"]) {
-  byId(id).addEventListener("change", (event) => {
-    take(event.target.files);
-    event.target.value = "";
-  });
-  // Browsers open a file field with Space; people also press Enter on what looks like a button.
-  byId(id).addEventListener("keydown", (event) => {
-    if (event.key !== "Enter") return;
-    event.preventDefault();
-    event.target.click();
-  });
-}
+receiveFiles(take, { fields: [byId("file"), byId("camera")], veil: byId("veil") });
 form.addEventListener("submit", (event) => event.preventDefault());
 form.addEventListener("change", (event) => {
   if (event.target.name === "channel" && chosen) choose(chosen);
-});
-
-document.addEventListener("paste", (event) => {
-  const images = [...event.clipboardData.files];
-  if (images.length === 0) return;
-  event.preventDefault();
-  take(images);
-});
-
-const carriesFiles = (event) => event.dataTransfer?.types.includes("Files");
-document.addEventListener("dragover", (event) => {
-  if (!carriesFiles(event)) return;
-  event.preventDefault();
-  event.dataTransfer.dropEffect = "copy";
-  byId("veil").hidden = false;
-});
-document.addEventListener("dragleave", (event) => {
-  if (event.relatedTarget === null) byId("veil").hidden = true;
-});
-document.addEventListener("drop", (event) => {
-  byId("veil").hidden = true;
-  if (!carriesFiles(event)) return;
-  event.preventDefault();
-  take(event.dataTransfer.files);
-});
-document.addEventListener("keydown", (event) => {
-  if (event.key === "Escape") byId("veil").hidden = true;
 });

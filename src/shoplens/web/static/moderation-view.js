@@ -1,14 +1,12 @@
 /** Show one photo: its signals, references and what is beside it, as the server's pages show them. */
 
+import { element, moment, svg } from "./elements.js";
 import { Problem } from "./net.js";
 import { barWidth, percent } from "./words.js";
 
-const SVG = "http://www.w3.org/2000/svg";
 const QUEUE_WORDS = { held: "Held", reported: "Reported", appeal: "Appeal", second_opinion: "Second opinion", escalated: "Escalated" };
 const STATE_WORDS = { held: "Held", published: "Published", refused: "Refused" };
 const OUTCOMES = { held: "review", published: "accept", refused: "reject" };
-const MOST_TRIES = 8;
-const RETRY_MS = 500;
 const FIRST_SIGNALS = 6;
 const BANDS = ["reject", "review", "accept"];
 const SPECIAL = { second_opinion: " as a second opinion", appeal: " on appeal" };
@@ -27,26 +25,6 @@ export function why(photo) {
   if (photo.queue === "appeal") return `The shopper appealed. ${rule}`.trim();
   if (photo.queue === "escalated") return `Escalated: another person decides. ${rule}`.trim();
   return rule || "Waits for a person.";
-}
-
-/** An element with attributes and children; text is never parsed. */
-export function element(name, attributes = {}, ...children) {
-  const made = document.createElement(name);
-  for (const [key, value] of Object.entries(attributes)) if (value !== null && value !== undefined) made.setAttribute(key, value);
-  made.append(...children.filter((child) => child !== null));
-  return made;
-}
-
-/** An image that is asked for again while the server is busy making it. */
-export function imageElement(address, attributes) {
-  const made = element("img", attributes);
-  let tries = 0;
-  made.addEventListener("error", () => {
-    tries += 1;
-    if (tries < MOST_TRIES) setTimeout(() => made.isConnected && (made.src = `${address}#${tries}`), tries * RETRY_MS);
-  });
-  made.src = address;
-  return made;
 }
 
 export function signalList(photo) {
@@ -78,12 +56,6 @@ function signalRow(signal) {
   return element("li", { class: "signal", "data-band": bandOf(signal) },
     element("span", { class: "label-name" }, name), element("span", { class: "label-score" }, percent(score)), bar,
     detail ? element("small", {}, detail) : null);
-}
-
-function svg(name, attributes) {
-  const made = document.createElementNS(SVG, name);
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-  return made;
 }
 
 export function referenceList(photo) {
@@ -138,13 +110,6 @@ function entryWords(entry) {
   if (entry.kind === "policy") return `${done} by the policy`;
   if (entry.kind === "report") return "Hidden after reports by shoppers";
   return `${done}${SPECIAL[entry.kind] ?? ""} by ${entry.by_name}`;
-}
-
-function moment(text) {
-  const at = new Date(text);
-  const today = at.toDateString() === new Date().toDateString();
-  const words = new Intl.DateTimeFormat(undefined, { ...(!today && { dateStyle: "medium" }), timeStyle: "short" }).format(at);
-  return element("time", { datetime: text }, today ? `Today, ${words}` : words);
 }
 
 /** The heat map of a photo as an address for an image, and whether nothing is marked in it. Throws Problem. */

@@ -1,8 +1,9 @@
 /** Decide photos from the keyboard: single photo or grid, with the next photos at hand so that nothing has to wait. */
 
-import { Outbox } from "./moderation-send.js";
-import { besideOf, element, heatOf, imageElement, imageOf, queueWord, referenceList, signalList, why } from "./moderation-view.js";
+import { element, imageElement } from "./elements.js";
+import { besideOf, heatOf, imageOf, queueWord, referenceList, signalList, why } from "./moderation-view.js";
 import { ask } from "./net.js";
+import { Outbox } from "./outbox.js";
 
 const CLAIMED = { single: 12, grid: 30 };
 const REFILL_BELOW = { single: 6, grid: 12 };
@@ -32,7 +33,7 @@ function start() {
   const selected = new Set();
   const undoable = JSON.parse(root.dataset.undoable).reverse();
   const besides = new Map();
-  const outbox = new Outbox({ me: root.dataset.me, onDone, onRefused, onWaiting });
+  const outbox = new Outbox({ kept: "shoplens-decisions", me: root.dataset.me, onDone, onRefused, onWaiting });
   for (const id of outbox.ids()) settled.add(id);
   const mode = () => root.dataset.mode;
   const current = () => photos[at];

@@ -2,12 +2,12 @@
 
 import { ask } from "./net.js";
 
-const KEPT = "shoplens-decisions";
 const FIRST_WAIT_MS = 1_000;
 const LONGEST_WAIT_MS = 15_000;
 
-/** `onDone(entry, answer)`, `onRefused(entry, problem)`, `onWaiting(number, problem)` while something waits. `me` tells
- * people apart who share a browser: decisions are sent by the person who made them, or not at all. */
+/** `onDone(entry, answer)`, `onRefused(entry, problem)`, `onWaiting(number, problem)` while something waits. `kept` names
+ * the decisions of a page and `me` tells people apart who share a browser: decisions are sent from the page and by the
+ * person who made them, or not at all. */
 export class Outbox {
   #entries = [];
   #running = false;
@@ -15,9 +15,9 @@ export class Outbox {
   #wait = FIRST_WAIT_MS;
   #wake = null;
 
-  constructor({ me, onDone, onRefused, onWaiting }) {
+  constructor({ kept, me, onDone, onRefused, onWaiting }) {
     Object.assign(this, { onDone, onRefused, onWaiting });
-    this.#key = `${KEPT}-${me}`;
+    this.#key = `${kept}-${me}`;
     this.#entries = restored(this.#key);
     addEventListener("online", () => this.#wake?.());
     addEventListener("beforeunload", (event) => this.#wake && event.preventDefault());
