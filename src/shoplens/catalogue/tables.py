@@ -124,6 +124,7 @@ categories: Final = Table(
     metadata,
     Column("tree_id", string(ID_LENGTH), ForeignKey("catalogue_trees.id", ondelete="CASCADE"), primary_key=True),
     Column("id", TEXT, primary_key=True),
+    required("position", Integer),
     required("path", JSON),
     required("names", JSON),
     required("synonyms", JSON),

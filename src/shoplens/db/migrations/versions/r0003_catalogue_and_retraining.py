@@ -131,6 +131,7 @@ def _create_catalogue_categories() -> None:
         "catalogue_categories",
         sa.Column("tree_id", _string(26), nullable=False),
         sa.Column("id", _TEXT, nullable=False),
+        sa.Column("position", sa.Integer, nullable=False),
         sa.Column("path", sa.JSON, nullable=False),
         sa.Column("names", sa.JSON, nullable=False),
         sa.Column("synonyms", sa.JSON, nullable=False),
