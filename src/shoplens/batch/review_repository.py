@@ -71,6 +71,13 @@ class ReviewRepository:
         found = select(batch_items).where(*broken).order_by(_items.seq).limit(limit).with_for_update()
         return [item_of(row) for row in self._tx.execute(found)]
 
+    def labelled(self, channel: str, *, after: str, limit: int) -> list[BatchItem]:
+        """Items without a prediction of which a person said what they are, by id, from the one after `after` on."""
+        said = (Answer.CONFIRMED.value, Answer.CORRECTED.value)
+        theirs = (_items.answer.in_(said), _items.label.is_not(None), _items.prediction_id.is_(None))
+        found = select(batch_items).where(_items.channel == channel, *theirs, _items.id > after)
+        return [item_of(row) for row in self._tx.execute(found.order_by(_items.id).limit(limit))]
+
     def count_answers(self, run_id: str) -> dict[Answer, int]:
         """How many items of a run a person has answered, by answer."""
         found = select(_items.answer, func.count()).where(_items.run_id == run_id, _items.answer.is_not(None))

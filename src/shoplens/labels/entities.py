@@ -12,7 +12,9 @@ class Label:
 
     `source` names the feature that showed it (`moderation`, `feedback`), `model` is `name@version` of the model that
     people saw. `given_by` is the id of a person or key, None where that is not known. `image_key` is the photo's key in
-    the store, None where it was not kept.
+    the store, None where it was not kept; `image_phash` its perceptual hash, None where that is not known. Products
+    have texts. `group` is the number of the first label of the set whose sample is the same or nearly: equal content,
+    similar hashes, or the same words in the designation.
     """
 
     sample_id: str
@@ -24,6 +26,10 @@ class Label:
     model: str
     image_sha256: str
     image_key: str | None
+    image_phash: str | None = None
+    designation: str | None = None
+    description: str | None = None
+    group: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,8 +20,9 @@ from shoplens.labels.entities import Label
 
 COLUMNS: Final = (
     "sample_id", "source", "channel", "label", "given_at", "given_by", "model", "image_sha256", "image_key",
+    "image_phash", "designation", "description", "group",
 )  # fmt: skip
-_OPTIONAL: Final = frozenset({"given_by", "image_key"})
+_OPTIONAL: Final = frozenset({"given_by", "image_key", "image_phash", "designation", "description"})
 _ROWS: Final = 10_000
 _PIECE: Final = 1 << 20
 _values: Final = attrgetter(*COLUMNS)
@@ -62,12 +63,13 @@ def write(labels: Iterable[Label], file: IO[bytes]) -> None:
     from arro3.io import write_parquet
 
     text, moment = DataType.string(), DataType.timestamp("us", tz="UTC")
-    types = {name: moment if name == "given_at" else text for name in COLUMNS}
+    types = {"given_at": moment, "group": DataType.int64()}
+    types = {name: types.get(name, text) for name in COLUMNS}
     schema = Schema([Field(name, types[name], nullable=name in _OPTIONAL) for name in COLUMNS])
 
     def column(name: str, values: tuple[Any, ...]) -> Array:
         if name != "given_at":
-            return Array(values, type=text)
+            return Array(values, type=types[name])
         return Array([round(value.timestamp() * 1e6) for value in values], type=DataType.int64()).cast(moment)
 
     failures: list[ShoplensError] = []
@@ -90,17 +92,23 @@ def write(labels: Iterable[Label], file: IO[bytes]) -> None:
 
 
 def read(pieces: Iterable[bytes]) -> Iterator[Label]:
-    """The labels of a Parquet file, in its order."""
-    from arro3.io import read_parquet
-
+    """The labels of a Parquet file, in its order. A file of an earlier release may lack the last columns."""
     with tempfile.TemporaryFile() as file:
         for piece in pieces:
             file.write(piece)
-        file.seek(0)
-        for batch in read_parquet(file, batch_size=_ROWS):
-            columns = [batch.column(name).to_pylist() for name in COLUMNS]
-            for values in zip(*columns, strict=True):
-                yield Label(**dict(zip(COLUMNS, values, strict=True)))
+        yield from read_file(file)
+
+
+def read_file(file: IO[bytes]) -> Iterator[Label]:
+    """As `read`, from a file that can be sought in."""
+    from arro3.io import read_parquet
+
+    file.seek(0)
+    for batch in read_parquet(file, batch_size=_ROWS):
+        names = [name for name in COLUMNS if name in batch.schema.names]
+        columns = [batch.column(name).to_pylist() for name in names]
+        for values in zip(*columns, strict=True):
+            yield Label(**dict(zip(names, values, strict=True)))
 
 
 def pieces_of(file: IO[bytes]) -> Iterator[bytes]:

@@ -70,7 +70,7 @@ class FeedbackLabelRepository:
         last = aliased(newest.subquery())
         found = select(
             given.created_at, given.prediction_id, given.verdict, given.label, records.top_label, records.model_name,
-            records.model_version, records.image_sha256, records.image_key,
+            records.model_version, records.image_sha256, records.image_key, records.image_phash,
         )  # fmt: skip
         found = found.join(predictions, records.id == given.prediction_id).where(given.id.in_(select(last)))
         rows = self._tx.execute(found.order_by(given.prediction_id))
@@ -91,4 +91,5 @@ def _label(row: Any, channel: str) -> Label | None:
         model=f"{row.model_name}@{row.model_version}",
         image_sha256=row.image_sha256,
         image_key=row.image_key,
+        image_phash=row.image_phash or None,
     )

@@ -17,6 +17,7 @@ from shoplens.errors import BlobNotFound, RecordRefused
 from shoplens.labels import manifest
 from shoplens.labels.entities import Label, LabelSet
 from shoplens.labels.errors import LabelSetNotFound, NothingLabelled
+from shoplens.labels.groups import Groups
 from shoplens.labels.manifest import Counted
 from shoplens.labels.repository import FeedbackLabelRepository, LabelSetRepository
 from shoplens.spreadsheets import csv_chunks
@@ -46,8 +47,11 @@ class LabelService:
 
         Raises NothingLabelled.
         """
-        with tempfile.TemporaryFile() as file:
-            labels = Counted(chain.from_iterable(source(channel) for source in self._sources))
+        with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as file:
+            groups = Groups()
+            manifest.write(groups.watch(chain.from_iterable(source(channel) for source in self._sources)), given)
+            grouped = zip(manifest.read_file(given), groups.leaders(), strict=True)
+            labels = Counted(replace(label, group=group) for label, group in grouped)
             manifest.write(labels, file)
             if not labels.count:
                 raise NothingLabelled(f"Nobody has labelled a sample of the channel {channel} yet.")
@@ -71,13 +75,17 @@ class LabelService:
             raise LabelSetNotFound(f"The channel {channel[:80]!r} has {what}. Build one first.")
         return found
 
+    def labels(self, wanted: LabelSet) -> Iterator[Label]:
+        """The labels of a set, a group of rows in memory at a time. Raises BlobNotFound."""
+        return manifest.read(self._store.pieces(wanted.key))
+
     def parquet(self, wanted: LabelSet) -> Iterator[bytes]:
         """The file of a set, in pieces. Raises BlobNotFound."""
         return self._store.pieces(wanted.key)
 
     def csv(self, wanted: LabelSet) -> Iterator[str]:
         """The same as CSV, in chunks. Raises BlobNotFound."""
-        yield from csv_chunks(manifest.COLUMNS, map(manifest.row_of, manifest.read(self._store.pieces(wanted.key))))
+        yield from csv_chunks(manifest.COLUMNS, map(manifest.row_of, self.labels(wanted)))
 
     def forget(self, sample_ids: Collection[str]) -> int:
         """Write every set that names one of these samples again without them; how many sets that were.
@@ -112,9 +120,7 @@ class LabelService:
 
     def _forget_in(self, known: LabelSet, sample_ids: Collection[str]) -> bool:
         with tempfile.TemporaryFile() as file:
-            kept = Counted(
-                label for label in manifest.read(self._store.pieces(known.key)) if label.sample_id not in sample_ids
-            )
+            kept = Counted(label for label in self.labels(known) if label.sample_id not in sample_ids)
             manifest.write(kept, file)
             if kept.digest == known.digest:
                 return False

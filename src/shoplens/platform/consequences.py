@@ -7,6 +7,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 from shoplens.accounts.audit import AuditLog
+from shoplens.batch.label_source import answered_items
 from shoplens.db import Database
 from shoplens.labels.service import LabelService, feedback_labels
 from shoplens.moderation.consequences.appeals import AppealService
@@ -89,14 +90,15 @@ def build_retention(settings: Settings, database: Database, store: Store) -> Ret
 
 
 def build_labels(settings: Settings, database: Database, store: Store) -> LabelService:
-    """From decisions of people on shoppers' photos and from feedback on predictions."""
+    """From decisions on shoppers' photos, from feedback on predictions, and from answers in reviews of runs."""
     moderated = {name: each.moderation for name, each in settings.channels.items() if each.moderation is not None}
     decisions = DecisionLabels(
         database,
         reasons=lambda name: refusal_reasons(moderated[name]) if name in moderated else (),
         accepted=lambda name: moderated[name].accepted_label if name in moderated else None,
     )
-    return LabelService(database, store, sources=(decisions, feedback_labels(database)), clock=utc_now)
+    sources = (decisions, feedback_labels(database), answered_items(database))
+    return LabelService(database, store, sources=sources, clock=utc_now)
 
 
 @contextmanager

@@ -1,8 +1,6 @@
 """Split samples into training, validation and test parts that share no picture and no near-duplicates.
 
-Samples are grouped first: equal content, and perceptual hashes that differ in at most 4 of 64 bits. Measured on 171
-photos of clothes: encoding a photo again, halving it or brightening it changes at most 4 bits in 99 % of the cases; the
-pairs that we looked at from 6 bits on are different garments on the same floor.
+Samples are grouped first: equal content, and perceptual hashes that differ in at most 4 of 64 bits (`images/near.py`).
 
 Given validation and test parts are never changed; samples that also occur there are dropped from training.
 """
@@ -10,9 +8,9 @@ Given validation and test parts are never changed; samples that also occur there
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,13 +18,10 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import train_test_split
 
+from shoplens.images.near import NEAR_BITS, close_pairs
 from shoplens.training.samples import Dataset, Sample
 
-NEAR_BITS: Final = 4
-_HASH_BITS: Final = 64
-
 DropReason = Literal["contradicted", "repeated", "in_validation", "in_test"]
-Hashes = NDArray[np.uint64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,22 +175,3 @@ def group_samples(samples: Sequence[Sample], *, distance: int = NEAR_BITS) -> li
     _, component = connected_components(edges, directed=False)
     _, leaders, which = np.unique(component, return_index=True, return_inverse=True)
     return [int(leader) for leader in leaders[which]]
-
-
-def close_pairs(hashes: Hashes, *, distance: int) -> Iterator[tuple[int, int]]:
-    """Pairs of indices that connect all hashes within `distance` bits of each other, directly or by equal hashes.
-
-    Two numbers that differ in `distance` bits agree in at least one of `distance` + 1 bands of bits, so only numbers
-    with an equal band are compared. A pair may occur more than once.
-    """
-    values, places, which = np.unique(hashes, return_index=True, return_inverse=True)
-    yield from ((int(places[value]), index) for index, value in enumerate(which) if places[value] != index)
-    edges = np.linspace(0, _HASH_BITS, distance + 2).astype(int)
-    for low, high in itertools.pairwise(edges.tolist()):
-        band = (values >> np.uint64(low)) & np.uint64((1 << (high - low)) - 1)
-        order = np.argsort(band, kind="stable")
-        for bucket in np.split(order, np.flatnonzero(np.diff(band[order])) + 1):
-            for position, one in enumerate(bucket[:-1]):
-                others = bucket[position + 1 :]
-                near = np.bitwise_count(values[one] ^ values[others]) <= distance
-                yield from ((int(places[one]), int(places[other])) for other in others[near])

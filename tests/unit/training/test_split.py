@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from shoplens.images.near import NEAR_BITS, close_pairs
 from shoplens.training.samples import Dataset, Sample, read_dataset
-from shoplens.training.split import NEAR_BITS, Pair, Split, close_pairs, group_samples, held_out, split_dataset
+from shoplens.training.split import Pair, Split, group_samples, held_out, split_dataset
 from tests.conftest import colourful, jpeg_of
 from tests.unit.training.colours import made_sample
 

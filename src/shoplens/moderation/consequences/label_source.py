@@ -63,4 +63,5 @@ def _label(photo: ModerationPhoto, label: str) -> Label:
         model=photo.signals[0].version if photo.signals else "",
         image_sha256=photo.image.sha256,
         image_key=key,
+        image_phash=photo.image.phash or None,
     )
