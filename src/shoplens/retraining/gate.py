@@ -46,8 +46,8 @@ class Answers:
 class GateRules:
     """What the gate asks for; shares are between 0 and 1.
 
-    `margin` is the least gain in accuracy, `confidence` that of both tests, `worst_class_loss` the most that the F1 of a
-    class with at least `class_samples` test samples may fall. `most_calibration_error` is the highest, and it may rise
+    `margin` is the least gain in accuracy, `confidence` that of both tests, `worst_class_loss` the most that the F1 of
+    a class with at least `class_samples` test samples may fall. `most_calibration_error` is the highest; it may rise
     by `calibration_loss`. The time per sample and the size may be `slower` and `larger` times those of the present
     model.
     """
