@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
@@ -34,9 +34,11 @@ class CategoryScore:
 class Product:
     """One product of one channel. `reference` is the shop's own id and unique within the channel.
 
-    `category` is what was decided, None before that. `suggestions` are the best leaves, best first; `answer` is the
-    deepest category whose probability is high enough. `kind` is what the model saw (`photo`, `text`, `both`), `model`
-    is `name@version`, `tree` the version of the tree that the ids belong to.
+    `category` is what was decided, None before that; `given` is what the shop itself gave last. `suggestions` are the
+    best leaves, best first; `answer` is the deepest category whose probability is high enough. `score` is that of the
+    best suggestion. `kind` is what the model saw (`photo`, `text`, `both`), `model` is `name@version`, `tree` the
+    version of the tree that the ids belong to. `run_id` is the last run that looked at it, `failure` why no model could
+    answer. `revision` rises with each change.
     """
 
     id: str
@@ -48,6 +50,7 @@ class Product:
     description: str
     state: ProductState
     category: str | None = None
+    given: str | None = None
     decided_at: datetime | None = None
     decided_by: str | None = None
     answer: str | None = None
@@ -59,6 +62,15 @@ class Product:
     tree: int | None = None
     suggested_at: datetime | None = None
     import_id: str | None = None
+    run_id: str | None = None
+    failure_code: str | None = None
+    failure: str | None = None
+    revision: int = 0
+
+    @property
+    def decided(self) -> bool:
+        """Whether a person, or an import, has set the category."""
+        return self.state in (ProductState.ACCEPTED, ProductState.CORRECTED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,12 +120,16 @@ class DecisionKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CategoryDecision:
-    """One change of a product's category, kept for ever. `suggested` and `score` are what the model had said."""
+    """One change of a product's category, kept as long as the product. `suggested` and `score` are the model's answer.
+
+    `before` and `state_before` are what undoing it brings back. `bulk_id` joins what one bulk acceptance decided.
+    """
 
     product_id: str
     channel: str
     created_at: datetime
     by: str
+    by_name: str
     kind: DecisionKind
     category: str | None
     before: str | None
@@ -121,12 +137,22 @@ class CategoryDecision:
     score: float | None
     model: str | None
     tree: int | None
-    bulk: bool = False
+    state_before: ProductState = ProductState.SUGGESTED
+    bulk_id: str | None = None
+    undone_at: datetime | None = None
+
+    @property
+    def bulk(self) -> bool:
+        """Whether it was made with many others at once."""
+        return self.bulk_id is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportJob:
-    """One import of products. `faults` counts the rows that could not be used; each is listed with its reason."""
+    """One import of products. `faults` counts the rows that could not be used; each is listed with its reason.
+
+    `options` say how to read the file. `beat_at` is when it last wrote: an import that ended is then known.
+    """
 
     id: str
     channel: str
@@ -138,6 +164,8 @@ class ImportJob:
     changed: int = 0
     unchanged: int = 0
     faults: int = 0
+    options: Mapping[str, object] = field(default_factory=dict)
+    beat_at: datetime | None = None
     finished_at: datetime | None = None
     error: str | None = None
 
@@ -151,3 +179,33 @@ class ImportFault:
     code: str
     reason: str
     reference: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CatalogueRun:
+    """One run over the products of a channel: those without a suggestion, or, with `again`, all that are not decided.
+
+    It keeps the `model` (`name@version`) and the version of the `tree` with which it began. `owner`, `host`, `pid` and
+    `process` name the process that works on it; that process raises `heartbeat`.
+    """
+
+    id: str
+    channel: str
+    created_at: datetime
+    requested_by: str
+    again: bool = False
+    active: int | None = 1
+    planned: int = 0
+    suggested: int = 0
+    failed: int = 0
+    model: str | None = None
+    tree: int | None = None
+    owner: str | None = None
+    host: str | None = None
+    pid: int | None = None
+    process: str | None = None
+    heartbeat: int = 0
+    started_at: datetime | None = None
+    heartbeat_at: datetime | None = None
+    finished_at: datetime | None = None
+    failure: str | None = None

@@ -39,3 +39,33 @@ class NothingToCategorise(RequestInvalid):
     """A product without a text and without a photo."""
 
     code = "nothing_to_categorise"
+
+
+class ProductNotFound(NotFound):
+    """The channel has no product with this id or reference."""
+
+    code = "product_not_found"
+
+
+class ProductChanged(Conflict):
+    """Somebody else decided on the product, or it got another suggestion, since it was shown."""
+
+    code = "product_changed"
+
+
+class NothingToUndo(Conflict):
+    """The decision was undone, or another one was made on the product after it."""
+
+    code = "nothing_to_undo"
+
+
+class ImportInvalid(RequestInvalid):
+    """A file that is no table of products; the sentence says what is missing."""
+
+    code = "import_invalid"
+
+
+class ImportNotFound(NotFound):
+    """No import has this id."""
+
+    code = "import_not_found"

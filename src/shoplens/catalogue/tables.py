@@ -44,7 +44,9 @@ class CategoryScores(TypeDecorator[tuple[CategoryScore, ...]]):
 products: Final = Table(
     "catalogue_products",
     metadata,
-    Column("id", string(ID_LENGTH), primary_key=True),
+    # The rowid of the full-text index of SQLite, which has to stay the same through a VACUUM.
+    Column("seq", SEQUENCE, primary_key=True, autoincrement=True),
+    required("id", string(ID_LENGTH), unique=True),
     required("channel", TEXT),
     required("reference", TEXT),
     required("created_at", UtcDateTime),
@@ -53,6 +55,7 @@ products: Final = Table(
     required("description", TEXT),
     required("state", string(16)),
     Column("category", TEXT),
+    Column("given", TEXT),
     Column("decided_at", UtcDateTime),
     Column("decided_by", TEXT),
     Column("answer", TEXT),
@@ -64,6 +67,12 @@ products: Final = Table(
     Column("tree", Integer),
     Column("suggested_at", UtcDateTime),
     Column("import_id", string(ID_LENGTH)),
+    Column("run_id", string(ID_LENGTH)),
+    Column("failure_code", TEXT),
+    Column("failure", TEXT),
+    required("revision", Integer),
+    # The words of reference, designation and description as `search.py` folds them: what a search looks through.
+    required("search", TEXT),
     UniqueConstraint("channel", "reference"),
     CheckConstraint("state IN ('new', 'suggested', 'accepted', 'corrected')", name="state"),
     Index(None, "channel", "state", "id"),
@@ -75,6 +84,8 @@ products: Final = Table(
         sqlite_where=text("needs_review"),
         postgresql_where=text("needs_review"),
     ),
+    Index("ix_catalogue_products_page", "channel", "id"),
+    sqlite_autoincrement=True,
 )
 
 photos: Final = Table(
@@ -147,6 +158,7 @@ decisions: Final = Table(
     required("channel", TEXT),
     required("created_at", UtcDateTime),
     required("by", TEXT),
+    required("by_name", TEXT),
     required("kind", string(16)),
     Column("category", TEXT),
     Column("before", TEXT),
@@ -154,10 +166,14 @@ decisions: Final = Table(
     Column("score", Double),
     Column("model", TEXT),
     Column("tree", Integer),
-    required("bulk", Boolean),
+    required("state_before", string(16)),
+    Column("bulk_id", string(ID_LENGTH)),
+    Column("undone_at", UtcDateTime),
     CheckConstraint("kind IN ('accepted', 'corrected', 'undone')", name="kind"),
     Index(None, "product_id", "id"),
     Index(None, "channel", "created_at"),
+    Index(None, "by", "id"),
+    Index(None, "bulk_id", "id"),
     sqlite_autoincrement=True,
 )
 
@@ -174,6 +190,8 @@ imports: Final = Table(
     required("changed", Integer),
     required("unchanged", Integer),
     required("faults", Integer),
+    required("options", JSON),
+    Column("beat_at", UtcDateTime),
     Column("finished_at", UtcDateTime),
     Column("error", TEXT),
     Index(None, "channel", "id"),
@@ -191,3 +209,32 @@ import_faults: Final = Table(
     Index(None, "import_id", "id"),
     sqlite_autoincrement=True,
 )
+
+runs: Final = Table(
+    "catalogue_runs",
+    metadata,
+    Column("id", string(ID_LENGTH), primary_key=True),
+    required("channel", TEXT),
+    required("created_at", UtcDateTime),
+    required("requested_by", TEXT),
+    required("again", Boolean),
+    # 1 until it is finished, else NULL: so the database itself allows only one such run per channel.
+    Column("active", Integer),
+    required("planned", Integer),
+    required("suggested", Integer),
+    required("failed", Integer),
+    Column("model", TEXT),
+    Column("tree", Integer),
+    Column("owner", string(ID_LENGTH)),
+    Column("host", TEXT),
+    Column("pid", Integer),
+    Column("process", TEXT),
+    required("heartbeat", BigInteger),
+    Column("started_at", UtcDateTime),
+    Column("heartbeat_at", UtcDateTime),
+    Column("finished_at", UtcDateTime),
+    Column("failure", TEXT),
+    UniqueConstraint("channel", "active"),
+    Index(None, "channel", "id"),
+)
+"""Runs over the catalogue. Which products one has looked at is in the column `run_id` of the products."""

@@ -10,6 +10,7 @@ import typer
 
 from shoplens.accounts.commands import audit_app, keys_app, users_app
 from shoplens.batch.commands import batch_app
+from shoplens.catalogue.commands import catalogue_app
 from shoplens.cli.command import AsJson, DataDir, handle_errors, settings_for
 from shoplens.labels.commands import labels_app
 from shoplens.moderation.commands import moderation_app
@@ -35,6 +36,7 @@ app.add_typer(models_app, name="models")
 app.add_typer(db_app, name="db")
 app.add_typer(batch_app, name="batch")
 app.add_typer(moderation_app, name="moderation")
+app.add_typer(catalogue_app, name="catalogue")
 app.add_typer(labels_app, name="labels")
 app.add_typer(users_app, name="users")
 app.add_typer(webhooks_app, name="webhooks")

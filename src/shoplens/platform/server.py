@@ -15,11 +15,13 @@ from shoplens.accounts.principals import Principals
 from shoplens.batch.files import MovedPhotos
 from shoplens.batch.service import Batch
 from shoplens.batch.status import StatusMetrics
+from shoplens.catalogue.service import Catalogue
 from shoplens.db import Database, GroupWriter
 from shoplens.images.sandbox import SandboxedDecoder
 from shoplens.moderation.service import Moderation
 from shoplens.platform.accounts import Accounts, build_accounts
 from shoplens.platform.batch import build_batch, read_statuses
+from shoplens.platform.catalogue import CatalogueParts, build_catalogue
 from shoplens.platform.consequences import Consequences, build_consequences
 from shoplens.platform.moderation import ModerationParts, build_moderation
 from shoplens.platform.parts import (
@@ -80,6 +82,7 @@ class Platform:
     accounts: Accounts
     moderation: Moderation
     consequences: Consequences
+    catalogue: Catalogue
     webhooks: WebhookService
     sender: WebhookSender
     probes: Mapping[str, Callable[[], Awaitable[None]]]
@@ -100,6 +103,7 @@ class Platform:
         await asyncio.to_thread(self.batch.close)
         await asyncio.to_thread(self.consequences.retention.close)
         await asyncio.to_thread(self.moderation.close)
+        await asyncio.to_thread(self.catalogue.close)
         await asyncio.to_thread(self.sender.close)
         await self.engine.close()
         self.predictions.close()
@@ -177,6 +181,11 @@ def build_platform(settings: Settings, *, progress: Progress | None = None) -> P
         sender=build_sender(settings, database, metrics),
         moderation=moderation,
         consequences=build_consequences(settings, moderation, database=database, store=store, audit=audit),
+        catalogue=build_catalogue(
+            settings,
+            channels,
+            CatalogueParts(engine=engine, database=database, store=store, limits=limits, sandbox=sandbox),
+        ),
         probes={
             "engine": engine.check,
             "database": partial(asyncio.to_thread, database.check),

@@ -25,6 +25,7 @@ from shoplens.advice import meant
 from shoplens.batch.api import ingest_router, runs_router
 from shoplens.batch.items_api import items_router
 from shoplens.batch.pages import channel_pages, item_pages, record_link_finder, run_pages
+from shoplens.catalogue.api import products_router
 from shoplens.errors import NotFound, RequestInvalid, ShoplensError
 from shoplens.labels.api import labels_router
 from shoplens.moderation.api import media_router, moderation_router
@@ -178,6 +179,7 @@ def _api_routers(platform: Platform, uploads: Uploads) -> Iterator[APIRouter]:
     yield appeals_router(platform.consequences.appeals)
     yield customers_router(platform.consequences.customers)
     yield labels_router(platform.consequences.labels)
+    yield products_router(platform.catalogue)
 
 
 def _page_routers(platform: Platform, uploads: Uploads) -> Iterator[APIRouter]:

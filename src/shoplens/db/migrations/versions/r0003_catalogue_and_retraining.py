@@ -25,6 +25,7 @@ def upgrade() -> None:
     """Add them to those of 0002."""
     _create_catalogue_imports()
     _create_catalogue_products()
+    _create_catalogue_runs()
     _create_catalogue_trees()
     _create_catalogue_categories()
     _create_catalogue_decisions()
@@ -32,10 +33,12 @@ def upgrade() -> None:
     _create_catalogue_import_faults()
     _create_catalogue_mappings()
     _create_catalogue_photos()
+    _upgrade_by_hand()
 
 
 def downgrade() -> None:
     """Drop them again."""
+    _downgrade_by_hand()
     for name in (
         "catalogue_photos",
         "catalogue_mappings",
@@ -44,6 +47,7 @@ def downgrade() -> None:
         "catalogue_decisions",
         "catalogue_categories",
         "catalogue_trees",
+        "catalogue_runs",
         "catalogue_products",
         "catalogue_imports",
     ):
@@ -63,6 +67,8 @@ def _create_catalogue_imports() -> None:
         sa.Column("changed", sa.Integer, nullable=False),
         sa.Column("unchanged", sa.Integer, nullable=False),
         sa.Column("faults", sa.Integer, nullable=False),
+        sa.Column("options", sa.JSON, nullable=False),
+        sa.Column("beat_at", _MOMENT),
         sa.Column("finished_at", _MOMENT),
         sa.Column("error", _TEXT),
         sa.PrimaryKeyConstraint("id", name="pk_catalogue_imports"),
@@ -73,6 +79,7 @@ def _create_catalogue_imports() -> None:
 def _create_catalogue_products() -> None:
     op.create_table(
         "catalogue_products",
+        sa.Column("seq", _SEQUENCE, autoincrement=True, nullable=False),
         sa.Column("id", _string(26), nullable=False),
         sa.Column("channel", _TEXT, nullable=False),
         sa.Column("reference", _TEXT, nullable=False),
@@ -82,6 +89,7 @@ def _create_catalogue_products() -> None:
         sa.Column("description", _TEXT, nullable=False),
         sa.Column("state", _string(16), nullable=False),
         sa.Column("category", _TEXT),
+        sa.Column("given", _TEXT),
         sa.Column("decided_at", _MOMENT),
         sa.Column("decided_by", _TEXT),
         sa.Column("answer", _TEXT),
@@ -93,13 +101,21 @@ def _create_catalogue_products() -> None:
         sa.Column("tree", sa.Integer),
         sa.Column("suggested_at", _MOMENT),
         sa.Column("import_id", _string(26)),
-        sa.PrimaryKeyConstraint("id", name="pk_catalogue_products"),
+        sa.Column("run_id", _string(26)),
+        sa.Column("failure_code", _TEXT),
+        sa.Column("failure", _TEXT),
+        sa.Column("revision", sa.Integer, nullable=False),
+        sa.Column("search", _TEXT, nullable=False),
+        sa.PrimaryKeyConstraint("seq", name="pk_catalogue_products"),
         sa.CheckConstraint(
             "state IN ('new', 'suggested', 'accepted', 'corrected')", name="ck_catalogue_products_state"
         ),
         sa.UniqueConstraint("channel", "reference", name="uq_catalogue_products_channel"),
+        sa.UniqueConstraint("id", name="uq_catalogue_products_id"),
+        sqlite_autoincrement=True,
     )
     op.create_index("ix_catalogue_products_channel_state_id", "catalogue_products", ["channel", "state", "id"])
+    op.create_index("ix_catalogue_products_page", "catalogue_products", ["channel", "id"])
     op.create_index(
         "ix_catalogue_products_review",
         "catalogue_products",
@@ -107,6 +123,35 @@ def _create_catalogue_products() -> None:
         sqlite_where=sa.text("needs_review"),
         postgresql_where=sa.text("needs_review"),
     )
+
+
+def _create_catalogue_runs() -> None:
+    op.create_table(
+        "catalogue_runs",
+        sa.Column("id", _string(26), nullable=False),
+        sa.Column("channel", _TEXT, nullable=False),
+        sa.Column("created_at", _MOMENT, nullable=False),
+        sa.Column("requested_by", _TEXT, nullable=False),
+        sa.Column("again", sa.Boolean, nullable=False),
+        sa.Column("active", sa.Integer),
+        sa.Column("planned", sa.Integer, nullable=False),
+        sa.Column("suggested", sa.Integer, nullable=False),
+        sa.Column("failed", sa.Integer, nullable=False),
+        sa.Column("model", _TEXT),
+        sa.Column("tree", sa.Integer),
+        sa.Column("owner", _string(26)),
+        sa.Column("host", _TEXT),
+        sa.Column("pid", sa.Integer),
+        sa.Column("process", _TEXT),
+        sa.Column("heartbeat", sa.BigInteger, nullable=False),
+        sa.Column("started_at", _MOMENT),
+        sa.Column("heartbeat_at", _MOMENT),
+        sa.Column("finished_at", _MOMENT),
+        sa.Column("failure", _TEXT),
+        sa.PrimaryKeyConstraint("id", name="pk_catalogue_runs"),
+        sa.UniqueConstraint("channel", "active", name="uq_catalogue_runs_channel"),
+    )
+    op.create_index("ix_catalogue_runs_channel_id", "catalogue_runs", ["channel", "id"])
 
 
 def _create_catalogue_trees() -> None:
@@ -150,6 +195,7 @@ def _create_catalogue_decisions() -> None:
         sa.Column("channel", _TEXT, nullable=False),
         sa.Column("created_at", _MOMENT, nullable=False),
         sa.Column("by", _TEXT, nullable=False),
+        sa.Column("by_name", _TEXT, nullable=False),
         sa.Column("kind", _string(16), nullable=False),
         sa.Column("category", _TEXT),
         sa.Column("before", _TEXT),
@@ -157,7 +203,9 @@ def _create_catalogue_decisions() -> None:
         sa.Column("score", sa.Double),
         sa.Column("model", _TEXT),
         sa.Column("tree", sa.Integer),
-        sa.Column("bulk", sa.Boolean, nullable=False),
+        sa.Column("state_before", _string(16), nullable=False),
+        sa.Column("bulk_id", _string(26)),
+        sa.Column("undone_at", _MOMENT),
         sa.PrimaryKeyConstraint("id", name="pk_catalogue_decisions"),
         sa.CheckConstraint("kind IN ('accepted', 'corrected', 'undone')", name="ck_catalogue_decisions_kind"),
         sa.ForeignKeyConstraint(
@@ -165,6 +213,8 @@ def _create_catalogue_decisions() -> None:
         ),
         sqlite_autoincrement=True,
     )
+    op.create_index("ix_catalogue_decisions_bulk_id_id", "catalogue_decisions", ["bulk_id", "id"])
+    op.create_index("ix_catalogue_decisions_by_id", "catalogue_decisions", ["by", "id"])
     op.create_index("ix_catalogue_decisions_channel_created_at", "catalogue_decisions", ["channel", "created_at"])
     op.create_index("ix_catalogue_decisions_product_id_id", "catalogue_decisions", ["product_id", "id"])
 
@@ -234,3 +284,35 @@ def _create_catalogue_photos() -> None:
         sa.UniqueConstraint("product_id", "position", name="uq_catalogue_photos_product_id"),
     )
     op.create_index("ix_catalogue_photos_image_sha256", "catalogue_photos", ["image_sha256"])
+
+
+# -- by hand
+def _upgrade_by_hand() -> None:
+    """The index of words. SQLite's keeps no text of its own and follows the table by triggers."""
+    if op.get_bind().dialect.name == "postgresql":
+        op.execute(
+            "CREATE INDEX catalogue_search ON catalogue_products "
+            "USING gin (array_to_tsvector(string_to_array(search, ' ')))"
+        )
+        return
+    op.execute(
+        "CREATE VIRTUAL TABLE catalogue_search USING fts5(search, content='catalogue_products', content_rowid='seq', "
+        "tokenize='unicode61 remove_diacritics 0', prefix='2 3')"
+    )
+    added = "INSERT INTO catalogue_search(rowid, search) VALUES (new.seq, new.search);"
+    removed = "INSERT INTO catalogue_search(catalogue_search, rowid, search) VALUES ('delete', old.seq, old.search);"
+    for name, when, act in (
+        ("added", "INSERT ON catalogue_products", added),
+        ("removed", "DELETE ON catalogue_products", removed),
+        ("changed", "UPDATE OF search ON catalogue_products WHEN old.search <> new.search", removed + added),
+    ):
+        op.execute(f"CREATE TRIGGER catalogue_search_{name} AFTER {when} BEGIN {act} END")
+
+
+def _downgrade_by_hand() -> None:
+    """The triggers, and on PostgreSQL the index, go with the table."""
+    if op.get_bind().dialect.name == "sqlite":
+        op.execute("DROP TABLE catalogue_search")
+
+
+# -- end

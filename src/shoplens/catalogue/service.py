@@ -1,0 +1,51 @@
+"""The catalogue as the API, the pages and the commands need it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from shoplens.catalogue.decisions import DecisionService
+from shoplens.catalogue.errors import NoCatalogue
+from shoplens.catalogue.products import ProductService
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CatalogueChannel:
+    """What is there once per channel with a catalogue side.
+
+    A category is answered from the probability `answer_at` on. Suggestions below `accept_at` need a person; None: none
+    does. `language` is that of the names of categories that pages show.
+    """
+
+    name: str
+    title: str
+    question: str
+    model: str
+    accept_at: float | None
+    answer_at: float
+    suggestions: int
+    language: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Catalogue:
+    """The use cases of the catalogue."""
+
+    channels: Mapping[str, CatalogueChannel]
+    products: ProductService
+    decisions: DecisionService
+
+    def channel(self, name: str | None = None) -> CatalogueChannel:
+        """The channel of this name; without a name the only one there is. Raises NoCatalogue."""
+        if name is None and len(self.channels) == 1:
+            return next(iter(self.channels.values()))
+        if name is not None and name in self.channels:
+            return self.channels[name]
+        known = ", ".join(sorted(self.channels)) or "none"
+        if name is None:
+            raise NoCatalogue(f"Name a channel. Channels with a catalogue side: {known}.")
+        raise NoCatalogue(f"The channel {name[:80]!r} has no catalogue side. Channels with one: {known}.")
+
+    def close(self) -> None:
+        """Finish what was accepted and release everything. Blocks."""
