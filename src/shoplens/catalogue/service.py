@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from shoplens.catalogue.decisions import DecisionService
 from shoplens.catalogue.errors import NoCatalogue
 from shoplens.catalogue.products import ProductService
+from shoplens.catalogue.trees import TreeService
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +34,7 @@ class Catalogue:
     """The use cases of the catalogue."""
 
     channels: Mapping[str, CatalogueChannel]
+    trees: Mapping[str, TreeService]
     products: ProductService
     decisions: DecisionService
 

@@ -184,7 +184,9 @@ def build_platform(settings: Settings, *, progress: Progress | None = None) -> P
         catalogue=build_catalogue(
             settings,
             channels,
-            CatalogueParts(engine=engine, database=database, store=store, limits=limits, sandbox=sandbox),
+            CatalogueParts(
+                labels=engine.labels, database=database, store=store, limits=limits, sandbox=sandbox, audit=audit
+            ),
         ),
         probes={
             "engine": engine.check,

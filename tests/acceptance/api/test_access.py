@@ -178,6 +178,12 @@ ROUTES: Mapping[str, Permission | tuple[Permission, ...] | None] = {
     "POST /console/moderation/policy/rollback": Permission.MODERATION_ADMIN,
     "GET /moderation/photos/{photo_id}/image": Permission.MODERATION_REVIEW,
     "GET /moderation/photos/{photo_id}/heatmap": Permission.MODERATION_REVIEW,
+    # catalogue
+    "GET /catalogue/products": Permission.CATALOGUE_READ,
+    "GET /catalogue/products/{product_id}": Permission.CATALOGUE_READ,
+    "GET /catalogue/products/{product_id}/photos/{position}": Permission.CATALOGUE_READ,
+    "POST /catalogue/products/{product_id}/category": Permission.CATALOGUE_WRITE,
+    "DELETE /catalogue/products/{product_id}": Permission.CATALOGUE_WRITE,
     # operations, documentation, and what leads nowhere
     "GET /metrics": Permission.METRICS_READ,
     "GET /docs": Permission.DOCS_READ,
