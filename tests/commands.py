@@ -1,21 +1,27 @@
 """Run `shoplens` commands for tests without paying for their imports: each is forked from a process that has them.
 
 The commands are the real ones with real arguments, files, environment and exit statuses; only their imports are shared.
-Run as a program it is that process: a JSON line for each command comes in, a JSON line with its exit status goes out.
+Run as a program it is that process: a JSON line for each command comes in, and a JSON line with its exit status goes
+out, or with its number if it runs on.
 """
 
 from __future__ import annotations
 
 import atexit
 import ctypes
+import itertools
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -26,6 +32,7 @@ _IMPORTED: Final = (
     "shoplens.cli.app", "shoplens.bundles.importing", "shoplens.predictions.commands", "shoplens.cli.doctor",
     "shoplens.registry.commands", "shoplens.batch.commands", "shoplens.platform.batch", "rich.progress",
     "shoplens.training.train", "shoplens.platform.server", "shoplens.bundles.builtin.onnx_graph",
+    "shoplens.cli.serve", "shoplens.web.app", "shoplens.web.connections", "shoplens.db.postgres", "uvicorn",
 )  # fmt: skip
 
 
@@ -51,17 +58,69 @@ def run_command(
             for name in ("out", "err"):
                 os.mkfifo(Path(said, name))
             texts = readers.map(lambda name: Path(said, name).read_text(), ("out", "err"))
-            status = _server().ask(request)
+            status = _server().ask(request)["status"]
             out, err = texts
         if status is None:
             raise subprocess.TimeoutExpired(["shoplens", *arguments], timeout_s, output=out, stderr=err)
     return subprocess.CompletedProcess(["shoplens", *arguments], status, out, err)
 
 
+@dataclass
+class RunningCommand:
+    """A command that runs on, with what tests need of `subprocess.Popen`."""
+
+    pid: int
+    _status: Path
+    returncode: int | None = None
+
+    def poll(self) -> int | None:
+        """The exit status, negative for a signal; None while it runs."""
+        if self.returncode is None and self._status.exists():
+            self.returncode = int(self._status.read_text())
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """The exit status once it has ended. Raises TimeoutExpired."""
+        give_up_at = None if timeout is None else time.monotonic() + timeout
+        while (status := self.poll()) is None:
+            if timeout is not None and give_up_at is not None and time.monotonic() > give_up_at:
+                raise subprocess.TimeoutExpired(["shoplens"], timeout)
+            time.sleep(0.005)
+        return status
+
+    def send_signal(self, number: int) -> None:
+        """Nothing happens if it has ended."""
+        if self.poll() is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        """As its service manager does."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """At once."""
+        self.send_signal(signal.SIGKILL)
+
+
+def start_command(*arguments: str, environment: Mapping[str, str], folder: Path, log: Path) -> RunningCommand:
+    """Start `shoplens …` in this folder; what it says is added to `log`."""
+    server = _server()
+    status = server.folder / f"{next(server.numbers)}.status"
+    pid = server.ask({
+        "arguments": arguments, "environment": dict(environment), "folder": str(folder), "log": str(log),
+        "status": str(status),
+    })["pid"]  # fmt: skip
+    return RunningCommand(int(pid), status)
+
+
 class _Server:
     """The process that has the imports."""
 
     def __init__(self) -> None:
+        self._ended = tempfile.TemporaryDirectory(prefix="shoplens-commands-")
+        self.folder = Path(self._ended.name)
+        self.numbers = itertools.count()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.commands"],
             cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
@@ -69,19 +128,20 @@ class _Server:
         )  # fmt: skip
         atexit.register(self.close)
 
-    def ask(self, request: dict[str, Any]) -> int | None:
-        """The exit status; None for a command that did not end in time."""
+    def ask(self, request: dict[str, Any]) -> dict[str, int | None]:
+        """The exit `status`, None for a command that did not end in time; or the `pid` of one that runs on."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
-        status = json.loads(self._process.stdout.readline())["status"]
-        return None if status is None else int(status)
+        answer: dict[str, int | None] = json.loads(self._process.stdout.readline())
+        return answer
 
     def close(self) -> None:
         """End it."""
         self._process.kill()
         self._process.communicate()
+        self._ended.cleanup()
 
 
 @cache
@@ -95,11 +155,40 @@ def _main() -> None:
         import_module(module)
     for line in sys.stdin:
         request = json.loads(line)
-        child = os.fork()
-        if child == 0:
-            _command(request)
-        sys.stdout.write(json.dumps({"status": _status_of(child, request["timeout_s"])}) + "\n")
+        if "log" in request:
+            answer: dict[str, int | None] = {"pid": _started(request)}
+        else:
+            child = os.fork()
+            if child == 0:
+                _command(request)
+            answer = {"status": _status_of(child, request["timeout_s"])}
+        sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
+
+
+def _started(request: dict[str, Any]) -> int:
+    """The number of the process of a command. Its parent waits for its end and writes its status."""
+    reading, writing = os.pipe()
+    first = os.fork()
+    if first == 0:
+        if os.fork() == 0:
+            command = os.fork()
+            if command == 0:
+                os.closerange(reading, writing + 1)
+                _command(request)
+            os.dup2(os.open(os.devnull, os.O_RDWR), 1)
+            os.write(writing, command.to_bytes(4))
+            os.closerange(reading, writing + 1)
+            status = os.waitstatus_to_exitcode(os.waitpid(command, 0)[1])
+            file = Path(request["status"])
+            file.with_suffix(".part").write_text(str(status))
+            file.with_suffix(".part").rename(file)
+        os._exit(0)
+    os.waitpid(first, 0)
+    os.close(writing)
+    command = int.from_bytes(os.read(reading, 4))
+    os.close(reading)
+    return command
 
 
 def _status_of(child: int, timeout_s: float) -> int | None:
@@ -121,13 +210,15 @@ def _command(request: dict[str, Any]) -> NoReturn:
     """Never returns: the child must not go on as its parent."""
     status = 1
     try:
-        for number, name in ((1, "out"), (2, "err")):
-            os.dup2(os.open(f"{request['said']}/{name}", os.O_WRONLY), number)
+        places = [request["log"]] * 2 if "log" in request else [f"{request['said']}/{name}" for name in ("out", "err")]
+        for number, place in enumerate(places, start=1):
+            os.dup2(os.open(place, os.O_WRONLY | os.O_APPEND | (os.O_CREAT if "log" in request else 0)), number)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.environ.clear()
         os.environ.update(request["environment"])
+        tempfile.tempdir = None
         os.chdir(request["folder"])
-        _limit(obeys_modes=request["obeys_modes"], largest_file_bytes=request["largest_file_bytes"])
+        _limit(obeys_modes=request.get("obeys_modes", False), largest_file_bytes=request.get("largest_file_bytes"))
         from shoplens.cli.app import app
 
         app(request["arguments"], prog_name="shoplens")

@@ -9,7 +9,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -30,6 +29,7 @@ from shoplens.db import Database, open_database, upgrade
 from shoplens.platform.server import Platform, build_platform
 from shoplens.settings import Settings, read_settings
 from shoplens.web.app import create_app
+from tests.commands import RunningCommand, start_command
 
 pytest_plugins = ["servers.fixtures"]
 
@@ -120,7 +120,7 @@ class RunningServer:
     """A `shoplens serve` process."""
 
     url: str
-    process: subprocess.Popen[bytes]
+    process: RunningCommand
     data_dir: Path
     log: Path
 
@@ -140,11 +140,12 @@ def running_server(data_dir: Path, models_dir: Path, *arguments: str, **settings
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SHOPLENS_")}
     environment |= {"SHOPLENS_DATA_DIR": str(data_dir), "SHOPLENS_MODELS_DIR": str(models_dir)}
     environment |= {f"SHOPLENS_{name.upper()}": value for name, value in settings.items()}
-    command = [sys.executable, "-m", "shoplens", "serve", "--port", "0", *arguments]
-    with log.open("ab") as sink:
-        process = subprocess.Popen(command, env=environment, stderr=sink, cwd=data_dir)
+    log.touch()
+    before = log.stat().st_size
+    process = start_command("serve", "--port", "0", *arguments, environment=environment, folder=data_dir, log=log)
     try:
-        yield RunningServer(url=_wait_until_ready(process, log), process=process, data_dir=data_dir, log=log)
+        url = _wait_until_ready(process, log, before)
+        yield RunningServer(url=url, process=process, data_dir=data_dir, log=log)
     finally:
         process.terminate()
         try:
@@ -154,12 +155,11 @@ def running_server(data_dir: Path, models_dir: Path, *arguments: str, **settings
             process.wait()
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], log: Path) -> str:
-    already = log.stat().st_size
+def _wait_until_ready(process: RunningCommand, log: Path, before: int) -> str:
     give_up_at = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < give_up_at and process.poll() is None:
         with log.open() as lines:
-            lines.seek(max(0, already))
+            lines.seek(before)
             found = re.search(r"ready at (http://\S+)", lines.read())
         if found and _answers(found[1]):
             return found[1]
