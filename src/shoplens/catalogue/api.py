@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from fastapi import APIRouter, Depends, Path, Query, Request
 from pydantic import Field
@@ -135,11 +136,57 @@ ChannelName = Annotated[
 ProductId = Annotated[str, Path(max_length=200, description="The product's id or reference.")]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskedProducts:
+    """The filter in the query of a request: what only the live tree knows is still missing."""
+
+    channel: str | None
+    category: str | None
+    others: dict[str, Any]
+
+    def filter(self, catalogue: Catalogue) -> ProductFilter:
+        """Raises NoCatalogue and CategoryNotFound."""
+        name = catalogue.channel(self.channel).name
+        categories = None if self.category is None else catalogue.products.below(name, self.category)
+        return ProductFilter(channel=name, categories=categories, **self.others)
+
+
 def _score_range(
     min_score: Annotated[float | None, Query(ge=0, le=1)] = None,
     max_score: Annotated[float | None, Query(ge=0, le=1, description="Scores below this.")] = None,
 ) -> tuple[float | None, float | None]:
     return min_score, max_score
+
+
+def asked_products(
+    *,
+    channel: ChannelName = None,
+    state: Annotated[ProductState | None, Query()] = None,
+    category: Annotated[
+        str | None, Query(max_length=300, description="The id of a category; also finds all below it.")
+    ] = None,
+    needs_review: Annotated[bool | None, Query()] = None,
+    text: Annotated[
+        str | None, Query(max_length=500, description="Words of reference, designation and description.")
+    ] = None,
+    kind: Annotated[Literal["photo", "text", "both"] | None, Query(description="What the model saw.")] = None,
+    model: Annotated[str | None, Query(max_length=200, description="`name@version`.")] = None,
+    scores: Annotated[tuple[float | None, float | None], Depends(_score_range)],
+) -> AskedProducts:
+    """The filter in the query of a request."""
+    others = {
+        "state": state,
+        "needs_review": needs_review,
+        "text": text,
+        "kind": kind,
+        "model": model,
+        "min_score": scores[0],
+        "max_score": scores[1],
+    }
+    return AskedProducts(channel=channel, category=category, others=others)
+
+
+Asked = Annotated[AskedProducts, Depends(asked_products)]
 
 
 def products_router(catalogue: Catalogue) -> APIRouter:
@@ -148,43 +195,15 @@ def products_router(catalogue: Catalogue) -> APIRouter:
     reading = [guarded(Permission.CATALOGUE_READ)]
     writing = [guarded(Permission.CATALOGUE_WRITE)]
 
-    def product_filter(
-        *,
-        channel: ChannelName = None,
-        state: Annotated[ProductState | None, Query()] = None,
-        category: Annotated[
-            str | None, Query(max_length=300, description="The id of a category; also finds all below it.")
-        ] = None,
-        needs_review: Annotated[bool | None, Query()] = None,
-        text: Annotated[
-            str | None, Query(max_length=500, description="Words of reference, designation and description.")
-        ] = None,
-        kind: Annotated[Literal["photo", "text", "both"] | None, Query(description="What the model saw.")] = None,
-        model: Annotated[str | None, Query(max_length=200, description="`name@version`.")] = None,
-        scores: Annotated[tuple[float | None, float | None], Depends(_score_range)] = (None, None),
-    ) -> ProductFilter:
-        name = catalogue.channel(channel).name
-        return ProductFilter(
-            channel=name,
-            state=state,
-            categories=None if category is None else catalogue.products.below(name, category),
-            needs_review=needs_review,
-            text=text,
-            kind=kind,
-            model=model,
-            min_score=scores[0],
-            max_score=scores[1],
-        )
-
     @router.get("/products", dependencies=reading, response_model=ProductPageOut, summary="A page of products")
     def page(
-        wanted: Annotated[ProductFilter, Depends(product_filter)],
+        asked: Asked,
         order: Annotated[ProductOrder, Query(description="`score`: the least sure first.")] = ProductOrder.ID,
         limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 50,
         after: Annotated[str | None, Query(max_length=100)] = None,
     ) -> Response:
         """Page by the cursor `next` of the response."""
-        found = catalogue.products.page(wanted, order=order, limit=limit, after=after)
+        found = catalogue.products.page(asked.filter(catalogue), order=order, limit=limit, after=after)
         items = [ProductOut.of(each, found.photos.get(each.id, ())) for each in found.products]
         return json_response(ProductPageOut(items=items, next=found.next))
 

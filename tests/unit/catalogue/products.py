@@ -82,7 +82,7 @@ def suggested(database: Database, product: Product, category: str, score: float)
 def jpeg_of(width: int, height: int, seed: int = 0) -> bytes:
     """A small photo; another one for another seed."""
     pixels = np.random.default_rng(seed).integers(0, 255, (height, width, 3), np.uint8)
-    return simplejpeg.encode_jpeg(pixels)
+    return bytes(simplejpeg.encode_jpeg(pixels))
 
 
 def add(service: ProductService, reference: str, designation: str, description: str = "") -> Product:
