@@ -33,6 +33,7 @@ _IMPORTED: Final = (
     "shoplens.registry.commands", "shoplens.batch.commands", "shoplens.platform.batch", "rich.progress",
     "shoplens.training.train", "shoplens.platform.server", "shoplens.bundles.builtin.onnx_graph",
     "shoplens.cli.serve", "shoplens.web.app", "shoplens.web.connections", "shoplens.db.postgres", "uvicorn",
+    "shoplens.platform.registry", "shoplens.registry.archive", "rich.console",
 )  # fmt: skip
 
 

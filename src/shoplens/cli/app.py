@@ -15,6 +15,7 @@ from shoplens.cli.command import AsJson, DataDir, handle_errors, settings_for
 from shoplens.labels.commands import labels_app
 from shoplens.moderation.commands import moderation_app
 from shoplens.registry.commands import models_app
+from shoplens.registry.registry_commands import registry_app
 from shoplens.training.commands import add_training
 from shoplens.webhooks.commands import webhooks_app
 
@@ -33,6 +34,7 @@ app = typer.Typer(
 )
 db_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look after the database.")
 app.add_typer(models_app, name="models")
+app.add_typer(registry_app, name="registry")
 app.add_typer(db_app, name="db")
 app.add_typer(batch_app, name="batch")
 app.add_typer(moderation_app, name="moderation")

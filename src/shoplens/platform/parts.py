@@ -11,7 +11,7 @@ from shoplens.bundles.bundle import Bundle
 from shoplens.bundles.signing import Trust, build_trust
 from shoplens.bundles.store import SharedBundles
 from shoplens.db import Database, open_database, upgrade
-from shoplens.errors import ChannelNotFound, Misconfigured
+from shoplens.errors import ChannelNotFound, FileUnusable, Misconfigured, StorageUnavailable
 from shoplens.images.picture import Limits
 from shoplens.images.sandbox import SandboxedDecoder
 from shoplens.predictions.entities import Channel, ChannelPrediction, Keep
@@ -54,19 +54,20 @@ def build_finder(settings: Settings) -> ModelFinder:
     )
 
 
-def open_registry(settings: Settings, *, create: bool = False, fail_fast: bool = False) -> Registry | None:
-    """The registry on the MLflow server, at `models_url`, or in the data folder.
+def open_registry(settings: Settings, *, fail_fast: bool = False) -> Registry | None:
+    """The registry at `models_url`, or in the data folder; None where that folder cannot be written.
 
-    The last one is None until something is published, unless `create`. Raises Misconfigured and StorageUnavailable.
+    Raises Misconfigured and StorageUnavailable.
     """
     if settings.models_url is not None:
         store = open_store(settings.models_url, setting="models_url", fail_fast=fail_fast)
         return ObjectRegistry(store, settings.models_url, clock=utc_now)
-    folder = settings.data_dir / "registry"
-    if not create and not folder.is_dir():
+    folder = settings.data_dir.absolute() / "registry"
+    try:
+        settings.make_data_dir()
+        return ObjectRegistry(open_store(str(folder)), str(folder), clock=utc_now)
+    except (FileUnusable, StorageUnavailable):
         return None
-    settings.make_data_dir()
-    return ObjectRegistry(open_store(str(folder)), str(folder), clock=utc_now)
 
 
 def trust_of(settings: Settings) -> Trust:

@@ -1,0 +1,207 @@
+"""Publish models, promote them and roll them back: the use cases on a registry.
+
+A change is written to the registry, which has the whole history, and then to the audit log and to the webhooks of this
+system, if it has a database. If that fails, the change stands, and the log says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from shoplens.accounts.audit import AuditLog
+from shoplens.accounts.entities import Principal
+from shoplens.bundles.bundle import Bundle
+from shoplens.bundles.signing import Trust
+from shoplens.bundles.store import require_trust
+from shoplens.db import Database
+from shoplens.errors import BundleUntrusted, DatabaseUnavailable, ModelNotFound
+from shoplens.registry.entities import (
+    CHAMPION,
+    Alias,
+    Aliases,
+    Figures,
+    HistoryEntry,
+    RegisteredVersion,
+    live_at,
+    previous_champion,
+)
+from shoplens.registry.errors import NoEarlierChampion
+from shoplens.registry.registry import Registry
+from shoplens.telemetry.logs import get_logger
+from shoplens.webhooks.outbox import emit
+
+PROMOTED_EVENT: Final = "model.promoted"
+_log: Final = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegisteredModel:
+    """A model in the registry: its versions by rising number, its aliases, and their history from old to new."""
+
+    name: str
+    versions: tuple[RegisteredVersion, ...]
+    aliases: Aliases
+    history: tuple[HistoryEntry, ...]
+
+    @property
+    def live(self) -> HistoryEntry | None:
+        """The change by which the present champion became it; None where there is no champion."""
+        last = next((entry for entry in reversed(self.history) if entry.alias == CHAMPION), None)
+        return last if last is not None and last.after == self.aliases.champion else None
+
+    @property
+    def previous(self) -> str | None:
+        """The version to which a roll-back leads."""
+        return previous_champion(self.history)
+
+
+class RegistryService:
+    """Use cases for API, pages and commands. Blocks. All methods raise Unavailable if the registry is away.
+
+    `database` and `audit` are None for a command where there is no database.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        *,
+        trust: Trust,
+        database: Database | None,
+        audit: AuditLog | None,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._registry = registry
+        self._trust = trust
+        self._database = database
+        self._audit = audit
+        self._clock = clock
+
+    @property
+    def place(self) -> str:
+        """The address of the registry."""
+        return self._registry.place
+
+    def names(self) -> list[str]:
+        """All models in alphabetical order."""
+        return self._registry.names()
+
+    def model(self, name: str) -> RegisteredModel:
+        """One model. Raises ModelNotFound."""
+        versions = tuple(self._registry.versions(name))
+        aliases = self._registry.aliases(name)
+        if not versions and aliases.etag is None:
+            raise ModelNotFound(f"There is no model {name[:80]!r} in the registry.")
+        history = tuple(self._registry.history(name))
+        return RegisteredModel(name=name, versions=versions, aliases=aliases, history=history)
+
+    def live(self, name: str, moment: datetime) -> HistoryEntry | None:
+        """What was champion at `moment`, since when and why; None before the first one. Raises ModelNotFound."""
+        return live_at(self.model(name).history, moment)
+
+    def publish(self, bundle: Bundle, principal: Principal, *, why: str, figures: Figures) -> RegisteredVersion:
+        """Publish a bundle; without `figures` with those of its evaluation. Raises BundleUntrusted, and as the port."""
+        require_trust(bundle, self._trust)
+        figures = figures or figures_of(bundle)
+        version = self._registry.publish(bundle, by=principal.name, why=why, figures=figures)
+        self._tell(principal, "model.published", str(version.ref), {"digest": version.digest, "why": why})
+        return version
+
+    def set_alias(
+        self,
+        name: str,
+        alias: Alias,
+        version: str | None,
+        principal: Principal,
+        *,
+        why: str,
+        figures: Figures | None = None,
+        expected: Aliases | None = None,
+    ) -> HistoryEntry:
+        """Give `alias` to `version`, without `figures` with those of the version. None takes the alias away.
+
+        `expected` are the aliases on which the decision was made; unset, those that are there now. Raises
+        ModelNotFound, BundleUntrusted for a version that no server would load, and as the port.
+        """
+        expected = expected or self._registry.aliases(name)
+        if version is not None:
+            found = {each.ref.version: each for each in self._registry.versions(name)}
+            if version not in found:
+                raise ModelNotFound(f"There is no model {name[:80]}@{version[:80]} in the registry. Publish it first.")
+            if self._trust.required and found[version].signed_by not in self._trust.keys:
+                raise BundleUntrusted(
+                    f"{name}@{version} is not signed by a trusted key, so no server would load it. Sign and publish it "
+                    "where it was made."
+                )
+            figures = figures or found[version].figures
+        entry = self._registry.set_alias(
+            name, alias, version, by=principal.name, why=why, figures=figures or {}, expected=expected
+        )
+        self._announce(entry, principal, "model.promoted")
+        return entry
+
+    def roll_back(self, name: str, principal: Principal, *, why: str, expected: Aliases | None = None) -> HistoryEntry:
+        """Make the earlier champion the champion again.
+
+        Raises NoEarlierChampion, and as `set_alias`.
+        """
+        model = self.model(name)
+        if model.previous is None:
+            raise NoEarlierChampion(
+                f"No other version of {name} was champion before {model.aliases.champion or 'now'}: there is nothing "
+                "to roll back to. Promote a version instead."
+            )
+        figures = {each.ref.version: each.figures for each in model.versions}.get(model.previous, {})
+        entry = self._registry.set_alias(
+            name,
+            CHAMPION,
+            model.previous,
+            by=principal.name,
+            why=why,
+            figures=figures,
+            expected=expected or model.aliases,
+        )
+        self._announce(entry, principal, "model.rolled_back")
+        return entry
+
+    def _announce(self, entry: HistoryEntry, principal: Principal, action: str) -> None:
+        facts = {
+            "name": entry.name,
+            "alias": entry.alias,
+            "before": entry.before,
+            "after": entry.after,
+            "why": entry.why,
+            "by": entry.by,
+            "at": entry.at.isoformat(),
+        }
+        _log.info(action, **facts)
+        self._tell(principal, action, entry.name, facts, event=facts)
+
+    def _tell(
+        self,
+        principal: Principal,
+        action: str,
+        target: str,
+        details: Mapping[str, object],
+        event: Mapping[str, object] | None = None,
+    ) -> None:
+        """Write the audit entry and the event. The change is made: what fails here is only logged."""
+        if self._database is None or self._audit is None:
+            return
+        try:
+            with self._database.transaction() as tx:
+                if event is not None:
+                    emit(tx, PROMOTED_EVENT, dict(event), now=self._clock())
+                self._audit.record(tx, principal, action, target=target, details=details)
+        except DatabaseUnavailable as error:
+            _log.error("registry.change_not_announced", action=action, target=target, reason=str(error))
+
+
+def figures_of(bundle: Bundle) -> dict[str, float]:
+    """The main measurements of a bundle's evaluation, as far as it has one."""
+    if bundle.evaluation is None:
+        return {}
+    part = bundle.evaluation.headline
+    return {"samples": float(part.samples), "accuracy": part.accuracy, "macro_f1": part.macro_f1, "ece": part.ece}

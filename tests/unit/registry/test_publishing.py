@@ -1,0 +1,130 @@
+"""Publishing, promotion and roll-back: what is checked, and who is told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from shoplens.accounts.audit import AuditFilter, AuditLog
+from shoplens.accounts.entities import SYSTEM
+from shoplens.bundles.signing import Trust, make_key, sign_bundle
+from shoplens.db import Database, open_database
+from shoplens.errors import BundleUntrusted, ModelNotFound
+from shoplens.registry.errors import AliasChanged, NoEarlierChampion
+from shoplens.registry.object_registry import ObjectRegistry
+from shoplens.registry.publishing import RegistryService
+from shoplens.storage import open_store
+from shoplens.testing.registry_contract import Make
+from shoplens.webhooks.service import WebhookService
+from shoplens.webhooks.targets import Targets
+from tests.registry_bundles import bundle_maker
+from tests.unit.registry.test_object_registry import utc_now
+
+NAME = "fruit"
+
+
+@pytest.fixture
+def database(database_file: Path) -> Iterator[Database]:
+    """A migrated one."""
+    with closing(open_database(f"sqlite:///{database_file}")) as opened:
+        yield opened
+
+
+@pytest.fixture
+def audit(database: Database) -> AuditLog:
+    """Of that database."""
+    return AuditLog(database, clock=utc_now)
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    """Fruit."""
+    return bundle_maker(tmp_path / "made", NAME)
+
+
+def service(
+    tmp_path: Path, database: Database | None = None, audit: AuditLog | None = None, trust: Trust | None = None
+) -> RegistryService:
+    """Over a registry in a directory."""
+    registry = ObjectRegistry(open_store(str(tmp_path / "registry")), "the registry", clock=utc_now)
+    return RegistryService(registry, trust=trust or Trust(), database=database, audit=audit, clock=utc_now)
+
+
+def publish(registry: RegistryService, make: Make, *versions: str) -> None:
+    """With figures that tell them apart."""
+    for version in versions:
+        registry.publish(make(version), SYSTEM, why="a test", figures={"F1": float(version)})
+
+
+def test_a_promotion_is_audited_and_sent_to_other_systems(
+    tmp_path: Path, database: Database, audit: AuditLog, make: Make
+) -> None:
+    """With the reason; the figures are those of the version."""
+    webhooks = WebhookService(database, targets=Targets(()), event_types=("model.promoted",), clock=utc_now)
+    webhooks.add("https://shop.example/hooks", events=["model.promoted"])
+    registry = service(tmp_path, database, audit)
+    publish(registry, make, "1.0", "2.0")
+    registry.set_alias(NAME, "champion", "1.0", SYSTEM, why="the first")
+    registry.set_alias(NAME, "champion", "2.0", SYSTEM, why="better")
+    entry = registry.roll_back(NAME, SYSTEM, why="worse after all")
+    assert ("2.0", "1.0", {"F1": 1.0}) == (entry.before, entry.after, entry.figures)
+    entries = audit.page(AuditFilter(), limit=10)
+    told = [(each.action, each.target, each.details["why"]) for each in reversed(entries)]
+    published = [("model.published", f"fruit@{version}", "a test") for version in ("1.0", "2.0")]
+    assert [
+        *published, ("model.promoted", NAME, "the first"), ("model.promoted", NAME, "better"),
+        ("model.rolled_back", NAME, "worse after all"),
+    ] == told  # fmt: skip
+    assert ["model.promoted"] * 3 == [view.type for view in webhooks.deliveries(limit=10)]
+
+
+def test_without_a_database_the_registry_alone_keeps_the_history(tmp_path: Path, make: Make) -> None:
+    """As on a machine that only trains."""
+    registry = service(tmp_path)
+    publish(registry, make, "1.0")
+    registry.set_alias(NAME, "champion", "1.0", SYSTEM, why="the first")
+    live = registry.live(NAME, utc_now())
+    assert live is not None
+    assert ("1.0", "the first", registry.model(NAME).live) == (live.after, live.why, live)
+
+
+def test_nothing_earlier_is_nothing_to_roll_back_to(tmp_path: Path, make: Make) -> None:
+    """Also for a model that nobody knows."""
+    registry = service(tmp_path)
+    publish(registry, make, "1.0")
+    registry.set_alias(NAME, "champion", "1.0", SYSTEM, why="the first")
+    with pytest.raises(NoEarlierChampion, match="Promote a version instead"):
+        registry.roll_back(NAME, SYSTEM, why="?")
+    for unknown in ("berry", "../x"):
+        with pytest.raises(ModelNotFound):
+            registry.roll_back(unknown, SYSTEM, why="?")
+
+
+def test_a_page_that_is_out_of_date_changes_nothing(tmp_path: Path, make: Make) -> None:
+    """What somebody decided on what is no longer there."""
+    registry = service(tmp_path)
+    publish(registry, make, "1.0", "2.0")
+    registry.set_alias(NAME, "champion", "1.0", SYSTEM, why="the first")
+    seen = registry.model(NAME).aliases
+    registry.set_alias(NAME, "champion", "2.0", SYSTEM, why="better")
+    with pytest.raises(AliasChanged):
+        registry.roll_back(NAME, SYSTEM, why="late", expected=seen)
+
+
+def test_where_keys_are_required_an_unsigned_model_is_neither_published_nor_promoted(
+    tmp_path: Path, make: Make
+) -> None:
+    """No server would load it. A signed one is."""
+    key = make_key(tmp_path / "key.pem")
+    strict = service(tmp_path, trust=Trust(keys=frozenset({key}), required=True))
+    with pytest.raises(BundleUntrusted):
+        publish(strict, make, "1.0")
+    publish(service(tmp_path), make, "1.0")
+    with pytest.raises(BundleUntrusted, match="no server would load it"):
+        strict.set_alias(NAME, "champion", "1.0", SYSTEM, why="the first")
+    sign_bundle(make("2.0"), tmp_path / "key.pem")
+    publish(strict, make, "2.0")
+    assert "2.0" == strict.set_alias(NAME, "champion", "2.0", SYSTEM, why="signed").after
