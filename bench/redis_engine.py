@@ -295,7 +295,7 @@ def _idle_row(name: str, pairs: list[tuple[Latency, Latency]]) -> tuple[str, ...
 
 async def _latency_ms(engine: Engine, photo: bytes) -> Latency:
     began = time.perf_counter()
-    answer = await engine.classify(ClassifyRequest(model=MODEL, image=photo, top_k=10, timeout_s=30))
+    answer = await engine.classify(ClassifyRequest(model=MODEL, images=(photo,), top_k=10, timeout_s=30))
     return Latency(whole_ms=1e3 * (time.perf_counter() - began), outside_ms=1e3 * answer.queue_s)
 
 

@@ -47,7 +47,9 @@ async def measure(engine: Engine, request: Request) -> Result:
     async def caller(index: int) -> None:
         at = index
         while (started := time.perf_counter()) < stop_at:
-            await engine.classify(ClassifyRequest(model=model, image=photos[at % len(photos)], top_k=10, timeout_s=30))
+            await engine.classify(
+                ClassifyRequest(model=model, images=(photos[at % len(photos)],), top_k=10, timeout_s=30)
+            )
             at += 1
             latencies.append(time.perf_counter() - started)
 

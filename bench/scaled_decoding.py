@@ -16,7 +16,6 @@ from bench.photos import SIZES, PhotoSize, photos
 from shoplens.bundles.builtin import prepare_builtin
 from shoplens.images.decoder import decode
 from shoplens.images.picture import Limits
-from shoplens.images.preprocess import preprocess
 from shoplens.serving.classifier import Classifier
 from shoplens.serving.engine import Prediction
 
@@ -46,7 +45,7 @@ def _line(classifier: Classifier, size: PhotoSize, count: int) -> str:
 
 def _prediction(classifier: Classifier, photo: bytes, short_side: int | None) -> Prediction:
     picture = decode(photo, limits=Limits(), short_side=short_side)
-    (outcome,) = classifier.classify([preprocess(picture, classifier.spec)])
+    (outcome,) = classifier.classify([classifier.prepare([picture])])
     if not isinstance(outcome, Prediction):
         raise outcome
     return outcome

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from shoplens.errors import (
@@ -17,6 +20,7 @@ from shoplens.errors import (
     ImageUnsupported,
     ModelNotFound,
     QueueFull,
+    RequestInvalid,
 )
 from shoplens.platform.parts import build_channels, build_engine, build_sandbox
 from shoplens.platform.workers import build_redis_engine
@@ -25,6 +29,7 @@ from shoplens.settings import Settings
 from shoplens.telemetry.metrics import Metrics
 from tests.conftest import colourful, jpeg_of
 from tests.integration.running_worker import ONLY_LOOK, running_worker
+from tests.support.fusion import write_fusion_bundle
 
 MODEL = "efficientnet-lite0-int8"
 
@@ -57,9 +62,9 @@ async def make_engine(
         yield make
 
 
-def job(photo: bytes, **changes: Any) -> ClassifyRequest:
+def job(*photos: bytes, **changes: Any) -> ClassifyRequest:
     """A job for the built-in model."""
-    return ClassifyRequest(**{"model": MODEL, "image": photo, "top_k": 5, "timeout_s": 60.0, **changes})
+    return ClassifyRequest(**{"model": MODEL, "images": photos, "top_k": 5, "timeout_s": 60.0, **changes})
 
 
 def essence(answer: ClassifyResult) -> tuple[str, float, str]:
@@ -174,3 +179,95 @@ async def test_several_models_answer_for_one_photo(make_engine: EngineMaker) -> 
     assert both.image == alone[0].image
     with pytest.raises(ModelNotFound, match="nix"):
         await engine.classify(job(photo, also=("nix",)))
+
+
+@pytest.fixture
+def paint(tmp_path: Path) -> dict[str, Any]:
+    """Settings with a model of photos and texts, and one of texts only."""
+    write_fusion_bundle(tmp_path / "models")
+    write_fusion_bundle(tmp_path / "models", name="words", photos=False)
+    channels = {"colours": {"model": "paint"}, "words": {"model": "words"}}
+    return {"models_dir": tmp_path / "models", "channels": channels, "default_channel": "colours"}
+
+
+def plain(*colour: int) -> bytes:
+    """A photo of one colour."""
+    return jpeg_of(np.full((48, 64, 3), colour, np.uint8))
+
+
+RED, GREEN, BLUE = plain(250, 5, 5), plain(5, 250, 5), plain(5, 5, 250)
+
+
+async def test_photos_texts_and_both_are_answered_by_one_model(make_engine: EngineMaker, paint: dict[str, Any]) -> None:
+    """Each says what it was; a text without a photo has no facts of one."""
+    engine = await make_engine(**paint)
+    photo = await engine.classify(job(RED, model="paint"))
+    text = await engine.classify(job(model="paint", text="a green hat"))
+    both = await engine.classify(job(RED, model="paint", text="a green hat, green as grass, green"))
+    words = await engine.classify(job(model="words", text="blue"))
+
+    found = [(each.prediction.top.label, each.prediction.kind) for each in (photo, text, both, words)]
+    green = "Colours > Green"
+    assert [("Colours > Red", "photo"), (green, "text"), (green, "both"), ("Colours > Blue", "text")] == found
+    assert [1, 0, 1, 0] == [len(each.images) for each in (photo, text, both, words)]
+
+
+async def test_several_photos_are_one_sample(make_engine: EngineMaker, paint: dict[str, Any]) -> None:
+    """The answer lies between theirs, whatever their order; each has its facts, and the first its thumbnail."""
+    engine = await make_engine(**paint)
+    both = await engine.classify(job(RED, GREEN, model="paint", thumbnail=True))
+    turned = await engine.classify(job(GREEN, RED, model="paint"))
+    alone = [await engine.classify(job(each, model="paint")) for each in (RED, GREEN)]
+
+    scores = {each.label: each.score for each in both.prediction.labels}
+    assert scores["Colours > Red"] == pytest.approx(scores["Colours > Green"], abs=0.02)
+    assert scores["Colours > Blue"] < 0.2
+    assert scores == pytest.approx({each.label: each.score for each in turned.prediction.labels})
+    assert [each.image for each in alone] == list(both.images)
+    assert both.thumbnail is not None
+
+
+async def test_an_embedding_is_the_mean_of_the_photos(make_engine: EngineMaker, paint: dict[str, Any]) -> None:
+    """Each photo's has the length 1; a text has none, and nobody gets one without asking."""
+    engine = await make_engine(**paint)
+    one, other, mean = [
+        np.frombuffer(found.embedding or b"", "<f2").astype(float)
+        for found in [
+            await engine.classify(job(*photos, model="paint", embed=True))
+            for photos in ((RED,), (GREEN,), (RED, GREEN))
+        ]
+    ]
+    assert 1.0 == pytest.approx(np.linalg.norm(one), abs=2e-3)
+    assert mean == pytest.approx((one + other) / 2, abs=2e-3)
+    assert (await engine.classify(job(model="paint", text="red", embed=True))).embedding is None
+    assert (await engine.classify(job(RED, model="paint"))).embedding is None
+
+
+REFUSED: dict[str, dict[str, Any]] = {
+    "There is nothing to classify: send a photo, a text, or both": {"model": "paint", "text": " \n "},
+    "the text has no words": {"model": "paint", "text": "?!"},
+    "There is nothing to classify: send a text": {"model": "words"},
+    "takes texts only: send no photo": {"model": "words", "images": (RED,)},
+    "17 photos were sent; a sample may have at most 16": {"model": "paint", "images": (RED,) * 17},
+    "30,000 characters; at most 21,001": {"model": "paint", "text": "x" * 30_000},
+    "takes photos only: send no text": {"model": MODEL, "images": (RED,), "text": "a red hat"},
+}
+
+
+async def test_a_sample_that_the_model_cannot_take_is_refused_with_what_is_needed(
+    make_engine: EngineMaker, paint: dict[str, Any], models_dir: Path
+) -> None:
+    """Nothing is ignored silently. The sentence is the same with an engine here and with one in a worker."""
+    shutil.copytree(models_dir / MODEL, paint["models_dir"] / MODEL)
+    paint["channels"]["look"] = {"model": MODEL}
+    engine = await make_engine(**paint)
+    for sentence, changes in REFUSED.items():
+        with pytest.raises(RequestInvalid, match=sentence):
+            await engine.classify(job(**changes))
+
+
+async def test_a_bad_photo_among_several_is_named(make_engine: EngineMaker, paint: dict[str, Any]) -> None:
+    """Whether it is refused here or by the sandbox."""
+    engine = await make_engine(**paint)
+    with pytest.raises(ImageCorrupt, match="Photo 2 of 3: "):
+        await engine.classify(job(RED, GREEN[: len(GREEN) // 2], BLUE, model="paint"))

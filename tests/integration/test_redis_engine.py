@@ -88,7 +88,7 @@ def broker_of(settings: Settings) -> Broker:
 def job(photo: bytes | None = None, **changes: Any) -> ClassifyRequest:
     """A job for the built-in model."""
     photo = jpeg_of(colourful(1)) if photo is None else photo
-    return ClassifyRequest(**{"model": MODEL, "image": photo, "top_k": 5, "timeout_s": 30.0, **changes})
+    return ClassifyRequest(**{"model": MODEL, "images": (photo,), "top_k": 5, "timeout_s": 30.0, **changes})
 
 
 async def put(engine: Engine, broker: Broker, count: int = 1, **changes: Any) -> list[asyncio.Task[ClassifyResult]]:
@@ -161,8 +161,8 @@ async def test_a_photo_on_which_workers_die_is_refused_and_quarantined(
     [
         {"nonsense": "1"},
         {"v": "x", "id": "1", "to": "a", "by": "1", "job": "{}", "image": ""},
-        {"v": "2", "id": "\x00", "to": "a", "by": "99999999999999", "job": "not a job", "image": "x"},
-        {"v": "2", "id": "2", "to": "a", "by": "99999999999999", "job": '{"model": 5}', "image": "x"},
+        {"v": str(messages.VERSION), "id": "\x00", "to": "a", "by": "99999999999999", "job": "not a job", "image": "x"},
+        {"v": str(messages.VERSION), "id": "2", "to": "a", "by": "99999999999999", "job": '{"model": 5}', "image": "x"},
     ],
 )
 async def test_an_unreadable_entry_is_quarantined_and_the_worker_lives(
@@ -199,13 +199,20 @@ async def test_an_unreadable_reply_harms_nobody(settings: Settings, make_engine:
 
 async def test_a_worker_refuses_a_job_of_another_version(settings: Settings, broker: Broker) -> None:
     """With a sentence, so that the client learns the reason."""
-    newer = {"v": 3, "id": "7", "to": broker.replies("me"), "by": 99999999999999, "job": "?", "image": "x"}
+    newer = {
+        "v": messages.VERSION + 1,
+        "id": "7",
+        "to": broker.replies("me"),
+        "by": 99999999999999,
+        "job": "?",
+        "image": "x",
+    }
     async with Redis.from_url(settings.redis_url or "", protocol=2) as client, running_worker(settings):
         await client.xadd(broker.stream(MODEL, "online"), newer)  # type: ignore[arg-type]
         (encoded,) = await broker.collect(broker.replies("me"), count=9, block_s=10)
     reply = messages.decode_reply(encoded)
     assert ("7", WireMismatch) == (reply.job_id, type(reply.outcome))
-    assert "jobs in version 3" in str(reply.outcome)
+    assert f"jobs in version {messages.VERSION + 1}" in str(reply.outcome)
 
 
 async def test_workers_of_another_version_are_reported_before_anything_is_sent(

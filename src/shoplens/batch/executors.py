@@ -424,10 +424,19 @@ def read_photo(store: Store, key: str | None, sha256: str) -> bytes:
     return require_unchanged(photo, sha256)
 
 
-def classify_request(model: str, photo: bytes, *, sha256: str, timeout_s: float) -> ClassifyRequest:
-    """What every executor asks of its engine."""
+def classify_request(
+    model: str, *photos: bytes, text: str = "", sha256: str | None = None, timeout_s: float, embed: bool = False
+) -> ClassifyRequest:
+    """What every executor asks of its engine. `sha256` is that of the first photo, where it is known."""
     return ClassifyRequest(
-        model=model, image=photo, top_k=STORED_LABELS, timeout_s=timeout_s, sha256=sha256, priority="batch"
+        model=model,
+        images=photos,
+        text=text,
+        top_k=STORED_LABELS,
+        timeout_s=timeout_s,
+        sha256=sha256,
+        priority="batch",
+        embed=embed,
     )
 
 

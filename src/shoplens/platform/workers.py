@@ -50,7 +50,7 @@ def build_redis_engine(
     models = models_of(settings, channels)
     return RedisEngine(
         Broker(url, prefix=settings.redis_prefix),
-        labels={name: tuple(label.name for label in find_bundle(name, settings).labels) for name in models},
+        bundles={name: find_bundle(name, settings) for name in models},
         limits=QueueLimits(jobs=settings.queue_limit, image_bytes=settings.max_queued_bytes),
         metrics=metrics,
         workers=workers,

@@ -66,7 +66,7 @@ class PredictionService:
         started = time.perf_counter()
         request = ClassifyRequest(
             model=channel.model,
-            image=photo,
+            images=(photo,),
             top_k=max(top_k, STORED_LABELS),
             timeout_s=timeout_s,
             thumbnail=channel.keep is Keep.THUMBNAIL,

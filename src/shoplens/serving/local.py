@@ -1,4 +1,4 @@
-"""The engine in this process: threads that take a photo from bytes to labels, and the models that they call.
+"""The engine in this process: threads that take a sample from bytes to labels, and the models that they call.
 
 A model can be replaced while requests use it.
 """
@@ -9,32 +9,50 @@ import asyncio
 import hashlib
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
 import numpy as np
 
-from shoplens.errors import DeadlineExceeded, EngineStopped, EngineStuck, ModelNotFound, NotStarted, ShoplensError
-from shoplens.images.decoder import decode_apart, decode_here
+from shoplens.errors import (
+    DeadlineExceeded,
+    EngineStopped,
+    EngineStuck,
+    ModelNotFound,
+    NotStarted,
+    SampleError,
+    ShoplensError,
+)
+from shoplens.images.decoder import decode, decode_here
 from shoplens.images.measuring import measure
-from shoplens.images.picture import ImageFacts, Limits, Picture
+from shoplens.images.picture import ImageFacts, Limits, Measurements, Picture
 from shoplens.images.preprocess import preprocess
 from shoplens.images.sandbox import SandboxedDecoder
 from shoplens.images.thumbnails import encode_thumbnail, halved, perceptual_hash, thumbnail
 from shoplens.serving.batcher import Batcher, Batching, PendingRequest, complete, complete_from_thread
-from shoplens.serving.classifier import Classifier, Tensor
-from shoplens.serving.engine import ClassifyRequest, ClassifyResult, Prediction, ServedModel
+from shoplens.serving.classifier import Classifier, ModelAnswer, PreparedSample, Tensor
+from shoplens.serving.engine import ClassifyRequest, ClassifyResult, ServedModel, require_input
 from shoplens.telemetry.metrics import Metrics
 
 _DRAIN_S: Final = 5.0
 _WARM_SIDE: Final = 64
+_WARM_TEXT: Final = "a red cotton shirt"
 _WARM_TIMEOUT_S: Final = 60.0
 # Longer than any photo may take; shorter than clients wait.
 _STUCK_AFTER_S: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _ModelCall:
+    """What one sample asks of a model."""
+
+    sample: PreparedSample
+    top_k: int
+    embed: bool
 
 
 class LoadedModel:
@@ -51,19 +69,19 @@ class LoadedModel:
             Batcher(self._run_batch, batching, name=f"{classifier.bundle.ref.name}-batch") if batching else None
         )
 
-    def classify(self, tensor: Tensor, *, top_k: int, deadline: float) -> Prediction:
+    def classify(self, sample: PreparedSample, *, top_k: int, embed: bool, deadline: float) -> ModelAnswer:
         """Classify one preprocessed sample; blocks until `deadline` (monotonic seconds) at most.
 
         Raises DeadlineExceeded, QueueFull, EngineStopped, and ShoplensError when the model gives no usable scores.
         """
+        call = _ModelCall(sample=sample, top_k=top_k, embed=embed)
         if self._batcher is None:
-            self._sizes.observe(1)
-            (outcome,) = self.classifier.classify([tensor], top_k=top_k)
+            (outcome,) = self._run([call])
             if isinstance(outcome, ShoplensError):
                 raise outcome
             return outcome
-        answer: Future[Prediction] = Future()
-        pending = self._batcher.submit((tensor, top_k), deadline=deadline, done=partial(complete, answer))
+        answer: Future[ModelAnswer] = Future()
+        pending = self._batcher.submit(call, deadline=deadline, done=partial(complete, answer))
         try:
             return answer.result(max(0.0, deadline - time.monotonic()))
         except TimeoutError as error:
@@ -76,11 +94,15 @@ class LoadedModel:
             self._batcher.close(drain_s=_DRAIN_S)
 
     def _run_batch(
-        self, batch: Sequence[PendingRequest[tuple[Tensor, int], Prediction]]
-    ) -> Sequence[Prediction | ShoplensError]:
-        self._sizes.observe(len(batch))
-        top_k = max(each.item[1] for each in batch)
-        return self.classifier.classify([each.item[0] for each in batch], top_k=top_k)
+        self, batch: Sequence[PendingRequest[_ModelCall, ModelAnswer]]
+    ) -> Sequence[ModelAnswer | ShoplensError]:
+        return self._run([each.item for each in batch])
+
+    def _run(self, calls: Sequence[_ModelCall]) -> Sequence[ModelAnswer | ShoplensError]:
+        self._sizes.observe(len(calls))
+        top_k = max(call.top_k for call in calls)
+        embed = any(call.embed for call in calls)
+        return self.classifier.classify([call.sample for call in calls], top_k=top_k, embed=embed)
 
 
 class ModelHandle:
@@ -143,10 +165,11 @@ Pending = PendingRequest[ClassifyRequest, ClassifyResult]
 
 
 class LocalEngine:
-    """One bounded queue for all models. Each thread takes one photo through all stages.
+    """One bounded queue for all models. Each thread takes one sample through all stages, photo after photo.
 
-    Photos that the sandbox must decode have a queue and threads of their own, since those threads wait for a process
-    most of the time: however many costly photos there are, they hold no thread that others need.
+    Samples with a photo that the sandbox must decode have a queue and threads of their own, since those threads wait
+    for a process most of the time: however many costly photos there are, they hold no thread that others need. Texts
+    without a photo have their own, too: they take a fraction of the time, and do not wait for photos.
     """
 
     def __init__(
@@ -165,16 +188,18 @@ class LocalEngine:
         self._sandboxed: Batcher[ClassifyRequest, ClassifyResult] = Batcher(
             self._classify_sandboxed, replace(batching, threads=sandbox.processes), name="sandboxed"
         )
-        metrics.watch_queue(lambda: len(self._batcher) + len(self._sandboxed))
+        self._texts: Batcher[ClassifyRequest, ClassifyResult] = Batcher(self._classify_text, batching, name="texts")
+        metrics.watch_queue(lambda: len(self._batcher) + len(self._sandboxed) + len(self._texts))
         for served in self.served():
             metrics.model_info.labels(model=served.ref.name, version=served.ref.version).set(1)
 
     async def classify(self, request: ClassifyRequest) -> ClassifyResult:
         """See Engine."""
         for model in request.models:
-            self._handle(model)
+            manifest = self._handle(model).model.classifier.bundle.manifest
+            require_input(manifest, photos=len(request.images), text=request.text)
         answer: asyncio.Future[ClassifyResult] = asyncio.get_running_loop().create_future()
-        pending = self._batcher.submit(
+        pending = (self._batcher if request.images else self._texts).submit(
             request,
             deadline=time.monotonic() + request.timeout_s,
             done=partial(complete_from_thread, answer),
@@ -209,16 +234,24 @@ class LocalEngine:
         return tuple(label.name for label in self._handle(model).model.classifier.bundle.labels)
 
     def warm(self) -> None:
-        """Take a photo through every stage of every model, so that the first real one is as quick as the next."""
+        """Take a sample through every stage of every model, so that the first real one is as quick as the next."""
         self._sandbox.warm()
         grey = np.full((_WARM_SIDE, _WARM_SIDE, 3), 127, np.uint8)
         photo = thumbnail(Picture(pixels=grey, format="png", width=_WARM_SIDE, height=_WARM_SIDE), _WARM_SIDE)
         now = time.monotonic()
-        for model in self._models:
-            request = ClassifyRequest(model=model, image=photo, top_k=1, timeout_s=_WARM_TIMEOUT_S, thumbnail=True)
-            self._classify(
-                [PendingRequest(item=request, deadline=now + _WARM_TIMEOUT_S, done=lambda _: None, enqueued_at=now)]
+        for name, handle in self._models.items():
+            handle.model.classifier.warm()
+            kinds = handle.model.classifier.bundle.manifest.kinds
+            request = ClassifyRequest(
+                model=name,
+                images=(photo,) if "photo" in kinds else (),
+                text=_WARM_TEXT if "text" in kinds else "",
+                top_k=1,
+                timeout_s=_WARM_TIMEOUT_S,
+                thumbnail=True,
             )
+            stages = self._classify if request.images else self._classify_text
+            stages([PendingRequest(item=request, deadline=now + _WARM_TIMEOUT_S, done=lambda _: None, enqueued_at=now)])
 
     async def check(self) -> None:
         """See Engine."""
@@ -226,18 +259,19 @@ class LocalEngine:
             raise EngineStopped("The engine is stopping.")
         for batcher, most_s in (
             (self._batcher, _STUCK_AFTER_S),
+            (self._texts, _STUCK_AFTER_S),
             (self._sandboxed, _STUCK_AFTER_S + self._sandbox.longest_s),
         ):
             if (stuck_s := batcher.stuck_s) > most_s:
                 raise EngineStuck(
-                    f"No photo was finished for {stuck_s:.0f} s, and {len(batcher)} wait. "
+                    f"No sample was finished for {stuck_s:.0f} s, and {len(batcher)} wait. "
                     "Restart the process if this does not end."
                 )
 
     async def close(self, *, drain_s: float = _DRAIN_S) -> None:
         """See Engine."""
         give_up_at = time.monotonic() + drain_s
-        for batcher in (self._batcher, self._sandboxed):  # in this order, since the first fills the second
+        for batcher in (self._texts, self._batcher, self._sandboxed):  # in this order: the second fills the third
             await asyncio.to_thread(batcher.close, drain_s=max(0.0, give_up_at - time.monotonic()))
         for handle in self._models.values():
             await asyncio.to_thread(handle.close)
@@ -255,29 +289,48 @@ class LocalEngine:
             yield [leases.enter_context(self._handle(name).lease()) for name in request.models]
 
     def _classify(self, batch: Sequence[Pending]) -> Sequence[ClassifyResult | None]:
-        """One photo from bytes to result, on a thread of the engine; None for one that is passed on to the sandbox.
+        """One sample from bytes to result, on a thread of the engine; None for one that is passed on to the sandbox.
 
         Whatever it raises becomes the outcome.
         """
         (pending,) = batch
-        request = pending.item
         started = time.perf_counter()
-        with self._leased(request) as models:
-            picture = decode_here(request.image, limits=self._limits, short_side=_short_side(models))
-            if picture is not None:
-                return [_predict(pending, picture, models, started)]
+        with self._leased(pending.item) as models:
+            view = _look(
+                pending.item, models, partial(decode_here, limits=self._limits, short_side=_short_side(models))
+            )
+            if view is not None:
+                return [_predict(pending, view, models, started)]
         self._sandboxed.enqueue(pending)
         return [None]
 
     def _classify_sandboxed(self, batch: Sequence[Pending]) -> Sequence[ClassifyResult]:
-        """The same for a photo that the sandbox decodes, on a thread that may wait for it."""
+        """The same for a sample with a photo that the sandbox decodes, on a thread that may wait for it."""
         (pending,) = batch
-        request = pending.item
         started = time.perf_counter()
-        with self._leased(request) as models:
-            short_side = _short_side(models)
-            picture = decode_apart(request.image, limits=self._limits, short_side=short_side, sandbox=self._sandbox)
-            return [_predict(pending, picture, models, started)]
+        with self._leased(pending.item) as models:
+            apart = partial(decode, limits=self._limits, short_side=_short_side(models), sandbox=self._sandbox)
+            view = _look(pending.item, models, apart)
+            if view is None:  # it never is: `decode` gives a picture or raises
+                raise ShoplensError("This photo could not be decoded.")
+            return [_predict(pending, view, models, started)]
+
+    def _classify_text(self, batch: Sequence[Pending]) -> Sequence[ClassifyResult]:
+        """The same for a text without a photo."""
+        (pending,) = batch
+        started = time.perf_counter()
+        with self._leased(pending.item) as models:
+            return [_predict(pending, _View(photos=((),) * len(models)), models, started)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _View:
+    """What was seen in the photos of a sample: `photos` has, for each model, the tensors of all photos."""
+
+    photos: tuple[tuple[Tensor, ...], ...]
+    facts: tuple[ImageFacts, ...] = ()
+    thumbnail: bytes | None = None
+    measurements: Measurements | None = None
 
 
 def _short_side(models: Sequence[LoadedModel]) -> int:
@@ -285,33 +338,66 @@ def _short_side(models: Sequence[LoadedModel]) -> int:
     return max(model.classifier.spec.resize for model in models)
 
 
-def _predict(pending: Pending, picture: Picture, models: Sequence[LoadedModel], started: float) -> ClassifyResult:
-    """What follows from the decoded picture of a request that a thread began at `started` (perf_counter seconds)."""
+def _look(
+    request: ClassifyRequest, models: Sequence[LoadedModel], decoded: Callable[[bytes], Picture | None]
+) -> _View | None:
+    """Decode and preprocess the photos of a sample one after the other; None when one cannot be decoded here.
+
+    Raises SampleError, which names the photo where there are several.
+    """
+    facts: list[ImageFacts] = []
+    tensors: list[list[Tensor]] = [[] for _ in models]
+    shown: bytes | None = None
+    measurements: Measurements | None = None
+    for at, photo in enumerate(request.images):
+        try:
+            picture = decoded(photo)
+        except SampleError as error:
+            if len(request.images) > 1:
+                raise type(error)(f"Photo {at + 1} of {len(request.images)}: {error}") from error
+            raise
+        if picture is None:
+            return None
+        small = halved(picture.pixels)
+        known = request.sha256 if at == 0 else None
+        facts.append(
+            ImageFacts(
+                format=picture.format,
+                width=picture.width,
+                height=picture.height,
+                byte_count=len(photo),
+                sha256=known or hashlib.sha256(photo).hexdigest(),
+                phash=perceptual_hash(small),
+            )
+        )
+        if at == 0:
+            shown = encode_thumbnail(small) if request.thumbnail else None
+            measurements = measure(picture.pixels) if request.measure else None
+        for model, found in zip(models, tensors, strict=True):
+            found.append(preprocess(picture, model.classifier.spec))
+    return _View(photos=tuple(map(tuple, tensors)), facts=tuple(facts), thumbnail=shown, measurements=measurements)
+
+
+def _predict(pending: Pending, view: _View, models: Sequence[LoadedModel], started: float) -> ClassifyResult:
+    """What follows from the photos and the text of a request that was begun at `started` (perf_counter seconds)."""
     request = pending.item
-    small = halved(picture.pixels)
-    facts = ImageFacts(
-        format=picture.format,
-        width=picture.width,
-        height=picture.height,
-        byte_count=len(request.image),
-        sha256=request.sha256 or hashlib.sha256(request.image).hexdigest(),
-        phash=perceptual_hash(small),
-    )
-    shown = encode_thumbnail(small) if request.thumbnail else None
-    measurements = measure(picture.pixels) if request.measure else None
-    tensors = [preprocess(picture, model.classifier.spec) for model in models]
-    preprocessed = time.perf_counter()
-    prediction, *others = [
-        model.classify(tensor, top_k=request.top_k, deadline=pending.deadline)
-        for model, tensor in zip(models, tensors, strict=True)
+    samples = [
+        model.classifier.prepared(photos, request.text) for model, photos in zip(models, view.photos, strict=True)
     ]
+    prepared = time.perf_counter()
+    first, *others = [
+        model.classify(sample, top_k=request.top_k, embed=request.embed, deadline=pending.deadline)
+        for model, sample in zip(models, samples, strict=True)
+    ]
+    embedding = first.embedding if request.embed else None
     return ClassifyResult(
-        prediction=prediction,
-        image=facts,
-        thumbnail=shown,
+        prediction=first.prediction,
+        images=view.facts,
+        thumbnail=view.thumbnail,
         queue_s=pending.waited_s,
-        pixels_s=preprocessed - started,
-        inference_s=time.perf_counter() - preprocessed,
-        others=tuple(others),
-        measurements=measurements,
+        pixels_s=prepared - started,
+        inference_s=time.perf_counter() - prepared,
+        others=tuple(other.prediction for other in others),
+        measurements=view.measurements,
+        embedding=None if embedding is None else embedding.astype("<f2").tobytes(),
     )

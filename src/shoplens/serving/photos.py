@@ -1,4 +1,4 @@
-"""Classify photos in plain calls, for scripts, notebooks, training and the command line.
+"""Classify samples in plain calls, for scripts, notebooks, training and the command line.
 
 A photo is whatever a program has: a path, encoded bytes, an open file, a Pillow image or an array of pixels.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -27,7 +27,7 @@ from shoplens.images.preprocess import preprocess
 from shoplens.images.sandbox import SandboxedDecoder
 from shoplens.serving.classifier import Classifier
 from shoplens.serving.cores import usable_cores
-from shoplens.serving.engine import RANKED_LABELS, Prediction, fault_of
+from shoplens.serving.engine import RANKED_LABELS, Prediction, fault_of, require_input
 from shoplens.telemetry.logs import get_logger
 
 TOP_K: Final = 5
@@ -55,7 +55,8 @@ def best_labels(prediction: Prediction, top_k: int) -> Prediction:
 
 
 class PhotoClassifier(Generic[Answer]):
-    """An open model that takes photos. Safe to call from many threads; usable in a `with` block, which closes it.
+    """An open model, called with photos, texts or both. Safe to call from many threads; usable in a `with` block, which
+    closes it.
 
     `threads` work on many photos at once; unset: as many as this process may use cores.
     """
@@ -90,7 +91,7 @@ class PhotoClassifier(Generic[Answer]):
             self._sandbox.close()
 
     @overload
-    def __call__(self, photos: Photo, *, top_k: int | None = TOP_K) -> Answer: ...
+    def __call__(self, photos: Photo | None = None, *, text: str = "", top_k: int | None = TOP_K) -> Answer: ...
 
     @overload
     def __call__(self, photos: list[Any] | tuple[Any, ...], *, top_k: int | None = TOP_K) -> list[Any]: ...
@@ -98,24 +99,37 @@ class PhotoClassifier(Generic[Answer]):
     @overload
     def __call__(self, photos: Iterable[Photo], *, top_k: int | None = TOP_K) -> Any: ...
 
-    def __call__(self, photos: Any, *, top_k: int | None = TOP_K) -> Any:
-        """`classify` for one photo; `classify_many` as a list for a list or tuple, as an iterator for a generator."""
+    def __call__(self, photos: Any = None, *, text: str = "", top_k: int | None = TOP_K) -> Any:
+        """`classify` for one photo, a text, or both; `classify_many` for many photos, as a list for a list or tuple, as
+        an iterator for a generator.
+        """
+        if text or photos is None:
+            return self.classify(photos, text=text, top_k=top_k)
         if isinstance(photos, (list, tuple)):
             return list(self.classify_many(photos, top_k=top_k))
         if not _is_photo(photos) and isinstance(photos, Iterable):
             return self.classify_many(photos, top_k=top_k)
         return self.classify(photos, top_k=top_k)
 
-    def classify(self, photo: Photo, *, top_k: int | None = TOP_K) -> Answer:
-        """The `top_k` best labels of one photo, or all if None. Raises SampleError, and RequestInvalid for `top_k`."""
+    def classify(
+        self, photo: Photo | Sequence[Photo] | None = None, *, text: str = "", top_k: int | None = TOP_K
+    ) -> Answer:
+        """The `top_k` best labels of one sample, or all if None.
+
+        The sample is a photo or a list of photos that show the same thing, a text (a title and, after the first line
+        break, a description), or both. Raises SampleError, and RequestInvalid for `top_k` and for a sample that the
+        model cannot take.
+        """
         wanted = len(self.bundle.labels) if top_k is None else top_k
         if wanted < 1:
             raise RequestInvalid(f"top_k is {top_k}; it must be at least 1.")
-        tensor = preprocess(self._picture(photo), self._classifier.spec)
-        (outcome,) = self._classifier.classify([tensor], top_k=max(wanted, RANKED_LABELS))
+        photos: Sequence[Any] = [] if photo is None else photo if isinstance(photo, (list, tuple)) else [photo]
+        require_input(self.bundle.manifest, photos=len(photos), text=text)
+        sample = self._classifier.prepare([self._picture(each) for each in photos], text)
+        (outcome,) = self._classifier.classify([sample], top_k=max(wanted, RANKED_LABELS))
         if isinstance(outcome, ShoplensError):
             raise outcome
-        return self._finish(outcome, wanted)
+        return self._finish(outcome.prediction, wanted)
 
     def classify_many(self, photos: Iterable[Photo], *, top_k: int | None = TOP_K) -> Iterator[Answer | ShoplensError]:
         """One outcome per photo, in order: an answer, or the error of a photo that cannot be used.
@@ -124,9 +138,11 @@ class PhotoClassifier(Generic[Answer]):
         """
         return self._map(partial(self.classify, top_k=top_k), photos)
 
-    async def classify_async(self, photo: Photo, *, top_k: int | None = TOP_K) -> Answer:
+    async def classify_async(
+        self, photo: Photo | Sequence[Photo] | None = None, *, text: str = "", top_k: int | None = TOP_K
+    ) -> Answer:
         """`classify` on a thread of its own, so that an event loop goes on meanwhile. Raises what `classify` raises."""
-        work = partial(self.classify, photo, top_k=top_k)
+        work = partial(self.classify, photo, text=text, top_k=top_k)
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
     def embed(self, photo: Photo) -> NDArray[np.float32]:

@@ -15,7 +15,7 @@ from shoplens.bundles.manifest import FORMAT_VERSION, Card, Evaluation, Label, M
 from shoplens.images.decoder import decode
 from shoplens.images.picture import ImageSpec, Limits
 from shoplens.images.preprocess import preprocess
-from shoplens.serving.classifier import Classifier
+from shoplens.serving.classifier import Classifier, PreparedSample
 from shoplens.training.calibrate import fit_temperature
 from shoplens.training.errors import TrainingDiverged
 from shoplens.training.recipes import TrainedModel
@@ -113,7 +113,9 @@ def check_parity(
         trained = preprocess(sample.picture(image.resize), image)
         if served.dtype != trained.dtype or not np.array_equal(served, trained):
             raise TrainingDiverged(f"Serving and training preprocess {sample.name} to different tensors.")
-        greatest = max(greatest, _difference(classifier.scores([served])[0], logits[index], temperature))
+        greatest = max(
+            greatest, _difference(classifier.scores([PreparedSample(photos=(served,))])[0], logits[index], temperature)
+        )
     if not greatest <= TOLERANCE:
         raise TrainingDiverged(
             f"The exported model computes other values than the trained one: a logit differs by {greatest:.3g}."

@@ -97,18 +97,18 @@ class ScriptedEngine:
         self._gate.set()
 
     def _answer(self, job: ClassifyRequest) -> ClassifyResult:
-        first, second = job.image.decode().split()[:2]
+        first, second = job.images[0].decode().split()[:2]
         sha256 = job.sha256 or ""
         self.seen[sha256] += 1
         if first.startswith("!") and not (first.startswith("!Once") and self.seen[sha256] > 1):
             raise _error(first.removeprefix("!").removeprefix("Once"))
         label, score = ("shirt", 0.9) if first.startswith("!") else (first, float(second))
         facts = ImageFacts(
-            format="jpeg", width=8, height=6, byte_count=len(job.image), sha256=sha256, phash="00ff00ff00ff00ff"
+            format="jpeg", width=8, height=6, byte_count=job.byte_count, sha256=sha256, phash="00ff00ff00ff00ff"
         )
         labels = (LabelScore(label, score), LabelScore("other", 1 - score))
         return ClassifyResult(
-            prediction=Prediction(model=MODEL, labels=labels), image=facts, thumbnail=None,
+            prediction=Prediction(model=MODEL, labels=labels), images=(facts,), thumbnail=None,
             queue_s=0.0, pixels_s=0.001, inference_s=0.002,
         )  # fmt: skip
 

@@ -48,7 +48,7 @@ def builder(house: House) -> ResultBuilder:
 
 def processed(house: House, item: BatchItem) -> ProcessedItem:
     """It is a shirt."""
-    job = ClassifyRequest(model=MODEL.name, image=b"shirt 0.9", top_k=1, timeout_s=1.0, sha256=item.sha256)
+    job = ClassifyRequest(model=MODEL.name, images=(b"shirt 0.9",), top_k=1, timeout_s=1.0, sha256=item.sha256)
     return builder(house).classified(item, house.engine._answer(job))
 
 

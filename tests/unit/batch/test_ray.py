@@ -38,7 +38,7 @@ class FragileEngine(ScriptedEngine):
 
     async def classify(self, request: ClassifyRequest) -> ClassifyResult:
         """See Engine."""
-        if request.image.startswith(b"Poison"):
+        if request.images[0].startswith(b"Poison"):
             raise ProcessDied
         return await super().classify(request)
 

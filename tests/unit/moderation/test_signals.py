@@ -55,7 +55,7 @@ def result(*moderation: tuple[str, float], general: dict[str, float] | None = No
     others = () if general is None else (prediction("general", list(general.items())),)
     return ClassifyResult(
         prediction=prediction("opennsfw", list(moderation)),
-        image=IMAGE,
+        images=(IMAGE,),
         thumbnail=None,
         queue_s=0,
         pixels_s=0,

@@ -11,10 +11,9 @@ import pytest
 from shoplens.bundles.bundle import Bundle, write_bundle
 from shoplens.bundles.manifest import Card, Label, Manifest
 from shoplens.bundles.store import resolve_bundle
-from shoplens.errors import BundleInvalid, Misconfigured
+from shoplens.errors import BundleInvalid, Misconfigured, ShoplensError
 from shoplens.images.picture import ImageSpec, Picture
-from shoplens.images.preprocess import preprocess
-from shoplens.serving.classifier import Classifier, choose_provider, open_session
+from shoplens.serving.classifier import Classifier, ModelAnswer, PreparedSample, choose_provider, open_session
 from shoplens.serving.engine import RANKED_LABELS, Prediction
 
 
@@ -32,22 +31,25 @@ def noise(seed: int) -> Picture:
 
 def test_a_batch_answers_like_its_samples_alone(classifier: Classifier) -> None:
     """In their order, with equal scores up to rounding."""
-    tensors = [preprocess(noise(seed), classifier.spec) for seed in range(5)]
-    together = classifier.classify(tensors)
-    for tensor, outcome in zip(tensors, together, strict=True):
-        (alone,) = classifier.classify([tensor])
-        assert isinstance(alone, Prediction)
-        assert isinstance(outcome, Prediction)
-        assert [each.label for each in alone.labels[:5]] == [each.label for each in outcome.labels[:5]]
-        assert alone.top.score == pytest.approx(outcome.top.score, abs=1e-4)
+    samples = [classifier.prepare([noise(seed)]) for seed in range(5)]
+    together = classifier.classify(samples)
+    for sample, outcome in zip(samples, together, strict=True):
+        alone, other = prediction(*classifier.classify([sample])), prediction(outcome)
+        assert [each.label for each in alone.labels[:5]] == [each.label for each in other.labels[:5]]
+        assert alone.top.score == pytest.approx(other.top.score, abs=1e-4)
+
+
+def prediction(outcome: ModelAnswer | ShoplensError) -> Prediction:
+    """That of an answer."""
+    assert isinstance(outcome, ModelAnswer)
+    return outcome.prediction
 
 
 @pytest.mark.parametrize("top_k", [1, 20, 100, 1_000])
 def test_labels_are_ranked_and_their_scores_sum_to_at_most_one(classifier: Classifier, top_k: int) -> None:
     """At least so many as asked for, best first."""
-    (outcome,) = classifier.classify([preprocess(noise(1), classifier.spec)], top_k=top_k)
-    assert isinstance(outcome, Prediction)
-    scores = [each.score for each in outcome.labels]
+    (outcome,) = classifier.classify([classifier.prepare([noise(1)])], top_k=top_k)
+    scores = [each.score for each in prediction(outcome).labels]
     assert len(scores) == max(top_k, RANKED_LABELS)
     assert sorted(scores, reverse=True) == scores
     assert sum(scores) <= 1.0001
@@ -55,18 +57,18 @@ def test_labels_are_ranked_and_their_scores_sum_to_at_most_one(classifier: Class
 
 def test_all_scores_together_are_one(classifier: Classifier) -> None:
     """They are probabilities."""
-    (outcome,) = classifier.classify([preprocess(noise(2), classifier.spec)], top_k=1_000)
-    assert isinstance(outcome, Prediction)
-    assert 1.0 == pytest.approx(sum(each.score for each in outcome.labels), abs=1e-4)
+    (outcome,) = classifier.classify([classifier.prepare([noise(2)])], top_k=1_000)
+    assert 1.0 == pytest.approx(sum(each.score for each in prediction(outcome).labels), abs=1e-4)
 
 
 def test_a_sample_that_gives_no_numbers_fails_alone(tmp_path: Path) -> None:
     """Its neighbours in the batch are answered: here the square root of a negative mean is no number."""
     classifier = Classifier(root_of_mean_bundle(tmp_path / "bundle"))
     good = np.ones((3, 8, 8), np.float32)
-    first, second, third = classifier.classify([good, -good, good])
-    assert isinstance(first, Prediction)
-    assert isinstance(third, Prediction)
+    samples = [PreparedSample(photos=(each,)) for each in (good, -good, good)]
+    first, second, third = classifier.classify(samples)
+    assert isinstance(first, ModelAnswer)
+    assert isinstance(third, ModelAnswer)
     assert "internal_error" == getattr(second, "code", None)
 
 

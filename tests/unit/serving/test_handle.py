@@ -14,9 +14,9 @@ from shoplens.bundles.bundle import Bundle
 from shoplens.bundles.store import resolve_bundle
 from shoplens.errors import BundleInvalid, EngineStopped
 from shoplens.images.picture import Picture
-from shoplens.images.preprocess import preprocess
 from shoplens.serving.batcher import Batching
 from shoplens.serving.classifier import Classifier
+from shoplens.serving.engine import Prediction
 from shoplens.serving.local import LoadedModel, ModelHandle
 from shoplens.telemetry.metrics import Metrics
 
@@ -43,8 +43,8 @@ def grey() -> Picture:
 
 def classify(model: LoadedModel) -> str:
     """One call, as a thread of the engine makes it."""
-    tensor = preprocess(grey(), model.classifier.spec)
-    return model.classify(tensor, top_k=1, deadline=time.monotonic() + 30).top.label
+    sample = model.classifier.prepare([grey()])
+    return model.classify(sample, top_k=1, embed=False, deadline=time.monotonic() + 30).prediction.top.label
 
 
 @pytest.mark.parametrize("batching", [None, BATCHES])
@@ -138,13 +138,14 @@ def test_batched_and_single_calls_give_the_same_labels(load: ModelMaker) -> None
         )
         for seed in range(8)
     ]
-    tensors = [preprocess(picture, single.classifier.spec) for picture in pictures]
+    samples = [single.classifier.prepare([picture]) for picture in pictures]
     deadline = time.monotonic() + 60
-    alone = [single.classify(tensor, top_k=3, deadline=deadline) for tensor in tensors]
-    together: dict[int, object] = {}
+    alone = [single.classify(sample, top_k=3, embed=False, deadline=deadline).prediction for sample in samples]
+    together: dict[int, Prediction] = {}
 
     def call(index: int) -> None:
-        together[index] = batched.classify(tensors[index], top_k=3, deadline=deadline)
+        found = batched.classify(samples[index], top_k=3, embed=False, deadline=deadline)
+        together[index] = found.prediction
 
     threads = [threading.Thread(target=call, args=(index,)) for index in range(8)]
     for thread in threads:
@@ -153,4 +154,4 @@ def test_batched_and_single_calls_give_the_same_labels(load: ModelMaker) -> None
         thread.join(60)
     batched.close()
     expected = {index: [each.label for each in prediction.labels[:3]] for index, prediction in enumerate(alone)}
-    assert expected == {index: [each.label for each in answer.labels[:3]] for index, answer in together.items()}  # type: ignore[attr-defined]
+    assert expected == {index: [each.label for each in answer.labels[:3]] for index, answer in together.items()}

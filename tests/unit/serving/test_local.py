@@ -56,7 +56,7 @@ async def make_engine(tmp_path: Path) -> AsyncIterator[EngineMaker]:
 
 def job(photo: bytes, *, timeout_s: float = 60.0, client: str = "") -> ClassifyRequest:
     """A request for the only model."""
-    return ClassifyRequest(model="fruit", image=photo, top_k=1, timeout_s=timeout_s, client=client)
+    return ClassifyRequest(model="fruit", images=(photo,), top_k=1, timeout_s=timeout_s, client=client)
 
 
 def decoder_of(engine: LocalEngine) -> int:

@@ -31,6 +31,7 @@ from shoplens.serving.engine import Prediction
 from shoplens.serving.photos import PhotoClassifier, best_labels
 from shoplens.settings import read_settings
 from tests.conftest import colourful, jpeg_of
+from tests.support.fusion import write_fusion_bundle
 from tests.unit.serving.test_classifier import root_of_mean_bundle
 
 
@@ -146,7 +147,7 @@ class Unreadable:
 
 
 def test_what_is_no_photo_says_what_is(classifier: PhotoClassifier[Prediction], tmp_path: Path) -> None:
-    """A missing file, an address, text, None, a damaged picture that Pillow opened lazily."""
+    """A missing file, an address, text, a number, a damaged picture that Pillow opened lazily."""
     damaged = encoded(Image.fromarray(colourful(1)), "PNG")[:-2_000]
     attempts: list[tuple[Any, type[ShoplensError], str]] = [
         (tmp_path / "missing.jpg", ImageMissing, "No such file"),
@@ -155,7 +156,7 @@ def test_what_is_no_photo_says_what_is(classifier: PhotoClassifier[Prediction], 
         ("https://shop.example/a.jpg", ImageMissing, "Download"),
         (Unreadable(), ImageMissing, "away"),
         (io.StringIO("text"), ImageUnsupported, "binary mode"),
-        (None, ImageUnsupported, "NoneType"),
+        (5, ImageUnsupported, "not int"),
         (7, ImageUnsupported, "a path, bytes"),
         (Image.open(io.BytesIO(damaged)), ImageCorrupt, "damaged"),
     ]
@@ -280,3 +281,16 @@ def test_a_closed_classifier_gives_its_threads_back(models_dir: Path, tmp_path: 
     with pytest.raises(RuntimeError, match="shutdown"):
         photos([b""])
     assert bundle == photos.bundle
+
+
+def test_a_call_with_a_text_answers_for_one_sample(tmp_path: Path) -> None:
+    """A text alone, with a photo, or with several photos of the same thing; without any it says what is needed."""
+    with PhotoClassifier(Classifier(write_fusion_bundle(tmp_path)), finish=best_labels, threads=1) as classify:
+        red, green = (np.full((48, 64, 3), colour, np.uint8) for colour in ((250, 5, 5), (5, 250, 5)))
+
+        assert ("text", "Colours > Blue") == (classify(text="blue").kind, classify(text="blue").top.label)
+        assert ("both", "Colours > Red") == (classify(red, text="hat").kind, classify(red, text="hat").top.label)
+        assert ["Colours > Red", "Colours > Green"] == [each.top.label for each in classify([red, green])]
+        assert "Colours > Green" == classify.classify([red, green], text="green, green").top.label
+        with pytest.raises(RequestInvalid, match="send a photo, a text, or both"):
+            classify()

@@ -137,7 +137,7 @@ class PhotoAssessor:
         give_up_at = time.monotonic() + self._timeout_s
         request = ClassifyRequest(
             model=channel.model,
-            image=photo.data,
+            images=(photo.data,),
             top_k=_ALL_LABELS,
             timeout_s=self._timeout_s,
             sha256=sha256,

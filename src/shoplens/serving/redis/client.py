@@ -16,6 +16,7 @@ from typing import Final
 
 import structlog
 
+from shoplens.bundles.bundle import Bundle
 from shoplens.errors import (
     DeadlineExceeded,
     EngineStopped,
@@ -27,7 +28,7 @@ from shoplens.errors import (
     WireMismatch,
 )
 from shoplens.serving.batcher import complete
-from shoplens.serving.engine import ClassifyRequest, ClassifyResult, ServedModel
+from shoplens.serving.engine import ClassifyRequest, ClassifyResult, ServedModel, require_input
 from shoplens.serving.redis import messages
 from shoplens.serving.redis.broker import PRIORITIES, Broker, QueueLimits
 from shoplens.serving.redis.messages import Heartbeat
@@ -56,7 +57,7 @@ class _PendingJob:
 class RedisEngine:
     """For one event loop: that of its first call.
 
-    `labels` are those of each model's installed bundle; `workers` are those that were alive a moment ago.
+    `bundles` are the installed ones by the name of the model; `workers` are those that were alive a moment ago.
     Requests are accepted until `restart_s` after the last worker was seen, since it may be restarting.
     """
 
@@ -64,14 +65,15 @@ class RedisEngine:
         self,
         broker: Broker,
         *,
-        labels: Mapping[str, tuple[str, ...]],
+        bundles: Mapping[str, Bundle],
         limits: QueueLimits,
         metrics: Metrics,
         workers: tuple[Heartbeat, ...] = (),
         restart_s: float,
     ) -> None:
         self._broker = broker
-        self._labels = dict(labels)
+        self._bundles = dict(bundles)
+        self._labels = {name: tuple(label.name for label in each.labels) for name, each in bundles.items()}
         self._limits = limits
         self._metrics = metrics
         self._workers = workers
@@ -88,6 +90,7 @@ class RedisEngine:
         """See Engine."""
         for model in request.models:
             self._require_model(model)
+            require_input(self._bundles[model].manifest, photos=len(request.images), text=request.text)
         self._start()
         started = time.monotonic()
         request_id = structlog.contextvars.get_contextvars().get("request_id")
@@ -164,7 +167,7 @@ class RedisEngine:
             job_id,
             reply_to=self._broker.replies(self._client_id),
             job=pending.job,
-            image=pending.request.image,
+            image=b"".join(pending.request.images),
             timeout_s=pending.deadline - time.monotonic(),
             limits=self._limits,
         )
@@ -176,7 +179,7 @@ class RedisEngine:
 
         async def discard() -> None:
             with suppress(QueueUnavailable):
-                await self._broker.discard(pending.stream, pending.entry, image_bytes=len(pending.request.image))
+                await self._broker.discard(pending.stream, pending.entry, image_bytes=pending.request.byte_count)
 
         task = asyncio.create_task(discard())
         self._discards.add(task)

@@ -7,15 +7,16 @@ side can refuse the other with a sentence. What is inside belongs to one version
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import accumulate, pairwise
 from typing import Annotated, Final
 
 import msgspec
 from msgspec import Meta
 
 from shoplens.errors import QueueFull, ShoplensError, WireMismatch
-from shoplens.serving.engine import ClassifyRequest, ClassifyResult, ServedModel
+from shoplens.serving.engine import MAX_PHOTOS, MAX_TEXT_CHARACTERS, ClassifyRequest, ClassifyResult, ServedModel
 
-VERSION: Final = 2
+VERSION: Final = 3
 MAX_REPLY_BYTES: Final = 4_000_000
 
 _Name = Annotated[str, Meta(max_length=300)]
@@ -27,7 +28,10 @@ class DecodeError(ValueError):
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker needs to know of a request, beside its photo and its deadline."""
+    """What a worker needs to know of a request, beside its photos and its deadline.
+
+    `sizes` are the bytes of each photo; in the envelope they lie one after the other.
+    """
 
     model: _Name
     top_k: Annotated[int, Meta(ge=1, le=1_000_000)]
@@ -36,25 +40,34 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     request_id: _Name | None = None
     also: Annotated[tuple[_Name, ...], Meta(max_length=100)] = ()
     measure: bool = False
+    embed: bool = False
+    text: Annotated[str, Meta(max_length=MAX_TEXT_CHARACTERS)] = ""
+    sizes: Annotated[tuple[Annotated[int, Meta(ge=0)], ...], Meta(max_length=MAX_PHOTOS)] = ()
 
-    def request(self, image: bytes, *, timeout_s: float) -> ClassifyRequest:
-        """The request as the engine of a worker gets it."""
+    def request(self, photos: bytes, *, timeout_s: float) -> ClassifyRequest:
+        """The request as the engine of a worker gets it. Raises DecodeError if `photos` has another size."""
+        ends = list(accumulate(self.sizes, initial=0))
+        if ends[-1] != len(photos):
+            raise DecodeError(f"not a job: its photos have {len(photos)} bytes, not {ends[-1]}")
         return ClassifyRequest(
             model=self.model,
-            image=image,
+            images=tuple(photos[start:end] for start, end in pairwise(ends)),
+            text=self.text,
             top_k=self.top_k,
             timeout_s=timeout_s,
             thumbnail=self.thumbnail,
             sha256=self.sha256,
             also=self.also,
             measure=self.measure,
+            embed=self.embed,
         )
 
 
 class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     """The fields of an entry in a stream, the same in every version.
 
-    `deadline_ms` is by the clock of Redis, `reply_to` the list for the reply, `job` an encoded Job of this version.
+    `deadline_ms` is by the clock of Redis, `reply_to` the list for the reply, `job` an encoded Job of this version, and
+    `image` the bytes of its photos.
     """
 
     version: int
@@ -111,7 +124,7 @@ _decode_heartbeat: Final = msgspec.msgpack.Decoder(Heartbeat).decode
 
 
 def encode_job(request: ClassifyRequest, *, request_id: str | None = None) -> bytes:
-    """Everything of a request but its photo and its deadline."""
+    """Everything of a request but its photos and its deadline."""
     return _encode(
         Job(
             model=request.model,
@@ -121,6 +134,9 @@ def encode_job(request: ClassifyRequest, *, request_id: str | None = None) -> by
             request_id=request_id,
             also=request.also,
             measure=request.measure,
+            embed=request.embed,
+            text=request.text,
+            sizes=tuple(map(len, request.images)),
         )
     )
 

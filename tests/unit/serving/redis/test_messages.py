@@ -22,62 +22,67 @@ SECONDS = st.floats(0, 1e6)
 REQUESTS = st.builds(
     ClassifyRequest,
     model=TEXTS,
-    image=st.binary(max_size=50),
+    images=st.lists(st.binary(max_size=50), max_size=3).map(tuple),
+    text=TEXTS,
     top_k=st.integers(1, 1000),
     timeout_s=st.just(1.0),
     thumbnail=st.booleans(),
     sha256=st.none() | TEXTS,
     also=st.lists(TEXTS, max_size=3).map(tuple),
     measure=st.booleans(),
+    embed=st.booleans(),
 )
 PREDICTIONS = st.builds(
     Prediction,
     model=st.builds(ModelRef, name=TEXTS, version=TEXTS),
     labels=st.lists(st.builds(LabelScore, TEXTS, st.floats(0, 1)), min_size=1, max_size=5).map(tuple),
+    kind=st.sampled_from(["photo", "text", "both"]),
 )
 MEASUREMENTS = st.builds(
     Measurements,
     fingerprint=st.binary(max_size=400),
     **{each.name: SECONDS for each in fields(Measurements) if each.name != "fingerprint"},
 )
+FACTS = st.builds(
+    ImageFacts,
+    format=TEXTS,
+    width=st.integers(1, 10**5),
+    height=st.integers(1, 10**5),
+    byte_count=st.integers(1, 10**9),
+    sha256=TEXTS,
+    phash=TEXTS,
+)
 RESULTS = st.builds(
     ClassifyResult,
     prediction=PREDICTIONS,
-    image=st.builds(
-        ImageFacts,
-        format=TEXTS,
-        width=st.integers(1, 10**5),
-        height=st.integers(1, 10**5),
-        byte_count=st.integers(1, 10**9),
-        sha256=TEXTS,
-        phash=TEXTS,
-    ),
+    images=st.lists(FACTS, max_size=3).map(tuple),
     thumbnail=st.none() | st.binary(min_size=1, max_size=50),
     queue_s=SECONDS,
     pixels_s=SECONDS,
     inference_s=SECONDS,
     others=st.lists(PREDICTIONS, max_size=2).map(tuple),
     measurements=st.none() | MEASUREMENTS,
+    embedding=st.none() | st.binary(min_size=2, max_size=50),
 )
 
 
 def entry(**changes: bytes) -> dict[bytes, bytes]:
     """The fields of a good stream entry, but for these."""
-    good = {b"v": b"2", b"id": b"7", b"to": b"a", b"by": b"5", b"job": b"", b"image": b"photo"}
+    good = {b"v": b"3", b"id": b"7", b"to": b"a", b"by": b"5", b"job": b"", b"image": b"photo"}
     return good | {name.encode(): value for name, value in changes.items()}
 
 
 @UNHURRIED
 @given(REQUESTS)
 def test_a_request_comes_back_as_it_was_sent(request: ClassifyRequest) -> None:
-    """With its photo from the envelope and the time that is left."""
+    """With its photos from the envelope and the time that is left."""
     job = messages.decode_job(messages.encode_job(request))
-    assert request == job.request(request.image, timeout_s=1.0)
+    assert request == job.request(b"".join(request.images), timeout_s=1.0)
 
 
 def test_a_job_carries_the_id_of_its_request() -> None:
     """So that the logs of web process and worker can be joined."""
-    request = ClassifyRequest(model="m", image=b"", top_k=1, timeout_s=1.0)
+    request = ClassifyRequest(model="m", top_k=1, timeout_s=1.0)
     assert messages.decode_job(messages.encode_job(request, request_id="r-1")).request_id == "r-1"
 
 
@@ -101,7 +106,7 @@ def test_an_error_comes_back_with_its_class(error: ShoplensError) -> None:
 
 def test_a_reply_of_another_version_becomes_an_error_for_its_job() -> None:
     """What is in it is not looked at."""
-    newer = msgspec.msgpack.encode({"version": 3, "job_id": "7", "result": {"anything": 1}})
+    newer = msgspec.msgpack.encode({"version": messages.VERSION + 1, "job_id": "7", "result": {"anything": 1}})
     reply = messages.decode_reply(newer)
     assert ("7", WireMismatch) == (reply.job_id, type(reply.outcome))
 
@@ -111,9 +116,9 @@ def test_a_reply_of_another_version_becomes_an_error_for_its_job() -> None:
     [
         b"",
         b"\xff\xff",
-        msgspec.msgpack.encode({"version": 2, "job_id": "7"}),
-        msgspec.msgpack.encode({"version": 2, "job_id": 7, "failure": None}),
-        msgspec.msgpack.encode({"version": 2, "job_id": "7" * 1000}),
+        msgspec.msgpack.encode({"version": messages.VERSION, "job_id": "7"}),
+        msgspec.msgpack.encode({"version": messages.VERSION, "job_id": 7, "failure": None}),
+        msgspec.msgpack.encode({"version": messages.VERSION, "job_id": "7" * 1000}),
         bytes(messages.MAX_REPLY_BYTES + 1),
     ],
     ids=["empty", "not msgpack", "neither result nor error", "wrong type", "long id", "too long"],
