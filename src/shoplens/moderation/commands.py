@@ -5,6 +5,7 @@ What is slow to import is imported by the command that needs it, so that `shople
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -74,8 +75,10 @@ def set_policy(
         name = policies.named(channel)
         newest = policies.applied(name).version
         saved = policies.save(name, source, based_on=newest if based_on is None else based_on, note=note, by=SYSTEM)
+        dropped = policies.dropped(saved) if saved.version != newest else ()
     same = " It is as it was." if saved.version == newest else ""
     typer.echo(f"Version {saved.version} of the policy of {name} applies ({saved.digest}).{same}")
+    _warn_of(dropped)
 
 
 @policy_app.command("rollback")
@@ -195,7 +198,14 @@ def retention(as_json: AsJson = False, data_dir: DataDir = None) -> None:
     )
 
 
+def _warn_of(dropped: Sequence[str]) -> None:
+    if dropped:
+        names = ", ".join(dropped)
+        typer.echo(f"Warning: it has no threshold any more for {names}; no photo is held or refused for it.", err=True)
+
+
 def _print(result: DryRun) -> None:
+    _warn_of(result.dropped)
     cut = "" if result.complete else "; the time ran out before all that were asked for"
     typer.echo(f"{result.examined:,} photos examined{cut}. What the policy alone makes of them, now and then:")
     for state, count in result.after.items():

@@ -44,11 +44,26 @@ async def test_a_policy_is_read_applied_and_rolled_back(client: httpx.AsyncClien
     saved = (await put(client, STRICTER, based_on=0, note="too many slipped through")).json()
     assert (1, "too many slipped through") == (saved["version"], saved["note"])
     assert saved == (await client.get(ADDRESS)).json()
+    assert {"blur", "dark", "text"} <= set(saved["dropped"])
+    assert "nsfw" not in saved["dropped"]
     back = await client.post(f"{ADDRESS}/rollback", json={"version": 0, "note": "no"})
     assert (200, zero["digest"]) == (back.status_code, back.json()["digest"])
+    assert [] == back.json()["dropped"] == zero["dropped"]
     versions = (await client.get(f"{ADDRESS}/versions", params={"channel": "reviews"})).json()
     assert [2, 1, 0] == [each["version"] for each in versions]
     assert {"place": "signals.nsfw.review_at", "before": "0.4", "after": "0.1"} in versions[1]["changes"]
+
+
+async def test_the_page_names_signals_that_a_policy_leaves_out(client: httpx.AsyncClient) -> None:
+    """When it is tried, and once more when it was saved."""
+    place = "/console/moderation/policy"
+    form = {"channel": "reviews", "as": "toml", "source": STRICTER, "based_on": "0", "photos": "200", "note": "why"}
+    tried = await client.post(f"{place}/try", data=form)
+    saved = await client.post(place, data=form, follow_redirects=True)
+    for page in (tried, saved):
+        (warning,) = re.findall(r"<p data-dropped>(.*?)</p>", page.text)
+        assert "<code>blur</code>" in warning
+    assert "data-dropped" not in (await client.get(place)).text
 
 
 async def test_an_intake_is_judged_by_the_policy_that_was_saved(platform: Platform, client: httpx.AsyncClient) -> None:

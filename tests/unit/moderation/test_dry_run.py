@@ -128,3 +128,9 @@ def test_without_photos_there_is_nothing_to_move(dry_run: DryRunService) -> None
     """A new system can be looked at too."""
     result = dry_run("reviews", None)
     assert (0, True, (), 0) == (result.examined, result.complete, result.moves, result.decided_by_people)
+
+
+def test_a_policy_that_leaves_out_signals_names_them(dry_run: DryRunService) -> None:
+    """Those of the policy in use, which held or refused photos until now."""
+    kept = "[signals.nsfw]\nreview_at = 0.3"
+    assert ((), (), ("nsfw",)) == tuple(dry_run("reviews", source).dropped for source in (None, kept, ""))

@@ -169,7 +169,7 @@ def test_a_channel_without_moderation_has_no_policy(policies: PolicyService) -> 
         policies.current("look")
 
 
-def test_a_stored_policy_whose_signal_is_gone_is_still_read(database: Database) -> None:
+def test_a_stored_policy_without_its_signal_is_still_read(database: Database) -> None:
     """A channel that got another model holds its photos instead of showing them undecided."""
     service(database).save("reviews", "[signals.blur]\nreview_at = 0.5", based_on=0, note="x", by=ANNA)
     fewer = PolicyService(

@@ -41,6 +41,11 @@ class CurrentPolicyOut(PolicyOut):
 
     signals: list[str] = Field(examples=[["blur", "nsfw"]])
     unknown_signals: list[str] = Field(description="Those of the policy that are not computed: each holds all photos.")
+    dropped: list[str] = Field(
+        description="Those that the version before had thresholds for and this one has none for: no photo is held or "
+        "refused for them any more.",
+        examples=[["blur"]],
+    )
 
     @classmethod
     def of(cls, moderation: Moderation, applied: AppliedPolicy) -> Self:
@@ -48,7 +53,8 @@ class CurrentPolicyOut(PolicyOut):
         signals = list(moderation.policies.signals(applied.channel))
         unknown = list(moderation.policies.unknown_signals(applied.channel, applied.policy))
         plain = {name: getattr(applied, name) for name in PolicyOut.model_fields}
-        return cls(**plain, signals=signals, unknown_signals=unknown)
+        dropped = list(moderation.policies.dropped(applied))
+        return cls(**plain, signals=signals, unknown_signals=unknown, dropped=dropped)
 
 
 class ChangeOut(Schema):
@@ -164,6 +170,9 @@ class DryRunOut(Schema):
     agreement_before: AgreementOut
     agreement_after: AgreementOut
     histograms: list[HistogramOut]
+    dropped: list[str] = Field(
+        description="Signals that the policy in use has thresholds for and this one has none for.", examples=[["blur"]]
+    )
 
     @classmethod
     def of(cls, result: DryRun) -> Self:
@@ -178,6 +187,7 @@ class DryRunOut(Schema):
             agreement_before=AgreementOut.model_validate(result.agreement_before),
             agreement_after=AgreementOut.model_validate(result.agreement_after),
             histograms=[HistogramOut.model_validate(each) for each in result.histograms],
+            dropped=list(result.dropped),
         )
 
 

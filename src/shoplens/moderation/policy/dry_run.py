@@ -15,7 +15,7 @@ from typing import Final
 from shoplens.db import Database
 from shoplens.errors import QueueFull
 from shoplens.moderation.entities import PhotoState
-from shoplens.moderation.policy.entities import ModerationPolicy, PolicyDecision, evaluate
+from shoplens.moderation.policy.entities import ModerationPolicy, PolicyDecision, dropped_signals, evaluate
 from shoplens.moderation.policy.repository import PolicyRepository, ScoredPhoto
 from shoplens.moderation.policy.service import PolicyService
 
@@ -76,7 +76,10 @@ class Histogram:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DryRun:
-    """The result for `examined` photos; `complete` is False if the time ran out before all that were asked for."""
+    """The result for `examined` photos; `complete` is False if the time ran out before all that were asked for.
+
+    `dropped` are the signals that the policy in use has thresholds for and the new one has none for.
+    """
 
     examined: int
     complete: bool
@@ -87,6 +90,7 @@ class DryRun:
     agreement_before: Agreement
     agreement_after: Agreement
     histograms: tuple[Histogram, ...]
+    dropped: tuple[str, ...]
 
 
 class DryRunService:
@@ -163,6 +167,7 @@ def compare(
         agreement_before=_agreement(photos, before),
         agreement_after=_agreement(photos, after),
         histograms=tuple(_histogram(photos, name) for name in signals),
+        dropped=dropped_signals(current, new),
     )
 
 

@@ -99,6 +99,15 @@ class ModerationPolicy:
         object.__setattr__(self, "version", digest[:12])
 
 
+def dropped_signals(before: ModerationPolicy, after: ModerationPolicy) -> tuple[str, ...]:
+    """The signals that `before` has a threshold for and `after` has none for: they no longer hold or refuse photos."""
+    return tuple(sorted(_with_thresholds(before) - _with_thresholds(after)))
+
+
+def _with_thresholds(policy: ModerationPolicy) -> set[str]:
+    return {band.signal for band in policy.bands if (band.review_at, band.reject_at) != (None, None)}
+
+
 def usual_bands(given: Sequence[Band], signals: Collection[str]) -> tuple[Band, ...]:
     """`given`, the bands of a channel's settings, and the usual ones of its other signals."""
     without = set(signals) - {band.signal for band in given}

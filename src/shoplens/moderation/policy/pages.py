@@ -113,6 +113,7 @@ def _shown(
         channels=list(moderation.channels.values()),
         rows=signal_rows(policies.signals(draft.channel), applied.policy, draft, result),
         unknown=policies.unknown_signals(draft.channel, applied.policy),
+        dropped=policies.dropped(applied) if said else (),
         result=result,
         tried=tried is not None,
         is_hard=moderation.queue.rules(draft.channel).is_hard,

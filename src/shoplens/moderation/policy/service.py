@@ -20,7 +20,7 @@ from shoplens.db.tables import new_id
 from shoplens.errors import ChannelNotFound, RecordRefused, RequestInvalid
 from shoplens.moderation.entities import PolicyVersion
 from shoplens.moderation.errors import PolicyChanged, PolicyVersionNotFound
-from shoplens.moderation.policy.entities import ModerationPolicy
+from shoplens.moderation.policy.entities import ModerationPolicy, dropped_signals
 from shoplens.moderation.policy.repository import PolicyRepository
 from shoplens.moderation.policy.source import Change, differences, format_policy, parse_policy
 from shoplens.telemetry.logs import get_logger
@@ -165,6 +165,15 @@ class PolicyService:
             HistoryEntry(applied=each, changes=differences(before.policy, each.policy) if before else ())
             for each, before in zip(versions, befores, strict=True)
         ][:limit]
+
+    def dropped(self, applied: AppliedPolicy) -> tuple[str, ...]:
+        """The signals that the version before had thresholds for and this one has none for.
+
+        Raises DatabaseUnavailable.
+        """
+        if applied.version == 0:
+            return ()
+        return dropped_signals(self.version(applied.channel, applied.version - 1).policy, applied.policy)
 
     def parse(self, channel: str, source: str) -> ModerationPolicy:
         """The policy that this TOML describes, for this channel. Raises ChannelNotFound and PolicyInvalid."""
