@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any, Self
 
 from fastapi import APIRouter, Depends, Path, Query
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 from starlette.responses import Response, StreamingResponse
 
 from shoplens.accounts.access import guarded, requires
@@ -15,7 +15,7 @@ from shoplens.accounts.audit import MAX_PAGE, AuditFilter, AuditLog, audit_csv, 
 from shoplens.accounts.entities import ApiKey, Permission, Principal
 from shoplens.accounts.keys import MAX_KEY_NAME, MOST_PER_MINUTE, KeyService
 from shoplens.web.downloads import download
-from shoplens.web.schemas import BodySchema, Schema, json_response
+from shoplens.web.schemas import BodySchema, Moment, Schema, ZonedMoment, json_response
 
 _CSV = "text/csv; charset=utf-8"
 _JSON_LINES = "application/jsonl"
@@ -62,7 +62,7 @@ class KeyIn(BodySchema):
 
     name: str = Field(max_length=MAX_KEY_NAME, description="The service that uses it.", examples=["review form"])
     scopes: list[Permission] = Field(max_length=len(Permission), examples=[["predict"]])
-    expires_at: AwareDatetime | None = Field(
+    expires_at: ZonedMoment | None = Field(
         default=None, description="When it ends, with its zone; unset: never.", examples=["2027-01-31T00:00:00Z"]
     )
     per_minute: int | None = Field(
@@ -130,15 +130,11 @@ def audit_filter(
     actor: Annotated[str | None, Query(max_length=64, description="The id of who acted.")] = None,
     action: Annotated[str | None, Query(max_length=64, examples=["key.created"])] = None,
     target: Annotated[str | None, Query(max_length=200)] = None,
-    since: Annotated[datetime | None, Query(description="From this time on; UTC where no zone is given.")] = None,
-    until: Annotated[datetime | None, Query(description="Up to, not including, this time.")] = None,
+    since: Annotated[Moment | None, Query(description="From this time on; UTC where no zone is given.")] = None,
+    until: Annotated[Moment | None, Query(description="Up to, not including, this time.")] = None,
 ) -> AuditFilter:
     """The filter in the query of a request."""
-    return AuditFilter(actor=actor, action=action, target=target, since=_with_zone(since), until=_with_zone(until))
-
-
-def _with_zone(moment: datetime | None) -> datetime | None:
-    return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment
+    return AuditFilter(actor=actor, action=action, target=target, since=since, until=until)
 
 
 Wanted = Annotated[AuditFilter, Depends(audit_filter)]

@@ -12,14 +12,13 @@ from starlette.responses import HTMLResponse, RedirectResponse
 
 from shoplens.accounts.access import guarded, requires
 from shoplens.accounts.audit import AuditFilter, AuditLog
-from shoplens.accounts.entities import ApiKey, Permission, Principal
+from shoplens.accounts.entities import MOST_KEY_DAYS, ApiKey, Permission, Principal
 from shoplens.accounts.keys import MAX_KEY_NAME, KeyService
 from shoplens.errors import RequestInvalid, ShoplensError
 from shoplens.web.problems import public_detail, request_id_of, status_of
 from shoplens.web.rendering import PageRoute, add_filters, page
 
 _PAGE_ENTRIES: Final = 100
-_MOST_DAYS: Final = 3650
 _MAX_FILTER: Final = 200
 
 PERMISSION_WORDS: Final[Mapping[Permission, str]] = {
@@ -83,7 +82,7 @@ def key_pages(keys: KeyService, changed: Callable[[], None]) -> APIRouter:
         per_minute: Annotated[str, Form()] = "",
     ) -> HTMLResponse:
         try:
-            lasts = _number(days, "days", most=_MOST_DAYS)
+            lasts = _number(days, "days", most=MOST_KEY_DAYS)
             key, text = keys.create(
                 by,
                 name=name,

@@ -10,7 +10,7 @@ from fastapi.security import OAuth2PasswordRequestForm
 from pydantic import Field
 from starlette.responses import Response
 
-from shoplens.accounts.access import KnownPrincipal, public, requires
+from shoplens.accounts.access import KnownPrincipal, SignedInPerson, public, requires
 from shoplens.accounts.entities import Permission, Person, Principal, PrincipalKind, Role, SessionKind
 from shoplens.accounts.pages import client_of
 from shoplens.accounts.people import MOST_NAME_CHARS, NewLink, PeopleService
@@ -39,6 +39,18 @@ class MeOut(Schema):
     id: str
     name: str = Field(examples=["anna"])
     permissions: list[Permission]
+
+
+class RecoveryCodesIn(BodySchema):
+    """The password once more: the codes open a session in place of a code of the second factor."""
+
+    password: str = Field(max_length=200)
+
+
+class RecoveryCodesOut(Schema):
+    """New recovery codes. They are shown only now, and each works once."""
+
+    codes: list[str] = Field(examples=[["hk7m2-xqz4p-9nbvc-w3rt8"]])
 
 
 class PersonOut(Schema):
@@ -108,7 +120,7 @@ class PersonChangeIn(BodySchema):
     remove_second_factor: bool = Field(default=False, description="For somebody who lost their phone.")
 
 
-def auth_router(sessions: SessionService, sign_ins: SignInService) -> APIRouter:
+def auth_router(sessions: SessionService, sign_ins: SignInService, second_factor: SecondFactorService) -> APIRouter:
     """Access tokens, and who asks."""
     router = APIRouter(tags=["people"])
 
@@ -137,6 +149,19 @@ def auth_router(sessions: SessionService, sign_ins: SignInService) -> APIRouter:
             name=principal.name,
             permissions=sorted(principal.permissions),
         )
+
+    @router.post(
+        "/me/recovery-codes",
+        operation_id="renew_recovery_codes",
+        summary="Renew the recovery codes",
+        response_model=RecoveryCodesOut,
+    )
+    def renew_codes(request: Request, person: SignedInPerson, body: RecoveryCodesIn) -> Response:
+        """Of the own second factor; the earlier codes are void. 409 without a second factor."""
+        sign_ins.check_password(person.id, body.password, client=client_of(request))
+        response = json_response(RecoveryCodesOut(codes=list(second_factor.renew_codes(person.id))))
+        response.headers["Cache-Control"] = "no-store"
+        return response
 
     return router
 

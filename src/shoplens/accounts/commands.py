@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from shoplens.accounts.entities import SYSTEM, Permission, Person, Principal, Role
+from shoplens.accounts.entities import MOST_KEY_DAYS, SYSTEM, Permission, Person, Principal, Role
 from shoplens.cli.command import EXIT_FAILED, AsJson, DataDir, handle_errors, settings_for
 
 if TYPE_CHECKING:
@@ -96,7 +96,9 @@ def _keys(data_dir: Path | None) -> Iterator[KeyService]:
 def create_key(
     name: Annotated[str, typer.Argument(help="The service that uses the key.")],
     scope: Annotated[list[Permission], typer.Option(help="What the key may do (may be repeated).")],
-    days: Annotated[int | None, typer.Option(help="After how many days it ends; never if unset.", min=1)] = None,
+    days: Annotated[
+        int | None, typer.Option(help="After how many days it ends; never if unset.", min=1, max=MOST_KEY_DAYS)
+    ] = None,
     per_minute: Annotated[int | None, typer.Option(help="Most requests per minute; any number if unset.")] = None,
     data_dir: DataDir = None,
 ) -> None:

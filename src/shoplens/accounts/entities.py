@@ -159,6 +159,10 @@ class OneTimeLink:
     used_at: datetime | None = None
 
 
+MOST_KEY_DAYS: Final = 3_650
+"""For how many days a key may be made where the days are given."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiKey:
     """A service's key. It is shown once; `prefix` is its visible beginning, `key_hash` the SHA-256 of the whole.

@@ -15,7 +15,7 @@ from shoplens.accounts.passwords import LEAST_CHARS
 from shoplens.accounts.people import PeopleService
 from shoplens.accounts.sessions import SHOWN_CHARS, SessionService, hash_of
 from shoplens.accounts.sign_in import SignInService
-from shoplens.accounts.totp import SecondFactorService, qr_image
+from shoplens.accounts.totp import Enrolment, SecondFactorService, qr_image
 from shoplens.errors import TooManyTries
 from shoplens.web.rendering import PageRoute, page
 from shoplens.web.session_cookie import forget_session, session_token
@@ -98,19 +98,28 @@ def second_factor_pages(services: OwnServices) -> APIRouter:
 
     @router.post(_PAGE + "/second-factor")
     def begin(person: SignedInPerson) -> Response:
-        return _enrolment(services.second_factor, person.id)
+        return _enrolment_page(services.second_factor.begin(person.id))
 
     @router.post(_PAGE + "/second-factor/confirm")
     def confirm(request: Request, person: SignedInPerson, code: FormText = "") -> Response:
         try:
             codes = services.second_factor.confirm(person.id, code)
         except CodeWrong as error:
-            return refused(_enrolment(services.second_factor, person.id, error=str(error)), error)
-        response = page("recovery_codes.html", codes=codes)
+            return refused(_enrolment_page(services.second_factor.begun(person.id), error=str(error)), error)
+        response = page("recovery_codes.html", codes=codes, renewed=False)
         if (token := session_token(request)) is None:  # a bearer token stays as it is
             return unstored(response)
         renewed = services.sign_ins.renew(token, client=client_of(request))
         return with_session(response, request, renewed, lasts=services.sessions.limits.absolute)
+
+    @router.post(_PAGE + "/second-factor/recovery-codes")
+    def renew_codes(request: Request, person: SignedInPerson, password: FormText = "") -> Response:
+        try:
+            services.sign_ins.check_password(person.id, password, client=client_of(request))
+        except (PasswordWrong, TooManyTries) as error:
+            return refused(services.page(request, person.id, error=str(error), part="recovery-codes"), error)
+        codes = services.second_factor.renew_codes(person.id)
+        return unstored(page("recovery_codes.html", codes=codes, renewed=True))
 
     @router.post(_PAGE + "/second-factor/remove")
     def remove(request: Request, person: SignedInPerson, password: FormText = "") -> Response:
@@ -124,6 +133,5 @@ def second_factor_pages(services: OwnServices) -> APIRouter:
     return router
 
 
-def _enrolment(second_factor: SecondFactorService, person_id: str, *, error: str | None = None) -> Response:
-    enrolment = second_factor.begin(person_id)
+def _enrolment_page(enrolment: Enrolment, *, error: str | None = None) -> Response:
     return unstored(page("second_factor.html", secret=enrolment.secret, qr=qr_image(enrolment.uri), error=error))

@@ -64,17 +64,27 @@ class SecondFactorService:
         self._clock = clock
 
     def begin(self, person_id: str) -> Enrolment:
-        """A new secret, which counts once a code of it was given. Raises Conflict where there is a second factor."""
+        """A new secret, which counts once a code of it was given. Raises Conflict where there is a second factor.
+
+        One that was begun before and not confirmed is void: somebody else may have seen it since.
+        """
         import pyotp
 
         with self._database.transaction() as tx:
             person = PersonRepository(tx).get(person_id, lock=True)
             if person.totp_confirmed_at is not None:
                 raise Conflict("You have a second factor already. Remove it first.")
-            secret = person.totp_secret or pyotp.random_base32()
+            secret = pyotp.random_base32()
             PersonRepository(tx).save(replace(person, totp_secret=secret))
-        uri = pyotp.TOTP(secret).provisioning_uri(name=person.name, issuer_name=_ISSUER)
-        return Enrolment(secret=secret, uri=uri)
+        return _enrolment(person, secret)
+
+    def begun(self, person_id: str) -> Enrolment:
+        """The one that waits for its first code. Raises Conflict where there is none."""
+        with self._database.reading() as tx:
+            person = PersonRepository(tx).get(person_id)
+        if person.totp_secret is None or person.totp_confirmed_at is not None:
+            raise Conflict("There is no second factor to confirm. Open the page again.")
+        return _enrolment(person, person.totp_secret)
 
     def confirm(self, person_id: str, code: str) -> tuple[str, ...]:
         """From now on a code is asked for. The recovery codes, which are not shown again.
@@ -90,10 +100,22 @@ class SecondFactorService:
             if step is None:
                 raise CodeWrong("The code is wrong. Check the clock of your phone, and type the current code.")
             PersonRepository(tx).save(replace(person, totp_confirmed_at=now, totp_step=step))
-            codes = tuple(_recovery_code() for _ in range(RECOVERY_CODES))
-            RecoveryRepository(tx).replace(person_id, [hash_of(clean_code(each)) for each in codes])
+            codes = _new_codes(tx, person_id)
             self._audit.record(tx, principal_for(person), "second_factor.added", target=person.name)
         self._sessions.changed()
+        return codes
+
+    def renew_codes(self, person_id: str) -> tuple[str, ...]:
+        """Other recovery codes, which are not shown again; the earlier ones are void.
+
+        The caller has checked who wants it. Raises Conflict where there is no second factor.
+        """
+        with self._database.transaction() as tx:
+            person = PersonRepository(tx).get(person_id, lock=True)
+            if person.totp_confirmed_at is None:
+                raise Conflict("You have no second factor, so there are no recovery codes. Add one first.")
+            codes = _new_codes(tx, person_id)
+            self._audit.record(tx, principal_for(person), "recovery_codes.renewed", target=person.name)
         return codes
 
     def take(self, tx: Connection, person: Person, code: str) -> Person | None:
@@ -130,6 +152,18 @@ def qr_image(uri: str) -> str:
     import segno
 
     return str(segno.make(uri, error="m").svg_data_uri(scale=5, border=3, dark="#000", light="#fff"))
+
+
+def _enrolment(person: Person, secret: str) -> Enrolment:
+    import pyotp
+
+    return Enrolment(secret=secret, uri=pyotp.TOTP(secret).provisioning_uri(name=person.name, issuer_name=_ISSUER))
+
+
+def _new_codes(tx: Connection, person_id: str) -> tuple[str, ...]:
+    codes = tuple(_recovery_code() for _ in range(RECOVERY_CODES))
+    RecoveryRepository(tx).replace(person_id, [hash_of(clean_code(each)) for each in codes])
+    return codes
 
 
 def _recovery_code() -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Final
 
 import typer
+from typer.core import TyperGroup
 
 from shoplens.accounts.commands import audit_app, keys_app, users_app
+from shoplens.advice import meant
 from shoplens.batch.commands import batch_app
 from shoplens.catalogue.commands import catalogue_app
 from shoplens.cli.command import AsJson, DataDir, handle_errors, settings_for
@@ -21,11 +24,34 @@ from shoplens.webhooks.commands import webhooks_app
 
 BackupFolder = Annotated[Path, typer.Argument(help="The folder of the backup; an earlier one is updated.")]
 
-_NOT_FOR_OTHERS = 0o027
+_NOT_A_CHOICE: Final = re.compile("'(.*?)' is not one of (.*).")
+_QUOTED: Final = re.compile("'(.*?)'")
+_NOT_FOR_OTHERS: Final = 0o027
 """Other users of the machine can neither read nor write what a command creates."""
+
+
+class Commands(TyperGroup):
+    """The commands; an unknown choice of an option is answered with the one that was probably meant."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """See TyperGroup."""
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            error.message = plain_fault(error.message)
+            raise
+
+
+def plain_fault(message: str) -> str:
+    """What is wrong with a value, without the prefix of the validator."""
+    message = message.removeprefix("Value error, ")
+    wrong = _NOT_A_CHOICE.fullmatch(message)
+    return message if wrong is None else f"{message[:-1]}{meant(wrong[1], _QUOTED.findall(wrong[2]))}."
+
 
 app = typer.Typer(
     name="shoplens",
+    cls=Commands,
     help="Image classification that a shop runs itself.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

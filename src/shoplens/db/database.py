@@ -37,6 +37,7 @@ STATEMENT_TIMEOUT_S: Final = 60.0
 _UPGRADING: Final = 0x53484F50
 _ARRIVING: Final = 0x53484F51
 _AUDITING: Final = 0x53484F52
+_LABELLING: Final = 0x53484F53
 """Names of PostgreSQL's locks that belong to no row; it releases them when the transaction ends."""
 _CACHE_KIB: Final = 8_192
 _POOL_TIMEOUT_S: Final = 5
@@ -148,7 +149,7 @@ def begin(connection: Connection, *, writes: bool) -> None:
     On SQLite a reader that turns into a writer fails at once when another process wrote meanwhile, so a transaction
     that may write takes the lock at its start. On PostgreSQL one round trip begins and bounds every wait within the
     transaction. A reader sees one state throughout. A writer sees what others have committed; where that matters it
-    holds the row, or one of the two locks below, before it looks.
+    holds the row, or one of the locks below, before it looks.
     """
     connection.begin()
     if connection.dialect.name == "postgresql":
@@ -176,6 +177,12 @@ def hold_audit(connection: Connection) -> None:
     """On PostgreSQL: hold the lock under which the audit log grows until the transaction ends."""
     if connection.dialect.name == "postgresql":
         connection.execute(text(f"SELECT pg_advisory_xact_lock({_AUDITING})"))
+
+
+def hold_labels(connection: Connection) -> None:
+    """On PostgreSQL: hold the lock under which label sets are added and samples removed, until the transaction ends."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text(f"SELECT pg_advisory_xact_lock({_LABELLING})"))
 
 
 def open_database(

@@ -9,7 +9,7 @@ from sqlalchemy.orm import aliased
 
 from shoplens.db.tables import from_row, to_row
 from shoplens.labels.entities import Label, LabelSet
-from shoplens.labels.tables import label_sets
+from shoplens.labels.tables import label_removals, label_sets
 from shoplens.predictions.entities import FeedbackValue
 from shoplens.predictions.tables import feedback, predictions
 
@@ -29,9 +29,23 @@ class LabelSetRepository:
         """Raises RecordRefused through the transaction where another process added this version meanwhile."""
         self._tx.execute(insert(label_sets), to_row(new))
 
-    def change(self, changed: LabelSet) -> None:
-        """Store what an erasure changed."""
-        self._tx.execute(update(label_sets).where(_sets.id == changed.id).values(to_row(changed)))
+    def change(self, changed: LabelSet, *, seen: str) -> bool:
+        """Store what an erasure changed; False where the set no longer has the digest `seen`."""
+        same = (_sets.id == changed.id, _sets.digest == seen)
+        return self._tx.execute(update(label_sets).where(*same).values(to_row(changed))).rowcount == 1
+
+    def count(self) -> int:
+        """How many sets there are."""
+        return self._tx.scalar(select(func.count()).select_from(label_sets)) or 0
+
+    def removals(self) -> int:
+        """How often samples were removed for good."""
+        return self._tx.scalar(select(label_removals.c.count)) or 0
+
+    def add_removal(self) -> None:
+        """Count one more; the caller holds the lock of labels."""
+        if not self._tx.execute(update(label_removals).values(count=label_removals.c.count + 1)).rowcount:
+            self._tx.execute(insert(label_removals).values(id=1, count=1))
 
     def newest(self, channel: str) -> LabelSet | None:
         """The newest version of a channel."""

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import tempfile
+import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import chain
 from typing import IO, Final
 
+from sqlalchemy import Connection
+
 from shoplens.accounts.entities import Principal
 from shoplens.db import Database
+from shoplens.db.database import hold_labels
 from shoplens.db.tables import new_id
 from shoplens.errors import BlobNotFound, RecordRefused
 from shoplens.labels import manifest
@@ -31,6 +35,14 @@ LabelSource = Callable[[str], Iterator[Label]]
 """The labels of a channel that one feature has, in the order of their sample ids."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forgotten:
+    """In how many sets samples were, of how many sets that there were."""
+
+    changed: int
+    sets: int
+
+
 class LabelService:
     """All methods block. `sources` give the labels of a channel; a sample has one of them at most."""
 
@@ -41,12 +53,25 @@ class LabelService:
         self._store = store
         self._sources = sources
         self._clock = clock
+        self._forgetting = threading.Lock()
 
     def build(self, channel: str, *, by: Principal) -> LabelSet:
         """Freeze what people have said until now as a new version; the newest one where nothing has changed since.
 
-        Raises NothingLabelled.
+        A set in which samples may be that were removed meanwhile is built again. Raises NothingLabelled.
         """
+        built = None
+        again = False
+        while built is None:
+            with self._database.reading() as tx:
+                removals = LabelSetRepository(tx).removals()
+            built = self._built(channel, by, removals)
+            again = again or built is None
+        if again:
+            self._remove_left_files()
+        return built
+
+    def _built(self, channel: str, by: Principal, removals: int) -> LabelSet | None:
         with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as file:
             groups = Groups()
             manifest.write(groups.watch(chain.from_iterable(source(channel) for source in self._sources)), given)
@@ -57,8 +82,8 @@ class LabelService:
                 raise NothingLabelled(f"Nobody has labelled a sample of the channel {channel} yet.")
             for _ in range(_TRIES - 1):
                 with suppress(RecordRefused):  # another process built this version meanwhile
-                    return self._add(channel, labels, file, by)
-            return self._add(channel, labels, file, by)
+                    return self._add(channel, labels, file, by, removals)
+            return self._add(channel, labels, file, by, removals)
 
     def all(self, channel: str | None = None) -> list[LabelSet]:
         """Every set, newest version first."""
@@ -87,16 +112,31 @@ class LabelService:
         """The same as CSV, in chunks. Raises BlobNotFound."""
         yield from csv_chunks(manifest.COLUMNS, map(manifest.row_of, self.labels(wanted)))
 
-    def forget(self, sample_ids: Collection[str]) -> int:
-        """Write every set that names one of these samples again without them; how many sets that were.
+    def forget(self, sample_ids: Collection[str]) -> Forgotten:
+        """Write every set that names one of these samples again without them. Call it before they are removed.
 
         Safe to repeat: files that an interrupted call left behind are deleted too.
         """
-        changed = sum(self._forget_in(each, sample_ids) for each in self.all())
-        self._remove_left_files()
-        return changed
+        with self._forgetting:
+            sets = self.all()
+            changed = sum(self._forget_in(each, sample_ids) for each in sets)
+            self._remove_left_files()
+        return Forgotten(changed=changed, sets=len(sets))
 
-    def _add(self, channel: str, labels: Counted, file: IO[bytes], by: Principal) -> LabelSet:
+    def removed(self, tx: Connection, forgotten: Forgotten) -> bool:
+        """Call it in the transaction that removes the samples: sets that are being built are then built again.
+
+        False where a set was added since `forget`, which may name them: then remove nothing, and forget them again.
+        """
+        hold_labels(tx)
+        sets = LabelSetRepository(tx)
+        if sets.count() != forgotten.sets:
+            return False
+        sets.add_removal()
+        return True
+
+    def _add(self, channel: str, labels: Counted, file: IO[bytes], by: Principal, removals: int) -> LabelSet | None:
+        """The new set, or the newest one if it is the same; None where samples were removed since `removals`."""
         now = self._clock()
         with self._database.reading() as tx:
             newest = LabelSetRepository(tx).newest(channel)
@@ -115,10 +155,28 @@ class LabelService:
         )
         self._store.put_pieces(new.key, manifest.pieces_of(file))
         with self._database.transaction() as tx:
-            LabelSetRepository(tx).add(new)
-        return new
+            hold_labels(tx)
+            sets = LabelSetRepository(tx)
+            if sets.removals() == removals:
+                sets.add(new)
+                return new
+        return None
 
     def _forget_in(self, known: LabelSet, sample_ids: Collection[str]) -> bool:
+        """Whether the set named one of them. If another process wrote it again meanwhile, this starts from there."""
+        while True:
+            try:
+                done = self._rewritten(known, sample_ids)
+            except BlobNotFound:
+                if self.get(known.channel, known.version).key == known.key:
+                    raise
+                done = None
+            if done is not None:
+                return done
+            known = self.get(known.channel, known.version)
+
+    def _rewritten(self, known: LabelSet, sample_ids: Collection[str]) -> bool | None:
+        """Whether the set was changed; None where it is no longer as `known`."""
         with tempfile.TemporaryFile() as file:
             kept = Counted(label for label in self.labels(known) if label.sample_id not in sample_ids)
             manifest.write(kept, file)
@@ -128,7 +186,8 @@ class LabelService:
             changed = replace(known, labels=kept.count, digest=kept.digest, key=key, changed_at=self._clock())
             self._store.put_pieces(key, manifest.pieces_of(file))
         with self._database.transaction() as tx:
-            LabelSetRepository(tx).change(changed)
+            if not LabelSetRepository(tx).change(changed, seen=known.digest):
+                return None
         self._store.delete(known.key)
         return True
 

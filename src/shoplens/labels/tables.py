@@ -1,4 +1,4 @@
-"""The table of label sets."""
+"""The tables of label sets, and of how often samples were removed."""
 
 from __future__ import annotations
 
@@ -22,3 +22,11 @@ label_sets: Final = Table(
     Column("changed_at", UtcDateTime()),
     UniqueConstraint("channel", "version"),
 )
+
+label_removals: Final = Table(
+    "label_removals",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    required("count", Integer),
+)
+"""One row, with how often samples were removed for good: a set that is being built then has to be built again."""

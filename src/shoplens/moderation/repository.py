@@ -242,6 +242,11 @@ class DecisionRepository:
         found = found if before is None else found.where(_decisions.id < before)
         return self._read(found.order_by(_decisions.id.desc()).limit(limit))
 
+    def once_published(self, photo_ids: Collection[str]) -> set[str]:
+        """Those that were published at some time."""
+        shown = (_decisions.photo_id.in_(photo_ids), _decisions.to_state == PhotoState.PUBLISHED.value)
+        return set(self._tx.scalars(select(_decisions.photo_id).where(*shown)))
+
     def mark_undone(self, decision_id: str, *, now: datetime) -> bool:
         """Note that a decision was taken back; False if it was before."""
         valid = (_decisions.id == decision_id, _decisions.undone_at.is_(None))

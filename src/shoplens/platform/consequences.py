@@ -70,9 +70,7 @@ def build_customers(
     policies: Callable[[], Mapping[str, ModerationPolicy]],
 ) -> CustomerService:
     """`policies` gives those that apply now, by channel."""
-    return CustomerService(
-        database, PhotoFiles(store), policies=policies, forget_samples=labels.forget, audit=audit, clock=utc_now
-    )
+    return CustomerService(database, PhotoFiles(store), policies=policies, labels=labels, audit=audit, clock=utc_now)
 
 
 def build_retention(settings: Settings, database: Database, store: Store) -> RetentionService:

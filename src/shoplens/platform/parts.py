@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
+from shoplens.accounts.entities import Permission
 from shoplens.advice import meant
 from shoplens.bundles.bundle import Bundle
 from shoplens.bundles.signing import Trust, build_trust
@@ -101,6 +102,7 @@ def build_channels(settings: Settings) -> dict[str, Channel]:
             question=each.question or name,
             policy=Policy(rules=rules, accept_at=each.accept_at),
             keep=Keep(each.keep),
+            photos_need=Permission.RECORDS_READ if each.moderation is None else Permission.MODERATION_REVIEW,
         )
     return channels
 

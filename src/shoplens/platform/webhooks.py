@@ -12,7 +12,7 @@ from shoplens.webhooks.sender import WebhookSender
 from shoplens.webhooks.service import TEST_EVENT, WebhookService
 from shoplens.webhooks.targets import Targets
 
-EVENT_TYPES: Final = ("photo.published", "photo.refused", "photo.held", "appeal.decided")
+EVENT_TYPES: Final = ("photo.published", "photo.refused", "photo.held", "photo.erased", "appeal.decided")
 """Every type that a feature emits."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Self
 
@@ -14,11 +14,19 @@ from fastapi.routing import APIRoute
 from pydantic import Field
 from starlette.responses import Response, StreamingResponse
 
-from shoplens.accounts.access import guarded, note, reviewer_of
+from shoplens.accounts.access import guarded, note, require, reviewer_of
 from shoplens.accounts.entities import Permission
 from shoplens.db.tables import is_id
 from shoplens.errors import PredictionNotFound, RequestInvalid
-from shoplens.predictions.entities import Feedback, FeedbackValue, Keep, PredictionRecord, RecordFilter
+from shoplens.predictions.entities import (
+    Channel,
+    Feedback,
+    FeedbackValue,
+    Keep,
+    PredictionRecord,
+    RecordFilter,
+    photos_need,
+)
 from shoplens.predictions.export import ExportTables
 from shoplens.predictions.feedback import NewFeedback
 from shoplens.predictions.image_store import ImageFile, ImageSize, ImageStore
@@ -28,7 +36,7 @@ from shoplens.predictions.service import PredictionService
 from shoplens.telemetry.metrics import Metrics
 from shoplens.web.downloads import download
 from shoplens.web.problems import status_of_exception
-from shoplens.web.schemas import BodySchema, ModelOut, Schema, json_response
+from shoplens.web.schemas import BodySchema, ModelOut, Moment, Schema, json_response
 from shoplens.web.shares import address_of
 from shoplens.web.uploads import FILE_FIELD, Uploads
 
@@ -241,8 +249,8 @@ def record_filter(
     channel: Annotated[str | None, Query(max_length=100)] = None,
     label: Annotated[str | None, Query(max_length=200, description="The best label.")] = None,
     decision: Annotated[Outcome | None, Query()] = None,
-    since: Annotated[datetime | None, Query(description="From this time on; UTC where no zone is given.")] = None,
-    until: Annotated[datetime | None, Query(description="Up to, not including, this time.")] = None,
+    since: Annotated[Moment | None, Query(description="From this time on; UTC where no zone is given.")] = None,
+    until: Annotated[Moment | None, Query(description="Up to, not including, this time.")] = None,
 ) -> RecordFilter:
     """The filter in the query of a request."""
     return RecordFilter(channel=channel, label=label, outcome=decision, since=since, until=until)
@@ -259,7 +267,9 @@ KnownId = Annotated[str, Depends(_known_id)]
 Cursor = Annotated[str | None, Query(max_length=64)]
 
 
-def records_router(records: RecordService, images: ImageStore, export: ExportTables) -> APIRouter:
+def records_router(
+    records: RecordService, images: ImageStore, export: ExportTables, *, channels: Mapping[str, Channel]
+) -> APIRouter:
     """GET /predictions…: stored predictions, their photos, and the CSV export."""
     router = APIRouter(tags=["records"], dependencies=[guarded(Permission.RECORDS_READ)])
 
@@ -296,8 +306,12 @@ def records_router(records: RecordService, images: ImageStore, export: ExportTab
         summary="The photo of a prediction",
     )
     def image(request: Request, prediction_id: KnownId, size: ImageSize = ImageSize.VIEW) -> Response:
-        """The stored photo: `thumbnail` and `view` are JPEG without metadata, `original` is as it was sent."""
+        """The stored photo: `thumbnail` and `view` are JPEG without metadata, `original` is as it was sent.
+
+        Photos of a channel with a moderation side are for people with the permission moderation:review.
+        """
         record, _ = records.get(prediction_id)
+        require(request, photos_need(channels, record.channel))
         return photo_answer(request, images.open_record(record, size))
 
     return router

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from shoplens.accounts.entities import Permission
 from shoplens.bundles.manifest import ModelRef
 from shoplens.images.picture import ImageFacts
 from shoplens.predictions.policy import Decision, Outcome, Policy
@@ -22,7 +24,10 @@ class Keep(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Channel:
-    """Which model answers, which policy decides and what is stored; `title` and `question` are for people."""
+    """Which model answers, which policy decides and what is stored; `title` and `question` are for people.
+
+    `photos_need` is the permission to see its photos: those of shoppers are for people who moderate them.
+    """
 
     name: str
     model: str
@@ -30,6 +35,13 @@ class Channel:
     question: str
     policy: Policy = field(default_factory=Policy)
     keep: Keep = Keep.THUMBNAIL
+    photos_need: Permission = Permission.RECORDS_READ
+
+
+def photos_need(channels: Mapping[str, Channel], name: str) -> Permission:
+    """The permission to see photos of a channel. One that is no longer set up may have had shoppers' photos."""
+    found = channels.get(name)
+    return Permission.MODERATION_REVIEW if found is None else found.photos_need
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

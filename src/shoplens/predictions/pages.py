@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Annotated
 from urllib.parse import urlencode
 
@@ -16,7 +17,7 @@ from shoplens.accounts.entities import Permission
 from shoplens.db.tables import is_id
 from shoplens.errors import ImageMissing, PredictionNotFound, RequestInvalid, ShoplensError
 from shoplens.predictions import presenting
-from shoplens.predictions.entities import Channel, FeedbackValue, PredictionRecord, RecordFilter
+from shoplens.predictions.entities import Channel, FeedbackValue, PredictionRecord, RecordFilter, photos_need
 from shoplens.predictions.feedback import NewFeedback
 from shoplens.predictions.policy import Outcome
 from shoplens.predictions.records import RecordService
@@ -139,12 +140,13 @@ def record_pages(records: RecordService, *, channels: Mapping[str, Channel], fin
             found=found,
             paged=bool(before or after),
             channels=channels,
+            photos_need=partial(photos_need, channels),
             channel_names=names,
             labels=records.labels(),
         )
 
     @router.get("/console/records/{record_id}", dependencies=reading)
-    def record(record_id: str, said: str = "") -> HTMLResponse:
+    def record(request: Request, record_id: str, said: str = "") -> HTMLResponse:
         stored, remarks = records.get(_known_id(record_id))
         channel = channels.get(stored.channel)
         policy = channel.policy if channel else None
@@ -153,6 +155,7 @@ def record_pages(records: RecordService, *, channels: Mapping[str, Channel], fin
             "record.html",
             record=stored,
             channel=channel or stored.channel,
+            shows_photo=principal_of(request).may(photos_need(channels, stored.channel)),
             remarks=remarks,
             said=bool(said),
             policy=None if is_outdated else policy,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Final
 
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.dependencies.models import Dependant
@@ -13,7 +14,7 @@ from fastapi.routing import APIRoute
 from starlette.responses import HTMLResponse, RedirectResponse
 
 import shoplens
-from shoplens.accounts.access import public, public_operations, require_declared
+from shoplens.accounts.access import declared, public, public_operations, require_declared
 from shoplens.accounts.admin_api import audit_router, keys_router
 from shoplens.accounts.admin_pages import audit_pages, key_pages
 from shoplens.accounts.api import auth_router, people_router
@@ -68,6 +69,8 @@ _SECURITY_SCHEMES = {
     },
     "ApiKey": {"type": "http", "scheme": "bearer", "description": "The key of a service, `slk_…`, made by an admin."},
 }
+_PRIVATE_PARAMETERS: Final = ("reference", "token")
+"""Parts of paths that name a person, or that let somebody in."""
 _log = get_logger(__name__)
 
 
@@ -146,15 +149,23 @@ def create_app(platform: Platform) -> FastAPI:
         app.include_router(router, include_in_schema=False)
     app.mount(STATIC_URL, HashedFiles(directory=STATIC_DIR), name="static")
     require_declared(app)
+    app.state.private_paths = private_paths(app)
     handle_problems(app, platform.metrics)
     pace = UploadPace(idle_s=limits.upload_idle_s, least_rate=limits.upload_least_rate)
     app.add_middleware(RequestMiddleware, allowed_hosts=limits.allowed_hosts, pace=pace, metrics=platform.metrics)
     return app
 
 
+def private_paths(app: FastAPI) -> tuple[str, ...]:
+    """The beginnings of paths that go on with a value of which no log may have a copy."""
+    named = re.compile(r"(.*?)\{(?:" + "|".join(_PRIVATE_PARAMETERS) + r")\b")
+    found = (named.match(context.path or "") for context, _ in declared(app))
+    return tuple(sorted({each[1] for each in found if each is not None}))
+
+
 def _api_routers(platform: Platform, uploads: Uploads) -> Iterator[APIRouter]:
     yield predict_router(platform.predictions, uploads, platform.metrics, deadline_s=platform.limits.deadline_s)
-    yield records_router(platform.records, platform.images, platform.export)
+    yield records_router(platform.records, platform.images, platform.export, channels=platform.channels)
     yield feedback_router(platform.records, platform.export)
     yield ingest_router(
         platform.batch,
@@ -168,7 +179,7 @@ def _api_routers(platform: Platform, uploads: Uploads) -> Iterator[APIRouter]:
     yield moderation_router(platform.moderation, uploads)
     yield media_router(platform.moderation, max_age_s=platform.limits.media_max_age_s)
     yield webhooks_router(platform.webhooks)
-    yield auth_router(platform.accounts.sessions, platform.accounts.sign_in)
+    yield auth_router(platform.accounts.sessions, platform.accounts.sign_in, platform.accounts.second_factor)
     yield people_router(platform.accounts.people, platform.accounts.second_factor)
     yield keys_router(platform.keys, platform.principals.forget)
     yield audit_router(platform.audit)

@@ -48,7 +48,9 @@ def handle_problems(app: FastAPI, metrics: Metrics) -> None:
 
     async def on_invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        faults = "; ".join(
+            f"{'.'.join(map(str, e['loc']))}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors()
+        )
         return await on_shoplens_error(request, RequestInvalid(f"The request is not valid: {faults}."))
 
     async def on_http(request: Request, error: Exception) -> Response:

@@ -26,7 +26,7 @@ from shoplens.telemetry.logs import get_logger
 from shoplens.telemetry.metrics import Metrics
 from shoplens.web.bodies import RequestBody, UploadPace, require_utf_8
 from shoplens.web.handlers import error_answer
-from shoplens.web.problems import CLIENT_CLOSED_REQUEST, INTERNAL_ERROR_DETAIL
+from shoplens.web.problems import CLIENT_CLOSED_REQUEST, INTERNAL_ERROR_DETAIL, logged_path
 from shoplens.web.session_cookie import SAFE_METHODS
 
 CONTENT_SECURITY_POLICY = (
@@ -99,7 +99,7 @@ class RequestMiddleware:
             except ClientDisconnect:
                 pass
             except Exception:  # noqa: BLE001 - the last line of defence: log it, and respond as to any other error
-                _log.exception("request.crashed", method=scope["method"], path=scope["path"])
+                _log.exception("request.crashed", method=scope["method"], path=logged_path(scope))
                 if status is None:
                     fault = ShoplensError(INTERNAL_ERROR_DETAIL)
                     crash = error_answer(fault, accept=headers.get("accept", ""), request_id=request_id)
@@ -110,7 +110,7 @@ class RequestMiddleware:
                 route = getattr(scope.get("route"), "path", _UNROUTED)
                 self._metrics.http_requests.labels(route=route, status=str(status)).inc()
                 log = _log.info if status < HTTPStatus.INTERNAL_SERVER_ERROR else _log.warning
-                log("request.answered", method=scope["method"], path=scope["path"], status=status, ms=ms)
+                log("request.answered", method=scope["method"], path=logged_path(scope), status=status, ms=ms)
                 forget_principal()
 
     def _require_own_host_and_site(self, scope: Scope, headers: Headers) -> None:

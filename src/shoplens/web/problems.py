@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.types import Scope
 
 from shoplens import errors
 from shoplens.errors import QueueFull, RequestInvalid, ShoplensError, TooManyTries
@@ -92,6 +93,15 @@ def public_detail(error: ShoplensError, request_id: str | None) -> str:
     """What a client may read of `error`: parts that hold addresses or paths keep their details for the log."""
     is_shortened = error.public_message is not None
     return f"{error.public} Reference: {request_id}." if is_shortened and request_id else error.public
+
+
+def logged_path(scope: Scope) -> str:
+    """The path of a request for a log: without the customer that it names, or the token that it carries."""
+    path: str = scope["path"]
+    for beginning in getattr(getattr(scope.get("app"), "state", None), "private_paths", ()):
+        if path.startswith(beginning):
+            return f"{beginning}…"
+    return path
 
 
 def request_id_of(request: Request) -> str | None:

@@ -23,6 +23,7 @@ import shoplens
 from shoplens.errors import NotAuthenticated, PermissionDenied, ShoplensError
 from shoplens.telemetry.logs import get_logger
 from shoplens.web.problems import (
+    logged_path,
     problem_of,
     public_detail,
     request_id_of,
@@ -99,7 +100,7 @@ class PageRoute(APIRoute):
                 return await handle(request)
             except ShoplensError as error:
                 level = _log.warning if status_of(type(error)) >= 500 else _log.info
-                level("page.refused", path=request.url.path, code=error.code, detail=str(error))
+                level("page.refused", path=logged_path(request.scope), code=error.code, detail=str(error))
                 if isinstance(error, NotAuthenticated | PermissionDenied) and not wants_page(
                     request.headers.get("accept", "")
                 ):

@@ -6,8 +6,25 @@ has one name everywhere.
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from datetime import UTC, datetime
+from typing import Annotated
+
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from starlette.responses import Response
+
+
+def _in_utc(moment: datetime) -> datetime:
+    """Raises ValueError where that lies beyond the calendar: in the first or last hours of it, with an offset."""
+    try:
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("In UTC this time is not within the years 1 to 9999. Write another one.") from None
+
+
+Moment = Annotated[datetime, AfterValidator(_in_utc)]
+"""A time in a query, in UTC; one without a zone is meant to be UTC."""
+ZonedMoment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+"""A time in a body, in UTC; it must name its zone."""
 
 
 class Schema(BaseModel):

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.anyio
 
 PUBLIC = None
 NO_ID = "0" * 26
-OWN = re.compile(r" /(account\b|me$)")
+OWN = re.compile(r" /(account\b|me\b)")
 """These ask for no permission, and yet for somebody."""
 
 # What each route asks for; of several permissions one is enough. A new route without a row here fails the first test.
@@ -158,9 +158,11 @@ ROUTES: Mapping[str, Permission | tuple[Permission, ...] | None] = {
     "POST /account/sessions/{session_id}/end": PUBLIC,
     "POST /account/second-factor": PUBLIC,
     "POST /account/second-factor/confirm": PUBLIC,
+    "POST /account/second-factor/recovery-codes": PUBLIC,
     "POST /account/second-factor/remove": PUBLIC,
     "POST /auth/token": PUBLIC,
     "GET /me": PUBLIC,
+    "POST /me/recovery-codes": PUBLIC,
     "GET /people": Permission.ACCOUNTS_ADMIN,
     "POST /people": Permission.ACCOUNTS_ADMIN,
     "PATCH /people/{person_id}": Permission.ACCOUNTS_ADMIN,
@@ -458,3 +460,22 @@ async def test_who_reviews_reads_states_but_nothing_of_a_first_opinion(shop: Sho
         page = (await shop.client.get("/moderation/photos", headers=reader)).json()
         assert (state, [one]) == (one["state"], [each for each in page["items"] if each["id"] == photo_id])
         assert (state == "published") == (one["media"] is not None)
+
+
+async def test_photos_of_a_channel_with_moderation_are_for_people_who_moderate(shop: Shop, photo: bytes) -> None:
+    """Also where /predict classified them; the records themselves are for everybody who reads records."""
+    key = shop.only[Permission.PREDICT]
+    records = {
+        channel: (await shop.client.post(f"/predict?channel={channel}", content=photo, headers=key)).json()["id"]
+        for channel in ("look", "reviews")
+    }
+    for role, headers in shop.people.items():
+        for channel, record in records.items():
+            allowed = channel == "look" or role in (Role.ADMIN, Role.MODERATOR)
+            for size in ("thumbnail", "view"):
+                answer = await shop.client.get(f"/predictions/{record}/image?size={size}", headers=headers)
+                assert (200 if allowed else 403) == answer.status_code, (role, channel)
+            assert 200 == (await shop.client.get(f"/predictions/{record}", headers=headers)).status_code
+            for place in ("/console/records", f"/console/records/{record}"):
+                page = await shop.client.get(place, headers=headers)
+                assert allowed is (f"/predictions/{record}/image" in page.text), (role, place)

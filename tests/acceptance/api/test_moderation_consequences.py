@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -256,3 +257,24 @@ async def test_a_server_looks_every_minute_for_what_is_due(platform: Platform) -
     async with app.router.lifespan_context(app):
         assert running()
     assert not running()
+
+
+async def test_no_log_holds_a_customer_or_the_token_of_a_link(
+    client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also where the request is refused before its route is known."""
+    caplog.set_level(logging.INFO, logger="shoplens")
+    private = "anna+1@example.org"
+    for method, path in (
+        ("GET", "/moderation/customers"),
+        ("DELETE", "/moderation/customers"),
+        ("PUT", "/moderation/customers"),
+        ("GET", "/console/moderation/customers"),
+        ("GET", "/reset"),
+    ):
+        for host in ("127.0.0.1", "evil.example"):
+            await client.request(method, f"{path}/{private}", headers={"Host": host})
+    events = [str(each.msg) for each in caplog.records if each.name.startswith("shoplens")]
+    assert 10 == sum("request.answered" in each for each in events)
+    assert any("/moderation/customers/…" in each for each in events)
+    assert [] == [each for each in events if private in each]

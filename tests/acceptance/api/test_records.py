@@ -208,3 +208,23 @@ async def test_a_photo_is_kept_by_browsers_for_minutes_only(
     assert {"private, max-age=300"} == {each.headers["cache-control"] for each in (first, again, other)}
     assert [200, 304, 200] == [each.status_code for each in (first, again, other)]
     assert [first.content, b"", first.content] == [each.content for each in (first, again, other)]
+
+
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-12:00"])
+@pytest.mark.parametrize("place", ["/predictions", "/predictions.csv", "/audit", "/audit.csv"])
+@pytest.mark.parametrize("name", ["since", "until"])
+async def test_a_time_beyond_the_calendar_is_refused(
+    client: httpx.AsyncClient, place: str, name: str, moment: str
+) -> None:
+    """In UTC it would be in the year 0 or 10000, which no database has."""
+    answer = await client.get(place, params={name: moment})
+    assert (422, "request_invalid") == (answer.status_code, answer.json()["code"])
+    assert f"query.{name}: In UTC this time is not within the years 1 to 9999." in answer.json()["detail"]
+
+
+async def test_a_key_cannot_end_beyond_the_calendar(client: httpx.AsyncClient) -> None:
+    """Nor can a body name a time without its zone."""
+    body = {"name": "form", "scopes": ["predict"]}
+    for moment, sentence in (("9999-12-31T23:59:59-01:00", "years 1 to 9999"), ("2030-01-01T00:00:00", "timezone")):
+        answer = await client.post("/keys", json={**body, "expires_at": moment})
+        assert (422, True) == (answer.status_code, sentence in answer.json()["detail"])

@@ -202,6 +202,49 @@ async def test_the_second_factor_is_asked_for_and_the_token_between_opens_nothin
     assert office.accounts.sessions.find(between) is None
 
 
+async def test_a_second_factor_that_was_not_confirmed_is_begun_with_another_secret(
+    office: Platform, browser: httpx.AsyncClient
+) -> None:
+    """Who saw the earlier one has nothing; a mistyped code does not change the one that the phone has."""
+    person = add(office, "beginner")
+    await sign_in(browser, "beginner")
+    secret = re.compile(r"<code[^>]*>([A-Z2-7]{32,})</code>")
+    pages = [(await browser.post("/account/second-factor")).text for _ in range(2)]
+    secrets = [secret.findall(each)[0] for each in pages]
+    assert secrets[0] != secrets[1]
+    earlier = pyotp.TOTP(secrets[0]).now()
+    wrong = await browser.post("/account/second-factor/confirm", data={"code": earlier})
+    assert (422, secrets[1:]) == (wrong.status_code, secret.findall(wrong.text))
+    right = await browser.post("/account/second-factor/confirm", data={"code": pyotp.TOTP(secrets[1]).now()})
+    assert 200 == right.status_code
+    assert office.accounts.people.get(person.id).totp_confirmed_at is not None
+
+
+async def test_recovery_codes_are_renewed_with_the_password(office: Platform, browser: httpx.AsyncClient) -> None:
+    """On the page and over HTTP; the earlier ones are void at once."""
+    person = add(office, "forgetful")
+    second_factor = office.accounts.second_factor
+    await sign_in(browser, "forgetful")
+    without = await browser.post(
+        "/me/recovery-codes", json={"password": PASSWORD}, headers={"Accept": "application/json"}
+    )
+    assert (409, "conflict") == refusal(without)
+    first, *_ = second_factor.confirm(person.id, pyotp.TOTP(second_factor.begin(person.id).secret).now())
+    place = "/account/second-factor/recovery-codes"
+    wrong = await browser.post(place, data={"password": "wrong password"})
+    assert (422, True) == (wrong.status_code, "The password is wrong." in wrong.text)
+    shown = await browser.post(place, data={"password": PASSWORD})
+    codes = re.findall(r"<li><code>(.*?)</code></li>", shown.text)
+    assert (200, "no-store", 10) == (shown.status_code, shown.headers["cache-control"], len(codes))
+    answer = await browser.post("/me/recovery-codes", json={"password": PASSWORD})
+    assert (200, "no-store") == (answer.status_code, answer.headers["cache-control"])
+    browser.cookies.clear()
+    await sign_in(browser, "forgetful")
+    for void in (first, codes[0]):
+        assert 401 == (await browser.post("/sign-in/code", data={"code": void})).status_code
+    assert 303 == (await browser.post("/sign-in/code", data={"code": answer.json()["codes"][9]})).status_code
+
+
 async def test_a_new_password_signs_out_everywhere_else(office: Platform, browser: httpx.AsyncClient) -> None:
     """And gives this browser another token."""
     add(office, "changer")

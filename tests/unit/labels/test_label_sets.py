@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import itertools
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -20,10 +20,10 @@ from shoplens.labels import manifest
 from shoplens.labels.entities import Label, LabelSet
 from shoplens.labels.errors import LabelSetNotFound, NothingLabelled
 from shoplens.labels.manifest import COLUMNS
-from shoplens.labels.service import LabelService, feedback_labels
+from shoplens.labels.service import Forgotten, LabelService, feedback_labels
 from shoplens.moderation.consequences.customers import CustomerService
 from shoplens.moderation.consequences.label_source import DecisionLabels
-from shoplens.moderation.entities import PhotoState
+from shoplens.moderation.entities import PhotoState, References
 from shoplens.moderation.files import PhotoFiles
 from shoplens.moderation.queue.review import Choice, PhotoReview
 from shoplens.moderation.reasons import DEFAULT_REASONS
@@ -51,7 +51,8 @@ class Shop:
         self._seconds = itertools.count(1_000.0)
         self.review = PhotoReview(database, rules={}, clock=self.now)
         decisions = DecisionLabels(database, reasons=lambda _: DEFAULT_REASONS, accepted=lambda _: "safe")
-        self.labels = LabelService(database, store, sources=(decisions, feedback_labels(database)), clock=self.now)
+        self.sources = (decisions, feedback_labels(database))
+        self.labels = LabelService(database, store, sources=self.sources, clock=self.now)
 
     def now(self) -> datetime:
         """A second later each time."""
@@ -61,6 +62,17 @@ class Shop:
         """A new photo, and what Anna says of it."""
         stored(self.database, photo_of(number))
         self.review.decide(photo_id(number), choice, by=ANNA, seen=None)
+
+    def customers(self, labels: LabelService | None = None) -> CustomerService:
+        """What erases them."""
+        return CustomerService(
+            self.database,
+            PhotoFiles(self.store),
+            policies=dict,
+            labels=labels or self.labels,
+            audit=AuditLog(self.database, clock=self.now),
+            clock=self.now,
+        )
 
     def rows(self, wanted: LabelSet) -> list[dict[str, str]]:
         """The CSV of a set."""
@@ -183,18 +195,10 @@ def test_an_erased_customer_is_taken_out_of_every_set(shop: Shop) -> None:
     """The sets are written again and say so; the old files are gone. Sets without the customer stay the same."""
     shop.decided(1, ACCEPT)
     first = shop.labels.build("reviews", by=SYSTEM)
-    stored(shop.database, photo_of(2, ref=photo_of(2).ref.__class__(customer="c-2")))
+    stored(shop.database, photo_of(2, ref=References(customer="c-2")))
     shop.review.decide(photo_id(2), ACCEPT, by=ANNA, seen=None)
     second = shop.labels.build("reviews", by=SYSTEM)
-    customers = CustomerService(
-        shop.database,
-        PhotoFiles(shop.store),
-        policies=dict,
-        forget_samples=shop.labels.forget,
-        audit=AuditLog(shop.database, clock=shop.now),
-        clock=shop.now,
-    )
-    assert 1 == customers.erase("c-2", by=SYSTEM).label_sets
+    assert 1 == shop.customers().erase("c-2", by=SYSTEM).label_sets
     kept, changed = shop.labels.get("reviews", 1), shop.labels.get("reviews", 2)
     assert first == kept
     assert (1, first.digest, True) == (changed.labels, changed.digest, changed.changed_at is not None)
@@ -204,13 +208,58 @@ def test_an_erased_customer_is_taken_out_of_every_set(shop: Shop) -> None:
     assert {kept.key, changed.key} == set(shop.store.list("labels"))
 
 
+def of_two_customers(shop: Shop) -> None:
+    """Photo 1 of one customer, photo 2 of c-2; both are labelled."""
+    shop.decided(1, ACCEPT)
+    stored(shop.database, photo_of(2, ref=References(customer="c-2")))
+    shop.review.decide(photo_id(2), ACCEPT, by=ANNA, seen=None)
+
+
+def test_a_customer_who_is_erased_while_a_set_is_built_is_not_in_it(shop: Shop) -> None:
+    """The labels were read before; so they are read once more."""
+    of_two_customers(shop)
+    erased: list[int] = []
+
+    def erasing(channel: str) -> Iterator[Label]:
+        if not erased:
+            erased.append(shop.customers().erase("c-2", by=SYSTEM).photos)
+        yield from ()
+
+    building = LabelService(shop.database, shop.store, sources=(*shop.sources, erasing), clock=shop.now)
+    built = building.build("reviews", by=SYSTEM)
+    assert ([1], {photo_id(1): "safe"}) == (erased, shop.named(built))
+    assert {built.key} == set(shop.store.list("labels"))
+
+
+class BuiltMeanwhile(LabelService):
+    """Another process builds a set after the sets were searched, and before the photos are removed."""
+
+    def forget(self, sample_ids: Collection[str]) -> Forgotten:
+        """As LabelService."""
+        done = super().forget(sample_ids)
+        if not done.sets:
+            self.build("reviews", by=SYSTEM)
+        return done
+
+
+def test_a_set_that_is_added_during_an_erasure_is_searched_too(shop: Shop) -> None:
+    """Whichever of both commits first."""
+    of_two_customers(shop)
+    labels = BuiltMeanwhile(shop.database, shop.store, sources=shop.sources, clock=shop.now)
+    receipt = shop.customers(labels).erase("c-2", by=SYSTEM)
+    assert (1, 1) == (receipt.photos, receipt.label_sets)
+    sets = shop.labels.all("reviews")
+    assert sets
+    assert all(photo_id(2) not in shop.named(each) for each in sets)
+
+
 def test_files_that_an_interrupted_erasure_left_are_deleted_by_the_next(shop: Shop) -> None:
     """A file of a version that is being built is not touched."""
     shop.decided(1, ACCEPT)
     built = shop.labels.build("reviews", by=SYSTEM)
     shop.store.put("labels/reviews/000001-0123456789abcdef.parquet", b"left behind")
     shop.store.put("labels/reviews/000002-0123456789abcdef.parquet", b"being built")
-    assert 0 == shop.labels.forget({"nothing"})
+    assert 0 == shop.labels.forget({"nothing"}).changed
     assert {built.key, "labels/reviews/000002-0123456789abcdef.parquet"} == set(shop.store.list("labels"))
 
 
@@ -218,8 +267,8 @@ def test_a_database_that_fails_while_a_set_is_written_is_reported_as_itself() ->
     """Not as a fault of the Parquet writer, so that the answer says what to do."""
 
     def failing() -> Iterator[Label]:
+        yield from ()
         raise DatabaseUnavailable("The database does not answer.")
-        yield
 
     with pytest.raises(DatabaseUnavailable, match="does not answer"):
         manifest.write(failing(), io.BytesIO())

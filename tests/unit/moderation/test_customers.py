@@ -19,7 +19,9 @@ from shoplens.batch.item_writer import Dedup, ItemWriter, NewFile, in_memory
 from shoplens.batch.repository import ItemRepository
 from shoplens.db import Database
 from shoplens.db.migrate import all_tables
+from shoplens.db.tables import from_row
 from shoplens.errors import RequestInvalid, StorageUnavailable
+from shoplens.labels.service import LabelService
 from shoplens.moderation.consequences.appeals import AppealService
 from shoplens.moderation.consequences.customers import CustomerService, digest_of
 from shoplens.moderation.consequences.retention import Retention, RetentionService
@@ -31,12 +33,13 @@ from shoplens.moderation.queue.service import PhotoQueue, QueueRules
 from shoplens.moderation.reasons import DEFAULT_REASONS
 from shoplens.moderation.repository import IntakeRepository, PhotoRepository
 from shoplens.storage import Store, open_store
+from shoplens.webhooks.entities import Event
 from shoplens.webhooks.outbox import emit
 from shoplens.webhooks.tables import webhook_deliveries, webhook_events
 from tests.unit.moderation.photos import ANNA, BEN, listened, moment, photo_id, photo_of, stored
 
 REFUSE = Choice(state=PhotoState.REFUSED, reason="not_the_product")
-KEPT = {"alembic_version", "audit_log", "moderation_erasures", "webhook_endpoints"}
+KEPT = {"alembic_version", "audit_log", "label_removals", "moderation_erasures", "webhook_endpoints"}
 """Tables that keep a row after an erasure, without the reference."""
 
 
@@ -50,7 +53,7 @@ class Shop:
         self.at = moment(1_000)
         self._ticks = itertools.count()
         self.policy = ModerationPolicy(strikes=3, strike_days=30)
-        self.forgotten: set[str] = set()
+        self.labels = LabelService(database, store, sources=(), clock=self.now)
 
     def now(self) -> datetime:
         """A millisecond later each time."""
@@ -58,7 +61,7 @@ class Shop:
 
     def customers(self, **more: Any) -> CustomerService:
         """The service, over other files where they are given."""
-        parts: dict[str, Any] = {"files": self.files, "forget_samples": self._forget} | more
+        parts: dict[str, Any] = {"files": self.files, "labels": self.labels} | more
         return CustomerService(
             self.database,
             policies=lambda: {"reviews": self.policy},
@@ -89,10 +92,6 @@ class Shop:
         with self.database.reading() as tx:
             counts = {each.name: tx.scalar(select(func.count()).select_from(each)) or 0 for each in tables}
         return {name: count for name, count in counts.items() if count}
-
-    def _forget(self, photo_ids: set[str]) -> int:
-        self.forgotten |= photo_ids
-        return 1
 
 
 @pytest.fixture
@@ -175,21 +174,35 @@ def test_erasing_a_customer_leaves_no_row_and_no_file_and_gives_a_receipt(shop: 
     busy_customer(shop)
     alone = {name: count for name, count in shop.rows().items() if name in KEPT}
     receipt = shop.customers().erase("c-1", by=ANNA)
-    assert (60, 120, 1) == (receipt.photos, receipt.files, receipt.label_sets // 2)
+    assert (60, 120) == (receipt.photos, receipt.files)
     assert receipt.hashes > 19
     assert receipt.events > 60
     assert receipt.finished_at is not None
-    assert {photo_id(number) for number in range(1, 61)} == shop.forgotten
     assert {f"{folder_of(photo_id(100))}/{name}.jpg" for name in ("original", "w160")} == shop.left()
     assert {
-        "moderation_photos": 1, "moderation_decisions": 1, "moderation_hashes": 1, "webhook_events": 1,
-        "webhook_deliveries": 1, "moderation_erasures": 1, "audit_log": 1, **alone,
+        "moderation_photos": 1, "moderation_decisions": 1, "moderation_hashes": 1, "webhook_events": 2,
+        "webhook_deliveries": 2, "moderation_erasures": 1, "audit_log": 1, "label_removals": 1, **alone,
     } == shop.rows()  # fmt: skip
     assert (digest_of("c-1"), "anna") == (receipt.customer_digest, receipt.by)
     with shop.database.reading() as tx:
         everything = [str(row) for each in all_tables().sorted_tables for row in tx.execute(select(each))]
     assert [] == [row for row in everything if "c-1" in row]
     assert receipt == shop.customers().get("c-1").erasures[0]
+
+
+def test_other_systems_hear_of_each_erased_photo_that_was_public(shop: Shop) -> None:
+    """Also of one that was refused since; the event names the photo, and nothing of its customer."""
+    listened(shop.database, "shop")
+    review = PhotoReview(shop.database, rules={}, clock=shop.now)
+    shop.photo(1)
+    shown = {shop.photo(2, state=PhotoState.PUBLISHED), shop.photo(3, state=PhotoState.PUBLISHED)}
+    review.decide(photo_id(3), REFUSE, by=ANNA, seen=0)
+    shop.customers().erase("c-1", by=ANNA)
+    with shop.database.reading() as tx:
+        events = [from_row(Event, row) for row in tx.execute(select(webhook_events))]
+    assert {("photo.erased", photo_id) for photo_id in shown} == {(each.type, each.data["id"]) for each in events}
+    assert {("id", "channel", "media")} == {tuple(each.data) for each in events}
+    assert f"/media/{photo_id(2)}" in events[0].data["media"] + events[1].data["media"]
 
 
 def test_an_erasure_that_is_repeated_finds_nothing(shop: Shop) -> None:

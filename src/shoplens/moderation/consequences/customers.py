@@ -6,7 +6,7 @@ A customer is an opaque reference of the shop. Shoplens knows nothing else of th
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -19,16 +19,19 @@ from shoplens.batch.people_repository import ItemPeopleRepository
 from shoplens.db import Database
 from shoplens.db.tables import new_id
 from shoplens.errors import RequestInvalid
+from shoplens.labels.service import Forgotten, LabelService
 from shoplens.moderation.consequences.repository import (
     CustomerRepository,
     ErasureRepository,
     HashRepository,
     Refusal,
 )
-from shoplens.moderation.entities import Erasure, PhotoState
+from shoplens.moderation.decisions import media_paths
+from shoplens.moderation.entities import Erasure, ModerationPhoto, PhotoState
 from shoplens.moderation.files import PhotoFiles
 from shoplens.moderation.policy.entities import ModerationPolicy
-from shoplens.moderation.repository import PhotoRepository
+from shoplens.moderation.repository import DecisionRepository, PhotoRepository
+from shoplens.webhooks.outbox import emit
 from shoplens.webhooks.repository import EventRepository
 
 MAX_REFERENCE: Final = 200
@@ -89,10 +92,7 @@ class Customer:
 
 
 class CustomerService:
-    """All methods block. `policies` gives the policy of each channel that applies now.
-
-    `forget_samples` removes photos from label sets and returns how many sets that changed.
-    """
+    """All methods block. `policies` gives the policy of each channel that applies now."""
 
     def __init__(
         self,
@@ -100,14 +100,14 @@ class CustomerService:
         files: PhotoFiles,
         *,
         policies: Callable[[], Mapping[str, ModerationPolicy]],
-        forget_samples: Callable[[Collection[str]], int],
+        labels: LabelService,
         audit: AuditLog,
         clock: Callable[[], datetime],
     ) -> None:
         self._database = database
         self._files = files
         self._policies = policies
-        self._forget_samples = forget_samples
+        self._labels = labels
         self._audit = audit
         self._clock = clock
 
@@ -128,6 +128,8 @@ class CustomerService:
 
     def erase(self, reference: str, *, by: Principal) -> Erasure:
         """Delete every photo, file, hash, decision, appeal, report and event of a customer; returns the receipt.
+
+        For each photo that the public has seen there is an event `photo.erased`, so that other systems delete it too.
 
         Files go first and rows last, in small steps: if it is interrupted, calling it again goes on and completes the
         same receipt. Without any photo the receipt says so. Raises RequestInvalid, DatabaseUnavailable and
@@ -158,11 +160,25 @@ class CustomerService:
         files = sum(self._files.delete(photo.image_key) for photo in photos if photo.image_key is not None)
         with self._database.transaction() as tx:
             ErasureRepository(tx).add_files(receipt.id, files)
-        label_sets = self._forget_samples(ids)
+        while not self._remove(photos, receipt, self._labels.forget(ids)):
+            pass
+        return True
+
+    def _remove(self, photos: Sequence[ModerationPhoto], receipt: Erasure, forgotten: Forgotten) -> bool:
+        """Remove the rows of photos; False where a label set was added since they were forgotten."""
+        ids = {photo.id for photo in photos}
         with self._database.transaction() as tx:
+            ErasureRepository(tx).add(receipt.id, photos=0, hashes=0, label_sets=forgotten.changed)
+            if not self._labels.removed(tx, forgotten):
+                return False
+            shown = DecisionRepository(tx).once_published(ids)
             hashes = HashRepository(tx).forget(ids)
             removed = CustomerRepository(tx).remove_photos(ids)
-            ErasureRepository(tx).add(receipt.id, photos=removed, hashes=hashes, label_sets=label_sets)
+            ErasureRepository(tx).add(receipt.id, photos=removed, hashes=hashes)
+            for photo in photos:
+                if photo.id in shown:
+                    data = {"id": photo.id, "channel": photo.channel, "media": media_paths(photo.id)}
+                    emit(tx, "photo.erased", data, now=self._clock())
         return True
 
     def _erase_imported(self, reference: str, receipt: Erasure) -> bool:

@@ -25,6 +25,7 @@ def upgrade() -> None:
     """Add them to those of 0001."""
     _create_api_keys()
     _create_audit_log()
+    _create_label_removals()
     _create_label_sets()
     _create_moderation_erasures()
     _create_moderation_hashes()
@@ -76,6 +77,7 @@ def downgrade() -> None:
         "moderation_hashes",
         "moderation_erasures",
         "label_sets",
+        "label_removals",
         "audit_log",
         "api_keys",
     ):
@@ -122,6 +124,15 @@ def _create_audit_log() -> None:
     )
     op.create_index("ix_audit_log_action_seq", "audit_log", ["action", "seq"])
     op.create_index("ix_audit_log_actor_id_seq", "audit_log", ["actor_id", "seq"])
+
+
+def _create_label_removals() -> None:
+    op.create_table(
+        "label_removals",
+        sa.Column("id", sa.Integer, nullable=False),
+        sa.Column("count", sa.Integer, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_label_removals"),
+    )
 
 
 def _create_label_sets() -> None:
