@@ -32,6 +32,8 @@ from shoplens.web.app import create_app
 from tests.commands import RunningCommand, start_command
 
 pytest_plugins = ["servers.fixtures"]
+# Test processes share the processors. Threads of torch that wait for one another would take them from the others.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")

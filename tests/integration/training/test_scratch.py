@@ -49,12 +49,10 @@ def striped(count: int, *, seed: int) -> list[Sample]:
     return samples
 
 
-def fitted(
-    *, epochs: int = 4, work_dir: Path | None = None, on_progress: Callable[[TrainProgress], None] | None = None
-) -> ScratchModel:
-    """The recipe on 256 such pictures."""
-    options = RecipeOptions(epochs=epochs, work_dir=work_dir, seed=5)
-    return fit_scratch(striped(256, seed=1), 2, options=options, on_progress=on_progress or (lambda _progress: None))
+def fitted(*, work_dir: Path | None = None, on_progress: Callable[[TrainProgress], None] | None = None) -> ScratchModel:
+    """The recipe on 192 such pictures."""
+    options = RecipeOptions(epochs=3, work_dir=work_dir, seed=5)
+    return fit_scratch(striped(192, seed=1), 2, options=options, on_progress=on_progress or (lambda _progress: None))
 
 
 @pytest.fixture(scope="module")
@@ -111,13 +109,8 @@ def test_rounding_costs_little() -> None:
     assert 0.05 * exact.std() > np.abs(exact - rounded.logits(samples)).max()
 
 
-def test_the_same_seed_gives_the_same_model(model: ScratchModel) -> None:
-    """The seed decides everything random."""
-    assert model.export(temperature=1.0) == fitted().export(temperature=1.0)
-
-
 def test_an_interrupted_training_resumes_with_the_same_result(model: ScratchModel, tmp_path: Path) -> None:
-    """Interrupted in the second epoch: the same bytes."""
+    """Interrupted in the second epoch: the same bytes, since the seed decides everything random."""
 
     def interrupt(progress: TrainProgress) -> None:
         if progress.epoch == 2:
