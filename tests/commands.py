@@ -108,11 +108,11 @@ def start_command(*arguments: str, environment: Mapping[str, str], folder: Path,
     """Start `shoplens …` in this folder; what it says is added to `log`."""
     server = _server()
     status = server.folder / f"{next(server.numbers)}.status"
-    pid = server.ask({
+    answer = server.ask({
         "arguments": arguments, "environment": dict(environment), "folder": str(folder), "log": str(log),
         "status": str(status),
-    })["pid"]  # fmt: skip
-    return RunningCommand(int(pid), status)
+    })  # fmt: skip
+    return RunningCommand(int(answer["pid"] or 0), status)
 
 
 class _Server:

@@ -48,6 +48,7 @@ class OwnedRun:
         self._held: set[str] = set()
         self._lease_in_doubt = False
         self._commit_in_doubt = False
+        self._over = False
         self.heartbeat_at = monotonic()
         """When the last heartbeat was written, by the monotonic clock."""
 
@@ -104,25 +105,34 @@ class OwnedRun:
         return self.commit([self._results.failed(processed[0].item, refused, final=True)], moved)
 
     def beat(self, *, stalled: bool) -> None:
-        """Write a heartbeat."""
-        with self._lock, self._database.transaction() as tx:
-            RunRepository(tx).beat(
-                self.run.id, owner=self._owner, now=self._clock(), finished_item=False, stalled=stalled
-            )
+        """Write a heartbeat. Does nothing once this process has ended the run or given it up."""
+        with self._lock:
+            if self._over:
+                return
+            with self._database.transaction() as tx:
+                RunRepository(tx).beat(
+                    self.run.id, owner=self._owner, now=self._clock(), finished_item=False, stalled=stalled
+                )
         self.heartbeat_at = self._monotonic()
 
     def finish(self, report_key: str | None) -> BatchRun:
         """End the run."""
-        with self._lock, self._database.transaction() as tx:
-            RunRepository(tx).finish(self.run.id, owner=self._owner, now=self._clock(), report_key=report_key)
-            return RunRepository(tx).get(self.run.id)
+        with self._lock:
+            with self._database.transaction() as tx:
+                RunRepository(tx).finish(self.run.id, owner=self._owner, now=self._clock(), report_key=report_key)
+                finished = RunRepository(tx).get(self.run.id)
+            self._over = True
+        return finished
 
     def interrupt(self, reason: str | None) -> BatchRun:
         """Release what is leased, and leave the run to the next process."""
-        with self._lock, self._database.transaction() as tx:
-            RunRepository(tx).interrupt(self.run.id, owner=self._owner, reason=reason)
-            ItemRepository(tx).release(self.run.channel, self._owner)
-            return RunRepository(tx).get(self.run.id)
+        with self._lock:
+            with self._database.transaction() as tx:
+                RunRepository(tx).interrupt(self.run.id, owner=self._owner, reason=reason)
+                ItemRepository(tx).release(self.run.channel, self._owner)
+                released = RunRepository(tx).get(self.run.id)
+            self._over = True
+        return released
 
     def discard(self) -> BatchRun:
         """Remove the run, which never began."""

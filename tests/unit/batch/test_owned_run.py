@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection
 
-from shoplens.batch.entities import BatchItem, ItemState
+from shoplens.batch.entities import BatchItem, BatchRun, ItemState
 from shoplens.batch.executors import ProcessedItem, ResultBuilder
 from shoplens.batch.files import Moved
 from shoplens.batch.owned_run import OwnedRun
@@ -159,6 +159,21 @@ def test_an_interrupted_run_gives_back_what_it_had_leased(house: House, owned: O
     run = owned.interrupt("It was asked to stop.")
     assert (True, None, "It was asked to stop.") == (run.active, run.owner, run.failure)
     assert Counter({ItemState.WAITING: 10}) == house.states()
+
+
+@pytest.mark.parametrize("end", [lambda owned: owned.finish(None), lambda owned: owned.interrupt(None)])
+def test_a_heartbeat_that_comes_after_the_end_is_none(owned: OwnedRun, end: Callable[[OwnedRun], BatchRun]) -> None:
+    """It may have begun in its thread while the run ended. That is no loss of the run."""
+    ended = end(owned)
+    beaten_at = owned.heartbeat_at
+    owned.beat(stalled=False)
+    assert (ended.heartbeat, beaten_at) == (end_of(owned).heartbeat, owned.heartbeat_at)
+
+
+def end_of(owned: OwnedRun) -> BatchRun:
+    """The run as it is stored."""
+    with owned._database.reading() as tx:
+        return RunRepository(tx).get(owned.run.id)
 
 
 def test_a_beginning_counts_what_waits_and_what_was_completed_before(house: House, owned: OwnedRun) -> None:
