@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable
+from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Final
 
 from shoplens.errors import FileUnusable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caution:
+    """A warning: nothing is broken, but needs attention."""
+
+    text: str
 
 
 def how_to_install(extra: str) -> str:

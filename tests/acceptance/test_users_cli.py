@@ -76,8 +76,9 @@ def test_an_admin_with_a_password_from_standard_input_closes_the_system(fresh: R
 
 def test_without_a_terminal_a_link_is_printed(fresh: RunningServer) -> None:
     """It sets the password once."""
-    said = users(fresh, "add", "bela", "--role", "viewer").stdout
-    found = re.search(r"^http://127\.0\.0\.1:\d+(/reset/\S+)$", said, re.MULTILINE)
+    done = users(fresh, "add", "bela", "--role", "viewer")
+    found = re.search(r"^http://127\.0\.0\.1:\d+(/reset/\S+)$", done.stdout, re.MULTILINE)
+    assert "set public_url to it" in done.stderr
     assert found is not None
     fields = {"password": PASSWORD, "again": PASSWORD}
     statuses = [

@@ -8,7 +8,7 @@ import secrets
 import socket
 import time
 from functools import partial
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,14 @@ def test_the_web_server_answers_to_names_and_not_to_everybody(settings_of: Any) 
     assert {"127.0.0.1", "localhost", "web"} <= set(settings.allowed_hosts)
     public = json.loads(filled(SERVICES["web"]["environment"]["SHOPLENS_ALLOWED_HOSTS"], PUBLIC_HOST="shop.example"))
     assert "shop.example" in public
+
+
+def test_prometheus_reads_the_metrics_without_a_key(settings_of: Any) -> None:
+    """From its own network, in which nobody else's requests come in."""
+    (pool,) = COMPOSE["networks"]["metrics"]["ipam"]["config"]
+    opened = settings_of("web").metrics_open_to
+    assert (filled(pool["subnet"]),) == tuple(opened)
+    assert ip_network(opened[0]).is_private
 
 
 @pytest.mark.parametrize("service", sorted(SERVICES))
@@ -168,7 +176,7 @@ def test_volumes_and_networks_are_declared_and_used() -> None:
 
 def test_only_what_is_published_can_reach_out() -> None:
     """All other networks are internal."""
-    assert {"outside"} == {name for name, each in COMPOSE["networks"].items() if each != {"internal": True}}
+    assert {"outside"} == {name for name, each in COMPOSE["networks"].items() if each.get("internal") is not True}
     outside = {name for name, each in SERVICES.items() if "outside" in each.get("networks", [])}
     assert {name for name, each in SERVICES.items() if "ports" in each} == outside
 

@@ -323,8 +323,19 @@ def _print_link(people: PeopleService, person: Person, settings: Settings) -> No
     typer.echo(
         f"Open this link once, until {link.expires_at:%Y-%m-%d %H:%M} UTC, to set the password of {person.name}:"
     )
-    base = settings.public_url or f"http://{settings.host}:{settings.port}"
-    typer.echo(f"{base}{link.path}")
+    typer.echo(f"{settings.public_url or _address(settings)}{link.path}")
+    if settings.public_url is None:
+        typer.echo(
+            "The beginning of the link is the address of the settings. If people reach the server at another one "
+            "(--port, a proxy), put that in its place, and set public_url to it.",
+            err=True,
+        )
+
+
+def _address(settings: Settings) -> str:
+    """Where a server with these settings is reached on this machine."""
+    host = "127.0.0.1" if settings.host in _EVERY_ADDRESS else settings.host
+    return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
 
 
 def _row(person: Person) -> dict[str, Any]:

@@ -8,12 +8,12 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
 from typing import Final
 
+from shoplens.advice import Caution
 from shoplens.batch.entities import BatchRun, ItemFilter
 from shoplens.batch.repository import ItemRepository
 from shoplens.batch.sources import local_folder
@@ -31,13 +31,6 @@ LONGEST_PAUSE: Final = timedelta(hours=26)
 _MOST_COUNTED: Final = 10_000
 _MOST_NAMED: Final = 3
 _STOPPED: Final = 128
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Caution:
-    """A warning: nothing is broken, but needs attention."""
-
-    text: str
 
 
 _UNKNOWN: Final = Caution(text="unknown while the database is unavailable")

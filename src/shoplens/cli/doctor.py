@@ -20,8 +20,9 @@ from rich.markup import escape
 from rich.table import Table
 
 import shoplens
-from shoplens.advice import file_unusable, how_to_install
-from shoplens.batch.doctor import Caution, look_at_drop, look_at_ingest, look_at_logs, look_at_run
+from shoplens.accounts.doctor import look_at_accounts
+from shoplens.advice import Caution, file_unusable, how_to_install
+from shoplens.batch.doctor import look_at_drop, look_at_ingest, look_at_logs, look_at_run
 from shoplens.cli.command import EXIT_FAILED, settings_for
 from shoplens.cli.serve import require_safe_bind
 from shoplens.db import open_database
@@ -70,7 +71,7 @@ def check(part: str) -> Callable[[Check], Check]:
 def examine(*, as_json: bool, data_dir: Path | None) -> None:
     """Print every finding; exits with status 1 when something is wrong. Raises Misconfigured."""
     settings = settings_for(data_dir)
-    checks = {**CHECKS, "log folder": look_at_logs}
+    checks = {**CHECKS, "people": look_at_accounts, "log folder": look_at_logs}
     for name in settings.batch_channels:
         checks[f"drop folder of {name}"] = partial(look_at_drop, channel=name)
         checks[f"last ingest of {name}"] = partial(look_at_ingest, channel=name)

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from shoplens.batch.doctor import Caution, look_at_drop, look_at_ingest, look_at_logs, look_at_run
+from shoplens.advice import Caution
+from shoplens.batch.doctor import look_at_drop, look_at_ingest, look_at_logs, look_at_run
 from shoplens.batch.process import request_run, this_process
 from shoplens.batch.repository import ItemRepository
 from shoplens.batch.run_repository import RunRepository

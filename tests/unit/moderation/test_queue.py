@@ -357,14 +357,33 @@ def test_hard_photos_within_an_hour_suggest_a_pause_until_it_is_taken_or_decline
     assert desk.queue.progress("reviews", by=ANNA).pause is None
 
 
-def test_progress_counts_what_waits_and_how_quickly_a_person_decides(desk: Desk) -> None:
-    """Two decisions a few seconds apart."""
+def test_progress_counts_what_waits(desk: Desk) -> None:
+    """Two decisions a second apart say nothing yet of the pace."""
     desk.claimed(BEN)
     desk.decide(2, ACCEPT)
     desk.decide(3, ACCEPT)
     progress = desk.queue.progress("reviews", by=ANNA)
     assert (progress.waiting, progress.with_others, progress.today) == (1, 1, 2)
-    assert progress.per_minute == 60.0
+    assert progress.per_minute is None
+
+
+def test_the_pace_is_shown_after_ten_decisions_or_a_minute(database: Database) -> None:
+    """Before, one quick decision would look like hundreds per minute."""
+    stored(database, *(photo_of(number) for number in range(1, 14)))
+    desk = Desk(database)
+    for number in range(1, 10):
+        desk.decide(number, ACCEPT)
+    assert desk.queue.progress("reviews", by=ANNA).per_minute is None
+    desk.decide(10, ACCEPT)
+    quick = desk.queue.progress("reviews", by=ANNA).per_minute
+    desk.late = timedelta(minutes=20)
+    desk.decide(11, ACCEPT)
+    desk.late += timedelta(minutes=1)
+    desk.decide(12, ACCEPT)
+    slow = desk.queue.progress("reviews", by=ANNA).per_minute
+    assert quick is not None
+    assert slow is not None
+    assert slow < 1 < quick
 
 
 def test_what_a_moderator_chose_is_kept(desk: Desk) -> None:

@@ -46,6 +46,8 @@ _RANKS: Final = {
 }
 _MOST_REPORTED: Final = 40
 _PACE_WITHIN: Final = timedelta(minutes=10)
+_PACE_FROM: Final = 10
+_PACE_FROM_S: Final = 60.0
 _HARD_WITHIN: Final = timedelta(hours=1)
 _MOST_MOMENTS: Final = 2_000
 _FULL_FOR: Final = timedelta(seconds=10)
@@ -83,7 +85,7 @@ class QueueRules:
 class Progress:
     """How the work goes. Counts of waiting photos end at `MOST_COUNTED`.
 
-    `per_minute` is the pace of the last minutes, None before the second decision. `agreed` of `compared` second
+    `per_minute` is the pace of the last minutes, None before ten decisions or a minute. `agreed` of `compared` second
     opinions were the same. `pause` says how many hard photos were decided within an hour, where that is enough for a
     pause; None otherwise.
     """
@@ -273,8 +275,9 @@ def blinded(photo: ModerationPhoto) -> ModerationPhoto:
 
 
 def _pace(moments: Collection[datetime]) -> float | None:
-    """Decisions per minute between the first and the last of these."""
+    """Decisions per minute between the first and the last of these; None while they are too few to say."""
     if len(moments) < 2:
         return None
-    minutes = (max(moments) - min(moments)).total_seconds() / 60
-    return (len(moments) - 1) / minutes if minutes > 0 else None
+    seconds = (max(moments) - min(moments)).total_seconds()
+    enough = seconds >= _PACE_FROM_S or (seconds > 0 and len(moments) >= _PACE_FROM)
+    return (len(moments) - 1) / (seconds / 60) if enough else None
