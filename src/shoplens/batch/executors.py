@@ -44,7 +44,7 @@ from shoplens.errors import (
 )
 from shoplens.images.decoder import salvage
 from shoplens.images.picture import Limits
-from shoplens.predictions.entities import Channel, Keep, PredictionRecord, Timing
+from shoplens.predictions.entities import NO_PHOTO, Channel, Keep, PredictionRecord, Timing
 from shoplens.predictions.policy import decide
 from shoplens.predictions.service import STORED_LABELS
 from shoplens.serving.engine import ClassifyRequest, ClassifyResult, Engine, fault_of
@@ -168,7 +168,7 @@ class ResultBuilder:
             model=prediction.model,
             labels=prediction.labels,
             decision=decision,
-            image=answer.image,
+            image=answer.images[0] if answer.images else NO_PHOTO,
             keep=Keep.ORIGINAL,
             image_key=target or item.key,
             timing=Timing(

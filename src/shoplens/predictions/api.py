@@ -38,7 +38,7 @@ from shoplens.web.downloads import download
 from shoplens.web.problems import status_of_exception
 from shoplens.web.schemas import BodySchema, ModelOut, Moment, Schema, json_response
 from shoplens.web.shares import address_of
-from shoplens.web.uploads import FILE_FIELD, Uploads
+from shoplens.web.uploads import FILE_FIELD, TEXT_FIELD, Uploads
 
 MAX_TOP_K = 100
 _CSV = "text/csv; charset=utf-8"
@@ -82,7 +82,7 @@ class TimingOut(Schema):
 
 
 class PredictionOut(Schema):
-    """A classified photo."""
+    """A classified sample. `image` is null for a text without a photo, `text` for a photo without a text."""
 
     id: str = Field(examples=["01k9hzv3m5x4q8d0j7w2r6t9ab"])
     created_at: datetime
@@ -90,7 +90,8 @@ class PredictionOut(Schema):
     model: ModelOut
     labels: list[LabelOut]
     decision: DecisionOut
-    image: ImageOut
+    image: ImageOut | None
+    text: str | None = Field(examples=["Red cotton shirt"])
     timing: TimingOut
 
     @classmethod
@@ -112,7 +113,10 @@ class PredictionOut(Schema):
                 sha256=image.sha256,
                 phash=image.phash,
                 kept=record.keep,
-            ),
+            )
+            if record.has_photo
+            else None,
+            text=record.text,
             timing=TimingOut.model_validate(record.timing),
             **more,
         )
@@ -183,13 +187,20 @@ _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _PREDICT_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
-        "description": "The photo, in any of these forms. Its format is detected from its content, never its name.",
+        "description": "The photo, in any of these forms; a form may have a text, too. The photo's format is detected "
+        "from its content, never its name.",
         "content": {
             "multipart/form-data": {
                 "schema": {
                     "type": "object",
-                    "required": [FILE_FIELD],
-                    "properties": {FILE_FIELD: {"type": "string", "format": "binary"}},
+                    "properties": {
+                        FILE_FIELD: {"type": "string", "format": "binary"},
+                        TEXT_FIELD: {
+                            "type": "string",
+                            "description": "For a model that takes texts: a title and, after the first line break, a "
+                            "description. The photo may then be missing.",
+                        },
+                    },
                 }
             },
             "application/json": {"schema": {"$ref": "#/components/schemas/PhotoIn"}},
@@ -231,13 +242,20 @@ def predict_router(
             Query(ge=0.001, le=3600, description="Longest time for the response; at most the server's own limit."),
         ] = None,
     ) -> Response:
-        """Classify one photo. When this returns 200, the prediction is in the database."""
+        """Classify one photo, and with a form also a text, where the channel's model takes one. When this returns 200,
+        the prediction is in the database.
+        """
         chosen = predictions.channel(channel)
-        async with uploads.photo(request) as photo:
+        async with uploads.sample(request) as sample:
             received = time.perf_counter()
             time_left_s = min(timeout_s or deadline_s, deadline_s)
             record = await predictions.classify(
-                photo, channel=chosen, top_k=top_k, timeout_s=time_left_s, client=address_of(request)
+                sample.photo,
+                text=sample.text,
+                channel=chosen,
+                top_k=top_k,
+                timeout_s=time_left_s,
+                client=address_of(request),
             )
         metrics.prediction_seconds.observe(time.perf_counter() - received)
         return json_response(PredictionOut.of(record, top_k=top_k))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Final
 
 from shoplens.accounts.entities import Permission
 from shoplens.bundles.manifest import ModelRef
@@ -62,10 +63,14 @@ class Timing:
     total_ms: float
 
 
+NO_PHOTO: Final = ImageFacts(format="", width=0, height=0, byte_count=0, sha256="", phash="")
+"""The facts in the record of a text without a photo."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PredictionRecord:
-    """One classified photo. `id` sorts by time; `labels` are sorted by falling score; `image_key` is the key of the
-    stored photo, None when nothing is stored.
+    """One classified sample. `id` sorts by time; `labels` are sorted by falling score; `image_key` is the key of the
+    stored photo, None when nothing is stored. `text` is what was classified with the photo or without one.
     """
 
     id: str
@@ -78,6 +83,12 @@ class PredictionRecord:
     keep: Keep
     image_key: str | None
     timing: Timing
+    text: str | None = None
+
+    @property
+    def has_photo(self) -> bool:
+        """Whether the sample had one."""
+        return self.image != NO_PHOTO
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

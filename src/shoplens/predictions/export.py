@@ -30,6 +30,7 @@ RECORD_COLUMNS = (
     "bytes",
     "sha256",
     "total_ms",
+    "text",
 )
 FEEDBACK_COLUMNS = (
     "feedback_id",
@@ -112,6 +113,7 @@ def _record_row(record: PredictionRecord) -> tuple[object, ...]:
         image.byte_count,
         image.sha256,
         record.timing.total_ms,
+        record.text,
     )
 
 

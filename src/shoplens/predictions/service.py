@@ -1,4 +1,4 @@
-"""Classify one photo for a channel: run the model, save the photo, apply the policy, commit the record, then answer."""
+"""Classify one sample for a channel: run the model, save the photo, apply the policy, commit the record, answer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from datetime import datetime
 from shoplens.db import GroupWriter
 from shoplens.db.tables import make_id
 from shoplens.errors import ChannelNotFound
-from shoplens.predictions.entities import Channel, Keep, PredictionRecord, Timing
+from shoplens.predictions.entities import NO_PHOTO, Channel, Keep, PredictionRecord, Timing
 from shoplens.predictions.image_store import ImageStore
 from shoplens.predictions.policy import decide
 from shoplens.serving.engine import ClassifyRequest, Engine
@@ -25,7 +25,7 @@ Clock = Callable[[], datetime]
 
 
 class PredictionService:
-    """Classifies photos that arrive one at a time, on any channel. Close it at the end."""
+    """Classifies samples that arrive one at a time, on any channel. Close it at the end."""
 
     def __init__(
         self,
@@ -57,16 +57,25 @@ class PredictionService:
             raise ChannelNotFound(f"There is no channel {name!r}; the channels are: {known}.") from None
 
     async def classify(
-        self, photo: bytes, *, channel: Channel, top_k: int = 5, timeout_s: float, client: str = ""
+        self,
+        photo: bytes | None,
+        *,
+        text: str = "",
+        channel: Channel,
+        top_k: int = 5,
+        timeout_s: float,
+        client: str = "",
     ) -> PredictionRecord:
         """The record with at least the best `top_k` labels, committed when this returns. `client` is who sent it.
 
-        Raises what the engine, the image store and the database raise.
+        `text` is for models that take one: a title and, after the first line break, a description. Raises what the
+        engine, the image store and the database raise.
         """
         started = time.perf_counter()
         request = ClassifyRequest(
             model=channel.model,
-            images=(photo,),
+            images=() if photo is None else (photo,),
+            text=text,
             top_k=max(top_k, STORED_LABELS),
             timeout_s=timeout_s,
             thumbnail=channel.keep is Keep.THUMBNAIL,
@@ -76,7 +85,7 @@ class PredictionService:
         try:
             result = await self._engine.classify(request)
             image_key = None
-            if channel.keep is not Keep.NOTHING:
+            if channel.keep is not Keep.NOTHING and result.images:
                 original = photo if channel.keep is Keep.ORIGINAL else None
                 image_key = await asyncio.get_running_loop().run_in_executor(
                     self._threads, self._images.save, result.image, original, result.thumbnail
@@ -90,7 +99,8 @@ class PredictionService:
                 model=result.prediction.model,
                 labels=result.prediction.labels[: request.top_k],
                 decision=decide(result.prediction, channel.policy),
-                image=result.image,
+                image=result.images[0] if result.images else NO_PHOTO,
+                text=(text or None) if channel.keep is not Keep.NOTHING else None,
                 keep=channel.keep,
                 image_key=image_key,
                 timing=Timing(

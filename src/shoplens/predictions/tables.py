@@ -67,6 +67,7 @@ predictions: Final = Table(
     required("timing_pixels_ms", Double),
     required("timing_inference_ms", Double),
     required("timing_total_ms", Double),
+    Column("text", TEXT),
     # Paging merges one index range per outcome (`repository`), so a row with any other outcome would never be shown.
     CheckConstraint("decision_outcome IN ('accept', 'review', 'reject')", name="outcome"),
     # With the primary key these two serve every combination of filters: docs/explanation/records.md.

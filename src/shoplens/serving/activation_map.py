@@ -1,7 +1,8 @@
 """Where in a picture a model sees a label: the class activation map of its last feature map.
 
 A network that ends in global average pooling and one dense layer scores a label with the sum over the places of the
-feature map of (weights of the label) x (features at the place). So each place's share of the score is known.
+feature map of (weights of the label) x (features at the place). So each place's share of the score is known. With a
+text input the pooling is in the encoder and the dense layer in the classifier: what its output `photo` sees is drawn.
 Source: Zhou et al., "Learning Deep Features for Discriminative Localization" (2016).
 """
 
@@ -50,8 +51,12 @@ class ActivationMap:
     def __init__(self, bundle: Bundle, *, provider: Provider = "cpu") -> None:
         import onnx
 
-        model = onnx.load(str(bundle.model_path))
-        head = find_head(model, bundle.manifest.output)
+        path = bundle.encoder_path or bundle.model_path
+        model = onnx.load(str(path))
+        if bundle.encoder_path is None:
+            head = find_head(model, bundle.manifest.output)
+        else:
+            head = _head_of_two(model, onnx.load(str(bundle.model_path)), str(bundle.manifest.embedding))
         if head is None or len(head.weights) != len(bundle.labels):
             raise RequestInvalid(
                 f"There is no heat map for {bundle.ref}: its graph does not end in average pooling and one dense layer."
@@ -63,7 +68,7 @@ class ActivationMap:
         # Only what the feature map needs is run.
         del model.graph.output[:]
         model.graph.output.append(onnx.helper.make_tensor_value_info(head.features, onnx.TensorProto.FLOAT, None))
-        self._session = open_session(model.SerializeToString(), provider=provider, name=bundle.model_path.name)
+        self._session = open_session(model.SerializeToString(), provider=provider, name=path.name)
 
     @property
     def labels(self) -> Sequence[str]:
@@ -99,22 +104,42 @@ class ActivationMap:
 
 def find_head(model: Any, output: str) -> ClassifierHead | None:
     """The head of an ONNX model whose scores are the value `output`; None for a graph of another form."""
-    makers = {name: node for node in model.graph.node for name in node.output}
-    constants = {each.name: each for each in model.graph.initializer}
-    dense = _back(output, makers, constants, through=_AFTER_SCORES, to={"Gemm", "MatMul"})
-    if dense is None:
-        return None
-    weights = _constant(dense.input[1], makers, constants)
-    pool = _back(dense.input[0], makers, constants, through=_BETWEEN, to=_POOLS)
-    if weights is None or weights.ndim != 2 or pool is None:
+    nodes = _Nodes(model)
+    dense = _dense(nodes, output)
+    return None if dense is None else _head(nodes, *dense)
+
+
+def _head_of_two(encoder: Any, classifier: Any, embedding: str) -> ClassifierHead | None:
+    """The same where the pooled value is the output `embedding` of one graph, and an input of the next."""
+    dense = _dense(_Nodes(classifier), "photo")
+    return None if dense is None or dense[0] != "embedding" else _head(_Nodes(encoder), embedding, dense[1])
+
+
+class _Nodes:
+    """The nodes of a graph by what they make, and its constants."""
+
+    def __init__(self, model: Any) -> None:
+        self.makers = {name: node for node in model.graph.node for name in node.output}
+        self.constants = {each.name: each for each in model.graph.initializer}
+
+
+def _dense(nodes: _Nodes, output: str) -> tuple[str, Floats] | None:
+    """The input of the dense layer behind the value `output`, and its weights as (outputs, inputs)."""
+    dense = _back(output, nodes.makers, nodes.constants, through=_AFTER_SCORES, to={"Gemm", "MatMul"})
+    weights = None if dense is None else _constant(dense.input[1], nodes.makers, nodes.constants)
+    if weights is None or weights.ndim != 2:
         return None
     transposed = dense.op_type == "Gemm" and _attribute(dense, "transB", 0) == 1
-    axes = _reduced_axes(pool, makers, constants)
+    return dense.input[0], weights if transposed else weights.T
+
+
+def _head(nodes: _Nodes, pooled: str, weights: Floats) -> ClassifierHead | None:
+    """The head of these weights over the value `pooled`; None where no feature map is averaged to it."""
+    pool = _back(pooled, nodes.makers, nodes.constants, through=_BETWEEN, to=_POOLS)
+    axes = None if pool is None else _reduced_axes(pool, nodes.makers, nodes.constants)
     if axes not in ((2, 3), (1, 2)):
         return None
-    return ClassifierHead(
-        features=pool.input[0], weights=weights if transposed else weights.T, channels_last=axes == (1, 2)
-    )
+    return ClassifierHead(features=pool.input[0], weights=weights, channels_last=axes == (1, 2))
 
 
 def _back(name: str, makers: Any, constants: Any, *, through: set[str], to: set[str]) -> Any:

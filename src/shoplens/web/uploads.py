@@ -23,10 +23,12 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from shoplens.errors import ImageMissing, ImageTooLarge, RequestInvalid
+from shoplens.texts.cleaning import DESCRIPTION_CHARACTERS, TITLE_CHARACTERS, clean
 from shoplens.web.bodies import SMALL_BODY_BYTES, body_of, content_length
 from shoplens.web.shares import ClientRate, ClientShares, address_of
 
 FILE_FIELD: Final = "file"
+TEXT_FIELD: Final = "text"
 JSON_FIELD: Final = "image"
 FORM_FRAMING_BYTES: Final = 64 * 1024
 """How much longer than its photo a form may be: boundaries, headers and short fields."""
@@ -56,6 +58,14 @@ class UploadedForm:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UploadedSample:
+    """A photo, a text, or both; the text is cleaned, "" without one."""
+
+    photo: bytes | None
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UploadedPhotos:
     """Several photos in memory, and the text fields beside them."""
 
@@ -66,7 +76,7 @@ class UploadedPhotos:
 class Uploads:
     """Receives request bodies; one instance per server, so that its bounds hold for all routes together.
 
-    `photo` keeps bodies in memory, at most `max_queued_bytes` of them at once. `form` spools files to disk and
+    `sample` keeps bodies in memory, at most `max_queued_bytes` of them at once. `form` spools files to disk and
     accepts sixteen forms at once. One address may hold at most half of the bytes, but always one photo, and a quarter
     of the forms.
     """
@@ -86,7 +96,15 @@ class Uploads:
 
     @asynccontextmanager
     async def photo(self, request: Request) -> AsyncIterator[bytes]:
-        """The photo in the request. Its memory counts as used until the block ends.
+        """The photo in the request. Raises as `sample`, and ImageMissing for a text without a photo."""
+        async with self.sample(request) as sample:
+            if sample.photo is None:
+                raise no_file()
+            yield sample.photo
+
+    @asynccontextmanager
+    async def sample(self, request: Request) -> AsyncIterator[UploadedSample]:
+        """The photo in the request, and the text in a form. Its memory counts as used until the block ends.
 
         Raises ImageMissing, ImageTooLarge, QueueFull, RequestInvalid and UploadTooSlow.
         """
@@ -101,14 +119,14 @@ class Uploads:
         with self._bytes.held(address, max_bytes if length is None else length):
             body_of(request).allow(max_bytes, partial(photo_too_large, limit=self._max_image_bytes))
             if media_type == "multipart/form-data":
-                photo = await _photo_in_form(request)
+                sample = await _sample_in_form(request)
             else:
-                photo = b"".join([chunk async for chunk in request.stream()])
-            if is_json:  # on a thread and in pieces: 27 MB would keep the event loop for 100 ms
-                photo = await asyncio.to_thread(photo_in_json, photo)
-            if len(photo) > self._max_image_bytes:
-                raise photo_too_large(len(photo), self._max_image_bytes)
-            yield photo
+                body = b"".join([chunk async for chunk in request.stream()])
+                # JSON on a thread and in pieces: 27 MB would keep the event loop for 100 ms.
+                sample = UploadedSample(photo=await asyncio.to_thread(photo_in_json, body) if is_json else body)
+            if sample.photo is not None and len(sample.photo) > self._max_image_bytes:
+                raise photo_too_large(len(sample.photo), self._max_image_bytes)
+            yield sample
 
     @asynccontextmanager
     async def photos(self, request: Request, *, most: int, max_fields: int) -> AsyncIterator[UploadedPhotos]:
@@ -201,16 +219,26 @@ async def _read_form(request: Request, *, max_files: int, max_fields: int, in_me
         raise RequestInvalid(f"The form cannot be read: {error.message}") from error
 
 
-async def _photo_in_form(request: Request) -> bytes:
-    """The first file in the field `file`. Raises ImageMissing where there is none."""
+async def _sample_in_form(request: Request) -> UploadedSample:
+    """The first file in the field `file` and the field `text`. Raises ImageMissing where there is neither."""
     form = await _read_form(request, max_files=_MAX_PARTS, max_fields=_MAX_PARTS, in_memory=True)
     try:
+        texts = [value for value in form.getlist(TEXT_FIELD) if isinstance(value, str)]
+        title, _, description = (texts[0] if texts else "").strip().partition("\n")
+        text = f"{clean(title, TITLE_CHARACTERS)}\n{clean(description, DESCRIPTION_CHARACTERS)}".strip()
         for value in form.getlist(FILE_FIELD):
             if isinstance(value, UploadFile):
-                return await value.read()
+                return UploadedSample(photo=await value.read(), text=text)
     finally:
         await form.close()
-    raise ImageMissing(f"The form has no file in the field {FILE_FIELD!r}. Send: curl -F {FILE_FIELD}=@photo.jpg …")
+    if not texts:
+        raise no_file()
+    return UploadedSample(photo=None, text=text)
+
+
+def no_file() -> ImageMissing:
+    """The error for a form without a photo."""
+    return ImageMissing(f"The form has no file in the field {FILE_FIELD!r}. Send: curl -F {FILE_FIELD}=@photo.jpg …")
 
 
 def photo_too_large(byte_count: int | None, limit: int) -> ImageTooLarge:

@@ -48,6 +48,7 @@ async def test_the_answer_has_the_documented_shape(busy_client: httpx.AsyncClien
     answer = await busy_client.post("/predict?top_k=7", files={"file": photo})
     body = PredictionOut.model_validate_json(answer.content)
     assert 7 == len(body.labels)
+    assert body.image is not None
     assert ("jpeg", 320, 240, len(photo)) == (body.image.format, body.image.width, body.image.height, body.image.bytes)
     assert ("look", "efficientnet-lite0-int8") == (body.channel, body.model.name)
     assert 0 < body.timing.inference_ms < body.timing.total_ms

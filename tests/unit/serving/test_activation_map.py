@@ -15,6 +15,7 @@ from shoplens.bundles.bundle import open_bundle, write_bundle
 from shoplens.errors import RequestInvalid
 from shoplens.images.picture import ImageSpec, Picture
 from shoplens.serving.activation_map import ActivationMap, find_head
+from tests.support.fusion import write_fusion_bundle
 from tests.unit.bundles.conftest import CARD, LABELS, MANIFEST, small_model
 
 SIDE = 64
@@ -120,3 +121,20 @@ def test_a_graph_whose_decisive_place_is_known(tmp_path: Path) -> None:
     pixels[5:7, 1:3, 0] = 255
     heat, _ = maps.of(picture_of(pixels), [LABELS[red].name])
     assert np.array_equal(heat > 0.5, pixels[..., 0] == 255)
+
+
+def test_a_model_of_photos_and_texts_shows_what_its_photo_head_sees(tmp_path: Path) -> None:
+    """Its feature map is in one graph and its weights are in the other."""
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    pixels[:, :4, 0] = pixels[:, 4:, 1] = 250
+    maps = ActivationMap(write_fusion_bundle(tmp_path))
+    for label, columns in (("Colours > Red", slice(0, 2)), ("Colours > Green", slice(2, 4))):
+        heat, _ = maps.of(picture_of(pixels), [label])
+        assert (4, 4) == heat.shape
+        assert heat[:, columns].min() > 0.5 > np.delete(heat, columns, axis=1).max()
+
+
+def test_a_model_of_texts_has_no_heat_map(tmp_path: Path) -> None:
+    """There is no picture to draw it on."""
+    with pytest.raises(RequestInvalid, match="There is no heat map"):
+        ActivationMap(write_fusion_bundle(tmp_path, photos=False))

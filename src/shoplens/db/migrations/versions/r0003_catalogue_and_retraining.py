@@ -288,7 +288,8 @@ def _create_catalogue_photos() -> None:
 
 # -- by hand
 def _upgrade_by_hand() -> None:
-    """The index of words. SQLite's keeps no text of its own and follows the table by triggers."""
+    """The text of a prediction, and the index of words: SQLite's keeps no text of its own and follows by triggers."""
+    op.add_column("predictions", sa.Column("text", _TEXT))
     if op.get_bind().dialect.name == "postgresql":
         op.execute(
             "CREATE INDEX catalogue_search ON catalogue_products "
@@ -311,6 +312,7 @@ def _upgrade_by_hand() -> None:
 
 def _downgrade_by_hand() -> None:
     """The triggers, and on PostgreSQL the index, go with the table."""
+    op.drop_column("predictions", "text")
     if op.get_bind().dialect.name == "sqlite":
         op.execute("DROP TABLE catalogue_search")
 
