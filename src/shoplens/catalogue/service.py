@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from shoplens.catalogue.decisions import DecisionService
 from shoplens.catalogue.errors import NoCatalogue
 from shoplens.catalogue.products import ProductService
+from shoplens.catalogue.suggest import SuggestService
 from shoplens.catalogue.trees import TreeService
 
 
@@ -29,25 +30,31 @@ class CatalogueChannel:
     language: str
 
 
+def chosen_channel(channels: Mapping[str, CatalogueChannel], name: str | None) -> CatalogueChannel:
+    """The channel of this name; without a name the only one there is. Raises NoCatalogue."""
+    if name is None and len(channels) == 1:
+        return next(iter(channels.values()))
+    if name is not None and name in channels:
+        return channels[name]
+    known = ", ".join(sorted(channels)) or "none"
+    if name is None:
+        raise NoCatalogue(f"Name a channel. Channels with a catalogue side: {known}.")
+    raise NoCatalogue(f"The channel {name[:80]!r} has no catalogue side. Channels with one: {known}.")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Catalogue:
     """The use cases of the catalogue."""
 
     channels: Mapping[str, CatalogueChannel]
     trees: Mapping[str, TreeService]
+    suggest: Mapping[str, SuggestService]
     products: ProductService
     decisions: DecisionService
 
     def channel(self, name: str | None = None) -> CatalogueChannel:
         """The channel of this name; without a name the only one there is. Raises NoCatalogue."""
-        if name is None and len(self.channels) == 1:
-            return next(iter(self.channels.values()))
-        if name is not None and name in self.channels:
-            return self.channels[name]
-        known = ", ".join(sorted(self.channels)) or "none"
-        if name is None:
-            raise NoCatalogue(f"Name a channel. Channels with a catalogue side: {known}.")
-        raise NoCatalogue(f"The channel {name[:80]!r} has no catalogue side. Channels with one: {known}.")
+        return chosen_channel(self.channels, name)
 
     def close(self) -> None:
         """Finish what was accepted and release everything. Blocks."""

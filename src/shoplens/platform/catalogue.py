@@ -2,32 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 
 from shoplens.accounts.audit import AuditLog
+from shoplens.bundles.builtin import builtin_tree
 from shoplens.catalogue.decisions import DecisionService
 from shoplens.catalogue.entities import Category
+from shoplens.catalogue.example_repository import read_examples
 from shoplens.catalogue.photos import ProductPhotos
 from shoplens.catalogue.products import ProductService
-from shoplens.catalogue.service import Catalogue, CatalogueChannel
+from shoplens.catalogue.service import Catalogue, CatalogueChannel, chosen_channel
+from shoplens.catalogue.suggest import SuggestRules, SuggestService
 from shoplens.catalogue.tree import Tree, split_path
+from shoplens.catalogue.tree_source import read_tree
 from shoplens.catalogue.trees import TreeService
 from shoplens.db import Database
 from shoplens.images.picture import Limits
 from shoplens.images.sandbox import SandboxedDecoder
-from shoplens.platform.parts import utc_now
+from shoplens.platform.parts import build_channels, build_database, find_bundle, utc_now
 from shoplens.predictions.entities import Channel
+from shoplens.serving.engine import Engine
 from shoplens.settings import Settings
 from shoplens.storage import Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CatalogueParts:
-    """What the catalogue is built on. `labels` gives those of a model."""
+    """What the catalogue is built on."""
 
-    labels: Callable[[str], tuple[str, ...]]
+    engine: Engine
     database: Database
     store: Store
     limits: Limits
@@ -43,7 +49,7 @@ def build_catalogue(settings: Settings, channels: Mapping[str, Channel], parts: 
         name: TreeService(
             name,
             parts.database,
-            first=partial(tree_of_labels, parts.labels, each.model),
+            first=partial(first_tree, parts.engine.labels, each.model),
             audit=parts.audit,
             clock=utc_now,
         )
@@ -56,13 +62,52 @@ def build_catalogue(settings: Settings, channels: Mapping[str, Channel], parts: 
     return Catalogue(
         channels=catalogued,
         trees=trees,
+        suggest={
+            name: SuggestService(
+                parts.engine,
+                trees[name],
+                SuggestRules(
+                    model=each.model, answer_at=each.answer_at, accept_at=each.accept_at, suggestions=each.suggestions
+                ),
+                examples=partial(read_examples, parts.database, name),
+            )
+            for name, each in catalogued.items()
+        },
         products=ProductService(parts.database, photos, tree_of=tree_of, clock=utc_now),
         decisions=DecisionService(parts.database, tree_of=tree_of, clock=utc_now),
     )
 
 
-def tree_of_labels(labels: Callable[[str], tuple[str, ...]], model: str) -> Tree:
-    """The tree that the labels of a model make, each of which is a path. Raises TreeInvalid."""
+@contextmanager
+def open_trees(settings: Settings, channel: str | None) -> Iterator[tuple[TreeService, str]]:
+    """The trees of a channel over a database of their own, and the language of its pages. No model is loaded.
+
+    Raises NoCatalogue, Misconfigured, ModelNotFound, BundleError and DatabaseUnavailable.
+    """
+    channels = catalogue_channels(settings, build_channels(settings))
+    chosen = chosen_channel(channels, channel)
+
+    def labels(model: str) -> tuple[str, ...]:
+        return tuple(label.name for label in find_bundle(model, settings).labels)
+
+    with closing(build_database(settings)) as database:
+        trees = TreeService(
+            chosen.name,
+            database,
+            first=partial(first_tree, labels, chosen.model),
+            audit=AuditLog(database, clock=utc_now),
+            clock=utc_now,
+        )
+        yield trees, chosen.language
+
+
+def first_tree(labels: Callable[[str], tuple[str, ...]], model: str) -> Tree:
+    """The tree before any import: that of the built-in model, else the one that the labels of the model make, each of
+    which is a path. Raises TreeInvalid.
+    """
+    brought = builtin_tree(model.partition("@")[0])
+    if brought is not None:
+        return read_tree(brought)
     return Tree(Category(id=label, path=split_path(label) or (label,), names={}) for label in labels(model))
 
 

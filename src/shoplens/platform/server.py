@@ -184,9 +184,7 @@ def build_platform(settings: Settings, *, progress: Progress | None = None) -> P
         catalogue=build_catalogue(
             settings,
             channels,
-            CatalogueParts(
-                labels=engine.labels, database=database, store=store, limits=limits, sandbox=sandbox, audit=audit
-            ),
+            CatalogueParts(engine=engine, database=database, store=store, limits=limits, sandbox=sandbox, audit=audit),
         ),
         probes={
             "engine": engine.check,

@@ -27,6 +27,8 @@ from shoplens.batch.api import ingest_router, runs_router
 from shoplens.batch.items_api import items_router
 from shoplens.batch.pages import channel_pages, item_pages, record_link_finder, run_pages
 from shoplens.catalogue.api import products_router
+from shoplens.catalogue.suggest_api import suggest_router
+from shoplens.catalogue.tree_api import tree_router
 from shoplens.errors import NotFound, RequestInvalid, ShoplensError
 from shoplens.labels.api import labels_router
 from shoplens.moderation.api import media_router, moderation_router
@@ -191,6 +193,8 @@ def _api_routers(platform: Platform, uploads: Uploads) -> Iterator[APIRouter]:
     yield customers_router(platform.consequences.customers)
     yield labels_router(platform.consequences.labels)
     yield products_router(platform.catalogue)
+    yield suggest_router(platform.catalogue, uploads, timeout_s=platform.limits.deadline_s)
+    yield tree_router(platform.catalogue, uploads)
 
 
 def _page_routers(platform: Platform, uploads: Uploads) -> Iterator[APIRouter]:

@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import humanize
 import msgspec
@@ -22,6 +22,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
+from shoplens.advice import meant
 from shoplens.errors import ImageMissing, ImageTooLarge, RequestInvalid
 from shoplens.texts.cleaning import DESCRIPTION_CHARACTERS, TITLE_CHARACTERS, clean
 from shoplens.web.bodies import SMALL_BODY_BYTES, body_of, content_length
@@ -157,6 +158,40 @@ class Uploads:
             yield UploadedPhotos(photos=found, fields=fields)
 
     @asynccontextmanager
+    async def sample(self, request: Request, *, most: int, fields: frozenset[str]) -> AsyncIterator[UploadedPhotos]:
+        """Texts with up to `most` photos, or none: a multipart form, or JSON with `photos` as a list of base64 texts.
+
+        `fields` are the texts that are known; JSON may not hold others. A JSON body is at most as long as one photo of
+        the largest size needs. Raises ImageMissing, ImageTooLarge, QueueFull, RequestInvalid and UploadTooSlow.
+        """
+        is_json = media_type_of(request) == "application/json"
+        if not is_json and media_type_of(request) != "multipart/form-data":
+            raise RequestInvalid(
+                f"Send JSON ({', '.join(sorted(fields))}, photos), or a multipart form with photos in {FILE_FIELD!r}."
+            )
+        max_bytes = (
+            _longest_body(self._max_image_bytes, is_json=is_json)
+            if is_json or most == 1
+            else (min(most * self._max_image_bytes + FORM_FRAMING_BYTES, self._bytes.largest_share))
+        )
+        length = content_length(request.headers)
+        if length is not None and length > max_bytes:
+            raise form_too_large(length, max_bytes)
+        address = address_of(request)
+        self._rate.require(address)
+        with self._bytes.held(address, max_bytes if length is None else length):
+            body_of(request).allow(max_bytes, partial(form_too_large, limit=max_bytes))
+            if is_json:
+                body = b"".join([chunk async for chunk in request.stream()])
+                sample = await asyncio.to_thread(sample_in_json, body, fields=fields, most=most)
+            else:
+                sample = await _sample_in_form(request, most)
+            for photo in sample.photos:
+                if len(photo) > self._max_image_bytes:
+                    raise photo_too_large(len(photo), self._max_image_bytes)
+            yield sample
+
+    @asynccontextmanager
     async def form(
         self, request: Request, *, max_bytes: int, max_files: int, max_fields: int
     ) -> AsyncIterator[UploadedForm]:
@@ -241,6 +276,50 @@ def no_file() -> ImageMissing:
     return ImageMissing(f"The form has no file in the field {FILE_FIELD!r}. Send: curl -F {FILE_FIELD}=@photo.jpg …")
 
 
+async def _sample_in_form(request: Request, most: int) -> UploadedPhotos:
+    """All files in the field `file`, and the text fields."""
+    form = await _read_form(request, max_files=most, max_fields=_MAX_PARTS, in_memory=True)
+    try:
+        # A browser sends an empty file for a field that was left empty.
+        found = [await each.read() for each in form.getlist(FILE_FIELD) if isinstance(each, UploadFile) and each.size]
+        return UploadedPhotos(
+            photos=found, fields={name: value for name, value in form.items() if isinstance(value, str)}
+        )
+    finally:
+        await form.close()
+
+
+def sample_in_json(body: bytes, *, fields: frozenset[str], most: int) -> UploadedPhotos:
+    """The texts and photos of a JSON object. Raises RequestInvalid."""
+    try:
+        document = msgspec.json.decode(body, type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeError) as error:
+        raise RequestInvalid(f"The body is not a JSON object: {error}.") from error
+    photos = document.pop("photos", None) or []
+    unknown = sorted(set(document) - fields)
+    if unknown:
+        raise RequestInvalid(f"There is no field {unknown[0][:80]!r}{meant(unknown[0], {*fields, 'photos'})}.")
+    wrong = sorted(name for name, value in document.items() if value is not None and not isinstance(value, str))
+    if wrong:
+        raise RequestInvalid(f"The field {wrong[0]!r} must be a text.")
+    if not isinstance(photos, list) or not all(isinstance(each, str) for each in photos):
+        raise RequestInvalid("The field 'photos' must be a list of base64 texts.")
+    if len(photos) > most:
+        raise RequestInvalid(f"There are {len(photos)} photos; at most {most} may be sent.")
+    return UploadedPhotos(
+        photos=[_photo_of(each.encode()) for each in photos],
+        fields={name: value for name, value in document.items() if value is not None},
+    )
+
+
+def _photo_of(text: bytes) -> bytes:
+    """The photo in a base64 text or `data:` URL, in pieces, so that other threads run between them."""
+    start = text.find(b",") + 1 if text.startswith(b"data:") else 0
+    pieces = range(start, len(text), _BASE64_PIECE)
+    photo = [_decoded(text[at : at + _BASE64_PIECE], after_padding=False, field="photos") for at in pieces]
+    return b"".join(photo)
+
+
 def photo_too_large(byte_count: int | None, limit: int) -> ImageTooLarge:
     """The error for a photo of this size, or of an unknown one that exceeds the limit."""
     allowed = humanize.naturalsize(limit, format="%.3g")
@@ -292,13 +371,13 @@ def _base64_in(body: bytes) -> tuple[bytes, int, int]:
     return body, head.end(), tail.start()
 
 
-def _decoded(text: bytes, *, after_padding: bool) -> bytes:
+def _decoded(text: bytes, *, after_padding: bool, field: str = JSON_FIELD) -> bytes:
     try:
         if after_padding and text:
             raise ValueError("Excess data after padding")
         return binascii.a2b_base64(text, strict_mode=True)
     except ValueError as error:
-        raise RequestInvalid(f"The field {JSON_FIELD!r} is not valid base64: {error}.") from error
+        raise RequestInvalid(f"The field {field!r} is not valid base64: {error}.") from error
 
 
 def media_type_of(request: Request) -> str:

@@ -181,6 +181,13 @@ ROUTES: Mapping[str, Permission | tuple[Permission, ...] | None] = {
     "GET /moderation/photos/{photo_id}/image": Permission.MODERATION_REVIEW,
     "GET /moderation/photos/{photo_id}/heatmap": Permission.MODERATION_REVIEW,
     # catalogue
+    "POST /catalogue/suggest": Permission.CATALOGUE_WRITE,
+    "POST /catalogue/explain": Permission.CATALOGUE_WRITE,
+    "GET /catalogue/categories": Permission.CATALOGUE_READ,
+    "GET /catalogue/categories/{category_id}": Permission.CATALOGUE_READ,
+    "GET /catalogue/tree": Permission.CATALOGUE_READ,
+    "GET /catalogue/tree.csv": Permission.CATALOGUE_READ,
+    "POST /catalogue/tree": Permission.CATALOGUE_ADMIN,
     "GET /catalogue/products": Permission.CATALOGUE_READ,
     "GET /catalogue/products/{product_id}": Permission.CATALOGUE_READ,
     "GET /catalogue/products/{product_id}/photos/{position}": Permission.CATALOGUE_READ,

@@ -84,6 +84,12 @@ def builtin_names() -> tuple[str, ...]:
     return tuple(BUILTIN_MODELS)
 
 
+def builtin_tree(name: str) -> bytes | None:
+    """The tree of categories that a built-in model was trained for, as CSV; None for models without one."""
+    path = f"{name}-tree.csv"
+    return _data(path) if name in BUILTIN_MODELS and _DATA.joinpath(path).is_file() else None
+
+
 def prepare_builtin(name: str, models_dir: Path, progress: Callable[[str], None] | None = None) -> Bundle:
     """The built-in bundle `name` in `models_dir`, verified. It is built first if it is missing.
 
