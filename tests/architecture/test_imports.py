@@ -34,7 +34,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "starlette": ("web/", "*/*api.py", "*/*pages.py", "accounts/access.py"),
     "tenacity": ("batch/",),
     "torch": ("training/",),
-    "typer": ("cli/", "*/commands.py"),
+    "typer": ("cli/", "*/*commands.py"),
     "uvicorn": ("cli/", "web/connections.py"),
 }
 # A service hands the transaction that it opened to repositories: it names its type, and makes no query itself.
