@@ -118,7 +118,7 @@ def suggest_router(catalogue: Catalogue, uploads: Uploads, *, timeout_s: float) 
 
         Any of the three may be missing, but not all. Nothing is stored.
         """
-        async with uploads.sample(request, most=MAX_PHOTOS, fields=FIELDS) as sample:
+        async with uploads.texts_and_photos(request, most=MAX_PHOTOS, fields=FIELDS) as sample:
             service, spoken = service_of(sample.fields.get("channel"))
             suggestion = await service.suggest(
                 SuggestRequest(

@@ -158,7 +158,9 @@ class Uploads:
             yield UploadedPhotos(photos=found, fields=fields)
 
     @asynccontextmanager
-    async def sample(self, request: Request, *, most: int, fields: frozenset[str]) -> AsyncIterator[UploadedPhotos]:
+    async def texts_and_photos(
+        self, request: Request, *, most: int, fields: frozenset[str]
+    ) -> AsyncIterator[UploadedPhotos]:
         """Texts with up to `most` photos, or none: a multipart form, or JSON with `photos` as a list of base64 texts.
 
         `fields` are the texts that are known; JSON may not hold others. A JSON body is at most as long as one photo of
@@ -183,9 +185,9 @@ class Uploads:
             body_of(request).allow(max_bytes, partial(form_too_large, limit=max_bytes))
             if is_json:
                 body = b"".join([chunk async for chunk in request.stream()])
-                sample = await asyncio.to_thread(sample_in_json, body, fields=fields, most=most)
+                sample = await asyncio.to_thread(texts_in_json, body, fields=fields, most=most)
             else:
-                sample = await _sample_in_form(request, most)
+                sample = await _fields_in_form(request, most)
             for photo in sample.photos:
                 if len(photo) > self._max_image_bytes:
                     raise photo_too_large(len(photo), self._max_image_bytes)
@@ -276,7 +278,7 @@ def no_file() -> ImageMissing:
     return ImageMissing(f"The form has no file in the field {FILE_FIELD!r}. Send: curl -F {FILE_FIELD}=@photo.jpg …")
 
 
-async def _sample_in_form(request: Request, most: int) -> UploadedPhotos:
+async def _fields_in_form(request: Request, most: int) -> UploadedPhotos:
     """All files in the field `file`, and the text fields."""
     form = await _read_form(request, max_files=most, max_fields=_MAX_PARTS, in_memory=True)
     try:
@@ -289,7 +291,7 @@ async def _sample_in_form(request: Request, most: int) -> UploadedPhotos:
         await form.close()
 
 
-def sample_in_json(body: bytes, *, fields: frozenset[str], most: int) -> UploadedPhotos:
+def texts_in_json(body: bytes, *, fields: frozenset[str], most: int) -> UploadedPhotos:
     """The texts and photos of a JSON object. Raises RequestInvalid."""
     try:
         document = msgspec.json.decode(body, type=dict[str, Any])
