@@ -33,6 +33,7 @@ from shoplens.platform.parts import (
     build_sandbox,
     utc_now,
 )
+from shoplens.platform.registry import build_registry
 from shoplens.platform.webhooks import build_sender, build_webhooks
 from shoplens.predictions.entities import Channel, PredictionRecord
 from shoplens.predictions.export import ExportTables
@@ -40,6 +41,7 @@ from shoplens.predictions.image_store import ImageStore
 from shoplens.predictions.records import RecordService
 from shoplens.predictions.repository import add_records
 from shoplens.predictions.service import PredictionService
+from shoplens.registry.publishing import RegistryService
 from shoplens.registry.service import ModelService
 from shoplens.serving.engine import Engine
 from shoplens.settings import Settings
@@ -78,6 +80,7 @@ class Platform:
     images: ImageStore
     export: ExportTables
     models: ModelService
+    registry: RegistryService
     batch: Batch
     accounts: Accounts
     moderation: Moderation
@@ -175,6 +178,7 @@ def build_platform(settings: Settings, *, progress: Progress | None = None) -> P
         images=images,
         export=ExportTables(database),
         models=ModelService(engine=engine, channels=channels, models_dir=settings.effective_models_dir),
+        registry=build_registry(settings, database, audit),
         batch=batch,
         accounts=accounts,
         webhooks=build_webhooks(settings, database),

@@ -6,13 +6,21 @@ from typing import Final
 
 from shoplens.db import Database
 from shoplens.platform.parts import utc_now
+from shoplens.registry.publishing import PROMOTED_EVENT
 from shoplens.settings import Settings
 from shoplens.telemetry.metrics import Metrics
 from shoplens.webhooks.sender import WebhookSender
 from shoplens.webhooks.service import TEST_EVENT, WebhookService
 from shoplens.webhooks.targets import Targets
 
-EVENT_TYPES: Final = ("photo.published", "photo.refused", "photo.held", "photo.erased", "appeal.decided")
+EVENT_TYPES: Final = (
+    "photo.published",
+    "photo.refused",
+    "photo.held",
+    "photo.erased",
+    "appeal.decided",
+    PROMOTED_EVENT,
+)
 """Every type that a feature emits."""
 
 

@@ -27,9 +27,11 @@ class RegistryUnavailable(Unavailable):
     """The registry's server does not answer or refuses."""
 
     code = "registry_unavailable"
+    public_message = "The registry of models cannot be reached. What is live stays live."
 
 
 class RegistryDamaged(Unavailable):
     """What the registry has of a model cannot be read, or a part of its history is missing."""
 
     code = "registry_damaged"
+    public_message = "What the registry has of this model cannot be read, or a part is missing."

@@ -19,6 +19,7 @@ from shoplens.bundles.store import require_trust
 from shoplens.db import Database
 from shoplens.errors import BundleUntrusted, DatabaseUnavailable, ModelNotFound
 from shoplens.registry.entities import (
+    CHALLENGER,
     CHAMPION,
     Alias,
     Aliases,
@@ -49,13 +50,21 @@ class RegisteredModel:
     @property
     def live(self) -> HistoryEntry | None:
         """The change by which the present champion became it; None where there is no champion."""
-        last = next((entry for entry in reversed(self.history) if entry.alias == CHAMPION), None)
-        return last if last is not None and last.after == self.aliases.champion else None
+        return self._last(CHAMPION)
+
+    @property
+    def challenged(self) -> HistoryEntry | None:
+        """The change by which the present challenger became it; None where there is none."""
+        return self._last(CHALLENGER)
 
     @property
     def previous(self) -> str | None:
         """The version to which a roll-back leads."""
         return previous_champion(self.history)
+
+    def _last(self, alias: Alias) -> HistoryEntry | None:
+        last = next((entry for entry in reversed(self.history) if entry.alias == alias), None)
+        return last if last is not None and last.after is not None else None
 
 
 class RegistryService:
@@ -88,6 +97,10 @@ class RegistryService:
         """All models in alphabetical order."""
         return self._registry.names()
 
+    def all(self) -> list[RegisteredModel]:
+        """All models in alphabetical order."""
+        return [self.model(name) for name in self.names()]
+
     def model(self, name: str) -> RegisteredModel:
         """One model. Raises ModelNotFound."""
         versions = tuple(self._registry.versions(name))
@@ -97,9 +110,12 @@ class RegistryService:
         history = tuple(self._registry.history(name))
         return RegisteredModel(name=name, versions=versions, aliases=aliases, history=history)
 
-    def live(self, name: str, moment: datetime) -> HistoryEntry | None:
-        """What was champion at `moment`, since when and why; None before the first one. Raises ModelNotFound."""
-        return live_at(self.model(name).history, moment)
+    def live(self, name: str, moment: datetime | None = None) -> HistoryEntry | None:
+        """What was champion at `moment`, now if unset: the entry by which it became it; None before the first one.
+
+        Raises ModelNotFound.
+        """
+        return live_at(self.model(name).history, moment or self._clock())
 
     def publish(self, bundle: Bundle, principal: Principal, *, why: str, figures: Figures) -> RegisteredVersion:
         """Publish a bundle; without `figures` with those of its evaluation. Raises BundleUntrusted, and as the port."""

@@ -49,7 +49,7 @@ def list_models(
     from shoplens.platform.registry import open_registry_service
 
     with open_registry_service(settings_for(data_dir)) as registry:
-        models = [registry.model(each) for each in ([name] if name else registry.names())]
+        models = [registry.model(name)] if name else registry.all()
         place = registry.place
     if as_json:
         typer.echo(json.dumps([_row(model) for model in models], indent=2))

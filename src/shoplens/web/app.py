@@ -46,6 +46,8 @@ from shoplens.predictions.api import PhotoIn, feedback_router, predict_router, r
 from shoplens.predictions.pages import classify_pages, record_pages
 from shoplens.registry.api import models_router
 from shoplens.registry.pages import model_pages
+from shoplens.registry.registry_api import registry_router
+from shoplens.registry.registry_pages import registry_pages
 from shoplens.telemetry.logs import get_logger
 from shoplens.web.api_pages import api_pages
 from shoplens.web.bodies import UploadPace
@@ -178,6 +180,7 @@ def _api_routers(platform: Platform, uploads: Uploads) -> Iterator[APIRouter]:
     yield runs_router(platform.batch)
     yield items_router(platform.batch)
     yield models_router(platform.models)
+    yield registry_router(platform.registry)
     yield moderation_router(platform.moderation, uploads)
     yield media_router(platform.moderation, max_age_s=platform.limits.media_max_age_s)
     yield webhooks_router(platform.webhooks)
@@ -215,6 +218,7 @@ def _page_routers(platform: Platform, uploads: Uploads) -> Iterator[APIRouter]:
     yield channel_pages(platform.batch, platform.channels)
     yield run_pages(platform.batch, platform.channels)
     yield model_pages(platform.models, platform.channels)
+    yield registry_pages(platform.registry)
     yield webhook_pages(platform.webhooks)
     yield key_pages(platform.keys, platform.principals.forget)
     yield audit_pages(platform.audit)

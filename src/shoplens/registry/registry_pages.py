@@ -1,0 +1,76 @@
+"""The pages Registry and one registered model: versions, what is live since when, and who changed what and why."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+from urllib.parse import quote
+
+from fastapi import APIRouter, Form, Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+
+from shoplens.errors import NotFound, ShoplensError
+from shoplens.registry.entities import MAX_WHY, Alias, Reason
+from shoplens.registry.publishing import RegistryService
+from shoplens.registry.registry_api import READERS, AliasChangeIn, ModelsAdmin, change_alias
+from shoplens.web.problems import public_detail, request_id_of, status_of
+from shoplens.web.rendering import PageRoute, page
+
+_PAGE = "/console/registry"
+_SHOWN = 100
+
+
+def registry_pages(registry: RegistryService) -> APIRouter:
+    """The list, one model, and its forms. They work without a script."""
+    router = APIRouter(route_class=PageRoute)
+
+    @router.get(_PAGE, dependencies=READERS)
+    def all_models() -> HTMLResponse:
+        return page("registry.html", models=registry.all(), place=registry.place)
+
+    def one(name: str, *, status: int = 200, error: str | None = None, done: str = "", why: str = "") -> HTMLResponse:
+        model = registry.model(name)
+        history = list(reversed(model.history[-_SHOWN:]))
+        held = {version: alias for alias, version in model.aliases.by_alias.items()}
+        return page(
+            "registered.html",
+            status=status,
+            model=model,
+            versions=list(reversed(model.versions)),
+            held=held,
+            history=history,
+            more=len(model.history) - len(history),
+            error=error,
+            done=done,
+            why=why,
+            max_why=MAX_WHY,
+        )
+
+    @router.get(_PAGE + "/{name}", dependencies=READERS)
+    def model(request: Request, name: str) -> HTMLResponse:
+        return one(name, done=request.query_params.get("done", "")[:200])
+
+    @router.post(_PAGE + "/{name}/aliases/{alias}")
+    def change(
+        request: Request,
+        principal: ModelsAdmin,
+        *,
+        name: str,
+        alias: Alias,
+        action: Annotated[Literal["promote", "rollback", "withdraw"], Form()],
+        etag: Annotated[str, Form(max_length=500)] = "",
+        version: Annotated[str, Form(max_length=64)] = "",
+        why: Annotated[str, Form()] = "",
+    ) -> Response:
+        try:
+            Reason(by=principal.name, why=why)
+            body = AliasChangeIn(action=action, version=version or None, why=why, etag=etag)
+            entry = change_alias(registry, name, alias, body, principal)
+        except NotFound:
+            raise
+        except ShoplensError as error:
+            detail = public_detail(error, request_id_of(request))
+            return one(name, status=status_of(type(error)), error=detail, why=why[:MAX_WHY])
+        said = f"{entry.after} is the {alias} now." if entry.after else f"There is no {alias} any more."
+        return RedirectResponse(f"{_PAGE}/{quote(name)}?done={quote(said)}", status_code=303)
+
+    return router
