@@ -38,27 +38,12 @@ class LabelThresholds(_Frozen):
     reject_at: float | None = Field(default=None, description="Score from which on the photo is refused.")
 
 
-class ChannelBatchSettings(_Frozen):
-    """The batch side of a channel: where its photos arrive, and how they are imported and filed."""
+class _WebPhotoSettings(_Frozen):
+    """From which addresses a list of photos may have them fetched."""
 
-    source: str | None = Field(
-        default=None,
-        description="Where new photos arrive: a directory or `s3://bucket/prefix`; unset: `data_dir/drop/<channel>`.",
-    )
-    quiet_s: float = Field(
-        default=10.0, ge=0, description="Seconds for which a file must be unchanged before it is imported."
-    )
-    name_pattern: str = Field(
-        default=r"^(?P<order>[^_]+)_(?P<item>[^_]+)",
-        description="Regular expression for file names without their ending; groups `order`, `item` and `reason`.",
-    )
-    file_by_label: bool = Field(
-        default=True,
-        description="Move each photo to a folder for its label; off: photos stay where the import put them.",
-    )
     url_prefixes: TextList = Field(
         default=(),
-        description="Addresses below which a manifest may name photos (`https://images.example.org/reviews/`); none: "
+        description="Addresses below which a list may name photos (`https://images.example.org/reviews/`); none: "
         "no addresses. Redirects are not followed.",
     )
     url_networks: TextList = Field(
@@ -87,6 +72,26 @@ class ChannelBatchSettings(_Frozen):
             except ValueError:
                 raise ValueError(f"{network!r} is not a network such as 10.0.0.0/8") from None
         return networks
+
+
+class ChannelBatchSettings(_WebPhotoSettings):
+    """The batch side of a channel: where its photos arrive, and how they are imported and filed."""
+
+    source: str | None = Field(
+        default=None,
+        description="Where new photos arrive: a directory or `s3://bucket/prefix`; unset: `data_dir/drop/<channel>`.",
+    )
+    quiet_s: float = Field(
+        default=10.0, ge=0, description="Seconds for which a file must be unchanged before it is imported."
+    )
+    name_pattern: str = Field(
+        default=r"^(?P<order>[^_]+)_(?P<item>[^_]+)",
+        description="Regular expression for file names without their ending; groups `order`, `item` and `reason`.",
+    )
+    file_by_label: bool = Field(
+        default=True,
+        description="Move each photo to a folder for its label; off: photos stay where the import put them.",
+    )
 
 
 class RefusalReason(_Frozen):
@@ -151,7 +156,7 @@ class ChannelModerationSettings(_Frozen):
     )
 
 
-class ChannelCatalogueSettings(_Frozen):
+class ChannelCatalogueSettings(_WebPhotoSettings):
     """The catalogue side of a channel: products that get a category of the shop's own tree."""
 
     answer_at: float = Field(
@@ -162,6 +167,11 @@ class ChannelCatalogueSettings(_Frozen):
     )
     suggestions: int = Field(default=3, ge=1, le=20, description="Categories that are suggested for a product.")
     language: str = Field(default="en", description="Language of the category names that pages show.")
+    photos: str | None = Field(
+        default=None,
+        description="Where the photos lie that products name by path or key: a directory or `s3://bucket/prefix`; "
+        "unset: beside the imported file, and for requests nowhere.",
+    )
 
 
 class ChannelSettings(_Frozen):

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from shoplens.batch.entities import BatchRun, Clock, RunOwner, RunState
 from shoplens.batch.repository import ItemRepository
@@ -111,7 +111,21 @@ def process_mark(pid: int) -> str | None:
     return None if fields[0] in _ENDED or not machine else f"{machine}/{fields[19]}"
 
 
-def has_ended(run: BatchRun) -> bool:
+class OwnedByProcess(Protocol):
+    """What a process works on; both None where no process does."""
+
+    @property
+    def pid(self) -> int | None:
+        """Its number on its machine."""
+        ...
+
+    @property
+    def process(self) -> str | None:
+        """Its `process_mark`."""
+        ...
+
+
+def has_ended(run: OwnedByProcess) -> bool:
     """Whether the owner of `run` is known to have ended. False also means that it cannot be known here."""
     if run.process is None or run.pid is None:
         return False

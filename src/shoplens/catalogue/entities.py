@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from shoplens.images.picture import ImageFacts
 
@@ -151,7 +152,8 @@ class CategoryDecision:
 class ImportJob:
     """One import of products. `faults` counts the rows that could not be used; each is listed with its reason.
 
-    `options` say how to read the file. `beat_at` is when it last wrote: an import that ended is then known.
+    `options` say where the files are and how to read them. `pid` and `process` name the process that works on it, and
+    `beat_at` is when that wrote last.
     """
 
     id: str
@@ -164,7 +166,9 @@ class ImportJob:
     changed: int = 0
     unchanged: int = 0
     faults: int = 0
-    options: Mapping[str, object] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    pid: int | None = None
+    process: str | None = None
     beat_at: datetime | None = None
     finished_at: datetime | None = None
     error: str | None = None

@@ -69,3 +69,9 @@ class ImportNotFound(NotFound):
     """No import has this id."""
 
     code = "import_not_found"
+
+
+class ImportRunning(Conflict):
+    """Another process imports the same file now."""
+
+    code = "import_running"

@@ -9,6 +9,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
+from sqlalchemy import Connection
+
 from shoplens.catalogue.entities import Product, ProductPhoto, ProductState
 from shoplens.catalogue.errors import NothingToCategorise
 from shoplens.catalogue.photos import ProductPhotos, facts_of, photo_key
@@ -121,19 +123,26 @@ class ProductService:
         return self.save_many(channel, [new.cleaned()])[0]
 
     def save_many(
-        self, channel: str, new: Sequence[NewProduct], *, by: str = "", import_id: str | None = None
+        self,
+        channel: str,
+        new: Sequence[NewProduct],
+        *,
+        by: str = "",
+        import_id: str | None = None,
+        also: Callable[[Connection, list[SavedProduct]], None] = lambda *_: None,
     ) -> list[SavedProduct]:
         """Create or replace cleaned products of different references, in one transaction, photos first.
 
-        `by` is who decides where a category is given. Raises StorageUnavailable and DatabaseUnavailable.
+        `by` is who decides where a category is given; `also` writes more in the same transaction. Raises
+        StorageUnavailable and DatabaseUnavailable.
         """
         for each in new:
             for photo in each.photos or ():
                 self._photos.save(photo_key(channel, each.reference, photo.facts), photo.data)
         try:
-            saved = self._write(channel, new, by=by, import_id=import_id)
+            saved = self._write(channel, new, by, import_id, also)
         except RecordRefused:  # another process added one of them since the look
-            saved = self._write(channel, new, by=by, import_id=import_id)
+            saved = self._write(channel, new, by, import_id, also)
         for result in saved:
             if result.outcome is SaveOutcome.CHANGED:
                 keep = frozenset(photo.image_key for photo in result.photos)
@@ -192,7 +201,14 @@ class ProductService:
         """The photos as they were sent. Raises ImageNotKept, ImageChanged and StorageUnavailable."""
         return tuple(map(self._photos.read, photos))
 
-    def _write(self, channel: str, new: Sequence[NewProduct], *, by: str, import_id: str | None) -> list[SavedProduct]:
+    def _write(
+        self,
+        channel: str,
+        new: Sequence[NewProduct],
+        by: str,
+        import_id: str | None,
+        also: Callable[[Connection, list[SavedProduct]], None],
+    ) -> list[SavedProduct]:
         now = self._clock()
         with self._database.transaction() as tx:
             repository = ProductRepository(tx)
@@ -217,6 +233,7 @@ class ProductService:
                 if outcome is not SaveOutcome.UNCHANGED and each.photos is not None:
                     repository.replace_photos(product.id, photos)
                 saved.append(SavedProduct(product=product, photos=photos, outcome=outcome))
+            also(tx, saved)
         return saved
 
 

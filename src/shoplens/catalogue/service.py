@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from shoplens.catalogue.decisions import DecisionService
 from shoplens.catalogue.errors import NoCatalogue
+from shoplens.catalogue.imports import ImportService
 from shoplens.catalogue.products import ProductService
 from shoplens.catalogue.suggest import SuggestService
 from shoplens.catalogue.trees import TreeService
@@ -43,18 +44,26 @@ def chosen_channel(channels: Mapping[str, CatalogueChannel], name: str | None) -
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Catalogue:
-    """The use cases of the catalogue."""
+class StoredCatalogue:
+    """The use cases of the catalogue that need no model."""
 
     channels: Mapping[str, CatalogueChannel]
     trees: Mapping[str, TreeService]
-    suggest: Mapping[str, SuggestService]
     products: ProductService
     decisions: DecisionService
+    imports: ImportService
 
     def channel(self, name: str | None = None) -> CatalogueChannel:
         """The channel of this name; without a name the only one there is. Raises NoCatalogue."""
         return chosen_channel(self.channels, name)
 
     def close(self) -> None:
-        """Finish what was accepted and release everything. Blocks."""
+        """Let imports end after their current rows. Blocks."""
+        self.imports.close()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Catalogue(StoredCatalogue):
+    """The use cases of the catalogue."""
+
+    suggest: Mapping[str, SuggestService]

@@ -191,6 +191,8 @@ imports: Final = Table(
     required("unchanged", Integer),
     required("faults", Integer),
     required("options", JSON),
+    Column("pid", Integer),
+    Column("process", TEXT),
     Column("beat_at", UtcDateTime),
     Column("finished_at", UtcDateTime),
     Column("error", TEXT),

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 
 from shoplens.accounts.audit import AuditLog
+from shoplens.batch.web_photos import WebPhotos
 from shoplens.bundles.builtin import builtin_tree
 from shoplens.catalogue.decisions import DecisionService
 from shoplens.catalogue.entities import Category
 from shoplens.catalogue.example_repository import read_examples
+from shoplens.catalogue.importer import ProductImporter
+from shoplens.catalogue.imports import ImportService
+from shoplens.catalogue.photo_sources import NamedPhotos
 from shoplens.catalogue.photos import ProductPhotos
 from shoplens.catalogue.products import ProductService
-from shoplens.catalogue.service import Catalogue, CatalogueChannel, chosen_channel
+from shoplens.catalogue.service import Catalogue, CatalogueChannel, StoredCatalogue, chosen_channel
 from shoplens.catalogue.suggest import SuggestRules, SuggestService
 from shoplens.catalogue.tree import Tree, split_path
 from shoplens.catalogue.tree_source import read_tree
@@ -22,18 +26,24 @@ from shoplens.catalogue.trees import TreeService
 from shoplens.db import Database
 from shoplens.images.picture import Limits
 from shoplens.images.sandbox import SandboxedDecoder
-from shoplens.platform.parts import build_channels, build_database, find_bundle, utc_now
+from shoplens.platform.parts import (
+    build_channels,
+    build_database,
+    build_limits,
+    build_sandbox,
+    find_bundle,
+    utc_now,
+)
 from shoplens.predictions.entities import Channel
 from shoplens.serving.engine import Engine
 from shoplens.settings import Settings
-from shoplens.storage import Store
+from shoplens.storage import Store, open_store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CatalogueParts:
-    """What the catalogue is built on."""
+class StoredParts:
+    """What the catalogue is built on, but for models."""
 
-    engine: Engine
     database: Database
     store: Store
     limits: Limits
@@ -41,15 +51,47 @@ class CatalogueParts:
     audit: AuditLog
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CatalogueParts(StoredParts):
+    """What the catalogue is built on."""
+
+    engine: Engine
+
+
 def build_catalogue(settings: Settings, channels: Mapping[str, Channel], parts: CatalogueParts) -> Catalogue:
-    """The catalogue of all channels that have such a side."""
+    """The catalogue of all channels that have such a side. Raises Misconfigured."""
+    stored = build_stored(settings, channels, parts, labels=parts.engine.labels)
+    return Catalogue(
+        **{each.name: getattr(stored, each.name) for each in fields(stored)},
+        suggest={
+            name: SuggestService(
+                parts.engine,
+                stored.trees[name],
+                SuggestRules(
+                    model=each.model, answer_at=each.answer_at, accept_at=each.accept_at, suggestions=each.suggestions
+                ),
+                examples=partial(read_examples, parts.database, name),
+            )
+            for name, each in stored.channels.items()
+        },
+    )
+
+
+def build_stored(
+    settings: Settings,
+    channels: Mapping[str, Channel],
+    parts: StoredParts,
+    *,
+    labels: Callable[[str], tuple[str, ...]],
+) -> StoredCatalogue:
+    """What needs no model but its `labels`. Raises Misconfigured."""
     photos = ProductPhotos(parts.store, limits=parts.limits, sandbox=parts.sandbox)
     catalogued = catalogue_channels(settings, channels)
     trees = {
         name: TreeService(
             name,
             parts.database,
-            first=partial(first_tree, parts.engine.labels, each.model),
+            first=partial(first_tree, labels, each.model),
             audit=parts.audit,
             clock=utc_now,
         )
@@ -59,23 +101,50 @@ def build_catalogue(settings: Settings, channels: Mapping[str, Channel], parts: 
     def tree_of(channel: str) -> Tree:
         return trees[channel].live()
 
-    return Catalogue(
+    products = ProductService(parts.database, photos, tree_of=tree_of, clock=utc_now)
+    return StoredCatalogue(
         channels=catalogued,
         trees=trees,
-        suggest={
-            name: SuggestService(
-                parts.engine,
-                trees[name],
-                SuggestRules(
-                    model=each.model, answer_at=each.answer_at, accept_at=each.accept_at, suggestions=each.suggestions
-                ),
-                examples=partial(read_examples, parts.database, name),
-            )
-            for name, each in catalogued.items()
-        },
-        products=ProductService(parts.database, photos, tree_of=tree_of, clock=utc_now),
+        products=products,
         decisions=DecisionService(parts.database, tree_of=tree_of, clock=utc_now),
+        imports=ImportService(
+            parts.database,
+            ProductImporter(parts.database, products, tree_of=tree_of, clock=utc_now),
+            parts.store,
+            open_photos=partial(open_photos, settings),
+            clock=utc_now,
+        ),
     )
+
+
+@contextmanager
+def open_stored(settings: Settings) -> Iterator[StoredCatalogue]:
+    """The same with a database and a store of its own, for a command. No model is loaded.
+
+    Raises Misconfigured, DatabaseUnavailable and StorageUnavailable.
+    """
+    with closing(build_database(settings)) as database:
+        parts = StoredParts(
+            database=database,
+            store=open_store(settings.effective_storage_url, setting="storage_url"),
+            limits=build_limits(settings),
+            sandbox=build_sandbox(settings),
+            audit=AuditLog(database, clock=utc_now),
+        )
+        yield build_stored(settings, build_channels(settings), parts, labels=partial(_bundle_labels, settings))
+
+
+def open_photos(settings: Settings, channel: str, place: str | None = None) -> NamedPhotos:
+    """The photos that products of a channel name: at `place`, else where the channel's setting says.
+
+    Raises Misconfigured, and SourceUnavailable for a URL that is none.
+    """
+    wanted = settings.channels[channel].catalogue
+    assert wanted is not None
+    web = None
+    if wanted.url_prefixes:
+        web = WebPhotos(wanted.url_prefixes, networks=wanted.url_networks, max_bytes=settings.max_image_bytes)
+    return NamedPhotos(place or wanted.photos, web=web, max_bytes=settings.max_image_bytes)
 
 
 @contextmanager
@@ -86,19 +155,19 @@ def open_trees(settings: Settings, channel: str | None) -> Iterator[tuple[TreeSe
     """
     channels = catalogue_channels(settings, build_channels(settings))
     chosen = chosen_channel(channels, channel)
-
-    def labels(model: str) -> tuple[str, ...]:
-        return tuple(label.name for label in find_bundle(model, settings).labels)
-
     with closing(build_database(settings)) as database:
         trees = TreeService(
             chosen.name,
             database,
-            first=partial(first_tree, labels, chosen.model),
+            first=partial(first_tree, partial(_bundle_labels, settings), chosen.model),
             audit=AuditLog(database, clock=utc_now),
             clock=utc_now,
         )
         yield trees, chosen.language
+
+
+def _bundle_labels(settings: Settings, model: str) -> tuple[str, ...]:
+    return tuple(label.name for label in find_bundle(model, settings).labels)
 
 
 def first_tree(labels: Callable[[str], tuple[str, ...]], model: str) -> Tree:

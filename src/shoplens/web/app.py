@@ -283,5 +283,6 @@ def _query_names(dependant: Dependant) -> set[str]:
 def _resume_run(platform: Platform) -> None:
     try:
         platform.batch.resume()
+        platform.catalogue.imports.resume()
     except ShoplensError as error:  # the server starts anyway, and reports by itself what is unavailable
         _log.warning("run.not_resumed", code=error.code, reason=str(error))

@@ -68,6 +68,8 @@ def _create_catalogue_imports() -> None:
         sa.Column("unchanged", sa.Integer, nullable=False),
         sa.Column("faults", sa.Integer, nullable=False),
         sa.Column("options", sa.JSON, nullable=False),
+        sa.Column("pid", sa.Integer),
+        sa.Column("process", _TEXT),
         sa.Column("beat_at", _MOMENT),
         sa.Column("finished_at", _MOMENT),
         sa.Column("error", _TEXT),

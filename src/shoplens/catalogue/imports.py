@@ -1,0 +1,229 @@
+"""Imports as jobs: begun by a command or by an upload, continued where a process died, and read while they run."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import IO, Any, Final
+
+from shoplens.batch.process import has_ended, process_mark
+from shoplens.catalogue.entities import ImportFault, ImportJob
+from shoplens.catalogue.errors import ImportRunning
+from shoplens.catalogue.import_repository import ImportRepository
+from shoplens.catalogue.importer import ImportSource, OnProgress, ProductImporter
+from shoplens.catalogue.photo_sources import NamedPhotos
+from shoplens.db import Database
+from shoplens.db.tables import new_id
+from shoplens.errors import ShoplensError
+from shoplens.storage import Store
+from shoplens.telemetry.logs import get_logger
+
+MAX_FAULTS: Final = 1_000
+_FOLDER: Final = "catalogue/imports"
+_PIECE: Final = 1 << 20
+_SILENT: Final = timedelta(minutes=2)
+"""After so long without a commit a process of another machine counts as ended."""
+_CLOSE_TIMEOUT_S: Final = 20.0
+_log: Final = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewImport:
+    """An import that is to begin. `source` names the file for people, `by` who asked.
+
+    `stamp` is the same for the same files read in the same way: an import of them that died is continued.
+    """
+
+    channel: str
+    source: str
+    by: str
+    stamp: str | None = None
+    chosen: Mapping[str, str]
+
+
+class ImportService:
+    """The imports of all channels. All methods may be called from many threads. Close it at the end.
+
+    `open_photos` opens the photos that rows of a channel name, where no other place is given.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        importer: ProductImporter,
+        store: Store,
+        *,
+        open_photos: Callable[[str], NamedPhotos],
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._database = database
+        self._importer = importer
+        self._store = store
+        self._open_photos = open_photos
+        self._clock = clock
+        self._stopping = threading.Event()
+        self._lock = threading.Lock()
+        self._threads: list[threading.Thread] = []
+
+    def run(self, new: NewImport, source: ImportSource, *, on_progress: OnProgress = lambda _: None) -> ImportJob:
+        """Import now, in this thread; an import of the same files that died is continued. The job at its end.
+
+        Raises ImportRunning while another process imports these files, and as `ProductImporter.run`.
+        """
+        return self._importer.run(self._begin(new), source, on_progress=on_progress, stopping=self._stopping)
+
+    def upload(self, new: NewImport, table: IO[bytes], codes: IO[bytes] | None = None) -> ImportJob:
+        """Keep the files in the store and import them in the background. Raises ImportInvalid and StorageUnavailable.
+
+        Another process goes on with it if this one dies.
+        """
+        self._importer.check(table, new.chosen)
+        files = [table] if codes is None else [table, codes]
+        now = self._clock()
+        import_id = new_id(now)
+        keys = [f"{_FOLDER}/{import_id}-{number}.csv" for number in range(len(files))]
+        for key, file in zip(keys, files, strict=True):
+            self._store.put_pieces(key, _pieces(file))
+        job = self._owned(
+            replace(self._job(new, now), id=import_id, options={"keys": keys, "chosen": dict(new.chosen)})
+        )
+        with self._database.transaction() as tx:
+            ImportRepository(tx).add(job)
+        self._start(job)
+        return job
+
+    def resume(self) -> int:
+        """Go on with uploads whose process has ended; how many. Raises DatabaseUnavailable."""
+        with self._database.reading() as tx:
+            jobs = ImportRepository(tx).unfinished()
+        resumed = 0
+        for job in jobs:
+            if "keys" in job.options and self._is_abandoned(job):
+                mine = self._owned(job)
+                with self._database.transaction() as tx:
+                    claimed = ImportRepository(tx).claim(mine, job)
+                if claimed:
+                    _log.info("catalogue.import_resumed", id=job.id, rows=job.rows)
+                    self._start(mine)
+                    resumed += 1
+        return resumed
+
+    def get(self, import_id: str) -> ImportJob:
+        """Raises ImportNotFound."""
+        with self._database.reading() as tx:
+            return ImportRepository(tx).get(import_id)
+
+    def newest(self, channel: str, *, limit: int = 20) -> list[ImportJob]:
+        """The newest imports of a channel first."""
+        with self._database.reading() as tx:
+            return ImportRepository(tx).newest(channel, limit=limit)
+
+    def faults(self, import_id: str, *, limit: int = 100, after: int = 0) -> list[ImportFault]:
+        """What could not be used, in the order of lines, after the line `after`; at most `MAX_FAULTS`."""
+        with self._database.reading() as tx:
+            return ImportRepository(tx).faults(import_id, limit=min(limit, MAX_FAULTS), after=after)
+
+    def stop(self) -> None:
+        """Let imports end after their current rows; the next start continues them."""
+        self._stopping.set()
+
+    def close(self) -> None:
+        """`stop`, and wait for those in the background. Blocks."""
+        self.stop()
+        for thread in self._threads:
+            thread.join(_CLOSE_TIMEOUT_S)
+
+    def _begin(self, new: NewImport) -> ImportJob:
+        now = self._clock()
+        with self._database.transaction() as tx:
+            imports = ImportRepository(tx)
+            for before in imports.unfinished():
+                if new.stamp is None or before.channel != new.channel or before.options.get("stamp") != new.stamp:
+                    continue
+                job = self._owned(before)
+                if not self._is_abandoned(before) or not imports.claim(job, before):
+                    raise ImportRunning(f"Process {before.pid} imports this file now (import {before.id}).")
+                return job
+            job = self._owned(replace(self._job(new, now), options={"stamp": new.stamp, "chosen": dict(new.chosen)}))
+            imports.add(job)
+        return job
+
+    def _job(self, new: NewImport, now: datetime) -> ImportJob:
+        return ImportJob(
+            id=new_id(now), channel=new.channel, created_at=now, created_by=new.by, source=new.source[:500]
+        )
+
+    def _owned(self, job: ImportJob) -> ImportJob:
+        return replace(job, pid=os.getpid(), process=process_mark(os.getpid()), beat_at=self._clock())
+
+    def _is_abandoned(self, job: ImportJob) -> bool:
+        mine = process_mark(os.getpid())
+        if job.process is not None and mine is not None and _machine_of(job.process) == _machine_of(mine):
+            return has_ended(job)
+        return job.beat_at is None or self._clock() - job.beat_at > _SILENT
+
+    def _start(self, job: ImportJob) -> None:
+        thread = threading.Thread(target=self._work, args=(job,), name="catalogue-import", daemon=True)
+        with self._lock:
+            self._threads = [each for each in self._threads if each.is_alive()] + [thread]
+        thread.start()
+
+    def _work(self, job: ImportJob) -> None:
+        try:
+            with self._opened(job.options["keys"]) as files:
+                source = ImportSource(
+                    table=files[0],
+                    codes=files[1] if len(files) > 1 else None,
+                    photos=self._open_photos(job.channel),
+                    chosen=job.options.get("chosen", {}),
+                )
+                done = self._importer.run(job, source, stopping=self._stopping)
+            if done.finished_at is not None:
+                self._forget(job)
+        except ShoplensError as error:
+            _log.warning("catalogue.import_failed", id=job.id, code=error.code, reason=str(error))
+            self._note(job, error.public)
+        except Exception:  # noqa: BLE001  a thread has nobody to raise to; the job says so and can be repeated
+            _log.exception("catalogue.import_crashed", id=job.id)
+            self._note(job, "The import ended because of a fault in the program. The log has the details.")
+
+    def _note(self, job: ImportJob, error: str) -> None:
+        """End a job that failed in the background: a person sees why, and imports the file again."""
+        with contextlib.suppress(ShoplensError):
+            now = self._clock()
+            with self._database.transaction() as tx:
+                latest = ImportRepository(tx).get(job.id)
+                ImportRepository(tx).update(replace(latest, error=latest.error or error, finished_at=now, beat_at=now))
+            self._forget(job)
+
+    def _forget(self, job: ImportJob) -> None:
+        for key in job.options["keys"]:
+            self._store.delete(key)
+
+    @contextlib.contextmanager
+    def _opened(self, keys: list[str]) -> Iterator[list[IO[bytes]]]:
+        with contextlib.ExitStack() as stack:
+            files = []
+            for key in keys:
+                file: IO[Any] = stack.enter_context(tempfile.TemporaryFile())
+                for piece in self._store.pieces(key):
+                    file.write(piece)
+                file.seek(0)
+                files.append(file)
+            yield files
+
+
+def _machine_of(mark: str) -> str:
+    """What `process_mark` says of the machine."""
+    return mark.rpartition("/")[0]
+
+
+def _pieces(file: IO[bytes]) -> Iterator[bytes]:
+    file.seek(0)
+    while piece := file.read(_PIECE):
+        yield piece
