@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from itertools import chain
 from typing import Annotated, Any, Final
@@ -12,13 +12,14 @@ from typing import Annotated, Any, Final
 from fastapi import Depends, FastAPI, Request
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import RouteContext, iter_route_contexts
+from starlette.responses import Response
 from starlette.routing import Mount
 
 from shoplens.accounts.audit import AuditLog, Origin, origin
 from shoplens.accounts.entities import PERMISSIONS, Permission, Principal, PrincipalKind
 from shoplens.accounts.principals import Credentials, Principals, current, note_principal
 from shoplens.errors import NotAuthenticated, PermissionDenied, ShoplensError
-from shoplens.web.browser import browser_of
+from shoplens.web.browser import browser_of, new_browser, remember
 from shoplens.web.problems import request_id_of
 from shoplens.web.rendering import add_filters
 from shoplens.web.session_cookie import require_sent_by_own_page, session_token
@@ -147,6 +148,19 @@ def reviewer_of(request: Request) -> str | None:
     """By whom an answer is: the id of a person or key, else the number of the browser, if it has one."""
     found = principal_of(request)
     return browser_of(request) if found.kind is PrincipalKind.LOCAL else found.id
+
+
+def told_apart(request: Request) -> Principal:
+    """Who sends the request of a guarded page; in a system without accounts a browser gets a number, if it has none."""
+    found = principal_of(request)
+    if found.kind is not PrincipalKind.LOCAL or browser_of(request) is not None:
+        return found
+    return replace(found, id=f"browser:{new_browser()}")
+
+
+def remember_browser(response: Response, request: Request, by: Principal) -> None:
+    """Let the browser keep the number that `told_apart` gave."""
+    remember(response, by.id.removeprefix("browser:"), secure=request.url.scheme == "https")
 
 
 def requester_of(request: Request, otherwise: str) -> str:

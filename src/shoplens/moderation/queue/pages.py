@@ -10,8 +10,8 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Depends, Form, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from shoplens.accounts.access import guarded, requires
-from shoplens.accounts.entities import Permission, Principal, PrincipalKind
+from shoplens.accounts.access import guarded, remember_browser, requires, told_apart
+from shoplens.accounts.entities import Permission, Principal
 from shoplens.db.tables import is_id
 from shoplens.errors import Conflict, RequestInvalid
 from shoplens.moderation import presenting
@@ -22,7 +22,6 @@ from shoplens.moderation.queue.review import MOST_UNDONE, Choice
 from shoplens.moderation.queue.service import blinded
 from shoplens.moderation.repository import PhotoFilter
 from shoplens.moderation.service import Moderation
-from shoplens.web.browser import browser_of, new_browser, remember
 from shoplens.web.rendering import PageRoute, add_filters, page
 
 HOME = "/console/moderation"
@@ -64,8 +63,8 @@ def moderation_pages(moderation: Moderation) -> APIRouter:
         return RedirectResponse(HOME, status_code=307)
 
     @router.get(HOME)
-    def show(request: Request, by: Reviewer, channel: str = "", view: str = "", said: str = "") -> HTMLResponse:
-        by = _told_apart(request, by)
+    def show(request: Request, channel: str = "", view: str = "", said: str = "") -> HTMLResponse:
+        by = told_apart(request)
         name = moderation.channel(channel or next(iter(moderation.channels), None)).name
         grid = view == "grid"
         claimed = queue.claim(name, by=by, count=GRID if grid else 1)
@@ -90,7 +89,7 @@ def moderation_pages(moderation: Moderation) -> APIRouter:
             me=hashlib.sha256(by.id.encode()).hexdigest()[:16],
             said=_SAID.get(said),
         )
-        remember(shown, by.id.removeprefix("browser:"), secure=request.url.scheme == "https")
+        remember_browser(shown, request, by)
         return shown
 
     return router
@@ -164,8 +163,8 @@ def photo_pages(moderation: Moderation) -> APIRouter:
     router = APIRouter(route_class=PageRoute, dependencies=[guarded(Permission.MODERATION_REVIEW)])
 
     @router.get(f"{HOME}/photos/{{photo_id}}")
-    def one(request: Request, photo_id: str, by: Reviewer, said: str = "") -> HTMLResponse:
-        by = _told_apart(request, by)
+    def one(request: Request, photo_id: str, said: str = "") -> HTMLResponse:
+        by = told_apart(request)
         context = moderation.context.of(known_id(photo_id), by=by)
         channel = context.photo.channel
         mine = moderation.queue.undoable(by=by, limit=MOST_UNDONE)
@@ -179,7 +178,7 @@ def photo_pages(moderation: Moderation) -> APIRouter:
             can_undo=any(each.photo_id == photo_id for each in mine),
             said=_SAID.get(said),
         )
-        remember(shown, by.id.removeprefix("browser:"), secure=request.url.scheme == "https")
+        remember_browser(shown, request, by)
         return shown
 
     @router.get(f"{HOME}/search")
@@ -223,10 +222,3 @@ def _choice(action: str, reason: str, comment: str) -> Choice:
     if action == "accept":
         return Choice(state=PhotoState.PUBLISHED, comment=comment)
     return Choice(state=PhotoState.REFUSED, reason=reason or None, comment=comment)
-
-
-def _told_apart(request: Request, by: Principal) -> Principal:
-    """In a system without accounts a browser gets its number with its first page."""
-    if by.kind is not PrincipalKind.LOCAL or browser_of(request) is not None:
-        return by
-    return replace(by, id=f"browser:{new_browser()}")
