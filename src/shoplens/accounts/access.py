@@ -21,7 +21,7 @@ from shoplens.accounts.principals import Credentials, Principals, current, note_
 from shoplens.errors import NotAuthenticated, PermissionDenied, ShoplensError
 from shoplens.web.browser import browser_of, new_browser, remember
 from shoplens.web.problems import request_id_of
-from shoplens.web.rendering import add_filters
+from shoplens.web.rendering import add_filters, sections
 from shoplens.web.session_cookie import require_sent_by_own_page, session_token
 from shoplens.web.shares import address_of
 
@@ -257,6 +257,7 @@ async def _identify(request: Request) -> Principal:
     found = await principals.of(_credentials(request)) if await principals.closed() else local_principal(request)
     state["principal"] = found
     note_principal(found)
+    sections.set(getattr(request.app.state, "sections", frozenset()))
     origin.set(Origin(address=address_of(request) or None, request_id=request_id_of(request)))
     return found
 

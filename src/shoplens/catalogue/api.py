@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
@@ -21,11 +22,14 @@ from shoplens.predictions.api import photo_answer
 from shoplens.predictions.image_store import ImageSize
 from shoplens.web.schemas import BodySchema, Schema, json_response
 
+PathOf = Callable[[str], str]
+
 
 class CategoryScoreOut(Schema):
-    """A category and the probability that the product belongs to it."""
+    """A category with its path and the probability that the product belongs to it."""
 
     category: str = Field(examples=["apparel-tops-shirts"])
+    path: str = Field(examples=["Apparel > Tops > Shirts"], description="The id, where the live tree lacks it.")
     score: float = Field(examples=[0.93])
 
 
@@ -59,9 +63,11 @@ class ProductOut(Schema):
     description: str
     state: ProductState
     category: str | None
+    category_path: str | None
     decided_at: datetime | None
     decided_by: str | None
     answer: str | None
+    answer_path: str | None
     score: float | None
     suggestions: list[CategoryScoreOut]
     needs_review: bool
@@ -75,10 +81,20 @@ class ProductOut(Schema):
     photos: list[ProductPhotoOut]
 
     @classmethod
-    def of(cls, product: Product, photos: tuple[ProductPhoto, ...]) -> Self:
-        """The product with its photos."""
-        shown = {name: getattr(product, name) for name in cls.model_fields if name != "photos"}
-        return cls.model_validate({**shown, "photos": [ProductPhotoOut.of(each) for each in photos]})
+    def of(cls, product: Product, photos: tuple[ProductPhoto, ...], paths: PathOf) -> Self:
+        """The product with its photos and the paths of its categories."""
+        own = ("photos", "suggestions", "category_path", "answer_path")
+        shown = {name: getattr(product, name) for name in ProductOut.model_fields if name not in own}
+        return cls(
+            **shown,
+            photos=[ProductPhotoOut.of(each) for each in photos],
+            suggestions=[
+                CategoryScoreOut(category=each.category, path=paths(each.category), score=each.score)
+                for each in product.suggestions
+            ],
+            category_path=None if product.category is None else paths(product.category),
+            answer_path=None if product.answer is None else paths(product.answer),
+        )
 
 
 class ProductPageOut(Schema):
@@ -110,10 +126,10 @@ class ProductDetailOut(ProductOut):
 
     @classmethod
     def with_decisions(
-        cls, product: Product, photos: tuple[ProductPhoto, ...], decisions: list[CategoryDecision]
+        cls, product: Product, photos: tuple[ProductPhoto, ...], decisions: list[CategoryDecision], paths: PathOf
     ) -> Self:
         """The product, its photos and its decisions."""
-        shown = ProductOut.of(product, photos).model_dump()
+        shown = ProductOut.of(product, photos, paths).model_dump()
         return cls(**shown, decisions=[DecisionOut.model_validate(each) for each in decisions])
 
 
@@ -203,8 +219,10 @@ def products_router(catalogue: Catalogue) -> APIRouter:
         after: Annotated[str | None, Query(max_length=100)] = None,
     ) -> Response:
         """Page by the cursor `next` of the response."""
-        found = catalogue.products.page(asked.filter(catalogue), order=order, limit=limit, after=after)
-        items = [ProductOut.of(each, found.photos.get(each.id, ())) for each in found.products]
+        wanted = asked.filter(catalogue)
+        found = catalogue.products.page(wanted, order=order, limit=limit, after=after)
+        paths = catalogue.paths(wanted.channel)
+        items = [ProductOut.of(each, found.photos.get(each.id, ()), paths) for each in found.products]
         return json_response(ProductPageOut(items=items, next=found.next))
 
     @router.get("/products/{product_id}", dependencies=reading, response_model=ProductDetailOut, summary="One product")
@@ -213,7 +231,7 @@ def products_router(catalogue: Catalogue) -> APIRouter:
         name = catalogue.channel(channel).name
         product, photos = catalogue.products.get(name, product_id)
         history = catalogue.decisions.history(name, product.id)
-        return json_response(ProductDetailOut.with_decisions(product, photos, history))
+        return json_response(ProductDetailOut.with_decisions(product, photos, history, catalogue.paths(name)))
 
     @router.delete("/products/{product_id}", dependencies=writing, status_code=204, summary="Delete a product")
     def delete(product_id: ProductId, channel: ChannelName = None) -> Response:
@@ -258,7 +276,9 @@ def products_router(catalogue: Catalogue) -> APIRouter:
             )
         _, photos = catalogue.products.get(name, product.id)
         return json_response(
-            ProductDetailOut.with_decisions(product, photos, catalogue.decisions.history(name, product.id))
+            ProductDetailOut.with_decisions(
+                product, photos, catalogue.decisions.history(name, product.id), catalogue.paths(name)
+            )
         )
 
     return router

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from shoplens.catalogue.decisions import DecisionService
 from shoplens.catalogue.errors import NoCatalogue
 from shoplens.catalogue.imports import ImportService
+from shoplens.catalogue.numbers import NumberService
 from shoplens.catalogue.products import ProductService
 from shoplens.catalogue.suggest import SuggestService
 from shoplens.catalogue.trees import TreeService
@@ -52,10 +53,16 @@ class StoredCatalogue:
     products: ProductService
     decisions: DecisionService
     imports: ImportService
+    numbers: NumberService
 
     def channel(self, name: str | None = None) -> CatalogueChannel:
         """The channel of this name; without a name the only one there is. Raises NoCatalogue."""
         return chosen_channel(self.channels, name)
+
+    def paths(self, channel: str) -> Callable[[str], str]:
+        """The path of a category in the live tree, in the channel's language; of one that it lacks, the id."""
+        tree, language = self.trees[channel].live(), self.channels[channel].language
+        return lambda category: tree.path_text(category, language) if category in tree else category
 
     def close(self) -> None:
         """Let imports end after their current rows. Blocks."""

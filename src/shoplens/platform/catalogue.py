@@ -15,6 +15,7 @@ from shoplens.catalogue.entities import Category
 from shoplens.catalogue.example_repository import read_examples
 from shoplens.catalogue.importer import ProductImporter
 from shoplens.catalogue.imports import ImportService
+from shoplens.catalogue.numbers import NumberService
 from shoplens.catalogue.photo_sources import NamedPhotos
 from shoplens.catalogue.photos import ProductPhotos
 from shoplens.catalogue.products import ProductService
@@ -114,6 +115,7 @@ def build_stored(
             open_photos=partial(open_photos, settings),
             clock=utc_now,
         ),
+        numbers=NumberService(parts.database, clock=utc_now),
     )
 
 

@@ -26,7 +26,11 @@ from shoplens.advice import meant
 from shoplens.batch.api import ingest_router, runs_router
 from shoplens.batch.items_api import items_router
 from shoplens.batch.pages import channel_pages, item_pages, record_link_finder, run_pages
+from shoplens.catalogue.admin_pages import accept_pages, number_pages, tree_pages
 from shoplens.catalogue.api import products_router
+from shoplens.catalogue.numbers_api import numbers_router
+from shoplens.catalogue.pages import product_pages, review_pages
+from shoplens.catalogue.service import Catalogue
 from shoplens.catalogue.suggest_api import suggest_router
 from shoplens.catalogue.tree_api import tree_router
 from shoplens.errors import NotFound, RequestInvalid, ShoplensError
@@ -139,6 +143,7 @@ def create_app(platform: Platform) -> FastAPI:
     )
     app.state.principals = platform.principals
     app.state.audit = platform.audit
+    app.state.sections = frozenset({"catalogue"} if platform.catalogue.channels else ())
     limits = platform.limits
     uploads = Uploads(
         max_image_bytes=limits.max_image_bytes,
@@ -198,6 +203,7 @@ def _api_routers(platform: Platform, uploads: Uploads) -> Iterator[APIRouter]:
     yield products_router(platform.catalogue)
     yield suggest_router(platform.catalogue, uploads, timeout_s=platform.limits.deadline_s)
     yield tree_router(platform.catalogue, uploads)
+    yield numbers_router(platform.catalogue)
 
 
 def _page_routers(platform: Platform, uploads: Uploads) -> Iterator[APIRouter]:
@@ -226,9 +232,18 @@ def _page_routers(platform: Platform, uploads: Uploads) -> Iterator[APIRouter]:
     yield form_pages(platform.moderation)
     yield photo_pages(platform.moderation)
     yield customer_pages(platform.consequences.customers)
+    yield from _catalogue_pages(platform.catalogue, uploads)
     yield from _account_pages(platform.accounts)
     yield policy_pages(platform.moderation)
     yield _other_pages()
+
+
+def _catalogue_pages(catalogue: Catalogue, uploads: Uploads) -> Iterator[APIRouter]:
+    yield review_pages(catalogue)
+    yield product_pages(catalogue)
+    yield accept_pages(catalogue)
+    yield number_pages(catalogue)
+    yield tree_pages(catalogue, uploads)
 
 
 def _account_pages(accounts: Accounts) -> Iterator[APIRouter]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Coroutine, Mapping
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -49,6 +50,9 @@ _HEADINGS = {
 }
 _HASH_DIGITS = 12
 _log = get_logger(__name__)
+
+sections: ContextVar[frozenset[str]] = ContextVar("sections", default=frozenset())
+"""Parts of the console that the application of this request has only with some settings."""
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
@@ -181,7 +185,9 @@ def _environment() -> jinja2.Environment:
     )
     filters = (percent, bar_width, size, milliseconds, instant, plain_time)
     environment.filters.update({each.__name__: each for each in filters})
-    environment.globals.update(static_url=static_url, version=shoplens.__version__)
+    environment.globals.update(
+        static_url=static_url, version=shoplens.__version__, has_section=lambda name: name in sections.get()
+    )
     return environment
 
 
