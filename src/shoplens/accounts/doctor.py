@@ -44,7 +44,7 @@ def in_words(people: Sequence[Person], keys: Sequence[ApiKey], *, now: datetime,
     valid = [each for each in keys if each.revoked_at is None and (each.expires_at is None or each.expires_at > now)]
     facts = [
         "a sign-in or a key is needed",
-        f"{_counted(len(admins), 'admin')}, {without or 'none'} of them without a second factor",
+        f"{_counted(len(admins), 'admin')}, {without or 'none'} without a second factor",
         f"{_counted(len(active), 'person', 'people')} and {_counted(len(valid), 'key')} in all",
     ]
     faults = [] if admins else ["there is no active admin; `shoplens users enable NAME` brings one back"]

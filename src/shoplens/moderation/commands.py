@@ -67,14 +67,14 @@ def set_policy(
     data_dir: DataDir = None,
 ) -> None:
     """Apply another policy. All processes use it within two seconds."""
-    from shoplens.accounts.entities import SYSTEM
+    from shoplens.accounts.commands import operator
     from shoplens.platform.moderation import open_policies
 
     source = _read(file)
     with open_policies(settings_for(data_dir)) as (policies, _):
         name = policies.named(channel)
         newest = policies.applied(name).version
-        saved = policies.save(name, source, based_on=newest if based_on is None else based_on, note=note, by=SYSTEM)
+        saved = policies.save(name, source, based_on=newest if based_on is None else based_on, note=note, by=operator())
         dropped = policies.dropped(saved) if saved.version != newest else ()
     same = " It is as it was." if saved.version == newest else ""
     typer.echo(f"Version {saved.version} of the policy of {name} applies ({saved.digest}).{same}")
@@ -90,12 +90,12 @@ def roll_back(
     data_dir: DataDir = None,
 ) -> None:
     """Apply an earlier version again, as a new one."""
-    from shoplens.accounts.entities import SYSTEM
+    from shoplens.accounts.commands import operator
     from shoplens.platform.moderation import open_policies
 
     with open_policies(settings_for(data_dir)) as (policies, _):
         name = policies.named(channel)
-        back = policies.roll_back(name, version, note=note, by=SYSTEM)
+        back = policies.roll_back(name, version, note=note, by=operator())
     typer.echo(f"Version {back.version} of the policy of {name} applies, with the rules of version {version}.")
 
 
@@ -161,14 +161,14 @@ def erase_customer(
     """Delete all photos, files, hashes, decisions, appeals and events of a customer for good, and print the receipt."""
     import orjson
 
-    from shoplens.accounts.entities import SYSTEM
+    from shoplens.accounts.commands import operator
     from shoplens.platform.consequences import open_customers
 
     with open_customers(settings_for(data_dir)) as customers:
         total = customers.get(reference).total
         if not yes:
             typer.confirm(f"Delete {total:,} photos of this customer for good?", abort=True)
-        receipt = customers.erase(reference, by=SYSTEM)
+        receipt = customers.erase(reference, by=operator())
     if as_json:
         typer.echo(orjson.dumps(receipt))
         return
@@ -201,7 +201,9 @@ def retention(as_json: AsJson = False, data_dir: DataDir = None) -> None:
 def _warn_of(dropped: Sequence[str]) -> None:
     if dropped:
         names = ", ".join(dropped)
-        typer.echo(f"Warning: it has no threshold any more for {names}; no photo is held or refused for it.", err=True)
+        typer.echo(
+            f"Warning: it has no threshold any more for {names}; no photo is held or refused for them.", err=True
+        )
 
 
 def _print(result: DryRun) -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
@@ -15,7 +16,20 @@ from tests.acceptance.browser.test_looks import LEAST_CONTRAST
 from tests.acceptance.moderation_shop import decisions_on, moderating_server, send_photos, states_of
 from tests.conftest import RunningServer
 
-CHANNELS = ("keys", "pair", "undone", "offline", "grid", "plain", "looks", "heat", "letters", "taken", "reasons")
+CHANNELS = (
+    "keys",
+    "pair",
+    "undone",
+    "offline",
+    "grid",
+    "plain",
+    "looks",
+    "heat",
+    "letters",
+    "taken",
+    "reasons",
+    "appeal",
+)
 HOME = "/console/moderation?channel="
 
 
@@ -61,6 +75,19 @@ def test_thirty_photos_are_decided_without_the_mouse(visit: VisitMaker, moderati
     states = states_of(moderating.url, ids)
     assert states == ["refused" if number and number % 3 == 0 else "published" for number in range(30)]
     assert decisions_on(moderating.url, ids) == [["person"]] * 30
+
+
+def test_an_appeal_is_read_before_anything_else(visit: VisitMaker, moderating: RunningServer) -> None:
+    """In the queue and on the page of the photo, without scrolling."""
+    (photo,) = send_photos(moderating.url, "appeal", 1)
+    place = f"{moderating.url}/moderation/photos/{photo}"
+    assert httpx.post(f"{place}/decision", json={"decision": "reject", "reason": "nudity"}).is_success
+    assert httpx.post(f"{place}/appeal", json={"message": "It is my jacket."}).is_success
+    for address in (f"{HOME}appeal", f"/console/moderation/photos/{photo}"):
+        page = visit(at=moderating, person=7).page(address)
+        words = page.get_by_text("The shopper appeals: It is my jacket.")
+        expect(words).to_be_in_viewport(ratio=1)
+        expect(page.locator(".words ~ section").filter(has_text="What the machine saw")).to_be_visible()
 
 
 def test_the_reasons_stay_open_while_photos_arrive(visit: VisitMaker, moderating: RunningServer) -> None:

@@ -30,9 +30,7 @@ def test_people_and_keys_are_counted() -> None:
     """With the admins who have no second factor; disabled people and revoked keys do not count."""
     out = replace(CARA, id="4" * 26, disabled_at=NOW)
     words = in_words([ANNA, BEN, CARA, out], [KEY, replace(KEY, revoked_at=NOW)], now=NOW, allow_public=False)
-    assert words == (
-        "a sign-in or a key is needed; 2 admins, 1 of them without a second factor; 3 people and 1 key in all"
-    )
+    assert words == ("a sign-in or a key is needed; 2 admins, 1 without a second factor; 3 people and 1 key in all")
 
 
 @pytest.mark.parametrize(

@@ -69,11 +69,18 @@ export function referenceList(photo) {
     ([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value))));
 }
 
-export function besideOf(context) {
-  const { photo } = context;
+/** What shoppers say of the photo: the appeal, and reports. */
+export function wordsOf(context) {
   const parts = [];
   if (context.appeal) parts.push(element("div", { class: "notice", "data-kind": "warn" }, element("p", {}, element("strong", {}, "The shopper appeals: "), context.appeal)));
   if (context.reports.length) parts.push(section("Reports", element("ul", { class: "plain-list" }, ...context.reports.map((words) => element("li", {}, words ?? "No words given")))));
+  return parts;
+}
+
+/** What else helps to decide: similar photos, the customer's other ones, and the history. */
+export function besideOf(context) {
+  const { photo } = context;
+  const parts = [];
   if (context.similar?.length) parts.push(section("Similar photos, decided before", element("ul", { class: "similar" }, ...context.similar.map(small))));
   if (photo.customer) {
     const strikes = context.strikes ? `; from ${context.strikes} on all photos are held` : "";

@@ -1,7 +1,7 @@
 /** Decide photos from the keyboard: single photo or grid, with the next photos at hand so that nothing has to wait. */
 
 import { element, imageElement } from "./elements.js";
-import { besideOf, heatOf, imageOf, queueWord, referenceList, signalList, why } from "./moderation-view.js";
+import { besideOf, heatOf, imageOf, queueWord, referenceList, signalList, why, wordsOf } from "./moderation-view.js";
 import { ask } from "./net.js";
 import { Outbox } from "./outbox.js";
 
@@ -142,16 +142,21 @@ function start() {
     slot("why").textContent = why(photo);
     slot("signals").replaceChildren(...signalList(photo));
     slot("references").replaceChildren(referenceList(photo));
-    slot("beside").replaceChildren(...(besides.get(photo.id) ?? []));
+    fillBeside(besides.get(photo.id));
     clearTimeout(besideTimer);
     if (!besides.has(photo.id)) besideTimer = setTimeout(() => showBeside(photo), BESIDE_AFTER_MS);
+  }
+
+  function fillBeside({ words, beside } = { words: [], beside: [] }) {
+    slot("words").replaceChildren(...words);
+    slot("beside").replaceChildren(...beside);
   }
 
   async function showBeside(photo) {
     try {
       const context = await ask(`/moderation/photos/${photo.id}/context`);
-      besides.set(photo.id, besideOf(context));
-      if (current()?.id === photo.id) slot("beside").replaceChildren(...besides.get(photo.id));
+      besides.set(photo.id, { words: wordsOf(context), beside: besideOf(context) });
+      if (current()?.id === photo.id) fillBeside(besides.get(photo.id));
     } catch {
       // the photo can be decided without it
     }
