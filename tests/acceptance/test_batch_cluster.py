@@ -25,7 +25,7 @@ from shoplens.storage import open_store
 from tests.acceptance.batch_shop import BatchShop, Forked, tiny_photo
 from tests.acceptance.ray_cluster import POISON, RayCluster, ray_cluster
 
-LONG = 240
+LONG = 400
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +162,7 @@ def test_a_local_cluster_is_silent_stops_in_good_order_and_leaves_no_files(
     make_shop: Callable[..., BatchShop], run: Forked
 ) -> None:
     """Without an address a cluster is started here. Ray prints nothing, and any run continues after SIGTERM."""
-    brought = large_photos(450)
+    brought = large_photos(250)
     with tempfile.TemporaryDirectory(prefix="r") as name:
         shop = make_shop(brought, HOME=name, TMPDIR=name, SHOPLENS_THREADS="2", SHOPLENS_BATCH__COMMIT_ITEMS="8")
         del shop.settings["RAY_AUTH_MODE"]
@@ -226,7 +226,7 @@ def test_no_result_is_lost_with_a_driver_or_a_node(cluster: RayCluster, make_sho
 
     This must be the last test of the file, since the node does not come back.
     """
-    brought = large_photos(450)
+    brought = large_photos(320)
     shop = make_shop(brought, SHOPLENS_BATCH__COMMIT_ITEMS="8", SHOPLENS_BATCH__TAKEOVER_S="3600")
     first = start_run(shop, cluster)
     until_settled(shop, 1)

@@ -33,8 +33,8 @@ class Campaign:
     """How many kills have to hit a run at work, or the campaign was too easy."""
 
 
-LONG = Campaign(photos=600, at_first=200, runs=46, imports=12, real_runs=6, at_work=10)
-SHORT = Campaign(photos=200, at_first=100, runs=12, imports=4, real_runs=1, at_work=2)
+LONG = Campaign(photos=400, at_first=150, runs=30, imports=9, real_runs=2, at_work=6)
+SHORT = Campaign(photos=150, at_first=75, runs=9, imports=3, real_runs=1, at_work=1)
 SETTINGS = {
     "SHOPLENS_BATCH__COMMIT_ITEMS": "6",
     "SHOPLENS_BATCH__TAKEOVER_S": "1.0",

@@ -96,7 +96,7 @@ def test_standard_output_has_results_only(tmp_path: Path) -> None:
     done = run_command(*arguments, environment=environment, folder=tmp_path)
     assert 0 == done.returncode, done.stderr
     assert ["a.jpg"] == [json.loads(line)["path"] for line in done.stdout.splitlines()]
-    assert "model.newest_not_known" in done.stderr
+    assert "model.registry_away" in done.stderr
     program = "from shoplens import load_bundle\nload_bundle('fruit')"
     silent = subprocess.run(
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True

@@ -21,6 +21,7 @@ from shoplens.db.tables import from_row
 from shoplens.moderation.entities import ModerationPhoto, PhotoState
 from shoplens.moderation.tables import moderation_decisions, moderation_photos
 from tests.acceptance.batch_shop import BatchShop, tiny_photo
+from tests.commands import run_command
 
 CHANNEL = {
     "model": "fruit",
@@ -57,10 +58,9 @@ def set_policy(shop: BatchShop) -> None:
 
 def command(shop: BatchShop, *arguments: str, status: int = 0) -> str:
     """Run it; its output and errors."""
-    process = shop.start(*arguments)
-    out, err = process.communicate(timeout=300)
-    assert status == process.returncode, err
-    return out + err
+    done = run_command(*arguments, environment=shop.environment(), folder=shop.root, timeout_s=300)
+    assert status == done.returncode, done.stderr
+    return done.stdout + done.stderr
 
 
 def photos_of(shop: BatchShop) -> list[ModerationPhoto]:

@@ -72,12 +72,13 @@ def test_nothing_is_lost_or_half_when_the_server_is_killed(
             where[0] = server.url
             crowd.stop()
             _wait_for_events(server)
-            _require_public_view(server, crowd.answers)
+            store = open_store(make_settings(data_dir=tmp_path / "data").effective_storage_url)
+            _require_public_view(server, crowd.answers, {key.split("/")[2] for key in store.list("moderation")})
     answers = crowd.answers
     settings = make_settings(data_dir=tmp_path / "data")
     database = open_database(settings.effective_database_url)
     _require_rows(database, answers)
-    _require_files(database, PhotoFiles(open_store(settings.effective_storage_url)))
+    _require_files(database, PhotoFiles(store))
     events = _require_events(database, received, answers.photos)
     database.close()
     sys.stderr.write(
@@ -103,8 +104,8 @@ def _wait_for_events(server: RunningServer) -> None:
         time.sleep(0.1)
 
 
-def _require_public_view(server: RunningServer, answers: Answers) -> None:
-    """The public sees exactly the published photos, whole."""
+def _require_public_view(server: RunningServer, answers: Answers, stored: set[str]) -> None:
+    """The public sees exactly the published photos, whole, and no files that have no row."""
     assert [] == answers.wrong, f"seed {SEED}"
     with httpx.Client(base_url=server.url, timeout=60, trust_env=False) as client:
         for photo_id in answers.photos:
@@ -115,6 +116,9 @@ def _require_public_view(server: RunningServer, answers: Answers) -> None:
                     assert None is picture_fault(picture, width=160), photo_id
                 else:
                     assert 404 == picture.status_code, photo_id
+        assert set(answers.photos) <= stored
+        for orphan in stored.difference(answers.photos):
+            assert 404 == client.get(f"/media/{orphan}").status_code, f"seed {SEED}"
 
 
 def _require_rows(database: Database, answers: Answers) -> None:

@@ -155,10 +155,7 @@ def test_the_doctor_says_what_is_wrong_with_every_store(s3: S3Place, models_dir:
         "AWS_SECRET_ACCESS_KEY": wrong,
         "SHOPLENS_CHANNELS__RETURNS__MODEL": "opennsfw",
     }
-    done = subprocess.run(
-        [sys.executable, "-m", "shoplens", "doctor", "--json"], env=environment, cwd=tmp_path, capture_output=True,
-        text=True, check=False,
-    )  # fmt: skip
+    done = run_command("doctor", "--json", environment=environment, folder=tmp_path)
     faults = {each["part"]: each["text"] for each in json.loads(done.stdout) if each["fault"]}
     assert {"photo store", "model store", "drop folder of returns"} == set(faults)
     for setting, text in zip(
@@ -239,9 +236,7 @@ def _command(environment: dict[str, str], *arguments: str) -> str:
 
 
 def _listed(environment: dict[str, str]) -> list[dict[str, object]]:
-    done = subprocess.run(
-        [sys.executable, "-m", "shoplens", "models", "list", "--json"], env=environment, capture_output=True, check=True
-    )
+    done = run_command("models", "list", "--json", environment=environment, folder=Path.cwd())
     rows: list[dict[str, object]] = json.loads(done.stdout)
     return rows
 

@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from shoplens.db import open_database
+from shoplens.db import open_database, upgrade
 from shoplens.moderation.entities import PhotoState, References
 from shoplens.moderation.files import folder_of
 from shoplens.platform.server import Platform
@@ -162,7 +162,7 @@ def test_a_kill_in_the_middle_is_made_good_by_the_next_call(
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SHOPLENS_")}
     environment |= {"SHOPLENS_DATA_DIR": str(data), "SHOPLENS_MODELS_DIR": str(models_dir)}
     run = [sys.executable, "-m", "shoplens", "moderation", *command]
-    subprocess.run([*run[:3], "db", "upgrade"], env=environment, check=True, capture_output=True)
+    upgrade(f"sqlite:///{data / 'shoplens.db'}")
     store = open_store(str(data / "blobs"), setting="storage_url")
     database = open_database(f"sqlite:///{data / 'shoplens.db'}")
     for number in range(1, MANY + 1):
@@ -177,7 +177,8 @@ def test_a_kill_in_the_middle_is_made_good_by_the_next_call(
     process.wait()
     left = len(list(folder.rglob("*.jpg")))
     assert 0 < left < MANY, "the kill came too late or too early"
-    done = subprocess.run([*run, "--json"], env=environment, check=True, capture_output=True)
+    done = run_command("moderation", *command, "--json", environment=environment, folder=tmp_path)
+    assert 0 == done.returncode, done.stderr
     assert set() == set(store.list("moderation"))
     answer = json.loads(done.stdout)
     if command[0] == "retention":

@@ -22,7 +22,7 @@ from tests.conftest import colourful, jpeg_of, running_server
 from tests.unit.bundles.conftest import CARD, LABELS, MANIFEST, small_model
 
 PATIENCE_S = 120
-STUCK_CPU_S = 15
+STUCK_CPU_S = 9
 BRIGHT = 200.0
 
 
