@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Final, Self
 
 _EVERY_S: Final = 0.002
+_LOOK_FOR_CHILDREN_EVERY_S: Final = 0.02  # which takes long where there are many of them
 _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 _GENERATIONS: Final = 4
@@ -68,8 +69,11 @@ class Meter:
         self.cost = Cost(cpu_s=max(0.0, used_s), megabytes=self._peak_bytes / 1e6)
 
     def _sample(self) -> None:
+        known, look_at = set[int](), 0.0
         while not self._ended.wait(_EVERY_S):
-            now = _resident(family(self._pid))
+            if time.monotonic() > look_at:
+                known, look_at = family(self._pid), time.monotonic() + _LOOK_FOR_CHILDREN_EVERY_S
+            now = _resident(known)
             # A process that was forked meanwhile shares what it has at first with the one it was forked from.
             used = sum(max(0, size - self._base.setdefault(pid, size)) for pid, size in now.items())
             self._peak_bytes = max(self._peak_bytes, used)

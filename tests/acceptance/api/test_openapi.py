@@ -63,7 +63,7 @@ def test_no_request_gets_an_answer_that_is_not_documented(server: RunningServer,
             "--checks",
             CHECKS,
             "--max-examples",
-            os.environ.get("SHOPLENS_TEST_EXAMPLES", "8"),
+            os.environ.get("SHOPLENS_TEST_EXAMPLES", "4"),
             "--exclude-operation-id",
             "create_person",  # with the first person every request needs an account
             "--seed",
