@@ -12,7 +12,7 @@ from shoplens.bundles.bundle import Bundle
 from shoplens.bundles.signing import Trust, build_trust
 from shoplens.bundles.store import SharedBundles
 from shoplens.db import Database, open_database, upgrade
-from shoplens.errors import ChannelNotFound, FileUnusable, Misconfigured, StorageUnavailable
+from shoplens.errors import ChannelNotFound, Misconfigured
 from shoplens.images.picture import Limits
 from shoplens.images.sandbox import SandboxedDecoder
 from shoplens.predictions.entities import Channel, ChannelPrediction, Keep
@@ -28,6 +28,7 @@ from shoplens.serving.local import LoadedModel, LocalEngine, ModelHandle
 from shoplens.serving.photos import Answer, Finish, PhotoClassifier, best_labels
 from shoplens.settings import Settings, read_settings
 from shoplens.storage import open_store
+from shoplens.storage.local import LocalStore
 from shoplens.telemetry.metrics import Metrics
 
 # A process that waits for its core or its memory is not to blame; one that hangs is ended.
@@ -55,8 +56,8 @@ def build_finder(settings: Settings) -> ModelFinder:
     )
 
 
-def open_registry(settings: Settings, *, fail_fast: bool = False) -> Registry | None:
-    """The registry at `models_url`, or in the data folder; None where that folder cannot be written.
+def open_registry(settings: Settings, *, fail_fast: bool = False) -> Registry:
+    """The registry at `models_url`, or in the data folder, where the first publication creates it.
 
     Raises Misconfigured and StorageUnavailable.
     """
@@ -64,11 +65,7 @@ def open_registry(settings: Settings, *, fail_fast: bool = False) -> Registry | 
         store = open_store(settings.models_url, setting="models_url", fail_fast=fail_fast)
         return ObjectRegistry(store, settings.models_url, clock=utc_now)
     folder = settings.data_dir.absolute() / "registry"
-    try:
-        settings.make_data_dir()
-        return ObjectRegistry(open_store(str(folder)), str(folder), clock=utc_now)
-    except (FileUnusable, StorageUnavailable):
-        return None
+    return ObjectRegistry(LocalStore(folder, create=False), str(folder), clock=utc_now)
 
 
 def trust_of(settings: Settings) -> Trust:

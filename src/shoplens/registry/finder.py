@@ -30,12 +30,10 @@ _log: Final = get_logger(__name__)
 class ModelFinder:
     """Finds bundles by name, verified and trusted, and installs in `models_dir` what is missing there. Blocks.
 
-    `registry` is None where nothing was ever published; `shared` has bundles that were pushed without a registry.
+    `shared` has bundles that were pushed without a registry; None where there is no such store.
     """
 
-    def __init__(
-        self, models_dir: Path, *, registry: Registry | None, shared: SharedBundles | None, trust: Trust
-    ) -> None:
+    def __init__(self, models_dir: Path, *, registry: Registry, shared: SharedBundles | None, trust: Trust) -> None:
         self._models_dir = models_dir
         self._registry = registry
         self._shared = shared
@@ -53,7 +51,7 @@ class ModelFinder:
 
         Raises ModelNotFound, BundleError, StorageUnavailable, RegistryUnavailable and Misconfigured.
         """
-        if self._registry is None or not self.follows(name_or_path):
+        if not self.follows(name_or_path):
             return self._pinned(name_or_path)
         try:
             aliases = self._registry.aliases(name_or_path)
@@ -98,7 +96,7 @@ class ModelFinder:
             return resolve_bundle(name_or_path, self._models_dir, self._shared, self._trust)
         except ModelNotFound:
             pinned = _PINNED.fullmatch(name_or_path)
-            if self._registry is None or pinned is None:
+            if pinned is None:
                 raise
             ref = ModelRef(name=pinned[1], version=pinned[2])
             if ref.version not in {version.ref.version for version in self._registry.versions(ref.name)}:
@@ -112,7 +110,6 @@ class ModelFinder:
 
         That is a challenger, and what was published with the registry and is not installed.
         """
-        assert self._registry is not None
         installed = {folder.name for folder in bundle_folders(self._models_dir) if folder.parent.name == name}
         published = self._registry.versions(name)
         waiting = {each.ref.version for each in published if each.created_at is not None} - installed

@@ -215,12 +215,11 @@ def export(
     data_dir: DataDir = None,
 ) -> None:
     """Write published models to one archive, with a table of their metadata, the history, and checksums."""
-    from shoplens.platform.parts import trust_of
-    from shoplens.platform.registry import require_registry
+    from shoplens.platform.parts import open_registry, trust_of
     from shoplens.registry.archive import export_models
 
     settings = settings_for(data_dir)
-    registry = require_registry(settings)
+    registry = open_registry(settings)
     for name in names or []:
         if not registry.versions(name):
             raise ModelNotFound(f"There is no model {name!r} at {registry.place}.")

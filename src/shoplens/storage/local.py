@@ -31,12 +31,14 @@ _WITHOUT_LINKS: Final = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class LocalStore:
-    """A `Store` in a local directory, which is created where it is missing."""
+    """A `Store` in a local directory, which is created where it is missing: now, or without `create` by a write."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, create: bool = True) -> None:
         """Raises StorageUnavailable."""
         self._root = root
         self._staging = root / _STAGING
+        if not create and not self._staging.is_dir():
+            return
         try:
             self._staging.mkdir(parents=True, exist_ok=True)
             # Drafts of processes that crashed. Young ones may belong to a process that writes now.

@@ -131,7 +131,7 @@ MODEL = "fruit/1.0/model.onnx"
         (lambda all_: changed(all_, "metadata.csv", b"name,version\nfruit,1.0\n"), True, RequestInvalid),
         (lambda all_: changed(all_, "metadata.csv", all_["metadata.csv"].replace(b"fruit", b"..", 1)), True,
          RequestInvalid),
-        (lambda all_: changed(all_, "metadata.csv", all_["metadata.csv"].replace(b"2.0", b"1.0", 1)), True,
+        (lambda all_: changed(all_, "metadata.csv", all_["metadata.csv"].replace(b"fruit,2.0", b"fruit,1.0", 1)), True,
          BundleTampered),
         (lambda all_: {}, False, RequestInvalid),
     ],
