@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from typing import Annotated
 from urllib.parse import urlencode
@@ -213,8 +213,11 @@ class FilterBar:
 
     @property
     def until_day(self) -> str:
-        """The last day that is still shown."""
-        return f"{self.wanted.until - timedelta(microseconds=1):%Y-%m-%d}" if self.wanted.until else ""
+        """The last day that is still shown; none for an end at the beginning of the calendar."""
+        until = self.wanted.until
+        if until is None or until.date() == date.min:
+            return ""
+        return f"{until - timedelta(microseconds=1):%Y-%m-%d}"
 
     def parameters(self) -> dict[str, str]:
         """The filter as query parameters, without those that are not set."""
