@@ -79,16 +79,18 @@ class GraphWriter:
 
         Its input is `pixels`, (batch, side, side, 3) uint8.
         """
-        graph = helper.make_graph(
-            self._nodes,
+        return self.model(
             graph_name,
             [helper.make_tensor_value_info(INPUT, TensorProto.UINT8, ["batch", side, side, 3])],
             [
                 helper.make_tensor_value_info(SCORES, TensorProto.FLOAT, ["batch", classes]),
                 helper.make_tensor_value_info(EMBEDDING, TensorProto.FLOAT, ["batch", channels]),
             ],
-            self._constants,
         )
+
+    def model(self, graph_name: str, inputs: list[onnx.ValueInfoProto], outputs: list[onnx.ValueInfoProto]) -> bytes:
+        """The finished model with these inputs and outputs."""
+        graph = helper.make_graph(self._nodes, graph_name, inputs, outputs, self._constants)
         opsets = [helper.make_opsetid("", _OPSET)]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION, producer_name="shoplens")
         onnx.checker.check_model(model, full_check=True)
