@@ -174,6 +174,44 @@ class ChannelCatalogueSettings(_WebPhotoSettings):
     )
 
 
+class ChannelRetrainingSettings(_Frozen):
+    """How the channel's model is trained again from what people said, and when a new one replaces it."""
+
+    recipe: Literal["head", "transfer", "scratch", "fusion"] | None = Field(
+        default=None, description="How it is trained; unset: `fusion` where there is a catalogue side, else `head`."
+    )
+    base: str | None = Field(
+        default=None,
+        description="More labelled photos: a folder per class, or a CSV (`path,label`); unset: people's labels alone.",
+    )
+    promote: Literal["at_once", "after_shadow", "after_approval"] = Field(
+        default="after_approval", description="When a model that passed the gate becomes champion."
+    )
+    shadow_hours: float = Field(
+        default=72.0, gt=0, description="With `after_shadow`: hours for which it is the challenger first."
+    )
+    test_share: float = Field(
+        default=0.15, gt=0, le=0.5, description="Share of new labels that test models for ever and train none."
+    )
+    new_class_samples: int = Field(
+        default=10, ge=2, description="Samples from which on a label that the model does not have becomes a class."
+    )
+    margin: float = Field(default=0.0, ge=0, le=1, description="Least gain in accuracy.")
+    confidence: float = Field(
+        default=0.95, ge=0.5, lt=1, description="Confidence with which a new model must be better."
+    )
+    worst_class_loss: float = Field(default=0.05, ge=0, le=1, description="Most that the F1 of one class may fall.")
+    class_samples: int = Field(default=20, ge=1, description="Test samples from which on a class is judged by itself.")
+    most_calibration_error: float = Field(default=0.1, gt=0, le=1, description="Highest calibration error.")
+    calibration_loss: float = Field(default=0.03, ge=0, le=1, description="By how much the calibration error may rise.")
+    slower: float = Field(default=1.5, ge=1, description="How many times the present model's time it may take.")
+    larger: float = Field(default=2.0, ge=1, description="How many times the present model's size it may have.")
+    sign_with: str | None = Field(
+        default=None,
+        description="File of the private key that signs new models; unset: none.",
+    )
+
+
 class ChannelSettings(_Frozen):
     """One channel: which model answers, which thresholds decide, what is kept of the photo."""
 
@@ -200,6 +238,9 @@ class ChannelSettings(_Frozen):
     )
     catalogue: ChannelCatalogueSettings | None = Field(
         default=None, description="The channel's catalogue side (`catalogue = {}` for the defaults); unset: none."
+    )
+    retraining: ChannelRetrainingSettings = Field(
+        default_factory=ChannelRetrainingSettings, description="How its model learns from what people said."
     )
 
 

@@ -32,6 +32,7 @@ from shoplens.setting_groups import (
     ChannelBatchSettings,
     ChannelCatalogueSettings,
     ChannelModerationSettings,
+    ChannelRetrainingSettings,
     ChannelSettings,
     LabelThresholds,
     OpenIdSettings,
@@ -389,7 +390,7 @@ def _fault(kind: str, place: tuple[int | str, ...], message: str) -> str:
         return f"{name}: {message.removeprefix('Value error, ')}"
     models = (
         *(Settings, ChannelSettings, ChannelBatchSettings, ChannelModerationSettings, ChannelCatalogueSettings),
-        *(AccountSettings, OpenIdSettings, BatchSettings, LabelThresholds),
+        *(AccountSettings, OpenIdSettings, BatchSettings, LabelThresholds, ChannelRetrainingSettings),
     )
     known = {field for each in models for field in each.model_fields}
     return f"{name}: there is no such setting{meant(str(place[-1]), known)}"

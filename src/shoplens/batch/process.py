@@ -127,10 +127,15 @@ class OwnedByProcess(Protocol):
 
 def has_ended(run: OwnedByProcess) -> bool:
     """Whether the owner of `run` is known to have ended. False also means that it cannot be known here."""
-    if run.process is None or run.pid is None:
+    return process_ended(run.pid, run.process)
+
+
+def process_ended(pid: int | None, mark: str | None) -> bool:
+    """Whether the process with this number and mark is known to have ended; False also where it cannot be known."""
+    if mark is None or pid is None:
         return False
-    machine, _, _ = run.process.rpartition("/")
-    return machine != "" and machine == _machine() and process_mark(run.pid) != run.process
+    machine, _, _ = mark.rpartition("/")
+    return machine != "" and machine == _machine() and process_mark(pid) != mark
 
 
 def claim(

@@ -35,6 +35,7 @@ TABLES: Final = (
     "shoplens.webhooks.tables",
     "shoplens.labels.tables",
     "shoplens.moderation.tables",
+    "shoplens.retraining.tables",
     "shoplens.catalogue.tables",
 )
 """Modules of features whose tables this program needs; imported by name only where migrations run, since `db` knows

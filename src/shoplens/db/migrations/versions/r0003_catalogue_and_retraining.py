@@ -27,12 +27,14 @@ def upgrade() -> None:
     _create_catalogue_products()
     _create_catalogue_runs()
     _create_catalogue_trees()
+    _create_retraining_runs()
     _create_catalogue_categories()
     _create_catalogue_decisions()
     _create_catalogue_embeddings()
     _create_catalogue_import_faults()
     _create_catalogue_mappings()
     _create_catalogue_photos()
+    _create_retraining_suspects()
     _upgrade_by_hand()
 
 
@@ -40,12 +42,14 @@ def downgrade() -> None:
     """Drop them again."""
     _downgrade_by_hand()
     for name in (
+        "retraining_suspects",
         "catalogue_photos",
         "catalogue_mappings",
         "catalogue_import_faults",
         "catalogue_embeddings",
         "catalogue_decisions",
         "catalogue_categories",
+        "retraining_runs",
         "catalogue_trees",
         "catalogue_runs",
         "catalogue_products",
@@ -173,6 +177,56 @@ def _create_catalogue_trees() -> None:
     )
 
 
+def _create_retraining_runs() -> None:
+    op.create_table(
+        "retraining_runs",
+        sa.Column("id", _string(26), nullable=False),
+        sa.Column("created_at", _MOMENT, nullable=False),
+        sa.Column("channel", _TEXT, nullable=False),
+        sa.Column("model", _TEXT, nullable=False),
+        sa.Column("active", sa.Integer),
+        sa.Column("requested_by", _TEXT, nullable=False),
+        sa.Column("recipe", _string(16), nullable=False),
+        sa.Column("base", _TEXT),
+        sa.Column("promote", _string(16), nullable=False),
+        sa.Column("dry_run", sa.Boolean, nullable=False),
+        sa.Column("state", _string(16), nullable=False),
+        sa.Column("stage", _string(16), nullable=False),
+        sa.Column("candidate", _TEXT, nullable=False),
+        sa.Column("champion", _TEXT),
+        sa.Column("label_set", sa.Integer),
+        sa.Column("label_digest", _string(64)),
+        sa.Column("labels", sa.Integer),
+        sa.Column("test_set", sa.Integer),
+        sa.Column("test_digest", _string(64)),
+        sa.Column("test_samples", sa.Integer),
+        sa.Column("passed", sa.Boolean),
+        sa.Column("accuracy_before", sa.Double),
+        sa.Column("accuracy", sa.Double),
+        sa.Column("report_key", _TEXT),
+        sa.Column("tracked_as", _TEXT),
+        sa.Column("owner", _string(26)),
+        sa.Column("host", _TEXT),
+        sa.Column("pid", sa.Integer),
+        sa.Column("process", _TEXT),
+        sa.Column("heartbeat", sa.BigInteger, nullable=False),
+        sa.Column("heartbeat_at", _MOMENT),
+        sa.Column("finished_at", _MOMENT),
+        sa.Column("failure_code", _TEXT),
+        sa.Column("failure", _TEXT),
+        sa.Column("decided_at", _MOMENT),
+        sa.Column("decided_by", _TEXT),
+        sa.Column("decided_why", _TEXT),
+        sa.PrimaryKeyConstraint("id", name="pk_retraining_runs"),
+        sa.CheckConstraint(
+            "state IN ('running', 'shadowing', 'waiting', 'promoted', 'refused', 'rejected', 'measured', 'failed')",
+            name="ck_retraining_runs_state",
+        ),
+        sa.UniqueConstraint("model", "active", name="uq_retraining_runs_model"),
+    )
+    op.create_index("ix_retraining_runs_channel_id", "retraining_runs", ["channel", "id"])
+
+
 def _create_catalogue_categories() -> None:
     op.create_table(
         "catalogue_categories",
@@ -286,6 +340,37 @@ def _create_catalogue_photos() -> None:
         sa.UniqueConstraint("product_id", "position", name="uq_catalogue_photos_product_id"),
     )
     op.create_index("ix_catalogue_photos_image_sha256", "catalogue_photos", ["image_sha256"])
+
+
+def _create_retraining_suspects() -> None:
+    op.create_table(
+        "retraining_suspects",
+        sa.Column("id", _string(26), nullable=False),
+        sa.Column("run_id", _string(26), nullable=False),
+        sa.Column("channel", _TEXT, nullable=False),
+        sa.Column("rank", sa.Integer, nullable=False),
+        sa.Column("source", _TEXT, nullable=False),
+        sa.Column("sample_id", _TEXT, nullable=False),
+        sa.Column("label", _TEXT, nullable=False),
+        sa.Column("suggested", _TEXT, nullable=False),
+        sa.Column("score", sa.Double, nullable=False),
+        sa.Column("image_key", _TEXT),
+        sa.Column("image_sha256", _string(64), nullable=False),
+        sa.Column("text", _TEXT),
+        sa.Column("outcome", _string(8)),
+        sa.Column("decided_at", _MOMENT),
+        sa.Column("decided_by", _TEXT),
+        sa.PrimaryKeyConstraint("id", name="pk_retraining_suspects"),
+        sa.ForeignKeyConstraint(
+            ["run_id"], ["retraining_runs.id"], name="fk_retraining_suspects_run_id", ondelete="CASCADE"
+        ),
+    )
+    op.create_index(
+        "ix_retraining_suspects_channel_outcome_rank", "retraining_suspects", ["channel", "outcome", "rank"]
+    )
+    op.create_index(
+        "ix_retraining_suspects_channel_source_sample_id", "retraining_suspects", ["channel", "source", "sample_id"]
+    )
 
 
 # -- by hand

@@ -1,0 +1,138 @@
+"""From a model that passed the gate to the champion: publication, approval, rejection, and the end of a shadow time.
+
+An alias changes by one conditional write in the registry, which comes before the row of the run: after a crash between
+the two, the same call finds the alias where it should be and writes the row. So there are never two champions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Final
+
+from shoplens.accounts.entities import Principal
+from shoplens.bundles.bundle import Bundle
+from shoplens.db import Database
+from shoplens.registry.entities import CHALLENGER, CHAMPION, Aliases
+from shoplens.registry.errors import AliasChanged, AliasUnchanged
+from shoplens.registry.registry import Registry
+from shoplens.retraining.entities import OPEN, RetrainingRules, RetrainingRun, RunState
+from shoplens.retraining.errors import RetrainingNotOpen, RetrainingOutdated
+from shoplens.retraining.repository import RetrainingRepository
+
+_AFTER: Final = {
+    "at_once": RunState.PROMOTED,
+    "after_shadow": RunState.SHADOWING,
+    "after_approval": RunState.WAITING,
+}
+
+
+class Promotion:
+    """All methods block; they raise Unavailable where registry or database do not answer."""
+
+    def __init__(self, database: Database, registry: Registry, *, clock: Callable[[], datetime]) -> None:
+        self._database = database
+        self._registry = registry
+        self._clock = clock
+
+    def publish(self, run: RetrainingRun, bundle: Bundle, figures: Mapping[str, float]) -> RetrainingRun:
+        """Publish the bundle and give it its alias; the run as it is then, not yet written.
+
+        Raises RetrainingOutdated if another model became champion since the comparison.
+        """
+        why = f"Retraining {run.id}: passed the gate on {run.test_samples:,} test samples (test set {run.test_set})."
+        aliases = self._require_same_champion(run)
+        self._registry.publish(bundle, by=run.requested_by, why=why, figures=figures)
+        alias = CHAMPION if run.promote == "at_once" else CHALLENGER
+        try:
+            with suppress(AliasUnchanged):  # an earlier attempt came so far
+                self._registry.set_alias(
+                    run.model, alias, run.candidate, by=run.requested_by, why=why, figures=figures, expected=aliases
+                )
+        except AliasChanged as error:
+            raise RetrainingOutdated(str(error)) from error
+        self._replace_earlier(run)
+        return replace(run, state=_AFTER[run.promote])
+
+    def approve(self, run_id: str, *, by: Principal, why: str) -> RetrainingRun:
+        """Make the model of a run champion. The same call again changes nothing.
+
+        Raises RetrainingNotFound, RetrainingNotOpen, RetrainingOutdated, and ModelNotFound if it is no longer published.
+        """
+        run = self._open(run_id, RunState.PROMOTED)
+        if run.state is RunState.PROMOTED:
+            return run
+        aliases = self._require_same_champion(run)
+        figures = {} if run.accuracy is None else {"accuracy": run.accuracy}
+        try:
+            with suppress(AliasUnchanged):
+                self._registry.set_alias(
+                    run.model, CHAMPION, run.candidate, by=by.name, why=why, figures=figures, expected=aliases
+                )
+        except AliasChanged as error:
+            raise RetrainingOutdated(str(error)) from error
+        return self._decided(run, RunState.PROMOTED, by=by.name, why=why)
+
+    def reject(self, run_id: str, *, by: Principal, why: str) -> RetrainingRun:
+        """The model of a run does not become champion. Raises RetrainingNotFound, RetrainingNotOpen, AliasChanged."""
+        run = self._open(run_id, RunState.REJECTED)
+        if run.state is RunState.REJECTED:
+            return run
+        aliases = self._registry.aliases(run.model)
+        if aliases.champion == run.candidate:
+            raise RetrainingNotOpen(f"{run.ref} is champion already. Roll back in the registry.")
+        if aliases.challenger == run.candidate:
+            self._registry.set_alias(run.model, CHALLENGER, None, by=by.name, why=why, figures={}, expected=aliases)
+        return self._decided(run, RunState.REJECTED, by=by.name, why=why)
+
+    def settle(self, rules: RetrainingRules, *, by: Principal) -> list[RetrainingRun]:
+        """Promote the challengers of a channel whose shadow time is over; those that were promoted.
+
+        A challenger whose champion was replaced meanwhile is rejected.
+        """
+        with self._database.reading() as tx:
+            waiting = [run for run in RetrainingRepository(tx).open(rules.model) if run.state is RunState.SHADOWING]
+        promoted = []
+        for run in waiting:
+            since = run.finished_at or run.created_at
+            if self._clock() - since < timedelta(hours=rules.shadow_hours):
+                continue
+            try:
+                promoted.append(
+                    self.approve(run.id, by=by, why=f"The shadow time of {rules.shadow_hours:g} h is over.")
+                )
+            except RetrainingOutdated as error:
+                self._decided(run, RunState.REJECTED, by=by.name, why=str(error))
+        return promoted
+
+    def _require_same_champion(self, run: RetrainingRun) -> Aliases:
+        aliases = self._registry.aliases(run.model)
+        compared = None if run.champion is None else run.champion.partition("@")[2]
+        if aliases.champion not in (None, compared, run.candidate):
+            raise RetrainingOutdated(
+                f"{run.ref} was compared with {run.champion or 'no model'}, and {run.model}@{aliases.champion} is champion "
+                "now. Retrain the channel again."
+            )
+        return aliases
+
+    def _open(self, run_id: str, wanted: RunState) -> RetrainingRun:
+        with self._database.reading() as tx:
+            run = RetrainingRepository(tx).get(run_id)
+        if run.state not in (*OPEN, wanted):
+            raise RetrainingNotOpen(f"The retraining {run.id} is {run.state.value}: its model waits for no answer.")
+        return run
+
+    def _decided(self, run: RetrainingRun, state: RunState, *, by: str, why: str) -> RetrainingRun:
+        changed = replace(run, state=state, decided_at=self._clock(), decided_by=by, decided_why=why)
+        with self._database.transaction() as tx:
+            runs = RetrainingRepository(tx)
+            return changed if runs.decide(changed, seen=run) else runs.get(run.id)
+
+    def _replace_earlier(self, run: RetrainingRun) -> None:
+        """There is one challenger: runs that waited with an older one have their answer."""
+        with self._database.reading() as tx:
+            earlier = [each for each in RetrainingRepository(tx).open(run.model) if each.id != run.id]
+        for each in earlier:
+            self._decided(each, RunState.REJECTED, by=run.requested_by, why=f"{run.ref} took its place.")
