@@ -184,6 +184,10 @@ class ChannelRetrainingSettings(_Frozen):
         default=None,
         description="More labelled photos: a folder per class, or a CSV (`path,label`); unset: people's labels alone.",
     )
+    test: str | None = Field(
+        default=None,
+        description="Labelled photos that only test: a folder per class, or a CSV; unset: a share of people's labels.",
+    )
     promote: Literal["at_once", "after_shadow", "after_approval"] = Field(
         default="after_approval", description="When a model that passed the gate becomes champion."
     )

@@ -19,6 +19,7 @@ from shoplens.labels.commands import labels_app
 from shoplens.moderation.commands import moderation_app
 from shoplens.registry.commands import models_app
 from shoplens.registry.registry_commands import registry_app
+from shoplens.retraining.commands import retrain_app
 from shoplens.training.commands import add_training
 from shoplens.webhooks.commands import webhooks_app
 
@@ -66,6 +67,7 @@ app.add_typer(batch_app, name="batch")
 app.add_typer(moderation_app, name="moderation")
 app.add_typer(catalogue_app, name="catalogue")
 app.add_typer(labels_app, name="labels")
+app.add_typer(retrain_app, name="retrain")
 app.add_typer(users_app, name="users")
 app.add_typer(webhooks_app, name="webhooks")
 app.add_typer(keys_app, name="keys")

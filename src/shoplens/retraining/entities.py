@@ -63,6 +63,7 @@ class RetrainingRun:
     requested_by: str
     recipe: str
     base: str | None
+    test: str | None
     promote: Promote
     dry_run: bool
     state: RunState
@@ -107,6 +108,7 @@ class RetrainingRules:
     model: str
     recipe: str
     base: str | None
+    test: str | None
     promote: Promote
     shadow_hours: float
     test_share: float

@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from shoplens.accounts.entities import Principal
 from shoplens.batch.entities import RunOwner
@@ -38,7 +38,7 @@ from shoplens.retraining.gate import Verdict, judge
 from shoplens.retraining.promotion import Promotion
 from shoplens.retraining.report import Report, report_of, write_report
 from shoplens.retraining.repository import RetrainingRepository
-from shoplens.retraining.samples import BASE, Gathered, LabelledSample, gather, of_people
+from shoplens.retraining.samples import BASE, OWN, TEST, Gathered, LabelledSample, gather, of_people
 from shoplens.retraining.test_set import TestSample, TestSet, TestSets, grown
 from shoplens.retraining.trainers import Candidate, Trainer
 from shoplens.storage import Store
@@ -78,6 +78,7 @@ class PipelineParts:
     store: Store
     labels: LabelService
     registry: Registry
+    promotion: Promotion
     find: Callable[[str], Bundle | None]
     trainer: Trainer
     folder: Path
@@ -94,7 +95,7 @@ class Pipeline:
         self._rules = rules
         self._watch = watch or WatchTime()
         self._tests = TestSets(parts.store)
-        self._promotion = Promotion(parts.database, parts.registry, clock=parts.clock)
+        self._promotion = parts.promotion
 
     def run(self, *, by: Principal, callback: Callback, dry_run: bool = False) -> RetrainingRun:
         """Retrain, or continue a retraining that was interrupted with the same options; how it ended.
@@ -136,7 +137,7 @@ class Pipeline:
         raise RetrainingRunning(f"Another process retrains the model {self._rules.model}.")
 
     def _take_over(self, run: RetrainingRun, me: RunOwner) -> RetrainingRun:
-        """Watch an owner that is not known to have ended. Raises RetrainingRunning as soon as it shows a sign of life."""
+        """Watch an owner that is not known to have ended. Raises RetrainingRunning as soon as it moves."""
         who = f"Process {run.pid} on {run.host} retrains the model {run.model} (channel {run.channel})"
         busy = RetrainingRunning(f"{who}, since {run.created_at:%Y-%m-%d %H:%M} UTC. Wait until it ends.")
         until = self._watch.monotonic() + self._parts.takeover_s
@@ -167,6 +168,7 @@ class Pipeline:
             requested_by=by.name,
             recipe=rules.recipe,
             base=rules.base,
+            test=rules.test,
             promote=rules.promote,
             dry_run=dry_run,
             state=RunState.RUNNING,
@@ -189,8 +191,8 @@ class Pipeline:
 
     def _is_same(self, run: RetrainingRun, *, dry_run: bool) -> bool:
         rules = self._rules
-        wanted = (rules.channel, rules.recipe, rules.base, rules.promote, dry_run)
-        return wanted == (run.channel, run.recipe, run.base, run.promote, run.dry_run)
+        wanted = (rules.channel, rules.recipe, rules.base, rules.test, rules.promote, dry_run)
+        return wanted == (run.channel, run.recipe, run.base, run.test, run.promote, run.dry_run)
 
     @contextmanager
     def _beating(self, run: RetrainingRun) -> Iterator[None]:
@@ -247,7 +249,7 @@ class Pipeline:
             run = self._advance(replace(run, stage=Stage.PUBLISHING))
             callback.on_stage(f"Publishing {bundle.ref}")
             try:
-                return self._end(self._promotion.publish(run, bundle, verdict.figures))
+                return self._end(self._promotion.publish(run, bundle, verdict.figures, by=by))
             except RetrainingOutdated:
                 champion = self._parts.find(run.model)
                 run = replace(run, champion=str(champion.ref) if champion else None)
@@ -266,9 +268,9 @@ class Pipeline:
         trainer, labels = self._parts.trainer, self._parts.labels
         known = trainer.known(champion) if champion else []
         people = of_people(labels.labels(labels.get(run.channel, run.label_set)))
-        callback.on_stage("Reading the base data" if run.base else "Choosing what tests the model")
-        base = trainer.base(run.base) if run.base else []
-        gathered = gather(people, base, known=known, new_class_samples=self._rules.new_class_samples)
+        callback.on_stage("Reading the shop's own data")
+        own = [*(trainer.read(run.test, TEST) if run.test else []), *(trainer.read(run.base, BASE) if run.base else [])]
+        gathered = gather(people, own, known=known, new_class_samples=self._rules.new_class_samples)
         run, tested, training = self._with_test_set(run, gathered)
         callback.on_stage("Fetching the photos")
         folder = self._folder(run)
@@ -292,13 +294,15 @@ class Pipeline:
         self, run: RetrainingRun, gathered: Gathered
     ) -> tuple[RetrainingRun, TestSet, tuple[LabelledSample, ...]]:
         """The test set of this run, which is made or grows once, and what may train."""
-        share, now = self._rules.test_share, self._parts.clock()
+        how: dict[str, Any] = {
+            "share": self._rules.test_share, "base_tests": run.champion is None, "now": self._parts.clock(),
+        }  # fmt: skip
         if run.test_set is not None:
             frozen = self._tests.get(run.channel, run.test_set)
-            return run, frozen, grown(run.channel, frozen, gathered, share=share, now=now)[1]
+            return run, frozen, grown(run.channel, frozen, gathered, **how)[1]
         while True:
             before = self._tests.newest(run.channel)
-            after, training = grown(run.channel, before, gathered, share=share, now=now)
+            after, training = grown(run.channel, before, gathered, **how)
             if after is not before:
                 after = self._with_copies(after, gathered)
                 if self._tests.add(after) != after:
@@ -307,12 +311,12 @@ class Pipeline:
             return run, after, training
 
     def _with_copies(self, made: TestSet, gathered: Gathered) -> TestSet:
-        base = {sample.name: sample for sample in gathered.samples if sample.source == BASE}
+        own = {sample.name: sample for sample in gathered.samples if sample.source in OWN}
 
         def kept(tested: TestSample) -> TestSample:
-            if tested.source != BASE or tested.image_key is not None or base[tested.name].path is None:
+            if tested.image_key is not None or tested.name not in own or own[tested.name].path is None:
                 return tested
-            return replace(tested, image_key=self._tests.keep_photo(made.channel, base[tested.name]))
+            return replace(tested, image_key=self._tests.keep_photo(made.channel, own[tested.name]))
 
         return replace(made, samples=tuple(map(kept, made.samples)))
 
@@ -364,7 +368,7 @@ class Pipeline:
 
 def _as_labelled(tested: TestSample, present: LabelledSample | None) -> LabelledSample:
     """A test sample as it can be fetched: photos of people where they are now, those of base data from their copy."""
-    if present is not None and tested.source != BASE:
+    if present is not None and tested.source not in OWN:
         return replace(present, label=tested.label)
     return LabelledSample(
         source=tested.source,

@@ -17,6 +17,7 @@ from shoplens.bundles.bundle import Bundle
 from shoplens.db import Database
 from shoplens.registry.entities import CHALLENGER, CHAMPION, Aliases
 from shoplens.registry.errors import AliasChanged, AliasUnchanged
+from shoplens.registry.publishing import RegistryService
 from shoplens.registry.registry import Registry
 from shoplens.retraining.entities import OPEN, RetrainingRules, RetrainingRun, RunState
 from shoplens.retraining.errors import RetrainingNotOpen, RetrainingOutdated
@@ -30,26 +31,34 @@ _AFTER: Final = {
 
 
 class Promotion:
-    """All methods block; they raise Unavailable where registry or database do not answer."""
+    """All methods block; they raise Unavailable where registry or database do not answer.
 
-    def __init__(self, database: Database, registry: Registry, *, clock: Callable[[], datetime]) -> None:
+    `registry` is read; `publishing` changes it, with the audit log and the webhooks.
+    """
+
+    def __init__(
+        self, database: Database, registry: Registry, publishing: RegistryService, *, clock: Callable[[], datetime]
+    ) -> None:
         self._database = database
         self._registry = registry
+        self._publishing = publishing
         self._clock = clock
 
-    def publish(self, run: RetrainingRun, bundle: Bundle, figures: Mapping[str, float]) -> RetrainingRun:
+    def publish(
+        self, run: RetrainingRun, bundle: Bundle, figures: Mapping[str, float], *, by: Principal
+    ) -> RetrainingRun:
         """Publish the bundle and give it its alias; the run as it is then, not yet written.
 
         Raises RetrainingOutdated if another model became champion since the comparison.
         """
         why = f"Retraining {run.id}: passed the gate on {run.test_samples:,} test samples (test set {run.test_set})."
         aliases = self._require_same_champion(run)
-        self._registry.publish(bundle, by=run.requested_by, why=why, figures=figures)
+        self._publishing.publish(bundle, by, why=why, figures=figures)
         alias = CHAMPION if run.promote == "at_once" else CHALLENGER
         try:
             with suppress(AliasUnchanged):  # an earlier attempt came so far
-                self._registry.set_alias(
-                    run.model, alias, run.candidate, by=run.requested_by, why=why, figures=figures, expected=aliases
+                self._publishing.set_alias(
+                    run.model, alias, run.candidate, by, why=why, figures=figures, expected=aliases
                 )
         except AliasChanged as error:
             raise RetrainingOutdated(str(error)) from error
@@ -59,18 +68,15 @@ class Promotion:
     def approve(self, run_id: str, *, by: Principal, why: str) -> RetrainingRun:
         """Make the model of a run champion. The same call again changes nothing.
 
-        Raises RetrainingNotFound, RetrainingNotOpen, RetrainingOutdated, and ModelNotFound if it is no longer published.
+        Raises RetrainingNotFound, RetrainingNotOpen, RetrainingOutdated, and ModelNotFound if it is not published.
         """
         run = self._open(run_id, RunState.PROMOTED)
         if run.state is RunState.PROMOTED:
             return run
         aliases = self._require_same_champion(run)
-        figures = {} if run.accuracy is None else {"accuracy": run.accuracy}
         try:
             with suppress(AliasUnchanged):
-                self._registry.set_alias(
-                    run.model, CHAMPION, run.candidate, by=by.name, why=why, figures=figures, expected=aliases
-                )
+                self._publishing.set_alias(run.model, CHAMPION, run.candidate, by, why=why, expected=aliases)
         except AliasChanged as error:
             raise RetrainingOutdated(str(error)) from error
         return self._decided(run, RunState.PROMOTED, by=by.name, why=why)
@@ -84,7 +90,7 @@ class Promotion:
         if aliases.champion == run.candidate:
             raise RetrainingNotOpen(f"{run.ref} is champion already. Roll back in the registry.")
         if aliases.challenger == run.candidate:
-            self._registry.set_alias(run.model, CHALLENGER, None, by=by.name, why=why, figures={}, expected=aliases)
+            self._publishing.set_alias(run.model, CHALLENGER, None, by, why=why, expected=aliases)
         return self._decided(run, RunState.REJECTED, by=by.name, why=why)
 
     def settle(self, rules: RetrainingRules, *, by: Principal) -> list[RetrainingRun]:
@@ -99,10 +105,9 @@ class Promotion:
             since = run.finished_at or run.created_at
             if self._clock() - since < timedelta(hours=rules.shadow_hours):
                 continue
+            why = f"The shadow time of {rules.shadow_hours:g} h is over."
             try:
-                promoted.append(
-                    self.approve(run.id, by=by, why=f"The shadow time of {rules.shadow_hours:g} h is over.")
-                )
+                promoted.append(self.approve(run.id, by=by, why=why))
             except RetrainingOutdated as error:
                 self._decided(run, RunState.REJECTED, by=by.name, why=str(error))
         return promoted
@@ -112,8 +117,8 @@ class Promotion:
         compared = None if run.champion is None else run.champion.partition("@")[2]
         if aliases.champion not in (None, compared, run.candidate):
             raise RetrainingOutdated(
-                f"{run.ref} was compared with {run.champion or 'no model'}, and {run.model}@{aliases.champion} is champion "
-                "now. Retrain the channel again."
+                f"{run.ref} was compared with {run.champion or 'no model'}, but now {run.model}@{aliases.champion} is "
+                "champion. Retrain the channel again."
             )
         return aliases
 

@@ -1,8 +1,9 @@
 """What a model is retrained on: the labels of people and the base data as one list, each sample with its last word.
 
 Of the same content the word of people counts more than the base data, and one person's later word more than an earlier
-one. Where several people disagree, the sample is left out: nobody knows who is right. Labels that the present model does
-not have become a class once there are enough of them; until then they are left out, since one typing error is no class.
+one. Where several people disagree, the sample is left out: nobody knows who is right. Labels that the present model
+does not have become a class once there are enough of them; until then they are left out, since one typing error is no
+class.
 """
 
 from __future__ import annotations
@@ -19,6 +20,10 @@ from shoplens.labels.groups import Groups
 
 BASE: Final = "base"
 """`source` of samples of the base data."""
+TEST: Final = "test"
+"""`source` of samples that the shop keeps apart for tests."""
+OWN: Final = (BASE, TEST)
+"""Sources of the shop's own files, which people never labelled here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,21 +86,21 @@ def of_people(labels: Iterable[Label]) -> list[LabelledSample]:
 
 
 def gather(
-    people: Sequence[LabelledSample], base: Sequence[LabelledSample], *, known: Collection[str], new_class_samples: int
+    people: Sequence[LabelledSample], own: Sequence[LabelledSample], *, known: Collection[str], new_class_samples: int
 ) -> Gathered:
     """All samples, without what contradicts itself, is repeated, or has a label that too few have.
 
-    `known` are the labels of the present model. People's samples come first.
+    `own` are base data and data for tests. `known` are the labels of the present model. People's samples come first.
     """
     left_out: Counter[str] = Counter()
     kept = [*_last_words(people, left_out)]
     contents = {sample.sha256 for sample in people if sample.sha256}
-    for sample in base:
+    for sample in own:
         if sample.sha256 in contents:
             left_out["base data that people labelled"] += 1
         else:
             kept.append(sample)
-    classes = {sample.label for sample in base} | set(known)
+    classes = {sample.label for sample in own} | set(known)
     counts = Counter(sample.label for sample in kept)
     used = []
     for sample in kept:

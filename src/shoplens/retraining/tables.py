@@ -31,6 +31,7 @@ retraining_runs: Final = Table(
     required("requested_by", TEXT),
     required("recipe", string(16)),
     Column("base", TEXT),
+    Column("test", TEXT),
     required("promote", string(16)),
     required("dry_run", Boolean),
     required("state", string(16)),

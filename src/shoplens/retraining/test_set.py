@@ -4,6 +4,9 @@ It is made once, of whole groups of near-duplicates, a share of every class. Lat
 and nothing else: a sample that ever was on the side of training never tests, and one that tests never trains. Samples
 that people withdrew or erased leave it, and a later word of people changes their label.
 
+The first model of a channel is tested on a share of the base data, too. Where there is a model already, it may have
+been trained on that data and would have an advantage: then labels of people test, and data that the shop keeps apart.
+
 A version is one object in the store, `retraining/<channel>/test-000001.json`, written once and never changed. People's
 photos stay where they are; photos of base data are copied beside it, since the folder of the base data may change.
 """
@@ -20,7 +23,7 @@ from typing import Any, Final
 import orjson
 
 from shoplens.labels.groups import Groups
-from shoplens.retraining.samples import BASE, Gathered, LabelledSample
+from shoplens.retraining.samples import BASE, OWN, TEST, Gathered, LabelledSample
 from shoplens.storage import Store
 
 FOLDER: Final = "retraining"
@@ -119,7 +122,7 @@ class TestSets:
             if "/test-" not in key:
                 continue
             known = _read(self._store.get(key))
-            kept = tuple(each for each in known.samples if each.source == BASE or each.sample_id not in sample_ids)
+            kept = tuple(each for each in known.samples if each.source in OWN or each.sample_id not in sample_ids)
             if len(kept) < len(known.samples):
                 self._store.put_pieces(key, [_write(replace(known, samples=kept))])
                 changed += 1
@@ -127,11 +130,12 @@ class TestSets:
 
 
 def grown(
-    channel: str, before: TestSet | None, gathered: Gathered, *, share: float, now: datetime
+    channel: str, before: TestSet | None, gathered: Gathered, *, share: float, base_tests: bool, now: datetime
 ) -> tuple[TestSet, tuple[LabelledSample, ...]]:
     """The next version of a test set over what was gathered, and what may train.
 
     Where nothing changes, the version is `before` itself. Of each group one sample tests, and the others do nothing.
+    With `base_tests` a share of the base data may test.
     """
     wanted = before.samples if before else ()
     trained = before.trained if before else ()
@@ -149,12 +153,18 @@ def grown(
     for sample, leader in zip(gathered.samples, leaders[:first], strict=True):
         if leader not in tests and leader not in trains:
             new[leader].append(sample)
-    chosen = _chosen(new, share, exact=before is None)
-    kept = [*_still_there(wanted, gathered.samples), *(_tested(new[leader][0]) for leader in chosen)]
+    apart = {leader: found for leader, members in new.items() if (found := [m for m in members if m.source == TEST])}
+    open_ = {
+        leader: members
+        for leader, members in new.items()
+        if leader not in apart and (base_tests or all(each.source != BASE for each in members))
+    }
+    chosen = {**apart, **{leader: open_[leader] for leader in _chosen(open_, share, exact=before is None)}}
+    kept = [*_still_there(wanted, gathered.samples), *(_tested(members[0]) for members in chosen.values())]
     training = tuple(
         sample
         for sample, leader in zip(gathered.samples, leaders[:first], strict=True)
-        if leader not in tests and leader not in chosen
+        if leader not in tests and leader not in chosen and sample.source != TEST
     )
     if before is not None and kept == list(before.samples) and not any(leader not in chosen for leader in new):
         return before, training
@@ -197,13 +207,16 @@ def _number(sample: LabelledSample) -> float:
 
 
 def _still_there(wanted: Sequence[TestSample], present: Sequence[LabelledSample]) -> list[TestSample]:
-    """Those that people did not withdraw, with the last word of people."""
-    labels = {sample.name: sample.label for sample in present}
-    return [
-        replace(tested, label=labels.get(tested.name, tested.label))
-        for tested in wanted
-        if tested.source == BASE or tested.name in labels
-    ]
+    """Those that people did not withdraw, with the last word of people; the same content may have another name now."""
+    by_name = {sample.name: sample for sample in present}
+    by_content = {sample.sha256: sample for sample in present if sample.sha256 and sample.source not in OWN}
+    kept = []
+    for tested in wanted:
+        if tested.source in OWN:
+            kept.append(tested)
+        elif found := by_name.get(tested.name) or by_content.get(tested.sha256):
+            kept.append(replace(tested, source=found.source, sample_id=found.sample_id, label=found.label))
+    return kept
 
 
 def _tested(sample: LabelledSample) -> TestSample:

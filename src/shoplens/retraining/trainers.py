@@ -17,7 +17,7 @@ from shoplens.errors import BlobNotFound, ImageChanged, Misconfigured
 from shoplens.images.picture import Limits
 from shoplens.retraining.errors import NothingToLearn
 from shoplens.retraining.gate import Answers
-from shoplens.retraining.samples import BASE, LabelledSample
+from shoplens.retraining.samples import LabelledSample
 from shoplens.retraining.test_set import TestSample
 from shoplens.storage import Store, require_unchanged
 
@@ -52,8 +52,8 @@ class Trainer(Protocol):
         """The labels of a bundle, as label sets have them."""
         ...
 
-    def base(self, source: str) -> list[LabelledSample]:
-        """The samples of base data. Raises DatasetInvalid."""
+    def read(self, place: str, source: str) -> list[LabelledSample]:
+        """The labelled files at `place`, as samples of this `source`. Raises DatasetInvalid."""
         ...
 
     def fetch(self, samples: Sequence[LabelledSample], folder: Path) -> tuple[list[LabelledSample], dict[str, int]]:
@@ -94,19 +94,19 @@ class PhotoTrainer:
         """People say the names of labels."""
         return [label.name for label in champion.labels]
 
-    def base(self, source: str) -> list[LabelledSample]:
+    def read(self, place: str, source: str) -> list[LabelledSample]:
         """As `shoplens train` reads a folder or a CSV. Raises DatasetInvalid, and Misconfigured for an archive."""
         from shoplens.training.samples import PhotoFile, read_dataset
 
-        if source.lower().endswith(".npz"):
-            raise Misconfigured(f"The base data {source} is an archive; name a folder per class or a CSV (path,label).")
-        dataset = read_dataset(Path(source), threads=self._threads, limits=self._limits)
+        if place.lower().endswith(".npz"):
+            raise Misconfigured(f"{place} is an archive of arrays; name a folder per class, or a CSV (path,label).")
+        dataset = read_dataset(Path(place), threads=self._threads, limits=self._limits)
         found = []
         for sample in dataset.samples:
             assert isinstance(sample.origin, PhotoFile)
             found.append(
                 LabelledSample(
-                    source=BASE,
+                    source=source,
                     sample_id=sample.name,
                     label=dataset.classes[sample.label],
                     sha256=sample.sha256,

@@ -105,9 +105,14 @@ def test_a_model_that_is_too_sure_slow_or_large_is_refused() -> None:
     truth, random = samples(400), np.random.default_rng(3)
     was_right = random.random(400) < 0.75
     is_right = was_right | (random.random(400) < 0.6)
-    fast = {"ms_per_sample": 10.0, "size_bytes": 10_000_000}
-    old = replace(model(truth, was_right.tolist(), name="old", score=float(was_right.mean())), **fast)
-    new = replace(model(truth, is_right.tolist(), score=float(is_right.mean())), **fast)
+    old, new = (
+        replace(
+            model(truth, right.tolist(), name=name, score=float(right.mean())),
+            ms_per_sample=10.0,
+            size_bytes=10_000_000,
+        )
+        for name, right in (("old", was_right), ("new", is_right))
+    )
     rules = GateRules()
     assert judge(truth, new, old, rules).passed
     for changed, code in (

@@ -188,6 +188,7 @@ def _create_retraining_runs() -> None:
         sa.Column("requested_by", _TEXT, nullable=False),
         sa.Column("recipe", _string(16), nullable=False),
         sa.Column("base", _TEXT),
+        sa.Column("test", _TEXT),
         sa.Column("promote", _string(16), nullable=False),
         sa.Column("dry_run", sa.Boolean, nullable=False),
         sa.Column("state", _string(16), nullable=False),

@@ -1,0 +1,133 @@
+"""Build retraining from the settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from shoplens.accounts.audit import AuditLog
+from shoplens.batch.sources import is_local, local_folder
+from shoplens.bundles.bundle import Bundle
+from shoplens.db import Database
+from shoplens.errors import ChannelNotFound, Misconfigured, ModelNotFound
+from shoplens.platform.consequences import build_labels
+from shoplens.platform.parts import build_database, build_limits, find_bundle, thread_count, trust_of, utc_now
+from shoplens.platform.registry import require_registry
+from shoplens.registry.publishing import RegistryService
+from shoplens.registry.registry import Registry
+from shoplens.retraining.entities import RetrainingRules
+from shoplens.retraining.gate import GateRules
+from shoplens.retraining.pipeline import Pipeline, PipelineParts
+from shoplens.retraining.promotion import Promotion
+from shoplens.retraining.service import RetrainingService
+from shoplens.retraining.trainers import PhotoTrainer, Trainer
+from shoplens.settings import Settings
+from shoplens.storage import Store, open_store
+
+
+def retraining_rules(
+    settings: Settings, channel: str, *, recipe: str | None = None, base: Path | None = None, test: Path | None = None
+) -> RetrainingRules:
+    """Those of a channel, with a recipe and base data that were given for one run.
+
+    Raises ChannelNotFound, and Misconfigured for a channel whose model is pinned or a folder.
+    """
+    if channel not in settings.channels:
+        raise ChannelNotFound(f'There is no channel "{channel}". Channels: {", ".join(sorted(settings.channels))}.')
+    wanted = settings.channels[channel]
+    if "@" in wanted.model or "/" in wanted.model:
+        raise Misconfigured(
+            f"channels.{channel}.model is {wanted.model}: it names one version. Name the model without a version, so "
+            "that a new version can take its place."
+        )
+    own = wanted.retraining
+    return RetrainingRules(
+        channel=channel,
+        model=wanted.model,
+        recipe=recipe or own.recipe or ("fusion" if wanted.catalogue is not None else "head"),
+        base=_place(base, own.base),
+        test=_place(test, own.test),
+        promote=own.promote,
+        shadow_hours=own.shadow_hours,
+        test_share=own.test_share,
+        new_class_samples=own.new_class_samples,
+        gate=GateRules(
+            margin=own.margin,
+            confidence=own.confidence,
+            worst_class_loss=own.worst_class_loss,
+            class_samples=own.class_samples,
+            most_calibration_error=own.most_calibration_error,
+            calibration_loss=own.calibration_loss,
+            slower=own.slower,
+            larger=own.larger,
+        ),
+        sign_with=own.sign_with,
+    )
+
+
+def _place(given: Path | None, own: str | None) -> str | None:
+    """An absolute path, so that a run can be continued from another folder."""
+    place = str(given) if given is not None else own
+    return None if place is None else str(local_folder(place).absolute() if is_local(place) else place)
+
+
+@contextmanager
+def open_pipeline(settings: Settings, rules: RetrainingRules) -> Iterator[Pipeline]:
+    """For a command. Raises Misconfigured, DatabaseUnavailable and StorageUnavailable."""
+    with closing(build_database(settings, durable=True)) as database:
+        store = open_store(settings.effective_storage_url, setting="storage_url")
+        registry = require_registry(settings)
+        yield Pipeline(
+            PipelineParts(
+                database=database,
+                store=store,
+                labels=build_labels(settings, database, store),
+                registry=registry,
+                promotion=build_promotion(settings, database, registry),
+                find=lambda name: _found(name, settings),
+                trainer=build_trainer(settings, store, rules),
+                folder=settings.data_dir.absolute() / "retraining",
+                clock=utc_now,
+                takeover_s=settings.batch.takeover_s,
+            ),
+            rules,
+        )
+
+
+def build_trainer(settings: Settings, store: Store, rules: RetrainingRules) -> Trainer:
+    """For the recipe of these rules."""
+    del rules
+    return PhotoTrainer(store, threads=thread_count(settings, "cpu"), limits=build_limits(settings))
+
+
+def build_promotion(settings: Settings, database: Database, registry: Registry) -> Promotion:
+    """What publishes and promotes, with the audit log."""
+    publishing = RegistryService(
+        registry,
+        trust=trust_of(settings),
+        database=database,
+        audit=AuditLog(database, clock=utc_now),
+        clock=utc_now,
+    )
+    return Promotion(database, registry, publishing, clock=utc_now)
+
+
+def build_retraining(settings: Settings, database: Database, store: Store) -> RetrainingService:
+    """For a server. Raises Misconfigured and StorageUnavailable."""
+    registry = require_registry(settings)
+    return RetrainingService(database, store, build_promotion(settings, database, registry))
+
+
+@contextmanager
+def open_retraining(settings: Settings) -> Iterator[RetrainingService]:
+    """For a command. Raises Misconfigured, DatabaseUnavailable and StorageUnavailable."""
+    with closing(build_database(settings)) as database:
+        yield build_retraining(settings, database, open_store(settings.effective_storage_url, setting="storage_url"))
+
+
+def _found(name: str, settings: Settings) -> Bundle | None:
+    try:
+        return find_bundle(name, settings)
+    except ModelNotFound:
+        return None

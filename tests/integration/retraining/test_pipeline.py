@@ -1,0 +1,187 @@
+"""A retraining from the labels of people to the champion: real files, database and registry, and a small real model."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import orjson
+import pytest
+
+from shoplens.accounts.entities import SYSTEM
+from shoplens.db import Database, open_database, upgrade
+from shoplens.errors import StorageUnavailable
+from shoplens.labels.errors import NothingLabelled
+from shoplens.retraining.entities import RetrainingRun, RunState, Stage
+from shoplens.retraining.errors import NothingToLearn, RetrainingNotOpen, RetrainingOutdated, RetrainingRunning
+from tests.retraining_shop import ColourShop, Stages
+from tests.unit.training.colours import COLOURS
+
+PHOTOS = range(48)
+"""Each has a colour in turn."""
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    """An empty SQLite database."""
+    url = f"sqlite:///{tmp_path / 'shop.db'}"
+    upgrade(url)
+    return url
+
+
+@pytest.fixture
+def shop(url: str, tmp_path: Path) -> Iterator[ColourShop]:
+    """An empty one."""
+    with closing(open_database(url)) as database:
+        yield ColourShop(database, tmp_path)
+
+
+def with_champion(shop: ColourShop) -> RetrainingRun:
+    """A shop whose first model learned from wrong labels, which people have corrected since."""
+    ids = shop.said(PHOTOS, shift=1)
+    first = shop.retrain(rules=shop.with_promotion("at_once"))
+    assert RunState.PROMOTED is first.state
+    for place, colour in enumerate(sorted(COLOURS)):
+        shop.corrected(ids[place::3], colour)
+    return first
+
+
+def test_a_model_that_learned_from_corrections_replaces_the_one_before_it(database: Database, tmp_path: Path) -> None:
+    """The first one has nothing to beat; the next one is better, waits for a yes, and is champion then."""
+    shop = ColourShop(database, tmp_path)
+    first = with_champion(shop)
+    assert (None, "1.0.0", 48) == (first.champion, first.candidate, first.labels)
+    assert "1.0.0" == shop.champion()
+    second = shop.retrain()
+    assert (RunState.WAITING, True, "colours@1.0.0") == (second.state, second.passed, second.champion)
+    assert second.accuracy is not None
+    assert second.accuracy_before is not None
+    assert second.accuracy > 0.9
+    assert second.accuracy_before < 0.2
+    assert ("1.0.0", "1.1.0") == (shop.champion(), shop.registry.aliases("colours").challenger)
+    report = shop.service.report(second.id)
+    assert report is not None
+    assert second.test_samples == report.verdict.samples == len(report.became_right)
+    assert {"blue", "green", "red"} == {each.label for each in report.verdict.classes}
+    example = report.became_right[0]
+    assert shop.store.exists(example.image_key or "")
+    assert example == shop.service.example(second.id, example.sha256)
+    approved = shop.service.approve(second.id, by=SYSTEM, why="The figures are good.")
+    assert (RunState.PROMOTED, "The figures are good.") == (approved.run.state, approved.run.decided_why)
+    assert "1.1.0" == shop.champion()
+    assert approved == shop.service.approve(second.id, by=SYSTEM, why="again")
+    with pytest.raises(RetrainingNotOpen):
+        shop.service.reject(second.id, by=SYSTEM, why="")
+    assert [] == list(shop.parts.folder.iterdir())
+
+
+def test_the_same_labels_again_are_no_better_and_are_refused(shop: ColourShop) -> None:
+    """Equal models never pass; nothing is published."""
+    shop.said(PHOTOS)
+    shop.retrain(rules=shop.with_promotion("at_once"))
+    again = shop.retrain(rules=shop.with_promotion("at_once"))
+    assert (RunState.REFUSED, False, "1.1.0") == (again.state, again.passed, again.candidate)
+    assert ["1.0.0"] == [each.ref.version for each in shop.registry.versions("colours")]
+    assert "1.2.0" == shop.retrain(dry_run=True).candidate
+
+
+def test_a_dry_run_publishes_nothing_and_a_rejected_model_goes(shop: ColourShop) -> None:
+    """A dry run is measured all the same."""
+    with_champion(shop)
+    tried = shop.retrain(dry_run=True)
+    assert (RunState.MEASURED, True) == (tried.state, tried.passed)
+    assert ["1.0.0"] == [each.ref.version for each in shop.registry.versions("colours")]
+    waiting = shop.retrain()
+    rejected = shop.service.reject(waiting.id, by=SYSTEM, why="Not now.").run
+    assert (RunState.REJECTED, None) == (rejected.state, shop.registry.aliases("colours").challenger)
+    assert "1.0.0" == shop.champion()
+
+
+def test_a_shadow_time_ends_with_the_next_start_and_a_changed_champion_ends_it_too(shop: ColourShop) -> None:
+    """What was compared with another champion is never promoted."""
+    with_champion(shop)
+    rules = shop.with_promotion("after_shadow")
+    shadowing = shop.retrain(rules=rules)
+    assert RunState.SHADOWING is shadowing.state
+    assert [] == shop.promotion.settle(rules, by=SYSTEM)
+    shop.later = 73 * 3_600
+    (promoted,) = shop.promotion.settle(rules, by=SYSTEM)
+    assert (RunState.PROMOTED, "1.1.0") == (promoted.state, shop.champion())
+    shop.publishing.roll_back("colours", SYSTEM, why="It was slow.")
+    waiting = shop.retrain()
+    assert RunState.WAITING is waiting.state
+    aliases = shop.registry.aliases("colours")
+    shop.publishing.set_alias("colours", "champion", "1.1.0", SYSTEM, why="It was not.", expected=aliases)
+    with pytest.raises(RetrainingOutdated, match="Retrain the channel again"):
+        shop.service.approve(waiting.id, by=SYSTEM, why="")
+
+
+def test_of_two_at_once_one_retrains_and_the_other_says_who_does(shop: ColourShop) -> None:
+    """One retraining of a model at a time."""
+    shop.said(PHOTOS)
+    reached, go_on, ended = threading.Event(), threading.Event(), []
+
+    def wait(name: str) -> None:
+        if name.startswith("Fetching"):
+            reached.set()
+            assert go_on.wait(60)
+
+    thread = threading.Thread(target=lambda: ended.append(shop.retrain(stages=Stages(wait))))
+    thread.start()
+    try:
+        assert reached.wait(60)
+        with pytest.raises(RetrainingRunning, match=f"Process {os.getpid()} on"):
+            shop.retrain()
+    finally:
+        go_on.set()
+        thread.join()
+    assert [RunState.WAITING] == [run.state for run in ended]
+    assert 1 == len(shop.service.all())
+
+
+def test_what_cannot_be_learned_is_said_and_listed(shop: ColourShop) -> None:
+    """No label; a class of the present model without photos; and a store that is away is no failure of the run."""
+    with pytest.raises(NothingLabelled):
+        shop.retrain()
+    assert (RunState.FAILED, "nothing_labelled") == (
+        shop.service.all()[0].run.state,
+        shop.service.all()[0].run.failure_code,
+    )
+    ids = shop.said(PHOTOS)
+    shop.retrain(rules=shop.with_promotion("at_once"))
+
+    def away(name: str) -> None:
+        if name.startswith("Comparing"):
+            raise StorageUnavailable("The store does not answer.")
+
+    with pytest.raises(StorageUnavailable):
+        shop.retrain(stages=Stages(away))
+    assert shop.service.all()[0].run.state is RunState.RUNNING
+    shop.corrected([each for number, each in enumerate(ids) if number % 3 == 0], "red")
+    assert RunState.REFUSED is shop.retrain().state, "it is continued with the labels that it began with"
+    with pytest.raises(NothingToLearn, match="blue"):
+        shop.retrain()
+
+
+def test_killed_at_any_moment_it_continues_and_there_is_one_champion(url: str, tmp_path: Path) -> None:
+    """kill -9 at each stage, before and after each write to the registry, each time in the same run."""
+    found = subprocess.run(
+        [sys.executable, "-m", "tests.dying_retraining", url, str(tmp_path)],
+        cwd=Path(__file__).parents[3],
+        capture_output=True,
+        timeout=300,
+        check=False,
+    )
+    assert 0 == found.returncode, found.stderr.decode()[-3_000:]
+    outcome = orjson.loads(found.stdout.splitlines()[-1])
+    assert outcome["points"] == outcome["killed"]
+    assert 1 == outcome["runs"]
+    assert [Stage.DONE.value, RunState.PROMOTED.value] == [outcome["stage"], outcome["state"]]
+    assert ["1.0.0"] == outcome["versions"]
+    assert [[None, "1.0.0"]] == outcome["history"]
+    assert ["interrupted"] * len(outcome["points"]) == outcome["listed"]
