@@ -118,7 +118,7 @@ def test_a_model_that_is_too_sure_slow_or_large_is_refused() -> None:
     for changed, code in (
         (replace(new, scores=[1.0] * 400), "calibrated"),
         (replace(new, ms_per_sample=16.0), "fast_enough"),
-        (replace(new, size_bytes=21_000_000), "small_enough"),
+        (replace(new, size_bytes=21 * 10**6), "small_enough"),
     ):
         verdict = judge(truth, changed, old, rules)
         assert not verdict.passed
