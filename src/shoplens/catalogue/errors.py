@@ -75,3 +75,9 @@ class ImportRunning(Conflict):
     """Another process imports the same file now."""
 
     code = "import_running"
+
+
+class RunModelChanged(Conflict):
+    """A run is to go on, and the version of the model with which it began does not answer any more."""
+
+    code = "run_model_changed"

@@ -15,10 +15,11 @@ from shoplens.catalogue.entities import Product, ProductPhoto, ProductState
 from shoplens.catalogue.errors import NothingToCategorise
 from shoplens.catalogue.photos import ProductPhotos, facts_of, photo_key
 from shoplens.catalogue.repository import ProductFilter, ProductOrder, ProductRepository, cursor_of
+from shoplens.catalogue.suggest import Suggestion
 from shoplens.catalogue.tree import Tree
 from shoplens.db import Database
 from shoplens.db.tables import new_id
-from shoplens.errors import ImageNotKept, RecordRefused, RequestInvalid
+from shoplens.errors import ImageNotKept, RecordRefused, RequestInvalid, ShoplensError
 from shoplens.images.picture import ImageFacts
 from shoplens.predictions.image_store import ImageFile, ImageSize
 from shoplens.texts.cleaning import DESCRIPTION_CHARACTERS, TITLE_CHARACTERS, clean
@@ -92,6 +93,74 @@ class ProductPage:
     next: str | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SuggestedProduct:
+    """A product as it was read, with what a model said of it. Without a `suggestion`, `failure` is why.
+
+    With both, the photos could not be used and the suggestion is for the text alone.
+    """
+
+    product: Product
+    photos: tuple[ProductPhoto, ...]
+    suggestion: Suggestion | None = None
+    failure: ShoplensError | None = None
+
+
+def write_suggestions(
+    tx: Connection,
+    results: Sequence[SuggestedProduct],
+    *,
+    now: datetime,
+    run_id: str | None = None,
+    encoder: str = "",
+) -> list[SuggestedProduct]:
+    """Write what a model said of products, but for those that changed since they were read; what was written.
+
+    `encoder` names what made the embeddings. A category that was decided stays.
+    """
+    repository = ProductRepository(tx)
+    locked = repository.lock_many([each.product.id for each in results])
+    written = []
+    for each in results:
+        current = locked.get(each.product.id)
+        if current is None or current.revision != each.product.revision:
+            continue
+        repository.replace(_with_suggestion(current, each, now=now, run_id=run_id))
+        if each.suggestion is not None:
+            for photo, facts in zip(each.photos, each.suggestion.images, strict=False):
+                if photo.image.phash != facts.phash:
+                    repository.note_facts(replace(photo, image=replace(facts, sha256=photo.image.sha256)))
+            if each.suggestion.embedding is not None:
+                repository.set_embedding(current.id, encoder, each.suggestion.embedding)
+        written.append(each)
+    return written
+
+
+def _with_suggestion(product: Product, result: SuggestedProduct, *, now: datetime, run_id: str | None) -> Product:
+    found, failure = result.suggestion, result.failure
+    product = replace(
+        product,
+        run_id=run_id or product.run_id,
+        failure_code=None if failure is None else failure.code,
+        failure=None if failure is None else failure.public[:500],
+        revision=product.revision + 1,
+    )
+    if found is None:
+        return replace(product, needs_review=not product.decided)
+    return replace(
+        product,
+        state=product.state if product.decided else ProductState.SUGGESTED,
+        answer=None if found.answer is None else found.answer.category,
+        score=found.suggestions[0].score if found.suggestions else None,
+        suggestions=found.suggestions,
+        needs_review=not product.decided and (found.needs_review or failure is not None),
+        kind=found.kind,
+        model=found.model,
+        tree=found.tree,
+        suggested_at=now,
+    )
+
+
 class ProductService:
     """The products of all channels with a catalogue side. All methods block and may be called from many threads.
 
@@ -148,6 +217,12 @@ class ProductService:
                 keep = frozenset(photo.image_key for photo in result.photos)
                 self._photos.delete(channel, result.product.reference, keep=keep)
         return saved
+
+    def suggested(self, result: SuggestedProduct) -> Product:
+        """Keep what a model said of one product; the product as it is then."""
+        with self._database.transaction() as tx:
+            write_suggestions(tx, [result], now=self._clock())
+            return ProductRepository(tx).get(result.product.channel, result.product.id)
 
     def get(self, channel: str, id_or_reference: str) -> tuple[Product, tuple[ProductPhoto, ...]]:
         """A product with its photos. Raises ProductNotFound."""
