@@ -6,18 +6,21 @@ What is slow to import is imported by the command that needs it, so that `shople
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
 from shoplens.catalogue.tree_commands import tree_app
-from shoplens.cli.command import AsJson, DataDir, handle_errors, settings_for
+from shoplens.cli.command import AsJson, DataDir, RequestedBy, handle_errors, settings_for
 
 if TYPE_CHECKING:
-    from shoplens.catalogue.entities import ImportJob
+    from shoplens.catalogue.entities import CatalogueRun, ImportJob
+
+_STATUS_OF_SIGNAL: Final = 128
 
 catalogue_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Categorise the products of a shop.")
 catalogue_app.add_typer(tree_app, name="tree")
@@ -74,7 +77,7 @@ def import_products(
         )
         marks = [_mark(each) for each in (file, categories) if each is not None]
         stamp = hashlib.sha256(repr((marks, photos, sorted(chosen.items()))).encode()).hexdigest()
-        _stop_with(catalogue.imports.stop)
+        _stop_with(lambda _: catalogue.imports.stop())
         new = NewImport(channel=name, source=file.name, by="command line", stamp=stamp, chosen=chosen)
         job = catalogue.imports.run(new, source, on_progress=_show_progress)
         listed = catalogue.imports.faults(job.id, limit=faults) if faults else []
@@ -112,19 +115,19 @@ def _mark(file: Path) -> tuple[str, int, int]:
     return str(file.absolute()), found.st_size, found.st_mtime_ns
 
 
-def _stop_with(stop: Callable[[], None]) -> None:
+def _stop_with(stop: Callable[[int], None]) -> None:
     """The first SIGTERM or interrupt lets the work in hand be committed; the next one ends the process as usual."""
 
     def ended(number: int, _frame: object) -> None:
         signal.signal(number, signal.SIG_DFL)
-        stop()
+        stop(number)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, ended)
 
 
 def _show_progress(job: ImportJob) -> None:
-    if job.finished_at is None:
+    if job.finished_at is None and sys.stderr.isatty():
         typer.echo(f"\r{job.rows:,} rows, {job.faults:,} faults ", nl=False, err=True)
 
 
@@ -134,3 +137,99 @@ def _show_import(job: ImportJob) -> None:
         f"{ended} {job.rows:,} rows: {job.added:,} added, {job.changed:,} changed, {job.unchanged:,} unchanged, "
         f"{job.faults:,} faults."
     )
+
+
+@catalogue_app.command("run")
+@handle_errors
+def run_catalogue(
+    again: Annotated[
+        bool, typer.Option("--again", help="Also products that have a suggestion and that nobody decided.")
+    ] = False,
+    new: Annotated[bool, typer.Option("--new", help="Give up a run that was interrupted, and begin another.")] = False,
+    engine: Annotated[
+        Literal["local", "workers"], typer.Option(help="Where the model runs: in this process, or in workers.")
+    ] = "local",
+    requested_by: RequestedBy = "command line",
+    channel: ChannelName = None,
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Suggest a category for every product that has none. Resumes an interrupted run, with the model that it had.
+
+    Exits with 143 or 130 after SIGTERM or SIGINT.
+    """
+    from shoplens.cli.process import keep_freed_memory, logged_job, run_on_loop
+    from shoplens.errors import NothingWaiting
+    from shoplens.platform.catalogue_runs import build_catalogue_runner
+
+    settings = settings_for(data_dir)
+    arguments = {"channel": channel, "again": again, "new": new}
+    with logged_job(settings, command="catalogue run", job="run", by=requested_by, arguments=arguments) as trigger:
+        keep_freed_memory()
+        received: list[int] = []
+        with build_catalogue_runner(settings, channel, engine=engine) as runner:
+
+            def stop(number: int) -> None:
+                received.append(number)
+                runner.stop()
+
+            def on_progress(run: CatalogueRun) -> None:
+                trigger.run_id = run.id
+                trigger.counts.update({"planned": run.planned, "suggested": run.suggested, "failed": run.failed})
+                if sys.stderr.isatty():
+                    done = run.suggested + run.failed
+                    typer.echo(f"\r{done:,} of {run.planned:,} ", nl=False, err=True)
+
+            _stop_with(stop)
+            try:
+                ended = run_on_loop(
+                    runner.run(requested_by=requested_by, again=again, anew=new, on_progress=on_progress)
+                )
+            except NothingWaiting as nothing:  # `trigger.log` shows that the schedule works
+                trigger.counts["planned"] = 0
+                typer.echo('{"run":null}' if as_json else str(nothing))
+                return
+        _show_run(ended, as_json=as_json)
+        if received:
+            typer.echo("Stopped. Run again to resume.", err=True)
+            raise typer.Exit(_STATUS_OF_SIGNAL + received[0])
+
+
+@catalogue_app.command("status")
+@handle_errors
+def show_status(channel: ChannelName = None, as_json: AsJson = False, data_dir: DataDir = None) -> None:
+    """Show how many products are in each state, and the latest run and import."""
+    import orjson
+
+    from shoplens.catalogue.entities import ProductState
+    from shoplens.platform.catalogue import open_stored
+
+    with open_stored(settings_for(data_dir)) as catalogue:
+        name = catalogue.channel(channel).name
+        counts = dict(catalogue.products.tally(name))
+        run = next(iter(catalogue.products.runs(name, limit=1)), None)
+        latest = next(iter(catalogue.imports.newest(name, limit=1)), None)
+    if as_json:
+        shown = {"channel": name, "products": counts, "run": run, "import": latest}
+        typer.echo(orjson.dumps(shown))
+        return
+    typer.echo(", ".join(f"{counts.get(state, 0):,} {state}" for state in ProductState) + ".")
+    if run is not None:
+        _show_run(run, as_json=False)
+    if latest is not None:
+        _show_import(latest)
+
+
+def _show_run(run: CatalogueRun, *, as_json: bool) -> None:
+    import orjson
+
+    if as_json:
+        typer.echo(orjson.dumps(run))
+        return
+    state = "finished" if run.finished_at else "runs" if run.owner else "was interrupted"
+    typer.echo(
+        f"Run {run.id} {state}: {run.suggested:,} of {run.planned:,} products have a suggestion by {run.model}, "
+        f"{run.failed:,} could not get one."
+    )
+    if run.failure:
+        typer.echo(run.failure)

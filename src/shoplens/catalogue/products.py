@@ -11,10 +11,11 @@ from typing import Final
 
 from sqlalchemy import Connection
 
-from shoplens.catalogue.entities import Product, ProductPhoto, ProductState
+from shoplens.catalogue.entities import CatalogueRun, Product, ProductPhoto, ProductState
 from shoplens.catalogue.errors import NothingToCategorise
 from shoplens.catalogue.photos import ProductPhotos, facts_of, photo_key
 from shoplens.catalogue.repository import ProductFilter, ProductOrder, ProductRepository, cursor_of
+from shoplens.catalogue.run_repository import CatalogueRunRepository
 from shoplens.catalogue.suggest import Suggestion
 from shoplens.catalogue.tree import Tree
 from shoplens.db import Database
@@ -246,6 +247,16 @@ class ProductService:
             photos = ProductRepository(tx).photos_of(each.id for each in products)
         following = cursor_of(products[-1], order) if len(found) > limit else None
         return ProductPage(products=products, photos=photos, next=following)
+
+    def tally(self, channel: str) -> list[tuple[str, int]]:
+        """How many products are in each state."""
+        with self._database.reading() as tx:
+            return ProductRepository(tx).tally(ProductFilter(channel=channel))
+
+    def runs(self, channel: str, *, limit: int = 20) -> list[CatalogueRun]:
+        """The newest runs over the products of a channel first."""
+        with self._database.reading() as tx:
+            return CatalogueRunRepository(tx).newest(channel, limit=limit)
 
     def count(self, wanted: ProductFilter) -> int:
         """How many products match."""

@@ -17,7 +17,6 @@ from sqlalchemy import (
     Connection,
     Row,
     TextClause,
-    and_,
     delete,
     func,
     insert,
@@ -27,6 +26,7 @@ from sqlalchemy import (
     update,
 )
 
+from shoplens.batch.entities import HOPELESS
 from shoplens.catalogue import search
 from shoplens.catalogue.entities import CategoryDecision, DecisionKind, Product, ProductPhoto, ProductState
 from shoplens.catalogue.errors import ProductNotFound
@@ -306,6 +306,10 @@ def _row(product: Product) -> dict[str, Any]:
 
 
 def _waiting(channel: str, run_id: str, *, again: bool) -> list[ColumnElement[bool]]:
-    state = products.c.state.in_(_UNDECIDED) if again else products.c.state == ProductState.NEW
     not_seen = or_(products.c.run_id.is_(None), products.c.run_id != run_id)
-    return [products.c.channel == channel, and_(state, not_seen)]
+    wanted = [products.c.channel == channel, not_seen]
+    if again:
+        return [*wanted, products.c.state.in_(_UNDECIDED)]
+    # What lies in a photo itself fails each time, until the product is sent again.
+    usable = or_(products.c.failure_code.is_(None), products.c.failure_code.not_in(sorted(HOPELESS)))
+    return [*wanted, products.c.state == ProductState.NEW, usable]

@@ -256,9 +256,7 @@ class CatalogueRunner:
             photos = ProductRepository(tx).photos_of(product.id for product in products)
         return [(product, photos.get(product.id, ())) for product in products]
 
-    async def _ask(
-        self, opened: RunEngine, product: Product, photos: tuple[ProductPhoto, ...]
-    ) -> SuggestedProduct:
+    async def _ask(self, opened: RunEngine, product: Product, photos: tuple[ProductPhoto, ...]) -> SuggestedProduct:
         """A suggestion, for the text alone where the photos cannot be used; or why there is none."""
         fault: ShoplensError | None = None
         try:

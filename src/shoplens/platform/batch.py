@@ -250,9 +250,9 @@ def build_runner(
             if executor == "ray":
                 return _ray_executor(settings, channel, store, results, retry, address=address)
             photos, engine = (
-                (settings.queue_limit // 2, _workers_engine(settings, channel))
+                (settings.queue_limit // 2, workers_engine(settings, channel))
                 if executor == "workers"
-                else (_photos_in_work(settings), _local_engine(settings, channel, progress))
+                else (photos_in_work(settings), local_engine(settings, channel, progress))
             )
             limits = WorkLimits(
                 photos=max(1, photos), photo_bytes=settings.max_queued_bytes, timeout_s=settings.batch.stall_after_s
@@ -293,12 +293,12 @@ def _moderated(settings: Settings, channel: Channel, database: Database) -> Back
     return None if wanted is None else build_backlog(settings, channel, wanted, database=database)
 
 
-def _photos_in_work(settings: Settings) -> int:
+def photos_in_work(settings: Settings) -> int:
     """Enough that no thread waits for a photo to be read."""
     return _PHOTOS_PER_THREAD * thread_count(settings, choose_provider(settings.provider)) + _PHOTOS_BEING_READ
 
 
-def _workers_engine(settings: Settings, channel: Channel) -> Engine:
+def workers_engine(settings: Settings, channel: Channel) -> Engine:
     """Models in workers behind Redis. Raises NoWorker when none answers for the channel's model now."""
     from shoplens.platform.workers import build_redis_engine, require_worker
 
@@ -306,9 +306,9 @@ def _workers_engine(settings: Settings, channel: Channel) -> Engine:
     return build_redis_engine(settings, {channel.name: channel}, metrics=Metrics())
 
 
-def _local_engine(settings: Settings, channel: Channel, progress: Progress | None) -> Engine:
+def local_engine(settings: Settings, channel: Channel, progress: Progress | None) -> Engine:
     """An engine for one channel, with a queue that the run cannot fill."""
-    larger = settings.model_copy(update={"queue_limit": 2 * _photos_in_work(settings)})
+    larger = settings.model_copy(update={"queue_limit": 2 * photos_in_work(settings)})
     return build_engine(
         larger, {channel.name: channel}, metrics=Metrics(), sandbox=build_sandbox(settings), progress=progress
     )
@@ -359,7 +359,7 @@ def open_node_engine(settings: Settings, channel: Channel, packed: bytes) -> tup
         file = Path(folder) / "bundle"
         file.write_bytes(packed)
         model = str(unpack_bundle(file, Path(folder) / "unpacked").root)
-        return _local_engine(settings, replace(channel, model=model), None), model
+        return local_engine(settings, replace(channel, model=model), None), model
 
 
 @contextmanager

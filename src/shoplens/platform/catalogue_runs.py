@@ -1,0 +1,149 @@
+"""Build runs over the catalogue from the settings."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Literal
+
+from shoplens.accounts.audit import AuditLog
+from shoplens.batch.executors import RetryPolicy, only_version
+from shoplens.batch.process import WatchTime
+from shoplens.bundles.bundle import Bundle
+from shoplens.catalogue.runs import CatalogueRunner, RunEngine, RunParts
+from shoplens.catalogue.service import chosen_channel
+from shoplens.db import Database
+from shoplens.errors import Misconfigured
+from shoplens.platform.batch import local_engine, photos_in_work, workers_engine
+from shoplens.platform.catalogue import (
+    CatalogueParts,
+    StoredParts,
+    build_catalogue,
+    build_stored,
+    catalogue_channels,
+)
+from shoplens.platform.parts import (
+    Progress,
+    build_channels,
+    build_database,
+    build_limits,
+    build_sandbox,
+    find_bundle,
+    utc_now,
+)
+from shoplens.settings import Settings
+from shoplens.storage import open_store
+
+EngineName = Literal["local", "workers"]
+_PIECE = 1 << 20
+
+
+@contextmanager
+def build_catalogue_runner(
+    settings: Settings, channel: str | None, *, engine: EngineName = "local", progress: Progress | None = None
+) -> Iterator[CatalogueRunner]:
+    """A runner for one run over the products of a channel. Waits for a database or store as long as the run would.
+
+    Raises NoCatalogue, Misconfigured, DatabaseUnavailable and StorageUnavailable.
+    """
+    channels = build_channels(settings)
+    name = chosen_channel(catalogue_channels(settings, channels), channel).name
+    if engine == "workers" and settings.redis_url is None:
+        raise Misconfigured("--engine workers sends products through Redis: set redis_url.")
+    retry = RetryPolicy(settings.batch.retry_s)
+    with closing(retry(lambda: build_database(settings))) as database:
+        parts = retry(partial(_stored_parts, settings, database))
+        bundle = find_bundle(channels[name].model, settings)
+
+        def open_engine(model: str | None) -> RunEngine:
+            return _open_engine(settings, name, model, parts, engine=engine, progress=progress)
+
+        stored = build_stored(settings, channels, parts, labels=lambda _: tuple(label.name for label in bundle.labels))
+        yield CatalogueRunner(
+            name,
+            RunParts(
+                database=database,
+                products=stored.products,
+                open_engine=open_engine,
+                retry=retry,
+                clock=utc_now,
+                takeover_s=settings.batch.takeover_s,
+                timeout_s=settings.batch.stall_after_s,
+                watch=WatchTime(),
+            ),
+        )
+
+
+def _stored_parts(settings: Settings, database: Database) -> StoredParts:
+    return StoredParts(
+        database=database,
+        store=open_store(settings.effective_storage_url, setting="storage_url"),
+        limits=build_limits(settings),
+        sandbox=build_sandbox(settings),
+        audit=AuditLog(database, clock=utc_now),
+    )
+
+
+def _open_engine(
+    settings: Settings,
+    name: str,
+    model: str | None,
+    parts: StoredParts,
+    *,
+    engine: EngineName,
+    progress: Progress | None,
+) -> RunEngine:
+    """Models in this process are of one version throughout: that with which the run began, else the one that is live.
+
+    Raises ModelNotFound, BundleError, NoWorker and QueueUnavailable.
+    """
+    channels = build_channels(settings)
+    channel = channels[name]
+    if engine == "workers":
+        opened, at_once = workers_engine(settings, channel), settings.queue_limit // 2
+        bundle = find_bundle(channel.model, settings)
+    else:
+        bundle = find_bundle(model or channel.model, settings)
+        if model is None and not _is_path(channel.model):
+            model = str(bundle.ref)
+        channel = replace(channel, model=model or channel.model)
+        opened, at_once = local_engine(settings, channel, progress), photos_in_work(settings)
+    pinned = settings.model_copy(
+        update={"channels": {name: settings.channels[name].model_copy(update={"model": channel.model})}}
+    )
+    catalogue = build_catalogue(
+        pinned,
+        {name: channel},
+        CatalogueParts(
+            engine=opened,
+            database=parts.database,
+            store=parts.store,
+            limits=parts.limits,
+            sandbox=parts.sandbox,
+            audit=parts.audit,
+        ),
+    )
+    return RunEngine(
+        engine=opened,
+        suggest=catalogue.suggest[name],
+        model=str(only_version(served.ref for served in opened.served())),
+        encoder=encoder_digest(bundle),
+        tree=catalogue.trees[name].live().version,
+        at_once=max(1, at_once),
+    )
+
+
+def encoder_digest(bundle: Bundle) -> str:
+    """The SHA-256 of the graph that makes a bundle's embeddings."""
+    digest = hashlib.sha256()
+    with (bundle.encoder_path or bundle.root / "model.onnx").open("rb") as file:
+        while piece := file.read(_PIECE):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _is_path(model: str) -> bool:
+    return "/" in model

@@ -1,0 +1,203 @@
+"""Runs over the catalogue: every product once, whatever ends the process, and with the model it began with."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import simplejpeg
+
+from shoplens.catalogue.entities import CatalogueRun, Product, ProductState
+from shoplens.catalogue.products import NewProduct
+from shoplens.catalogue.repository import ProductFilter, ProductOrder, ProductRepository
+from shoplens.catalogue.service import StoredCatalogue
+from shoplens.db import open_database
+from shoplens.errors import ModelNotFound, NothingWaiting, RunInProgress
+from shoplens.platform.catalogue import open_stored
+from shoplens.platform.catalogue_runs import build_catalogue_runner
+from shoplens.settings import Settings, read_settings
+from tests.support.fusion import COLOURS, write_fusion_bundle
+
+CHANNEL = "paint"
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """A shop with one catalogue, whose model tells three colours; also for the processes that a test starts."""
+    write_fusion_bundle(tmp_path / "models")
+    for name, value in {
+        "DATA_DIR": str(tmp_path / "data"), "MODELS_DIR": str(tmp_path / "models"), "DEFAULT_CHANNEL": CHANNEL,
+        "CHANNELS__PAINT__MODEL": "paint", "CHANNELS__PAINT__ACCEPT_AT": "0.5", "CHANNELS__PAINT__CATALOGUE": "{}",
+        "BATCH__TAKEOVER_S": "2",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(f"SHOPLENS_{name}", value)
+    return read_settings()
+
+
+def photo_of(colour: str) -> bytes:
+    """A photo of one colour."""
+    pixels = np.zeros((32, 32, 3), np.uint8)
+    pixels[..., COLOURS.index(colour)] = 255
+    return bytes(simplejpeg.encode_jpeg(pixels))
+
+
+def fill(catalogue: StoredCatalogue, count: int) -> None:
+    """Products with a title alone; each names one colour."""
+    new = [NewProduct(reference=f"A-{number}", designation=f"{COLOURS[number % 3]} thing") for number in range(count)]
+    catalogue.products.save_many(CHANNEL, new)
+
+
+def products_of(settings: Settings) -> list[Product]:
+    """All of them."""
+    with open_stored(settings) as catalogue, catalogue.products._database.reading() as tx:
+        every = ProductFilter(channel=CHANNEL)
+        return ProductRepository(tx).page(every, order=ProductOrder.ID, limit=100_000)
+
+
+def run(settings: Settings, on_progress: Callable[[CatalogueRun], None] = lambda _: None, **how: Any) -> CatalogueRun:
+    """A run in this process."""
+    with build_catalogue_runner(settings, None) as runner:
+        return asyncio.run(runner.run(requested_by="test", on_progress=on_progress, **how))
+
+
+def command(*arguments: str) -> subprocess.Popen[bytes]:
+    """`shoplens catalogue run` as a process."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "shoplens", "catalogue", "run", *arguments], stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+def wait_for(process: subprocess.Popen[bytes], settings: Settings, suggested: int) -> None:
+    """Until the run of a process has committed so many."""
+    with closing(open_database(settings.effective_database_url)) as database:
+        give_up_at = time.monotonic() + 60
+        while True:
+            assert process.poll() is None, "the run ended too early"
+            assert time.monotonic() < give_up_at
+            with database.reading() as tx:
+                found = ProductRepository(tx).count(ProductFilter(channel=CHANNEL, state=ProductState.SUGGESTED))
+            if found >= suggested:
+                return
+            time.sleep(0.02)
+
+
+def test_every_product_gets_a_suggestion_for_what_it_has(settings: Settings) -> None:
+    """A title, a photo or both; where the photo cannot be used, for the title alone, and a person looks at it."""
+    with open_stored(settings) as catalogue:
+        products = catalogue.products
+        photo = {colour: (products.photo(colour, photo_of(colour)),) for colour in COLOURS}
+        noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+        broken = (products.photo("broken", bytes(simplejpeg.encode_jpeg(noise))[:3_000]),)
+        for new in (
+            NewProduct(reference="text", designation="Red shirt"),
+            NewProduct(reference="photo", photos=photo["blue"]),
+            NewProduct(reference="both", designation="Green shirt", photos=photo["green"]),
+            NewProduct(reference="broken", designation="Blue shirt", photos=broken),
+            NewProduct(reference="nothing", photos=broken),
+        ):
+            products.save(CHANNEL, new)
+        done = run(settings)
+        found = {each.reference: each for each in products_of(settings)}
+        with products._database.reading() as tx:
+            stored = ProductRepository(tx).embeddings_of([each.id for each in found.values()])
+        _, photos = products.get(CHANNEL, "photo")
+    assert (5, 4, 1, "paint@1.0.0") == (done.planned, done.suggested, done.failed, done.model)
+    assert done.finished_at is not None
+    assert {
+        "text": ("text", "Colours > Red", False, None), "photo": ("photo", "Colours > Blue", False, None),
+        "both": ("both", "Colours > Green", False, None), "broken": ("text", "Colours > Blue", True, "image_corrupt"),
+        "nothing": (None, None, True, "image_corrupt"),
+    } == {
+        name: (
+            each.kind, each.suggestions[0].category if each.suggestions else None, each.needs_review, each.failure_code
+        )
+        for name, each in found.items()
+    }  # fmt: skip
+    assert {found["photo"].id, found["both"].id} == set(stored)
+    assert {64} == {len(encoder) for encoder, _ in stored.values()}
+    assert photos[0].image.phash != ""
+    with pytest.raises(NothingWaiting):
+        run(settings)
+
+
+def test_a_run_that_is_killed_goes_on_and_writes_each_product_once(settings: Settings) -> None:
+    """By `kill -9`, twice, in the middle of the work."""
+    with open_stored(settings) as catalogue:
+        fill(catalogue, 900)
+    for suggested in (64, 320):
+        process = command()
+        wait_for(process, settings, suggested)
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+    done = run(settings)
+    assert (900, 900, 0) == (done.planned, done.suggested, done.failed)
+    products = products_of(settings)
+    assert {(ProductState.SUGGESTED, 1, done.id)} == {(each.state, each.revision, each.run_id) for each in products}
+
+
+def test_a_run_that_is_asked_to_stop_commits_and_keeps_its_model(settings: Settings, tmp_path: Path) -> None:
+    """The next start goes on with the version that it had, though a newer one is there; a new run takes that."""
+    with open_stored(settings) as catalogue:
+        fill(catalogue, 500)
+    process = command()
+    wait_for(process, settings, 64)
+    process.terminate()
+    output, _ = process.communicate(timeout=60)
+    assert 143 == process.returncode
+    assert b"was interrupted" in output
+    write_fusion_bundle(tmp_path / "models", version="1.1.0", turned=1)
+    assert {"paint@1.0.0"} == {run(settings).model, *(each.model for each in products_of(settings))}
+    again = run(settings, again=True)
+    assert ("paint@1.1.0", 500) == (again.model, again.suggested)
+    assert {"paint@1.1.0"} == {each.model for each in products_of(settings)}
+
+
+def test_a_run_whose_model_is_gone_says_so_and_a_new_one_can_begin(settings: Settings, tmp_path: Path) -> None:
+    """With `--new`."""
+    with open_stored(settings) as catalogue:
+        fill(catalogue, 200)
+
+    with build_catalogue_runner(settings, None) as runner:
+        half = asyncio.run(runner.run(requested_by="test", on_progress=lambda _: runner.stop()))
+    assert half.finished_at is None
+    with closing(open_database(settings.effective_database_url)) as database, database.transaction() as tx:
+        tx.exec_driver_sql("UPDATE catalogue_runs SET model = 'paint@0.9.0'")
+    with pytest.raises(ModelNotFound, match=r"0\.9\.0"):
+        run(settings)
+    done = run(settings, anew=True)
+    assert "paint@1.0.0" == done.model
+    assert {"paint@1.0.0"} == {each.model for each in products_of(settings)}
+
+
+def test_what_changes_during_a_run_is_looked_at_again_and_what_people_decide_stays(settings: Settings) -> None:
+    """A suggestion for an old title is not written over a new one."""
+    with open_stored(settings) as catalogue:
+        fill(catalogue, 300)
+        last = products_of(settings)[-1]
+
+        others = ThreadPoolExecutor(1)
+        second = []
+
+        def change(progress: CatalogueRun) -> None:
+            if progress.suggested and not second:
+                catalogue.products.save(CHANNEL, NewProduct(reference=last.reference, designation="blue chair"))
+                second.append(others.submit(run, settings))
+
+        done = run(settings, change)
+        with others, pytest.raises(RunInProgress):
+            second[0].result()
+        changed, _ = catalogue.products.get(CHANNEL, last.reference)
+    assert "Colours > Blue" == changed.suggestions[0].category
+    assert {done.id} == {each.run_id for each in products_of(settings)}
