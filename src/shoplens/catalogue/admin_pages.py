@@ -63,7 +63,8 @@ def accept_pages(catalogue: Catalogue) -> APIRouter:
         wanted = ProductFilter(channel=chosen.name, state=ProductState.SUGGESTED, min_score=at_least)
         found = catalogue.products.page(wanted, order=ProductOrder.SCORE, limit=_EXAMPLES)
         total = numbers.curve[0].waiting
-        accepted = None if done is None else f"{done:,} product{'' if done == 1 else 's'} accepted."
+        undoable = _last_bulk(catalogue, chosen, by)
+        nothing = "No product was accepted: the suggestions changed meanwhile." if done == 0 else None
         shown = pages.page(
             "catalogue_accept.html",
             chosen,
@@ -77,8 +78,8 @@ def accept_pages(catalogue: Catalogue) -> APIRouter:
             ],
             examples=found.products,
             photos=found.photos,
-            undoable=_last_bulk(catalogue, chosen, by),
-            said=accepted or _SAID.get(said),
+            undoable=undoable,
+            said=nothing or _SAID.get(said),
         )
         remember_browser(shown, request, by)
         return shown

@@ -214,7 +214,7 @@ class DecisionService:
                 category=decision.before,
                 decided_at=product.decided_at if decided else None,
                 decided_by=product.decided_by if decided else None,
-                needs_review=not decided,
+                needs_review=decision.review_before,
                 changed_at=now,
                 revision=product.revision + 1,
             )
@@ -249,6 +249,7 @@ def _decision(
         model=product.model,
         tree=product.tree,
         state_before=product.state,
+        review_before=product.needs_review,
         bulk_id=bulk_id,
     )
 

@@ -123,7 +123,8 @@ class DecisionKind(StrEnum):
 class CategoryDecision:
     """One change of a product's category, kept as long as the product. `suggested` and `score` are the model's answer.
 
-    `before` and `state_before` are what undoing it brings back. `bulk_id` joins what one bulk acceptance decided.
+    `before`, `state_before` and `review_before` are what undoing it brings back. `bulk_id` joins what one bulk
+    acceptance decided.
     """
 
     product_id: str
@@ -139,6 +140,7 @@ class CategoryDecision:
     model: str | None
     tree: int | None
     state_before: ProductState = ProductState.SUGGESTED
+    review_before: bool = False
     bulk_id: str | None = None
     undone_at: datetime | None = None
 
@@ -172,6 +174,12 @@ class ImportJob:
     beat_at: datetime | None = None
     finished_at: datetime | None = None
     error: str | None = None
+
+    @property
+    def total(self) -> int | None:
+        """How many rows the file has, as far as it is known."""
+        found = self.options.get("total")
+        return found if isinstance(found, int) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

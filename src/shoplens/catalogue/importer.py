@@ -81,6 +81,12 @@ class ProductImporter:
         table.seek(0)
         return columns
 
+    def count(self, table: IO[bytes]) -> int:
+        """How many rows `table` has, those that cannot be used among them."""
+        rows = sum(1 for _ in ProductTable(table))
+        table.seek(0)
+        return rows
+
     def run(
         self,
         job: ImportJob,

@@ -83,6 +83,7 @@ class ImportService:
         Another process goes on with it if this one dies.
         """
         self._importer.check(table, new.chosen)
+        total = self._importer.count(table)
         files = [table] if codes is None else [table, codes]
         now = self._clock()
         import_id = new_id(now)
@@ -90,7 +91,9 @@ class ImportService:
         for key, file in zip(keys, files, strict=True):
             self._store.put_pieces(key, _pieces(file))
         job = self._owned(
-            replace(self._job(new, now), id=import_id, options={"keys": keys, "chosen": dict(new.chosen)})
+            replace(
+                self._job(new, now), id=import_id, options={"keys": keys, "chosen": dict(new.chosen), "total": total}
+            )
         )
         with self._database.transaction() as tx:
             ImportRepository(tx).add(job)

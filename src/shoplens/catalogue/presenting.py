@@ -71,20 +71,23 @@ def options(
     ]
 
 
-def sureness(suggestions: Sequence[str], answer: str | None, tree: Tree, language: str = "") -> str:
+def sureness(
+    suggestions: Sequence[str], answer: str | None, tree: Tree, language: str = "", *, needs_review: bool = False
+) -> str:
     """How sure the model is, as the heading above its suggestions."""
     if not suggestions:
         return "The model has no suggestion."
     if answer is None:
         return "Not sure of any category. Best guesses:"
     if answer == suggestions[0]:
-        return "Sure:"
+        return "Probably:" if needs_review else "Sure:"
     return f"Sure as far as {category_path(answer, tree, language)[-1]}. Best guesses below it:"
 
 
 def product_sureness(product: Product, tree: Tree, language: str = "") -> str:
     """The same for a stored product."""
-    return sureness([each.category for each in product.suggestions], product.answer, tree, language)
+    found = [each.category for each in product.suggestions]
+    return sureness(found, product.answer, tree, language, needs_review=product.needs_review)
 
 
 def channel_query(channel: CatalogueChannel, channels: Collection[CatalogueChannel]) -> str:

@@ -167,6 +167,7 @@ decisions: Final = Table(
     Column("model", TEXT),
     Column("tree", Integer),
     required("state_before", string(16)),
+    required("review_before", Boolean),
     Column("bulk_id", string(ID_LENGTH)),
     Column("undone_at", UtcDateTime),
     CheckConstraint("kind IN ('accepted', 'corrected', 'undone')", name="kind"),

@@ -28,10 +28,12 @@ from shoplens.batch.items_api import items_router
 from shoplens.batch.pages import channel_pages, item_pages, record_link_finder, run_pages
 from shoplens.catalogue.admin_pages import accept_pages, number_pages, tree_pages
 from shoplens.catalogue.api import products_router
+from shoplens.catalogue.import_pages import import_job_pages, import_pages
 from shoplens.catalogue.numbers_api import numbers_router
 from shoplens.catalogue.pages import product_pages, review_pages
 from shoplens.catalogue.service import Catalogue
 from shoplens.catalogue.suggest_api import suggest_router
+from shoplens.catalogue.suggest_pages import suggest_pages
 from shoplens.catalogue.tree_api import tree_router
 from shoplens.errors import NotFound, RequestInvalid, ShoplensError
 from shoplens.labels.api import labels_router
@@ -45,7 +47,7 @@ from shoplens.moderation.queue.pages import form_pages, moderation_pages, photo_
 from shoplens.moderation.queue.photo_api import photo_router
 from shoplens.moderation.queue.review_api import review_router
 from shoplens.platform.accounts import Accounts
-from shoplens.platform.server import Platform
+from shoplens.platform.server import Platform, WebLimits
 from shoplens.predictions.api import PhotoIn, feedback_router, predict_router, records_router
 from shoplens.predictions.pages import classify_pages, record_pages
 from shoplens.registry.api import models_router
@@ -232,18 +234,21 @@ def _page_routers(platform: Platform, uploads: Uploads) -> Iterator[APIRouter]:
     yield form_pages(platform.moderation)
     yield photo_pages(platform.moderation)
     yield customer_pages(platform.consequences.customers)
-    yield from _catalogue_pages(platform.catalogue, uploads)
+    yield from _catalogue_pages(platform.catalogue, uploads, platform.limits)
     yield from _account_pages(platform.accounts)
     yield policy_pages(platform.moderation)
     yield _other_pages()
 
 
-def _catalogue_pages(catalogue: Catalogue, uploads: Uploads) -> Iterator[APIRouter]:
+def _catalogue_pages(catalogue: Catalogue, uploads: Uploads, limits: WebLimits) -> Iterator[APIRouter]:
+    yield suggest_pages(catalogue, uploads, max_image_bytes=limits.max_image_bytes, timeout_s=limits.deadline_s)
     yield review_pages(catalogue)
     yield product_pages(catalogue)
     yield accept_pages(catalogue)
     yield number_pages(catalogue)
     yield tree_pages(catalogue, uploads)
+    yield import_pages(catalogue, uploads)
+    yield import_job_pages(catalogue)
 
 
 def _account_pages(accounts: Accounts) -> Iterator[APIRouter]:

@@ -146,3 +146,13 @@ def test_many_are_accepted_in_several_transactions(
     assert 5 == done.accepted
     assert 5 == decisions.undo_last(CHANNEL, by=ANNA)
     assert 0 == products.count(ProductFilter(channel=CHANNEL, state=ProductState.ACCEPTED))
+
+
+def test_what_the_model_was_sure_of_needs_no_person_after_its_acceptance_is_undone(
+    products: ProductService, decisions: DecisionService
+) -> None:
+    """Undoing a bulk acceptance does not fill the queue; what needed a person needs one again."""
+    bulk = decisions.accept_bulk(ProductFilter(channel=CHANNEL, min_score=0.1), by=ANNA)
+    assert bulk.id is not None
+    decisions.undo_bulk(bulk.id, by=ANNA)
+    assert [False, False, True] == [products.get(CHANNEL, each)[0].needs_review for each in ("A-1", "A-2", "A-3")]

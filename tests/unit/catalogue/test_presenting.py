@@ -40,6 +40,7 @@ def test_names_come_in_the_language_of_the_channel() -> None:
 def test_the_heading_says_how_sure_the_model_is(suggested: list[str], answer: str | None, words: str) -> None:
     """Down to which category."""
     assert words == presenting.sureness(suggested, answer, TREE)
+    assert words.replace("Sure:", "Probably:") == presenting.sureness(suggested, answer, TREE, needs_review=True)
 
 
 @pytest.mark.parametrize(

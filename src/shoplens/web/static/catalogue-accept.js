@@ -38,6 +38,7 @@ function start() {
       const query = new URLSearchParams({ channel: root.dataset.channel, state: "suggested", min_score: String(atLeast), order: "score", limit: String(EXAMPLES) });
       const { items } = await ask(`/catalogue/products?${query}`);
       if (Number(slider.value) !== atLeast) return;
+      slot("least-sure").hidden = items.length === 0;
       slot("examples").replaceChildren(...items.map(example));
     } catch {
       // the numbers stay without examples

@@ -97,6 +97,7 @@ function start() {
     slot("desk").hidden = !product;
     slot("empty").hidden = Boolean(product);
     for (const button of root.querySelectorAll("[data-do=undo]")) button.disabled = undoable.length === 0;
+    slot("undo-last").hidden = undoable.length === 0;
     const total = Math.max(done + products.length, waiting);
     for (const place of document.querySelectorAll("[data-word=waiting]")) place.textContent = Math.max(0, total - done).toLocaleString("en");
     if (!product) return;
@@ -206,8 +207,8 @@ function start() {
 
   function take(button) {
     const product = current();
-    const id = button.dataset.category;
-    const entry = [...product.suggestions, product.answer].find((each) => each?.category === id);
+    if (!product) return;
+    const entry = [...product.suggestions, product.answer].find((each) => each?.category === button.dataset.category);
     if (entry) decide(entry.category, entry.path);
   }
 

@@ -29,9 +29,10 @@ export function withPaths(given) {
 
 /** A path with its last part in bold; the first `sure` parts are those that the model is sure of. */
 export function pathElement(parts, sure = 0) {
-  return element("span", { class: "path" }, ...parts.map((part, index) => element("span", {
+  const shown = parts.map((part, index) => element("span", {
     class: index === parts.length - 1 ? "path-leaf" : null, "data-sure": index < sure ? "" : null,
-  }, part)));
+  }, part));
+  return element("span", { class: "path" }, ...shown.flatMap((part, index) => (index ? [" › ", part] : [part])));
 }
 
 export function bar(score) {
@@ -61,10 +62,10 @@ export function answerButton({ suggestions, answer }) {
 }
 
 /** In words, how sure the model is. */
-export function sureness({ suggestions, answer }) {
+export function sureness({ suggestions, answer, needs_review: needsReview }) {
   if (!suggestions.length) return "The model has no suggestion.";
   if (!answer) return "Not sure of any category. Best guesses:";
-  if (answer.category === suggestions[0].category) return "Sure:";
+  if (answer.category === suggestions[0].category) return needsReview ? "Probably:" : "Sure:";
   return `Sure as far as ${answer.path.at(-1)}. Best guesses below it:`;
 }
 

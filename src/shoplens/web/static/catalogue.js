@@ -111,6 +111,7 @@ function start() {
   function show(body, tripMs) {
     shown = { body, taken: null, product: null };
     const made = root.querySelector("template[data-answer]").content.firstElementChild.cloneNode(true);
+    made.querySelector("[data-cold]").hidden = !body.cold_start;
     made.querySelector("[data-sure]").textContent = sureness(body);
     made.querySelector("[data-options]").replaceChildren(...optionRows(body));
     made.querySelector("[data-answer-line]").replaceChildren(...[answerButton(body)].filter(Boolean));
@@ -133,7 +134,7 @@ function start() {
     here.taken = { category, path };
     place.setAttribute("aria-busy", "true");
     try {
-      const more = { ...(reference.value.trim() && { id: reference.value.trim() }) };
+      const more = { reference: reference.value.trim() || `page-${Date.now().toString(36)}` };
       const { body: product } = await upload("/catalogue/products", () => formOf(more), { onProgress: () => {}, onWait: () => {} });
       here.product = await send(productAddress(channel, product, "/category"), { action: "correct", category, revision: product.revision });
       accepted.push(here);

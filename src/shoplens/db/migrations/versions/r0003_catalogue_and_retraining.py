@@ -261,6 +261,7 @@ def _create_catalogue_decisions() -> None:
         sa.Column("model", _TEXT),
         sa.Column("tree", sa.Integer),
         sa.Column("state_before", _string(16), nullable=False),
+        sa.Column("review_before", sa.Boolean, nullable=False),
         sa.Column("bulk_id", _string(26)),
         sa.Column("undone_at", _MOMENT),
         sa.PrimaryKeyConstraint("id", name="pk_catalogue_decisions"),
