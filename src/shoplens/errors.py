@@ -36,6 +36,7 @@ ShoplensError
 │   ├── RunInProgress          another process is working on a run of this channel
 │   ├── RunLost                another process took over this run
 │   ├── NothingWaiting         a run was to start, but no item waits for one
+│   ├── TooManyVersions        no further version of a model can be loaded now
 │   ├── ItemNotReady           the item is not in a state that allows this
 │   └── ItemChanged            somebody else changed it since it was shown
 ├── BundleError            a model that cannot be served
@@ -293,6 +294,12 @@ class RunLost(Conflict):
     """Another process took over this run; this process must not write to it any more."""
 
     code = "run_lost"
+
+
+class TooManyVersions(Conflict):
+    """No further version of a model can be loaded beside the live ones now."""
+
+    code = "too_many_versions"
 
 
 class ItemNotReady(Conflict):

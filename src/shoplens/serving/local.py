@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,6 +16,7 @@ from typing import Final
 
 import numpy as np
 
+from shoplens.bundles.bundle import Bundle
 from shoplens.errors import (
     DeadlineExceeded,
     EngineStopped,
@@ -33,9 +32,11 @@ from shoplens.images.picture import ImageFacts, Limits, Measurements, Picture
 from shoplens.images.preprocess import preprocess
 from shoplens.images.sandbox import SandboxedDecoder
 from shoplens.images.thumbnails import encode_thumbnail, halved, perceptual_hash, thumbnail
-from shoplens.serving.batcher import Batcher, Batching, PendingRequest, complete, complete_from_thread
-from shoplens.serving.classifier import Classifier, ModelAnswer, PreparedSample, Tensor
+from shoplens.serving.batcher import Batcher, Batching, PendingRequest, complete_from_thread
+from shoplens.serving.classifier import Tensor
 from shoplens.serving.engine import ClassifyRequest, ClassifyResult, ServedModel, require_input
+from shoplens.serving.models import LoadedModel, ModelHandle, ModelPool
+from shoplens.telemetry.logs import get_logger
 from shoplens.telemetry.metrics import Metrics
 
 _DRAIN_S: Final = 5.0
@@ -44,121 +45,7 @@ _WARM_TEXT: Final = "a red cotton shirt"
 _WARM_TIMEOUT_S: Final = 60.0
 # Longer than any photo may take; shorter than clients wait.
 _STUCK_AFTER_S: Final = 5.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _ModelCall:
-    """What one sample asks of a model."""
-
-    sample: PreparedSample
-    top_k: int
-    embed: bool
-
-
-class LoadedModel:
-    """An open classifier, called in the way that suits its provider: directly on a CPU, in batches on a GPU.
-
-    With `batching` None each caller runs the model on its own thread.
-    """
-
-    def __init__(self, classifier: Classifier, *, batching: Batching | None, metrics: Metrics) -> None:
-        self.classifier = classifier
-        self.batching = batching
-        self._sizes = metrics.batch_size.labels(model=classifier.bundle.ref.name)
-        self._batcher = (
-            Batcher(self._run_batch, batching, name=f"{classifier.bundle.ref.name}-batch") if batching else None
-        )
-
-    def classify(self, sample: PreparedSample, *, top_k: int, embed: bool, deadline: float) -> ModelAnswer:
-        """Classify one preprocessed sample; blocks until `deadline` (monotonic seconds) at most.
-
-        Raises DeadlineExceeded, QueueFull, EngineStopped, and ShoplensError when the model gives no usable scores.
-        """
-        call = _ModelCall(sample=sample, top_k=top_k, embed=embed)
-        if self._batcher is None:
-            (outcome,) = self._run([call])
-            if isinstance(outcome, ShoplensError):
-                raise outcome
-            return outcome
-        answer: Future[ModelAnswer] = Future()
-        pending = self._batcher.submit(call, deadline=deadline, done=partial(complete, answer))
-        try:
-            return answer.result(max(0.0, deadline - time.monotonic()))
-        except TimeoutError as error:
-            pending.abandoned = True
-            raise DeadlineExceeded("The deadline of this request passed while the model was running.") from error
-
-    def close(self) -> None:
-        """Finish what was accepted and release the threads."""
-        if self._batcher is not None:  # an empty one is false
-            self._batcher.close(drain_s=_DRAIN_S)
-
-    def _run_batch(
-        self, batch: Sequence[PendingRequest[_ModelCall, ModelAnswer]]
-    ) -> Sequence[ModelAnswer | ShoplensError]:
-        return self._run([each.item for each in batch])
-
-    def _run(self, calls: Sequence[_ModelCall]) -> Sequence[ModelAnswer | ShoplensError]:
-        self._sizes.observe(len(calls))
-        top_k = max(call.top_k for call in calls)
-        embed = any(call.embed for call in calls)
-        return self.classifier.classify([call.sample for call in calls], top_k=top_k, embed=embed)
-
-
-class ModelHandle:
-    """Always points at one loaded model. Requests lease it; `swap` replaces it without failing any of them."""
-
-    def __init__(self, model: LoadedModel) -> None:
-        self._model = model
-        self._leases: dict[LoadedModel, int] = {model: 0}
-        self._changed = threading.Condition(threading.Lock())
-
-    @property
-    def model(self) -> LoadedModel:
-        """The model that the next lease gets."""
-        return self._model
-
-    @contextmanager
-    def lease(self) -> Iterator[LoadedModel]:
-        """Use the current model. It stays open until the lease ends, also when it is replaced meanwhile."""
-        with self._changed:
-            model = self._model
-            self._leases[model] += 1
-        try:
-            yield model
-        finally:
-            with self._changed:
-                self._leases[model] -= 1
-                unused = model is not self._model and not self._leases[model]
-            if unused:
-                self._retire(model)
-
-    def swap(self, replacement: LoadedModel, *, drain_s: float) -> bool:
-        """Warm `replacement`, make it the current model, and close the old one when its last lease has ended.
-
-        Raises BundleInvalid if the replacement cannot answer; then nothing changes. Waits up to `drain_s` for the
-        leases of the old model and returns whether they ended in time; if not, the last of them closes it.
-        """
-        replacement.classifier.warm()
-        with self._changed:
-            old, self._model = self._model, replacement
-            self._leases[replacement] = 0
-            unused = not self._leases[old]
-        if unused:
-            self._retire(old)
-        with self._changed:
-            return self._changed.wait_for(lambda: old not in self._leases, timeout=drain_s)
-
-    def close(self) -> None:
-        """Close the current model."""
-        self._model.close()
-
-    def _retire(self, old: LoadedModel) -> None:
-        """Close a replaced model that nobody uses any more; without the lock, since its last batch may run."""
-        old.close()
-        with self._changed:
-            del self._leases[old]
-            self._changed.notify_all()
+_log: Final = get_logger(__name__)
 
 
 Pending = PendingRequest[ClassifyRequest, ClassifyResult]
@@ -174,14 +61,15 @@ class LocalEngine:
 
     def __init__(
         self,
-        models: Mapping[str, ModelHandle],
+        models: ModelPool,
         *,
         limits: Limits,
         sandbox: SandboxedDecoder,
         batching: Batching,
         metrics: Metrics,
     ) -> None:
-        self._models = dict(models)
+        self._models = models
+        self._metrics = metrics
         self._limits = limits
         self._sandbox = sandbox
         self._batcher: Batcher[ClassifyRequest, ClassifyResult] = Batcher(self._classify, batching, name="engine")
@@ -195,18 +83,20 @@ class LocalEngine:
 
     async def classify(self, request: ClassifyRequest) -> ClassifyResult:
         """See Engine."""
-        for model in request.models:
-            manifest = self._handle(model).model.classifier.bundle.manifest
+        deadline = time.monotonic() + request.timeout_s
+        for name in request.models:
+            handle = self._models.current(name) or await self._loaded(name, request.timeout_s)
+            manifest = handle.model.classifier.bundle.manifest
             require_input(manifest, photos=len(request.images), text=request.text)
         answer: asyncio.Future[ClassifyResult] = asyncio.get_running_loop().create_future()
         pending = (self._batcher if request.images else self._texts).submit(
             request,
-            deadline=time.monotonic() + request.timeout_s,
+            deadline=deadline,
             done=partial(complete_from_thread, answer),
             client=request.client,
         )
         try:
-            async with asyncio.timeout(request.timeout_s):
+            async with asyncio.timeout(deadline - time.monotonic()):
                 return await answer
         except TimeoutError as error:
             late = DeadlineExceeded if pending.begun else NotStarted
@@ -226,12 +116,34 @@ class LocalEngine:
                 provider=handle.model.classifier.provider,
                 batching=str(handle.model.batching or self._batcher.batching),
             )
-            for name, handle in self._models.items()
+            for name, handle in self._models.live.items()
         }
 
     def labels(self, model: str) -> tuple[str, ...]:
         """See Engine."""
-        return tuple(label.name for label in self._handle(model).model.classifier.bundle.labels)
+        return tuple(label.name for label in self.bundle(model).labels)
+
+    def bundle(self, model: str) -> Bundle:
+        """The bundle that answers under this name now. Raises ModelNotFound."""
+        handle = self._models.current(model)
+        if handle is None:
+            raise ModelNotFound(f"The version {model} is not loaded.")
+        return handle.model.classifier.bundle
+
+    def replace(self, name: str, model: LoadedModel) -> None:
+        """Let `model` answer under this name from now on; requests that have begun end with the old one. Blocks.
+
+        Raises BundleInvalid if it cannot answer; then nothing changes. Raises ModelNotFound.
+        """
+        handle = self._models.current(name)
+        if handle is None:
+            raise ModelNotFound(f"The model {name} is not live.")
+        old = handle.model.ref
+        if not handle.swap(model, drain_s=_DRAIN_S):
+            _log.info("model.still_in_use", model=str(old))
+        if old != model.ref:
+            self._metrics.model_info.remove(old.name, old.version)
+        self._metrics.model_info.labels(model=model.ref.name, version=model.ref.version).set(1)
 
     def warm(self) -> None:
         """Take a sample through every stage of every model, so that the first real one is as quick as the next."""
@@ -239,7 +151,7 @@ class LocalEngine:
         grey = np.full((_WARM_SIDE, _WARM_SIDE, 3), 127, np.uint8)
         photo = thumbnail(Picture(pixels=grey, format="png", width=_WARM_SIDE, height=_WARM_SIDE), _WARM_SIDE)
         now = time.monotonic()
-        for name, handle in self._models.items():
+        for name, handle in self._models.live.items():
             handle.model.classifier.warm()
             kinds = handle.model.classifier.bundle.manifest.kinds
             request = ClassifyRequest(
@@ -273,20 +185,22 @@ class LocalEngine:
         give_up_at = time.monotonic() + drain_s
         for batcher in (self._texts, self._batcher, self._sandboxed):  # in this order: the second fills the third
             await asyncio.to_thread(batcher.close, drain_s=max(0.0, give_up_at - time.monotonic()))
-        for handle in self._models.values():
-            await asyncio.to_thread(handle.close)
+        await asyncio.to_thread(self._models.close)
         self._sandbox.close()
 
-    def _handle(self, model: str) -> ModelHandle:
-        if model not in self._models:
-            raise ModelNotFound(f"No model {model!r} is loaded; there are: {', '.join(sorted(self._models))}.")
-        return self._models[model]
+    async def _loaded(self, name: str, timeout_s: float) -> ModelHandle:
+        """A version that is not live. It is loaded also when that takes longer, for the next request."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await asyncio.to_thread(self._models.load, name)
+        except TimeoutError as error:
+            raise NotStarted(f"The model {name} was not loaded within {timeout_s:g} s. Try again.") from error
 
     @contextmanager
     def _leased(self, request: ClassifyRequest) -> Iterator[list[LoadedModel]]:
         """The models that classify this photo, in order. Raises ModelNotFound."""
         with ExitStack() as leases:
-            yield [leases.enter_context(self._handle(name).lease()) for name in request.models]
+            yield [leases.enter_context(self._models.lease(name)) for name in request.models]
 
     def _classify(self, batch: Sequence[Pending]) -> Sequence[ClassifyResult | None]:
         """One sample from bytes to result, on a thread of the engine; None for one that is passed on to the sandbox.
