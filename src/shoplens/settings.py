@@ -106,6 +106,18 @@ class Settings(BaseSettings):
         description="An MLflow 3 server (`https://mlflow.example.org`) that is the registry of models in place of "
         "`models_url`; needs the extra `mlflow`.",
     )
+    models_poll_s: float = Field(
+        default=5.0, ge=0.1, le=3600, description="Seconds between two looks at the registry for a new champion."
+    )
+    kept_versions: int = Field(
+        default=5, ge=2, le=1000, description="Installed versions of a model that stay when a new one goes live."
+    )
+    pinned_versions: int = Field(
+        default=2,
+        ge=0,
+        le=100,
+        description="Versions that requests with `model=name@version` may load beside the live ones.",
+    )
     trusted_keys: TextList = Field(
         default=(),
         description="Public keys whose signatures of models are trusted, as `shoplens models keygen` prints.",

@@ -62,7 +62,7 @@ def encoder_graph() -> bytes:
 
 def classifier_graph(photos: bool = True, turned: int = 0) -> bytes:
     """Features to the logits of each kind of sample."""
-    order = np.roll(np.arange(len(COLOURS)), turned)
+    order = np.roll(np.arange(len(COLOURS)), -turned)
     table = np.random.default_rng(7).normal(scale=0.01, size=(SPEC.buckets, len(COLOURS))).astype(np.float32)
     for index, colour in enumerate(COLOURS):
         table[features(colour, SPEC).tokens, order[index]] += 1.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import signal
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -71,6 +72,7 @@ def run_server(*, host: str | None, port: int | None, data_dir: Path | None, all
         url = f"http://{shown_host}:{listener.getsockname()[1]}"
         console.print(f"Shoplens is ready at [bold]{url}[/bold]", highlight=False)
         console.print(f"Its data is in {escape(str(settings.data_dir.absolute()))}", highlight=False, soft_wrap=True)
+        signal.signal(signal.SIGHUP, lambda *_: platform.follower.wake())
         _log.info("server.ready", url=url, data_dir=str(settings.data_dir.absolute()))
         uvicorn.Server(config).run(sockets=[listener])
 

@@ -56,12 +56,14 @@ async def _work(settings: Settings, models: tuple[str, ...], console: Console) -
             gc.freeze()
             for number in _SIGNALS:
                 loop.add_signal_handler(number, stop)
+            loop.add_signal_handler(signal.SIGHUP, parts.follower.wake)
             names = ", ".join(str(each.ref) for each in parts.engine.served())
             console.print(f"Shoplens worker is ready: {names}", highlight=False)
             _log.info("worker.ready", models=names)
             await parts.worker.run()
             _log.info("worker.stopped")
     finally:
+        await asyncio.to_thread(parts.follower.close)
         await parts.engine.close()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from typing import Final
 
 from shoplens.accounts.entities import Permission
 from shoplens.advice import meant
@@ -12,7 +13,7 @@ from shoplens.bundles.bundle import Bundle
 from shoplens.bundles.signing import Trust, build_trust
 from shoplens.bundles.store import SharedBundles
 from shoplens.db import Database, open_database, upgrade
-from shoplens.errors import ChannelNotFound, Misconfigured
+from shoplens.errors import BundleError, BundleInvalid, ChannelNotFound, Misconfigured
 from shoplens.images.picture import Limits
 from shoplens.images.sandbox import SandboxedDecoder
 from shoplens.predictions.entities import Channel, ChannelPrediction, Keep
@@ -24,15 +25,18 @@ from shoplens.serving.batcher import Batching
 from shoplens.serving.classifier import Classifier, Provider, choose_provider
 from shoplens.serving.cores import usable_cores
 from shoplens.serving.engine import Prediction
-from shoplens.serving.local import LoadedModel, LocalEngine, ModelHandle
+from shoplens.serving.local import LocalEngine
+from shoplens.serving.models import LoadedModel, ModelHandle, ModelPool
 from shoplens.serving.photos import Answer, Finish, PhotoClassifier, best_labels
 from shoplens.settings import Settings, read_settings
 from shoplens.storage import open_store
 from shoplens.storage.local import LocalStore
+from shoplens.telemetry.logs import get_logger
 from shoplens.telemetry.metrics import Metrics
 
 # A process that waits for its core or its memory is not to blame; one that hangs is ended.
 _WALL_PER_CPU = 20
+_log: Final = get_logger(__name__)
 Progress = Callable[[str], None]
 """Called with a sentence for each step."""
 
@@ -135,18 +139,18 @@ def build_engine(
 
     Raises ModelNotFound, BundleError, StorageUnavailable and Misconfigured.
     """
-    provider = choose_provider(settings.provider)
+    loader = ModelLoader(settings, channels, metrics)
     names = models_of(settings, channels)
     if progress:
         progress(f"Loading {', '.join(names)}")
     with ThreadPoolExecutor(len(names), thread_name_prefix="load") as pool:
-        loaded = pool.map(lambda name: _load(name, settings, provider=provider, metrics=metrics), names)
-        handles = dict(zip(names, loaded, strict=True))
+        loaded = pool.map(loader.find, names)
+        live = {name: ModelHandle(model) for name, model in zip(names, loaded, strict=True)}
     engine = LocalEngine(
-        handles,
+        ModelPool(live, load=loader.find, versions=settings.pinned_versions),
         limits=build_limits(settings),
         sandbox=sandbox,
-        batching=Batching(threads=thread_count(settings, provider), queue_limit=settings.queue_limit),
+        batching=Batching(threads=thread_count(settings, loader.provider), queue_limit=settings.queue_limit),
         metrics=metrics,
     )
     engine.warm()
@@ -172,16 +176,61 @@ def require_labels(channel: Channel, labels: Sequence[str]) -> None:
             )
 
 
-def _load(name: str, settings: Settings, *, provider: Provider, metrics: Metrics) -> ModelHandle:
-    """A model ready to be called: alone on a CPU, in batches on a GPU."""
-    batching = Batching(
-        threads=1,
-        max_batch=settings.max_batch,
-        max_wait_s=settings.max_wait_ms / 1e3,
-        queue_limit=settings.queue_limit,
-    )
-    classifier = Classifier(find_bundle(name, settings), provider=provider)
-    return ModelHandle(LoadedModel(classifier, batching=batching if provider == "cuda" else None, metrics=metrics))
+class ModelLoader:
+    """Loads models ready to be called: alone on a CPU, in batches on a GPU. Raises Misconfigured."""
+
+    def __init__(self, settings: Settings, channels: Mapping[str, Channel], metrics: Metrics) -> None:
+        self.provider: Final = choose_provider(settings.provider)
+        self._finder = build_finder(settings)
+        self._channels = channels
+        self._metrics = metrics
+        batching = Batching(
+            threads=1,
+            max_batch=settings.max_batch,
+            max_wait_s=settings.max_wait_ms / 1e3,
+            queue_limit=settings.queue_limit,
+        )
+        self._batching = batching if self.provider == "cuda" else None
+
+    def load(self, bundle: Bundle) -> LoadedModel:
+        """Raises BundleInvalid."""
+        classifier = Classifier(bundle, provider=self.provider)
+        return LoadedModel(classifier, batching=self._batching, metrics=self._metrics)
+
+    def find(self, name: str) -> LoadedModel:
+        """The model by name, `name@version` or folder, warm.
+
+        A champion that cannot answer, or does not fit the channels, is passed over for the one before it. Raises
+        ModelNotFound, BundleError, StorageUnavailable, RegistryUnavailable and Misconfigured.
+        """
+        last = self._finder.remembered(name) if self._finder.follows(name) else None
+        bundle = self._finder.find(name)
+        if last in (None, bundle.ref.version):
+            return self._warm(bundle)
+        try:
+            require_fit(self._channels, name, bundle)
+            return self._warm(bundle)
+        except BundleError as error:
+            _log.error("model.champion_refused", model=name, champion=bundle.ref.version, served=last,
+                       code=error.code, reason=str(error))  # fmt: skip
+            self._finder.remember(name, last)
+            return self._warm(self._finder.version(name, str(last)))
+
+    def _warm(self, bundle: Bundle) -> LoadedModel:
+        model = self.load(bundle)
+        model.classifier.warm()
+        return model
+
+
+def require_fit(channels: Mapping[str, Channel], name: str, bundle: Bundle) -> None:
+    """Raises BundleInvalid for a version of a model that its channels could not use."""
+    labels = [label.name for label in bundle.labels]
+    for channel in channels.values():
+        if channel.model == name:
+            try:
+                require_labels(channel, labels)
+            except Misconfigured as error:
+                raise BundleInvalid(f"it does not fit its channels: {error}") from error
 
 
 def thread_count(settings: Settings, provider: Provider) -> int:

@@ -23,6 +23,7 @@ from shoplens.platform.accounts import Accounts, build_accounts
 from shoplens.platform.batch import build_batch, read_statuses
 from shoplens.platform.catalogue import CatalogueParts, build_catalogue
 from shoplens.platform.consequences import Consequences, build_consequences
+from shoplens.platform.live import follow_here, follow_workers
 from shoplens.platform.moderation import ModerationParts, build_moderation
 from shoplens.platform.parts import (
     Progress,
@@ -41,6 +42,7 @@ from shoplens.predictions.image_store import ImageStore
 from shoplens.predictions.records import RecordService
 from shoplens.predictions.repository import add_records
 from shoplens.predictions.service import PredictionService
+from shoplens.registry.live import ModelFollower
 from shoplens.registry.publishing import RegistryService
 from shoplens.registry.service import ModelService
 from shoplens.serving.engine import Engine
@@ -94,6 +96,7 @@ class Platform:
     default_channel: str
     limits: WebLimits
     engine: Engine
+    follower: ModelFollower
     principals: Principals
     keys: KeyService
     audit: AuditLog
@@ -108,6 +111,7 @@ class Platform:
         await asyncio.to_thread(self.moderation.close)
         await asyncio.to_thread(self.catalogue.close)
         await asyncio.to_thread(self.sender.close)
+        await asyncio.to_thread(self.follower.close)
         await self.engine.close()
         self.predictions.close()
         self.writer.close()
@@ -131,7 +135,7 @@ def build_platform(settings: Settings, *, progress: Progress | None = None) -> P
     writing = build_database(settings, pool=writers)
     sandbox = build_sandbox(settings)
     limits = build_limits(settings)
-    engine = _engine(settings, channels, metrics=metrics, sandbox=sandbox, progress=progress)
+    engine, follower = _engine(settings, channels, metrics=metrics, sandbox=sandbox, progress=progress)
     store = open_store(settings.effective_storage_url, setting="storage_url")
     images = ImageStore(store, limits=limits, sandbox=sandbox, moved_to=MovedPhotos(database))
     metrics.before_scrape(StatusMetrics(read_statuses(settings, database), metrics))
@@ -177,7 +181,9 @@ def build_platform(settings: Settings, *, progress: Progress | None = None) -> P
         records=RecordService(database, clock=utc_now, metrics=metrics, settle=batch.review.settle),
         images=images,
         export=ExportTables(database),
-        models=ModelService(engine=engine, channels=channels, models_dir=settings.effective_models_dir),
+        models=ModelService(
+            engine=engine, channels=channels, models_dir=settings.effective_models_dir, followed=follower.states
+        ),
         registry=build_registry(settings, database, audit),
         batch=batch,
         accounts=accounts,
@@ -200,6 +206,7 @@ def build_platform(settings: Settings, *, progress: Progress | None = None) -> P
         default_channel=settings.default_channel,
         limits=WebLimits.of(settings),
         engine=engine,
+        follower=follower,
         principals=principals,
         keys=keys,
         audit=audit,
@@ -216,9 +223,12 @@ def _engine(
     metrics: Metrics,
     sandbox: SandboxedDecoder,
     progress: Progress | None,
-) -> Engine:
+) -> tuple[Engine, ModelFollower]:
+    """The engine, and what lets it follow the champions of its models."""
     if settings.redis_url is None:
-        return build_engine(settings, channels, metrics=metrics, sandbox=sandbox, progress=progress)
+        here = build_engine(settings, channels, metrics=metrics, sandbox=sandbox, progress=progress)
+        return here, follow_here(settings, channels, here, metrics)
     from shoplens.platform.workers import build_redis_engine
 
-    return build_redis_engine(settings, channels, metrics=metrics)
+    behind = build_redis_engine(settings, channels, metrics=metrics)
+    return behind, follow_workers(settings, channels, behind, metrics)

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 from shoplens.advice import how_to_install
 from shoplens.errors import ExtraMissing, Misconfigured, NoWorker
 from shoplens.images.sandbox import SandboxedDecoder
+from shoplens.platform.live import follow_here
 from shoplens.platform.parts import Progress, build_channels, build_engine, find_bundle, models_of, thread_count
 from shoplens.predictions.entities import Channel
+from shoplens.registry.live import ModelFollower
 from shoplens.serving.classifier import choose_provider
 from shoplens.serving.local import LocalEngine
 from shoplens.settings import Settings
@@ -31,6 +33,7 @@ class WorkerParts:
 
     worker: Worker
     engine: LocalEngine
+    follower: ModelFollower
     metrics: Metrics
 
 
@@ -91,11 +94,12 @@ def build_worker(
         engine,
         Broker(url, prefix=settings.redis_prefix),
         # A model that it has only for the moderation of another one answers no jobs of its own.
-        models={name: each for name, each in engine.served_by_name().items() if not models or name in models},
+        models=lambda: {name: each for name, each in engine.served_by_name().items() if not models or name in models},
         limits=WorkerLimits(capacity=capacity, drain_s=settings.shutdown_s),
         metrics=metrics,
     )
-    return WorkerParts(worker=worker, engine=engine, metrics=metrics)
+    follower = follow_here(settings, chosen, engine, metrics)
+    return WorkerParts(worker=worker, engine=engine, follower=follower, metrics=metrics)
 
 
 def require_redis(settings: Settings) -> str:

@@ -236,6 +236,13 @@ def predict_router(
     async def predict(
         request: Request,
         channel: Annotated[str | None, Query(description="Which channel; the default one if left out.")] = None,
+        model: Annotated[
+            str | None,
+            Query(
+                max_length=160,
+                description="`name@version` of the channel's model, for this request alone; unset: what is live.",
+            ),
+        ] = None,
         top_k: Annotated[int, Query(ge=1, le=MAX_TOP_K, description="How many labels.")] = 5,
         timeout_s: Annotated[
             float | None,
@@ -253,6 +260,7 @@ def predict_router(
                 sample.photo,
                 text=sample.text,
                 channel=chosen,
+                version=model,
                 top_k=top_k,
                 timeout_s=time_left_s,
                 client=address_of(request),

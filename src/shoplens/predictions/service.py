@@ -11,7 +11,7 @@ from datetime import datetime
 
 from shoplens.db import GroupWriter
 from shoplens.db.tables import make_id
-from shoplens.errors import ChannelNotFound
+from shoplens.errors import ChannelNotFound, ModelNotFound
 from shoplens.predictions.entities import NO_PHOTO, Channel, Keep, PredictionRecord, Timing
 from shoplens.predictions.image_store import ImageStore
 from shoplens.predictions.policy import decide
@@ -62,18 +62,20 @@ class PredictionService:
         *,
         text: str = "",
         channel: Channel,
+        version: str | None = None,
         top_k: int = 5,
         timeout_s: float,
         client: str = "",
     ) -> PredictionRecord:
         """The record with at least the best `top_k` labels, committed when this returns. `client` is who sent it.
 
-        `text` is for models that take one: a title and, after the first line break, a description. Raises what the
+        `text` is for models that take one: a title and, after the first line break, a description. `version` is
+        `name@version` of the channel's model, unset the live one. Raises ModelNotFound for another model, and what the
         engine, the image store and the database raise.
         """
         started = time.perf_counter()
         request = ClassifyRequest(
-            model=channel.model,
+            model=channel.model if version is None else require_version_of(channel.model, version),
             images=() if photo is None else (photo,),
             text=text,
             top_k=max(top_k, STORED_LABELS),
@@ -126,3 +128,13 @@ class PredictionService:
     def close(self) -> None:
         """Release the threads."""
         self._threads.shutdown()
+
+
+def require_version_of(model: str, wanted: str) -> str:
+    """`wanted` if it is `name@version` of this model of a channel. Raises ModelNotFound."""
+    name, _, version = wanted.partition("@")
+    if name != model.partition("@")[0] or not version:
+        raise ModelNotFound(
+            f"{wanted[:160]!r} is no version of the channel's model. Write {model.partition('@')[0]}@VERSION."
+        )
+    return wanted

@@ -11,17 +11,22 @@ import re
 from pathlib import Path
 from typing import Final
 
+from pydantic_core import from_json, to_json
+
+from shoplens import __version__
 from shoplens.bundles.bundle import Bundle
 from shoplens.bundles.manifest import NAME_PATTERN, ModelRef
 from shoplens.bundles.signing import Trust
 from shoplens.bundles.store import SharedBundles, bundle_folders, resolve_bundle
-from shoplens.errors import BundleError, BundleTampered, ModelNotFound, Unavailable
+from shoplens.errors import BundleError, BundleInvalid, BundleTampered, ModelNotFound, Unavailable
 from shoplens.registry.entities import Aliases
 from shoplens.registry.registry import Registry
 from shoplens.telemetry.logs import get_logger
 
 _LAST: Final = ".champion"
 """In the folder of a model: the version that was its champion last."""
+_REFUSED: Final = ".refused.json"
+"""In the folder of a model: the last bundle that did not answer its probes."""
 _NAME: Final = re.compile(NAME_PATTERN)
 _PINNED: Final = re.compile(f"({NAME_PATTERN})@({NAME_PATTERN})")
 _log: Final = get_logger(__name__)
@@ -58,12 +63,12 @@ class ModelFinder:
         except Unavailable as error:
             return self._last(name_or_path, error)
         if aliases.champion is None:
-            self._remember(name_or_path, None)
+            self.remember(name_or_path, None)
             return self._newest(name_or_path, aliases)
         try:
             return self.champion(name_or_path, aliases)
         except (BundleError, ModelNotFound, Unavailable) as error:
-            last = self._remembered(name_or_path)
+            last = self.remembered(name_or_path)
             if last in (None, aliases.champion):
                 raise
             _log.error("model.champion_refused", model=name_or_path, champion=aliases.champion, served=last,
@@ -77,11 +82,15 @@ class ModelFinder:
         """
         version = aliases.champion or ""
         bundle = self.version(name, version, digest=aliases.digests.get(version))
-        self._remember(name, version)
+        self.remember(name, version)
         return bundle
 
     def version(self, name: str, version: str, *, digest: str | None = None) -> Bundle:
-        """This version, installed and verified, with this digest if one is given. Raises as `champion`."""
+        """This version, installed and verified, with this digest if one is given.
+
+        Raises BundleInvalid if it was refused here before, and as `champion`.
+        """
+        self._require_not_refused(name, version, digest)
         bundle = self._pinned(f"{name}@{version}")
         if digest not in (None, bundle.digest):
             raise BundleTampered(
@@ -127,7 +136,7 @@ class ModelFinder:
 
     def _last(self, name: str, error: Unavailable) -> Bundle:
         """What was champion last; without that, what is installed. The registry raised `error`."""
-        last = self._remembered(name)
+        last = self.remembered(name)
         try:
             wanted = name if last is None else f"{name}@{last}"
             bundle = resolve_bundle(wanted, self._models_dir, trust=self._trust)
@@ -136,7 +145,7 @@ class ModelFinder:
         _log.warning("model.registry_away", model=name, served=bundle.ref.version, code=error.code, reason=str(error))
         return bundle
 
-    def _remembered(self, name: str) -> str | None:
+    def remembered(self, name: str) -> str | None:
         """The version that was champion last, if it is installed."""
         try:
             version = (self._models_dir / name / _LAST).read_text(encoding="utf-8").strip()
@@ -145,15 +154,39 @@ class ModelFinder:
         known = _NAME.fullmatch(version) and (self._models_dir / name / version / "bundle.json").is_file()
         return version if known else None
 
-    def _remember(self, name: str, version: str | None) -> None:
-        """A folder that cannot be written keeps nothing: then the registry must be there at the next start."""
+    def remember(self, name: str, version: str | None) -> None:
+        """Note what is champion now.
+
+        A folder that cannot be written keeps nothing: then the registry must be there at the next start.
+        """
         file = self._models_dir / name / _LAST
         draft = file.with_name(f"{_LAST}.{os.getpid()}")
         try:
             if version is None:
                 file.unlink(missing_ok=True)
-            elif version != self._remembered(name):
+            elif version != self.remembered(name):
                 draft.write_text(version, encoding="utf-8")
                 draft.replace(file)
         except OSError as error:
             _log.warning("model.champion_not_remembered", model=name, reason=str(error))
+
+    def refuse(self, bundle: Bundle, reason: str) -> None:
+        """Note that this program cannot serve the bundle, so that no later start tries to. The last one is kept."""
+        file = self._models_dir / bundle.ref.name / _REFUSED
+        try:
+            file.write_bytes(to_json({"program": __version__, "digest": bundle.digest, "reason": reason}))
+        except OSError as error:
+            _log.warning("model.refusal_not_noted", model=str(bundle.ref), reason=str(error))
+
+    def _require_not_refused(self, name: str, version: str, digest: str | None) -> None:
+        """A refusal holds for one digest and one release of this program."""
+        file = self._models_dir / name / _REFUSED
+        try:
+            noted = from_json(file.read_bytes())
+            same = (noted["program"], noted["digest"]) == (__version__, digest)
+        except (OSError, ValueError, KeyError, TypeError):
+            return
+        if same:
+            raise BundleInvalid(
+                f"{name}@{version} was refused here before: {noted['reason']} To try again, remove {file}."
+            )

@@ -6,16 +6,20 @@ that does not fit its channels; the version that answers stays. A registry that 
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from pathlib import Path
 from typing import Final, Protocol
 
 from shoplens.bundles.bundle import Bundle
 from shoplens.bundles.manifest import ModelRef
-from shoplens.errors import BundleInvalid, ShoplensError, Unavailable
+from shoplens.bundles.store import bundle_folders
+from shoplens.errors import BundleError, BundleInvalid, ShoplensError, Unavailable
 from shoplens.registry.entities import Aliases
 from shoplens.registry.finder import ModelFinder
 from shoplens.registry.registry import Registry
@@ -137,10 +141,12 @@ class ModelFollower:
         new = aliases is not self._seen.get(name)
         serving = self._parts.engine.bundle(name)
         champion = aliases.champion
-        state = replace(
-            self._states[name], serving=serving.ref, champion=champion, challenger=aliases.challenger
-        )
+        state = replace(self._states[name], serving=serving.ref, champion=champion, challenger=aliases.challenger)
         self._states[name] = state
+        if champion is None and name in self._seen and self._seen[name].champion is not None:
+            place = self._parts.registry.place
+            self._note(name, fault=f"{place} names no champion of {name} any more; {serving.ref} stays.")
+            return
         if champion is None or champion == serving.ref.version:
             self._seen[name] = aliases
             self._note(name)
@@ -157,9 +163,7 @@ class ModelFollower:
         try:
             bundle = parts.finder.version(name, champion, digest=aliases.digests.get(champion))
             self._require_fit(name, serving, bundle)
-            if bundle.digest not in self._probed:
-                parts.probe(bundle)
-                self._probed.add(bundle.digest)
+            self._probe(bundle)
             parts.swap(name, bundle)
         except Unavailable as error:
             self._retry_at[name] = 0.0
@@ -180,13 +184,26 @@ class ModelFollower:
         self._note(name)
         parts.clean_up(name, aliases)
 
+    def _probe(self, bundle: Bundle) -> None:
+        """Each bundle once. Raises BundleError."""
+        if bundle.digest in self._probed:
+            return
+        try:
+            self._parts.probe(bundle)
+        except BundleError as error:
+            self._parts.finder.refuse(bundle, str(error))
+            raise
+        self._probed.add(bundle.digest)
+
     def _require_fit(self, name: str, serving: Bundle, bundle: Bundle) -> None:
         """Raises BundleInvalid for a version that the requests and channels of this model could not use."""
         if missing := set(serving.manifest.kinds) - set(bundle.manifest.kinds):
             raise BundleInvalid(f"it takes no {min(missing)} any more. Publish it under another name.")
         self._parts.check(name, bundle)
 
-    def _note(self, name: str, *, fault: str | None = None, refused: bool = False, error: Exception | None = None) -> None:
+    def _note(
+        self, name: str, *, fault: str | None = None, refused: bool = False, error: Exception | None = None
+    ) -> None:
         """Keep the fault for people, and log it when it is another one than before."""
         before = self._states[name]
         self._states[name] = replace(before, fault=fault, refused=refused)
@@ -201,6 +218,31 @@ class ModelFollower:
                        code=getattr(error, "code", None), reason=str(error))  # fmt: skip
 
 
-def faults_of(states: Sequence[FollowedModel]) -> Mapping[str, str]:
+def faults_of(states: Sequence[FollowedModel]) -> dict[str, str]:
     """What does not work, by model."""
     return {state.name: state.fault for state in states if state.fault is not None}
+
+
+def remove_old_versions(
+    models_dir: Path, registry: Registry, name: str, *, keep: Collection[str], most: int
+) -> list[str]:
+    """Remove installed versions of a model until `most` are left, the longest installed first; returns them.
+
+    Those in `keep` stay, and those that the registry does not have: they could not be fetched again.
+    """
+    installed = [folder for folder in bundle_folders(models_dir) if folder.parent.name == name]
+    spare = len(installed) - most
+    if spare <= 0:
+        return []
+    try:
+        published = {version.ref.version for version in registry.versions(name)}
+    except Unavailable:
+        return []
+    old = [each for each in installed if each.name in published and each.name not in keep]
+    removed = sorted(old, key=lambda folder: folder.stat().st_mtime)[:spare]
+    for folder in removed:
+        grave = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        folder.rename(grave / folder.name)  # at once, so that nobody finds half a version
+        shutil.rmtree(grave, ignore_errors=True)
+        _log.info("model.version_removed", model=name, version=folder.name)
+    return [folder.name for folder in removed]

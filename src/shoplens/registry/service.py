@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from shoplens.bundles.bundle import Bundle
 from shoplens.bundles.store import installed_bundles
 from shoplens.errors import ModelNotFound
 from shoplens.predictions.entities import Channel
+from shoplens.registry.live import FollowedModel
 from shoplens.serving.engine import Engine, ServedModel
 
 
@@ -25,7 +26,15 @@ class ModelView:
 class ModelService:
     """Reads the models directory at each call, so that a new bundle is listed at once. Blocks."""
 
-    def __init__(self, *, engine: Engine, channels: Mapping[str, Channel], models_dir: Path) -> None:
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        channels: Mapping[str, Channel],
+        models_dir: Path,
+        followed: Callable[[], tuple[FollowedModel, ...]] = tuple,
+    ) -> None:
+        self.followed = followed
         self._engine = engine
         self._channels = channels
         self._models_dir = models_dir

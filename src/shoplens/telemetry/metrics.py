@@ -74,6 +74,14 @@ class Metrics:
             "shoplens_http_requests", "HTTP requests by route and status.", ("route", "status")
         )
         self.model_info = gauge("shoplens_model_info", "The live model versions; the value is 1.", ("model", "version"))
+        self.model_changes = counter(
+            "shoplens_model_changes", "Champions that were to go live here: swapped, refused.", ("model", "outcome")
+        )
+        self.model_refused = gauge(
+            "shoplens_model_refused",
+            "1 while the champion of a model is refused, and another version answers.",
+            ("model",),
+        )
 
         self.webhook_attempts = counter(
             "shoplens_webhook_attempts", "Attempts to send an event: delivered, failed, dead.", ("outcome",)

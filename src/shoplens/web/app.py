@@ -51,6 +51,7 @@ from shoplens.platform.server import Platform, WebLimits
 from shoplens.predictions.api import PhotoIn, feedback_router, predict_router, records_router
 from shoplens.predictions.pages import classify_pages, record_pages
 from shoplens.registry.api import models_router
+from shoplens.registry.live import faults_of
 from shoplens.registry.pages import model_pages
 from shoplens.registry.registry_api import registry_router
 from shoplens.registry.registry_pages import registry_pages
@@ -154,7 +155,14 @@ def create_app(platform: Platform) -> FastAPI:
     )
     for router in _api_routers(platform, uploads):
         app.include_router(router, dependencies=[Depends(refuse_unknown_parameters)])
-    app.include_router(operations_router(platform.probes, platform.metrics, metrics_open_to=limits.metrics_open_to))
+    app.include_router(
+        operations_router(
+            platform.probes,
+            platform.metrics,
+            metrics_open_to=limits.metrics_open_to,
+            model_faults=lambda: faults_of(platform.models.followed()),
+        )
+    )
     app.include_router(api_pages(app.openapi), include_in_schema=False)
     for router in _page_routers(platform, uploads):
         app.include_router(router, include_in_schema=False)

@@ -21,14 +21,22 @@ _log = get_logger(__name__)
 
 
 class HealthOut(Schema):
-    """Whether the process can work, with a sentence for every part that does not. The log has the details."""
+    """Whether the process can work, with a sentence for every part that does not. The log has the details.
+
+    `models` has a sentence for every model that cannot follow its champion: an earlier version of it answers.
+    """
 
     status: str = Field(examples=["ready"])
     parts: dict[str, str] = Field(examples=[{"engine": "ok", "database": "ok", "storage": "ok"}])
+    models: dict[str, str] = Field(default_factory=dict)
 
 
 def operations_router(
-    probes: Mapping[str, Callable[[], Awaitable[None]]], metrics: Metrics, *, metrics_open_to: tuple[str, ...]
+    probes: Mapping[str, Callable[[], Awaitable[None]]],
+    metrics: Metrics,
+    *,
+    metrics_open_to: tuple[str, ...],
+    model_faults: Callable[[], dict[str, str]],
 ) -> APIRouter:
     """All routes for operating the server. A probe raises one of our errors if its part does not work.
 
@@ -70,7 +78,11 @@ def operations_router(
 
         states = await asyncio.gather(*(state(part, probe) for part, probe in probes.items()))
         is_ready = set(states) <= {"ok"}
-        body = HealthOut(status="ready" if is_ready else "not ready", parts=dict(zip(probes, states, strict=True)))
+        body = HealthOut(
+            status="ready" if is_ready else "not ready",
+            parts=dict(zip(probes, states, strict=True)),
+            models=model_faults(),
+        )
         return json_response(body, status=200 if is_ready else 503)
 
     @router.get(

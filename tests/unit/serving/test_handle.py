@@ -17,7 +17,7 @@ from shoplens.images.picture import Picture
 from shoplens.serving.batcher import Batching
 from shoplens.serving.classifier import Classifier
 from shoplens.serving.engine import Prediction
-from shoplens.serving.local import LoadedModel, ModelHandle
+from shoplens.serving.models import LoadedModel, ModelHandle
 from shoplens.telemetry.metrics import Metrics
 
 BATCHES = Batching(threads=1, max_batch=4, max_wait_s=0.01)

@@ -21,7 +21,8 @@ from shoplens.images.sandbox import SandboxedDecoder
 from shoplens.serving.batcher import Batching
 from shoplens.serving.classifier import Classifier
 from shoplens.serving.engine import ClassifyRequest, ClassifyResult
-from shoplens.serving.local import LoadedModel, LocalEngine, ModelHandle
+from shoplens.serving.local import LocalEngine
+from shoplens.serving.models import LoadedModel, ModelHandle, ModelPool
 from shoplens.telemetry.metrics import Metrics
 from shoplens.testing.costly import costly_files
 from shoplens.testing.hostile import encoded
@@ -41,7 +42,7 @@ async def make_engine(tmp_path: Path) -> AsyncIterator[EngineMaker]:
         async def make(*, queue_limit: int = 128, **bounds: Any) -> LocalEngine:
             metrics = Metrics()
             engine = LocalEngine(
-                {"fruit": ModelHandle(LoadedModel(Classifier(bundle), batching=None, metrics=metrics))},
+                ModelPool({"fruit": ModelHandle(LoadedModel(Classifier(bundle), batching=None, metrics=metrics))}),
                 limits=Limits(),
                 sandbox=SandboxedDecoder(**{"processes": 1, **bounds}),
                 batching=Batching(threads=1, queue_limit=queue_limit),

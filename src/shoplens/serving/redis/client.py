@@ -73,12 +73,11 @@ class RedisEngine:
     ) -> None:
         self._broker = broker
         self._bundles = dict(bundles)
-        self._labels = {name: tuple(label.name for label in each.labels) for name, each in bundles.items()}
         self._limits = limits
         self._metrics = metrics
         self._workers = workers
         self._restart_s = restart_s
-        self._seen_at = dict.fromkeys(self._labels, time.monotonic())
+        self._seen_at = dict.fromkeys(self._bundles, time.monotonic())
         self._client_id = os.urandom(8).hex()
         self._pending: dict[str, _PendingJob] = {}
         self._loops: list[asyncio.Task[None]] = []
@@ -89,15 +88,14 @@ class RedisEngine:
     async def classify(self, request: ClassifyRequest) -> ClassifyResult:
         """See Engine."""
         for model in request.models:
-            self._require_model(model)
-            require_input(self._bundles[model].manifest, photos=len(request.images), text=request.text)
+            require_input(self.bundle(model).manifest, photos=len(request.images), text=request.text)
         self._start()
         started = time.monotonic()
         request_id = structlog.contextvars.get_contextvars().get("request_id")
         pending = _PendingJob(
             request=request,
             job=messages.encode_job(request, request_id=request_id),
-            stream=self._broker.stream(request.model, request.priority),
+            stream=self._broker.stream(self._require_model(request.model), request.priority),
             deadline=started + request.timeout_s,
             answer=asyncio.get_running_loop().create_future(),
         )
@@ -120,7 +118,7 @@ class RedisEngine:
         """See Engine. One entry for each version of a model, which says how many workers have it."""
         found: dict[tuple[str, str], list[ServedModel]] = {}
         for worker in self._workers:
-            for each in (worker.models[name] for name in self._labels if name in worker.models):
+            for each in (worker.models[name] for name in self._bundles if name in worker.models):
                 found.setdefault((each.ref.name, each.ref.version), []).append(each)
         models = []
         for _, same in sorted(found.items()):
@@ -130,14 +128,21 @@ class RedisEngine:
 
     def labels(self, model: str) -> tuple[str, ...]:
         """See Engine."""
-        self._require_model(model)
-        return self._labels[model]
+        return tuple(label.name for label in self.bundle(model).labels)
+
+    def bundle(self, model: str) -> Bundle:
+        """The bundle that this process has under this name: the workers', or what they are about to change to."""
+        return self._bundles[self._require_model(model)]
+
+    def replace(self, name: str, bundle: Bundle) -> None:
+        """Note that the workers answer with `bundle` under this name, or are about to."""
+        self._bundles[self._require_model(name)] = bundle
 
     async def check(self) -> None:
         """See Engine."""
         self._start()
         self._note(await self._broker.workers())
-        for model in self._labels:
+        for model in self._bundles:
             self._require_worker(model, missing_s=0.0)
 
     async def close(self) -> None:
@@ -161,7 +166,7 @@ class RedisEngine:
         """Raises QueueFull, NoWorker, WireMismatch, and QueueUnavailable at once while Redis is known to be away."""
         if self._outage is not None:
             raise self._outage
-        self._require_worker(pending.request.model, missing_s=self._restart_s)
+        self._require_worker(self._require_model(pending.request.model), missing_s=self._restart_s)
         pending.entry = await self._broker.add(
             pending.stream,
             job_id,
@@ -232,7 +237,9 @@ class RedisEngine:
             try:
                 self._note(await self._broker.workers())
                 for priority in PRIORITIES:
-                    lengths = await self._broker.lengths([self._broker.stream(each, priority) for each in self._labels])
+                    lengths = await self._broker.lengths(
+                        [self._broker.stream(each, priority) for each in self._bundles]
+                    )
                     self._metrics.queue_jobs.labels(priority=priority).set(sum(lengths))
             except QueueUnavailable as error:
                 self._note_outage(error)
@@ -245,9 +252,12 @@ class RedisEngine:
         for each in self.served():
             self._metrics.model_info.labels(model=each.ref.name, version=each.ref.version).set(1)
 
-    def _require_model(self, model: str) -> None:
-        if model not in self._labels:
-            raise ModelNotFound(f"No channel uses the model {model!r}; there are: {', '.join(sorted(self._labels))}.")
+    def _require_model(self, model: str) -> str:
+        """The name under which workers take jobs for `model`, which may be one version of it. Raises ModelNotFound."""
+        name = model if model in self._bundles else model.partition("@")[0]
+        if name not in self._bundles:
+            raise ModelNotFound(f"No channel uses the model {model!r}; there are: {', '.join(sorted(self._bundles))}.")
+        return name
 
     def _require_worker(self, model: str, *, missing_s: float) -> None:
         """Raises NoWorker when no worker for this model was seen for `missing_s`, and WireMismatch."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import structlog
+from msgspec.structs import replace
 
 from shoplens.errors import ImageDecoderFailed, NotStarted, QueueUnavailable, ShoplensError, Unavailable
 from shoplens.serving.engine import ClassifyResult, Engine, ServedModel
@@ -45,14 +46,17 @@ class WorkerLimits:
 
 
 class Worker:
-    """Run it once, on one event loop. `stop` may be called from a signal handler of that loop."""
+    """Run it once, on one event loop. `stop` may be called from a signal handler of that loop.
+
+    `models` gives what the engine serves now, by the names under which jobs ask for it; the names stay the same.
+    """
 
     def __init__(
         self,
         engine: Engine,
         broker: Broker,
         *,
-        models: Mapping[str, ServedModel],
+        models: Callable[[], Mapping[str, ServedModel]],
         limits: WorkerLimits,
         metrics: Metrics,
     ) -> None:
@@ -64,9 +68,10 @@ class Worker:
             worker_id=f"{socket.gethostname()}-{os.getpid()}-{os.urandom(3).hex()}",
             host=socket.gethostname(),
             pid=os.getpid(),
-            models=dict(models),
+            models=dict(models()),
         )
-        self._streams = {each: [broker.stream(model, each) for model in models] for each in PRIORITIES}
+        self._models = models
+        self._streams = {each: [broker.stream(model, each) for model in models()] for each in PRIORITIES}
         self._clock = _RedisClock()
         self._jobs: set[asyncio.Task[None]] = set()
         self._freed = asyncio.Event()
@@ -213,7 +218,7 @@ class Worker:
         while not self._leaving:
             with suppress(Unavailable):
                 await self._engine.check()
-                await self._broker.beat(self._heartbeat)
+                await self._broker.beat(replace(self._heartbeat, models=dict(self._models())))
             await asyncio.sleep(HEARTBEAT_S)
 
     async def _claim_jobs(self) -> None:
