@@ -40,6 +40,7 @@ from shoplens.errors import (
     ShoplensError,
     StorageUnavailable,
     StorageUnusable,
+    TooManyVersions,
     WireMismatch,
 )
 from shoplens.images.decoder import salvage
@@ -55,6 +56,8 @@ T = TypeVar("T")
 
 _READERS: Final = 16
 _READ_TOGETHER: Final = 4
+_RETRY_VERSION_S: Final = 10.0
+"""How often a run asks workers again that have no place for the version with which it began."""
 _log: Final = get_logger(__name__)
 
 
@@ -318,12 +321,17 @@ class WorkLimits:
 
 
 class EngineExecutor:
-    """Reads photos in threads and sends them to an engine that has the channel's model alone."""
+    """Reads photos in threads and sends them to an engine that has the channel's model.
+
+    `model` is the name under which the engine has it, unset that of the channel; with `name@version` that version
+    answers to the end of the run.
+    """
 
     def __init__(
         self,
         engine: Engine,
         *,
+        model: str | None = None,
         store: Store,
         results: ResultBuilder,
         limits: WorkLimits,
@@ -331,6 +339,7 @@ class EngineExecutor:
         retry: RetryPolicy,
     ) -> None:
         self._engine = engine
+        self._model = model or results.channel.model
         self._store = store
         self._builder = results
         self._limits = limits
@@ -344,6 +353,9 @@ class EngineExecutor:
     @property
     def model(self) -> ModelRef:
         """See Executor."""
+        name, _, version = self._model.partition("@")
+        if version:
+            return ModelRef(name=name, version=version)
         return only_version(served.ref for served in self._engine.served())
 
     @property
@@ -397,13 +409,14 @@ class EngineExecutor:
 
     async def _classify(self, item: BatchItem, photo: bytes) -> ClassifyResult:
         """Waits without limit for a place in a full queue, and within the retry policy for workers that are down."""
-        model, timeout_s = self._builder.channel.model, self._limits.timeout_s
-        request = classify_request(model, photo, sha256=item.sha256, timeout_s=timeout_s)
+        request = classify_request(self._model, photo, sha256=item.sha256, timeout_s=self._limits.timeout_s)
         while True:
             try:
                 return await self._engine.classify(request)
             except QueueFull as full:
                 await asyncio.sleep(full.retry_after_s)
+            except TooManyVersions:
+                await asyncio.sleep(_RETRY_VERSION_S)
             except (QueueUnavailable, NoWorker):
                 with suppress(QueueFull):
                     return await self._retry.run(lambda: self._engine.classify(request))

@@ -39,6 +39,7 @@ from shoplens.platform.parts import (
     build_channels,
     build_database,
     build_engine,
+    build_finder,
     build_limits,
     build_sandbox,
     find_bundle,
@@ -52,11 +53,13 @@ from shoplens.serving.cores import usable_cores
 from shoplens.serving.engine import Engine
 from shoplens.settings import Settings
 from shoplens.storage import Store, open_prefix, open_store, shared_url
+from shoplens.telemetry.logs import get_logger
 from shoplens.telemetry.metrics import Metrics
 from shoplens.telemetry.trigger_log import record_trigger
 
 ExecutorName = Literal["local", "workers", "ray"]
 
+_log: Final = get_logger(__name__)
 _IMPORT_THREADS: Final = 8
 """They mostly wait for the disk or the network. Each may hold a photo in memory."""
 _PHOTOS_PER_THREAD: Final = 6
@@ -247,12 +250,19 @@ def build_runner(
                 raise Misconfigured(
                     f"The channel {channel.name} has a moderation side; its runs do not use Ray. Leave out --engine."
                 )
+            served = (
+                channel if moderated is not None else replace(channel, model=_model_of_run(settings, channel, database))
+            )
             if executor == "ray":
-                return _ray_executor(settings, channel, store, results, retry, address=address)
+                return _ray_executor(settings, served, store, results, retry, address=address)
             photos, engine = (
                 (settings.queue_limit // 2, workers_engine(settings, channel))
                 if executor == "workers"
+<<<<<<< HEAD
                 else (photos_in_work(settings), local_engine(settings, channel, progress))
+=======
+                else (_photos_in_work(settings), _local_engine(settings, served, progress))
+>>>>>>> 5fa63e2 (A run keeps the version with which it began)
             )
             limits = WorkLimits(
                 photos=max(1, photos), photo_bytes=settings.max_queued_bytes, timeout_s=settings.batch.stall_after_s
@@ -261,6 +271,7 @@ def build_runner(
                 return moderated.executor(settings, engine, store, results=results, limits=limits, retry=retry)
             return EngineExecutor(
                 engine,
+                model=served.model,
                 store=store,
                 results=results,
                 limits=limits,
@@ -293,7 +304,30 @@ def _moderated(settings: Settings, channel: Channel, database: Database) -> Back
     return None if wanted is None else build_backlog(settings, channel, wanted, database=database)
 
 
+<<<<<<< HEAD
 def photos_in_work(settings: Settings) -> int:
+=======
+def _model_of_run(settings: Settings, channel: Channel, database: Database) -> str:
+    """The version with which the channel's active run began, or for a new run the one that is live, as `name@version`.
+
+    A model that follows no champion stays as it is named. Raises ModelNotFound, BundleError, StorageUnavailable,
+    RegistryUnavailable, Misconfigured and DatabaseUnavailable.
+    """
+    finder = build_finder(settings)
+    if not finder.follows(channel.model):
+        return channel.model
+    with database.reading() as tx:
+        run = RunRepository(tx).active(channel.name)
+    if run is not None and run.model is not None and run.model.name == channel.model:
+        try:
+            return str(finder.find(str(run.model)).ref)
+        except ModelNotFound as error:
+            _log.warning("run.model_gone", run=run.id, model=str(run.model), reason=str(error))
+    return str(finder.find(channel.model).ref)
+
+
+def _photos_in_work(settings: Settings) -> int:
+>>>>>>> 5fa63e2 (A run keeps the version with which it began)
     """Enough that no thread waits for a photo to be read."""
     return _PHOTOS_PER_THREAD * thread_count(settings, choose_provider(settings.provider)) + _PHOTOS_BEING_READ
 

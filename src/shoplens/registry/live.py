@@ -144,8 +144,7 @@ class ModelFollower:
         state = replace(self._states[name], serving=serving.ref, champion=champion, challenger=aliases.challenger)
         self._states[name] = state
         if champion is None and name in self._seen and self._seen[name].champion is not None:
-            place = self._parts.registry.place
-            self._note(name, fault=f"{place} names no champion of {name} any more; {serving.ref} stays.")
+            self._note(name, fault=f"The registry names no champion of {name} any more; {serving.ref} stays.")
             return
         if champion is None or champion == serving.ref.version:
             self._seen[name] = aliases
