@@ -250,19 +250,15 @@ def build_runner(
                 raise Misconfigured(
                     f"The channel {channel.name} has a moderation side; its runs do not use Ray. Leave out --engine."
                 )
-            served = (
-                channel if moderated is not None else replace(channel, model=_model_of_run(settings, channel, database))
-            )
+            served = channel
+            if moderated is None:
+                served = replace(channel, model=_model_of_run(settings, channel, database))
             if executor == "ray":
                 return _ray_executor(settings, served, store, results, retry, address=address)
             photos, engine = (
                 (settings.queue_limit // 2, workers_engine(settings, channel))
                 if executor == "workers"
-<<<<<<< HEAD
-                else (photos_in_work(settings), local_engine(settings, channel, progress))
-=======
-                else (_photos_in_work(settings), _local_engine(settings, served, progress))
->>>>>>> 5fa63e2 (A run keeps the version with which it began)
+                else (photos_in_work(settings), local_engine(settings, served, progress))
             )
             limits = WorkLimits(
                 photos=max(1, photos), photo_bytes=settings.max_queued_bytes, timeout_s=settings.batch.stall_after_s
@@ -304,9 +300,6 @@ def _moderated(settings: Settings, channel: Channel, database: Database) -> Back
     return None if wanted is None else build_backlog(settings, channel, wanted, database=database)
 
 
-<<<<<<< HEAD
-def photos_in_work(settings: Settings) -> int:
-=======
 def _model_of_run(settings: Settings, channel: Channel, database: Database) -> str:
     """The version with which the channel's active run began, or for a new run the one that is live, as `name@version`.
 
@@ -326,8 +319,7 @@ def _model_of_run(settings: Settings, channel: Channel, database: Database) -> s
     return str(finder.find(channel.model).ref)
 
 
-def _photos_in_work(settings: Settings) -> int:
->>>>>>> 5fa63e2 (A run keeps the version with which it began)
+def photos_in_work(settings: Settings) -> int:
     """Enough that no thread waits for a photo to be read."""
     return _PHOTOS_PER_THREAD * thread_count(settings, choose_provider(settings.provider)) + _PHOTOS_BEING_READ
 

@@ -13,10 +13,8 @@ from shoplens.platform.parts import ModelLoader, build_finder, models_of, open_r
 from shoplens.predictions.entities import Channel
 from shoplens.registry.entities import Aliases
 from shoplens.registry.live import LiveEngine, LiveParts, ModelFollower, remove_old_versions
-from shoplens.registry.object_registry import ObjectRegistry
 from shoplens.serving.local import LocalEngine
 from shoplens.settings import Settings
-from shoplens.storage import open_store
 from shoplens.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -54,7 +52,7 @@ def _follower(
     probe: Callable[[Bundle], None],
 ) -> ModelFollower:
     finder = build_finder(settings)
-    registry = open_registry(settings) or ObjectRegistry(open_store("memory://"), "no registry", clock=utc_now)
+    registry = open_registry(settings)
     models_dir = settings.effective_models_dir
 
     def clean_up(name: str, aliases: Aliases) -> None:
