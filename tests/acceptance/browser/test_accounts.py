@@ -123,7 +123,7 @@ def test_people_are_changed_and_disabled_on_the_page(visit: VisitMaker, office: 
 
 
 def test_a_second_factor_is_added_used_and_removed(visit: VisitMaker, office: RunningServer) -> None:
-    """The secret by QR code or as text, the code, the recovery codes, and the password for removing it."""
+    """The secret by QR code or as text, the code, the recovery codes, other ones, and the password for both changes."""
     add(office, "fritz")
     page = visit(at=office, expected={401, 422}).page("/account")
     sign_in(page, "fritz")
@@ -149,11 +149,20 @@ def test_a_second_factor_is_added_used_and_removed(visit: VisitMaker, office: Ru
     expect(again).to_have_url(f"{office.url}/docs")
     page.goto(f"{office.url}/account")
     expect(page.locator("#second-factor")).to_contain_text("9 of your recovery codes are left")
+    page.locator("summary", has_text="New recovery codes").click()
+    renewing = page.locator('form[action$="/recovery-codes"]')
+    renewing.get_by_label("Your password").fill(PASSWORD)
+    renewing.get_by_role("button", name="Show new codes").click()
+    expect(page.get_by_role("heading", name="Your new recovery codes")).to_be_visible()
+    assert set(codes).isdisjoint(page.locator(".codes code").all_inner_texts())
+    page.get_by_role("link", name="I have kept them").click()
+    expect(page.locator("#second-factor")).to_contain_text("10 of your recovery codes are left")
+    removing = page.locator('form[action$="/remove"]')
     for password in ("wrong password", PASSWORD):
         if password == "wrong password":
             page.locator("summary", has_text="Remove the second factor").click()
-        page.get_by_label("Your password").fill(password)
-        page.get_by_role("button", name="Remove", exact=True).click()
+        removing.get_by_label("Your password").fill(password)
+        removing.get_by_role("button", name="Remove", exact=True).click()
     expect(page.get_by_role("status")).to_contain_text("Your second factor is removed.")
 
 
