@@ -7,20 +7,26 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from shoplens.accounts.audit import AuditLog
+from shoplens.accounts.entities import Principal
 from shoplens.batch.sources import is_local, local_folder
 from shoplens.bundles.bundle import Bundle
 from shoplens.db import Database
 from shoplens.errors import ChannelNotFound, Misconfigured, ModelNotFound
+from shoplens.labels.repository import FEEDBACK
 from shoplens.platform.consequences import build_labels
-from shoplens.platform.parts import build_database, build_limits, find_bundle, thread_count, trust_of, utc_now
-from shoplens.platform.registry import require_registry
-from shoplens.registry.publishing import RegistryService
+from shoplens.platform.parts import build_database, build_limits, find_bundle, open_registry, thread_count, utc_now
+from shoplens.platform.registry import build_registry
+from shoplens.predictions.entities import FeedbackValue
+from shoplens.predictions.feedback import NewFeedback
+from shoplens.predictions.records import RecordService
 from shoplens.registry.registry import Registry
-from shoplens.retraining.entities import RetrainingRules
+from shoplens.retraining.entities import RetrainingRules, Suspect
 from shoplens.retraining.gate import GateRules
+from shoplens.retraining.label_errors import LabelErrorFinder
 from shoplens.retraining.pipeline import Pipeline, PipelineParts
 from shoplens.retraining.promotion import Promotion
 from shoplens.retraining.service import RetrainingService
+from shoplens.retraining.suspects import SuspectService
 from shoplens.retraining.trainers import PhotoTrainer, Trainer
 from shoplens.settings import Settings
 from shoplens.storage import Store, open_store
@@ -77,7 +83,8 @@ def open_pipeline(settings: Settings, rules: RetrainingRules) -> Iterator[Pipeli
     """For a command. Raises Misconfigured, DatabaseUnavailable and StorageUnavailable."""
     with closing(build_database(settings, durable=True)) as database:
         store = open_store(settings.effective_storage_url, setting="storage_url")
-        registry = require_registry(settings)
+        registry = open_registry(settings)
+        trainer = build_trainer(settings, store, rules)
         yield Pipeline(
             PipelineParts(
                 database=database,
@@ -86,7 +93,8 @@ def open_pipeline(settings: Settings, rules: RetrainingRules) -> Iterator[Pipeli
                 registry=registry,
                 promotion=build_promotion(settings, database, registry),
                 find=lambda name: _found(name, settings),
-                trainer=build_trainer(settings, store, rules),
+                trainer=trainer,
+                watchers=[LabelErrorFinder(database, trainer, clock=utc_now)],
                 folder=settings.data_dir.absolute() / "retraining",
                 clock=utc_now,
                 takeover_s=settings.batch.takeover_s,
@@ -103,20 +111,29 @@ def build_trainer(settings: Settings, store: Store, rules: RetrainingRules) -> T
 
 def build_promotion(settings: Settings, database: Database, registry: Registry) -> Promotion:
     """What publishes and promotes, with the audit log."""
-    publishing = RegistryService(
-        registry,
-        trust=trust_of(settings),
-        database=database,
-        audit=AuditLog(database, clock=utc_now),
-        clock=utc_now,
-    )
+    publishing = build_registry(settings, database, AuditLog(database, clock=utc_now))
     return Promotion(database, registry, publishing, clock=utc_now)
 
 
 def build_retraining(settings: Settings, database: Database, store: Store) -> RetrainingService:
-    """For a server. Raises Misconfigured and StorageUnavailable."""
-    registry = require_registry(settings)
+    """The use cases of people. Raises Misconfigured and StorageUnavailable."""
+    registry = open_registry(settings)
     return RetrainingService(database, store, build_promotion(settings, database, registry))
+
+
+def build_suspects(database: Database, audit: AuditLog, records: RecordService) -> SuspectService:
+    """Labels that were given as feedback are changed as feedback."""
+
+    def give(suspect: Suspect, by: Principal) -> None:
+        new = NewFeedback(
+            prediction_id=suspect.sample_id,
+            verdict=FeedbackValue.WRONG,
+            label=suspect.suggested,
+            comment=f"Looked at again by {by.name}.",
+        )
+        records.give_feedback(new)
+
+    return SuspectService(database, audit, relabel={FEEDBACK: give}, clock=utc_now)
 
 
 @contextmanager

@@ -35,6 +35,7 @@ from shoplens.platform.parts import (
     utc_now,
 )
 from shoplens.platform.registry import build_registry
+from shoplens.platform.retraining import build_retraining, build_suspects
 from shoplens.platform.webhooks import build_sender, build_webhooks
 from shoplens.predictions.entities import Channel, PredictionRecord
 from shoplens.predictions.export import ExportTables
@@ -45,6 +46,8 @@ from shoplens.predictions.service import PredictionService
 from shoplens.registry.live import ModelFollower
 from shoplens.registry.publishing import RegistryService
 from shoplens.registry.service import ModelService
+from shoplens.retraining.service import RetrainingService
+from shoplens.retraining.suspects import SuspectService
 from shoplens.serving.engine import Engine
 from shoplens.settings import Settings
 from shoplens.storage import open_store
@@ -83,6 +86,8 @@ class Platform:
     export: ExportTables
     models: ModelService
     registry: RegistryService
+    retraining: RetrainingService
+    suspects: SuspectService
     batch: Batch
     accounts: Accounts
     moderation: Moderation
@@ -158,6 +163,7 @@ def build_platform(settings: Settings, *, progress: Progress | None = None) -> P
         audit=audit,
         metrics=metrics,
     )
+    records = RecordService(database, clock=utc_now, metrics=metrics, settle=batch.review.settle)
     keys = KeyService(database, audit, clock=utc_now)
     accounts = build_accounts(settings, database, audit)
     principals = Principals(
@@ -178,13 +184,15 @@ def build_platform(settings: Settings, *, progress: Progress | None = None) -> P
             clock=utc_now,
             metrics=metrics,
         ),
-        records=RecordService(database, clock=utc_now, metrics=metrics, settle=batch.review.settle),
+        records=records,
         images=images,
         export=ExportTables(database),
         models=ModelService(
             engine=engine, channels=channels, models_dir=settings.effective_models_dir, followed=follower.states
         ),
         registry=build_registry(settings, database, audit),
+        retraining=build_retraining(settings, database, store),
+        suspects=build_suspects(database, audit, records),
         batch=batch,
         accounts=accounts,
         webhooks=build_webhooks(settings, database),

@@ -39,3 +39,9 @@ class SuspectNotFound(NotFound):
     """No label in question has this id."""
 
     code = "suspect_not_found"
+
+
+class LabelNotChangeable(Conflict):
+    """The label of this sample is not changed here, but where it was given."""
+
+    code = "label_not_changeable"

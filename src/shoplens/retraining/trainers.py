@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from shoplens.bundles.bundle import Bundle, open_bundle
 from shoplens.errors import BlobNotFound, ImageChanged, Misconfigured
@@ -22,7 +22,11 @@ from shoplens.retraining.test_set import TestSample
 from shoplens.storage import Store, require_unchanged
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from shoplens.training.progress import Callback
+    from shoplens.training.samples import Sample
 
 _THUMBNAIL: Final = ".thumbnail.jpg"
 _LEAST_PER_CLASS: Final = 2
@@ -79,6 +83,10 @@ class Trainer(Protocol):
 
     def answers(self, bundle: Bundle, tests: Sequence[tuple[TestSample, LabelledSample]]) -> Answers:
         """What a bundle answers on a test set. Raises TrainingDiverged if it cannot."""
+        ...
+
+    def features(self, samples: Sequence[LabelledSample]) -> Any:
+        """(n, features), an array or a sparse matrix, made without the labels of these samples."""
         ...
 
 
@@ -213,23 +221,8 @@ class PhotoTrainer:
     def answers(self, bundle: Bundle, tests: Sequence[tuple[TestSample, LabelledSample]]) -> Answers:
         """Through the serving code. The time is that of the processor, so other work on the machine counts little."""
         from shoplens.training.evaluate import predict
-        from shoplens.training.samples import PhotoFile, Sample
 
-        samples = []
-        for tested, fetched in tests:
-            assert fetched.path is not None
-            origin = PhotoFile(path=fetched.path, sha256=_content(fetched.path), limits=self._limits)
-            samples.append(
-                Sample(
-                    name=tested.name,
-                    label=0,
-                    sha256=tested.sha256,
-                    phash=tested.phash,
-                    width=1,
-                    height=1,
-                    origin=origin,
-                )
-            )
+        samples = self._samples([fetched for _, fetched in tests])
         found = predict(bundle, samples, threads=self._threads, limits=self._limits, clock=time.process_time)
         names = [label.name for label in bundle.labels]
         best = found.scores.argmax(axis=1).tolist()
@@ -240,6 +233,26 @@ class PhotoTrainer:
             ms_per_sample=1e3 * found.seconds / max(1, len(tests)),
             size_bytes=bundle.size_bytes,
         )
+
+    def features(self, samples: Sequence[LabelledSample]) -> NDArray[np.float32]:
+        """The embeddings of the frozen built-in network, which was trained on none of these labels."""
+        from shoplens.bundles.builtin.efficientnet import lite0_network
+        from shoplens.bundles.builtin.onnx_graph import float_model
+        from shoplens.training.recipes.head import embed
+
+        return embed(float_model(lite0_network()), self._samples(samples))
+
+    def _samples(self, fetched: Sequence[LabelledSample]) -> list[Sample]:
+        from shoplens.training.samples import PhotoFile, Sample
+
+        samples = []
+        for each in fetched:
+            assert each.path is not None
+            origin = PhotoFile(path=each.path, sha256=_content(each.path), limits=self._limits)
+            samples.append(
+                Sample(name=each.name, label=0, sha256=each.sha256, phash=each.phash, width=1, height=1, origin=origin)
+            )
+        return samples
 
 
 def _write_csv(file: Path, samples: Sequence[LabelledSample]) -> Path:

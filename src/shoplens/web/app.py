@@ -55,6 +55,8 @@ from shoplens.registry.live import faults_of
 from shoplens.registry.pages import model_pages
 from shoplens.registry.registry_api import registry_router
 from shoplens.registry.registry_pages import registry_pages
+from shoplens.retraining.api import retraining_router
+from shoplens.retraining.pages import retraining_pages
 from shoplens.telemetry.logs import get_logger
 from shoplens.web.api_pages import api_pages
 from shoplens.web.bodies import UploadPace
@@ -196,6 +198,7 @@ def _api_routers(platform: Platform, uploads: Uploads) -> Iterator[APIRouter]:
     yield items_router(platform.batch)
     yield models_router(platform.models)
     yield registry_router(platform.registry)
+    yield retraining_router(platform.retraining)
     yield moderation_router(platform.moderation, uploads)
     yield media_router(platform.moderation, max_age_s=platform.limits.media_max_age_s)
     yield webhooks_router(platform.webhooks)
@@ -233,6 +236,7 @@ def _page_routers(platform: Platform, uploads: Uploads) -> Iterator[APIRouter]:
     yield item_pages(platform.batch, platform.records, platform.channels)
     yield channel_pages(platform.batch, platform.channels)
     yield run_pages(platform.batch, platform.channels)
+    yield retraining_pages(platform.retraining, platform.suspects, platform.images, platform.channels)
     yield model_pages(platform.models, platform.channels)
     yield registry_pages(platform.registry)
     yield webhook_pages(platform.webhooks)

@@ -1,0 +1,159 @@
+"""The pages Retraining, one retraining, and Labels in question."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+from urllib.parse import quote
+
+from fastapi import APIRouter, Depends, Form, Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+
+from shoplens.accounts.access import guarded, requires
+from shoplens.accounts.entities import Permission, Principal
+from shoplens.errors import BlobNotFound, ImageNotKept, NotFound, ShoplensError
+from shoplens.predictions.entities import Channel
+from shoplens.predictions.image_store import ImageSize, ImageStore
+from shoplens.registry.entities import MAX_WHY
+from shoplens.retraining.entities import OPEN, RunState, Suspect
+from shoplens.retraining.service import RetrainingService
+from shoplens.retraining.suspects import SuspectService
+from shoplens.web.problems import public_detail, request_id_of, status_of
+from shoplens.web.rendering import PageRoute, add_filters, page
+
+_RUNS = "/console/models/retraining"
+_LABELS = "/console/models/labels"
+_PER_PAGE = 24
+_THUMBNAIL = ".thumbnail.jpg"
+_RECORDS: Mapping[str, str] = {
+    "feedback": "/console/records/{}",
+    "moderation": "/console/moderation/photos/{}",
+    "catalogue": "/console/catalogue/products/{}",
+}
+ModelsAdmin = Annotated[Principal, Depends(requires(Permission.MODELS_ADMIN))]
+
+
+def retraining_pages(
+    retraining: RetrainingService, suspects: SuspectService, images: ImageStore, channels: Mapping[str, Channel]
+) -> APIRouter:
+    """The list, one retraining with its photos and its forms, and the labels that are probably wrong."""
+    router = APIRouter(route_class=PageRoute)
+    readers, admins = [guarded(Permission.MODELS_READ)], [guarded(Permission.MODELS_ADMIN)]
+
+    @router.get(_RUNS, dependencies=readers)
+    def all_runs() -> HTMLResponse:
+        return page("retrainings.html", views=retraining.all(), channels=channels, in_question=suspects.count())
+
+    def one(run_id: str, *, status: int = 200, error: str | None = None) -> HTMLResponse:
+        view, report = retraining.get(run_id), retraining.report(run_id)
+        waits = view.run.state in OPEN
+        return page(
+            "retraining.html", status=status, view=view, run=view.run, report=report, waits=waits, error=error,
+            max_why=MAX_WHY, channels=channels,
+        )  # fmt: skip
+
+    @router.get(_RUNS + "/{run_id}", dependencies=readers)
+    def run(run_id: str) -> HTMLResponse:
+        return one(run_id)
+
+    @router.get(_RUNS + "/{run_id}/photos/{sha256}", dependencies=admins)
+    def photo(run_id: str, sha256: str) -> Response:
+        sample = retraining.example(run_id, sha256)
+        return _thumbnail(images, sample.image_key, sample.sha256)
+
+    @router.post(_RUNS + "/{run_id}")
+    def decide(
+        request: Request,
+        principal: ModelsAdmin,
+        *,
+        run_id: str,
+        answer: Annotated[Literal["approve", "reject"], Form()],
+        why: Annotated[str, Form(max_length=MAX_WHY)] = "",
+    ) -> Response:
+        decided = retraining.approve if answer == "approve" else retraining.reject
+        try:
+            decided(run_id, by=principal, why=why)
+        except NotFound:
+            raise
+        except ShoplensError as error:
+            return one(run_id, status=status_of(type(error)), error=public_detail(error, request_id_of(request)))
+        return RedirectResponse(f"{_RUNS}/{run_id}", status_code=303)
+
+    _add_label_routes(router, suspects, images, channels)
+    return router
+
+
+def _add_label_routes(
+    router: APIRouter, suspects: SuspectService, images: ImageStore, channels: Mapping[str, Channel]
+) -> None:
+    admins = [guarded(Permission.MODELS_ADMIN)]
+
+    def listed(channel: str, *, status: int = 200, error: str | None = None) -> HTMLResponse:
+        counts = suspects.count()
+        wanted = channel or next(iter(sorted(counts)), "")
+        found = suspects.open(wanted, limit=_PER_PAGE)
+        shown = {"found": found, "counts": counts, "channel": wanted, "channels": channels}
+        return page("label_errors.html", status=status, error=error, **shown)
+
+    @router.get(_LABELS, dependencies=admins)
+    def labels(request: Request) -> HTMLResponse:
+        return listed(request.query_params.get("channel", "")[:100])
+
+    @router.get(_LABELS + "/{suspect_id}/photo", dependencies=admins)
+    def photo(suspect_id: str) -> Response:
+        suspect = suspects.get(suspect_id)
+        return _thumbnail(images, suspect.image_key, suspect.image_sha256)
+
+    @router.post(_LABELS + "/{suspect_id}")
+    def settle(
+        request: Request,
+        principal: ModelsAdmin,
+        *,
+        suspect_id: str,
+        answer: Annotated[Literal["keep", "take"], Form()],
+    ) -> Response:
+        suspect = suspects.get(suspect_id)
+        try:
+            if answer == "keep":
+                suspects.keep(suspect_id, by=principal)
+            else:
+                suspects.take(suspect_id, by=principal)
+        except NotFound:
+            raise
+        except ShoplensError as error:
+            detail = public_detail(error, request_id_of(request))
+            return listed(suspect.channel, status=status_of(type(error)), error=detail)
+        return RedirectResponse(f"{_LABELS}?channel={quote(suspect.channel)}", status_code=303)
+
+
+def _thumbnail(images: ImageStore, key: str | None, sha256: str) -> Response:
+    if key is None:
+        raise ImageNotKept("The photo of this sample was not stored.")
+    try:
+        file = images.open_copy(key) if key.endswith(_THUMBNAIL) else images.open(key, sha256, ImageSize.THUMBNAIL)
+    except BlobNotFound as error:
+        raise ImageNotKept("The photo of this sample is no longer in the store.") from error
+    return Response(file.data, media_type=file.media_type, headers={"Cache-Control": "private, max-age=300"})
+
+
+def run_state(state: RunState) -> str:
+    """For people to read."""
+    return {
+        RunState.RUNNING: "Running",
+        RunState.SHADOWING: "Challenger for a while",
+        RunState.WAITING: "Waits for your answer",
+        RunState.PROMOTED: "Live since then",
+        RunState.REFUSED: "Refused by the gate",
+        RunState.REJECTED: "Rejected",
+        RunState.MEASURED: "Dry run",
+        RunState.FAILED: "Failed",
+    }[state]
+
+
+def sample_address(suspect: Suspect) -> str | None:
+    """The page of the sample; None where it has none."""
+    known = _RECORDS.get(suspect.source)
+    return None if known is None else known.format(quote(suspect.sample_id))
+
+
+add_filters(run_state, sample_address)
