@@ -61,10 +61,14 @@ def build_finder(settings: Settings) -> ModelFinder:
 
 
 def open_registry(settings: Settings, *, fail_fast: bool = False) -> Registry:
-    """The registry at `models_url`, or in the data folder, where the first publication creates it.
+    """The registry on the MLflow server, at `models_url`, or in the data folder, where a publication creates it.
 
     Raises Misconfigured and StorageUnavailable.
     """
+    if settings.mlflow_url is not None:
+        from shoplens.registry.mlflow_registry import MlflowRegistry
+
+        return MlflowRegistry(settings.mlflow_url, clock=utc_now)
     if settings.models_url is not None:
         store = open_store(settings.models_url, setting="models_url", fail_fast=fail_fast)
         return ObjectRegistry(store, settings.models_url, clock=utc_now)
