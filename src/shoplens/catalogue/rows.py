@@ -10,6 +10,7 @@ import csv
 import io
 from collections import deque
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO, Final
 
@@ -122,7 +123,8 @@ class _Lines:
         """The number of the line that was taken last."""
 
     def __del__(self) -> None:
-        self._text.detach()  # the file belongs to the caller, and stays open
+        with suppress(ValueError):  # the file is closed already
+            self._text.detach()  # it belongs to the caller, and stays open
 
     def take(self) -> str | None:
         if self._again:
