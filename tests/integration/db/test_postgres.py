@@ -76,7 +76,7 @@ def test_two_lessees_at_once_never_share_and_never_wait(database: Database, run_
             others = lease(second, second_owner, run_id, 4)
         took_s = time.monotonic() - began
     assert ({f"{n}.jpg" for n in range(4)}, {f"{n}.jpg" for n in range(4, 8)}) == (taken, others)
-    assert took_s < 1
+    assert took_s < 5
 
 
 def test_many_lessees_share_everything_out_once(database: Database, run_id: str) -> None:

@@ -15,7 +15,10 @@ from shoplens.batch.manifest import ManifestSource
 from shoplens.db import Database
 from shoplens.errors import SourceUnavailable
 from shoplens.storage import ObjectPrefix, open_prefix, open_store
+from tests.conftest import ONLY_SQLITE
 from tests.unit.batch.drop_folder import LARGEST, Drop, make_importer
+
+pytestmark = ONLY_SQLITE  # what the importer writes is tested on both in test_importer.py
 
 JPEG = b"\xff\xd8\xff\xe0 a photo "
 Import = Callable[[bytes | str], ImportSummary]
