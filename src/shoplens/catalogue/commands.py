@@ -139,6 +139,40 @@ def _show_import(job: ImportJob) -> None:
     )
 
 
+@catalogue_app.command("export")
+@handle_errors
+def export_products(
+    file: Annotated[Path, typer.Argument(help="Where to write: .csv or .parquet.")],
+    kind: Annotated[
+        Literal["csv", "parquet", "x", "y"] | None,
+        typer.Option("--format", help="Unset: by the file's ending. x and y: the files of the Rakuten challenge."),
+    ] = None,
+    state: Annotated[
+        Literal["new", "suggested", "accepted", "corrected"] | None, typer.Option(help="Only products in this state.")
+    ] = None,
+    channel: ChannelName = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Write all products into a file, with what was suggested and decided."""
+    from shoplens.catalogue.entities import ProductState
+    from shoplens.catalogue.export import ExportFormat
+    from shoplens.catalogue.repository import ProductFilter
+    from shoplens.platform.catalogue import open_stored
+
+    ending = "parquet" if file.suffix.lower() == ".parquet" else "csv"
+    with open_stored(settings_for(data_dir)) as catalogue:
+        wanted = ProductFilter(
+            channel=catalogue.channel(channel).name, state=None if state is None else ProductState(state)
+        )
+        draft = file.with_name(f".{file.name}.part")
+        with draft.open("wb") as sink:
+            for chunk in catalogue.export(wanted, ExportFormat(kind or ending)):
+                sink.write(chunk)
+        draft.replace(file)
+        count = catalogue.products.count(wanted)
+    typer.echo(f"{count:,} products in {file}.")
+
+
 @catalogue_app.command("run")
 @handle_errors
 def run_catalogue(

@@ -219,10 +219,10 @@ class ProductService:
                 self._photos.delete(channel, result.product.reference, keep=keep)
         return saved
 
-    def suggested(self, result: SuggestedProduct) -> Product:
-        """Keep what a model said of one product; the product as it is then."""
+    def suggested(self, result: SuggestedProduct, *, encoder: str) -> Product:
+        """Keep what a model said of one product; the product as it is then. Raises ProductNotFound."""
         with self._database.transaction() as tx:
-            write_suggestions(tx, [result], now=self._clock())
+            write_suggestions(tx, [result], now=self._clock(), encoder=encoder)
             return ProductRepository(tx).get(result.product.channel, result.product.id)
 
     def get(self, channel: str, id_or_reference: str) -> tuple[Product, tuple[ProductPhoto, ...]]:

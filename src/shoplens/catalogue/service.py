@@ -7,10 +7,13 @@ from dataclasses import dataclass
 
 from shoplens.catalogue.decisions import DecisionService
 from shoplens.catalogue.errors import NoCatalogue
+from shoplens.catalogue.export import ExportProducts
 from shoplens.catalogue.imports import ImportService
 from shoplens.catalogue.numbers import NumberService
 from shoplens.catalogue.products import ProductService
+from shoplens.catalogue.saving import SaveProduct
 from shoplens.catalogue.suggest import SuggestService
+from shoplens.catalogue.tree import Tree
 from shoplens.catalogue.trees import TreeService
 
 
@@ -44,6 +47,11 @@ def chosen_channel(channels: Mapping[str, CatalogueChannel], name: str | None) -
     raise NoCatalogue(f"The channel {name[:80]!r} has no catalogue side. Channels with one: {known}.")
 
 
+def paths_in(tree: Tree, language: str) -> Callable[[str], str]:
+    """Gives the path of a category in this tree; of one that it lacks, the id."""
+    return lambda category: tree.path_text(category, language) if category in tree else category
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredCatalogue:
     """The use cases of the catalogue that need no model."""
@@ -53,6 +61,7 @@ class StoredCatalogue:
     products: ProductService
     decisions: DecisionService
     imports: ImportService
+    export: ExportProducts
     numbers: NumberService
 
     def channel(self, name: str | None = None) -> CatalogueChannel:
@@ -61,8 +70,7 @@ class StoredCatalogue:
 
     def paths(self, channel: str) -> Callable[[str], str]:
         """The path of a category in the live tree, in the channel's language; of one that it lacks, the id."""
-        tree, language = self.trees[channel].live(), self.channels[channel].language
-        return lambda category: tree.path_text(category, language) if category in tree else category
+        return paths_in(self.trees[channel].live(), self.channels[channel].language)
 
     def close(self) -> None:
         """Let imports end after their current rows. Blocks."""
@@ -74,3 +82,4 @@ class Catalogue(StoredCatalogue):
     """The use cases of the catalogue."""
 
     suggest: Mapping[str, SuggestService]
+    save: SaveProduct

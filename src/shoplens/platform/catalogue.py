@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields
@@ -10,16 +11,19 @@ from functools import partial
 from shoplens.accounts.audit import AuditLog
 from shoplens.batch.web_photos import WebPhotos
 from shoplens.bundles.builtin import builtin_tree
+from shoplens.bundles.bundle import Bundle
 from shoplens.catalogue.decisions import DecisionService
 from shoplens.catalogue.entities import Category
 from shoplens.catalogue.example_repository import read_examples
+from shoplens.catalogue.export import ExportProducts
 from shoplens.catalogue.importer import ProductImporter
 from shoplens.catalogue.imports import ImportService
 from shoplens.catalogue.numbers import NumberService
 from shoplens.catalogue.photo_sources import NamedPhotos
 from shoplens.catalogue.photos import ProductPhotos
 from shoplens.catalogue.products import ProductService
-from shoplens.catalogue.service import Catalogue, CatalogueChannel, StoredCatalogue, chosen_channel
+from shoplens.catalogue.saving import SaveProduct
+from shoplens.catalogue.service import Catalogue, CatalogueChannel, StoredCatalogue, chosen_channel, paths_in
 from shoplens.catalogue.suggest import SuggestRules, SuggestService
 from shoplens.catalogue.tree import Tree, split_path
 from shoplens.catalogue.tree_source import read_tree
@@ -39,6 +43,8 @@ from shoplens.predictions.entities import Channel
 from shoplens.serving.engine import Engine
 from shoplens.settings import Settings
 from shoplens.storage import Store, open_store
+
+_PIECE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,20 +68,51 @@ class CatalogueParts(StoredParts):
 def build_catalogue(settings: Settings, channels: Mapping[str, Channel], parts: CatalogueParts) -> Catalogue:
     """The catalogue of all channels that have such a side. Raises Misconfigured."""
     stored = build_stored(settings, channels, parts, labels=parts.engine.labels)
+    suggest = {
+        name: SuggestService(
+            parts.engine,
+            stored.trees[name],
+            SuggestRules(
+                model=each.model, answer_at=each.answer_at, accept_at=each.accept_at, suggestions=each.suggestions
+            ),
+            examples=partial(read_examples, parts.database, name),
+        )
+        for name, each in stored.channels.items()
+    }
     return Catalogue(
         **{each.name: getattr(stored, each.name) for each in fields(stored)},
-        suggest={
-            name: SuggestService(
-                parts.engine,
-                stored.trees[name],
-                SuggestRules(
-                    model=each.model, answer_at=each.answer_at, accept_at=each.accept_at, suggestions=each.suggestions
-                ),
-                examples=partial(read_examples, parts.database, name),
-            )
-            for name, each in stored.channels.items()
-        },
+        suggest=suggest,
+        save=SaveProduct(
+            stored.products,
+            suggest_of=suggest.__getitem__,
+            open_photos=partial(open_photos, settings),
+            encoder_of=_encoders(settings, stored.channels, parts.engine),
+        ),
     )
+
+
+def _encoders(settings: Settings, channels: Mapping[str, CatalogueChannel], engine: Engine) -> Callable[[str], str]:
+    """The SHA-256 of what makes the embeddings of a channel, read once for each version of its model."""
+    known: dict[str, str] = {}
+
+    def encoder_of(channel: str) -> str:
+        name = channels[channel].model.partition("@")[0]
+        served = [str(each.ref) for each in engine.served() if each.ref.name == name]
+        version = served[0] if served else channels[channel].model
+        if version not in known:
+            known[version] = encoder_digest(find_bundle(version, settings))
+        return known[version]
+
+    return encoder_of
+
+
+def encoder_digest(bundle: Bundle) -> str:
+    """The SHA-256 of the graph that makes a bundle's embeddings."""
+    digest = hashlib.sha256()
+    with (bundle.encoder_path or bundle.root / "model.onnx").open("rb") as file:
+        while piece := file.read(_PIECE):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def build_stored(
@@ -102,6 +139,9 @@ def build_stored(
     def tree_of(channel: str) -> Tree:
         return trees[channel].live()
 
+    def paths_of(channel: str) -> Callable[[str], str]:
+        return paths_in(trees[channel].live(), catalogued[channel].language)
+
     products = ProductService(parts.database, photos, tree_of=tree_of, clock=utc_now)
     return StoredCatalogue(
         channels=catalogued,
@@ -115,6 +155,7 @@ def build_stored(
             open_photos=partial(open_photos, settings),
             clock=utc_now,
         ),
+        export=ExportProducts(products, paths_of=paths_of),
         numbers=NumberService(parts.database, clock=utc_now),
     )
 

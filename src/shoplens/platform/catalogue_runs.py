@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -12,7 +11,6 @@ from typing import Literal
 from shoplens.accounts.audit import AuditLog
 from shoplens.batch.executors import RetryPolicy, only_version
 from shoplens.batch.process import WatchTime
-from shoplens.bundles.bundle import Bundle
 from shoplens.catalogue.runs import CatalogueRunner, RunEngine, RunParts
 from shoplens.catalogue.service import chosen_channel
 from shoplens.db import Database
@@ -24,6 +22,7 @@ from shoplens.platform.catalogue import (
     build_catalogue,
     build_stored,
     catalogue_channels,
+    encoder_digest,
 )
 from shoplens.platform.parts import (
     Progress,
@@ -38,7 +37,6 @@ from shoplens.settings import Settings
 from shoplens.storage import open_store
 
 EngineName = Literal["local", "workers"]
-_PIECE = 1 << 20
 
 
 @contextmanager
@@ -134,15 +132,6 @@ def _open_engine(
         tree=catalogue.trees[name].live().version,
         at_once=max(1, at_once),
     )
-
-
-def encoder_digest(bundle: Bundle) -> str:
-    """The SHA-256 of the graph that makes a bundle's embeddings."""
-    digest = hashlib.sha256()
-    with (bundle.encoder_path or bundle.root / "model.onnx").open("rb") as file:
-        while piece := file.read(_PIECE):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 def _is_path(model: str) -> bool:

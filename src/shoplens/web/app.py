@@ -29,6 +29,7 @@ from shoplens.batch.pages import channel_pages, item_pages, record_link_finder, 
 from shoplens.catalogue.admin_pages import accept_pages, number_pages, tree_pages
 from shoplens.catalogue.api import products_router
 from shoplens.catalogue.import_pages import import_job_pages, import_pages
+from shoplens.catalogue.import_api import import_router
 from shoplens.catalogue.numbers_api import numbers_router
 from shoplens.catalogue.pages import product_pages, review_pages
 from shoplens.catalogue.service import Catalogue
@@ -214,6 +215,7 @@ def _api_routers(platform: Platform, uploads: Uploads) -> Iterator[APIRouter]:
     yield customers_router(platform.consequences.customers)
     yield labels_router(platform.consequences.labels)
     yield products_router(platform.catalogue)
+    yield import_router(platform.catalogue, uploads, timeout_s=platform.limits.deadline_s)
     yield suggest_router(platform.catalogue, uploads, timeout_s=platform.limits.deadline_s)
     yield tree_router(platform.catalogue, uploads)
     yield numbers_router(platform.catalogue)

@@ -1,0 +1,131 @@
+"""Save one product and get its suggestion at once: what a shop's system calls for each product that it lists."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from shoplens.catalogue.entities import Product, ProductPhoto
+from shoplens.catalogue.photo_sources import NamedPhotos, PhotoNotFound
+from shoplens.catalogue.products import (
+    NewPhoto,
+    NewProduct,
+    ProductService,
+    SavedProduct,
+    SaveOutcome,
+    SuggestedProduct,
+)
+from shoplens.catalogue.suggest import SuggestRequest, SuggestService
+from shoplens.errors import RequestInvalid, ShoplensError
+from shoplens.telemetry.logs import get_logger
+
+_log: Final = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SavedAndSuggested:
+    """A product as it is stored now. `not_suggested` is a sentence where there is no suggestion."""
+
+    product: Product
+    photos: tuple[ProductPhoto, ...]
+    outcome: SaveOutcome
+    not_suggested: str | None = None
+
+
+class SaveProduct:
+    """Stores a product, then asks the channel's model. `suggest_of` gives what suggests in a channel, `open_photos`
+    the photos that keys name, `encoder_of` the SHA-256 of what makes a channel's embeddings.
+    """
+
+    def __init__(
+        self,
+        products: ProductService,
+        *,
+        suggest_of: Callable[[str], SuggestService],
+        open_photos: Callable[[str], NamedPhotos],
+        encoder_of: Callable[[str], str],
+    ) -> None:
+        self._products = products
+        self._suggest_of = suggest_of
+        self._open_photos = open_photos
+        self._encoder_of = encoder_of
+
+    async def __call__(
+        self,
+        channel: str,
+        *,
+        reference: str,
+        designation: str,
+        description: str,
+        photos: tuple[bytes, ...],
+        keys: tuple[str, ...] = (),
+        timeout_s: float,
+        client: str,
+    ) -> SavedAndSuggested:
+        """The product, committed when this returns, with a suggestion where the model could answer.
+
+        Raises RequestInvalid, NothingToCategorise, SampleError for data that is no photo, StorageUnavailable and
+        DatabaseUnavailable; then nothing is stored.
+        """
+        new = await asyncio.to_thread(
+            partial(self._new, channel, reference, designation, description, photos=photos, keys=keys)
+        )
+        saved = await asyncio.to_thread(self._products.save, channel, new)
+        if saved.outcome is SaveOutcome.UNCHANGED and saved.product.suggestions:
+            return SavedAndSuggested(product=saved.product, photos=saved.photos, outcome=saved.outcome)
+        return await self._suggested(channel, saved, timeout_s=timeout_s, client=client)
+
+    def _new(
+        self,
+        channel: str,
+        reference: str,
+        designation: str,
+        description: str,
+        *,
+        photos: tuple[bytes, ...],
+        keys: tuple[str, ...],
+    ) -> NewProduct:
+        found: list[NewPhoto] = [
+            self._products.photo(f"photo-{number}", data) for number, data in enumerate(photos, start=1)
+        ]
+        if keys:
+            named = self._open_photos(channel)
+            for key in keys:
+                try:
+                    found.append(self._products.photo(key, named.read(key)))
+                except PhotoNotFound as error:
+                    raise RequestInvalid(str(error)) from error
+        return NewProduct(
+            reference=reference,
+            designation=designation,
+            description=description,
+            photos=tuple(found) if found else None,
+        )
+
+    async def _suggested(
+        self, channel: str, saved: SavedProduct, *, timeout_s: float, client: str
+    ) -> SavedAndSuggested:
+        product = saved.product
+        try:
+            data = await asyncio.to_thread(self._products.read_photos, saved.photos)
+            suggestion = await self._suggest_of(channel).suggest(
+                SuggestRequest(
+                    designation=product.designation,
+                    description=product.description,
+                    photos=data,
+                    timeout_s=timeout_s,
+                    client=client,
+                )
+            )
+            result = SuggestedProduct(product=product, photos=saved.photos, suggestion=suggestion)
+            encoder = "" if suggestion.embedding is None else await asyncio.to_thread(self._encoder_of, channel)
+            product = await asyncio.to_thread(self._products.suggested, result, encoder=encoder)
+        except ShoplensError as error:  # the product is stored; a run makes the suggestion up
+            _log.warning("catalogue.not_suggested", product=product.id, code=error.code, reason=str(error))
+            return SavedAndSuggested(
+                product=product, photos=saved.photos, outcome=saved.outcome, not_suggested=error.public
+            )
+        return SavedAndSuggested(product=product, photos=saved.photos, outcome=saved.outcome)
