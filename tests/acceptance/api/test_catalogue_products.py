@@ -1,0 +1,154 @@
+"""Products of the catalogue over HTTP: the guide against a real server, and what a request may get wrong."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import simplejpeg
+
+from tests.acceptance.api.guides import run_guide
+from tests.conftest import RunningServer, running_server
+from tests.support.fusion import COLOURS, write_fusion_bundle
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A server with one channel, whose model tells three colours by photo and text."""
+    root = tmp_path_factory.mktemp("paint")
+    write_fusion_bundle(root / "models")
+    (root / "photos").mkdir()
+    (root / "photos" / "blue.jpg").write_bytes(photo_of("blue"))
+    settings = {
+        "default_channel": "catalogue", "channels__catalogue__model": "paint",
+        "channels__catalogue__accept_at": "0.5",
+        "channels__catalogue__catalogue": json.dumps({"photos": str(root / "photos")}),
+    }  # fmt: skip
+    with running_server(root / "data", root / "models", **settings) as server:
+        yield server
+
+
+@pytest.fixture
+def http(shop: RunningServer) -> Iterator[httpx.Client]:
+    """A client of it."""
+    with httpx.Client(base_url=shop.url, timeout=60, trust_env=False) as client:
+        yield client
+
+
+def photo_of(colour: str) -> bytes:
+    """A photo of one colour."""
+    pixels = np.zeros((32, 32, 3), np.uint8)
+    pixels[..., COLOURS.index(colour)] = 255
+    return bytes(simplejpeg.encode_jpeg(pixels))
+
+
+def created(http: httpx.Client, **product: Any) -> dict[str, Any]:
+    """The answer to a product that is sent as JSON."""
+    answer = http.post("/catalogue/products", json=product)
+    assert 201 == answer.status_code, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def test_the_guide_works_as_it_stands(shop: RunningServer, tmp_path: Path, http: httpx.Client) -> None:
+    """Every command of it, in order."""
+    printed = run_guide("categorise-products.md", shop, tmp_path)
+    assert '"path":"Colours > Red"' in printed
+    imported = http.get("/catalogue/imports").json()[0]
+    assert (3, 2, 1) == (imported["rows"], imported["added"], imported["faults"])
+    assert imported["finished_at"] is not None
+    assert "A-101" in (tmp_path / "out.csv").read_text()
+    assert b"PAR1" == (tmp_path / "out.parquet").read_bytes()[:4]
+    assert "Cotton , long sleeves" == http.get("/catalogue/products/A-100").json()["description"]
+    assert 404 == http.get("/catalogue/products/A-102").status_code
+
+
+def test_a_product_comes_with_photos_in_any_form(http: httpx.Client) -> None:
+    """Base64, a form with files, or keys below the folder of the settings."""
+    encoded = base64.b64encode(photo_of("green")).decode()
+    first = created(http, reference="P-1", photos=[encoded])
+    assert ("photo", "Colours > Green", "added") == (first["kind"], first["suggestions"][0]["path"], first["outcome"])
+    form = http.post(
+        "/catalogue/products", data={"reference": "P-2", "designation": "Red"}, files={"file": photo_of("red")}
+    )
+    assert ("both", 1) == (form.json()["kind"], len(form.json()["photos"]))
+    keyed = created(http, reference="P-3", keys="blue.jpg")
+    assert ("Colours > Blue", "blue.jpg") == (keyed["suggestions"][0]["path"], keyed["photos"][0]["name"])
+    thumbnail = http.get("/catalogue/products/P-3/photos/0", params={"size": "thumbnail"})
+    assert (200, "image/jpeg") == (thumbnail.status_code, thumbnail.headers["content-type"])
+    assert "unchanged" == created(http, reference="P-1", photos=[encoded])["outcome"]
+
+
+@pytest.mark.parametrize(("body", "code", "words"), [
+    ({"reference": "E-1"}, "nothing_to_categorise", "designation, a description or a photo"),
+    ({"reference": "E-1", "designation": "<p>\u200e</p>"}, "nothing_to_categorise", "designation"),
+    ({"designation": "Red"}, "request_invalid", "reference"),
+    ({"reference": "E-1", "keys": "../secret.jpg"}, "request_invalid", "no plain path"),
+    ({"reference": "E-1", "photos": ["bm8gcGhvdG8="]}, "image_unsupported", "Unsupported file type"),
+])  # fmt: skip
+def test_what_is_missing_or_wrong_is_said_and_nothing_is_stored(
+    http: httpx.Client, body: dict[str, Any], code: str, words: str
+) -> None:
+    """With a sentence and a code."""
+    answer = http.post("/catalogue/products", json=body)
+    assert answer.status_code in (415, 422), answer.text
+    assert code == answer.json()["code"]
+    assert words in answer.json()["detail"]
+    assert 404 == http.get("/catalogue/products/E-1").status_code
+
+
+def test_a_decision_on_what_somebody_else_changed_is_refused(http: httpx.Client) -> None:
+    """The last word needs a look at the one before."""
+    seen = created(http, reference="D-1", designation="Red")["revision"]
+    address = "/catalogue/products/D-1/category"
+    assert "accepted" == http.post(address, json={"revision": seen}).json()["state"]
+    refused = http.post(address, json={"action": "correct", "category": "Colours > Blue", "revision": seen})
+    assert (409, "product_changed") == (refused.status_code, refused.json()["code"])
+    unknown = http.post(address, json={"action": "correct", "category": "nothing"})
+    assert (404, "category_not_found") == (unknown.status_code, unknown.json()["code"])
+    assert 422 == http.post(address, json={"action": "correct"}).status_code
+
+
+def test_an_upload_that_is_no_table_is_refused(http: httpx.Client) -> None:
+    """Before anything is kept."""
+    for content, words in ((b"", "empty"), (b"title\nShirt\n", "reference"), (b"sku\nA\n", "title")):
+        answer = http.post("/catalogue/import", files={"file": ("t.csv", content)})
+        assert (422, "import_invalid") == (answer.status_code, answer.json()["code"])
+        assert words in answer.json()["detail"]
+
+
+def test_what_was_exported_can_be_imported_again(http: httpx.Client, eventually: Callable[..., None]) -> None:
+    """The columns have the names that an import knows; formulas of spreadsheets are defused."""
+    created(http, reference="X-1", designation="=Red()")
+    created(http, reference="X-2", designation='Blue, "quoted"\nand more')
+    table = http.get("/catalogue/export", params={"text": "X-2"})
+    assert "text/csv; charset=utf-8" == table.headers["content-type"]
+    job = http.post("/catalogue/import", files={"file": ("again.csv", io.BytesIO(table.content))}).json()
+    eventually(lambda: http.get(f"/catalogue/imports/{job['id']}").json()["finished_at"] is not None)
+    done = http.get(f"/catalogue/imports/{job['id']}").json()
+    assert (1, 1, 0) == (done["rows"], done["unchanged"], done["faults"]), done
+    assert "'=Red()" in http.get("/catalogue/export", params={"text": "X-1"}).text
+    x, y = (http.get("/catalogue/export", params={"format": each}).text.splitlines() for each in ("x", "y"))
+    assert (",designation,description,productid,imageid", ",prdtypecode") == (x[0], y[0])
+    assert len(x) >= len(y) > 2
+
+
+@pytest.fixture
+def eventually() -> Callable[..., None]:
+    """Waits for what happens in the background."""
+    import time
+
+    def wait(condition: Callable[[], bool]) -> None:
+        give_up_at = time.monotonic() + 30
+        while not condition():
+            assert time.monotonic() < give_up_at
+            time.sleep(0.05)
+
+    return wait
