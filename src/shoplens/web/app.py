@@ -28,8 +28,8 @@ from shoplens.batch.items_api import items_router
 from shoplens.batch.pages import channel_pages, item_pages, record_link_finder, run_pages
 from shoplens.catalogue.admin_pages import accept_pages, number_pages, tree_pages
 from shoplens.catalogue.api import products_router
-from shoplens.catalogue.import_pages import import_job_pages, import_pages
 from shoplens.catalogue.import_api import import_router
+from shoplens.catalogue.import_pages import import_job_pages, import_pages
 from shoplens.catalogue.numbers_api import numbers_router
 from shoplens.catalogue.pages import product_pages, review_pages
 from shoplens.catalogue.service import Catalogue
