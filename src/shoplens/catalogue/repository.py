@@ -176,6 +176,12 @@ class ProductRepository:
         query = select(func.count()).select_from(products).where(*_waiting(channel, run_id, again=again))
         return int(self._tx.scalar(query) or 0)
 
+    def decided(self, channel: str, *, after: str, limit: int) -> list[Product]:
+        """The next products whose category was decided, in the order of their ids."""
+        state = products.c.state.not_in(_UNDECIDED)
+        query = select(products).where(products.c.channel == channel, state, products.c.id > after)
+        return [from_row(Product, row) for row in self._tx.execute(query.order_by(products.c.id).limit(limit))]
+
     def lock_many(self, product_ids: Collection[str]) -> dict[str, Product]:
         """These products as they are now; on PostgreSQL nobody else changes them in this transaction."""
         query = select(products).where(products.c.id.in_(list(product_ids))).order_by(products.c.id)

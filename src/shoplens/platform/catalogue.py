@@ -177,6 +177,20 @@ def open_stored(settings: Settings) -> Iterator[StoredCatalogue]:
         yield build_stored(settings, build_channels(settings), parts, labels=partial(_bundle_labels, settings))
 
 
+def live_trees(settings: Settings, database: Database) -> Callable[[str], Tree | None]:
+    """Gives the live tree of a channel, None for one without a catalogue side; read when it is asked for."""
+    channels = catalogue_channels(settings, build_channels(settings))
+    audit = AuditLog(database, clock=utc_now)
+
+    def tree_of(channel: str) -> Tree | None:
+        if channel not in channels:
+            return None
+        first = partial(first_tree, partial(_bundle_labels, settings), channels[channel].model)
+        return TreeService(channel, database, first=first, audit=audit, clock=utc_now).live()
+
+    return tree_of
+
+
 def open_photos(settings: Settings, channel: str, place: str | None = None) -> NamedPhotos:
     """The photos that products of a channel name: at `place`, else where the channel's setting says.
 

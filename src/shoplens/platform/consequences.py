@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from shoplens.accounts.audit import AuditLog
 from shoplens.batch.label_source import answered_items
+from shoplens.catalogue.label_source import CategoryLabels
 from shoplens.db import Database
 from shoplens.labels.service import LabelService, feedback_labels
 from shoplens.moderation.consequences.appeals import AppealService
@@ -17,6 +18,7 @@ from shoplens.moderation.consequences.retention import Retention, RetentionServi
 from shoplens.moderation.files import PhotoFiles
 from shoplens.moderation.policy.entities import ModerationPolicy
 from shoplens.moderation.service import Moderation
+from shoplens.platform.catalogue import live_trees
 from shoplens.platform.moderation import refusal_reasons
 from shoplens.platform.parts import build_database, utc_now
 from shoplens.settings import Settings
@@ -88,14 +90,15 @@ def build_retention(settings: Settings, database: Database, store: Store) -> Ret
 
 
 def build_labels(settings: Settings, database: Database, store: Store) -> LabelService:
-    """From decisions on shoppers' photos, from feedback on predictions, and from answers in reviews of runs."""
+    """From decisions on shoppers' photos and on products, from feedback on predictions, and from reviews of runs."""
     moderated = {name: each.moderation for name, each in settings.channels.items() if each.moderation is not None}
     decisions = DecisionLabels(
         database,
         reasons=lambda name: refusal_reasons(moderated[name]) if name in moderated else (),
         accepted=lambda name: moderated[name].accepted_label if name in moderated else None,
     )
-    sources = (decisions, feedback_labels(database), answered_items(database))
+    categories = CategoryLabels(database, tree_of=live_trees(settings, database))
+    sources = (decisions, feedback_labels(database), answered_items(database), categories)
     return LabelService(database, store, sources=sources, clock=utc_now)
 
 

@@ -1,0 +1,43 @@
+"""Decided categories as labels, on both databases."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from shoplens.catalogue.label_source import CategoryLabels
+from shoplens.catalogue.products import NewProduct
+from shoplens.db import Database
+from tests.unit.catalogue.products import (
+    ANNA,
+    CHANNEL,
+    TREE,
+    add,
+    decision_service,
+    jpeg_of,
+    product_service,
+    suggested,
+)
+
+
+def test_what_was_decided_last_is_a_label_with_its_texts_and_first_photo(database: Database, tmp_path: Path) -> None:
+    """Suggestions alone are none, nor is what was undone or what the tree lacks."""
+    products, decisions = product_service(database, tmp_path), decision_service(database)
+    photo = products.photo("front", jpeg_of(40, 30))
+    new = [
+        NewProduct(reference="given", designation="Red apple", category="apple"),
+        NewProduct(reference="lost", designation="Old", category="gone"),
+        NewProduct(reference="corrected", designation="Pear", description="Sweet", photos=(photo,)),
+    ]
+    products.save_many(CHANNEL, new, by="import")
+    decisions.decide(CHANNEL, "corrected", by=ANNA, category="shirt")
+    decisions.decide(CHANNEL, "corrected", by=ANNA, category="pear")
+    suggested(database, add(products, "suggested", "Shirt"), "shirt", 0.9)
+    suggested(database, add(products, "undone", "Shirt"), "shirt", 0.9)
+    decisions.decide(CHANNEL, "undone", by=ANNA)
+    decisions.undo(CHANNEL, "undone", by=ANNA)
+    found = list(CategoryLabels(database, tree_of=lambda name: TREE if name == CHANNEL else None)(CHANNEL))
+    assert [
+        ("Food > Fruit > Apple", "Red apple", "", "import", None),
+        ("Food > Fruit > Pear", "Pear", "Sweet", "anna", photo.facts.sha256),
+    ] == [(each.label, each.designation, each.description, each.given_by, each.image_sha256 or None) for each in found]
+    assert [] == list(CategoryLabels(database, tree_of=lambda _: None)("reviews"))
