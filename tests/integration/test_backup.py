@@ -89,6 +89,9 @@ def live_a_day(shop: Shop, url: str) -> None:
             assert 201 == client.post("/feedback", json=verdict).status_code
         now = datetime.now(UTC).astimezone()
         simulate(drawn_photos(DRAWN, 5), shop.data / "drop" / "returns", count=DRAWN, seed=5, messy=True, now=now)
+        shop.run("registry", "publish", "opennsfw", "--why", "a test")
+        (version,) = json.loads(shop.run("registry", "list", "opennsfw", "--json"))[0]["versions"]
+        shop.run("registry", "promote", f"opennsfw@{version['version']}", "--why", "a test")
         shop.run("batch", "ingest")
         shop.run("batch", "run")
         (run,) = client.get("/batch/runs").json()["runs"]
@@ -100,6 +103,7 @@ def answers(url: str) -> dict[str, bytes]:
     """Everything that can be asked and does not change with time: records, items, photos, tables, the report."""
     with httpx.Client(base_url=url, timeout=30) as client:
         paths = ["/predictions?limit=100", "/predictions.csv", "/feedback.csv", "/models"]
+        paths += ["/registry/opennsfw/history"]
         records = client.get("/predictions?limit=100").json()["items"]
         paths += [f"/predictions/{record['id']}" for record in records]
         paths += [f"/predictions/{each['id']}/image?size={size}" for each in records for size in ("original", "view")]

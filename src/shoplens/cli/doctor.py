@@ -31,7 +31,7 @@ from shoplens.errors import DatabaseUnavailable, DatabaseUnusable, Misconfigured
 from shoplens.images.sandbox_process import HeicSupport, heic_support
 from shoplens.moderation.intake.signals import resolve_groups
 from shoplens.platform.audit import audit_store, in_words
-from shoplens.platform.parts import build_channels, find_bundle, open_shared, require_labels
+from shoplens.platform.parts import build_channels, find_bundle, open_registry, open_shared, require_labels
 from shoplens.serving.classifier import Classifier, choose_provider
 from shoplens.serving.cores import usable_cores
 from shoplens.settings import Settings, settings_in_use, unknown_variables
@@ -201,6 +201,16 @@ def _shared_models(settings: Settings) -> str:
     if shared is None:
         return "none; models_url names one, where several machines work together"
     return f"{shared.place} can be read; it has {len(shared.published())} bundles"
+
+
+@check("registry")
+def _registry(settings: Settings) -> str | Caution:
+    try:
+        registry = open_registry(settings, fail_fast=True)
+        live = [f"{name}@{version}" for name in registry.names() if (version := registry.aliases(name).champion)]
+    except StorageUnavailable:
+        return Caution(text="unknown while the model store is unavailable")
+    return f"{registry.place} can be read; live: {', '.join(live) or 'no champion, so the newest installed versions'}"
 
 
 @check("queue")

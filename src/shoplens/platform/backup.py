@@ -1,10 +1,10 @@
 """Back up and restore what a shop cannot make again: photos, models and, from SQLite, the rows.
 
-A backup is a folder with `photos`, `models` and `shoplens.db`. Photos are copied before the rows and once more after
-them, and nothing is removed from a copy, so every photo that a row of the copy names is in it: the second round finds
-photos that came since the first, and a photo that was moved before the second round lay where its row says during the
-first. Only a photo that both came and was moved between the two rounds is missed, as in a run right after an import: do
-not schedule backups at that time.
+A backup is a folder with `photos`, `models`, `registry` and `shoplens.db`. Photos are copied before the rows and once
+more after them, and nothing is removed from a copy, so every photo that a row of the copy names is in it: the second
+round finds photos that came since the first, and a photo that was moved before the second round lay where its row says
+during the first. Only a photo that both came and was moved between the two rounds is missed, as in a run right after an
+import: do not schedule backups at that time.
 """
 
 from __future__ import annotations
@@ -23,11 +23,14 @@ from shoplens.bundles.store import install_bundle, installed_bundles
 from shoplens.db.database import describe, parse_url
 from shoplens.db.sqlite import driver
 from shoplens.errors import BlobNotFound, DatabaseUnavailable, Misconfigured
+from shoplens.registry.object_registry import copy_registry
 from shoplens.settings import Settings
 from shoplens.storage import Store, open_store
+from shoplens.storage.local import LocalStore
 
 PHOTOS: Final = "photos"
 MODELS: Final = "models"
+REGISTRY: Final = "registry"
 ROWS: Final = "shoplens.db"
 _THREADS: Final = 8
 _PAGE: Final = 512
@@ -68,6 +71,7 @@ def back_up(settings: Settings, folder: Path) -> Outcome:
     source, target = open_store(settings.effective_storage_url), _store_in(folder)
     photos = copy_blobs(source, target)
     models = copy_models(settings.effective_models_dir, folder / MODELS)
+    _copy_registry(settings.data_dir / REGISTRY, folder / REGISTRY, replace_aliases=True)
     row_bytes = None if database is None else copy_database(database, folder / ROWS)
     return Outcome(photos=photos + copy_blobs(source, target), models=models, row_bytes=row_bytes)
 
@@ -84,6 +88,7 @@ def restore(settings: Settings, folder: Path) -> Outcome:
         restore_database(folder / ROWS, database)  # raises with the reason
     photos = copy_blobs(_store_in(folder), open_store(settings.effective_storage_url))
     models = copy_models(folder / MODELS, settings.effective_models_dir)
+    _copy_registry(folder / REGISTRY, settings.data_dir / REGISTRY, replace_aliases=False)
     row_bytes = None if database is None else restore_database(folder / ROWS, database)
     return Outcome(photos=photos, models=models, row_bytes=row_bytes)
 
@@ -122,6 +127,12 @@ def _copy(key: str, source: Store, target: Store) -> int:
 def copy_models(source: Path, target: Path) -> int:
     """Copy every installed model, verified; how many there are. Raises BundleError."""
     return len([install_bundle(bundle.root, target) for bundle in installed_bundles(source)])
+
+
+def _copy_registry(source: Path, target: Path, *, replace_aliases: bool) -> None:
+    """The registry in the data folder, where there is one; one on a server or in a bucket has backups of its own."""
+    if source.is_dir():
+        copy_registry(LocalStore(source, create=False), LocalStore(target), replace_aliases=replace_aliases)
 
 
 def _store_in(folder: Path) -> Store:

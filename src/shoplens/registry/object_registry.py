@@ -36,6 +36,8 @@ from shoplens.storage import Store
 
 _NAME: Final = re.compile(NAME_PATTERN)
 _REQUESTS_AT_ONCE: Final = 8
+_ALIASES: Final = "/_aliases.json"
+_HISTORY: Final = "/_history/"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +140,7 @@ class ObjectRegistry:
             entries=alias_changes(present, name, alias, version, reason=reason, at=at),
         )
         if last is not None:
-            self._store.put_if(_change_key(name, last.number), _CHANGE.dump_json(last), seen=None)
+            self._archive(name, last)
         new = _STATE.dump_json(_following(state, change, published))
         # A client that repeats a write whose answer was lost is refused, although it is the one that wrote.
         if not self._store.put_if(_state_key(name), new, seen=etag) and not self._happened(name, change):
@@ -204,6 +206,15 @@ class ObjectRegistry:
                 "a backup."
             ) from error
 
+    def _archive(self, name: str, change: _Change) -> None:
+        """Copy the last change to the history, where another writer may have copied it before."""
+        stored = self._store.put_if(_change_key(name, change.number), _CHANGE.dump_json(change), seen=None)
+        if not stored and self._change(name, change.number) != change:
+            raise RegistryDamaged(
+                f"The history of {name} has another change under number {change.number} than its aliases: one of both "
+                f"was restored from a backup. Restore {name}/_history and {_state_key(name)} from the same one."
+            )
+
     def _happened(self, name: str, change: _Change) -> bool:
         """Whether this change is the last one or an earlier one."""
         state, _ = self._state(name)
@@ -220,6 +231,29 @@ class ObjectRegistry:
             f"The aliases of {name} have changed: {last.by} made {last.after or 'no version'} the {last.alias} at "
             f"{last.at:%Y-%m-%d %H:%M} UTC. Look at the registry and try again."
         )
+
+
+def copy_registry(source: Store, target: Store, *, replace_aliases: bool) -> None:
+    """Copy what `target` lacks, while others publish and promote; the copy is as `source` was at one moment.
+
+    The aliases come first and are written last, so what they name is there. Those that are in `target` stay unless
+    `replace_aliases`. Raises StorageUnavailable and RegistryDamaged.
+    """
+    keys = list(source.list(""))
+    states = {key: source.get(key) for key in keys if key.endswith(_ALIASES)}
+    for key in source.list(""):
+        if not key.endswith(_ALIASES) and _HISTORY not in key and not target.exists(key):
+            target.put_pieces(key, source.pieces(key))
+    for key, data in states.items():
+        name = key.removesuffix(_ALIASES)
+        try:
+            last = _STATE.validate_json(data).change.number
+        except ValidationError as error:
+            raise RegistryDamaged(f"{key} cannot be read. Restore it from a backup.") from error
+        for earlier in (_change_key(name, number) for number in range(1, last)):
+            target.put_if(earlier, source.get(earlier), seen=None)
+        if not target.put_if(key, data, seen=None) and replace_aliases:
+            target.put_pieces(key, [data])
 
 
 def _following(state: _State | None, change: _Change, published: PublishedBundle | None) -> _State:
@@ -245,11 +279,11 @@ def _ref(name: str, version: str) -> ModelRef:
 
 
 def _state_key(name: str) -> str:
-    return f"{name}/_aliases.json"
+    return f"{name}{_ALIASES}"
 
 
 def _change_key(name: str, number: int) -> str:
-    return f"{name}/_history/{number:06}.json"
+    return f"{name}{_HISTORY}{number:06}.json"
 
 
 def _publication_key(ref: ModelRef, digest: str) -> str:

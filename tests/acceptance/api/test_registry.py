@@ -11,9 +11,9 @@ import pytest
 
 from shoplens.registry.object_registry import ObjectRegistry
 from shoplens.storage import open_store
-from shoplens.testing.registry_contract import Make, publish
+from shoplens.testing.registry_contract import Make, promote, publish
 from tests.acceptance.api.guides import run_guide
-from tests.conftest import RunningServer, running_server
+from tests.conftest import RunningServer, colourful, jpeg_of, running_server
 from tests.registry_bundles import bundle_maker
 from tests.unit.registry.test_object_registry import utc_now
 
@@ -33,9 +33,15 @@ def registry(place: Path) -> ObjectRegistry:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, models_dir: Path, place: Path) -> Iterator[RunningServer]:
-    """With that registry."""
-    with running_server(tmp_path_factory.mktemp("shop"), models_dir, models_url=str(place)) as started:
+def server(
+    tmp_path_factory: pytest.TempPathFactory, models_dir: Path, place: Path, registry: ObjectRegistry
+) -> Iterator[RunningServer]:
+    """With that registry, and a channel whose model has a champion that is not the newest version."""
+    root = tmp_path_factory.mktemp("shop")
+    published(registry, root / "made", "followed", "1.0", "2.0")
+    promote(registry, "followed", "1.0")
+    channels = {"channels__followed": json.dumps({"model": "followed"})}
+    with running_server(root, models_dir, models_url=str(place), **channels) as started:
         yield started
 
 
@@ -64,6 +70,12 @@ def test_the_guide_works_as_written(server: RunningServer, registry: ObjectRegis
     assert ["model.rolled_back", "model.promoted", "model.promoted"] == actions
     events = httpx.get(f"{server.url}/webhooks/deliveries").json()["items"]
     assert ["model.promoted"] * 3 == [event["type"] for event in events]
+
+
+def test_a_channel_without_a_version_follows_the_champion(server: RunningServer) -> None:
+    """Though a newer version is published."""
+    answer = httpx.post(f"{server.url}/predict?channel=followed", files={"file": jpeg_of(colourful(1))})
+    assert {"name": "followed", "version": "1.0"} == answer.json()["model"]
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from shoplens.bundles.manifest import ModelRef
+from shoplens.bundles.signing import Trust
 from shoplens.bundles.store import SharedBundles
 from shoplens.registry.errors import RegistryDamaged
-from shoplens.registry.object_registry import ObjectRegistry
+from shoplens.registry.object_registry import ObjectRegistry, copy_registry
 from shoplens.storage import Store, open_store
 from shoplens.storage.local import LocalStore
 from shoplens.testing.registry_contract import Make, RegistryContract, promote, publish
@@ -118,3 +119,34 @@ def test_a_write_whose_answer_was_lost_is_the_writers_own(tmp_path: Path, make: 
     for version in ("1.0", "2.0"):
         promote(registry, NAME, version)
     assert ["1.0", "2.0"] == [entry.after for entry in registry.history(NAME)]
+
+
+def test_a_copy_is_the_registry_of_one_moment(
+    registry: ObjectRegistry, store: Store, make: Make, tmp_path: Path
+) -> None:
+    """A later one brings it up to date; one that is put back leaves what is there."""
+    copy = open_store(str(tmp_path / "copy"))
+    copied = ObjectRegistry(copy, "the copy", clock=utc_now)
+    publish(registry, make("1.0"), make("2.0"))
+    for version in ("1.0", "2.0"):
+        promote(registry, NAME, version)
+        copy_registry(store, copy, replace_aliases=True)
+        assert registry.history(NAME) == copied.history(NAME)
+    promote(registry, NAME, "1.0")
+    later = registry.history(NAME)
+    copy_registry(copy, store, replace_aliases=False)
+    assert (later, "1.0") == (registry.history(NAME), registry.aliases(NAME).champion)
+    assert make("2.0").digest == copied.fetch(make("2.0").ref, tmp_path / "models", Trust()).digest
+
+
+def test_aliases_and_a_history_of_two_backups_are_refused(registry: ObjectRegistry, store: Store, make: Make) -> None:
+    """A change would hide what happened."""
+    publish(registry, make("1.0"), make("2.0"), make("3.0"))
+    promote(registry, NAME, "1.0")
+    old = store.get("fruit/_aliases.json")
+    promote(registry, NAME, "2.0")
+    promote(registry, NAME, "3.0")
+    store.put_pieces("fruit/_aliases.json", [old])
+    promote(registry, NAME, "3.0")
+    with pytest.raises(RegistryDamaged, match="from the same one"):
+        promote(registry, NAME, "1.0")
