@@ -234,6 +234,12 @@ class ChannelSettings(_Frozen):
     labels: dict[str, LabelThresholds] = Field(
         default_factory=dict, description="Thresholds by label; `labels = {}` removes those of a default channel."
     )
+    shadow_share: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Share of the requests that the model's challenger sees, too, after they were answered; 0: none.",
+    )
     batch: ChannelBatchSettings | None = Field(
         default=None, description="The channel's batch side (`batch = {}` for the defaults); unset: it has none."
     )

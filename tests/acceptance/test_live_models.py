@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import threading
@@ -17,7 +18,8 @@ import httpx
 import numpy as np
 import pytest
 
-from shoplens.bundles.bundle import Bundle
+from shoplens.bundles.bundle import Bundle, open_bundle
+from shoplens.bundles.store import bundle_folders
 from shoplens.registry.entities import Aliases
 from shoplens.registry.object_registry import ObjectRegistry
 from shoplens.storage import open_store
@@ -25,7 +27,8 @@ from tests.conftest import RunningServer, jpeg_of, running_server
 from tests.support.fusion import write_fusion_bundle
 
 RED = jpeg_of(np.full((48, 64, 3), (250, 5, 5), np.uint8))
-CHANNELS = '{"paint": {"model": "paint", "keep": "nothing"}}'
+CHANNELS = '{"paint": {"model": "paint", "keep": "nothing"}, "shadowed": {"model": "paint", "shadow_share": 1.0}}'
+SETTINGS = {"CHANNELS": CHANNELS, "DEFAULT_CHANNEL": "paint", "MODELS_POLL_S": "0.5"}
 BY: dict[str, Any] = {"by": "a test", "why": "to see", "figures": {}}
 ANSWERS = {"1": "Colours > Red", "2": "Colours > Green"}
 
@@ -88,10 +91,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Iterator
     for version in ("1.0", "2.0"):
         registry.publish(bundle(root, version), **BY)
     registry.set_alias("paint", "champion", "1.0", expected=Aliases(), **BY)
-    settings = {
-        "CHANNELS": CHANNELS, "DEFAULT_CHANNEL": "paint", "MODELS_URL": str(root / "registry"),
-        "MODELS_POLL_S": "0.5", "PINNED_VERSIONS": "1", "KEPT_VERSIONS": "2",
-    }  # fmt: skip
+    settings = SETTINGS | {"MODELS_URL": str(root / "registry"), "PINNED_VERSIONS": "1", "KEPT_VERSIONS": "2"}
     with running_server(root / "data", root / "models", **settings) as server:
         yield Shop(server=server, registry=registry, root=root)
 
@@ -126,6 +126,30 @@ def test_ten_swaps_under_load_fail_no_request(shop: Shop) -> None:
     metrics = httpx.get(f"{shop.server.url}/metrics").text
     assert 'shoplens_model_changes_total{model="paint",outcome="swapped"} 10.0' in metrics
     assert 'shoplens_model_info{model="paint",version="2.0"}' not in metrics
+
+
+def test_a_challenger_answers_a_share_beside_the_champion(shop: Shop) -> None:
+    """Its answers go to nobody; where they differ, the page has both and the record."""
+    champion = shop.version()
+    shop.registry.publish(bundle(shop.root, "2.9"), **BY)
+    aliases = shop.registry.aliases("paint")
+    shop.registry.set_alias("paint", "challenger", "2.9", expected=aliases, **BY)
+    os.kill(shop.server.process.pid, signal.SIGHUP)
+
+    def is_shown() -> bool:
+        answer = shop.answer(channel="shadowed").json()
+        assert (champion, "Colours > Red") == (answer["model"]["version"], answer["labels"][0]["label"])
+        page = httpx.get(f"{shop.server.url}/console/models", headers={"accept": "text/html"}).text
+        return f"{champion} and its challenger 2.9" in page and "Colours &gt; Green" in page
+
+    shop.wait(is_shown)
+    page = httpx.get(f"{shop.server.url}/console/models", headers={"accept": "text/html"}).text
+    (record, *_) = re.findall(r'href="(/console/records/\w+)"', page)
+    assert 200 == httpx.get(f"{shop.server.url}{record}", headers={"accept": "text/html"}).status_code
+    assert (
+        'shoplens_shadow_answers_total{model="paint",outcome="differed"}'
+        in httpx.get(f"{shop.server.url}/metrics").text
+    )
 
 
 def test_a_request_may_name_a_version(shop: Shop) -> None:
@@ -188,3 +212,21 @@ def test_old_versions_make_room_on_the_disk(shop: Shop) -> None:
         shop.promote(version)
         shop.until(version)
     shop.wait(lambda: len(list((shop.root / "models" / "paint").glob("[!.]*"))) <= 2)
+
+
+def test_a_server_that_is_killed_starts_whole(shop: Shop, tmp_path: Path) -> None:
+    """However far it was with a new champion: the next start has one of the two versions, complete."""
+    for pause_s in (0.05, 0.4):
+        models = tmp_path / f"models-{pause_s}"
+        shutil.copytree(shop.root / "models", models, copy_function=os.link)
+        settings = SETTINGS | {"MODELS_URL": str(shop.root / "registry")}
+        with running_server(tmp_path / f"data-{pause_s}", models, **settings) as server:
+            version = f"1.{40 + int(100 * pause_s)}"
+            shop.registry.publish(bundle(shop.root, version), **BY)
+            shop.promote(version)
+            os.kill(server.process.pid, signal.SIGHUP)
+            time.sleep(pause_s)
+            server.process.kill()
+        for folder in bundle_folders(models):
+            if folder.parent.name == "paint":
+                open_bundle(folder)

@@ -37,6 +37,7 @@ TABLES: Final = (
     "shoplens.moderation.tables",
     "shoplens.retraining.tables",
     "shoplens.catalogue.tables",
+    "shoplens.registry.tables",
 )
 """Modules of features whose tables this program needs; imported by name only where migrations run, since `db` knows
 no feature."""

@@ -151,7 +151,8 @@ def build_engine(
         loaded = pool.map(loader.find, names)
         live = {name: ModelHandle(model) for name, model in zip(names, loaded, strict=True)}
     engine = LocalEngine(
-        ModelPool(live, load=loader.find, versions=settings.pinned_versions),
+        # One more where a challenger is shown a share of the requests.
+        ModelPool(live, load=loader.find, versions=settings.pinned_versions + _has_shadow(settings)),
         limits=build_limits(settings),
         sandbox=sandbox,
         batching=Batching(threads=thread_count(settings, loader.provider), queue_limit=settings.queue_limit),
@@ -161,6 +162,10 @@ def build_engine(
     for channel in channels.values():
         require_labels(channel, engine.labels(channel.model))
     return engine
+
+
+def _has_shadow(settings: Settings) -> bool:
+    return any(each.shadow_share > 0 for each in settings.channels.values())
 
 
 def models_of(settings: Settings, channels: Mapping[str, Channel]) -> list[str]:

@@ -46,6 +46,7 @@ from shoplens.predictions.service import PredictionService
 from shoplens.registry.live import ModelFollower
 from shoplens.registry.publishing import RegistryService
 from shoplens.registry.service import ModelService
+from shoplens.registry.shadow import ShadowService
 from shoplens.retraining.service import RetrainingService
 from shoplens.retraining.suspects import SuspectService
 from shoplens.serving.engine import Engine
@@ -102,6 +103,7 @@ class Platform:
     limits: WebLimits
     engine: Engine
     follower: ModelFollower
+    shadow: ShadowService
     principals: Principals
     keys: KeyService
     audit: AuditLog
@@ -116,6 +118,7 @@ class Platform:
         await asyncio.to_thread(self.moderation.close)
         await asyncio.to_thread(self.catalogue.close)
         await asyncio.to_thread(self.sender.close)
+        await self.shadow.close()
         await asyncio.to_thread(self.follower.close)
         await self.engine.close()
         self.predictions.close()
@@ -173,6 +176,14 @@ def build_platform(settings: Settings, *, progress: Progress | None = None) -> P
         limits=RateLimits(settings.redis_url, prefix=settings.redis_prefix),
     )
     accounts.sessions.on_change(principals.forget)
+    shadow = ShadowService(
+        engine=engine,
+        challenger_of=follower.challenger,
+        shares={name: each.shadow_share for name, each in settings.channels.items()},
+        database=writing,
+        clock=utc_now,
+        metrics=metrics,
+    )
     moderation = build_moderation(settings, channels, parts)
     return Platform(
         predictions=PredictionService(
@@ -183,12 +194,17 @@ def build_platform(settings: Settings, *, progress: Progress | None = None) -> P
             writer=writer,
             clock=utc_now,
             metrics=metrics,
+            answered=shadow.offer,
         ),
         records=records,
         images=images,
         export=ExportTables(database),
         models=ModelService(
-            engine=engine, channels=channels, models_dir=settings.effective_models_dir, followed=follower.states
+            engine=engine,
+            channels=channels,
+            models_dir=settings.effective_models_dir,
+            followed=follower.states,
+            compared=shadow.reports,
         ),
         registry=build_registry(settings, database, audit),
         retraining=build_retraining(settings, database, store),
@@ -215,6 +231,7 @@ def build_platform(settings: Settings, *, progress: Progress | None = None) -> P
         limits=WebLimits.of(settings),
         engine=engine,
         follower=follower,
+        shadow=shadow,
         principals=principals,
         keys=keys,
         audit=audit,

@@ -22,6 +22,8 @@ STORED_LABELS = 10
 _SAVE_THREADS = 8
 
 Clock = Callable[[], datetime]
+Answered = Callable[[ClassifyRequest, PredictionRecord], None]
+"""Called with each request that was answered, on the event loop; must return at once."""
 
 
 class PredictionService:
@@ -37,7 +39,9 @@ class PredictionService:
         writer: GroupWriter[PredictionRecord],
         clock: Clock,
         metrics: Metrics,
+        answered: Answered = lambda _request, _record: None,
     ) -> None:
+        self._answered = answered
         self._engine = engine
         self._channels = channels
         self._default = default_channel
@@ -123,6 +127,8 @@ class PredictionService:
         stages.labels(stage="pixels").observe(result.pixels_s)
         stages.labels(stage="inference").observe(result.inference_s)
         stages.labels(stage="write").observe(time.perf_counter() - write_started)
+        if version is None:
+            self._answered(request, record)
         return record
 
     def close(self) -> None:

@@ -29,7 +29,9 @@ def model_pages(models: ModelService, channels: Mapping[str, Channel]) -> APIRou
 
     @router.get("/console/models")
     def all_models() -> HTMLResponse:
-        return page("models.html", views=models.all(), channels=channels, followed=models.followed())
+        return page(
+            "models.html", views=models.all(), channels=channels, followed=models.followed(), compared=models.compared()
+        )
 
     @router.get("/console/models/{name}/labels.json")
     def labels(name: str) -> JSONResponse:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from shoplens.bundles.store import installed_bundles
 from shoplens.errors import ModelNotFound
 from shoplens.predictions.entities import Channel
 from shoplens.registry.live import FollowedModel
+from shoplens.registry.shadow import ShadowReport
 from shoplens.serving.engine import Engine, ServedModel
 
 
@@ -33,8 +34,10 @@ class ModelService:
         channels: Mapping[str, Channel],
         models_dir: Path,
         followed: Callable[[], tuple[FollowedModel, ...]] = tuple,
+        compared: Callable[[], Sequence[ShadowReport]] = tuple,
     ) -> None:
         self.followed = followed
+        self.compared = compared
         self._engine = engine
         self._channels = channels
         self._models_dir = models_dir

@@ -77,6 +77,11 @@ class Metrics:
         self.model_changes = counter(
             "shoplens_model_changes", "Champions that were to go live here: swapped, refused.", ("model", "outcome")
         )
+        self.shadow_answers = counter(
+            "shoplens_shadow_answers",
+            "Samples that a challenger saw beside the champion: agreed, differed, failed, dropped.",
+            ("model", "outcome"),
+        )
         self.model_refused = gauge(
             "shoplens_model_refused",
             "1 while the champion of a model is refused, and another version answers.",

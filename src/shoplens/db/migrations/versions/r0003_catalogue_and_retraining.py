@@ -35,6 +35,7 @@ def upgrade() -> None:
     _create_catalogue_mappings()
     _create_catalogue_photos()
     _create_retraining_suspects()
+    _create_shadow_answers()
     _upgrade_by_hand()
 
 
@@ -42,6 +43,7 @@ def downgrade() -> None:
     """Drop them again."""
     _downgrade_by_hand()
     for name in (
+        "shadow_answers",
         "retraining_suspects",
         "catalogue_photos",
         "catalogue_mappings",
@@ -373,6 +375,34 @@ def _create_retraining_suspects() -> None:
     op.create_index(
         "ix_retraining_suspects_channel_source_sample_id", "retraining_suspects", ["channel", "source", "sample_id"]
     )
+
+
+def _create_shadow_answers() -> None:
+    op.create_table(
+        "shadow_answers",
+        sa.Column("id", _string(26), nullable=False),
+        sa.Column("created_at", _MOMENT, nullable=False),
+        sa.Column("channel", _TEXT, nullable=False),
+        sa.Column("prediction_id", _string(26), nullable=False),
+        sa.Column("model", _TEXT, nullable=False),
+        sa.Column("champion", _TEXT, nullable=False),
+        sa.Column("challenger", _TEXT, nullable=False),
+        sa.Column("champion_label", _TEXT, nullable=False),
+        sa.Column("champion_score", sa.Double, nullable=False),
+        sa.Column("challenger_label", _TEXT, nullable=False),
+        sa.Column("challenger_score", sa.Double, nullable=False),
+        sa.Column("agrees", sa.Boolean, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_shadow_answers"),
+        sa.ForeignKeyConstraint(
+            ["prediction_id"], ["predictions.id"], name="fk_shadow_answers_prediction_id", ondelete="CASCADE"
+        ),
+    )
+    op.create_index(
+        "ix_shadow_answers_model_champion_challenger_agrees_id",
+        "shadow_answers",
+        ["model", "champion", "challenger", "agrees", "id"],
+    )
+    op.create_index("ix_shadow_answers_prediction_id", "shadow_answers", ["prediction_id"])
 
 
 # -- by hand

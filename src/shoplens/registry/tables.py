@@ -1,0 +1,28 @@
+"""The table of what challengers answered beside champions."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import Boolean, Column, Double, ForeignKey, Index, Table
+
+from shoplens.db.tables import ID_LENGTH, TEXT, UtcDateTime, metadata, required, string
+
+shadow_answers: Final = Table(
+    "shadow_answers",
+    metadata,
+    Column("id", string(ID_LENGTH), primary_key=True),
+    required("created_at", UtcDateTime()),
+    required("channel", TEXT),
+    required("prediction_id", string(ID_LENGTH), ForeignKey("predictions.id", ondelete="CASCADE")),
+    required("model", TEXT),
+    required("champion", TEXT),
+    required("challenger", TEXT),
+    required("champion_label", TEXT),
+    required("champion_score", Double),
+    required("challenger_label", TEXT),
+    required("challenger_score", Double),
+    required("agrees", Boolean),
+    Index(None, "prediction_id"),
+    Index(None, "model", "champion", "challenger", "agrees", "id"),
+)
