@@ -165,7 +165,7 @@ class TrainingFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
-    """The temperature and the part that it was fitted on.
+    """The temperature and the part that it was fitted on. `kind` is that of the samples, where a model takes several.
 
     `ece_cross_fitted` is the calibration error on that part, with each half scaled by the temperature of the other.
     """
@@ -175,6 +175,7 @@ class Calibration:
     fitted_on: Text
     samples: Count
     ece_cross_fitted: Share
+    kind: SampleKind | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,6 +220,8 @@ class PartResult:
     classes: tuple[ClassResult, ...]
     confusion: tuple[tuple[Count, ...], ...]
     thresholds: tuple[Threshold, ...]
+    kind: SampleKind | None = None
+    """What was shown of the samples, for a model that takes several kinds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -244,7 +247,11 @@ class Speed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """All measurements. The first of `parts` is quoted in the card: test if there is one, else validation."""
+    """All measurements. The first of `parts` is quoted in the card: test if there is one, else validation.
+
+    A model that takes several kinds of samples has a part for each kind. `calibration` is then that of the kind of the
+    first part, and `other_calibrations` has the others.
+    """
 
     schema_version: Literal[1]
     data: DataFacts
@@ -254,6 +261,7 @@ class Evaluation:
     parity: Parity
     model_bytes: Count
     speed: Speed
+    other_calibrations: tuple[Calibration, ...] = ()
 
     @property
     def headline(self) -> PartResult:
@@ -310,7 +318,9 @@ def to_json(value: Manifest | Card | Evaluation | tuple[Label, ...]) -> bytes:
     """The content of the file, indented. The same value gives the same bytes."""
     adapter: TypeAdapter[Any] = TypeAdapter(tuple[Label, ...] if isinstance(value, tuple) else type(value))
     # Bundles without a text input have the same bytes as before there was one.
-    absent = {"text"} if isinstance(value, Manifest) and value.text is None else None
+    absent: Any = {"text"} if isinstance(value, Manifest) and value.text is None else None
+    if isinstance(value, Evaluation) and value.headline.kind is None:
+        absent = {"other_calibrations": True, "calibration": {"kind"}, "parts": {"__all__": {"kind"}}}
     return adapter.dump_json(value, indent=1, exclude=absent) + b"\n"
 
 

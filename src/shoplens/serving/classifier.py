@@ -64,17 +64,21 @@ def open_session(model: Path | bytes, *, provider: Provider, name: str | None = 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PreparedSample:
-    """What a model wants to know of one sample: the tensor of each photo, the features of its text, or both."""
+    """What a model wants to know of one sample: the tensor of each photo, the features of its text, or both.
+
+    In place of photos it may have their `embedding`, as an answer of the same encoder had it.
+    """
 
     photos: tuple[Tensor, ...] = ()
     text: TextFeatures | None = None
+    embedding: Floats | None = None
 
     @property
     def kind(self) -> SampleKind:
         """What it has."""
         if self.text is None:
             return "photo"
-        return "both" if self.photos else "text"
+        return "both" if self.photos or self.embedding is not None else "text"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -209,10 +213,10 @@ class Classifier:
         """The mean of the embeddings of each sample's photos; None for a sample without a photo."""
         with_photos = [sample for sample in samples if sample.photos]
         if not with_photos or self._encoder is None:
-            return [None] * len(samples)
+            return [sample.embedding for sample in samples]
         each_photo = self.embeddings([photo for sample in with_photos for photo in sample.photos])
         means = iter(_mean_by_sample(_of_length_one(each_photo), [len(sample.photos) for sample in with_photos]))
-        return [next(means) if sample.photos else None for sample in samples]
+        return [next(means) if sample.photos else sample.embedding for sample in samples]
 
     def _run_pixels(
         self, session: onnxruntime.InferenceSession, names: Sequence[str], tensors: Sequence[Tensor]

@@ -36,27 +36,32 @@ class Sizes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataReport:
-    """What was found in the data. `found` counts the readable samples of the training source before any was dropped."""
+    """What was found in the data. `found` counts the readable samples of the training source before any was dropped.
+
+    `sizes` is None where the samples are no single pictures; `what` names them.
+    """
 
     sha256: str
     found: int
     unreadable: tuple[UnreadableFile, ...]
     classes: tuple[ClassCount, ...]
-    sizes: Sizes
+    sizes: Sizes | None
     dropped: tuple[tuple[DropReason, Pair], ...]
     lookalikes: tuple[Pair, ...]
+    what: str = "photos"
 
     def lines(self) -> Iterator[str]:
         """The report as text, one finding per line, the counts first."""
         train, validation, test = (sum(getattr(each, part) for each in self.classes) for part in _PARTS)
         yield (
-            f"{self.found:,} photos in {len(self.classes)} classes: {train:,} to train, {validation:,} to validate, "
-            f"{test:,} to test."
+            f"{self.found:,} {self.what} in {len(self.classes)} classes: {train:,} to train, "
+            f"{validation:,} to validate, {test:,} to test."
         )
-        yield (
-            f"Their sides are {self.sizes.least:,} to {self.sizes.most:,} pixels long "
-            f"(median short side: {self.sizes.median_short_side:,})."
-        )
+        if self.sizes is not None:
+            yield (
+                f"Their sides are {self.sizes.least:,} to {self.sizes.most:,} pixels long "
+                f"(median short side: {self.sizes.median_short_side:,})."
+            )
         unreadable = [f"{file.name} ({file.code}): {file.reason}" for file in self.unreadable]
         yield from _finding("cannot be read and were left out", unreadable)
         for reason, text in _DROPPED.items():
@@ -66,14 +71,14 @@ class DataReport:
         )
         few = [each.label for each in self.classes if each.train < FEW]
         if few:
-            yield f"Classes with fewer than {FEW} training photos: {_listed(few)}. Add photos there first."
+            yield f"Classes with fewer than {FEW} training {self.what}: {_listed(few)}. Add {self.what} there first."
         counts = [each.train for each in self.classes]
         imbalance = max(counts) / max(1, min(counts))
         if imbalance >= _IMBALANCE:
-            yield f"The largest class has {imbalance:.0f} times as many photos as the smallest."
+            yield f"The largest class has {imbalance:.0f} times as many {self.what} as the smallest."
         unmeasured = [each.label for each in self.classes if not each.validation + each.test]
         if unmeasured:
-            yield f"Classes without a validation or test photo: {_listed(unmeasured)}."
+            yield f"Classes without {self.what} for validation or test: {_listed(unmeasured)}."
 
 
 _PARTS: Final = ("train", "validation", "test")

@@ -30,7 +30,11 @@ def train(  # noqa: PLR0913 - each is an option that a person may need
     name: Annotated[str, typer.Option(help="Name of the model.")],
     version: Annotated[str, typer.Option(help="Version of the model.")] = "1.0.0",
     recipe: Annotated[
-        str, typer.Option(help="transfer (photos), head (photos, fast, without torch) or scratch (small pictures).")
+        str,
+        typer.Option(
+            help="transfer (photos), head (photos, fast, without torch), scratch (small pictures) or fusion "
+            "(products of a CSV with label, designation, description and path)."
+        ),
     ] = "transfer",
     validation: Annotated[
         Path | None, typer.Option(help="Photos to validate with, in one of the same formats. Unset: a held-out share.")
@@ -100,8 +104,12 @@ def _run(sources: Sources, config: TrainConfig, *, installed: bool, as_json: boo
 
     from shoplens.cli.process import keep_freed_memory
     from shoplens.training.progress import ProgressBars, ProgressLog
-    from shoplens.training.train import train as train_bundle
+    from shoplens.training.train import train as train_photos
 
+    if config.recipe == "fusion":
+        from shoplens.training.train_products import train_csv as train_bundle
+    else:
+        train_bundle = train_photos
     keep_freed_memory()
     console = Console(stderr=True)
     try:
@@ -130,6 +138,9 @@ def _run(sources: Sources, config: TrainConfig, *, installed: bool, as_json: boo
     typer.echo(orjson.dumps(facts, option=orjson.OPT_INDENT_2))
 
 
+_SHOWN = {None: "pictures", "photo": "photos", "text": "texts", "both": "texts with photos"}
+
+
 def _present(result: TrainResult, *, installed: bool) -> None:
     from rich.console import Console
 
@@ -142,7 +153,7 @@ def _present(result: TrainResult, *, installed: bool) -> None:
     )
     for part in evaluation.parts:
         typer.echo(
-            f"On {part.samples:,} pictures of the {part.name} part: accuracy {part.accuracy:.1%} "
+            f"On {part.samples:,} {_SHOWN[part.kind]} of the {part.name} part: accuracy {part.accuracy:.1%} "
             f"({part.accuracy_low:.1%} to {part.accuracy_high:.1%} with 95 % confidence), "
             f"macro-F1 {part.macro_f1:.1%}, calibration error {part.ece_uncalibrated:.1%} before "
             f"and {part.ece:.1%} after calibration."

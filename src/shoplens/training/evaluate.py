@@ -8,7 +8,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, SupportsFloat
+from typing import Final, Literal, Protocol, SupportsFloat
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,15 @@ Labels = NDArray[np.int64]
 THRESHOLDS: Final = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
 _MAX_CONFUSION_CLASSES: Final = 256
 _MIN_SCORE: Final = 1e-12
+
+
+class Labelled(Protocol):
+    """A sample of which the class is known."""
+
+    @property
+    def label(self) -> int:
+        """The number of the class."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +90,7 @@ def predict(
 
 
 def measure(
-    name: Literal["test", "validation"], scores: Scores, samples: Sequence[Sample], *, logits: NDArray[np.float32],
+    name: Literal["test", "validation"], scores: Scores, samples: Sequence[Labelled], *, logits: NDArray[np.float32],
     classes: Sequence[str],
 ) -> PartResult:  # fmt: skip
     """Every figure of one part, from the calibrated `scores` as served and the `logits` before calibration.

@@ -114,7 +114,8 @@ def check_parity(
         if served.dtype != trained.dtype or not np.array_equal(served, trained):
             raise TrainingDiverged(f"Serving and training preprocess {sample.name} to different tensors.")
         greatest = max(
-            greatest, _difference(classifier.scores([PreparedSample(photos=(served,))])[0], logits[index], temperature)
+            greatest,
+            logit_difference(classifier.scores([PreparedSample(photos=(served,))])[0], logits[index], temperature),
         )
     if not greatest <= TOLERANCE:
         raise TrainingDiverged(
@@ -123,7 +124,7 @@ def check_parity(
     return Parity(samples=len(chosen), logit_difference=float(f"{greatest:.2g}"), tensors_equal=True)
 
 
-def _difference(scores: NDArray[np.float32], logits: NDArray[np.float32], temperature: float) -> float:
+def logit_difference(scores: NDArray[np.float32], logits: NDArray[np.float32], temperature: float) -> float:
     """The greatest difference of two logits, up to the constant that softmax removes. Tiny scores are ignored."""
     expected = np.asarray(logits, np.float64)
     expected = expected - expected.max()

@@ -120,13 +120,19 @@ def _csv_entry(root: Path, row: list[str], at_path: int, at_label: int, where: s
     name, label = row[at_path].strip(), row[at_label]
     if not label.strip():
         raise DatasetInvalid(f"{where}: the label is empty.")
+    path = path_within(root, name, where)
+    return Entry(path=path, name=name, label=clean_label(label))
+
+
+def path_within(root: Path, name: str, where: str) -> Path:
+    """The file `name` below `root`. Raises DatasetInvalid, with the place `where`, for one that leads out of it."""
     posix = PurePosixPath(name)
     if not name or "\0" in name or ".." in posix.parts or posix.is_absolute() or PureWindowsPath(name).drive:
         raise DatasetInvalid(f"{where}: {name[:200]!r} must be a path below the folder of the CSV.")
     path = root / name
     if not path.resolve().is_relative_to(root.resolve()):
         raise DatasetInvalid(f"{where}: {name[:200]!r} is a link that leads out of the folder of the CSV.")
-    return Entry(path=path, name=name, label=clean_label(label))
+    return path
 
 
 def clean_label(text: str) -> str:

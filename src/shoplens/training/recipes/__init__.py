@@ -20,7 +20,7 @@ from shoplens.training.progress import TrainProgress
 if TYPE_CHECKING:
     from shoplens.training.samples import Sample
 
-RECIPES: Final = ("transfer", "head", "scratch")
+RECIPES: Final = ("transfer", "head", "scratch", "fusion")
 
 
 class TrainedModel(Protocol):
@@ -86,6 +86,8 @@ def fit_recipe(
         from shoplens.training.recipes.head import fit_head
 
         return fit_head(samples, classes, options=options, on_progress=on_progress)
+    if recipe == "fusion":
+        raise DatasetInvalid("The recipe `fusion` trains on products, not on photos alone; see `train_products`.")
     if recipe == "transfer":
         from shoplens.training.recipes.transfer import fit_transfer
 
