@@ -14,6 +14,7 @@ import numpy as np
 
 from bench.photos import SIZES, PhotoSize, photos
 from shoplens.bundles.builtin import prepare_builtin
+from shoplens.errors import ShoplensError
 from shoplens.images.decoder import decode
 from shoplens.images.picture import Limits
 from shoplens.serving.classifier import Classifier
@@ -46,9 +47,9 @@ def _line(classifier: Classifier, size: PhotoSize, count: int) -> str:
 def _prediction(classifier: Classifier, photo: bytes, short_side: int | None) -> Prediction:
     picture = decode(photo, limits=Limits(), short_side=short_side)
     (outcome,) = classifier.classify([classifier.prepare([picture])])
-    if not isinstance(outcome, Prediction):
+    if isinstance(outcome, ShoplensError):
         raise outcome
-    return outcome
+    return outcome.prediction
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ _ACCOUNTS = ("accounts/audit.py", "accounts/keys.py")
 # The files that may import a package: a folder, a file, or a name that a file has in every feature.
 HOMES: dict[str, tuple[str, ...]] = {
     "alembic": ("db/",),
-    "arro3": ("batch/export.py", "labels/manifest.py"),
+    "arro3": ("batch/export.py", "catalogue/export.py", "labels/manifest.py"),
     "concurrent_log_handler": ("telemetry/",),
     "fastapi": ("web/", "*/*api.py", "*/*pages.py", "accounts/access.py"),
     "jinja2": ("web/", "batch/report.py"),
@@ -26,11 +26,19 @@ HOMES: dict[str, tuple[str, ...]] = {
     "pydantic_settings": ("settings.py", "setting_groups.py"),
     "ray": ("batch/ray.py",),
     "redis": ("serving/redis/", "platform/"),
-    "sklearn": ("training/",),
+    "sklearn": ("training/", "retraining/label_errors.py"),
     # Two copies of SQLite in one process would drop each other's locks.
     "pysqlite3": ("db/sqlite.py",),
     "sqlite3": ("db/sqlite.py",),
-    "sqlalchemy": ("db/", "*/tables.py", "*/*repository.py", "*/outbox.py", "batch/looks.py", *_ACCOUNTS),
+    "sqlalchemy": (
+        "db/",
+        "*/tables.py",
+        "*/*repository.py",
+        "*/outbox.py",
+        "batch/looks.py",
+        "catalogue/search.py",
+        *_ACCOUNTS,
+    ),
     "starlette": ("web/", "*/*api.py", "*/*pages.py", "accounts/access.py"),
     "tenacity": ("batch/",),
     "torch": ("training/",),

@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from shoplens.accounts.entities import Principal
 from shoplens.catalogue.entities import CategoryDecision, DecisionKind, Product, ProductState
-from shoplens.catalogue.errors import NothingToUndo, ProductChanged
+from shoplens.catalogue.errors import DecisionNotLast, ProductChanged
 from shoplens.catalogue.repository import DecisionRepository, ProductFilter, ProductOrder, ProductRepository
 from shoplens.catalogue.tree import Tree
 from shoplens.db import Database
@@ -70,14 +70,14 @@ class DecisionService:
     def undo(self, channel: str, id_or_reference: str, *, by: Principal) -> Product:
         """Take back the last decision on a product, which must be this person's own.
 
-        Raises ProductNotFound, and NothingToUndo where somebody else decided after them, or nobody did.
+        Raises ProductNotFound, and DecisionNotLast where somebody else decided after them, or nobody did.
         """
         with self._database.transaction() as tx:
             product = ProductRepository(tx).get(channel, id_or_reference, lock=True)
             last = DecisionRepository(tx).last_of(product.id)
             if last is None or last[1].by != by.id:
                 who = f"{last[1].by_name} decided last" if last else "nobody has decided"
-                raise NothingToUndo(f"There is nothing of yours to undo on the product {product.reference}: {who}.")
+                raise DecisionNotLast(f"There is nothing of yours to undo on the product {product.reference}: {who}.")
             return self._undone(tx, [last], {product.id: product}, by=by)[0]
 
     def recent(self, channel: str, *, by: Principal) -> list[tuple[int, CategoryDecision]]:
@@ -88,11 +88,11 @@ class DecisionService:
     def undo_last(self, channel: str, *, by: Principal) -> int:
         """Take back this person's last decision, or their last bulk acceptance as a whole; how many products.
 
-        Raises NothingToUndo, also where somebody else decided on the product since.
+        Raises DecisionNotLast, also where somebody else decided on the product since.
         """
         recent = self.recent(channel, by=by)
         if not recent:
-            raise NothingToUndo("You have decided nothing that can be undone.")
+            raise DecisionNotLast("You have decided nothing that can be undone.")
         last = recent[0][1]
         if last.bulk_id is not None:
             return self.undo_bulk(last.bulk_id, by=by)
@@ -137,7 +137,7 @@ class DecisionService:
     def undo_bulk(self, bulk_id: str, *, by: Principal) -> int:
         """Take back a bulk acceptance, but for products on which somebody decided since; how many.
 
-        Raises NothingToUndo where nothing of it stands, or it was made by somebody else.
+        Raises DecisionNotLast where nothing of it stands, or it was made by somebody else.
         """
         undone = 0
         while True:
@@ -146,7 +146,7 @@ class DecisionService:
                 if not found:
                     break
                 if found[0][1].by != by.id:
-                    raise NothingToUndo(f"{found[0][1].by_name} accepted these products, and may undo it.")
+                    raise DecisionNotLast(f"{found[0][1].by_name} accepted these products, and may undo it.")
                 products = ProductRepository(tx).lock_many({each.product_id for _, each in found})
                 mine = [
                     (number, each)
@@ -158,7 +158,7 @@ class DecisionService:
                 DecisionRepository(tx).mark_undone(overruled, self._clock())
                 undone += len(mine)
         if not undone:
-            raise NothingToUndo("Nothing of this bulk acceptance stands any more.")
+            raise DecisionNotLast("Nothing of this bulk acceptance stands any more.")
         return undone
 
     def history(self, channel: str, id_or_reference: str) -> list[CategoryDecision]:

@@ -53,10 +53,10 @@ class ProductChanged(Conflict):
     code = "product_changed"
 
 
-class NothingToUndo(Conflict):
+class DecisionNotLast(Conflict):
     """The decision was undone, or another one was made on the product after it."""
 
-    code = "nothing_to_undo"
+    code = "decision_not_last"
 
 
 class ImportInvalid(RequestInvalid):

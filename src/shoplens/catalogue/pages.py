@@ -1,5 +1,6 @@
-"""The pages of the catalogue for a merchandiser: suggest, review, products and one product. All forms work without a
-script.
+"""The pages of products for a merchandiser: review, list, one product.
+
+All forms work without a script.
 """
 
 from __future__ import annotations

@@ -59,8 +59,8 @@ def test_an_open_side_is_set_by_the_options(model_file: ModelFile, tmp_path: Pat
     )
     unsaid = import_onnx(file, labels=LABELS, name="unsaid", into=tmp_path / "m")
 
-    assert (80, 64) == (said.manifest.image_spec.resize, said.manifest.image.crop)
-    assert (256, 224) == (unsaid.manifest.image_spec.resize, unsaid.manifest.image.crop)
+    assert (80, 64) == (said.manifest.image_spec.resize, said.manifest.image_spec.crop)
+    assert (256, 224) == (unsaid.manifest.image_spec.resize, unsaid.manifest.image_spec.crop)
 
 
 def test_mean_and_scale_come_from_the_preset_or_from_the_user(model_file: ModelFile, tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ def test_four_open_sizes_are_closed_to_what_the_preprocessing_makes(tmp_path: Pa
     assert ["batch_size", 3, 16, 16] == source.shape
     assert ("nchw", 16, 32) == (
         bundle.manifest.image_spec.layout,
-        bundle.manifest.image.crop,
+        bundle.manifest.image_spec.crop,
         bundle.manifest.max_batch,
     )
 

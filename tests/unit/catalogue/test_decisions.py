@@ -8,7 +8,7 @@ import pytest
 
 from shoplens.catalogue.decisions import DecisionService
 from shoplens.catalogue.entities import DecisionKind, ProductState
-from shoplens.catalogue.errors import CategoryNotFound, NothingToUndo, ProductChanged
+from shoplens.catalogue.errors import CategoryNotFound, DecisionNotLast, ProductChanged
 from shoplens.catalogue.products import ProductService
 from shoplens.catalogue.repository import ProductFilter
 from shoplens.db import Database
@@ -92,7 +92,7 @@ def test_undoing_brings_back_what_was_before_step_by_step(products: ProductServi
     assert (ProductState.ACCEPTED, "apple") == category_of(products, "A-1")
     assert 1 == decisions.undo_last(CHANNEL, by=ANNA)
     assert (ProductState.SUGGESTED, None) == category_of(products, "A-1")
-    with pytest.raises(NothingToUndo):
+    with pytest.raises(DecisionNotLast):
         decisions.undo_last(CHANNEL, by=ANNA)
     kinds = [each.kind for each in decisions.history(CHANNEL, "A-1")]
     assert ["accepted", "corrected", "undone", "undone"] == kinds
@@ -101,10 +101,10 @@ def test_undoing_brings_back_what_was_before_step_by_step(products: ProductServi
 def test_nobody_undoes_what_another_person_decided(products: ProductService, decisions: DecisionService) -> None:
     """Neither directly nor as their own last decision."""
     decisions.decide(CHANNEL, "A-1", by=ANNA)
-    with pytest.raises(NothingToUndo, match="anna decided last"):
+    with pytest.raises(DecisionNotLast, match="anna decided last"):
         decisions.undo(CHANNEL, "A-1", by=BERT)
     decisions.decide(CHANNEL, "A-1", by=BERT, category="pear")
-    with pytest.raises(NothingToUndo, match="bert decided last"):
+    with pytest.raises(DecisionNotLast, match="bert decided last"):
         decisions.undo_last(CHANNEL, by=ANNA)
     assert (ProductState.CORRECTED, "pear") == category_of(products, "A-1")
 
@@ -125,7 +125,7 @@ def test_bulk_acceptance_takes_what_is_sure_enough_and_is_undone_as_one(
     assert 1 == decisions.undo_last(CHANNEL, by=ANNA)
     assert (ProductState.SUGGESTED, None) == category_of(products, "A-3")
     assert (ProductState.CORRECTED, "pear") == category_of(products, "A-1")
-    with pytest.raises(NothingToUndo):
+    with pytest.raises(DecisionNotLast):
         decisions.undo_last(CHANNEL, by=ANNA)
 
 
