@@ -196,7 +196,7 @@ def test_a_photo_from_the_review_form_to_the_appeal(place: Place, people: People
     mia.goto(mia.url)
     expect(mia.get_by_text("Others look at what waits")).to_be_visible()  # who refused it does not decide again
     noa = sign_in(people, place, "noa")
-    expect(noa.locator("[data-slot=beside]")).to_contain_text("That is me.")
+    expect(noa.locator("main")).to_contain_text("That is me.")
     decide(noa, "a")
     shown_photos(visitor, 2)
     shopper.goto(place.shop)
