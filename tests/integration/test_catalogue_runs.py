@@ -9,8 +9,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from shoplens.catalogue.service import StoredCatalogue
 from shoplens.db import open_database
 from shoplens.errors import ModelNotFound, NothingWaiting, RunInProgress
 from shoplens.platform.catalogue import open_stored
-from shoplens.platform.catalogue_runs import build_catalogue_runner
+from shoplens.platform.catalogue_runs import EngineName, build_catalogue_runner
 from shoplens.settings import Settings, read_settings
 from tests.support.fusion import COLOURS, write_fusion_bundle
 
@@ -65,9 +66,14 @@ def products_of(settings: Settings) -> list[Product]:
         return ProductRepository(tx).page(every, order=ProductOrder.ID, limit=100_000)
 
 
-def run(settings: Settings, on_progress: Callable[[CatalogueRun], None] = lambda _: None, **how: Any) -> CatalogueRun:
+def run(
+    settings: Settings,
+    on_progress: Callable[[CatalogueRun], None] = lambda _: None,
+    engine: EngineName = "local",
+    **how: Any,
+) -> CatalogueRun:
     """A run in this process."""
-    with build_catalogue_runner(settings, None) as runner:
+    with build_catalogue_runner(settings, None, engine=engine) as runner:
         return asyncio.run(runner.run(requested_by="test", on_progress=on_progress, **how))
 
 
@@ -188,7 +194,7 @@ def test_what_changes_during_a_run_is_looked_at_again_and_what_people_decide_sta
         last = products_of(settings)[-1]
 
         others = ThreadPoolExecutor(1)
-        second = []
+        second: list[Future[CatalogueRun]] = []
 
         def change(progress: CatalogueRun) -> None:
             if progress.suggested and not second:
@@ -201,3 +207,40 @@ def test_what_changes_during_a_run_is_looked_at_again_and_what_people_decide_sta
         changed, _ = catalogue.products.get(CHANNEL, last.reference)
     assert "Colours > Blue" == changed.suggestions[0].category
     assert {done.id} == {each.run_id for each in products_of(settings)}
+
+
+def test_a_run_on_ray_goes_on_when_an_actor_dies(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its products are asked once more; each has one suggestion in the end."""
+    if find_spec("ray") is None:  # not imported here: it reads its settings when it is
+        pytest.skip("the extra ray is not installed")
+    monkeypatch.setenv("SHOPLENS_THREADS", "1")
+    with open_stored(settings) as catalogue:
+        fill(catalogue, 300)
+    killed: list[int] = []
+
+    def kill_one(progress: CatalogueRun) -> None:
+        if progress.suggested and not killed:
+            killed.extend(own_actors())
+            os.kill(killed[0], signal.SIGKILL)
+
+    done = run(read_settings(), kill_one, engine="ray")
+    assert killed
+    assert (300, 0) == (done.suggested, done.failed)
+    assert {(1, done.id)} == {(each.revision, each.run_id) for each in products_of(settings)}
+
+
+def own_actors() -> list[int]:
+    """The processes of actors that this process has started, by way of Ray's own."""
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+    found = []
+    for pid in parents:
+        above = pid
+        while above in parents and above != os.getpid():
+            above = parents[above]
+        with suppress(OSError):
+            if above == os.getpid() and b"SampleActor" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(pid)
+    return found

@@ -169,7 +169,7 @@ class RayExecutor:
         self._silence_s = max(_LEAST_SILENCE_S, 3 * job.timeout_s)
         with contextlib.ExitStack() as stack:
             marker = stack.enter_context(_marker(store, results.channel.name))
-            self._ray = ray = stack.enter_context(_connected(cluster))
+            self._ray = ray = stack.enter_context(connected(cluster))
             count = int(ray.cluster_resources().get("GPU" if cluster.gpu else "CPU", 0))
             if count < 1:
                 raise ClusterUnavailable(f"The Ray cluster has no {'GPUs' if cluster.gpu else 'processors'}.")
@@ -230,7 +230,7 @@ class RayExecutor:
         try:
             ready, _ = self._ray.wait([*self._running, *self._starting], num_returns=1, timeout=_POLL_S)
         except (self._ray.exceptions.RayError, ConnectionError) as error:
-            raise ClusterUnavailable(f"The Ray cluster is lost: {_one_line(error)}") from error
+            raise ClusterUnavailable(f"The Ray cluster is lost: {one_line(error)}") from error
         return list(ready)
 
     def _heard(self) -> None:
@@ -271,9 +271,9 @@ class RayExecutor:
     def _restart(self, actor: Any, error: Exception) -> None:
         """Ray restarts an actor that died, here or on another node; it only has to be set up again."""
         self._deaths += 1
-        _log.warning("ray.actor_died", reason=_one_line(error))
+        _log.warning("ray.actor_died", reason=one_line(error))
         if self._deaths > _MOST_DEATHS_IN_A_ROW + len(self._actors):
-            raise ClusterUnavailable(f"The Ray cluster makes no progress: {_one_line(error)}") from error
+            raise ClusterUnavailable(f"The Ray cluster makes no progress: {one_line(error)}") from error
         self._starting[self._set_up(actor)] = actor
 
     async def _collect(self, ref: Any, results: executors.ResultQueue) -> None:
@@ -342,7 +342,7 @@ def _marker(store: Store, channel: str) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _connected(cluster: Cluster) -> Iterator[Any]:
+def connected(cluster: Cluster) -> Iterator[Any]:
     """The module `ray`, connected. A cluster started here is reachable only with a token that its processes share."""
     options: dict[str, Any] = {"log_to_driver": False, "configure_logging": False, "logging_level": logging.CRITICAL}
     environment, address = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_COLOR_PREFIX": "0"}, cluster.address
@@ -369,12 +369,13 @@ def _connected(cluster: Cluster) -> Iterator[Any]:
         try:
             ray.init(address=address or "local", **options)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-            text, where = _one_line(error), f"The Ray cluster at {address}" if address else "A Ray cluster here"
+            text, where = one_line(error), f"The Ray cluster at {address}" if address else "A Ray cluster here"
             if "ersion mismatch" in text:
                 raise Misconfigured(f"{where} has another version of Ray or Python: {text}") from error
             raise ClusterUnavailable(f"{where} cannot be reached: {text}. Is it running?") from error
         yield ray
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """The beginning of what Ray says, without its line breaks."""
     return " ".join(str(error).split())[:300] or type(error).__name__

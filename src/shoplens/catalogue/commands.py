@@ -181,8 +181,12 @@ def run_catalogue(
     ] = False,
     new: Annotated[bool, typer.Option("--new", help="Give up a run that was interrupted, and begin another.")] = False,
     engine: Annotated[
-        Literal["local", "workers"], typer.Option(help="Where the model runs: in this process, or in workers.")
+        Literal["local", "workers", "ray"],
+        typer.Option(help="Where the model runs: in this process, in workers behind Redis, or on a Ray cluster."),
     ] = "local",
+    address: Annotated[
+        str | None, typer.Option(help="The Ray cluster: host:6379, ray://host:10001 or auto; unset: one here.")
+    ] = None,
     requested_by: RequestedBy = "command line",
     channel: ChannelName = None,
     as_json: AsJson = False,
@@ -201,7 +205,7 @@ def run_catalogue(
     with logged_job(settings, command="catalogue run", job="run", by=requested_by, arguments=arguments) as trigger:
         keep_freed_memory()
         received: list[int] = []
-        with build_catalogue_runner(settings, channel, engine=engine) as runner:
+        with build_catalogue_runner(settings, channel, engine=engine, address=address) as runner:
 
             def stop(number: int) -> None:
                 received.append(number)

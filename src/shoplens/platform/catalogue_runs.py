@@ -6,16 +6,20 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal
 
 from shoplens.accounts.audit import AuditLog
 from shoplens.batch.executors import RetryPolicy, only_version
 from shoplens.batch.process import WatchTime
+from shoplens.bundles.bundle import Bundle
+from shoplens.bundles.store import pack_bundle
 from shoplens.catalogue.runs import CatalogueRunner, RunEngine, RunParts
 from shoplens.catalogue.service import chosen_channel
 from shoplens.db import Database
 from shoplens.errors import Misconfigured
-from shoplens.platform.batch import local_engine, photos_in_work, workers_engine
+from shoplens.platform.batch import local_engine, open_node_engine, photos_in_work, workers_engine
 from shoplens.platform.catalogue import (
     CatalogueParts,
     StoredParts,
@@ -33,17 +37,27 @@ from shoplens.platform.parts import (
     find_bundle,
     utc_now,
 )
+from shoplens.predictions.entities import Channel
+from shoplens.serving.cores import usable_cores
+from shoplens.serving.engine import Engine
 from shoplens.settings import Settings
 from shoplens.storage import open_store
 
-EngineName = Literal["local", "workers"]
+EngineName = Literal["local", "workers", "ray"]
 
 
 @contextmanager
 def build_catalogue_runner(
-    settings: Settings, channel: str | None, *, engine: EngineName = "local", progress: Progress | None = None
+    settings: Settings,
+    channel: str | None,
+    *,
+    engine: EngineName = "local",
+    address: str | None = None,
+    progress: Progress | None = None,
 ) -> Iterator[CatalogueRunner]:
     """A runner for one run over the products of a channel. Waits for a database or store as long as the run would.
+
+    `address` is that of a Ray cluster; None starts one on this machine.
 
     Raises NoCatalogue, Misconfigured, DatabaseUnavailable and StorageUnavailable.
     """
@@ -57,7 +71,7 @@ def build_catalogue_runner(
         bundle = find_bundle(channels[name].model, settings)
 
         def open_engine(model: str | None) -> RunEngine:
-            return _open_engine(settings, name, model, parts, engine=engine, progress=progress)
+            return _open_engine(settings, name, model, parts, engine=engine, address=address, progress=progress)
 
         stored = build_stored(settings, channels, parts, labels=lambda _: tuple(label.name for label in bundle.labels))
         yield CatalogueRunner(
@@ -92,14 +106,15 @@ def _open_engine(
     parts: StoredParts,
     *,
     engine: EngineName,
+    address: str | None,
     progress: Progress | None,
 ) -> RunEngine:
     """Models in this process are of one version throughout: that with which the run began, else the one that is live.
 
     Raises ModelNotFound, BundleError, NoWorker and QueueUnavailable.
     """
-    channels = build_channels(settings)
-    channel = channels[name]
+    channel = build_channels(settings)[name]
+    opened: Engine
     if engine == "workers":
         opened, at_once = workers_engine(settings, channel), settings.queue_limit // 2
         bundle = find_bundle(channel.model, settings)
@@ -108,7 +123,10 @@ def _open_engine(
         if model is None and not _is_path(channel.model):
             model = str(bundle.ref)
         channel = replace(channel, model=model or channel.model)
-        opened, at_once = local_engine(settings, channel, progress), photos_in_work(settings)
+        if engine == "ray":
+            opened, at_once = _ray_engine(settings, channel, bundle, address)
+        else:
+            opened, at_once = local_engine(settings, channel, progress), photos_in_work(settings)
     pinned = settings.model_copy(
         update={"channels": {name: settings.channels[name].model_copy(update={"model": channel.model})}}
     )
@@ -132,6 +150,23 @@ def _open_engine(
         tree=catalogue.trees[name].live().version,
         at_once=max(1, at_once),
     )
+
+
+def _ray_engine(settings: Settings, channel: Channel, bundle: Bundle, address: str | None) -> tuple[Engine, int]:
+    """Models in actors on a Ray cluster, and how many products are asked at once. Blocks.
+
+    Raises ExtraMissing, Misconfigured and ClusterUnavailable.
+    """
+    from shoplens.batch.ray import Cluster
+    from shoplens.batch.ray_engine import RayEngine
+
+    gpu = settings.provider == "cuda"
+    on_node = settings.model_copy(update={"threads": 1, "provider": "cuda" if gpu else "cpu"})
+    with TemporaryDirectory(prefix="shoplens-bundle-") as folder:
+        packed = pack_bundle(bundle.root, Path(folder) / "bundle").read_bytes()
+    cluster = Cluster(address=address, local_cpus=settings.threads or usable_cores(), gpu=gpu)
+    engine = RayEngine(bundle, packed, partial(open_node_engine, on_node, channel), cluster, model=channel.model)
+    return engine, engine.capacity
 
 
 def _is_path(model: str) -> bool:
