@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -28,6 +29,7 @@ from shoplens.errors import ModelNotFound, NothingWaiting, RunInProgress
 from shoplens.platform.catalogue import open_stored
 from shoplens.platform.catalogue_runs import EngineName, build_catalogue_runner
 from shoplens.settings import Settings, read_settings
+from tests.integration.running_worker import running_worker
 from tests.support.fusion import COLOURS, write_fusion_bundle
 
 CHANNEL = "paint"
@@ -207,6 +209,41 @@ def test_what_changes_during_a_run_is_looked_at_again_and_what_people_decide_sta
         changed, _ = catalogue.products.get(CHANNEL, last.reference)
     assert "Colours > Blue" == changed.suggestions[0].category
     assert {done.id} == {each.run_id for each in products_of(settings)}
+
+
+@pytest.mark.anyio
+async def test_a_run_asks_workers_behind_redis(
+    settings: Settings, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With photos and texts."""
+    monkeypatch.setenv("SHOPLENS_REDIS_URL", redis_url)
+    monkeypatch.setenv("SHOPLENS_REDIS_PREFIX", "catalogue-run")
+    shared = read_settings()
+    with open_stored(shared) as catalogue:
+        fill(catalogue, 30)
+        blue = catalogue.products.photo("blue", photo_of("blue"))
+        catalogue.products.save(CHANNEL, NewProduct(reference="photo", photos=(blue,)))
+    async with running_worker(shared):
+        with build_catalogue_runner(shared, None, engine="workers") as runner:
+            done = await runner.run(requested_by="test")
+    assert (31, 0, "paint@1.0.0") == (done.suggested, done.failed, done.model)
+    assert "Colours > Blue" == products_of(shared)[-1].suggestions[0].category
+
+
+def test_one_suggestion_at_the_command_line_stores_nothing(settings: Settings, tmp_path: Path) -> None:
+    """For a title with a photo; as JSON."""
+    (tmp_path / "green.jpg").write_bytes(photo_of("green"))
+    arguments = ["suggest", "Green shirt", str(tmp_path / "green.jpg"), "--json"]
+    done = subprocess.run(
+        [sys.executable, "-m", "shoplens", "catalogue", *arguments], capture_output=True, check=True, timeout=60
+    )
+    found = json.loads(done.stdout)
+    assert ("both", "Colours > Green", "paint@1.0.0") == (
+        found["kind"],
+        found["suggestions"][0]["path"],
+        found["model"],
+    )
+    assert [] == products_of(settings)
 
 
 def test_a_run_on_ray_goes_on_when_an_actor_dies(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,8 @@ from shoplens.cli.command import AsJson, DataDir, RequestedBy, handle_errors, se
 
 if TYPE_CHECKING:
     from shoplens.catalogue.entities import CatalogueRun, ImportJob
+    from shoplens.catalogue.runs import RunEngine
+    from shoplens.catalogue.suggest import Suggestion, SuggestRequest
 
 _STATUS_OF_SIGNAL: Final = 128
 
@@ -137,6 +139,47 @@ def _show_import(job: ImportJob) -> None:
         f"{ended} {job.rows:,} rows: {job.added:,} added, {job.changed:,} changed, {job.unchanged:,} unchanged, "
         f"{job.faults:,} faults."
     )
+
+
+@catalogue_app.command("suggest")
+@handle_errors
+def suggest_categories(
+    title: Annotated[str, typer.Argument(help='The title of a product; "" for photos alone.')],
+    photos: Annotated[list[Path] | None, typer.Argument(help="Its photos.")] = None,
+    description: Annotated[str, typer.Option(help="Its description.")] = "",
+    channel: ChannelName = None,
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Suggest categories for a title, photos or both. Nothing is stored."""
+    import orjson
+
+    from shoplens.catalogue import suggest
+    from shoplens.cli.process import run_on_loop
+    from shoplens.platform.catalogue_runs import open_suggest
+
+    request = suggest.SuggestRequest(
+        designation=title, description=description, photos=tuple(each.read_bytes() for each in photos or ())
+    )
+    with open_suggest(settings_for(data_dir), channel) as (opened, paths):
+        found = run_on_loop(_suggest_once(opened, request))
+        named = [(each.category, paths(each.category), each.score) for each in found.suggestions]
+        answer = None if found.answer is None else paths(found.answer.category)
+    if as_json:
+        suggestions = [dict(zip(("category", "path", "score"), each, strict=True)) for each in named]
+        shown = {"suggestions": suggestions, "answer": answer, "kind": found.kind, "model": found.model}
+        typer.echo(orjson.dumps({**shown, "tree": found.tree, "cold_start": found.cold_start}))
+        return
+    for _, path, score in named:
+        typer.echo(f"{score:7.2%}  {path}")
+    typer.echo(f"Answer: {answer or 'none is sure enough'} ({found.kind}, {found.model}).")
+
+
+async def _suggest_once(opened: RunEngine, request: SuggestRequest) -> Suggestion:
+    try:
+        return await opened.suggest.suggest(request)
+    finally:
+        await opened.engine.close()
 
 
 @catalogue_app.command("export")

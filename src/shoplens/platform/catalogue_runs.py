@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -16,7 +16,7 @@ from shoplens.batch.process import WatchTime
 from shoplens.bundles.bundle import Bundle
 from shoplens.bundles.store import pack_bundle
 from shoplens.catalogue.runs import CatalogueRunner, RunEngine, RunParts
-from shoplens.catalogue.service import chosen_channel
+from shoplens.catalogue.service import chosen_channel, paths_in
 from shoplens.db import Database
 from shoplens.errors import Misconfigured
 from shoplens.platform.batch import local_engine, open_node_engine, photos_in_work, workers_engine
@@ -87,6 +87,20 @@ def build_catalogue_runner(
                 watch=WatchTime(),
             ),
         )
+
+
+@contextmanager
+def open_suggest(settings: Settings, channel: str | None) -> Iterator[tuple[RunEngine, Callable[[str], str]]]:
+    """What suggests categories in a channel, with its model in this process, and the paths of categories.
+
+    Raises NoCatalogue, Misconfigured, ModelNotFound, BundleError, DatabaseUnavailable and StorageUnavailable.
+    """
+    channels = catalogue_channels(settings, build_channels(settings))
+    chosen = chosen_channel(channels, channel)
+    with closing(build_database(settings)) as database:
+        parts = _stored_parts(settings, database)
+        opened = _open_engine(settings, chosen.name, None, parts, engine="local", address=None, progress=None)
+        yield opened, paths_in(opened.suggest.tree(opened.tree), chosen.language)
 
 
 def _stored_parts(settings: Settings, database: Database) -> StoredParts:
