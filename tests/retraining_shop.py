@@ -25,7 +25,7 @@ from shoplens.registry.object_registry import ObjectRegistry
 from shoplens.registry.publishing import RegistryService
 from shoplens.retraining.entities import RetrainingRules, RetrainingRun
 from shoplens.retraining.gate import GateRules
-from shoplens.retraining.pipeline import Pipeline, PipelineParts, Watcher
+from shoplens.retraining.pipeline import Pipeline, PipelineParts
 from shoplens.retraining.promotion import Promotion
 from shoplens.retraining.samples import LabelledSample
 from shoplens.retraining.service import RetrainingService
@@ -97,12 +97,12 @@ class Stages:
 class ColourShop:
     """Everything over one database and a folder."""
 
-    def __init__(self, database: Database, folder: Path, *, watchers: Sequence[Watcher] = ()) -> None:
+    def __init__(self, database: Database, folder: Path, *, store: Store | None = None) -> None:
         self.database = database
         self.folder = folder
         for name in ("store", "models"):
             (folder / name).mkdir(exist_ok=True)
-        self.store: Store = open_store(str(folder / "store"))
+        self.store = store or open_store(str(folder / "store"))
         self.registry = ObjectRegistry(open_store(str(folder / "registry")), "the registry", clock=self.now)
         self.finder = ModelFinder(folder / "models", registry=self.registry, shared=None, trust=Trust())
         self.publishing = RegistryService(
@@ -115,7 +115,7 @@ class ColourShop:
         self.parts = PipelineParts(
             database=database, store=self.store, labels=self.labels, registry=self.registry, promotion=self.promotion,
             find=self.find, trainer=ColourTrainer(self.store, threads=1, limits=Limits()), folder=folder / "work",
-            clock=self.now, takeover_s=1.0, watchers=watchers,
+            clock=self.now, takeover_s=1.0,
         )  # fmt: skip
 
     def now(self) -> datetime:

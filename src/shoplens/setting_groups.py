@@ -197,6 +197,7 @@ class ChannelRetrainingSettings(_Frozen):
     test_share: float = Field(
         default=0.15, gt=0, le=0.5, description="Share of new labels that test models for ever and train none."
     )
+    least_test_samples: int = Field(default=30, ge=1, description="Test samples without which no model passes.")
     new_class_samples: int = Field(
         default=10, ge=2, description="Samples from which on a label that the model does not have becomes a class."
     )

@@ -10,9 +10,13 @@ from shoplens.accounts.audit import AuditLog
 from shoplens.accounts.entities import Principal
 from shoplens.batch.sources import is_local, local_folder
 from shoplens.bundles.bundle import Bundle
+from shoplens.catalogue.decisions import DecisionService
+from shoplens.catalogue.label_source import SOURCE as PRODUCTS
+from shoplens.catalogue.tree import SEPARATOR
 from shoplens.db import Database
 from shoplens.errors import ChannelNotFound, Misconfigured, ModelNotFound
 from shoplens.labels.repository import FEEDBACK
+from shoplens.platform.catalogue import live_trees
 from shoplens.platform.consequences import build_labels
 from shoplens.platform.parts import build_database, build_limits, find_bundle, open_registry, thread_count, utc_now
 from shoplens.platform.registry import build_registry
@@ -21,6 +25,7 @@ from shoplens.predictions.feedback import NewFeedback
 from shoplens.predictions.records import RecordService
 from shoplens.registry.registry import Registry
 from shoplens.retraining.entities import RetrainingRules, Suspect
+from shoplens.retraining.errors import LabelNotChangeable
 from shoplens.retraining.gate import GateRules
 from shoplens.retraining.label_errors import LabelErrorFinder
 from shoplens.retraining.pipeline import Pipeline, PipelineParts
@@ -67,6 +72,7 @@ def retraining_rules(
             calibration_loss=own.calibration_loss,
             slower=own.slower,
             larger=own.larger,
+            least_samples=own.least_test_samples,
         ),
         sign_with=own.sign_with,
     )
@@ -121,8 +127,10 @@ def build_retraining(settings: Settings, database: Database, store: Store) -> Re
     return RetrainingService(database, store, build_promotion(settings, database, registry))
 
 
-def build_suspects(database: Database, audit: AuditLog, records: RecordService) -> SuspectService:
-    """Labels that were given as feedback are changed as feedback."""
+def build_suspects(
+    settings: Settings, database: Database, audit: AuditLog, records: RecordService, decisions: DecisionService
+) -> SuspectService:
+    """Labels that were given as feedback are changed as feedback, those of products as a decision."""
 
     def give(suspect: Suspect, by: Principal) -> None:
         new = NewFeedback(
@@ -133,7 +141,16 @@ def build_suspects(database: Database, audit: AuditLog, records: RecordService) 
         )
         records.give_feedback(new)
 
-    return SuspectService(database, audit, relabel={FEEDBACK: give}, clock=utc_now)
+    tree_of = live_trees(settings, database)
+
+    def decide(suspect: Suspect, by: Principal) -> None:
+        tree = tree_of(suspect.channel)
+        found = tree.at(tuple(suspect.suggested.split(SEPARATOR))) if tree else None
+        if found is None:
+            raise LabelNotChangeable(f"The tree has no category {suspect.suggested} any more.")
+        decisions.decide(suspect.channel, suspect.sample_id, by=by, category=found)
+
+    return SuspectService(database, audit, relabel={FEEDBACK: give, PRODUCTS: decide}, clock=utc_now)
 
 
 @contextmanager

@@ -185,6 +185,11 @@ def build_platform(settings: Settings, *, progress: Progress | None = None) -> P
         metrics=metrics,
     )
     moderation = build_moderation(settings, channels, parts)
+    catalogue = build_catalogue(
+        settings,
+        channels,
+        CatalogueParts(engine=engine, database=database, store=store, limits=limits, sandbox=sandbox, audit=audit),
+    )
     return Platform(
         predictions=PredictionService(
             engine=engine,
@@ -208,18 +213,14 @@ def build_platform(settings: Settings, *, progress: Progress | None = None) -> P
         ),
         registry=build_registry(settings, database, audit),
         retraining=build_retraining(settings, database, store),
-        suspects=build_suspects(database, audit, records),
+        suspects=build_suspects(settings, database, audit, records, catalogue.decisions),
         batch=batch,
         accounts=accounts,
         webhooks=build_webhooks(settings, database),
         sender=build_sender(settings, database, metrics),
         moderation=moderation,
         consequences=build_consequences(settings, moderation, database=database, store=store, audit=audit),
-        catalogue=build_catalogue(
-            settings,
-            channels,
-            CatalogueParts(engine=engine, database=database, store=store, limits=limits, sandbox=sandbox, audit=audit),
-        ),
+        catalogue=catalogue,
         probes={
             "engine": engine.check,
             "database": partial(asyncio.to_thread, database.check),

@@ -1,0 +1,95 @@
+"""Retrainings over HTTP and as pages: by the guide, with photos, and with labels in question answered by a click."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from shoplens.db import open_database
+from shoplens.retraining.entities import RetrainingRun, Suspect
+from shoplens.retraining.repository import SuspectRepository
+from shoplens.storage import open_store
+from tests.acceptance.api.guides import run_guide
+from tests.conftest import RunningServer, running_server
+from tests.retraining_shop import ColourShop
+from tests.unit.training.colours import COLOURS
+
+
+@dataclass(frozen=True)
+class Retrained:
+    """A server with a retraining that waits for an answer."""
+
+    server: RunningServer
+    waiting: RetrainingRun
+    sample_id: str
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Iterator[Retrained]:
+    """Its first model learned from wrong labels."""
+    folder, place = tmp_path_factory.mktemp("shop"), tmp_path_factory.mktemp("work")
+    with running_server(folder, models_dir, models_url=str(place / "registry")) as server:
+        with closing(open_database(f"sqlite:///{folder / 'shoplens.db'}")) as database:
+            shop = ColourShop(database, place, store=open_store(str(folder / "blobs")))
+            ids = shop.said(range(48), shift=1)
+            shop.retrain(rules=shop.with_promotion("at_once"))
+            for number, colour in enumerate(sorted(COLOURS)):
+                shop.corrected(ids[number::3], colour)
+            waiting = shop.retrain()
+            key = next(each.image_key for each in shop.labels.labels(shop.labels.get("colours")))
+            suspect = Suspect(
+                id="s" * 26, run_id=waiting.id, channel="colours", rank=0, source="feedback", sample_id=ids[0],
+                label="red", suggested="blue", score=0.9, image_key=key, image_sha256=Path(key or "").stem,
+            )  # fmt: skip
+            with database.transaction() as tx:
+                SuspectRepository(tx).replace_open(waiting, [suspect])
+        yield Retrained(server, waiting, ids[0])
+
+
+def test_the_pages_show_what_changed_with_photos(shop: Retrained) -> None:
+    """And the photos are there."""
+    url = shop.server.url
+    listed = httpx.get(f"{url}/console/models/retraining").text
+    assert shop.waiting.ref in listed
+    assert "Waits for your answer" in listed
+    text = httpx.get(f"{url}/console/models/retraining/{shop.waiting.id}").text
+    assert "better beyond chance" in text
+    assert "Became right" in text
+    photo = re.search(r'src="(/console/models/retraining/[^"]+/photos/[^"]+)"', text)
+    assert photo is not None
+    assert "image/jpeg" == httpx.get(url + photo[1]).headers["content-type"]
+    assert 404 == httpx.get(f"{url}/console/models/retraining/{shop.waiting.id}/photos/{'0' * 64}").status_code
+    assert 404 == httpx.get(f"{url}/retraining/runs/nothing").status_code
+
+
+def test_a_label_in_question_is_answered_with_a_click(shop: Retrained) -> None:
+    """The record has the feedback of the person who took the other label."""
+    url = shop.server.url
+    text = httpx.get(f"{url}/console/models/labels").text
+    assert f"/console/records/{shop.sample_id}" in text
+    assert 200 == httpx.get(f"{url}/console/models/labels/{'s' * 26}/photo").status_code
+    answer = httpx.post(f"{url}/console/models/labels/{'s' * 26}", data={"answer": "take"})
+    assert 303 == answer.status_code
+    record = httpx.get(f"{url}/predictions/{shop.sample_id}").json()
+    assert "blue" == record["feedback"][-1]["label"]
+    assert "No label is in question" in httpx.get(f"{url}/console/models/labels?channel=colours").text
+
+
+def test_the_guide_works_as_written(shop: Retrained, tmp_path: Path) -> None:
+    """The model is champion then, and rejecting it afterwards is refused with a sentence."""
+    said = run_guide("retrain-a-model.md", shop.server, tmp_path)
+    assert '"decided_why":"Better on skirts"' in said
+    assert "waits for no answer" in said
+    live = httpx.get(f"{shop.server.url}/registry/colours/live").json()
+    assert ("1.1.0", "Better on skirts") == (live["version"], live["since"]["why"])
+    late = httpx.post(
+        f"{shop.server.url}/console/models/retraining/{shop.waiting.id}", data={"answer": "reject", "why": ""}
+    )
+    assert 409 == late.status_code
+    assert "waits for no answer" in late.text
