@@ -13,14 +13,16 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
-from shoplens.accounts.access import guarded, told_apart
+from shoplens.accounts.access import guarded, note, requester_of
 from shoplens.accounts.entities import Permission
 from shoplens.catalogue import presenting
 from shoplens.catalogue.columns import FIELDS, Columns, columns_of
-from shoplens.catalogue.entities import ImportJob
+from shoplens.catalogue.entities import ImportJob, ProductState
 from shoplens.catalogue.errors import ImportNotFound
+from shoplens.catalogue.export import ExportFormat
 from shoplens.catalogue.imports import MAX_FAULTS, NewImport
 from shoplens.catalogue.pages import HOME, CataloguePages, ChannelName
+from shoplens.catalogue.repository import ProductFilter
 from shoplens.catalogue.rows import ProductTable, TableRow
 from shoplens.catalogue.service import Catalogue
 from shoplens.db.tables import is_id
@@ -36,6 +38,12 @@ PREVIEW_BYTES: Final = 300_000
 _PREVIEWED: Final = 5
 _SHOWN_CHARACTERS: Final = 200
 _SHOWN_FAULTS: Final = 100
+_EXPORTS: Final = {
+    ExportFormat.CSV: "CSV",
+    ExportFormat.PARQUET: "Parquet",
+    ExportFormat.X: "X of the challenge",
+    ExportFormat.Y: "Y of the challenge",
+}
 _FAULT_COLUMNS: Final = ("line", "reference", "code", "reason")
 
 
@@ -52,11 +60,11 @@ def import_pages(catalogue: Catalogue, uploads: Uploads) -> APIRouter:
             chosen,
             imports=catalogue.imports.newest(chosen.name),
             preview_bytes=PREVIEW_BYTES,
+            exports=[(each.value, words) for each, words in _EXPORTS.items()],
         )
 
     @router.post(f"{HOME}/imports")
     async def post(request: Request) -> Response:
-        by = told_apart(request)
         async with uploads.form(request, max_bytes=MAX_BYTES, max_files=2, max_fields=10) as form:
             chosen = pages.channel(form.fields.get("channel", ""))
             files = [each for each in form.files if each.filename]
@@ -66,12 +74,15 @@ def import_pages(catalogue: Catalogue, uploads: Uploads) -> APIRouter:
             new = NewImport(
                 channel=chosen.name,
                 source=" + ".join(each.filename or "upload" for each in files),
-                by=by.name,
+                by=requester_of(request, "page"),
                 chosen=_chosen(form.fields),
             )
             job = await run_in_threadpool(
                 catalogue.imports.upload, new, table.file, None if codes is None else codes.file
             )
+        await run_in_threadpool(
+            note, request, "catalogue.imported", target=job.id, channel=chosen.name, source=job.source
+        )
         return pages.back(f"/imports/{job.id}", chosen)
 
     @router.post(f"{HOME}/imports/preview.json")
@@ -100,6 +111,7 @@ def import_job_pages(catalogue: Catalogue) -> APIRouter:
             job=job,
             now=live_words(job, datetime.now(UTC)),
             faults=catalogue.imports.faults(job.id, limit=_SHOWN_FAULTS),
+            unsuggested=catalogue.products.count(ProductFilter(channel=job.channel, state=ProductState.NEW)),
         )
 
     @router.get(f"{HOME}/imports/{{import_id}}/live.json")

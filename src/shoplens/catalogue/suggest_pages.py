@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -10,11 +11,11 @@ from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from shoplens.accounts.access import guarded, principal_of
+from shoplens.accounts.access import guarded, principal_of, remember_browser, told_apart
 from shoplens.accounts.entities import Permission
 from shoplens.catalogue import presenting
 from shoplens.catalogue.errors import NoCatalogue
-from shoplens.catalogue.pages import HOME, CataloguePages, ChannelName
+from shoplens.catalogue.pages import HOME, CataloguePages, ChannelName, FormText
 from shoplens.catalogue.service import Catalogue, CatalogueChannel
 from shoplens.catalogue.suggest import MAX_PHOTOS, Suggestion, SuggestRequest
 from shoplens.errors import ShoplensError
@@ -126,6 +127,33 @@ def suggest_pages(catalogue: Catalogue, uploads: Uploads, *, max_image_bytes: in
             chosen, error = pages.channel(fields.get("channel", "")), found
         asked = Asked(**{name: fields.get(name, "") for name in ("designation", "description", "reference")})
         return await run_in_threadpool(shown, chosen, asked=asked, suggestion=suggestion, error=error, request=request)
+
+    @router.post(f"{HOME}/products", dependencies=[guarded(Permission.CATALOGUE_WRITE)])
+    async def save(
+        request: Request,
+        *,
+        category: FormText,
+        designation: FormText = "",
+        description: FormText = "",
+        reference: FormText = "",
+        channel: FormText = "",
+    ) -> RedirectResponse:
+        by, chosen = told_apart(request), pages.channel(channel)
+        saved = await catalogue.save(
+            chosen.name,
+            reference=reference.strip() or f"page-{secrets.token_hex(5)}",
+            designation=designation,
+            description=description,
+            photos=(),
+            timeout_s=timeout_s,
+            client=address_of(request),
+        )
+        await run_in_threadpool(
+            catalogue.decisions.decide, chosen.name, saved.product.id, by=by, category=category, revision=None
+        )
+        answer = pages.back(f"/products/{saved.product.id}", chosen, said="saved")
+        remember_browser(answer, request, by)
+        return answer
 
     return router
 

@@ -220,6 +220,7 @@ ROUTES: Mapping[str, Permission | tuple[Permission, ...] | None] = {
     "GET /catalogue/numbers": Permission.CATALOGUE_READ,
     "GET /console/catalogue": Permission.CATALOGUE_READ,
     "POST /console/catalogue": Permission.CATALOGUE_WRITE,
+    "POST /console/catalogue/products": Permission.CATALOGUE_WRITE,
     "GET /console/catalogue/imports": Permission.CATALOGUE_ADMIN,
     "POST /console/catalogue/imports": Permission.CATALOGUE_ADMIN,
     "POST /console/catalogue/imports/preview.json": Permission.CATALOGUE_ADMIN,

@@ -134,8 +134,7 @@ function start() {
     here.taken = { category, path };
     place.setAttribute("aria-busy", "true");
     try {
-      const more = { reference: reference.value.trim() || `page-${Date.now().toString(36)}` };
-      const { body: product } = await upload("/catalogue/products", () => formOf(more), { onProgress: () => {}, onWait: () => {} });
+      const product = here.product ?? (await save()); // it is stored already if this is another choice after an undo
       here.product = await send(productAddress(channel, product, "/category"), { action: "correct", category, revision: product.revision });
       accepted.push(here);
       showTaken(here);
@@ -145,6 +144,12 @@ function start() {
     } finally {
       place.setAttribute("aria-busy", "false");
     }
+  }
+
+  async function save() {
+    const more = { reference: reference.value.trim() || `page-${Date.now().toString(36)}` };
+    const { body } = await upload("/catalogue/products", () => formOf(more), { onProgress: () => {}, onWait: () => {} });
+    return body;
   }
 
   function kept(words, kind = "done") {
@@ -171,7 +176,7 @@ function start() {
     const last = accepted.pop();
     if (!last) return say("Nothing to undo");
     try {
-      await send(productAddress(channel, last.product, "/category"), { action: "undo" });
+      last.product = await send(productAddress(channel, last.product, "/category"), { action: "undo" });
     } catch (error) {
       accepted.push(last);
       return kept(`Not taken back. ${error.message}`, "problem");
