@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -26,6 +27,8 @@ MAX_WHY: Final = 1_000
 """Characters of a reason."""
 _MAX_NAME: Final = 200
 _MAX_FIGURES: Final = 50
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""Control characters but tabs and line breaks, and marks that turn the direction of text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +103,8 @@ class Reason:
             raise RequestInvalid(f"Say why, in at most {MAX_WHY:,} characters: the history keeps it.")
         if len(self.figures) > _MAX_FIGURES:
             raise RequestInvalid(f"There are more than {_MAX_FIGURES} figures; the bundle's evaluation has them all.")
+        if _CONTROL.search(self.by + self.why + "".join(self.figures)):
+            raise RequestInvalid("There are control characters in what is to be kept in the history. Remove them.")
         for name, value in self.figures.items():
             if not name or len(name) > _MAX_NAME or not math.isfinite(value):
                 raise RequestInvalid(f"The figure {name[:50]!r} needs a name and a finite number.")

@@ -44,6 +44,7 @@ def list_models(
 ) -> None:
     """List the models of the registry and which version is live, or the versions of one model."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from shoplens.platform.registry import open_registry_service
@@ -69,7 +70,8 @@ def list_models(
         for each in models[0].versions:
             at = f"{each.created_at:{_DAY}}" if each.created_at else "–"
             alias = names.get(each.ref.version, "")
-            table.add_row(each.ref.version, alias, at, each.by or "–", _figures(each.figures), each.note)
+            said = (each.by or "–", _figures(each.figures), each.note)
+            table.add_row(each.ref.version, alias, at, *map(escape, said))
     Console().print(table)
 
 
@@ -142,6 +144,7 @@ def withdraw(name: Name, why: Why, challenger: Challenger = False, data_dir: Dat
 def history(name: Name, as_json: AsJson = False, data_dir: DataDir = None) -> None:
     """Show every change of the aliases of a model: who, when, from, to, why, with which figures."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from shoplens.platform.registry import open_registry_service
@@ -154,7 +157,8 @@ def history(name: Name, as_json: AsJson = False, data_dir: DataDir = None) -> No
     table = Table("When", "Alias", "From", "To", "By", "Why", "Figures", box=None, padding=(0, 2, 0, 0))
     for each in entries:
         moved = (each.alias, each.before or "–", each.after or "–")
-        table.add_row(f"{each.at:{_DAY}}", *moved, each.by, each.why, _figures(each.figures))
+        said = (each.by, each.why, _figures(each.figures))
+        table.add_row(f"{each.at:{_DAY}}", *moved, *map(escape, said))
     Console().print(table)
 
 

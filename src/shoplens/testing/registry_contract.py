@@ -240,7 +240,8 @@ class RegistryContract:
         publish(registry, bundle)
         seen = registry.aliases(name)
         for by, why, figures in (
-            (ANN, " ", {}), ("", "why", {}), (ANN, "x" * 1_001, {}), (ANN, "why", {"F1": float("nan")})
+            (ANN, " ", {}), ("", "why", {}), (ANN, "x" * 1_001, {}), (ANN, "why", {"F1": float("nan")}),
+            (ANN, "\x1b[2J", {}), ("\u202enna", "why", {}), (ANN, "why", {"\0": 1.0}),
         ):  # fmt: skip
             with pytest.raises(RequestInvalid):
                 registry.set_alias(name, "champion", "1.0", by=by, why=why, figures=figures, expected=seen)

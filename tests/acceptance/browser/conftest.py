@@ -24,6 +24,11 @@ from playwright.sync_api import (
     sync_playwright,
 )
 
+from shoplens.bundles.store import resolve_bundle
+from shoplens.platform.parts import utc_now
+from shoplens.registry.object_registry import ObjectRegistry
+from shoplens.storage import open_store
+from shoplens.testing.registry_contract import promote, publish
 from shoplens.web.browser import COOKIE
 from tests.conftest import RunningServer, running_server
 from tools.browser import NONE_FOUND, find_chromium
@@ -76,8 +81,11 @@ def chromium() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def shop(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Iterator[RunningServer]:
-    """A server with a third channel that keeps originals and rejects nearly everything."""
+    """A server with a third channel that keeps originals and rejects nearly everything, and a published model."""
     root = tmp_path_factory.mktemp("shop")
+    registry = ObjectRegistry(open_store(str(root / "registry")), "the registry", clock=utc_now)
+    publish(registry, resolve_bundle("opennsfw", models_dir))
+    promote(registry, "opennsfw", registry.versions("opennsfw")[0].ref.version)
     with running_server(root, models_dir, channels__strict=json.dumps(STRICT)) as started:
         yield started
 

@@ -19,6 +19,8 @@ PAGES = (
     "/console/records/{id}",
     "/console/models",
     "/console/models/opennsfw",
+    "/console/registry",
+    "/console/registry/opennsfw",
     "/docs",
     "/console/no",
 )
