@@ -7,7 +7,7 @@ the last row that it committed, and one that is repeated changes nothing.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -20,7 +20,7 @@ from shoplens.catalogue.columns import Columns, columns_of
 from shoplens.catalogue.entities import ImportFault, ImportJob
 from shoplens.catalogue.errors import ImportInvalid, NothingToCategorise
 from shoplens.catalogue.import_repository import ImportRepository
-from shoplens.catalogue.photo_sources import NamedPhotos, PhotoNotFound
+from shoplens.catalogue.photo_sources import ADDRESSES, NamedPhotos, PhotoNotFound
 from shoplens.catalogue.products import MOST_PHOTOS, NewPhoto, NewProduct, ProductService, SaveOutcome
 from shoplens.catalogue.rows import BadRow, ProductTable, TableRow
 from shoplens.catalogue.tree import Tree, split_path
@@ -116,7 +116,9 @@ class ProductImporter:
             while chunk := list(islice(rows, _COMMIT_ROWS)):
                 if stopping is not None and stopping.is_set():
                     return job
-                read = list(threads.map(reader.read, [reader.prepared(row) for row in chunk]))
+                prepared = [reader.prepared(row) for row in chunk]
+                reader.look_up(job.channel, prepared)
+                read = list(threads.map(reader.read, prepared))
                 job = self._commit(job, read)
                 on_progress(job)
         job = self._finish(job)
@@ -186,6 +188,7 @@ class _RowReader:
         self._photos = photos
         self._tree = tree
         self._seen: set[bytes] = set()
+        self._known: Mapping[tuple[str, str], NewPhoto] = {}
 
     def skip(self, row: TableRow | BadRow) -> None:
         """A row that was imported before: its reference is taken."""
@@ -203,6 +206,13 @@ class _RowReader:
         repeats = digest in self._seen
         self._seen.add(digest)
         return _Prepared(row=row, category=category or None, repeats=repeats)
+
+    def look_up(self, channel: str, prepared: Sequence[_Prepared]) -> None:
+        """Which photos of these rows were fetched by their addresses before: they are not fetched again."""
+        if self._columns.photos:
+            rows = [each.row for each in prepared if isinstance(each.row, TableRow)]
+            references = {row.values.get(self._columns.reference, "").strip() for row in rows}
+            self._known = self._products.named_photos(channel, references)
 
     def read(self, prepared: _Prepared) -> _Read:
         """Never raises what is the fault of the row alone."""
@@ -258,8 +268,13 @@ class _RowReader:
         if len(names) > MOST_PHOTOS:
             reason = f"It names {len(names)} photos; the first {MOST_PHOTOS} were read."
             faults.append(fault(code="too_many_photos", reason=reason))
+        reference = row.values.get(self._columns.reference, "").strip()
         found = []
         for name in names[:MOST_PHOTOS]:
+            known = self._known.get((reference, name)) if name.lower().startswith(ADDRESSES) else None
+            if known is not None:
+                found.append(known)
+                continue
             try:
                 found.append(self._products.photo(name, self._photos.read(name)))
             except PhotoNotFound as error:

@@ -12,7 +12,8 @@ from shoplens.batch.web_photos import WebPhotos
 from shoplens.errors import BlobNotFound
 from shoplens.storage import ObjectPrefix, open_prefix
 
-_ADDRESSES: Final = ("https://", "http://")
+ADDRESSES: Final = ("https://", "http://")
+"""How the name of a photo begins that is fetched from the web."""
 _SUBFOLDERS: Final = ("", "images/", "image_train/")
 """Also where the photos of the Rakuten challenge lie, beside its tables."""
 
@@ -40,7 +41,7 @@ class NamedPhotos:
 
     def read(self, name: str) -> bytes:
         """The photo. Raises PhotoNotFound, and SourceUnavailable where the folder or bucket itself cannot be read."""
-        if name.lower().startswith(_ADDRESSES):
+        if name.lower().startswith(ADDRESSES):
             return self._fetched(name)
         if any(part in ("", ".", "..") for part in name.split("/")):
             raise PhotoNotFound(f"{readable(name)[:200]} is no plain path below the folder of the photos.")

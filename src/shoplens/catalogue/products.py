@@ -28,6 +28,7 @@ from shoplens.texts.cleaning import DESCRIPTION_CHARACTERS, TITLE_CHARACTERS, cl
 MAX_PAGE: Final = 200
 MAX_REFERENCE: Final = 200
 MOST_PHOTOS: Final = 20
+MAX_PHOTO_NAME: Final = 2_000
 _EMPTY: Final = "Give a designation, a description or a photo: without one of them nothing says what the product is."
 
 
@@ -41,10 +42,10 @@ class SaveOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewPhoto:
-    """A photo as it was sent; `name` says where it came from."""
+    """A photo as it was sent; `name` says where it came from. `data` is None for one that the product has already."""
 
     name: str
-    data: bytes
+    data: bytes | None
     facts: ImageFacts
 
 
@@ -183,7 +184,18 @@ class ProductService:
 
     def photo(self, name: str, data: bytes) -> NewPhoto:
         """A photo that can be stored. Raises SampleError for data that is no photo, or too large."""
-        return NewPhoto(name=name[:MAX_REFERENCE], data=data, facts=facts_of(data, self._photos.limits))
+        return NewPhoto(name=name[:MAX_PHOTO_NAME], data=data, facts=facts_of(data, self._photos.limits))
+
+    def named_photos(self, channel: str, references: Collection[str]) -> dict[tuple[str, str], NewPhoto]:
+        """The photos that these products have, by reference and name, to be kept without being read again."""
+        with self._database.reading() as tx:
+            known = ProductRepository(tx).by_references(channel, references)
+            photos = ProductRepository(tx).photos_of(product.id for product in known.values())
+        return {
+            (product.reference, photo.name): NewPhoto(name=photo.name, data=None, facts=photo.image)
+            for product in known.values()
+            for photo in photos.get(product.id, ())
+        }
 
     def save(self, channel: str, new: NewProduct) -> SavedProduct:
         """Create or replace one product; an equal one stays as it is.
@@ -208,7 +220,8 @@ class ProductService:
         """
         for each in new:
             for photo in each.photos or ():
-                self._photos.save(photo_key(channel, each.reference, photo.facts), photo.data)
+                if photo.data is not None:
+                    self._photos.save(photo_key(channel, each.reference, photo.facts), photo.data)
         try:
             saved = self._write(channel, new, by, import_id, also)
         except RecordRefused:  # another process added one of them since the look

@@ -5,13 +5,17 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
+from shoplens.batch.web_photos import WebPhotos
 from shoplens.catalogue.entities import ImportJob, ProductState
 from shoplens.catalogue.errors import ImportInvalid, ImportRunning
 from shoplens.catalogue.import_repository import ImportRepository
@@ -128,6 +132,42 @@ def test_an_import_that_is_repeated_changes_nothing(shop: Shop) -> None:
     changed = shop.run(CHALLENGE.replace("Red apple", "Green apple"), CODES)
     assert (0, 1, 2) == (changed.added, changed.changed, changed.unchanged)
     assert ["5"] == shop.references(import_id=changed.id)
+
+
+class Pictures(SimpleHTTPRequestHandler):
+    """Counts what is fetched; shows one photo under every address but those with "missing"."""
+
+    fetched: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        self.fetched.append(self.path)
+        self.send_response(404 if "missing" in self.path else 200)
+        self.end_headers()
+        self.wfile.write(jpeg_of(60, 80, 3))
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing."""
+
+
+def test_photos_by_address_are_fetched_once_and_only_from_where_it_is_allowed(shop: Shop) -> None:
+    """A later import of the same table fetches nothing but what failed."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Pictures) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        base = f"http://127.0.0.1:{server.server_port}"
+        web = WebPhotos([f"{base}/photos/"], networks=["127.0.0.0/8"], max_bytes=100_000)
+        photos = NamedPhotos(None, web=web, max_bytes=100_000)
+        table = (
+            f"sku,title,image\nA-1,Shirt,{base}/photos/a.jpg\nA-2,Shirt,{base}/photos/missing.jpg\n"
+            f"A-3,Shirt,{base}/other/a.jpg\n"
+        )
+        Pictures.fetched.clear()
+        for expected in (3, 0):
+            job = shop.imports.run(replace(KEPT, stamp=None), replace(shop.source(table), photos=photos))
+            assert expected == job.added
+            assert [(3, "photo_not_found", "A-2"), (4, "photo_not_found", "A-3")] == shop.faults(job)
+        server.shutdown()
+    assert ["/photos/a.jpg", "/photos/missing.jpg", "/photos/missing.jpg"] == sorted(Pictures.fetched)
+    assert 1 == len(shop.products.get(CHANNEL, "A-1")[1])
 
 
 def test_long_texts_are_shortened_and_cleaned(shop: Shop) -> None:
