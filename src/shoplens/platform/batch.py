@@ -252,7 +252,7 @@ def build_runner(
                 )
             served = channel
             if moderated is None:
-                served = replace(channel, model=_model_of_run(settings, channel, database))
+                served = replace(channel, model=model_of_run(settings, channel, database))
             if executor == "ray":
                 return _ray_executor(settings, served, store, results, retry, address=address)
             photos, engine = (
@@ -300,7 +300,7 @@ def _moderated(settings: Settings, channel: Channel, database: Database) -> Back
     return None if wanted is None else build_backlog(settings, channel, wanted, database=database)
 
 
-def _model_of_run(settings: Settings, channel: Channel, database: Database) -> str:
+def model_of_run(settings: Settings, channel: Channel, database: Database) -> str:
     """The version with which the channel's active run began, or for a new run the one that is live, as `name@version`.
 
     A model that follows no champion stays as it is named. Raises ModelNotFound, BundleError, StorageUnavailable,
