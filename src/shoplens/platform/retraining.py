@@ -29,6 +29,7 @@ from shoplens.retraining.errors import LabelNotChangeable
 from shoplens.retraining.gate import GateRules
 from shoplens.retraining.label_errors import LabelErrorFinder
 from shoplens.retraining.pipeline import Pipeline, PipelineParts
+from shoplens.retraining.product_trainer import ProductTrainer
 from shoplens.retraining.promotion import Promotion
 from shoplens.retraining.service import RetrainingService
 from shoplens.retraining.suspects import SuspectService
@@ -90,7 +91,7 @@ def open_pipeline(settings: Settings, rules: RetrainingRules) -> Iterator[Pipeli
     with closing(build_database(settings, durable=True)) as database:
         store = open_store(settings.effective_storage_url, setting="storage_url")
         registry = open_registry(settings)
-        trainer = build_trainer(settings, store, rules)
+        trainer = build_trainer(settings, database, store, rules)
         yield Pipeline(
             PipelineParts(
                 database=database,
@@ -109,10 +110,17 @@ def open_pipeline(settings: Settings, rules: RetrainingRules) -> Iterator[Pipeli
         )
 
 
-def build_trainer(settings: Settings, store: Store, rules: RetrainingRules) -> Trainer:
+def build_trainer(settings: Settings, database: Database, store: Store, rules: RetrainingRules) -> Trainer:
     """For the recipe of these rules."""
-    del rules
-    return PhotoTrainer(store, threads=thread_count(settings, "cpu"), limits=build_limits(settings))
+    threads, limits = thread_count(settings, "cpu"), build_limits(settings)
+    if rules.recipe != "fusion":
+        return PhotoTrainer(store, threads=threads, limits=limits)
+
+    def label_ids() -> dict[str, str]:
+        tree = live_trees(settings, database)(rules.channel)
+        return {SEPARATOR.join(category.path): category.id for category in tree or ()}
+
+    return ProductTrainer(database, store, label_ids=label_ids, threads=threads, limits=limits)
 
 
 def build_promotion(settings: Settings, database: Database, registry: Registry) -> Promotion:

@@ -1,0 +1,236 @@
+"""How a model of products (photo, text or both) is trained and compared: the recipe `fusion`.
+
+The catalogue stores the embedding of each product's photos; where it is of the same encoder, no photo is read again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shoplens.bundles.bundle import Bundle, open_bundle
+from shoplens.catalogue.label_source import SOURCE as CATALOGUE
+from shoplens.catalogue.repository import ProductRepository
+from shoplens.db import Database
+from shoplens.images.picture import Limits
+from shoplens.retraining.errors import NothingToLearn
+from shoplens.retraining.gate import Answers
+from shoplens.retraining.samples import LabelledSample
+from shoplens.retraining.test_set import TestSample
+from shoplens.retraining.trainers import Candidate, PhotoTrainer
+from shoplens.storage import Store
+
+if TYPE_CHECKING:
+    from shoplens.training.products import Product
+    from shoplens.training.progress import Callback
+
+Floats = NDArray[np.float32]
+_PAGE: Final = 500
+_TEXT_DIMENSIONS: Final = 128
+_PHOTO_DIMENSIONS: Final = 64
+
+
+class ProductTrainer(PhotoTrainer):
+    """`label_ids` gives the id of each category by its path, for the labels of the new model."""
+
+    def __init__(
+        self,
+        database: Database,
+        store: Store,
+        *,
+        label_ids: Callable[[], Mapping[str, str]],
+        threads: int,
+        limits: Limits,
+    ) -> None:
+        super().__init__(store, threads=threads, limits=limits)
+        self._database = database
+        self._label_ids = label_ids
+        self._embeddings: dict[str, Floats] = {}
+
+    @cached_property
+    def _encoder(self) -> bytes:
+        from shoplens.bundles.builtin import BUILTIN_MODELS
+        from shoplens.training.recipes.fusion_graph import encoder_graph
+        from shoplens.training.train_products import ENCODER
+
+        return encoder_graph(BUILTIN_MODELS[ENCODER].build())
+
+    def read(self, place: str, source: str) -> list[LabelledSample]:
+        """A CSV with the columns label, designation, description and path. Raises DatasetInvalid."""
+        from shoplens.training.products import read_products
+
+        found = []
+        for product in read_products(Path(place), limits=self._limits):
+            title, _, description = product.text.partition("\n")
+            photo = product.photos[0] if product.photos else None
+            found.append(
+                LabelledSample(
+                    source=source,
+                    sample_id=product.name,
+                    label=product.label,
+                    sha256=photo.sha256 if photo else "",
+                    path=photo.path if photo else None,
+                    designation=title or None,
+                    description=description or None,
+                )
+            )
+        return found
+
+    def fetch(self, samples: Sequence[LabelledSample], folder: Path) -> tuple[list[LabelledSample], dict[str, int]]:
+        """Embeddings of the catalogue; photos only where there is none. What has a text needs no photo."""
+        self._read_embeddings(samples)
+        without = [each for each in samples if each.name not in self._embeddings and each.sha256]
+        wanted = [each for each in without if each.path or each.image_key]
+        fetched, missing = super().fetch(wanted, folder)
+        paths = {each.name: each.path for each in fetched}
+        usable = [
+            replace(each, path=paths.get(each.name))
+            for each in samples
+            if each.name in self._embeddings or each.name in paths or each.text.strip()
+        ]
+        return usable, missing
+
+    def _read_embeddings(self, samples: Sequence[LabelledSample]) -> None:
+        ours = hashlib.sha256(self._encoder).hexdigest()
+        ids = [each.sample_id for each in samples if each.source == CATALOGUE and each.name not in self._embeddings]
+        for start in range(0, len(ids), _PAGE):
+            with self._database.reading() as tx:
+                found = ProductRepository(tx).embeddings_of(ids[start : start + _PAGE])
+            for product_id, (encoder, embedding) in found.items():
+                if encoder == ours:
+                    values = np.frombuffer(embedding, np.float16).astype(np.float32)
+                    self._embeddings[f"{CATALOGUE}/{product_id}"] = values
+
+    def check(self, samples: Sequence[LabelledSample], known: Collection[str]) -> None:
+        """Two categories are enough: a tree has many that no product has yet."""
+        del known
+        if len({sample.label for sample in samples}) < 2:
+            raise NothingToLearn("The products have fewer than two categories. Accept or correct more suggestions.")
+
+    def fit(
+        self,
+        candidate: Candidate,
+        samples: Sequence[LabelledSample],
+        tests: Sequence[tuple[TestSample, LabelledSample]],
+        callback: Callback,
+    ) -> Bundle:
+        """By `train_products`."""
+        from shoplens.training.card import CardTexts
+        from shoplens.training.train import TrainConfig
+        from shoplens.training.train_products import train_products
+
+        if candidate.bundle.is_dir():
+            return open_bundle(candidate.bundle)
+        config = TrainConfig(
+            name=candidate.name,
+            version=candidate.version,
+            recipe=candidate.recipe,
+            texts=CardTexts(
+                title=candidate.name,
+                licence="Not stated.",
+                data_name=candidate.data_name,
+                date=candidate.date.date().isoformat(),
+            ),
+            into=candidate.folder / "bundles",
+            work_dir=candidate.folder / "training",
+            threads=self._threads,
+            limits=self._limits,
+        )
+        trained = train_products(
+            [self._product(each) for each in samples],
+            config,
+            label_ids=self._label_ids(),
+            tests=[self._product(fetched) for _, fetched in tests],
+            callback=callback,
+        )
+        return trained.bundle
+
+    def answers(self, bundle: Bundle, tests: Sequence[tuple[TestSample, LabelledSample]]) -> Answers:
+        """Each product with what it has. A bundle with another encoder sees the photos that are files here."""
+        from shoplens.serving.classifier import Classifier, PreparedSample
+        from shoplens.texts.features import features
+
+        products = self._embedded(bundle, [self._product(fetched) for _, fetched in tests])
+        spec = bundle.manifest.text
+        shown, rows = [], []
+        for row, product in enumerate(products):
+            read = features(product.text, spec) if spec is not None else None
+            text = read if read is not None and len(read.tokens) else None
+            if text is not None or product.embedding is not None:
+                shown.append(PreparedSample(text=text, embedding=product.embedding))
+                rows.append(row)
+        classifier = Classifier(bundle)
+        names = [label.name for label in bundle.labels]
+        labels, scores = [""] * len(tests), [0.0] * len(tests)
+        began = time.process_time()
+        found = classifier.scores(shown) if shown else np.zeros((0, len(names)), np.float32)
+        seconds = time.process_time() - began
+        for row, values in zip(rows, found, strict=True):
+            best = int(values.argmax())
+            labels[row], scores[row] = names[best], float(values[best])
+        return Answers(
+            model=str(bundle.ref),
+            labels=labels,
+            scores=scores,
+            ms_per_sample=1e3 * seconds / max(1, len(shown)),
+            size_bytes=bundle.size_bytes,
+        )
+
+    def features(self, samples: Sequence[LabelledSample]) -> Floats:
+        """The texts and the embeddings, each brought to fewer dimensions."""
+        from sklearn.decomposition import TruncatedSVD
+
+        from shoplens.texts.features import features
+        from shoplens.training.recipes.fusion import TEXT, FusionData, Vocabulary
+
+        products = self._embedded(None, [self._product(each) for each in samples])
+        size = next((len(each.embedding) for each in products if each.embedding is not None), 1)
+        none = np.zeros(size, np.float32)
+        photos = np.stack([none if each.embedding is None else each.embedding for each in products])
+        data = FusionData.of([features(each.text, TEXT) for each in products])
+        texts = Vocabulary.of(data, TEXT.buckets).matrix(data)
+        parts: list[Any] = []
+        for values, most in ((texts, _TEXT_DIMENSIONS), (photos, _PHOTO_DIMENSIONS)):
+            kept = min(most, min(values.shape) - 1)
+            if kept > 0:
+                parts.append(TruncatedSVD(kept, random_state=0).fit_transform(values))
+        return np.concatenate(parts, axis=1).astype(np.float32)
+
+    def _embedded(self, bundle: Bundle | None, products: Sequence[Product]) -> list[Product]:
+        """With the embeddings of the encoder of `bundle`, or our own."""
+        from shoplens.training.products import embed_products
+        from shoplens.training.train_products import PHOTO
+
+        path = bundle.encoder_path if bundle is not None else None
+        if bundle is not None and path is None:
+            return [replace(each, embedding=None) for each in products]
+        if path is None or path.read_bytes() == self._encoder:
+            return embed_products(products, self._encoder, PHOTO)[0]
+        assert bundle is not None
+        assert bundle.manifest.image is not None
+        plain = [replace(each, embedding=None) for each in products]
+        return embed_products(plain, path.read_bytes(), bundle.manifest.image)[0]
+
+    def _product(self, sample: LabelledSample) -> Product:
+        from shoplens.training.products import Product, product_text
+        from shoplens.training.samples import PhotoFile
+
+        photos: tuple[PhotoFile, ...] = ()
+        if sample.path is not None:
+            digest = hashlib.sha256(sample.path.read_bytes()).hexdigest()
+            photos = (PhotoFile(path=sample.path, sha256=digest, limits=self._limits),)
+        return Product(
+            name=sample.name,
+            label=sample.label,
+            text=product_text(sample.designation or "", sample.description or ""),
+            photos=photos,
+            embedding=self._embeddings.get(sample.name),
+        )

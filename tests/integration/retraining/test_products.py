@@ -1,0 +1,84 @@
+"""Products are retrained by the recipe fusion: texts, and embeddings that the catalogue has stored."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from shoplens.catalogue.repository import ProductRepository
+from shoplens.db import Database, open_database, upgrade
+from shoplens.images.picture import Limits
+from shoplens.retraining.errors import NothingToLearn
+from shoplens.retraining.product_trainer import ProductTrainer
+from shoplens.retraining.samples import LabelledSample
+from shoplens.retraining.test_set import TestSample
+from shoplens.retraining.trainers import Candidate
+from shoplens.storage import open_store
+from tests.retraining_shop import Stages
+from tests.unit.catalogue.products import CHANNEL, add, product_service
+
+pytest.importorskip("torch")
+WORDS = {
+    "Food > Apple": "red sweet apple",
+    "Apparel > Shirt": "cotton shirt long sleeve",
+    "Home > Lamp": "desk lamp led",
+}
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    """An empty one."""
+    url = f"sqlite:///{tmp_path / 'shop.db'}"
+    upgrade(url)
+    with closing(open_database(url)) as opened:
+        yield opened
+
+
+def test_products_are_trained_and_answered_from_texts_and_stored_embeddings(database: Database, tmp_path: Path) -> None:
+    """No photo is read; the labels of the model have the ids of the categories."""
+    service, store = product_service(database, tmp_path / "photos"), open_store(str(tmp_path / "store"))
+    ids = {path: f"c{number}" for number, path in enumerate(WORDS)}
+    trainer = ProductTrainer(database, store, label_ids=lambda: ids, threads=1, limits=Limits())
+    encoder = hashlib.sha256(trainer._encoder).hexdigest()
+    random, samples = np.random.default_rng(1), []
+    for number in range(60):
+        path = list(WORDS)[number % 3]
+        product = add(service, f"P-{number}", f"{WORDS[path]} number {number}")
+        embedding = random.normal(size=1280) + 3 * (np.arange(1280) % 3 == number % 3)
+        with database.transaction() as tx:
+            ProductRepository(tx).set_embedding(product.id, encoder, embedding.astype(np.float16).tobytes())
+        samples.append(
+            LabelledSample(
+                source="catalogue", sample_id=product.id, label=path, sha256=f"{number:064x}",
+                image_key=f"gone/{number}.jpg", designation=product.designation,
+            )
+        )  # fmt: skip
+    nothing = LabelledSample(source="catalogue", sample_id="x", label="Food > Apple")
+    fetched, missing = trainer.fetch([*samples, nothing], tmp_path)
+    assert (60, {}) == (len(fetched), missing)
+    trainer.check(fetched, ["Toys > Ball"])
+    with pytest.raises(NothingToLearn):
+        trainer.check(fetched[::3], [])
+    tests = [
+        (TestSample(source=each.source, sample_id=each.sample_id, label=each.label, sha256="", phash=""), each)
+        for each in fetched[45:]
+    ]
+    candidate = Candidate(
+        name=CHANNEL, version="1.0.0", recipe="fusion", data_name="Made by a test.", folder=tmp_path / "work",
+        date=datetime(2026, 1, 1, tzinfo=UTC),
+    )  # fmt: skip
+    bundle = trainer.fit(candidate, fetched[:45], tests, Stages())
+    assert ids == {label.name: label.id for label in bundle.labels}
+    assert bundle.digest == trainer.fit(candidate, fetched[:45], tests, Stages()).digest
+    answers = trainer.answers(bundle, tests)
+    assert [each.label for _, each in tests] == list(answers.labels)
+    assert all(0 < score <= 1 for score in answers.scores)
+    features = trainer.features(fetched)
+    assert 60 == len(features)
+    assert {label.name for label in bundle.labels} == set(trainer.known(bundle))
