@@ -193,6 +193,10 @@ def test_a_table_is_looked_at_imported_and_its_faults_are_listed(
     lines = Path(download.value.path()).read_text().splitlines()
     assert ["line", "4", "5"] == [each.partition(",")[0] for each in lines]
     assert {"T-1": "Colours > Red", "T-2": None, "T-4": None} == categories(catalogue, "table")
+    page.get_by_role("button", name="Suggest now").click()
+    expect(page.get_by_text("no suggestion yet")).to_be_hidden()
+    states = call(catalogue, "GET", "/catalogue/numbers?channel=table")["states"]
+    assert {"new": 0, "suggested": 2, "accepted": 1, "corrected": 0} == states
 
 
 def test_everything_works_as_plain_forms(visit: VisitMaker, catalogue: RunningServer) -> None:

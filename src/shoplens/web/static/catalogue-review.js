@@ -46,7 +46,7 @@ function start() {
   function onRefused(entry, problem) {
     const at = undoable.findLastIndex((each) => each.id === entry.id);
     if (at >= 0 && entry.kind !== "undo") undoable.splice(at, 1);
-    if (entry.kind !== "undo") done -= 1;
+    if (entry.kind !== "undo") done = Math.max(0, done - 1);
     slot("problem").replaceChildren(`${entry.title}: ${problem.message} `, element("a", { href: pageOf({ id: entry.id, channel }) }, "Look at the product"));
     if (["not_authenticated", "permission_denied"].includes(problem.code)) return;
     for (const row of slot("recent").querySelectorAll(`[data-id="${entry.id}"]`)) row.remove();
@@ -66,7 +66,10 @@ function start() {
 
   /** Get more products. Only one request at a time. */
   function refill() {
-    filling ??= more().finally(() => (filling = null));
+    filling ??= more().finally(() => {
+      filling = null;
+      show();
+    });
     return filling;
   }
 
@@ -87,7 +90,6 @@ function start() {
       products = found.filter((product) => skipped.has(product.id) && !settled.has(product.id));
       skipped.clear();
     }
-    show();
   }
 
   // Show
@@ -95,7 +97,7 @@ function start() {
   function show() {
     const product = current();
     slot("desk").hidden = !product;
-    slot("empty").hidden = Boolean(product);
+    slot("empty").hidden = Boolean(product) || filling !== null;
     for (const button of root.querySelectorAll("[data-do=undo]")) button.disabled = undoable.length === 0;
     slot("undo-last").hidden = undoable.length === 0;
     const total = Math.max(done + products.length, waiting);
