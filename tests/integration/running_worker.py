@@ -45,4 +45,5 @@ async def running_worker(settings: Settings) -> AsyncIterator[WorkerParts]:
     finally:
         parts.worker.stop()
         await running
+        await asyncio.to_thread(parts.follower.close)
         await parts.engine.close()

@@ -28,7 +28,13 @@ _CARD = Card(
 
 
 def write_fusion_bundle(
-    into: Path, *, name: str = "paint", version: str = "1.0.0", photos: bool = True, turned: int = 0
+    into: Path,
+    *,
+    name: str = "paint",
+    version: str = "1.0.0",
+    photos: bool = True,
+    turned: int = 0,
+    hidden: bool = False,
 ) -> Bundle:
     """The bundle `<into>/<name>/<version>`; for texts only where `photos` is false.
 
@@ -42,8 +48,8 @@ def write_fusion_bundle(
         image=ImageSpec(resize=8, crop=8, dtype="uint8") if photos else None, max_batch=16, text=SPEC,
     )  # fmt: skip
     return write_bundle(
-        into / name / version, manifest=manifest, labels=LABELS, card=_CARD, model=classifier_graph(photos, turned),
-        encoder=encoder_graph() if photos else None,
+        into / name / version, manifest=manifest, labels=LABELS, card=_CARD,
+        model=classifier_graph(photos, turned, hidden), encoder=encoder_graph() if photos else None,
     )  # fmt: skip
 
 
@@ -60,8 +66,8 @@ def encoder_graph() -> bytes:
     return _model(nodes, [pixels], [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["n", 3])], {})
 
 
-def classifier_graph(photos: bool = True, turned: int = 0) -> bytes:
-    """Features to the logits of each kind of sample."""
+def classifier_graph(photos: bool = True, turned: int = 0, hidden: bool = False) -> bytes:
+    """Features to the logits of each kind of sample, with `hidden` those of a photo by way of rectified units."""
     order = np.roll(np.arange(len(COLOURS)), -turned)
     table = np.random.default_rng(7).normal(scale=0.01, size=(SPEC.buckets, len(COLOURS))).astype(np.float32)
     for index, colour in enumerate(COLOURS):
@@ -83,7 +89,12 @@ def classifier_graph(photos: bool = True, turned: int = 0) -> bytes:
         matrix[np.arange(3), order] = 4.0
         constants["matrix"] = matrix
         inputs.append(helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["n", 3]))
-        nodes.append(helper.make_node("MatMul", ["embedding", "matrix"], ["photo"]))
+        if hidden:
+            constants["units"], constants["bias"] = 2 * np.eye(3, dtype=np.float16), np.full(3, -0.1, np.float32)
+            nodes.append(helper.make_node("Cast", ["units"], ["floats"], to=TensorProto.FLOAT))
+            nodes.append(helper.make_node("Gemm", ["embedding", "floats", "bias"], ["raw"], transB=1))
+            nodes.append(helper.make_node("Relu", ["raw"], ["seen"]))
+        nodes.append(helper.make_node("MatMul", ["seen" if hidden else "embedding", "matrix"], ["photo"]))
         nodes.append(helper.make_node("Add", ["photo", "text"], ["both"]))
         outputs = ["photo", "text", "both"]
     found = [helper.make_tensor_value_info(each, TensorProto.FLOAT, ["n", len(COLOURS)]) for each in outputs]

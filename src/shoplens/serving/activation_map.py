@@ -9,7 +9,7 @@ Source: Zhou et al., "Learning Deep Features for Discriminative Localization" (2
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -40,6 +40,23 @@ class ClassifierHead:
     features: str
     weights: Floats
     channels_last: bool
+    hidden: tuple[Floats, Floats] | None = None
+    """Weights (units, channels) and bias of a layer of rectified units between the pooled features and `weights`."""
+
+    def weights_for(self, features: Floats) -> Floats:
+        """(labels, channels) for this (channels, rows, columns) feature map.
+
+        A rectified unit lets its input pass or not; for one picture the units that do are one dense layer.
+        """
+        if self.hidden is None:
+            return self.weights
+        units, bias = self.hidden
+        if units.shape[1] != len(features):
+            return self.weights
+        pooled = features.mean(axis=(1, 2))
+        passes = units @ (pooled / max(float(np.linalg.norm(pooled)), 1e-12)) + bias > 0
+        found: Floats = self.weights[:, passes] @ units[passes]
+        return found
 
 
 class ActivationMap:
@@ -90,7 +107,7 @@ class ActivationMap:
         features: Floats = self._session.run([self._head.features], {self._input: tensor[np.newaxis]})[0][0]
         if self._head.channels_last:
             features = features.transpose(2, 0, 1)
-        weights = self._head.weights
+        weights = self._head.weights_for(features)
         if len(features) != weights.shape[1]:
             raise RequestInvalid("There is no heat map for this model: its dense layer does not follow the pooling.")
         wanted = weights[[self._labels.index(label) for label in labels]].mean(axis=0)
@@ -111,8 +128,23 @@ def find_head(model: Any, output: str) -> ClassifierHead | None:
 
 def _head_of_two(encoder: Any, classifier: Any, embedding: str) -> ClassifierHead | None:
     """The same where the pooled value is the output `embedding` of one graph, and an input of the next."""
-    dense = _dense(_Nodes(classifier), "photo")
-    return None if dense is None or dense[0] != "embedding" else _head(_Nodes(encoder), embedding, dense[1])
+    nodes = _Nodes(classifier)
+    dense = _dense(nodes, "photo")
+    if dense is None:
+        return None
+    source, weights = dense
+    if source == "embedding":
+        return _head(_Nodes(encoder), embedding, weights)
+    rectified: Any = nodes.makers.get(source)
+    if rectified is None or rectified.op_type != "Relu":
+        return None
+    layer: Any = nodes.makers.get(rectified.input[0])
+    if layer is None or layer.op_type != "Gemm" or len(layer.input) < 3:
+        return None
+    units = _dense(nodes, rectified.input[0])
+    bias = _constant(layer.input[2], nodes.makers, nodes.constants)
+    head = None if units is None or units[0] != "embedding" else _head(_Nodes(encoder), embedding, weights)
+    return None if head is None or units is None or bias is None else replace(head, hidden=(units[1], bias))
 
 
 class _Nodes:
@@ -168,6 +200,8 @@ def _constant(name: str, makers: Any, constants: Any) -> Any:
         return None
     if node.op_type == "Constant":
         return numpy_helper.to_array(node.attribute[0].t)
+    if node.op_type == "Cast" and node.input[0] in constants:
+        return numpy_helper.to_array(constants[node.input[0]]).astype(np.float32)
     if node.op_type != "DequantizeLinear" or any(each not in constants for each in node.input):
         return None
     whole, scale, *zero = (numpy_helper.to_array(constants[each]) for each in node.input)

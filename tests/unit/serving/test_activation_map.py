@@ -123,11 +123,12 @@ def test_a_graph_whose_decisive_place_is_known(tmp_path: Path) -> None:
     assert np.array_equal(heat > 0.5, pixels[..., 0] == 255)
 
 
-def test_a_model_of_photos_and_texts_shows_what_its_photo_head_sees(tmp_path: Path) -> None:
+@pytest.mark.parametrize("hidden", [False, True])
+def test_a_model_of_photos_and_texts_shows_what_its_photo_head_sees(tmp_path: Path, hidden: bool) -> None:
     """Its feature map is in one graph and its weights are in the other."""
     pixels = np.zeros((8, 8, 3), np.uint8)
     pixels[:, :4, 0] = pixels[:, 4:, 1] = 250
-    maps = ActivationMap(write_fusion_bundle(tmp_path))
+    maps = ActivationMap(write_fusion_bundle(tmp_path, hidden=hidden))
     for label, columns in (("Colours > Red", slice(0, 2)), ("Colours > Green", slice(2, 4))):
         heat, _ = maps.of(picture_of(pixels), [label])
         assert (4, 4) == heat.shape
