@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
@@ -19,7 +19,7 @@ from shoplens.catalogue.products import (
     SuggestedProduct,
 )
 from shoplens.catalogue.suggest import SuggestRequest, SuggestService
-from shoplens.errors import RequestInvalid, ShoplensError
+from shoplens.errors import RequestInvalid, SampleError, ShoplensError
 from shoplens.telemetry.logs import get_logger
 
 _log: Final = get_logger(__name__)
@@ -109,23 +109,36 @@ class SaveProduct:
         self, channel: str, saved: SavedProduct, *, timeout_s: float, client: str
     ) -> SavedAndSuggested:
         product = saved.product
+        request = SuggestRequest(
+            designation=product.designation, description=product.description, timeout_s=timeout_s, client=client
+        )
         try:
-            data = await asyncio.to_thread(self._products.read_photos, saved.photos)
-            suggestion = await self._suggest_of(channel).suggest(
-                SuggestRequest(
-                    designation=product.designation,
-                    description=product.description,
-                    photos=data,
-                    timeout_s=timeout_s,
-                    client=client,
-                )
-            )
-            result = SuggestedProduct(product=product, photos=saved.photos, suggestion=suggestion)
-            encoder = "" if suggestion.embedding is None else await asyncio.to_thread(self._encoder_of, channel)
-            product = await asyncio.to_thread(self._products.suggested, result, encoder=encoder)
-        except ShoplensError as error:  # the product is stored; a run makes the suggestion up
+            result = await self._asked(channel, saved, request)
+            embedded = result.suggestion is not None and result.suggestion.embedding is not None
+            encoder = await asyncio.to_thread(self._encoder_of, channel) if embedded else ""
+            product = await asyncio.to_thread(partial(self._products.suggested, result, encoder=encoder))
+            failure = result.failure
+        except ShoplensError as error:  # the product is stored; a run adds the suggestion
             _log.warning("catalogue.not_suggested", product=product.id, code=error.code, reason=str(error))
-            return SavedAndSuggested(
-                product=product, photos=saved.photos, outcome=saved.outcome, not_suggested=error.public
-            )
-        return SavedAndSuggested(product=product, photos=saved.photos, outcome=saved.outcome)
+            failure, result = error, None
+        none = result is None or result.suggestion is None
+        return SavedAndSuggested(
+            product=product,
+            photos=saved.photos,
+            outcome=saved.outcome,
+            not_suggested=failure.public if none and failure is not None else None,
+        )
+
+    async def _asked(self, channel: str, saved: SavedProduct, request: SuggestRequest) -> SuggestedProduct:
+        """What the model says; where the photos cannot be used, of the text alone, if there is one."""
+        data = await asyncio.to_thread(self._products.read_photos, saved.photos)
+        suggest = self._suggest_of(channel).suggest
+        fault: SampleError | None = None
+        try:
+            suggestion = await suggest(replace(request, photos=data))
+        except SampleError as error:
+            fault = error
+            if not (request.designation or request.description):
+                return SuggestedProduct(product=saved.product, photos=saved.photos, failure=fault)
+            suggestion = await suggest(request)
+        return SuggestedProduct(product=saved.product, photos=saved.photos, suggestion=suggestion, failure=fault)

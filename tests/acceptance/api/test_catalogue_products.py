@@ -104,6 +104,20 @@ def test_what_is_missing_or_wrong_is_said_and_nothing_is_stored(
     assert 404 == http.get("/catalogue/products/E-1").status_code
 
 
+def test_a_product_whose_photo_cannot_be_used_is_stored_and_says_why(http: httpx.Client) -> None:
+    """Its text alone gets a suggestion, which a person looks at; without a text there is none."""
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    broken = base64.b64encode(bytes(simplejpeg.encode_jpeg(noise))[:3_000]).decode()
+    alone = created(http, reference="B-1", photos=[broken])
+    assert ("new", "image_corrupt", True) == (alone["state"], alone["failure_code"], alone["needs_review"])
+    assert alone["not_suggested"]
+    titled = created(http, reference="B-2", designation="Blue", photos=[broken])
+    assert ("suggested", "text", "image_corrupt", True) == (
+        titled["state"], titled["kind"], titled["failure_code"], titled["needs_review"],
+    )  # fmt: skip
+    assert titled["not_suggested"] is None
+
+
 def test_a_decision_on_what_somebody_else_changed_is_refused(http: httpx.Client) -> None:
     """The last word needs a look at the one before."""
     seen = created(http, reference="D-1", designation="Red")["revision"]
