@@ -6,6 +6,7 @@ import errno
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
+from itertools import islice
 from typing import Final
 
 from shoplens.errors import FileUnusable
@@ -52,7 +53,13 @@ def file_unusable(error: OSError) -> FileUnusable:
     return FileUnusable(f"{name}: {file_advice(error)}.")
 
 
+_LONGEST_NAME: Final = 200
+_MOST_NAMES: Final = 1_000
+
+
 def meant(name: str, known: Iterable[str]) -> str:
     """What follows an unknown name in a sentence, like " (did you mean 'batch'?)"; "" where no name is close."""
-    close = get_close_matches(name, list(known), n=1)
+    if len(name) > _LONGEST_NAME:  # comparing takes longer than in proportion to the length
+        return ""
+    close = get_close_matches(name, list(islice(known, _MOST_NAMES)), n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""

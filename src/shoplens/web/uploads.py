@@ -13,7 +13,7 @@ import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any, Final
 
 import humanize
@@ -44,6 +44,9 @@ _JSON_HEAD: Final = re.compile(rb'\s{0,99}\{\s{0,99}"image"\s{0,99}:\s{0,99}"(?:
 _JSON_TAIL: Final = re.compile(rb'"\s{0,99}\}\s{0,99}\Z')
 _JSON_TAIL_BYTES: Final = 200
 _BASE64_PIECE: Final = 256 * 1024
+_UNKNOWN_FIELD: Final = re.compile("unknown field `(.+)`", re.DOTALL)
+_MAX_TEXT_BYTES: Final = 5_000_000
+"""Of a text in JSON; it is cut to its length when it is cleaned."""
 
 
 class _PhotoDocument(msgspec.Struct):
@@ -292,26 +295,53 @@ async def _fields_in_form(request: Request, most: int) -> UploadedPhotos:
 
 
 def texts_in_json(body: bytes, *, fields: frozenset[str], most: int) -> UploadedPhotos:
-    """The texts and photos of a JSON object. Raises RequestInvalid."""
+    """The texts and photos of a JSON object. Raises RequestInvalid.
+
+    The parser only finds where each field begins and ends, so that no document, however it is nested or filled, becomes
+    millions of objects.
+    """
     try:
-        document = msgspec.json.decode(body, type=dict[str, Any])
-    except (msgspec.DecodeError, UnicodeError) as error:
+        document = msgspec.json.decode(body, type=_document_of(fields))
+        texts = {name: _text_in(name, getattr(document, name)) for name in sorted(fields)}
+        photos = _photos_in(bytes(document.photos), most)
+    except msgspec.ValidationError as error:
+        if unknown := _UNKNOWN_FIELD.search(str(error)):
+            name = unknown[1][:80]
+            raise RequestInvalid(f"There is no field {name!r}{meant(name, {*fields, 'photos'})}.") from error
+        raise RequestInvalid(f"The body is not a JSON object: {str(error)[:200]}.") from error
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise RequestInvalid(f"The body is not a JSON object: {error}.") from error
-    photos = document.pop("photos", None) or []
-    unknown = sorted(set(document) - fields)
-    if unknown:
-        raise RequestInvalid(f"There is no field {unknown[0][:80]!r}{meant(unknown[0], {*fields, 'photos'})}.")
-    wrong = sorted(name for name, value in document.items() if value is not None and not isinstance(value, str))
-    if wrong:
-        raise RequestInvalid(f"The field {wrong[0]!r} must be a text.")
-    if not isinstance(photos, list) or not all(isinstance(each, str) for each in photos):
-        raise RequestInvalid("The field 'photos' must be a list of base64 texts.")
-    if len(photos) > most:
-        raise RequestInvalid(f"There are {len(photos)} photos; at most {most} may be sent.")
-    return UploadedPhotos(
-        photos=[_photo_of(each.encode()) for each in photos],
-        fields={name: value for name, value in document.items() if value is not None},
-    )
+    return UploadedPhotos(photos=photos, fields={name: text for name, text in texts.items() if text is not None})
+
+
+@cache
+def _document_of(fields: frozenset[str]) -> type[Any]:
+    """An object with these fields and `photos`, none of which is read yet."""
+    missing = msgspec.Raw(b"null")
+    named: list[Any] = [(name, msgspec.Raw, missing) for name in (*sorted(fields), "photos")]
+    return msgspec.defstruct("Document", named, forbid_unknown_fields=True)
+
+
+def _text_in(name: str, value: msgspec.Raw) -> str | None:
+    if len(value) > _MAX_TEXT_BYTES:
+        raise RequestInvalid(f"The field {name!r} has more than {_MAX_TEXT_BYTES:,} bytes.")
+    try:
+        return msgspec.json.decode(value, type=str | None)
+    except msgspec.ValidationError as error:
+        raise RequestInvalid(f"The field {name!r} must be a text.") from error
+
+
+def _photos_in(value: bytes, most: int) -> list[bytes]:
+    """The photos of a JSON list of base64 texts, null for none."""
+    if value.count(b",") > 2 * most:  # base64 has no comma, and a `data:` URL has one
+        raise RequestInvalid(f"There are too many photos; at most {most} may be sent.")
+    try:
+        texts = msgspec.json.decode(value, type=list[str] | None) or []
+    except msgspec.ValidationError as error:
+        raise RequestInvalid("The field 'photos' must be a list of base64 texts.") from error
+    if len(texts) > most:
+        raise RequestInvalid(f"There are {len(texts)} photos; at most {most} may be sent.")
+    return [_photo_of(each.encode()) for each in texts]
 
 
 def _photo_of(text: bytes) -> bytes:

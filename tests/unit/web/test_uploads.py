@@ -6,6 +6,7 @@ import asyncio
 import base64
 import random
 import time
+import tracemalloc
 from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
 from typing import Any
@@ -24,7 +25,7 @@ from shoplens.errors import (
     UploadTooSlow,
 )
 from shoplens.web.bodies import RequestBody, UploadPace, require_utf_8
-from shoplens.web.uploads import FORM_FRAMING_BYTES, Uploads, photo_in_json
+from shoplens.web.uploads import FORM_FRAMING_BYTES, Uploads, photo_in_json, texts_in_json
 
 PHOTO = b"\xff\xd8photo\r\n--not the boundary\r\n\xff\xd9"
 PACE = UploadPace(idle_s=5.0, least_rate=1_000)
@@ -306,6 +307,32 @@ def test_a_long_json_document_of_another_form_is_refused_unparsed(document: byte
     with pytest.raises(error):
         photo_in_json(document)
     assert time.thread_time() - began < 0.1
+
+
+@pytest.mark.parametrize(
+    ("document", "sentence"),
+    [
+        (b'{"photos":' + b"[" * 5_000_000, "not a JSON object"),
+        (b'{"photos":[' + b",".join([b"[]"] * 2_000_000) + b"]}", "at most 10"),
+        (b'{"photos":[' + b",".join([b'"ab"'] * 1_000_000) + b"]}", "at most 10"),
+        (b"{" + b",".join(b'"%x":1' % number for number in range(500_000)) + b"}", "no field '0'"),
+        (b'{"' + b"ab" * 3_000_000 + b'":1}', "no field"),
+        (b'{"designation":"' + "\N{OK HAND SIGN}".encode() + b"a" * 6_000_000 + b'"}', "more than 5,000,000 bytes"),
+    ],
+    ids=["nested", "lists", "texts", "fields", "name", "title"],
+)
+def test_json_with_texts_never_becomes_many_objects(document: bytes, sentence: str) -> None:
+    """A product of six megabytes costs a moment and hardly any memory, whatever it holds."""
+    tracemalloc.start()
+    try:
+        began = time.thread_time()
+        with pytest.raises(RequestInvalid, match=sentence) as refused:
+            texts_in_json(document, fields=frozenset({"designation", "description"}), most=10)
+        assert time.thread_time() - began < 0.2
+        assert tracemalloc.get_traced_memory()[1] < 3 * len(document)
+        assert len(str(refused.value)) < 400
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(
