@@ -9,9 +9,13 @@ answer says so.
 
 from __future__ import annotations
 
+import asyncio
 import math
+import threading
+import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,11 +23,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shoplens.catalogue.tree import Tree
+from shoplens.errors import NotStarted
 from shoplens.texts.features import features
 from shoplens.texts.spec import TextSpec
 
 EXAMPLES: Final = 20
 """Products per category that are looked at."""
+_EXAMPLES_FRESH_S: Final = 300.0
+_PARENTS_KEPT: Final = 2_000
 _SPEC: Final = TextSpec()
 _PARENT_WEIGHT: Final = 0.5
 _EXAMPLES_FOR_WHOLE_WEIGHT: Final = 4
@@ -52,7 +59,8 @@ class ColdStart:
             if example.category in tree and len(by_category[example.category]) < EXAMPLES:
                 by_category[example.category].append(example)
         self.examples = sum(map(len, by_category.values()))
-        documents = [_document(tree, leaf, by_category.get(leaf, ())) for leaf in self._leaves]
+        parents = _Parents()
+        documents = (_document(tree, leaf, by_category.get(leaf, ()), parents) for leaf in self._leaves)
         self._tokens, self._starts, self._columns, self._weights, self._rarity = _index(documents)
         self._photos = _prototypes(self._leaves, by_category)
 
@@ -91,14 +99,87 @@ class ColdStart:
         return likeness
 
 
-def _document(tree: Tree, leaf: str, examples: Sequence[Example]) -> dict[int, float]:
+class ColdStarts:
+    """The cold start of the live tree, made in a thread of its own: no request holds a thread or a lock meanwhile.
+
+    One with older `examples` answers until the next is ready. Thread-safe.
+    """
+
+    def __init__(self, examples: Callable[[], Iterable[Example]]) -> None:
+        self._examples = examples
+        self._lock = threading.Lock()
+        self._made: tuple[int, float, ColdStart] | None = None
+        self._making: tuple[int, Future[ColdStart]] | None = None
+
+    async def of(self, tree: Tree, timeout_s: float) -> ColdStart:
+        """That of this tree, with the products that were decided up to some minutes ago.
+
+        Raises NotStarted where it is not ready in time, and what `examples` raises.
+        """
+        ready = self._look(tree)
+        if isinstance(ready, ColdStart):
+            return ready
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await asyncio.shield(asyncio.wrap_future(ready))
+        except TimeoutError as error:
+            raise NotStarted(
+                f"The first answers for the tree of version {tree.version} are being prepared. Try again in a minute."
+            ) from error
+
+    def _look(self, tree: Tree) -> ColdStart | Future[ColdStart]:
+        with self._lock:
+            made = self._made if self._made is not None and self._made[0] == tree.version else None
+            if made is not None and time.monotonic() - made[1] < _EXAMPLES_FRESH_S:
+                return made[2]
+            if self._making is None:
+                making: Future[ColdStart] = Future()
+                making.set_running_or_notify_cancel()  # so that nobody who stops waiting ends it for the others
+                self._making = tree.version, making
+                threading.Thread(target=self._make, args=(tree, making), name="cold-start", daemon=True).start()
+            elif made is None and self._making[0] != tree.version:
+                raise NotStarted("First answers are being prepared for another version of the tree. Try again.")
+            return made[2] if made is not None else self._making[1]
+
+    def _make(self, tree: Tree, making: Future[ColdStart]) -> None:
+        try:
+            made = ColdStart(tree, self._examples())
+        except BaseException as error:  # noqa: BLE001  whoever waits for it gets it
+            with self._lock:
+                self._making = None
+            making.set_exception(error)
+            return
+        with self._lock:
+            self._made, self._making = (tree.version, time.monotonic(), made), None
+        making.set_result(made)
+
+
+class _Parents:
+    """The features of the names above a leaf, which its neighbour needs as well."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, ...], dict[int, float]] = {}
+
+    def of(self, path: tuple[str, ...]) -> Mapping[int, float]:
+        found = self._known.get(path)
+        if found is None:
+            found = defaultdict(float)
+            _add(found, " ".join(path), _PARENT_WEIGHT)
+            if len(self._known) >= _PARENTS_KEPT:
+                self._known.clear()
+            self._known[path] = found
+        return found
+
+
+def _document(tree: Tree, leaf: str, examples: Sequence[Example], parents: _Parents) -> dict[int, float]:
     """What describes a leaf: tokens with weights, as a vector that is not normalised."""
     category = tree[leaf]
     phrases = {category.path[-1], *category.names.values(), *category.synonyms}
     named: dict[int, float] = defaultdict(float)
     for phrase in sorted(phrases):
         _add(named, phrase, 1.0)
-    _add(named, " ".join(category.path[:-1]), _PARENT_WEIGHT)
+    for token, value in parents.of(category.path[:-1]).items():
+        named[token] += value
     document = _normalised(named)
     if examples:
         shown: dict[int, float] = defaultdict(float)
@@ -124,21 +205,31 @@ def _normalised(document: Mapping[int, float]) -> dict[int, float]:
 
 
 def _index(
-    documents: Sequence[Mapping[int, float]],
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    documents: Iterable[Mapping[int, float]],
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32], NDArray[np.float32], NDArray[np.float64]]:
     """An inverted index: distinct tokens, where the entries of each begin, the entries' columns and weights of unit
-    vectors, and the rarity of each token.
+    vectors, and the rarity of each token. One document is in memory at a time, and the rest as plain numbers.
     """
-    sizes = [len(each) for each in documents]
-    columns = np.repeat(np.arange(len(documents)), sizes)
-    flat = np.fromiter((token for each in documents for token in each), np.int64, sum(sizes))
-    values = np.fromiter((value for each in documents for value in each.values()), np.float64, sum(sizes))
-    tokens, which, counts = np.unique(flat, return_inverse=True, return_counts=True)
-    rarity = np.log((1 + len(documents)) / (1 + counts)) + 1
-    values *= rarity[which]
-    lengths = np.sqrt(np.bincount(columns, values**2, len(documents)))
+    parts = [
+        (np.fromiter(each, np.int32, len(each)), np.fromiter(each.values(), np.float32, len(each)))
+        for each in documents
+    ]
+    none = np.empty(0, np.int32), np.empty(0, np.float32)
+    count = len(parts)
+    columns = np.repeat(np.arange(count, dtype=np.int32), [len(part) for part, _ in parts])
+    flat, values = (np.concatenate(each) for each in zip(none, *parts, strict=True))
+    del parts
+    seen = np.bincount(flat, minlength=_SPEC.buckets)
+    tokens = np.flatnonzero(seen)
+    counts, place = seen[tokens], np.zeros(len(seen), np.int32)
+    place[tokens] = np.arange(len(tokens), dtype=np.int32)
+    which = place[flat]
+    del flat
+    rarity = np.log((1 + count) / (1 + counts)) + 1
+    values *= rarity.astype(np.float32)[which]
+    lengths = np.sqrt(np.bincount(columns, values**2, count)).astype(np.float32)
     values /= np.where(lengths == 0, 1, lengths)[columns]
-    order = np.argsort(which, kind="stable")
+    order = np.argsort(which, kind="stable").astype(np.int32)
     return tokens, np.concatenate([[0], np.cumsum(counts)]), columns[order], values[order], rarity
 
 

@@ -104,7 +104,8 @@ def import_router(catalogue: Catalogue, uploads: Uploads, *, timeout_s: float) -
                 timeout_s=timeout_s,
                 client=address_of(request),
             )
-        shown = ProductOut.of(saved.product, saved.photos, catalogue.paths(channel)).model_dump()
+        paths = await asyncio.to_thread(catalogue.paths, channel)
+        shown = ProductOut.of(saved.product, saved.photos, paths).model_dump()
         body = SavedProductOut(**shown, outcome=saved.outcome, not_suggested=saved.not_suggested)
         return json_response(body, status=201)
 

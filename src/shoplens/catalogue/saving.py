@@ -11,6 +11,7 @@ from typing import Final
 from shoplens.catalogue.entities import Product, ProductPhoto
 from shoplens.catalogue.photo_sources import NamedPhotos, PhotoNotFound
 from shoplens.catalogue.products import (
+    MOST_PHOTOS,
     NewPhoto,
     NewProduct,
     ProductService,
@@ -88,6 +89,8 @@ class SaveProduct:
         photos: tuple[bytes, ...],
         keys: tuple[str, ...],
     ) -> NewProduct:
+        if len(photos) + len(keys) > MOST_PHOTOS:  # before any of them is read
+            raise RequestInvalid(f"A product has at most {MOST_PHOTOS} photos; these are {len(photos) + len(keys)}.")
         found: list[NewPhoto] = [
             self._products.photo(f"photo-{number}", data) for number, data in enumerate(photos, start=1)
         ]

@@ -6,17 +6,15 @@ A tree that the model does not know gets answers from its names and the decided 
 from __future__ import annotations
 
 import asyncio
-import threading
-import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shoplens.bundles.manifest import SampleKind
-from shoplens.catalogue.cold_start import ColdStart, Example
+from shoplens.catalogue.cold_start import ColdStart, ColdStarts, Example
 from shoplens.catalogue.entities import CategoryScore
 from shoplens.catalogue.errors import NothingToCategorise
 from shoplens.catalogue.tree import Tree, split_path
@@ -33,9 +31,10 @@ _MOST_LABELS: Final = 500
 """Of models with more labels only the best count; the others' scores are below one in five hundred."""
 _LEAST_KNOWN: Final = 0.5
 """The share of a model's labels that the tree must have for the model to answer."""
-_EXAMPLES_FRESH_S: Final = 300.0
 _EXPLAINED_WORDS: Final = 40
 _EXPLAINED_AT_ONCE: Final = 4
+_EXPLAINED_DESCRIPTION: Final = 2_000
+"""Characters of the description; each word of the title costs a look at all of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,10 +111,8 @@ class SuggestService:
         self._engine = engine
         self._trees = trees
         self.rules = rules
-        self._examples = examples
         self._known = _KnownLabels(trees)
-        self._cold: tuple[int, float, ColdStart] | None = None
-        self._lock = threading.Lock()
+        self._cold = ColdStarts(examples)
 
     def tree(self, version: int) -> Tree:
         """The tree of a suggestion. Raises TreeNotFound."""
@@ -124,62 +121,54 @@ class SuggestService:
     async def suggest(self, request: SuggestRequest) -> Suggestion:
         """The best categories.
 
-        Raises NothingToCategorise, SampleError for a photo that cannot be used, and as Engine.classify.
+        Raises NothingToCategorise, SampleError for a photo that cannot be used, NotStarted while the first answers for
+        a new tree are prepared for longer than the request waits, and as Engine.classify.
         """
-        designation, description = request.cleaned()
-        text = f"{designation}\n{description}".strip("\n") if description else designation
+        designation, description = await asyncio.to_thread(request.cleaned)
+        text = _text_of(designation, description)
         tree = await asyncio.to_thread(self._trees.live)
         by_label = await asyncio.to_thread(self._known.by_label, self._engine.labels(self.rules.model), tree)
         if by_label is not None:
             result = await self._classify(request, text)
             return self._of_model(result, by_label, tree)
+        cold = await self._cold.of(tree, request.timeout_s)
         embedded = await self._classify(request, "") if request.photos else None
-        cold = await asyncio.to_thread(self._cold_start, tree)
-        embedding = None if embedded is None or embedded.embedding is None else as_vector(embedded.embedding)
-        scores = await asyncio.to_thread(cold.scores, text, embedding)
-        return self._of_cold_start(scores, tree, text, embedded)
+        return await asyncio.to_thread(self._of_cold_start, cold, tree, text, embedded)
 
-    async def explain(self, request: SuggestRequest, category: str) -> list[WordWeight]:
-        """How much each word of the title speaks for the category: by leaving it out. The first forty words.
+    async def explain(self, request: SuggestRequest, category: str) -> tuple[str, list[WordWeight]]:
+        """The cleaned title, and how much each of its first forty words speaks for the category: by leaving it out.
 
-        Raises as `suggest`, and CategoryNotFound.
+        Of the description the beginning counts. Raises as `suggest`, and CategoryNotFound.
         """
-        designation, _ = request.cleaned()
-        below = frozenset(self._trees.live().below(category))
+        designation, description = await asyncio.to_thread(request.cleaned)
+        description = description[:_EXPLAINED_DESCRIPTION]
+        tree = await asyncio.to_thread(self._trees.live)
+        below = frozenset(tree.below(category))
+        by_label = await asyncio.to_thread(self._known.by_label, self._engine.labels(self.rules.model), tree)
+        cold = None if by_label is not None else await self._cold.of(tree, request.timeout_s)
         words = words_of(designation)[:_EXPLAINED_WORDS]
         gate = asyncio.Semaphore(_EXPLAINED_AT_ONCE)
 
         async def score(title: str) -> float:
+            text = _text_of(clean(title, TITLE_CHARACTERS), description)
+            if not text:
+                return 0.0
             async with gate:
-                left = SuggestRequest(
-                    designation=title, description=request.description, timeout_s=request.timeout_s,
-                    client=request.client,
-                )  # fmt: skip
-                try:
-                    return await self._score(left, below)
-                except NothingToCategorise:
-                    return 0.0
+                if cold is not None:
+                    scores: Mapping[str, float] = await asyncio.to_thread(cold.scores, text)
+                else:
+                    alone = replace(request, photos=())
+                    scores = _scores((await self._classify(alone, text)).prediction, by_label or {})
+                return sum(scores.get(each, 0.0) for each in below)
 
         whole = await score(designation)
         without = await asyncio.gather(
             *(score(designation[: word.start] + " " + designation[word.end :]) for word in words)
         )
-        return [
+        return designation, [
             WordWeight(text=word.text, start=word.start, end=word.end, weight=whole - each)
             for word, each in zip(words, without, strict=True)
         ]
-
-    async def _score(self, request: SuggestRequest, categories: frozenset[str]) -> float:
-        """The probability of all these categories together, by the text alone."""
-        designation, description = request.cleaned()
-        text = f"{designation}\n{description}" if description else designation
-        tree = self._trees.live()
-        by_label = self._known.by_label(self._engine.labels(self.rules.model), tree)
-        if by_label is None:
-            scores: Mapping[str, float] = self._cold_start(tree).scores(text)
-        else:
-            scores = _scores((await self._classify(request, text)).prediction, by_label)
-        return sum(score for category, score in scores.items() if category in categories)
 
     async def _classify(self, request: SuggestRequest, text: str) -> ClassifyResult:
         return await self._engine.classify(
@@ -206,9 +195,9 @@ class SuggestService:
             result=result,
         )
 
-    def _of_cold_start(
-        self, scores: Mapping[str, float], tree: Tree, text: str, embedded: ClassifyResult | None
-    ) -> Suggestion:
+    def _of_cold_start(self, cold: ColdStart, tree: Tree, text: str, embedded: ClassifyResult | None) -> Suggestion:
+        embedding = None if embedded is None or embedded.embedding is None else as_vector(embedded.embedding)
+        scores = cold.scores(text, embedding)
         kind: SampleKind = "text" if embedded is None else "both" if text else "photo"
         return self._ranked(
             scores, tree, kind=kind, model=f"{COLD_START}@{tree.version}", cold_start=True, result=embedded
@@ -240,15 +229,9 @@ class SuggestService:
             embedding=None if result is None else result.embedding,
         )
 
-    def _cold_start(self, tree: Tree) -> ColdStart:
-        """That of this tree, with the products that were decided up to some minutes ago."""
-        with self._lock:
-            found = self._cold
-            if found is not None and found[0] == tree.version and time.monotonic() - found[1] < _EXAMPLES_FRESH_S:
-                return found[2]
-            made = ColdStart(tree, self._examples())
-            self._cold = tree.version, time.monotonic(), made
-            return made
+
+def _text_of(designation: str, description: str) -> str:
+    return f"{designation}\n{description}".strip("\n") if description else designation
 
 
 class _KnownLabels:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, Self
 
 from fastapi import APIRouter, Query, Request
@@ -129,7 +130,8 @@ def suggest_router(catalogue: Catalogue, uploads: Uploads, *, timeout_s: float) 
                     client=address_of(request),
                 )
             )
-        return json_response(SuggestionOut.of(suggestion, service.tree(suggestion.tree), language or spoken))
+        tree = await asyncio.to_thread(service.tree, suggestion.tree)
+        return json_response(SuggestionOut.of(suggestion, tree, language or spoken))
 
     @router.post("/explain", response_model=ExplanationOut, summary="Which words speak for a category")
     async def explain(request: Request, body: ExplainIn) -> Response:
@@ -138,8 +140,8 @@ def suggest_router(catalogue: Catalogue, uploads: Uploads, *, timeout_s: float) 
         wanted = SuggestRequest(
             designation=body.designation, description=body.description, timeout_s=timeout_s, client=address_of(request)
         )
-        words = await service.explain(wanted, body.category)
-        return json_response(ExplanationOut.of(wanted.cleaned()[0], body.category, words))
+        designation, words = await service.explain(wanted, body.category)
+        return json_response(ExplanationOut.of(designation, body.category, words))
 
     return router
 

@@ -26,6 +26,9 @@ from shoplens.errors import RecordRefused
 _FRESH_S: Final = 2.0
 """For how long a process goes on with the tree that it knows, where another one may have imported a new one."""
 _SHOWN: Final = 50
+_MOST_KEPT: Final = 200_000
+"""Categories of older versions that a process keeps in memory, all versions together."""
+_MOST_VERSIONS: Final = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,8 +90,13 @@ class TreeService:
     def get(self, version: int) -> Tree:
         """One version; 0 is what the model brought. Raises TreeNotFound."""
         with self._lock:
+            if self._live is not None and self._live.version == version:
+                return self._live
             if version in self._older:
+                self._older[version] = self._older.pop(version)  # the last one is let go of last
                 return self._older[version]
+        if version > _MOST_VERSIONS:
+            raise TreeNotFound(f"The channel {self.channel} has no tree of version {version}.")
         if version == 0:
             tree: Tree | None = self._first()
         else:
@@ -98,6 +106,8 @@ class TreeService:
             raise TreeNotFound(f"The channel {self.channel} has no tree of version {version}.")
         with self._lock:
             self._older[version] = tree
+            while len(self._older) > 1 and sum(map(len, self._older.values())) > _MOST_KEPT:
+                del self._older[next(iter(self._older))]
         return tree
 
     def versions(self) -> list[TreeVersion]:

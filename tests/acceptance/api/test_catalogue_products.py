@@ -91,6 +91,7 @@ def test_a_product_comes_with_photos_in_any_form(http: httpx.Client) -> None:
     ({"reference": "E-1", "designation": "<p>\u200e</p>"}, "nothing_to_categorise", "designation"),
     ({"designation": "Red"}, "request_invalid", "reference"),
     ({"reference": "E-1", "keys": "../secret.jpg"}, "request_invalid", "no plain path"),
+    ({"reference": "E-1", "keys": "blue.jpg " * 21}, "request_invalid", "at most 20 photos; these are 21"),
     ({"reference": "E-1", "photos": ["bm8gcGhvdG8="]}, "image_unsupported", "Unsupported file type"),
 ])  # fmt: skip
 def test_what_is_missing_or_wrong_is_said_and_nothing_is_stored(

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 
-from shoplens.catalogue.cold_start import ColdStart, Example
+from shoplens.catalogue.cold_start import ColdStart, ColdStarts, Example
 from shoplens.catalogue.tree_source import read_tree
+from shoplens.errors import NotStarted
 
 TREE = read_tree(
     b"id,path,name_de,synonyms\n"
@@ -62,3 +67,44 @@ def test_photos_are_compared_with_those_of_examples() -> None:
     cold = ColdStart(TREE, examples)
     assert "pan" == best(cold, "", [0.1, 0.0, 0.9])
     assert "kettle" == best(cold, "kettle", [0.5, 0.0, 0.5])
+
+
+def test_requests_that_wait_for_a_new_tree_hold_no_threads() -> None:
+    """It is made once, and each request ends when its time is over; those that come later get it."""
+    may_end, made = threading.Event(), 0
+
+    def examples() -> Iterator[Example]:
+        nonlocal made
+        made += 1
+        may_end.wait(20)
+        yield from ()
+
+    async def ask() -> ColdStart:
+        starts = ColdStarts(examples)
+        early = await asyncio.gather(*(starts.of(TREE, 0.05) for _ in range(50)), return_exceptions=True)
+        assert {NotStarted} == {type(each) for each in early}
+        async with asyncio.timeout(5):
+            await asyncio.gather(*(asyncio.to_thread(int) for _ in range(50)))
+        may_end.set()
+        return await starts.of(TREE, 20)
+
+    assert "kettle" == best(asyncio.run(ask()), "kettle")
+    assert 1 == made
+
+
+def test_a_fault_while_a_tree_is_prepared_reaches_who_waits_and_is_tried_again() -> None:
+    """So a database that was away for a moment does no lasting harm."""
+    faults = [ValueError("away")]
+
+    def examples() -> Iterator[Example]:
+        if faults:
+            raise faults.pop()
+        yield from ()
+
+    async def ask() -> ColdStart:
+        starts = ColdStarts(examples)
+        with pytest.raises(ValueError, match="away"):
+            await starts.of(TREE, 20)
+        return await starts.of(TREE, 20)
+
+    assert "pan" == best(asyncio.run(ask()), "skillet")

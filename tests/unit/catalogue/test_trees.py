@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -135,3 +137,20 @@ def test_a_mapping_between_unknown_categories_is_refused(
     with pytest.raises(TreeInvalid, match=sentence):
         trees.save(tree(SECOND), mapping, source="second.csv", note="", by=SYSTEM)
     assert 1 == len(trees.versions())
+
+
+def test_versions_that_somebody_looked_at_do_not_fill_the_memory(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that were read last stay, and a number beyond all versions is none."""
+    monkeypatch.setattr("shoplens.catalogue.trees._MOST_KEPT", 2)
+    trees = service(database)
+    for number in range(4):
+        trees.save(tree(f"id,path\na,A{number}\nb,B\n"), {}, source="t.csv", note="", by=SYSTEM)
+    seen = weakref.WeakSet(trees.get(version) for version in (1, 2, 3))
+    gc.collect()
+    assert len(seen) <= 1
+    live = trees.live()
+    assert trees.get(live.version) is live
+    with pytest.raises(TreeNotFound):
+        trees.get(10**30)
