@@ -142,7 +142,7 @@ def run_state(state: RunState) -> str:
         RunState.RUNNING: "Running",
         RunState.SHADOWING: "Challenger for a while",
         RunState.WAITING: "Waits for your answer",
-        RunState.PROMOTED: "Live since then",
+        RunState.PROMOTED: "Went live",
         RunState.REFUSED: "Refused by the gate",
         RunState.REJECTED: "Rejected",
         RunState.MEASURED: "Dry run",

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from shoplens.labels.entities import Label
-from shoplens.labels.groups import Groups
+from shoplens.labels.groups import Groups, same_words
 
 BASE: Final = "base"
 """`source` of samples of the base data."""
@@ -116,13 +116,14 @@ def gather(
 
 def _last_words(people: Sequence[LabelledSample], left_out: Counter[str]) -> list[LabelledSample]:
     """Each content once, with the word that counts."""
-    words: dict[str, dict[str | None, LabelledSample]] = {}
+    words: dict[tuple[str, str], dict[str | None, LabelledSample]] = {}
     alone: list[LabelledSample] = []
     for sample in people:
         if not sample.sha256:
             alone.append(sample)
             continue
-        by_person = words.setdefault(sample.sha256, {})
+        # Products with the same photo and other titles are different products.
+        by_person = words.setdefault((sample.sha256, same_words(sample.designation or "")), {})
         earlier = by_person.get(sample.given_by)
         if earlier is None or _is_later(sample, earlier):
             by_person[sample.given_by] = sample

@@ -161,3 +161,16 @@ def test_one_persons_later_word_counts_and_people_who_disagree_teach_nothing() -
         "base data that people labelled": 1,
         "label with fewer than 2 samples": 1,
     } == found.left_out
+
+
+def test_products_with_the_same_photo_and_other_titles_are_different_products() -> None:
+    """A variant in another category is no contradiction; the same words again are the same product."""
+    people = [
+        sample(1, label="cap", designation="Winter cap", sample_id="a"),
+        sample(1, label="scarf", designation="Winter scarf", sample_id="b"),
+        sample(1, label="cap", designation="cap, winter", sample_id="c"),
+    ]
+    found = gather(people, [], known=("cap", "scarf"), new_class_samples=2)
+    assert ["cap", "scarf"] == sorted(each.label for each in found.samples)
+    assert {"later word of the same person": 1} == found.left_out
+    assert 1 == len(set(found.groups))
