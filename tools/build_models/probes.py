@@ -7,8 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from shoplens.bundles.builtin import BUILTIN_MODELS, BuiltinModel
-from shoplens.bundles.probe import open_session, probe_scores
+from shoplens.bundles.builtin import BUILTIN_MODELS, BuiltinModel, builtin_scores
 from tools.build_models import DATA
 
 BEST: Final = 5
@@ -16,7 +15,7 @@ BEST: Final = 5
 
 def record(source: BuiltinModel) -> list[list[tuple[int, float]]]:
     """Index and score of the best labels of each probe picture."""
-    scores = probe_scores(open_session(source.build(), optimise=True), source.manifest)
+    scores = builtin_scores(source.build(), source, source.encoder() if source.encoder else None)
     orders = np.argsort(-scores, axis=1, kind="stable")[:, :BEST]
     return [
         [(int(label), round(float(row[label]), 5)) for label in order]

@@ -200,6 +200,15 @@ def check_answers(model: Path, encoder: Path | None, manifest: Manifest, label_c
         _check_answers(run, label_count, batches=True, of={"photo": "picture", "text": "text", "both": "sample"}[kind])
 
 
+def sample_scores(
+    session: onnxruntime.InferenceSession, encoder: onnxruntime.InferenceSession, manifest: Manifest
+) -> NDArray[np.float32]:
+    """(PROBES, outputs) of the probe pictures with the probe texts. Raises BundleInvalid if it fails."""
+    tokens, weights = probe_texts(manifest)
+    feeds = {"tokens": tokens, "weights": weights, "embedding": _probe_embeddings(encoder, manifest)}
+    return _outputs(session, manifest.output, feeds)
+
+
 def _probe_embeddings(encoder: onnxruntime.InferenceSession, manifest: Manifest) -> NDArray[np.float32]:
     """(PROBES, d) of length 1. Raises BundleInvalid if the encoder gives no usable ones."""
     pictures = probe_batch(manifest)

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shoplens.bundles.builtin import BUILTIN_MODELS
+from shoplens.bundles.builtin.onnx_graph import encoder_graph
 from shoplens.bundles.bundle import Bundle, write_bundle
 from shoplens.bundles.manifest import (
     TEXT_FORMAT_VERSION,
@@ -47,7 +48,6 @@ from shoplens.training.products import Product, embed_products, group_products, 
 from shoplens.training.progress import Callback
 from shoplens.training.recipes import RecipeOptions, required_packages
 from shoplens.training.recipes.fusion import TEXT, FusionData, FusionModel, fit_fusion
-from shoplens.training.recipes.fusion_graph import encoder_graph
 from shoplens.training.recipes.head import IMAGE
 from shoplens.training.samples import UnreadableFile, lines_digest
 from shoplens.training.split import Split, held_out
@@ -108,6 +108,7 @@ def train_products(
     label_ids: Mapping[str, str] | None = None,
     validation: Sequence[Product] = (),
     tests: Sequence[Product] = (),
+    image: ImageSpec = PHOTO,
     callback: Callback,
     clock: Callable[[], float] = time.perf_counter,
 ) -> TrainResult:
@@ -121,7 +122,7 @@ def train_products(
     encoder = encoder_graph(BUILTIN_MODELS[ENCODER].build())
     callback.on_stage("Embedding the photos")
     every, unreadable = embed_products(
-        [*products, *validation, *tests], encoder, PHOTO, on_progress=callback.on_samples
+        [*products, *validation, *tests], encoder, image, on_progress=callback.on_samples
     )
     own, held, tested = _split(every, len(products), len(validation), config)
     classes = tuple(sorted({product.label for product in own}))
@@ -144,7 +145,7 @@ def train_products(
     def write(folder: Path, card: Card, evaluation: Evaluation | None = None) -> Bundle:
         return write_bundle(
             folder,
-            manifest=fusion_manifest(config.name, config.version, photos=model.hidden is not None),
+            manifest=fusion_manifest(config.name, config.version, photos=model.hidden is not None, image=image),
             labels=labels,
             card=card,
             model=graph,

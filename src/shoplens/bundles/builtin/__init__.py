@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shoplens.bundles.builtin.efficientnet import PackagedFile, apply_delta, lite0_network
-from shoplens.bundles.bundle import Bundle, open_installed, write_bundle
+from shoplens.bundles.bundle import ENCODER, Bundle, open_installed, write_bundle
 from shoplens.bundles.manifest import (
     Card,
     Evaluation,
@@ -30,7 +30,7 @@ from shoplens.bundles.manifest import (
     read_manifest,
     to_json,
 )
-from shoplens.bundles.probe import open_session, probe_scores
+from shoplens.bundles.probe import open_session, probe_scores, sample_scores
 from shoplens.errors import BundleUntrusted, BundleUnverified, ModelNotFound
 
 OPENNSFW_WEIGHTS: Final = PackagedFile(
@@ -50,6 +50,8 @@ class BuiltinModel:
     tolerance: float = 0.001
     """By how much a score of a probe picture may differ from the recorded score on another processor."""
     labels_file: str = ""
+    encoder: Callable[[], bytes] | None = None
+    """Builds the graph that embeds photos, for a model that takes texts, too."""
 
     @property
     def manifest(self) -> Manifest:
@@ -106,16 +108,24 @@ def prepare_builtin(name: str, models_dir: Path, progress: Callable[[str], None]
     report = progress or (lambda _sentence: None)
     report(f"Building {name} {manifest.version}.")
     model = source.build()
+    encoder = source.encoder() if source.encoder else None
     report(f"Verifying {name} against its recorded answers.")
-    check_recorded(model, source)
+    check_recorded(model, source, encoder)
     return write_bundle(
-        root, manifest=manifest, labels=source.labels, card=source.card, model=model, evaluation=source.evaluation
+        root,
+        manifest=manifest,
+        labels=source.labels,
+        card=source.card,
+        model=model,
+        encoder=encoder,
+        evaluation=source.evaluation,
     )
 
 
 def verify_builtin(bundle: Bundle) -> None:
     """Raises BundleUnverified unless the built-in `bundle` computes the recorded answers on this machine."""
-    check_recorded(bundle.model_path.read_bytes(), BUILTIN_MODELS[bundle.ref.name])
+    encoder = bundle.encoder_path.read_bytes() if bundle.encoder_path else None
+    check_recorded(bundle.model_path.read_bytes(), BUILTIN_MODELS[bundle.ref.name], encoder)
 
 
 def require_own_build(bundle: Bundle) -> None:
@@ -126,6 +136,7 @@ def require_own_build(bundle: Bundle) -> None:
         "labels.json": to_json(source.labels),
         "card.json": to_json(source.card),
         "model.onnx": source.build(),
+        **({ENCODER: source.encoder()} if source.encoder else {}),
     }
     for name, data in wanted.items():
         if (bundle.root / name).read_bytes() != data:
@@ -135,9 +146,19 @@ def require_own_build(bundle: Bundle) -> None:
             )
 
 
-def check_recorded(model: bytes, source: BuiltinModel) -> None:
-    """Raises BundleUnverified unless the graph `model` computes the recorded answers of `source`."""
-    scores = probe_scores(open_session(model, optimise=True), source.manifest)
+def builtin_scores(model: bytes, source: BuiltinModel, encoder: bytes | None = None) -> NDArray[np.float32]:
+    """The scores of each probe, of a picture and a text where the model takes both."""
+    session = open_session(model, optimise=True)
+    if encoder is None:
+        return probe_scores(session, source.manifest)
+    logits = sample_scores(session, open_session(encoder, optimise=True), source.manifest)
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True), np.float32)
+
+
+def check_recorded(model: bytes, source: BuiltinModel, encoder: bytes | None = None) -> None:
+    """Raises BundleUnverified unless the graphs compute the recorded answers of `source`."""
+    scores = builtin_scores(model, source, encoder)
     for index, best in enumerate(source.recorded):
         for label, expected in best:
             if abs(float(scores[index, label]) - expected) > source.tolerance:
@@ -166,6 +187,12 @@ def _clothing() -> bytes:
     return float_model(apply_delta(lite0_network(), _arrays("clothing.npz")))
 
 
+def _lite0_encoder() -> bytes:
+    from shoplens.bundles.builtin.onnx_graph import encoder_graph
+
+    return encoder_graph(_lite0_int8())
+
+
 _DATA: Final = files("shoplens.bundles.builtin") / "data"
 
 
@@ -188,5 +215,11 @@ BUILTIN_MODELS: Final[Mapping[str, BuiltinModel]] = {
         BuiltinModel(name="opennsfw", build=OPENNSFW_WEIGHTS.read),
         BuiltinModel(name="clothing", build=_clothing),
         BuiltinModel(name="fashion-mnist", build=lambda: _data("fashion-mnist.onnx")),
+        BuiltinModel(
+            name="starter-catalogue",
+            build=lambda: _data("starter-catalogue.onnx"),
+            encoder=_lite0_encoder,
+            tolerance=0.05,
+        ),
     )
 }

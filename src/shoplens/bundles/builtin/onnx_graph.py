@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import numpy as np
 import onnx
+import onnx.utils
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
@@ -166,6 +167,12 @@ def int8_model(network: Network, ranges: Mapping[str, tuple[float, float]], stre
     weight, bias = constants("classifier", network.weight, network.bias, step)
     writer.node("Softmax", [writer.node("Gemm", [embedding, weight, bias], "logits", transB=1)], SCORES)
     return writer.classifier("efficientnet-lite0-int8", classes=len(network.weight), channels=network.weight.shape[1])
+
+
+def encoder_graph(network: bytes) -> bytes:
+    """The part of a graph of a network that computes `embedding`; its class scores are left out."""
+    whole = onnx.load_from_string(network)
+    return bytes(onnx.utils.Extractor(whole).extract_model([INPUT], [EMBEDDING]).SerializeToString(deterministic=True))
 
 
 def quantised_values(network: Network) -> list[str]:

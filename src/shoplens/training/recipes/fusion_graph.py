@@ -1,4 +1,4 @@
-"""The two ONNX graphs of a bundle of the recipe `fusion`: features to logits, and pixels to an embedding."""
+"""The ONNX graph of the recipe `fusion`: from features to the logits of each kind of sample."""
 
 from __future__ import annotations
 
@@ -6,23 +6,15 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import onnx
-import onnx.utils
 from onnx import TensorProto, helper
 
-from shoplens.bundles.builtin.onnx_graph import EMBEDDING, INPUT, GraphWriter
+from shoplens.bundles.builtin.onnx_graph import EMBEDDING, GraphWriter
 
 if TYPE_CHECKING:
     from shoplens.bundles.manifest import SampleKind
     from shoplens.training.recipes.fusion import FusionModel, Layer
 
 _FLOAT: Final = TensorProto.FLOAT
-
-
-def encoder_graph(network: bytes) -> bytes:
-    """The part of a graph of a network that computes `embedding`; its class scores are left out."""
-    whole = onnx.load_from_string(network)
-    return bytes(onnx.utils.Extractor(whole).extract_model([INPUT], [EMBEDDING]).SerializeToString(deterministic=True))
 
 
 def classifier_graph(model: FusionModel, temperatures: Mapping[SampleKind, float]) -> bytes:
