@@ -209,10 +209,10 @@ class Leaf:
 
 def leaves(groceries: Path) -> dict[str, Leaf]:
     """The leaves of the tree by their paths."""
-    with (DATA / f"{NAME}-tree.csv").open(encoding="utf-8", newline="") as file:
-        rows = {row["path"]: row for row in csv.DictReader(file)}
-    with (groceries / "categories.csv").open(encoding="utf-8", newline="") as file:
-        described = {row["path"]: row["description"] for row in csv.DictReader(file)}
+    with (DATA / f"{NAME}-tree.csv").open(encoding="utf-8", newline="") as table:
+        rows = {row["path"]: row for row in csv.DictReader(table)}
+    with (groceries / "categories.csv").open(encoding="utf-8", newline="") as table:
+        described = {row["path"]: row["description"] for row in csv.DictReader(table)}
 
     def names(path: str) -> tuple[str, ...]:
         row = rows[path]
@@ -274,8 +274,8 @@ def embeddings(files: Sequence[Path], name: str, *, mirrored: bool = False, view
 
 def photos(folders: dict[str, Path], part: str) -> Iterator[tuple[str, str, NDArray[np.float32]]]:
     """Name, path of the category and embedding of each photo; of training photos also mirrored and in parts."""
-    with (folders["groceries"] / "categories.csv").open(encoding="utf-8", newline="") as file:
-        paths = CLOTHING | {row["folder"]: row["path"] for row in csv.DictReader(file)}
+    with (folders["groceries"] / "categories.csv").open(encoding="utf-8", newline="") as table:
+        paths = CLOTHING | {row["folder"]: row["path"] for row in csv.DictReader(table)}
     for name, folder in folders.items():
         files = sorted(file for file in (folder / part).rglob("*") if file.is_file())
         found = [(file, each) for file, each in zip(files, embeddings(files, f"{name}-{part}"), strict=True)]

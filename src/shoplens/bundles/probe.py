@@ -205,7 +205,11 @@ def sample_scores(
 ) -> NDArray[np.float32]:
     """(PROBES, outputs) of the probe pictures with the probe texts. Raises BundleInvalid if it fails."""
     tokens, weights = probe_texts(manifest)
-    feeds = {"tokens": tokens, "weights": weights, "embedding": _probe_embeddings(encoder, manifest)}
+    feeds: dict[str, NDArray[Any]] = {
+        "tokens": tokens,
+        "weights": weights,
+        "embedding": _probe_embeddings(encoder, manifest),
+    }
     return _outputs(session, manifest.output, feeds)
 
 
