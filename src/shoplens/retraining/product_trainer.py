@@ -58,7 +58,7 @@ class ProductTrainer(PhotoTrainer):
     @cached_property
     def _encoder(self) -> bytes:
         from shoplens.bundles.builtin import BUILTIN_MODELS
-        from shoplens.training.recipes.fusion_graph import encoder_graph
+        from shoplens.bundles.builtin.onnx_graph import encoder_graph
         from shoplens.training.train_products import ENCODER
 
         return encoder_graph(BUILTIN_MODELS[ENCODER].build())
