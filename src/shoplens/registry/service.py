@@ -11,7 +11,7 @@ from shoplens.bundles.store import installed_bundles
 from shoplens.errors import ModelNotFound
 from shoplens.predictions.entities import Channel
 from shoplens.registry.live import FollowedModel
-from shoplens.registry.shadow import ShadowReport
+from shoplens.registry.shadow_repository import ShadowReport
 from shoplens.serving.engine import Engine, ServedModel
 
 

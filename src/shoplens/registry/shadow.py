@@ -11,17 +11,15 @@ import os
 import random
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
-from typing import Any, Final
-
-from sqlalchemy import Connection, case, delete, func, insert, select
+from typing import Final
 
 from shoplens.db import Database
-from shoplens.db.tables import from_row, make_id, to_row
+from shoplens.db.tables import make_id
 from shoplens.errors import ShoplensError
 from shoplens.predictions.entities import PredictionRecord
-from shoplens.registry.tables import shadow_answers
+from shoplens.registry.shadow_repository import ShadowAnswer, ShadowReport, ShadowRepository
 from shoplens.serving.engine import ClassifyRequest, Engine
 from shoplens.telemetry.logs import get_logger
 from shoplens.telemetry.metrics import Metrics
@@ -30,82 +28,7 @@ _QUEUED: Final = 8
 _TIMEOUT_S: Final = 30.0
 _KEPT: Final = 20_000
 _PRUNE_EVERY: Final = 500
-SHOWN_DIFFERENCES: Final = 20
 _log: Final = get_logger(__name__)
-_columns: Final = shadow_answers.c
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShadowAnswer:
-    """What the champion and the challenger of `model` said of one sample, whose record is `prediction_id`."""
-
-    id: str
-    created_at: datetime
-    channel: str
-    prediction_id: str
-    model: str
-    champion: str
-    challenger: str
-    champion_label: str
-    champion_score: float
-    challenger_label: str
-    challenger_score: float
-    agrees: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShadowReport:
-    """How often a challenger agreed with a champion, and the newest samples on which it did not."""
-
-    model: str
-    champion: str
-    challenger: str
-    compared: int
-    agreed: int
-    differences: tuple[ShadowAnswer, ...]
-
-
-class ShadowRepository:
-    """The table `shadow_answers`."""
-
-    def __init__(self, tx: Connection) -> None:
-        self._tx = tx
-
-    def add(self, answer: ShadowAnswer) -> None:
-        """Raises RecordRefused if the record was deleted meanwhile."""
-        self._tx.execute(insert(shadow_answers), to_row(answer))
-
-    def prune(self, most: int) -> None:
-        """Remove the oldest answers until `most` are left."""
-        newest = select(_columns.id).order_by(_columns.id.desc()).limit(1).offset(most - 1).scalar_subquery()
-        self._tx.execute(delete(shadow_answers).where(_columns.id < newest))
-
-    def reports(self) -> list[ShadowReport]:
-        """One for each pair of versions that were compared, the newest pair first."""
-        pair = (_columns.model, _columns.champion, _columns.challenger)
-        agreed = func.sum(case((_columns.agrees, 1), else_=0))
-        counted = select(*pair, func.count(), agreed).group_by(*pair).order_by(func.max(_columns.id).desc())
-        return [
-            ShadowReport(
-                model=model,
-                champion=champion,
-                challenger=challenger,
-                compared=compared,
-                agreed=int(same),
-                differences=self._differences(model, champion, challenger),
-            )
-            for model, champion, challenger, compared, same in self._tx.execute(counted)
-        ]
-
-    def _differences(self, model: str, champion: str, challenger: str) -> tuple[ShadowAnswer, ...]:
-        these: tuple[Any, ...] = (
-            _columns.model == model,
-            _columns.champion == champion,
-            _columns.challenger == challenger,
-            _columns.agrees.is_(False),
-        )
-        found = select(shadow_answers).where(*these).order_by(_columns.id.desc()).limit(SHOWN_DIFFERENCES)
-        return tuple(from_row(ShadowAnswer, row) for row in self._tx.execute(found))
 
 
 class ShadowService:

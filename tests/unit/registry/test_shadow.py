@@ -1,0 +1,74 @@
+"""What challengers answered beside champions: counted by pair of versions, bounded, gone with its record."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from sqlalchemy import delete
+
+from shoplens.db import Database
+from shoplens.predictions.repository import PredictionRepository
+from shoplens.predictions.tables import predictions
+from shoplens.registry.shadow_repository import ShadowAnswer, ShadowRepository
+from tests.samples import id_at, make_record, moment
+
+
+@pytest.fixture
+def answers(database: Database) -> list[ShadowAnswer]:
+    """Of three records: on two the versions agree, on the newest they do not."""
+    records = [make_record(number) for number in range(3)]
+    found = [
+        ShadowAnswer(
+            id=id_at(moment(number)),
+            created_at=moment(number),
+            channel="look",
+            prediction_id=record.id,
+            model="m",
+            champion="1",
+            challenger="2",
+            champion_label="vase",
+            champion_score=0.7,
+            challenger_label="vase" if number < 2 else "jug",
+            challenger_score=0.6,
+            agrees=number < 2,
+        )
+        for number, record in enumerate(records)
+    ]
+    with database.transaction() as tx:
+        PredictionRepository(tx).add_many(records)
+        for answer in found:
+            ShadowRepository(tx).add(answer)
+    return found
+
+
+def test_pairs_of_versions_are_counted_and_their_differences_shown(
+    database: Database, answers: list[ShadowAnswer]
+) -> None:
+    """The newest pair comes first."""
+    other = replace(answers[0], id=id_at(moment(9)), challenger="3", agrees=False, challenger_label="cup")
+    with database.transaction() as tx:
+        ShadowRepository(tx).add(other)
+    with database.reading() as tx:
+        newest, first = ShadowRepository(tx).reports()
+    assert ("3", 1, 0, (other,)) == (newest.challenger, newest.compared, newest.agreed, newest.differences)
+    assert ("2", 3, 2, (answers[2],)) == (first.challenger, first.compared, first.agreed, first.differences)
+
+
+def test_only_the_newest_are_kept(database: Database, answers: list[ShadowAnswer]) -> None:
+    """And a table that is not full stays as it is."""
+    with database.transaction() as tx:
+        ShadowRepository(tx).prune(5)
+        assert 3 == ShadowRepository(tx).reports()[0].compared
+        ShadowRepository(tx).prune(1)
+        (report,) = ShadowRepository(tx).reports()
+    assert (1, (answers[2],)) == (report.compared, report.differences)
+
+
+def test_an_answer_goes_with_its_record(database: Database, answers: list[ShadowAnswer]) -> None:
+    """What was deleted of a person is nowhere any more."""
+    with database.transaction() as tx:
+        tx.execute(delete(predictions).where(predictions.c.id == answers[2].prediction_id))
+    with database.reading() as tx:
+        (report,) = ShadowRepository(tx).reports()
+    assert (2, ()) == (report.compared, report.differences)
