@@ -60,9 +60,13 @@ class DecisionService:
             category = self._tree_of(channel)[category].id
         with self._database.transaction() as tx:
             product = ProductRepository(tx).get(channel, id_or_reference, lock=True)
-            _require_unchanged(product, revision)
             suggested = _suggested(product)
             chosen = category or suggested
+            if revision == product.revision - 1 and product.category == chosen:
+                last = DecisionRepository(tx).last_of(product.id)
+                if last is not None and last[1].by == by.id:  # sent again, because the answer to it was lost
+                    return product
+            _require_unchanged(product, revision)
             if chosen is None:
                 raise RequestInvalid(f"The product {product.reference} has no suggestion to accept. Name its category.")
             return self._decided(tx, product, chosen, by=by, now=self._clock())

@@ -1,17 +1,17 @@
-"""The JSON API of the numbers of a catalogue."""
+"""The API of what people ask about a catalogue: its numbers, and what the model saw in a photo."""
 
 from __future__ import annotations
 
 from datetime import date
-from typing import Self
+from typing import Annotated, Self
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Path, Query
 from pydantic import Field
 from starlette.responses import Response
 
 from shoplens.accounts.access import guarded
 from shoplens.accounts.entities import Permission
-from shoplens.catalogue.api import ChannelName
+from shoplens.catalogue.api import ChannelName, ProductId
 from shoplens.catalogue.entities import ProductState
 from shoplens.catalogue.numbers import CatalogueNumbers
 from shoplens.catalogue.repository import ProductFilter
@@ -59,7 +59,7 @@ class NumbersOut(Schema):
 
 
 def numbers_router(catalogue: Catalogue) -> APIRouter:
-    """/catalogue/numbers."""
+    """/catalogue/numbers, and the heat maps of photos."""
     router = APIRouter(prefix="/catalogue", tags=["catalogue"], dependencies=[guarded(Permission.CATALOGUE_READ)])
 
     @router.get(
@@ -73,5 +73,22 @@ def numbers_router(catalogue: Catalogue) -> APIRouter:
         name = catalogue.channel(channel).name
         waiting = catalogue.products.count(ProductFilter(channel=name, needs_review=True))
         return json_response(NumbersOut.of(catalogue.numbers.of(name), waiting))
+
+    @router.get(
+        "/products/{product_id}/photos/{position}/heatmap",
+        operation_id="get_catalogue_product_heatmap",
+        response_class=Response,
+        responses={200: {"content": {"image/png": {}}, "description": "A PNG to lay over the photo."}},
+        summary="What the model saw in a photo",
+    )
+    def heatmap(
+        product_id: ProductId,
+        position: Annotated[int, Path(ge=0, le=100)],
+        category: Annotated[str, Query(max_length=300, description="For which category, with all below it.")],
+        channel: ChannelName = None,
+    ) -> Response:
+        """Where the photo speaks for a category. 422 for a model without such a map, or without a label for it."""
+        data = catalogue.heat_maps.of(catalogue.channel(channel).name, product_id, position, category)
+        return Response(data, media_type="image/png", headers={"Cache-Control": "private, max-age=600"})
 
     return router

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from shoplens.catalogue.decisions import DecisionService
 from shoplens.catalogue.errors import NoCatalogue
 from shoplens.catalogue.export import ExportProducts
+from shoplens.catalogue.heatmap import ProductHeatMaps
 from shoplens.catalogue.imports import ImportService
 from shoplens.catalogue.numbers import NumberService
 from shoplens.catalogue.products import ProductService
@@ -83,3 +84,4 @@ class Catalogue(StoredCatalogue):
 
     suggest: Mapping[str, SuggestService]
     save: SaveProduct
+    heat_maps: ProductHeatMaps

@@ -16,6 +16,7 @@ from shoplens.catalogue.decisions import DecisionService
 from shoplens.catalogue.entities import Category
 from shoplens.catalogue.example_repository import read_examples
 from shoplens.catalogue.export import ExportProducts
+from shoplens.catalogue.heatmap import ProductHeatMaps
 from shoplens.catalogue.importer import ProductImporter
 from shoplens.catalogue.imports import ImportService
 from shoplens.catalogue.numbers import NumberService
@@ -88,6 +89,15 @@ def build_catalogue(settings: Settings, channels: Mapping[str, Channel], parts: 
             open_photos=partial(open_photos, settings),
             encoder_of=_encoders(settings, stored.channels, parts.engine),
         ),
+        heat_maps=ProductHeatMaps(
+            stored.products,
+            find_bundle=lambda channel: find_bundle(
+                _served_version(parts.engine, stored.channels[channel].model), settings
+            ),
+            trees_of=stored.trees.__getitem__,
+            limits=parts.limits,
+            sandbox=parts.sandbox,
+        ),
     )
 
 
@@ -96,14 +106,19 @@ def _encoders(settings: Settings, channels: Mapping[str, CatalogueChannel], engi
     known: dict[str, str] = {}
 
     def encoder_of(channel: str) -> str:
-        name = channels[channel].model.partition("@")[0]
-        served = [str(each.ref) for each in engine.served() if each.ref.name == name]
-        version = served[0] if served else channels[channel].model
+        version = _served_version(engine, channels[channel].model)
         if version not in known:
             known[version] = encoder_digest(find_bundle(version, settings))
         return known[version]
 
     return encoder_of
+
+
+def _served_version(engine: Engine, model: str) -> str:
+    """The version of a channel's model that answers now, as far as the engine knows."""
+    name = model.partition("@")[0]
+    served = [str(each.ref) for each in engine.served() if each.ref.name == name]
+    return served[0] if served else model
 
 
 def encoder_digest(bundle: Bundle) -> str:

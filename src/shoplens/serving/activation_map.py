@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,6 +24,10 @@ from shoplens.serving.classifier import Provider, open_session
 
 Floats = NDArray[np.float32]
 
+_SIDE: Final = 640
+"""The longer side of an overlay, in pixels."""
+_MOST_OPAQUE: Final = 0.75
+_FAINT: Final = 0.15
 _AFTER_SCORES: Final = {"Softmax", "Sigmoid", "LogSoftmax", "Identity", "Add", "Div", "Mul", "Cast"}
 _BETWEEN: Final = {
     *("Flatten", "Reshape", "Squeeze", "Unsqueeze", "Dropout", "Identity", "QuantizeLinear", "DequantizeLinear", "Cast")
@@ -117,6 +122,30 @@ class ActivationMap:
         heat = np.maximum(share, 0) / (greatest or 1.0)
         height, width = picture.pixels.shape[:2]
         return np.asarray(heat, np.float32), crop_within(height, width, self._spec)
+
+
+def overlay(heat: Floats, part: tuple[float, float, float, float], picture: Picture) -> bytes:
+    """`heat` (rows, columns) from 0 to 1, laid over the part of the picture that the model saw, as a PNG.
+
+    `part` is (top, left, bottom, right) in shares of the picture.
+    """
+    scale = _SIDE / max(picture.width, picture.height)
+    height, width = max(1, round(picture.height * scale)), max(1, round(picture.width * scale))
+    top, left, bottom, right = (
+        round(share * length) for share, length in zip(part, (height, width, height, width), strict=True)
+    )
+    size = max(1, right - left), max(1, bottom - top)
+    seen = np.clip(cv2.resize(heat, size, interpolation=cv2.INTER_CUBIC), 0, 1)
+    whole = np.zeros((height, width), np.float32)
+    rows, columns = slice(max(0, top), min(height, bottom)), slice(max(0, left), min(width, right))
+    whole[rows, columns] = seen[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
+    whole[whole < _FAINT] = 0
+    pixels = np.zeros((height, width, 4), np.uint8)  # blue, green, red, opacity: yellow to red
+    pixels[..., 1] = np.uint8(255 * (1 - whole))
+    pixels[..., 2] = 255
+    pixels[..., 3] = np.uint8(255 * _MOST_OPAQUE * whole)
+    _, encoded = cv2.imencode(".png", pixels)
+    return encoded.tobytes()
 
 
 def find_head(model: Any, output: str) -> ClassifierHead | None:

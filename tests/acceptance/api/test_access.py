@@ -217,6 +217,7 @@ ROUTES: Mapping[str, Permission | tuple[Permission, ...] | None] = {
     "GET /catalogue/products/{product_id}/photos/{position}": Permission.CATALOGUE_READ,
     "POST /catalogue/products/{product_id}/category": Permission.CATALOGUE_WRITE,
     "DELETE /catalogue/products/{product_id}": Permission.CATALOGUE_WRITE,
+    "GET /catalogue/products/{product_id}/photos/{position}/heatmap": Permission.CATALOGUE_READ,
     "GET /catalogue/numbers": Permission.CATALOGUE_READ,
     "GET /console/catalogue": Permission.CATALOGUE_READ,
     "POST /console/catalogue": Permission.CATALOGUE_WRITE,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Iterator
@@ -9,15 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
+from PIL import Image
 from playwright.sync_api import Page, expect
 
 from tests.acceptance.browser.conftest import PHONE, VisitMaker
 from tests.acceptance.browser.test_looks import LEAST_CONTRAST
-from tests.conftest import RunningServer, running_server
+from tests.conftest import RunningServer, jpeg_of, running_server
 from tests.support.fusion import write_fusion_bundle
 
-CHANNELS = ("single", "queue", "taken", "bulk", "table", "plain", "looks")
+CHANNELS = ("single", "queue", "taken", "bulk", "table", "plain", "looks", "heat")
 HOME = "/console/catalogue"
 NARROW = {"viewport": {"width": 320, "height": 640}, "is_mobile": True, "has_touch": True}
 PAGES = ("", "/review", "/products", "/products/A-1", "/accept", "/imports", "/numbers", "/tree")
@@ -151,6 +154,31 @@ def test_a_decision_of_somebody_else_is_said_and_stands(visit: VisitMaker, catal
     page.keyboard.press("1")
     expect(page.get_by_role("alert")).to_contain_text("someone set the category of A-1")
     assert {"A-1": "Colours > Blue"} == categories(catalogue, "taken")
+
+
+def test_the_heat_map_lies_over_the_photo_and_leaves_with_it(visit: VisitMaker, catalogue: RunningServer) -> None:
+    """For the first category, of which the red half of the photo speaks."""
+    pixels = np.zeros((64, 64, 3), np.uint8)
+    pixels[:, :32, 0] = 255
+    photo = {"file": ("half.jpg", jpeg_of(pixels))}
+    data = {"channel": "heat", "reference": "A-1"}
+    product = call(catalogue, "POST", "/catalogue/products", data=data, files=photo)
+    with httpx.Client(base_url=catalogue.url, trust_env=False, timeout=60) as client:
+        path = f"/catalogue/products/{product['id']}/photos/0/heatmap?channel=heat&category=Colours"
+        heat = np.asarray(Image.open(io.BytesIO(client.get(f"{path}%20%3E%20Red").content)))
+        assert 404 == client.get(path.replace("Colours", "Nothing")).status_code
+    left, right = heat[:, :280, 3].mean(), heat[:, 360:, 3].mean()
+    assert left > 100
+    assert right < 10
+    page = visit(at=catalogue).page(f"{HOME}/review?channel=heat")
+    expect(page.locator("[data-slot=photos] img")).to_be_visible()
+    page.keyboard.press("h")
+    expect(page.locator("[data-heat]")).to_be_visible()
+    page.keyboard.press("1")
+    expect(page.get_by_text("Nothing to review")).to_be_visible()
+    page.keyboard.press("u")
+    expect(page.locator("[data-slot=place]")).to_have_text("1 of 1")
+    expect(page.locator("[data-heat]")).to_be_hidden()
 
 
 def test_many_are_accepted_above_a_confidence_and_undone_as_one(visit: VisitMaker, catalogue: RunningServer) -> None:

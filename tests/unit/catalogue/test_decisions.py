@@ -156,3 +156,16 @@ def test_what_the_model_was_sure_of_needs_no_person_after_its_acceptance_is_undo
     assert bulk.id is not None
     decisions.undo_bulk(bulk.id, by=ANNA)
     assert [False, False, True] == [products.get(CHANNEL, each)[0].needs_review for each in ("A-1", "A-2", "A-3")]
+
+
+def test_a_decision_that_is_sent_again_after_a_lost_answer_is_one(
+    products: ProductService, decisions: DecisionService
+) -> None:
+    """Of the same person; another person with the same opinion is told who was first."""
+    seen = products.get(CHANNEL, "A-1")[0].revision
+    first = decisions.decide(CHANNEL, "A-1", by=ANNA, category="pear", revision=seen)
+    assert first == decisions.decide(CHANNEL, "A-1", by=ANNA, category="pear", revision=seen)
+    assert 1 == len(decisions.history(CHANNEL, "A-1"))
+    for by, category in ((BERT, "pear"), (ANNA, "apple")):
+        with pytest.raises(ProductChanged, match="anna set the category"):
+            decisions.decide(CHANNEL, "A-1", by=by, category=category, revision=seen)

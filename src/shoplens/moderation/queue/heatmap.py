@@ -9,26 +9,19 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Final, Literal
 
-import cv2
-import numpy as np
-
 from shoplens.bundles.bundle import Bundle
 from shoplens.errors import RequestInvalid
 from shoplens.images.copies import CopyLimits, CopyQueue
 from shoplens.images.decoder import decode
-from shoplens.images.picture import Limits, Picture
+from shoplens.images.picture import Limits
 from shoplens.images.sandbox import SandboxedDecoder
 from shoplens.moderation.channel import ModerationChannel
 from shoplens.moderation.entities import ModerationPhoto
 from shoplens.moderation.files import PhotoFiles
-from shoplens.serving.activation_map import ActivationMap, Floats
+from shoplens.serving.activation_map import ActivationMap, overlay
 
 Which = Literal["moderation", "general"]
-SIDE: Final = 640
-"""The longer side of the overlay, in pixels."""
 _DECODED_SIDE: Final = 512
-_MOST_OPAQUE: Final = 0.75
-_FAINT: Final = 0.15
 
 
 class HeatMaps:
@@ -95,27 +88,3 @@ class HeatMaps:
             return known[max(over, key=lambda name: over[name])] if over else [maps.labels[-1]]
 
         return chosen
-
-
-def overlay(heat: Floats, part: tuple[float, float, float, float], picture: Picture) -> bytes:
-    """`heat` (rows, columns) from 0 to 1, laid over the part of the picture that the model saw, as a PNG.
-
-    `part` is (top, left, bottom, right) in shares of the picture.
-    """
-    scale = SIDE / max(picture.width, picture.height)
-    height, width = max(1, round(picture.height * scale)), max(1, round(picture.width * scale))
-    top, left, bottom, right = (
-        round(share * length) for share, length in zip(part, (height, width, height, width), strict=True)
-    )
-    size = max(1, right - left), max(1, bottom - top)
-    seen = np.clip(cv2.resize(heat, size, interpolation=cv2.INTER_CUBIC), 0, 1)
-    whole = np.zeros((height, width), np.float32)
-    rows, columns = slice(max(0, top), min(height, bottom)), slice(max(0, left), min(width, right))
-    whole[rows, columns] = seen[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
-    whole[whole < _FAINT] = 0
-    pixels = np.zeros((height, width, 4), np.uint8)  # blue, green, red, opacity: yellow to red
-    pixels[..., 1] = np.uint8(255 * (1 - whole))
-    pixels[..., 2] = 255
-    pixels[..., 3] = np.uint8(255 * _MOST_OPAQUE * whole)
-    _, encoded = cv2.imencode(".png", pixels)
-    return encoded.tobytes()

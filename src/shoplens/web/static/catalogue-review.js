@@ -1,6 +1,6 @@
 /** Decide the categories of unsure products from the keyboard, with the next products at hand so that nothing has to wait. */
 
-import { answerButton, isForField, explain, optionRows, pageOf, pathElement, photoAddress, productAddress, saw, sureness, withPaths } from "./catalogue-view.js";
+import { answerButton, isForField, explain, heatOf, optionRows, pageOf, pathElement, photoAddress, productAddress, saw, sureness, withPaths } from "./catalogue-view.js";
 import { categorySearch } from "./category-search.js";
 import { element, imageElement } from "./elements.js";
 import { ask } from "./net.js";
@@ -121,7 +121,32 @@ function start() {
     prefetch();
   }
 
+  function hideHeat() {
+    const picture = root.querySelector("[data-heat]");
+    picture.hidden = true;
+    picture.removeAttribute("src");
+    root.querySelector("[data-do=heat]").setAttribute("aria-pressed", "false");
+  }
+
+  /** Where the photo speaks for the first suggestion, laid over it. */
+  async function toggleHeat() {
+    const product = current();
+    const picture = root.querySelector("[data-heat]");
+    if (!picture.hidden || !product?.photos.length || !product.suggestions.length) return hideHeat();
+    try {
+      const map = await heatOf(product, photo, product.suggestions[0].category);
+      if (current()?.id !== product.id) return URL.revokeObjectURL(map);
+      picture.onload = () => URL.revokeObjectURL(map);
+      picture.src = map;
+      picture.hidden = false;
+      root.querySelector("[data-do=heat]").setAttribute("aria-pressed", "true");
+    } catch (problem) {
+      slot("problem").textContent = problem.message;
+    }
+  }
+
   function showPhoto(product) {
+    hideHeat();
     const { photos } = product;
     const parts = [];
     if (photos.length) parts.push(imageElement(photoAddress(product, photo, "view"), { alt: `Photo ${photo + 1} of ${photos.length}`, decoding: "async" }));
@@ -215,10 +240,10 @@ function start() {
   }
 
   const does = {
-    undo, skip, why: () => current() && explain(why, channel, current()), help: () => (help.open ? help.close() : help.showModal()), search: () => search.focus(),
+    undo, skip, why: () => current() && explain(why, channel, current()), heat: toggleHeat, help: () => (help.open ? help.close() : help.showModal()), search: () => search.focus(),
     open: () => current() && location.assign(pageOf(current())),
   };
-  const letters = { u: "undo", s: "skip", w: "why", "?": "help", "/": "search", o: "open" };
+  const letters = { u: "undo", s: "skip", w: "why", h: "heat", "?": "help", "/": "search", o: "open" };
 
   function meaning(event) {
     if (event.key === "ArrowRight") return () => walkPhotos(1);

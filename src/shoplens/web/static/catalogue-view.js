@@ -1,7 +1,7 @@
 /** Suggestions and products as elements, like templates/_catalogue.html makes them on the server. */
 
 import { element, svg } from "./elements.js";
-import { ask } from "./net.js";
+import { ask, pictureFrom } from "./net.js";
 import { barWidth, percent } from "./words.js";
 
 const LEAST_WEIGHT = 0.01;
@@ -130,4 +130,10 @@ export function photoAddress(product, position, size) {
 /** The page of a product. */
 export function pageOf(product) {
   return `/console/catalogue/products/${product.id}?${new URLSearchParams({ channel: product.channel })}`;
+}
+
+/** The heat map of a photo for a category, as an address for an image. Throws Problem. */
+export async function heatOf(product, position, category) {
+  const query = new URLSearchParams({ channel: product.channel, category });
+  return pictureFrom(`/catalogue/products/${product.id}/photos/${position}/heatmap?${query}`);
 }

@@ -23,6 +23,13 @@ export async function ask(address, options = {}) {
   return checked(response.status, body, response.headers.get("Retry-After"));
 }
 
+/** A picture as an address for an image, which the caller revokes. Throws Problem. */
+export async function pictureFrom(address) {
+  const response = await reach(address, { headers: { Accept: "image/png, application/json" } });
+  if (response.ok) return URL.createObjectURL(await response.blob());
+  return checked(response.status, await response.json().catch(() => null), response.headers.get("Retry-After"));
+}
+
 /** POST a form, retrying a few times while the queue is full. `onProgress` gets the share that is uploaded,
  * `onWait` the seconds until the next try. */
 export async function upload(address, makeForm, { onProgress, onWait }) {
