@@ -26,7 +26,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "pydantic_settings": ("settings.py", "setting_groups.py"),
     "ray": ("batch/ray.py",),
     "redis": ("serving/redis/", "platform/"),
-    "sklearn": ("training/", "retraining/label_errors.py"),
+    "sklearn": ("training/", "retraining/label_errors.py", "retraining/product_trainer.py"),
     # Two copies of SQLite in one process would drop each other's locks.
     "pysqlite3": ("db/sqlite.py",),
     "sqlite3": ("db/sqlite.py",),

@@ -13,15 +13,20 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from shoplens.bundles.manifest import ModelRef
+from shoplens.db import open_database, upgrade
 from shoplens.registry.errors import RegistryDamaged, RegistryUnavailable
 from shoplens.registry.mlflow_registry import MlflowRegistry, open_client
+from shoplens.retraining.tracking import MlflowTracker
 from shoplens.testing.registry_contract import Make, RegistryContract, promote, publish
 from tests.registry_bundles import bundle_maker
+from tests.retraining_shop import ColourShop
 from tests.unit.registry.test_object_registry import utc_now
 
 pytest.importorskip("mlflow", reason="the extra mlflow is not installed")
@@ -146,3 +151,23 @@ def test_a_server_that_is_away_is_unavailable() -> None:
     """Within seconds, with its address and what to set."""
     with pytest.raises(RegistryUnavailable, match=r"127\.0\.0\.1:9.*MLFLOW_TRACKING_TOKEN"):
         MlflowRegistry("http://127.0.0.1:9", clock=utc_now).aliases("fruit")
+
+
+def test_a_retraining_is_a_run_with_its_figures_and_its_bundle(mlflow_url: str, tmp_path: Path, name: str) -> None:
+    """In the experiment of the channel."""
+    url = f"sqlite:///{tmp_path / 'shop.db'}"
+    upgrade(url)
+    with closing(open_database(url)) as database:
+        shop = ColourShop(database, tmp_path)
+        shop.parts = replace(shop.parts, watchers=[MlflowTracker(mlflow_url)])
+        shop.said(range(48))
+        run = shop.retrain()
+    client = open_client(mlflow_url)
+    tracked = client.get_run(run.tracked_as or "")
+    assert (run.label_digest, run.ref.partition("@")[2]) == (
+        tracked.data.params["label_digest"],
+        tracked.data.params["candidate"],
+    )
+    assert run.accuracy == tracked.data.metrics["accuracy"]
+    assert {"bundle", "report.json"} == {each.path for each in client.list_artifacts(tracked.info.run_id)}
+    assert "bundle/model.onnx" in {each.path for each in client.list_artifacts(tracked.info.run_id, "bundle")}

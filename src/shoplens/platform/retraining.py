@@ -28,11 +28,12 @@ from shoplens.retraining.entities import RetrainingRules, Suspect
 from shoplens.retraining.errors import LabelNotChangeable
 from shoplens.retraining.gate import GateRules
 from shoplens.retraining.label_errors import LabelErrorFinder
-from shoplens.retraining.pipeline import Pipeline, PipelineParts
+from shoplens.retraining.pipeline import Pipeline, PipelineParts, Watcher
 from shoplens.retraining.product_trainer import ProductTrainer
 from shoplens.retraining.promotion import Promotion
 from shoplens.retraining.service import RetrainingService
 from shoplens.retraining.suspects import SuspectService
+from shoplens.retraining.tracking import MlflowTracker
 from shoplens.retraining.trainers import PhotoTrainer, Trainer
 from shoplens.settings import Settings
 from shoplens.storage import Store, open_store
@@ -101,13 +102,20 @@ def open_pipeline(settings: Settings, rules: RetrainingRules) -> Iterator[Pipeli
                 promotion=build_promotion(settings, database, registry),
                 find=lambda name: _found(name, settings),
                 trainer=trainer,
-                watchers=[LabelErrorFinder(database, trainer, clock=utc_now)],
+                watchers=_watchers(settings, database, trainer),
                 folder=settings.data_dir.absolute() / "retraining",
                 clock=utc_now,
                 takeover_s=settings.batch.takeover_s,
             ),
             rules,
         )
+
+
+def _watchers(settings: Settings, database: Database, trainer: Trainer) -> list[Watcher]:
+    watchers: list[Watcher] = [LabelErrorFinder(database, trainer, clock=utc_now)]
+    if settings.mlflow_url is not None:
+        watchers.append(MlflowTracker(settings.mlflow_url))
+    return watchers
 
 
 def build_trainer(settings: Settings, database: Database, store: Store, rules: RetrainingRules) -> Trainer:
