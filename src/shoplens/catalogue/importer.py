@@ -7,6 +7,7 @@ the last row that it committed, and one that is repeated changes nothing.
 from __future__ import annotations
 
 import threading
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -21,7 +22,7 @@ from shoplens.catalogue.entities import ImportFault, ImportJob
 from shoplens.catalogue.errors import ImportInvalid, NothingToCategorise
 from shoplens.catalogue.import_repository import ImportRepository
 from shoplens.catalogue.photo_sources import ADDRESSES, NamedPhotos, PhotoNotFound
-from shoplens.catalogue.products import MOST_PHOTOS, NewPhoto, NewProduct, ProductService, SaveOutcome
+from shoplens.catalogue.products import MOST_PHOTOS, NewPhoto, NewProduct, ProductService, SaveOutcome, is_reference
 from shoplens.catalogue.rows import BadRow, ProductTable, TableRow
 from shoplens.catalogue.tree import Tree, split_path
 from shoplens.db import Database
@@ -32,6 +33,8 @@ from shoplens.texts.cleaning import DESCRIPTION_CHARACTERS, TITLE_CHARACTERS
 OnProgress = Callable[[ImportJob], None]
 
 _COMMIT_ROWS: Final = 200
+_COMMIT_CHARACTERS: Final = 4_000_000
+_LONGEST_CODE: Final = 2_000
 _THREADS: Final = 8
 _MOST_AHEAD: Final = 100_000
 _IMPORTED_BY: Final = "import"
@@ -108,12 +111,13 @@ class ProductImporter:
         except ImportInvalid as error:
             self._finish(replace(job, error=str(error)))
             raise
-        reader = _RowReader(self._products, columns, codes, source.photos, self._tree_of(job.channel))
+        tree = self._tree_of(job.channel)
+        reader = _RowReader(self._products, columns, codes, channel=job.channel, photos=source.photos, tree=tree)
         rows = iter(table)
         for row in islice(rows, job.rows):
             reader.skip(row)
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="import") as threads:
-            while chunk := list(islice(rows, _COMMIT_ROWS)):
+            while chunk := _some(rows):
                 if stopping is not None and stopping.is_set():
                     return job
                 prepared = [reader.prepared(row) for row in chunk]
@@ -167,6 +171,18 @@ class ProductImporter:
         return job
 
 
+def _some(rows: Iterator[TableRow | BadRow]) -> list[TableRow | BadRow]:
+    """The next rows, fewer where they are very long."""
+    some: list[TableRow | BadRow] = []
+    size = 0
+    for row in islice(rows, _COMMIT_ROWS):
+        some.append(row)
+        size += 0 if isinstance(row, BadRow) else sum(map(len, row.values.values()))
+        if size > _COMMIT_CHARACTERS:
+            break
+    return some
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Prepared:
     """A row with what only the order of rows can tell: its category in the second file, and whether it repeats."""
@@ -180,9 +196,17 @@ class _RowReader:
     """Turns rows into products. `prepared` and `skip` are called in the order of rows, `read` in any thread."""
 
     def __init__(
-        self, products: ProductService, columns: Columns, codes: _Codes | None, photos: NamedPhotos, tree: Tree
+        self,
+        products: ProductService,
+        columns: Columns,
+        codes: _Codes | None,
+        *,
+        channel: str,
+        photos: NamedPhotos,
+        tree: Tree,
     ) -> None:
         self._products = products
+        self._channel = channel
         self._columns = columns
         self._codes = codes
         self._photos = photos
@@ -268,7 +292,9 @@ class _RowReader:
         if len(names) > MOST_PHOTOS:
             reason = f"It names {len(names)} photos; the first {MOST_PHOTOS} were read."
             faults.append(fault(code="too_many_photos", reason=reason))
-        reference = row.values.get(self._columns.reference, "").strip()
+        reference = unicodedata.normalize("NFC", row.values.get(self._columns.reference, "").strip())
+        if not is_reference(reference):  # the row is refused, and nothing may be stored for it
+            return ()
         found = []
         for name in names[:MOST_PHOTOS]:
             known = self._known.get((reference, name)) if name.lower().startswith(ADDRESSES) else None
@@ -276,7 +302,9 @@ class _RowReader:
                 found.append(known)
                 continue
             try:
-                found.append(self._products.photo(name, self._photos.read(name)))
+                data = self._photos.read(name)
+                # Stored at once: the photos of all rows of a commit could be gigabytes.
+                found.append(self._products.stored_photo(self._channel, reference, name, data))
             except PhotoNotFound as error:
                 faults.append(fault(code="photo_not_found", reason=str(error)))
             except SampleError as error:
@@ -305,7 +333,8 @@ class _Codes:
             found, code = row.values.get(self._index, "").strip(), row.values.get(self._code, "").strip()
             if found == index:
                 return code
-            self._ahead[found] = code
+            if len(found) + len(code) <= _LONGEST_CODE:
+                self._ahead[found] = code
             if len(self._ahead) > _MOST_AHEAD:
                 raise ImportInvalid("The rows of the file with the categories are in another order. Sort both alike.")
         return None

@@ -62,7 +62,7 @@ class NewProduct:
     def cleaned(self) -> NewProduct:
         """The same with clean texts within their bounds. Raises RequestInvalid and NothingToCategorise."""
         reference = unicodedata.normalize("NFC", self.reference.strip())
-        if not (0 < len(reference) <= MAX_REFERENCE and reference.isprintable()):
+        if not is_reference(reference):
             raise RequestInvalid(f"The reference must have 1 to {MAX_REFERENCE} printable characters.")
         if self.photos is not None and len(self.photos) > MOST_PHOTOS:
             raise RequestInvalid(f"A product has at most {MOST_PHOTOS} photos; these are {len(self.photos)}.")
@@ -75,6 +75,11 @@ class NewProduct:
         if not (cleaned.designation or cleaned.description or cleaned.photos):
             raise NothingToCategorise(_EMPTY)
         return cleaned
+
+
+def is_reference(text: str) -> bool:
+    """Whether a product can have this reference."""
+    return 0 < len(text) <= MAX_REFERENCE and text.isprintable()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,6 +201,15 @@ class ProductService:
             for product in known.values()
             for photo in photos.get(product.id, ())
         }
+
+    def stored_photo(self, channel: str, reference: str, name: str, data: bytes) -> NewPhoto:
+        """The same, in the store already, for a product that is saved next: so that many need no memory.
+
+        Raises SampleError and StorageUnavailable.
+        """
+        photo = self.photo(name, data)
+        self._photos.save(photo_key(channel, reference, photo.facts), data)
+        return replace(photo, data=None)
 
     def save(self, channel: str, new: NewProduct) -> SavedProduct:
         """Create or replace one product; an equal one stays as it is.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,6 +21,8 @@ _LONGEST_LINE: Final = 1_000_000
 _MOST_LINES: Final = 500
 """How many lines one row may have, in a text with line breaks; a quote that stays open for longer was a mistake."""
 _LONGEST_ROW: Final = 200_000
+_MOST_COLUMNS: Final = 2_000
+_MOST_UNCLOSED: Final = 1_000
 _PIECE: Final = 1 << 20
 _STILL_OPEN: Final = "unexpected end of data"
 
@@ -61,9 +63,15 @@ class ProductTable:
             self.columns = tuple(name.strip() for name in next(csv.reader([header], delimiter=self._separator), []))
         except csv.Error as error:
             raise ImportInvalid(f"The first line cannot be read as names of columns: {error}.") from error
-        named = [name.casefold() for name in self.columns if name]
-        if repeated := sorted({name for name in named if named.count(name) > 1}):
-            raise ImportInvalid(f"The column {repeated[0]!r} appears twice. Each column needs a name of its own.")
+        if len(self.columns) > _MOST_COLUMNS or len(header) > _LONGEST_ROW:
+            raise ImportInvalid(
+                f"The first line names {len(self.columns):,} columns in {len(header):,} characters. At most "
+                f"{_MOST_COLUMNS:,} in {_LONGEST_ROW:,} are read: is it the table of products?"
+            )
+        named = Counter(name.casefold() for name in self.columns if name)
+        if repeated := sorted(name for name, times in named.items() if times > 1):
+            raise ImportInvalid(f"The column {repeated[0][:80]!r} appears twice. Each column needs a name of its own.")
+        self._unclosed_rows = 0
 
     def __iter__(self) -> Iterator[TableRow | BadRow]:
         """Every row that is not empty, in order."""
@@ -75,23 +83,25 @@ class ProductTable:
         number, lines = self._lines.number, [first]
         if len(first) > _LONGEST_LINE:
             return BadRow(line=number, code="row_too_long", reason=f"It has more than {_LONGEST_LINE:,} characters.")
-        size = len(first)
-        while True:
-            try:
-                fields = next(csv.reader(lines, delimiter=self._separator, strict=True))
-                break
-            except csv.Error as error:
-                if str(error) != _STILL_OPEN:
-                    return self._repaired(number, lines, error)
-            following = self._lines.take()
-            if following is not None:
-                lines.append(following)
-                size += len(following)
-            if following is None or len(lines) > _MOST_LINES or size > _LONGEST_ROW:
-                return self._unclosed(number, lines)
+        reader = csv.reader(self._pulled(first, lines), delimiter=self._separator, strict=True)
+        try:
+            fields = next(reader)
+        except csv.Error as error:
+            return self._unclosed(number, lines) if str(error) == _STILL_OPEN else self._repaired(number, lines, error)
         if len(lines) > 1 and len(fields) > len(self.columns):
             return self._unclosed(number, lines)
         return self._read(number, fields)
+
+    def _pulled(self, first: str, lines: list[str]) -> Iterator[str]:
+        """The lines of one row, of which `lines` has those that the parser asked for."""
+        yield first
+        size = len(first)
+        # Where very many quotes were never closed they mean nothing, and looking for their ends would take days.
+        most = _MOST_LINES if self._unclosed_rows < _MOST_UNCLOSED else 1
+        while len(lines) < most and size <= _LONGEST_ROW and (following := self._lines.take()) is not None:
+            lines.append(following)
+            size += len(following)
+            yield following
 
     def _repaired(self, number: int, lines: list[str], error: csv.Error) -> TableRow | BadRow:
         """Text after a closing quote is harmless in one line; over several lines the quote was never closed."""
@@ -104,6 +114,7 @@ class ProductTable:
 
     def _unclosed(self, number: int, lines: list[str]) -> BadRow:
         self._lines.give_back(lines[1:])
+        self._unclosed_rows += 1
         return BadRow(line=number, code="quote_not_closed", reason="A quotation mark is opened in it and not closed.")
 
     def _read(self, number: int, fields: list[str]) -> TableRow | BadRow:

@@ -16,7 +16,7 @@ from typing import Final
 
 from shoplens.catalogue.entities import Category
 from shoplens.catalogue.errors import TreeInvalid
-from shoplens.catalogue.tree import SEPARATOR, Tree, split_path
+from shoplens.catalogue.tree import MAX_CATEGORIES, SEPARATOR, Tree, split_path
 
 MAX_BYTES: Final = 20_000_000
 _GOOGLE: Final = re.compile(r"^(?P<id>\d{1,12}) - (?P<path>\S.*)$")
@@ -32,11 +32,11 @@ def read_tree(data: bytes, *, language: str = "en") -> Tree:
     Raises TreeInvalid with the line.
     """
     text = decoded(data)
-    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if _counts(line)]
-    if not lines:
+    first = next((line for _, line in _lines(text)), None)
+    if first is None:
         raise TreeInvalid("The file has no categories.")
-    if "path" not in re.split(r'[,;\t"]', lines[0][1].lower()):
-        return Tree(_from_taxonomy(lines, language))
+    if "path" not in re.split(r'[,;\t"]', first.lower()):
+        return Tree(_from_taxonomy(_lines(text), language))
     return Tree(_from_csv(text))
 
 
@@ -53,7 +53,9 @@ def read_mapping(data: bytes) -> dict[str, str | None]:
         if not before:
             raise TreeInvalid(f"Line {number}: `before` is empty.")
         if mapping.setdefault(before, after or None) != (after or None):
-            raise TreeInvalid(f"Line {number}: {before!r} has two successors.")
+            raise TreeInvalid(f"Line {number}: {before[:80]!r} has two successors.")
+        if len(mapping) > MAX_CATEGORIES:
+            raise TreeInvalid(f"A mapping is about at most {MAX_CATEGORIES:,} categories.")
     return mapping
 
 
@@ -93,6 +95,12 @@ def decoded(data: bytes) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
         return data.decode("cp1252", "replace")
+
+
+def _lines(text: str) -> Iterator[tuple[int, str]]:
+    """The lines that are neither empty nor comments, one at a time, with their numbers."""
+    lines = enumerate(io.StringIO(text, newline=None), 1)
+    return ((number, line.rstrip("\n")) for number, line in lines if _counts(line))
 
 
 def _counts(line: str) -> bool:

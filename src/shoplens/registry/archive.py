@@ -195,7 +195,7 @@ def _unpack(file: Path, root: Path) -> None:
 
 def _place(root: Path, entry: tarfile.TarInfo) -> Path:
     """Where an entry is written. Raises BundleTampered for what cannot be in an archive of models."""
-    if not entry.isreg():
+    if not entry.isreg() or entry.issparse():  # holes would fill the disk from a small file
         raise BundleTampered(f"The archive holds {entry.name!r}, which is not a plain file.")
     if entry.name in (METADATA, HISTORY, SUMS):
         most, place = _MAX_TABLE_BYTES, root / entry.name

@@ -25,6 +25,8 @@ from shoplens.telemetry.logs import get_logger
 from shoplens.telemetry.metrics import Metrics
 
 _QUEUED: Final = 8
+_MOST_BYTES: Final = 4_000_000
+"""Of the photos of a sample that waits; larger ones are dropped, since the memory for uploads does not count them."""
 _TIMEOUT_S: Final = 30.0
 _KEPT: Final = 20_000
 _PRUNE_EVERY: Final = 500
@@ -66,6 +68,8 @@ class ShadowService:
         if challenger is None or challenger == record.model.version:
             return
         try:
+            if request.byte_count > _MOST_BYTES:
+                raise asyncio.QueueFull
             self._waiting.put_nowait((request, record, challenger))
         except asyncio.QueueFull:
             self._metrics.shadow_answers.labels(model=request.model, outcome="dropped").inc()

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -122,6 +123,22 @@ def test_paths_lead_nowhere_but_below_the_folder_of_the_photos(shop: Shop) -> No
     job = shop.imports.run(KEPT, source)
     assert [(line, "photo_not_found", f"A-{line - 2}") for line in range(2, 6)] == shop.faults(job)
     assert 4 == job.added
+
+
+def test_an_import_holds_the_photos_of_a_few_rows_and_not_of_all_that_it_commits(shop: Shop) -> None:
+    """Photos of 200 rows could be gigabytes. A row that is refused leaves no photo in the store."""
+    photo = jpeg_of(60, 80, 1)
+    (shop.folder / "a.jpg").write_bytes(photo + bytes(900_000))  # what follows the end of a JPEG is ignored
+    table = "sku,photos\n" + "".join(f"A-{n},a.jpg\n" for n in range(60)) + f"{'A' * 300},a.jpg\n"
+    tracemalloc.start()
+    try:
+        job = shop.run(table)
+        assert tracemalloc.get_traced_memory()[1] < 30_000_000
+    finally:
+        tracemalloc.stop()
+    assert (60, 1) == (job.added, job.faults)
+    assert 60 == len(list((shop.folder / "blobs" / "catalogue").rglob("*.jpg")))
+    assert (60, 0) == (shop.run(table).unchanged, shop.run(table).changed)
 
 
 def test_an_import_that_is_repeated_changes_nothing(shop: Shop) -> None:

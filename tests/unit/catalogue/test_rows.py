@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 
 import pytest
 
@@ -98,3 +99,25 @@ def test_missing_columns_are_named(header: list[str], chosen: dict[str, str], wo
     """And what to do."""
     with pytest.raises(ImportInvalid, match=words):
         columns_of(header, chosen)
+
+
+@pytest.mark.parametrize(
+    "header", ["sku," + ",".join(f"c{n}" for n in range(60_000)), f"sku,{'x' * 130_000},{'y' * 130_000}"]
+)
+def test_a_first_line_that_is_no_header_is_refused_in_a_moment(header: str) -> None:
+    """Comparing its names with one another would take minutes."""
+    began = time.thread_time()
+    with pytest.raises(ImportInvalid, match="is it the table of products"):
+        ProductTable(io.BytesIO(header.encode()))
+    assert time.thread_time() - began < 0.5
+
+
+def test_quotes_that_are_opened_in_every_line_do_not_hold_an_import_for_days() -> None:
+    """After a thousand of them each line stands for itself; the time grows with the length of the file only."""
+    line = 'x",""",' + "z" * 90 + "\n"
+    data = b"sku,title\n" + line.encode() * 3_000
+    began = time.thread_time()
+    found = read(data)
+    assert time.thread_time() - began < 6
+    assert [(2, "quote_not_closed"), (3_001, "quote_not_closed")] == [found[0], found[-1]]
+    assert 3_000 == len(found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import tracemalloc
 
 import pytest
 
@@ -140,3 +141,22 @@ def test_a_mapping_says_what_became_of_categories() -> None:
     assert {"a": "b", "c": None} == read_mapping(b"before;after\na;b\nc;\n")
     with pytest.raises(TreeInvalid, match="Line 3: 'a' has two successors"):
         read_mapping(b"before,after\na,b\na,c\n")
+
+
+def test_a_file_of_very_many_lines_is_refused_without_being_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a tree and as a mapping; and a category is no place to keep a file in."""
+    monkeypatch.setattr("shoplens.catalogue.tree.MAX_CATEGORIES", 100)
+    monkeypatch.setattr("shoplens.catalogue.tree_source.MAX_CATEGORIES", 100)
+    lines = b"".join(b"%x\n" % number for number in range(300_000))
+    tracemalloc.start()
+    try:
+        with pytest.raises(TreeInvalid, match="at most"):
+            read_tree(lines)
+        with pytest.raises(TreeInvalid, match="at most"):
+            read_mapping(b"before,after\n" + lines.replace(b"\n", b",\n"))
+        assert tracemalloc.get_traced_memory()[1] < 8 * len(lines)
+    finally:
+        tracemalloc.stop()
+    for row in (f"1,A,{'x|' * 201}", f"1,A,{'x' * 201}"):
+        with pytest.raises(TreeInvalid, match="at most 200"):
+            read_tree(f"id,path,synonyms\n{row}\n".encode())
