@@ -85,13 +85,14 @@ def card_of(evaluation: Evaluation, texts: CardTexts) -> Card:
     tested = f", {test:,} for testing" if test else ""
     epochs = f", {training.epochs} epochs" if training.epochs is not None else ""
     versions = ", ".join(f"{name} {version}" for name, version in sorted(training.versions.items()))
+    what = "photo shows" if evaluation.headline.kind is None else "product is"
     return Card(
         title=texts.title,
         description=(
             f"Distinguishes {len(labels)} classes: {_shortened(labels)}. Its scores are calibrated: they can be read "
             "as probabilities for photos like those it was measured on."
         ),
-        task=f"What a photo shows: one of {len(labels)} classes.",
+        task=f"What a {what}: one of {len(labels)} classes.",
         data=(
             f"{texts.data_name} {train:,} pictures for training, {validation:,} for validation{tested}. {data.split} "
             f"Content SHA-256 {data.sha256}."
@@ -104,6 +105,7 @@ def card_of(evaluation: Evaluation, texts: CardTexts) -> Card:
     )
 
 
+_SHOWN: Final = {None: "pictures", "photo": "photo alone", "text": "text alone", "both": "text and photo"}
 _PARTS: Final = ("train", "validation", "test")
 
 
@@ -114,14 +116,16 @@ def _metrics(evaluation: Evaluation) -> Iterator[Metric]:
         return Metric(name=name, value=float(f"{value:.4g}"), data=data, source=source)
 
     for part in evaluation.parts:
-        data = f"{part.samples:,} pictures of the {part.name} part, none of which trained the model"
+        what = "pictures" if part.kind is None else "products"
+        data = f"{part.samples:,} {what} of the {part.name} part, none of which trained the model"
         fitted = part.name == calibration.fitted_on
         data += "; the temperature was fitted on them" if fitted else " or set its temperature"
+        by = f" by {_SHOWN[part.kind]}" if part.kind else ""
         low, high = 100 * part.accuracy_low, 100 * part.accuracy_high
-        yield metric("accuracy, percent", 100 * part.accuracy, f"{data}; 95 % confidence {low:.1f} to {high:.1f}")
-        yield metric("macro-F1, percent", 100 * part.macro_f1, data)
-        yield metric("calibration error before calibration, percent", 100 * part.ece_uncalibrated, data)
-        yield metric("calibration error, percent", 100 * part.ece, data)
+        yield metric(f"accuracy{by}, percent", 100 * part.accuracy, f"{data}; 95 % confidence {low:.1f} to {high:.1f}")
+        yield metric(f"macro-F1{by}, percent", 100 * part.macro_f1, data)
+        yield metric(f"calibration error before calibration{by}, percent", 100 * part.ece_uncalibrated, data)
+        yield metric(f"calibration error{by}, percent", 100 * part.ece, data)
     pictures = f"the {calibration.samples:,} pictures of the {calibration.fitted_on} part"
     yield metric("temperature", calibration.temperature, pictures, f"fitted by Shoplens ({calibration.method})")
     yield metric(
