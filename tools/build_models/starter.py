@@ -320,8 +320,9 @@ def main() -> None:
             title="Starter catalogue, fashion and groceries",
             licence="Apache-2.0; the photos of clothes are CC0-1.0, those of groceries MIT (see NOTICE)",
             data_name="clothing-dataset-small (CC0, collected by Alexey Grigorev), GroceryStoreDataset (MIT, by Marcus "
-            "Klasson and others), each photo with a title composed from lists of words, and such titles alone. The figures of texts "
-            "are on composed titles too, so they say little of the titles of a shop; those of photos are on real photos.",
+            "Klasson and others), each photo with a title composed from lists of words, and such titles alone. The "
+            "figures of texts are on composed titles too, so they say little of the titles of a shop; those of photos "
+            "are on real photos.",
             date="2026-11-22",
         ),
         into=WORK / "models",
