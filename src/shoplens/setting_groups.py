@@ -343,4 +343,12 @@ DEFAULT_CHANNELS: dict[str, dict[str, object]] = {
         "labels": {"nsfw": {"review_at": 0.4, "reject_at": 0.85}},
         "moderation": {},
     },
+    "catalogue": {
+        "model": "starter-catalogue",
+        "title": "Catalogue",
+        "question": "Which category is this product?",
+        "accept_at": 0.8,
+        "keep": "original",
+        "catalogue": {},
+    },
 }
