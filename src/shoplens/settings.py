@@ -127,8 +127,8 @@ class Settings(BaseSettings):
         description="Load and install only models that are signed by a trusted key; built-in ones only as built here.",
     )
     channels: dict[str, ChannelSettings] = Field(
-        description="The channels by name. `look`, `returns`, `reviews` and `catalogue` are there by default; yours are "
-        "merged in."
+        description="The channels by name. `look`, `returns`, `reviews` and `catalogue` are there by default; "
+        "yours are merged in."
     )
     default_channel: str = Field(default="look", description="The channel of a request that names none.")
     accounts: AccountSettings = Field(

@@ -87,7 +87,14 @@ def test_models_are_listed_shown_and_verified(run: Run) -> None:
     """For people and for programs."""
     assert "efficientnet-lite0-int8" in run("models", "list").stdout
     names = [row["name"] for row in json.loads(run("models", "list", "--json").stdout)]
-    assert {"clothing", "efficientnet-lite0", "efficientnet-lite0-int8", "fashion-mnist", "opennsfw"} == set(names)
+    assert {
+        "clothing",
+        "efficientnet-lite0",
+        "efficientnet-lite0-int8",
+        "fashion-mnist",
+        "opennsfw",
+        "starter-catalogue",
+    } == set(names)
     shown = json.loads(run("models", "show", "opennsfw", "--json").stdout)
     assert ["safe", "nsfw"] == shown["label_names"]
     assert "opennsfw" in run("models", "show", "opennsfw").stdout

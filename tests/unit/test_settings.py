@@ -30,7 +30,7 @@ def test_the_default_is_embedded_and_closed() -> None:
     assert settings.effective_storage_url.startswith("file://")
     assert settings.binds_loopback
     assert not settings.allow_public
-    assert {"look", "returns", "reviews"} == set(build_channels(settings))
+    assert {"look", "returns", "reviews", "catalogue"} == set(build_channels(settings))
 
 
 def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,7 +73,7 @@ def test_a_shop_can_add_a_channel_in_the_file(tmp_path: Path) -> None:
     """Beside the default ones."""
     (tmp_path / "shoplens.toml").write_text('[channels.window]\nmodel = "mine@2"\naccept_at = 0.7\n')
     channels = build_channels(read_settings())
-    assert {"look", "returns", "reviews", "window"} == set(channels)
+    assert {"look", "returns", "reviews", "catalogue", "window"} == set(channels)
     assert 0.7 == channels["window"].policy.accept_at
 
 

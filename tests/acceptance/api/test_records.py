@@ -88,7 +88,7 @@ async def test_the_models_are_listed_with_how_they_are_served(busy_client: httpx
     """The served ones first."""
     models = (await busy_client.get("/models")).json()
     served = {model["name"]: model for model in models if model["served"]}
-    assert {"clothing", "efficientnet-lite0-int8", "opennsfw"} == set(served)
+    assert {"clothing", "efficientnet-lite0-int8", "opennsfw", "starter-catalogue"} == set(served)
     assert ["reviews"] == served["opennsfw"]["channels"]
     assert "single calls" in served["opennsfw"]["batching"]
     assert not models[-1]["served"]

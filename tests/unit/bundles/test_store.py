@@ -42,7 +42,7 @@ def test_a_path_means_the_bundle_in_that_directory(models: Path, tmp_path: Path)
 @pytest.mark.parametrize("name", ["vegetables", "fruit@7", "efficientnet-lite0@0.0.1", "@", ""])
 def test_the_error_for_an_unknown_model_lists_the_known_ones(models: Path, name: str) -> None:
     """The message helps with typing errors."""
-    known = "clothing, efficientnet-lite0, efficientnet-lite0-int8, fashion-mnist, fruit, opennsfw"
+    known = "clothing, efficientnet-lite0, efficientnet-lite0-int8, fashion-mnist, fruit, opennsfw, starter-catalogue"
 
     with pytest.raises(ModelNotFound, match=re.escape(known)):
         resolve_bundle(name, models)
