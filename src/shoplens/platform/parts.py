@@ -152,7 +152,7 @@ def build_engine(
         live = {name: ModelHandle(model) for name, model in zip(names, loaded, strict=True)}
     engine = LocalEngine(
         # One more where a challenger is shown a share of the requests.
-        ModelPool(live, load=loader.find, versions=settings.pinned_versions + _has_shadow(settings)),
+        ModelPool(live, load=loader.find_version, versions=settings.pinned_versions + _has_shadow(settings)),
         limits=build_limits(settings),
         sandbox=sandbox,
         batching=Batching(threads=thread_count(settings, loader.provider), queue_limit=settings.queue_limit),
@@ -224,6 +224,14 @@ class ModelLoader:
                        code=error.code, reason=str(error))  # fmt: skip
             self._finder.remember(name, last)
             return self._warm(self._finder.version(name, str(last)))
+
+    def find_version(self, name: str) -> LoadedModel:
+        """The model `name@version` that a request asked for, warm. Raises BundleInvalid for one that was refused here
+        before, and as `find`.
+        """
+        bundle = self._finder.find(name)
+        self._finder.require_not_refused(bundle)
+        return self._warm(bundle)
 
     def _warm(self, bundle: Bundle) -> LoadedModel:
         model = self.load(bundle)

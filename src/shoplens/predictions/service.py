@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 
+from shoplens.bundles.manifest import NAME_PATTERN
 from shoplens.db import GroupWriter
 from shoplens.db.tables import make_id
 from shoplens.errors import ChannelNotFound, ModelNotFound
@@ -139,7 +141,8 @@ class PredictionService:
 def require_version_of(model: str, wanted: str) -> str:
     """`wanted` if it is `name@version` of this model of a channel. Raises ModelNotFound."""
     name, _, version = wanted.partition("@")
-    if name != model.partition("@")[0] or not version:
+    # A version with a slash would mean a folder of this machine.
+    if name != model.partition("@")[0] or not re.fullmatch(NAME_PATTERN, version):
         raise ModelNotFound(
             f"{wanted[:160]!r} is no version of the channel's model. Write {model.partition('@')[0]}@VERSION."
         )

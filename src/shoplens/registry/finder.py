@@ -178,6 +178,10 @@ class ModelFinder:
         except OSError as error:
             _log.warning("model.refusal_not_noted", model=str(bundle.ref), reason=str(error))
 
+    def require_not_refused(self, bundle: Bundle) -> None:
+        """Raises BundleInvalid for the bundle that was refused here before."""
+        self._require_not_refused(bundle.ref.name, bundle.ref.version, bundle.digest)
+
     def _require_not_refused(self, name: str, version: str, digest: str | None) -> None:
         """A refusal holds for one digest and one release of this program."""
         file = self._models_dir / name / _REFUSED

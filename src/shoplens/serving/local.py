@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -69,6 +70,7 @@ class LocalEngine:
         metrics: Metrics,
     ) -> None:
         self._models = models
+        self._loading = ThreadPoolExecutor(1, thread_name_prefix="load-version")
         self._metrics = metrics
         self._limits = limits
         self._sandbox = sandbox
@@ -185,14 +187,17 @@ class LocalEngine:
         give_up_at = time.monotonic() + drain_s
         for batcher in (self._texts, self._batcher, self._sandboxed):  # in this order: the second fills the third
             await asyncio.to_thread(batcher.close, drain_s=max(0.0, give_up_at - time.monotonic()))
+        self._loading.shutdown(wait=False, cancel_futures=True)
         await asyncio.to_thread(self._models.close)
         self._sandbox.close()
 
     async def _loaded(self, name: str, timeout_s: float) -> ModelHandle:
         """A version that is not live. It is loaded also when that takes longer, for the next request."""
+        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(timeout_s):
-                return await asyncio.to_thread(self._models.load, name)
+                # On a thread of its own, one after the other: other requests need those of the event loop.
+                return await loop.run_in_executor(self._loading, self._models.load, name)
         except TimeoutError as error:
             raise NotStarted(f"The model {name} was not loaded within {timeout_s:g} s. Try again.") from error
 

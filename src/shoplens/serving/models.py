@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from shoplens.bundles.manifest import ModelRef
+from shoplens.bundles.manifest import NAME_PATTERN, ModelRef
 from shoplens.errors import DeadlineExceeded, ModelNotFound, ShoplensError, TooManyVersions
 from shoplens.serving.batcher import Batcher, Batching, PendingRequest, complete
 from shoplens.serving.classifier import Classifier, ModelAnswer, PreparedSample
@@ -21,6 +22,7 @@ from shoplens.telemetry.metrics import Metrics
 _DRAIN_S: Final = 5.0
 _IDLE_S: Final = 60.0
 """A version that single requests asked for makes room for another one when nobody has asked for it for so long."""
+_VERSION: Final = re.compile(NAME_PATTERN)
 _log: Final = get_logger(__name__)
 
 LoadVersion = Callable[[str], "LoadedModel"]
@@ -167,7 +169,7 @@ class ModelPool:
         if name in self.live:
             return self.live[name]
         base, _, version = name.partition("@")
-        if base not in self.live or not version:
+        if base not in self.live or not _VERSION.fullmatch(version):
             known = ", ".join(sorted(self.live))
             raise ModelNotFound(f"No model {name!r} is loaded; there are: {known}.")
         if str(self.live[base].model.ref) == name:

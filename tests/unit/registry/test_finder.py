@@ -9,7 +9,7 @@ import pytest
 
 from shoplens.bundles.signing import Trust
 from shoplens.bundles.store import SharedBundles, install_bundle
-from shoplens.errors import BundleTampered, ModelNotFound, StorageUnavailable
+from shoplens.errors import BundleInvalid, BundleTampered, ModelNotFound, StorageUnavailable
 from shoplens.registry.finder import ModelFinder
 from shoplens.registry.object_registry import ObjectRegistry
 from shoplens.registry.registry import Registry
@@ -108,6 +108,19 @@ def test_a_champion_that_was_changed_is_refused_and_the_last_one_stays(
     assert "model.champion_refused" in caplog.text
     with pytest.raises(BundleTampered, match=r"fruit@2\.0"):
         finder(models_dir.with_name("other"), registry).find("fruit")
+
+
+def test_what_was_refused_is_refused_to_single_requests_too(
+    registry: ObjectRegistry, make: Make, models_dir: Path
+) -> None:
+    """A request that names its version would load it in the server itself. Another bundle is not meant."""
+    publish(registry, make("1.0"), make("2.0"))
+    models = finder(models_dir, registry)
+    refused = models.find("fruit@2.0")
+    models.refuse(refused, "It ended its process.")
+    with pytest.raises(BundleInvalid, match=r"fruit@2\.0 was refused here before: It ended"):
+        models.require_not_refused(refused)
+    models.require_not_refused(models.find("fruit@1.0"))
 
 
 def test_another_bundle_installed_under_the_champions_version_is_refused(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
+from typing import cast
 
 import pytest
 from sqlalchemy import delete
@@ -10,7 +12,10 @@ from sqlalchemy import delete
 from shoplens.db import Database
 from shoplens.predictions.repository import PredictionRepository
 from shoplens.predictions.tables import predictions
+from shoplens.registry.shadow import ShadowService
 from shoplens.registry.shadow_repository import ShadowAnswer, ShadowRepository
+from shoplens.serving.engine import ClassifyRequest, ClassifyResult, Engine
+from shoplens.telemetry.metrics import Metrics
 from tests.samples import id_at, make_record, moment
 
 
@@ -72,3 +77,26 @@ def test_an_answer_goes_with_its_record(database: Database, answers: list[Shadow
     with database.reading() as tx:
         (report,) = ShadowRepository(tx).reports()
     assert (2, ()) == (report.compared, report.differences)
+
+
+async def test_samples_that_wait_for_a_challenger_hold_little_memory(database: Database) -> None:
+    """Their photos are in no bound of uploads any more, so those with many bytes are dropped."""
+    metrics = Metrics()
+
+    class Slow:
+        async def classify(self, request: ClassifyRequest) -> ClassifyResult:
+            await asyncio.sleep(60)
+            raise AssertionError(request)
+
+    record = make_record(1)
+    service = ShadowService(
+        engine=cast(Engine, Slow()), challenger_of=lambda _: "2", shares={record.channel: 1.0}, database=database,
+        clock=lambda: moment(1), metrics=metrics,
+    )  # fmt: skip
+    request = ClassifyRequest(model=record.model.name, images=(bytes(5_000_000),), top_k=1, timeout_s=1)
+    for _ in range(3):
+        service.offer(request, record)
+    service.offer(replace(request, images=(bytes(1_000),)), record)
+    dropped = metrics.shadow_answers.labels(model=record.model.name, outcome="dropped")
+    assert 3 == dropped._value.get()
+    await service.close()

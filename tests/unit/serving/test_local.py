@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +17,15 @@ import pytest
 from PIL import Image
 
 from shoplens.bundles.bundle import write_bundle
-from shoplens.errors import EngineStopped, EngineStuck, ImageDecoderFailed, NotStarted, QueueFull
+from shoplens.errors import EngineStopped, EngineStuck, ImageDecoderFailed, ModelNotFound, NotStarted, QueueFull
 from shoplens.images.picture import Limits
 from shoplens.images.sandbox import SandboxedDecoder
+from shoplens.predictions.service import require_version_of
 from shoplens.serving.batcher import Batching
 from shoplens.serving.classifier import Classifier
 from shoplens.serving.engine import ClassifyRequest, ClassifyResult
 from shoplens.serving.local import LocalEngine
-from shoplens.serving.models import LoadedModel, ModelHandle, ModelPool
+from shoplens.serving.models import LoadedModel, LoadVersion, ModelHandle, ModelPool
 from shoplens.telemetry.metrics import Metrics
 from shoplens.testing.costly import costly_files
 from shoplens.testing.hostile import encoded
@@ -39,10 +42,12 @@ async def make_engine(tmp_path: Path) -> AsyncIterator[EngineMaker]:
     bundle = write_bundle(tmp_path / "fruit", manifest=MANIFEST, labels=LABELS, card=CARD, model=small_model())
     async with AsyncExitStack() as ended:
 
-        async def make(*, queue_limit: int = 128, **bounds: Any) -> LocalEngine:
+        async def make(*, queue_limit: int = 128, load: LoadVersion | None = None, **bounds: Any) -> LocalEngine:
             metrics = Metrics()
             engine = LocalEngine(
-                ModelPool({"fruit": ModelHandle(LoadedModel(Classifier(bundle), batching=None, metrics=metrics))}),
+                ModelPool(
+                    {"fruit": ModelHandle(LoadedModel(Classifier(bundle), batching=None, metrics=metrics))}, load=load
+                ),
                 limits=Limits(),
                 sandbox=SandboxedDecoder(**{"processes": 1, **bounds}),
                 batching=Batching(threads=1, queue_limit=queue_limit),
@@ -180,3 +185,38 @@ async def test_an_engine_is_stuck_when_photos_outlast_all_limits_of_the_sandbox(
     assert time.monotonic() - began > engine._sandbox.longest_s
     await asyncio.gather(*tasks, return_exceptions=True)
     await engine.check()
+
+
+async def test_requests_for_a_version_that_is_slow_to_load_hold_no_threads_of_others(make_engine: EngineMaker) -> None:
+    """A registry may be far away, and many may ask for versions that it does not have."""
+    may_end = threading.Event()
+
+    def load(name: str) -> LoadedModel:
+        may_end.wait(20)
+        raise ModelNotFound(f"There is no model {name}.")
+
+    engine = await make_engine(load=load)
+    photo = jpeg_of(colourful(1))
+    asked = [replace(job(photo, timeout_s=0.2), model=f"fruit@{number}") for number in range(60)]
+    waiting = asyncio.gather(*map(engine.classify, asked), return_exceptions=True)
+    async with asyncio.timeout(5):
+        await asyncio.gather(*(asyncio.to_thread(int) for _ in range(40)))
+        assert {NotStarted} == {type(each) for each in await waiting}
+    may_end.set()
+
+
+@pytest.mark.parametrize("version", ["../fruit", "..", "x/../../tmp", "1\0", "", "1@2"])
+async def test_a_version_is_never_a_path(make_engine: EngineMaker, version: str) -> None:
+    """Nothing is looked for on the disk."""
+    asked: list[str] = []
+
+    def load(name: str) -> LoadedModel:
+        asked.append(name)
+        raise ModelNotFound("x")
+
+    engine = await make_engine(load=load)
+    with pytest.raises(ModelNotFound, match="is loaded"):
+        await engine.classify(replace(job(jpeg_of(colourful(1))), model=f"fruit@{version}"))
+    with pytest.raises(ModelNotFound, match="is no version"):
+        require_version_of("fruit", f"fruit@{version}")
+    assert [] == asked
