@@ -17,6 +17,7 @@ from typing import Final
 from shoplens.catalogue.entities import Category
 from shoplens.catalogue.errors import TreeInvalid
 from shoplens.catalogue.tree import MAX_CATEGORIES, SEPARATOR, Tree, split_path
+from shoplens.texts.cleaning import visible
 
 MAX_BYTES: Final = 20_000_000
 _GOOGLE: Final = re.compile(r"^(?P<id>\d{1,12}) - (?P<path>\S.*)$")
@@ -86,15 +87,17 @@ def with_names(tree: Tree, other: Tree, language: str) -> Tree:
 
 
 def decoded(data: bytes) -> str:
-    """The text of a file in UTF-8, UTF-16 with a mark, or Windows-1252. Raises TreeInvalid if it is too long."""
+    """The text of a file in UTF-8, UTF-16 with a mark, or Windows-1252, without characters that nobody sees: they would
+    disguise names on pages, and PostgreSQL stores no NUL. Raises TreeInvalid if it is too long.
+    """
     if len(data) > MAX_BYTES:
         raise TreeInvalid(f"The file has more than {MAX_BYTES:,} bytes.")
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return data.decode("utf-16", "replace")
+        return visible(data.decode("utf-16", "replace"))
     try:
-        return data.decode("utf-8-sig")
+        return visible(data.decode("utf-8-sig"))
     except UnicodeDecodeError:
-        return data.decode("cp1252", "replace")
+        return visible(data.decode("cp1252", "replace"))
 
 
 def _lines(text: str) -> Iterator[tuple[int, str]]:

@@ -43,8 +43,15 @@ def clean(text: str, most: int) -> str:
         text = html.unescape(text)
         if "<" in text:  # feeds often escape their markup
             text = _without_markup(text)
-    text = _TOO_MANY_MARKS.sub(r"\1", _INVISIBLE.sub("", text))
+    text = _TOO_MANY_MARKS.sub(r"\1", visible(text))
     return unicodedata.normalize("NFC", " ".join(text.split()))[:most].rstrip()
+
+
+def visible(text: str) -> str:
+    """`text` without control characters, marks of the writing direction and characters without width; line breaks and
+    tabs stay.
+    """
+    return _INVISIBLE.sub("", text)
 
 
 def _without_markup(text: str) -> str:

@@ -160,3 +160,9 @@ def test_a_file_of_very_many_lines_is_refused_without_being_held(monkeypatch: py
     for row in (f"1,A,{'x|' * 201}", f"1,A,{'x' * 201}"):
         with pytest.raises(TreeInvalid, match="at most 200"):
             read_tree(f"id,path,synonyms\n{row}\n".encode())
+
+
+def test_names_have_no_characters_that_nobody_sees() -> None:
+    """They would disguise a name, and PostgreSQL refuses NUL."""
+    (category,) = read_tree("id,path\na\0b,Sh\u202eirts\u200b\n".encode())
+    assert ("ab", ("Shirts",)) == (category.id, category.path)
