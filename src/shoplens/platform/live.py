@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from shoplens.bundles.bundle import Bundle
-from shoplens.bundles.import_process import ImportLimits, check_within
 from shoplens.errors import BundleInvalid
-from shoplens.platform.parts import ModelLoader, build_finder, models_of, open_registry, require_fit, utc_now
+from shoplens.platform.parts import (
+    ModelLoader,
+    build_finder,
+    models_of,
+    open_registry,
+    probe_apart,
+    require_fit,
+    utc_now,
+)
 from shoplens.predictions.entities import Channel
 from shoplens.registry.entities import Aliases
 from shoplens.registry.live import LiveEngine, LiveParts, ModelFollower, remove_old_versions
@@ -19,8 +26,6 @@ from shoplens.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
     from shoplens.serving.redis.client import RedisEngine
-
-_PROBE_LIMITS: Final = ImportLimits(seconds=60, memory_mb=4_000)
 
 
 def follow_here(
@@ -32,7 +37,7 @@ def follow_here(
     def swap(name: str, bundle: Bundle) -> None:
         engine.replace(name, loader.load(bundle))
 
-    return _follower(settings, channels, engine, metrics, swap=swap, probe=_probe)
+    return _follower(settings, channels, engine, metrics, swap=swap, probe=probe_apart)
 
 
 def follow_workers(
@@ -74,11 +79,6 @@ def _follower(
     follower = ModelFollower(names, parts, every_s=settings.models_poll_s)
     follower.start()
     return follower
-
-
-def _probe(bundle: Bundle) -> None:
-    """Raises BundleError unless it answers the probes, in a process that it may crash."""
-    check_within(bundle.root, name=str(bundle.ref), limits=_PROBE_LIMITS)
 
 
 def _require_same_use(

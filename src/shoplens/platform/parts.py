@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 
 from shoplens.accounts.entities import Permission
 from shoplens.advice import meant
 from shoplens.bundles.bundle import Bundle
+from shoplens.bundles.import_process import ImportLimits, check_within
 from shoplens.bundles.signing import Trust, build_trust
 from shoplens.bundles.store import SharedBundles
 from shoplens.db import Database, open_database, upgrade
@@ -19,6 +21,7 @@ from shoplens.images.sandbox import SandboxedDecoder
 from shoplens.predictions.entities import Channel, ChannelPrediction, Keep
 from shoplens.predictions.policy import LabelRule, Policy, decide
 from shoplens.registry.finder import ModelFinder
+from shoplens.registry.live import remove_old_versions
 from shoplens.registry.object_registry import ObjectRegistry
 from shoplens.registry.registry import Registry
 from shoplens.serving.batcher import Batching
@@ -37,6 +40,7 @@ from shoplens.telemetry.metrics import Metrics
 # A process that waits for its core or its memory is not to blame; one that hangs is ended.
 _WALL_PER_CPU = 20
 _log: Final = get_logger(__name__)
+_PROBE_LIMITS: Final = ImportLimits(seconds=60, memory_mb=4_000)
 Progress = Callable[[str], None]
 """Called with a sentence for each step."""
 
@@ -191,6 +195,13 @@ class ModelLoader:
     def __init__(self, settings: Settings, channels: Mapping[str, Channel], metrics: Metrics) -> None:
         self.provider: Final = choose_provider(settings.provider)
         self._finder = build_finder(settings)
+        self._clean_up = partial(
+            remove_old_versions,
+            settings.effective_models_dir,
+            open_registry(settings),
+            most=settings.kept_versions + settings.pinned_versions,
+        )
+        self._probed: set[str] = set()
         self._channels = channels
         self._metrics = metrics
         batching = Batching(
@@ -226,17 +237,33 @@ class ModelLoader:
             return self._warm(self._finder.version(name, str(last)))
 
     def find_version(self, name: str) -> LoadedModel:
-        """The model `name@version` that a request asked for, warm. Raises BundleInvalid for one that was refused here
-        before, and as `find`.
+        """The model `name@version` that a request asked for, warm, after a process of its own has run its probes.
+
+        Raises BundleInvalid for one that was refused here before, and as `find`.
         """
         bundle = self._finder.find(name)
         self._finder.require_not_refused(bundle)
+        if bundle.digest not in self._probed:
+            try:
+                probe_apart(bundle)
+            except BundleError as error:
+                self._finder.refuse(bundle, str(error))
+                raise
+            self._probed.add(bundle.digest)
+        live = self._finder.remembered(bundle.ref.name)
+        if live is not None:
+            self._clean_up(bundle.ref.name, keep={live, bundle.ref.version})
         return self._warm(bundle)
 
     def _warm(self, bundle: Bundle) -> LoadedModel:
         model = self.load(bundle)
         model.classifier.warm()
         return model
+
+
+def probe_apart(bundle: Bundle) -> None:
+    """Raises BundleError unless it answers the probes, in a process that it may crash."""
+    check_within(bundle.root, name=str(bundle.ref), limits=_PROBE_LIMITS)
 
 
 def require_fit(channels: Mapping[str, Channel], name: str, bundle: Bundle) -> None:
