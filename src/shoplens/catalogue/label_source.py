@@ -18,7 +18,8 @@ _PAGE: Final = 500
 class CategoryLabels:
     """The labels of a channel, a page in memory at a time; call it with the name of the channel.
 
-    What was accepted, corrected or given by the shop itself counts, by its last word; what was undone does not. A label
+    What was accepted, corrected or given by the shop itself counts, by its last word; what was undone does not, nor
+    what was accepted in bulk: a model that learned that would learn from itself. A label
     is the path of the category in the live tree, with " > " between its names, as the labels of a model; products whose
     category that tree lacks are left out. The photo is the first one. `tree_of` gives the tree of a channel, None for
     one without a catalogue side.

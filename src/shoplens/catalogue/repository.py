@@ -18,6 +18,7 @@ from sqlalchemy import (
     Row,
     TextClause,
     delete,
+    exists,
     func,
     insert,
     or_,
@@ -177,9 +178,17 @@ class ProductRepository:
         return int(self._tx.scalar(query) or 0)
 
     def decided(self, channel: str, *, after: str, limit: int) -> list[Product]:
-        """The next products whose category was decided, in the order of their ids."""
-        state = products.c.state.not_in(_UNDECIDED)
-        query = select(products).where(products.c.channel == channel, state, products.c.id > after)
+        """The next products whose category was decided by itself, in the order of their ids: no person looked at those
+        that were accepted in bulk.
+        """
+        state, made = products.c.state.not_in(_UNDECIDED), decisions.c
+        in_bulk = exists().where(
+            made.product_id == products.c.id,
+            made.bulk_id.is_not(None),
+            made.undone_at.is_(None),
+            made.created_at == products.c.decided_at,
+        )
+        query = select(products).where(products.c.channel == channel, state, ~in_bulk, products.c.id > after)
         return [from_row(Product, row) for row in self._tx.execute(query.order_by(products.c.id).limit(limit))]
 
     def lock_many(self, product_ids: Collection[str]) -> dict[str, Product]:

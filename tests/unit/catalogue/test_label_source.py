@@ -6,6 +6,7 @@ from pathlib import Path
 
 from shoplens.catalogue.label_source import CategoryLabels
 from shoplens.catalogue.products import NewProduct
+from shoplens.catalogue.repository import ProductFilter
 from shoplens.db import Database
 from tests.unit.catalogue.products import (
     ANNA,
@@ -41,3 +42,15 @@ def test_what_was_decided_last_is_a_label_with_its_texts_and_first_photo(databas
         ("Food > Fruit > Pear", "Pear", "Sweet", "anna", photo.facts.sha256),
     ] == [(each.label, each.designation, each.description, each.given_by, each.image_sha256 or None) for each in found]
     assert [] == list(CategoryLabels(database, tree_of=lambda _: None)("reviews"))
+
+
+def test_what_was_accepted_in_bulk_is_no_label(database: Database, tmp_path: Path) -> None:
+    """Nobody looked at it, so a model would learn from itself. A person's later word on it counts."""
+    products, decisions = product_service(database, tmp_path), decision_service(database)
+    for reference in ("looked-at", "not-looked-at"):
+        suggested(database, add(products, reference, "Shirt"), "shirt", 0.95)
+    decisions.accept_bulk(ProductFilter(channel=CHANNEL, min_score=0.9), by=ANNA)
+    labels = CategoryLabels(database, tree_of=lambda _: TREE)
+    assert [] == list(labels(CHANNEL))
+    decisions.decide(CHANNEL, "looked-at", by=ANNA, category="pear")
+    assert ["Food > Fruit > Pear"] == [each.label for each in labels(CHANNEL)]
