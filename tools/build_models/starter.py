@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import sys
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,7 +29,6 @@ from shoplens.training.card import CardTexts
 from shoplens.training.products import Product, product_text
 from shoplens.training.progress import ProgressLog
 from shoplens.training.recipes.head import IMAGE, in_parallel
-from shoplens.training.recipes.transfer import random_view
 from shoplens.training.train import TrainConfig
 from shoplens.training.train_products import ENCODER, train_products
 from tools.build_models import DATA
@@ -40,8 +38,6 @@ NAME: Final = "starter-catalogue"
 WORK: Final = ROOT / "build" / NAME
 TITLES: Final = 60
 """Titles without a photo per category."""
-VIEWS: Final = {"groceries": 6, "clothing": 3}
-"""Random parts of each training photo, mirrored or not and in another light, beside the photo and its mirror image."""
 EPOCHS: Final = 8
 CLOTHING: Final = {
     "dress": "Apparel > Dresses",
@@ -248,42 +244,33 @@ def composed(leaf: Leaf, random: np.random.Generator) -> str:
     )
 
 
-def embeddings(files: Sequence[Path], name: str, *, mirrored: bool = False, views: int = 0) -> NDArray[np.float32]:
-    """(n, 1280) of length 1, computed once; with `views` so many for each file, of random parts of it."""
-    cache = WORK / f"{name}{'-mirrored' if mirrored else ''}{'-views' if views else ''}.npy"
+def embeddings(files: Sequence[Path], name: str, *, mirrored: bool = False) -> NDArray[np.float32]:
+    """(n, 1280) of length 1, computed once."""
+    cache = WORK / f"{name}{'-mirrored' if mirrored else ''}.npy"
     if not cache.exists():
         session = open_session(encoder_graph(BUILTIN_MODELS[ENCODER].build()), optimise=True)
 
-        def seen_of(file: Path) -> list[NDArray[np.uint8]]:
-            if views:
-                random = np.random.default_rng(zlib.crc32(file.name.encode()))
-                picture = decode(file.read_bytes(), limits=Limits(), short_side=IMAGE.resize)
-                return [random_view(picture.pixels, IMAGE.crop, random) for _ in range(views)]
+        def row(file: Path) -> NDArray[np.float32]:
             pixels = preprocess(decode(file.read_bytes(), limits=Limits(), short_side=IMAGE.resize), IMAGE)
-            return [pixels[:, ::-1] if mirrored else pixels]
-
-        def rows(file: Path) -> NDArray[np.float32]:
-            each = [session.run([EMBEDDING], {INPUT: np.ascontiguousarray(seen)[None]})[0] for seen in seen_of(file)]
-            return np.concatenate(each)
+            seen = pixels[:, ::-1] if mirrored else pixels
+            embedded: NDArray[np.float32] = session.run([EMBEDDING], {INPUT: np.ascontiguousarray(seen)[None]})[0]
+            return embedded
 
         WORK.mkdir(parents=True, exist_ok=True)
-        np.save(cache, np.concatenate(list(in_parallel(rows, files))).astype(np.float16))
+        np.save(cache, np.concatenate(list(in_parallel(row, files))).astype(np.float16))
     found = np.load(cache).astype(np.float32)
     return np.asarray(found / np.linalg.norm(found, axis=1, keepdims=True), np.float32)
 
 
 def photos(folders: dict[str, Path], part: str) -> Iterator[tuple[str, str, NDArray[np.float32]]]:
-    """Name, path of the category and embedding of each photo; of training photos also mirrored and in parts."""
+    """Name, path of the category and embedding of each photo; of training photos also mirrored."""
     with (folders["groceries"] / "categories.csv").open(encoding="utf-8", newline="") as table:
         paths = CLOTHING | {row["folder"]: row["path"] for row in csv.DictReader(table)}
     for name, folder in folders.items():
         files = sorted(file for file in (folder / part).rglob("*") if file.is_file())
         found = [(file, each) for file, each in zip(files, embeddings(files, f"{name}-{part}"), strict=True)]
         if part == "train":
-            views = VIEWS[name]
             found += zip(files, embeddings(files, f"{name}-{part}", mirrored=True), strict=True)
-            seen = embeddings(files, f"{name}-{part}", views=views)
-            found += zip([file for file in files for _ in range(views)], seen, strict=True)
         for number, (file, embedding) in enumerate(found):
             yield f"{name}/{file.name} {number}", paths[file.parent.name], embedding
 
