@@ -317,8 +317,9 @@ SECTIONS = {
     "Install": {"WantedBy"},
     "Timer": {"OnCalendar", "RandomizedDelaySec", "FixedRandomDelay", "Persistent", "AccuracySec"},
     "Service": {
-        "CapabilityBoundingSet", "ExecStart", "Group", "IOSchedulingClass", "LimitNOFILE", "LockPersonality", "Nice",
-        "NoNewPrivileges", "PrivateDevices", "PrivateTmp", "ProtectClock", "ProtectControlGroups", "ProtectHome",
+        "CapabilityBoundingSet", "ExecReload", "ExecStart", "Group", "IOSchedulingClass", "LimitNOFILE",
+        "LockPersonality", "Nice", "NoNewPrivileges", "PrivateDevices", "PrivateTmp", "ProtectClock",
+        "ProtectControlGroups", "ProtectHome",
         "ProtectHostname", "ProtectKernelLogs", "ProtectKernelModules", "ProtectKernelTunables", "ProtectProc",
         "ProtectSystem", "ReadWritePaths", "RemoveIPC", "RestrictAddressFamilies", "RestrictNamespaces", "Restart",
         "RestartSec", "RestrictRealtime", "RestrictSUIDSGID", "StateDirectory", "SystemCallArchitectures",

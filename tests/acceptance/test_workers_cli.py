@@ -44,8 +44,9 @@ def shoplens(*arguments: str, data_dir: Path, **settings: str) -> subprocess.Com
 
 def test_the_web_server_shows_what_its_workers_serve(fleet: ProcessFleet) -> None:
     """In the list of models, in its readiness and in its metrics."""
-    (served,) = (each for each in httpx.get(f"{fleet.url}/models", timeout=60).json() if each["served"])
-    assert ("efficientnet-lite0-int8", "single calls on 1 thread in 1 worker") == (served["name"], served["batching"])
+    models = httpx.get(f"{fleet.url}/models", timeout=60).json()
+    served = {each["name"]: each["batching"] for each in models if each["served"]}
+    assert "single calls on 1 thread in 1 worker" == served["efficientnet-lite0-int8"]
     assert 200 == httpx.get(f"{fleet.url}/health/ready", timeout=60).status_code
     metrics = httpx.get(f"{fleet.url}/metrics", timeout=60).text
     assert "shoplens_workers 1.0" in metrics

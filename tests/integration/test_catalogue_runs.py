@@ -32,7 +32,7 @@ from shoplens.settings import Settings, read_settings
 from tests.integration.running_worker import running_worker
 from tests.support.fusion import COLOURS, write_fusion_bundle
 
-CHANNEL = "paint"
+CHANNEL = "catalogue"
 
 
 @pytest.fixture
@@ -41,8 +41,8 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     write_fusion_bundle(tmp_path / "models")
     for name, value in {
         "DATA_DIR": str(tmp_path / "data"), "MODELS_DIR": str(tmp_path / "models"), "DEFAULT_CHANNEL": CHANNEL,
-        "CHANNELS__PAINT__MODEL": "paint", "CHANNELS__PAINT__ACCEPT_AT": "0.5", "CHANNELS__PAINT__CATALOGUE": "{}",
-        "BATCH__TAKEOVER_S": "2",
+        "CHANNELS__CATALOGUE__MODEL": "paint", "CHANNELS__CATALOGUE__ACCEPT_AT": "0.5",
+        "CHANNELS__CATALOGUE__CATALOGUE": "{}", "BATCH__TAKEOVER_S": "2",
     }.items():  # fmt: skip
         monkeypatch.setenv(f"SHOPLENS_{name}", value)
     return read_settings()

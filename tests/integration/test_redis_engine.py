@@ -315,7 +315,7 @@ async def test_an_engine_shows_only_its_own_models(
     wide = make_settings(channels=both, redis_url=settings.redis_url, redis_prefix=settings.redis_prefix, threads=1)
     async with running_worker(wide):
         assert [MODEL] == [each.ref.name for each in make_engine(settings).served()]
-        assert ["clothing", MODEL] == [each.ref.name for each in make_engine(wide).served()]
+        assert ["clothing", MODEL, "starter-catalogue"] == [each.ref.name for each in make_engine(wide).served()]
 
 
 async def test_more_requests_at_once_than_connections_are_all_answered(

@@ -43,7 +43,7 @@ add_filters(
     presenting.product_sureness,
     presenting.channel_query,
     presenting.photo_address,
-    presenting.state_word,
+    presenting.product_state_word,
     presenting.state_outcome,
     presenting.saw,
     presenting.decision_words,

@@ -101,7 +101,7 @@ def photo_address(product: Product, photo: ProductPhoto, size: str) -> str:
     return f"/catalogue/products/{product.id}/photos/{photo.position}?{query}"
 
 
-def state_word(product: Product) -> str:
+def product_state_word(product: Product) -> str:
     """How far a product is."""
     if product.state is ProductState.NEW and product.failure:
         return "Failed"

@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote
 
 import humanize
@@ -63,9 +63,19 @@ def page(template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
     return HTMLResponse(html, status_code=status, headers=_PAGE_HEADERS)
 
 
+_FILTERS: Final[dict[str, Callable[..., Any]]] = {}
+"""Those of all features; they may take the place of Jinja's own."""
+
+
 def add_filters(*filters: Callable[..., Any], **constants: Any) -> None:
-    """Make a feature's own filters, under their names, and constants known to all templates."""
-    _TEMPLATES.filters.update({each.__name__: each for each in filters})
+    """Make a feature's own filters, under their names, and constants known to all templates.
+
+    Raises ValueError for the name of another filter: the pages of its feature would break.
+    """
+    for each in filters:
+        if _FILTERS.setdefault(each.__name__, each) is not each:
+            raise ValueError(f"There is a filter {each.__name__} already; call this one by a name of its own.")
+    _TEMPLATES.filters.update(_FILTERS)
     _TEMPLATES.globals.update(constants)
 
 

@@ -206,6 +206,10 @@ class Uploads:
 
         Raises ImageTooLarge, QueueFull, RequestInvalid and UploadTooSlow. Does not check single files.
         """
+        if media_type_of(request) != "multipart/form-data":
+            raise RequestInvalid(
+                f"Send a multipart form with files in the field {FILE_FIELD!r}: curl -F {FILE_FIELD}=@…"
+            )
         length = content_length(request.headers)
         if length is not None and length > max_bytes:
             raise form_too_large(length, max_bytes)

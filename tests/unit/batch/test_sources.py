@@ -83,7 +83,7 @@ def test_an_object_that_changed_after_it_was_listed_is_skipped(objects: ObjectPr
         list(listed.chunks())
     assert (True, ["a.jpg"]) == (listed.remove(), left(objects))
     objects.delete("a.jpg")
-    with pytest.raises(FileSkipped, match="gone"):
+    with pytest.raises(FileSkipped, match="was deleted"):
         list(listed.chunks())
     assert listed.remove()
 

@@ -13,11 +13,12 @@ from shoplens.cli.app import app
     [
         (
             ("users", "add", "anna", "--role", "moderater"),
-            "'--role': 'moderater' is not one of 'admin', 'moderator', 'clerk', 'viewer' (did you mean 'moderator'?).",
+            "'--role': 'moderater' is not one of 'admin', 'moderator', 'clerk', 'merchandiser', 'viewer' "
+            "(did you mean 'moderator'?).",
         ),
         (
             ("users", "add", "anna", "--role", "boss"),
-            "'--role': 'boss' is not one of 'admin', 'moderator', 'clerk', 'viewer'.",
+            "'--role': 'boss' is not one of 'admin', 'moderator', 'clerk', 'merchandiser', 'viewer'.",
         ),
         (("keys", "create", "form", "--scope", "predict", "--days", "99999999"), "less than or equal to 3650"),
     ],
