@@ -314,7 +314,7 @@ async def test_an_engine_shows_only_its_own_models(
     both = {"look": {"model": MODEL}, "returns": {"model": "clothing"}, "reviews": {"model": MODEL, "labels": {}}}
     wide = make_settings(channels=both, redis_url=settings.redis_url, redis_prefix=settings.redis_prefix, threads=1)
     async with running_worker(wide):
-        assert [MODEL] == [each.ref.name for each in make_engine(settings).served()]
+        assert [MODEL, "starter-catalogue"] == [each.ref.name for each in make_engine(settings).served()]
         assert ["clothing", MODEL, "starter-catalogue"] == [each.ref.name for each in make_engine(wide).served()]
 
 

@@ -129,7 +129,8 @@ def test_the_queue_is_decided_by_keys_and_a_wrong_key_is_taken_back(
     expect(page.locator("[data-slot=place]")).to_have_text("1 of 5")
     assert first == title(page)
     assert {None} == set(categories(catalogue, "queue").values())
-    for _ in range(5):
+    for place in range(1, 6):
+        expect(page.locator("[data-slot=place]")).to_have_text(f"{place} of 5")
         page.keyboard.press("Enter")
     expect(page.get_by_text("Nothing to review")).to_be_visible()
     page.keyboard.press("1")  # nothing is there
