@@ -104,11 +104,15 @@ class DecisionKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhotoDecision:
-    """One entry of a photo's history, which only grows. `undone_at` is set when a person took it back."""
+    """One entry of a photo's history, which only grows. `undone_at` is set when a person took it back.
+
+    `revision` is that of the photo after it.
+    """
 
     id: str
     at: datetime
     photo_id: str
+    revision: int
     channel: str
     kind: DecisionKind
     by_id: str

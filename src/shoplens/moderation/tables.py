@@ -138,6 +138,7 @@ moderation_decisions: Final = Table(
     Column("id", string(ID_LENGTH), primary_key=True),
     required("at", UtcDateTime()),
     required("photo_id", string(ID_LENGTH), ForeignKey("moderation_photos.id", ondelete="CASCADE")),
+    required("revision", Integer),
     required("channel", TEXT),
     required("kind", string(16)),
     required("by_id", TEXT),

@@ -177,6 +177,16 @@ def test_the_same_decision_sent_twice_is_one(desk: Desk) -> None:
     assert len(desk.photos.history(photo_id(1))[1]) == 2
 
 
+def test_a_decision_after_a_report_is_never_taken_for_the_one_before_it(desk: Desk) -> None:
+    """The same person published the photo once; a report that came since is news to them, and they look again."""
+    published = desk.review.decide(photo_id(1), ACCEPT, by=ANNA, seen=0)
+    desk.queue.report(photo_id(1))
+    with pytest.raises(PhotoChanged):
+        desk.review.decide(photo_id(1), ACCEPT, by=ANNA, seen=published.revision)
+    again = desk.review.decide(photo_id(1), ACCEPT, by=ANNA, seen=published.revision + 1)
+    assert (PhotoState.PUBLISHED, None) == (again.state, again.queue)
+
+
 def test_a_photo_that_somebody_else_looks_at_cannot_be_decided(desk: Desk) -> None:
     """Until their claim ends."""
     desk.claimed(BEN)

@@ -152,6 +152,7 @@ class PhotoReview:
                 id=new_id(now),
                 at=now,
                 photo_id=photo.id,
+                revision=changed.revision,
                 channel=photo.channel,
                 kind=DecisionKind.ESCALATION,
                 by_id=by.id,
@@ -294,6 +295,7 @@ def _is_repeated(tx: Connection, photo: ModerationPhoto, choice: Choice, *, by: 
     latest = _latest(tx, photo.id)
     return (
         latest is not None
+        and latest.revision == photo.revision  # else something else changed it, such as a report
         and latest.by_id == by.id
         and latest.kind in BY_PEOPLE
         and latest.to_state is choice.state

@@ -396,6 +396,7 @@ def _create_moderation_decisions() -> None:
         sa.Column("id", _string(26), nullable=False),
         sa.Column("at", _MOMENT, nullable=False),
         sa.Column("photo_id", _string(26), nullable=False),
+        sa.Column("revision", sa.Integer, nullable=False),
         sa.Column("channel", _TEXT, nullable=False),
         sa.Column("kind", _string(16), nullable=False),
         sa.Column("by_id", _TEXT, nullable=False),
