@@ -1,0 +1,1 @@
+"""What happened when: load, decisions, storage, drift and accuracy over time."""
