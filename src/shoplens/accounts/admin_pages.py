@@ -39,6 +39,7 @@ PERMISSION_WORDS: Final[Mapping[Permission, str]] = {
     Permission.LABELS_READ: "Read and export label sets",
     Permission.WEBHOOKS_ADMIN: "Manage webhooks",
     Permission.METRICS_READ: "Read /metrics",
+    Permission.MONITORING_READ: "Read the pages of monitoring",
     Permission.DOCS_READ: "Read the API's documentation",
     Permission.ACCOUNTS_ADMIN: "Manage people and API keys",
     Permission.AUDIT_READ: "Read the audit log",

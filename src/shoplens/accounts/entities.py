@@ -29,6 +29,7 @@ class Permission(StrEnum):
     LABELS_READ = "labels:read"
     WEBHOOKS_ADMIN = "webhooks:admin"
     METRICS_READ = "metrics:read"
+    MONITORING_READ = "monitoring:read"
     DOCS_READ = "docs:read"
     ACCOUNTS_ADMIN = "accounts:admin"
     AUDIT_READ = "audit:read"
@@ -51,6 +52,7 @@ _VIEWER: Final = frozenset(
         Permission.MODELS_READ,
         Permission.CATALOGUE_READ,
         Permission.METRICS_READ,
+        Permission.MONITORING_READ,
         Permission.DOCS_READ,
     }
 )
