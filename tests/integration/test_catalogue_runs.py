@@ -184,7 +184,7 @@ def test_a_run_whose_model_is_gone_says_so_and_a_new_one_can_begin(settings: Set
         tx.exec_driver_sql("UPDATE catalogue_runs SET model = 'paint@0.9.0'")
     with pytest.raises(ModelNotFound, match=r"0\.9\.0"):
         run(settings)
-    done = run(settings, anew=True)
+    done = run(settings, start_over=True)
     assert "paint@1.0.0" == done.model
     assert {"paint@1.0.0"} == {each.model for each in products_of(settings)}
 

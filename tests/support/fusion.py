@@ -13,7 +13,7 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from shoplens.bundles.bundle import Bundle, write_bundle
-from shoplens.bundles.manifest import TEXT_FORMAT_VERSION, Card, Label, Manifest
+from shoplens.bundles.manifest import FORMAT_VERSION, TEXT_FORMAT_VERSION, Card, Label, Manifest
 from shoplens.images.picture import ImageSpec
 from shoplens.texts.features import features
 from shoplens.texts.spec import TextSpec
@@ -51,6 +51,24 @@ def write_fusion_bundle(
         into / name / version, manifest=manifest, labels=LABELS, card=_CARD,
         model=classifier_graph(photos, turned, hidden), encoder=encoder_graph() if photos else None,
     )  # fmt: skip
+
+
+def write_photo_bundle(into: Path, *, name: str = "colours") -> Bundle:
+    """The bundle `<into>/<name>/1.0.0`, which looks at photos only and says the same of them."""
+    nodes = [
+        helper.make_node("Cast", ["pixels"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["floats"], ["means"], axes=[1, 2], keepdims=0),
+        helper.make_node("Div", ["means", "scale"], ["logits"]),
+    ]
+    pixels = helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["n", 8, 8, 3])
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", len(COLOURS)])
+    manifest = Manifest(
+        format_version=FORMAT_VERSION, name=name, version="1.0.0", task="image-classification", input="pixels",
+        output="logits", embedding=None, activation="softmax", image=ImageSpec(resize=8, crop=8, dtype="uint8"),
+        max_batch=16,
+    )  # fmt: skip
+    model = _model(nodes, [pixels], [logits], {"scale": np.array([50], np.float32)})
+    return write_bundle(into / name / "1.0.0", manifest=manifest, labels=LABELS, card=_CARD, model=model)
 
 
 def encoder_graph() -> bytes:

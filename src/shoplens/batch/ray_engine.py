@@ -19,6 +19,7 @@ from typing import Any, Final
 import shoplens
 from shoplens.batch.ray import Cluster, connected, one_line
 from shoplens.bundles.bundle import Bundle
+from shoplens.bundles.manifest import SampleKind
 from shoplens.errors import ClusterUnavailable, Misconfigured, ModelNotFound, ShoplensError
 from shoplens.serving.engine import ClassifyRequest, ClassifyResult, Engine, ServedModel, fault_of
 from shoplens.telemetry.logs import get_logger
@@ -115,9 +116,16 @@ class RayEngine:
 
     def labels(self, model: str) -> tuple[str, ...]:
         """As `Engine.labels`."""
+        return tuple(label.name for label in self._bundle_of(model).labels)
+
+    def kinds(self, model: str) -> tuple[SampleKind, ...]:
+        """As `Engine.kinds`."""
+        return self._bundle_of(model).manifest.kinds
+
+    def _bundle_of(self, model: str) -> Bundle:
         if model != self._model:
             raise ModelNotFound(f"The Ray cluster has the model {self._model} only.")
-        return tuple(label.name for label in self._bundle.labels)
+        return self._bundle
 
     async def check(self) -> None:
         """As `Engine.check`."""

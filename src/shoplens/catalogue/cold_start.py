@@ -144,7 +144,7 @@ class ColdStarts:
     def _make(self, tree: Tree, making: Future[ColdStart]) -> None:
         try:
             made = ColdStart(tree, self._examples())
-        except BaseException as error:  # noqa: BLE001  whoever waits for it gets it
+        except Exception as error:  # noqa: BLE001  a thread has no caller: the requests that wait raise it
             with self._lock:
                 self._making = None
             making.set_exception(error)

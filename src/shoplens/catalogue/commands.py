@@ -167,12 +167,13 @@ def suggest_categories(
         answer = None if found.answer is None else paths(found.answer.category)
     if as_json:
         suggestions = [dict(zip(("category", "path", "score"), each, strict=True)) for each in named]
-        shown = {"suggestions": suggestions, "answer": answer, "kind": found.kind, "model": found.model}
-        typer.echo(orjson.dumps({**shown, "tree": found.tree, "cold_start": found.cold_start}))
+        shown = {"suggestions": suggestions, "answer": answer, "kind": found.kind, "ignored": found.ignored}
+        typer.echo(orjson.dumps({**shown, "model": found.model, "tree": found.tree, "cold_start": found.cold_start}))
         return
     for _, path, score in named:
         typer.echo(f"{score:7.2%}  {path}")
-    typer.echo(f"Answer: {answer or 'none is sure enough'} ({found.kind}, {found.model}).")
+    ignored = f"; the model takes no {found.ignored}" if found.ignored else ""
+    typer.echo(f"Answer: {answer or 'none is sure enough'} ({found.kind}{ignored}, {found.model}).")
 
 
 async def _suggest_once(opened: RunEngine, request: SuggestRequest) -> Suggestion:
@@ -264,7 +265,7 @@ def run_catalogue(
             _stop_with(stop)
             try:
                 ended = run_on_loop(
-                    runner.run(requested_by=requested_by, again=again, anew=new, on_progress=on_progress)
+                    runner.run(requested_by=requested_by, again=again, start_over=new, on_progress=on_progress)
                 )
             except NothingWaiting as nothing:  # `trigger.log` shows that the schedule works
                 trigger.counts["planned"] = 0

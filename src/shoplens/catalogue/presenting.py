@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 
 from shoplens.catalogue.entities import CategoryDecision, DecisionKind, ImportJob, Product, ProductPhoto, ProductState
 from shoplens.catalogue.service import CatalogueChannel
+from shoplens.catalogue.suggest import Ignored
 from shoplens.catalogue.tree import Tree
 
 STATE_WORDS: Final = {
@@ -115,9 +116,11 @@ def state_outcome(product: Product) -> str:
     return "review" if product.needs_review else _OUTCOMES[product.state]
 
 
-def saw(kind: str | None) -> str | None:
-    """What the model had of a product."""
-    return None if kind is None else _SAW[kind]
+def saw(kind: str | None, ignored: Ignored | None = None) -> str | None:
+    """What the model had of a product, and what it cannot look at although it was given."""
+    if kind is None:
+        return None
+    return _SAW[kind] if ignored is None else f"{_SAW[kind]}; it takes no {ignored}"
 
 
 def decision_words(decision: CategoryDecision) -> str:

@@ -104,16 +104,21 @@ class CatalogueRunner:
                 self._loop.call_soon_threadsafe(self._ended.set)
 
     async def run(
-        self, *, requested_by: str, again: bool = False, anew: bool = False, on_progress: OnProgress = lambda _: None
+        self,
+        *,
+        requested_by: str,
+        again: bool = False,
+        start_over: bool = False,
+        on_progress: OnProgress = lambda _: None,
     ) -> CatalogueRun:
         """Go on with the channel's unfinished run, or begin one: `again` also for products that have a suggestion.
 
-        With `anew` an unfinished run is given up first. The run is finished when this returns, unless `stop` was
+        With `start_over` an unfinished run is given up first. The run is finished when this returns, unless `stop` was
         called. Raises NothingWaiting; RunInProgress and RunLost for a run of another process; RunModelChanged; what
         opening the engine raises, and what ends every run: then the run is left to the next start.
         """
         self._loop = asyncio.get_running_loop()
-        run = await asyncio.to_thread(self._claim, requested_by, again, anew)
+        run = await asyncio.to_thread(self._claim, requested_by, again, start_over)
         owner = run.owner or ""
         heartbeat = asyncio.create_task(self._send_heartbeats(run.id, owner))
         work = asyncio.create_task(self._work(run, on_progress))
@@ -132,7 +137,7 @@ class CatalogueRunner:
         finally:
             heartbeat.cancel()
 
-    def _claim(self, requested_by: str, again: bool, anew: bool) -> CatalogueRun:
+    def _claim(self, requested_by: str, again: bool, start_over: bool) -> CatalogueRun:
         with self._database.reading() as tx:
             run = CatalogueRunRepository(tx).active(self._channel)
         if run is not None and run.owner is not None:
@@ -142,7 +147,7 @@ class CatalogueRunner:
         try:
             with self._database.transaction() as tx:
                 runs = CatalogueRunRepository(tx)
-                if run is not None and anew:
+                if run is not None and start_over:
                     runs.give_up(run, now=now, reason="It was given up for a new run.")
                     run = None
                 if run is None:

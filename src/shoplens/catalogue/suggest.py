@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +19,15 @@ from shoplens.catalogue.entities import CategoryScore
 from shoplens.catalogue.errors import NothingToCategorise
 from shoplens.catalogue.tree import Tree, split_path
 from shoplens.catalogue.trees import TreeService
+from shoplens.errors import RequestInvalid
 from shoplens.images.picture import ImageFacts
 from shoplens.serving.engine import ClassifyRequest, ClassifyResult, Engine, Prediction, Priority
 from shoplens.texts.cleaning import DESCRIPTION_CHARACTERS, TITLE_CHARACTERS, clean
 from shoplens.texts.features import words_of
 
 MAX_PHOTOS: Final = 10
+Ignored = Literal["text", "photos"]
+"""What a product has and the model cannot look at."""
 COLD_START: Final = "cold-start"
 """What answers where no model knows the tree; its version is that of the tree."""
 _MOST_LABELS: Final = 500
@@ -60,7 +63,7 @@ class SuggestRequest:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suggestion:
     """Categories for one product. `suggestions` are the best leaves, best first; `answer` is the deepest category
-    that is sure enough, None where not even a root is. `kind` is what the model saw.
+    that is sure enough, None where not even a root is. `kind` is what the model saw, `ignored` what it cannot look at.
 
     With `cold_start` no model knows the tree, and the scores are rough. `embedding` is the mean embedding of the photos
     (float16).
@@ -73,6 +76,7 @@ class Suggestion:
     tree: int
     cold_start: bool
     needs_review: bool
+    ignored: Ignored | None = None
     images: tuple[ImageFacts, ...] = ()
     embedding: bytes | None = None
 
@@ -119,26 +123,32 @@ class SuggestService:
         return self._trees.get(version)
 
     async def suggest(self, request: SuggestRequest) -> Suggestion:
-        """The best categories.
+        """The best categories, from what the model can look at: the text, the photos, or both.
 
-        Raises NothingToCategorise, SampleError for a photo that cannot be used, NotStarted while the first answers for
-        a new tree are prepared for longer than the request waits, and as Engine.classify.
+        Raises NothingToCategorise, RequestInvalid for a product of which the model can look at nothing, SampleError for
+        a photo that cannot be used, NotStarted while the first answers for a new tree are prepared for longer than the
+        request waits, and as Engine.classify.
         """
         designation, description = await asyncio.to_thread(request.cleaned)
         text = _text_of(designation, description)
         tree = await asyncio.to_thread(self._trees.live)
         by_label = await asyncio.to_thread(self._known.by_label, self._engine.labels(self.rules.model), tree)
+        cold = None if by_label is not None else await self._cold.of(tree, request.timeout_s)
+        request, text, ignored = self._usable(request, text, cold=cold is not None)
         if by_label is not None:
             result = await self._classify(request, text)
-            return self._of_model(result, by_label, tree)
-        cold = await self._cold.of(tree, request.timeout_s)
-        embedded = await self._classify(request, "") if request.photos else None
-        return await asyncio.to_thread(self._of_cold_start, cold, tree, text, embedded)
+            found = self._of_model(result, by_label, tree)
+        else:
+            assert cold is not None
+            embedded = await self._classify(request, "") if request.photos else None
+            found = await asyncio.to_thread(self._of_cold_start, cold, tree, text, embedded)
+        return replace(found, ignored=ignored)
 
     async def explain(self, request: SuggestRequest, category: str) -> tuple[str, list[WordWeight]]:
         """The cleaned title, and how much each of its first forty words speaks for the category: by leaving it out.
 
-        Of the description the beginning counts. Raises as `suggest`, and CategoryNotFound.
+        Of the description the beginning counts. Raises as `suggest`, CategoryNotFound, and RequestInvalid for a model
+        that reads no texts.
         """
         designation, description = await asyncio.to_thread(request.cleaned)
         description = description[:_EXPLAINED_DESCRIPTION]
@@ -146,6 +156,8 @@ class SuggestService:
         below = frozenset(tree.below(category))
         by_label = await asyncio.to_thread(self._known.by_label, self._engine.labels(self.rules.model), tree)
         cold = None if by_label is not None else await self._cold.of(tree, request.timeout_s)
+        if cold is None and "text" not in self._engine.kinds(self.rules.model):
+            raise RequestInvalid(f"The model {self.rules.model} looks at photos only, so no word counts.")
         words = words_of(designation)[:_EXPLAINED_WORDS]
         gate = asyncio.Semaphore(_EXPLAINED_AT_ONCE)
 
@@ -169,6 +181,19 @@ class SuggestService:
             WordWeight(text=word.text, start=word.start, end=word.end, weight=whole - each)
             for word, each in zip(words, without, strict=True)
         ]
+
+    def _usable(self, request: SuggestRequest, text: str, *, cold: bool) -> tuple[SuggestRequest, str, Ignored | None]:
+        """The request and the text without what the model cannot look at; a cold start reads texts by itself."""
+        kinds = self._engine.kinds(self.rules.model)
+        if request.photos and "photo" not in kinds:
+            if not text:
+                raise RequestInvalid(f"The model {self.rules.model} reads texts only: send a title or a description.")
+            return replace(request, photos=()), text, "photos"
+        if text and "text" not in kinds and not cold:
+            if not request.photos:
+                raise RequestInvalid(f"The model {self.rules.model} looks at photos only: send a photo.")
+            return request, "", "text"
+        return request, text, None
 
     async def _classify(self, request: SuggestRequest, text: str) -> ClassifyResult:
         return await self._engine.classify(

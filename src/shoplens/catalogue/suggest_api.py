@@ -14,7 +14,7 @@ from shoplens.accounts.entities import Permission
 from shoplens.bundles.manifest import SampleKind
 from shoplens.catalogue.entities import CategoryScore
 from shoplens.catalogue.service import Catalogue
-from shoplens.catalogue.suggest import MAX_PHOTOS, Suggestion, SuggestRequest, SuggestService, WordWeight
+from shoplens.catalogue.suggest import MAX_PHOTOS, Ignored, Suggestion, SuggestRequest, SuggestService, WordWeight
 from shoplens.catalogue.tree import Tree
 from shoplens.web.schemas import BodySchema, Schema, json_response
 from shoplens.web.shares import address_of
@@ -42,6 +42,7 @@ class SuggestionOut(Schema):
     suggestions: list[SuggestedOut]
     answer: SuggestedOut | None = Field(description="Null: not even a category at the top is sure enough.")
     kind: SampleKind = Field(description="What the model saw.")
+    ignored: Ignored | None = Field(description="What was sent and the model cannot look at.")
     model: str = Field(examples=["starter-catalogue@1"])
     tree: int = Field(description="The version of the tree; 0 is what the model brought.")
     cold_start: bool = Field(
@@ -57,6 +58,7 @@ class SuggestionOut(Schema):
             suggestions=[SuggestedOut.of(each, tree, language) for each in suggestion.suggestions],
             answer=None if answer is None else SuggestedOut.of(answer, tree, language),
             kind=suggestion.kind,
+            ignored=suggestion.ignored,
             model=suggestion.model,
             tree=suggestion.tree,
             cold_start=suggestion.cold_start,

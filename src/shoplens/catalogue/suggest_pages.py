@@ -167,7 +167,7 @@ def _shown(suggestion: Suggestion, pages: CataloguePages, channel: CatalogueChan
         sureness=presenting.sureness(
             [category for category, _ in scores], answer, tree, channel.language, needs_review=suggestion.needs_review
         ),
-        saw=presenting.saw(suggestion.kind),
+        saw=presenting.saw(suggestion.kind, suggestion.ignored),
         model=suggestion.model,
         tree=suggestion.tree,
         cold_start=suggestion.cold_start,

@@ -152,6 +152,10 @@ class Engine(Protocol):
         """The labels of this model, in the order of its output. Raises ModelNotFound."""
         ...
 
+    def kinds(self, model: str) -> tuple[SampleKind, ...]:
+        """The kinds of samples that this model takes. Raises ModelNotFound."""
+        ...
+
     async def check(self) -> None:
         """Raises Unavailable with the reason when requests would not be answered now."""
         ...

@@ -18,6 +18,7 @@ from typing import Final
 import numpy as np
 
 from shoplens.bundles.bundle import Bundle
+from shoplens.bundles.manifest import SampleKind
 from shoplens.errors import (
     DeadlineExceeded,
     EngineStopped,
@@ -124,6 +125,10 @@ class LocalEngine:
     def labels(self, model: str) -> tuple[str, ...]:
         """See Engine."""
         return tuple(label.name for label in self.bundle(model).labels)
+
+    def kinds(self, model: str) -> tuple[SampleKind, ...]:
+        """See Engine."""
+        return self.bundle(model).manifest.kinds
 
     def bundle(self, model: str) -> Bundle:
         """The bundle that answers under this name now. Raises ModelNotFound."""

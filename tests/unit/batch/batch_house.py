@@ -19,7 +19,7 @@ from shoplens.batch.process import WatchTime
 from shoplens.batch.repository import ItemRepository
 from shoplens.batch.run_repository import RunRepository
 from shoplens.batch.runner import BatchRunner, OnProgress, RunnerParts, RunRules
-from shoplens.bundles.manifest import ModelRef
+from shoplens.bundles.manifest import ModelRef, SampleKind
 from shoplens.db import Database
 from shoplens.db.tables import make_id
 from shoplens.errors import StorageUnavailable
@@ -115,6 +115,10 @@ class ScriptedEngine:
     def labels(self, model: str) -> tuple[str, ...]:
         """See Engine."""
         return ("shirt", "other")
+
+    def kinds(self, model: str) -> tuple[SampleKind, ...]:
+        """See Engine."""
+        return ("photo",)
 
     def served(self) -> tuple[ServedModel, ...]:
         """See Engine."""

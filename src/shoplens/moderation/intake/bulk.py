@@ -35,7 +35,7 @@ from shoplens.batch.executors import (
     take,
 )
 from shoplens.batch.people_repository import ItemPeopleRepository
-from shoplens.bundles.manifest import ModelRef
+from shoplens.bundles.manifest import ModelRef, SampleKind
 from shoplens.db.tables import make_id
 from shoplens.errors import (
     EngineStopped,
@@ -94,6 +94,10 @@ class PatientEngine:
     def labels(self, model: str) -> tuple[str, ...]:
         """As `Engine.labels`."""
         return self._engine.labels(model)
+
+    def kinds(self, model: str) -> tuple[SampleKind, ...]:
+        """As `Engine.kinds`."""
+        return self._engine.kinds(model)
 
     async def check(self) -> None:
         """As `Engine.check`."""

@@ -17,6 +17,7 @@ from typing import Final
 import structlog
 
 from shoplens.bundles.bundle import Bundle
+from shoplens.bundles.manifest import SampleKind
 from shoplens.errors import (
     DeadlineExceeded,
     EngineStopped,
@@ -129,6 +130,10 @@ class RedisEngine:
     def labels(self, model: str) -> tuple[str, ...]:
         """See Engine."""
         return tuple(label.name for label in self.bundle(model).labels)
+
+    def kinds(self, model: str) -> tuple[SampleKind, ...]:
+        """See Engine."""
+        return self.bundle(model).manifest.kinds
 
     def bundle(self, model: str) -> Bundle:
         """The bundle that this process has under this name: the workers', or what they are about to change to."""

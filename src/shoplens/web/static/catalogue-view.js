@@ -69,8 +69,9 @@ export function sureness({ suggestions, answer, needs_review: needsReview }) {
   return `Sure as far as ${answer.path.at(-1)}. Best guesses below it:`;
 }
 
-export function saw(kind) {
-  return KINDS[kind] ?? "nothing";
+/** What the model looked at, and what it was given and cannot look at. */
+export function saw(kind, ignored = null) {
+  return (KINDS[kind] ?? "nothing") + (ignored ? `; it takes no ${ignored}` : "");
 }
 
 /** Show in `box` how much each word of the title speaks for the first suggestion; hide it if it is shown. */

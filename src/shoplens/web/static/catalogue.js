@@ -116,7 +116,7 @@ function start() {
     made.querySelector("[data-options]").replaceChildren(...optionRows(body));
     made.querySelector("[data-answer-line]").replaceChildren(...[answerButton(body)].filter(Boolean));
     made.querySelector("[data-took]").textContent = [
-      `The model saw ${saw(body.kind)}`, body.model, body.tree ? `tree version ${body.tree}` : null,
+      `The model saw ${saw(body.kind, body.ignored)}`, body.model, body.tree ? `tree version ${body.tree}` : null,
       tripMs === undefined ? null : `${milliseconds(tripMs)} round trip`,
     ].filter(Boolean).join(" · ");
     made.querySelector("[data-search]").replaceWith(root.querySelector("template[data-combo-template]").content.cloneNode(true));
