@@ -38,6 +38,7 @@ TABLES: Final = (
     "shoplens.retraining.tables",
     "shoplens.catalogue.tables",
     "shoplens.registry.tables",
+    "shoplens.monitoring.tables",
 )
 """Modules of features whose tables this program needs; imported by name only where migrations run, since `db` knows
 no feature."""

@@ -20,6 +20,8 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 SECONDS_BUCKETS: Final = (0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.3, 0.5, 1, 2.5, 5, 10)
+LATENCY_BUCKETS_S: Final = SECONDS_BUCKETS
+"""Those of the latency of channels, which monitoring stores: a change of them needs a migration."""
 EXPOSITION_TYPE: Final = CONTENT_TYPE_LATEST
 """The content type of `Metrics.exposition`."""
 BATCH_BUCKETS: Final = (1, 2, 4, 8, 16, 32, 64, 128)

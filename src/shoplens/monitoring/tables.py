@@ -1,0 +1,73 @@
+"""The tables of monitoring. Times are Unix seconds at which a step begins: they are compact, and steps are sums of them.
+
+A step is a minute, an hour or a day (60, 3,600 or 86,400 seconds), in UTC.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import BigInteger, Column, Double, Integer, PrimaryKeyConstraint, Table
+
+from shoplens.db.tables import TEXT, UtcDateTime, metadata, required
+from shoplens.telemetry.metrics import LATENCY_BUCKETS_S
+
+LATENCY_COLUMNS: Final = tuple(f"latency_{index:02}" for index in range(len(LATENCY_BUCKETS_S) + 1))
+"""How many answers took at most so long as the bucket of this index says; the last column has the slower ones."""
+
+monitoring_points: Final = Table(
+    "monitoring_points",
+    metadata,
+    required("step_s", Integer),
+    required("begins_s", BigInteger),
+    required("channel", TEXT),
+    required("model", TEXT),
+    required("answered", Integer),
+    required("accepted", Integer),
+    required("to_review", Integer),
+    required("rejected", Integer),
+    required("refused", Integer),
+    required("busy", Integer),
+    required("failed", Integer),
+    required("latency_sum_s", Double),
+    *(required(name, Integer) for name in LATENCY_COLUMNS),
+    PrimaryKeyConstraint("step_s", "begins_s", "channel", "model"),
+)
+"""What was asked for in a step. There is no row where nothing was; `monitoring_states` says whether anybody looked.
+
+The channel "" has the HTTP requests of the whole server.
+"""
+
+monitoring_states: Final = Table(
+    "monitoring_states",
+    metadata,
+    required("step_s", Integer),
+    required("begins_s", BigInteger),
+    # Minutes of the step in which at least one process wrote. No row: nobody looked.
+    required("watched", Integer),
+    # The most of the step; the least of workers and of the free disk. NULL: not known, or not there.
+    Column("queue", Integer),
+    Column("workers", Integer),
+    Column("storage_bytes", BigInteger),
+    Column("database_bytes", BigInteger),
+    Column("disk_free_bytes", BigInteger),
+    Column("disk_total_bytes", BigInteger),
+    PrimaryKeyConstraint("step_s", "begins_s"),
+)
+
+monitoring_days: Final = Table(
+    "monitoring_days",
+    metadata,
+    required("begins_s", BigInteger),
+    required("channel", TEXT),
+    required("predictions", Integer),
+    required("accepted", Integer),
+    required("to_review", Integer),
+    required("rejected", Integer),
+    # What people said on that day of predictions of any day.
+    required("confirmed", Integer),
+    required("corrected", Integer),
+    required("counted_at", UtcDateTime),
+    PrimaryKeyConstraint("begins_s", "channel"),
+)
+"""Records and people's answers by day, counted in the tables of predictions and feedback, runs included."""
