@@ -1,4 +1,4 @@
-"""The tables of monitoring. Times are Unix seconds at which a step begins: they are compact, and steps are sums of them.
+"""The tables of monitoring. A time is the Unix second at which a step begins: compact, and quick to group.
 
 A step is a minute, an hour or a day (60, 3,600 or 86,400 seconds), in UTC.
 """
