@@ -2,8 +2,9 @@
 
 Reads one JSON line per command from standard input: `arguments`, `environment`, `log` (a file for what it says),
 `kill_after_s` (None: let it end) and `once_said` (the seconds are counted from when its log holds this; "": from its
-start). Writes one JSON line when it has ended: its exit `status`, negative for a signal. The commands themselves are
-the real ones, with real files; only their imports are shared.
+start). Writes one JSON line when it has ended: its exit `status`, negative for a signal. One that does not end in five
+minutes is killed, so that a test never reads the answer to another test's command. The commands themselves are the
+real ones, with real files; only their imports are shared.
 """
 
 from __future__ import annotations
@@ -12,12 +13,15 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
 
 _LOOK_EVERY_S = 0.001
+_LONGEST_S = 300.0
+_LONGEST_S = 300.0
 _IMPORTED = (
     "shoplens.cli.app",
     "shoplens.batch.commands",
@@ -41,7 +45,11 @@ def main() -> None:
             _command(request["arguments"], request["environment"], log)
         if request["kill_after_s"] is not None and _says(child, log, said, request["once_said"].encode()):
             _kill_after(child, request["kill_after_s"])
+        too_long = threading.Timer(_LONGEST_S, os.kill, (child, signal.SIGKILL))
+        too_long.start()
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        too_long.cancel()
+        too_long.join()
         sys.stdout.write(json.dumps({"status": status}) + "\n")
         sys.stdout.flush()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -151,8 +152,10 @@ def test_answers_are_equal_to_those_of_a_run_in_one_process(
     assert (ItemState.QUARANTINED, 1, "internal_error") == (poisoned[0], poisoned[1], poisoned[4])
     assert "died each time" in poisoned[5]
     assert [] == there.faults(brought | poison)
-    assert all(line.startswith("{") for line in logged.splitlines()), logged
-    events = Counter(json.loads(line)["event"] for line in logged.splitlines())
+    # Ray's native code may report a connection that broke with a killed process.
+    said = [line for line in logged.splitlines() if not re.match(r"\[[-:, \d]+ E \d+ \d+\] \w+\.cc:", line)]
+    assert all(line.startswith("{") for line in said), logged
+    events = Counter(json.loads(line)["event"] for line in said)
     assert {"run.started", "run.finished"} <= set(events)
     assert len(cluster.deaths.read_text()) == events["ray.actor_died"]
     assert [] == list(open_store((there.data / "blobs").as_uri()).list("health/nodes"))

@@ -161,6 +161,8 @@ def suspend(process: subprocess.Popen[str], shop: BatchShop) -> None:
     """Stop a process, but not in a transaction: it would keep the database's lock, and others would wait for it."""
     while True:
         process.send_signal(signal.SIGSTOP)
+        # Its threads go on for a moment, and might begin one.
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
         with closing(sqlite3.connect(shop.data / "shoplens.db", timeout=0.2)) as connection:
             try:
                 connection.execute("BEGIN IMMEDIATE")
