@@ -15,7 +15,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from shoplens.accounts.access import guarded, remember_browser, told_apart
 from shoplens.accounts.entities import Permission, Principal
-from shoplens.catalogue.chart import coverage_chart
+from shoplens.catalogue.charts import coverage_chart
 from shoplens.catalogue.entities import ProductState
 from shoplens.catalogue.numbers import ConfidencePoint
 from shoplens.catalogue.pages import HOME, CataloguePages, ChannelName, FormText

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from shoplens.catalogue.chart import coverage_chart
+from shoplens.catalogue.charts import coverage_chart
 from shoplens.catalogue.decisions import DecisionService
 from shoplens.catalogue.entities import ProductState
 from shoplens.catalogue.numbers import NumberService, Week
@@ -90,7 +90,8 @@ def test_weeks_begin_on_monday_and_the_newest_comes_first(products: ProductServi
 def test_the_chart_draws_coverage_from_all_to_the_surest(products: ProductService, database: Database) -> None:
     """An accuracy of too few decisions is not drawn."""
     chart = coverage_chart(NumberService(database, clock=Clock()).of(CHANNEL), 0.8)
-    first, *_, last = chart.coverage.split()
-    assert (f"{chart.left}.0,{chart.top}.0", "") == (first, chart.accuracy)
-    assert f"{chart.right}.0" == last.partition(",")[0]
-    assert "3 products from 80% on" in chart.words
+    ((coverage, tone),) = chart.lines
+    assert ("accent", ("100%", "25%", "no data")) == (tone, chart.rows[100])
+    assert coverage.startswith("M0.0 0.0L")
+    assert coverage.endswith(f" 1000.0 {chart.height * 0.75:.1f}")
+    assert "3 products from 80% on" in chart.summary
