@@ -45,7 +45,7 @@ from shoplens.errors import (
 )
 from shoplens.images.decoder import salvage
 from shoplens.images.picture import Limits
-from shoplens.predictions.entities import NO_PHOTO, Channel, Keep, PredictionRecord, Timing
+from shoplens.predictions.entities import NO_PHOTO, Channel, Keep, PredictionRecord, Timing, clean_file_name
 from shoplens.predictions.policy import decide
 from shoplens.predictions.service import STORED_LABELS
 from shoplens.serving.engine import ClassifyRequest, ClassifyResult, Engine, fault_of
@@ -172,6 +172,7 @@ class ResultBuilder:
             labels=prediction.labels,
             decision=decision,
             image=answer.images[0] if answer.images else NO_PHOTO,
+            file_name=clean_file_name(item.source_name) if answer.images else None,
             keep=Keep.ORIGINAL,
             image_key=target or item.key,
             timing=Timing(

@@ -126,6 +126,10 @@ batch_items: Final = Table(
     Index(None, "run_id", "state", "label", "seq"),
     Index(None, "run_id", "work_ms"),
     Index(None, "run_id", "answer"),
+    # For the search in Records, and for deleting a record: its item is found by each.
+    Index(None, "order_ref"),
+    Index(None, "item_ref"),
+    Index(None, "prediction_id"),
     # Small: it has rows only while photos are being moved.
     Index("ix_batch_items_moving", "channel", "seq", sqlite_where=_MOVING, postgresql_where=_MOVING),
     sqlite_autoincrement=True,

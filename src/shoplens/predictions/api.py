@@ -92,6 +92,7 @@ class PredictionOut(Schema):
     decision: DecisionOut
     image: ImageOut | None
     text: str | None = Field(examples=["Red cotton shirt"])
+    file_name: str | None = Field(description="How the photo was called.", examples=["IMG_2031.jpg"])
     timing: TimingOut
 
     @classmethod
@@ -117,6 +118,7 @@ class PredictionOut(Schema):
             if record.has_photo
             else None,
             text=record.text,
+            file_name=record.file_name,
             timing=TimingOut.model_validate(record.timing),
             **more,
         )
@@ -235,6 +237,7 @@ def predict_router(
     )
     async def predict(
         request: Request,
+        *,
         channel: Annotated[str | None, Query(description="Which channel; the default one if left out.")] = None,
         model: Annotated[
             str | None,
@@ -242,6 +245,10 @@ def predict_router(
                 max_length=160,
                 description="`name@version` of the channel's model, for this request alone; unset: what is live.",
             ),
+        ] = None,
+        file_name: Annotated[
+            str | None,
+            Query(max_length=1_000, description="How the photo is called; unset: the file name in a form."),
         ] = None,
         top_k: Annotated[int, Query(ge=1, le=MAX_TOP_K, description="How many labels.")] = 5,
         timeout_s: Annotated[
@@ -259,6 +266,7 @@ def predict_router(
             record = await predictions.classify(
                 sample.photo,
                 text=sample.text,
+                file_name=sample.file_name if file_name is None else file_name,
                 channel=chosen,
                 version=model,
                 top_k=top_k,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -13,6 +15,9 @@ from shoplens.bundles.manifest import ModelRef
 from shoplens.images.picture import ImageFacts
 from shoplens.predictions.policy import Decision, Outcome, Policy
 from shoplens.serving.engine import LabelScore, Prediction
+from shoplens.texts.cleaning import visible
+
+FILE_NAME_CHARACTERS: Final = 255
 
 
 class Keep(StrEnum):
@@ -70,7 +75,8 @@ NO_PHOTO: Final = ImageFacts(format="", width=0, height=0, byte_count=0, sha256=
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PredictionRecord:
     """One classified sample. `id` sorts by time; `labels` are sorted by falling score; `image_key` is the key of the
-    stored photo, None when nothing is stored. `text` is what was classified with the photo or without one.
+    stored photo, None when nothing is stored. `text` is what was classified with the photo or without one. `file_name`
+    is how the photo was called where it came from (`clean_file_name`).
     """
 
     id: str
@@ -84,6 +90,7 @@ class PredictionRecord:
     image_key: str | None
     timing: Timing
     text: str | None = None
+    file_name: str | None = None
 
     @property
     def has_photo(self) -> bool:
@@ -100,6 +107,16 @@ class RecordFilter:
     outcome: Outcome | None = None
     since: datetime | None = None
     until: datetime | None = None
+
+
+def clean_file_name(name: str | None) -> str | None:
+    """The last part of a path, of either kind of slash, as it is stored: visible characters, at most 255 of them.
+
+    None where nothing is left.
+    """
+    last = re.split(r"[/\\]", name or "")[-1]
+    shown = unicodedata.normalize("NFC", " ".join(visible(last).split()))
+    return shown[:FILE_NAME_CHARACTERS].rstrip() or None
 
 
 class FeedbackValue(StrEnum):

@@ -31,6 +31,7 @@ RECORD_COLUMNS = (
     "sha256",
     "total_ms",
     "text",
+    "file_name",
 )
 FEEDBACK_COLUMNS = (
     "feedback_id",
@@ -114,6 +115,7 @@ def _record_row(record: PredictionRecord) -> tuple[object, ...]:
         image.sha256,
         record.timing.total_ms,
         record.text,
+        record.file_name,
     )
 
 

@@ -107,6 +107,7 @@ def classify_pages(
                     raise photo_too_large(len(photo), max_image_bytes)
                 record = await predictions.classify(
                     photo,
+                    file_name=form.files[0].filename,
                     channel=wanted,
                     top_k=presenting.SHOWN_LABELS,
                     timeout_s=deadline_s,

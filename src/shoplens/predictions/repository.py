@@ -17,6 +17,7 @@ from shoplens.db.tables import distinct, from_row, make_id, to_row
 from shoplens.errors import PredictionNotFound
 from shoplens.predictions.entities import Feedback, PredictionRecord, RecordFilter
 from shoplens.predictions.policy import Outcome
+from shoplens.predictions.search import key_of
 from shoplens.predictions.tables import feedback, predictions
 
 MOST_CHANNELS: Final = 100
@@ -35,7 +36,12 @@ class PredictionRepository:
     def add_many(self, records: Iterable[PredictionRecord]) -> None:
         """Add all of `records` or, on an error, none."""
         rows = [
-            to_row(record) | {"top_label": record.labels[0].label, "top_score": record.labels[0].score}
+            to_row(record)
+            | {
+                "top_label": record.labels[0].label,
+                "top_score": record.labels[0].score,
+                "file_key": key_of(record.file_name),
+            }
             for record in records
         ]
         if rows:

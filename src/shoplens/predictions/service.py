@@ -14,7 +14,7 @@ from shoplens.bundles.manifest import NAME_PATTERN
 from shoplens.db import GroupWriter
 from shoplens.db.tables import make_id
 from shoplens.errors import ChannelNotFound, ModelNotFound
-from shoplens.predictions.entities import NO_PHOTO, Channel, Keep, PredictionRecord, Timing
+from shoplens.predictions.entities import NO_PHOTO, Channel, Keep, PredictionRecord, Timing, clean_file_name
 from shoplens.predictions.image_store import ImageStore
 from shoplens.predictions.policy import decide
 from shoplens.serving.engine import ClassifyRequest, Engine
@@ -67,6 +67,7 @@ class PredictionService:
         photo: bytes | None,
         *,
         text: str = "",
+        file_name: str | None = None,
         channel: Channel,
         version: str | None = None,
         top_k: int = 5,
@@ -75,7 +76,8 @@ class PredictionService:
     ) -> PredictionRecord:
         """The record with at least the best `top_k` labels, committed when this returns. `client` is who sent it.
 
-        `text` is for models that take one: a title and, after the first line break, a description. `version` is
+        `text` is for models that take one: a title and, after the first line break, a description. `file_name` is how
+        the photo is called; like the text it is not stored in a channel that keeps nothing. `version` is
         `name@version` of the channel's model, unset the live one. Raises ModelNotFound for another model, and what the
         engine, the image store and the database raise.
         """
@@ -109,6 +111,7 @@ class PredictionService:
                 decision=decide(result.prediction, channel.policy),
                 image=result.images[0] if result.images else NO_PHOTO,
                 text=(text or None) if channel.keep is not Keep.NOTHING else None,
+                file_name=clean_file_name(file_name) if result.images and channel.keep is not Keep.NOTHING else None,
                 keep=channel.keep,
                 image_key=image_key,
                 timing=Timing(

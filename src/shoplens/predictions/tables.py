@@ -19,6 +19,7 @@ from sqlalchemy import (
     Integer,
     Table,
     TypeDecorator,
+    UniqueConstraint,
 )
 
 from shoplens.db.tables import ID_LENGTH, TEXT, UtcDateTime, metadata, required, string
@@ -68,11 +69,16 @@ predictions: Final = Table(
     required("timing_inference_ms", Double),
     required("timing_total_ms", Double),
     Column("text", TEXT),
+    Column("file_name", TEXT),
+    # The same as it is searched for: its beginning, in any case (`search.key_of`).
+    Column("file_key", TEXT),
     # Paging merges one index range per outcome (`repository`), so a row with any other outcome would never be shown.
     CheckConstraint("decision_outcome IN ('accept', 'review', 'reject')", name="outcome"),
     # With the primary key these two serve every combination of filters: docs/explanation/records.md.
     Index(None, "channel", "decision_outcome", "id"),
     Index(None, "top_label", "channel", "decision_outcome", "id"),
+    Index(None, "file_key", "id"),
+    Index(None, "image_phash", "id"),
 )
 
 feedback: Final = Table(
@@ -88,4 +94,18 @@ feedback: Final = Table(
     Column("proposed", TEXT),
     Column("withdrawn_at", UtcDateTime()),
     Index(None, "prediction_id"),
+)
+
+saved_views: Final = Table(
+    "saved_views",
+    metadata,
+    Column("id", string(ID_LENGTH), primary_key=True),
+    required("created_at", UtcDateTime()),
+    # The id of the person whose view it is; "" for one that all see.
+    required("owner", string(64)),
+    required("created_by", TEXT),
+    required("name", TEXT),
+    # The query string of the page Records, in its one normal form.
+    required("query", TEXT),
+    UniqueConstraint("owner", "name"),
 )

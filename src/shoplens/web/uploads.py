@@ -63,10 +63,11 @@ class UploadedForm:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UploadedSample:
-    """A photo, a text, or both; the text is cleaned, "" without one."""
+    """A photo, a text, or both; the text is cleaned, "" without one. `file_name` is that of a form, as it was sent."""
 
     photo: bytes | None
     text: str = ""
+    file_name: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -272,7 +273,7 @@ async def _sample_in_form(request: Request) -> UploadedSample:
         text = f"{clean(title, TITLE_CHARACTERS)}\n{clean(description, DESCRIPTION_CHARACTERS)}".strip()
         for value in form.getlist(FILE_FIELD):
             if isinstance(value, UploadFile):
-                return UploadedSample(photo=await value.read(), text=text)
+                return UploadedSample(photo=await value.read(), text=text, file_name=value.filename)
     finally:
         await form.close()
     if not texts:

@@ -82,6 +82,30 @@ async def test_nothing_to_classify_is_refused_with_what_is_needed(client: httpx.
     assert "There is nothing to classify" in answer.json()["detail"]
 
 
+async def test_a_photo_keeps_the_name_of_its_file(client: httpx.AsyncClient) -> None:
+    """That of the form, or the one in the query, without the folders before it; read back, exported and shown."""
+    named = [
+        (await client.post("/predict", files={"file": ("C:\\Photos\\IMG 2031.JPG", RED)})).json(),
+        (await client.post("/predict?file_name=shelf/left.jpg", content=RED)).json(),
+        (await client.post("/predict", content=RED)).json(),
+    ]
+    stored = (await client.get(f"/predictions/{named[0]['id']}")).json()
+    shown = await client.get(f"/console/records/{named[1]['id']}", headers={"accept": "text/html"})
+    exported = (await client.get("/predictions.csv")).text
+
+    assert ["IMG 2031.JPG", "left.jpg", None] == [each["file_name"] for each in named]
+    assert "IMG 2031.JPG" == stored["file_name"]
+    assert ",IMG 2031.JPG\r\n" in exported
+    assert "left.jpg" in shown.text
+
+
+async def test_a_channel_that_stores_nothing_stores_no_file_name(client: httpx.AsyncClient) -> None:
+    """It may name a person."""
+    body = (await client.post("/predict?channel=quiet", files={"file": ("anna.jpg", RED)})).json()
+
+    assert body["file_name"] is None
+
+
 async def test_a_megabyte_of_text_is_cut(client: httpx.AsyncClient) -> None:
     """What counts stands at its beginning."""
     body = (await client.post("/predict", files=form("green " * 150_000))).json()

@@ -13,12 +13,13 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import CheckConstraint, inspect, text
 
+from shoplens.batch.repository import ItemRepository
 from shoplens.db import Database, current_revision, downgrade, open_database, upgrade
 from shoplens.db.database import HEAD, REVISIONS, make_engine, parse_url
 from shoplens.db.migrate import SCRIPTS, all_tables
 from shoplens.predictions.repository import PredictionRepository
 from tests.conftest import ONLY_POSTGRESQL
-from tests.samples import make_record
+from tests.samples import make_item, make_record
 
 WORDS = "catalogue_search"
 """The index of words in products: written by hand, and on SQLite tables of its own."""
@@ -89,6 +90,24 @@ def test_a_downgrade_goes_back_to_nothing_and_an_upgrade_returns(made_url: str) 
     upgrade(made_url)
     found = {name for name in table_names(made_url) if not name.startswith(WORDS)}
     assert {"alembic_version", *all_tables().tables} == found
+
+
+def test_photos_of_batches_get_their_file_names(made_url: str) -> None:
+    """Those that were classified before file names were stored."""
+    database = open_database(made_url)
+    record, other = make_record(1), make_record(2)
+    with database.transaction() as tx:
+        PredictionRepository(tx).add_many([record, other])
+        ItemRepository(tx).add_many([make_item(1, source_name="2026/05/Coat 055.JPG", prediction_id=record.id)])
+    database.close()
+    downgrade(made_url, "0003")
+    upgrade(made_url)
+
+    database = open_database(made_url)
+    with database.reading() as tx:
+        found = [PredictionRepository(tx).get(each.id).file_name for each in (record, other)]
+    database.close()
+    assert ["Coat 055.JPG", None] == found
 
 
 def test_the_migrations_lead_to_the_tables_of_the_program(database_url: str) -> None:

@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl
 import pytest
 
 from shoplens.errors import RequestInvalid
+from shoplens.predictions.entities import clean_file_name
 from shoplens.predictions.pages import read_cursor, read_filter
 from shoplens.predictions.policy import Outcome
 
@@ -67,3 +68,22 @@ def test_cursors_are_ids() -> None:
     assert "0" * 26 == read_cursor({"before": "0" * 26}, "before")
     with pytest.raises(RequestInvalid):
         read_cursor({"before": "' or 1"}, "before")
+
+
+@pytest.mark.parametrize(
+    ("sent", "stored"),
+    [
+        ("IMG_2031.jpg", "IMG_2031.jpg"),
+        ("2026/05/coat 055.jpg", "coat 055.jpg"),
+        ("C:\\fakepath\\coat.jpg", "coat.jpg"),
+        ("a\x00\u202egpj.exe\ud800", "agpj.exe"),
+        ("Ma\u0308ntel.jpg", "M\u00e4ntel.jpg"),
+        ("x" * 300, "x" * 255),
+        ("folder/", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_a_file_name_is_stored_as_people_read_it(sent: str | None, stored: str | None) -> None:
+    """No folders, nothing invisible, bounded."""
+    assert stored == clean_file_name(sent)

@@ -26,11 +26,15 @@ def upgrade() -> None:
     _create_monitoring_days()
     _create_monitoring_points()
     _create_monitoring_states()
+    _create_saved_views()
+    _upgrade_by_hand()
 
 
 def downgrade() -> None:
     """Drop them again."""
+    _downgrade_by_hand()
     for name in (
+        "saved_views",
         "monitoring_states",
         "monitoring_points",
         "monitoring_days",
@@ -103,3 +107,55 @@ def _create_monitoring_states() -> None:
         sa.Column("disk_total_bytes", sa.BigInteger),
         sa.PrimaryKeyConstraint("step_s", "begins_s", name="pk_monitoring_states"),
     )
+
+
+def _create_saved_views() -> None:
+    op.create_table(
+        "saved_views",
+        sa.Column("id", _string(26), nullable=False),
+        sa.Column("created_at", _MOMENT, nullable=False),
+        sa.Column("owner", _string(64), nullable=False),
+        sa.Column("created_by", _TEXT, nullable=False),
+        sa.Column("name", _TEXT, nullable=False),
+        sa.Column("query", _TEXT, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_saved_views"),
+        sa.UniqueConstraint("owner", "name", name="uq_saved_views_owner"),
+    )
+
+
+# -- by hand
+def _upgrade_by_hand() -> None:
+    """The file name of a prediction, and what the search and the deletion of records look rows up by."""
+    op.add_column("predictions", sa.Column("file_name", _TEXT))
+    op.add_column("predictions", sa.Column("file_key", _TEXT))
+    _name_files_of_items()
+    op.create_index("ix_predictions_file_key_id", "predictions", ["file_key", "id"])
+    op.create_index("ix_predictions_image_phash_id", "predictions", ["image_phash", "id"])
+    for column in ("order_ref", "item_ref", "prediction_id"):
+        op.create_index(f"ix_batch_items_{column}", "batch_items", [column])
+
+
+def _name_files_of_items() -> None:
+    """The names of photos that came in batches are known; those of others were not kept."""
+    items = sa.table("batch_items", *map(sa.column, ("seq", "source_name", "prediction_id")))
+    predictions = sa.table("predictions", *map(sa.column, ("id", "file_name", "file_key")))
+    found = sa.select(items).where(items.c.prediction_id.is_not(None)).order_by(items.c.seq).limit(1_000)
+    of = predictions.c.id == sa.bindparam("of")
+    named = sa.update(predictions).where(of).values(file_name=sa.bindparam("name"), file_key=sa.bindparam("key"))
+    connection, last = op.get_bind(), 0
+    while rows := connection.execute(found.where(items.c.seq > last)).all():
+        names = [(row.prediction_id, row.source_name.rpartition("/")[2][:255].strip() or None) for row in rows]
+        connection.execute(named, [{"of": of, "name": name, "key": name and name.casefold()} for of, name in names])
+        last = rows[-1].seq
+
+
+def _downgrade_by_hand() -> None:
+    for column in ("order_ref", "item_ref", "prediction_id"):
+        op.drop_index(f"ix_batch_items_{column}", "batch_items")
+    op.drop_index("ix_predictions_image_phash_id", "predictions")
+    op.drop_index("ix_predictions_file_key_id", "predictions")
+    op.drop_column("predictions", "file_key")
+    op.drop_column("predictions", "file_name")
+
+
+# -- end
