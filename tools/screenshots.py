@@ -148,7 +148,7 @@ def _classify(page: Page, url: str, photos: list[Path]) -> None:
     page.goto(url)
     page.set_input_files("#file", list(photos))
     page.wait_for_selector("#answers .label-score")
-    page.locator("#strip [data-state=done]").nth(len(photos) - 1).wait_for()
+    page.locator("#results [data-state=done]").nth(len(photos) - 1).wait_for()
     page.mouse.move(0, 0)
     page.wait_for_load_state("networkidle")
 

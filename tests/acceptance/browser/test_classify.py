@@ -117,27 +117,16 @@ def test_a_pasted_photo_is_classified(visit: VisitMaker, tmp_path: Path) -> None
     expect(page.locator("#preview")).to_be_visible()
 
 
-def test_several_photos_become_a_strip_to_choose_from(visit: VisitMaker, tmp_path: Path) -> None:
+def test_several_photos_become_a_list_to_choose_from(visit: VisitMaker, tmp_path: Path) -> None:
     """Each is answered; choosing one shows its own answer."""
     page = visit().page()
     pick(page, *(write_photo(tmp_path / f"{seed}.jpg", seed) for seed in (1, 2, 3)))
-    buttons = page.locator("#strip button")
-    expect(buttons).to_have_count(3)
-    expect(page.locator("#strip button[data-state=done]")).to_have_count(3)
-    buttons.nth(2).click()
+    rows = page.locator("#results tbody tr")
+    expect(rows).to_have_count(3)
+    expect(page.locator("#results tbody tr[data-state=done]")).to_have_count(3)
+    rows.nth(2).click()
     expect(page.locator("[data-curl]")).to_contain_text("file=@3.jpg")
-    expect(buttons.nth(2)).to_have_attribute("aria-current", "true")
-
-
-def test_many_photos_are_all_classified_and_counted(visit: VisitMaker, tmp_path: Path) -> None:
-    """One that is no photo among them is counted as failed; the one that is looked at goes first."""
-    page = visit(expected={415}).page()
-    (tmp_path / "notes.jpg").write_text("not a photo")
-    pick(page, *(write_photo(tmp_path / f"{seed}.jpg", seed) for seed in range(70)), tmp_path / "notes.jpg")
-    page.locator("#strip button").nth(65).click()
-    expect(page.locator("[data-curl]")).to_contain_text("file=@65.jpg")
-    expect(page.locator("#count")).to_have_text("70 of 71 classified, 1 failed", timeout=60_000)
-    expect(page.locator("#strip button[data-state=done]")).to_have_count(70)
+    expect(rows.nth(2).get_by_role("button")).to_have_attribute("aria-current", "true")
 
 
 def test_a_format_that_browsers_cannot_show_is_shown_by_the_server(visit: VisitMaker, tmp_path: Path) -> None:

@@ -2,22 +2,23 @@
 
 import { curlCommand } from "./curl.js";
 import { liveFeedback } from "./feedback.js";
-import { BEST_GUESS_BELOW, barWidth, comparison, confidence, milliseconds, percent } from "./words.js";
+import { BEST_GUESS_BELOW, barWidth, comparison, confidence, labelName, milliseconds, percent } from "./words.js";
 
 const SHOWN_LABELS = 10;
 
-export function answerElement(result, { fileName, tripMs, thresholds }) {
+export function answerElement(result, { fileName, tripMs, thresholds, names }) {
   const element = clone("answer-template");
   const best = result.labels[0];
   const put = (name, text) => (element.querySelector(`[data-${name}]`).textContent = text);
   put("confidence", confidence(best.score));
   element.querySelector(".answer-head").dataset.sure = best.score < BEST_GUESS_BELOW ? "no" : "yes";
-  put("best", best.label);
+  put("best", labelName(best.label, names));
+  put("best-key", labelName(best.label, names) === best.label ? "" : best.label);
   put("best-score", percent(best.score));
   put("took", `${result.model.name} ${result.model.version} · ${milliseconds(result.timing.total_ms)} server, ${milliseconds(tripMs)} round trip`);
   put("curl", curlCommand(fileName, result.channel, { keyed: "keyed" in element.querySelector("[data-curl]").dataset }));
-  fillDecision(element, result, thresholds);
-  element.querySelector("[data-bars]").replaceChildren(...result.labels.slice(0, SHOWN_LABELS).map(labelRow));
+  fillDecision(element, result, { thresholds, names });
+  element.querySelector("[data-bars]").replaceChildren(...result.labels.slice(0, SHOWN_LABELS).map((entry) => labelRow(entry, names)));
   element.querySelector("[data-record]").href = `/console/records/${encodeURIComponent(result.id)}`;
   fillFeedback(element.querySelector("[data-feedback]"), result);
   element.querySelector("[data-copy]").addEventListener("click", (event) => copy(event.currentTarget, element));
@@ -29,52 +30,54 @@ export function busyElement() {
   return clone("busy-template");
 }
 
-export function problemElement(problem, again, chooseOther) {
+/** `smaller` sends a smaller copy; null where that would not help. */
+export function problemElement(problem, { again, other, smaller }) {
   const element = clone("problem-template");
   element.querySelector("[data-detail]").textContent = problem.message;
   element.querySelector("[data-code]").textContent = [problem.code, problem.requestId && `request ${problem.requestId}`]
     .filter(Boolean)
     .join(" · ");
-  const [retry, other] = ["again", "other"].map((name) => element.querySelector(`[data-${name}]`));
-  retry.hidden = !problem.passing;
-  retry.addEventListener("click", again);
-  other.hidden = problem.passing;
-  other.addEventListener("click", chooseOther);
+  const actions = [["again", problem.passing, again], ["other", !problem.passing, other], ["smaller", smaller, smaller]];
+  for (const [name, isShown, action] of actions) {
+    const button = element.querySelector(`[data-${name}]`);
+    button.hidden = !isShown;
+    if (isShown) button.addEventListener("click", action);
+  }
   return element;
 }
 
 /** In one sentence, for screen readers. */
-export function spoken(result) {
+export function spoken(result, names) {
   const best = result.labels[0];
-  return `${confidence(best.score)} ${best.label}, ${percent(best.score)}.`;
+  return `${confidence(best.score)} ${labelName(best.label, names)}, ${percent(best.score)}.`;
 }
 
 function clone(id) {
   return document.getElementById(id).content.firstElementChild.cloneNode(true);
 }
 
-function labelRow({ label, score }) {
+function labelRow({ label, score }, names) {
   const row = clone("row-template");
-  row.querySelector(".label-name").textContent = label;
+  row.querySelector(".label-name").textContent = labelName(label, names);
   row.querySelector(".label-score").textContent = percent(score);
   row.querySelector(".bar-fill").setAttribute("width", barWidth(score));
   return row;
 }
 
 /** A channel without thresholds accepts everything, so it shows no badge. */
-function fillDecision(element, { decision, labels }, thresholds) {
+function fillDecision(element, { decision, labels }, { thresholds, names }) {
   if (!thresholds) return element.querySelector("[data-decision]").remove();
   const badge = clone(`badge-${decision.outcome}`);
   badge.toggleAttribute("data-plain", decision.threshold === null);
   element.querySelector("[data-badge]").replaceWith(badge);
   element.querySelector("[data-reason]").textContent =
-    decision.threshold === null ? `Below all thresholds (${thresholds})` : reason(decision, labels);
+    decision.threshold === null ? `Below all thresholds (${thresholds})` : reason(decision, labels, names);
 }
 
 /** The best label is shown anyway; another one that decided is named. */
-function reason({ label, threshold }, labels) {
+function reason({ label, threshold }, labels, names) {
   const words = comparison(labels.find((entry) => entry.label === label)?.score ?? 0, threshold);
-  return label === labels[0].label ? words : `${label} ${words}`;
+  return label === labels[0].label ? words : `${labelName(label, names)} ${words}`;
 }
 
 function fillFeedback(form, result) {

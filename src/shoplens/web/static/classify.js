@@ -1,12 +1,19 @@
-/** The page Classify: photos from the file dialog, camera, drop or paste; each is classified once per channel. */
+/** The page Classify: photos and folders from the file dialog, camera, drop or paste; each is classified once per channel. */
 
 import { answerElement, busyElement, problemElement, spoken } from "./answer.js";
 import { Problem, upload } from "./net.js";
+import { PhotoGrid } from "./photo-grid.js";
+import { isOutage, Pace, PhotoQueue, timeLeft } from "./photo-queue.js";
 import { receiveFiles } from "./receive.js";
+import { isWorthIt, LineWatch, smallerCopy } from "./smaller-copy.js";
 import { size } from "./words.js";
 
-const AT_ONCE = 2;
 const TOP_K = 10;
+const KEPT_ELEMENTS = 20;
+const COUNT_MS = 200;
+/** What systems put into folders beside photos. */
+const SYSTEM_FILE = /^(\.DS_Store|Thumbs\.db|desktop\.ini|\._.*)$/i;
+const CAN_BE_SMALLER = ["image_too_large", "image_too_many_pixels", "upload_too_slow", "timeout"];
 
 const byId = (id) => document.getElementById(id);
 const page = byId("classify");
@@ -15,184 +22,351 @@ const preview = byId("preview");
 
 const photos = [];
 let chosen = null;
-let running = 0;
-const waiting = [];
+let leftOut = 0;
+let smaller = false;
+let listAt = 0;
+let countTimer = null;
+const pace = new Pace();
+const sending = new Map();
+const elements = new Map();
 
-/** A photo: its file, its preview, and a prediction or a problem per channel. */
+/** A photo: its file, and a prediction or a problem per channel. */
 class Photo {
   constructor(file) {
     this.file = file;
-    this.name = file.name || "photo.jpg";
-    this.url = URL.createObjectURL(file);
+    this.name = file.path || file.webkitRelativePath || file.name || "photo.jpg";
     this.previewable = true;
+    this.borrowed = null;
     this.answers = new Map();
-    this.button = document.createElement("button");
   }
 }
 
+const queue = new PhotoQueue({
+  work: ({ photo, name }) => classify(photo, name),
+  onChange: () => {
+    pace.restart();
+    count();
+  },
+});
+const grid = new PhotoGrid(byId("batch"), { photos, channel: channelFacts, onChoose: choose });
+
 function take(files) {
-  const added = [...files].map((file) => new Photo(file));
-  if (added.length === 0) return;
+  const wanted = files.filter((file) => !SYSTEM_FILE.test(file.name));
+  leftOut += files.length - wanted.length;
+  const added = wanted.map((file) => new Photo(file));
+  if (added.length === 0) return count();
   byId("form-error")?.remove();
   photos.push(...added);
-  added.forEach((photo) => {
-    listInStrip(photo);
-    request(photo, channel().value);
-  });
-  choose(added[0]);
+  page.toggleAttribute("data-many", photos.length > 1);
+  if (photos.length > 1) page.dataset.view = "list";
+  byId("batch").hidden = photos.length < 2;
+  choose(added[0], { opened: photos.length === 1 });
+  added.forEach((photo) => request(photo, channel().value));
+  if (photos.length > 1) grid.draw();
 }
 
 function channel() {
   return form.querySelector("input[name=channel]:checked");
 }
 
+function channelFacts() {
+  const { value, dataset } = channel();
+  return { name: value, thresholds: dataset.thresholds, shows: "shows" in dataset, names: namesOf(dataset) };
+}
+
+function namesOf(dataset) {
+  return JSON.parse(dataset.names ?? "{}");
+}
+
+// The queue
+
 /** Classify a photo in a channel, unless that was done before. The one that is looked at goes first. */
 function request(photo, name) {
-  const queued = waiting.findIndex(([other, channelName]) => other === photo && channelName === name);
-  if (queued > 0 && photo === chosen) waiting.unshift(...waiting.splice(queued, 1));
+  if (photo === chosen) queue.hurry((task) => task.photo === photo && task.name === name);
   if (photo.answers.has(name)) return;
-  photo.answers.set(name, { state: "waiting", element: busyElement() });
-  photo.button.dataset.state = "waiting";
-  if (photo === chosen) waiting.unshift([photo, name]);
-  else waiting.push([photo, name]);
-  pump();
+  settle(photo, name, { state: "waiting" });
+  queue.add({ photo, name }, { first: photo === chosen });
 }
 
-function pump() {
-  while (running < AT_ONCE && waiting.length > 0) {
-    running += 1;
-    classify(...waiting.shift()).finally(() => {
-      running -= 1;
-      pump();
-    });
-  }
-}
-
+/** Throws an outage, which the queue waits for; any other problem is the answer for this photo. */
 async function classify(photo, name) {
-  const { thresholds } = [...form.querySelectorAll("input[name=channel]")].find((each) => each.value === name).dataset;
-  const busy = busyElement();
-  const note = (words) => (busy.querySelector("[data-busy]").textContent = words);
-  settle(photo, name, { state: "busy", element: busy });
+  if (!photos.includes(photo)) return;
+  const cancel = new AbortController();
+  const progress = { state: "busy", words: "Classifying…" };
+  const note = (words) => {
+    progress.words = words;
+    noted(photo, name);
+  };
+  sending.set(photo, cancel);
+  settle(photo, name, progress);
+  const line = new LineWatch();
   try {
-    refuseTooLarge(photo.file);
+    refuseAtOnce(photo.file);
     const { body, tripMs } = await upload(`/predict?channel=${encodeURIComponent(name)}&top_k=${TOP_K}`, () => formOf(photo), {
-      onProgress: (share) => note(share < 1 ? `Uploading ${Math.round(share * 100)}%…` : "Classifying…"),
+      onProgress: (share, bytes) => {
+        note(share < 1 ? `Uploading ${Math.round(share * 100)}%…` : "Classifying…");
+        offerSmaller(photo, line.secondsLeft(share, bytes));
+      },
       onWait: (left) => note(`Server busy. Retrying in ${left} s…`),
+      signal: cancel.signal,
     });
-    if (!photo.previewable && body.image.kept !== "nothing") borrowPreview(photo, body.id);
-    settle(photo, name, { state: "done", result: body, element: answerElement(body, { fileName: photo.name, tripMs, thresholds }) });
+    pace.settled();
+    settle(photo, name, { state: "done", result: body, tripMs });
   } catch (error) {
-    const problem = error instanceof Problem ? error : new Problem("Something went wrong. Reload the page.", { code: String(error) });
-    settle(photo, name, { state: "problem", problem, element: problemElement(problem, () => again(photo, name), () => byId("file").click()) });
+    await failed(photo, name, error);
+  } finally {
+    sending.delete(photo);
   }
 }
 
-function formOf(photo) {
+async function failed(photo, name, error) {
+  let problem = error instanceof Problem ? error : new Problem("Something went wrong. Reload the page.", { code: String(error) });
+  if (problem.code === "aborted") {
+    if (!photos.includes(photo)) return;
+    settle(photo, name, { state: "waiting" });
+    return queue.add({ photo, name }, { first: true });
+  }
+  if (problem.code === "network" && !(await isReadable(photo.file))) problem = unreadable();
+  if (photos.length > 1 && isOutage(problem)) {
+    settle(photo, name, { state: "waiting" });
+    throw problem;
+  }
+  pace.settled();
+  settle(photo, name, { state: "problem", problem });
+}
+
+/** A file that was moved or changed since it was chosen looks like a broken line to the browser. */
+async function isReadable(file) {
+  return file.slice(0, 1).arrayBuffer().then(() => true, () => false);
+}
+
+function unreadable() {
+  return new Problem("This file can't be read. It may have been moved, changed or deleted.", { code: "file_unreadable", passing: false });
+}
+
+async function formOf(photo) {
   const data = new FormData();
-  data.append("file", photo.file, photo.name);
+  data.append("file", smaller ? await smallerCopy(photo.file) : photo.file, photo.name);
   return data;
 }
 
-/** Refuse before sending what the server would refuse. */
-function refuseTooLarge(file) {
+/** Refuse before sending what cannot be read here, or what the server would refuse. */
+function refuseAtOnce(file) {
   const most = Number(form.dataset.maxBytes);
-  if (file.size > most) {
+  if (file.unreadable) throw unreadable();
+  if (/^(video|audio)\//.test(file.type)) {
+    throw new Problem("This is a video or a sound, not a photo.", { code: "image_unsupported", passing: false });
+  }
+  if (file.size > most && !smaller) {
     throw new Problem(`This photo is ${size(file.size)}. The limit is ${size(most)}.`, { code: "image_too_large", passing: false });
   }
 }
 
 function again(photo, name) {
   photo.answers.delete(name);
+  elements.delete(photo);
   request(photo, name);
-  show();
+  if (photo === chosen) show();
 }
 
 function settle(photo, name, answer) {
   photo.answers.set(name, answer);
-  photo.button.dataset.state = answer.state;
-  photo.button.setAttribute("aria-label", [photo.name, answer.result?.labels[0].label].filter(Boolean).join(", "));
-  count();
-  if (photo === chosen && name === channel().value) show();
+  if (answer.result && !photo.previewable) borrowPreview(photo, answer.result);
+  noted(photo, name);
 }
 
-/** How far the photos are, in the chosen channel. */
+function noted(photo, name) {
+  if (name !== channel().value) return;
+  grid.changed(photo);
+  if (photo === chosen) show();
+  countTimer ??= setTimeout(count, COUNT_MS);
+}
+
+/** How far the photos are in the chosen channel, how quick it is, and what can be done about the rest. */
 function count() {
-  const states = photos.map((photo) => photo.answers.get(channel().value)?.state);
-  const done = states.filter((state) => state === "done").length;
-  const failed = states.filter((state) => state === "problem").length;
-  byId("count").hidden = photos.length < 2;
-  byId("count").textContent = `${done} of ${photos.length} classified` + (failed > 0 ? `, ${failed} failed` : "");
+  clearTimeout(countTimer);
+  countTimer = null;
+  const states = photos.map((photo) => photo.answers.get(channel().value));
+  const done = states.filter((answer) => answer?.state === "done").length;
+  const problems = states.filter((answer) => answer?.state === "problem").map((answer) => answer.problem);
+  const asked = states.filter(Boolean).length;
+  const settled = done + problems.length;
+  const number = (value) => value.toLocaleString("en");
+  const rate = settled < asked && !queue.paused && !queue.outage ? pace.perSecond : null;
+  byId("count").textContent = [
+    `${number(done)} of ${number(photos.length)} classified` + (problems.length > 0 ? `, ${number(problems.length)} failed` : ""),
+    rate && `${rate < 10 ? rate.toFixed(1) : Math.round(rate)} photos/s`,
+    rate && timeLeft((asked - settled) / rate),
+    leftOut > 0 && `${number(leftOut)} system ${leftOut === 1 ? "file" : "files"} left out`,
+  ].filter(Boolean).join(" · ");
+  Object.assign(byId("progress"), { max: Math.max(photos.length, 1), value: settled });
+  byId("pause").hidden = settled === asked;
+  byId("pause").textContent = queue.paused || queue.outage ? "Continue" : "Pause";
+  const again = problems.filter((problem) => problem.passing).length;
+  byId("retry").hidden = again === 0;
+  byId("retry").textContent = `Retry ${number(again)} failed`;
+  byId("ask-rest").hidden = asked === photos.length;
+  byId("ask-rest").textContent = `Classify ${number(photos.length - asked)} in ${channel().dataset.title}`;
+  byId("queue-note").textContent = queueNote(asked - settled);
 }
 
-function choose(photo) {
+function queueNote(left) {
+  if (queue.paused) return left > 0 ? "Paused. What was sent is in the records." : "";
+  if (!queue.outage) return "";
+  const { problem, waitS } = queue.outage;
+  const sentence = problem.status === 401 ? "You are signed out. Sign in again in another tab, then continue." : problem.message;
+  return `${sentence} ${left.toLocaleString("en")} photos wait; the next try is in ${Math.round(waitS)} s.`;
+}
+
+// A slow line
+
+function offerSmaller(photo, seconds) {
+  if (seconds === null || smaller || !photo.previewable || !isWorthIt(photo.file)) return;
+  byId("slow").hidden = false;
+  byId("slow-words").textContent = `The connection is slow: ${timeLeft(seconds)} for this photo.`;
+}
+
+function sendSmaller() {
+  smaller = true;
+  byId("slow").hidden = true;
+  for (const [photo, cancel] of sending) if (isWorthIt(photo.file)) cancel.abort();
+}
+
+// The chosen photo
+
+function choose(photo, { opened = true } = {}) {
+  if (photo !== chosen) releasePreview();
   chosen = photo;
-  photos.forEach((each) => each.button.toggleAttribute("aria-current", each === photo));
-  if (photo.button.hasAttribute("aria-current")) photo.button.setAttribute("aria-current", "true");
+  page.dataset.state = "shown";
+  if (opened) open();
   request(photo, channel().value);
+  grid.choose(photo);
   count();
   show();
+}
+
+/** On a phone there is room for the list or for one photo; "back" leads to the list. */
+function open() {
+  const isList = photos.length > 1 && page.dataset.view !== "one";
+  page.dataset.view = "one";
+  if (!isList || byId("to-list").offsetParent === null) return;
+  listAt = scrollY;
+  history.pushState(null, "");
+  scrollTo(0, 0);
+}
+
+function backToList() {
+  page.dataset.view = "list";
+  scrollTo(0, listAt);
+}
+
+function releasePreview() {
+  if (preview.dataset.of?.startsWith("blob:")) URL.revokeObjectURL(preview.dataset.of);
+  delete preview.dataset.of;
+  preview.removeAttribute("src");
 }
 
 /** Show the chosen photo and its prediction in the chosen channel. */
 function show() {
-  page.dataset.state = "shown";
   byId("photo").hidden = false;
-  if (preview.dataset.of !== chosen.url) {
-    preview.dataset.of = chosen.url;
-    preview.src = chosen.url;
+  if (!preview.dataset.of || (chosen.borrowed && preview.dataset.of !== chosen.borrowed)) {
+    releasePreview();
+    preview.dataset.of = chosen.borrowed ?? URL.createObjectURL(chosen.file);
+    preview.src = preview.dataset.of;
     preview.alt = `Your photo ${chosen.name}`;
   }
   preview.hidden = !chosen.previewable;
   byId("no-preview").hidden = chosen.previewable;
-  const answer = chosen.answers.get(channel().value);
+  const answer = chosen.answers.get(channel().value) ?? { state: "waiting" };
   byId("file-name").textContent = chosen.name;
   byId("no-preview-why").hidden = answer.state === "problem";
+  const shown = elementOf(chosen, answer);
   const answers = byId("answers");
-  if (answers.firstElementChild !== answer.element) answers.replaceChildren(answer.element);
+  if (answers.firstElementChild !== shown) answers.replaceChildren(shown);
   answers.setAttribute("aria-busy", String(answer.state === "busy" || answer.state === "waiting"));
   byId("status").textContent = announcement(answer);
 }
 
+/** The element of an answer. Those of the last photos are kept, with what was typed into them. */
+function elementOf(photo, answer) {
+  const known = elements.get(photo);
+  if (known?.answer === answer) {
+    const words = known.element.querySelector("[data-busy]");
+    if (words && answer.words && words.textContent !== answer.words) words.textContent = answer.words;
+    return known.element;
+  }
+  const made = { answer, element: elementFor(photo, answer) };
+  elements.delete(photo);
+  elements.set(photo, made);
+  if (elements.size > KEPT_ELEMENTS) elements.delete(elements.keys().next().value);
+  return made.element;
+}
+
+function elementFor(photo, answer) {
+  const name = channel().value;
+  if (answer.state === "done") {
+    const { thresholds } = channel().dataset;
+    return answerElement(answer.result, { fileName: photo.name, tripMs: answer.tripMs, thresholds, names: namesOf(channel().dataset) });
+  }
+  if (answer.state === "problem") {
+    const canBeSmaller = !smaller && CAN_BE_SMALLER.includes(answer.problem.code) && photo.previewable && isWorthIt(photo.file);
+    return problemElement(answer.problem, {
+      again: () => again(photo, name),
+      other: () => byId("file").click(),
+      smaller: canBeSmaller ? () => { sendSmaller(); again(photo, name); } : null,
+    });
+  }
+  const busy = busyElement();
+  if (answer.words) busy.querySelector("[data-busy]").textContent = answer.words;
+  return busy;
+}
+
 function announcement(answer) {
-  if (answer.state === "done") return spoken(answer.result);
+  if (answer.state === "done") return spoken(answer.result, channelFacts().names);
   return answer.state === "problem" ? "" : `Classifying ${chosen.name}`;
 }
 
-function listInStrip(photo) {
-  const picture = Object.assign(document.createElement("img"), { loading: "lazy", src: photo.url, alt: "", decoding: "async" });
-  picture.addEventListener("error", () => picture.replaceWith(suffixTile(photo.name)));
-  photo.button.type = "button";
-  photo.button.append(picture);
-  photo.button.addEventListener("click", () => choose(photo));
-  const entry = document.createElement("li");
-  entry.append(photo.button);
-  byId("strip").append(entry);
-  byId("strip").hidden = photos.length < 2;
-}
-
-function suffixTile(name) {
-  const tile = document.createElement("small");
-  tile.textContent = name.includes(".") ? name.split(".").pop().slice(0, 5).toUpperCase() : "?";
-  return tile;
-}
-
 /** Formats that browsers cannot show (HEIC, TIFF) get a preview from the copy that the server stored. */
-function borrowPreview(photo, id) {
-  photo.url = `/predictions/${encodeURIComponent(id)}/image?size=view`;
+function borrowPreview(photo, result) {
+  if (result.image.kept === "nothing" || !channelFacts().shows) return;
+  photo.borrowed = `/predictions/${encodeURIComponent(result.id)}/image?size=view`;
   photo.previewable = true;
-  photo.borrowed = true;
 }
 
 preview.addEventListener("error", () => {
-  if (!chosen || preview.dataset.of !== chosen.url) return;
+  if (!chosen || !preview.dataset.of || preview.getAttribute("src") !== preview.dataset.of) return;
   chosen.previewable = false;
   const answer = chosen.answers.get(channel().value);
-  if (!chosen.borrowed && answer?.state === "done" && answer.result.image.kept !== "nothing") borrowPreview(chosen, answer.result.id);
+  if (!chosen.borrowed && answer?.result) borrowPreview(chosen, answer.result);
   show();
 });
 
-receiveFiles(take, { fields: [byId("file"), byId("camera")], veil: byId("veil") });
+// Starting
+
+receiveFiles(take, { fields: [byId("file"), byId("folder"), byId("camera")], veil: byId("veil") });
 form.addEventListener("submit", (event) => event.preventDefault());
 form.addEventListener("change", (event) => {
-  if (event.target.name === "channel" && chosen) choose(chosen);
+  if (event.target.name !== "channel") return;
+  document.cookie = `shoplens_channel=${encodeURIComponent(event.target.value)}; path=/; max-age=31536000; samesite=strict`;
+  if (!chosen) return;
+  grid.draw();
+  choose(chosen, { opened: false });
+});
+byId("pause").addEventListener("click", () => (queue.paused || queue.outage ? queue.resume() : queue.pause()));
+byId("retry").addEventListener("click", () => {
+  const name = channel().value;
+  for (const photo of photos) if (photo.answers.get(name)?.problem?.passing) again(photo, name);
+});
+byId("ask-rest").addEventListener("click", () => photos.forEach((photo) => request(photo, channel().value)));
+byId("send-smaller").addEventListener("click", sendSmaller);
+byId("clear").addEventListener("click", () => {
+  photos.length = 0;
+  for (const cancel of sending.values()) cancel.abort();
+  queue.clear();
+  location.assign(location.pathname);
+});
+byId("to-list").addEventListener("click", () => history.back());
+addEventListener("popstate", backToList);
+addEventListener("beforeunload", (event) => {
+  if (photos.length > 1 && (queue.size > 0 || queue.running > 0)) event.preventDefault();
 });

@@ -7,9 +7,10 @@ const LONGEST_WAIT_S = 30;
 
 export class Problem extends Error {
   /** `passing` problems may disappear with a retry; the others are caused by what was sent. */
-  constructor(sentence, { code = "", requestId = "", retryAfterS = null, passing = true } = {}) {
+  constructor(sentence, { code = "", status = 0, requestId = "", retryAfterS = null, passing = true } = {}) {
     super(sentence);
     this.code = code;
+    this.status = status;
     this.requestId = requestId;
     this.retryAfterS = retryAfterS;
     this.passing = passing;
@@ -30,15 +31,16 @@ export async function pictureFrom(address) {
   return checked(response.status, await response.json().catch(() => null), response.headers.get("Retry-After"));
 }
 
-/** POST a form, retrying a few times while the queue is full. `onProgress` gets the share that is uploaded,
- * `onWait` the seconds until the next try. */
-export async function upload(address, makeForm, { onProgress, onWait }) {
+/** POST a form, retrying a few times while the queue is full. `onProgress` gets the share that is uploaded and the bytes
+ * of the whole, `onWait` the seconds until the next try. An aborted `signal` throws the code "aborted". */
+export async function upload(address, makeForm, { onProgress, onWait, signal = null }) {
   for (let tries = 1; ; tries += 1) {
+    const form = await makeForm();
     const started = performance.now();
     try {
-      return { body: await post(address, makeForm(), onProgress), tripMs: performance.now() - started };
+      return { body: await post(address, form, onProgress, signal), tripMs: performance.now() - started };
     } catch (problem) {
-      if (problem.retryAfterS === null || tries === MOST_TRIES) throw problem;
+      if (problem.retryAfterS === null || tries === MOST_TRIES || signal?.aborted) throw problem;
       for (let left = Math.ceil(problem.retryAfterS); left > 0; left -= 1) {
         onWait(left);
         await new Promise((wake) => setTimeout(wake, 1000));
@@ -48,7 +50,7 @@ export async function upload(address, makeForm, { onProgress, onWait }) {
 }
 
 /** `fetch` reports no upload progress, so this is the older interface. */
-function post(address, form, onProgress) {
+function post(address, form, onProgress, signal) {
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();
     request.open("POST", address);
@@ -59,12 +61,18 @@ function post(address, form, onProgress) {
       clearTimeout(timer);
       timer = setTimeout(() => request.abort(), TIMEOUT_MS);
     };
+    const abort = () => request.abort();
+    signal?.addEventListener("abort", abort);
     request.upload.addEventListener("progress", (event) => {
       restart();
-      if (event.lengthComputable) onProgress(event.loaded / event.total);
+      if (event.lengthComputable) onProgress(event.loaded / event.total, event.total);
     });
-    request.addEventListener("loadend", () => clearTimeout(timer));
-    request.addEventListener("abort", () => reject(timedOut()));
+    request.upload.addEventListener("load", restart);
+    request.addEventListener("loadend", () => {
+      clearTimeout(timer);
+      signal?.removeEventListener("abort", abort);
+    });
+    request.addEventListener("abort", () => reject(signal?.aborted ? new Problem("Cancelled.", { code: "aborted" }) : timedOut()));
     request.addEventListener("error", () => reject(unreachable()));
     request.addEventListener("load", () => {
       try {
@@ -73,6 +81,7 @@ function post(address, form, onProgress) {
         reject(problem);
       }
     });
+    if (signal?.aborted) return reject(new Problem("Cancelled.", { code: "aborted" }));
     restart();
     request.send(form);
   });
@@ -97,6 +106,7 @@ function checked(status, body, retryAfter) {
   const wait = Number(retryAfter);
   throw new Problem(body?.detail ?? `The server returned status ${status} without details.`, {
     code: body?.code ?? String(status),
+    status,
     requestId: body?.request_id ?? "",
     passing: status >= 500 || [408, 429].includes(status),
     retryAfterS: status === 429 ? Math.min(Math.max(wait || 1, 1), LONGEST_WAIT_S) : null,

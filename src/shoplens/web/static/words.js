@@ -33,3 +33,8 @@ export function comparison(score, threshold) {
 export function milliseconds(value) {
   return value < 9.95 ? `${value.toFixed(1)} ms` : `${Math.round(value).toLocaleString("en")} ms`;
 }
+
+/** The display name of a label, by the channel's `names`; the label itself without one. */
+export function labelName(label, names) {
+  return names?.[label] ?? label;
+}
