@@ -232,6 +232,13 @@ class ChannelSettings(_Frozen):
     accept_at: float | None = Field(
         default=None, description="Least score of the best label that needs no person; unset accepts every photo."
     )
+    audit_share: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Share of what the thresholds accept that a person checks nevertheless, chosen at random: from it "
+        "the accuracy in production is computed. Try 0.01. 0: nobody checks, and that accuracy stays unknown.",
+    )
     labels: dict[str, LabelThresholds] = Field(
         default_factory=dict, description="Thresholds by label; `labels = {}` removes those of a default channel."
     )

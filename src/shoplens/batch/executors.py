@@ -158,7 +158,7 @@ class ResultBuilder:
         """Apply the channel's policy: the item is done, or needs review."""
         now = self._clock()
         prediction = answer.prediction
-        decision = decide(prediction, self.channel.policy)
+        decision = decide(prediction, self.channel.policy, draw=self._random.random())
         state = state_for(decision.outcome)
         target = self._target(item, state, prediction.top.label)
         queue_ms, pixels_ms, inference_ms = (

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import BigInteger, Column, Double, Integer, PrimaryKeyConstraint, Table
+from sqlalchemy import JSON, BigInteger, Boolean, Column, Double, Integer, PrimaryKeyConstraint, Table
 
 from shoplens.db.tables import TEXT, UtcDateTime, metadata, required
 from shoplens.telemetry.metrics import LATENCY_BUCKETS_S
@@ -71,3 +71,23 @@ monitoring_days: Final = Table(
     PrimaryKeyConstraint("begins_s", "channel"),
 )
 """Records and people's answers by day, counted in the tables of predictions and feedback, runs included."""
+
+monitoring_drift: Final = Table(
+    "monitoring_drift",
+    metadata,
+    required("begins_s", BigInteger),
+    required("channel", TEXT),
+    # `name@version` of the model that answered most of the day; "" where nothing was answered.
+    required("model", TEXT),
+    # What the vectors of the profile are of: "embedding", "scores", or "" for none.
+    required("space", TEXT),
+    required("profile", JSON),
+    required("findings", JSON),
+    # The ids of the photos farthest from the reference, each with its distance.
+    required("strangest", JSON),
+    required("alarm", Boolean),
+    required("cpu_s", Double),
+    required("computed_at", UtcDateTime),
+    PrimaryKeyConstraint("begins_s", "channel"),
+)
+"""What a day of a channel looked like, and how it differs from the days before it."""

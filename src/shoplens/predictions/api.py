@@ -58,6 +58,9 @@ class DecisionOut(Schema):
     label: str | None = Field(examples=["nsfw"])
     threshold: float | None = Field(examples=[0.85])
     policy_version: str = Field(examples=["18608add0b55"])
+    random_check: bool = Field(
+        default=False, description="Chance sent it to a person, not a threshold: see the setting `audit_share`."
+    )
 
 
 class ImageOut(Schema):

@@ -59,11 +59,13 @@ def compared_percent(score: float, threshold: float) -> str:
 
 
 def reason(record: PredictionRecord) -> str:
-    """The score and threshold that decided, like "66.7% (needs 80%)"; "" where no threshold decided.
+    """The score and threshold that decided, like "66.7% (needs 80%)"; "" where none did, "Random check" for a draw.
 
     The label stands before it where it is not the best one, which is shown anyway.
     """
     label, threshold = record.decision.label, record.decision.threshold
+    if record.decision.random_check:
+        return "Random check"
     if label is None or threshold is None:
         return ""
     score = next((entry.score for entry in record.labels if entry.label == label), 0.0)

@@ -56,6 +56,7 @@ predictions: Final = Table(
     Column("decision_label", TEXT),
     Column("decision_threshold", Double),
     required("decision_policy_version", TEXT),
+    Column("decision_check_share", Double),
     required("image_format", string(16)),
     required("image_width", Integer),
     required("image_height", Integer),

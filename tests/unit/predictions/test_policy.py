@@ -88,3 +88,31 @@ def test_a_higher_score_is_never_treated_more_kindly(score: float, one: float, o
     policy = Policy(rules=(LabelRule(label="nsfw", review_at=min(one, other), reject_at=max(one, other)),))
     lower, higher = (decide(predicted(nsfw=s, safe=1 - s), policy).outcome for s in (score * 0.9, score))
     assert order.index(lower) <= order.index(higher)
+
+
+def test_a_share_of_what_is_accepted_goes_to_a_person_by_chance() -> None:
+    """The draw decides, and the decision says with which probability: the weight of the answer."""
+    policy = Policy(accept_at=0.7, audit_share=0.02)
+    checked = decide(predicted(shirt=0.9, dress=0.1), policy, draw=0.0199)
+    assert (Outcome.REVIEW, 0.02, True) == (checked.outcome, checked.check_share, checked.random_check)
+    passed = decide(predicted(shirt=0.9, dress=0.1), policy, draw=0.02)
+    assert (Outcome.ACCEPT, None, False) == (passed.outcome, passed.check_share, passed.random_check)
+
+
+def test_what_a_threshold_sends_to_a_person_is_no_random_check() -> None:
+    """Its answer stands for itself alone, so it must not get the weight of a check."""
+    decision = decide(predicted(shirt=0.6, dress=0.4), Policy(accept_at=0.7, audit_share=1.0), draw=0.0)
+    assert (Outcome.REVIEW, None) == (decision.outcome, decision.check_share)
+
+
+def test_a_policy_without_random_checks_keeps_its_version() -> None:
+    """Versions are stored with every prediction; another share is another policy."""
+    assert Policy(accept_at=0.7).version == Policy(accept_at=0.7, audit_share=0.0).version
+    assert Policy(accept_at=0.7).version != Policy(accept_at=0.7, audit_share=0.01).version
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1])
+def test_a_share_of_checks_lies_between_none_and_all(share: float) -> None:
+    """Anything else is a mistake in the settings."""
+    with pytest.raises(Misconfigured, match="audit_share"):
+        Policy(audit_share=share)

@@ -68,14 +68,16 @@ function labelRow({ label, score }, names) {
 function fillDecision(element, { decision, labels }, { thresholds, names }) {
   if (!thresholds) return element.querySelector("[data-decision]").remove();
   const badge = clone(`badge-${decision.outcome}`);
-  badge.toggleAttribute("data-plain", decision.threshold === null);
+  const noReason = decision.threshold === null && !decision.random_check;
+  badge.toggleAttribute("data-plain", noReason);
   element.querySelector("[data-badge]").replaceWith(badge);
   element.querySelector("[data-reason]").textContent =
-    decision.threshold === null ? `Below all thresholds (${thresholds})` : reason(decision, labels, names);
+    noReason ? `Below all thresholds (${thresholds})` : reason(decision, labels, names);
 }
 
 /** The best label is shown anyway; another one that decided is named. */
-function reason({ label, threshold }, labels, names) {
+function reason({ label, threshold, random_check: isRandomCheck }, labels, names) {
+  if (isRandomCheck) return "Random check";
   const words = comparison(labels.find((entry) => entry.label === label)?.score ?? 0, threshold);
   return label === labels[0].label ? words : `${labelName(label, names)} ${words}`;
 }

@@ -24,6 +24,7 @@ _SEQUENCE = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 def upgrade() -> None:
     """Add them to those of 0003."""
     _create_monitoring_days()
+    _create_monitoring_drift()
     _create_monitoring_points()
     _create_monitoring_states()
     _create_saved_views()
@@ -37,6 +38,7 @@ def downgrade() -> None:
         "saved_views",
         "monitoring_states",
         "monitoring_points",
+        "monitoring_drift",
         "monitoring_days",
     ):
         op.drop_table(name)
@@ -55,6 +57,23 @@ def _create_monitoring_days() -> None:
         sa.Column("corrected", sa.Integer, nullable=False),
         sa.Column("counted_at", _MOMENT, nullable=False),
         sa.PrimaryKeyConstraint("begins_s", "channel", name="pk_monitoring_days"),
+    )
+
+
+def _create_monitoring_drift() -> None:
+    op.create_table(
+        "monitoring_drift",
+        sa.Column("begins_s", sa.BigInteger, nullable=False),
+        sa.Column("channel", _TEXT, nullable=False),
+        sa.Column("model", _TEXT, nullable=False),
+        sa.Column("space", _TEXT, nullable=False),
+        sa.Column("profile", sa.JSON, nullable=False),
+        sa.Column("findings", sa.JSON, nullable=False),
+        sa.Column("strangest", sa.JSON, nullable=False),
+        sa.Column("alarm", sa.Boolean, nullable=False),
+        sa.Column("cpu_s", sa.Double, nullable=False),
+        sa.Column("computed_at", _MOMENT, nullable=False),
+        sa.PrimaryKeyConstraint("begins_s", "channel", name="pk_monitoring_drift"),
     )
 
 
@@ -125,7 +144,11 @@ def _create_saved_views() -> None:
 
 # -- by hand
 def _upgrade_by_hand() -> None:
-    """The file name of a prediction, and what the search and the deletion of records look rows up by."""
+    """The file name of a prediction, and what the search and the deletion of records look rows up by.
+
+    The share of random checks at the time of a decision.
+    """
+    op.add_column("predictions", sa.Column("decision_check_share", sa.Double))
     op.add_column("predictions", sa.Column("file_name", _TEXT))
     op.add_column("predictions", sa.Column("file_key", _TEXT))
     _name_files_of_items()
@@ -154,6 +177,7 @@ def _downgrade_by_hand() -> None:
         op.drop_index(f"ix_batch_items_{column}", "batch_items")
     op.drop_index("ix_predictions_image_phash_id", "predictions")
     op.drop_index("ix_predictions_file_key_id", "predictions")
+    op.drop_column("predictions", "decision_check_share")
     op.drop_column("predictions", "file_key")
     op.drop_column("predictions", "file_name")
 
