@@ -1,4 +1,4 @@
-"""The pages of the catalogue about many products: accept above a confidence, the numbers, and the tree."""
+"""The pages of the catalogue with its numbers and its tree."""
 
 from __future__ import annotations
 
@@ -6,119 +6,27 @@ import base64
 import binascii
 import zlib
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
-from fastapi import APIRouter, Form, Query, Request
+from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, Response
 
-from shoplens.accounts.access import guarded, remember_browser, told_apart
+from shoplens.accounts.access import guarded, told_apart
 from shoplens.accounts.entities import Permission, Principal
 from shoplens.catalogue.charts import coverage_chart
-from shoplens.catalogue.entities import ProductState
-from shoplens.catalogue.numbers import ConfidencePoint
-from shoplens.catalogue.pages import HOME, CataloguePages, ChannelName, FormText
-from shoplens.catalogue.repository import ProductFilter, ProductOrder
+from shoplens.catalogue.pages import HOME, CataloguePages, ChannelName
 from shoplens.catalogue.service import Catalogue, CatalogueChannel
 from shoplens.catalogue.tree_source import MAX_BYTES, read_mapping, read_tree
 from shoplens.errors import RequestInvalid
-from shoplens.web.rendering import PageRoute, add_filters
+from shoplens.web.rendering import PageRoute
 from shoplens.web.uploads import FORM_FRAMING_BYTES, Uploads
 
-_SAID = {"undone": "Taken back. These products wait for a decision again.", "tree": "The new tree is live."}
-_EXAMPLES: Final = 6
+_SAID = {"tree": "The new tree is live."}
 _LISTED: Final = ("0.5", "0.6", "0.7", "0.8", "0.9", "0.95", "0.99")
 _MOST_PACKED: Final = 900_000
 """Of a tree that a form carries from the comparison to the import, in characters."""
 _FOUND: Final = 50
-
-
-def accuracy_words(point: ConfidencePoint) -> str:
-    """How many of the suggestions in a range were right, as far as people decided."""
-    if point.accuracy is None:
-        return "People have decided none in this range yet, so nothing says how many are right."
-    return f"Of the {point.decided:,} that people decided in this range, {point.accuracy:.1%} were right."
-
-
-add_filters(accuracy_words)
-
-
-def accept_pages(catalogue: Catalogue) -> APIRouter:
-    """Accept many suggestions at once, and take that back."""
-    router = APIRouter(route_class=PageRoute, dependencies=[guarded(Permission.CATALOGUE_WRITE)])
-    pages = CataloguePages(catalogue)
-
-    @router.get(f"{HOME}/accept")
-    def show(
-        request: Request,
-        channel: ChannelName = "",
-        at_least: Annotated[float, Query(ge=0, le=1)] = 0.9,
-        done: Annotated[int | None, Query(ge=0)] = None,
-        said: str = "",
-    ) -> HTMLResponse:
-        by, chosen = told_apart(request), pages.channel(channel)
-        numbers = catalogue.numbers.of(chosen.name)
-        at_least = round(at_least, 2)
-        wanted = ProductFilter(channel=chosen.name, state=ProductState.SUGGESTED, min_score=at_least)
-        found = catalogue.products.page(wanted, order=ProductOrder.SCORE, limit=_EXAMPLES)
-        total = numbers.curve[0].waiting
-        undoable = _last_bulk(catalogue, chosen, by)
-        nothing = "No product was accepted: the suggestions changed meanwhile." if done == 0 else None
-        shown = pages.page(
-            "catalogue_accept.html",
-            chosen,
-            tree=pages.tree(chosen),
-            at_least=at_least,
-            point=numbers.at(at_least),
-            total=total,
-            curve=[
-                {"at_least": each.at_least, "waiting": each.waiting, "decided": each.decided, "right": each.right}
-                for each in numbers.curve
-            ],
-            examples=found.products,
-            photos=found.photos,
-            undoable=undoable,
-            said=nothing or _SAID.get(said),
-        )
-        remember_browser(shown, request, by)
-        return shown
-
-    @router.post(f"{HOME}/accept")
-    def accept(
-        request: Request, at_least: Annotated[float, Form(ge=0, le=1)], channel: FormText = ""
-    ) -> RedirectResponse:
-        by, chosen = told_apart(request), pages.channel(channel)
-        wanted = ProductFilter(channel=chosen.name, min_score=at_least)
-        made = catalogue.decisions.accept_bulk(wanted, by=by)
-        answer = pages.back("/accept", chosen, at_least=str(at_least), done=str(made.accepted))
-        remember_browser(answer, request, by)
-        return answer
-
-    @router.post(f"{HOME}/accept/undo")
-    def undo(request: Request, bulk: FormText, channel: FormText = "") -> RedirectResponse:
-        chosen = pages.channel(channel)
-        catalogue.decisions.undo_bulk(bulk, by=told_apart(request))
-        return pages.back("/accept", chosen, said="undone")
-
-    return router
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UndoableBulk:
-    """The last bulk acceptance of a person, as far as it stands."""
-
-    id: str
-    created_at: datetime
-    count: int
-
-
-def _last_bulk(catalogue: Catalogue, channel: CatalogueChannel, by: Principal) -> UndoableBulk | None:
-    for _, decision in catalogue.decisions.recent(channel.name, by=by):
-        if decision.bulk_id is not None:
-            count = catalogue.numbers.bulk_size(decision.bulk_id)
-            return UndoableBulk(id=decision.bulk_id, created_at=decision.created_at, count=count)
-    return None
 
 
 def number_pages(catalogue: Catalogue) -> APIRouter:

@@ -5,15 +5,14 @@ What is slow to import is imported by the command that needs it, so that `shople
 
 from __future__ import annotations
 
-import signal
 import sys
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
+from shoplens.catalogue.bulk_commands import accept_suggestions, stop_with
 from shoplens.catalogue.tree_commands import tree_app
 from shoplens.cli.command import AsJson, DataDir, RequestedBy, handle_errors, settings_for
 
@@ -26,6 +25,7 @@ _STATUS_OF_SIGNAL: Final = 128
 
 catalogue_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Categorise the products of a shop.")
 catalogue_app.add_typer(tree_app, name="tree")
+catalogue_app.command("accept")(accept_suggestions)
 
 ChannelName = Annotated[
     str | None, typer.Option("--channel", help="Optional if only one channel has a catalogue side.")
@@ -79,7 +79,7 @@ def import_products(
         )
         marks = [_mark(each) for each in (file, categories) if each is not None]
         stamp = hashlib.sha256(repr((marks, photos, sorted(chosen.items()))).encode()).hexdigest()
-        _stop_with(lambda _: catalogue.imports.stop())
+        stop_with(lambda _: catalogue.imports.stop())
         new = NewImport(channel=name, source=file.name, by="command line", stamp=stamp, chosen=chosen)
         job = catalogue.imports.run(new, source, on_progress=_show_progress)
         listed = catalogue.imports.faults(job.id, limit=faults) if faults else []
@@ -115,17 +115,6 @@ def _chosen(column: list[str] | None) -> dict[str, str]:
 def _mark(file: Path) -> tuple[str, int, int]:
     found = file.stat()
     return str(file.absolute()), found.st_size, found.st_mtime_ns
-
-
-def _stop_with(stop: Callable[[int], None]) -> None:
-    """The first SIGTERM or interrupt lets the work in hand be committed; the next one ends the process as usual."""
-
-    def ended(number: int, _frame: object) -> None:
-        signal.signal(number, signal.SIG_DFL)
-        stop(number)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, ended)
 
 
 def _show_progress(job: ImportJob) -> None:
@@ -262,7 +251,7 @@ def run_catalogue(
                     done = run.suggested + run.failed
                     typer.echo(f"\r{done:,} of {run.planned:,} ", nl=False, err=True)
 
-            _stop_with(stop)
+            stop_with(stop)
             try:
                 ended = run_on_loop(
                     runner.run(requested_by=requested_by, again=again, start_over=new, on_progress=on_progress)

@@ -1,34 +1,20 @@
-"""What people decide on products: accept a suggestion, choose another category, take it back; one or very many."""
+"""What people decide on single products: accept a suggestion, choose another category, take it back."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Final
 
 from sqlalchemy import Connection
 
 from shoplens.accounts.entities import Principal
 from shoplens.catalogue.entities import CategoryDecision, DecisionKind, Product, ProductState
 from shoplens.catalogue.errors import DecisionNotLast, ProductChanged
-from shoplens.catalogue.repository import DecisionRepository, ProductFilter, ProductOrder, ProductRepository
+from shoplens.catalogue.repository import DecisionRepository, ProductRepository
 from shoplens.catalogue.tree import Tree
 from shoplens.db import Database
-from shoplens.db.tables import new_id
 from shoplens.errors import RequestInvalid
-
-MOST_UNDONE: Final = 20
-"""How far back a person can undo."""
-_COMMITTED_AT_ONCE: Final = 500
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BulkAcceptance:
-    """Products whose suggestion was accepted together. `id` is None where there were none."""
-
-    id: str | None
-    accepted: int
 
 
 class DecisionService:
@@ -60,7 +46,7 @@ class DecisionService:
             category = self._tree_of(channel)[category].id
         with self._database.transaction() as tx:
             product = ProductRepository(tx).get(channel, id_or_reference, lock=True)
-            suggested = _suggested(product)
+            suggested = suggested_category(product)
             chosen = category or suggested
             if revision == product.revision - 1 and product.category == chosen:
                 last = DecisionRepository(tx).last_of(product.id)
@@ -82,88 +68,15 @@ class DecisionService:
             if last is None or last[1].by != by.id:
                 who = f"{last[1].by_name} decided last" if last else "nobody has decided"
                 raise DecisionNotLast(f"There is nothing of yours to undo on the product {product.reference}: {who}.")
-            return self._undone(tx, [last], {product.id: product}, by=by)[0]
-
-    def recent(self, channel: str, *, by: Principal) -> list[tuple[int, CategoryDecision]]:
-        """This person's last decisions that can be undone, newest first; a bulk acceptance is one of them."""
-        with self._database.reading() as tx:
-            return DecisionRepository(tx).undoable(channel, by.id, limit=MOST_UNDONE)
-
-    def undo_last(self, channel: str, *, by: Principal) -> int:
-        """Take back this person's last decision, or their last bulk acceptance as a whole; how many products.
-
-        Raises DecisionNotLast, also where somebody else decided on the product since.
-        """
-        recent = self.recent(channel, by=by)
-        if not recent:
-            raise DecisionNotLast("You have decided nothing that can be undone.")
-        last = recent[0][1]
-        if last.bulk_id is not None:
-            return self.undo_bulk(last.bulk_id, by=by)
-        self.undo(channel, last.product_id, by=by)
-        return 1
-
-    def count_bulk(self, wanted: ProductFilter) -> int:
-        """How many products `accept_bulk` would accept now."""
-        with self._database.reading() as tx:
-            return ProductRepository(tx).count(_acceptable(wanted))
-
-    def accept_bulk(self, wanted: ProductFilter, *, by: Principal) -> BulkAcceptance:
-        """Accept the best suggestion of every product that matches and is not decided, some hundred per transaction.
-
-        `wanted` needs a `min_score`. Raises RequestInvalid.
-        """
-        if wanted.min_score is None:
-            raise RequestInvalid("Name the least score from which on suggestions are accepted.")
-        now = self._clock()
-        bulk_id, accepted, after = new_id(now), 0, None
-        while True:
-            with self._database.transaction() as tx:
-                repository = ProductRepository(tx)
-                page = repository.page(
-                    _acceptable(wanted), order=ProductOrder.ID, limit=_COMMITTED_AT_ONCE, after=after
-                )
-                locked = repository.lock_many([each.id for each in page])
-                still = [
-                    product
-                    for product in locked.values()
-                    if product.state is ProductState.SUGGESTED and product.revision == _revision_in(page, product)
-                ]
-                for product in still:
-                    suggested = _suggested(product)
-                    if suggested is not None:
-                        self._decided(tx, product, suggested, by=by, now=now, bulk_id=bulk_id)
-                        accepted += 1
-            if len(page) < _COMMITTED_AT_ONCE:
-                return BulkAcceptance(id=bulk_id if accepted else None, accepted=accepted)
-            after = page[-1].id
-
-    def undo_bulk(self, bulk_id: str, *, by: Principal) -> int:
-        """Take back a bulk acceptance, but for products on which somebody decided since; how many.
-
-        Raises DecisionNotLast where nothing of it stands, or it was made by somebody else.
-        """
-        undone = 0
-        while True:
-            with self._database.transaction() as tx:
-                found = DecisionRepository(tx).of_bulk(bulk_id, limit=_COMMITTED_AT_ONCE)
-                if not found:
-                    break
-                if found[0][1].by != by.id:
-                    raise DecisionNotLast(f"{found[0][1].by_name} accepted these products, and may undo it.")
-                products = ProductRepository(tx).lock_many({each.product_id for _, each in found})
-                mine = [
-                    (number, each)
-                    for number, each in found
-                    if each.product_id in products and DecisionRepository(tx).last_of(each.product_id) == (number, each)
-                ]
-                self._undone(tx, mine, products, by=by)
-                overruled = {number for number, _ in found} - {number for number, _ in mine}
-                DecisionRepository(tx).mark_undone(overruled, self._clock())
-                undone += len(mine)
-        if not undone:
-            raise DecisionNotLast("Nothing of this bulk acceptance stands any more.")
-        return undone
+            number, decision = last
+            now = self._clock()
+            before = restored(product, decision, now=now)
+            ProductRepository(tx).replace_decided([before])
+            author = Author(id=by.id, name=by.name)
+            taken_back = decision_on(product, DecisionKind.UNDONE, by=author, now=now, category=decision.before)
+            DecisionRepository(tx).add_many([taken_back])
+            DecisionRepository(tx).mark_undone([number], now)
+            return before
 
     def history(self, channel: str, id_or_reference: str) -> list[CategoryDecision]:
         """Everything that was decided on a product, first word first. Raises ProductNotFound."""
@@ -171,74 +84,63 @@ class DecisionService:
             product = ProductRepository(tx).get(channel, id_or_reference)
             return DecisionRepository(tx).of_product(product.id)
 
-    def _decided(
-        self,
-        tx: Connection,
-        product: Product,
-        category: str,
-        *,
-        by: Principal,
-        now: datetime,
-        bulk_id: str | None = None,
-    ) -> Product:
-        suggested = _suggested(product)
-        kind = DecisionKind.ACCEPTED if category in (suggested, None) or suggested is None else DecisionKind.CORRECTED
-        after = replace(
-            product,
-            state=ProductState(kind.value),
-            category=category,
-            decided_at=now,
-            decided_by=by.name,
-            changed_at=now,
-            needs_review=False,
-            revision=product.revision + 1,
-        )
-        ProductRepository(tx).replace(after)
-        made = _decision(product, kind, by=by, now=now, category=category, bulk_id=bulk_id)
+    def _decided(self, tx: Connection, product: Product, category: str, *, by: Principal, now: datetime) -> Product:
+        author, suggested = Author(id=by.id, name=by.name), suggested_category(product)
+        kind = DecisionKind.ACCEPTED if suggested in (category, None) else DecisionKind.CORRECTED
+        after = decided(product, kind, category, by=author, now=now)
+        ProductRepository(tx).replace_decided([after])
+        made = decision_on(product, kind, by=author, now=now, category=category)
         DecisionRepository(tx).add_many([made])
         return after
 
-    def _undone(
-        self,
-        tx: Connection,
-        made: Sequence[tuple[int, CategoryDecision]],
-        products: dict[str, Product],
-        *,
-        by: Principal,
-    ) -> list[Product]:
-        now = self._clock()
-        restored = []
-        for _, decision in made:
-            product = products[decision.product_id]
-            state = decision.state_before
-            decided = state in (ProductState.ACCEPTED, ProductState.CORRECTED)
-            before = replace(
-                product,
-                state=state,
-                category=decision.before,
-                decided_at=product.decided_at if decided else None,
-                decided_by=product.decided_by if decided else None,
-                needs_review=decision.review_before,
-                changed_at=now,
-                revision=product.revision + 1,
-            )
-            ProductRepository(tx).replace(before)
-            restored.append(before)
-            taken_back = _decision(product, DecisionKind.UNDONE, by=by, now=now, category=decision.before)
-            DecisionRepository(tx).add_many([taken_back])
-        DecisionRepository(tx).mark_undone([number for number, _ in made], now)
-        return restored
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Author:
+    """Who decides: the id and the name of a person, a key or a command."""
+
+    id: str
+    name: str
 
 
-def _decision(
+def decided(product: Product, kind: DecisionKind, category: str, *, by: Author, now: datetime) -> Product:
+    """The product after this decision."""
+    return replace(
+        product,
+        state=ProductState(kind.value),
+        category=category,
+        decided_at=now,
+        decided_by=by.name,
+        changed_at=now,
+        needs_review=False,
+        revision=product.revision + 1,
+    )
+
+
+def restored(product: Product, decision: CategoryDecision, *, now: datetime) -> Product:
+    """The product as it was before `decision`, the last one on it."""
+    was_decided = decision.state_before in (ProductState.ACCEPTED, ProductState.CORRECTED)
+    return replace(
+        product,
+        state=decision.state_before,
+        category=decision.before,
+        decided_at=product.decided_at if was_decided else None,
+        decided_by=product.decided_by if was_decided else None,
+        needs_review=decision.review_before,
+        changed_at=now,
+        revision=product.revision + 1,
+    )
+
+
+def decision_on(
     product: Product,
     kind: DecisionKind,
     *,
-    by: Principal,
+    by: Author,
     now: datetime,
     category: str | None,
     bulk_id: str | None = None,
 ) -> CategoryDecision:
+    """What is kept of a decision on the product as it was before."""
     return CategoryDecision(
         product_id=product.id,
         channel=product.channel,
@@ -248,7 +150,7 @@ def _decision(
         kind=kind,
         category=category,
         before=product.category,
-        suggested=_suggested(product),
+        suggested=suggested_category(product),
         score=product.score,
         model=product.model,
         tree=product.tree,
@@ -258,16 +160,9 @@ def _decision(
     )
 
 
-def _suggested(product: Product) -> str | None:
+def suggested_category(product: Product) -> str | None:
+    """The best suggestion."""
     return product.suggestions[0].category if product.suggestions else None
-
-
-def _acceptable(wanted: ProductFilter) -> ProductFilter:
-    return replace(wanted, state=ProductState.SUGGESTED)
-
-
-def _revision_in(page: Sequence[Product], product: Product) -> int:
-    return next(each.revision for each in page if each.id == product.id)
 
 
 def _require_unchanged(product: Product, revision: int | None) -> None:

@@ -183,6 +183,34 @@ class ImportJob:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BulkJob:
+    """One acceptance of many suggestions, or, with `undoes`, the taking back of the acceptance with that id.
+
+    `wanted` is the filter of the products, `planned` how many matched, `done` how many were accepted or taken back.
+    `cursor` is the last product that it looked at. `active` is 1 until it has ended. `pid`, `process` and `beat_at` are
+    as those of an import.
+    """
+
+    id: str
+    channel: str
+    created_at: datetime
+    by: str
+    by_name: str
+    wanted: Mapping[str, Any]
+    undoes: str | None = None
+    planned: int = 0
+    done: int = 0
+    cursor: str = ""
+    active: int | None = 1
+    pid: int | None = None
+    process: str | None = None
+    beat_at: datetime | None = None
+    finished_at: datetime | None = None
+    cancelled_by: str | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ImportFault:
     """One row that an import could not use. `line` is the line in the file, 1 for the first."""
 

@@ -59,6 +59,18 @@ class DecisionNotLast(Conflict):
     code = "decision_not_last"
 
 
+class BulkNotFound(NotFound):
+    """No bulk acceptance has this id."""
+
+    code = "bulk_not_found"
+
+
+class BulkRunning(Conflict):
+    """Another bulk acceptance of the channel is at work."""
+
+    code = "bulk_running"
+
+
 class ImportInvalid(RequestInvalid):
     """A file that is no table of products; the sentence says what is missing."""
 

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import tempfile
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import IO, Any, Final
 
-from shoplens.batch.process import has_ended, process_mark
 from shoplens.catalogue.entities import ImportFault, ImportJob
 from shoplens.catalogue.errors import ImportRunning
 from shoplens.catalogue.import_repository import ImportRepository
 from shoplens.catalogue.importer import ImportSource, OnProgress, ProductImporter
+from shoplens.catalogue.job_process import JobThreads, is_abandoned, owned
 from shoplens.catalogue.photo_sources import NamedPhotos
 from shoplens.db import Database
 from shoplens.db.tables import new_id
@@ -26,9 +24,6 @@ from shoplens.telemetry.logs import get_logger
 MAX_FAULTS: Final = 1_000
 _FOLDER: Final = "catalogue/imports"
 _PIECE: Final = 1 << 20
-_SILENT: Final = timedelta(minutes=2)
-"""After so long without a commit a process of another machine counts as ended."""
-_CLOSE_TIMEOUT_S: Final = 20.0
 _log: Final = get_logger(__name__)
 
 
@@ -66,16 +61,14 @@ class ImportService:
         self._store = store
         self._open_photos = open_photos
         self._clock = clock
-        self._stopping = threading.Event()
-        self._lock = threading.Lock()
-        self._threads: list[threading.Thread] = []
+        self._threads = JobThreads("catalogue-import")
 
     def run(self, new: NewImport, source: ImportSource, *, on_progress: OnProgress = lambda _: None) -> ImportJob:
         """Import now, in this thread; an import of the same files that died is continued. The job at its end.
 
         Raises ImportRunning while another process imports these files, and as `ProductImporter.run`.
         """
-        return self._importer.run(self._begin(new), source, on_progress=on_progress, stopping=self._stopping)
+        return self._importer.run(self._begin(new), source, on_progress=on_progress, stopping=self._threads.stopping)
 
     def upload(self, new: NewImport, table: IO[bytes], codes: IO[bytes] | None = None) -> ImportJob:
         """Keep the files in the store and import them in the background. Raises ImportInvalid and StorageUnavailable.
@@ -90,14 +83,11 @@ class ImportService:
         keys = [f"{_FOLDER}/{import_id}-{number}.csv" for number in range(len(files))]
         for key, file in zip(keys, files, strict=True):
             self._store.put_pieces(key, _pieces(file))
-        job = self._owned(
-            replace(
-                self._job(new, now), id=import_id, options={"keys": keys, "chosen": dict(new.chosen), "total": total}
-            )
-        )
+        options = {"keys": keys, "chosen": dict(new.chosen), "total": total}
+        job = owned(replace(self._job(new, now), id=import_id, options=options), now)
         with self._database.transaction() as tx:
             ImportRepository(tx).add(job)
-        self._start(job)
+        self._threads.start(job, self._work)
         return job
 
     def resume(self) -> int:
@@ -106,13 +96,13 @@ class ImportService:
             jobs = ImportRepository(tx).unfinished()
         resumed = 0
         for job in jobs:
-            if "keys" in job.options and self._is_abandoned(job):
-                mine = self._owned(job)
+            if "keys" in job.options and is_abandoned(job, self._clock()):
+                mine = owned(job, self._clock())
                 with self._database.transaction() as tx:
                     claimed = ImportRepository(tx).claim(mine, job)
                 if claimed:
                     _log.info("catalogue.import_resumed", id=job.id, rows=job.rows)
-                    self._start(mine)
+                    self._threads.start(mine, self._work)
                     resumed += 1
         return resumed
 
@@ -133,13 +123,11 @@ class ImportService:
 
     def stop(self) -> None:
         """Let imports end after their current rows; the next start continues them."""
-        self._stopping.set()
+        self._threads.stopping.set()
 
     def close(self) -> None:
         """`stop`, and wait for those in the background. Blocks."""
-        self.stop()
-        for thread in self._threads:
-            thread.join(_CLOSE_TIMEOUT_S)
+        self._threads.close()
 
     def _begin(self, new: NewImport) -> ImportJob:
         now = self._clock()
@@ -148,11 +136,12 @@ class ImportService:
             for before in imports.unfinished():
                 if new.stamp is None or before.channel != new.channel or before.options.get("stamp") != new.stamp:
                     continue
-                job = self._owned(before)
-                if not self._is_abandoned(before) or not imports.claim(job, before):
+                job = owned(before, self._clock())
+                if not is_abandoned(before, self._clock()) or not imports.claim(job, before):
                     raise ImportRunning(f"Process {before.pid} imports this file now (import {before.id}).")
                 return job
-            job = self._owned(replace(self._job(new, now), options={"stamp": new.stamp, "chosen": dict(new.chosen)}))
+            options = {"stamp": new.stamp, "chosen": dict(new.chosen)}
+            job = owned(replace(self._job(new, now), options=options), now)
             imports.add(job)
         return job
 
@@ -160,21 +149,6 @@ class ImportService:
         return ImportJob(
             id=new_id(now), channel=new.channel, created_at=now, created_by=new.by, source=new.source[:500]
         )
-
-    def _owned(self, job: ImportJob) -> ImportJob:
-        return replace(job, pid=os.getpid(), process=process_mark(os.getpid()), beat_at=self._clock())
-
-    def _is_abandoned(self, job: ImportJob) -> bool:
-        mine = process_mark(os.getpid())
-        if job.process is not None and mine is not None and _machine_of(job.process) == _machine_of(mine):
-            return has_ended(job)
-        return job.beat_at is None or self._clock() - job.beat_at > _SILENT
-
-    def _start(self, job: ImportJob) -> None:
-        thread = threading.Thread(target=self._work, args=(job,), name="catalogue-import", daemon=True)
-        with self._lock:
-            self._threads = [each for each in self._threads if each.is_alive()] + [thread]
-        thread.start()
 
     def _work(self, job: ImportJob) -> None:
         try:
@@ -185,7 +159,7 @@ class ImportService:
                     photos=self._open_photos(job.channel),
                     chosen=job.options.get("chosen", {}),
                 )
-                done = self._importer.run(job, source, stopping=self._stopping)
+                done = self._importer.run(job, source, stopping=self._threads.stopping)
             if done.finished_at is not None:
                 self._forget(job)
         except ShoplensError as error:
@@ -219,11 +193,6 @@ class ImportService:
                 file.seek(0)
                 files.append(file)
             yield files
-
-
-def _machine_of(mark: str) -> str:
-    """What `process_mark` says of the machine."""
-    return mark.rpartition("/")[0]
 
 
 def _pieces(file: IO[bytes]) -> Iterator[bytes]:

@@ -106,8 +106,3 @@ class NumberService:
                 for start, (count, accepted) in sorted(weeks.items(), reverse=True)
             ),
         )
-
-    def bulk_size(self, bulk_id: str) -> int:
-        """How many decisions of a bulk acceptance stand."""
-        with self._database.reading() as tx:
-            return NumbersRepository(tx).bulk_size(bulk_id)

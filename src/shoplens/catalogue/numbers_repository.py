@@ -77,13 +77,6 @@ class NumbersRepository:
         for at, right in self._tx.execute(query):
             yield at, bool(right)
 
-    def bulk_size(self, bulk_id: str) -> int:
-        """How many decisions of a bulk acceptance stand."""
-        query = select(func.count()).where(
-            decisions.c.bulk_id == bulk_id, decisions.c.undone_at.is_(None), decisions.c.kind != DecisionKind.UNDONE
-        )
-        return int(self._tx.scalar(query.select_from(decisions)) or 0)
-
 
 def _step(score: ColumnElement[Any]) -> ColumnElement[int]:
     """The whole hundredths of a score. The small addition keeps 0.29, which is a little less in binary, in its own."""

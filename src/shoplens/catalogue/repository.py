@@ -17,6 +17,7 @@ from sqlalchemy import (
     Connection,
     Row,
     TextClause,
+    bindparam,
     delete,
     exists,
     func,
@@ -82,6 +83,14 @@ class ProductRepository:
         """Write every column of the product with this id."""
         row = _row(product)
         self._tx.execute(update(products).where(products.c.id == row.pop("id")).values(row))
+
+    def replace_decided(self, changed: Sequence[Product]) -> None:
+        """Write what a decision changes of these products."""
+        names = ("state", "category", "decided_at", "decided_by", "changed_at", "needs_review", "revision")
+        rows = [{"wanted": each.id, **{f"new_{name}": getattr(each, name) for name in names}} for each in changed]
+        if rows:
+            written = update(products).where(products.c.id == bindparam("wanted"))
+            self._tx.execute(written.values({name: bindparam(f"new_{name}") for name in names}), rows)
 
     def get(self, channel: str, id_or_reference: str, *, lock: bool = False) -> Product:
         """By its id, else by its reference. With `lock` nobody else changes it in this transaction.
@@ -274,25 +283,21 @@ class DecisionRepository:
         query = select(decisions).where(decisions.c.product_id == product_id, *_STANDING)
         return _numbered(self._tx.execute(query.order_by(decisions.c.id.desc()).limit(1)).one_or_none())
 
-    def undoable(self, channel: str, by: str, *, limit: int) -> list[tuple[int, CategoryDecision]]:
-        """What this person decided last and did not undo, newest first; of one bulk acceptance only the last one."""
-        later = decisions.alias()
-        in_bulk = select(later.c.id).where(
-            later.c.bulk_id == decisions.c.bulk_id, later.c.id > decisions.c.id, later.c.undone_at.is_(None)
-        )
-        query = select(decisions).where(
-            decisions.c.by == by,
-            decisions.c.channel == channel,
-            *_STANDING,
-            or_(decisions.c.bulk_id.is_(None), ~in_bulk.exists()),
-        )
-        rows = self._tx.execute(query.order_by(decisions.c.id.desc()).limit(limit))
-        return [(row.id, from_row(CategoryDecision, row)) for row in rows]
-
     def of_bulk(self, bulk_id: str, *, limit: int) -> list[tuple[int, CategoryDecision]]:
         """Decisions of one bulk acceptance that still stand, oldest first."""
         query = select(decisions).where(decisions.c.bulk_id == bulk_id, *_STANDING).order_by(decisions.c.id)
         return [(row.id, from_row(CategoryDecision, row)) for row in self._tx.execute(query.limit(limit))]
+
+    def count_bulk(self, bulk_id: str) -> int:
+        """How many decisions of one bulk acceptance stand."""
+        query = select(func.count()).select_from(decisions).where(decisions.c.bulk_id == bulk_id, *_STANDING)
+        return int(self._tx.scalar(query) or 0)
+
+    def last_numbers(self, product_ids: Collection[str]) -> dict[str, int]:
+        """The number of the decision that stands, by product."""
+        product = decisions.c.product_id
+        query = select(product, func.max(decisions.c.id)).where(product.in_(list(product_ids)), *_STANDING)
+        return {str(product_id): int(number) for product_id, number in self._tx.execute(query.group_by(product))}
 
     def mark_undone(self, numbers: Collection[int], now: datetime) -> None:
         """These do not stand any more."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from shoplens.catalogue.bulk import BulkService
 from shoplens.catalogue.decisions import DecisionService
 from shoplens.catalogue.errors import NoCatalogue
 from shoplens.catalogue.export import ExportProducts
@@ -61,6 +62,7 @@ class StoredCatalogue:
     trees: Mapping[str, TreeService]
     products: ProductService
     decisions: DecisionService
+    bulk: BulkService
     imports: ImportService
     export: ExportProducts
     numbers: NumberService
@@ -74,8 +76,15 @@ class StoredCatalogue:
         return paths_in(self.trees[channel].live(), self.channels[channel].language)
 
     def close(self) -> None:
-        """Let imports end after their current rows. Blocks."""
+        """Let imports and bulk acceptances end after what they are committing. Blocks."""
+        self.imports.stop()
+        self.bulk.close()
         self.imports.close()
+
+    def resume(self) -> None:
+        """Go on with imports and bulk acceptances whose process has ended. Raises DatabaseUnavailable."""
+        self.imports.resume()
+        self.bulk.resume()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -173,7 +173,6 @@ decisions: Final = Table(
     CheckConstraint("kind IN ('accepted', 'corrected', 'undone')", name="kind"),
     Index(None, "product_id", "id"),
     Index(None, "channel", "created_at"),
-    Index(None, "by", "id"),
     Index(None, "bulk_id", "id"),
     sqlite_autoincrement=True,
 )
@@ -211,6 +210,31 @@ import_faults: Final = Table(
     Column("reference", TEXT),
     Index(None, "import_id", "id"),
     sqlite_autoincrement=True,
+)
+
+bulk_jobs: Final = Table(
+    "catalogue_bulk_jobs",
+    metadata,
+    Column("id", string(ID_LENGTH), primary_key=True),
+    required("channel", TEXT),
+    required("created_at", UtcDateTime),
+    required("by", TEXT),
+    required("by_name", TEXT),
+    required("wanted", JSON),
+    Column("undoes", string(ID_LENGTH)),
+    required("planned", Integer),
+    required("done", Integer),
+    required("cursor", TEXT),
+    # 1 until it has ended, else NULL: so the database itself allows only one such job per channel.
+    Column("active", Integer),
+    Column("pid", Integer),
+    Column("process", TEXT),
+    Column("beat_at", UtcDateTime),
+    Column("finished_at", UtcDateTime),
+    Column("cancelled_by", TEXT),
+    Column("error", TEXT),
+    UniqueConstraint("channel", "active"),
+    Index(None, "channel", "id"),
 )
 
 runs: Final = Table(

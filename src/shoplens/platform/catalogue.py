@@ -12,6 +12,7 @@ from shoplens.accounts.audit import AuditLog
 from shoplens.batch.web_photos import WebPhotos
 from shoplens.bundles.builtin import builtin_tree
 from shoplens.bundles.bundle import Bundle
+from shoplens.catalogue.bulk import BulkService
 from shoplens.catalogue.decisions import DecisionService
 from shoplens.catalogue.entities import Category
 from shoplens.catalogue.example_repository import read_examples
@@ -163,6 +164,7 @@ def build_stored(
         trees=trees,
         products=products,
         decisions=DecisionService(parts.database, tree_of=tree_of, clock=utc_now),
+        bulk=BulkService(parts.database, tree_of=tree_of, clock=utc_now),
         imports=ImportService(
             parts.database,
             ProductImporter(parts.database, products, tree_of=tree_of, clock=utc_now),

@@ -26,8 +26,10 @@ from shoplens.advice import meant
 from shoplens.batch.api import ingest_router, runs_router
 from shoplens.batch.items_api import items_router
 from shoplens.batch.pages import channel_pages, item_pages, record_link_finder, run_pages
-from shoplens.catalogue.admin_pages import accept_pages, number_pages, tree_pages
+from shoplens.catalogue.admin_pages import number_pages, tree_pages
 from shoplens.catalogue.api import products_router
+from shoplens.catalogue.bulk_api import bulk_router
+from shoplens.catalogue.bulk_pages import accept_pages
 from shoplens.catalogue.import_api import import_router
 from shoplens.catalogue.import_pages import import_job_pages, import_pages
 from shoplens.catalogue.numbers_api import numbers_router
@@ -219,6 +221,7 @@ def _api_routers(platform: Platform, uploads: Uploads) -> Iterator[APIRouter]:
     yield suggest_router(platform.catalogue, uploads, timeout_s=platform.limits.deadline_s)
     yield tree_router(platform.catalogue, uploads)
     yield numbers_router(platform.catalogue)
+    yield bulk_router(platform.catalogue)
 
 
 def _page_routers(platform: Platform, uploads: Uploads) -> Iterator[APIRouter]:
@@ -317,6 +320,6 @@ def _query_names(dependant: Dependant) -> set[str]:
 def _resume_run(platform: Platform) -> None:
     try:
         platform.batch.resume()
-        platform.catalogue.imports.resume()
+        platform.catalogue.resume()
     except ShoplensError as error:  # the server starts anyway, and reports by itself what is unavailable
         _log.warning("run.not_resumed", code=error.code, reason=str(error))

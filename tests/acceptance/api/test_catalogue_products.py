@@ -131,6 +131,30 @@ def test_a_decision_on_what_somebody_else_changed_is_refused(http: httpx.Client)
     assert 422 == http.post(address, json={"action": "correct"}).status_code
 
 
+def test_many_are_counted_accepted_and_taken_back(http: httpx.Client, eventually: Callable[..., None]) -> None:
+    """Those of a filter, in the background; the same may not be taken back twice."""
+    for number in range(3):
+        created(http, reference=f"M-{number}", designation=f"Blue many{number % 2}")
+    wanted = {"min_score": 0.5, "text": "many0", "category": "Colours > Blue"}
+    counted = http.post("/catalogue/accept", json={**wanted, "dry_run": True})
+    assert (200, None, 2) == (counted.status_code, counted.json()["id"], counted.json()["planned"])
+    started = http.post("/catalogue/accept", json=wanted)
+    assert (202, 2) == (started.status_code, started.json()["planned"])
+    address = f"/catalogue/acceptances/{started.json()['id']}"
+    eventually(lambda: http.get(address).json()["finished_at"] is not None)
+    states = {number: http.get(f"/catalogue/products/M-{number}").json()["state"] for number in range(3)}
+    assert ({0: "accepted", 1: "suggested", 2: "accepted"}, 2) == (states, http.get(address).json()["done"])
+    undone = http.post(f"{address}/undo").json()
+    eventually(lambda: http.get(f"/catalogue/acceptances/{undone['id']}").json()["finished_at"] is not None)
+    assert [undone["id"], started.json()["id"]] == [each["id"] for each in http.get("/catalogue/acceptances").json()][
+        :2
+    ]
+    again = http.post(f"{address}/undo")
+    assert (409, "decision_not_last") == (again.status_code, again.json()["code"])
+    assert 200 == http.post(f"{address}/cancel").status_code
+    assert 422 == http.post("/catalogue/accept", json={"text": "many0"}).status_code
+
+
 def test_an_upload_that_is_no_table_is_refused(http: httpx.Client) -> None:
     """Before anything is kept."""
     for content, words in ((b"", "empty"), (b"title\nShirt\n", "reference"), (b"sku\nA\n", "title")):

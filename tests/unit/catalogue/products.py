@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,6 +12,7 @@ import numpy as np
 import simplejpeg
 
 from shoplens.accounts.entities import Permission, Principal, PrincipalKind
+from shoplens.catalogue.bulk import BulkService
 from shoplens.catalogue.decisions import DecisionService
 from shoplens.catalogue.entities import Category, CategoryScore, Product, ProductState
 from shoplens.catalogue.photos import ProductPhotos
@@ -39,8 +42,8 @@ START = datetime(2026, 3, 2, 8, tzinfo=UTC)
 class Clock:
     """A minute later at each look."""
 
-    def __init__(self) -> None:
-        self.now = START
+    def __init__(self, start: datetime = START) -> None:
+        self.now = start
 
     def __call__(self) -> datetime:
         self.now += timedelta(minutes=1)
@@ -57,6 +60,14 @@ def product_service(database: Database, folder: Path, clock: Clock | None = None
 def decision_service(database: Database, clock: Clock | None = None) -> DecisionService:
     """Decisions on them."""
     return DecisionService(database, tree_of=lambda _: TREE, clock=clock or Clock())
+
+
+@contextmanager
+def bulk_service(database: Database, clock: Clock | None = None) -> Iterator[BulkService]:
+    """Bulk acceptances of them on the next day; closed at the end."""
+    service = BulkService(database, tree_of=lambda _: TREE, clock=clock or Clock(START + timedelta(days=1)))
+    yield service
+    service.close()
 
 
 def suggested(database: Database, product: Product, category: str, score: float) -> Product:

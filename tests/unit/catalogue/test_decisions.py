@@ -1,4 +1,4 @@
-"""Decisions on products on both databases: accepted, corrected, undone, by two people at once, and in bulk."""
+"""Decisions on products on both databases: accepted, corrected, undone, and by two people at once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from shoplens.catalogue.decisions import DecisionService
 from shoplens.catalogue.entities import DecisionKind, ProductState
 from shoplens.catalogue.errors import CategoryNotFound, DecisionNotLast, ProductChanged
 from shoplens.catalogue.products import ProductService
-from shoplens.catalogue.repository import ProductFilter
 from shoplens.db import Database
 from shoplens.errors import RequestInvalid
 from tests.unit.catalogue.products import ANNA, BERT, CHANNEL, add, decision_service, product_service, suggested
@@ -88,12 +87,12 @@ def test_undoing_brings_back_what_was_before_step_by_step(products: ProductServi
     """And the history says so."""
     decisions.decide(CHANNEL, "A-1", by=ANNA)
     decisions.decide(CHANNEL, "A-1", by=ANNA, category="shirt")
-    assert 1 == decisions.undo_last(CHANNEL, by=ANNA)
+    decisions.undo(CHANNEL, "A-1", by=ANNA)
     assert (ProductState.ACCEPTED, "apple") == category_of(products, "A-1")
-    assert 1 == decisions.undo_last(CHANNEL, by=ANNA)
+    decisions.undo(CHANNEL, "A-1", by=ANNA)
     assert (ProductState.SUGGESTED, None) == category_of(products, "A-1")
     with pytest.raises(DecisionNotLast):
-        decisions.undo_last(CHANNEL, by=ANNA)
+        decisions.undo(CHANNEL, "A-1", by=ANNA)
     kinds = [each.kind for each in decisions.history(CHANNEL, "A-1")]
     assert ["accepted", "corrected", "undone", "undone"] == kinds
 
@@ -105,57 +104,8 @@ def test_nobody_undoes_what_another_person_decided(products: ProductService, dec
         decisions.undo(CHANNEL, "A-1", by=BERT)
     decisions.decide(CHANNEL, "A-1", by=BERT, category="pear")
     with pytest.raises(DecisionNotLast, match="bert decided last"):
-        decisions.undo_last(CHANNEL, by=ANNA)
+        decisions.undo(CHANNEL, "A-1", by=ANNA)
     assert (ProductState.CORRECTED, "pear") == category_of(products, "A-1")
-
-
-def test_bulk_acceptance_takes_what_is_sure_enough_and_is_undone_as_one(
-    products: ProductService, decisions: DecisionService
-) -> None:
-    """But for a product on which somebody decided since."""
-    decisions.decide(CHANNEL, "A-2", by=BERT, category="apple")
-    wanted = ProductFilter(channel=CHANNEL, min_score=0.4)
-    assert 2 == decisions.count_bulk(wanted)
-    done = decisions.accept_bulk(wanted, by=ANNA)
-    assert 2 == done.accepted
-    assert (ProductState.ACCEPTED, "shirt") == category_of(products, "A-3")
-    assert all(each.bulk for each in decisions.history(CHANNEL, "A-3"))
-    assert 1 == len(decisions.recent(CHANNEL, by=ANNA))
-    decisions.decide(CHANNEL, "A-1", by=BERT, category="pear")
-    assert 1 == decisions.undo_last(CHANNEL, by=ANNA)
-    assert (ProductState.SUGGESTED, None) == category_of(products, "A-3")
-    assert (ProductState.CORRECTED, "pear") == category_of(products, "A-1")
-    with pytest.raises(DecisionNotLast):
-        decisions.undo_last(CHANNEL, by=ANNA)
-
-
-def test_bulk_acceptance_needs_a_least_score(decisions: DecisionService) -> None:
-    """Without one everything would be accepted by mistake."""
-    with pytest.raises(RequestInvalid, match="least score"):
-        decisions.accept_bulk(ProductFilter(channel=CHANNEL), by=ANNA)
-
-
-def test_many_are_accepted_in_several_transactions(
-    products: ProductService, decisions: DecisionService, database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """And all of them are undone."""
-    monkeypatch.setattr("shoplens.catalogue.decisions._COMMITTED_AT_ONCE", 2)
-    for number in range(3):
-        suggested(database, add(products, f"B-{number}", "Pear"), "pear", 0.99)
-    done = decisions.accept_bulk(ProductFilter(channel=CHANNEL, min_score=0.8), by=ANNA)
-    assert 5 == done.accepted
-    assert 5 == decisions.undo_last(CHANNEL, by=ANNA)
-    assert 0 == products.count(ProductFilter(channel=CHANNEL, state=ProductState.ACCEPTED))
-
-
-def test_what_the_model_was_sure_of_needs_no_person_after_its_acceptance_is_undone(
-    products: ProductService, decisions: DecisionService
-) -> None:
-    """Undoing a bulk acceptance does not fill the queue; what needed a person needs one again."""
-    bulk = decisions.accept_bulk(ProductFilter(channel=CHANNEL, min_score=0.1), by=ANNA)
-    assert bulk.id is not None
-    decisions.undo_bulk(bulk.id, by=ANNA)
-    assert [False, False, True] == [products.get(CHANNEL, each)[0].needs_review for each in ("A-1", "A-2", "A-3")]
 
 
 def test_a_decision_that_is_sent_again_after_a_lost_answer_is_one(

@@ -13,6 +13,7 @@ from tests.unit.catalogue.products import (
     CHANNEL,
     TREE,
     add,
+    bulk_service,
     decision_service,
     jpeg_of,
     product_service,
@@ -49,7 +50,8 @@ def test_what_was_accepted_in_bulk_is_no_label(database: Database, tmp_path: Pat
     products, decisions = product_service(database, tmp_path), decision_service(database)
     for reference in ("looked-at", "not-looked-at"):
         suggested(database, add(products, reference, "Shirt"), "shirt", 0.95)
-    decisions.accept_bulk(ProductFilter(channel=CHANNEL, min_score=0.9), by=ANNA)
+    with bulk_service(database) as bulk:
+        bulk.run(ProductFilter(channel=CHANNEL, min_score=0.9), by=ANNA)
     labels = CategoryLabels(database, tree_of=lambda _: TREE)
     assert [] == list(labels(CHANNEL))
     decisions.decide(CHANNEL, "looked-at", by=ANNA, category="pear")

@@ -20,6 +20,7 @@ from tests.unit.catalogue.products import (
     START,
     Clock,
     add,
+    bulk_service,
     decision_service,
     product_service,
     suggested,
@@ -41,14 +42,12 @@ def products(database: Database, tmp_path: Path) -> ProductService:
 def test_the_curve_counts_what_a_bulk_acceptance_would_accept(products: ProductService, database: Database) -> None:
     """At each hundredth, also where a score lies on it and its binary form a little below."""
     numbers = NumberService(database, clock=Clock()).of(CHANNEL)
-    decisions = decision_service(database)
     assert 5 == numbers.total
     assert {ProductState.NEW: 1, ProductState.SUGGESTED: 4, ProductState.ACCEPTED: 0, ProductState.CORRECTED: 0} == (
         numbers.states
     )
-    expected = [
-        decisions.count_bulk(ProductFilter(channel=CHANNEL, min_score=point.at_least)) for point in numbers.curve
-    ]
+    with bulk_service(database) as bulk:
+        expected = [bulk.count(ProductFilter(channel=CHANNEL, min_score=point.at_least)) for point in numbers.curve]
     assert expected == [point.waiting for point in numbers.curve]
     assert (4, 3, 1) == tuple(numbers.at(at_least).products for at_least in (0.29, 0.3, 1.0))
 
@@ -60,15 +59,15 @@ def test_accuracy_is_of_what_people_decided_one_by_one(products: ProductService,
     decisions.decide(CHANNEL, "A-2", by=ANNA, category="apple")
     decisions.decide(CHANNEL, "A-3", by=ANNA, category="apple")
     decisions.undo(CHANNEL, "A-3", by=ANNA)
-    bulk = decisions.accept_bulk(ProductFilter(channel=CHANNEL, min_score=0.8), by=ANNA)
+    with bulk_service(database) as bulk:
+        done = bulk.run(ProductFilter(channel=CHANNEL, min_score=0.8), by=ANNA)
+        assert 2 == done.done == bulk.standing(done.id)
     service = NumberService(database, clock=Clock())
     numbers = service.of(CHANNEL)
     low, high = numbers.at(0.2), numbers.at(0.9)
     assert (4, 0, 2, 1, 0.5) == (low.products, low.waiting, low.decided, low.right, low.accuracy)
     assert (2, 0, 1, 1, 1.0) == (high.products, high.waiting, high.decided, high.right, high.accuracy)
     assert numbers.at(1.0).accuracy is None
-    assert bulk.id is not None
-    assert 2 == bulk.accepted == service.bulk_size(bulk.id)
 
 
 def test_weeks_begin_on_monday_and_the_newest_comes_first(products: ProductService, database: Database) -> None:

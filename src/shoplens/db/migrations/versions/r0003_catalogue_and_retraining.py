@@ -23,6 +23,7 @@ _SEQUENCE = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
 def upgrade() -> None:
     """Add them to those of 0002."""
+    _create_catalogue_bulk_jobs()
     _create_catalogue_imports()
     _create_catalogue_products()
     _create_catalogue_runs()
@@ -56,8 +57,35 @@ def downgrade() -> None:
         "catalogue_runs",
         "catalogue_products",
         "catalogue_imports",
+        "catalogue_bulk_jobs",
     ):
         op.drop_table(name)
+
+
+def _create_catalogue_bulk_jobs() -> None:
+    op.create_table(
+        "catalogue_bulk_jobs",
+        sa.Column("id", _string(26), nullable=False),
+        sa.Column("channel", _TEXT, nullable=False),
+        sa.Column("created_at", _MOMENT, nullable=False),
+        sa.Column("by", _TEXT, nullable=False),
+        sa.Column("by_name", _TEXT, nullable=False),
+        sa.Column("wanted", sa.JSON, nullable=False),
+        sa.Column("undoes", _string(26)),
+        sa.Column("planned", sa.Integer, nullable=False),
+        sa.Column("done", sa.Integer, nullable=False),
+        sa.Column("cursor", _TEXT, nullable=False),
+        sa.Column("active", sa.Integer),
+        sa.Column("pid", sa.Integer),
+        sa.Column("process", _TEXT),
+        sa.Column("beat_at", _MOMENT),
+        sa.Column("finished_at", _MOMENT),
+        sa.Column("cancelled_by", _TEXT),
+        sa.Column("error", _TEXT),
+        sa.PrimaryKeyConstraint("id", name="pk_catalogue_bulk_jobs"),
+        sa.UniqueConstraint("channel", "active", name="uq_catalogue_bulk_jobs_channel"),
+    )
+    op.create_index("ix_catalogue_bulk_jobs_channel_id", "catalogue_bulk_jobs", ["channel", "id"])
 
 
 def _create_catalogue_imports() -> None:
@@ -274,7 +302,6 @@ def _create_catalogue_decisions() -> None:
         sqlite_autoincrement=True,
     )
     op.create_index("ix_catalogue_decisions_bulk_id_id", "catalogue_decisions", ["bulk_id", "id"])
-    op.create_index("ix_catalogue_decisions_by_id", "catalogue_decisions", ["by", "id"])
     op.create_index("ix_catalogue_decisions_channel_created_at", "catalogue_decisions", ["channel", "created_at"])
     op.create_index("ix_catalogue_decisions_product_id_id", "catalogue_decisions", ["product_id", "id"])
 
