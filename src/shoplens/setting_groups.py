@@ -74,6 +74,16 @@ class _WebPhotoSettings(_Frozen):
         return networks
 
 
+class PhotoUrlSettings(_WebPhotoSettings):
+    """From which addresses a request to classify a photo may have it fetched."""
+
+    url_prefixes: TextList = Field(
+        default=(),
+        description="Addresses below which `POST /predict` and the page Classify fetch a photo "
+        "(`https://images.example.org/products/`); none: no addresses. Redirects are not followed.",
+    )
+
+
 class ChannelBatchSettings(_WebPhotoSettings):
     """The batch side of a channel: where its photos arrive, and how they are imported and filed."""
 
@@ -225,6 +235,11 @@ class ChannelSettings(_Frozen):
     question: str | None = Field(
         default=None, description="The question that pages ask above a result; unset: the channel's name."
     )
+    label_names: dict[str, str] = Field(
+        default_factory=dict,
+        description='What pages call a label (`longsleeve = "Long-sleeve top"`); answers, exports and thresholds '
+        "keep the label itself.",
+    )
     keep: Literal["original", "thumbnail", "nothing"] = Field(
         default="thumbnail",
         description="What is stored of each photo: `original`, `thumbnail` (256 px, no metadata) or `nothing`.",
@@ -333,12 +348,25 @@ class OpenIdSettings(_Frozen):
         return issuer
 
 
+_GARMENTS = {
+    "dress": "Dress",
+    "hat": "Hat",
+    "longsleeve": "Long-sleeve top",
+    "outwear": "Outerwear",
+    "pants": "Pants",
+    "shirt": "Shirt",
+    "shoes": "Shoes",
+    "shorts": "Shorts",
+    "skirt": "Skirt",
+    "t-shirt": "T-shirt",
+}
 DEFAULT_CHANNELS: dict[str, dict[str, object]] = {
     "look": {"model": "efficientnet-lite0-int8", "title": "General", "question": "What's in this photo?"},
     "returns": {
         "model": "clothing",
         "title": "Returns",
         "question": "Which garment is this?",
+        "label_names": _GARMENTS,
         "accept_at": 0.8,
         "keep": "original",
         "batch": {},
@@ -347,6 +375,7 @@ DEFAULT_CHANNELS: dict[str, dict[str, object]] = {
         "model": "opennsfw",
         "title": "Reviews",
         "question": "Is this photo safe to publish?",
+        "label_names": {"nsfw": "NSFW", "safe": "Safe"},
         "labels": {"nsfw": {"review_at": 0.4, "reject_at": 0.85}},
         "moderation": {},
     },

@@ -36,6 +36,7 @@ from shoplens.setting_groups import (
     ChannelSettings,
     LabelThresholds,
     OpenIdSettings,
+    PhotoUrlSettings,
     TextList,
 )
 from shoplens.telemetry.logs import LogFolder
@@ -154,6 +155,9 @@ class Settings(BaseSettings):
         description="Names in the Host header that are answered; `*` answers all. Guards against DNS rebinding.",
     )
 
+    photo_urls: PhotoUrlSettings = Field(
+        default_factory=PhotoUrlSettings, description="Photos that a request names by their address; off by default."
+    )
     max_image_bytes: int = Field(default=20_000_000, gt=0, description="Largest photo in bytes.")
     max_image_pixels: int = Field(default=50_000_000, gt=0, description="Largest photo in pixels, width x height.")
     max_whole_image_pixels: int = Field(

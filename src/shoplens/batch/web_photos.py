@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 from shoplens.batch.sidecars import readable
 from shoplens.batch.sources import FileSkipped, SkipReason
 from shoplens.errors import ShoplensError
+from shoplens.predictions.errors import PhotoNotFetched
 from shoplens.webhooks.targets import Targets
 
 if TYPE_CHECKING:
@@ -30,11 +31,22 @@ class WebPhotos:
     """The rules and the client. Thread-safe.
 
     `prefixes` are beginnings of addresses that are allowed, each with a path that ends with a slash; `networks` are
-    those beyond public addresses over https that may be connected to, also over plain http.
+    those beyond public addresses over https that may be connected to, also over plain http. `setting` is what errors
+    call the setting of the prefixes.
     """
 
-    def __init__(self, prefixes: Sequence[str], *, networks: Sequence[str], max_bytes: int) -> None:
+    def __init__(
+        self,
+        prefixes: Sequence[str],
+        *,
+        networks: Sequence[str],
+        max_bytes: int,
+        time_limit_s: float = _TIME_LIMIT_S,
+        setting: str = "url_prefixes",
+    ) -> None:
         self._prefixes = tuple(prefixes)
+        self._time_limit_s = time_limit_s
+        self._setting = setting
         self._targets = Targets(networks)
         self._max_bytes = max_bytes
         self._client: httpx.Client | None = None
@@ -44,12 +56,21 @@ class WebPhotos:
         """Why this address is not allowed, as a clause; None if it is. Resolves no name."""
         shown = readable(url[:200])
         if not any(url.startswith(prefix) for prefix in self._prefixes) or not url.isprintable():
-            return f"{shown} is not below one of the addresses in url_prefixes"
+            return f"{shown} is not below one of the addresses in {self._setting}"
         # A proxy or server might read these as a way up, out of the prefix.
         path = unquote(unquote(urlsplit(url).path)).replace("\\", "/")
         if any(part in (".", "..") for part in path.split("/")) or "@" in urlsplit(url).netloc:
             return f"{shown} is not a plain address"
         return None
+
+    def read(self, url: str) -> bytes:
+        """The photo at `url`. Raises PhotoNotFetched, also for an address that is not allowed."""
+        if fault := self.fault(url):
+            raise PhotoNotFetched(f"{fault}.")
+        try:
+            return b"".join(self.fetch(url))
+        except _NotFetched as error:
+            raise PhotoNotFetched(f"{readable(url[:200])}: {error}.") from error
 
     def file(self, url: str, *, label: str, changed_ms: int) -> WebFile:
         """The photo at an allowed address; `label` says where it is listed."""
@@ -59,7 +80,7 @@ class WebPhotos:
         """The content. Raises _NotFetched."""
         import httpx
 
-        give_up_at = time.monotonic() + _TIME_LIMIT_S
+        give_up_at = time.monotonic() + self._time_limit_s
         try:
             target = self._targets.resolve(url)
         except ShoplensError as error:
@@ -82,7 +103,7 @@ class WebPhotos:
                     if byte_count > self._max_bytes:
                         raise _NotFetched(f"it has more than the {self._max_bytes / 1e6:g} MB that are allowed")
                     if time.monotonic() > give_up_at:
-                        raise _NotFetched(f"it was not complete after {_TIME_LIMIT_S:g} seconds", passing=True)
+                        raise _NotFetched(f"it was not complete after {self._time_limit_s:g} seconds", passing=True)
                     yield chunk
         except httpx.HTTPError as error:
             raise _NotFetched(f"it could not be fetched ({type(error).__name__})", passing=True) from error
@@ -93,7 +114,9 @@ class WebPhotos:
         with self._lock:
             if self._client is None:
                 limits = httpx.Limits(max_keepalive_connections=0)  # each goes to the address that was checked
-                self._client = httpx.Client(timeout=_SILENCE_S, limits=limits, follow_redirects=False, trust_env=False)
+                self._client = httpx.Client(
+                    timeout=min(_SILENCE_S, self._time_limit_s), limits=limits, follow_redirects=False, trust_env=False
+                )
             return self._client
 
 

@@ -10,6 +10,7 @@ from shoplens.batch.sidecars import readable
 from shoplens.batch.sources import FileSkipped, LocalFolder, LocalSource, SkippedFile, is_local, local_folder
 from shoplens.batch.web_photos import WebPhotos
 from shoplens.errors import BlobNotFound
+from shoplens.predictions.errors import PhotoNotFetched
 from shoplens.storage import ObjectPrefix, open_prefix
 
 ADDRESSES: Final = ("https://", "http://")
@@ -54,12 +55,10 @@ class NamedPhotos:
     def _fetched(self, url: str) -> bytes:
         if self._web is None:
             raise PhotoNotFound("Addresses are not allowed; name their beginnings in catalogue.url_prefixes.")
-        if fault := self._web.fault(url):
-            raise PhotoNotFound(f"{fault}.".replace("url_prefixes", "catalogue.url_prefixes"))
         try:
-            return b"".join(self._web.file(url, label="photo", changed_ms=0).chunks())
-        except FileSkipped as error:
-            raise PhotoNotFound(f"{readable(url)[:200]}: {error.skipped.detail}.") from error
+            return self._web.read(url)
+        except PhotoNotFetched as error:
+            raise PhotoNotFound(str(error)) from error
 
     def _object(self, objects: ObjectPrefix, name: str) -> bytes:
         try:

@@ -217,7 +217,12 @@ def open_photos(settings: Settings, channel: str, place: str | None = None) -> N
     assert wanted is not None
     web = None
     if wanted.url_prefixes:
-        web = WebPhotos(wanted.url_prefixes, networks=wanted.url_networks, max_bytes=settings.max_image_bytes)
+        web = WebPhotos(
+            wanted.url_prefixes,
+            networks=wanted.url_networks,
+            max_bytes=settings.max_image_bytes,
+            setting="catalogue.url_prefixes",
+        )
     return NamedPhotos(place or wanted.photos, web=web, max_bytes=settings.max_image_bytes)
 
 

@@ -109,6 +109,7 @@ def build_channels(settings: Settings) -> dict[str, Channel]:
             model=each.model,
             title=each.title or name,
             question=each.question or name,
+            label_names=dict(each.label_names),
             policy=Policy(rules=rules, accept_at=each.accept_at, audit_share=each.audit_share),
             keep=Keep(each.keep),
             photos_need=Permission.RECORDS_READ if each.moderation is None else Permission.MODERATION_REVIEW,

@@ -15,6 +15,7 @@ from shoplens.accounts.principals import Principals
 from shoplens.batch.files import MovedPhotos
 from shoplens.batch.service import Batch
 from shoplens.batch.status import StatusMetrics
+from shoplens.batch.web_photos import WebPhotos
 from shoplens.catalogue.service import Catalogue
 from shoplens.db import Database, GroupWriter
 from shoplens.images.sandbox import SandboxedDecoder
@@ -40,6 +41,7 @@ from shoplens.platform.webhooks import build_sender, build_webhooks
 from shoplens.predictions.entities import Channel, PredictionRecord
 from shoplens.predictions.export import ExportTables
 from shoplens.predictions.image_store import ImageStore
+from shoplens.predictions.photo_urls import PhotoUrls
 from shoplens.predictions.records import RecordService
 from shoplens.predictions.repository import add_records
 from shoplens.predictions.service import PredictionService
@@ -82,6 +84,7 @@ class Platform:
     """The use cases, ready to be called, and what the edges need beside them."""
 
     predictions: PredictionService
+    photo_urls: PhotoUrls
     records: RecordService
     images: ImageStore
     export: ExportTables
@@ -122,6 +125,7 @@ class Platform:
         await asyncio.to_thread(self.follower.close)
         await self.engine.close()
         self.predictions.close()
+        await asyncio.to_thread(self.photo_urls.close)
         self.writer.close()
         self.principals.close()
         self.writing.close()
@@ -201,6 +205,7 @@ def build_platform(settings: Settings, *, progress: Progress | None = None) -> P
             metrics=metrics,
             answered=shadow.offer,
         ),
+        photo_urls=build_photo_urls(settings),
         records=records,
         images=images,
         export=ExportTables(database),
@@ -240,6 +245,21 @@ def build_platform(settings: Settings, *, progress: Progress | None = None) -> P
         writing=writing,
         writer=writer,
     )
+
+
+def build_photo_urls(settings: Settings) -> PhotoUrls:
+    """What fetches the photos that requests name by their addresses."""
+    wanted = settings.photo_urls
+    if not wanted.url_prefixes:
+        return PhotoUrls(None)
+    web = WebPhotos(
+        wanted.url_prefixes,
+        networks=wanted.url_networks,
+        max_bytes=settings.max_image_bytes,
+        time_limit_s=settings.deadline_s,
+        setting="photo_urls.url_prefixes",
+    )
+    return PhotoUrls(web.read)
 
 
 def _engine(

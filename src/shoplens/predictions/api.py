@@ -30,6 +30,7 @@ from shoplens.predictions.entities import (
 from shoplens.predictions.export import ExportTables
 from shoplens.predictions.feedback import NewFeedback
 from shoplens.predictions.image_store import ImageFile, ImageSize, ImageStore
+from shoplens.predictions.photo_urls import PhotoUrls
 from shoplens.predictions.policy import Outcome
 from shoplens.predictions.records import MAX_PAGE, RecordService
 from shoplens.predictions.service import PredictionService
@@ -38,7 +39,7 @@ from shoplens.web.downloads import download
 from shoplens.web.problems import status_of_exception
 from shoplens.web.schemas import BodySchema, ModelOut, Moment, Schema, json_response
 from shoplens.web.shares import address_of
-from shoplens.web.uploads import FILE_FIELD, TEXT_FIELD, Uploads
+from shoplens.web.uploads import FILE_FIELD, TEXT_FIELD, URL_FIELD, Uploads
 
 MAX_TOP_K = 100
 _CSV = "text/csv; charset=utf-8"
@@ -159,9 +160,16 @@ class RecordPageOut(Schema):
 
 
 class PhotoIn(BodySchema):
-    """A photo as JSON."""
+    """A photo as JSON: itself, or its address where the server allows such."""
 
-    image: str = Field(description="The photo as base64; a `data:` URL is fine too.")
+    image: str | None = Field(
+        default=None, description="The photo as base64; a `data:` URL is fine too.", examples=["…"]
+    )
+    url: str | None = Field(
+        default=None,
+        description="In place of `image`: the address of the photo, below one of those in the setting "
+        "`photo_urls.url_prefixes`; 422 `photo_not_fetched` for any other.",
+    )
 
 
 class FeedbackIn(BodySchema):
@@ -205,6 +213,11 @@ _PREDICT_BODY: dict[str, Any] = {
                             "description": "For a model that takes texts: a title and, after the first line break, a "
                             "description. The photo may then be missing.",
                         },
+                        URL_FIELD: {
+                            "type": "string",
+                            "description": "In place of the photo: its address, below one of those in the setting "
+                            "`photo_urls.url_prefixes`.",
+                        },
                     },
                 }
             },
@@ -225,7 +238,7 @@ _PHOTO_CACHE = "private, max-age=300"
 
 
 def predict_router(
-    predictions: PredictionService, uploads: Uploads, metrics: Metrics, *, deadline_s: float
+    predictions: PredictionService, uploads: Uploads, metrics: Metrics, *, photo_urls: PhotoUrls, deadline_s: float
 ) -> APIRouter:
     """POST /predict. `deadline_s` is the longest time for a response."""
     router = APIRouter(tags=["predictions"], route_class=_counted(metrics), dependencies=[guarded(Permission.PREDICT)])
@@ -263,7 +276,7 @@ def predict_router(
         the prediction is in the database.
         """
         chosen = predictions.channel(channel)
-        async with uploads.sample(request) as sample:
+        async with uploads.sample(request, fetch=photo_urls.fetch) as sample:
             received = time.perf_counter()
             time_left_s = min(timeout_s or deadline_s, deadline_s)
             record = await predictions.classify(

@@ -30,7 +30,8 @@ class Keep(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Channel:
-    """Which model answers, which policy decides and what is stored; `title` and `question` are for people.
+    """Which model answers, which policy decides and what is stored. `title`, `question` and `label_names`, what pages
+    call a label, are for people.
 
     `photos_need` is the permission to see its photos: those of shoppers are for people who moderate them.
     """
@@ -42,6 +43,7 @@ class Channel:
     policy: Policy = field(default_factory=Policy)
     keep: Keep = Keep.THUMBNAIL
     photos_need: Permission = Permission.RECORDS_READ
+    label_names: Mapping[str, str] = field(default_factory=dict)
 
 
 def photos_need(channels: Mapping[str, Channel], name: str) -> Permission:

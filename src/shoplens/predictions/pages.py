@@ -1,4 +1,4 @@
-"""The pages Classify, Records and one record. All of them work as plain forms where no script runs."""
+"""The pages Records and one record. They work as plain forms where no script runs."""
 
 from __future__ import annotations
 
@@ -10,22 +10,18 @@ from typing import Annotated
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Form, Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse
 
 from shoplens.accounts.access import guarded, principal_of, reviewer_of
 from shoplens.accounts.entities import Permission
 from shoplens.db.tables import is_id
-from shoplens.errors import ImageMissing, PredictionNotFound, RequestInvalid, ShoplensError
+from shoplens.errors import PredictionNotFound, RequestInvalid
 from shoplens.predictions import presenting
 from shoplens.predictions.entities import Channel, FeedbackValue, PredictionRecord, RecordFilter, photos_need
 from shoplens.predictions.feedback import NewFeedback
 from shoplens.predictions.policy import Outcome
 from shoplens.predictions.records import RecordService
-from shoplens.predictions.service import PredictionService
-from shoplens.web.problems import public_detail, request_id_of, status_of
 from shoplens.web.rendering import PageRoute, add_filters, instant, page
-from shoplens.web.shares import address_of
-from shoplens.web.uploads import FORM_FRAMING_BYTES, Uploads, photo_too_large
 
 PAGE_ROWS = 50
 _MAX_FILTER_LENGTH = 200
@@ -38,6 +34,8 @@ add_filters(
     presenting.reason,
     presenting.thresholds,
     presenting.channel_title,
+    presenting.label_name,
+    presenting.label_key,
     presenting.channel_question,
     presenting.condensed,
     outcome_words=presenting.OUTCOME_WORDS,
@@ -58,68 +56,6 @@ class RecordLink:
 
 
 LinkFinder = Callable[[PredictionRecord], RecordLink | None]
-
-
-def classify_pages(
-    predictions: PredictionService,
-    uploads: Uploads,
-    *,
-    channels: Mapping[str, Channel],
-    default_channel: str,
-    max_image_bytes: int,
-    deadline_s: float,
-) -> APIRouter:
-    """The page Classify, and the form that it posts without a script."""
-    router = APIRouter(route_class=PageRoute)
-    reading = [guarded(Permission.RECORDS_READ)]
-
-    def classify_page(chosen: str, *, status: int = 200, error: str | None = None) -> HTMLResponse:
-        return page(
-            "classify.html",
-            status=status,
-            channels=list(channels.values()),
-            chosen=chosen,
-            error=error,
-            max_bytes=max_image_bytes,
-        )
-
-    @router.get("/", dependencies=reading)
-    def show(request: Request) -> Response:
-        if not principal_of(request).may(Permission.PREDICT):
-            return RedirectResponse("/console/records", status_code=303)
-        return classify_page(default_channel)
-
-    @router.post("/", dependencies=[guarded(Permission.PREDICT)])
-    async def post(request: Request) -> Response:
-        chosen = default_channel
-        try:
-            async with uploads.form(
-                request, max_bytes=max_image_bytes + FORM_FRAMING_BYTES, max_files=2, max_fields=4
-            ) as form:
-                if len(form.files) > 1:
-                    raise RequestInvalid("Without JavaScript, upload one photo at a time.")
-                photo = await form.files[0].read() if form.files else b""
-                wanted = predictions.channel(form.fields.get("channel") or default_channel)
-                chosen = wanted.name
-                if not photo:
-                    raise ImageMissing("Choose a photo first.")
-                if len(photo) > max_image_bytes:
-                    raise photo_too_large(len(photo), max_image_bytes)
-                record = await predictions.classify(
-                    photo,
-                    file_name=form.files[0].filename,
-                    channel=wanted,
-                    top_k=presenting.SHOWN_LABELS,
-                    timeout_s=deadline_s,
-                    client=address_of(request),
-                )
-        except ShoplensError as error:
-            detail = public_detail(error, request_id_of(request))
-            return classify_page(chosen, status=status_of(type(error)), error=detail)
-        # A redirect, so that reloading the page does not upload the photo again.
-        return RedirectResponse(f"/console/records/{record.id}", status_code=303)
-
-    return router
 
 
 def record_pages(records: RecordService, *, channels: Mapping[str, Channel], find_link: LinkFinder) -> APIRouter:

@@ -87,6 +87,16 @@ def thresholds(policy: Policy) -> list[str]:
     return phrases
 
 
+def label_name(label: str, channel: Channel | str) -> str:
+    """What people call a label of the channel; the label itself where nothing is set."""
+    return channel.label_names.get(label, label) if isinstance(channel, Channel) else label
+
+
+def label_key(label: str, channel: Channel | str) -> str:
+    """The label, where its name says it in other words; else ""."""
+    return label if label_name(label, channel).casefold() != label.casefold() else ""
+
+
 def channel_title(channel: Channel | str) -> str:
     """The title of a channel, or its name as a heading where it has no title or is no longer in the settings."""
     if isinstance(channel, Channel) and channel.title != channel.name:

@@ -52,7 +52,8 @@ from shoplens.moderation.queue.review_api import review_router
 from shoplens.platform.accounts import Accounts
 from shoplens.platform.server import Platform, WebLimits
 from shoplens.predictions.api import PhotoIn, feedback_router, predict_router, records_router
-from shoplens.predictions.pages import classify_pages, record_pages
+from shoplens.predictions.classify_pages import classify_pages
+from shoplens.predictions.pages import record_pages
 from shoplens.registry.api import models_router
 from shoplens.registry.live import faults_of
 from shoplens.registry.pages import model_pages
@@ -188,7 +189,13 @@ def private_paths(app: FastAPI) -> tuple[str, ...]:
 
 
 def _api_routers(platform: Platform, uploads: Uploads) -> Iterator[APIRouter]:
-    yield predict_router(platform.predictions, uploads, platform.metrics, deadline_s=platform.limits.deadline_s)
+    yield predict_router(
+        platform.predictions,
+        uploads,
+        platform.metrics,
+        photo_urls=platform.photo_urls,
+        deadline_s=platform.limits.deadline_s,
+    )
     yield records_router(platform.records, platform.images, platform.export, channels=platform.channels)
     yield feedback_router(platform.records, platform.export)
     yield ingest_router(
@@ -228,6 +235,7 @@ def _page_routers(platform: Platform, uploads: Uploads) -> Iterator[APIRouter]:
     yield classify_pages(
         platform.predictions,
         uploads,
+        photo_urls=platform.photo_urls,
         channels=platform.channels,
         default_channel=platform.default_channel,
         max_image_bytes=platform.limits.max_image_bytes,

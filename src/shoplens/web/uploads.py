@@ -10,11 +10,12 @@ import asyncio
 import binascii
 import re
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any, Final
+from urllib.parse import unquote
 
 import humanize
 import msgspec
@@ -30,6 +31,7 @@ from shoplens.web.shares import ClientRate, ClientShares, address_of
 
 FILE_FIELD: Final = "file"
 TEXT_FIELD: Final = "text"
+URL_FIELD: Final = "url"
 JSON_FIELD: Final = "image"
 FORM_FRAMING_BYTES: Final = 64 * 1024
 """How much longer than its photo a form may be: boundaries, headers and short fields."""
@@ -45,12 +47,21 @@ _JSON_TAIL: Final = re.compile(rb'"\s{0,99}\}\s{0,99}\Z')
 _JSON_TAIL_BYTES: Final = 200
 _BASE64_PIECE: Final = 256 * 1024
 _UNKNOWN_FIELD: Final = re.compile("unknown field `(.+)`", re.DOTALL)
+_MAX_URL_CHARACTERS: Final = 2_000
 _MAX_TEXT_BYTES: Final = 5_000_000
 """Of a text in JSON; it is cut to its length when it is cleaned."""
 
 
+FetchPhoto = Callable[[str], Awaitable[bytes]]
+"""Fetches the photo at an address that a request names."""
+
+
 class _PhotoDocument(msgspec.Struct):
     image: str
+
+
+class _UrlDocument(msgspec.Struct, forbid_unknown_fields=True):
+    url: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,11 +74,15 @@ class UploadedForm:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UploadedSample:
-    """A photo, a text, or both; the text is cleaned, "" without one. `file_name` is that of a form, as it was sent."""
+    """A photo, a text, or both; the text is cleaned, "" without one.
+
+    `file_name` is that of a form or an address, as it was sent. `url` is the address from which the photo is fetched.
+    """
 
     photo: bytes | None
     text: str = ""
     file_name: str | None = None
+    url: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,10 +123,11 @@ class Uploads:
             yield sample.photo
 
     @asynccontextmanager
-    async def sample(self, request: Request) -> AsyncIterator[UploadedSample]:
+    async def sample(self, request: Request, *, fetch: FetchPhoto | None = None) -> AsyncIterator[UploadedSample]:
         """The photo in the request, and the text in a form. Its memory counts as used until the block ends.
 
-        Raises ImageMissing, ImageTooLarge, QueueFull, RequestInvalid and UploadTooSlow.
+        With `fetch` a form or JSON may have the address of a photo in its place. Raises ImageMissing, ImageTooLarge,
+        QueueFull, RequestInvalid, UploadTooSlow, and what `fetch` raises.
         """
         media_type = media_type_of(request)
         is_json = media_type == "application/json"
@@ -121,14 +137,20 @@ class Uploads:
             raise photo_too_large(length * 3 // 4 if is_json else length, self._max_image_bytes)
         address = address_of(request)
         self._rate.require(address)
-        with self._bytes.held(address, max_bytes if length is None else length):
+        with ExitStack() as held:
+            held.enter_context(self._bytes.held(address, max_bytes if length is None else length))
             body_of(request).allow(max_bytes, partial(photo_too_large, limit=self._max_image_bytes))
             if media_type == "multipart/form-data":
                 sample = await _sample_in_form(request)
             else:
                 body = b"".join([chunk async for chunk in request.stream()])
                 # JSON on a thread and in pieces: 27 MB would keep the event loop for 100 ms.
-                sample = UploadedSample(photo=await asyncio.to_thread(photo_in_json, body) if is_json else body)
+                sample = await asyncio.to_thread(_sample_in_json, body) if is_json else UploadedSample(photo=body)
+            if sample.url is not None:
+                if fetch is None:
+                    raise no_file()
+                held.enter_context(self._bytes.held(address, self._max_image_bytes))
+                sample = replace(sample, photo=await fetch(sample.url))
             if sample.photo is not None and len(sample.photo) > self._max_image_bytes:
                 raise photo_too_large(len(sample.photo), self._max_image_bytes)
             yield sample
@@ -265,20 +287,43 @@ async def _read_form(request: Request, *, max_files: int, max_fields: int, in_me
 
 
 async def _sample_in_form(request: Request) -> UploadedSample:
-    """The first file in the field `file` and the field `text`. Raises ImageMissing where there is neither."""
+    """The first file in the field `file`, or the address in `url`, and the field `text`.
+
+    Raises ImageMissing where there is none of them.
+    """
     form = await _read_form(request, max_files=_MAX_PARTS, max_fields=_MAX_PARTS, in_memory=True)
     try:
         texts = [value for value in form.getlist(TEXT_FIELD) if isinstance(value, str)]
         title, _, description = (texts[0] if texts else "").strip().partition("\n")
         text = f"{clean(title, TITLE_CHARACTERS)}\n{clean(description, DESCRIPTION_CHARACTERS)}".strip()
+        urls = [value.strip() for value in form.getlist(URL_FIELD) if isinstance(value, str) and value.strip()]
         for value in form.getlist(FILE_FIELD):
-            if isinstance(value, UploadFile):
+            if isinstance(value, UploadFile) and (value.size or not urls):
+                if urls:
+                    raise RequestInvalid("Send a photo or the address of one, not both.")
                 return UploadedSample(photo=await value.read(), text=text, file_name=value.filename)
+        if urls:
+            return _named_by(urls[0], text)
     finally:
         await form.close()
     if not texts:
         raise no_file()
     return UploadedSample(photo=None, text=text)
+
+
+def _named_by(url: str, text: str = "") -> UploadedSample:
+    """A sample whose photo is still to be fetched. Raises RequestInvalid for an endless address."""
+    if len(url) > _MAX_URL_CHARACTERS:
+        raise RequestInvalid(f"The address has more than {_MAX_URL_CHARACTERS:,} characters.")
+    return UploadedSample(photo=None, text=text, url=url, file_name=unquote(url.partition("?")[0]))
+
+
+def _sample_in_json(body: bytes) -> UploadedSample:
+    """The photo in `image`, or its address in `url`. Raises ImageMissing and RequestInvalid."""
+    if len(body) <= SMALL_BODY_BYTES:
+        with suppress(msgspec.ValidationError, msgspec.DecodeError, UnicodeError):
+            return _named_by(msgspec.json.decode(body, type=_UrlDocument).url)
+    return UploadedSample(photo=photo_in_json(body))
 
 
 def no_file() -> ImageMissing:

@@ -86,7 +86,9 @@ def shop(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Iterator
     registry = ObjectRegistry(open_store(str(root / "registry")), "the registry", clock=utc_now)
     publish(registry, resolve_bundle("opennsfw", models_dir))
     promote(registry, "opennsfw", registry.versions("opennsfw")[0].ref.version)
-    with running_server(root, models_dir, channels__strict=json.dumps(STRICT)) as started:
+    with running_server(
+        root, models_dir, channels__strict=json.dumps(STRICT), photo_urls__url_prefixes="https://127.0.0.1/photos/"
+    ) as started:
         yield started
 
 

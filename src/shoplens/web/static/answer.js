@@ -13,7 +13,7 @@ export function answerElement(result, { fileName, tripMs, thresholds, names }) {
   put("confidence", confidence(best.score));
   element.querySelector(".answer-head").dataset.sure = best.score < BEST_GUESS_BELOW ? "no" : "yes";
   put("best", labelName(best.label, names));
-  put("best-key", labelName(best.label, names) === best.label ? "" : best.label);
+  put("best-key", labelName(best.label, names).toLowerCase() === best.label.toLowerCase() ? "" : best.label);
   put("best-score", percent(best.score));
   put("took", `${result.model.name} ${result.model.version} · ${milliseconds(result.timing.total_ms)} server, ${milliseconds(tripMs)} round trip`);
   put("curl", curlCommand(fileName, result.channel, { keyed: "keyed" in element.querySelector("[data-curl]").dataset }));

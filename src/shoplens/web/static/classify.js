@@ -30,12 +30,13 @@ const pace = new Pace();
 const sending = new Map();
 const elements = new Map();
 
-/** A photo: its file, and a prediction or a problem per channel. */
+/** A photo: its file or its address, and a prediction or a problem per channel. */
 class Photo {
-  constructor(file) {
+  constructor(file, url = null) {
     this.file = file;
-    this.name = file.path || file.webkitRelativePath || file.name || "photo.jpg";
-    this.previewable = true;
+    this.url = url;
+    this.name = url ?? (file.path || file.webkitRelativePath || file.name || "photo.jpg");
+    this.previewable = file !== null;
     this.borrowed = null;
     this.answers = new Map();
   }
@@ -53,7 +54,10 @@ const grid = new PhotoGrid(byId("batch"), { photos, channel: channelFacts, onCho
 function take(files) {
   const wanted = files.filter((file) => !SYSTEM_FILE.test(file.name));
   leftOut += files.length - wanted.length;
-  const added = wanted.map((file) => new Photo(file));
+  add(wanted.map((file) => new Photo(file)));
+}
+
+function add(added) {
   if (added.length === 0) return count();
   byId("form-error")?.remove();
   photos.push(...added);
@@ -101,7 +105,7 @@ async function classify(photo, name) {
   settle(photo, name, progress);
   const line = new LineWatch();
   try {
-    refuseAtOnce(photo.file);
+    if (photo.file) refuseAtOnce(photo.file);
     const { body, tripMs } = await upload(`/predict?channel=${encodeURIComponent(name)}&top_k=${TOP_K}`, () => formOf(photo), {
       onProgress: (share, bytes) => {
         note(share < 1 ? `Uploading ${Math.round(share * 100)}%…` : "Classifying…");
@@ -126,7 +130,7 @@ async function failed(photo, name, error) {
     settle(photo, name, { state: "waiting" });
     return queue.add({ photo, name }, { first: true });
   }
-  if (problem.code === "network" && !(await isReadable(photo.file))) problem = unreadable();
+  if (problem.code === "network" && photo.file && !(await isReadable(photo.file))) problem = unreadable();
   if (photos.length > 1 && isOutage(problem)) {
     settle(photo, name, { state: "waiting" });
     throw problem;
@@ -146,7 +150,8 @@ function unreadable() {
 
 async function formOf(photo) {
   const data = new FormData();
-  data.append("file", smaller ? await smallerCopy(photo.file) : photo.file, photo.name);
+  if (photo.url) data.append("url", photo.url);
+  else data.append("file", smaller ? await smallerCopy(photo.file) : photo.file, photo.name);
   return data;
 }
 
@@ -229,7 +234,7 @@ function offerSmaller(photo, seconds) {
 function sendSmaller() {
   smaller = true;
   byId("slow").hidden = true;
-  for (const [photo, cancel] of sending) if (isWorthIt(photo.file)) cancel.abort();
+  for (const [photo, cancel] of sending) if (photo.file && isWorthIt(photo.file)) cancel.abort();
 }
 
 // The chosen photo
@@ -269,7 +274,7 @@ function releasePreview() {
 /** Show the chosen photo and its prediction in the chosen channel. */
 function show() {
   byId("photo").hidden = false;
-  if (!preview.dataset.of || (chosen.borrowed && preview.dataset.of !== chosen.borrowed)) {
+  if ((chosen.file && !preview.dataset.of) || (chosen.borrowed && preview.dataset.of !== chosen.borrowed)) {
     releasePreview();
     preview.dataset.of = chosen.borrowed ?? URL.createObjectURL(chosen.file);
     preview.src = preview.dataset.of;
@@ -344,7 +349,23 @@ preview.addEventListener("error", () => {
 // Starting
 
 receiveFiles(take, { fields: [byId("file"), byId("folder"), byId("camera")], veil: byId("veil") });
-form.addEventListener("submit", (event) => event.preventDefault());
+form.addEventListener("submit", (event) => {
+  event.preventDefault();
+  const url = byId("url")?.value.trim();
+  if (!url) return;
+  byId("url").value = "";
+  add([new Photo(null, url)]);
+});
+document.addEventListener("paste", (event) => {
+  const text = event.clipboardData.getData("text/plain").trim();
+  if (byId("url") && /^https?:\/\/\S+$/.test(text) && !event.target.closest("input, textarea")) add([new Photo(null, text)]);
+});
+for (const button of document.querySelectorAll("[data-sample]")) {
+  button.addEventListener("click", async () => {
+    const picture = await (await fetch(button.dataset.sample)).blob();
+    take([new File([picture], button.dataset.name, { type: picture.type })]);
+  });
+}
 form.addEventListener("change", (event) => {
   if (event.target.name !== "channel") return;
   document.cookie = `shoplens_channel=${encodeURIComponent(event.target.value)}; path=/; max-age=31536000; samesite=strict`;
