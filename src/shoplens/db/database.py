@@ -38,6 +38,7 @@ _UPGRADING: Final = 0x53484F50
 _ARRIVING: Final = 0x53484F51
 _AUDITING: Final = 0x53484F52
 _LABELLING: Final = 0x53484F53
+_MONITORING: Final = 0x53484F54
 """Names of PostgreSQL's locks that belong to no row; it releases them when the transaction ends."""
 _CACHE_KIB: Final = 8_192
 _POOL_TIMEOUT_S: Final = 5
@@ -183,6 +184,12 @@ def hold_labels(connection: Connection) -> None:
     """On PostgreSQL: hold the lock under which label sets are added and samples removed, until the transaction ends."""
     if connection.dialect.name == "postgresql":
         connection.execute(text(f"SELECT pg_advisory_xact_lock({_LABELLING})"))
+
+
+def hold_monitoring(connection: Connection) -> None:
+    """On PostgreSQL: hold the lock under which processes add to the same steps of a time series, in any order."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text(f"SELECT pg_advisory_xact_lock({_MONITORING})"))
 
 
 def open_database(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Final
 
@@ -19,12 +22,25 @@ from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
+from shoplens.errors import Conflict, NotFound, Overloaded, RequestInvalid, SampleError, TooManyTries
+
 SECONDS_BUCKETS: Final = (0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.3, 0.5, 1, 2.5, 5, 10)
 LATENCY_BUCKETS_S: Final = SECONDS_BUCKETS
 """Those of the latency of channels, which monitoring stores: a change of them needs a migration."""
 EXPOSITION_TYPE: Final = CONTENT_TYPE_LATEST
 """The content type of `Metrics.exposition`."""
 BATCH_BUCKETS: Final = (1, 2, 4, 8, 16, 32, 64, 128)
+
+
+_KINDS: Final[tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str], ...]] = (
+    ((Overloaded, TooManyTries), "busy"),
+    ((SampleError, RequestInvalid, NotFound, Conflict, asyncio.CancelledError), "refused"),
+)
+
+
+def kind_of(error: BaseException) -> str:
+    """What a request failed of: "refused" for a fault of the sample or a client that went away, "busy", "failed"."""
+    return next((kind for classes, kind in _KINDS if isinstance(error, classes)), "failed")
 
 
 class Metrics:
@@ -59,6 +75,18 @@ class Metrics:
             "shoplens_moderation_seconds",
             "Time of one request with shoppers' photos, from the last byte to the commit.",
             buckets=SECONDS_BUCKETS,
+        )
+        served = ("channel", "model")
+        self.channel_seconds = histogram(
+            "shoplens_channel_seconds",
+            "Time of one answered request, from the sample at hand to the commit, by channel and model.",
+            served,
+            buckets=LATENCY_BUCKETS_S,
+        )
+        self.channel_failures = counter(
+            "shoplens_channel_failures",
+            "Requests of a channel without an answer: refused (the sample), busy (no room or time), failed (Shoplens).",
+            (*served, "kind"),
         )
         self.failures = counter("shoplens_failures", "Requests refused or failed, by stable error code.", ("code",))
         self.stage_seconds = histogram(
@@ -141,6 +169,17 @@ class Metrics:
         )
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self.registry)
+
+    @contextmanager
+    def request_of(self, channel: str, model: str) -> Iterator[None]:
+        """Count the request of a channel that the block answers: its time, or the kind of its failure."""
+        started = time.perf_counter()
+        try:
+            yield
+        except BaseException as error:
+            self.channel_failures.labels(channel, model, kind_of(error)).inc()
+            raise
+        self.channel_seconds.labels(channel, model).observe(time.perf_counter() - started)
 
     def before_scrape(self, bring_up_to_date: Callable[[], None]) -> None:
         """Call this before each exposition. It must be quick and must not raise."""

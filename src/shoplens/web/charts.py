@@ -23,6 +23,19 @@ _STEPS: Final = (1.0, 2.0, 2.5, 5.0, 10.0)
 
 Tone = Literal["accent", "amber", "red", "quiet", "ink"]
 """The colour and the dashes of a series, by its job: `accent` for what is good or usual, `red` for what is wrong."""
+_ROUND_TIMES: Final[tuple[tuple[Callable[[datetime], bool], bool], ...]] = (
+    (lambda at: at.minute % 5 == 0, False),
+    (lambda at: at.minute % 15 == 0, False),
+    (lambda at: at.minute == 0, False),
+    (lambda at: at.minute == 0 and at.hour % 6 == 0, False),
+    (lambda at: at.minute == 0 == at.hour, True),
+    (lambda at: at.minute == 0 == at.hour and at.toordinal() % 2 == 0, True),
+    (lambda at: at.minute == 0 == at.hour and at.toordinal() % 7 == 1, True),
+    (lambda at: at.minute == 0 == at.hour and at.day in (1, 15), True),
+    (lambda at: at.minute == 0 == at.hour and at.day == 1, True),
+    (lambda at: at.minute == 0 == at.hour and at.day == 1 and at.month % 6 == 1, True),
+)
+"""Which times have a text below, ever fewer, and whether it is their date."""
 Words = Callable[[float], str]
 """A value as people read it."""
 
@@ -102,24 +115,30 @@ def numbers_axis(values: Sequence[float], *, words: Words, name: str, low: float
     )
 
 
-def slots_axis(labels: Sequence[str], *, name: str, short: Sequence[str] | None = None) -> Axis:
-    """An axis of as many equal slots as there are labels; `short` are their texts below, where there is room."""
+def slots_axis(labels: Sequence[str], *, name: str) -> Axis:
+    """An axis of as many equal slots as there are labels, which also stand below where there is room."""
     count = len(labels)
     at = tuple((index + 0.5) / count for index in range(count))
-    shown = short if short is not None else labels
     every = max(1, math.ceil(count / MOST_TICKS))
     first = (count - 1) % every  # the last slot, the newest one, always has its text
-    ticks = tuple((at[index], shown[index]) for index in range(first, count, every))
+    ticks = tuple((at[index], labels[index]) for index in range(first, count, every))
     return Axis(at=at, labels=tuple(labels), ticks=ticks, name=name)
 
 
 def times_axis(begins: Sequence[datetime], *, step: timedelta) -> Axis:
-    """An axis of equal steps in UTC: a minute or more with the time of day, a day with the date."""
+    """An axis of equal steps in UTC, with texts at round times: the time of day, or the date where days are shown."""
     days = step >= timedelta(days=1)
-    whole = len(begins) > 1 and begins[-1] - begins[0] >= timedelta(days=2)
     labels = [f"{each:%Y-%m-%d}" if days else f"{each:%Y-%m-%d %H:%M}" for each in begins]
-    short = [f"{each.day} {each:%b}" if whole or days else f"{each:%H:%M}" for each in begins]
-    return slots_axis(labels, name="Day (UTC)" if days else "From (UTC)", short=short)
+    axis = slots_axis(labels, name="Day (UTC)" if days else "From (UTC)")
+    shown = list(range(len(begins)))
+    dated = False
+    for is_round, has_dates in _ROUND_TIMES:
+        if len(shown) <= MOST_TICKS - 1:
+            break
+        shown, dated = [index for index, each in enumerate(begins) if is_round(each)], has_dates
+    dated = dated or days
+    texts = ((axis.at[i], f"{begins[i].day} {begins[i]:%b}" if dated else f"{begins[i]:%H:%M}") for i in shown)
+    return replace(axis, ticks=tuple(texts))
 
 
 def line_chart(

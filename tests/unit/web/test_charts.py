@@ -63,11 +63,14 @@ def test_columns_are_stacked_in_the_order_of_their_series() -> None:
     assert 1 == len(chart.gaps)
 
 
-def test_few_texts_stand_below_many_points_and_the_newest_is_one() -> None:
+def test_few_texts_stand_below_many_points_at_round_times() -> None:
     """They have room on a phone."""
-    axis = times_axis([START + timedelta(days=each) for each in range(90)], step=timedelta(days=1))
-    assert ["17 Feb", "7 Mar", "25 Mar", "12 Apr", "30 Apr"] == [text for _, text in axis.ticks]
-    assert "2026-04-30" == axis.labels[-1]
+    midnight = START + timedelta(hours=2)
+    axis = times_axis([midnight + timedelta(days=each) for each in range(90)], step=timedelta(days=1))
+    assert ["1 Feb", "1 Mar", "1 Apr", "1 May"] == [text for _, text in axis.ticks]
+    assert "2026-05-01" == axis.labels[-1]
+    quarters = times_axis([START + timedelta(minutes=15 * each) for each in range(96)], step=timedelta(minutes=15))
+    assert ["00:00", "06:00", "12:00", "18:00"] == [text for _, text in quarters.ticks]
 
 
 def test_a_threshold_outside_of_the_plot_is_not_drawn() -> None:
