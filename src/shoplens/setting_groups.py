@@ -297,6 +297,35 @@ class BatchSettings(_Frozen):
     )
 
 
+class MonitoringSettings(_Frozen):
+    """What is written down about the server every minute, and for how long."""
+
+    record: bool = Field(default=True, description="Whether a web server writes its figures down every minute.")
+    minutes_hours: int = Field(
+        default=48,
+        ge=1,
+        le=168,
+        description="Hours for which each minute is kept; the hours and days are sums of them.",
+    )
+    hours_days: int = Field(default=30, ge=7, le=366, description="Days for which each hour is kept.")
+    days: int = Field(default=730, ge=90, le=3_660, description="Days that are kept.")
+    prometheus_url: str | None = Field(
+        default=None, description="Address of Prometheus for people, to which the page Monitoring links; unset: none."
+    )
+    grafana_url: str | None = Field(
+        default=None, description="Address of Grafana for people, to which the page Monitoring links; unset: none."
+    )
+
+    @field_validator("prometheus_url", "grafana_url")
+    @classmethod
+    def _is_an_address(cls, url: str | None) -> str | None:
+        if url is not None:
+            parts = urlsplit(url)
+            if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+                raise ValueError("write the address with http:// or https:// and without a password")
+        return url
+
+
 class AccountSettings(_Frozen):
     """How long sessions, tokens and one-time links of people last."""
 

@@ -35,6 +35,7 @@ from shoplens.setting_groups import (
     ChannelRetrainingSettings,
     ChannelSettings,
     LabelThresholds,
+    MonitoringSettings,
     OpenIdSettings,
     PhotoUrlSettings,
     TextList,
@@ -137,6 +138,9 @@ class Settings(BaseSettings):
     )
     oidc: OpenIdSettings | None = Field(
         default=None, description="An OpenID Connect provider with which people sign in; unset: passwords only."
+    )
+    monitoring: MonitoringSettings = Field(
+        default_factory=MonitoringSettings, description="What is written down about the server, and for how long."
     )
     batch: BatchSettings = Field(default_factory=BatchSettings, description="How runs work, in all channels.")
 
@@ -407,7 +411,14 @@ def _fault(kind: str, place: tuple[int | str, ...], message: str) -> str:
         return f"{name}: {message.removeprefix('Value error, ')}"
     models = (
         *(Settings, ChannelSettings, ChannelBatchSettings, ChannelModerationSettings, ChannelCatalogueSettings),
-        *(AccountSettings, OpenIdSettings, BatchSettings, LabelThresholds, ChannelRetrainingSettings),
+        *(
+            AccountSettings,
+            OpenIdSettings,
+            BatchSettings,
+            MonitoringSettings,
+            LabelThresholds,
+            ChannelRetrainingSettings,
+        ),
     )
     known = {field for each in models for field in each.model_fields}
     return f"{name}: there is no such setting{meant(str(place[-1]), known)}"

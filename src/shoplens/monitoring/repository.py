@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Connection, Row, case, delete, func, or_, 
 from sqlalchemy.dialects import postgresql, sqlite
 
 from shoplens.db.database import hold_monitoring
-from shoplens.db.tables import distinct, from_row, make_id, to_row
+from shoplens.db.tables import distinct, from_row, make_id, time_of, to_row
 from shoplens.monitoring.entities import (
     DAY_S,
     MINUTE_S,
@@ -152,7 +152,8 @@ class DayRepository:
         """Count the records of a day, and what people said on it, by channel. Uses ranges of indexes only."""
         first, end = make_id(begins_s * 1000, bytes(10)), make_id((begins_s + DAY_S) * 1000, bytes(10))
         channels: dict[str, dict[str, int]] = {}
-        for (channel,) in self._tx.execute(distinct(predictions.c.channel)):
+        for row in self._tx.execute(distinct(predictions.c.channel)).all():
+            channel = str(row[0])
             for outcome, name in _OUTCOMES.items():
                 wanted = (predictions.c.channel == channel, predictions.c.decision_outcome == outcome.value)
                 of_day = (predictions.c.id >= first, predictions.c.id < end)
@@ -198,6 +199,11 @@ class DayRepository:
         """When the newest counted day begins; None before the first."""
         newest = self._tx.execute(select(func.max(_days.begins_s))).scalar()
         return None if newest is None else int(newest)
+
+    def first_record_s(self) -> int | None:
+        """The Unix second of the oldest record; None where there is none."""
+        oldest = self._tx.execute(select(func.min(predictions.c.id))).scalar()
+        return None if oldest is None else int(time_of(oldest).timestamp())
 
     def prune(self, *, keep: int) -> None:
         """Remove the oldest days until `keep` are left."""

@@ -20,12 +20,14 @@ from shoplens.catalogue.service import Catalogue
 from shoplens.db import Database, GroupWriter
 from shoplens.images.sandbox import SandboxedDecoder
 from shoplens.moderation.service import Moderation
+from shoplens.monitoring.recorder import Recorder
 from shoplens.platform.accounts import Accounts, build_accounts
 from shoplens.platform.batch import build_batch, read_statuses
 from shoplens.platform.catalogue import CatalogueParts, build_catalogue
 from shoplens.platform.consequences import Consequences, build_consequences
 from shoplens.platform.live import follow_here, follow_workers
 from shoplens.platform.moderation import ModerationParts, build_moderation
+from shoplens.platform.monitoring import build_recorder
 from shoplens.platform.parts import (
     Progress,
     build_channels,
@@ -101,6 +103,7 @@ class Platform:
     sender: WebhookSender
     probes: Mapping[str, Callable[[], Awaitable[None]]]
     metrics: Metrics
+    recorder: Recorder | None
     channels: Mapping[str, Channel]
     default_channel: str
     limits: WebLimits
@@ -127,6 +130,8 @@ class Platform:
         self.predictions.close()
         await asyncio.to_thread(self.photo_urls.close)
         self.writer.close()
+        if self.recorder is not None:
+            await asyncio.to_thread(self.recorder.close)
         self.principals.close()
         self.writing.close()
         self.database.close()
@@ -232,6 +237,7 @@ def build_platform(settings: Settings, *, progress: Progress | None = None) -> P
             "storage": partial(asyncio.to_thread, images.check),
         },
         metrics=metrics,
+        recorder=build_recorder(settings, database, metrics) if settings.monitoring.record else None,
         channels=channels,
         default_channel=settings.default_channel,
         limits=WebLimits.of(settings),

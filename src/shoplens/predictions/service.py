@@ -7,8 +7,9 @@ import os
 import random
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import datetime
 
 from shoplens.bundles.manifest import NAME_PATTERN
@@ -92,8 +93,7 @@ class PredictionService:
             thumbnail=channel.keep is Keep.THUMBNAIL,
             client=client,
         )
-        self._in_progress += 1
-        try:
+        with self._counted(channel):
             result = await self._engine.classify(request)
             image_key = None
             if channel.keep is not Keep.NOTHING and result.images:
@@ -123,8 +123,6 @@ class PredictionService:
                 ),
             )
             await asyncio.wrap_future(self._writer.submit(record, others=self._in_progress - 1))
-        finally:
-            self._in_progress -= 1
         self._metrics.channel_predictions.labels(
             channel=record.channel, model=record.model.name, outcome=record.decision.outcome
         ).inc()
@@ -136,6 +134,16 @@ class PredictionService:
         if version is None:
             self._answered(request, record)
         return record
+
+    @contextmanager
+    def _counted(self, channel: Channel) -> Iterator[None]:
+        """Count the request that the block answers, and know meanwhile that it is in progress."""
+        self._in_progress += 1
+        try:
+            with self._metrics.request_of(channel.name, channel.model.partition("@")[0]):
+                yield
+        finally:
+            self._in_progress -= 1
 
     def close(self) -> None:
         """Release the threads."""

@@ -134,6 +134,8 @@ def create_app(platform: Platform) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         platform.sender.start()
         platform.consequences.retention.start()
+        if platform.recorder is not None:
+            platform.recorder.start()
         resuming = asyncio.create_task(asyncio.to_thread(_resume_run, platform))
         yield
         await resuming

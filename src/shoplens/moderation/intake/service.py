@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -47,6 +48,8 @@ MOST_PHOTOS: Final = 10
 MAX_KEY: Final = 255
 MAX_REFERENCE: Final = 200
 _THREADS: Final = 8
+_OUTCOMES: Final = {PhotoState.PUBLISHED: "accept", PhotoState.HELD: "review", PhotoState.REFUSED: "reject"}
+"""States as the outcomes of other channels, for the metrics."""
 _log = get_logger(__name__)
 
 
@@ -162,8 +165,7 @@ class PhotoIntake:
 
     async def _take(self, request: IntakeRequest, channel: ModerationChannel, digest: str) -> IntakeAnswer:
         started = time.perf_counter()
-        self._in_progress += 1
-        try:
+        with self._counted(channel):
             assessed = await self._assess_all(request, channel)
             new = self._decided(request, channel, digest, assessed)
             try:
@@ -182,12 +184,23 @@ class PhotoIntake:
                 if answer is None:
                     raise
                 return answer
-        finally:
-            self._in_progress -= 1
         for photo in new.photos:
+            self._metrics.channel_predictions.labels(
+                channel=channel.name, model=channel.model.partition("@")[0], outcome=_OUTCOMES[photo.state]
+            ).inc()
             self._metrics.moderation_photos.labels(channel=channel.name, state=photo.state.value).inc()
         self._metrics.moderation_seconds.observe(time.perf_counter() - started)
         return IntakeAnswer(intake=new.intake, photos=_in_order(new.intake, new.photos))
+
+    @contextmanager
+    def _counted(self, channel: ModerationChannel) -> Iterator[None]:
+        """Count the request that the block answers, and know meanwhile that it is in progress."""
+        self._in_progress += 1
+        try:
+            with self._metrics.request_of(channel.name, channel.model.partition("@")[0]):
+                yield
+        finally:
+            self._in_progress -= 1
 
     async def _assess_all(
         self, request: IntakeRequest, channel: ModerationChannel
