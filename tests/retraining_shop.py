@@ -13,29 +13,33 @@ from typing import TYPE_CHECKING, Any
 from shoplens.accounts.audit import AuditLog
 from shoplens.accounts.entities import SYSTEM
 from shoplens.bundles.bundle import Bundle
+from shoplens.bundles.manifest import ModelRef
 from shoplens.bundles.signing import Trust
 from shoplens.db import Database
 from shoplens.errors import ModelNotFound
 from shoplens.images.picture import Limits
 from shoplens.labels.service import LabelService, feedback_labels
-from shoplens.predictions.entities import FeedbackValue
+from shoplens.predictions.entities import FeedbackValue, PredictionRecord
 from shoplens.predictions.feedback import NewFeedback, give
+from shoplens.predictions.repository import PredictionRepository
 from shoplens.registry.finder import ModelFinder
 from shoplens.registry.object_registry import ObjectRegistry
 from shoplens.registry.publishing import RegistryService
-from shoplens.retraining.entities import RetrainingRules, RetrainingRun
+from shoplens.registry.shadow_repository import ShadowAnswer, ShadowRepository
+from shoplens.retraining.entities import RetrainingRules, RetrainingRun, RunState, ShadowRules
 from shoplens.retraining.gate import GateRules
 from shoplens.retraining.pipeline import Pipeline, PipelineParts
 from shoplens.retraining.promotion import Promotion
 from shoplens.retraining.samples import LabelledSample
 from shoplens.retraining.service import RetrainingService
+from shoplens.retraining.shadow_time import ShadowTimes
 from shoplens.retraining.test_set import TestSample
 from shoplens.retraining.trainers import Candidate, PhotoTrainer
 from shoplens.storage import Store, open_store
 from shoplens.training.train import train
 from tests.conftest import jpeg_of
 from tests.labelled_photos import people_label
-from tests.samples import moment
+from tests.samples import make_record, moment
 from tests.unit.training.colours import COLOURS, fit_colours, tinted
 
 if TYPE_CHECKING:
@@ -45,7 +49,8 @@ CHANNEL = "colours"
 _seconds = count(1_000_000)
 
 RULES = RetrainingRules(
-    channel=CHANNEL, model="colours", recipe="head", base=None, test=None, promote="after_approval", shadow_hours=72,
+    channel=CHANNEL, model="colours", recipe="head", base=None, test=None, promote="after_approval",
+    shadow=ShadowRules(least_answers=20),
     test_share=0.4, new_class_samples=3,
     gate=GateRules(most_calibration_error=1.0, class_samples=5, slower=100.0, least_samples=15),
 )  # fmt: skip
@@ -108,9 +113,10 @@ class ColourShop:
         self.publishing = RegistryService(
             self.registry, trust=Trust(), database=database, audit=AuditLog(database, clock=self.now), clock=self.now
         )
-        self.promotion = Promotion(database, self.registry, self.publishing, clock=self.now)
-        self.service = RetrainingService(database, self.store, self.promotion)
         self.labels = LabelService(database, self.store, sources=[feedback_labels(database)], clock=self.now)
+        shadows = ShadowTimes(database, self.store, labels=self.labels.said)
+        self.promotion = Promotion(database, self.registry, self.publishing, shadows, clock=self.now)
+        self.service = RetrainingService(database, self.store, self.promotion)
         self.later = 0.0
         self.parts = PipelineParts(
             database=database, store=self.store, labels=self.labels, registry=self.registry, promotion=self.promotion,
@@ -145,6 +151,38 @@ class ColourShop:
     def retrain(self, *, rules: RetrainingRules = RULES, stages: Stages | None = None, **how: Any) -> RetrainingRun:
         """One retraining in this process."""
         return Pipeline(self.parts, rules).run(by=SYSTEM, callback=stages or Stages(), **how)
+
+    def first(self, *, rules: RetrainingRules = RULES) -> RetrainingRun:
+        """The first model of the channel, after a person's yes: there was nothing to compare it with."""
+        waiting = self.retrain(rules=rules)
+        assert RunState.WAITING is waiting.state
+        return self.service.approve(waiting.id, by=SYSTEM, why="It is the first one.").run
+
+    def challenged(self, run: RetrainingRun, answers: int, *, failed: int = 0) -> list[PredictionRecord]:
+        """Requests that the champion answered and the challenger of `run` was shown: they agree on all but each fourth;
+        the champion always says blue. The last `failed` ones the challenger could not answer.
+        """
+        assert run.champion is not None
+        version = run.champion.partition("@")[2]
+        records = [
+            make_record(
+                int(next(_seconds)), label="blue", channel=CHANNEL, model=ModelRef(name="colours", version=version)
+            )
+            for _ in range(answers)
+        ]
+        with self.database.transaction() as tx:
+            PredictionRepository(tx).add_many(records)
+            for number, record in enumerate(records):
+                label = None if number >= answers - failed else "red" if number % 4 == 0 else "blue"
+                ShadowRepository(tx).add(
+                    ShadowAnswer(
+                        id=record.id, created_at=record.created_at, channel=CHANNEL, prediction_id=record.id,
+                        model="colours", champion=version, challenger=run.candidate, champion_label="blue",
+                        champion_score=0.9, challenger_label=label, challenger_score=None if label is None else 0.8,
+                        agrees=label == "blue", failure_code="bundle_invalid" if label is None else None,
+                    )
+                )  # fmt: skip
+        return records
 
     def champion(self) -> str | None:
         """Of the colour model."""

@@ -204,6 +204,15 @@ class ChannelRetrainingSettings(_Frozen):
     shadow_hours: float = Field(
         default=72.0, gt=0, description="With `after_shadow`: hours for which it is the challenger first."
     )
+    shadow_answers: int = Field(
+        default=100, ge=1, description="With `after_shadow`: requests that the challenger must have been shown."
+    )
+    shadow_failures: float = Field(
+        default=0.01, ge=0, le=1, description="With `after_shadow`: highest share of them that it could not answer."
+    )
+    shadow_agreement: float = Field(
+        default=0.6, ge=0, le=1, description="With `after_shadow`: least share on which it agrees with the champion."
+    )
     test_share: float = Field(
         default=0.15, gt=0, le=0.5, description="Share of new labels that test models for ever and train none."
     )

@@ -45,7 +45,7 @@ from shoplens.telemetry.logs import LogFolder
 ENVIRONMENT_PREFIX = "SHOPLENS_"
 CONFIG_FILE_VARIABLE = "SHOPLENS_CONFIG"
 DEFAULT_CONFIG_FILE = "shoplens.toml"
-_OTHER_VARIABLES = ("HOME", "IMAGE", "UID", "GID", "LOAD_", "TEST_")
+_OTHER_VARIABLES = ("AIRFLOW_", "HOME", "IMAGE", "UID", "GID", "LOAD_", "TEST_")
 """Continuations of the prefix in names that deployment files, the load test and the tests use."""
 
 LOCAL_DATA_DIR: Final = Path("shoplens-data")

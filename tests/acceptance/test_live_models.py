@@ -6,9 +6,12 @@ import os
 import re
 import shutil
 import signal
+import sqlite3
 import threading
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,7 +30,9 @@ from tests.conftest import RunningServer, jpeg_of, running_server
 from tests.support.fusion import write_fusion_bundle
 
 RED = jpeg_of(np.full((48, 64, 3), (250, 5, 5), np.uint8))
-CHANNELS = '{"paint": {"model": "paint", "keep": "nothing"}, "shadowed": {"model": "paint", "shadow_share": 1.0}}'
+CHANNELS = """{"paint": {"model": "paint", "keep": "nothing"}, "shadowed": {"model": "paint", "shadow_share": 1.0},
+"goods": {"model": "paint", "shadow_share": 1.0, "catalogue": {}},
+"posted": {"model": "paint", "shadow_share": 1.0, "moderation": {}}}"""
 SETTINGS = {"CHANNELS": CHANNELS, "DEFAULT_CHANNEL": "paint", "MODELS_POLL_S": "0.5"}
 BY: dict[str, Any] = {"by": "a test", "why": "to see", "figures": {}}
 ANSWERS = {"1": "Colours > Red", "2": "Colours > Green"}
@@ -150,6 +155,37 @@ def test_a_challenger_answers_a_share_beside_the_champion(shop: Shop) -> None:
         'shoplens_shadow_answers_total{model="paint",outcome="differed"}'
         in httpx.get(f"{shop.server.url}/metrics").text
     )
+
+
+def test_a_challenger_sees_suggestions_and_photos_of_moderation_too(shop: Shop) -> None:
+    """Its answers are stored with the product or the photo, where there is one."""
+    challenger = shop.registry.aliases("paint").challenger
+    assert "2.9" == challenger
+    photo = {"photos": [b64encode(RED).decode()]}
+    posts: list[dict[str, Any]] = [
+        {"url": "/catalogue/suggest", "json": {"channel": "goods", **photo}},
+        {"url": "/catalogue/products", "json": {"channel": "goods", "reference": "P-1", **photo}},
+        {"url": "/moderation/photos", "data": {"channel": "posted"}, "files": {"file": ("a.jpg", RED, "image/jpeg")}},
+    ]
+    with httpx.Client(base_url=shop.server.url, timeout=30) as client:
+        for post in posts:
+            answer = client.post(**post)
+            assert answer.is_success, answer.text
+
+    def answers() -> list[tuple[Any, ...]]:
+        with closing(sqlite3.connect(f"file:{shop.root / 'data' / 'shoplens.db'}?mode=ro", uri=True)) as database:
+            return database.execute(
+                "SELECT channel, photo_id IS NOT NULL, product_id IS NOT NULL, champion_label, challenger_label"
+                " FROM shadow_answers WHERE channel IN ('goods', 'posted') ORDER BY 1, 3"
+            ).fetchall()
+
+    shop.wait(lambda: len(answers()) >= 3)
+    red_green = ("Colours > Red", "Colours > Green")
+    assert [("goods", 0, 0, *red_green), ("goods", 0, 1, *red_green), ("posted", 1, 0, *red_green)] == answers()
+    page = httpx.get(f"{shop.server.url}/console/models", headers={"accept": "text/html"}).text
+    assert 200 == httpx.get(f"{shop.server.url}/console/models", headers={"accept": "text/html"}).status_code
+    for place in ("/console/catalogue/products/", "/console/moderation/photos/"):
+        assert f'href="{place}' in page
 
 
 def test_a_request_may_name_a_version(shop: Shop) -> None:

@@ -6,13 +6,18 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
+import time
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from croniter import croniter
 
+from servers.process import free_port
 from tests.acceptance.test_schedules import DEPLOY, environment, run_pipeline, shell
 from tests.conftest import colourful, jpeg_of
 from tests.retraining_home import LABELS, labelled_home
@@ -37,8 +42,8 @@ def test_all_weekly_jobs_start_on_sunday_at_four() -> None:
     dags = (DEPLOY / "airflow" / "dags" / "shoplens_dags.py").read_text()
     times += [found for found in re.findall(r'schedule="([^"]*)"', dags) if found.endswith("0")]
     assert 3 == len(times)
-    for time in times:
-        assert SUNDAY_AT_FOUR == croniter(time, datetime(2026, 11, 16, tzinfo=UTC)).get_next(datetime)
+    for each in times:
+        assert SUNDAY_AT_FOUR == croniter(each, datetime(2026, 11, 16, tzinfo=UTC)).get_next(datetime)
     assert "OnCalendar=Sun *-*-* 04:00" in (DEPLOY / "systemd" / "shoplens-retrain.timer").read_text()
 
 
@@ -51,7 +56,7 @@ def test_the_command_of_cron_and_the_pipeline_retrain(home: Path, tmp_path: Path
     assert (0, "") == (done.returncode, done.stdout), done.stderr
     workspace = tmp_path / "work space"
     workspace.mkdir()
-    assert [0, 0] == run_pipeline("retrain", home, workspace, CHANNEL="colours", SHOPLENS_RETRAIN="colours")
+    assert [0, 0] == run_pipeline("retrain", home, workspace, CHANNEL="colours")
     said = json.loads((workspace / "retraining.json").read_text())
     assert ("colours", LABELS, "1.1.0", "waiting") == (
         said["model"],
@@ -62,38 +67,90 @@ def test_the_command_of_cron_and_the_pipeline_retrain(home: Path, tmp_path: Path
     assert "Accuracy 100.0%" in (workspace / "retraining.txt").read_text()
 
 
-@pytest.mark.skipif(AIRFLOW is None, reason="needs Airflow 3: set SHOPLENS_TEST_AIRFLOW to its program")
-def test_the_dags_run_on_airflow(home: Path, tmp_path: Path) -> None:
-    """ingest, run and report for returns; retrain, gate and promote for the colours, whose model is champion then."""
-    assert AIRFLOW is not None
+@dataclass(frozen=True, kw_only=True)
+class Airflow:
+    """A real one with the DAGs of `deploy/`, over an installation with photos and labels."""
+
+    home: Path
+    environment: dict[str, str]
+
+    def __call__(self, *arguments: str) -> str:
+        """What a command of Airflow prints."""
+        assert AIRFLOW is not None
+        done = subprocess.run(
+            [AIRFLOW, *arguments], env=self.environment, capture_output=True, text=True, timeout=500, check=False
+        )
+        assert 0 == done.returncode, done.stdout[-4_000:] + done.stderr[-4_000:]
+        return done.stdout
+
+    def shoplens(self, *arguments: str) -> Any:
+        """What a command of ours prints as JSON."""
+        program = str(self.home / ".venv" / "bin" / "shoplens")
+        done = subprocess.run(
+            [program, *arguments, "--json"], cwd=self.home, env=environment(), capture_output=True, check=True
+        )
+        return json.loads(done.stdout)
+
+
+@pytest.fixture
+def airflow(home: Path, tmp_path: Path) -> Airflow:
+    """With an empty database of its own."""
+    if AIRFLOW is None:
+        pytest.skip("needs Airflow 3: set SHOPLENS_TEST_AIRFLOW to its program")
     for number in range(3):
         (home / "data" / "drop" / "returns" / f"order{number}_item.jpg").write_bytes(jpeg_of(colourful(number)))
+    port = free_port()
     given = environment(
+        PATH=f"{Path(AIRFLOW).parent}:{os.environ['PATH']}",
         AIRFLOW_HOME=str(tmp_path / "airflow"),
         AIRFLOW__CORE__DAGS_FOLDER=str(DEPLOY / "airflow" / "dags"),
         AIRFLOW__CORE__LOAD_EXAMPLES="false",
         AIRFLOW__CORE__PARALLELISM="2",
+        AIRFLOW__CORE__EXECUTION_API_SERVER_URL=f"http://127.0.0.1:{port}/execution/",
+        AIRFLOW__API__HOST="127.0.0.1",
+        AIRFLOW__API__PORT=str(port),
+        AIRFLOW__API__WORKERS="1",
         SHOPLENS_HOME=str(home),
-        SHOPLENS_RETRAIN="colours",
+        SHOPLENS_AIRFLOW_NIGHTLY="returns",
+        SHOPLENS_AIRFLOW_WEEKLY="colours",
     )
+    made = Airflow(home=home, environment=given)
+    made("db", "migrate")
+    return made
 
-    def airflow(*arguments: str) -> str:
-        done = subprocess.run(
-            [AIRFLOW, *arguments], env=given, capture_output=True, text=True, timeout=500, check=False
-        )
-        assert 0 == done.returncode, done.stdout[-4_000:] + done.stderr[-4_000:]
-        return done.stdout + done.stderr
 
-    airflow("db", "migrate")
+def test_the_dags_run_on_airflow(airflow: Airflow) -> None:
+    """ingest, run and report for returns; retrain, gate and promote for the colours, whose model is champion then."""
     airflow("dags", "test", "shoplens_nightly", "2026-11-22")
     airflow("dags", "test", "shoplens_weekly", "2026-11-22", "--conf", '{"approve": true}')
-    program = str(home / ".venv" / "bin" / "shoplens")
-    listed = subprocess.run(
-        [program, "retrain", "status", "--json"], cwd=home, env=environment(), capture_output=True, check=True
-    )
-    (run,) = json.loads(listed.stdout)
+    (run,) = airflow.shoplens("retrain", "status")
     assert ("promoted", "Approved for all models by the weekly DAG.") == (run["state"], run["decided_why"])
-    status = subprocess.run(
-        [program, "batch", "status", "--json"], cwd=home, env=environment(), capture_output=True, check=True
-    )
-    assert 3 == json.loads(status.stdout)["run"]["planned"]
+    assert 3 == airflow.shoplens("batch", "status")["run"]["planned"]
+
+
+def test_missed_nights_are_made_up_for_by_a_backfill(airflow: Airflow, tmp_path: Path) -> None:
+    """By the scheduler of Airflow, one night after the other; the first has the photos, the others find nothing."""
+    assert AIRFLOW is not None
+    with (tmp_path / "standalone.log").open("wb") as log:
+        standalone = subprocess.Popen(
+            [AIRFLOW, "standalone"], env=airflow.environment, stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+        give_up_at = time.monotonic() + 500
+        while "shoplens_nightly" not in airflow("dags", "list", "--output", "json"):
+            assert time.monotonic() < give_up_at, (tmp_path / "standalone.log").read_text()[-4_000:]
+            time.sleep(2)
+        airflow("dags", "unpause", "shoplens_nightly")
+        days = ("--from-date", "2026-11-01", "--to-date", "2026-11-03")
+        airflow("backfill", "create", "--dag-id", "shoplens_nightly", *days)
+        states: list[str] = []
+        while ["success", "success"] != states:
+            assert "failed" not in states
+            assert time.monotonic() < give_up_at, states
+            time.sleep(3)
+            runs = json.loads(airflow("dags", "list-runs", "shoplens_nightly", "--output", "json"))
+            states = [run["state"] for run in runs if run["run_id"].startswith("backfill__2026-11-0")]
+    finally:
+        os.killpg(standalone.pid, signal.SIGTERM)
+        standalone.wait(60)
+    assert 3 == airflow.shoplens("batch", "status")["run"]["planned"]

@@ -1,12 +1,13 @@
 """The jobs of Shoplens for Airflow 3: returns and catalogue every night, retraining every week.
 
 Each task runs a command of the installation in `SHOPLENS_HOME` (default /srv/shoplens). A command that is repeated
-continues what was interrupted and does nothing twice, so tasks are tried again without asking, and missed days can be
-made up for: `airflow backfill create --dag-id shoplens_nightly --from-date 2026-11-01 --to-date 2026-11-07`.
+continues what was interrupted and does nothing twice, so tasks are tried again without asking, and missed nights can be
+made up for, here those from the 1st to the 7th (the DAG must not be paused):
+`airflow backfill create --dag-id shoplens_nightly --from-date 2026-11-01 --to-date 2026-11-08`.
 
-SHOPLENS_CHANNELS   channels that are imported and classified at night, with commas between them (default returns)
-SHOPLENS_RETRAIN    channels whose models are retrained (default returns)
-SHOPLENS_ALERT_URL  where a failed task is reported by a POST of JSON; unset: Airflow alone knows
+SHOPLENS_AIRFLOW_NIGHTLY    channels that are imported and classified at night, with commas between them (default returns)
+SHOPLENS_AIRFLOW_WEEKLY     channels whose models are retrained (default returns)
+SHOPLENS_AIRFLOW_ALERT_URL  where a failed task is reported by a POST of JSON; unset: Airflow alone knows
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from typing import Any
 from airflow.sdk import Param, dag, get_current_context, task
 
 HOME = os.environ.get("SHOPLENS_HOME", "/srv/shoplens")
-ALERT_URL = os.environ.get("SHOPLENS_ALERT_URL", "")
-NIGHTLY = [name.strip() for name in os.environ.get("SHOPLENS_CHANNELS", "returns").split(",") if name.strip()]
-WEEKLY = [name.strip() for name in os.environ.get("SHOPLENS_RETRAIN", "returns").split(",") if name.strip()]
+ALERT_URL = os.environ.get("SHOPLENS_AIRFLOW_ALERT_URL", "")
+NIGHTLY = [name.strip() for name in os.environ.get("SHOPLENS_AIRFLOW_NIGHTLY", "returns").split(",") if name.strip()]
+WEEKLY = [name.strip() for name in os.environ.get("SHOPLENS_AIRFLOW_WEEKLY", "returns").split(",") if name.strip()]
 
 
 def alert(context: dict[str, Any]) -> None:

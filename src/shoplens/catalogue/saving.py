@@ -113,7 +113,11 @@ class SaveProduct:
     ) -> SavedAndSuggested:
         product = saved.product
         request = SuggestRequest(
-            designation=product.designation, description=product.description, timeout_s=timeout_s, client=client
+            designation=product.designation,
+            description=product.description,
+            product=product.id,
+            timeout_s=timeout_s,
+            client=client,
         )
         try:
             result = await self._asked(channel, saved, request)

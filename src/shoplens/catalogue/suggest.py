@@ -6,7 +6,7 @@ A tree that the model does not know gets answers from its names and the decided 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
@@ -21,6 +21,7 @@ from shoplens.catalogue.tree import Tree, split_path
 from shoplens.catalogue.trees import TreeService
 from shoplens.errors import RequestInvalid
 from shoplens.images.picture import ImageFacts
+from shoplens.registry.shadow import AnsweredSample, Offer, offer_nothing
 from shoplens.serving.engine import ClassifyRequest, ClassifyResult, Engine, Prediction, Priority
 from shoplens.texts.cleaning import DESCRIPTION_CHARACTERS, TITLE_CHARACTERS, clean
 from shoplens.texts.features import words_of
@@ -42,11 +43,12 @@ _EXPLAINED_DESCRIPTION: Final = 2_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SuggestRequest:
-    """A product without an id: its texts as they came, and its encoded photos."""
+    """A product: its texts as they came, and its encoded photos. `product` is its id, None if it is not stored."""
 
     designation: str = ""
     description: str = ""
     photos: tuple[bytes, ...] = ()
+    product: str | None = None
     timeout_s: float = 10.0
     client: str = ""
     priority: Priority = "online"
@@ -102,7 +104,9 @@ class SuggestRules:
 
 
 class SuggestService:
-    """Suggestions in one channel. `examples` gives decided products of the live tree."""
+    """Suggestions in one channel. `examples` gives decided products of the live tree; `answered` is called with each
+    sample that the model answered.
+    """
 
     def __init__(
         self,
@@ -111,7 +115,9 @@ class SuggestService:
         rules: SuggestRules,
         *,
         examples: Callable[[], Iterable[Example]],
+        answered: Offer = offer_nothing,
     ) -> None:
+        self._answered = answered
         self._engine = engine
         self._trees = trees
         self.rules = rules
@@ -136,11 +142,20 @@ class SuggestService:
         cold = None if by_label is not None else await self._cold.of(tree, request.timeout_s)
         request, text, ignored = self._usable(request, text, cold=cold is not None)
         if by_label is not None:
-            result = await self._classify(request, text)
+            asked = self._request(request, text)
+            result = await self._engine.classify(asked)
+            self._answered(
+                AnsweredSample(
+                    request=asked,
+                    channel=self._trees.channel,
+                    prediction=result.prediction,
+                    product_id=request.product,
+                )
+            )
             found = self._of_model(result, by_label, tree)
         else:
             assert cold is not None
-            embedded = await self._classify(request, "") if request.photos else None
+            embedded = await self._engine.classify(self._request(request, "")) if request.photos else None
             found = await asyncio.to_thread(self._of_cold_start, cold, tree, text, embedded)
         return replace(found, ignored=ignored)
 
@@ -170,7 +185,8 @@ class SuggestService:
                     scores: Mapping[str, float] = await asyncio.to_thread(cold.scores, text)
                 else:
                     alone = replace(request, photos=())
-                    scores = _scores((await self._classify(alone, text)).prediction, by_label or {})
+                    answer = await self._engine.classify(self._request(alone, text))
+                    scores = _scores(answer.prediction, by_label or {})
                 return sum(scores.get(each, 0.0) for each in below)
 
         whole = await score(designation)
@@ -195,18 +211,16 @@ class SuggestService:
             return request, "", "text"
         return request, text, None
 
-    async def _classify(self, request: SuggestRequest, text: str) -> ClassifyResult:
-        return await self._engine.classify(
-            ClassifyRequest(
-                model=self.rules.model,
-                images=request.photos,
-                text=text,
-                top_k=_MOST_LABELS,
-                timeout_s=request.timeout_s,
-                client=request.client,
-                priority=request.priority,
-                embed=bool(request.photos),
-            )
+    def _request(self, request: SuggestRequest, text: str) -> ClassifyRequest:
+        return ClassifyRequest(
+            model=self.rules.model,
+            images=request.photos,
+            text=text,
+            top_k=_MOST_LABELS,
+            timeout_s=request.timeout_s,
+            client=request.client,
+            priority=request.priority,
+            embed=bool(request.photos),
         )
 
     def _of_model(self, result: ClassifyResult, by_label: Mapping[str, str], tree: Tree) -> Suggestion:
@@ -272,9 +286,18 @@ class _KnownLabels:
         if last is not None and last[1] == tree.version and (last[0] is labels or last[0] == labels):
             return last[2]
         found = {label: category for label in labels if (category := self._trees.of_label(split_path(label)))}
-        known = found if found and len(found) >= _LEAST_KNOWN * len(labels) else None
+        known = found if _are_enough(len(found), labels) else None
         self._last = labels, tree.version, known
         return known
+
+
+def knows(tree: Tree, labels: Sequence[str]) -> bool:
+    """Whether a model with these labels can answer for `tree`."""
+    return _are_enough(sum(tree.at(split_path(label)) is not None for label in labels), labels)
+
+
+def _are_enough(found: int, labels: Sequence[str]) -> bool:
+    return found > 0 and found >= _LEAST_KNOWN * len(labels)
 
 
 def _scores(prediction: Prediction, by_label: Mapping[str, str]) -> dict[str, float]:

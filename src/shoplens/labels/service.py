@@ -74,7 +74,7 @@ class LabelService:
     def _built(self, channel: str, by: Principal, removals: int) -> LabelSet | None:
         with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as file:
             groups = Groups()
-            manifest.write(groups.watch(chain.from_iterable(source(channel) for source in self._sources)), given)
+            manifest.write(groups.watch(self.said(channel)), given)
             grouped = zip(manifest.read_file(given), groups.leaders(), strict=True)
             labels = Counted(replace(label, group=group) for label, group in grouped)
             manifest.write(labels, file)
@@ -84,6 +84,10 @@ class LabelService:
                 with suppress(RecordRefused):  # another process built this version meanwhile
                     return self._add(channel, labels, file, by, removals)
             return self._add(channel, labels, file, by, removals)
+
+    def said(self, channel: str) -> Iterator[Label]:
+        """What people have said until now in a channel, the label of each sample; in no order and without groups."""
+        return chain.from_iterable(source(channel) for source in self._sources)
 
     def all(self, channel: str | None = None) -> list[LabelSet]:
         """Every set, newest version first."""

@@ -42,6 +42,7 @@ from shoplens.platform.parts import (
     utc_now,
 )
 from shoplens.predictions.entities import Channel
+from shoplens.registry.shadow import Offer, offer_nothing
 from shoplens.serving.engine import Engine
 from shoplens.settings import Settings
 from shoplens.storage import Store, open_store
@@ -65,6 +66,7 @@ class CatalogueParts(StoredParts):
     """What the catalogue is built on."""
 
     engine: Engine
+    answered: Offer = offer_nothing
 
 
 def build_catalogue(settings: Settings, channels: Mapping[str, Channel], parts: CatalogueParts) -> Catalogue:
@@ -78,6 +80,7 @@ def build_catalogue(settings: Settings, channels: Mapping[str, Channel], parts: 
                 model=each.model, answer_at=each.answer_at, accept_at=each.accept_at, suggestions=each.suggestions
             ),
             examples=partial(read_examples, parts.database, name),
+            answered=parts.answered,
         )
         for name, each in stored.channels.items()
     }

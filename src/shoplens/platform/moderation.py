@@ -34,6 +34,7 @@ from shoplens.moderation.reasons import DEFAULT_REASONS, Reason
 from shoplens.moderation.service import Moderation
 from shoplens.platform.parts import build_channels, build_database, build_limits, build_sandbox, find_bundle, utc_now
 from shoplens.predictions.entities import Channel
+from shoplens.registry.shadow import Offer, offer_nothing
 from shoplens.serving.engine import Engine
 from shoplens.setting_groups import ChannelModerationSettings
 from shoplens.settings import Settings
@@ -53,6 +54,7 @@ class ModerationParts:
     sandbox: SandboxedDecoder
     audit: AuditLog
     metrics: Metrics
+    answered: Offer = offer_nothing
 
 
 def build_moderation(settings: Settings, channels: Mapping[str, Channel], parts: ModerationParts) -> Moderation:
@@ -84,6 +86,7 @@ def build_moderation(settings: Settings, channels: Mapping[str, Channel], parts:
             clock=utc_now,
             metrics=parts.metrics,
             queue_limit=4 * settings.queue_limit,
+            answered=parts.answered,
         ),
         photos=PhotoService(database),
         media=MediaService(database, parts.store, limits=parts.limits, sandbox=parts.sandbox, copies=CopyQueue()),

@@ -24,7 +24,7 @@ from shoplens.predictions.entities import FeedbackValue
 from shoplens.predictions.feedback import NewFeedback
 from shoplens.predictions.records import RecordService
 from shoplens.registry.registry import Registry
-from shoplens.retraining.entities import RetrainingRules, Suspect
+from shoplens.retraining.entities import RetrainingRules, ShadowRules, Suspect
 from shoplens.retraining.errors import LabelNotChangeable
 from shoplens.retraining.gate import GateRules
 from shoplens.retraining.label_errors import LabelErrorFinder
@@ -32,6 +32,7 @@ from shoplens.retraining.pipeline import Pipeline, PipelineParts, Watcher
 from shoplens.retraining.product_trainer import ProductTrainer
 from shoplens.retraining.promotion import Promotion
 from shoplens.retraining.service import RetrainingService
+from shoplens.retraining.shadow_time import ShadowTimes
 from shoplens.retraining.suspects import SuspectService
 from shoplens.retraining.tracking import MlflowTracker
 from shoplens.retraining.trainers import PhotoTrainer, Trainer
@@ -55,6 +56,12 @@ def retraining_rules(
             "that a new version can take its place."
         )
     own = wanted.retraining
+    shown = [each for each in settings.channels.values() if each.model == wanted.model and each.shadow_share > 0]
+    if own.promote == "after_shadow" and not shown:
+        raise Misconfigured(
+            f"channels.{channel}.retraining.promote is after_shadow, but no challenger is shown any request: set "
+            f"channels.{channel}.shadow_share, for example to 0.1."
+        )
     return RetrainingRules(
         channel=channel,
         model=wanted.model,
@@ -62,7 +69,13 @@ def retraining_rules(
         base=_place(base, own.base),
         test=_place(test, own.test),
         promote=own.promote,
-        shadow_hours=own.shadow_hours,
+        shadow=ShadowRules(
+            hours=own.shadow_hours,
+            least_answers=own.shadow_answers,
+            most_failures=own.shadow_failures,
+            least_agreement=own.shadow_agreement,
+            confidence=own.confidence,
+        ),
         test_share=own.test_share,
         new_class_samples=own.new_class_samples,
         gate=GateRules(
@@ -92,14 +105,15 @@ def open_pipeline(settings: Settings, rules: RetrainingRules) -> Iterator[Pipeli
     with closing(build_database(settings, durable=True)) as database:
         store = open_store(settings.effective_storage_url, setting="storage_url")
         registry = open_registry(settings)
+        labels = build_labels(settings, database, store)
         trainer = build_trainer(settings, database, store, rules)
         yield Pipeline(
             PipelineParts(
                 database=database,
                 store=store,
-                labels=build_labels(settings, database, store),
+                labels=labels,
                 registry=registry,
-                promotion=build_promotion(settings, database, registry),
+                promotion=build_promotion(settings, database, store, registry),
                 find=lambda name: _found(name, settings),
                 trainer=trainer,
                 watchers=_watchers(settings, database, trainer),
@@ -124,23 +138,21 @@ def build_trainer(settings: Settings, database: Database, store: Store, rules: R
     if rules.recipe != "fusion":
         return PhotoTrainer(store, threads=threads, limits=limits)
 
-    def label_ids() -> dict[str, str]:
-        tree = live_trees(settings, database)(rules.channel)
-        return {SEPARATOR.join(category.path): category.id for category in tree or ()}
-
-    return ProductTrainer(database, store, label_ids=label_ids, threads=threads, limits=limits)
+    tree_of = live_trees(settings, database)
+    return ProductTrainer(database, store, tree=lambda: tree_of(rules.channel), threads=threads, limits=limits)
 
 
-def build_promotion(settings: Settings, database: Database, registry: Registry) -> Promotion:
+def build_promotion(settings: Settings, database: Database, store: Store, registry: Registry) -> Promotion:
     """What publishes and promotes, with the audit log."""
     publishing = build_registry(settings, database, AuditLog(database, clock=utc_now))
-    return Promotion(database, registry, publishing, clock=utc_now)
+    shadows = ShadowTimes(database, store, labels=build_labels(settings, database, store).said)
+    return Promotion(database, registry, publishing, shadows, clock=utc_now)
 
 
 def build_retraining(settings: Settings, database: Database, store: Store) -> RetrainingService:
     """The use cases of people. Raises Misconfigured and StorageUnavailable."""
     registry = open_registry(settings)
-    return RetrainingService(database, store, build_promotion(settings, database, registry))
+    return RetrainingService(database, store, build_promotion(settings, database, store, registry))
 
 
 def build_suspects(

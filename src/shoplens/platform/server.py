@@ -165,6 +165,14 @@ def build_platform(settings: Settings, *, progress: Progress | None = None) -> P
         labels=lambda name: engine.labels(channels[name].model),
     )
     audit = AuditLog(database, clock=utc_now)
+    shadow = ShadowService(
+        engine=engine,
+        challenger_of=follower.challenger,
+        shares={name: each.shadow_share for name, each in settings.channels.items()},
+        database=writing,
+        clock=utc_now,
+        metrics=metrics,
+    )
     parts = ModerationParts(
         engine=engine,
         database=database,
@@ -174,6 +182,7 @@ def build_platform(settings: Settings, *, progress: Progress | None = None) -> P
         sandbox=sandbox,
         audit=audit,
         metrics=metrics,
+        answered=shadow.offer,
     )
     records = RecordService(database, clock=utc_now, metrics=metrics, settle=batch.review.settle)
     keys = KeyService(database, audit, clock=utc_now)
@@ -185,19 +194,19 @@ def build_platform(settings: Settings, *, progress: Progress | None = None) -> P
         limits=RateLimits(settings.redis_url, prefix=settings.redis_prefix),
     )
     accounts.sessions.on_change(principals.forget)
-    shadow = ShadowService(
-        engine=engine,
-        challenger_of=follower.challenger,
-        shares={name: each.shadow_share for name, each in settings.channels.items()},
-        database=writing,
-        clock=utc_now,
-        metrics=metrics,
-    )
     moderation = build_moderation(settings, channels, parts)
     catalogue = build_catalogue(
         settings,
         channels,
-        CatalogueParts(engine=engine, database=database, store=store, limits=limits, sandbox=sandbox, audit=audit),
+        CatalogueParts(
+            engine=engine,
+            database=database,
+            store=store,
+            limits=limits,
+            sandbox=sandbox,
+            audit=audit,
+            answered=shadow.offer,
+        ),
     )
     return Platform(
         predictions=PredictionService(
@@ -208,7 +217,7 @@ def build_platform(settings: Settings, *, progress: Progress | None = None) -> P
             writer=writer,
             clock=utc_now,
             metrics=metrics,
-            answered=shadow.offer,
+            answered=shadow.offer_record,
         ),
         photo_urls=build_photo_urls(settings),
         records=records,

@@ -16,6 +16,7 @@ from shoplens.bundles.manifest import Label, PartResult
 from shoplens.images.picture import ImageSpec
 from shoplens.predictions.entities import Channel
 from shoplens.registry.service import ModelService
+from shoplens.registry.shadow_repository import ShadowAnswer
 from shoplens.web.rendering import PageRoute, add_filters, page
 
 _MAX_SEARCH_CHARS = 200
@@ -111,4 +112,13 @@ def _triple(values: tuple[float, float, float]) -> str:
     return first if all(other == first for other in others) else f"({', '.join([first, *others])})"
 
 
-add_filters(preprocessing)
+def shadow_address(answer: ShadowAnswer) -> str | None:
+    """The page of a sample that champion and challenger answered; None where nothing of it is stored."""
+    if answer.photo_id is not None:
+        return f"/console/moderation/photos/{answer.photo_id}"
+    if answer.product_id is not None:
+        return f"/console/catalogue/products/{answer.product_id}"
+    return None if answer.prediction_id is None else f"/console/records/{answer.prediction_id}"
+
+
+add_filters(preprocessing, shadow_address)

@@ -11,16 +11,16 @@ import os
 import random
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
 from shoplens.db import Database
 from shoplens.db.tables import make_id
-from shoplens.errors import ShoplensError
+from shoplens.errors import QueueFull, ShoplensError, Unavailable
 from shoplens.predictions.entities import PredictionRecord
 from shoplens.registry.shadow_repository import ShadowAnswer, ShadowReport, ShadowRepository
-from shoplens.serving.engine import ClassifyRequest, Engine
+from shoplens.serving.engine import ClassifyRequest, Engine, Prediction
 from shoplens.telemetry.logs import get_logger
 from shoplens.telemetry.metrics import Metrics
 
@@ -31,6 +31,26 @@ _TIMEOUT_S: Final = 30.0
 _KEPT: Final = 20_000
 _PRUNE_EVERY: Final = 500
 _log: Final = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnsweredSample:
+    """A sample that the champion answered with `prediction`. One of the ids names what is stored of it, if anything."""
+
+    request: ClassifyRequest
+    channel: str
+    prediction: Prediction
+    prediction_id: str | None = None
+    photo_id: str | None = None
+    product_id: str | None = None
+
+
+Offer = Callable[[AnsweredSample], None]
+"""Called with each sample that a champion answered, on the event loop; returns at once and raises nothing."""
+
+
+def offer_nothing(sample: AnsweredSample) -> None:
+    """For where no challenger is shown anything, as in runs."""
 
 
 class ShadowService:
@@ -55,24 +75,31 @@ class ShadowService:
         self._database = database
         self._clock = clock
         self._metrics = metrics
-        self._waiting: asyncio.Queue[tuple[ClassifyRequest, PredictionRecord, str]] = asyncio.Queue(_QUEUED)
+        self._waiting: asyncio.Queue[tuple[AnsweredSample, str]] = asyncio.Queue(_QUEUED)
         self._task: asyncio.Task[None] | None = None
         self._written = 0
 
-    def offer(self, request: ClassifyRequest, record: PredictionRecord) -> None:
+    def offer_record(self, request: ClassifyRequest, record: PredictionRecord) -> None:
+        """As `offer`, for a request whose answer is stored as a record."""
+        prediction = Prediction(model=record.model, labels=record.labels)
+        self.offer(
+            AnsweredSample(request=request, channel=record.channel, prediction=prediction, prediction_id=record.id)
+        )
+
+    def offer(self, sample: AnsweredSample) -> None:
         """Let the challenger see a sample that was answered, if it is among the share. Returns at once."""
-        share = self._shares.get(record.channel, 0.0)
+        share, model = self._shares.get(sample.channel, 0.0), sample.request.model
         if share <= 0 or random.random() >= share:  # noqa: S311  a sample of the requests, no secret
             return
-        challenger = self._challenger_of(request.model)
-        if challenger is None or challenger == record.model.version:
+        challenger = self._challenger_of(model)
+        if challenger is None or challenger == sample.prediction.model.version:
             return
         try:
-            if request.byte_count > _MOST_BYTES:
+            if sample.request.byte_count > _MOST_BYTES:
                 raise asyncio.QueueFull
-            self._waiting.put_nowait((request, record, challenger))
+            self._waiting.put_nowait((sample, challenger))
         except asyncio.QueueFull:
-            self._metrics.shadow_answers.labels(model=request.model, outcome="dropped").inc()
+            self._metrics.shadow_answers.labels(model=model, outcome="dropped").inc()
             return
         if self._task is None:
             self._task = asyncio.create_task(self._answer_all())
@@ -91,46 +118,63 @@ class ShadowService:
 
     async def _answer_all(self) -> None:
         while True:
-            request, record, challenger = await self._waiting.get()
+            sample, challenger = await self._waiting.get()
             outcome = "failed"
             try:
-                outcome = await self._answer(request, record, challenger)
+                outcome = await self._answer(sample, challenger)
             except ShoplensError as error:
-                _log.warning("shadow.failed", model=request.model, challenger=challenger, code=error.code,
+                _log.warning("shadow.failed", model=sample.request.model, challenger=challenger, code=error.code,
                              reason=str(error))  # fmt: skip
-            except Exception:  # noqa: BLE001  the next sample must be answered
-                _log.exception("shadow.failed")
-            self._metrics.shadow_answers.labels(model=request.model, outcome=outcome).inc()
+            except Exception as error:  # noqa: BLE001  one sample must not end the loop that all others wait for
+                _log.exception("shadow.failed", model=sample.request.model, challenger=challenger,
+                               error=type(error).__name__)  # fmt: skip
+            self._metrics.shadow_answers.labels(model=sample.request.model, outcome=outcome).inc()
 
-    async def _answer(self, request: ClassifyRequest, record: PredictionRecord, challenger: str) -> str:
+    async def _answer(self, sample: AnsweredSample, challenger: str) -> str:
+        """How it answered, after that is stored. Raises DatabaseUnavailable, and RecordRefused for a removed sample."""
         again = replace(
-            request,
-            model=f"{record.model.name}@{challenger}",
+            sample.request,
+            model=f"{sample.prediction.model.name}@{challenger}",
             timeout_s=_TIMEOUT_S,
             priority="batch",
             client="shadow",
             thumbnail=False,
             embed=False,
+            measure=False,
+            also=(),
         )
-        result = await self._engine.classify(again)
-        best, other, now = record.labels[0], result.prediction.top, self._clock()
+        answered: Prediction | None = None
+        failure: ShoplensError | None = None
+        try:
+            answered = (await self._engine.classify(again)).prediction
+        except (QueueFull, Unavailable):
+            return "dropped"  # the server is busy or its workers are away: that says nothing about the challenger
+        except ShoplensError as error:
+            _log.warning("shadow.failed", model=sample.request.model, challenger=challenger, code=error.code,
+                         reason=str(error))  # fmt: skip
+            failure = error
+        best, now = sample.prediction.top, self._clock()
+        other = None if answered is None else answered.top
         answer = ShadowAnswer(
             id=make_id(int(now.timestamp() * 1000), os.urandom(10)),
             created_at=now,
-            channel=record.channel,
-            prediction_id=record.id,
-            model=record.model.name,
-            champion=record.model.version,
+            channel=sample.channel,
+            prediction_id=sample.prediction_id,
+            photo_id=sample.photo_id,
+            product_id=sample.product_id,
+            model=sample.prediction.model.name,
+            champion=sample.prediction.model.version,
             challenger=challenger,
             champion_label=best.label,
             champion_score=best.score,
-            challenger_label=other.label,
-            challenger_score=other.score,
-            agrees=best.label == other.label,
+            challenger_label=other.label if other else None,
+            challenger_score=other.score if other else None,
+            agrees=other is not None and best.label == other.label,
+            failure_code=failure.code if failure else None,
         )
         self._written += 1
         await asyncio.to_thread(self._write, answer, prune=self._written % _PRUNE_EVERY == 0)
-        return "agreed" if answer.agrees else "differed"
+        return "failed" if failure else "agreed" if answer.agrees else "differed"
 
     def _write(self, answer: ShadowAnswer, *, prune: bool) -> None:
         with self._database.transaction() as tx:

@@ -85,6 +85,8 @@ class RetrainingReportOut(Schema):
     only_old: int | None
     p_value: float | None = Field(description="Of McNemar's exact test.")
     gain_low: float | None = Field(description="Lower confidence bound of the gain in accuracy.")
+    notes: list[str] | None = Field(description="Sentences on the comparison.")
+    shadow: list[CheckOut] | None = Field(description="The checks after its time as challenger; empty before its end.")
 
     @classmethod
     def of_report(cls, view: RunView, report: Report | None) -> Self:
@@ -104,6 +106,8 @@ class RetrainingReportOut(Schema):
             only_old=verdict.only_old,
             p_value=verdict.p_value,
             gain_low=verdict.gain_low,
+            notes=list(report.notes),
+            shadow=[CheckOut.model_validate(each) for each in report.shadow],
         )
 
 

@@ -181,6 +181,10 @@ def _present_report(found: Report) -> None:
     typer.echo(f"Accuracy {before}{verdict.after:.1%} on {verdict.samples:,} test samples.")
     for check in verdict.checks:
         typer.echo(f"  {'ok ' if check.passed else 'NO '} {check.sentence}")
+    for check in found.shadow:
+        typer.echo(f"  {'ok ' if check.passed else 'NO '} {check.sentence}")
+    for note in found.notes:
+        typer.echo(f"  {note}")
     changed = sorted(verdict.classes, key=lambda each: each.gain)
     for each in changed[:_MAX_CHANGES] if verdict.before is not None else ():
         typer.echo(f"  {each.label}: F1 {each.before:.1%} -> {each.after:.1%} ({each.samples:,} samples)")

@@ -101,6 +101,20 @@ class RetrainingRun:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ShadowRules:
+    """What a shadow time asks for: how long it is, how often the challenger was asked at least, the highest share that
+    it could not answer, the least share on which it agrees with the champion, and the confidence of the comparison by
+    people's labels.
+    """
+
+    hours: float = 72.0
+    least_answers: int = 100
+    most_failures: float = 0.01
+    least_agreement: float = 0.6
+    confidence: float = 0.95
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RetrainingRules:
     """How a channel's model is retrained: the settings of the channel as values."""
 
@@ -110,7 +124,7 @@ class RetrainingRules:
     base: str | None
     test: str | None
     promote: Promote
-    shadow_hours: float
+    shadow: ShadowRules
     test_share: float
     new_class_samples: int
     gate: GateRules

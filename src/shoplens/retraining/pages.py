@@ -9,10 +9,10 @@ from urllib.parse import quote
 from fastapi import APIRouter, Depends, Form, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from shoplens.accounts.access import guarded, requires
+from shoplens.accounts.access import guarded, principal_of, require, requires
 from shoplens.accounts.entities import Permission, Principal
 from shoplens.errors import BlobNotFound, ImageNotKept, NotFound, ShoplensError
-from shoplens.predictions.entities import Channel
+from shoplens.predictions.entities import Channel, photos_need
 from shoplens.predictions.image_store import ImageSize, ImageStore
 from shoplens.registry.entities import MAX_WHY
 from shoplens.retraining.entities import OPEN, RunState, Suspect
@@ -36,7 +36,10 @@ ModelsAdmin = Annotated[Principal, Depends(requires(Permission.MODELS_ADMIN))]
 def retraining_pages(
     retraining: RetrainingService, suspects: SuspectService, images: ImageStore, channels: Mapping[str, Channel]
 ) -> APIRouter:
-    """The list, one retraining with its photos and its forms, and the labels that are probably wrong."""
+    """The list, one retraining with its photos and its forms, and the labels that are probably wrong.
+
+    A photo also asks for the permission that photos of its channel ask for everywhere.
+    """
     router = APIRouter(route_class=PageRoute)
     readers, admins = [guarded(Permission.MODELS_READ)], [guarded(Permission.MODELS_ADMIN)]
 
@@ -44,20 +47,21 @@ def retraining_pages(
     def all_runs() -> HTMLResponse:
         return page("retrainings.html", views=retraining.all(), channels=channels, in_question=suspects.count())
 
-    def one(run_id: str, *, status: int = 200, error: str | None = None) -> HTMLResponse:
+    def one(request: Request, run_id: str, *, status: int = 200, error: str | None = None) -> HTMLResponse:
         view, report = retraining.get(run_id), retraining.report(run_id)
         waits = view.run.state in OPEN
         return page(
             "retraining.html", status=status, view=view, run=view.run, report=report, waits=waits, error=error,
-            max_why=MAX_WHY, channels=channels,
+            max_why=MAX_WHY, channels=channels, shows_photos=_sees_photos(request, channels, view.run.channel),
         )  # fmt: skip
 
     @router.get(_RUNS + "/{run_id}", dependencies=readers)
-    def run(run_id: str) -> HTMLResponse:
-        return one(run_id)
+    def run(request: Request, run_id: str) -> HTMLResponse:
+        return one(request, run_id)
 
     @router.get(_RUNS + "/{run_id}/photos/{sha256}", dependencies=admins)
-    def photo(run_id: str, sha256: str) -> Response:
+    def photo(request: Request, run_id: str, sha256: str) -> Response:
+        require(request, photos_need(channels, retraining.get(run_id).run.channel))
         sample = retraining.example(run_id, sha256)
         return _thumbnail(images, sample.image_key, sample.sha256)
 
@@ -76,7 +80,8 @@ def retraining_pages(
         except NotFound:
             raise
         except ShoplensError as error:
-            return one(run_id, status=status_of(type(error)), error=public_detail(error, request_id_of(request)))
+            detail = public_detail(error, request_id_of(request))
+            return one(request, run_id, status=status_of(type(error)), error=detail)
         return RedirectResponse(f"{_RUNS}/{run_id}", status_code=303)
 
     _add_label_routes(router, suspects, images, channels)
@@ -88,20 +93,23 @@ def _add_label_routes(
 ) -> None:
     admins = [guarded(Permission.MODELS_ADMIN)]
 
-    def listed(channel: str, *, status: int = 200, error: str | None = None) -> HTMLResponse:
+    def listed(request: Request, channel: str, *, status: int = 200, error: str | None = None) -> HTMLResponse:
         counts = suspects.count()
         wanted = channel or next(iter(sorted(counts)), "")
         found = suspects.open(wanted, limit=_PER_PAGE)
-        shown = {"found": found, "counts": counts, "channel": wanted, "channels": channels}
-        return page("label_errors.html", status=status, error=error, **shown)
+        return page(
+            "label_errors.html", status=status, error=error, found=found, counts=counts, channel=wanted,
+            channels=channels, shows_photos=_sees_photos(request, channels, wanted),
+        )  # fmt: skip
 
     @router.get(_LABELS, dependencies=admins)
     def labels(request: Request) -> HTMLResponse:
-        return listed(request.query_params.get("channel", "")[:100])
+        return listed(request, request.query_params.get("channel", "")[:100])
 
     @router.get(_LABELS + "/{suspect_id}/photo", dependencies=admins)
-    def photo(suspect_id: str) -> Response:
+    def photo(request: Request, suspect_id: str) -> Response:
         suspect = suspects.get(suspect_id)
+        require(request, photos_need(channels, suspect.channel))
         return _thumbnail(images, suspect.image_key, suspect.image_sha256)
 
     @router.post(_LABELS + "/{suspect_id}")
@@ -122,8 +130,12 @@ def _add_label_routes(
             raise
         except ShoplensError as error:
             detail = public_detail(error, request_id_of(request))
-            return listed(suspect.channel, status=status_of(type(error)), error=detail)
+            return listed(request, suspect.channel, status=status_of(type(error)), error=detail)
         return RedirectResponse(f"{_LABELS}?channel={quote(suspect.channel)}", status_code=303)
+
+
+def _sees_photos(request: Request, channels: Mapping[str, Channel], channel: str) -> bool:
+    return principal_of(request).may(photos_need(channels, channel))
 
 
 def _thumbnail(images: ImageStore, key: str | None, sha256: str) -> Response:

@@ -34,8 +34,8 @@ from shoplens.labels.service import LabelService
 from shoplens.registry.registry import Registry
 from shoplens.retraining.entities import RetrainingRules, RetrainingRun, RunState, Stage
 from shoplens.retraining.errors import NothingToLearn, RetrainingOutdated, RetrainingRunning
-from shoplens.retraining.gate import Verdict, judge
-from shoplens.retraining.promotion import Promotion
+from shoplens.retraining.gate import Answers, Verdict, judge
+from shoplens.retraining.promotion import FIRST_MODEL, Promotion
 from shoplens.retraining.report import Report, report_of, write_report
 from shoplens.retraining.repository import RetrainingRepository
 from shoplens.retraining.samples import BASE, OWN, TEST, Gathered, LabelledSample, gather, of_people
@@ -343,7 +343,7 @@ class Pipeline:
     ) -> tuple[RetrainingRun, Verdict]:
         truth = [tested.label for tested, _ in prepared.tests]
         new = self._parts.trainer.answers(bundle, prepared.tests)
-        old = self._parts.trainer.answers(champion, prepared.tests) if champion else None
+        old = self._parts.trainer.present(champion, prepared.training, prepared.tests) if champion else None
         verdict = judge(truth, new, old, self._rules.gate)
         report = report_of(
             run,
@@ -353,6 +353,7 @@ class Pipeline:
             old=old,
             trained_on=len(prepared.training),
             left_out=prepared.left_out,
+            notes=_notes(champion, old),
         )
         run = replace(
             run,
@@ -364,6 +365,17 @@ class Pipeline:
         for watcher in self._parts.watchers:
             run = watcher.judged(run, prepared, bundle, report)
         return self._advance(run), verdict
+
+
+def _notes(champion: Bundle | None, old: Answers | None) -> list[str]:
+    """What people must know of the comparison."""
+    if champion is None:
+        return [FIRST_MODEL]
+    if old is not None and old.model != str(champion.ref):
+        return [
+            f"{champion.ref} does not know the categories, so it was compared with what answers today: {old.model}."
+        ]
+    return []
 
 
 def _as_labelled(tested: TestSample, present: LabelledSample | None) -> LabelledSample:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -17,8 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shoplens.bundles.bundle import Bundle, open_bundle
+from shoplens.catalogue.cold_start import ColdStart, Example
 from shoplens.catalogue.label_source import SOURCE as CATALOGUE
 from shoplens.catalogue.repository import ProductRepository
+from shoplens.catalogue.suggest import COLD_START, knows
+from shoplens.catalogue.tree import SEPARATOR, Tree
 from shoplens.db import Database
 from shoplens.images.picture import Limits
 from shoplens.retraining.errors import NothingToLearn
@@ -39,20 +42,20 @@ _PHOTO_DIMENSIONS: Final = 64
 
 
 class ProductTrainer(PhotoTrainer):
-    """`label_ids` gives the id of each category by its path, for the labels of the new model."""
+    """`tree` gives the live tree, whose categories are the labels of the new model; None where there is none."""
 
     def __init__(
         self,
         database: Database,
         store: Store,
         *,
-        label_ids: Callable[[], Mapping[str, str]],
+        tree: Callable[[], Tree | None],
         threads: int,
         limits: Limits,
     ) -> None:
         super().__init__(store, threads=threads, limits=limits)
         self._database = database
-        self._label_ids = label_ids
+        self._tree = tree
         self._embeddings: dict[str, Floats] = {}
 
     @cached_property
@@ -183,6 +186,39 @@ class ProductTrainer(PhotoTrainer):
             ms_per_sample=1e3 * seconds / max(1, len(shown)),
             size_bytes=bundle.size_bytes,
         )
+
+    def present(
+        self,
+        champion: Bundle,
+        training: Sequence[LabelledSample],
+        tests: Sequence[tuple[TestSample, LabelledSample]],
+    ) -> Answers:
+        """The champion's answers; those of the cold start, with `training` as its examples, where the champion does
+        not know the live tree: then it answers nobody.
+        """
+        tree = self._tree()
+        names = [label.name for label in champion.labels]
+        if tree is None or knows(tree, names):
+            return self.answers(champion, tests)
+        ids = self._label_ids()
+        newest = sorted(training, key=lambda each: each.sample_id, reverse=True)
+        kept = [each for each in newest if each.label in ids]
+        examples = [
+            Example(category=ids[each.label], text=each.text.strip("\n"), embedding=product.embedding)
+            for each, product in zip(kept, self._embedded(None, [self._product(each) for each in kept]), strict=True)
+        ]
+        cold = ColdStart(tree, examples)
+        labels, scores = [], []
+        for product in self._embedded(None, [self._product(fetched) for _, fetched in tests]):
+            found = cold.scores(product.text, product.embedding)
+            best = max(found, key=lambda each: found[each], default=None)
+            labels.append("" if best is None else SEPARATOR.join(tree[best].path))
+            scores.append(0.0 if best is None else found[best])
+        return Answers(model=f"{COLD_START}@{tree.version}", labels=labels, scores=scores)
+
+    def _label_ids(self) -> dict[str, str]:
+        """The id of each category by its path."""
+        return {SEPARATOR.join(category.path): category.id for category in self._tree() or ()}
 
     def features(self, samples: Sequence[LabelledSample]) -> Floats:
         """The texts and the embeddings, each brought to fewer dimensions."""

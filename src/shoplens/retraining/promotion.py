@@ -19,10 +19,14 @@ from shoplens.registry.entities import CHALLENGER, CHAMPION, Aliases
 from shoplens.registry.errors import AliasChanged, AliasUnchanged
 from shoplens.registry.publishing import RegistryService
 from shoplens.registry.registry import Registry
-from shoplens.retraining.entities import OPEN, RetrainingRules, RetrainingRun, RunState
+from shoplens.retraining.entities import OPEN, RetrainingRules, RetrainingRun, RunState, ShadowRules
 from shoplens.retraining.errors import RetrainingNotOpen, RetrainingOutdated
 from shoplens.retraining.repository import RetrainingRepository
+from shoplens.retraining.shadow_time import ENOUGH, LABELS, ShadowTimes
+from shoplens.telemetry.logs import get_logger
 
+FIRST_MODEL: Final = "No model answers here yet, so it was compared with nothing: a person must say yes."
+_log: Final = get_logger(__name__)
 _AFTER: Final = {
     "at_once": RunState.PROMOTED,
     "after_shadow": RunState.SHADOWING,
@@ -33,12 +37,19 @@ _AFTER: Final = {
 class Promotion:
     """All methods block; they raise Unavailable where registry or database do not answer.
 
-    `registry` is read; `publishing` changes it, with the audit log and the webhooks.
+    `registry` is read; `publishing` changes it, with the audit log and the webhooks. `shadows` judges shadow times.
     """
 
     def __init__(
-        self, database: Database, registry: Registry, publishing: RegistryService, *, clock: Callable[[], datetime]
+        self,
+        database: Database,
+        registry: Registry,
+        publishing: RegistryService,
+        shadows: ShadowTimes,
+        *,
+        clock: Callable[[], datetime],
     ) -> None:
+        self._shadows = shadows
         self._database = database
         self._registry = registry
         self._publishing = publishing
@@ -49,12 +60,16 @@ class Promotion:
     ) -> RetrainingRun:
         """Publish the bundle and give it its alias; the run as it is then, not yet written.
 
-        Raises RetrainingOutdated if another model became champion since the comparison.
+        A model that was compared with nothing waits for a person's yes, whatever the settings say. Raises
+        RetrainingOutdated if another model became champion since the comparison.
         """
         why = f"Retraining {run.id}: passed the gate on {run.test_samples:,} test samples (test set {run.test_set})."
+        promote = run.promote
+        if run.champion is None:
+            promote, why = "after_approval", f"{why} {FIRST_MODEL}"
         aliases = self._require_same_champion(run)
         self._publishing.publish(bundle, by, why=why, figures=figures)
-        alias = CHAMPION if run.promote == "at_once" else CHALLENGER
+        alias = CHAMPION if promote == "at_once" else CHALLENGER
         try:
             with suppress(AliasUnchanged):  # an earlier attempt came so far
                 self._publishing.set_alias(
@@ -63,7 +78,7 @@ class Promotion:
         except AliasChanged as error:
             raise RetrainingOutdated(str(error)) from error
         self._replace_earlier(run)
-        return replace(run, state=_AFTER[run.promote])
+        return replace(run, state=_AFTER[promote])
 
     def approve(self, run_id: str, *, by: Principal, why: str) -> RetrainingRun:
         """Make the model of a run champion. The same call again changes nothing.
@@ -71,12 +86,18 @@ class Promotion:
         Raises RetrainingNotFound, RetrainingNotOpen, RetrainingOutdated, and ModelNotFound if it is not published.
         """
         run = self._open(run_id, RunState.PROMOTED)
-        if run.state is RunState.PROMOTED:
-            return run
+        return run if run.state is RunState.PROMOTED else self._promote(run, by=by, why=why)
+
+    def _promote(
+        self, run: RetrainingRun, *, by: Principal, why: str, figures: Mapping[str, float] | None = None
+    ) -> RetrainingRun:
+        """Without `figures` with those of the version. Raises RetrainingOutdated."""
         aliases = self._require_same_champion(run)
         try:
             with suppress(AliasUnchanged):
-                self._publishing.set_alias(run.model, CHAMPION, run.candidate, by, why=why, expected=aliases)
+                self._publishing.set_alias(
+                    run.model, CHAMPION, run.candidate, by, why=why, figures=figures, expected=aliases
+                )
         except AliasChanged as error:
             raise RetrainingOutdated(str(error)) from error
         return self._decided(run, RunState.PROMOTED, by=by.name, why=why)
@@ -94,23 +115,33 @@ class Promotion:
         return self._decided(run, RunState.REJECTED, by=by.name, why=why)
 
     def settle(self, rules: RetrainingRules, *, by: Principal) -> list[RetrainingRun]:
-        """Promote the challengers of a channel whose shadow time is over; those that were promoted.
+        """Decide on the challengers of a channel whose shadow time is over, by what they answered meanwhile; the runs
+        that have another state now. The report says why, and the history of the registry.
 
-        A challenger whose champion was replaced meanwhile is rejected.
+        One that answered too little goes on. One that is worse by the labels of people is rejected, and so is one whose
+        champion was replaced. One that fails or differs too often waits for a person's answer.
         """
         with self._database.reading() as tx:
             waiting = [run for run in RetrainingRepository(tx).open(rules.model) if run.state is RunState.SHADOWING]
-        promoted = []
-        for run in waiting:
-            since = run.finished_at or run.created_at
-            if self._clock() - since < timedelta(hours=rules.shadow_hours):
-                continue
-            why = f"The shadow time of {rules.shadow_hours:g} h is over."
-            try:
-                promoted.append(self.approve(run.id, by=by, why=why))
-            except RetrainingOutdated as error:
-                self._decided(run, RunState.REJECTED, by=by.name, why=str(error))
-        return promoted
+        over = timedelta(hours=rules.shadow.hours)
+        runs = [run for run in waiting if self._clock() - (run.finished_at or run.created_at) >= over]
+        settled = [self._settle(run, rules.shadow, by) for run in runs]
+        return [run for run in settled if run.state is not RunState.SHADOWING]
+
+    def _settle(self, run: RetrainingRun, rules: ShadowRules, by: Principal) -> RetrainingRun:
+        verdict = self._shadows.judge(run, rules)
+        why = f"{rules.hours:g} h as challenger are over. {verdict.sentence}"
+        _log.info("retraining.shadow_judged", run=run.id, model=run.ref, failed=sorted(verdict.failed), reason=why)
+        if LABELS in verdict.failed:
+            return self.reject(run.id, by=by, why=why)
+        if ENOUGH in verdict.failed:
+            return run
+        if verdict.failed:
+            return self._decided(run, RunState.WAITING, by=None, why=why)
+        try:
+            return self._promote(run, by=by, why=why, figures=verdict.figures.figures)
+        except RetrainingOutdated as error:
+            return self._decided(run, RunState.REJECTED, by=by.name, why=str(error))
 
     def _require_same_champion(self, run: RetrainingRun) -> Aliases:
         aliases = self._registry.aliases(run.model)
@@ -129,8 +160,10 @@ class Promotion:
             raise RetrainingNotOpen(f"The retraining {run.id} is {run.state.value}: its model waits for no answer.")
         return run
 
-    def _decided(self, run: RetrainingRun, state: RunState, *, by: str, why: str) -> RetrainingRun:
-        changed = replace(run, state=state, decided_at=self._clock(), decided_by=by, decided_why=why)
+    def _decided(self, run: RetrainingRun, state: RunState, *, by: str | None, why: str) -> RetrainingRun:
+        """`by` is None where it still waits for a person: then only the reason for that is stored."""
+        at = None if by is None else self._clock()
+        changed = replace(run, state=state, decided_at=at, decided_by=by, decided_why=why)
         with self._database.transaction() as tx:
             runs = RetrainingRepository(tx)
             return changed if runs.decide(changed, seen=run) else runs.get(run.id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import orjson
@@ -35,7 +35,10 @@ class ChangedSample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What a retraining found. `left_out` counts labels that were not used by reason, `trained_on` the samples."""
+    """What a retraining found. `left_out` counts labels that were not used by reason, `trained_on` the samples.
+
+    `notes` are sentences for people. `shadow` are the checks of the shadow time, as far as it was judged.
+    """
 
     run_id: str
     trained_on: int
@@ -43,7 +46,8 @@ class Report:
     verdict: Verdict
     became_right: tuple[ChangedSample, ...]
     became_wrong: tuple[ChangedSample, ...]
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
+    shadow: tuple[Check, ...] = ()
 
 
 def report_of(
@@ -55,6 +59,7 @@ def report_of(
     old: Answers | None,
     trained_on: int,
     left_out: Mapping[str, int],
+    notes: Sequence[str] = (),
 ) -> Report:
     """With at most 60 examples of each kind, the surest answers of the new model first."""
     right: list[ChangedSample] = []
@@ -88,6 +93,7 @@ def report_of(
         verdict=verdict,
         became_right=surest(right),
         became_wrong=surest(wrong),
+        notes=tuple(notes),
     )
 
 
@@ -111,6 +117,7 @@ def read_report(store: Store, key: str) -> Report:
     verdict["classes"] = tuple(ClassChange(**each) for each in verdict["classes"])
     for name in ("became_right", "became_wrong"):
         values[name] = tuple(ChangedSample(**each) for each in values[name])
+    values["shadow"] = tuple(Check(**each) for each in values.get("shadow", ()))
     return Report(**{**values, "verdict": Verdict(**verdict), "notes": tuple(values["notes"])})
 
 

@@ -85,6 +85,15 @@ class Trainer(Protocol):
         """What a bundle answers on a test set. Raises TrainingDiverged if it cannot."""
         ...
 
+    def present(
+        self,
+        champion: Bundle,
+        training: Sequence[LabelledSample],
+        tests: Sequence[tuple[TestSample, LabelledSample]],
+    ) -> Answers:
+        """What is answered on a test set today, where `champion` is installed and people gave the labels `training`."""
+        ...
+
     def features(self, samples: Sequence[LabelledSample]) -> Any:
         """(n, features), an array or a sparse matrix, made without the labels of these samples."""
         ...
@@ -233,6 +242,16 @@ class PhotoTrainer:
             ms_per_sample=1e3 * found.seconds / max(1, len(tests)),
             size_bytes=bundle.size_bytes,
         )
+
+    def present(
+        self,
+        champion: Bundle,
+        training: Sequence[LabelledSample],
+        tests: Sequence[tuple[TestSample, LabelledSample]],
+    ) -> Answers:
+        """The champion's answers."""
+        del training
+        return self.answers(champion, tests)
 
     def features(self, samples: Sequence[LabelledSample]) -> NDArray[np.float32]:
         """The embeddings of the frozen built-in network, which was trained on none of these labels."""

@@ -14,11 +14,14 @@ from fastapi import APIRouter, FastAPI
 from shoplens.accounts.access import declared, public, require_declared
 from shoplens.accounts.entities import PERMISSIONS, SYSTEM, Permission, Role, SessionKind
 from shoplens.accounts.sessions import Client
+from shoplens.db.tables import new_id
 from shoplens.moderation.decisions import NewDecision, record_decision
 from shoplens.moderation.entities import DecisionKind, PhotoState, QueueReason
 from shoplens.moderation.repository import PhotoRepository
 from shoplens.platform.parts import utc_now
 from shoplens.platform.server import Platform, build_platform
+from shoplens.retraining.entities import RetrainingRun, RunState, Stage, Suspect
+from shoplens.retraining.repository import RetrainingRepository, SuspectRepository
 from shoplens.settings import read_settings
 from shoplens.web.app import create_app
 from tests.acceptance.moderation_photos import blurred
@@ -538,3 +541,41 @@ async def test_photos_of_a_channel_with_moderation_are_for_people_who_moderate(s
             for place in ("/console/records", f"/console/records/{record}"):
                 page = await shop.client.get(place, headers=headers)
                 assert allowed is (f"/predictions/{record}/image" in page.text), (role, place)
+
+
+async def test_photos_of_labels_in_question_ask_for_what_photos_of_their_channel_ask_for(shop: Shop) -> None:
+    """The right to look at labels shows no photo of shoppers to those who do not moderate."""
+    admin = key_of(shop.platform, {Permission.MODELS_ADMIN})
+    moderates = key_of(shop.platform, {Permission.MODELS_ADMIN, Permission.MODERATION_REVIEW})
+    reads = key_of(shop.platform, {Permission.MODELS_ADMIN, Permission.RECORDS_READ})
+    suspects = {channel: suspect_of(shop.platform, channel) for channel in ("look", "reviews")}
+    for headers, allowed in ((admin, set()), (moderates, {"reviews"}), (reads, {"look"})):
+        for channel, suspect in suspects.items():
+            path = f"/console/models/labels/{suspect.id}/photo"
+            answer = await shop.client.get(path, headers=headers)
+            # The photo itself is not stored here: who may see it is told so.
+            assert (404 if channel in allowed else 403) == answer.status_code, (channel, answer.text)
+            page = await shop.client.get(f"/console/models/labels?channel={channel}", headers=headers)
+            assert suspect.suggested in page.text
+            assert (channel in allowed) is (path in page.text)
+            run_photo = f"/console/models/retraining/{suspect.run_id}/photos/{'0' * 64}"
+            answer = await shop.client.get(run_photo, headers=headers)
+            assert (404 if channel in allowed else 403) == answer.status_code, (channel, answer.text)
+
+
+def suspect_of(platform: Platform, channel: str) -> Suspect:
+    """A label in question of a channel, and the retraining that found it."""
+    now = utc_now()
+    run = RetrainingRun(
+        id=new_id(now), created_at=now, channel=channel, model=f"m-{channel}", requested_by="a test", recipe="head",
+        base=None, test=None, promote="at_once", dry_run=False, state=RunState.REFUSED, stage=Stage.DONE,
+        candidate="1.0.0",
+    )  # fmt: skip
+    suspect = Suspect(
+        id=new_id(now), run_id=run.id, channel=channel, rank=0, source="feedback", sample_id="x", label="vase",
+        suggested="jug", score=0.9, image_key="images/gone.jpg", image_sha256="0" * 64,
+    )  # fmt: skip
+    with platform.database.transaction() as tx:
+        RetrainingRepository(tx).add(run)
+        SuspectRepository(tx).replace_open(run, [suspect])
+    return suspect

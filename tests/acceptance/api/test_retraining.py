@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import httpx
@@ -26,6 +26,7 @@ class Retrained:
     """A server with a retraining that waits for an answer."""
 
     server: RunningServer
+    folder: Path
     waiting: RetrainingRun
     sample_id: str
 
@@ -38,7 +39,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Iterator
         with closing(open_database(f"sqlite:///{folder / 'shoplens.db'}")) as database:
             shop = ColourShop(database, place, store=open_store(str(folder / "blobs")))
             ids = shop.said(range(48), shift=1)
-            shop.retrain(rules=shop.with_promotion("at_once"))
+            shop.first()
             for number, colour in enumerate(sorted(COLOURS)):
                 shop.corrected(ids[number::3], colour)
             waiting = shop.retrain()
@@ -49,7 +50,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Iterator
             )  # fmt: skip
             with database.transaction() as tx:
                 SuspectRepository(tx).replace_open(waiting, [suspect])
-        yield Retrained(server, waiting, ids[0])
+        yield Retrained(server, folder, waiting, ids[0])
 
 
 def test_the_pages_show_what_changed_with_photos(shop: Retrained) -> None:
@@ -79,6 +80,31 @@ def test_a_label_in_question_is_answered_with_a_click(shop: Retrained) -> None:
     record = httpx.get(f"{url}/predictions/{shop.sample_id}").json()
     assert "blue" == record["feedback"][-1]["label"]
     assert "No label is in question" in httpx.get(f"{url}/console/models/labels?channel=colours").text
+
+
+def test_a_product_in_question_gets_the_other_category_with_a_click(shop: Retrained) -> None:
+    """As a person's decision on the product."""
+    url = shop.server.url
+    sent = httpx.post(
+        f"{url}/catalogue/products", json={"reference": "P-1", "designation": "Red apple"}, timeout=60
+    ).json()
+    suspect = Suspect(
+        id="p" * 26, run_id=shop.waiting.id, channel="catalogue", rank=0, source="catalogue", sample_id=sent["id"],
+        label="Food > Pear", suggested=sent["suggestions"][1]["path"], score=0.9, image_key=None,
+        image_sha256="", text="Red apple",
+    )  # fmt: skip
+    gone = replace(suspect, id="q" * 26, rank=1, suggested="Food > Gone")
+    with closing(open_database(f"sqlite:///{shop.folder / 'shoplens.db'}")) as database, database.transaction() as tx:
+        SuspectRepository(tx).replace_open(replace(shop.waiting, channel="catalogue"), [suspect, gone])
+    text = httpx.get(f"{url}/console/models/labels?channel=catalogue").text
+    assert f"/console/catalogue/products/{sent['id']}" in text
+    answer = httpx.post(f"{url}/console/models/labels/{suspect.id}", data={"answer": "take"})
+    assert 303 == answer.status_code
+    product = httpx.get(f"{url}/catalogue/products/{sent['id']}").json()
+    assert ("corrected", sent["suggestions"][1]["category"]) == (product["state"], product["category"])
+    refused = httpx.post(f"{url}/console/models/labels/{gone.id}", data={"answer": "take"})
+    assert 409 == refused.status_code
+    assert "The tree has no category Food &gt; Gone any more." in refused.text
 
 
 def test_the_guide_works_as_written(shop: Retrained, tmp_path: Path) -> None:

@@ -8,7 +8,9 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -19,6 +21,7 @@ from shoplens.errors import StorageUnavailable
 from shoplens.labels.errors import NothingLabelled
 from shoplens.retraining.entities import RetrainingRun, RunState, Stage
 from shoplens.retraining.errors import NothingToLearn, RetrainingNotOpen, RetrainingOutdated, RetrainingRunning
+from shoplens.retraining.promotion import FIRST_MODEL
 from tests.retraining_shop import ColourShop, Stages
 from tests.unit.training.colours import COLOURS
 
@@ -44,15 +47,28 @@ def shop(url: str, tmp_path: Path) -> Iterator[ColourShop]:
 def with_champion(shop: ColourShop) -> RetrainingRun:
     """A shop whose first model learned from wrong labels, which people have corrected since."""
     ids = shop.said(PHOTOS, shift=1)
-    first = shop.retrain(rules=shop.with_promotion("at_once"))
-    assert RunState.PROMOTED is first.state
+    first = shop.first(rules=shop.with_promotion("at_once"))
     for place, colour in enumerate(sorted(COLOURS)):
         shop.corrected(ids[place::3], colour)
     return first
 
 
+def test_the_first_model_of_a_channel_waits_for_a_person(shop: ColourShop) -> None:
+    """There is nothing to compare it with: neither `at_once` nor `after_shadow` lets it go live, and it says so."""
+    shop.said(PHOTOS)
+    for promote in ("after_shadow", "at_once"):
+        waiting = shop.retrain(rules=shop.with_promotion(promote))
+        assert (RunState.WAITING, None) == (waiting.state, shop.champion())
+        report = shop.service.report(waiting.id)
+        assert report is not None
+        assert [FIRST_MODEL] == list(report.notes)
+    (entry, *_) = reversed(shop.registry.history("colours"))
+    assert ("challenger", waiting.candidate) == (entry.alias, entry.after)
+    assert FIRST_MODEL in entry.why
+
+
 def test_a_model_that_learned_from_corrections_replaces_the_one_before_it(database: Database, tmp_path: Path) -> None:
-    """The first one has nothing to beat; the next one is better, waits for a yes, and is champion then."""
+    """The first one waits for a yes; the next one is better, waits for a yes, and is champion then."""
     shop = ColourShop(database, tmp_path)
     first = with_champion(shop)
     assert (None, "1.0.0", 48) == (first.champion, first.candidate, first.labels)
@@ -83,7 +99,7 @@ def test_a_model_that_learned_from_corrections_replaces_the_one_before_it(databa
 def test_the_same_labels_again_are_no_better_and_are_refused(shop: ColourShop) -> None:
     """Equal models never pass; nothing is published."""
     shop.said(PHOTOS)
-    shop.retrain(rules=shop.with_promotion("at_once"))
+    shop.first()
     again = shop.retrain(rules=shop.with_promotion("at_once"))
     assert (RunState.REFUSED, False, "1.1.0") == (again.state, again.passed, again.candidate)
     assert ["1.0.0"] == [each.ref.version for each in shop.registry.versions("colours")]
@@ -102,16 +118,77 @@ def test_a_dry_run_publishes_nothing_and_a_rejected_model_goes(shop: ColourShop)
     assert "1.0.0" == shop.champion()
 
 
-def test_a_shadow_time_ends_with_the_next_start_and_a_changed_champion_ends_it_too(shop: ColourShop) -> None:
-    """What was compared with another champion is never promoted."""
+def settled(shop: ColourShop, run: RetrainingRun, **rules: Any) -> tuple[RunState, frozenset[str]]:
+    """The state after the end of the shadow time, and the checks of the report that failed."""
+    wanted = shop.with_promotion("after_shadow")
+    shop.promotion.settle(replace(wanted, shadow=replace(wanted.shadow, **rules)), by=SYSTEM)
+    report = shop.service.report(run.id)
+    assert report is not None
+    return shop.service.get(run.id).run.state, frozenset(check.code for check in report.shadow if not check.passed)
+
+
+def shadowing(shop: ColourShop) -> RetrainingRun:
+    """A challenger that passed the gate."""
     with_champion(shop)
-    rules = shop.with_promotion("after_shadow")
-    shadowing = shop.retrain(rules=rules)
-    assert RunState.SHADOWING is shadowing.state
-    assert [] == shop.promotion.settle(rules, by=SYSTEM)
-    shop.later = 73 * 3_600
-    (promoted,) = shop.promotion.settle(rules, by=SYSTEM)
-    assert (RunState.PROMOTED, "1.1.0") == (promoted.state, shop.champion())
+    run = shop.retrain(rules=shop.with_promotion("after_shadow"))
+    assert RunState.SHADOWING is run.state
+    return run
+
+
+def test_a_challenger_goes_live_after_its_shadow_time_if_its_answers_allow_it(shop: ColourShop) -> None:
+    """Too early, too few answers: it goes on. Enough: it is champion, and the history has the figures."""
+    run = shadowing(shop)
+    records = shop.challenged(run, 19)
+    assert (RunState.SHADOWING, frozenset()) == settled(shop, run, least_answers=1)
+    shop.later += 73 * 3_600
+    assert (RunState.SHADOWING, {"shadow_answers"}) == settled(shop, run)
+    assert "1.0.0" == shop.champion()
+    shop.challenged(run, 21)
+    shop.corrected([records[0].id], "red")
+    assert (RunState.PROMOTED, frozenset()) == settled(shop, run)
+    assert run.candidate == shop.champion()
+    entry = next(each for each in reversed(shop.registry.history("colours")) if each.alias == "champion")
+    assert "72 h as challenger are over. Beside the champion it was asked 40 times" in entry.why
+    assert "Of 1 samples that people labelled it has 1 right, the champion 0" in entry.why
+    assert (40.0, 1.0, 0.0) == (
+        entry.figures["shadow answers"],
+        entry.figures["shadow right"],
+        entry.figures["shadow right before"],
+    )
+    assert 0.7 < entry.figures["shadow agreement"] < 0.8
+
+
+def test_a_challenger_that_fails_or_differs_often_waits_for_a_person(shop: ColourShop) -> None:
+    """Neither proves that it is worse; the run says why, and a person decides."""
+    run = shadowing(shop)
+    shop.challenged(run, 40, failed=2)
+    shop.later += 73 * 3_600
+    failed = {"shadow_failures", "shadow_agreement"}
+    assert (RunState.WAITING, failed) == settled(shop, run, least_agreement=0.9)
+    waiting = shop.service.get(run.id).run
+    assert "It could not answer 2 (5.0%)" in (waiting.decided_why or "")
+    assert (None, "1.0.0") == (waiting.decided_by, shop.champion())
+    shop.service.approve(run.id, by=SYSTEM, why="The two were broken files.")
+    assert run.candidate == shop.champion()
+
+
+def test_a_challenger_that_is_worse_by_peoples_labels_is_rejected(shop: ColourShop) -> None:
+    """People said of samples on which it differed that the champion was right."""
+    run = shadowing(shop)
+    records = shop.challenged(run, 40)
+    shop.corrected([each.id for each in records[::4]], "blue")
+    shop.later += 73 * 3_600
+    assert (RunState.REJECTED, {"shadow_labels"}) == settled(shop, run)
+    rejected = shop.service.get(run.id).run
+    assert "Of 10 samples that people labelled it has 0 right, the champion 10" in (rejected.decided_why or "")
+    assert ("1.0.0", None) == (shop.champion(), shop.registry.aliases("colours").challenger)
+
+
+def test_what_was_compared_with_another_champion_is_never_promoted(shop: ColourShop) -> None:
+    """Neither after a shadow time nor by a person."""
+    run = shadowing(shop)
+    shop.challenged(run, 40)
+    shop.service.approve(run.id, by=SYSTEM, why="At once.")
     shop.publishing.roll_back("colours", SYSTEM, why="It was slow.")
     waiting = shop.retrain()
     assert RunState.WAITING is waiting.state
@@ -153,7 +230,7 @@ def test_what_cannot_be_learned_is_said_and_listed(shop: ColourShop) -> None:
         shop.service.all()[0].run.failure_code,
     )
     ids = shop.said(PHOTOS)
-    shop.retrain(rules=shop.with_promotion("at_once"))
+    shop.first()
 
     def away(name: str) -> None:
         if name.startswith("Comparing"):
@@ -180,8 +257,8 @@ def test_killed_at_any_moment_it_continues_and_there_is_one_champion(url: str, t
     assert 0 == found.returncode, found.stderr.decode()[-3_000:]
     outcome = orjson.loads(found.stdout.splitlines()[-1])
     assert outcome["points"] == outcome["killed"]
-    assert 1 == outcome["runs"]
+    assert 2 == outcome["runs"]
     assert [Stage.DONE.value, RunState.PROMOTED.value] == [outcome["stage"], outcome["state"]]
-    assert ["1.0.0"] == outcome["versions"]
-    assert [[None, "1.0.0"]] == outcome["history"]
+    assert ["1.0.0", "1.1.0"] == outcome["versions"]
+    assert [[None, "1.0.0"], ["1.0.0", "1.1.0"]] == outcome["champions"]
     assert ["interrupted"] * len(outcome["points"]) == outcome["listed"]

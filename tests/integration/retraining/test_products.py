@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from shoplens.catalogue.entities import Category
 from shoplens.catalogue.repository import ProductRepository
+from shoplens.catalogue.tree import Tree, split_path
 from shoplens.db import Database, open_database, upgrade
 from shoplens.images.picture import Limits
 from shoplens.retraining.errors import NothingToLearn
@@ -44,7 +47,8 @@ def test_products_are_trained_and_answered_from_texts_and_stored_embeddings(data
     """No photo is read; the labels of the model have the ids of the categories."""
     service, store = product_service(database, tmp_path / "photos"), open_store(str(tmp_path / "store"))
     ids = {path: f"c{number}" for number, path in enumerate(WORDS)}
-    trainer = ProductTrainer(database, store, label_ids=lambda: ids, threads=1, limits=Limits())
+    tree = Tree([Category(id=ids[path], path=split_path(path), names={}) for path in WORDS], version=3)
+    trainer = ProductTrainer(database, store, tree=lambda: tree, threads=1, limits=Limits())
     encoder = hashlib.sha256(trainer._encoder).hexdigest()
     random, samples = np.random.default_rng(1), []
     for number in range(60):
@@ -79,6 +83,10 @@ def test_products_are_trained_and_answered_from_texts_and_stored_embeddings(data
     answers = trainer.answers(bundle, tests)
     assert [each.label for _, each in tests] == list(answers.labels)
     assert all(0 < score <= 1 for score in answers.scores)
+    assert answers.labels == trainer.present(bundle, fetched[:45], tests).labels
+    other = replace(bundle, labels=tuple(replace(each, name=f"Other > {each.name}") for each in bundle.labels))
+    today = trainer.present(other, fetched[:45], tests)
+    assert ("cold-start@3", [each.label for _, each in tests]) == (today.model, list(today.labels))
     features = trainer.features(fetched)
     assert 60 == len(features)
     assert {label.name for label in bundle.labels} == set(trainer.known(bundle))

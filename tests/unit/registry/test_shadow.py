@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import replace
-from typing import cast
+from typing import ClassVar, cast
 
 import pytest
 from sqlalchemy import delete
 
 from shoplens.db import Database
+from shoplens.errors import QueueFull, RequestInvalid
 from shoplens.predictions.repository import PredictionRepository
 from shoplens.predictions.tables import predictions
 from shoplens.registry.shadow import ShadowService
@@ -79,6 +81,44 @@ def test_an_answer_goes_with_its_record(database: Database, answers: list[Shadow
     assert (2, ()) == (report.compared, report.differences)
 
 
+async def test_what_a_challenger_cannot_answer_is_counted_and_what_a_busy_server_drops_is_not(
+    database: Database,
+) -> None:
+    """A refused sample is the challenger's fault, a full queue is not; the loop goes on after both, and after a bug."""
+
+    class Faulty:
+        faults: ClassVar[list[Exception]] = [
+            QueueFull("full", retry_after_s=1.0), RuntimeError("a bug"), RequestInvalid("It takes no photo."),
+        ]  # fmt: skip
+
+        async def classify(self, request: ClassifyRequest) -> ClassifyResult:
+            raise self.faults.pop(0)
+
+    record, metrics = make_record(1), Metrics()
+    with database.transaction() as tx:
+        PredictionRepository(tx).add_many([record])
+    service = ShadowService(
+        engine=cast(Engine, Faulty()), challenger_of=lambda _: "2", shares={record.channel: 1.0}, database=database,
+        clock=lambda: moment(1), metrics=metrics,
+    )  # fmt: skip
+    for _ in range(3):
+        service.offer_record(ClassifyRequest(model=record.model.name, images=(b"x",), top_k=1, timeout_s=1), record)
+    counts = {"dropped": 1.0, "failed": 2.0}
+    give_up_at = time.monotonic() + 30
+    while counts != {
+        outcome: metrics.shadow_answers.labels(model=record.model.name, outcome=outcome)._value.get()
+        for outcome in counts
+    }:
+        assert time.monotonic() < give_up_at
+        await asyncio.sleep(0.01)
+    await service.close()
+    with database.reading() as tx:
+        (report,) = ShadowRepository(tx).reports()
+        (answer,) = ShadowRepository(tx).of_pair(record.model.name, record.model.version, "2")
+    assert (0, 0, 1, ()) == (report.compared, report.agreed, report.failed, report.differences)
+    assert ("request_invalid", None, record.id) == (answer.failure_code, answer.challenger_label, answer.prediction_id)
+
+
 async def test_samples_that_wait_for_a_challenger_hold_little_memory(database: Database) -> None:
     """Their photos are in no bound of uploads any more, so those with many bytes are dropped."""
     metrics = Metrics()
@@ -95,8 +135,8 @@ async def test_samples_that_wait_for_a_challenger_hold_little_memory(database: D
     )  # fmt: skip
     request = ClassifyRequest(model=record.model.name, images=(bytes(5_000_000),), top_k=1, timeout_s=1)
     for _ in range(3):
-        service.offer(request, record)
-    service.offer(replace(request, images=(bytes(1_000),)), record)
+        service.offer_record(request, record)
+    service.offer_record(replace(request, images=(bytes(1_000),)), record)
     dropped = metrics.shadow_answers.labels(model=record.model.name, outcome="dropped")
     assert 3 == dropped._value.get()
     await service.close()

@@ -34,7 +34,7 @@ from shoplens.moderation.intake.signals import (
 )
 from shoplens.moderation.policy.entities import ModerationPolicy, PolicyDecision, evaluate
 from shoplens.moderation.repository import PhotoRepository
-from shoplens.serving.engine import ClassifyRequest, ClassifyResult, Engine, Priority
+from shoplens.serving.engine import ClassifyRequest, ClassifyResult, Engine, Prediction, Priority
 
 T = TypeVar("T")
 
@@ -58,9 +58,10 @@ class NewPhoto:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assessment:
-    """What is known of a photo, and the state that follows."""
+    """What is known of a photo, and the state that follows. `prediction` is that of the channel's model, if any."""
 
     image: ImageFacts
+    prediction: Prediction | None
     fingerprint: bytes
     signals: tuple[Signal, ...]
     decision: PolicyDecision
@@ -187,6 +188,7 @@ class PhotoAssessor:
             decision = PolicyDecision(state=PhotoState.HELD, rule=rule)
         return Assessment(
             image=seen.image,
+            prediction=None if seen.scores is None else seen.scores.prediction,
             fingerprint=seen.measured.fingerprint,
             signals=tuple(signals),
             decision=decision,

@@ -39,6 +39,8 @@ from shoplens.moderation.files import PhotoFiles, folder_of
 from shoplens.moderation.intake.assessment import Assessment, NewPhoto, PhotoAssessor
 from shoplens.moderation.queue.service import queue_rank
 from shoplens.moderation.repository import IntakeRepository, PhotoRepository
+from shoplens.registry.shadow import AnsweredSample, Offer, offer_nothing
+from shoplens.serving.engine import ClassifyRequest
 from shoplens.telemetry.logs import get_logger
 from shoplens.telemetry.metrics import Metrics
 
@@ -108,7 +110,8 @@ def _add_intakes(tx: Connection, intakes: Sequence[_NewIntake]) -> None:
 class PhotoIntake:
     """Photos from the shop, decided and committed. Close it at the end.
 
-    `writing` is a database with a connection of its own for the writer.
+    `writing` is a database with a connection of its own for the writer. `answered` is called with each photo that the
+    channel's model answered, after it was committed.
     """
 
     def __init__(
@@ -121,7 +124,9 @@ class PhotoIntake:
         clock: Callable[[], datetime],
         metrics: Metrics,
         queue_limit: int,
+        answered: Offer = offer_nothing,
     ) -> None:
+        self._answered = answered
         self._assessor = assessor
         self._database = database
         self._files = files
@@ -189,6 +194,7 @@ class PhotoIntake:
                 channel=channel.name, model=channel.model.partition("@")[0], outcome=_OUTCOMES[photo.state]
             ).inc()
             self._metrics.moderation_photos.labels(channel=channel.name, state=photo.state.value).inc()
+            self._offer(channel, photo, request.photos[photo.position], assessed[photo.position][1])
         self._metrics.moderation_seconds.observe(time.perf_counter() - started)
         return IntakeAnswer(intake=new.intake, photos=_in_order(new.intake, new.photos))
 
@@ -201,6 +207,17 @@ class PhotoIntake:
                 yield
         finally:
             self._in_progress -= 1
+
+    def _offer(
+        self, channel: ModerationChannel, photo: ModerationPhoto, data: bytes, outcome: Assessment | SampleError
+    ) -> None:
+        if isinstance(outcome, Assessment) and outcome.prediction is not None:
+            asked = ClassifyRequest(
+                model=channel.model, images=(data,), top_k=1, timeout_s=1.0, sha256=photo.image.sha256
+            )
+            self._answered(
+                AnsweredSample(request=asked, channel=channel.name, prediction=outcome.prediction, photo_id=photo.id)
+            )
 
     async def _assess_all(
         self, request: IntakeRequest, channel: ModerationChannel

@@ -410,18 +410,27 @@ def _create_shadow_answers() -> None:
         sa.Column("id", _string(26), nullable=False),
         sa.Column("created_at", _MOMENT, nullable=False),
         sa.Column("channel", _TEXT, nullable=False),
-        sa.Column("prediction_id", _string(26), nullable=False),
+        sa.Column("prediction_id", _string(26)),
+        sa.Column("photo_id", _string(26)),
+        sa.Column("product_id", _string(26)),
         sa.Column("model", _TEXT, nullable=False),
         sa.Column("champion", _TEXT, nullable=False),
         sa.Column("challenger", _TEXT, nullable=False),
         sa.Column("champion_label", _TEXT, nullable=False),
         sa.Column("champion_score", sa.Double, nullable=False),
-        sa.Column("challenger_label", _TEXT, nullable=False),
-        sa.Column("challenger_score", sa.Double, nullable=False),
+        sa.Column("challenger_label", _TEXT),
+        sa.Column("challenger_score", sa.Double),
         sa.Column("agrees", sa.Boolean, nullable=False),
+        sa.Column("failure_code", _TEXT),
         sa.PrimaryKeyConstraint("id", name="pk_shadow_answers"),
         sa.ForeignKeyConstraint(
+            ["photo_id"], ["moderation_photos.id"], name="fk_shadow_answers_photo_id", ondelete="CASCADE"
+        ),
+        sa.ForeignKeyConstraint(
             ["prediction_id"], ["predictions.id"], name="fk_shadow_answers_prediction_id", ondelete="CASCADE"
+        ),
+        sa.ForeignKeyConstraint(
+            ["product_id"], ["catalogue_products.id"], name="fk_shadow_answers_product_id", ondelete="CASCADE"
         ),
     )
     op.create_index(
@@ -429,7 +438,9 @@ def _create_shadow_answers() -> None:
         "shadow_answers",
         ["model", "champion", "challenger", "agrees", "id"],
     )
+    op.create_index("ix_shadow_answers_photo_id", "shadow_answers", ["photo_id"])
     op.create_index("ix_shadow_answers_prediction_id", "shadow_answers", ["prediction_id"])
+    op.create_index("ix_shadow_answers_product_id", "shadow_answers", ["product_id"])
 
 
 # -- by hand
