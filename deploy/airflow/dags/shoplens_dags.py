@@ -5,7 +5,7 @@ continues what was interrupted and does nothing twice, so tasks are tried again 
 made up for, here those from the 1st to the 7th (the DAG must not be paused):
 `airflow backfill create --dag-id shoplens_nightly --from-date 2026-11-01 --to-date 2026-11-08`.
 
-SHOPLENS_AIRFLOW_NIGHTLY    channels that are imported and classified at night, with commas between them (default returns)
+SHOPLENS_AIRFLOW_NIGHTLY    channels that are imported and classified at night, with commas between (default returns)
 SHOPLENS_AIRFLOW_WEEKLY     channels whose models are retrained (default returns)
 SHOPLENS_AIRFLOW_ALERT_URL  where a failed task is reported by a POST of JSON; unset: Airflow alone knows
 """
