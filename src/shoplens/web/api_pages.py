@@ -32,7 +32,11 @@ class ApiField:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiOperation:
-    """What a client can ask. `bodies` and `answers` are pairs: a media type or status, and what it holds."""
+    """What a client can ask. `bodies` and `answers` are pairs: a media type or status, and what it holds.
+
+    `example` is a body of JSON to begin with, "" where the operation takes none; `file_field` is the field of a form
+    for files, "" without one.
+    """
 
     id: str
     method: str
@@ -43,6 +47,8 @@ class ApiOperation:
     bodies: tuple[tuple[str, str], ...]
     answers: tuple[tuple[str, str], ...]
     curl: str
+    example: str
+    file_field: str
 
 
 def api_pages(document: Callable[[], Document]) -> APIRouter:
@@ -85,6 +91,8 @@ def _operations(document: Document, base: str, *, has_accounts: bool) -> Iterato
                     bodies=tuple((media, type_of(body.get("schema", {}))) for media, body in content.items()),
                     answers=tuple((status, _answer(answer)) for status, answer in described["responses"].items()),
                     curl=line,
+                    example=_json_example(content, document),
+                    file_field=_file_field(content),
                 ),
             )
 
@@ -151,11 +159,22 @@ def _curl(method: str, address: str, content: Mapping[str, Any], document: Docum
     if "application/x-www-form-urlencoded" in content:
         return f"curl -d username=NAME --data-urlencode password=PASSWORD '{address}'"
     if "application/json" in content:
-        name = str(content["application/json"]["schema"].get("$ref", "")).removeprefix(_REFERENCE)
-        schema = document["components"]["schemas"].get(name, {})
-        body = json.dumps(_example(schema), ensure_ascii=False).replace("'", "'\\''")
+        body = _json_example(content, document, indent=None).replace("'", "'\\''")
         return f"curl -X {method} -H 'Content-Type: application/json' -d '{body}' '{address}'"
     return f"curl '{address}'" if method == "GET" else f"curl -X {method} '{address}'"
+
+
+def _json_example(content: Mapping[str, Any], document: Document, *, indent: int | None = 2) -> str:
+    if "application/json" not in content:
+        return ""
+    name = str(content["application/json"]["schema"].get("$ref", "")).removeprefix(_REFERENCE)
+    return json.dumps(_example(document["components"]["schemas"].get(name, {})), ensure_ascii=False, indent=indent)
+
+
+def _file_field(content: Mapping[str, Any]) -> str:
+    """The first field of a form that takes files, one or several."""
+    fields = content.get("multipart/form-data", {}).get("schema", {}).get("properties", {})
+    return next((name for name, field in fields.items() if "binary" in json.dumps(field)), "")
 
 
 def _example(schema: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from pydantic import Field
 from starlette.responses import Response
 
-from shoplens.accounts.access import guarded_metrics, public
+from shoplens.accounts.access import guarded_metrics, identify_quietly, public
 from shoplens.errors import ShoplensError
 from shoplens.telemetry.logs import get_logger
 from shoplens.telemetry.metrics import EXPOSITION_TYPE, Metrics
-from shoplens.web.problems import public_detail
+from shoplens.web.problems import public_detail, wants_page
+from shoplens.web.rendering import page
 from shoplens.web.schemas import Schema, json_response
 
 _PROBE_TIMEOUT_S = 2.0
@@ -57,8 +58,8 @@ def operations_router(
         responses={503: {"model": HealthOut, "description": "A part does not work; the body says which and why."}},
         summary="Can the process do its work?",
     )
-    async def ready() -> Response:
-        """Checks that the models are loaded and that database and store are reachable."""
+    async def ready(request: Request) -> Response:
+        """Checks that the models are loaded and that database and store are reachable. Browsers get a page."""
 
         async def state(part: str, probe: Callable[[], Awaitable[None]]) -> str:
             detail = None
@@ -83,7 +84,12 @@ def operations_router(
             parts=dict(zip(probes, states, strict=True)),
             models=model_faults(),
         )
-        return json_response(body, status=200 if is_ready else 503)
+        response = json_response(body, status=200 if is_ready else 503)
+        if wants_page(request.headers.get("accept", "")):
+            await identify_quietly(request)
+            response = page("status.html", status=response.status_code, health=body)
+        response.headers["Vary"] = "Accept"
+        return response
 
     @router.get(
         "/metrics",

@@ -1,7 +1,7 @@
 /** Fill the page's <template> elements: a prediction, progress or a problem. The caller puts them into the page. */
 
-import { curlCommand } from "./curl.js";
 import { liveFeedback } from "./feedback.js";
+import { curlCommand, pythonSnippet, scriptSnippet } from "./snippets.js";
 import { BEST_GUESS_BELOW, barWidth, comparison, confidence, labelName, milliseconds, percent } from "./words.js";
 
 const SHOWN_LABELS = 10;
@@ -16,7 +16,7 @@ export function answerElement(result, { fileName, tripMs, thresholds, names }) {
   put("best-key", labelName(best.label, names).toLowerCase() === best.label.toLowerCase() ? "" : best.label);
   put("best-score", percent(best.score));
   put("took", `${result.model.name} ${result.model.version} · ${milliseconds(result.timing.total_ms)} server, ${milliseconds(tripMs)} round trip`);
-  put("curl", curlCommand(fileName, result.channel, { keyed: "keyed" in element.querySelector("[data-curl]").dataset }));
+  fillSnippets(element, fileName.split("/").pop(), result.channel);
   fillDecision(element, result, { thresholds, names });
   element.querySelector("[data-bars]").replaceChildren(...result.labels.slice(0, SHOWN_LABELS).map((entry) => labelRow(entry, names)));
   element.querySelector("[data-record]").href = `/console/records/${encodeURIComponent(result.id)}`;
@@ -90,6 +90,42 @@ function fillFeedback(form, result) {
   form.querySelector("[data-labels]").id = list;
   form.querySelector("[data-correct-label]").setAttribute("list", list);
   liveFeedback(form);
+}
+
+const LANGUAGES = { curl: curlCommand, python: pythonSnippet, script: scriptSnippet };
+const LANGUAGE_KEY = "shoplens-language";
+
+function fillSnippets(element, fileName, channel) {
+  const code = element.querySelector("[data-curl]");
+  const buttons = element.querySelectorAll("[data-language]");
+  const choose = (language) => {
+    code.textContent = LANGUAGES[language](fileName, channel, { keyed: "keyed" in code.dataset });
+    for (const button of buttons) button.setAttribute("aria-pressed", String(button.dataset.language === language));
+  };
+  for (const button of buttons) {
+    button.addEventListener("click", () => {
+      choose(button.dataset.language);
+      remember(button.dataset.language);
+    });
+  }
+  choose(remembered());
+}
+
+function remember(language) {
+  try {
+    localStorage.setItem(LANGUAGE_KEY, language);
+  } catch {
+    // without storage it is chosen again next time
+  }
+}
+
+function remembered() {
+  try {
+    const language = localStorage.getItem(LANGUAGE_KEY);
+    return Object.hasOwn(LANGUAGES, language) ? language : "curl";
+  } catch {
+    return "curl";
+  }
 }
 
 /** Browsers refuse the clipboard on plain HTTP to another machine; then the command is selected instead. */

@@ -38,22 +38,39 @@ function useKey(event) {
   use(key, `Requests use the key ${key.slice(0, 8)}….`);
 }
 
+/** The body that a form of the page describes: files as a form, else JSON as it was typed, else none. */
+function bodyOf(form, headers) {
+  const files = form.querySelector("[data-where=file]");
+  if (files) {
+    const body = new FormData();
+    for (const file of files.files) body.append(files.name, file);
+    return body;
+  }
+  const text = form.querySelector("[data-where=body]");
+  if (!text) return undefined;
+  headers["Content-Type"] = "application/json";
+  return text.value;
+}
+
 async function tryIt(event) {
   event.preventDefault();
   const form = event.target;
   const answer = form.querySelector("[data-answer]");
   const query = new URLSearchParams();
   let path = form.dataset.try;
-  for (const input of form.querySelectorAll("input")) {
+  const { method } = form.dataset;
+  if (method === "DELETE" && !confirm(`Really send DELETE ${path}?`)) return;
+  for (const input of form.querySelectorAll("input:not([type=file])")) {
     if (input.dataset.where === "path") path = path.replace(`{${input.name}}`, encodeURIComponent(input.value));
     else if (input.value) query.set(input.name, input.value);
   }
   const headers = { Accept: "application/json" };
   if (token) headers.Authorization = `Bearer ${token}`;
+  const body = bodyOf(form, headers);
   answer.hidden = false;
   answer.firstChild.textContent = "…";
   try {
-    const response = await fetch(query.size ? `${path}?${query}` : path, { headers, credentials: token ? "omit" : "same-origin" });
+    const response = await fetch(query.size ? `${path}?${query}` : path, { method, body, headers, credentials: token ? "omit" : "same-origin" });
     answer.firstChild.textContent = `${response.status} ${response.statusText}\n${await shown(response)}`;
   } catch {
     answer.firstChild.textContent = "Can't reach the server.";
@@ -68,6 +85,44 @@ async function shown(response) {
   return pretty.length > MOST_CHARS ? `${pretty.slice(0, MOST_CHARS)}\n…` : pretty;
 }
 
+/** Show the operations and schemas in which all words occur. */
+function search(field) {
+  const entries = [...document.querySelectorAll(".operation")].map((entry) => [entry, entry.querySelector("summary").textContent.toLowerCase() + entry.id.toLowerCase()]);
+  field.addEventListener("input", () => {
+    const words = field.value.toLowerCase().split(/\s+/).filter(Boolean);
+    for (const [entry, text] of entries) entry.hidden = !words.every((word) => text.includes(word));
+    for (const group of document.querySelectorAll("[data-group]")) group.hidden = !group.querySelector(".operation:not([hidden])");
+    const found = entries.filter(([entry]) => !entry.hidden).length;
+    document.querySelector("[data-found]").textContent = words.length ? `${found} found` : "";
+  });
+}
+
+/** Names of schemas lead to them. */
+function linkSchemas() {
+  const names = new Set([...document.querySelectorAll(".operation[id]")].map((entry) => entry.id).filter((id) => /^[A-Z]/.test(id)));
+  for (const cell of document.querySelectorAll(".operation dd, .operation td:nth-child(2)")) {
+    const text = [...cell.childNodes].find((node) => node.nodeType === Node.TEXT_NODE);
+    if (!text) continue;
+    const parts = text.textContent.split(/\b/);
+    if (!parts.some((part) => names.has(part))) continue;
+    const linked = (part) => (names.has(part) ? Object.assign(document.createElement("a"), { href: `#${part}`, textContent: part }) : part);
+    text.replaceWith(...parts.map(linked));
+  }
+}
+
+function openTarget() {
+  const target = document.getElementById(location.hash.slice(1));
+  if (!target?.matches("details")) return;
+  target.open = true;
+  target.scrollIntoView();
+}
+
+const finder = document.querySelector("[data-docs-search]");
+finder.hidden = false;
+search(finder.querySelector("input"));
+linkSchemas();
+addEventListener("hashchange", openTarget);
+openTarget();
 for (const form of document.querySelectorAll("[data-token-form], [data-key-form], [data-try]")) form.hidden = false;
 document.querySelector("[data-token-form]")?.addEventListener("submit", signIn);
 document.querySelector("[data-key-form]")?.addEventListener("submit", useKey);
