@@ -14,12 +14,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
 import simplejpeg
 
+from shoplens.batch.process import has_ended
 from shoplens.catalogue.entities import CatalogueRun, Product, ProductState
 from shoplens.catalogue.products import NewProduct
 from shoplens.catalogue.repository import ProductFilter, ProductOrder, ProductRepository
@@ -33,6 +34,7 @@ from tests.integration.running_worker import running_worker
 from tests.support.fusion import COLOURS, write_fusion_bundle
 
 CHANNEL = "catalogue"
+T = TypeVar("T")
 
 
 @pytest.fixture
@@ -187,6 +189,47 @@ def test_a_run_whose_model_is_gone_says_so_and_a_new_one_can_begin(settings: Set
     done = run(settings, start_over=True)
     assert "paint@1.0.0" == done.model
     assert {"paint@1.0.0"} == {each.model for each in products_of(settings)}
+
+
+def test_a_requested_run_has_a_process_of_its_own_and_is_cancelled(settings: Settings) -> None:
+    """As over HTTP: one at a time; a killed process is followed by another one; what it did stays."""
+    with open_stored(settings) as catalogue:
+        fill(catalogue, 3_000)
+        runs = catalogue.runs
+        requested = runs.start(CHANNEL, again=False, requested_by="anna")
+        first = when(lambda: runs.get(requested.id), lambda found: found.suggested >= 64)
+        with pytest.raises(RunInProgress):
+            runs.start(CHANNEL, again=True, requested_by="bert")
+        assert first.pid not in (None, os.getpid())
+        os.kill(first.pid or 0, signal.SIGKILL)
+        when(lambda: has_ended(first), bool)
+        assert requested.id == runs.start(CHANNEL, again=False, requested_by="bert").id
+        when(lambda: runs.get(requested.id), lambda found: found.suggested > first.suggested)
+        cancelled = runs.cancel(requested.id, by="bert")
+        assert ("bert", None) == (cancelled.cancelled_by, cancelled.active)
+        when(lambda: process_of(requested.id), lambda found: found is None)
+        done = runs.get(requested.id)
+        states = dict(catalogue.products.tally(CHANNEL))
+    assert (done.suggested, 3_000 - done.suggested) == (states["suggested"], states["new"])
+    assert states["new"] > 0
+
+
+def when(read: Callable[[], T], is_so: Callable[[T], object]) -> T:
+    """What `read` gives as soon as it is so."""
+    give_up_at = time.monotonic() + 60
+    while not is_so(found := read()):
+        assert time.monotonic() < give_up_at, found
+        time.sleep(0.02)
+    return found
+
+
+def process_of(run_id: str) -> int | None:
+    """The process that was started for a run."""
+    for command in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if run_id.encode() in command.read_bytes():
+                return int(command.parent.name)
+    return None
 
 
 def test_what_changes_during_a_run_is_looked_at_again_and_what_people_decide_stays(settings: Settings) -> None:

@@ -19,7 +19,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, Generic, Protocol, TypeVar
+
+from sqlalchemy import Connection
 
 from shoplens.batch.entities import BatchRun, Clock, RunOwner, RunState
 from shoplens.batch.repository import ItemRepository
@@ -227,17 +229,59 @@ class _Watch:
     pausing: bool = False
 
 
-class RunLauncher:
+class LaunchedRun(OwnedByProcess, Protocol):
+    """A run that processes are started for. It is over when `active` is false; nobody works on it without `owner`."""
+
+    @property
+    def id(self) -> str:
+        """Its id."""
+        ...
+
+    @property
+    def owner(self) -> str | None:
+        """The process that works on it."""
+        ...
+
+    @property
+    def active(self) -> object:
+        """Whether it is not over."""
+        ...
+
+
+Run = TypeVar("Run", bound=LaunchedRun)
+RunOut_co = TypeVar("RunOut_co", bound=LaunchedRun, covariant=True)
+
+
+class LaunchedRuns(Protocol[RunOut_co]):
+    """The runs in the database, over a transaction."""
+
+    def active(self, channel: str) -> RunOut_co | None:
+        """The run of a channel that is not over."""
+        ...
+
+    def get(self, run_id: str) -> RunOut_co:
+        """Raises RunNotFound."""
+        ...
+
+
+class RunLauncher(Generic[Run]):
     """Starts processes for runs, restarts those that fail, and collects those that end. Thread-safe.
 
-    `pauses_s` are the seconds before each restart; there are no more restarts than that.
+    `runs` reads them in a transaction. `pauses_s` are the seconds before each restart; there are no more restarts than
+    that.
     """
 
     def __init__(
-        self, database: Database, process: RunProcess, *, pauses_s: Sequence[float] = (5.0, 20.0, 60.0)
+        self,
+        database: Database,
+        process: RunProcess,
+        *,
+        runs: Callable[[Connection], LaunchedRuns[Run]],
+        pauses_s: Sequence[float] = (5.0, 20.0, 60.0),
     ) -> None:
         self._database = database
         self._process = process
+        self._runs = runs
         self._pauses_s = tuple(pauses_s)
         self._lock = threading.Lock()
         self._watches: dict[str, _Watch] = {}
@@ -260,17 +304,17 @@ class RunLauncher:
         threading.Thread(target=self._supervise, args=(run_id, watch), name=f"run-{run_id}", daemon=True).start()
         return True
 
-    def resume(self, channel: str, *, try_unknown: bool = False) -> BatchRun | None:
+    def resume(self, channel: str, *, try_unknown: bool = False) -> Run | None:
         """Continue the active run of a channel if its process has ended. The run, if a process was started for it.
 
         With `try_unknown` also if that cannot be known here: the new process watches the heartbeat itself. Raises
         DatabaseUnavailable.
         """
         with self._database.reading() as tx:
-            run = RunRepository(tx).active(channel)
+            run = self._runs(tx).active(channel)
         if run is None or not (_is_abandoned(run) or (try_unknown and not _is_alive(run))) or not self.start(run.id):
             return None
-        _log.info("run.resumed", run=run.id, state=run.state.value, former_pid=run.pid)
+        _log.info("run.resumed", run=run.id, former_pid=run.pid)
         return run
 
     def trouble(self, run_id: str) -> str | None:
@@ -331,17 +375,17 @@ class RunLauncher:
         """Whether the run is still active and no process works on it."""
         try:
             with self._database.reading() as tx:
-                run = RunRepository(tx).get(run_id)
+                run = self._runs(tx).get(run_id)
         except DatabaseUnavailable as error:
             _log.warning("run.state_unknown", run=run_id, reason=str(error))
             return True  # the process itself waits for the database
-        return run.active and _is_abandoned(run)
+        return bool(run.active) and _is_abandoned(run)
 
 
 class StartRun:
     """Requests a run and starts a process for it. Blocks. Thread-safe, also across processes."""
 
-    def __init__(self, database: Database, launcher: RunLauncher, *, clock: Clock) -> None:
+    def __init__(self, database: Database, launcher: RunLauncher[BatchRun], *, clock: Clock) -> None:
         self._database = database
         self._launcher = launcher
         self._clock = clock
@@ -362,11 +406,11 @@ class StartRun:
         return run
 
 
-def _is_abandoned(run: BatchRun) -> bool:
+def _is_abandoned(run: LaunchedRun) -> bool:
     """Whether it is known that no process works on it."""
     return run.owner is None or has_ended(run)
 
 
-def _is_alive(run: BatchRun) -> bool:
+def _is_alive(run: LaunchedRun) -> bool:
     """Whether its process is known to be alive. Only its own machine can know."""
     return run.process is not None and run.pid is not None and process_mark(run.pid) == run.process

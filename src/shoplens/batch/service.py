@@ -56,7 +56,7 @@ class Batch(Results):
 
     channels: Mapping[str, BatchChannel]
     start: StartRun
-    launcher: RunLauncher
+    launcher: RunLauncher[BatchRun]
     takeover_s: float
     ingest_answer_s: float = 20.0
     durable: Database

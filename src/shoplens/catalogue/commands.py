@@ -208,7 +208,7 @@ def export_products(
 
 @catalogue_app.command("run")
 @handle_errors
-def run_catalogue(
+def run_catalogue(  # noqa: PLR0913 - the options of the command
     again: Annotated[
         bool, typer.Option("--again", help="Also products that have a suggestion and that nobody decided.")
     ] = False,
@@ -219,6 +219,9 @@ def run_catalogue(
     ] = "local",
     address: Annotated[
         str | None, typer.Option(help="The Ray cluster: host:6379, ray://host:10001 or auto; unset: one here.")
+    ] = None,
+    run_id: Annotated[
+        str | None, typer.Option("--run", help="Only go on with the unfinished run that has this id.")
     ] = None,
     requested_by: RequestedBy = "command line",
     channel: ChannelName = None,
@@ -231,9 +234,11 @@ def run_catalogue(
     """
     from shoplens.cli.process import keep_freed_memory, logged_job, run_on_loop
     from shoplens.errors import NothingWaiting
-    from shoplens.platform.catalogue_runs import build_catalogue_runner
+    from shoplens.platform.catalogue_runs import build_catalogue_runner, channel_of_run
 
     settings = settings_for(data_dir)
+    if run_id is not None and channel is None:
+        channel = channel_of_run(settings, run_id)
     arguments = {"channel": channel, "again": again, "new": new}
     with logged_job(settings, command="catalogue run", job="run", by=requested_by, arguments=arguments) as trigger:
         keep_freed_memory()
@@ -254,7 +259,9 @@ def run_catalogue(
             stop_with(stop)
             try:
                 ended = run_on_loop(
-                    runner.run(requested_by=requested_by, again=again, start_over=new, on_progress=on_progress)
+                    runner.run(
+                        requested_by=requested_by, again=again, start_over=new, run_id=run_id, on_progress=on_progress
+                    )
                 )
             except NothingWaiting as nothing:  # `trigger.log` shows that the schedule works
                 trigger.counts["planned"] = 0
@@ -278,7 +285,7 @@ def show_status(channel: ChannelName = None, as_json: AsJson = False, data_dir: 
     with open_stored(settings_for(data_dir)) as catalogue:
         name = catalogue.channel(channel).name
         counts = dict(catalogue.products.tally(name))
-        run = next(iter(catalogue.products.runs(name, limit=1)), None)
+        run = next(iter(catalogue.runs.newest(name, limit=1)), None)
         latest = next(iter(catalogue.imports.newest(name, limit=1)), None)
     if as_json:
         shown = {"channel": name, "products": counts, "run": run, "import": latest}
@@ -298,6 +305,8 @@ def _show_run(run: CatalogueRun, *, as_json: bool) -> None:
         typer.echo(orjson.dumps(run))
         return
     state = "finished" if run.finished_at else "runs" if run.owner else "was interrupted"
+    if run.cancelled_by:
+        state = f"was cancelled by {run.cancelled_by}"
     typer.echo(
         f"Run {run.id} {state}: {run.suggested:,} of {run.planned:,} products have a suggestion by {run.model}, "
         f"{run.failed:,} could not get one."

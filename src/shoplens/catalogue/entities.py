@@ -248,4 +248,5 @@ class CatalogueRun:
     started_at: datetime | None = None
     heartbeat_at: datetime | None = None
     finished_at: datetime | None = None
+    cancelled_by: str | None = None
     failure: str | None = None

@@ -38,8 +38,6 @@ PREVIEW_BYTES: Final = 300_000
 _PREVIEWED: Final = 5
 _SHOWN_CHARACTERS: Final = 200
 _SHOWN_FAULTS: Final = 100
-_MOST_SUGGESTED_HERE: Final = 2_000
-"""More products are for a run: a page asks for one after the other."""
 _EXPORTS: Final = {
     ExportFormat.CSV: "CSV",
     ExportFormat.PARQUET: "Parquet",
@@ -113,7 +111,6 @@ def import_job_pages(catalogue: Catalogue) -> APIRouter:
             job=job,
             now=live_words(job, datetime.now(UTC)),
             faults=catalogue.imports.faults(job.id, limit=_SHOWN_FAULTS),
-            most_here=_MOST_SUGGESTED_HERE,
             unsuggested=catalogue.products.count(ProductFilter(channel=job.channel, state=ProductState.NEW)),
         )
 

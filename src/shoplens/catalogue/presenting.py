@@ -11,7 +11,15 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlencode
 
-from shoplens.catalogue.entities import CategoryDecision, DecisionKind, ImportJob, Product, ProductPhoto, ProductState
+from shoplens.catalogue.entities import (
+    CatalogueRun,
+    CategoryDecision,
+    DecisionKind,
+    ImportJob,
+    Product,
+    ProductPhoto,
+    ProductState,
+)
 from shoplens.catalogue.service import CatalogueChannel
 from shoplens.catalogue.suggest import Ignored
 from shoplens.catalogue.tree import Tree
@@ -136,6 +144,15 @@ def import_state(job: ImportJob) -> str:
     if job.error is not None:
         return "Failed"
     return "Importing" if job.finished_at is None else "Done"
+
+
+def catalogue_run_state(run: CatalogueRun) -> str:
+    """How far a run is."""
+    if run.cancelled_by is not None:
+        return f"Cancelled by {run.cancelled_by}"
+    if run.finished_at is not None:
+        return "Done" if run.failure is None else "Given up"
+    return "Running" if run.owner is not None else "Waiting for its process"
 
 
 def grouped(number: int) -> str:

@@ -11,11 +11,10 @@ from typing import Final
 
 from sqlalchemy import Connection
 
-from shoplens.catalogue.entities import CatalogueRun, Product, ProductPhoto, ProductState
+from shoplens.catalogue.entities import Product, ProductPhoto, ProductState
 from shoplens.catalogue.errors import NothingToCategorise
 from shoplens.catalogue.photos import ProductPhotos, facts_of, photo_key
 from shoplens.catalogue.repository import ProductFilter, ProductOrder, ProductRepository, cursor_of
-from shoplens.catalogue.run_repository import CatalogueRunRepository
 from shoplens.catalogue.suggest import Suggestion
 from shoplens.catalogue.tree import Tree
 from shoplens.db import Database
@@ -279,11 +278,6 @@ class ProductService:
         """How many products are in each state."""
         with self._database.reading() as tx:
             return ProductRepository(tx).tally(ProductFilter(channel=channel))
-
-    def runs(self, channel: str, *, limit: int = 20) -> list[CatalogueRun]:
-        """The newest runs over the products of a channel first."""
-        with self._database.reading() as tx:
-            return CatalogueRunRepository(tx).newest(channel, limit=limit)
 
     def count(self, wanted: ProductFilter) -> int:
         """How many products match."""

@@ -85,6 +85,11 @@ class CatalogueRunRepository:
         ended = update(runs).where(*unchanged).values(active=None, finished_at=now, failure=reason, owner=None)
         _require(self._tx.execute(ended).rowcount, run.id)
 
+    def cancel(self, run_id: str, *, by: str, now: datetime) -> None:
+        """End a run before its end, although a process works on it; one that has ended stays so."""
+        active = update(runs).where(_runs.id == run_id, _runs.active == 1)
+        self._tx.execute(active.values(active=None, finished_at=now, cancelled_by=by, owner=None, failure=None))
+
     def _owned(self, run_id: str, held_by: str, **values: Any) -> None:
         mine = update(runs).where(_runs.id == run_id, _runs.owner == held_by, _runs.active == 1)
         _require(self._tx.execute(mine.values(**values)).rowcount, run_id)

@@ -12,8 +12,11 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import partial
 from typing import Final
+
+from sqlalchemy import Connection
 
 from shoplens.batch.entities import Clock
 from shoplens.batch.executors import ENDS_RUN, RetryPolicy
@@ -82,6 +85,17 @@ class RunParts:
     watch: WatchTime
 
 
+def add_run(tx: Connection, channel: str, *, again: bool, requested_by: str, now: datetime) -> CatalogueRun:
+    """A run that nobody works on yet. Raises NothingWaiting, and RecordRefused while the channel has another one."""
+    run = CatalogueRun(id=new_id(now), channel=channel, created_at=now, requested_by=requested_by, again=again)
+    planned = ProductRepository(tx).count_waiting(channel, run_id=run.id, again=again)
+    if not planned:
+        raise NothingWaiting(f"No product of the channel {channel} waits for a suggestion.")
+    run = replace(run, planned=planned)
+    CatalogueRunRepository(tx).add(run)
+    return run
+
+
 class CatalogueRunner:
     """Works on one run of one channel. Use it once. `stop` may be called from any thread."""
 
@@ -109,16 +123,18 @@ class CatalogueRunner:
         requested_by: str,
         again: bool = False,
         start_over: bool = False,
+        run_id: str | None = None,
         on_progress: OnProgress = lambda _: None,
     ) -> CatalogueRun:
         """Go on with the channel's unfinished run, or begin one: `again` also for products that have a suggestion.
 
-        With `start_over` an unfinished run is given up first. The run is finished when this returns, unless `stop` was
-        called. Raises NothingWaiting; RunInProgress and RunLost for a run of another process; RunModelChanged; what
-        opening the engine raises, and what ends every run: then the run is left to the next start.
+        With `start_over` an unfinished run is given up first; with `run_id` no other run is gone on with. The run is
+        finished when this returns, unless `stop` was called, or somebody cancelled it. Raises NothingWaiting;
+        RunInProgress and RunLost for a run of another process; RunModelChanged; what opening the engine raises, and
+        what ends every run: then the run is left to the next start.
         """
         self._loop = asyncio.get_running_loop()
-        run = await asyncio.to_thread(self._claim, requested_by, again, start_over)
+        run = await asyncio.to_thread(self._claim, requested_by, again, start_over, run_id)
         owner = run.owner or ""
         heartbeat = asyncio.create_task(self._send_heartbeats(run.id, owner))
         work = asyncio.create_task(self._work(run, on_progress))
@@ -130,16 +146,22 @@ class CatalogueRunner:
                     await work
                 heartbeat.result()
             return work.result()
+        except RunLost:
+            ended = await asyncio.to_thread(self._read, run.id)
+            if ended.cancelled_by is None:
+                raise
+            return ended
         except ShoplensError as error:
-            if not isinstance(error, RunLost):
-                await asyncio.to_thread(self._interrupt, run.id, owner, error.notice)
+            await asyncio.to_thread(self._interrupt, run.id, owner, error.notice)
             raise
         finally:
             heartbeat.cancel()
 
-    def _claim(self, requested_by: str, again: bool, start_over: bool) -> CatalogueRun:
+    def _claim(self, requested_by: str, again: bool, start_over: bool, run_id: str | None) -> CatalogueRun:
         with self._database.reading() as tx:
             run = CatalogueRunRepository(tx).active(self._channel)
+        if run_id is not None and (run is None or run.id != run_id):
+            raise RunLost(f"The run {run_id} has ended, or was cancelled.")
         if run is not None and run.owner is not None:
             self._watch(run)
         now = self._parts.clock()
@@ -150,14 +172,7 @@ class CatalogueRunner:
                 if run is not None and start_over:
                     runs.give_up(run, now=now, reason="It was given up for a new run.")
                     run = None
-                if run is None:
-                    run = CatalogueRun(
-                        id=new_id(now), channel=self._channel, created_at=now, requested_by=requested_by, again=again
-                    )
-                    planned = ProductRepository(tx).count_waiting(self._channel, run_id=run.id, again=again)
-                    if not planned:
-                        raise NothingWaiting(f"No product of the channel {self._channel} waits for a suggestion.")
-                    runs.add(replace(run, planned=planned))
+                run = run or add_run(tx, self._channel, again=again, requested_by=requested_by, now=now)
                 runs.take_over(run, me, now=now)
                 return runs.get(run.id)
         except (RecordRefused, RunLost) as error:
@@ -188,8 +203,7 @@ class CatalogueRunner:
             await asyncio.to_thread(self._interrupt, run.id, run.owner or "", "It was asked to stop.")
         else:
             await asyncio.to_thread(self._parts.retry, partial(self._finish, run))
-        with self._database.reading() as tx:
-            run = CatalogueRunRepository(tx).get(run.id)
+        run = await asyncio.to_thread(self._read, run.id)
         _log.info("catalogue.run_ended", run=run.id, finished=run.finished_at is not None, suggested=run.suggested)
         return run
 
@@ -337,6 +351,10 @@ class CatalogueRunner:
             after = CatalogueRunRepository(tx).get(run.id)
         self._written_at = time.monotonic()
         return after
+
+    def _read(self, run_id: str) -> CatalogueRun:
+        with self._database.reading() as tx:
+            return CatalogueRunRepository(tx).get(run_id)
 
     def _finish(self, run: CatalogueRun) -> None:
         with self._database.transaction() as tx:

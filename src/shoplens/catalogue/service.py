@@ -13,6 +13,7 @@ from shoplens.catalogue.heatmap import ProductHeatMaps
 from shoplens.catalogue.imports import ImportService
 from shoplens.catalogue.numbers import NumberService
 from shoplens.catalogue.products import ProductService
+from shoplens.catalogue.run_service import RunService
 from shoplens.catalogue.saving import SaveProduct
 from shoplens.catalogue.suggest import SuggestService
 from shoplens.catalogue.tree import Tree
@@ -64,6 +65,7 @@ class StoredCatalogue:
     decisions: DecisionService
     bulk: BulkService
     imports: ImportService
+    runs: RunService
     export: ExportProducts
     numbers: NumberService
 
@@ -76,13 +78,15 @@ class StoredCatalogue:
         return paths_in(self.trees[channel].live(), self.channels[channel].language)
 
     def close(self) -> None:
-        """Let imports and bulk acceptances end after what they are committing. Blocks."""
+        """Let imports and bulk acceptances end after what they are committing; runs continue. Blocks."""
+        self.runs.close()
         self.imports.stop()
         self.bulk.close()
         self.imports.close()
 
     def resume(self) -> None:
-        """Go on with imports and bulk acceptances whose process has ended. Raises DatabaseUnavailable."""
+        """Go on with imports, bulk acceptances and runs whose process has ended. Raises DatabaseUnavailable."""
+        self.runs.resume(self.channels)
         self.imports.resume()
         self.bulk.resume()
 

@@ -260,6 +260,7 @@ runs: Final = Table(
     Column("started_at", UtcDateTime),
     Column("heartbeat_at", UtcDateTime),
     Column("finished_at", UtcDateTime),
+    Column("cancelled_by", TEXT),
     Column("failure", TEXT),
     UniqueConstraint("channel", "active"),
     Index(None, "channel", "id"),

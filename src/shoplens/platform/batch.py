@@ -88,7 +88,7 @@ def build_batch(
         labels={name: each.labels for name, each in channels.items()},
     )
     process = RunProcess(environment=settings.environment(), logs=settings.effective_log_dir)
-    launcher = RunLauncher(database, process)
+    launcher = RunLauncher(database, process, runs=RunRepository)
     return Batch(
         channels=channels,
         durable=durable,

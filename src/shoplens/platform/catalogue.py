@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields
 from functools import partial
 
 from shoplens.accounts.audit import AuditLog
+from shoplens.batch.process import RunLauncher, RunProcess
 from shoplens.batch.web_photos import WebPhotos
 from shoplens.bundles.builtin import builtin_tree
 from shoplens.bundles.bundle import Bundle
@@ -24,6 +26,8 @@ from shoplens.catalogue.numbers import NumberService
 from shoplens.catalogue.photo_sources import NamedPhotos
 from shoplens.catalogue.photos import ProductPhotos
 from shoplens.catalogue.products import ProductService
+from shoplens.catalogue.run_repository import CatalogueRunRepository
+from shoplens.catalogue.run_service import RunService
 from shoplens.catalogue.saving import SaveProduct
 from shoplens.catalogue.service import Catalogue, CatalogueChannel, StoredCatalogue, chosen_channel, paths_in
 from shoplens.catalogue.suggest import SuggestRules, SuggestService
@@ -48,6 +52,8 @@ from shoplens.settings import Settings
 from shoplens.storage import Store, open_store
 
 _PIECE = 1 << 20
+_RUN_COMMAND = (sys.executable, "-m", "shoplens", "catalogue", "run", "--requested-by", "http", "--run")
+"""The command of a run that was requested; the run's id is appended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,6 +168,9 @@ def build_stored(
         return paths_in(trees[channel].live(), catalogued[channel].language)
 
     products = ProductService(parts.database, photos, tree_of=tree_of, clock=utc_now)
+    process = RunProcess(
+        environment=settings.environment(), logs=settings.effective_log_dir / "catalogue", command=_RUN_COMMAND
+    )
     return StoredCatalogue(
         channels=catalogued,
         trees=trees,
@@ -174,6 +183,9 @@ def build_stored(
             parts.store,
             open_photos=partial(open_photos, settings),
             clock=utc_now,
+        ),
+        runs=RunService(
+            parts.database, RunLauncher(parts.database, process, runs=CatalogueRunRepository), clock=utc_now
         ),
         export=ExportProducts(products, paths_of=paths_of),
         numbers=NumberService(parts.database, clock=utc_now),

@@ -15,6 +15,7 @@ from shoplens.batch.executors import RetryPolicy, only_version
 from shoplens.batch.process import WatchTime
 from shoplens.bundles.bundle import Bundle
 from shoplens.bundles.store import pack_bundle
+from shoplens.catalogue.run_repository import CatalogueRunRepository
 from shoplens.catalogue.runs import CatalogueRunner, RunEngine, RunParts
 from shoplens.catalogue.service import chosen_channel, paths_in
 from shoplens.db import Database
@@ -87,6 +88,12 @@ def build_catalogue_runner(
                 watch=WatchTime(),
             ),
         )
+
+
+def channel_of_run(settings: Settings, run_id: str) -> str:
+    """The channel of a run over the catalogue. Raises RunNotFound, Misconfigured and DatabaseUnavailable."""
+    with closing(build_database(settings)) as database, database.reading() as tx:
+        return CatalogueRunRepository(tx).get(run_id).channel
 
 
 @contextmanager

@@ -34,6 +34,8 @@ from shoplens.catalogue.import_api import import_router
 from shoplens.catalogue.import_pages import import_job_pages, import_pages
 from shoplens.catalogue.numbers_api import numbers_router
 from shoplens.catalogue.pages import product_pages, review_pages
+from shoplens.catalogue.run_api import run_router
+from shoplens.catalogue.run_pages import catalogue_run_pages
 from shoplens.catalogue.service import Catalogue
 from shoplens.catalogue.suggest_api import suggest_router
 from shoplens.catalogue.suggest_pages import suggest_pages
@@ -231,6 +233,7 @@ def _api_routers(platform: Platform, uploads: Uploads) -> Iterator[APIRouter]:
     yield tree_router(platform.catalogue, uploads)
     yield numbers_router(platform.catalogue)
     yield bulk_router(platform.catalogue)
+    yield run_router(platform.catalogue)
 
 
 def _page_routers(platform: Platform, uploads: Uploads) -> Iterator[APIRouter]:
@@ -272,6 +275,7 @@ def _catalogue_pages(catalogue: Catalogue, uploads: Uploads, limits: WebLimits) 
     yield review_pages(catalogue)
     yield product_pages(catalogue)
     yield accept_pages(catalogue)
+    yield catalogue_run_pages(catalogue)
     yield number_pages(catalogue)
     yield tree_pages(catalogue, uploads)
     yield import_pages(catalogue, uploads)

@@ -155,6 +155,26 @@ def test_many_are_counted_accepted_and_taken_back(http: httpx.Client, eventually
     assert 422 == http.post("/catalogue/accept", json={"text": "many0"}).status_code
 
 
+def test_a_run_suggests_for_what_was_imported(http: httpx.Client, eventually: Callable[..., None]) -> None:
+    """In a process of its own; with nothing to do there is no run."""
+
+    def no_run() -> bool:
+        return all(each["finished_at"] for each in http.get("/catalogue/runs").json()["runs"])
+
+    eventually(no_run)  # that of the guide
+    job = http.post("/catalogue/import", files={"file": ("t.csv", b"sku,title\nR-1,Blue run\n")}).json()
+    eventually(lambda: http.get(f"/catalogue/imports/{job['id']}").json()["finished_at"] is not None)
+    started = http.post("/catalogue/runs", json={})
+    assert 202 == started.status_code, started.text
+    eventually(lambda: http.get(started.headers["location"]).json()["finished_at"] is not None)
+    done = http.get(started.headers["location"]).json()
+    assert ("paint@1.0.0", None, 0) == (done["model"], done["failure"], done["planned"] - done["suggested"]), done
+    assert "Colours > Blue" == http.get("/catalogue/products/R-1").json()["suggestions"][0]["path"]
+    nothing = http.post("/catalogue/runs", json={})
+    assert (409, "nothing_waiting") == (nothing.status_code, nothing.json()["code"])
+    assert 404 == http.get("/catalogue/runs/none").status_code
+
+
 def test_an_upload_that_is_no_table_is_refused(http: httpx.Client) -> None:
     """Before anything is kept."""
     for content, words in ((b"", "empty"), (b"title\nShirt\n", "reference"), (b"sku\nA\n", "title")):

@@ -23,7 +23,7 @@ from tests.support.fusion import write_fusion_bundle
 CHANNELS = ("single", "queue", "taken", "bulk", "table", "plain", "looks", "heat")
 HOME = "/console/catalogue"
 NARROW = {"viewport": {"width": 320, "height": 640}, "is_mobile": True, "has_touch": True}
-PAGES = ("", "/review", "/products", "/products/A-1", "/accept", "/imports", "/numbers", "/tree")
+PAGES = ("", "/review", "/products", "/products/A-1", "/accept", "/imports", "/runs", "/numbers", "/tree")
 TABLE = """sku;title;kategorie
 T-1;Red shirt;Colours > Red
 T-2;Blue hat;
@@ -223,7 +223,8 @@ def test_a_table_is_looked_at_imported_and_its_faults_are_listed(
     assert ["line", "4", "5"] == [each.partition(",")[0] for each in lines]
     assert {"T-1": "Colours > Red", "T-2": None, "T-4": None} == categories(catalogue, "table")
     page.get_by_role("button", name="Suggest now").click()
-    expect(page.get_by_text("no suggestion yet")).to_be_hidden()
+    expect(page.get_by_role("link", name="Review")).to_be_visible()
+    expect(page.locator("table.metrics tbody [data-name=State]")).to_have_text("Done", timeout=30_000)
     states = call(catalogue, "GET", "/catalogue/numbers?channel=table")["states"]
     assert {"new": 0, "suggested": 2, "accepted": 1, "corrected": 0} == states
 

@@ -73,7 +73,7 @@ def make_launcher(database: Database, tmp_path: Path) -> Iterator[Callable[..., 
             logs=tmp_path / "logs",
             command=(sys.executable, "-c", program, *arguments),
         )
-        made.append(RunLauncher(database, process, pauses_s=pauses_s))
+        made.append(RunLauncher(database, process, runs=RunRepository, pauses_s=pauses_s))
         return made[-1]
 
     yield make
@@ -224,7 +224,7 @@ def test_a_program_that_cannot_be_started_is_reported(
 ) -> None:
     """The reason is that of the system."""
     process = RunProcess(environment={}, logs=Path(os.devnull) / "logs", command=("no-such-program",))
-    launcher = RunLauncher(database, process, pauses_s=())
+    launcher = RunLauncher(database, process, runs=RunRepository, pauses_s=())
     launcher.start("the-run")
     wait_for_launchers()
     assert "No process could be started for it: Not a directory." == launcher.trouble("the-run")

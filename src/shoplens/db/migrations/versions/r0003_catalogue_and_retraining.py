@@ -183,6 +183,7 @@ def _create_catalogue_runs() -> None:
         sa.Column("started_at", _MOMENT),
         sa.Column("heartbeat_at", _MOMENT),
         sa.Column("finished_at", _MOMENT),
+        sa.Column("cancelled_by", _TEXT),
         sa.Column("failure", _TEXT),
         sa.PrimaryKeyConstraint("id", name="pk_catalogue_runs"),
         sa.UniqueConstraint("channel", "active", name="uq_catalogue_runs_channel"),
