@@ -35,6 +35,7 @@ from shoplens.errors import NothingWaiting, RunInProgress
 from tests.samples import make_item
 from tests.unit.batch.batch_house import House, make_run, now, open_house
 
+Launcher = RunLauncher[BatchRun]
 TIMEOUT_S = 60.0
 
 PRINT_FACTS = """
@@ -63,11 +64,11 @@ def run(database: Database) -> BatchRun:
 
 
 @pytest.fixture
-def make_launcher(database: Database, tmp_path: Path) -> Iterator[Callable[..., RunLauncher]]:
+def make_launcher(database: Database, tmp_path: Path) -> Iterator[Callable[..., Launcher]]:
     """Launchers of a Python program; closed, and their threads ended, when the test ends."""
-    made: list[RunLauncher] = []
+    made: list[Launcher] = []
 
-    def make(program: str, *arguments: str, pauses_s: Sequence[float] = ()) -> RunLauncher:
+    def make(program: str, *arguments: str, pauses_s: Sequence[float] = ()) -> Launcher:
         process = RunProcess(
             environment={"SHOPLENS_DATA_DIR": "here"},
             logs=tmp_path / "logs",
@@ -121,7 +122,7 @@ def ended_owner() -> RunOwner:
 
 
 def test_a_process_gets_its_run_and_only_the_given_settings(
-    make_launcher: Callable[..., RunLauncher], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_launcher: Callable[..., Launcher], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It has a session of its own, and its output goes to a file."""
     monkeypatch.setenv("SHOPLENS_PORT", "1")
@@ -132,7 +133,7 @@ def test_a_process_gets_its_run_and_only_the_given_settings(
     assert ("the-run", output["pid"]) == (output["run"], output["session"])
 
 
-def test_a_process_that_ended_is_no_zombie(make_launcher: Callable[..., RunLauncher]) -> None:
+def test_a_process_that_ended_is_no_zombie(make_launcher: Callable[..., Launcher]) -> None:
     """The launcher waits for it, however it ended."""
     launcher = make_launcher("import os; os.abort()")
     launcher.start("the-run")
@@ -141,7 +142,7 @@ def test_a_process_that_ended_is_no_zombie(make_launcher: Callable[..., RunLaunc
     assert "ended by SIGABRT" in (launcher.trouble("the-run") or "")
 
 
-def test_a_run_has_one_process_at_a_time(make_launcher: Callable[..., RunLauncher], tmp_path: Path) -> None:
+def test_a_run_has_one_process_at_a_time(make_launcher: Callable[..., Launcher], tmp_path: Path) -> None:
     """A second start does nothing while the first process is running."""
     word = tmp_path / "word"
     os.mkfifo(word)
@@ -154,7 +155,7 @@ def test_a_run_has_one_process_at_a_time(make_launcher: Callable[..., RunLaunche
     word.write_text("0")
 
 
-def test_a_process_outlives_the_launcher(make_launcher: Callable[..., RunLauncher], tmp_path: Path) -> None:
+def test_a_process_outlives_the_launcher(make_launcher: Callable[..., Launcher], tmp_path: Path) -> None:
     """A closed launcher starts no other process."""
     word = tmp_path / "word"
     os.mkfifo(word)
@@ -170,7 +171,7 @@ def test_a_process_outlives_the_launcher(make_launcher: Callable[..., RunLaunche
 
 
 def test_a_process_that_fails_is_restarted_a_few_times(
-    make_launcher: Callable[..., RunLauncher], run: BatchRun, tmp_path: Path
+    make_launcher: Callable[..., Launcher], run: BatchRun, tmp_path: Path
 ) -> None:
     """While the run is active and has no owner; then the reason is kept."""
     launcher = make_launcher(COUNT_AND_FAIL, str(tmp_path / "starts"), "1", pauses_s=(0.0, 0.0))
@@ -183,7 +184,7 @@ def test_a_process_that_fails_is_restarted_a_few_times(
 
 @pytest.mark.parametrize("status", ["0", "143", "130"])
 def test_a_process_that_finished_or_was_stopped_is_not_restarted(
-    make_launcher: Callable[..., RunLauncher], run: BatchRun, tmp_path: Path, status: str
+    make_launcher: Callable[..., Launcher], run: BatchRun, tmp_path: Path, status: str
 ) -> None:
     """SIGTERM and SIGINT mean that somebody stopped the run."""
     launcher = make_launcher(COUNT_AND_FAIL, str(tmp_path / "starts"), status, pauses_s=(0.0, 0.0))
@@ -193,7 +194,7 @@ def test_a_process_that_finished_or_was_stopped_is_not_restarted(
 
 
 def test_the_process_of_a_finished_or_owned_run_is_not_restarted(
-    make_launcher: Callable[..., RunLauncher], database: Database, run: BatchRun, tmp_path: Path
+    make_launcher: Callable[..., Launcher], database: Database, run: BatchRun, tmp_path: Path
 ) -> None:
     """Another process may have taken the run over or finished it."""
     owner = this_process(1)
@@ -209,7 +210,7 @@ def test_the_process_of_a_finished_or_owned_run_is_not_restarted(
 
 
 def test_a_request_ends_the_pause_before_a_restart(
-    make_launcher: Callable[..., RunLauncher], run: BatchRun, tmp_path: Path
+    make_launcher: Callable[..., Launcher], run: BatchRun, tmp_path: Path
 ) -> None:
     """A user does not wait for the timer."""
     launcher = make_launcher(COUNT_AND_FAIL, str(tmp_path / "starts"), "1", pauses_s=(3_600.0,))
@@ -220,7 +221,7 @@ def test_a_request_ends_the_pause_before_a_restart(
 
 
 def test_a_program_that_cannot_be_started_is_reported(
-    make_launcher: Callable[..., RunLauncher], database: Database
+    make_launcher: Callable[..., Launcher], database: Database
 ) -> None:
     """The reason is that of the system."""
     process = RunProcess(environment={}, logs=Path(os.devnull) / "logs", command=("no-such-program",))
@@ -231,7 +232,7 @@ def test_a_program_that_cannot_be_started_is_reported(
 
 
 def test_success_clears_the_reason_of_an_earlier_failure(
-    make_launcher: Callable[..., RunLauncher], run: BatchRun, tmp_path: Path
+    make_launcher: Callable[..., Launcher], run: BatchRun, tmp_path: Path
 ) -> None:
     """The failure is in the past."""
     word = tmp_path / "word"
@@ -245,7 +246,7 @@ def test_success_clears_the_reason_of_an_earlier_failure(
     assert launcher.trouble(run.id) is None
 
 
-def test_the_log_of_runs_is_rotated(make_launcher: Callable[..., RunLauncher], tmp_path: Path) -> None:
+def test_the_log_of_runs_is_rotated(make_launcher: Callable[..., Launcher], tmp_path: Path) -> None:
     """One older file is kept."""
     logs = tmp_path / "logs"
     logs.mkdir()
@@ -256,9 +257,7 @@ def test_the_log_of_runs_is_rotated(make_launcher: Callable[..., RunLauncher], t
     assert (logs / "run.log").stat().st_size < 10_000
 
 
-def test_an_abandoned_run_is_resumed(
-    make_launcher: Callable[..., RunLauncher], database: Database, run: BatchRun
-) -> None:
+def test_an_abandoned_run_is_resumed(make_launcher: Callable[..., Launcher], database: Database, run: BatchRun) -> None:
     """One without an owner, and one whose owner has ended."""
     assert run == make_launcher(PRINT_FACTS).resume("returns")
     wait_for_launchers()
@@ -267,7 +266,7 @@ def test_an_abandoned_run_is_resumed(
 
 
 def test_a_run_whose_process_is_alive_is_not_resumed(
-    make_launcher: Callable[..., RunLauncher], database: Database, run: BatchRun
+    make_launcher: Callable[..., Launcher], database: Database, run: BatchRun
 ) -> None:
     """Not even on request, since the process is known to be alive."""
     owned_by(database, run, this_process(1))
@@ -275,7 +274,7 @@ def test_a_run_whose_process_is_alive_is_not_resumed(
 
 
 def test_a_run_of_another_machine_is_resumed_on_request_only(
-    make_launcher: Callable[..., RunLauncher], database: Database, run: BatchRun
+    make_launcher: Callable[..., Launcher], database: Database, run: BatchRun
 ) -> None:
     """Its process may be alive; the new process watches the heartbeat."""
     elsewhere = replace(this_process(1), host="elsewhere", process="another-boot/another-namespace/1")
@@ -284,13 +283,13 @@ def test_a_run_of_another_machine_is_resumed_on_request_only(
     assert owned == make_launcher(PRINT_FACTS).resume("returns", try_unknown=True)
 
 
-def test_nothing_is_resumed_where_no_run_is_active(make_launcher: Callable[..., RunLauncher]) -> None:
+def test_nothing_is_resumed_where_no_run_is_active(make_launcher: Callable[..., Launcher]) -> None:
     """There is nothing to do."""
     assert make_launcher(PRINT_FACTS).resume("returns", try_unknown=True) is None
 
 
 def test_a_requested_run_gets_a_process_at_once(
-    make_launcher: Callable[..., RunLauncher], database: Database, tmp_path: Path
+    make_launcher: Callable[..., Launcher], database: Database, tmp_path: Path
 ) -> None:
     """Another request is refused meanwhile."""
     word = tmp_path / "word"
@@ -305,9 +304,7 @@ def test_a_requested_run_gets_a_process_at_once(
     word.write_text("0")
 
 
-def test_without_a_waiting_item_no_run_is_requested(
-    make_launcher: Callable[..., RunLauncher], database: Database
-) -> None:
+def test_without_a_waiting_item_no_run_is_requested(make_launcher: Callable[..., Launcher], database: Database) -> None:
     """It would be the last run, and hide the one before."""
     with pytest.raises(NothingWaiting):
         StartRun(database, make_launcher(PRINT_FACTS), clock=now)("returns", "somebody")
@@ -316,7 +313,7 @@ def test_without_a_waiting_item_no_run_is_requested(
 
 
 def test_a_request_resumes_a_run_whose_process_has_ended(
-    make_launcher: Callable[..., RunLauncher], database: Database, run: BatchRun
+    make_launcher: Callable[..., Launcher], database: Database, run: BatchRun
 ) -> None:
     """Instead of being refused."""
     abandoned = owned_by(database, run, ended_owner())
