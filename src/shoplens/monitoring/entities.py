@@ -100,6 +100,11 @@ def total(parts: Iterable[Counts]) -> Counts:
     return whole
 
 
+MOST_OF_STEP: Final = ("queue", "storage_bytes", "database_bytes", "disk_total_bytes")
+LEAST_OF_STEP: Final = ("workers", "disk_free_bytes")
+"""Which of the figures of a step is the worst."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerState:
     """How the server was at a moment, or in a step: the most of each, but the least of workers and free disk.
@@ -114,6 +119,15 @@ class ServerState:
     database_bytes: int | None = None
     disk_free_bytes: int | None = None
     disk_total_bytes: int | None = None
+
+    def worst(self, other: ServerState) -> ServerState:
+        """The state of both together; of each figure, the one that is known."""
+        both = {each.name: (getattr(self, each.name), getattr(other, each.name)) for each in fields(self)}
+        merged = {
+            name: (max if name in MOST_OF_STEP else min)((each for each in pair if each is not None), default=None)
+            for name, pair in both.items()
+        }
+        return ServerState(**merged)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

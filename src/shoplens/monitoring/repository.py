@@ -6,6 +6,7 @@ method raises DatabaseUnavailable through the transaction.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
@@ -17,7 +18,10 @@ from shoplens.db.database import hold_monitoring
 from shoplens.db.tables import distinct, from_row, make_id, time_of, to_row
 from shoplens.monitoring.entities import (
     DAY_S,
+    LEAST_OF_STEP,
     MINUTE_S,
+    MOST_OF_STEP,
+    NOTHING,
     SERVER,
     STEPS_S,
     Counts,
@@ -39,8 +43,6 @@ _states: Final = monitoring_states.c
 _days: Final = monitoring_days.c
 _PLAIN: Final = ("answered", "accepted", "to_review", "rejected", "refused", "busy", "failed", "latency_sum_s")
 _COUNTED: Final = (*_PLAIN, *LATENCY_COLUMNS)
-_MOST: Final = ("queue", "storage_bytes", "database_bytes", "disk_total_bytes")
-_LEAST: Final = ("workers", "disk_free_bytes")
 _OUTCOMES: Final = {Outcome.ACCEPT: "accepted", Outcome.REVIEW: "to_review", Outcome.REJECT: "rejected"}
 _SIDES: Final = {
     FeedbackValue.RIGHT.value: "confirmed",
@@ -59,16 +61,30 @@ class SeriesRepository:
     def add(self, readings: Sequence[MinuteReading]) -> None:
         """Add what one process saw to the minutes, the hours and the days."""
         hold_monitoring(self._tx)
-        for reading in readings:
-            minute = reading.begins_s // MINUTE_S * MINUTE_S
-            seen = select(_states.watched).where(_states.step_s == MINUTE_S, _states.begins_s == minute)
-            is_new = self._tx.execute(seen).first() is None
-            for step_s in STEPS_S:
-                at = {"step_s": step_s, "begins_s": minute // step_s * step_s}
-                self._add_state(at | {"watched": int(is_new)} | to_row(reading.state))
-                rows = [at | key._asdict() | _columns_of(counts) for key, counts in reading.counts.items()]
-                if rows:
-                    self._add_points(rows)
+        minutes = {each.begins_s // MINUTE_S * MINUTE_S for each in readings}
+        of_minutes = (_states.step_s == MINUTE_S, _states.begins_s >= min(minutes), _states.begins_s <= max(minutes))
+        fresh = minutes - set(self._tx.execute(select(_states.begins_s).where(*of_minutes)).scalars())
+        for step_s in STEPS_S:
+            states: dict[int, ServerState] = {}
+            points: dict[tuple[int, SeriesKey], Counts] = {}
+            for each in readings:
+                at = each.begins_s // step_s * step_s
+                states[at] = states[at].worst(each.state) if at in states else each.state
+                for key, counts in each.counts.items():
+                    points[at, key] = points.get((at, key), NOTHING) + counts
+            watched = Counter(minute // step_s * step_s for minute in fresh)
+            self._add_states(
+                [
+                    {"step_s": step_s, "begins_s": at, "watched": watched[at]} | to_row(states[at])
+                    for at in sorted(states)
+                ]
+            )
+            self._add_points(
+                [
+                    {"step_s": step_s, "begins_s": at} | key._asdict() | _columns_of(points[at, key])
+                    for at, key in sorted(points)
+                ]
+            )
 
     def totals(
         self, *, step_s: int, bucket_s: int, since_s: int, until_s: int, key: SeriesKey = ALL
@@ -92,8 +108,8 @@ class SeriesRepository:
         begins = _bucket(_states.begins_s, bucket_s)
         facts = (
             func.sum(_states.watched).label("watched"),
-            *(func.max(_states[name]).label(name) for name in _MOST),
-            *(func.min(_states[name]).label(name) for name in _LEAST),
+            *(func.max(_states[name]).label(name) for name in MOST_OF_STEP),
+            *(func.min(_states[name]).label(name) for name in LEAST_OF_STEP),
         )
         wanted = (_states.step_s == step_s, _states.begins_s >= since_s, _states.begins_s < until_s)
         found = self._tx.execute(select(begins, *facts).where(*wanted).group_by(begins))
@@ -124,14 +140,16 @@ class SeriesRepository:
         pages, size = (self._tx.execute(text(f"PRAGMA {name}")).scalar_one() for name in ("page_count", "page_size"))
         return int(pages) * int(size)
 
-    def _add_state(self, row: dict[str, Any]) -> None:
+    def _add_states(self, rows: list[dict[str, Any]]) -> None:
         new = _upsert(self._tx, monitoring_states)
-        merged = {name: _extreme(_states[name], new.excluded[name], most=True) for name in _MOST}
-        merged |= {name: _extreme(_states[name], new.excluded[name], most=False) for name in _LEAST}
+        merged = {name: _extreme(_states[name], new.excluded[name], most=True) for name in MOST_OF_STEP}
+        merged |= {name: _extreme(_states[name], new.excluded[name], most=False) for name in LEAST_OF_STEP}
         merged["watched"] = _states.watched + new.excluded.watched
-        self._tx.execute(new.on_conflict_do_update(index_elements=["step_s", "begins_s"], set_=merged), row)
+        self._tx.execute(new.on_conflict_do_update(index_elements=["step_s", "begins_s"], set_=merged), rows)
 
     def _add_points(self, rows: list[dict[str, Any]]) -> None:
+        if not rows:
+            return
         new = _upsert(self._tx, monitoring_points)
         merged = {name: _points[name] + new.excluded[name] for name in _COUNTED}
         keys = ["step_s", "begins_s", "channel", "model"]
