@@ -10,7 +10,7 @@ each night, and the time series of monitoring. What can be seen in it:
 - the days of a week, a few more requests each week, and a sale from the 40th to the 33rd day before the end;
 - a power cut of seven hours on the 20th day before the end: a gap, and no zeros;
 - an evening with a full queue and failures on the 12th day before the end;
-- the model of returns, `clothing`, is replaced by 1.1.0 on the 30th day before the end; people agree with it more often;
+- the model of returns, `clothing`, is replaced by 1.1.0 on the 30th day before the end: people agree with it more;
 - darker photos of returns in the last ten days: the model is less sure and more photos need a person;
 - a disk that becomes full.
 """
