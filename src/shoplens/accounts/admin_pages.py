@@ -24,6 +24,7 @@ _MAX_FILTER: Final = 200
 PERMISSION_WORDS: Final[Mapping[Permission, str]] = {
     Permission.PREDICT: "Classify photos",
     Permission.RECORDS_READ: "Read predictions and their photos",
+    Permission.RECORDS_DELETE: "Delete predictions with their photos",
     Permission.FEEDBACK_WRITE: "Give feedback on predictions",
     Permission.BATCH_READ: "Read batch runs and their items",
     Permission.BATCH_REVIEW: "Answer, retry and delete batch items",

@@ -14,6 +14,7 @@ class Permission(StrEnum):
 
     PREDICT = "predict"
     RECORDS_READ = "records:read"
+    RECORDS_DELETE = "records:delete"
     FEEDBACK_WRITE = "feedback:write"
     BATCH_READ = "batch:read"
     BATCH_REVIEW = "batch:review"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
@@ -16,7 +16,7 @@ from shoplens.batch.review_repository import ReviewRepository
 from shoplens.batch.run_repository import RunRepository
 from shoplens.db import Database
 from shoplens.errors import BlobNotFound, ImageChanged, ImageNotKept, SampleError
-from shoplens.predictions.entities import Answer, PredictionRecord
+from shoplens.predictions.entities import Answer
 from shoplens.predictions.image_store import ImageFile, ImageSize, ImageStore
 
 MAX_PAGE: Final = 200
@@ -156,10 +156,11 @@ class BrowseService:
         with self._database.reading() as tx:
             return ItemRepository(tx).duplicates_of(item, limit)
 
-    def of_record(self, record: PredictionRecord) -> BatchItem | None:
-        """The item that a record belongs to; None for records of other channels."""
+    def of_records(self, record_ids: Sequence[str]) -> dict[str, BatchItem]:
+        """The items that records belong to, by the id of the record; those of other channels are left out."""
         with self._database.reading() as tx:
-            return ItemRepository(tx).by_prediction(record.id)
+            found = ReviewRepository(tx).of_predictions(record_ids)
+        return {item.prediction_id: item for item in found if item.prediction_id is not None}
 
     def photo(self, item_id: str, size: ImageSize) -> ImageFile:
         """The photo of an item. Raises ItemNotFound and ImageNotKept."""

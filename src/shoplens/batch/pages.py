@@ -6,7 +6,7 @@ All forms work without a script.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -251,14 +251,17 @@ def item_pages(batch: Batch, records: RecordService, channels: Mapping[str, Chan
 
 
 def record_link_finder(browse: BrowseService) -> LinkFinder:
-    """The link from the page of a record to the item that it belongs to."""
+    """The links from records to the items that they belong to."""
 
-    def find(record: PredictionRecord) -> RecordLink | None:
-        item = browse.of_record(record)
-        if item is None:
-            return None
-        address = f"/console/batch/{item.channel}/items/{item.id}"
-        return RecordLink(kind="Item", title=presenting.references(item), address=address)
+    def find(record_ids: Sequence[str]) -> dict[str, RecordLink]:
+        return {
+            record_id: RecordLink(
+                kind="Item",
+                title=presenting.references(item),
+                address=f"/console/batch/{item.channel}/items/{item.id}",
+            )
+            for record_id, item in browse.of_records(record_ids).items()
+        }
 
     return find
 

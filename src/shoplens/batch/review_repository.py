@@ -5,6 +5,7 @@ Every method raises DatabaseUnavailable and RecordRefused through that transacti
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ from shoplens.errors import ItemNotReady
 from shoplens.predictions.entities import Answer
 
 _items: Final = batch_items.c
+_AFTER_ALL: Final = "\U0010ffff"
 
 
 class ReviewRepository:
@@ -24,6 +26,11 @@ class ReviewRepository:
 
     def __init__(self, tx: Connection) -> None:
         self._tx = tx
+
+    def of_predictions(self, prediction_ids: Sequence[str]) -> list[BatchItem]:
+        """The items of these predictions, in no particular order."""
+        found = select(batch_items).where(_items.prediction_id.in_(prediction_ids))
+        return [item_of(row) for row in self._tx.execute(found)]
 
     def review(self, changed: BatchItem, *, seen: BatchItem) -> None:
         """Write what a person's answer, or its withdrawal, changes in `seen`, which the caller has locked.
@@ -105,3 +112,22 @@ AS_NEW: Final[dict[str, Any]] = {
     "revision": _items.revision + 1,
 }
 """The values of an item that waits as a new one."""
+
+
+def find_references(tx: Connection, beginning: str, limit: int) -> list[str]:
+    """The ids of at most `limit` predictions of items whose order or item number begins so, in no particular order.
+
+    Numbers are compared as they were written, and in upper and lower case.
+    """
+    found: list[str] = []
+    for text in dict.fromkeys((beginning, beginning.upper(), beginning.lower())):
+        for column in (_items.order_ref, _items.item_ref):
+            inside = (column >= text, column < text + _AFTER_ALL, _items.prediction_id.is_not(None))
+            found += tx.scalars(select(_items.prediction_id).where(*inside).limit(limit))
+    return found
+
+
+def owned_predictions(tx: Connection, prediction_ids: Sequence[str]) -> set[str]:
+    """Those of the predictions that belong to items: they go with their items only."""
+    found = select(_items.prediction_id).where(_items.prediction_id.in_(prediction_ids))
+    return {str(each) for each in tx.scalars(found)}

@@ -13,6 +13,7 @@ from shoplens.accounts.keys import KeyService
 from shoplens.accounts.limits import RateLimits
 from shoplens.accounts.principals import Principals
 from shoplens.batch.files import MovedPhotos
+from shoplens.batch.review_repository import find_references, owned_predictions
 from shoplens.batch.service import Batch
 from shoplens.batch.status import StatusMetrics
 from shoplens.batch.web_photos import WebPhotos
@@ -40,6 +41,7 @@ from shoplens.platform.parts import (
 from shoplens.platform.registry import build_registry
 from shoplens.platform.retraining import build_retraining, build_suspects
 from shoplens.platform.webhooks import build_sender, build_webhooks
+from shoplens.predictions.deletion import DeletionService
 from shoplens.predictions.entities import Channel, PredictionRecord
 from shoplens.predictions.export import ExportTables
 from shoplens.predictions.image_store import ImageStore
@@ -47,6 +49,8 @@ from shoplens.predictions.photo_urls import PhotoUrls
 from shoplens.predictions.records import RecordService
 from shoplens.predictions.repository import add_records
 from shoplens.predictions.service import PredictionService
+from shoplens.predictions.similar import SimilarPhotos
+from shoplens.predictions.views import SavedViews
 from shoplens.registry.live import ModelFollower
 from shoplens.registry.publishing import RegistryService
 from shoplens.registry.service import ModelService
@@ -88,6 +92,9 @@ class Platform:
     predictions: PredictionService
     photo_urls: PhotoUrls
     records: RecordService
+    similar: SimilarPhotos
+    views: SavedViews
+    deletion: DeletionService
     images: ImageStore
     export: ExportTables
     models: ModelService
@@ -184,7 +191,9 @@ def build_platform(settings: Settings, *, progress: Progress | None = None) -> P
         metrics=metrics,
         answered=shadow.offer,
     )
-    records = RecordService(database, clock=utc_now, metrics=metrics, settle=batch.review.settle)
+    records = RecordService(
+        database, clock=utc_now, metrics=metrics, settle=batch.review.settle, references=find_references
+    )
     keys = KeyService(database, audit, clock=utc_now)
     accounts = build_accounts(settings, database, audit)
     principals = Principals(
@@ -208,6 +217,7 @@ def build_platform(settings: Settings, *, progress: Progress | None = None) -> P
             answered=shadow.offer,
         ),
     )
+    consequences = build_consequences(settings, moderation, database=database, store=store, audit=audit)
     return Platform(
         predictions=PredictionService(
             engine=engine,
@@ -221,6 +231,16 @@ def build_platform(settings: Settings, *, progress: Progress | None = None) -> P
         ),
         photo_urls=build_photo_urls(settings),
         records=records,
+        similar=SimilarPhotos(database),
+        views=SavedViews(database, clock=utc_now),
+        deletion=DeletionService(
+            database,
+            store,
+            references=find_references,
+            owned=owned_predictions,
+            labels=consequences.labels,
+            audit=audit,
+        ),
         images=images,
         export=ExportTables(database),
         models=ModelService(
@@ -238,7 +258,7 @@ def build_platform(settings: Settings, *, progress: Progress | None = None) -> P
         webhooks=build_webhooks(settings, database),
         sender=build_sender(settings, database, metrics),
         moderation=moderation,
-        consequences=build_consequences(settings, moderation, database=database, store=store, audit=audit),
+        consequences=consequences,
         catalogue=catalogue,
         probes={
             "engine": engine.check,

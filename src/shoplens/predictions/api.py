@@ -157,6 +157,8 @@ class RecordPageOut(Schema):
     items: list[RecordOut]
     older: str | None
     newer: str | None
+    total: int = Field(description="How many records match, counted up to 10,000.", examples=[3_104])
+    total_is_exact: bool = Field(description="Whether there are not more than that.")
 
 
 class PhotoIn(BodySchema):
@@ -295,15 +297,23 @@ def predict_router(
     return router
 
 
-def record_filter(
+def record_filter(  # noqa: PLR0917  FastAPI calls it by name
     channel: Annotated[str | None, Query(max_length=100)] = None,
     label: Annotated[str | None, Query(max_length=200, description="The best label.")] = None,
     decision: Annotated[Outcome | None, Query()] = None,
     since: Annotated[Moment | None, Query(description="From this time on; UTC where no zone is given.")] = None,
     until: Annotated[Moment | None, Query(description="Up to, not including, this time.")] = None,
+    text: Annotated[
+        str | None,
+        Query(
+            max_length=200,
+            description="What to search for: the beginning of a file name, order or item number, or a label.",
+        ),
+    ] = None,
 ) -> RecordFilter:
     """The filter in the query of a request."""
-    return RecordFilter(channel=channel, label=label, outcome=decision, since=since, until=until)
+    cleaned = (text or "").replace("\x00", "").strip() or None
+    return RecordFilter(channel=channel, label=label, outcome=decision, since=since, until=until, text=cleaned)
 
 
 def _known_id(prediction_id: Annotated[str, Path(max_length=64, description="The prediction's id.")]) -> str:
@@ -336,13 +346,16 @@ def records_router(
                 raise RequestInvalid(f"{cursor!r} is not a cursor. Use `older` or `newer` of a page.")
         found = records.page(wanted, limit=limit, before=before, after=after)
         items = [RecordOut.with_feedback(each, found.feedback.get(each.id, [])) for each in found.records]
-        return json_response(RecordPageOut(items=items, older=found.older, newer=found.newer))
+        body = RecordPageOut(
+            items=items, older=found.older, newer=found.newer, total=found.total, total_is_exact=found.total_is_exact
+        )
+        return json_response(body)
 
     @router.get("/predictions.csv", response_class=StreamingResponse, summary="Predictions as CSV")
     def export_csv(request: Request, wanted: Wanted) -> StreamingResponse:
         """Every prediction that matches, newest first, safe to open in a spreadsheet."""
         note(request, "predictions.exported", query=request.url.query)
-        return download(export.records(wanted), name="predictions.csv", media_type=_CSV)
+        return download(export.records(records.resolved(wanted)), name="predictions.csv", media_type=_CSV)
 
     @router.get("/predictions/{prediction_id}", response_model=RecordOut, summary="One prediction")
     def one(prediction_id: KnownId) -> Response:

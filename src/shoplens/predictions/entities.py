@@ -102,13 +102,38 @@ class PredictionRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordFilter:
-    """Which records are wanted; None means any. `label` is the top label; times are UTC, `until` is exclusive."""
+    """Which records are wanted; None means any. `label` is the top label; times are UTC, `until` is exclusive.
+
+    `text` is what a person searches for; `search.py` turns it into `ids`, newest first.
+    """
 
     channel: str | None = None
     label: str | None = None
     outcome: Outcome | None = None
     since: datetime | None = None
     until: datetime | None = None
+    text: str | None = None
+    ids: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SavedView:
+    """A filter of the page Records under a name. `owner` is the id of the person whose it is, "" for one that all see.
+
+    `query` is the query string of the page in its one normal form, without the question mark.
+    """
+
+    id: str
+    created_at: datetime
+    owner: str
+    created_by: str
+    name: str
+    query: str
+
+    @property
+    def shared(self) -> bool:
+        """Whether everybody sees it."""
+        return not self.owner
 
 
 def clean_file_name(name: str | None) -> str | None:
@@ -119,6 +144,11 @@ def clean_file_name(name: str | None) -> str | None:
     last = re.split(r"[/\\]", name or "")[-1]
     shown = unicodedata.normalize("NFC", " ".join(visible(last).split()))
     return shown[:FILE_NAME_CHARACTERS].rstrip() or None
+
+
+def key_of(file_name: str | None) -> str | None:
+    """How a file name is searched for: the same in upper and lower case."""
+    return None if file_name is None else file_name.casefold()
 
 
 class FeedbackValue(StrEnum):

@@ -146,6 +146,12 @@ class ImageStore:
         self._store.check()
 
 
+def copy_keys(record: PredictionRecord) -> set[str]:
+    """The keys of everything that is stored of a record's photo: as it was sent, and all that is made of it."""
+    made = {image_key(record.image.sha256, _THUMBNAIL_SUFFIX), view_key(record.image.sha256)}
+    return made if record.image_key is None else made | {record.image_key}
+
+
 def view_key(sha256: str) -> str:
     """The key of the stored view of a photo, which goes when the photo is deleted."""
     return image_key(sha256, _VIEW_SUFFIX)

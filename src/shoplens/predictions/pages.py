@@ -1,33 +1,37 @@
-"""The pages Records and one record. They work as plain forms where no script runs."""
+"""The pages Records and one record: search, filters, saved views, feedback, similar photos, and deletion.
+
+All of them work as plain forms where no script runs.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from typing import Annotated
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl
 
 from fastapi import APIRouter, Form, Request
 from starlette.responses import HTMLResponse, RedirectResponse
 
 from shoplens.accounts.access import guarded, principal_of, reviewer_of
-from shoplens.accounts.entities import Permission
+from shoplens.accounts.entities import Permission, PrincipalKind
 from shoplens.db.tables import is_id
 from shoplens.errors import PredictionNotFound, RequestInvalid
 from shoplens.predictions import presenting
-from shoplens.predictions.entities import Channel, FeedbackValue, PredictionRecord, RecordFilter, photos_need
+from shoplens.predictions.deletion import Deleted, DeletionService
+from shoplens.predictions.entities import Channel, FeedbackValue, RecordFilter, photos_need
 from shoplens.predictions.feedback import NewFeedback
-from shoplens.predictions.policy import Outcome
+from shoplens.predictions.filter_bar import FilterBar, read_cursor, read_filter
 from shoplens.predictions.records import RecordService
-from shoplens.web.rendering import PageRoute, add_filters, instant, page
+from shoplens.predictions.similar import SimilarPhotos
+from shoplens.predictions.views import MAX_NAME, SavedViews, owner_of
+from shoplens.web.rendering import PageRoute, add_filters, page
 
 PAGE_ROWS = 50
-_MAX_FILTER_LENGTH = 200
-_DATE_LENGTH = len("2026-01-31")
 
 FormText = Annotated[str, Form()]
+FormIds = Annotated[list[str], Form()]
 
 add_filters(
     presenting.confidence,
@@ -38,6 +42,8 @@ add_filters(
     presenting.label_key,
     presenting.channel_question,
     presenting.condensed,
+    presenting.total_words,
+    presenting.deleted_words,
     outcome_words=presenting.OUTCOME_WORDS,
     keep_words=presenting.KEEP_WORDS,
     verdict_words=presenting.VERDICT_WORDS,
@@ -55,17 +61,25 @@ class RecordLink:
     address: str
 
 
-LinkFinder = Callable[[PredictionRecord], RecordLink | None]
+LinkFinder = Callable[[Sequence[str]], Mapping[str, RecordLink]]
+"""The links of records, by their ids."""
 
 
-def record_pages(records: RecordService, *, channels: Mapping[str, Channel], find_link: LinkFinder) -> APIRouter:
+def record_pages(
+    records: RecordService,
+    similar: SimilarPhotos,
+    views: SavedViews,
+    *,
+    channels: Mapping[str, Channel],
+    find_links: LinkFinder,
+) -> APIRouter:
     """The list of records (also at `/view_db`), one record, and its feedback form."""
     router = APIRouter(route_class=PageRoute)
     reading = [guarded(Permission.RECORDS_READ)]
 
     @router.get("/console/records", dependencies=reading)
     @router.get("/view_db", dependencies=reading)
-    def record_list(request: Request) -> HTMLResponse:
+    def record_list(request: Request, deleted: str = "") -> HTMLResponse:
         bar = read_filter(request.query_params)
         before, after = (read_cursor(request.query_params, name) for name in ("before", "after"))
         found = records.page(bar.wanted, limit=PAGE_ROWS, before=before, after=after)
@@ -76,10 +90,15 @@ def record_pages(records: RecordService, *, channels: Mapping[str, Channel], fin
             bar=bar,
             found=found,
             paged=bool(before or after),
+            links=find_links([record.id for record in found.records]),
+            views=views.of(principal_of(request)),
+            has_accounts=bool(owner_of(principal_of(request))),
+            deleted=deleted,
             channels=channels,
             photos_need=partial(photos_need, channels),
             channel_names=names,
             labels=records.labels(),
+            max_name=MAX_NAME,
         )
 
     @router.get("/console/records/{record_id}", dependencies=reading)
@@ -88,16 +107,23 @@ def record_pages(records: RecordService, *, channels: Mapping[str, Channel], fin
         channel = channels.get(stored.channel)
         policy = channel.policy if channel else None
         is_outdated = policy is not None and policy.version != stored.decision.policy_version
+        bar = read_filter(request.query_params)
+        newer, older = records.neighbours(bar.wanted, record_id)
         return page(
             "record.html",
             record=stored,
+            bar=bar,
+            newer=newer,
+            older=older,
+            similar=similar.of(stored),
+            photos_need=partial(photos_need, channels),
             channel=channel or stored.channel,
             shows_photo=principal_of(request).may(photos_need(channels, stored.channel)),
             remarks=remarks,
             said=bool(said),
             policy=None if is_outdated else policy,
             policy_outdated=is_outdated,
-            link=find_link(stored),
+            link=find_links([record_id]).get(record_id),
         )
 
     @router.post("/console/records/{record_id}/feedback", dependencies=[guarded(Permission.FEEDBACK_WRITE)])
@@ -126,93 +152,75 @@ def record_pages(records: RecordService, *, channels: Mapping[str, Channel], fin
     return router
 
 
+def change_pages(views: SavedViews, deletion: DeletionService, *, channels: Mapping[str, Channel]) -> APIRouter:
+    """The forms that save a view, and that delete records. Comes before the pages of single records."""
+    router = APIRouter(route_class=PageRoute)
+    reading = [guarded(Permission.RECORDS_READ)]
+    deleting = [guarded(Permission.RECORDS_DELETE)]
+
+    @router.post("/console/records/views", dependencies=reading)
+    def save(request: Request, *, name: FormText = "", query: FormText = "", shared: FormText = "") -> RedirectResponse:
+        bar = _bar_of(query)
+        principal = principal_of(request)
+        everybody = bool(shared) or principal.kind is PrincipalKind.LOCAL
+        views.save(name, bar.query().removeprefix("?"), by=principal, shared=everybody)
+        return RedirectResponse(f"/console/records{bar.query()}", status_code=303)
+
+    @router.post("/console/records/views/{view_id}/remove", dependencies=reading)
+    def remove(request: Request, view_id: str, query: FormText = "") -> RedirectResponse:
+        views.remove(view_id, by=principal_of(request))
+        return RedirectResponse(f"/console/records{_bar_of(query).query()}", status_code=303)
+
+    @router.post("/console/records/delete", dependencies=deleting)
+    def ask(what: FormText = "", query: FormText = "", id: FormIds = []) -> HTMLResponse:  # noqa: B006  the name of the field
+        bar = _bar_of(query)
+        if what != "all" and not id:
+            raise RequestInvalid("Select the records to delete first.")
+        id = [] if what == "all" else id  # noqa: A001
+        found = deletion.look(_chosen(bar, id))
+        return page(
+            "records_delete.html",
+            bar=bar,
+            ids=id,
+            found=found,
+            channels=channels,
+            photos_need=partial(photos_need, channels),
+        )
+
+    @router.post("/console/records/delete/confirmed", dependencies=deleting)
+    def delete(
+        request: Request,
+        *,
+        query: FormText = "",
+        id: FormIds = [],  # noqa: B006
+        newest: Annotated[str, Form(max_length=64)] = "",
+    ) -> RedirectResponse:
+        bar = _bar_of(query)
+        done = deletion.delete(_chosen(bar, id), newest=newest, by=principal_of(request))
+        return RedirectResponse(f"/console/records{bar.query(deleted=_outcome(done))}", status_code=303)
+
+    return router
+
+
 def _known_id(record_id: str) -> str:
     if not is_id(record_id):
         raise PredictionNotFound("This record doesn't exist or was deleted.")
     return record_id
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FilterBar:
-    """A filter as the form shows it. Dates are inclusive days in UTC; a script makes them local."""
-
-    wanted: RecordFilter
-
-    @property
-    def active(self) -> bool:
-        """Whether anything is filtered out."""
-        return bool(self.parameters())
-
-    @property
-    def since_day(self) -> str:
-        """The first day, as a date input wants it."""
-        return f"{self.wanted.since:%Y-%m-%d}" if self.wanted.since else ""
-
-    @property
-    def until_day(self) -> str:
-        """The last day that is still shown; none for an end at the beginning of the calendar."""
-        until = self.wanted.until
-        if until is None or until.date() == date.min:
-            return ""
-        return f"{until - timedelta(microseconds=1):%Y-%m-%d}"
-
-    def parameters(self) -> dict[str, str]:
-        """The filter as query parameters, without those that are not set."""
-        wanted = self.wanted
-        texts = {
-            "channel": wanted.channel,
-            "label": wanted.label,
-            "decision": wanted.outcome.value if wanted.outcome else None,
-            "since": instant(wanted.since) if wanted.since else None,
-            "until": instant(wanted.until) if wanted.until else None,
-        }
-        return {name: text for name, text in texts.items() if text is not None}
-
-    def query(self, **more: str) -> str:
-        """The query string with `more` parameters after the filter's own; "" where there are none."""
-        parameters = {**self.parameters(), **more}
-        return f"?{urlencode(parameters)}" if parameters else ""
+def _bar_of(query: str) -> FilterBar:
+    return read_filter(dict(parse_qsl(query.removeprefix("?"))))
 
 
-def read_filter(query: Mapping[str, str]) -> FilterBar:
-    """The filter in a query; empty fields mean any. Raises RequestInvalid."""
-    decision = _text(query, "decision")
-    if decision is not None and decision not in set(Outcome):
-        raise RequestInvalid(f'"{decision}" is not a decision. Use one of: {", ".join(Outcome)}.')
-    return FilterBar(
-        wanted=RecordFilter(
-            channel=_text(query, "channel"),
-            label=_text(query, "label"),
-            outcome=Outcome(decision) if decision else None,
-            since=_moment(_text(query, "since"), whole_day=timedelta()),
-            until=_moment(_text(query, "until"), whole_day=timedelta(days=1)),
-        )
-    )
+def _chosen(bar: FilterBar, ids: Sequence[str]) -> RecordFilter:
+    """The records that were selected, or all that match the filter. Raises RequestInvalid."""
+    if not ids:
+        return bar.wanted
+    if not all(map(is_id, ids)):
+        raise RequestInvalid("Select records of the list.")
+    return RecordFilter(ids=tuple(sorted(set(ids), reverse=True)))
 
 
-def read_cursor(query: Mapping[str, str], name: str) -> str | None:
-    """The id in `before` or `after`. Raises RequestInvalid."""
-    text = _text(query, name)
-    if text is not None and not is_id(text):
-        raise RequestInvalid("This link to a page of records is not valid. Start again with the newest records.")
-    return text
-
-
-def _text(query: Mapping[str, str], name: str) -> str | None:
-    text = query.get(name, "").replace("\x00", "").strip()
-    if len(text) > _MAX_FILTER_LENGTH:
-        raise RequestInvalid(f"The filter {name!r} is longer than {_MAX_FILTER_LENGTH} characters.")
-    return text or None
-
-
-def _moment(text: str | None, *, whole_day: timedelta) -> datetime | None:
-    """UTC. A bare date means its whole day, so that the end of a range lies a day later."""
-    if text is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-        if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=UTC)
-        return moment.astimezone(UTC) + (whole_day if len(text) == _DATE_LENGTH else timedelta())
-    except (ValueError, OverflowError):
-        raise RequestInvalid(f'"{text}" is not a date. Write dates as 2026-01-31.') from None
+def _outcome(done: Deleted) -> str:
+    """What the list says after a deletion: how many were deleted, how many stay, and whether some are left."""
+    return f"{done.records}-{done.owned}-{int(done.left)}"

@@ -97,6 +97,27 @@ def label_key(label: str, channel: Channel | str) -> str:
     return label if label_name(label, channel).casefold() != label.casefold() else ""
 
 
+def total_words(total: int, is_exact: bool) -> str:
+    """How many records a list has: "1 record", "3,104 records", "more than 10,000 records"."""
+    if not is_exact:
+        return f"more than {total:,} records"
+    return f"{total:,} record" if total == 1 else f"{total:,} records"
+
+
+def deleted_words(outcome: str) -> str:
+    """What a deletion did, of the numbers in an address: deleted, kept, whether some are left. "" for other texts."""
+    parts = outcome.split("-")
+    if len(parts) != 3 or not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
+        return ""
+    deleted, kept, left = map(int, parts)
+    sentences = [f"{total_words(deleted, True)} deleted."]
+    if kept:
+        sentences.append(f"{total_words(kept, True)} stayed: they belong to items of a run.")
+    if left:
+        sentences.append("Some are left. Delete again to go on.")
+    return " ".join(sentences)
+
+
 def channel_title(channel: Channel | str) -> str:
     """The title of a channel, or its name as a heading where it has no title or is no longer in the settings."""
     if isinstance(channel, Channel) and channel.title != channel.name:

@@ -10,6 +10,7 @@ from shoplens.db import Database
 from shoplens.predictions.entities import Feedback, PredictionRecord, RecordFilter
 from shoplens.predictions.feedback import NewFeedback, Settle, give
 from shoplens.predictions.repository import FeedbackRepository, PredictionRepository
+from shoplens.predictions.search import MOST_FOUND, FindReferences, resolve
 from shoplens.telemetry.metrics import Metrics
 
 MAX_PAGE = 200
@@ -17,18 +18,23 @@ MAX_PAGE = 200
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordPage:
-    """Records with their feedback. `older` and `newer` are cursors, None where there are no such records."""
+    """Records with their feedback. `older` and `newer` are cursors, None where there are no such records.
+
+    `total` counts all records that match; if it is not exact there are more.
+    """
 
     records: list[PredictionRecord]
     feedback: dict[str, list[Feedback]]
     older: str | None
     newer: str | None
+    total: int
+    total_is_exact: bool
 
 
 class RecordService:
     """Stored predictions and their feedback. All methods block and may be called from many threads.
 
-    `settle` is asked first by `give_feedback`.
+    `settle` is asked first by `give_feedback`; `references` finds records by what other features know of them.
     """
 
     def __init__(
@@ -38,7 +44,9 @@ class RecordService:
         clock: Callable[[], datetime],
         metrics: Metrics,
         settle: Settle = lambda _: None,
+        references: FindReferences = lambda *_: [],
     ) -> None:
+        self._references = references
         self._database = database
         self._settle = settle
         self._clock = clock
@@ -59,7 +67,10 @@ class RecordService:
         """
         limit = min(limit, MAX_PAGE)
         with self._database.reading() as tx:
-            found = PredictionRepository(tx).page(wanted, limit=limit + 1, before=before, after=after)
+            repository = PredictionRepository(tx)
+            searched = resolve(tx, wanted, self._references)
+            found = repository.page(searched.wanted, limit=limit + 1, before=before, after=after)
+            total = repository.count(searched.wanted, most=MOST_FOUND + 1)
             more = len(found) > limit
             records = (found[-limit:] if after else found[:limit]) if more else found
             feedback = FeedbackRepository(tx).for_predictions([record.id for record in records])
@@ -70,7 +81,23 @@ class RecordService:
             feedback=feedback,
             older=records[-1].id if has_older else None,
             newer=records[0].id if has_newer else None,
+            total=min(total, MOST_FOUND),
+            total_is_exact=total <= MOST_FOUND and not searched.more,
         )
+
+    def neighbours(self, wanted: RecordFilter, record_id: str) -> tuple[str | None, str | None]:
+        """The ids of the next newer and the next older record that match; None at the ends."""
+        with self._database.reading() as tx:
+            searched = resolve(tx, wanted, self._references).wanted
+            repository = PredictionRepository(tx)
+            newer = repository.page(searched, limit=1, after=record_id)
+            older = repository.page(searched, limit=1, before=record_id)
+        return newer[0].id if newer else None, older[0].id if older else None
+
+    def resolved(self, wanted: RecordFilter) -> RecordFilter:
+        """The filter with what its text finds now, for reads that take long."""
+        with self._database.reading() as tx:
+            return resolve(tx, wanted, self._references).wanted
 
     def labels(self) -> list[str]:
         """The distinct top labels of all records, for filters."""

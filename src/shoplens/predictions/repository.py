@@ -6,23 +6,25 @@ Every method raises DatabaseUnavailable and RecordRefused through that transacti
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import product
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Select, insert, select, union_all, update
+from sqlalchemy import ColumnElement, Connection, Select, delete, func, insert, select, union_all, update
 
 from shoplens.db.tables import distinct, from_row, make_id, to_row
 from shoplens.errors import PredictionNotFound
-from shoplens.predictions.entities import Feedback, PredictionRecord, RecordFilter
+from shoplens.predictions.entities import Feedback, PredictionRecord, RecordFilter, key_of
 from shoplens.predictions.policy import Outcome
-from shoplens.predictions.search import key_of
 from shoplens.predictions.tables import feedback, predictions
 
 MOST_CHANNELS: Final = 100
 """With more channels than this, a filter without a channel reads one range and sorts: SQLite merges at most 500."""
 
+_CHUNK: Final = 500
+"""How many ids one statement names."""
+_AFTER_ALL: Final = "\U0010ffff"
 _LAST_MS: Final = (1 << 48) - 1
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -66,6 +68,8 @@ class PredictionRepository:
         """At most `limit` records, newest first: the newest, the next older than `before`, or the next newer than
         `after` (both are ids of records and exclusive). Reads only rows that it returns, however many there are.
         """
+        if wanted.ids is not None:
+            return self._page_of_ids(wanted, wanted.ids, limit=limit, before=before, after=after)
         found = self._matching(wanted, before=before, after=after)
         # Towards newer records the nearest ones come first, so they are read upwards and reversed.
         upwards = after is not None and before is None
@@ -73,6 +77,58 @@ class PredictionRepository:
         rows = self._tx.execute(found.order_by(order).limit(limit))
         records = [from_row(PredictionRecord, row) for row in rows]
         return records[::-1] if upwards else records
+
+    def count(self, wanted: RecordFilter, *, most: int) -> int:
+        """How many records match; `most` where there are as many or more."""
+        if wanted.ids is not None:
+            counted = 0
+            for ids in _chunks([each for each in wanted.ids if _within(each, wanted)]):
+                query = select(func.count()).where(predictions.c.id.in_(ids), *_equal(wanted))
+                counted += int(self._tx.scalar(query) or 0)
+            return min(counted, most)
+        found = self._matching(wanted, before=None, after=None, columns=(predictions.c.id,))
+        # Each range is bounded on its own, so that a database that merges them reads no further either.
+        return int(self._tx.scalar(select(func.count()).select_from(found.limit(most).subquery())) or 0)
+
+    def newest_ids(self, wanted: RecordFilter, limit: int) -> list[str]:
+        """The ids of at most `limit` records that match, newest first."""
+        if wanted.ids is not None:
+            ids: list[str] = []
+            for some in _chunks([each for each in wanted.ids if _within(each, wanted)]):
+                query = select(predictions.c.id).where(predictions.c.id.in_(some), *_equal(wanted))
+                ids += sorted(self._tx.scalars(query), reverse=True)
+            return ids[:limit]
+        found = self._matching(wanted, before=None, after=None, columns=(predictions.c.id,))
+        return list(self._tx.scalars(found.order_by(found.selected_columns.id.desc()).limit(limit)))
+
+    def named(self, beginning: str, limit: int) -> list[str]:
+        """The ids of at most `limit` records whose file name begins so, in any case and in no particular order."""
+        key = key_of(beginning) or ""
+        column = predictions.c.file_key
+        found = select(predictions.c.id).where(column >= key, column < key + _AFTER_ALL)
+        return list(self._tx.scalars(found.order_by(column, predictions.c.id).limit(limit)))
+
+    def hashes(self, after: str, limit: int) -> list[tuple[str, str]]:
+        """Ids and perceptual hashes of at most `limit` records after an id, oldest first; "" without a photo."""
+        found = select(predictions.c.id, predictions.c.image_phash).where(predictions.c.id > after)
+        return [(row.id, row.image_phash) for row in self._tx.execute(found.order_by(predictions.c.id).limit(limit))]
+
+    def with_hash(self, phash: str, limit: int) -> list[PredictionRecord]:
+        """The newest records of photos with this perceptual hash."""
+        found = select(predictions).where(predictions.c.image_phash == phash)
+        rows = self._tx.execute(found.order_by(predictions.c.id.desc()).limit(limit))
+        return [from_row(PredictionRecord, row) for row in rows]
+
+    def others_have(self, record: PredictionRecord, than: Sequence[str]) -> bool:
+        """Whether a record that is not among `than` has the same photo."""
+        # The perceptual hash has an index, and equal photos have equal ones.
+        same = (predictions.c.image_phash == record.image.phash, predictions.c.image_sha256 == record.image.sha256)
+        found = select(predictions.c.id).where(*same, predictions.c.id.not_in(than)).limit(1)
+        return self._tx.execute(found).first() is not None
+
+    def remove(self, ids: Sequence[str]) -> int:
+        """Delete these records with their feedback; how many there were."""
+        return self._tx.execute(delete(predictions).where(predictions.c.id.in_(ids))).rowcount
 
     def labels(self, limit: int = 5_000) -> list[str]:
         """The distinct top labels in alphabetical order, at most `limit`."""
@@ -88,11 +144,32 @@ class PredictionRepository:
         found = self._tx.execute(rows.order_by(predictions.c.id.desc()).limit(limit))
         return [(str(key), sha256) for key, sha256 in found]
 
-    def _matching(self, wanted: RecordFilter, *, before: str | None, after: str | None) -> Any:
+    def _page_of_ids(
+        self, wanted: RecordFilter, ids: Sequence[str], *, limit: int, before: str | None, after: str | None
+    ) -> list[PredictionRecord]:
+        inside = [each for each in ids if _within(each, wanted, before=before, after=after)]
+        upwards = after is not None and before is None
+        found: list[PredictionRecord] = []
+        for some in _chunks(inside[::-1] if upwards else inside):
+            query = select(predictions).where(predictions.c.id.in_(some), *_equal(wanted))
+            rows = {row.id: row for row in self._tx.execute(query)}
+            found += [from_row(PredictionRecord, rows[each]) for each in some if each in rows]
+            if len(found) >= limit:
+                break
+        return found[:limit][::-1] if upwards else found[:limit]
+
+    def _matching(
+        self,
+        wanted: RecordFilter,
+        *,
+        before: str | None,
+        after: str | None,
+        columns: Sequence[Any] = (predictions,),
+    ) -> Any:
         channels: Sequence[str] = ()
         if wanted.channel is None and (wanted.label is not None or wanted.outcome is not None):
             channels = self.channels(MOST_CHANNELS + 1)
-        return matching(wanted, before=before, after=after, channels=channels)
+        return matching(wanted, before=before, after=after, channels=channels, columns=columns)
 
 
 def add_records(tx: Connection, records: Iterable[PredictionRecord]) -> None:
@@ -143,8 +220,39 @@ class FeedbackRepository:
         return [(each, records[each.prediction_id]) for each in given]
 
 
-def matching(wanted: RecordFilter, *, before: str | None, after: str | None, channels: Sequence[str]) -> Any:
-    """A SELECT of all columns of the rows that match, which the database can order by id without sorting.
+def _chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (ids[first : first + _CHUNK] for first in range(0, len(ids), _CHUNK))
+
+
+def _within(record_id: str, wanted: RecordFilter, *, before: str | None = None, after: str | None = None) -> bool:
+    """Whether an id lies within the times of a filter and between two cursors."""
+    return (
+        (wanted.since is None or record_id >= _first_id(wanted.since))
+        and (wanted.until is None or record_id < _first_id(wanted.until))
+        and (before is None or record_id < before)
+        and (after is None or record_id > after)
+    )
+
+
+def _equal(wanted: RecordFilter) -> list[ColumnElement[bool]]:
+    """The conditions of a filter that are no range."""
+    values = (
+        (predictions.c.channel, wanted.channel),
+        (predictions.c.top_label, wanted.label),
+        (predictions.c.decision_outcome, wanted.outcome),
+    )
+    return [column == value for column, value in values if value is not None]
+
+
+def matching(
+    wanted: RecordFilter,
+    *,
+    before: str | None,
+    after: str | None,
+    channels: Sequence[str],
+    columns: Sequence[Any] = (predictions,),
+) -> Any:
+    """A SELECT of all columns, or of `columns`, of the rows that match. Ordering it by id needs no sorting.
 
     An index is in the order of ids only within one value of every column before the id. So where a filter leaves such
     a column open, one index range per value is read, and the ranges are merged by id. `channels` are all that exist.
@@ -165,9 +273,9 @@ def matching(wanted: RecordFilter, *, before: str | None, after: str | None, cha
     if wanted.channel is None and ((wanted.outcome is None and not equal) or not 0 < len(channels) <= MOST_CHANNELS):
         if wanted.outcome is not None:
             equal.append(predictions.c.decision_outcome == wanted.outcome)
-        return select(predictions).where(*equal, *within)
+        return select(*columns).where(*equal, *within)
     ranges: list[Select[Any]] = [
-        select(predictions).where(
+        select(*columns).where(
             *equal, predictions.c.channel == channel, predictions.c.decision_outcome == outcome, *within
         )
         for channel, outcome in product(

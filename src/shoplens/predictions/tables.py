@@ -71,7 +71,7 @@ predictions: Final = Table(
     required("timing_total_ms", Double),
     Column("text", TEXT),
     Column("file_name", TEXT),
-    # The same as it is searched for: its beginning, in any case (`search.key_of`).
+    # The same as it is searched for: its beginning, in any case (`entities.key_of`).
     Column("file_key", TEXT),
     # Paging merges one index range per outcome (`repository`), so a row with any other outcome would never be shown.
     CheckConstraint("decision_outcome IN ('accept', 'review', 'reject')", name="outcome"),

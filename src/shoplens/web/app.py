@@ -55,7 +55,7 @@ from shoplens.platform.accounts import Accounts
 from shoplens.platform.server import Platform, WebLimits
 from shoplens.predictions.api import PhotoIn, feedback_router, predict_router, records_router
 from shoplens.predictions.classify_pages import classify_pages
-from shoplens.predictions.pages import record_pages
+from shoplens.predictions.pages import change_pages, record_pages
 from shoplens.registry.api import models_router
 from shoplens.registry.live import faults_of
 from shoplens.registry.pages import model_pages
@@ -246,10 +246,13 @@ def _page_routers(platform: Platform, uploads: Uploads) -> Iterator[APIRouter]:
         max_image_bytes=platform.limits.max_image_bytes,
         deadline_s=platform.limits.deadline_s,
     )
+    yield change_pages(platform.views, platform.deletion, channels=platform.channels)
     yield record_pages(
         platform.records,
+        platform.similar,
+        platform.views,
         channels=platform.channels,
-        find_link=record_link_finder(platform.batch.browse),
+        find_links=record_link_finder(platform.batch.browse),
     )
     yield item_pages(platform.batch, platform.records, platform.channels)
     yield channel_pages(platform.batch, platform.channels)

@@ -49,6 +49,10 @@ ROUTES: Mapping[str, Permission | tuple[Permission, ...] | None] = {
     "GET /view_db": Permission.RECORDS_READ,
     "GET /console/records": Permission.RECORDS_READ,
     "GET /console/records/{record_id}": Permission.RECORDS_READ,
+    "POST /console/records/views": Permission.RECORDS_READ,
+    "POST /console/records/views/{view_id}/remove": Permission.RECORDS_READ,
+    "POST /console/records/delete": Permission.RECORDS_DELETE,
+    "POST /console/records/delete/confirmed": Permission.RECORDS_DELETE,
     "POST /console/records/{record_id}/feedback": Permission.FEEDBACK_WRITE,
     # batch
     "POST /batch/ingest": Permission.BATCH_RUN,

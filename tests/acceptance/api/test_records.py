@@ -238,3 +238,70 @@ async def test_pages_take_every_day_of_the_calendar(client: httpx.AsyncClient, p
             answer = await client.get(place, params={name: moment})
             assert answer.status_code in (200, 422), (moment, name)
             assert 200 == answer.status_code or "is not a date" in answer.text
+
+
+async def test_records_are_searched_counted_and_exported_by_text(client: httpx.AsyncClient) -> None:
+    """The same records on the page, in the API and in the export."""
+    for name in ("IMG_1.jpg", "img_2.jpg", "other.jpg"):
+        await client.post("/predict", files={"file": (name, jpeg_of(colourful(len(name))))})
+    found = (await client.get("/predictions?text=Img_")).json()
+    page = await client.get("/console/records?text=img_", headers={"accept": "text/html"})
+    exported = list(csv.DictReader(io.StringIO((await client.get("/predictions.csv?text=img_")).text)))
+
+    names = ["img_2.jpg", "IMG_1.jpg"]
+    assert (names, 2, True) == (
+        [item["file_name"] for item in found["items"]], found["total"], found["total_is_exact"],
+    )  # fmt: skip
+    assert names == [row["file_name"] for row in exported]
+    assert ("2 records" in page.text, "other.jpg" in page.text) == (True, False)
+    assert 422 == (await client.get("/predictions?text=" + "x" * 201)).status_code
+
+
+async def test_records_are_deleted_after_a_question(client: httpx.AsyncClient) -> None:
+    """By selection and by a filter; what was not confirmed stays, and the answer says what happened."""
+    ids = await fill(client, 5)
+    html = {"accept": "text/html"}
+    nothing = await client.post("/console/records/delete", data={"what": "selected"}, headers=html)
+    asked = await client.post("/console/records/delete", data={"what": "selected", "id": ids[:2]}, headers=html)
+    assert (422, 200, 5) == (
+        nothing.status_code,
+        asked.status_code,
+        len((await client.get("/predictions")).json()["items"]),
+    )
+    assert "Delete 2 records?" in asked.text
+
+    form = {"id": ids[:2], "newest": ids[0]}
+    done = await client.post("/console/records/delete/confirmed", data=form, headers=html)
+    said = await client.get(done.headers["location"], headers=html)
+    assert (303, "2 records deleted." in said.text) == (done.status_code, True)
+    assert ids[2:] == [item["id"] for item in (await client.get("/predictions")).json()["items"]]
+    assert 404 == (await client.get(f"/predictions/{ids[0]}/image")).status_code
+
+    all_of_it = {"query": "?channel=look", "newest": ids[3]}
+    await client.post("/console/records/delete/confirmed", data=all_of_it, headers=html)
+    assert [ids[2]] == [item["id"] for item in (await client.get("/predictions")).json()["items"]]
+
+
+async def test_a_view_is_saved_shown_and_removed(client: httpx.AsyncClient) -> None:
+    """Its address is the filter."""
+    html = {"accept": "text/html"}
+    await fill(client, 1)
+    saved = await client.post(
+        "/console/records/views", data={"name": "Doubtful <b>", "query": "?decision=review&junk=1"}, headers=html
+    )
+    shown = (await client.get("/console/records", headers=html)).text
+    assert "/console/records?decision=review" == saved.headers["location"]
+    assert ('href="/console/records?decision=review"' in shown, "Doubtful &lt;b&gt;" in shown) == (True, True)
+    address = shown.split('action="/console/records/views/')[1].split('"')[0]
+    await client.post(f"/console/records/views/{address}", headers=html)
+    assert "Doubtful" not in (await client.get("/console/records", headers=html)).text
+
+
+async def test_the_page_of_a_record_leads_to_its_neighbours_and_to_similar_photos(client: httpx.AsyncClient) -> None:
+    """Within the filter; the same file again is named so."""
+    ids = await fill(client, 3)
+    again = (await client.post("/predict", content=jpeg_of(colourful(1)))).json()["id"]
+    text = (await client.get(f"/console/records/{ids[1]}?channel=look", headers={"accept": "text/html"})).text
+    assert f'rel="prev" href="/console/records/{ids[0]}?channel=look"' in text
+    assert f'rel="next" href="/console/records/{ids[2]}?channel=look"' in text
+    assert (f'<li><a href="/console/records/{again}">' in text, "same file" in text) == (True, True)

@@ -188,9 +188,7 @@ def test_a_record_leads_back_to_its_item(shop: Shop, browse: BrowseService) -> N
     other = replace(record, id="0" * 26, channel="look")
     with shop.database.transaction() as tx:
         PredictionRepository(tx).add_many([other])
-    assert item.id == (browse.of_record(record) or item).id
-    assert browse.of_record(record) is not None
-    assert browse.of_record(other) is None
+    assert {record.id: item.id} == {name: each.id for name, each in browse.of_records([record.id, other.id]).items()}
 
 
 def test_the_items_of_a_run_are_those_that_it_counts(shop: Shop, browse: BrowseService) -> None:

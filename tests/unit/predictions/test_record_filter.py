@@ -9,7 +9,7 @@ import pytest
 
 from shoplens.errors import RequestInvalid
 from shoplens.predictions.entities import clean_file_name
-from shoplens.predictions.pages import read_cursor, read_filter
+from shoplens.predictions.filter_bar import read_cursor, read_filter
 from shoplens.predictions.policy import Outcome
 
 
