@@ -42,12 +42,13 @@ from shoplens.platform.registry import build_registry
 from shoplens.platform.retraining import build_retraining, build_suspects
 from shoplens.platform.webhooks import build_sender, build_webhooks
 from shoplens.predictions.deletion import DeletionService
-from shoplens.predictions.entities import Channel, PredictionRecord
+from shoplens.predictions.entities import Channel, PredictionRecord, label_names
 from shoplens.predictions.export import ExportTables
 from shoplens.predictions.image_store import ImageStore
 from shoplens.predictions.photo_urls import PhotoUrls
 from shoplens.predictions.records import RecordService
 from shoplens.predictions.repository import add_records
+from shoplens.predictions.search import RecordSearch
 from shoplens.predictions.service import PredictionService
 from shoplens.predictions.similar import SimilarPhotos
 from shoplens.predictions.views import SavedViews
@@ -191,9 +192,8 @@ def build_platform(settings: Settings, *, progress: Progress | None = None) -> P
         metrics=metrics,
         answered=shadow.offer,
     )
-    records = RecordService(
-        database, clock=utc_now, metrics=metrics, settle=batch.review.settle, references=find_references
-    )
+    search = RecordSearch(references=find_references, label_names=label_names(channels))
+    records = RecordService(database, clock=utc_now, metrics=metrics, settle=batch.review.settle, search=search)
     keys = KeyService(database, audit, clock=utc_now)
     accounts = build_accounts(settings, database, audit)
     principals = Principals(
@@ -236,7 +236,7 @@ def build_platform(settings: Settings, *, progress: Progress | None = None) -> P
         deletion=DeletionService(
             database,
             store,
-            references=find_references,
+            search=search,
             owned=owned_predictions,
             labels=consequences.labels,
             audit=audit,

@@ -19,7 +19,7 @@ from shoplens.errors import RequestInvalid
 from shoplens.predictions.entities import PredictionRecord, RecordFilter
 from shoplens.predictions.image_store import copy_keys
 from shoplens.predictions.repository import PredictionRepository
-from shoplens.predictions.search import MOST_FOUND, FindReferences, resolve
+from shoplens.predictions.search import MOST_FOUND, RecordSearch
 from shoplens.storage import Store
 
 MOST_SELECTED: Final = 500
@@ -74,7 +74,7 @@ class DeletionService:
         database: Database,
         store: Store,
         *,
-        references: FindReferences,
+        search: RecordSearch,
         owned: Owned,
         labels: Forgets,
         audit: AuditLog,
@@ -82,7 +82,7 @@ class DeletionService:
     ) -> None:
         self._database = database
         self._store = store
-        self._references = references
+        self._search = search
         self._owned = owned
         self._labels = labels
         self._audit = audit
@@ -121,7 +121,7 @@ class DeletionService:
         if wanted.ids is not None and wanted.text is None and len(wanted.ids) > MOST_SELECTED:
             raise RequestInvalid(f"Select at most {MOST_SELECTED} records, or delete by a filter.")
         with self._database.reading() as tx:
-            found = resolve(tx, wanted, self._references)
+            found = self._search.resolve(tx, wanted)
             ids = PredictionRepository(tx).newest_ids(found.wanted, MOST_FOUND + 1)
         return ids[:MOST_FOUND], found.more or len(ids) > MOST_FOUND
 

@@ -52,6 +52,15 @@ def photos_need(channels: Mapping[str, Channel], name: str) -> Permission:
     return Permission.MODERATION_REVIEW if found is None else found.photos_need
 
 
+def label_names(channels: Mapping[str, Channel]) -> dict[str, set[str]]:
+    """What people call each label, in any channel."""
+    names: dict[str, set[str]] = {}
+    for channel in channels.values():
+        for label, name in channel.label_names.items():
+            names.setdefault(label, set()).add(name)
+    return names
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelPrediction(Prediction):
     """A prediction with what the policy of a channel makes of it."""

@@ -116,6 +116,7 @@ def record_pages(
             newer=newer,
             older=older,
             similar=similar.of(stored),
+            channels=channels,
             photos_need=partial(photos_need, channels),
             channel=channel or stored.channel,
             shows_photo=principal_of(request).may(photos_need(channels, stored.channel)),

@@ -10,7 +10,7 @@ from shoplens.db import Database
 from shoplens.predictions.entities import Feedback, PredictionRecord, RecordFilter
 from shoplens.predictions.feedback import NewFeedback, Settle, give
 from shoplens.predictions.repository import FeedbackRepository, PredictionRepository
-from shoplens.predictions.search import MOST_FOUND, FindReferences, resolve
+from shoplens.predictions.search import MOST_FOUND, RecordSearch
 from shoplens.telemetry.metrics import Metrics
 
 MAX_PAGE = 200
@@ -34,7 +34,7 @@ class RecordPage:
 class RecordService:
     """Stored predictions and their feedback. All methods block and may be called from many threads.
 
-    `settle` is asked first by `give_feedback`; `references` finds records by what other features know of them.
+    `settle` is asked first by `give_feedback`. `search` looks up the texts of filters.
     """
 
     def __init__(
@@ -44,9 +44,9 @@ class RecordService:
         clock: Callable[[], datetime],
         metrics: Metrics,
         settle: Settle = lambda _: None,
-        references: FindReferences = lambda *_: [],
+        search: RecordSearch | None = None,
     ) -> None:
-        self._references = references
+        self._search = search or RecordSearch()
         self._database = database
         self._settle = settle
         self._clock = clock
@@ -68,7 +68,7 @@ class RecordService:
         limit = min(limit, MAX_PAGE)
         with self._database.reading() as tx:
             repository = PredictionRepository(tx)
-            searched = resolve(tx, wanted, self._references)
+            searched = self._search.resolve(tx, wanted)
             found = repository.page(searched.wanted, limit=limit + 1, before=before, after=after)
             total = repository.count(searched.wanted, most=MOST_FOUND + 1)
             more = len(found) > limit
@@ -88,7 +88,7 @@ class RecordService:
     def neighbours(self, wanted: RecordFilter, record_id: str) -> tuple[str | None, str | None]:
         """The ids of the next newer and the next older record that match; None at the ends."""
         with self._database.reading() as tx:
-            searched = resolve(tx, wanted, self._references).wanted
+            searched = self._search.resolve(tx, wanted).wanted
             repository = PredictionRepository(tx)
             newer = repository.page(searched, limit=1, after=record_id)
             older = repository.page(searched, limit=1, before=record_id)
@@ -97,7 +97,7 @@ class RecordService:
     def resolved(self, wanted: RecordFilter) -> RecordFilter:
         """The filter with what its text finds now, for reads that take long."""
         with self._database.reading() as tx:
-            return resolve(tx, wanted, self._references).wanted
+            return self._search.resolve(tx, wanted).wanted
 
     def labels(self) -> list[str]:
         """The distinct top labels of all records, for filters."""

@@ -5,8 +5,8 @@ Every part is a range of an index and bounded, so a search costs the same howeve
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from sqlalchemy import Connection
@@ -34,41 +34,43 @@ class Found:
     more: bool = False
 
 
-def resolve(tx: Connection, wanted: RecordFilter, references: FindReferences) -> Found:
-    """The filter with the ids of the records that its text finds; the same one where it has no text.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordSearch:
+    """Looks up what people search for. `label_names` are the names of labels for people, by label.
 
-    Several words find what all of them find, and what the whole text finds.
+    `references` finds what other features know of records.
     """
-    if wanted.text is None or wanted.ids is not None:
-        return Found(wanted=wanted)
-    found = _Search(tx, references)
-    words = [word for word in wanted.text.replace(",", " ").split() if word.casefold() not in _NOT_SEARCHED]
-    ids = found.ids_of(wanted.text)
-    if words and words != [wanted.text]:
-        ids |= set.intersection(*(found.ids_of(word) for word in words[:_MOST_WORDS]))
-    newest = tuple(sorted(ids, reverse=True)[:MOST_FOUND])
-    return Found(wanted=replace(wanted, ids=newest), more=found.more or len(ids) > MOST_FOUND)
 
+    references: FindReferences = lambda *_: []
+    label_names: Mapping[str, Collection[str]] = field(default_factory=dict)
 
-class _Search:
-    def __init__(self, tx: Connection, references: FindReferences) -> None:
-        self._tx = tx
-        self._references = references
-        self.more = False
+    def resolve(self, tx: Connection, wanted: RecordFilter) -> Found:
+        """The filter with the ids of the records that its text finds; the same one where it has no text.
 
-    def ids_of(self, text: str) -> set[str]:
-        """The ids that a text finds in any way."""
-        ids: set[str] = {text.lower()} if is_id(text.lower()) else set()
-        for some in self._parts(text):
-            self.more |= len(some) > MOST_FOUND
-            ids.update(some)
-        return ids
+        Several words find what all of them find, and what the whole text finds.
+        """
+        if wanted.text is None or wanted.ids is not None:
+            return Found(wanted=wanted)
+        ids, more = self._ids_of(tx, wanted.text)
+        words = [word for word in wanted.text.replace(",", " ").split() if word.casefold() not in _NOT_SEARCHED]
+        if words and words != [wanted.text]:
+            each = [self._ids_of(tx, word) for word in words[:_MOST_WORDS]]
+            ids |= set.intersection(*(found for found, _ in each))
+            more |= any(beyond for _, beyond in each)
+        newest = tuple(sorted(ids, reverse=True)[:MOST_FOUND])
+        return Found(wanted=replace(wanted, ids=newest), more=more or len(ids) > MOST_FOUND)
 
-    def _parts(self, text: str) -> Iterator[list[str]]:
-        repository, most = PredictionRepository(self._tx), MOST_FOUND + 1
-        yield repository.named(text, most)
-        yield self._references(self._tx, text, most)
-        labels = [each for each in repository.labels() if text.casefold() in each.casefold()]
-        self.more |= len(labels) > _MOST_LABELS
-        for label in labels[:_MOST_LABELS]:
-            yield repository.newest_ids(RecordFilter(label=label), most)
+    def _ids_of(self, tx: Connection, text: str) -> tuple[set[str], bool]:
+        """The ids that a text finds in any way; whether so many that some were left out."""
+        repository, most = PredictionRepository(tx), MOST_FOUND + 1
+        labels = [each for each in repository.labels() if self._is_called(each, text.casefold())]
+        parts = [
+            repository.named(text, most),
+            self.references(tx, text, most),
+            *(repository.newest_ids(RecordFilter(label=label), most) for label in labels[:_MOST_LABELS]),
+        ]
+        ids = {text.lower()} if is_id(text.lower()) else set[str]()
+        return ids.union(*parts), len(labels) > _MOST_LABELS or any(len(part) > MOST_FOUND for part in parts)
+
+    def _is_called(self, label: str, text: str) -> bool:
+        return any(text in name.casefold() for name in (label, *self.label_names.get(label, ())))

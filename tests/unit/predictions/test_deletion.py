@@ -22,6 +22,7 @@ from shoplens.predictions.entities import FeedbackValue, PredictionRecord, Recor
 from shoplens.predictions.feedback import NewFeedback, give
 from shoplens.predictions.image_store import copy_keys
 from shoplens.predictions.repository import FeedbackRepository, PredictionRepository
+from shoplens.predictions.search import RecordSearch
 from shoplens.storage import Store, open_store
 from tests.samples import make_item, make_record, moment
 
@@ -45,7 +46,7 @@ class Shop:
         return DeletionService(
             self.database,
             self.store,
-            references=find_references,
+            search=RecordSearch(references=find_references),
             owned=owned_predictions,
             labels=self.labels,
             audit=self.audit,

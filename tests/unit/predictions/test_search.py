@@ -15,8 +15,11 @@ from shoplens.predictions.entities import PredictionRecord, RecordFilter
 from shoplens.predictions.policy import Outcome
 from shoplens.predictions.records import RecordService
 from shoplens.predictions.repository import PredictionRepository
+from shoplens.predictions.search import RecordSearch
 from shoplens.telemetry.metrics import Metrics
 from tests.samples import make_item, make_record, moment
+
+SEARCH = RecordSearch(references=find_references, label_names={"outwear": {"Outerwear", "Jackets"}})
 
 
 def now() -> datetime:
@@ -52,7 +55,7 @@ def kept(database: Database) -> list[PredictionRecord]:
 @pytest.fixture
 def records(database: Database) -> RecordService:
     """As the server has it."""
-    return RecordService(database, clock=now, metrics=Metrics(), references=find_references)
+    return RecordService(database, clock=now, metrics=Metrics(), search=SEARCH)
 
 
 @pytest.mark.parametrize(
@@ -70,6 +73,7 @@ def records(database: Database) -> RecordService:
         ("268110 coat056", []),
         ("dress", [3, 0]),
         ("img_2032 hat", [1]),
+        ("jackets", [2]),
         ("2031", []),
         ("' OR 1=1 --", []),
         ("\U0010ffff", []),
