@@ -23,6 +23,7 @@ from shoplens.db import open_database, upgrade
 from shoplens.predictions.entities import PredictionRecord, RecordFilter
 from shoplens.predictions.repository import PredictionRepository
 from shoplens.storage import open_store
+from tests.conftest import add_database
 from tests.unit.bundles.conftest import CARD, LABELS, MANIFEST, small_model
 
 ROOT = Path(__file__).parents[2]
@@ -64,7 +65,10 @@ class BatchShop:
         write_bundle(
             self.root / "models" / "fruit" / "1.2.0", manifest=MANIFEST, labels=LABELS, card=CARD, model=small_model()
         )
-        upgrade(self.database_url)
+        if self.server is None:
+            add_database(self.data)
+        else:
+            upgrade(self.server)
         return self
 
     def environment(self) -> dict[str, str]:

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Final
 
 from shoplens.bundles.manifest import NAME_PATTERN, ModelRef
-from shoplens.errors import DeadlineExceeded, ModelNotFound, ShoplensError, TooManyVersions
+from shoplens.errors import DeadlineExceeded, EngineStopped, ModelNotFound, ShoplensError, TooManyVersions
 from shoplens.serving.batcher import Batcher, Batching, PendingRequest, complete
 from shoplens.serving.classifier import Classifier, ModelAnswer, PreparedSample
 from shoplens.telemetry.logs import get_logger
@@ -163,9 +163,14 @@ class ModelPool:
         self._pinned: dict[str, tuple[ModelHandle, float]] = {}
         self._changed = threading.Lock()
         self._loading = threading.Lock()
+        self._closed = False
 
     def current(self, name: str) -> ModelHandle | None:
-        """The model of this name, if it is loaded now. Raises ModelNotFound for a name that is not served."""
+        """The model of this name, if it is loaded now. Raises ModelNotFound for a name that is not served, and
+        EngineStopped after `close`.
+        """
+        if self._closed:
+            raise EngineStopped("The engine is stopping.")
         if name in self.live:
             return self.live[name]
         base, _, version = name.partition("@")
@@ -207,9 +212,12 @@ class ModelPool:
             yield model
 
     def close(self) -> None:
-        """Close all models."""
+        """Close all models and let go of them: what still refers to this pool does not keep their memory."""
         for handle in (*self.live.values(), *(handle for handle, _ in self._pinned.values())):
             handle.close()
+        self._closed = True
+        self.live.clear()
+        self._pinned.clear()
 
     def _make_room(self, name: str) -> None:
         """Let go of a version that nobody has asked for lately. Raises TooManyVersions without any."""

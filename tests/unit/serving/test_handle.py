@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from shoplens.images.picture import Picture
 from shoplens.serving.batcher import Batching
 from shoplens.serving.classifier import Classifier
 from shoplens.serving.engine import Prediction
-from shoplens.serving.models import LoadedModel, ModelHandle
+from shoplens.serving.models import LoadedModel, ModelHandle, ModelPool
 from shoplens.telemetry.metrics import Metrics
 
 BATCHES = Batching(threads=1, max_batch=4, max_wait_s=0.01)
@@ -155,3 +156,15 @@ def test_batched_and_single_calls_give_the_same_labels(load: ModelMaker) -> None
     batched.close()
     expected = {index: [each.label for each in prediction.labels[:3]] for index, prediction in enumerate(alone)}
     assert expected == {index: [each.label for each in answer.labels[:3]] for index, answer in together.items()}
+
+
+def test_a_closed_pool_lets_go_of_its_models(load: ModelMaker) -> None:
+    """Their memory is free at once, although something may still refer to the pool."""
+    model = load()
+    gone = weakref.ref(model)
+    pool = ModelPool({"lite": ModelHandle(model)})
+    del model
+    pool.close()
+    assert gone() is None
+    with pytest.raises(EngineStopped):
+        pool.current("lite")
