@@ -1,13 +1,13 @@
 # Every command of the project is a target here.
 .DEFAULT_GOAL := help
-.PHONY: help run heic train quick test check bench load docs screenshots format lock upgrade hooks clean
+.PHONY: help run install heic train quick test check bench load docs screenshots format lock upgrade hooks clean
 
 VENV := .venv
 BIN := $(VENV)/bin
 FITS := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do $$p -c '$(FITS)' 2>/dev/null && echo $$p && break; done)
-# Tests wait for servers and timeouts for a third of their time: one process more than cores, at most four.
-WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(4, (os.cpu_count() or 1) + 2))')
+# Tests wait for servers and timeouts for a good part of their time: more processes than cores, at most six.
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(6, (os.cpu_count() or 1) + 3))')
 PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 install = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
@@ -18,6 +18,8 @@ run: $(VENV)/run.stamp  ## Install, build the models and serve http://127.0.0.1:
 	@test -n "$$SHOPLENS_DATA_DIR" || mkdir -p -m 700 shoplens-data
 	$(BIN)/shoplens models prepare
 	$(BIN)/shoplens serve $(ARGS)
+
+install: $(VENV)/dev.stamp $(VENV)/test.stamp $(VENV)/torch.stamp  ## Install what `make check` and `make test` need
 
 heic: $(VENV)/heic.stamp  ## Install HEIC support (libraries under the LGPL and the GPL)
 
