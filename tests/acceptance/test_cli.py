@@ -73,6 +73,24 @@ def test_good_photos_end_with_status_0_and_readable_text(run: Run, tmp_path: Pat
     assert "%" in done.stdout
 
 
+def test_a_text_is_classified_alone_or_with_its_photos(run: Run, tmp_path: Path) -> None:
+    """By a model that takes texts; another one says what it takes, and nothing at all says what is needed."""
+    (tmp_path / "a.jpg").write_bytes(jpeg_of(colourful(2)))
+    alone = run("classify", "--text", "<b>Granny Smith</b> apples", "--channel", "catalogue", "--json")
+    found = json.loads(alone.stdout)
+    assert ("Granny Smith apples", [], "catalogue") == (found["text"], found["paths"], found["channel"])
+    assert "Granny Smith" in found["labels"][0]["label"]
+    both = run("classify", "a.jpg", "--text", "Granny Smith apples", "--model", "starter-catalogue")
+    assert (0, True) == (both.returncode, "Granny Smith apples, a.jpg" in both.stdout), both.stderr
+    for arguments, sentence in (
+        (("a.jpg", "--text", "x", "--channel", "look"), "takes photos only"),
+        (("--text", " "), "Name photos or folders, or a text"),
+        ((), "Name photos or folders, or a text"),
+    ):
+        refused = run("classify", *arguments)
+        assert (1, True) == (refused.returncode, sentence in refused.stderr), refused.stderr
+
+
 def test_an_unknown_channel_or_model_is_reported_in_one_sentence(run: Run, tmp_path: Path) -> None:
     """No traceback."""
     (tmp_path / "a.jpg").write_bytes(jpeg_of(colourful(2)))

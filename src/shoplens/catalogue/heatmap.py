@@ -63,7 +63,9 @@ class ProductHeatMaps:
         maps = self._map(channel)
         trees = self._trees_of(channel)
         below = frozenset(trees.live().below(category))
-        labels = [label for label in maps.labels if trees.of_label(split_path(label)) in below]
+        paths = {label: split_path(label) for label in maps.labels}
+        categories = trees.of_labels(paths.values())
+        labels = [label for label, path in paths.items() if categories.get(path) in below]
         if not labels:
             raise RequestInvalid(f"The model has not learned the category {category[:80]!r}, so it has no heat map.")
         picture = decode(data, limits=self._limits, short_side=_DECODED_SIDE, sandbox=self._sandbox)

@@ -76,14 +76,13 @@ class ImportService:
         Another process goes on with it if this one dies.
         """
         self._importer.check(table, new.chosen)
-        total = self._importer.count(table)
         files = [table] if codes is None else [table, codes]
         now = self._clock()
         import_id = new_id(now)
         keys = [f"{_FOLDER}/{import_id}-{number}.csv" for number in range(len(files))]
         for key, file in zip(keys, files, strict=True):
             self._store.put_pieces(key, _pieces(file))
-        options = {"keys": keys, "chosen": dict(new.chosen), "total": total}
+        options = {"keys": keys, "chosen": dict(new.chosen)}
         job = owned(replace(self._job(new, now), id=import_id, options=options), now)
         with self._database.transaction() as tx:
             ImportRepository(tx).add(job)
@@ -153,6 +152,8 @@ class ImportService:
     def _work(self, job: ImportJob) -> None:
         try:
             with self._opened(job.options["keys"]) as files:
+                if job.total is None:  # for the progress; a long table takes seconds
+                    job = replace(job, options={**job.options, "total": self._importer.count(files[0])})
                 source = ImportSource(
                     table=files[0],
                     codes=files[1] if len(files) > 1 else None,

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
 from shoplens.catalogue.entities import Product, ProductPhoto
-from shoplens.catalogue.photo_sources import NamedPhotos, PhotoNotFound
+from shoplens.catalogue.keyed_photos import KeyedPhotos
 from shoplens.catalogue.products import (
     MOST_PHOTOS,
-    NewPhoto,
     NewProduct,
     ProductService,
     SavedProduct,
@@ -37,8 +36,8 @@ class SavedAndSuggested:
 
 
 class SaveProduct:
-    """Stores a product, then asks the channel's model. `suggest_of` gives what suggests in a channel, `open_photos`
-    the photos that keys name, `encoder_of` the SHA-256 of what makes a channel's embeddings.
+    """Stores a product, then asks the channel's model. `suggest_of` gives what suggests in a channel, `encoder_of` the
+    SHA-256 of what makes a channel's embeddings.
     """
 
     def __init__(
@@ -46,12 +45,12 @@ class SaveProduct:
         products: ProductService,
         *,
         suggest_of: Callable[[str], SuggestService],
-        open_photos: Callable[[str], NamedPhotos],
+        keyed_photos: KeyedPhotos,
         encoder_of: Callable[[str], str],
     ) -> None:
         self._products = products
         self._suggest_of = suggest_of
-        self._open_photos = open_photos
+        self._keyed_photos = keyed_photos
         self._encoder_of = encoder_of
 
     async def __call__(
@@ -68,45 +67,25 @@ class SaveProduct:
     ) -> SavedAndSuggested:
         """The product, committed when this returns, with a suggestion where the model could answer.
 
-        Raises RequestInvalid, NothingToCategorise, SampleError for data that is no photo, StorageUnavailable and
-        DatabaseUnavailable; then nothing is stored.
+        Raises RequestInvalid, NothingToCategorise, SampleError for data that is no photo, StorageUnavailable,
+        DatabaseUnavailable, and what `KeyedPhotos.read` raises; then nothing is stored.
         """
-        new = await asyncio.to_thread(
-            partial(self._new, channel, reference, designation, description, photos=photos, keys=keys)
-        )
-        saved = await asyncio.to_thread(self._products.save, channel, new)
+        if len(photos) + len(keys) > MOST_PHOTOS:  # before any of them is read
+            raise RequestInvalid(f"A product has at most {MOST_PHOTOS} photos; these are {len(photos) + len(keys)}.")
+        async with self._keyed_photos.read(channel, keys, timeout_s=timeout_s) as read:
+            named = [(f"photo-{number}", data) for number, data in enumerate(photos, start=1)]
+            named += zip(keys, read, strict=True)
+            new = await asyncio.to_thread(self._new, reference, designation, description, named)
+            saved = await asyncio.to_thread(self._products.save, channel, new)
         if saved.outcome is SaveOutcome.UNCHANGED and saved.product.suggestions:
             return SavedAndSuggested(product=saved.product, photos=saved.photos, outcome=saved.outcome)
         return await self._suggested(channel, saved, timeout_s=timeout_s, client=client)
 
     def _new(
-        self,
-        channel: str,
-        reference: str,
-        designation: str,
-        description: str,
-        *,
-        photos: tuple[bytes, ...],
-        keys: tuple[str, ...],
+        self, reference: str, designation: str, description: str, named: Sequence[tuple[str, bytes]]
     ) -> NewProduct:
-        if len(photos) + len(keys) > MOST_PHOTOS:  # before any of them is read
-            raise RequestInvalid(f"A product has at most {MOST_PHOTOS} photos; these are {len(photos) + len(keys)}.")
-        found: list[NewPhoto] = [
-            self._products.photo(f"photo-{number}", data) for number, data in enumerate(photos, start=1)
-        ]
-        if keys:
-            named = self._open_photos(channel)
-            for key in keys:
-                try:
-                    found.append(self._products.photo(key, named.read(key)))
-                except PhotoNotFound as error:
-                    raise RequestInvalid(str(error)) from error
-        return NewProduct(
-            reference=reference,
-            designation=designation,
-            description=description,
-            photos=tuple(found) if found else None,
-        )
+        found = tuple(self._products.photo(name, data) for name, data in named)
+        return NewProduct(reference=reference, designation=designation, description=description, photos=found or None)
 
     async def _suggested(
         self, channel: str, saved: SavedProduct, *, timeout_s: float, client: str

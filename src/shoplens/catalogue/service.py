@@ -11,6 +11,7 @@ from shoplens.catalogue.errors import NoCatalogue
 from shoplens.catalogue.export import ExportProducts
 from shoplens.catalogue.heatmap import ProductHeatMaps
 from shoplens.catalogue.imports import ImportService
+from shoplens.catalogue.keyed_photos import KeyedPhotos
 from shoplens.catalogue.numbers import NumberService
 from shoplens.catalogue.products import ProductService
 from shoplens.catalogue.run_service import RunService
@@ -96,5 +97,11 @@ class Catalogue(StoredCatalogue):
     """The use cases of the catalogue."""
 
     suggest: Mapping[str, SuggestService]
+    keyed_photos: KeyedPhotos
     save: SaveProduct
     heat_maps: ProductHeatMaps
+
+    def close(self) -> None:
+        """As of what is stored, and of the threads that read photos by keys. Blocks."""
+        self.keyed_photos.close()
+        StoredCatalogue.close(self)

@@ -285,7 +285,9 @@ class _KnownLabels:
         last = self._last
         if last is not None and last[1] == tree.version and (last[0] is labels or last[0] == labels):
             return last[2]
-        found = {label: category for label in labels if (category := self._trees.of_label(split_path(label)))}
+        paths = {label: split_path(label) for label in labels}
+        by_path = self._trees.of_labels(paths.values())
+        found = {label: by_path[path] for label, path in paths.items() if path in by_path}
         known = found if _are_enough(len(found), labels) else None
         self._last = labels, tree.version, known
         return known

@@ -14,13 +14,14 @@ from shoplens.accounts.entities import Permission
 from shoplens.bundles.manifest import SampleKind
 from shoplens.catalogue.entities import CategoryScore
 from shoplens.catalogue.service import Catalogue
-from shoplens.catalogue.suggest import MAX_PHOTOS, Ignored, Suggestion, SuggestRequest, SuggestService, WordWeight
+from shoplens.catalogue.suggest import MAX_PHOTOS, Ignored, Suggestion, SuggestRequest, WordWeight
 from shoplens.catalogue.tree import Tree
+from shoplens.errors import RequestInvalid
 from shoplens.web.schemas import BodySchema, Schema, json_response
 from shoplens.web.shares import address_of
 from shoplens.web.uploads import Uploads
 
-FIELDS = frozenset({"designation", "description", "channel"})
+FIELDS = frozenset({"designation", "description", "channel", "keys"})
 
 
 class SuggestedOut(Schema):
@@ -101,10 +102,6 @@ def suggest_router(catalogue: Catalogue, uploads: Uploads, *, timeout_s: float) 
     """POST /catalogue/suggest and /catalogue/explain."""
     router = APIRouter(prefix="/catalogue", tags=["catalogue"], dependencies=[guarded(Permission.CATALOGUE_WRITE)])
 
-    def service_of(channel: str | None) -> tuple[SuggestService, str]:
-        found = catalogue.channel(channel)
-        return catalogue.suggest[found.name], found.language
-
     @router.post(
         "/suggest",
         response_model=SuggestionOut,
@@ -117,28 +114,33 @@ def suggest_router(catalogue: Catalogue, uploads: Uploads, *, timeout_s: float) 
             str | None, Query(max_length=20, description="Language of the paths; unset: the channel's.")
         ] = None,
     ) -> Response:
-        """JSON with `designation`, `description` and `photos` (base64), or a form with these and files in `file`.
+        """JSON with `designation`, `description` and `photos` (base64) or `keys`, or a form with these and files in
+        `file`.
 
-        Any of the three may be missing, but not all. Nothing is stored.
+        Any of the three may be missing, but not all. `keys` are as of POST /catalogue/products. Nothing is stored.
         """
         async with uploads.texts_and_photos(request, most=MAX_PHOTOS, fields=FIELDS) as sample:
-            service, spoken = service_of(sample.fields.get("channel"))
-            suggestion = await service.suggest(
-                SuggestRequest(
-                    designation=sample.fields.get("designation", ""),
-                    description=sample.fields.get("description", ""),
-                    photos=tuple(sample.photos),
-                    timeout_s=timeout_s,
-                    client=address_of(request),
+            channel = catalogue.channel(sample.fields.get("channel"))
+            keys = sample.fields.get("keys", "").split()
+            if len(keys) + len(sample.photos) > MAX_PHOTOS:
+                raise RequestInvalid(f"At most {MAX_PHOTOS} photos may be sent or named.")
+            async with catalogue.keyed_photos.read(channel.name, keys, timeout_s=timeout_s) as named:
+                suggestion = await catalogue.suggest[channel.name].suggest(
+                    SuggestRequest(
+                        designation=sample.fields.get("designation", ""),
+                        description=sample.fields.get("description", ""),
+                        photos=(*sample.photos, *named),
+                        timeout_s=timeout_s,
+                        client=address_of(request),
+                    )
                 )
-            )
-        tree = await asyncio.to_thread(service.tree, suggestion.tree)
-        return json_response(SuggestionOut.of(suggestion, tree, language or spoken))
+        tree = await asyncio.to_thread(catalogue.trees[channel.name].get, suggestion.tree)
+        return json_response(SuggestionOut.of(suggestion, tree, language or channel.language))
 
     @router.post("/explain", response_model=ExplanationOut, summary="Which words speak for a category")
     async def explain(request: Request, body: ExplainIn) -> Response:
         """Each word is left out in turn; its weight is what the category's probability loses without it."""
-        service, _ = service_of(body.channel)
+        service = catalogue.suggest[catalogue.channel(body.channel).name]
         wanted = SuggestRequest(
             designation=body.designation, description=body.description, timeout_s=timeout_s, client=address_of(request)
         )
@@ -149,6 +151,7 @@ def suggest_router(catalogue: Catalogue, uploads: Uploads, *, timeout_s: float) 
 
 
 _TEXT = {"type": "string"}
+_KEYS = {**_TEXT, "description": "Paths, keys or addresses of photos, with blanks between."}
 _BODY = {
     "required": True,
     "content": {
@@ -159,6 +162,7 @@ _BODY = {
                     "designation": _TEXT,
                     "description": _TEXT,
                     "channel": _TEXT,
+                    "keys": _KEYS,
                     "photos": {"type": "array", "items": {"type": "string", "format": "byte"}, "maxItems": MAX_PHOTOS},
                 },
                 "additionalProperties": False,
@@ -171,6 +175,7 @@ _BODY = {
                     "designation": _TEXT,
                     "description": _TEXT,
                     "channel": _TEXT,
+                    "keys": _KEYS,
                     "file": {"type": "array", "items": {"type": "string", "format": "binary"}},
                 },
             }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
@@ -28,6 +28,9 @@ _FRESH_S: Final = 2.0
 _SHOWN: Final = 50
 _MOST_KEPT: Final = 200_000
 """Categories of older versions that a process keeps in memory, all versions together."""
+_MOST_SEARCHED: Final = 20
+"""How many older versions are searched for labels that the live tree lacks."""
+_MOST_LABELS: Final = 100_000
 _MOST_VERSIONS: Final = 2**31 - 1
 
 
@@ -74,6 +77,7 @@ class TreeService:
         self._looked_at = float("-inf")
         self._older: dict[int, Tree] = {}
         self._mappings: dict[int, Mapping[str, str | None]] = {}
+        self._labels: tuple[int, dict[tuple[str, ...], str | None]] | None = None
 
     def live(self) -> Tree:
         """The tree that suggestions use now; at most two seconds older than the newest import of any process."""
@@ -124,15 +128,32 @@ class TreeService:
             found = mapping.get(found, found) if found is not None else None
         return found if found is not None and found in live else None
 
-    def of_label(self, path: tuple[str, ...]) -> str | None:
-        """The live category of a model's label, which is a path: in the live tree, or in the newest that has it."""
+    def of_labels(self, paths: Iterable[tuple[str, ...]]) -> dict[tuple[str, ...], str]:
+        """The live category of each of a model's labels, which are paths: in the live tree, or in the newest that has
+        it. Labels without one are left out.
+
+        Each older tree is read once at most, the newest `_MOST_SEARCHED` of them; what was found stays known until
+        another tree is live.
+        """
         live = self.live()
-        found = live.at(path)
-        for version in range(live.version - 1, -1, -1) if found is None else ():
-            older = self.get(version).at(path)
-            if older is not None:
-                return self.carried(older, version)
-        return found
+        with self._lock:
+            if self._labels is None or self._labels[0] != live.version or len(self._labels[1]) > _MOST_LABELS:
+                self._labels = live.version, {}
+            known = self._labels[1]
+        wanted = set(paths)
+        missing = {path for path in wanted if path not in known}
+        found: dict[tuple[str, ...], str | None] = {path: at for path in missing if (at := live.at(path)) is not None}
+        for version in range(live.version - 1, max(-1, live.version - 1 - _MOST_SEARCHED), -1):
+            missing -= found.keys()
+            if not missing:
+                break
+            older = self.get(version)
+            for path in missing:
+                if (at := older.at(path)) is not None:
+                    found[path] = self.carried(at, version)
+        with self._lock:
+            known.update({path: found.get(path) for path in wanted if path not in known})
+            return {path: category for path in wanted if (category := known[path]) is not None}
 
     def compare(self, tree: Tree, mapping: Mapping[str, str | None]) -> TreeChange:
         """What importing `tree` would change. Raises TreeInvalid for a mapping to or from unknown categories."""

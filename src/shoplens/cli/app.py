@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -122,7 +123,11 @@ def worker(
 @app.command()
 @handle_errors
 def classify(
-    photos: Annotated[list[Path], typer.Argument(help="Photos, or folders of photos.")],
+    photos: Annotated[list[Path] | None, typer.Argument(help="Photos, or folders of photos.")] = None,
+    text: Annotated[
+        str | None,
+        typer.Option(help="A text, for a model that takes one: alone, or of the product that all the photos show."),
+    ] = None,
     channel: Annotated[
         str | None, typer.Option(help="Which channel's model and policy; the default one if unset.")
     ] = None,
@@ -132,9 +137,10 @@ def classify(
     data_dir: DataDir = None,
 ) -> None:
     """Classify photos on this machine; nothing is stored. Ends with status 1 if one cannot be used or none is there."""
-    from shoplens.predictions.commands import classify_photos
+    from shoplens.predictions.commands import classify_photos, classify_text
 
-    classify_photos(photos, channel=channel, model=model, top_k=top_k, as_json=as_json, data_dir=data_dir)
+    show = classify_photos if text is None else partial(classify_text, text)
+    show(photos or [], channel=channel, model=model, top_k=top_k, as_json=as_json, data_dir=data_dir)
 
 
 @app.command()

@@ -22,6 +22,7 @@ from shoplens.catalogue.export import ExportProducts
 from shoplens.catalogue.heatmap import ProductHeatMaps
 from shoplens.catalogue.importer import ProductImporter
 from shoplens.catalogue.imports import ImportService
+from shoplens.catalogue.keyed_photos import KeyedPhotos
 from shoplens.catalogue.numbers import NumberService
 from shoplens.catalogue.photo_sources import NamedPhotos
 from shoplens.catalogue.photos import ProductPhotos
@@ -52,6 +53,8 @@ from shoplens.settings import Settings
 from shoplens.storage import Store, open_store
 
 _PIECE = 1 << 20
+_MOST_KEYED_BYTES = 40_000_000
+"""Of the photos that one request names by keys."""
 _RUN_COMMAND = (sys.executable, "-m", "shoplens", "catalogue", "run", "--requested-by", "http", "--run")
 """The command of a run that was requested; the run's id is appended."""
 
@@ -90,13 +93,17 @@ def build_catalogue(settings: Settings, channels: Mapping[str, Channel], parts: 
         )
         for name, each in stored.channels.items()
     }
+    keyed_photos = KeyedPhotos(
+        partial(open_photos, settings), max_bytes=max(settings.max_image_bytes, _MOST_KEYED_BYTES)
+    )
     return Catalogue(
         **{each.name: getattr(stored, each.name) for each in fields(stored)},
         suggest=suggest,
+        keyed_photos=keyed_photos,
         save=SaveProduct(
             stored.products,
             suggest_of=suggest.__getitem__,
-            open_photos=partial(open_photos, settings),
+            keyed_photos=keyed_photos,
             encoder_of=_encoders(settings, stored.channels, parts.engine),
         ),
         heat_maps=ProductHeatMaps(

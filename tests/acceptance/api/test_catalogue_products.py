@@ -86,6 +86,21 @@ def test_a_product_comes_with_photos_in_any_form(http: httpx.Client) -> None:
     assert "unchanged" == created(http, reference="P-1", photos=[encoded])["outcome"]
 
 
+def test_a_suggestion_is_made_for_photos_that_are_named(http: httpx.Client) -> None:
+    """Below the folder of the settings, alone or with others; no other file of the machine can be read."""
+    named = http.post("/catalogue/suggest", json={"keys": "blue.jpg"}).json()
+    assert ("photo", "Colours > Blue") == (named["kind"], named["suggestions"][0]["path"])
+    form = http.post("/catalogue/suggest", data={"keys": "blue.jpg"}, files={"file": photo_of("blue")}).json()
+    assert named["suggestions"][0]["path"] == form["suggestions"][0]["path"]
+    for keys, words in (
+        ("../models/paint", "no plain path"), ("/etc/passwd", "no plain path"), ("none.jpg", "no file none.jpg"),
+        ("https://example.com/a.jpg", "not allowed"), ("blue.jpg " * 11, "At most 10 photos"),
+    ):  # fmt: skip
+        refused = http.post("/catalogue/suggest", json={"keys": keys})
+        assert (422, "request_invalid") == (refused.status_code, refused.json()["code"])
+        assert words in refused.json()["detail"]
+
+
 @pytest.mark.parametrize(("body", "code", "words"), [
     ({"reference": "E-1"}, "nothing_to_categorise", "designation, a description or a photo"),
     ({"reference": "E-1", "designation": "<p>\u200e</p>"}, "nothing_to_categorise", "designation"),

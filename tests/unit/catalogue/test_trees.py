@@ -16,6 +16,7 @@ from shoplens.catalogue.entities import Product, ProductState
 from shoplens.catalogue.errors import TreeInvalid, TreeNotFound
 from shoplens.catalogue.repository import ProductRepository
 from shoplens.catalogue.tree import Tree
+from shoplens.catalogue.tree_repository import TreeRepository
 from shoplens.catalogue.tree_source import read_tree
 from shoplens.catalogue.trees import TreeService
 from shoplens.db import Database, open_database
@@ -119,9 +120,29 @@ def test_categories_of_older_trees_are_found_through_all_mappings(database: Data
     trees.save(tree(SECOND), {"pear": "quince"}, source="second.csv", note="", by=SYSTEM)
     trees.save(tree("id,path\nc,Food > Cydonia\na,Food > Malus\n"), {"quince": "c"}, source="3", note="", by=SYSTEM)
     assert ("c", None) == (trees.carried("pear", 1), trees.carried("apple", 2))
-    assert ("c", "a", None) == tuple(
-        trees.of_label(path) for path in [("Fruit", "Pear"), ("Food", "Malus"), ("Fruit", "Apple")]
+    labels = [("Fruit", "Pear"), ("Food", "Malus"), ("Fruit", "Apple")]
+    assert {("Fruit", "Pear"): "c", ("Food", "Malus"): "a"} == trees.of_labels(labels)
+
+
+def test_older_trees_are_not_read_again_for_labels_that_none_of_them_has(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not once per label, nor at the next request; a new live tree is looked at again."""
+    trees = service(database)
+    for number in range(4):
+        trees.save(tree(f"id,path\nc{number},Fruit > Number {number}\n"), {}, source="", note="", by=SYSTEM)
+    trees = service(database)
+    trees.live()
+    read: list[int] = []
+    real = TreeRepository.tree
+    monkeypatch.setattr(
+        TreeRepository, "tree", lambda self, channel, version: (read.append(version), real(self, channel, version))[1]
     )
+    monkeypatch.setattr("shoplens.catalogue.trees._MOST_KEPT", 2)  # nothing older stays in memory
+    labels = [("Fruit", f"Unknown {number}") for number in range(20)]
+    for _ in range(3):
+        assert {("Fruit", "Number 3"): "c3"} == trees.of_labels([("Fruit", "Number 3"), *labels])
+    assert [3, 2, 1] == read
 
 
 @pytest.mark.parametrize(
