@@ -179,7 +179,7 @@ class Range(Enum):
 
     HOUR = _RangeFacts(name="1h", title="1 hour", seconds=HOUR_S, step_s=MINUTE_S, bucket_s=MINUTE_S)
     DAY = _RangeFacts(name="24h", title="24 hours", seconds=DAY_S, step_s=MINUTE_S, bucket_s=900)
-    WEEK = _RangeFacts(name="7d", title="7 days", seconds=7 * DAY_S, step_s=HOUR_S, bucket_s=HOUR_S)
+    WEEK = _RangeFacts(name="7d", title="7 days", seconds=7 * DAY_S, step_s=HOUR_S, bucket_s=2 * HOUR_S)
     QUARTER = _RangeFacts(name="90d", title="90 days", seconds=90 * DAY_S, step_s=DAY_S, bucket_s=DAY_S)
 
     @classmethod

@@ -46,7 +46,10 @@ class Kept:
 
 
 class Recorder:
-    """Reads at the end of each minute, on a thread of its own. `look` says how the server is, and must not raise."""
+    """Reads at the end of each minute, on a thread of its own.
+
+    `look` says how the server is; `also` is called every ten minutes, first at once. Neither must raise.
+    """
 
     def __init__(
         self,
@@ -54,12 +57,14 @@ class Recorder:
         database: Database,
         *,
         look: Callable[[], ServerState],
+        also: Callable[[], None] = lambda: None,
         kept: Kept,
         clock: Callable[[], datetime],
     ) -> None:
         self._metrics = metrics
         self._database = database
         self._look = look
+        self._also = also
         self._kept = kept
         self._clock = clock
         self._before: dict[SeriesKey, Counts] = {}
@@ -100,6 +105,7 @@ class Recorder:
 
     def _loop(self) -> None:
         turn = 0
+        self._also()
         while True:
             # The minute that is to be written is the one that was going on when the wait began: a loop that wakes up a
             # second late writes no second too much to the next one.
@@ -113,6 +119,7 @@ class Recorder:
             self.record(int(began if woke_in_time else ended))
             if turn % _KEEP_HOUSE_EVERY == 0:
                 self.keep_house()
+                self._also()
             turn += 1
 
     def _write(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
@@ -10,13 +12,44 @@ from shoplens.db import Database
 from shoplens.db.database import parse_url, require_directory
 from shoplens.monitoring.recorder import Kept, Recorder
 from shoplens.monitoring.server_state import LookAtServer
-from shoplens.platform.parts import utc_now
+from shoplens.monitoring.service import LiveModels, MonitoringService
+from shoplens.platform.parts import open_registry, utc_now
+from shoplens.predictions.entities import Channel
+from shoplens.registry.live import FollowedModel
 from shoplens.settings import Settings
 from shoplens.telemetry.metrics import Metrics
 
 
-def build_recorder(settings: Settings, database: Database, metrics: Metrics) -> Recorder:
-    """What writes the figures of this process down. Start it, unless `monitoring.record` is off."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Monitoring:
+    """What watches the server: the reader of the series, and what writes them, None where that is switched off."""
+
+    series: MonitoringService
+    recorder: Recorder | None
+    prometheus_url: str | None
+    grafana_url: str | None
+
+
+def build_monitoring(
+    settings: Settings,
+    database: Database,
+    metrics: Metrics,
+    *,
+    channels: Mapping[str, Channel],
+    followed: Callable[[], Sequence[FollowedModel]],
+) -> Monitoring:
+    """Start the recorder and close it with the server. Raises Misconfigured and StorageUnavailable."""
+    live = LiveModels(channels, followed=followed, history=open_registry(settings).history)
+    wanted = settings.monitoring
+    return Monitoring(
+        series=MonitoringService(database, channels, live, has_workers=settings.redis_url is not None, clock=utc_now),
+        recorder=_build_recorder(settings, database, metrics, live) if wanted.record else None,
+        prometheus_url=wanted.prometheus_url,
+        grafana_url=wanted.grafana_url,
+    )
+
+
+def _build_recorder(settings: Settings, database: Database, metrics: Metrics, live: LiveModels) -> Recorder:
     storage = _local_folder(settings.effective_storage_url)
     file = require_directory(parse_url(settings.effective_database_url))
     wanted = settings.monitoring
@@ -30,6 +63,7 @@ def build_recorder(settings: Settings, database: Database, metrics: Metrics) -> 
             folders=[each for each in (storage, file and file.parent) if each is not None],
             has_workers=settings.redis_url is not None,
         ),
+        also=live.refresh,
         kept=Kept(minutes_hours=wanted.minutes_hours, hours_days=wanted.hours_days, days=wanted.days),
         clock=utc_now,
     )

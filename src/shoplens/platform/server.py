@@ -21,14 +21,13 @@ from shoplens.catalogue.service import Catalogue
 from shoplens.db import Database, GroupWriter
 from shoplens.images.sandbox import SandboxedDecoder
 from shoplens.moderation.service import Moderation
-from shoplens.monitoring.recorder import Recorder
 from shoplens.platform.accounts import Accounts, build_accounts
 from shoplens.platform.batch import build_batch, read_statuses
 from shoplens.platform.catalogue import CatalogueParts, build_catalogue
 from shoplens.platform.consequences import Consequences, build_consequences
 from shoplens.platform.live import follow_here, follow_workers
 from shoplens.platform.moderation import ModerationParts, build_moderation
-from shoplens.platform.monitoring import build_recorder
+from shoplens.platform.monitoring import Monitoring, build_monitoring
 from shoplens.platform.parts import (
     Progress,
     build_channels,
@@ -111,7 +110,7 @@ class Platform:
     sender: WebhookSender
     probes: Mapping[str, Callable[[], Awaitable[None]]]
     metrics: Metrics
-    recorder: Recorder | None
+    monitoring: Monitoring
     channels: Mapping[str, Channel]
     default_channel: str
     limits: WebLimits
@@ -138,8 +137,8 @@ class Platform:
         self.predictions.close()
         await asyncio.to_thread(self.photo_urls.close)
         self.writer.close()
-        if self.recorder is not None:
-            await asyncio.to_thread(self.recorder.close)
+        if self.monitoring.recorder is not None:
+            await asyncio.to_thread(self.monitoring.recorder.close)
         self.principals.close()
         self.writing.close()
         self.database.close()
@@ -266,7 +265,7 @@ def build_platform(settings: Settings, *, progress: Progress | None = None) -> P
             "storage": partial(asyncio.to_thread, images.check),
         },
         metrics=metrics,
-        recorder=build_recorder(settings, database, metrics) if settings.monitoring.record else None,
+        monitoring=build_monitoring(settings, database, metrics, channels=channels, followed=follower.states),
         channels=channels,
         default_channel=settings.default_channel,
         limits=WebLimits.of(settings),

@@ -51,6 +51,8 @@ from shoplens.moderation.queue.api import queue_router
 from shoplens.moderation.queue.pages import form_pages, moderation_pages, photo_pages
 from shoplens.moderation.queue.photo_api import photo_router
 from shoplens.moderation.queue.review_api import review_router
+from shoplens.monitoring.api import monitoring_router
+from shoplens.monitoring.pages import monitoring_pages
 from shoplens.platform.accounts import Accounts
 from shoplens.platform.server import Platform, WebLimits
 from shoplens.predictions.api import PhotoIn, feedback_router, predict_router, records_router
@@ -136,8 +138,8 @@ def create_app(platform: Platform) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         platform.sender.start()
         platform.consequences.retention.start()
-        if platform.recorder is not None:
-            platform.recorder.start()
+        if platform.monitoring.recorder is not None:
+            platform.monitoring.recorder.start()
         resuming = asyncio.create_task(asyncio.to_thread(_resume_run, platform))
         yield
         await resuming
@@ -232,6 +234,7 @@ def _api_routers(platform: Platform, uploads: Uploads) -> Iterator[APIRouter]:
     yield suggest_router(platform.catalogue, uploads, timeout_s=platform.limits.deadline_s)
     yield tree_router(platform.catalogue, uploads)
     yield numbers_router(platform.catalogue)
+    yield monitoring_router(platform.monitoring.series)
     yield bulk_router(platform.catalogue)
     yield run_router(platform.catalogue)
 
@@ -270,6 +273,13 @@ def _page_routers(platform: Platform, uploads: Uploads) -> Iterator[APIRouter]:
     yield from _catalogue_pages(platform.catalogue, uploads, platform.limits)
     yield from _account_pages(platform.accounts)
     yield policy_pages(platform.moderation)
+    watched = platform.monitoring
+    yield monitoring_pages(
+        watched.series,
+        records=watched.recorder is not None,
+        prometheus_url=watched.prometheus_url,
+        grafana_url=watched.grafana_url,
+    )
     yield _other_pages()
 
 

@@ -1,0 +1,95 @@
+"""The page Monitoring. It works without a script: ranges and channels are links."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Query
+from starlette.responses import HTMLResponse
+
+from shoplens.accounts.access import guarded
+from shoplens.accounts.entities import Permission
+from shoplens.errors import ChannelNotFound, RequestInvalid
+from shoplens.monitoring import charts
+from shoplens.monitoring.entities import Range, SeriesKey
+from shoplens.monitoring.forecast import DiskForecast, DiskTrend
+from shoplens.monitoring.service import MonitoringService
+from shoplens.web.rendering import PageRoute, add_filters, page
+
+HOME: Final = "/console/monitoring"
+
+
+def latency_words(seconds: float | None) -> str:
+    """A latency, or that there is none."""
+    return "–" if seconds is None else charts.duration(seconds)
+
+
+def disk_words(disk: DiskForecast) -> str:
+    """The forecast in a sentence."""
+    match disk.trend:
+        case DiskTrend.UNKNOWN:
+            return "Photos and database lie on other machines: watch their disks there."
+        case DiskTrend.TOO_EARLY:
+            return "A forecast needs three days of figures; there are fewer."
+        case DiskTrend.STEADY:
+            return "At the rate of the last two weeks it lasts for more than two years."
+    days = disk.days_left or 0.0
+    when = f"{disk.full_at:%Y-%m-%d}" if disk.full_at else ""
+    return (
+        f"Full in about {max(1, round(days)):,} day{'s' if round(days) > 1 else ''} ({when}), at the "
+        f"{charts.room(disk.bytes_per_day or 0)} a day of the last two weeks."
+    )
+
+
+add_filters(latency_words, disk_words, charts.long_duration)
+
+
+def monitoring_pages(
+    monitoring: MonitoringService, *, records: bool, prometheus_url: str | None, grafana_url: str | None
+) -> APIRouter:
+    """GET /console/monitoring. `records`: this server writes its figures down."""
+    router = APIRouter(route_class=PageRoute, dependencies=[guarded(Permission.MONITORING_READ)])
+
+    @router.get(HOME)
+    def show(
+        chosen: Annotated[str, Query(alias="range", max_length=10)] = Range.DAY.value.name,
+        channel: Annotated[str, Query(max_length=100)] = "",
+    ) -> HTMLResponse:
+        wanted = known_range(chosen)
+        known_channel(channel, monitoring)
+        view = monitoring.series(wanted, SeriesKey(channel))
+        days, runs = monitoring.days(wanted, channel), monitoring.runs(wanted, channel)
+        drawn = charts.series_charts(view, monitoring.live.changes(channel), has_workers=monitoring.has_workers)
+        return page(
+            "monitoring.html",
+            view=view,
+            charts_of=drawn | charts.day_charts(days) | charts.run_charts(runs),
+            days=days,
+            runs=runs,
+            disk=monitoring.disk(),
+            live=[each for each in monitoring.live.now() if channel in ("", each.channel)],
+            ranges=list(Range),
+            channels=monitoring.channels,
+            channel=channel,
+            records=records,
+            prometheus_url=prometheus_url,
+            grafana_url=grafana_url,
+            address=lambda range_, name: f"{HOME}?{urlencode({'range': range_.value.name, 'channel': name})}",
+        )
+
+    return router
+
+
+def known_range(name: str) -> Range:
+    """The range of this name. Raises RequestInvalid."""
+    found = Range.named(name)
+    if found is None:
+        raise RequestInvalid(f"There is no range {name!r}. Use one of: {', '.join(each.value.name for each in Range)}.")
+    return found
+
+
+def known_channel(name: str, monitoring: MonitoringService) -> None:
+    """Raises ChannelNotFound for a channel that is not set up; "" means all of them."""
+    if name and name not in monitoring.channels:
+        raise ChannelNotFound(f"There is no channel {name!r}; the channels are: {', '.join(monitoring.channels)}.")
