@@ -18,6 +18,7 @@ from shoplens.catalogue.commands import catalogue_app
 from shoplens.cli.command import AsJson, DataDir, handle_errors, settings_for
 from shoplens.labels.commands import labels_app
 from shoplens.moderation.commands import moderation_app
+from shoplens.monitoring.commands import monitoring_app
 from shoplens.registry.commands import models_app
 from shoplens.registry.registry_commands import registry_app
 from shoplens.retraining.commands import retrain_app
@@ -68,6 +69,7 @@ app.add_typer(batch_app, name="batch")
 app.add_typer(moderation_app, name="moderation")
 app.add_typer(catalogue_app, name="catalogue")
 app.add_typer(labels_app, name="labels")
+app.add_typer(monitoring_app, name="monitoring")
 app.add_typer(retrain_app, name="retrain")
 app.add_typer(users_app, name="users")
 app.add_typer(webhooks_app, name="webhooks")

@@ -13,7 +13,7 @@ from shoplens.accounts.access import guarded
 from shoplens.accounts.entities import Permission
 from shoplens.monitoring.entities import Counts, Range, SeriesKey
 from shoplens.monitoring.forecast import DiskForecast, DiskTrend
-from shoplens.monitoring.pages import known_channel, known_range
+from shoplens.monitoring.pages import known_channel
 from shoplens.monitoring.service import DayVolume, MonitoringService, Part, SeriesView
 from shoplens.web.schemas import Schema, json_response
 
@@ -149,7 +149,7 @@ def monitoring_router(monitoring: MonitoringService) -> APIRouter:
     ) -> Response:
         """What the page Monitoring shows. Requests are those that somebody waited for; `days` counts runs, too."""
         known_channel(channel, monitoring)
-        wanted: Range = known_range(chosen)
+        wanted = Range.named(chosen)
         view = monitoring.series(wanted, SeriesKey(channel, model if channel else ""))
         return json_response(SeriesOut.of(view, monitoring.days(wanted, channel), monitoring.disk()))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import humanize
@@ -11,7 +12,6 @@ from shoplens.monitoring.entities import DAY_S, Counts, ServerState
 from shoplens.monitoring.service import DayVolume, ModelChange, RunFigures, SeriesView
 from shoplens.web.charts import (
     SMALL,
-    Axis,
     Chart,
     Mark,
     Series,
@@ -44,6 +44,8 @@ def long_duration(seconds: float) -> str:
 
 def room(bytes_: float) -> str:
     """Bytes in decimal units."""
+    if not bytes_:
+        return "0"
     return humanize.naturalsize(bytes_, format="%.3g")
 
 
@@ -150,13 +152,16 @@ def run_charts(runs: Sequence[RunFigures]) -> dict[str, Chart]:
     shown = list(reversed(runs[:30]))
     if len(shown) < 2:
         return {}
-    axis: Axis = slots_axis([f"{each.run.created_at.astimezone(UTC):%d %b %H:%M}" for each in shown], name="Run (UTC)")
+    begun = [each.run.created_at.astimezone(UTC) for each in shown]
+    axis = slots_axis([f"{each:%Y-%m-%d %H:%M}" for each in begun], name="Run (UTC)")
+    dates = {at: f"{each.day} {each:%b}" for at, each in zip(axis.at, begun, strict=True)}
+    axis = replace(axis, ticks=tuple((at, dates[at]) for at, _ in axis.ticks))
     return {
         "took": bar_chart(
             "Duration of runs",
             axis,
-            [Series(name="Duration", values=[each.took_s for each in shown])],
-            words=long_duration,
+            [Series(name="Minutes", values=[None if each.took_s is None else each.took_s / 60 for each in shown])],
+            words=lambda minutes: f"{minutes:.3g} min",
             height=SMALL,
         ),
         "rate": bar_chart(

@@ -8,6 +8,7 @@ from datetime import datetime
 from enum import Enum
 from typing import Final, NamedTuple, Self
 
+from shoplens.errors import RequestInvalid
 from shoplens.telemetry.metrics import LATENCY_BUCKETS_S
 
 MINUTE_S: Final = 60
@@ -183,9 +184,13 @@ class Range(Enum):
     QUARTER = _RangeFacts(name="90d", title="90 days", seconds=90 * DAY_S, step_s=DAY_S, bucket_s=DAY_S)
 
     @classmethod
-    def named(cls, name: str) -> Self | None:
-        """The range of this name, such as "24h"; None where there is none."""
-        return next((each for each in cls if each.value.name == name), None)
+    def named(cls, name: str) -> Self:
+        """The range of this name, such as "24h". Raises RequestInvalid."""
+        for each in cls:
+            if each.value.name == name:
+                return each
+        known = ", ".join(each.value.name for each in cls)
+        raise RequestInvalid(f"There is no range {name[:20]!r}. Use one of: {known}.")
 
     def begins(self, now: datetime) -> list[int]:
         """The Unix seconds at which its parts begin, oldest first; the last one is going on."""

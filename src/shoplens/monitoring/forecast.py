@@ -42,6 +42,22 @@ class DiskForecast:
     days_left: float | None = None
     full_at: datetime | None = None
 
+    @property
+    def sentence(self) -> str:
+        """For people."""
+        match self.trend:
+            case DiskTrend.UNKNOWN:
+                return "Nothing is known of a disk: photos and database lie on other machines, or nobody looked yet."
+            case DiskTrend.TOO_EARLY:
+                return "A forecast for the disk needs three days of figures; there are fewer."
+            case DiskTrend.STEADY:
+                return "At the rate of the last two weeks the disk lasts for more than two years."
+        days = max(1, round(self.days_left or 0))
+        return (
+            f"The disk is full in about {days:,} day{'s' if days > 1 else ''} ({self.full_at:%Y-%m-%d}), at the "
+            f"{(self.bytes_per_day or 0) / 1e9:.3g} GB a day of the last two weeks."
+        )
+
 
 def forecast(free: Sequence[tuple[int, int]], *, total_bytes: int | None, now: datetime) -> DiskForecast:
     """From the least free bytes of each part that somebody watched, with the Unix second at which it began.

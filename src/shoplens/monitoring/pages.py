@@ -10,10 +10,9 @@ from starlette.responses import HTMLResponse
 
 from shoplens.accounts.access import guarded
 from shoplens.accounts.entities import Permission
-from shoplens.errors import ChannelNotFound, RequestInvalid
+from shoplens.errors import ChannelNotFound
 from shoplens.monitoring import charts
 from shoplens.monitoring.entities import Range, SeriesKey
-from shoplens.monitoring.forecast import DiskForecast, DiskTrend
 from shoplens.monitoring.service import MonitoringService
 from shoplens.web.rendering import PageRoute, add_filters, page
 
@@ -25,24 +24,7 @@ def latency_words(seconds: float | None) -> str:
     return "–" if seconds is None else charts.duration(seconds)
 
 
-def disk_words(disk: DiskForecast) -> str:
-    """The forecast in a sentence."""
-    match disk.trend:
-        case DiskTrend.UNKNOWN:
-            return "Photos and database lie on other machines: watch their disks there."
-        case DiskTrend.TOO_EARLY:
-            return "A forecast needs three days of figures; there are fewer."
-        case DiskTrend.STEADY:
-            return "At the rate of the last two weeks it lasts for more than two years."
-    days = disk.days_left or 0.0
-    when = f"{disk.full_at:%Y-%m-%d}" if disk.full_at else ""
-    return (
-        f"Full in about {max(1, round(days)):,} day{'s' if round(days) > 1 else ''} ({when}), at the "
-        f"{charts.room(disk.bytes_per_day or 0)} a day of the last two weeks."
-    )
-
-
-add_filters(latency_words, disk_words, charts.long_duration)
+add_filters(latency_words, charts.long_duration)
 
 
 def monitoring_pages(
@@ -56,7 +38,7 @@ def monitoring_pages(
         chosen: Annotated[str, Query(alias="range", max_length=10)] = Range.DAY.value.name,
         channel: Annotated[str, Query(max_length=100)] = "",
     ) -> HTMLResponse:
-        wanted = known_range(chosen)
+        wanted = Range.named(chosen)
         known_channel(channel, monitoring)
         view = monitoring.series(wanted, SeriesKey(channel))
         days, runs = monitoring.days(wanted, channel), monitoring.runs(wanted, channel)
@@ -79,14 +61,6 @@ def monitoring_pages(
         )
 
     return router
-
-
-def known_range(name: str) -> Range:
-    """The range of this name. Raises RequestInvalid."""
-    found = Range.named(name)
-    if found is None:
-        raise RequestInvalid(f"There is no range {name!r}. Use one of: {', '.join(each.value.name for each in Range)}.")
-    return found
 
 
 def known_channel(name: str, monitoring: MonitoringService) -> None:

@@ -14,6 +14,7 @@ from shoplens.errors import ShoplensError
 from shoplens.monitoring.entities import (
     DAY_S,
     HOUR_S,
+    MINUTE_S,
     NOTHING,
     SERVER,
     Counts,
@@ -33,6 +34,7 @@ from shoplens.telemetry.logs import get_logger
 LEAST_DAYS: Final = 30
 """So many days of volumes are shown also beside shorter ranges."""
 MOST_RUNS: Final = 90
+_NEWEST_S: Final = 180
 _log: Final = get_logger(__name__)
 
 
@@ -49,7 +51,8 @@ class Part:
 class SeriesView:
     """A range of the series: its parts, oldest first, and the sums of each channel and model over all of it.
 
-    `server` has the HTTP requests of the whole server. `recorded` says whether anything was ever written down.
+    `server` has the HTTP requests of the whole server, `now` the newest state if it is one of the last minutes.
+    `recorded` says whether anything was ever written down.
     """
 
     range: Range
@@ -58,12 +61,8 @@ class SeriesView:
     whole: Counts
     by_series: Mapping[SeriesKey, Counts]
     server: Counts
+    now: ServerState | None
     recorded: bool
-
-    @property
-    def newest(self) -> ServerState | None:
-        """The newest state that somebody saw."""
-        return next((each.state for each in reversed(self.parts) if each.state is not None), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,6 +200,10 @@ class MonitoringService:
             counts = repository.totals(bucket_s=facts.bucket_s, key=key, **span)
             states = repository.states(bucket_s=facts.bucket_s, **span)
             by_series = repository.by_series(**span)
+            now_s = begins[-1] + facts.bucket_s
+            newest = repository.states(
+                step_s=MINUTE_S, bucket_s=MINUTE_S, since_s=int(self._clock().timestamp()) - _NEWEST_S, until_s=now_s
+            )
             recorded = bool(states) or repository.first_s() is not None
         server = by_series.pop(SeriesKey(SERVER), NOTHING)
         return SeriesView(
@@ -217,6 +220,7 @@ class MonitoringService:
             whole=total(counts.values()),
             by_series=by_series,
             server=server,
+            now=newest[max(newest)].state if newest else None,
             recorded=recorded,
         )
 

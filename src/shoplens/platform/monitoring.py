@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from shoplens.db import Database
+from shoplens.db import Database, open_database
 from shoplens.db.database import parse_url, require_directory
 from shoplens.monitoring.recorder import Kept, Recorder
 from shoplens.monitoring.server_state import LookAtServer
 from shoplens.monitoring.service import LiveModels, MonitoringService
-from shoplens.platform.parts import open_registry, utc_now
+from shoplens.platform.parts import build_channels, open_registry, utc_now
 from shoplens.predictions.entities import Channel
 from shoplens.registry.live import FollowedModel
 from shoplens.settings import Settings
@@ -47,6 +48,15 @@ def build_monitoring(
         prometheus_url=wanted.prometheus_url,
         grafana_url=wanted.grafana_url,
     )
+
+
+@contextmanager
+def open_monitoring(settings: Settings) -> Iterator[MonitoringService]:
+    """The reader of the series for a command, without the registry. Raises Misconfigured and DatabaseUnavailable."""
+    channels = build_channels(settings)
+    live = LiveModels(channels, followed=tuple, history=lambda _: ())
+    with closing(open_database(settings.effective_database_url)) as database:
+        yield MonitoringService(database, channels, live, has_workers=settings.redis_url is not None, clock=utc_now)
 
 
 def _build_recorder(settings: Settings, database: Database, metrics: Metrics, live: LiveModels) -> Recorder:

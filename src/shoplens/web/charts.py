@@ -16,7 +16,7 @@ from typing import Final, Literal
 WIDTH: Final = 1_000.0
 HEIGHT: Final = 180
 SMALL: Final = 120
-MOST_TICKS: Final = 5
+MOST_TICKS: Final = 4
 """Texts below a chart: so many have room at a width of 320 pixels."""
 _NO_DATA: Final = "no data"
 _STEPS: Final = (1.0, 2.0, 2.5, 5.0, 10.0)
@@ -106,7 +106,7 @@ class Chart:
 
 def numbers_axis(values: Sequence[float], *, words: Words, name: str, low: float, high: float) -> Axis:
     """An axis of numbers from `low` to `high`."""
-    ticks = [low + (high - low) * index / (MOST_TICKS - 1) for index in range(MOST_TICKS)]
+    ticks = [low + (high - low) * index / MOST_TICKS for index in range(MOST_TICKS + 1)]
     return Axis(
         at=tuple((value - low) / (high - low) for value in values),
         labels=tuple(words(value) for value in values),
@@ -133,7 +133,7 @@ def times_axis(begins: Sequence[datetime], *, step: timedelta) -> Axis:
     shown = list(range(len(begins)))
     dated = False
     for is_round, has_dates in _ROUND_TIMES:
-        if len(shown) <= MOST_TICKS - 1:
+        if len(shown) <= MOST_TICKS:
             break
         shown, dated = [index for index, each in enumerate(begins) if is_round(each)], has_dates
     dated = dated or days
@@ -204,7 +204,7 @@ def histogram(
     labels = [f"{edge_words(low)} to {edge_words(high)}" for low, high in pairwise(edges)]
     axis = slots_axis(labels, name=name)
     count = len(labels)
-    every = max(1, math.ceil(count / (MOST_TICKS - 1)))
+    every = max(1, math.ceil(count / MOST_TICKS))
     axis = replace(axis, ticks=tuple((index / count, edge_words(edges[index])) for index in range(0, count + 1, every)))
     return (bar_chart if len(series) == 1 else line_chart)(title, axis, series, words=words)
 
@@ -309,4 +309,4 @@ def _path(at: Sequence[float], values: Sequence[float | None], *, highest: float
 
 
 def _anchor(at: float) -> str:
-    return "start" if at < 0.06 else "end" if at > 0.94 else "middle"
+    return "start" if at < 0.05 else "end" if at > 0.95 else "middle"

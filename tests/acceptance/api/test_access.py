@@ -262,6 +262,8 @@ ROUTES: Mapping[str, Permission | tuple[Permission, ...] | None] = {
     "POST /console/catalogue/tree": Permission.CATALOGUE_ADMIN,
     # operations, documentation, and what leads nowhere
     "GET /metrics": Permission.METRICS_READ,
+    "GET /monitoring/series": Permission.MONITORING_READ,
+    "GET /console/monitoring": Permission.MONITORING_READ,
     "GET /docs": Permission.DOCS_READ,
     "GET /openapi.json": Permission.DOCS_READ,
     "GET /health/live": PUBLIC,
