@@ -33,10 +33,6 @@ def show(
     from shoplens.platform.monitoring import open_monitoring
 
     wanted = Range.named(chosen)
-    if wanted is None:
-        raise RequestInvalid(
-            f"There is no range {chosen!r}. Use one of: {', '.join(each.value.name for each in Range)}."
-        )
     with open_monitoring(settings_for(data_dir)) as monitoring:
         view, disk = monitoring.series(wanted), monitoring.disk()
     if as_json:
