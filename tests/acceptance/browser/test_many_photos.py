@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from playwright.sync_api import Page, Route, expect
 
-from tests.acceptance.browser.conftest import VisitMaker, write_photo
+from tests.acceptance.browser.conftest import PHONE, VisitMaker, write_photo
 from tests.conftest import jpeg_of
 
 THOUSAND_WITHIN_S = 180
@@ -148,13 +149,72 @@ def test_a_file_that_was_deleted_meanwhile_is_said(visit: VisitMaker, tmp_path: 
     page = visit().page()
     files = [write_photo(tmp_path / f"{seed}.jpg", seed) for seed in range(8)]
     held: list[Route] = []
-    page.route("**/predict?*", lambda route: held.append(route) if len(held) < 4 else route.continue_())
+    page.route("**/predict?*", lambda route: held.append(route) if not held else route.continue_())
     page.set_input_files("#file", files)
     expect(page.locator("#results tbody tr")).to_have_count(8)
     files[7].unlink()
-    while len(held) < 4:
+    while not held:
         page.wait_for_timeout(20)
     for route in held:
         route.continue_()
     expect(page.locator("#results tbody tr[data-state=failed] .cell-label")).to_contain_text("This file can't be read")
     expect(page.locator("#count")).to_have_text("7 of 8 classified, 1 failed")
+
+
+def test_a_folder_is_taken_with_all_that_is_in_it(visit: VisitMaker, tmp_path: Path) -> None:
+    """Dropped or chosen; files of the system are counted, what is no photo has its reason, names have their path."""
+    folder = tmp_path / "shelf"
+    (folder / "a" / "b").mkdir(parents=True)
+    write_photo(folder / "a" / "1.jpg")
+    write_photo(folder / "a" / "b" / "2.jpg")
+    (folder / ".DS_Store").write_bytes(b"x")
+    (folder / "empty.jpg").touch()
+    dropping = visit(expected={422}).page()
+    line = dropping.context.new_cdp_session(dropping)
+    data = {"items": [], "files": [str(folder)], "dragOperationsMask": 1}
+    for kind in ("dragEnter", "dragOver", "dragOver", "drop"):
+        line.send("Input.dispatchDragEvent", {"type": kind, "x": 600, "y": 600, "data": data})
+        dropping.wait_for_timeout(100)
+    choosing = visit(expected={422}).page()
+    choosing.set_input_files("#folder", folder)
+    for page in (dropping, choosing):
+        expect(page.locator("#count")).to_have_text("2 of 3 classified, 1 failed · 1 system file left out")
+        names = {"shelf/a/1.jpg", "shelf/a/b/2.jpg", "shelf/empty.jpg"}
+        assert names == set(page.locator("#results .cell-file").all_text_contents())
+        expect(page.locator("[data-state=failed] .cell-label")).to_have_text("The file is empty. Choose another photo.")
+
+
+def test_a_slow_line_is_offered_a_smaller_copy(visit: VisitMaker, tmp_path: Path) -> None:
+    """One click sends 1,600 pixels instead of the original, under the same name."""
+    photo = tmp_path / "large.jpg"
+    coarse = Image.fromarray(np.random.default_rng(2).integers(0, 256, (45, 60, 3), dtype=np.uint8))
+    coarse.resize((3000, 2250), Image.Resampling.BICUBIC).save(photo, quality=98)
+    assert photo.stat().st_size > 1_200_000
+    page = visit().page()
+    line = page.context.new_cdp_session(page)
+    slow = {"offline": False, "latency": 100, "downloadThroughput": 1_000_000, "uploadThroughput": 100_000}
+    line.send("Network.emulateNetworkConditions", slow)
+    page.set_input_files("#file", photo)
+    expect(page.locator("#slow-words")).to_contain_text("The connection is slow")
+    expect(page.locator("[data-busy]")).to_contain_text("Uploading")
+    page.get_by_role("button", name="Send smaller copies").click()
+    expect(page.locator("#slow")).to_be_hidden()
+    page.get_by_role("link", name="View record").click()
+    expect(page.get_by_text("1,600 × 1,200 px")).to_be_visible()
+    expect(page.get_by_text("large.jpg")).to_be_visible()
+
+
+def test_a_phone_shows_the_list_or_one_photo(visit: VisitMaker, tmp_path: Path) -> None:
+    """A tap opens a photo, "back" leads to the list, and nothing is wider than 320 pixels."""
+    page = visit(**(PHONE | {"viewport": {"width": 320, "height": 640}})).page()
+    page.set_input_files("#file", [write_photo(tmp_path / f"{seed}.jpg", seed) for seed in range(3)])
+    expect(page.locator("#count")).to_have_text("3 of 3 classified")
+    expect(page.locator("#answers")).to_be_hidden()
+    page.locator("#results tbody tr").nth(1).tap()
+    expect(page.locator("#results")).to_be_hidden()
+    expect(page.locator("#answers .label-row")).to_have_count(10)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 320
+    page.go_back()
+    expect(page.locator("#results")).to_be_visible()
+    expect(page.locator("#answers")).to_be_hidden()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 320

@@ -13,7 +13,8 @@ const KEPT_ELEMENTS = 20;
 const COUNT_MS = 200;
 /** What systems put into folders beside photos. */
 const SYSTEM_FILE = /^(\.DS_Store|Thumbs\.db|desktop\.ini|\._.*)$/i;
-const CAN_BE_SMALLER = ["image_too_large", "image_too_many_pixels", "upload_too_slow", "timeout"];
+const CAN_BE_SMALLER = ["image_too_large", "image_too_many_pixels", "upload_too_slow", "upload_broken", "timeout"];
+const MOST_BREAKS = 3;
 
 const byId = (id) => document.getElementById(id);
 const page = byId("classify");
@@ -35,9 +36,11 @@ class Photo {
   constructor(file, url = null) {
     this.file = file;
     this.url = url;
+    this.bytes = file?.size;
     this.name = url ?? (file.path || file.webkitRelativePath || file.name || "photo.jpg");
     this.previewable = file !== null;
     this.borrowed = null;
+    this.breaks = 0;
     this.answers = new Map();
   }
 }
@@ -117,20 +120,25 @@ async function classify(photo, name) {
     pace.settled();
     settle(photo, name, { state: "done", result: body, tripMs });
   } catch (error) {
-    await failed(photo, name, error);
+    await failed(photo, name, error, line);
   } finally {
+    queue.uploaded(line.uploadS ?? Infinity);
     sending.delete(photo);
   }
 }
 
-async function failed(photo, name, error) {
+async function failed(photo, name, error, line) {
   let problem = error instanceof Problem ? error : new Problem("Something went wrong. Reload the page.", { code: String(error) });
   if (problem.code === "aborted") {
     if (!photos.includes(photo)) return;
     settle(photo, name, { state: "waiting" });
     return queue.add({ photo, name }, { first: true });
   }
-  if (problem.code === "network" && photo.file && !(await isReadable(photo.file))) problem = unreadable();
+  if (problem.code === "network" && photo.file && !(await isReadable(photo))) problem = unreadable();
+  if (problem.code === "network" && line.share > 0 && line.share < 1) {
+    photo.breaks += 1;
+    if (photo.breaks === MOST_BREAKS) problem = broken();
+  }
   if (photos.length > 1 && isOutage(problem)) {
     settle(photo, name, { state: "waiting" });
     throw problem;
@@ -139,13 +147,19 @@ async function failed(photo, name, error) {
   settle(photo, name, { state: "problem", problem });
 }
 
-/** A file that was moved or changed since it was chosen looks like a broken line to the browser. */
-async function isReadable(file) {
-  return file.slice(0, 1).arrayBuffer().then(() => true, () => false);
+/** A file that was moved or deleted since it was chosen looks like a broken line to the browser; and where a picture of it
+ * was shown, it is empty instead of an error. */
+async function isReadable({ file, bytes }) {
+  return file.slice(0, 1).arrayBuffer().then(({ byteLength }) => byteLength === Math.min(1, bytes), () => false);
 }
 
 function unreadable() {
   return new Problem("This file can't be read. It may have been moved, changed or deleted.", { code: "file_unreadable", passing: false });
+}
+
+/** The line broke in the middle of this photo again and again, or the server found it too slow. */
+function broken() {
+  return new Problem("The connection broke during the upload. Try again, or send a smaller copy.", { code: "upload_broken" });
 }
 
 async function formOf(photo) {
@@ -169,6 +183,7 @@ function refuseAtOnce(file) {
 
 function again(photo, name) {
   photo.answers.delete(name);
+  photo.breaks = 0;
   elements.delete(photo);
   request(photo, name);
   if (photo === chosen) show();

@@ -1,6 +1,8 @@
 /** The photos that wait to be sent: a few at a time, with a pause, and patience while the server cannot be reached. */
 
-const AT_ONCE = 4;
+const MOST_AT_ONCE = 4;
+const QUICK_S = 1.5;
+const SLOW_S = 4;
 const FIRST_WAIT_S = 3;
 const LONGEST_WAIT_S = 30;
 const PACE_PHOTOS = 60;
@@ -18,6 +20,7 @@ export class PhotoQueue {
   #running = 0;
   #wait = FIRST_WAIT_S;
   #timer = null;
+  #atOnce = 1;
   paused = false;
   outage = null;
 
@@ -51,6 +54,12 @@ export class PhotoQueue {
     this.resume();
   }
 
+  /** An upload took so long: several at once make a quick line full, and a slow one too slow for the server. */
+  uploaded(seconds) {
+    if (seconds > SLOW_S) this.#atOnce = 1;
+    else if (seconds < QUICK_S) this.#atOnce = Math.min(this.#atOnce + 1, MOST_AT_ONCE);
+  }
+
   pause() {
     this.paused = true;
     this.onChange();
@@ -65,7 +74,7 @@ export class PhotoQueue {
   }
 
   #pump() {
-    while (!this.paused && !this.outage && this.#running < AT_ONCE && this.#waiting.length > 0) {
+    while (!this.paused && !this.outage && this.#running < this.#atOnce && this.#waiting.length > 0) {
       const task = this.#waiting.shift();
       this.#running += 1;
       this.work(task)

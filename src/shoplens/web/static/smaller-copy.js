@@ -35,13 +35,17 @@ export async function smallerCopy(file) {
   return copy && copy.size < file.size ? copy : file;
 }
 
-/** Notices that an upload will take long. */
+/** Measures one upload. */
 export class LineWatch {
   #started = performance.now();
+  share = 0;
+  uploadS = null;
 
   /** Seconds that are left, once that is known and worth a word; else null. */
   secondsLeft(share, bytes) {
     const elapsed = (performance.now() - this.#started) / 1000;
+    this.share = share;
+    if (share >= 1) this.uploadS ??= elapsed;
     if (elapsed < 3 || share >= 1 || share === 0) return null;
     const left = (elapsed / share) * (1 - share);
     return left > 5 && (1 - share) * bytes > WORTH_IT_BYTES / 2 ? left : null;
