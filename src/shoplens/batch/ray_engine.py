@@ -56,7 +56,9 @@ class SampleActor:
             return await self._engine.classify(replace(request, model=self._model))
         except ShoplensError as error:
             return error
-        except Exception as error:  # noqa: BLE001  an error of one sample must not end the actor
+        # One sample must not end the actor, with which Ray would try all samples again that it has in work.
+        except Exception as error:  # noqa: BLE001
+            _log.exception("ray.sample_failed", model=self._model, error=type(error).__name__)
             return fault_of(error)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 from shoplens.accounts.entities import Permission
@@ -45,7 +46,7 @@ Progress = Callable[[str], None]
 """Called with a sentence for each step."""
 
 
-def find_bundle(name_or_path: str, settings: Settings) -> Bundle:
+def find_bundle(name_or_path: str | Path, settings: Settings) -> Bundle:
     """The bundle by name, `name@version` or folder, verified; fetched where `models_dir` lacks it.
 
     A name means its champion in the registry, where it has one. Raises ModelNotFound, BundleError, StorageUnavailable,
@@ -284,7 +285,7 @@ def thread_count(settings: Settings, provider: Provider) -> int:
     return cores if provider == "cpu" else max(cores, settings.max_batch)
 
 
-def load_bundle(name_or_path: str, *, settings: Settings | None = None) -> PhotoClassifier[Prediction]:
+def load_bundle(name_or_path: str | Path, *, settings: Settings | None = None) -> PhotoClassifier[Prediction]:
     """A bundle by name, `name@version` or folder, ready to classify photos in plain calls.
 
     Raises ModelNotFound, BundleError, StorageUnavailable and Misconfigured.
@@ -315,7 +316,7 @@ def load_channel(name: str | None = None, *, settings: Settings | None = None) -
     return photos
 
 
-def _open_photos(name_or_path: str, settings: Settings, finish: Finish[Answer]) -> PhotoClassifier[Answer]:
+def _open_photos(name_or_path: str | Path, settings: Settings, finish: Finish[Answer]) -> PhotoClassifier[Answer]:
     return PhotoClassifier(
         Classifier(find_bundle(name_or_path, settings), provider=choose_provider(settings.provider)),
         finish=finish,

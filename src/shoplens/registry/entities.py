@@ -89,6 +89,14 @@ class HistoryEntry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryPage:
+    """A part of a history, newest first. `next` is the cursor of the changes before it, None if there are none."""
+
+    entries: tuple[HistoryEntry, ...]
+    next: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reason:
     """Who asks for a change, why, and on the basis of which measurements. Raises RequestInvalid."""
 
@@ -151,10 +159,11 @@ def live_at(history: Sequence[HistoryEntry], moment: datetime, alias: Alias = CH
 def previous_champion(history: Sequence[HistoryEntry]) -> str | None:
     """The version to roll back to: the one that was champion before the present one first became it.
 
-    So each further roll-back goes one version further back, and not forth to the version that was rolled back.
+    So each further roll-back goes one version further back, and not forth to the version that was rolled back. A
+    history without its beginning gives the same, or None, unless something older than it was promoted again.
     """
-    line: list[str] = []
     changes = [entry for entry in history if entry.alias == CHAMPION]
+    line = [entry.before for entry in changes[:1] if entry.before is not None]
     for entry in changes:
         if entry.after is None:
             continue

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from pydantic_core import from_json, to_json
+from pydantic import TypeAdapter, ValidationError
 
 from shoplens import __version__
 from shoplens.bundles.bundle import Bundle
@@ -26,10 +27,24 @@ from shoplens.telemetry.logs import get_logger
 _LAST: Final = ".champion"
 """In the folder of a model: the version that was its champion last."""
 _REFUSED: Final = ".refused.json"
-"""In the folder of a model: the last bundle that did not answer its probes."""
+"""In the folder of a model: the bundles that did not answer their probes."""
+_MOST_REFUSALS: Final = 50
 _NAME: Final = re.compile(NAME_PATTERN)
 _PINNED: Final = re.compile(f"({NAME_PATTERN})@({NAME_PATTERN})")
 _log: Final = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Refusal:
+    """One bundle that a release of this program could not serve."""
+
+    program: str
+    version: str
+    digest: str
+    reason: str
+
+
+_REFUSALS: Final = TypeAdapter(list[_Refusal])
 
 
 class ModelFinder:
@@ -48,7 +63,7 @@ class ModelFinder:
         """Whether this is a name without a version, which follows the alias `champion`."""
         return bool(_NAME.fullmatch(name_or_path)) and not (Path(name_or_path) / "bundle.json").is_file()
 
-    def find(self, name_or_path: str) -> Bundle:
+    def find(self, name_or_path: str | Path) -> Bundle:
         """The bundle that `name_or_path` means: a path, `name@version`, or a name.
 
         A name means its champion, where it has one. If the registry cannot be reached or its champion is refused, it
@@ -56,6 +71,9 @@ class ModelFinder:
 
         Raises ModelNotFound, BundleError, StorageUnavailable, RegistryUnavailable and Misconfigured.
         """
+        if isinstance(name_or_path, Path):
+            # "fruit" as a path is a folder here, and not the name of a model.
+            name_or_path = str(name_or_path.absolute())
         if not self.follows(name_or_path):
             return self._pinned(name_or_path)
         try:
@@ -171,10 +189,17 @@ class ModelFinder:
             _log.warning("model.champion_not_remembered", model=name, reason=str(error))
 
     def refuse(self, bundle: Bundle, reason: str) -> None:
-        """Note that this program cannot serve the bundle, so that no later start tries to. The last one is kept."""
+        """Note that this program cannot serve the bundle, so that no later start tries to.
+
+        The newest refusals of each model are kept, one for each digest.
+        """
         file = self._models_dir / bundle.ref.name / _REFUSED
+        noted = _Refusal(program=__version__, version=bundle.ref.version, digest=bundle.digest, reason=reason)
+        kept = [each for each in self._refusals(bundle.ref.name) if each.digest != bundle.digest]
+        draft = file.with_name(f"{_REFUSED}.{os.getpid()}")
         try:
-            file.write_bytes(to_json({"program": __version__, "digest": bundle.digest, "reason": reason}))
+            draft.write_bytes(_REFUSALS.dump_json([*kept, noted][-_MOST_REFUSALS:]))
+            draft.replace(file)
         except OSError as error:
             _log.warning("model.refusal_not_noted", model=str(bundle.ref), reason=str(error))
 
@@ -184,13 +209,16 @@ class ModelFinder:
 
     def _require_not_refused(self, name: str, version: str, digest: str | None) -> None:
         """A refusal holds for one digest and one release of this program."""
-        file = self._models_dir / name / _REFUSED
+        for noted in self._refusals(name):
+            if (noted.program, noted.digest) == (__version__, digest):
+                raise BundleInvalid(
+                    f"{name}@{version} was refused here before: {noted.reason} To try again, remove "
+                    f"{self._models_dir / name / _REFUSED}."
+                )
+
+    def _refusals(self, name: str) -> list[_Refusal]:
+        """What was refused here, oldest first; a file that cannot be read says nothing."""
         try:
-            noted = from_json(file.read_bytes())
-            same = (noted["program"], noted["digest"]) == (__version__, digest)
-        except (OSError, ValueError, KeyError, TypeError):
-            return
-        if same:
-            raise BundleInvalid(
-                f"{name}@{version} was refused here before: {noted['reason']} To try again, remove {file}."
-            )
+            return _REFUSALS.validate_json((self._models_dir / name / _REFUSED).read_bytes())
+        except (OSError, ValidationError):
+            return []

@@ -123,8 +123,9 @@ class ModelFollower:
             for name in self._states:
                 try:
                     self._look_at(name)
-                except Exception:  # noqa: BLE001  whatever it was, the next look must come
-                    _log.exception("model.follow_failed", model=name)
+                # One model must not end the loop that follows all of them: whatever it was, the next look must come.
+                except Exception as error:  # noqa: BLE001
+                    _log.exception("model.follow_failed", model=name, error=type(error).__name__)
 
     def _follow(self) -> None:
         while not self._closing:

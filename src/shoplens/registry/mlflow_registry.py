@@ -37,6 +37,7 @@ from shoplens.registry.entities import (
     Aliases,
     Figures,
     HistoryEntry,
+    HistoryPage,
     Reason,
     RegisteredVersion,
     alias_changes,
@@ -198,6 +199,18 @@ class MlflowRegistry:
             model = self._model(name)
             return self._history(model) if model else []
 
+    def changes(self, name: str, *, before: str | None = None, limit: int) -> HistoryPage:
+        """As `Registry.changes`. MLflow gives all tags of a model at once; the cursor is the name of one."""
+        if before is not None and not before.startswith(_HISTORY):
+            raise RequestInvalid(f"{before[:50]!r} is no cursor of a history. Leave it out to begin with the newest.")
+        with self._translated():
+            model = self._model(name)
+            tags = {} if model is None else model.tags
+        keys = [key for key in sorted(tags, reverse=True) if key.startswith(_HISTORY)]
+        keys = [key for key in keys if before is None or key < before]
+        entries = tuple(self._entry(name, tags[key]) for key in keys[:limit])
+        return HistoryPage(entries=entries, next=keys[limit - 1] if len(keys) > limit else None)
+
     def fetch(self, ref: ModelRef, models_dir: Path, trust: Trust) -> Bundle:
         """As `Registry.fetch`."""
         with self._translated():
@@ -286,11 +299,15 @@ class MlflowRegistry:
         return Aliases(by_alias=by_alias, digests=digests, etag=_etag(model))
 
     def _history(self, model: RegisteredModel) -> list[HistoryEntry]:
+        keys = sorted(key for key in model.tags if key.startswith(_HISTORY))
+        return [self._entry(model.name, model.tags[key]) for key in keys]
+
+    def _entry(self, name: str, tag: str) -> HistoryEntry:
         try:
-            return [_ENTRY.validate_json(model.tags[key]) for key in sorted(model.tags) if key.startswith(_HISTORY)]
+            return _ENTRY.validate_json(tag)
         except ValidationError as error:
             raise RegistryDamaged(
-                f"A tag {_HISTORY}… of {model.name} at {self.place} cannot be read. Correct it or remove it there."
+                f"A tag {_HISTORY}… of {name} at {self.place} cannot be read. Correct it or remove it there."
             ) from error
 
     def _registered(self, version: ModelVersion) -> RegisteredVersion:

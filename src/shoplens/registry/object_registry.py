@@ -29,13 +29,24 @@ from shoplens.bundles.bundle import Bundle
 from shoplens.bundles.manifest import NAME_PATTERN, ModelRef
 from shoplens.bundles.signing import Trust
 from shoplens.bundles.store import PublishedBundle, SharedBundles, by_number
-from shoplens.errors import BlobNotFound, BundleInvalid, ModelNotFound
-from shoplens.registry.entities import Alias, Aliases, Figures, HistoryEntry, Reason, RegisteredVersion, alias_changes
+from shoplens.errors import BlobNotFound, BundleInvalid, ModelNotFound, RequestInvalid
+from shoplens.registry.entities import (
+    Alias,
+    Aliases,
+    Figures,
+    HistoryEntry,
+    HistoryPage,
+    Reason,
+    RegisteredVersion,
+    alias_changes,
+)
 from shoplens.registry.errors import AliasChanged, RegistryDamaged
 from shoplens.storage import Store
 
 _NAME: Final = re.compile(NAME_PATTERN)
 _REQUESTS_AT_ONCE: Final = 8
+_MAX_NUMBER: Final = 12
+"""Digits of the number of a change."""
 _ALIASES: Final = "/_aliases.json"
 _HISTORY: Final = "/_history/"
 
@@ -155,6 +166,21 @@ class ObjectRegistry:
         with ThreadPoolExecutor(_REQUESTS_AT_ONCE) as threads:
             earlier = threads.map(lambda number: self._change(name, number), range(1, state.change.number))
             return [entry for change in (*earlier, state.change) for entry in change.entries]
+
+    def changes(self, name: str, *, before: str | None = None, limit: int) -> HistoryPage:
+        """As `Registry.changes`. The cursor is the number of a change."""
+        if before is not None and not (before.isascii() and before.isdecimal() and len(before) < _MAX_NUMBER):
+            raise RequestInvalid(f"{before[:50]!r} is no cursor of a history. Leave it out to begin with the newest.")
+        state = self._state(name)[0] if _NAME.fullmatch(name) else None
+        if state is None:
+            return HistoryPage(entries=(), next=None)
+        newest = state.change
+        first = newest.number if before is None else min(newest.number, int(before) - 1)
+        numbers = range(first, max(0, first - limit), -1)
+        with ThreadPoolExecutor(_REQUESTS_AT_ONCE) as threads:
+            found = threads.map(lambda each: newest if each == newest.number else self._change(name, each), numbers)
+            entries = tuple(entry for change in found for entry in reversed(change.entries))
+        return HistoryPage(entries=entries, next=str(numbers[-1]) if numbers and numbers[-1] > 1 else None)
 
     def fetch(self, ref: ModelRef, models_dir: Path, trust: Trust) -> Bundle:
         """As `Registry.fetch`."""

@@ -25,6 +25,7 @@ from shoplens.registry.entities import (
     Aliases,
     Figures,
     HistoryEntry,
+    HistoryPage,
     RegisteredVersion,
     live_at,
     previous_champion,
@@ -35,17 +36,23 @@ from shoplens.telemetry.logs import get_logger
 from shoplens.webhooks.outbox import emit
 
 PROMOTED_EVENT: Final = "model.promoted"
+_READ_AT_ONCE: Final = 100
+_MOST_READ: Final = 1_000
+"""Entries of a history in which the version is looked for that was champion before."""
 _log: Final = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegisteredModel:
-    """A model in the registry: its versions by rising number, its aliases, and their history from old to new."""
+    """A model in the registry: its versions by rising number, its aliases, and the newest part of their history, from
+    old to new; `earlier` is the cursor of what was before, None if that is all.
+    """
 
     name: str
     versions: tuple[RegisteredVersion, ...]
     aliases: Aliases
     history: tuple[HistoryEntry, ...]
+    earlier: str | None
 
     @property
     def live(self) -> HistoryEntry | None:
@@ -61,6 +68,12 @@ class RegisteredModel:
     def previous(self) -> str | None:
         """The version to which a roll-back leads."""
         return previous_champion(self.history)
+
+    @property
+    def is_explained(self) -> bool:
+        """Whether `history` reaches back to the changes that led to the present aliases, and to a roll-back."""
+        there = {entry.alias for entry in self.history}
+        return set(self.aliases.by_alias) <= there and (self.aliases.champion is None or self.previous is not None)
 
     def _last(self, alias: Alias) -> HistoryEntry | None:
         last = next((entry for entry in reversed(self.history) if entry.alias == alias), None)
@@ -102,20 +115,42 @@ class RegistryService:
         return [self.model(name) for name in self.names()]
 
     def model(self, name: str) -> RegisteredModel:
-        """One model. Raises ModelNotFound."""
+        """One model. Of its history as much as says how its aliases came to be. Raises ModelNotFound."""
         versions = tuple(self._registry.versions(name))
         aliases = self._registry.aliases(name)
         if not versions and aliases.etag is None:
             raise ModelNotFound(f"There is no model {name[:80]!r} in the registry.")
-        history = tuple(self._registry.history(name))
-        return RegisteredModel(name=name, versions=versions, aliases=aliases, history=history)
+        entries: list[HistoryEntry] = []
+        cursor: str | None = None
+        while True:
+            page = self._registry.changes(name, before=cursor, limit=_READ_AT_ONCE)
+            entries = [*reversed(page.entries), *entries]
+            cursor = page.next
+            model = RegisteredModel(
+                name=name, versions=versions, aliases=aliases, history=tuple(entries), earlier=cursor
+            )
+            if cursor is None or len(entries) >= _MOST_READ or model.is_explained:
+                return model
+
+    def changes(self, name: str, *, before: str | None = None, limit: int) -> HistoryPage:
+        """A page of the history, newest first. Raises ModelNotFound, and RequestInvalid for what is no cursor."""
+        page = self._registry.changes(name, before=before, limit=limit)
+        if not page.entries and before is None and not self._registry.versions(name):
+            raise ModelNotFound(f"There is no model {name[:80]!r} in the registry.")
+        return page
 
     def live(self, name: str, moment: datetime | None = None) -> HistoryEntry | None:
         """What was champion at `moment`, now if unset: the entry by which it became it; None before the first one.
 
         Raises ModelNotFound.
         """
-        return live_at(self.model(name).history, moment or self._clock())
+        moment, cursor = moment or self._clock(), None
+        while True:
+            page = self.changes(name, before=cursor, limit=_READ_AT_ONCE)
+            found = live_at(tuple(reversed(page.entries)), moment)
+            cursor = page.next
+            if found is not None or cursor is None:
+                return found
 
     def publish(self, bundle: Bundle, principal: Principal, *, why: str, figures: Figures) -> RegisteredVersion:
         """Publish a bundle; without `figures` with those of its evaluation. Raises BundleUntrusted, and as the port."""

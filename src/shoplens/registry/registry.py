@@ -8,7 +8,7 @@ from typing import Protocol
 from shoplens.bundles.bundle import Bundle
 from shoplens.bundles.manifest import ModelRef
 from shoplens.bundles.signing import Trust
-from shoplens.registry.entities import Alias, Aliases, Figures, HistoryEntry, RegisteredVersion
+from shoplens.registry.entities import Alias, Aliases, Figures, HistoryEntry, HistoryPage, RegisteredVersion
 
 
 class Registry(Protocol):
@@ -56,6 +56,14 @@ class Registry(Protocol):
 
     def history(self, name: str) -> list[HistoryEntry]:
         """Every change of an alias, from old to new. Raises RegistryDamaged if a part is missing."""
+        ...
+
+    def changes(self, name: str, *, before: str | None = None, limit: int) -> HistoryPage:
+        """The newest `limit` changes, or those before the cursor `before`; empty for an unknown name.
+
+        A change has two entries if a challenger became champion. Raises RegistryDamaged if one of them is missing,
+        RequestInvalid for what is no cursor.
+        """
         ...
 
     def fetch(self, ref: ModelRef, models_dir: Path, trust: Trust) -> Bundle:

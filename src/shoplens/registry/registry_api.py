@@ -33,6 +33,13 @@ class HistoryEntryOut(Schema):
     figures: dict[str, float] = Field(description="Measurements on which the decision was based.")
 
 
+class HistoryPageOut(Schema):
+    """A page of a history; `next` is the value for `before`, null on the last page."""
+
+    items: list[HistoryEntryOut]
+    next: str | None
+
+
 class RegisteredModelOut(Schema):
     """A model in the registry, and the change by which its champion became it."""
 
@@ -147,9 +154,14 @@ def registry_router(registry: RegistryService) -> APIRouter:
         summary="Who changed which alias, and why",
         dependencies=READERS,
     )
-    def history(name: str, limit: Annotated[int, Query(ge=1, le=_MAX_HISTORY)] = 100) -> list[HistoryEntryOut]:
-        """The last ones, newest first."""
-        return [HistoryEntryOut.model_validate(entry) for entry in reversed(registry.model(name).history[-limit:])]
+    def history(
+        name: str,
+        limit: Annotated[int, Query(ge=1, le=_MAX_HISTORY, description="Changes; one may have two entries.")] = 100,
+        before: Annotated[str | None, Query(max_length=200, description="The cursor `next` of a page.")] = None,
+    ) -> HistoryPageOut:
+        """Newest first."""
+        page = registry.changes(name, before=before, limit=limit)
+        return HistoryPageOut(items=[HistoryEntryOut.model_validate(each) for each in page.entries], next=page.next)
 
     @router.get("/{name}/live", operation_id="get_live_version", dependencies=READERS, summary="What was live when")
     def live(name: str, at: AwareDatetime | None = None) -> LiveOut:

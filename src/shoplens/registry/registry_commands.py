@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from shoplens.registry.entities import Alias, HistoryEntry
     from shoplens.registry.publishing import RegisteredModel
 
+_CHANGES_AT_ONCE: Final = 100
 _DAY: Final = "%Y-%m-%d %H:%M UTC"
 
 registry_app = typer.Typer(
@@ -150,7 +151,12 @@ def history(name: Name, as_json: AsJson = False, data_dir: DataDir = None) -> No
     from shoplens.platform.registry import open_registry_service
 
     with open_registry_service(settings_for(data_dir)) as registry:
-        entries = registry.model(name).history
+        entries = []
+        page = registry.changes(name, limit=_CHANGES_AT_ONCE)
+        while page.next is not None:
+            entries += page.entries
+            page = registry.changes(name, before=page.next, limit=_CHANGES_AT_ONCE)
+        entries = list(reversed([*entries, *page.entries]))
     if as_json:
         typer.echo(json.dumps([_entry(each) for each in entries], indent=2))
         return

@@ -16,7 +16,7 @@ from shoplens.web.problems import public_detail, request_id_of, status_of
 from shoplens.web.rendering import PageRoute, page
 
 _PAGE = "/console/registry"
-_SHOWN = 100
+_SHOWN = 50
 
 
 def registry_pages(registry: RegistryService) -> APIRouter:
@@ -27,9 +27,17 @@ def registry_pages(registry: RegistryService) -> APIRouter:
     def all_models() -> HTMLResponse:
         return page("registry.html", models=registry.all(), place=registry.place)
 
-    def one(name: str, *, status: int = 200, error: str | None = None, done: str = "", why: str = "") -> HTMLResponse:
+    def one(
+        name: str,
+        *,
+        status: int = 200,
+        error: str | None = None,
+        done: str = "",
+        why: str = "",
+        before: str | None = None,
+    ) -> HTMLResponse:
         model = registry.model(name)
-        history = list(reversed(model.history[-_SHOWN:]))
+        shown = registry.changes(name, before=before, limit=_SHOWN)
         held = {version: alias for alias, version in model.aliases.by_alias.items()}
         return page(
             "registered.html",
@@ -37,8 +45,9 @@ def registry_pages(registry: RegistryService) -> APIRouter:
             model=model,
             versions=list(reversed(model.versions)),
             held=held,
-            history=history,
-            more=len(model.history) - len(history),
+            history=shown.entries,
+            earlier=shown.next,
+            before=before,
             error=error,
             done=done,
             why=why,
@@ -47,7 +56,8 @@ def registry_pages(registry: RegistryService) -> APIRouter:
 
     @router.get(_PAGE + "/{name}", dependencies=READERS)
     def model(request: Request, name: str) -> HTMLResponse:
-        return one(name, done=request.query_params.get("done", "")[:200])
+        before = request.query_params.get("before", "")[:200]
+        return one(name, done=request.query_params.get("done", "")[:200], before=before or None)
 
     @router.post(_PAGE + "/{name}/aliases/{alias}")
     def change(

@@ -26,16 +26,17 @@ from shoplens.accounts.entities import Principal
 from shoplens.batch.entities import RunOwner
 from shoplens.batch.process import WatchTime, process_ended, this_process
 from shoplens.bundles.bundle import Bundle, open_bundle
-from shoplens.bundles.signing import sign_bundle
+from shoplens.bundles.manifest import ModelRef
+from shoplens.bundles.signing import Trust, sign_bundle
 from shoplens.db import Database
 from shoplens.db.tables import new_id
-from shoplens.errors import DatabaseUnavailable, RecordRefused, RunLost, ShoplensError, Unavailable
+from shoplens.errors import BundleError, DatabaseUnavailable, RecordRefused, RunLost, ShoplensError, Unavailable
 from shoplens.labels.service import LabelService
 from shoplens.registry.registry import Registry
 from shoplens.retraining.entities import RetrainingRules, RetrainingRun, RunState, Stage
 from shoplens.retraining.errors import NothingToLearn, RetrainingOutdated, RetrainingRunning
 from shoplens.retraining.gate import Answers, Verdict, judge
-from shoplens.retraining.promotion import FIRST_MODEL, Promotion
+from shoplens.retraining.promotion import FIRST_MODEL, Promotion, is_of
 from shoplens.retraining.report import Report, report_of, write_report
 from shoplens.retraining.repository import RetrainingRepository
 from shoplens.retraining.samples import BASE, OWN, TEST, Gathered, LabelledSample, gather, of_people
@@ -234,7 +235,7 @@ class Pipeline:
         callback.on_stage("Collecting what people said")
         run = self._with_labels(run, by)
         run, prepared = self._prepare(run, champion, callback)
-        if run.stage is Stage.PUBLISHING and not self._candidate(run).bundle.is_dir():
+        if run.stage is Stage.PUBLISHING and not self._candidate(run).bundle.is_dir() and not self._adopt(run):
             # What was published with this version may not be what is trained here again.
             run = replace(run, candidate=next_version([*self._published(), run.candidate]))
         run = self._advance(replace(run, stage=Stage.TRAINING))
@@ -253,6 +254,20 @@ class Pipeline:
             except RetrainingOutdated:
                 champion = self._parts.find(run.model)
                 run = replace(run, champion=str(champion.ref) if champion else None)
+
+    def _adopt(self, run: RetrainingRun) -> bool:
+        """Get the bundle that this run published from another machine before it was interrupted there, if it did."""
+        versions = self._parts.registry.versions(run.model)
+        if not any(each.ref.version == run.candidate and is_of(each, run) for each in versions):
+            return False
+        ref = ModelRef(name=run.model, version=run.candidate)
+        try:
+            self._parts.registry.fetch(ref, self._candidate(run).bundle.parents[1], Trust())
+        except BundleError as error:
+            _log.warning("retraining.not_adopted", run=run.id, model=str(ref), code=error.code, reason=str(error))
+            return False
+        _log.info("retraining.adopted", run=run.id, model=str(ref))
+        return True
 
     def _with_labels(self, run: RetrainingRun, by: Principal) -> RetrainingRun:
         if run.label_set is not None:

@@ -15,7 +15,7 @@ from typing import Final
 from shoplens.accounts.entities import Principal
 from shoplens.bundles.bundle import Bundle
 from shoplens.db import Database
-from shoplens.registry.entities import CHALLENGER, CHAMPION, Aliases
+from shoplens.registry.entities import CHALLENGER, CHAMPION, Aliases, RegisteredVersion
 from shoplens.registry.errors import AliasChanged, AliasUnchanged
 from shoplens.registry.publishing import RegistryService
 from shoplens.registry.registry import Registry
@@ -63,7 +63,7 @@ class Promotion:
         A model that was compared with nothing waits for a person's yes, whatever the settings say. Raises
         RetrainingOutdated if another model became champion since the comparison.
         """
-        why = f"Retraining {run.id}: passed the gate on {run.test_samples:,} test samples (test set {run.test_set})."
+        why = f"{_said_by(run)} passed the gate on {run.test_samples:,} test samples (test set {run.test_set})."
         promote = run.promote
         if run.champion is None:
             promote, why = "after_approval", f"{why} {FIRST_MODEL}"
@@ -174,3 +174,12 @@ class Promotion:
             earlier = [each for each in RetrainingRepository(tx).open(run.model) if each.id != run.id]
         for each in earlier:
             self._decided(each, RunState.REJECTED, by=run.requested_by, why=f"{run.ref} took its place.")
+
+
+def is_of(version: RegisteredVersion, run: RetrainingRun) -> bool:
+    """Whether this run published the version."""
+    return version.note.startswith(_said_by(run))
+
+
+def _said_by(run: RetrainingRun) -> str:
+    return f"Retraining {run.id}:"

@@ -224,6 +224,25 @@ class RegistryContract:
             assert registry.aliases(name, new) is new
             seen = new
 
+    def test_the_history_is_read_in_pages_from_new_to_old(self, registry: Registry, name: str, make: Make) -> None:
+        """Together they are the whole history; what is no cursor is refused."""
+        publish(registry, make("1.0"), make("2.0", 2.0))
+        for version in ("1.0", "2.0", "1.0", None, "2.0"):
+            promote(registry, name, version)
+        cursor, found, sizes = None, [], []
+        while True:
+            page = registry.changes(name, before=cursor, limit=2)
+            found += page.entries
+            sizes.append(len(page.entries))
+            cursor = page.next
+            if cursor is None:
+                break
+        assert [2, 2, 1] == sizes
+        assert registry.history(name) == found[::-1]
+        assert ((), None) == (registry.changes("no-such-model", limit=2).entries, registry.changes("x", limit=2).next)
+        with pytest.raises(RequestInvalid, match="no cursor"):
+            registry.changes(name, before="yesterday", limit=2)
+
     def test_the_history_says_what_was_live_when(self, registry: Registry, name: str, make: Make) -> None:
         """And what to roll back to."""
         publish(registry, make("1.0"), make("2.0"))

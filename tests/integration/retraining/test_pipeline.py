@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -16,12 +17,15 @@ import orjson
 import pytest
 
 from shoplens.accounts.entities import SYSTEM
+from shoplens.bundles.manifest import ModelRef
 from shoplens.db import Database, open_database, upgrade
 from shoplens.errors import StorageUnavailable
 from shoplens.labels.errors import NothingLabelled
 from shoplens.retraining.entities import RetrainingRun, RunState, Stage
 from shoplens.retraining.errors import NothingToLearn, RetrainingNotOpen, RetrainingOutdated, RetrainingRunning
 from shoplens.retraining.promotion import FIRST_MODEL
+from shoplens.storage import open_store
+from tests.registry_bundles import damage
 from tests.retraining_shop import ColourShop, Stages
 from tests.unit.training.colours import COLOURS
 
@@ -243,6 +247,35 @@ def test_what_cannot_be_learned_is_said_and_listed(shop: ColourShop) -> None:
     assert RunState.REFUSED is shop.retrain().state, "it is continued with the labels that it began with"
     with pytest.raises(NothingToLearn, match="blue"):
         shop.retrain()
+
+
+def test_what_another_machine_published_before_it_ended_is_adopted(
+    shop: ColourShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its version is finished and no second one is left; one that was damaged since is replaced by the next."""
+    shop.said(PHOTOS)
+
+    def away(*_: Any, **__: Any) -> None:
+        raise StorageUnavailable("The store does not answer.")
+
+    def ended_after_publish() -> None:
+        with monkeypatch.context() as patched, pytest.raises(StorageUnavailable):
+            patched.setattr(shop.registry, "set_alias", away)
+            shop.retrain()
+        assert Stage.PUBLISHING is shop.service.all()[0].run.stage
+        shutil.rmtree(shop.parts.folder)  # the next one runs on another machine
+
+    ended_after_publish()
+    (published,) = shop.registry.versions("colours")
+    adopted = shop.retrain()
+    assert (RunState.WAITING, "1.0.0") == (adopted.state, adopted.candidate)
+    assert [published] == shop.registry.versions("colours")
+    assert "1.0.0" == shop.registry.aliases("colours").challenger
+
+    shop.service.reject(adopted.id, by=SYSTEM, why="Once more.")
+    ended_after_publish()
+    damage(open_store(str(shop.folder / "registry")), ModelRef(name="colours", version="1.1.0"))
+    assert "1.2.0" == shop.retrain().candidate
 
 
 def test_killed_at_any_moment_it_continues_and_there_is_one_champion(url: str, tmp_path: Path) -> None:

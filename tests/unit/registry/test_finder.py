@@ -10,6 +10,7 @@ import pytest
 from shoplens.bundles.signing import Trust
 from shoplens.bundles.store import SharedBundles, install_bundle
 from shoplens.errors import BundleInvalid, BundleTampered, ModelNotFound, StorageUnavailable
+from shoplens.registry import finder as module
 from shoplens.registry.finder import ModelFinder
 from shoplens.registry.object_registry import ObjectRegistry
 from shoplens.registry.registry import Registry
@@ -121,6 +122,40 @@ def test_what_was_refused_is_refused_to_single_requests_too(
     with pytest.raises(BundleInvalid, match=r"fruit@2\.0 was refused here before: It ended"):
         models.require_not_refused(refused)
     models.require_not_refused(models.find("fruit@1.0"))
+
+
+def test_refusals_are_kept_for_each_digest_and_within_a_bound(
+    models_dir: Path, registry: ObjectRegistry, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second refusal forgets no first one; the oldest ones make room, and a damaged file says nothing."""
+    publish(registry, make("1.0"), make("2.0", 2.0), make("3.0", 3.0))
+    models = finder(models_dir, registry)
+    bundles = [models.find(f"fruit@{version}.0") for version in (1, 2, 3)]
+    for reason in ("It ended its process.", "It answers too slowly."):
+        models.refuse(bundles[0], reason)
+    models.refuse(bundles[1], "It ended its process.")
+    for bundle, reason in zip(bundles[:2], ("too slowly", "ended"), strict=True):
+        with pytest.raises(BundleInvalid, match=reason):
+            models.require_not_refused(bundle)
+    monkeypatch.setattr(module, "_MOST_REFUSALS", 2)
+    models.refuse(bundles[2], "It ended its process.")
+    models.require_not_refused(bundles[0])
+    for bundle in bundles[1:]:
+        with pytest.raises(BundleInvalid):
+            models.require_not_refused(bundle)
+    (models_dir / "fruit" / ".refused.json").write_text("{")
+    models.require_not_refused(bundles[2])
+
+
+def test_a_path_may_be_given_as_a_path(
+    models_dir: Path, registry: ObjectRegistry, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one that looks like the name of a model."""
+    made = make("1.0")
+    models = finder(models_dir, registry)
+    assert made.digest == models.find(made.root).digest == models.find(str(made.root)).digest
+    monkeypatch.chdir(made.root.parent)
+    assert made.digest == models.find(Path(made.root.name)).digest
 
 
 def test_another_bundle_installed_under_the_champions_version_is_refused(

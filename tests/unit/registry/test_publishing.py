@@ -13,7 +13,8 @@ from shoplens.accounts.entities import SYSTEM
 from shoplens.bundles.signing import Trust, make_key, sign_bundle
 from shoplens.db import Database, open_database
 from shoplens.errors import BundleUntrusted, ModelNotFound
-from shoplens.registry.errors import AliasChanged, NoEarlierChampion
+from shoplens.registry import publishing
+from shoplens.registry.errors import AliasChanged, NoEarlierChampion, RegistryDamaged
 from shoplens.registry.object_registry import ObjectRegistry
 from shoplens.registry.publishing import RegistryService
 from shoplens.storage import open_store
@@ -128,3 +129,28 @@ def test_where_keys_are_required_an_unsigned_model_is_neither_published_nor_prom
     sign_bundle(make("2.0"), tmp_path / "key.pem")
     publish(strict, make, "2.0")
     assert "2.0" == strict.set_alias(NAME, "champion", "2.0", SYSTEM, why="signed").after
+
+
+def test_of_a_long_history_as_much_is_read_as_is_needed(
+    tmp_path: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is live since when, what a roll-back leads to, and what was live at a moment, over several pages."""
+    monkeypatch.setattr(publishing, "_READ_AT_ONCE", 2)
+    registry = ObjectRegistry(open_store(str(tmp_path / "registry")), "the registry", clock=utc_now)
+    for number in range(1, 4):
+        registry.publish(make(f"{number}.0", float(number)), by="ann", why="a test", figures={})
+    service = RegistryService(registry, trust=Trust(), database=None, audit=None, clock=utc_now)
+    entries = [service.set_alias("fruit", "champion", f"{each}.0", SYSTEM, why="first") for each in (1, 2)]
+    for number in range(6):
+        challenger = "3.0" if number % 2 == 0 else None
+        service.set_alias("fruit", "challenger", challenger, SYSTEM, why="a trial")
+    model = service.model("fruit")
+    assert (entries[1], "1.0") == (model.live, model.previous)
+    assert "1.0" == service.roll_back("fruit", SYSTEM, why="It was slow.").after
+    store = open_store(str(tmp_path / "registry"))
+    page = service.changes("fruit", limit=1)
+    assert ["1.0"] == [entry.after for entry in page.entries]
+    store.delete("fruit/_history/000001.json")  # older than what is asked for
+    assert entries[1] == service.live("fruit", entries[1].at)
+    with pytest.raises(RegistryDamaged):
+        service.live("fruit", entries[0].at.replace(year=2020))
