@@ -27,13 +27,12 @@ def tree_of(path: Path) -> ast.Module:
 @cache
 def imported_packages(path: Path) -> frozenset[str]:
     """The top-level packages that a module imports anywhere, also inside functions."""
-    names: set[str] = set()
-    for node in ast.walk(tree_of(path)):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names.add(node.module)
-    return frozenset(name.partition(".")[0] for name in names)
+    return frozenset(name.partition(".")[0] for name in _imported_modules(path))
+
+
+def imports(path: Path, module: str) -> bool:
+    """Whether a module imports another one, or one below that."""
+    return any(f"{name}.".startswith(f"{module}.") for name in _imported_modules(path))
 
 
 def imported_from(path: Path, package: str) -> set[str]:
@@ -47,3 +46,14 @@ def imported_from(path: Path, package: str) -> set[str]:
         elif isinstance(node, ast.Import):
             names |= {"*" for alias in node.names if alias.name.partition(".")[0] == package}
     return names
+
+
+@cache
+def _imported_modules(path: Path) -> frozenset[str]:
+    names: set[str] = set()
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return frozenset(names)

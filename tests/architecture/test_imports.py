@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from tests.architecture.source import MODULES, PACKAGE, imported_from, imported_packages, name_of
+from tests.architecture.source import MODULES, PACKAGE, imported_from, imported_packages, imports, name_of
 from tools.project import ROOT
 
 _ACCOUNTS = ("accounts/audit.py", "accounts/keys.py")
@@ -45,6 +45,12 @@ HOMES: dict[str, tuple[str, ...]] = {
     "typer": ("cli/", "*/*commands.py"),
     "uvicorn": ("cli/", "web/connections.py"),
 }
+# The same of our own packages that a feature's edges use.
+EDGES: dict[str, tuple[str, ...]] = {
+    "shoplens.web": ("web/", "cli/", "*/*api.py", "*/*pages.py", "*/access.py", "*/charts.py"),
+    "shoplens.cli": ("cli/", "*/*commands.py", "__main__.py"),
+    "shoplens.platform": ("platform/", "web/", "cli/", "*/*commands.py", "*/doctor.py", "__init__.py"),
+}
 # A service hands the transaction that it opened to repositories: it names its type, and makes no query itself.
 HANDED_ON = {"sqlalchemy": {"Connection"}}
 # Values and rules of a feature: the standard library and our own modules only.
@@ -72,6 +78,13 @@ def test_a_package_is_imported_only_where_it_belongs(package: str) -> None:
         if package in imported_packages(path) and not imported_from(path, package) <= HANDED_ON.get(package, set())
     ]
     assert [] == [user for user in users if not any(lives_at(user, home) for home in HOMES[package])]
+
+
+@pytest.mark.parametrize("package", EDGES)
+def test_only_the_edges_of_a_feature_import_the_edges(package: str) -> None:
+    """Routes and pages what `web` shares, commands what builds the parts."""
+    users = [name_of(path) for path in MODULES if imports(path, package)]
+    assert [] == [user for user in users if not any(lives_at(user, home) for home in EDGES[package])]
 
 
 def test_shipped_code_imports_no_test_tools() -> None:
