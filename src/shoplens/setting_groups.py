@@ -310,6 +310,11 @@ class MonitoringSettings(_Frozen):
     """What is written down about the server every minute, and for how long."""
 
     record: bool = Field(default=True, description="Whether a web server writes its figures down every minute.")
+    drift: bool = Field(
+        default=True,
+        description="Whether a web server compares each day with the month before, at most 512 photos per channel; "
+        "off: only `shoplens monitoring drift` does.",
+    )
     minutes_hours: int = Field(
         default=48,
         ge=1,

@@ -86,7 +86,7 @@ def accuracy(strata: Sequence[Stratum]) -> Estimate | None:
     Within parts of similar score the estimate is that of Hajek (1971) for answers of unequal chance, its interval that
     of Wilson (1927) with the effective number of Kish (1965); parts are added by the method of Zou and Donner (2008).
     """
-    parts = [part for stratum in strata if stratum.samples for part in _parts(stratum)]
+    parts = [part for stratum in strata if stratum.samples for part in parts_of(stratum)]
     if not parts or any(len(part.answers) < LEAST_ANSWERS for part in parts):
         return None
     total = sum(part.samples for part in parts)
@@ -119,7 +119,7 @@ def weighted(strata: Sequence[Stratum]) -> Weighted:
     """All answers together, each with the number of samples that it stands for."""
     scores, wrong, weights = [], [], []
     for stratum in strata:
-        for part in _parts(stratum):
+        for part in parts_of(stratum):
             total = sum(1 / answer.chance for answer in part.answers)
             for answer in part.answers:
                 scores.append(answer.score)
@@ -147,7 +147,7 @@ def _of_part(part: Stratum) -> Estimate:
     )
 
 
-def _parts(stratum: Stratum) -> list[Stratum]:
+def parts_of(stratum: Stratum) -> list[Stratum]:
     """The stratum in up to _MOST_PARTS ranges of score, each with at least LEAST_ANSWERS where there are so many."""
     if stratum.at_random:
         return [stratum]

@@ -1,4 +1,4 @@
-"""`shoplens monitoring show`: the figures of the page Monitoring in a terminal."""
+"""`shoplens monitoring …`: the figures of the page Monitoring in a terminal, and drift."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from shoplens.cli.command import AsJson, DataDir, handle_errors, settings_for
+from shoplens.monitoring.drift_commands import drift
 
 if TYPE_CHECKING:
     from shoplens.monitoring.entities import Counts
 
 monitoring_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="What happened on the server over time.")
+monitoring_app.command("drift")(drift)
 
 
 @monitoring_app.callback()

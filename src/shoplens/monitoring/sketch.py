@@ -26,13 +26,15 @@ def reduced(embeddings: Floats) -> Floats:
     unit = np.divide(embeddings, lengths, out=np.zeros_like(embeddings, dtype=float), where=lengths > 0)
     if unit.shape[1] <= DIMENSIONS:
         return np.pad(unit, ((0, 0), (0, DIMENSIONS - unit.shape[1])))
-    return unit @ _projection(unit.shape[1])
+    points: Floats = unit @ _projection(unit.shape[1])
+    return points
 
 
 def kernel_features(points: Floats) -> Floats:
     """(n, 2 x waves) from (n, DIMENSIONS): the scalar product of two rows is about the kernel of the two points."""
     angles = points @ _waves()
-    return np.concatenate([np.cos(angles), np.sin(angles)], axis=1) / np.sqrt(_WAVES)
+    features: Floats = np.concatenate([np.cos(angles), np.sin(angles)], axis=1) / np.sqrt(_WAVES)
+    return features
 
 
 def vectors_of(points: Floats, features: Floats) -> dict[Measure, MeanVector]:
@@ -42,17 +44,19 @@ def vectors_of(points: Floats, features: Floats) -> dict[Measure, MeanVector]:
 
 def strangeness(features: Floats, reference: MeanVector) -> Floats:
     """(n,): how far each row lies from the reference, 0 to about 1: 1 minus its density under the kernel."""
-    return 1.0 - features @ reference.mean
+    distances: Floats = 1.0 - features @ reference.mean
+    return distances
 
 
 # The stream of RandomState is the same in every version of numpy, unlike that of its successor. The vectors of days
 # are compared over months, so they have to be made with the same numbers.
 @cache
 def _projection(dimensions: int) -> Floats:
-    return np.random.RandomState(dimensions).standard_normal((dimensions, DIMENSIONS)) / np.sqrt(DIMENSIONS)
+    normal = np.random.RandomState(dimensions).standard_normal((dimensions, DIMENSIONS))
+    return np.asarray(normal / np.sqrt(DIMENSIONS), float)
 
 
 @cache
 def _waves() -> Floats:
     widths = np.resize(_BANDWIDTHS, _WAVES)
-    return np.random.RandomState(1).standard_normal((DIMENSIONS, _WAVES)) / widths
+    return np.asarray(np.random.RandomState(1).standard_normal((DIMENSIONS, _WAVES)) / widths, float)

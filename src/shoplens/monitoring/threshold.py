@@ -14,7 +14,7 @@ from typing import Final
 
 import numpy as np
 
-from shoplens.monitoring.accuracy import STEPS, Floats, Stratum, Weighted, weighted
+from shoplens.monitoring.accuracy import LEAST_ANSWERS, STEPS, Floats, Stratum, Weighted, parts_of, weighted
 
 MISTAKE: Final = 0.05
 """The chance that the goal is not kept by the threshold that was chosen."""
@@ -50,17 +50,26 @@ class ThresholdChoice:
 
 
 def curve(strata: Sequence[Stratum]) -> tuple[ThresholdPoint, ...]:
-    """A point for each hundredth from 1 down to the least threshold; empty without any sample."""
+    """A point for each hundredth from 1 down to the least threshold; empty without any sample.
+
+    From a score on below which too few samples were answered, nothing is known.
+    """
     scores = np.sum([stratum.scores for stratum in strata], axis=0) if strata else np.zeros(STEPS + 1)
     total = scores.sum()
     if not total:
         return ()
-    answers = weighted(strata)
+    answers, unknown = weighted(strata), _highest_unanswered(strata)
     from_here = np.cumsum(scores[::-1])[::-1]
-    return tuple(
-        _point(answers, step, automatic=float(from_here[step] / total))
-        for step in range(STEPS, _LEAST_THRESHOLD - 1, -1)
-    )
+    points = []
+    for step in range(STEPS, _LEAST_THRESHOLD - 1, -1):
+        automatic = float(from_here[step] / total)
+        if step <= unknown:
+            points.append(
+                ThresholdPoint(at=step / STEPS, automatic=automatic, wrong=None, at_most=1.0, answers=0, effective=0.0)
+            )
+        else:
+            points.append(_point(answers, step, automatic=automatic))
+    return tuple(points)
 
 
 def choose(points: Sequence[ThresholdPoint], goal: float) -> ThresholdChoice:
@@ -113,6 +122,12 @@ def _point(answers: Weighted, step: int, *, automatic: float) -> ThresholdPoint:
         answers=count,
         effective=effective,
     )
+
+
+def _highest_unanswered(strata: Sequence[Stratum]) -> int:
+    """The highest hundredth of samples for which no answers stand; -1 where there are none."""
+    parts = [part for stratum in strata for part in parts_of(stratum) if len(part.answers) < LEAST_ANSWERS]
+    return max((int(np.flatnonzero(part.scores).max()) for part in parts if part.samples), default=-1)
 
 
 def _relative_entropy(share: float, of: float) -> float:

@@ -25,6 +25,7 @@ from shoplens.platform.accounts import Accounts, build_accounts
 from shoplens.platform.batch import build_batch, read_statuses
 from shoplens.platform.catalogue import CatalogueParts, build_catalogue
 from shoplens.platform.consequences import Consequences, build_consequences
+from shoplens.platform.drift import DriftWatch, build_drift_watch
 from shoplens.platform.live import follow_here, follow_workers
 from shoplens.platform.moderation import ModerationParts, build_moderation
 from shoplens.platform.monitoring import Monitoring, build_monitoring
@@ -111,6 +112,7 @@ class Platform:
     probes: Mapping[str, Callable[[], Awaitable[None]]]
     metrics: Metrics
     monitoring: Monitoring
+    watch: DriftWatch
     channels: Mapping[str, Channel]
     default_channel: str
     limits: WebLimits
@@ -139,6 +141,7 @@ class Platform:
         self.writer.close()
         if self.monitoring.recorder is not None:
             await asyncio.to_thread(self.monitoring.recorder.close)
+        await asyncio.to_thread(self.watch.job.close)
         self.principals.close()
         self.writing.close()
         self.database.close()
@@ -266,6 +269,7 @@ def build_platform(settings: Settings, *, progress: Progress | None = None) -> P
         },
         metrics=metrics,
         monitoring=build_monitoring(settings, database, metrics, channels=channels, followed=follower.states),
+        watch=build_drift_watch(settings, channels, database=database, store=store, images=images, metrics=metrics),
         channels=channels,
         default_channel=settings.default_channel,
         limits=WebLimits.of(settings),

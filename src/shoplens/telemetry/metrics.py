@@ -135,6 +135,20 @@ class Metrics:
             "Messages that could not be read, and photos on which several workers died.",
         )
 
+        self.drift_alarm = gauge(
+            "shoplens_drift_alarm",
+            "1 where the last day that was compared differs from the month before, by channel and measure.",
+            ("channel", "measure"),
+        )
+        self.drift_day = gauge(
+            "shoplens_drift_day_timestamp_seconds", "Beginning of the last day that was compared.", ("channel",)
+        )
+        self.accuracy = gauge(
+            "shoplens_accuracy",
+            "Accuracy of automatic decisions in the last 28 days from random checks: value, low and high (95 %).",
+            ("channel", "bound"),
+        )
+
         # Batch: gauges, because another process does the work. `before_scrape` reads what that process wrote.
         channel = ("channel",)
         self.batch_readable = gauge(

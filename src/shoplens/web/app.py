@@ -52,6 +52,8 @@ from shoplens.moderation.queue.pages import form_pages, moderation_pages, photo_
 from shoplens.moderation.queue.photo_api import photo_router
 from shoplens.moderation.queue.review_api import review_router
 from shoplens.monitoring.api import monitoring_router
+from shoplens.monitoring.drift_api import drift_router
+from shoplens.monitoring.drift_pages import SampleAddresses, drift_pages
 from shoplens.monitoring.pages import monitoring_pages
 from shoplens.platform.accounts import Accounts
 from shoplens.platform.server import Platform, WebLimits
@@ -140,6 +142,7 @@ def create_app(platform: Platform) -> FastAPI:
         platform.consequences.retention.start()
         if platform.monitoring.recorder is not None:
             platform.monitoring.recorder.start()
+        platform.watch.start()
         resuming = asyncio.create_task(asyncio.to_thread(_resume_run, platform))
         yield
         await resuming
@@ -235,6 +238,7 @@ def _api_routers(platform: Platform, uploads: Uploads) -> Iterator[APIRouter]:
     yield tree_router(platform.catalogue, uploads)
     yield numbers_router(platform.catalogue)
     yield monitoring_router(platform.monitoring.series)
+    yield drift_router(platform.watch.drift, platform.watch.accuracy, SampleAddresses(platform.channels).page)
     yield bulk_router(platform.catalogue)
     yield run_router(platform.catalogue)
 
@@ -280,6 +284,7 @@ def _page_routers(platform: Platform, uploads: Uploads) -> Iterator[APIRouter]:
         prometheus_url=watched.prometheus_url,
         grafana_url=watched.grafana_url,
     )
+    yield drift_pages(platform.watch.drift, platform.watch.accuracy)
     yield _other_pages()
 
 

@@ -1,0 +1,50 @@
+"""`shoplens monitoring drift`: compare days with the days before them, from a schedule or by hand."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+import typer
+
+from shoplens.cli.command import AsJson, DataDir, handle_errors, settings_for
+
+
+@handle_errors
+def drift(
+    day: Annotated[
+        list[datetime] | None,
+        typer.Option("--day", formats=["%Y-%m-%d"], help="A day (UTC); may be repeated. Unset: all that are missing."),
+    ] = None,
+    channel: Annotated[list[str] | None, typer.Option("--channel", help="May be repeated; unset: all.")] = None,
+    again: Annotated[bool, typer.Option("--again", help="Compute days that are stored already, too.")] = False,
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Compare days with the days before them, and store what differs: what a server does by itself once a day.
+
+    Days that are stored already are left as they are, so an interrupted command goes on when it is given again.
+    """
+    import orjson
+
+    from shoplens.errors import ChannelNotFound
+    from shoplens.monitoring.drift_api import DriftDayOut
+    from shoplens.platform.drift import open_drift_job
+
+    with open_drift_job(settings_for(data_dir)) as job:
+        for unknown in set(channel or ()) - set(job.channels):
+            raise ChannelNotFound(f'There is no channel "{unknown}". Channels: {", ".join(job.channels)}.')
+        days = None if day is None else [each.date() for each in day]
+        found = 0
+        for each in job.run(days, channels=channel, again=again):
+            found += 1
+            if as_json:
+                typer.echo(orjson.dumps(DriftDayOut.of(each, address=None).model_dump(mode="json")).decode())
+                continue
+            alarms = ", ".join(finding.measure.value for finding in each.alarms)
+            words = f"differs: {alarms}" if alarms else "as usual" if each.findings else "nothing to compare yet"
+            typer.echo(
+                f"{each.channel}\t{each.day}\t{each.profile.rows} samples\t{each.profile.photos} photos\t{words}"
+            )
+        if not found and not as_json:
+            typer.echo("Nothing is missing.")

@@ -1,0 +1,237 @@
+"""Compute the drift of a channel for a day and store it: once per day and channel, by a server or by a command.
+
+A day that is computed again is replaced, and each day of each channel is committed by itself: a job that was
+interrupted goes on with what is missing.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import date, datetime, timedelta
+from typing import Final
+
+from shoplens.db import Database
+from shoplens.errors import ShoplensError
+from shoplens.moderation.consequences.repository import RetentionRepository
+from shoplens.monitoring.drift import REFERENCE_DAYS, compare
+from shoplens.monitoring.drift_repository import DriftDay, DriftRepository, seconds_of, start_of
+from shoplens.monitoring.looking import Look, PhotoLooker
+from shoplens.monitoring.profile import (
+    OF_THE_MODEL,
+    VECTORS,
+    Measure,
+    Profile,
+    binned,
+    counted,
+    pooled,
+)
+from shoplens.monitoring.sample_repository import Sample
+from shoplens.monitoring.sampling import SampleSource, chosen
+from shoplens.monitoring.sketch import strangeness
+from shoplens.telemetry.logs import get_logger
+
+Lookers = Callable[[str, str], PhotoLooker]
+"""What looks at photos of a channel with a model, `name@version`. Where the model is gone it looks without one."""
+
+STRANGEST: Final = 10
+KEPT_DAYS: Final = 400
+LOOK_BACK: Final = timedelta(days=60)
+"""How far back the days of a reference may lie, since days with an alarm are left out of it."""
+CATCH_UP: Final = timedelta(days=REFERENCE_DAYS)
+_TASK: Final = "drift"
+_LEASE: Final = timedelta(hours=1)
+_EVERY: Final = timedelta(hours=1)
+_CHECK_EVERY_S: Final = 60.0
+_REST: Final = 3.0
+"""A server that catches up rests so many times as long as it worked: requests go first."""
+_log: Final = get_logger(__name__)
+
+
+class DriftJob:
+    """`run` and `run_if_due` block; `start` lets a thread of this process look every minute whether it is due.
+
+    The thread calls `each_minute`, too.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        sources: Mapping[str, SampleSource],
+        lookers: Lookers,
+        clock: Callable[[], datetime],
+        each_minute: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._database = database
+        self._sources = sources
+        self._lookers = lookers
+        self._clock = clock
+        self._each_minute = each_minute
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """All channels, in alphabetical order."""
+        return tuple(sorted(self._sources))
+
+    def start(self) -> None:
+        """Begin to look. Call it once."""
+        self._thread = threading.Thread(target=self._loop, name="drift", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop after the photos that are being looked at. Blocks."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def run_if_due(self) -> list[DriftDay] | None:
+        """Compute what is missing if no other process does it now and an hour has passed; None otherwise."""
+        now = self._clock()
+        with self._database.transaction() as tx:
+            if not RetentionRepository(tx).take_turn(_TASK, now=now, lease=_LEASE):
+                return None
+        computed = []
+        for day in self.run():
+            computed.append(day)
+            self._stopping.wait(_REST * day.cpu_s)
+        with self._database.transaction() as tx:
+            DriftRepository(tx).forget(now.date() - timedelta(days=KEPT_DAYS))
+            RetentionRepository(tx).end_turn(_TASK, next_at=self._clock() + _EVERY)
+        return computed
+
+    def run(
+        self, days: Sequence[date] | None = None, *, channels: Sequence[str] | None = None, again: bool = False
+    ) -> Iterator[DriftDay]:
+        """Compute and store these days of these channels, oldest first; yields each as it is committed.
+
+        Without `days` those up to yesterday since a channel began, at most CATCH_UP back. A day that is stored already
+        is left as it is, unless `again`. Raises DatabaseUnavailable and StorageUnavailable.
+        """
+        for channel in channels or self.channels:
+            for day in self._missing(channel, days, again=again):
+                computed = self.compute(channel, day)
+                if self._stopping.is_set():
+                    return
+                with self._database.transaction() as tx:
+                    DriftRepository(tx).save(computed)
+                for finding in computed.alarms:
+                    _log.warning(
+                        "drift.alarm", channel=channel, day=day.isoformat(), measure=finding.measure.value,
+                        distance=round(finding.distance, 4), limit=round(finding.limit, 4),
+                    )  # fmt: skip
+                yield computed
+
+    def compute(self, channel: str, day: date) -> DriftDay:
+        """The day as it would be stored. Raises DatabaseUnavailable and StorageUnavailable."""
+        began = time.thread_time()
+        source = self._sources[channel]
+        samples = list(source.rows(channel, start_of(day), start_of(day + timedelta(days=1))))
+        model = Counter(sample.model for sample in samples).most_common(1)
+        name = model[0][0] if model else ""
+        look = self._look(channel, chosen(samples), name)
+        profile = _profile(samples, name, look)
+        with self._database.reading() as tx:
+            before = DriftRepository(tx).days(channel, day - LOOK_BACK, day)
+        computed = DriftDay(
+            day=day,
+            channel=channel,
+            model=name,
+            space=look.space,
+            profile=profile,
+            findings=(),
+            strangest=(),
+            cpu_s=0.0,
+            computed_at=self._clock(),
+        )
+        found = [
+            compare(profile, reference(computed, before, measure), measure, seed=seconds_of(day)) for measure in Measure
+        ]
+        return replace(
+            computed,
+            findings=tuple(finding for finding in found if finding is not None),
+            strangest=_strangest(look, reference(computed, before, Measure.EMBEDDING_MMD)),
+            cpu_s=round(time.thread_time() - began, 3),
+        )
+
+    def _missing(self, channel: str, days: Sequence[date] | None, *, again: bool) -> list[date]:
+        yesterday = self._clock().date() - timedelta(days=1)
+        if days is None:
+            first = yesterday - CATCH_UP
+            began = next(self._sources[channel].rows(channel, start_of(first), self._clock()), None)
+            if began is None:
+                return []
+            days = [first + timedelta(days=ahead) for ahead in range((yesterday - first).days + 1)]
+        wanted = sorted({day for day in days if day <= yesterday})
+        if not wanted or again:
+            return wanted
+        with self._database.reading() as tx:
+            known = DriftRepository(tx).known(channel, wanted[0], wanted[-1] + timedelta(days=1))
+        return [day for day in wanted if day not in known]
+
+    def _look(self, channel: str, ids: Sequence[str], model: str) -> Look:
+        def photos() -> Iterator[tuple[str, bytes]]:
+            for sample_id in ids:
+                data = self._sources[channel].photo(sample_id)
+                if data is not None:
+                    yield sample_id, data
+
+        return self._lookers(channel, model).look(photos(), going_on=lambda: not self._stopping.is_set())
+
+    def _loop(self) -> None:
+        while not self._stopping.wait(_CHECK_EVERY_S):
+            try:
+                self.run_if_due()
+                self._each_minute()
+            except ShoplensError as error:  # the next turn tries again
+                _log.warning("drift.failed", code=error.code, reason=str(error))
+
+
+def reference(day: DriftDay, before: Sequence[DriftDay], measure: Measure) -> list[Profile]:
+    """The days that a measure of `day` is compared with: the last REFERENCE_DAYS of the same model without an alarm.
+
+    A day with an alarm is left out, so that a shift that stays does not become what is usual within days. Another
+    model changes what follows from the model, but not how photos are taken.
+    """
+    fitting = [
+        each.profile
+        for each in before
+        if ((finding := each.finding(measure)) is None or not finding.alarm)
+        and (measure not in OF_THE_MODEL or each.model == day.model)
+        and (measure not in VECTORS or each.space == day.space)
+    ]
+    return fitting[-REFERENCE_DAYS:]
+
+
+def _profile(samples: Sequence[Sample], model: str, look: Look) -> Profile:
+    answered = [sample for sample in samples if sample.model == model]
+    photos = [sample for sample in samples if sample.format]
+    names = {
+        Measure.CLASSES: counted(Counter(sample.label for sample in answered)),
+        Measure.FORMAT: counted(Counter(sample.format for sample in photos)),
+    }
+    scales = {
+        Measure.CONFIDENCE: binned(Measure.CONFIDENCE, [sample.score for sample in answered]),
+        Measure.SIZE: binned(Measure.SIZE, [sample.pixels for sample in photos]),
+    }
+    return Profile(
+        rows=len(samples),
+        photos=len(look.ids),
+        names={measure: counts for measure, counts in names.items() if counts},
+        scales={measure: counts for measure, counts in scales.items() if counts.any()} | look.scales,
+        vectors=look.vectors,
+    )
+
+
+def _strangest(look: Look, before: Sequence[Profile]) -> tuple[tuple[str, float], ...]:
+    with_vectors = [profile for profile in before if Measure.EMBEDDING_MMD in profile.vectors]
+    if look.features is None or not with_vectors:
+        return ()
+    distances = strangeness(look.features, pooled(with_vectors).vectors[Measure.EMBEDDING_MMD])
+    far = sorted(zip(look.ids, distances.tolist(), strict=True), key=lambda each: -each[1])[:STRANGEST]
+    return tuple((sample_id, round(distance, 4)) for sample_id, distance in far)

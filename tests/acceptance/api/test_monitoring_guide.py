@@ -1,0 +1,28 @@
+"""The guide to drift and accuracy against a real server, and what its pages say before there is anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import httpx
+
+from tests.acceptance.api.guides import run_guide
+from tests.conftest import RunningServer
+
+
+def test_the_guide_to_drift_works_as_written(server: RunningServer, tmp_path: Path) -> None:
+    """Every command of it; the answers name the channel that was asked for."""
+    printed = run_guide("notice-drift.md", server, tmp_path)
+    assert 3 == printed.count('"channel":"returns"')
+    assert '"choice":null' in printed
+
+
+def test_pages_without_any_day_say_what_to_wait_for(server: RunningServer) -> None:
+    """Empty pages are explained, for every channel, and an unknown one is named."""
+    with httpx.Client(base_url=server.url) as http:
+        drift = http.get("/console/monitoring/drift", params={"channel": "returns"})
+        accuracy = http.get("/console/monitoring/accuracy", params={"channel": "returns"})
+        assert (200, 200) == (drift.status_code, accuracy.status_code)
+        assert "No day was compared yet" in drift.text
+        assert "No predictions in this channel yet" in accuracy.text
+        assert 404 == http.get("/monitoring/drift", params={"channel": "attic"}).status_code
