@@ -226,7 +226,6 @@ ROUTES: Mapping[str, Permission | tuple[Permission, ...] | None] = {
     "DELETE /catalogue/products/{product_id}": Permission.CATALOGUE_WRITE,
     "GET /catalogue/products/{product_id}/photos/{position}/heatmap": Permission.CATALOGUE_READ,
     "GET /catalogue/numbers": Permission.CATALOGUE_READ,
-<<<<<<< HEAD
     "POST /catalogue/runs": Permission.CATALOGUE_ADMIN,
     "GET /catalogue/runs": Permission.CATALOGUE_READ,
     "GET /catalogue/runs/{run_id}": Permission.CATALOGUE_READ,
@@ -235,12 +234,10 @@ ROUTES: Mapping[str, Permission | tuple[Permission, ...] | None] = {
     "POST /console/catalogue/runs": Permission.CATALOGUE_ADMIN,
     "POST /console/catalogue/runs/{run_id}/cancel": Permission.CATALOGUE_ADMIN,
     "GET /console/catalogue/runs/{run_id}/live.json": Permission.CATALOGUE_READ,
-=======
     "GET /monitoring/drift": Permission.MONITORING_READ,
     "GET /monitoring/accuracy": Permission.MONITORING_READ,
     "GET /console/monitoring/drift": Permission.MONITORING_READ,
     "GET /console/monitoring/accuracy": Permission.MONITORING_READ,
->>>>>>> a50ab03 (Pages and API of drift and of the accuracy in production)
     "POST /catalogue/accept": Permission.CATALOGUE_WRITE,
     "GET /catalogue/acceptances": Permission.CATALOGUE_WRITE,
     "GET /catalogue/acceptances/{acceptance_id}": Permission.CATALOGUE_WRITE,
