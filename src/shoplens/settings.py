@@ -255,6 +255,12 @@ class Settings(BaseSettings):
     log_file_megabytes: int = Field(default=10, gt=0, description="Size in megabytes at which a log file is rotated.")
     log_files: int = Field(default=10, gt=0, le=100, description="Rotated files kept of each log.")
 
+    @field_validator("mlflow_url")
+    @classmethod
+    def _empty_is_no_server(cls, url: str | None) -> str | None:
+        """Compose passes an empty value where its own variable is not set."""
+        return url or None
+
     @field_validator("public_url")
     @classmethod
     def _public_url_is_one(cls, url: str | None) -> str | None:

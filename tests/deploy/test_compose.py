@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 import secrets
+import shutil
 import socket
+import subprocess
 import time
 from functools import partial
 from ipaddress import ip_address, ip_network
@@ -24,7 +26,10 @@ from tests.deploy.test_dockerfile import SHOPLENS
 TEXT = (DEPLOY / "compose.yaml").read_text(encoding="utf-8")
 COMPOSE: dict[str, Any] = load(DEPLOY / "compose.yaml")
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-OURS = sorted(name for name, each in SERVICES.items() if "build" in each)
+OURS = sorted(
+    name for name, each in SERVICES.items() if each.get("build", {}).get("dockerfile") == "deploy/docker/Dockerfile"
+)
+COMPOSE_PROGRAM = shutil.which("docker-compose")
 ONE_SHOT = {"migrate", "models", "demo"}
 LASTING = sorted(set(SERVICES) - ONE_SHOT)
 SECRETS = {"POSTGRES_PASSWORD", "REDIS_PASSWORD", "S3_ACCESS_KEY", "S3_SECRET_KEY"}
@@ -58,6 +63,31 @@ def test_every_setting_is_known_and_can_be_read(service: str, settings_of: Any) 
     """What a variable says is a setting of ours, and all of them together are usable."""
     assert [] == unknown_settings(environment(service))
     assert settings_of(service)
+
+
+@pytest.mark.skipif(COMPOSE_PROGRAM is None, reason="needs docker-compose")
+@pytest.mark.parametrize("profile", ["demo", "grafana", "airflow", "mlflow"])
+def test_compose_reads_the_file_with_each_profile(profile: str, tmp_path: Path) -> None:
+    """With nothing but the secrets."""
+    (tmp_path / "env").write_text("".join(f"{name}=x\n" for name in sorted(SECRETS)))
+    files = ["--file", str(DEPLOY / "compose.yaml"), "--env-file", str(tmp_path / "env")]
+    done = subprocess.run(
+        [COMPOSE_PROGRAM or "", *files, "--profile", profile, "config", "-q"],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (0, "", "") == (done.returncode, done.stdout, done.stderr)
+
+
+def test_airflow_has_the_dags_and_knows_what_our_programs_know(settings_of: Any) -> None:
+    """Each setting in its environment is one; the DAGs' own variables are those that they read."""
+    own = {name for name in environment("airflow") if name.startswith("SHOPLENS_AIRFLOW_")}
+    assert own == set(re.findall(r"SHOPLENS_AIRFLOW_\w+", (DEPLOY / "airflow/dags/shoplens_dags.py").read_text()))
+    assert [] == unknown_settings(dict.fromkeys(environment("airflow").keys() - own, ""))
+    assert settings_of("airflow").mlflow_url is None
+    image = (DEPLOY / "docker" / "airflow.Dockerfile").read_text(encoding="utf-8")
+    mounted = {mount.rpartition(":")[2] for mount in SERVICES["airflow"]["volumes"]}
+    assert mounted <= set(re.findall(r"/var/lib/\w+(?:/\w+)?", image))
+    assert "COPY deploy/airflow/dags/ dags/" in image
 
 
 def test_the_web_server_answers_to_names_and_not_to_everybody(settings_of: Any) -> None:
@@ -187,9 +217,10 @@ def test_a_service_shares_a_network_with_what_it_needs_only() -> None:
         network: {name for name, each in SERVICES.items() if network in each.get("networks", [])}
         for network in COMPOSE["networks"]
     }
-    assert {"web", "migrate", "demo", "postgres"} == neighbours["database"]
-    assert {"web", "worker", "demo", "redis"} == neighbours["queue"]
-    assert {"web", "worker", "demo", "s3"} == neighbours["store"]
+    assert {"web", "migrate", "demo", "airflow", "postgres"} == neighbours["database"]
+    assert {"web", "worker", "demo", "airflow", "redis"} == neighbours["queue"]
+    assert {"web", "worker", "demo", "airflow", "s3"} == neighbours["store"]
+    assert {"web", "worker", "airflow", "mlflow"} == neighbours["tracking"]
     assert {"web", "worker", "prometheus", "grafana"} == neighbours["metrics"]
 
 
