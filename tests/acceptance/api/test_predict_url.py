@@ -102,7 +102,7 @@ async def test_addresses_are_off_by_default(busy_client: httpx.AsyncClient, phot
         {"json": {"url": "https://example.org/1.jpg"}},
         {"files": {"url": (None, "https://example.org/1.jpg")}},
     ):
-        answer = await busy_client.post("/predict", **body)  # type: ignore[arg-type]
+        answer = await busy_client.post("/predict", **body)
         assert (422, "photo_not_fetched") == (answer.status_code, answer.json()["code"])
         assert "photo_urls.url_prefixes" in answer.json()["detail"]
     assert 'name="url"' not in (await busy_client.get("/")).text

@@ -11,6 +11,7 @@ from PIL import Image
 from playwright.sync_api import Page, Route, expect
 
 from tests.acceptance.browser.conftest import PHONE, VisitMaker, write_photo
+from tests.acceptance.browser.test_looks import LEAST_CONTRAST, NAMELESS
 from tests.conftest import jpeg_of
 
 THOUSAND_WITHIN_S = 180
@@ -89,6 +90,8 @@ def test_the_list_sorts_filters_and_moves_by_keys(visit: VisitMaker, tmp_path: P
     expect(page.locator("#results").get_by_role("button", name="d.jpg")).to_be_focused()
     page.get_by_role("searchbox").fill("C.JPG")
     assert ["c.jpg"] == files.all_text_contents()
+    expect(page.locator("[data-wanted] option").first).to_have_text("All (1)")
+    expect(page.get_by_role("button", name="CSV of 1 shown")).to_be_enabled()
     page.get_by_role("searchbox").fill("zzz")
     expect(page.get_by_text("No photos match.")).to_be_visible()
 
@@ -214,7 +217,24 @@ def test_a_phone_shows_the_list_or_one_photo(visit: VisitMaker, tmp_path: Path) 
     expect(page.locator("#results")).to_be_hidden()
     expect(page.locator("#answers .label-row")).to_have_count(10)
     assert page.evaluate("document.documentElement.scrollWidth") <= 320
+    expect(page.locator("#place")).to_have_text("2 of 3")
+    page.get_by_role("button", name="Next photo").tap()
+    expect(page.locator("#place")).to_have_text("3 of 3")
+    expect(page.locator("[data-curl]")).to_contain_text("file=@2.jpg")
     page.go_back()
     expect(page.locator("#results")).to_be_visible()
     expect(page.locator("#answers")).to_be_hidden()
     assert page.evaluate("document.documentElement.scrollWidth") <= 320
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_list_can_be_read_and_named_in_both_schemes(visit: VisitMaker, tmp_path: Path, scheme: str) -> None:
+    """Also a photo that failed, a decision, and the note of a pause."""
+    page = visit(expected={415}, color_scheme=scheme, reduced_motion="reduce").page()
+    page.get_by_role("radio", name="Returns").check(force=True)
+    (tmp_path / "notes.jpg").write_text("no photo")
+    page.set_input_files("#file", [tmp_path / "notes.jpg", write_photo(tmp_path / "1.jpg")])
+    expect(page.locator("#count")).to_have_text("1 of 2 classified, 1 failed")
+    contrast, words = page.evaluate(LEAST_CONTRAST)
+    assert contrast >= 4.5, words
+    assert [] == page.evaluate(NAMELESS)

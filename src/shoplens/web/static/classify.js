@@ -235,7 +235,7 @@ function queueNote(left) {
   if (!queue.outage) return "";
   const { problem, waitS } = queue.outage;
   const sentence = problem.status === 401 ? "You are signed out. Sign in again in another tab, then continue." : problem.message;
-  return `${sentence} ${left.toLocaleString("en")} photos wait; the next try is in ${Math.round(waitS)} s.`;
+  return `${sentence} ${left.toLocaleString("en")} ${left === 1 ? "photo waits" : "photos wait"}; the next try is in ${Math.round(waitS)} s.`;
 }
 
 // A slow line
@@ -289,6 +289,7 @@ function releasePreview() {
 /** Show the chosen photo and its prediction in the chosen channel. */
 function show() {
   byId("photo").hidden = false;
+  byId("place").textContent = grid.place;
   if ((chosen.file && !preview.dataset.of) || (chosen.borrowed && preview.dataset.of !== chosen.borrowed)) {
     releasePreview();
     preview.dataset.of = chosen.borrowed ?? URL.createObjectURL(chosen.file);
@@ -396,12 +397,14 @@ byId("retry").addEventListener("click", () => {
 byId("ask-rest").addEventListener("click", () => photos.forEach((photo) => request(photo, channel().value)));
 byId("send-smaller").addEventListener("click", sendSmaller);
 byId("clear").addEventListener("click", () => {
+  if (queue.size > 0 && !confirm(`${queue.size.toLocaleString("en")} photos were not sent yet. Clear the list?`)) return;
   photos.length = 0;
   for (const cancel of sending.values()) cancel.abort();
   queue.clear();
   location.assign(location.pathname);
 });
 byId("to-list").addEventListener("click", () => history.back());
+for (const button of document.querySelectorAll("[data-step]")) button.addEventListener("click", () => grid.step(Number(button.dataset.step)));
 addEventListener("popstate", backToList);
 addEventListener("beforeunload", (event) => {
   if (photos.length > 1 && (queue.size > 0 || queue.running > 0)) event.preventDefault();

@@ -80,10 +80,11 @@ export class PhotoGrid {
   draw() {
     clearTimeout(this.#timer);
     this.#timer = null;
-    const all = this.#photos.map((photo) => this.#entry(photo));
-    this.#shown = this.#ordered(all.filter((entry) => this.#matches(entry)));
+    const found = this.#photos.map((photo) => this.#entry(photo)).filter((entry) => this.#matches(entry));
+    const state = this.#wanted.value;
+    this.#shown = this.#ordered(found.filter((entry) => !state || entry.state === state));
     this.#page = Math.max(0, Math.min(this.#page, Math.ceil(this.#shown.length / PAGE_ROWS) - 1));
-    this.#count(all);
+    this.#count(found);
     this.#show(this.#shown.slice(this.#page * PAGE_ROWS, (this.#page + 1) * PAGE_ROWS));
   }
 
@@ -94,10 +95,10 @@ export class PhotoGrid {
     return { photo, answer, label, state: stateOf(answer, channel.thresholds) };
   }
 
-  #matches({ photo, answer, label, state }) {
+  #matches({ photo, answer, label }) {
     const words = this.#search.value.trim().toLowerCase();
     const text = () => [photo.name, label, answer?.result?.labels[0].label, answer?.problem?.message].join("\n").toLowerCase();
-    return (!this.#wanted.value || state === this.#wanted.value) && (!words || text().includes(words));
+    return !words || text().includes(words);
   }
 
   #ordered(entries) {
@@ -109,11 +110,12 @@ export class PhotoGrid {
     return entries.sort((a, b) => sign * compared(key(a), key(b)));
   }
 
-  #count(all) {
+  /** Each choice says how many of the photos with these words it would show. */
+  #count(found) {
     const tally = {};
-    for (const { state } of all) tally[state] = (tally[state] ?? 0) + 1;
+    for (const { state } of found) tally[state] = (tally[state] ?? 0) + 1;
     for (const option of this.#wanted.options) {
-      const count = option.value ? (tally[option.value] ?? 0) : all.length;
+      const count = option.value ? (tally[option.value] ?? 0) : found.length;
       option.textContent = `${option.dataset.name} (${count.toLocaleString("en")})`;
       option.hidden = count === 0 && option.value !== "" && !option.selected;
     }
@@ -234,6 +236,19 @@ export class PhotoGrid {
       this.draw();
     }
     this.#rows.get(photo)?.querySelector("button").focus();
+  }
+
+  /** Choose the next photo of the list, or the one before. */
+  step(by) {
+    const here = this.#shown.findIndex(({ photo }) => photo === this.#chosen);
+    const next = this.#shown[here + by];
+    if (next) this.#onChoose(next.photo, { opened: true });
+  }
+
+  /** "3 of 17": where the chosen photo is in the list. */
+  get place() {
+    const here = this.#shown.findIndex(({ photo }) => photo === this.#chosen);
+    return here < 0 ? "" : `${(here + 1).toLocaleString("en")} of ${this.#shown.length.toLocaleString("en")}`;
   }
 
   #turn(step) {
