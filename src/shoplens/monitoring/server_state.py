@@ -47,7 +47,7 @@ class LookAtServer:
         free = self._fullest_disk()
         return ServerState(
             queue=int(_value(self._metrics.queue_jobs if self._has_workers else self._metrics.queue_length)),
-            workers=int(_value(self._metrics.workers)) if self._has_workers else None,
+            workers=self._metrics.workers_alive() if self._has_workers else None,
             storage_bytes=self._size.look() if self._size is not None else None,
             database_bytes=self._database_bytes(),
             disk_free_bytes=None if free is None else free[0],

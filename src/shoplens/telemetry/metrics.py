@@ -199,6 +199,10 @@ class Metrics:
         """Call this before each exposition. It must be quick and must not raise."""
         self._before_scrape.append(bring_up_to_date)
 
+    def workers_alive(self) -> int:
+        """How many model workers are known; 0 where models run in this process."""
+        return int(sum(sample.value for family in self.workers.collect() for sample in family.samples))
+
     def watch_queue(self, length: Callable[[], int]) -> None:
         """Let the gauge read the queue itself whenever it is scraped."""
         self.queue_length.set_function(length)

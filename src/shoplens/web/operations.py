@@ -1,9 +1,11 @@
-"""GET /health/live, /health/ready and /metrics: for load balancers, people on call and Prometheus."""
+"""GET /health/live, /health/ready, /status and /metrics: for load balancers, people and Prometheus."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
 
 from fastapi import APIRouter, Request
 from pydantic import Field
@@ -18,6 +20,7 @@ from shoplens.web.rendering import page
 from shoplens.web.schemas import Schema, json_response
 
 _PROBE_TIMEOUT_S = 2.0
+_RECENT_S = 5.0
 _log = get_logger(__name__)
 
 
@@ -32,6 +35,58 @@ class HealthOut(Schema):
     models: dict[str, str] = Field(default_factory=dict)
 
 
+class _Health:
+    """What the probes say, and since when each part has been as it is, as far as this process has seen."""
+
+    def __init__(
+        self, probes: Mapping[str, Callable[[], Awaitable[None]]], model_faults: Callable[[], dict[str, str]]
+    ) -> None:
+        self._probes = probes
+        self._model_faults = model_faults
+        self._details: dict[str, str] = dict.fromkeys(probes, "ok")
+        self._last: tuple[float, HealthOut] | None = None
+        self.since = dict.fromkeys(probes, datetime.now(UTC))
+
+    async def look(self) -> HealthOut:
+        """Ask every part now."""
+        states = await asyncio.gather(*(self._state(part, probe) for part, probe in self._probes.items()))
+        found = HealthOut(
+            status="ready" if set(states) <= {"ok"} else "not ready",
+            parts=dict(zip(self._probes, states, strict=True)),
+            models=self._model_faults(),
+        )
+        self._last = time.monotonic(), found
+        return found
+
+    async def recent(self) -> HealthOut:
+        """The same, at most a few seconds old: anybody may ask for the page, and a probe writes."""
+        if self._last is not None and time.monotonic() - self._last[0] < _RECENT_S:
+            return self._last[1]
+        return await self.look()
+
+    async def _state(self, part: str, probe: Callable[[], Awaitable[None]]) -> str:
+        try:
+            async with asyncio.timeout(_PROBE_TIMEOUT_S):
+                await probe()
+        except TimeoutError:
+            detail = shown = f"There was no answer within {_PROBE_TIMEOUT_S:g} s."
+        except ShoplensError as error:
+            detail, shown = str(error), public_detail(error, None)
+        else:
+            detail = shown = "ok"
+        before = self._details[part]
+        if before != detail:  # not at each probe: load balancers ask every second
+            self._details[part] = detail
+            _log.warning("health.part_changed", part=part, detail=detail)
+            if "ok" in (before, detail):
+                self.since[part] = datetime.now(UTC)
+        return shown
+
+
+def _status_of(health: HealthOut) -> int:
+    return 200 if health.status == "ready" else 503
+
+
 def operations_router(
     probes: Mapping[str, Callable[[], Awaitable[None]]],
     metrics: Metrics,
@@ -44,7 +99,7 @@ def operations_router(
     The addresses and networks `metrics_open_to` may read the metrics without an account.
     """
     router = APIRouter(tags=["operations"])
-    logged: dict[str, str | None] = {}
+    health = _Health(probes, model_faults)
 
     @router.get("/health/live", dependencies=[public], summary="Is the process alive?")
     async def live() -> HealthOut:
@@ -60,36 +115,26 @@ def operations_router(
     )
     async def ready(request: Request) -> Response:
         """Checks that the models are loaded and that database and store are reachable. Browsers get a page."""
-
-        async def state(part: str, probe: Callable[[], Awaitable[None]]) -> str:
-            detail = None
-            try:
-                async with asyncio.timeout(_PROBE_TIMEOUT_S):
-                    await probe()
-            except TimeoutError:
-                detail = shown = f"There was no answer within {_PROBE_TIMEOUT_S:g} s."
-            except ShoplensError as error:
-                detail, shown = str(error), public_detail(error, None)
-            else:
-                shown = "ok"
-            if logged.get(part) != detail:  # not at each probe: load balancers ask every second
-                logged[part] = detail
-                _log.warning("health.part_changed", part=part, detail=detail or "ok")
-            return shown
-
-        states = await asyncio.gather(*(state(part, probe) for part, probe in probes.items()))
-        is_ready = set(states) <= {"ok"}
-        body = HealthOut(
-            status="ready" if is_ready else "not ready",
-            parts=dict(zip(probes, states, strict=True)),
-            models=model_faults(),
-        )
-        response = json_response(body, status=200 if is_ready else 503)
+        body = await health.look()
+        response = json_response(body, status=_status_of(body))
         if wants_page(request.headers.get("accept", "")):
-            await identify_quietly(request)
-            response = page("status.html", status=response.status_code, health=body)
+            response = await status_page(request, body)
         response.headers["Vary"] = "Accept"
         return response
+
+    @router.get("/status", dependencies=[public], include_in_schema=False)
+    async def status(request: Request) -> Response:
+        return await status_page(request, await health.recent())
+
+    async def status_page(request: Request, body: HealthOut) -> Response:
+        await identify_quietly(request)
+        return page(
+            "status.html",
+            status=_status_of(body),
+            health=body,
+            since=health.since,
+            workers=metrics.workers_alive(),
+        )
 
     @router.get(
         "/metrics",

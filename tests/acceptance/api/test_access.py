@@ -171,6 +171,7 @@ ROUTES: Mapping[str, Permission | tuple[Permission, ...] | None] = {
     "POST /console/moderation/moderator": Permission.MODERATION_REVIEW,
     "GET /console/moderation/photos/{photo_id}": Permission.MODERATION_REVIEW,
     "GET /console/moderation/search": Permission.MODERATION_REVIEW,
+    "GET /status": PUBLIC,
     "GET /sign-in": PUBLIC,
     "POST /sign-in": PUBLIC,
     "POST /sign-out": PUBLIC,

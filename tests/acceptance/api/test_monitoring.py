@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,11 +23,14 @@ def test_the_guide_works_as_written(server: RunningServer, tmp_path: Path) -> No
     assert '"step_s":86400' in (tmp_path / "returns.json").read_text()
 
 
-async def test_what_was_asked_for_is_in_the_series(make_platform: Callable[..., Platform], photo: bytes) -> None:
+async def test_what_was_asked_for_is_in_the_series(
+    make_platform: Callable[..., Platform], photo: bytes, tmp_path: Path
+) -> None:
     """An answer and a refusal of one channel; before them nobody had looked, and the page says so."""
     platform = make_platform(monitoring={"grafana_url": "https://grafana.example.org/d/shoplens"})
     async with client_of(platform) as client:
         await _ask_and_look(platform, client, photo)
+        await _break_the_store(tmp_path / "data" / "blobs", client)
 
 
 async def _ask_and_look(platform: Platform, client: httpx.AsyncClient, photo: bytes) -> None:
@@ -55,6 +59,19 @@ async def _ask_and_look(platform: Platform, client: httpx.AsyncClient, photo: by
     assert re.search(r"<dt>Requests</dt><dd>2</dd>", page)
     assert 'href="https://grafana.example.org/d/shoplens"' in page
     assert (True, 0) == (": no data</title>" in page, page.count(": no data</title>") % 59)
+
+
+async def _break_the_store(folder: Path, client: httpx.AsyncClient) -> None:
+    """The page for people says what does not work and since when, and no path of this machine."""
+    works = await client.get("/status")
+    assert (200, True) == (works.status_code, "Everything works" in works.text)
+    shutil.rmtree(folder)
+    shutil.copyfile(__file__, folder)
+    assert 503 == (await client.get("/health/ready")).status_code
+    broken = await client.get("/status")
+    assert (503, True) == (broken.status_code, "Something does not work" in broken.text)
+    assert (1, 2) == (broken.text.count("Noticed <time"), broken.text.count("Since <time"))
+    assert str(folder) not in broken.text
 
 
 @pytest.mark.parametrize(("query", "status"), [("range=2y", 422), ("channel=shoes", 404), ("month=1", 422)])
