@@ -43,9 +43,10 @@ class _Health:
     ) -> None:
         self._probes = probes
         self._model_faults = model_faults
-        self._details: dict[str, str] = dict.fromkeys(probes, "ok")
+        self._details: dict[str, str] = {}
         self._last: tuple[float, HealthOut] | None = None
-        self.since = dict.fromkeys(probes, datetime.now(UTC))
+        self._started = datetime.now(UTC)
+        self._changed: dict[str, datetime] = {}
 
     async def look(self) -> HealthOut:
         """Ask every part now."""
@@ -64,6 +65,10 @@ class _Health:
             return self._last[1]
         return await self.look()
 
+    def since(self, part: str) -> datetime:
+        """When it came to work, or no longer did; the start of this process where it never changed."""
+        return self._changed.get(part, self._started)
+
     async def _state(self, part: str, probe: Callable[[], Awaitable[None]]) -> str:
         try:
             async with asyncio.timeout(_PROBE_TIMEOUT_S):
@@ -74,12 +79,12 @@ class _Health:
             detail, shown = str(error), public_detail(error, None)
         else:
             detail = shown = "ok"
-        before = self._details[part]
+        before = self._details.get(part, "ok")
         if before != detail:  # not at each probe: load balancers ask every second
             self._details[part] = detail
             _log.warning("health.part_changed", part=part, detail=detail)
             if "ok" in (before, detail):
-                self.since[part] = datetime.now(UTC)
+                self._changed[part] = datetime.now(UTC)
         return shown
 
 
