@@ -224,6 +224,10 @@ def test_a_phone_shows_the_list_or_one_photo(visit: VisitMaker, tmp_path: Path) 
     page.go_back()
     expect(page.locator("#results")).to_be_visible()
     expect(page.locator("#answers")).to_be_hidden()
+    page.set_input_files("#camera", write_photo(tmp_path / "camera.jpg", 9))
+    expect(page.locator("[data-curl]")).to_contain_text("file=@camera.jpg")
+    page.get_by_role("button", name="All photos").tap()
+    expect(page.locator("#count")).to_have_text("4 of 4 classified")
     assert page.evaluate("document.documentElement.scrollWidth") <= 320
 
 

@@ -26,6 +26,7 @@ let chosen = null;
 let leftOut = 0;
 let smaller = false;
 let listAt = 0;
+let isPushed = false;
 let countTimer = null;
 const pace = new Pace();
 const sending = new Map();
@@ -65,9 +66,9 @@ function add(added) {
   byId("form-error")?.remove();
   photos.push(...added);
   page.toggleAttribute("data-many", photos.length > 1);
-  if (photos.length > 1) page.dataset.view = "list";
+  if (added.length > 1) page.dataset.view = "list";
   byId("batch").hidden = photos.length < 2;
-  choose(added[0], { opened: photos.length === 1 });
+  choose(added[0], { opened: added.length === 1 });
   added.forEach((photo) => request(photo, channel().value));
   if (photos.length > 1) grid.draw();
 }
@@ -122,7 +123,7 @@ async function classify(photo, name) {
   } catch (error) {
     await failed(photo, name, error, line);
   } finally {
-    queue.uploaded(line.uploadS ?? Infinity);
+    if (line.share > 0) queue.uploaded(line.uploadS ?? Infinity);
     sending.delete(photo);
   }
 }
@@ -271,11 +272,13 @@ function open() {
   page.dataset.view = "one";
   if (!isList || byId("to-list").offsetParent === null) return;
   listAt = scrollY;
+  isPushed = true;
   history.pushState(null, "");
   scrollTo(0, 0);
 }
 
 function backToList() {
+  isPushed = false;
   page.dataset.view = "list";
   scrollTo(0, listAt);
 }
@@ -403,7 +406,7 @@ byId("clear").addEventListener("click", () => {
   queue.clear();
   location.assign(location.pathname);
 });
-byId("to-list").addEventListener("click", () => history.back());
+byId("to-list").addEventListener("click", () => (isPushed ? history.back() : backToList()));
 for (const button of document.querySelectorAll("[data-step]")) button.addEventListener("click", () => grid.step(Number(button.dataset.step)));
 addEventListener("popstate", backToList);
 addEventListener("beforeunload", (event) => {

@@ -67,7 +67,10 @@ function post(address, form, onProgress, signal) {
       restart();
       if (event.lengthComputable) onProgress(event.loaded / event.total, event.total);
     });
-    request.upload.addEventListener("load", restart);
+    request.upload.addEventListener("load", (event) => {
+      restart(); // the limit on time counts from the last byte
+      onProgress(1, event.total);
+    });
     request.addEventListener("loadend", () => {
       clearTimeout(timer);
       signal?.removeEventListener("abort", abort);
