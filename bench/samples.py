@@ -3,7 +3,8 @@
     python -m bench.samples [--look NAME] [--both NAME] [--models-dir DIR]
 
 Prints the median time in the server of one text and one photo in milliseconds, and the processor time of a photo on
-both models, measured in turn in the same process, with their ratio.
+both models, measured in turn in the same process, with their ratio; then what `POST /catalogue/suggest` takes with a
+text, in a server of its own.
 """
 
 from __future__ import annotations
@@ -11,18 +12,23 @@ from __future__ import annotations
 import argparse
 import asyncio
 import statistics
+import tempfile
 import time
 from pathlib import Path
 from typing import Final
 
+import httpx
+
 from bench.photos import SIZES
 from bench.photos import photos as make_photos
+from bench.server import Server
 from shoplens.cli.process import keep_freed_memory, switch_threads_often
 from shoplens.platform.parts import build_channels, build_engine, build_sandbox
 from shoplens.serving.engine import ClassifyRequest
 from shoplens.serving.local import LocalEngine
 from shoplens.settings import read_settings
 from shoplens.telemetry.metrics import Metrics
+from shoplens.testing import cost
 
 _TEXT: Final = (
     "Samsung Galaxy Case red 6.1 inch with card holder and stand\n"
@@ -48,6 +54,29 @@ def main() -> None:
     wanted = {name: build_channels(settings)[name] for name in channels}
     engine = build_engine(settings, wanted, metrics=Metrics(), sandbox=build_sandbox(settings))
     asyncio.run(measure(engine, options.look, options.both))
+    over_http(settings.effective_models_dir, options.both)
+
+
+def over_http(models_dir: Path, both: str) -> None:
+    """One client asks the same text again and again; the first answers, which prepare the tree, do not count."""
+    title, _, description = _TEXT.partition("\n")
+    body = {"designation": title, "description": description}
+    channels = {"SHOPLENS_CHANNELS__CATALOGUE__MODEL": both}
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Server(Path(folder), models_dir, channels) as server,
+        httpx.Client(base_url=server.url, timeout=60) as client,
+    ):
+        for _ in range(_ROUNDS):
+            client.post("/catalogue/suggest", json=body).raise_for_status()
+        before, waits = cost.read(server.pid), []
+        for _ in range(20 * _ROUNDS):
+            began = time.perf_counter()
+            client.post("/catalogue/suggest", json=body).raise_for_status()
+            waits.append(time.perf_counter() - began)
+        cpu = (cost.read(server.pid).cpu_s - before.cpu_s) / len(waits)
+    print(f"a text over HTTP: {1e3 * statistics.median(waits):.2f} ms for the client, {1e3 * cpu:.2f} ms of the "
+          "server's processor")  # fmt: skip
 
 
 async def measure(engine: LocalEngine, look: str, both: str) -> None:
