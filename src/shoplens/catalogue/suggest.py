@@ -135,10 +135,8 @@ class SuggestService:
         a photo that cannot be used, NotStarted while the first answers for a new tree are prepared for longer than the
         request waits, and as Engine.classify.
         """
-        designation, description = await asyncio.to_thread(request.cleaned)
-        text = _text_of(designation, description)
-        tree = await asyncio.to_thread(self._trees.live)
-        by_label = await asyncio.to_thread(self._known.by_label, self._engine.labels(self.rules.model), tree)
+        labels = self._engine.labels(self.rules.model)
+        text, tree, by_label = await asyncio.to_thread(self._prepared, request, labels)
         cold = None if by_label is not None else await self._cold.of(tree, request.timeout_s)
         request, text, ignored = self._usable(request, text, cold=cold is not None)
         if by_label is not None:
@@ -197,6 +195,11 @@ class SuggestService:
             WordWeight(text=word.text, start=word.start, end=word.end, weight=whole - each)
             for word, each in zip(words, without, strict=True)
         ]
+
+    def _prepared(self, request: SuggestRequest, labels: tuple[str, ...]) -> tuple[str, Tree, Mapping[str, str] | None]:
+        """The text, the live tree, and its category of each label, in one change of threads."""
+        text, tree = _text_of(*request.cleaned()), self._trees.live()
+        return text, tree, self._known.by_label(labels, tree)
 
     def _usable(self, request: SuggestRequest, text: str, *, cold: bool) -> tuple[SuggestRequest, str, Ignored | None]:
         """The request and the text without what the model cannot look at; a cold start reads texts by itself."""
