@@ -21,14 +21,18 @@ from shoplens.db.tables import make_id
 from shoplens.images.picture import ImageFacts
 from shoplens.predictions.entities import Keep, PredictionRecord, RecordFilter, Timing
 from shoplens.predictions.policy import Decision, Outcome
+from shoplens.predictions.records import RecordService
 from shoplens.predictions.repository import PredictionRepository
+from shoplens.predictions.similar import SimilarPhotos
 from shoplens.serving.engine import LabelScore
+from shoplens.telemetry.metrics import Metrics
 
 _START = datetime(2026, 1, 1, tzinfo=UTC)
 _CHANNELS = ("look", "reviews")
 _PAGE = 50
 _PER_COMMIT = 10_000
 _ROUNDS = 60
+_FEW = 10
 
 
 def main() -> None:
@@ -82,10 +86,16 @@ def _record(chance: random.Random, moment: datetime, channel: str, label: str, o
         labels=(LabelScore(label, 0.9), LabelScore("second best", 0.05), LabelScore("third best", 0.02)),
         decision=Decision(outcome=outcome, policy_version="0123456789ab"),
         image=ImageFacts(
-            format="jpeg", width=1000, height=800, byte_count=200_000, sha256=sha256, phash="0123456789abcdef"
+            format="jpeg",
+            width=1000,
+            height=800,
+            byte_count=200_000,
+            sha256=sha256,
+            phash=f"{chance.getrandbits(64):016x}",
         ),
         keep=Keep.THUMBNAIL,
         image_key=f"images/{sha256[:2]}/{sha256[2:4]}/{sha256}.jpg",
+        file_name=f"IMG_{chance.randrange(10**7):07}.JPG",
         timing=Timing(queue_ms=0.1, pixels_ms=2.6, inference_ms=1.9, total_ms=5.0),
     )
 
@@ -110,12 +120,24 @@ def _filters() -> dict[str, RecordFilter]:
 
 def _measure(database: Database, rows: int) -> None:
     chance = random.Random(11)
+    records = RecordService(database, clock=lambda: _START, metrics=Metrics())
     end = _START + timedelta(milliseconds=20 * rows)
     print(f"{'filter':34}{'p50 ms':>8}{'p99 ms':>8}   a page of {_PAGE}, from the newest and from random places")
     for name, wanted in _filters().items():
         _print_line(name, [_time_page(database, wanted, _place(chance, rows)) for _ in range(_ROUNDS)])
     hours = RecordFilter(label="safe", outcome=Outcome.REJECT, since=end - timedelta(hours=2), until=end)
     _print_line("the last two hours, label + outcome", [_time_page(database, hours, None) for _ in range(_ROUNDS)])
+    for text in ("IMG_0012345.jpg", "img_00123", "img_", "label 8", "nothing like it"):
+        _print_line(f"search: {text}", [_time_search(records, RecordFilter(text=text)) for _ in range(_FEW)])
+    _print_line("search: img_, one channel", [_time_search(records, RecordFilter(text="img_", channel="look"))])
+    _print_line("total: everything", [_time_total(database, RecordFilter()) for _ in range(_FEW)])
+    _print_line(
+        "total: label, all its ranges", [_time_total(database, RecordFilter(label="safe")) for _ in range(_FEW)]
+    )
+    _print_line("total: outcome", [_time_total(database, RecordFilter(outcome=Outcome.ACCEPT)) for _ in range(_FEW)])
+    similar, some = SimilarPhotos(database), records.page(RecordFilter(), limit=_FEW).records
+    _print_line("similar photos, the first time", [_time_similar(similar, some[0])])
+    _print_line("similar photos, then", [_time_similar(similar, each) for each in some])
     _print_line("all labels (for the filter's list)", [_time_labels(database) for _ in range(_ROUNDS)])
 
 
@@ -132,6 +154,25 @@ def _time_page(database: Database, wanted: RecordFilter, before: str | None) -> 
     with database.reading() as tx:
         PredictionRepository(tx).page(wanted, limit=_PAGE, before=before)
     return time.perf_counter() - began
+
+
+def _time_search(records: RecordService, wanted: RecordFilter) -> float:
+    began = time.thread_time()
+    records.page(wanted, limit=_PAGE)
+    return time.thread_time() - began
+
+
+def _time_total(database: Database, wanted: RecordFilter) -> float:
+    began = time.thread_time()
+    with database.reading() as tx:
+        PredictionRepository(tx).count(wanted, most=10_001)
+    return time.thread_time() - began
+
+
+def _time_similar(similar: SimilarPhotos, record: PredictionRecord) -> float:
+    began = time.thread_time()
+    similar.of(record)
+    return time.thread_time() - began
 
 
 def _time_labels(database: Database) -> float:

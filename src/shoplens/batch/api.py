@@ -413,6 +413,18 @@ def runs_router(batch: Batch) -> APIRouter:
         """Counts, rate, time left, and the state of the process that works on it."""
         return json_response(RunProgressOut.of(batch.browse.run(run_id), batch))
 
+    @router.post(
+        "/batch/runs/{run_id}/cancel",
+        dependencies=[guarded(Permission.BATCH_RUN)],
+        response_model=RunProgressOut,
+        summary="Cancel a run",
+    )
+    def cancel(request: Request, run_id: RunId) -> Response:
+        """What is done stays done; the other photos wait for the next run. A run that has ended stays as it is."""
+        run = batch.cancel(run_id, requester_of(request, REQUESTED_BY))
+        note(request, "run.cancelled", target=run.id, channel=run.channel)
+        return json_response(RunProgressOut.of(batch.browse.run(run.id), batch))
+
     @router.get(
         "/batch/runs/{run_id}/items", dependencies=reading, response_model=ItemPageOut, summary="The items of a run"
     )

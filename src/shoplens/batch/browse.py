@@ -18,6 +18,7 @@ from shoplens.db import Database
 from shoplens.errors import BlobNotFound, ImageChanged, ImageNotKept, SampleError
 from shoplens.predictions.entities import Answer
 from shoplens.predictions.image_store import ImageFile, ImageSize, ImageStore
+from shoplens.predictions.repository import PredictionRepository
 
 MAX_PAGE: Final = 200
 _NEXT: Final = 20
@@ -123,6 +124,28 @@ class BrowseService:
         return ItemPage(
             items=items, older=items[-1].seq if has_older else None, newer=items[0].seq if has_newer else None
         )
+
+    def least_sure(
+        self, wanted: ItemFilter, *, limit: int, surer_than: tuple[float, int] | None = None
+    ) -> tuple[list[BatchItem], tuple[float, int] | None]:
+        """Items of a run that need review, those with the lowest score first, and after which the next page begins."""
+        with self._database.reading() as tx:
+            found = ReviewRepository(tx).least_sure(wanted, limit=limit + 1, surer_than=surer_than)
+        last = found[limit - 1] if len(found) > limit else None
+        return found[:limit], None if last is None or last.score is None else (last.score, last.seq)
+
+    def to_review(self, channel: str) -> tuple[int, str | None]:
+        """How many items of a channel need review, and the newest run that has such items."""
+        with self._database.reading() as tx:
+            wanted = ItemFilter(channel=channel, state=ItemState.NEEDS_REVIEW)
+            newest = ItemRepository(tx).page(wanted, limit=1)
+            return ReviewRepository(tx).count_to_review(channel), newest[0].run_id if newest else None
+
+    def guesses(self, items: Sequence[BatchItem]) -> dict[str, tuple[str, ...]]:
+        """The labels that came second and third, by the id of the item."""
+        with self._database.reading() as tx:
+            scores = PredictionRepository(tx).scores([item.prediction_id for item in items if item.prediction_id])
+        return {item.id: tuple(each.label for each in scores.get(item.prediction_id or "", ())[1:3]) for item in items}
 
     def item(self, item_id: str) -> BatchItem:
         """Raises ItemNotFound."""

@@ -166,6 +166,11 @@ class BatchRun:
         """Whether it is requested or running."""
         return self.state in (RunState.REQUESTED, RunState.RUNNING)
 
+    @property
+    def cancelled(self) -> bool:
+        """Whether a person ended it. `failure` says who; a run that ends by itself has none then."""
+        return self.state is RunState.FINISHED and self.failure is not None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOwner:

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Form, Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse
@@ -17,7 +17,7 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse
 from shoplens.accounts.access import guarded, note, principal_of, requester_of, reviewer_of
 from shoplens.accounts.entities import Permission
 from shoplens.batch import presenting
-from shoplens.batch.browse import BrowseService, RunView
+from shoplens.batch.browse import BrowseService, ItemPage, RunSummary, RunView
 from shoplens.batch.entities import BatchItem, BatchRun, ItemFilter, ItemState
 from shoplens.batch.presenting import Notice
 from shoplens.batch.review import ItemAnswer
@@ -36,12 +36,18 @@ from shoplens.predictions.entities import Answer, Channel, Feedback, PredictionR
 from shoplens.predictions.pages import LinkFinder, RecordLink
 from shoplens.predictions.records import RecordService
 from shoplens.web.browser import new_browser, remember
+from shoplens.web.charts import SMALL, Chart, Series, Tone, bar_chart, slots_axis
 from shoplens.web.rendering import PageRoute, add_filters, page
 
 REQUESTED_BY = "console"
 PAGE_ITEMS = 48
 _PAGE_RUNS = 30
 _LONGEST_NUMBER = 12
+_COLUMNS: Final[tuple[tuple[ItemState, str, Tone], ...]] = (
+    (ItemState.DONE, "Done", "accent"),
+    (ItemState.NEEDS_REVIEW, "Needs review", "amber"),
+    (ItemState.QUARANTINED, "Quarantined", "red"),
+)
 _NO_STORE = {"Cache-Control": "no-store"}
 
 add_filters(
@@ -50,6 +56,7 @@ add_filters(
     presenting.run_word,
     presenting.count,
     presenting.photos,
+    presenting.need_you,
     presenting.duration,
     presenting.took,
     presenting.references,
@@ -88,6 +95,8 @@ def channel_pages(batch: Batch, channels: Mapping[str, Channel]) -> APIRouter:
             active=active,
             condition=_run_notice(batch, active.run) if active else None,
             live=_live_channel(batch, name, active),
+            to_review=browse.to_review(name),
+            nights=None if before else _nights_chart(found),
             newest=next(iter(browse.items(ItemFilter(channel=name), limit=1).items), None),
             source=batch.channel(name).source,
             notice=_form_notice(batch, name, said),
@@ -136,7 +145,13 @@ def run_pages(batch: Batch, channels: Mapping[str, Channel]) -> APIRouter:
         browser = reviewer_of(request) or new_browser()
         in_review = bar.wanted.state is ItemState.NEEDS_REVIEW
         wanted = replace(bar.wanted, browser=browser if in_review else None)
-        found = browse.items(wanted, limit=PAGE_ITEMS, before=before, after=after)
+        if bar.least_sure:
+            last = presenting.read_score_cursor(request.query_params)
+            items, surer = browse.least_sure(wanted, limit=PAGE_ITEMS, surer_than=last)
+            found = ItemPage(items=items, older=None, newer=None)
+        else:
+            surer = None
+            found = browse.items(wanted, limit=PAGE_ITEMS, before=before, after=after)
         skipped = browse.count_skipped(view.run.id, browser) if in_review and not wanted.skipped else 0
         shown = page(
             "batch_run.html",
@@ -144,6 +159,9 @@ def run_pages(batch: Batch, channels: Mapping[str, Channel]) -> APIRouter:
             view=view,
             bar=bar,
             found=found,
+            surer=surer,
+            to_review=browse.to_review(channel) if in_review and not found.items else (0, None),
+            guesses=browse.guesses(found.items) if in_review else {},
             skipped=skipped,
             paged=before is not None or after is not None,
             condition=_run_notice(batch, view.run),
@@ -158,6 +176,12 @@ def run_pages(batch: Batch, channels: Mapping[str, Channel]) -> APIRouter:
     @router.get("/console/batch/{channel}/{run_id}/live.json", dependencies=reading)
     def live_run(channel: str, run_id: str) -> JSONResponse:
         return JSONResponse(_live_run(batch, _known_run(batch, channel, run_id)), headers=_NO_STORE)
+
+    @router.post("/console/batch/{channel}/{run_id}/cancel", dependencies=[guarded(Permission.BATCH_RUN)])
+    def cancel(request: Request, channel: str, run_id: str) -> RedirectResponse:
+        run = batch.cancel(_known_run(batch, channel, run_id).run.id, requester_of(request, REQUESTED_BY))
+        note(request, "run.cancelled", target=run.id, channel=channel)
+        return RedirectResponse(f"/console/batch/{channel}/{run_id}", status_code=303)
 
     @router.post("/console/batch/{channel}/{run_id}/retry", dependencies=[guarded(Permission.BATCH_REVIEW)])
     def retry_all(channel: str, run_id: str) -> RedirectResponse:
@@ -326,6 +350,27 @@ def _live_run(batch: Batch, view: RunView, more: Mapping[str, str] | None = None
 def _run_notice(batch: Batch, run: BatchRun) -> Notice | None:
     trouble = batch.launcher.trouble(run.id)
     return presenting.run_notice(run, batch.owner_of(run), trouble=trouble, now=datetime.now(UTC))
+
+
+def _nights_chart(runs: Sequence[RunSummary]) -> Chart | None:
+    """A column for each of the last runs, the newest at the right; None with less than two."""
+    shown = [each for each in runs if not each.run.active][:_PAGE_RUNS][::-1]
+    if len(shown) < 2:
+        return None
+    series = [
+        Series(name=name, values=[float(each.counts[state]) for each in shown], tone=tone)
+        for state, name, tone in _COLUMNS
+    ]
+    received = sum(each.counts.received for each in shown)
+    left = sum(each.counts[ItemState.NEEDS_REVIEW] for each in shown)
+    return bar_chart(
+        f"The last {len(shown)} runs",
+        slots_axis([f"{each.run.created_at:%d %b}" for each in shown], name="Run (UTC)"),
+        series,
+        words=lambda value: presenting.count(round(value)),
+        height=SMALL,
+        summary=f"The last {len(shown)} runs: {presenting.photos(received)} received, {left:,} still need review.",
+    )
 
 
 def _record(records: RecordService, item: BatchItem) -> tuple[PredictionRecord, list[Feedback]] | None:

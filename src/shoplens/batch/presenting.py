@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -37,10 +38,11 @@ ANSWER_WORDS: Final = {
 }
 
 ALL_STATES: Final = "all"
+LEAST_SURE: Final = "least-sure"
 _LONGEST_FILTER: Final = 200
 _LARGEST_CURSOR: Final = 1 << 63
-_OTHER_KEYS: Final = "1234567890abcdefghilmpqrtvwz"
-"""Without the keys of the gallery itself: j k n o s u x y."""
+_OTHER_KEYS: Final = "14567890abcdefghilmpqrtvw"
+"""Without the keys of the gallery itself: 2 3 j k n o s u x y z."""
 MOST_CHOICES: Final = len(_OTHER_KEYS)
 _MOST_OF_MANY: Final = 12
 
@@ -68,6 +70,8 @@ class ItemBar:
 
     channel: str
     wanted: ItemFilter
+    least_sure: bool = False
+    """Whether what the model is least sure of comes first: for items that need review."""
 
     @property
     def narrowed(self) -> bool:
@@ -84,6 +88,7 @@ class ItemBar:
             "label": wanted.label,
             "text": wanted.text,
             "skipped": "1" if wanted.skipped else None,
+            "sort": LEAST_SURE if self.least_sure else None,
             **more,
         }
         query = urlencode({name: value for name, value in parameters.items() if value is not None})
@@ -113,7 +118,8 @@ def read_bar(query: Mapping[str, str], view: RunView) -> ItemBar:
         text=_text(query, "text"),
         skipped=state is ItemState.NEEDS_REVIEW and _text(query, "skipped") is not None,
     )
-    return ItemBar(channel=view.run.channel, wanted=wanted)
+    least_sure = wanted.state is ItemState.NEEDS_REVIEW and _text(query, "sort") == LEAST_SURE
+    return ItemBar(channel=view.run.channel, wanted=wanted, least_sure=least_sure)
 
 
 def read_cursor(query: Mapping[str, str], name: str) -> int | None:
@@ -124,6 +130,21 @@ def read_cursor(query: Mapping[str, str], name: str) -> int | None:
     if not (text.isascii() and text.isdigit() and int(text) < _LARGEST_CURSOR):
         raise RequestInvalid("This page of photos does not exist. Start again with the newest ones.")
     return int(text)
+
+
+def read_score_cursor(query: Mapping[str, str]) -> tuple[float, int] | None:
+    """Score and number of the last item that was shown, as in `0.4312~88`. Raises RequestInvalid."""
+    text = _text(query, "surer")
+    if text is None:
+        return None
+    score, _, seq = text.partition("~")
+    try:
+        found = float(score), int(seq)
+    except ValueError:
+        found = math.nan, 0
+    if not (math.isfinite(found[0]) and 0 <= found[1] < _LARGEST_CURSOR):
+        raise RequestInvalid("This page of photos does not exist. Start again with the least sure ones.")
+    return found
 
 
 def _text(query: Mapping[str, str], name: str) -> str | None:
@@ -145,12 +166,17 @@ def state_word(state: ItemState) -> str:
 
 def run_word(run: BatchRun) -> str:
     """The state of a run."""
-    return RUN_WORDS[run.state]
+    return "Cancelled" if run.cancelled else RUN_WORDS[run.state]
 
 
 def count(number: int) -> str:
     """1204 is "1,204"."""
     return humanize.intcomma(number)
+
+
+def need_you(number: int) -> str:
+    """What waits for people: "1 photo needs you", "1,204 photos need you"."""
+    return f"{photos(number)} need{'s' if number == 1 else ''} you"
 
 
 def photos(number: int) -> str:

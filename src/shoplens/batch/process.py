@@ -57,6 +57,18 @@ class WatchTime:
     sleep: Callable[[float], object] = time.sleep
 
 
+def cancel_run(database: Database, run_id: str, by: str, *, clock: Clock) -> BatchRun:
+    """End an active run: its process stops at its next commit, and what it has not done waits for the next run. Blocks.
+
+    What is done stays done. A run that has ended is returned as it is. Raises RunNotFound.
+    """
+    with database.transaction() as tx:
+        run = RunRepository(tx).get(run_id)
+        if RunRepository(tx).cancel(run_id, now=clock(), reason=f"Cancelled by {by}."):
+            ItemRepository(tx).release_others(run.channel, "")
+        return RunRepository(tx).get(run_id)
+
+
 def request_run(database: Database, channel: str, requested_by: str, *, clock: Clock) -> BatchRun:
     """A new run over everything that waits in `channel` now. Blocks.
 

@@ -114,7 +114,7 @@ class ItemRepository:
         Both are values of `seq`, themselves excluded. With `of_no_run` only items that belong to no run and arrived
         after its first value, up to its second.
         """
-        found = select(_items.seq).where(*_wanted(wanted))
+        found = select(_items.seq).where(*conditions_of(wanted))
         if wanted.run_id is not None:
             found = found.where(_items.run_id == wanted.run_id)
         if of_no_run is not None:
@@ -440,7 +440,7 @@ _COMPLETE: Final = (
 )
 
 
-def _wanted(
+def conditions_of(
     wanted: ItemFilter, of: Callable[[ColumnElement[Any]], ColumnElement[Any]] = lambda column: column
 ) -> list[Condition]:
     """The conditions of a filter except its run, each on what `of` makes of a column."""
@@ -466,7 +466,7 @@ def _table(wanted: ItemFilter, within: RunRange | None) -> Select[Any]:
             _unindexed(_items.channel) == within.channel, _items.run_id.is_(None), _items.seq > within.beyond
         )
         found = found.where(or_(_unindexed(_items.run_id) == within.run_id, arrived))
-    return found.where(*_wanted(wanted, _unindexed))
+    return found.where(*conditions_of(wanted, _unindexed))
 
 
 def _unindexed(column: ColumnElement[Any]) -> ColumnElement[Any]:

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from sqlalchemy import Connection, delete, func, select, update
+from sqlalchemy import Connection, and_, delete, func, or_, select, update
 
-from shoplens.batch.entities import HOPELESS, BatchItem, ItemState, RunRange
-from shoplens.batch.repository import ItemRepository, belongs, failure_code_of, item_of
+from shoplens.batch.entities import HOPELESS, BatchItem, ItemFilter, ItemState, RunRange
+from shoplens.batch.repository import ItemRepository, belongs, conditions_of, failure_code_of, item_of
 from shoplens.batch.tables import batch_items, batch_looks
 from shoplens.errors import ItemNotReady
 from shoplens.predictions.entities import Answer
@@ -31,6 +31,27 @@ class ReviewRepository:
         """The items of these predictions, in no particular order."""
         found = select(batch_items).where(_items.prediction_id.in_(prediction_ids))
         return [item_of(row) for row in self._tx.execute(found)]
+
+    def least_sure(
+        self, wanted: ItemFilter, *, limit: int, surer_than: tuple[float, int] | None = None
+    ) -> list[BatchItem]:
+        """Items of a run that need review, those with the lowest score first; of equal scores the newest.
+
+        With `surer_than`, the score and `seq` of an item: those that follow it, also when it was answered meanwhile.
+        """
+        found = select(batch_items).where(
+            _items.run_id == wanted.run_id, *conditions_of(replace(wanted, state=ItemState.NEEDS_REVIEW))
+        )
+        if surer_than is not None:
+            score, seq = surer_than
+            found = found.where(or_(_items.score > score, and_(_items.score == score, _items.seq < seq)))
+        rows = self._tx.execute(found.order_by(_items.score, _items.seq.desc()).limit(limit))
+        return [item_of(row) for row in rows]
+
+    def count_to_review(self, channel: str) -> int:
+        """How many items of a channel need review, in all of its runs."""
+        waiting = (_items.channel == channel, _items.state == ItemState.NEEDS_REVIEW.value)
+        return int(self._tx.scalar(select(func.count()).where(*waiting)) or 0)
 
     def review(self, changed: BatchItem, *, seen: BatchItem) -> None:
         """Write what a person's answer, or its withdrawal, changes in `seen`, which the caller has locked.

@@ -106,6 +106,13 @@ class RunRepository:
         """Give the run up, so that another process can resume it at once; it stays active. Raises RunLost."""
         self._owned(run_id, owner, owner=None, host=None, pid=None, process=None, failure=reason)
 
+    def cancel(self, run_id: str, *, now: datetime, reason: str) -> bool:
+        """End a run, whoever owns it; that process then loses it. False for a run that is not active."""
+        ended = update(batch_runs).where(_runs.id == run_id, _runs.active == 1).values(
+            state=RunState.FINISHED.value, active=None, finished_at=now, stalled=False, owner=None, failure=reason,
+        )  # fmt: skip
+        return self._tx.execute(ended).rowcount == 1
+
     def discard(self, run_id: str, *, owner: str) -> None:
         """Remove a run that never began. Raises RunLost, and RecordRefused if it has items."""
         mine = delete(batch_runs).where(_runs.id == run_id, _runs.owner == owner, _runs.active == 1)

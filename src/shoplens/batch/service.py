@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -56,6 +56,8 @@ class Batch(Results):
 
     channels: Mapping[str, BatchChannel]
     start: StartRun
+    cancel: Callable[[str, str], BatchRun]
+    """End a run: its id, and the name of who ends it. Raises RunNotFound."""
     launcher: RunLauncher[BatchRun]
     takeover_s: float
     ingest_answer_s: float = 20.0

@@ -20,7 +20,7 @@ from shoplens.batch.files import MovedPhotos
 from shoplens.batch.importer import Importer, ImportRules, ImportRunner
 from shoplens.batch.looks import LookService
 from shoplens.batch.manifest import ManifestSource
-from shoplens.batch.process import RunLauncher, RunProcess, StartRun
+from shoplens.batch.process import RunLauncher, RunProcess, StartRun, cancel_run
 from shoplens.batch.report import WriteReport
 from shoplens.batch.review import ReviewService
 from shoplens.batch.run_repository import RunRepository
@@ -93,6 +93,7 @@ def build_batch(
         channels=channels,
         durable=durable,
         start=StartRun(database, launcher, clock=utc_now),
+        cancel=partial(cancel_run, database, clock=utc_now),
         launcher=launcher,
         browse=results.browse,
         review=results.review,

@@ -18,6 +18,7 @@ from shoplens.errors import PredictionNotFound
 from shoplens.predictions.entities import Feedback, PredictionRecord, RecordFilter, key_of
 from shoplens.predictions.policy import Outcome
 from shoplens.predictions.tables import feedback, predictions
+from shoplens.serving.engine import LabelScore
 
 MOST_CHANNELS: Final = 100
 """With more channels than this, a filter without a channel reads one range and sorts: SQLite merges at most 500."""
@@ -112,6 +113,11 @@ class PredictionRepository:
         """Ids and perceptual hashes of at most `limit` records after an id, oldest first; "" without a photo."""
         found = select(predictions.c.id, predictions.c.image_phash).where(predictions.c.id > after)
         return [(row.id, row.image_phash) for row in self._tx.execute(found.order_by(predictions.c.id).limit(limit))]
+
+    def scores(self, ids: Sequence[str]) -> dict[str, tuple[LabelScore, ...]]:
+        """The stored labels of these records, best first."""
+        found = select(predictions.c.id, predictions.c.labels).where(predictions.c.id.in_(ids))
+        return {row.id: row.labels for row in self._tx.execute(found)}
 
     def with_hash(self, phash: str, limit: int) -> list[PredictionRecord]:
         """The newest records of photos with this perceptual hash."""
@@ -235,13 +241,13 @@ def _within(record_id: str, wanted: RecordFilter, *, before: str | None = None, 
 
 
 def _equal(wanted: RecordFilter) -> list[ColumnElement[bool]]:
-    """The conditions of a filter that are no range."""
+    """The conditions of a filter that are no range, for rows that are chosen by their ids: no index serves them."""
     values = (
         (predictions.c.channel, wanted.channel),
         (predictions.c.top_label, wanted.label),
         (predictions.c.decision_outcome, wanted.outcome),
     )
-    return [column == value for column, value in values if value is not None]
+    return [func.coalesce(column, "") == value for column, value in values if value is not None]
 
 
 def matching(

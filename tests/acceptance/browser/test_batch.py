@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -405,3 +406,59 @@ def test_pages_of_returns_are_sound(
         html = http.get(path).text
         assert [] == [found for found in (" style=", " onclick=", "<style", "javascript:") if found in html]
         assert html.count("<script") == html.count('<script type="module" src="/static/')
+
+
+def test_a_second_guess_is_one_key_and_a_look_at_the_whole_photo_another(gallery: Page, http: httpx.Client) -> None:
+    """While the photo is shown large, keys answer nothing; the counter says how far this page is."""
+    total = gallery.locator(".tile[data-state=needs_review]").count()
+    gallery.keyboard.press("j")
+    shown = current(gallery)
+    expect(gallery.locator("[data-dock-count]")).to_have_text(f"0 of {total} on this page")
+    gallery.keyboard.press("z")
+    expect(gallery.get_by_role("dialog", name="Photo")).to_be_visible()
+    gallery.keyboard.press("y")
+    gallery.keyboard.press("Escape")
+    expect(gallery.get_by_role("dialog", name="Photo")).to_be_hidden()
+    assert "needs_review" == item_of(http, shown)["state"]
+
+    first = tile(gallery, 0)
+    record = http.get(f"/predictions/{item_of(http, first)['prediction_id']}").json()
+    second = record["labels"][1]["label"]
+    expect(gallery.locator("[data-guess='0']")).to_contain_text(second)
+    gallery.keyboard.press("2")
+    expect(first).to_contain_text("Corrected")
+    expect(gallery.locator("[data-dock-count]")).to_have_text(f"1 of {total} on this page")
+    assert second == item_of(http, first)["label"]
+    gallery.keyboard.press("u")
+    expect(first).to_have_attribute("data-state", "needs_review")
+
+
+def test_all_photos_of_a_category_are_confirmed_and_taken_back_at_once(gallery: Page, http: httpx.Client) -> None:
+    """The tired clerk confirms the wrong category, and one key undoes all of it."""
+    gallery.get_by_role("link", name="least sure first").click()
+    scores = [float(text.rstrip("%")) for text in gallery.locator(".tile-score").all_inner_texts()]
+    assert sorted(scores) == scores
+    gallery.locator(".chip").first.click()
+    expect(gallery.locator("[data-hint]")).to_be_visible()
+    tiles = gallery.locator(".tile")
+    count = tiles.count()
+    gallery.get_by_role("button", name=f"Confirm all {count} as").click()
+    expect(gallery.locator(".tile[data-changed]")).to_have_count(count)
+    assert {"done"} == {item_of(http, tile(gallery, index))["state"] for index in range(count)}
+    gallery.keyboard.press("u")
+    expect(gallery.locator(".tile[data-state=needs_review]")).to_have_count(count)
+    assert {"needs_review"} == {item_of(http, tile(gallery, index))["state"] for index in range(count)}
+
+
+def test_photos_are_imported_from_the_page_and_the_first_page_says_what_needs_people(
+    visit: VisitMaker, fruit_server: RunningServer, run_id: str, tmp_path: Path
+) -> None:
+    """A file that is no photo is imported, too: the run says what is wrong with it."""
+    for name, content in (("901_1.jpg", dim_photo(901)), ("901_2.jpg", dim_photo(902)), ("901_3.jpg", dim_photo(901))):
+        (tmp_path / name).write_bytes(content)
+    page = visit(at=fruit_server).page("/console/batch/returns")
+    expect(page.locator(".need-you")).to_contain_text("need you")
+    page.locator("[data-drop] input").set_input_files(sorted(tmp_path.glob("901_*.jpg")))
+    expect(page.locator("[data-word=waiting]")).to_have_text("2")
+    page.locator(".need-you a").click()
+    expect(page.locator(".tile[data-state=needs_review]").first).to_be_visible()

@@ -46,6 +46,39 @@ def test_a_run_counts_its_items_and_what_arrived_for_nobody(shop: Shop, browse: 
     assert second.id == (browse.latest("returns") or run).id
 
 
+def test_the_least_sure_come_first_and_an_answer_shifts_no_page(
+    shop: Shop, browse: BrowseService, review: ReviewService
+) -> None:
+    """Of equal scores the newest; the next page begins after the last that was shown, whatever was answered."""
+    scores = (0.5, 0.2, 0.4, 0.2, 0.3)
+    for number, score in enumerate(scores):
+        shop.arrive(f"{number}.jpg", fate=needing_review("hat", score))
+    shop.arrive("sure.jpg")
+    run = shop.run()
+    wanted = ItemFilter(run_id=run.id)
+    first, cursor = browse.least_sure(wanted, limit=2)
+    review.confirm(first[0].id)
+    second, after = browse.least_sure(wanted, limit=2, surer_than=cursor)
+    last, end = browse.least_sure(wanted, limit=2, surer_than=after)
+    assert ["3.jpg", "1.jpg", "4.jpg", "2.jpg", "0.jpg"] == [each.source_name for each in (*first, *second, *last)]
+    assert end is None
+    assert [] == browse.least_sure(replace(wanted, label="dress"), limit=2)[0]
+
+
+def test_what_needs_a_person_is_counted_over_all_runs(shop: Shop, browse: BrowseService, review: ReviewService) -> None:
+    """With the newest run that has such photos."""
+    assert (0, None) == browse.to_review("returns")
+    for names in (("a", "b"), ("c",)):
+        for name in names:
+            shop.arrive(f"{name}.jpg", fate=needing_review("hat", 0.4))
+        run = shop.run()
+    assert (3, run.id) == browse.to_review("returns")
+    (newest,) = browse.items(ItemFilter(run_id=run.id)).items
+    review.confirm(newest.id)
+    count, before = browse.to_review("returns")
+    assert (2, True) == (count, before != run.id)
+
+
 def test_labels_are_counted_by_state(shop: Shop, browse: BrowseService) -> None:
     """The predictions of the run for each category."""
     shop.arrive("a.jpg")

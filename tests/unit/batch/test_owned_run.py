@@ -16,7 +16,7 @@ from shoplens.batch.entities import BatchItem, BatchRun, ItemState
 from shoplens.batch.executors import ProcessedItem, ResultBuilder
 from shoplens.batch.files import Moved
 from shoplens.batch.owned_run import OwnedRun
-from shoplens.batch.process import claim, this_process
+from shoplens.batch.process import cancel_run, claim, this_process
 from shoplens.batch.repository import ItemRepository
 from shoplens.batch.run_repository import RunRepository
 from shoplens.db import Database
@@ -182,3 +182,30 @@ def test_a_beginning_counts_what_waits_and_what_was_completed_before(house: Hous
     house.bring("shirt 0.9")
     before = owned.begin(MODEL, "1")
     assert (11, 11, 4) == (owned.run.planned, owned.run.bound, before[ItemState.DONE])
+
+
+def test_a_cancelled_run_keeps_what_is_done_and_its_process_loses_it(house: House, owned: OwnedRun) -> None:
+    """The rest waits for the next run; cancelling it again changes nothing."""
+    leased = owned.lease(4)
+    owned.commit([processed(house, item) for item in leased[:3]], Moved())
+    cancelled = cancel_run(house.database, owned.run.id, "Anna", clock=now)
+    assert (False, True, "Cancelled by Anna.") == (cancelled.active, cancelled.cancelled, cancelled.failure)
+    for attempt in (
+        lambda: owned.commit([processed(house, leased[3])], Moved()),
+        lambda: owned.lease(1),
+        lambda: owned.beat(stalled=False),
+        lambda: owned.finish(None),
+    ):
+        with pytest.raises(RunLost):
+            attempt()
+    assert Counter(done=3, waiting=7) == Counter(state.value for state in house.states().elements())
+    assert cancelled == cancel_run(house.database, owned.run.id, "Ben", clock=now)
+
+    following = claim(house.database, make_run(house), this_process(1), takeover_s=1.0, clock=now)
+    again = OwnedRun(house.database, following, results=builder(house), clock=now)
+    again.commit([processed(house, item) for item in again.lease(10)], Moved())
+    again.finish(None)
+    assert Counter(done=10) == Counter(state.value for state in house.states().elements())
+    with house.database.reading() as tx:
+        counts = [ItemRepository(tx).counts(RunRepository(tx).get(each.run.id)) for each in (owned, again)]
+    assert [3, 7] == [each[ItemState.DONE] for each in counts] == [each.received for each in counts]

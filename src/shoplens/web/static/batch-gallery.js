@@ -17,6 +17,7 @@ function browse(tiles) {
   const choices = new Map([...dock.querySelectorAll("[data-choice]")].map((button) => [button.dataset.key, button.dataset.choice]));
   const known = new Set([...dock.querySelectorAll("[data-labels] option")].map((option) => option.value));
   const said = [];
+  const toReview = tiles.filter(needsReview).length;
   let current = null;
   let looking = 0;
 
@@ -67,11 +68,24 @@ function browse(tiles) {
     part("dock-what").textContent = label ? `${name}: ${label}` : name;
     if (held !== undefined) part("dock-what").textContent += ". Somebody else is looking at this photo.";
     part("pass").hidden = !needsReview(current);
+    showCount();
+    const guesses = guessesOf(current);
+    for (const button of dock.querySelectorAll("[data-guess]")) {
+      const guess = guesses[Number(button.dataset.guess)];
+      button.hidden = guess === undefined;
+      button.querySelector("span").textContent = guess ?? "";
+    }
     part("confirm").hidden = !predicted;
     part("confirm-words").textContent = `Confirm "${predicted}"`;
     for (const button of dock.querySelectorAll("[data-choice]")) {
       button.setAttribute("aria-pressed", String(button.dataset.choice === label));
     }
+  }
+
+  /** How many photos of this page were reviewed: "7 of 39". */
+  function showCount() {
+    const left = tiles.filter(needsReview).length;
+    part("dock-count").textContent = toReview ? `${toReview - left} of ${toReview} on this page` : "";
   }
 
   function close() {
@@ -106,7 +120,7 @@ function browse(tiles) {
     const before = { ...tile.dataset };
     advance(tile);
     if (await send(tile, "label", answer)) {
-      said.push({ tile, before });
+      said.push([{ tile, before }]);
       part("dock-undo").hidden = false;
     } else select(tile);
   }
@@ -154,6 +168,33 @@ function browse(tiles) {
     words.hidden = !item.answer;
     words.textContent = `✓ ${answerWords(item)}`;
     if (tile === current) describe();
+    else showCount();
+  }
+
+  /** Confirm every photo of the page that still needs review: one step to undo. */
+  async function confirmAll(button) {
+    const open = tiles.filter((tile) => needsReview(tile) && tile.dataset.predicted && tile.getAttribute("aria-busy") !== "true");
+    const group = [];
+    button.disabled = true;
+    select(open[0] ?? tiles[0]);
+    for (const tile of open) {
+      const before = { ...tile.dataset };
+      if (await send(tile, "label", { confirm: true })) group.push({ tile, before });
+      part("dock-what").textContent = `${group.length} of ${open.length} confirmed`;
+    }
+    if (group.length) said.push(group);
+    part("dock-undo").hidden = said.length === 0;
+    part("dock-undo").focus();
+    button.disabled = !tiles.some(needsReview);
+  }
+
+  /** The whole photo, as large as the window. */
+  function zoom() {
+    const box = document.querySelector("[data-zoom-box]");
+    if (box.open) return box.close();
+    box.querySelector("img").src = `/batch/items/${current.dataset.item}/photo?size=view`;
+    box.querySelector("img").alt = current.dataset.name;
+    box.showModal();
   }
 
   /** Select the next photo that needs review; after the last one, focus the link to the next page. */
@@ -186,11 +227,13 @@ function browse(tiles) {
   async function undo() {
     const last = said.pop();
     if (!last) return;
-    const { tile, before } = last;
-    let undone = await send(tile, "reopen");
-    if (undone && before.answer) undone = await send(tile, "label", earlierAnswer(before)); // given by a person, too
+    for (const { tile, before } of last.toReversed()) {
+      const undone = await send(tile, "reopen");
+      if (undone && before.answer) await send(tile, "label", earlierAnswer(before)); // given by a person, too
+    }
     part("dock-undo").hidden = said.length === 0;
-    select(tile);
+    if (confirmsAll) confirmsAll.disabled = !tiles.some(needsReview);
+    select(last[0].tile);
   }
 
   const keys = {
@@ -203,10 +246,26 @@ function browse(tiles) {
     x: () => say(current, { not_usable: true }),
     s: () => skip(current),
     o: () => current.querySelector(".tile-photo").click(),
+    z: zoom,
+    2: () => guess(0),
+    3: () => guess(1),
   };
+
+  function guess(place) {
+    const label = guessesOf(current)[place];
+    if (label !== undefined) return say(current, { label });
+  }
+
+  const confirmsAll = document.querySelector("[data-confirm-all]");
+  if (confirmsAll) {
+    confirmsAll.hidden = toReview === 0;
+    confirmsAll.addEventListener("click", () => confirmAll(confirmsAll));
+  }
 
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, select, textarea")) return;
+    const box = document.querySelector("[data-zoom-box]");
+    if (box.open && event.key.toLowerCase() !== "z") return; // Escape closes it; nothing behind it is answered
     const chosen = current && !dock.hidden;
     const label = choices.get(event.key.toLowerCase());
     let act = keys[event.key];
@@ -228,6 +287,10 @@ function browse(tiles) {
   gallery.addEventListener("focusin", (event) => event.target.matches(".tile") && event.target !== current && select(event.target, { focus: false }));
 
   part("confirm").addEventListener("click", keysOfTile.y);
+  part("zoom").addEventListener("click", zoom);
+  for (const button of dock.querySelectorAll("[data-guess]")) {
+    button.addEventListener("click", () => guess(Number(button.dataset.guess)));
+  }
   part("none").addEventListener("click", keysOfTile.n);
   part("unusable").addEventListener("click", keysOfTile.x);
   part("pass").addEventListener("click", keysOfTile.s);
@@ -269,6 +332,11 @@ function answerWords({ answer, predicted, proposed }) {
 function earlierAnswer({ answer, label, proposed }) {
   if (answer === "none_of_these") return { none_of_these: true, ...(proposed && { proposed }) };
   return answer === "not_usable" ? { not_usable: true } : { label };
+}
+
+/** The labels that came second and third. */
+function guessesOf(tile) {
+  return JSON.parse(tile.dataset.guesses || "[]");
 }
 
 function needsReview(tile) {
