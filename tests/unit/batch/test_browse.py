@@ -24,6 +24,12 @@ def browse(shop: Shop) -> BrowseService:
     return BrowseService(shop.database, shop.images, clock=shop.clock)
 
 
+@pytest.fixture
+def review(shop: Shop) -> ReviewService:
+    """For a model of four labels."""
+    return ReviewService(shop.database, shop.store, labels={"returns": LABELS}, clock=shop.tick)
+
+
 def test_a_run_counts_its_items_and_what_arrived_for_nobody(shop: Shop, browse: BrowseService) -> None:
     """Duplicates and files refused on arrival belong to no run, and are counted with the next one."""
     first = shop.arrive("a.jpg")
