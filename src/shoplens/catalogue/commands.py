@@ -46,7 +46,9 @@ def import_products(
     ] = None,
     photos: Annotated[
         str | None,
-        typer.Option("--photos", help="Folder or `s3://bucket/prefix` of the photos; unset: beside the file."),
+        typer.Option(
+            "--photos", help="Folder, `s3://bucket/prefix` or ZIP file of the photos; unset: beside the file."
+        ),
     ] = None,
     column: ColumnChoice = None,
     channel: ChannelName = None,
@@ -64,6 +66,7 @@ def import_products(
 
     from shoplens.catalogue.importer import ImportSource
     from shoplens.catalogue.imports import NewImport
+    from shoplens.catalogue.photo_archives import ArchivedPhotos
     from shoplens.platform.catalogue import open_photos, open_stored
 
     settings = settings_for(data_dir)
@@ -74,9 +77,11 @@ def import_products(
         codes = None if categories is None else files.enter_context(categories.open("rb"))
         wanted = settings.channels[name].catalogue
         beside = None if wanted is None or wanted.photos else str(file.absolute().parent)
-        source = ImportSource(
-            table=table, codes=codes, photos=open_photos(settings, name, photos or beside), chosen=chosen
-        )
+        archived = photos is not None and photos.lower().endswith(".zip")
+        named = open_photos(settings, name, beside if archived else photos or beside)
+        packed = [files.enter_context(Path(photos).open("rb"))] if archived and photos is not None else []
+        reader = ArchivedPhotos(packed, others=named, max_bytes=named.max_bytes) if packed else named
+        source = ImportSource(table=table, codes=codes, photos=reader, chosen=chosen)
         marks = [_mark(each) for each in (file, categories) if each is not None]
         stamp = hashlib.sha256(repr((marks, photos, sorted(chosen.items()))).encode()).hexdigest()
         stop_with(lambda _: catalogue.imports.stop())

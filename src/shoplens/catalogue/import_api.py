@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import ExitStack
+from dataclasses import replace
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -22,15 +24,14 @@ from shoplens.catalogue.imports import MAX_FAULTS, NewImport
 from shoplens.catalogue.products import SaveOutcome
 from shoplens.catalogue.service import Catalogue
 from shoplens.catalogue.suggest import MAX_PHOTOS
+from shoplens.catalogue.uploaded_tables import MAX_BYTES, MAX_FILES, sorted_files
 from shoplens.errors import RequestInvalid
 from shoplens.web.downloads import download
 from shoplens.web.schemas import Schema, json_response
 from shoplens.web.shares import address_of
 from shoplens.web.uploads import Uploads
 
-MAX_TABLE_BYTES = 500_000_000
 _PRODUCT_FIELDS = frozenset({"reference", "designation", "description", "channel", "keys"})
-_MOST_FILES = 2
 
 
 class SavedProductOut(ProductOut):
@@ -120,16 +121,17 @@ def import_router(catalogue: Catalogue, uploads: Uploads, *, timeout_s: float) -
     async def start(request: Request) -> Response:
         """A form with a CSV file in `file`, and a second one with categories for the format of the Rakuten challenge.
 
-        Photos are named by keys or addresses. The import goes on in the background; GET /catalogue/imports/{id} says
-        how far it is.
+        Photos are named by keys or addresses, or sent beside the table: as ZIP files or one by one, each in a field
+        `file`; rows name them by their file names. The import goes on in the background; GET /catalogue/imports/{id}
+        says how far it is.
         """
-        async with uploads.form(request, max_bytes=MAX_TABLE_BYTES, max_files=_MOST_FILES, max_fields=3) as form:
+        async with uploads.form(request, max_bytes=MAX_BYTES, max_files=MAX_FILES, max_fields=3) as form:
             if not form.files:
                 raise ImportInvalid("Send the table as a file: curl -F file=@products.csv …")
             name = catalogue.channel(form.fields.get("channel")).name
             new = NewImport(
                 channel=name,
-                source=form.files[0].filename or "upload",
+                source="",
                 by=requester_of(request, "http"),
                 chosen=_columns(form.fields.get("columns")),
             )
@@ -179,7 +181,10 @@ def import_router(catalogue: Catalogue, uploads: Uploads, *, timeout_s: float) -
 
 
 def _upload(catalogue: Catalogue, new: NewImport, files: list[UploadFile]) -> ImportJob:
-    return catalogue.imports.upload(new, files[0].file, files[1].file if len(files) > 1 else None)
+    with ExitStack() as stack:
+        found = sorted_files(files, stack)
+        new = replace(new, source=found.source)
+        return catalogue.imports.upload(new, found.table, found.codes, found.archives)
 
 
 def _columns(text: str | None) -> dict[str, str]:
@@ -243,7 +248,7 @@ _TABLE_BODY = {
                 "type": "object",
                 "required": ["file"],
                 "properties": {
-                    "file": {"type": "array", "items": {"type": "string", "format": "binary"}, "maxItems": _MOST_FILES},
+                    "file": {"type": "array", "items": {"type": "string", "format": "binary"}, "maxItems": MAX_FILES},
                     "channel": _TEXT,
                     "columns": {**_TEXT, "description": "JSON: the column of each field that is not guessed."},
                 },

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Annotated, Any, Final
@@ -25,6 +27,7 @@ from shoplens.catalogue.pages import HOME, CataloguePages, ChannelName
 from shoplens.catalogue.repository import ProductFilter
 from shoplens.catalogue.rows import ProductTable, TableRow
 from shoplens.catalogue.service import Catalogue
+from shoplens.catalogue.uploaded_tables import MAX_BYTES, MAX_FILES, sorted_files
 from shoplens.db.tables import is_id
 from shoplens.errors import RequestInvalid, ShoplensError
 from shoplens.spreadsheets import csv_chunks
@@ -33,7 +36,6 @@ from shoplens.web.downloads import download
 from shoplens.web.rendering import PageRoute
 from shoplens.web.uploads import Uploads, form_too_large
 
-MAX_BYTES: Final = 500_000_000
 PREVIEW_BYTES: Final = 300_000
 _PREVIEWED: Final = 5
 _SHOWN_CHARACTERS: Final = 200
@@ -60,26 +62,22 @@ def import_pages(catalogue: Catalogue, uploads: Uploads) -> APIRouter:
             chosen,
             imports=catalogue.imports.newest(chosen.name),
             preview_bytes=PREVIEW_BYTES,
+            max_bytes=MAX_BYTES,
+            max_photos=MAX_FILES - 2,
             exports=[(each.value, words) for each, words in _EXPORTS.items()],
         )
 
     @router.post(f"{HOME}/imports")
     async def post(request: Request) -> Response:
-        async with uploads.form(request, max_bytes=MAX_BYTES, max_files=2, max_fields=10) as form:
+        async with uploads.form(request, max_bytes=MAX_BYTES, max_files=MAX_FILES, max_fields=10) as form:
             chosen = pages.channel(form.fields.get("channel", ""))
             files = [each for each in form.files if each.filename]
             if not files:
                 raise RequestInvalid("Choose a CSV file with products.")
-            table, codes = await run_in_threadpool(_sorted_files, files)
             new = NewImport(
-                channel=chosen.name,
-                source=" + ".join(each.filename or "upload" for each in files),
-                by=requester_of(request, "page"),
-                chosen=_chosen(form.fields),
+                channel=chosen.name, source="", by=requester_of(request, "page"), chosen=_chosen(form.fields)
             )
-            job = await run_in_threadpool(
-                catalogue.imports.upload, new, table.file, None if codes is None else codes.file
-            )
+            job = await run_in_threadpool(_upload, catalogue, new, files)
         await run_in_threadpool(
             note, request, "catalogue.imported", target=job.id, channel=chosen.name, source=job.source
         )
@@ -193,11 +191,8 @@ def _chosen(fields: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name in FIELDS if (value := fields.get(f"column_{name}", ""))}
 
 
-def _sorted_files(files: list[UploadFile]) -> tuple[UploadFile, UploadFile | None]:
-    """The table of products, and of two files the one with the categories (`Y` of the Rakuten challenge)."""
-    if len(files) == 1:
-        return files[0], None
-    widths = [len(ProductTable(each.file).columns) for each in files]
-    for each in files:
-        each.file.seek(0)
-    return (files[0], files[1]) if widths[0] >= widths[1] else (files[1], files[0])
+def _upload(catalogue: Catalogue, new: NewImport, files: list[UploadFile]) -> ImportJob:
+    with ExitStack() as stack:
+        found = sorted_files(files, stack)
+        new = replace(new, source=found.source)
+        return catalogue.imports.upload(new, found.table, found.codes, found.archives)

@@ -21,7 +21,7 @@ from shoplens.catalogue.columns import Columns, columns_of
 from shoplens.catalogue.entities import ImportFault, ImportJob
 from shoplens.catalogue.errors import ImportInvalid, NothingToCategorise
 from shoplens.catalogue.import_repository import ImportRepository
-from shoplens.catalogue.photo_sources import ADDRESSES, NamedPhotos, PhotoNotFound
+from shoplens.catalogue.photo_sources import ADDRESSES, PhotoNotFound, PhotoReader
 from shoplens.catalogue.products import MOST_PHOTOS, NewPhoto, NewProduct, ProductService, SaveOutcome, is_reference
 from shoplens.catalogue.rows import BadRow, ProductTable, TableRow
 from shoplens.catalogue.tree import Tree, split_path
@@ -50,7 +50,7 @@ class ImportSource:
 
     table: IO[bytes]
     codes: IO[bytes] | None = None
-    photos: NamedPhotos
+    photos: PhotoReader
     chosen: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -202,7 +202,7 @@ class _RowReader:
         codes: _Codes | None,
         *,
         channel: str,
-        photos: NamedPhotos,
+        photos: PhotoReader,
         tree: Tree,
     ) -> None:
         self._products = products

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import IO, Any, Final
 
 from shoplens.catalogue.entities import ImportFault, ImportJob
-from shoplens.catalogue.errors import ImportRunning
+from shoplens.catalogue.errors import ImportInvalid, ImportRunning
 from shoplens.catalogue.import_repository import ImportRepository
 from shoplens.catalogue.importer import ImportSource, OnProgress, ProductImporter
 from shoplens.catalogue.job_process import JobThreads, is_abandoned, owned
-from shoplens.catalogue.photo_sources import NamedPhotos
+from shoplens.catalogue.photo_archives import ArchivedPhotos
+from shoplens.catalogue.photo_sources import NamedPhotos, PhotoReader
 from shoplens.db import Database
 from shoplens.db.tables import new_id
 from shoplens.errors import ShoplensError
@@ -70,19 +71,25 @@ class ImportService:
         """
         return self._importer.run(self._begin(new), source, on_progress=on_progress, stopping=self._threads.stopping)
 
-    def upload(self, new: NewImport, table: IO[bytes], codes: IO[bytes] | None = None) -> ImportJob:
-        """Keep the files in the store and import them in the background. Raises ImportInvalid and StorageUnavailable.
+    def upload(
+        self, new: NewImport, table: IO[bytes], codes: IO[bytes] | None = None, archives: Sequence[IO[bytes]] = ()
+    ) -> ImportJob:
+        """Keep the files in the store and import them in the background; `archives` are ZIP files with photos.
 
-        Another process goes on with it if this one dies.
+        Another process goes on with it if this one dies. Raises ImportInvalid and StorageUnavailable.
         """
-        self._importer.check(table, new.chosen)
+        columns = self._importer.check(table, new.chosen)
+        if archives and columns.image is None and not columns.photos:
+            raise ImportInvalid("Photos were sent, and no column of the table names them. Add one called `photos`.")
+        self._archived(new.channel, archives)
         files = [table] if codes is None else [table, codes]
         now = self._clock()
         import_id = new_id(now)
         keys = [f"{_FOLDER}/{import_id}-{number}.csv" for number in range(len(files))]
-        for key, file in zip(keys, files, strict=True):
+        packed = [f"{_FOLDER}/{import_id}-{number}.zip" for number in range(len(archives))]
+        for key, file in zip([*keys, *packed], [*files, *archives], strict=True):
             self._store.put_pieces(key, _pieces(file))
-        options = {"keys": keys, "chosen": dict(new.chosen)}
+        options = {"keys": keys, "archives": packed, "chosen": dict(new.chosen)}
         job = owned(replace(self._job(new, now), id=import_id, options=options), now)
         with self._database.transaction() as tx:
             ImportRepository(tx).add(job)
@@ -151,13 +158,13 @@ class ImportService:
 
     def _work(self, job: ImportJob) -> None:
         try:
-            with self._opened(job.options["keys"]) as files:
+            with self._opened(job.options["keys"]) as files, self._opened(job.options.get("archives", [])) as packed:
                 if job.total is None:  # for the progress; a long table takes seconds
                     job = replace(job, options={**job.options, "total": self._importer.count(files[0])})
                 source = ImportSource(
                     table=files[0],
                     codes=files[1] if len(files) > 1 else None,
-                    photos=self._open_photos(job.channel),
+                    photos=self._archived(job.channel, packed),
                     chosen=job.options.get("chosen", {}),
                 )
                 done = self._importer.run(job, source, stopping=self._threads.stopping)
@@ -180,8 +187,13 @@ class ImportService:
             self._forget(job)
 
     def _forget(self, job: ImportJob) -> None:
-        for key in job.options["keys"]:
+        for key in (*job.options["keys"], *job.options.get("archives", [])):
             self._store.delete(key)
+
+    def _archived(self, channel: str, archives: Sequence[IO[bytes]]) -> PhotoReader:
+        """The photos that rows of a channel name: in the archives that were sent, else where the settings say."""
+        others = self._open_photos(channel)
+        return ArchivedPhotos(archives, others=others, max_bytes=others.max_bytes) if archives else others
 
     @contextlib.contextmanager
     def _opened(self, keys: list[str]) -> Iterator[list[IO[bytes]]]:

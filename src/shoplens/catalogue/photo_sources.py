@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from shoplens.batch.sidecars import readable
 from shoplens.batch.sources import FileSkipped, LocalFolder, LocalSource, SkippedFile, is_local, local_folder
@@ -23,6 +23,14 @@ class PhotoNotFound(Exception):
     """The message is a sentence that says why a photo cannot be read."""
 
 
+class PhotoReader(Protocol):
+    """Where an import reads the photos that its rows name. Thread-safe."""
+
+    def read(self, name: str) -> bytes:
+        """The photo. Raises PhotoNotFound, and SourceUnavailable where none can be read."""
+        ...
+
+
 class NamedPhotos:
     """Photos by a path below a folder, a key below a prefix, or an address. Thread-safe.
 
@@ -38,7 +46,8 @@ class NamedPhotos:
         elif place is not None:
             self._objects = open_prefix(place)
         self._web = web
-        self._max_bytes = max_bytes
+        self.max_bytes: Final = max_bytes
+        """The largest photo."""
 
     def read(self, name: str) -> bytes:
         """The photo. Raises PhotoNotFound, and SourceUnavailable where the folder or bucket itself cannot be read."""
@@ -63,8 +72,8 @@ class NamedPhotos:
     def _object(self, objects: ObjectPrefix, name: str) -> bytes:
         try:
             found = objects.look(name)
-            if found.byte_count > self._max_bytes:
-                raise PhotoNotFound(f"{readable(name)[:200]} has more than {self._max_bytes / 1e6:g} MB.")
+            if found.byte_count > self.max_bytes:
+                raise PhotoNotFound(f"{readable(name)[:200]} has more than {self.max_bytes / 1e6:g} MB.")
             return objects.get(name)[1]
         except BlobNotFound as error:
             raise PhotoNotFound(f"There is no object {readable(name)[:200]}.") from error
@@ -84,8 +93,8 @@ class NamedPhotos:
                 raise PhotoNotFound(f"{readable(name)[:200]}: {found.detail}.")
             if found is None:
                 continue
-            if found.byte_count > self._max_bytes:
-                raise PhotoNotFound(f"{readable(name)[:200]} has more than {self._max_bytes / 1e6:g} MB.")
+            if found.byte_count > self.max_bytes:
+                raise PhotoNotFound(f"{readable(name)[:200]} has more than {self.max_bytes / 1e6:g} MB.")
             try:
                 return b"".join(found.chunks())
             except FileSkipped as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -196,6 +197,32 @@ def test_an_upload_that_is_no_table_is_refused(http: httpx.Client) -> None:
         answer = http.post("/catalogue/import", files={"file": ("t.csv", content)})
         assert (422, "import_invalid") == (answer.status_code, answer.json()["code"])
         assert words in answer.json()["detail"]
+
+
+def test_photos_come_with_the_table(http: httpx.Client, eventually: Callable[..., None]) -> None:
+    """As a ZIP file and one by one; what is missing is a fault of its line. A column must name them."""
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as packed:
+        packed.writestr("summer/blue.jpg", photo_of("blue"))
+    table = b"sku,photos\nZ-1,summer/blue.jpg|green.jpg\nZ-2,green.jpg\nZ-3,none.jpg\nZ-4,../../green.jpg\n"
+    files = [("t.csv", table), ("photos.zip", archive.getvalue()), ("green.jpg", photo_of("green"))]
+    sent = http.post("/catalogue/import", files=[("file", each) for each in files])
+    assert (202, "t.csv + photos.zip + 1 photo") == (sent.status_code, sent.json()["source"])
+    address = f"/catalogue/imports/{sent.json()['id']}"
+    eventually(lambda: http.get(address).json()["finished_at"] is not None)
+    done = http.get(address).json()
+    assert (4, 3, [(4, "photo_not_found"), (4, "nothing_to_categorise")]) == (
+        done["rows"], done["added"], [(each["line"], each["code"]) for each in done["listed"]],
+    )  # fmt: skip
+    stored = http.get("/catalogue/products/Z-1").json()["photos"]
+    assert ["summer/blue.jpg", "green.jpg"] == [each["name"] for each in stored]
+    original = http.get("/catalogue/products/Z-2/photos/0", params={"size": "original"})
+    assert photo_of("green") == original.content
+    unnamed = http.post(
+        "/catalogue/import", files=[("file", ("t.csv", b"sku,title\nA,B\n")), ("file", ("a.jpg", photo_of("red")))]
+    )
+    assert (422, "import_invalid") == (unnamed.status_code, unnamed.json()["code"])
+    assert "no column of the table names them" in unnamed.json()["detail"]
 
 
 def test_what_was_exported_can_be_imported_again(http: httpx.Client, eventually: Callable[..., None]) -> None:

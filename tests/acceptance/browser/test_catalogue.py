@@ -24,11 +24,11 @@ CHANNELS = ("single", "queue", "taken", "bulk", "table", "plain", "looks", "heat
 HOME = "/console/catalogue"
 NARROW = {"viewport": {"width": 320, "height": 640}, "is_mobile": True, "has_touch": True}
 PAGES = ("", "/review", "/products", "/products/A-1", "/accept", "/imports", "/runs", "/numbers", "/tree")
-TABLE = """sku;title;kategorie
-T-1;Red shirt;Colours > Red
-T-2;Blue hat;
-T-3;;
-T-4;Green scarf;nothing at all
+TABLE = """sku;title;kategorie;photo
+T-1;Red shirt;Colours > Red;
+T-2;Blue hat;;blue.jpg
+T-3;;;
+T-4;Green scarf;nothing at all;
 """
 
 
@@ -204,10 +204,12 @@ def test_a_table_is_looked_at_imported_and_its_faults_are_listed(
     visit: VisitMaker, catalogue: RunningServer, tmp_path: Path
 ) -> None:
     """Its columns are guessed and can be changed; a fault is told with its line and can be downloaded."""
-    table = tmp_path / "products.csv"
+    table, photo = tmp_path / "products.csv", tmp_path / "blue.jpg"
     table.write_text(TABLE)
+    photo.write_bytes(jpeg_of(np.full((48, 64, 3), (5, 5, 250), np.uint8)))
     page = visit(at=catalogue).page(f"{HOME}/imports?channel=table")
-    page.set_input_files("#file", table)
+    page.set_input_files("#file", [table, photo])
+    expect(page.locator("[data-slot=file]")).to_contain_text("products.csv, 120 B and 1 photo")
     expect(page.get_by_label("Product id")).to_have_value("sku")
     expect(page.get_by_label("Category")).to_have_value("kategorie")
     expect(page.locator("[data-slot=rows] tbody tr")).to_have_count(4)
@@ -222,6 +224,8 @@ def test_a_table_is_looked_at_imported_and_its_faults_are_listed(
     lines = Path(download.value.path()).read_text().splitlines()
     assert ["line", "4", "5"] == [each.partition(",")[0] for each in lines]
     assert {"T-1": "Colours > Red", "T-2": None, "T-4": None} == categories(catalogue, "table")
+    shown = call(catalogue, "GET", "/catalogue/products/T-2?channel=table")
+    assert ["blue.jpg"] == [each["name"] for each in shown["photos"]]
     page.get_by_role("button", name="Suggest now").click()
     expect(page.get_by_role("link", name="Review")).to_be_visible()
     expect(page.locator("table.metrics tbody [data-name=State]")).to_have_text("Done", timeout=30_000)

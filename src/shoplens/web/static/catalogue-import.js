@@ -7,6 +7,7 @@ import { size } from "./words.js";
 
 const FIELDS = { reference: "Product id", designation: "Title", description: "Description", category: "Category", photos: "Photos" };
 const NEWLINE = 10;
+const isTable = (file) => !/^image\/|zip/.test(file.type) && !/\.(zip|jpe?g|png|webp|avif|hei[cf]|gif|bmp|tiff?)$/i.test(file.name);
 
 const root = document.querySelector("[data-import]");
 if (root) start();
@@ -18,12 +19,16 @@ function start() {
   let looks = 0;
 
   async function preview() {
-    const [file] = [...field.files].sort((a, b) => b.size - a.size); // of X and Y, X is larger
+    const [file] = [...field.files].filter(isTable).sort((a, b) => b.size - a.size); // of X and Y, X is larger
     const look = (looks += 1);
-    slot("preview").hidden = !file;
-    if (!file) return;
-    slot("file").textContent = [...field.files].map((each) => `${each.name}, ${size(each.size)}`).join(" and ");
+    slot("preview").hidden = field.files.length === 0;
+    slot("file").textContent = described([...field.files]);
     slot("problem").textContent = "";
+    if (!file) {
+      for (const name of ["mapping", "rows"]) slot(name).replaceChildren();
+      if (field.files.length) slot("problem").textContent = "Add the CSV file with the products: these are only photos.";
+      return;
+    }
     try {
       const body = await beginning(file, Number(root.dataset.previewBytes));
       const found = await ask("/console/catalogue/imports/preview.json", { method: "POST", headers: { "Content-Type": "text/csv" }, body });
@@ -58,6 +63,16 @@ function start() {
     slot("rows").replaceChildren(element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...body));
   }
 
+  /** Photos that are dropped later join the table, and a table joins photos; another table replaces the first. */
+  function take(files) {
+    const [tables, before] = [files.some(isTable), [...field.files]];
+    const kept = before.filter((each) => !(tables && isTable(each)) && !files.some((file) => file.name === each.name));
+    const moved = new DataTransfer();
+    for (const file of [...kept, ...files]) moved.items.add(file);
+    field.files = moved.files;
+    preview();
+  }
+
   field.addEventListener("change", preview);
   form.addEventListener("submit", (event) => {
     if (form.getAttribute("aria-busy") === "true") return event.preventDefault();
@@ -65,13 +80,17 @@ function start() {
     slot("start").querySelector("span").textContent = "Sending…";
   });
   addEventListener("pageshow", (event) => event.persisted && location.reload());
-  receiveFiles((files) => {
-    const moved = new DataTransfer();
-    for (const file of files) moved.items.add(file);
-    field.files = moved.files;
-    preview();
-  }, { fields: [], veil: root.querySelector("[data-veil]") });
+  receiveFiles((files) => take([...files]), { fields: [], veil: root.querySelector("[data-veil]") });
   if (field.files.length) preview();
+}
+
+/** The tables and ZIP files by name, and how many photos there are. */
+function described(files) {
+  const isPhoto = (file) => !isTable(file) && !/\.zip$/i.test(file.name);
+  const photos = files.filter(isPhoto);
+  const names = files.filter((file) => !isPhoto(file)).map((each) => `${each.name}, ${size(each.size)}`);
+  if (photos.length) names.push(`${photos.length} photo${photos.length === 1 ? "" : "s"}, ${size(photos.reduce((sum, each) => sum + each.size, 0))}`);
+  return names.join(" and ");
 }
 
 /** The first bytes of a file, up to a whole line. */
