@@ -62,7 +62,9 @@ def test_the_guide_works_as_it_stands(shop: RunningServer, tmp_path: Path, http:
     """Every command of it, in order."""
     printed = run_guide("categorise-products.md", shop, tmp_path)
     assert '"path":"Colours > Red"' in printed
-    imported = http.get("/catalogue/imports").json()[0]
+    imports = {each["source"]: each for each in http.get("/catalogue/imports").json()}
+    assert (1, 1, 1) == tuple(imports["with-photos.csv + photos.zip"][each] for each in ("rows", "added", "faults"))
+    imported = imports["products.csv"]
     assert (3, 2, 1) == (imported["rows"], imported["added"], imported["faults"])
     assert imported["finished_at"] is not None
     assert "A-101" in (tmp_path / "out.csv").read_text()
