@@ -58,7 +58,10 @@ def series_charts(view: SeriesView, changes: Sequence[ModelChange], *, has_worke
     """Requests, latency, queue and workers over the parts of a range."""
     facts = view.range.value
     begins = [part.begins_s for part in view.parts]
-    axis = times_axis([_moment(at) for at in begins], step=timedelta(seconds=facts.bucket_s))
+    axis = replace(
+        times_axis([_moment(at) for at in begins], step=timedelta(seconds=facts.bucket_s)),
+        known=tuple(part.counts is not None for part in view.parts),
+    )
     end = begins[-1] + facts.bucket_s
     marks = [
         Mark(at=(each.at.timestamp() - begins[0]) / (end - begins[0]), name=f"{each.model} {each.version} went live")
@@ -99,7 +102,11 @@ def series_charts(view: SeriesView, changes: Sequence[ModelChange], *, has_worke
             marks=marks,
         ),
         "queue": line_chart(
-            "Photos that wait", axis, [stated("Longest queue", lambda each: each.queue)], words=count, height=SMALL
+            "Photos that wait, whole server",
+            axis,
+            [stated("Longest queue", lambda each: each.queue)],
+            words=count,
+            height=SMALL,
         ),
     }
     if has_workers:

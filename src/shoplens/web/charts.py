@@ -19,6 +19,7 @@ SMALL: Final = 120
 MOST_TICKS: Final = 4
 """Texts below a chart: so many have room at a width of 320 pixels."""
 _NO_DATA: Final = "no data"
+_NOTHING: Final = "–"
 _STEPS: Final = (1.0, 2.0, 2.5, 5.0, 10.0)
 
 Tone = Literal["accent", "amber", "red", "quiet", "ink"]
@@ -44,13 +45,16 @@ Words = Callable[[float], str]
 class Axis:
     """The points along the bottom: `at` from 0 (left) to 1 (right) in rising order, and what each is called.
 
-    `ticks` are the texts below. Points share the width: each has the part that is nearest to it.
+    `ticks` are the texts below. Points share the width: each has the part that is nearest to it. `known` says at which
+    points somebody looked, so that a value which is missing there is no gap (there was no answer whose time could be
+    drawn); None: wherever a series has a value.
     """
 
     at: tuple[float, ...]
     labels: tuple[str, ...]
     ticks: tuple[tuple[float, str], ...]
     name: str
+    known: tuple[bool, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,7 +160,7 @@ def line_chart(
     ticks = _ticks([value for each in series for value in each.values if value is not None], top)
     chart = _frame(title, axis, series, ticks, words=words, height=height, marks=marks, summary=summary)
     paths = [
-        (path, each.tone) for each in series if (path := _path(axis.at, each.values, highest=ticks[-1], height=height))
+        (path, each.tone) for each in series if (path := _path(axis, each.values, highest=ticks[-1], height=height))
     ]
     return replace(chart, lines=tuple(paths))
 
@@ -238,8 +242,14 @@ def _frame(
     summary: str,
 ) -> Chart:
     """Everything but lines and boxes."""
-    texts = [[_NO_DATA if value is None else words(value) for value in each.values] for each in series]
-    known = [any(each.values[index] is not None for each in series) for index in range(len(axis.at))]
+    known = axis.known or [any(each.values[index] is not None for each in series) for index in range(len(axis.at))]
+    texts = [
+        [
+            (_NOTHING if seen else _NO_DATA) if value is None else words(value)
+            for value, seen in zip(each.values, known, strict=True)
+        ]
+        for each in series
+    ]
     slots = _slots(axis)
     hovers = [
         replace(
@@ -293,18 +303,20 @@ def _runs(slots: Sequence[Box], known: Sequence[bool], height: int) -> list[Box]
     return found
 
 
-def _path(at: Sequence[float], values: Sequence[float | None], *, highest: float, height: int) -> str:
-    """A line that is broken where values are missing; a value alone between gaps is a dot."""
+def _path(axis: Axis, values: Sequence[float | None], *, highest: float, height: int) -> str:
+    """A line that is broken where values are missing; a value alone between gaps is as wide as its slot."""
     pieces: list[str] = []
-    for known, group in groupby(zip(at, values, strict=True), key=lambda pair: pair[1] is not None):
+    for known, group in groupby(enumerate(values), key=lambda pair: pair[1] is not None):
+        run = [(index, height * (1 - min(value, highest) / highest)) for index, value in group if value is not None]
         if not known:
             continue
-        points = [
-            f"{WIDTH * x:.1f} {height * (1 - min(value, highest) / highest):.1f}"
-            for x, value in group
-            if value is not None
-        ]
-        pieces.append(f"M{points[0]}" + ("h.01" if len(points) == 1 else "L" + " ".join(points[1:])))
+        if len(run) == 1:
+            index, y = run[0]
+            slot = _slots(axis)[index]
+            pieces.append(f"M{slot.x:.1f} {y:.1f}H{slot.x + slot.width:.1f}")
+        else:
+            first, *others = (f"{WIDTH * axis.at[index]:.1f} {y:.1f}" for index, y in run)
+            pieces.append(f"M{first}L{' '.join(others)}")
     return "".join(pieces)
 
 

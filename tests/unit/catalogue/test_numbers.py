@@ -90,7 +90,7 @@ def test_the_chart_draws_coverage_from_all_to_the_surest(products: ProductServic
     """An accuracy of too few decisions is not drawn."""
     chart = coverage_chart(NumberService(database, clock=Clock()).of(CHANNEL), 0.8)
     ((coverage, tone),) = chart.lines
-    assert ("accent", ("100%", "25%", "no data")) == (tone, chart.rows[100])
+    assert ("accent", ("100%", "25%", "–")) == (tone, chart.rows[100])
     assert coverage.startswith("M0.0 0.0L")
     assert coverage.endswith(f" 1000.0 {chart.height * 0.75:.1f}")
     assert "3 products from 80% on" in chart.summary

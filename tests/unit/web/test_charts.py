@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -33,14 +34,22 @@ def test_the_scale_has_round_numbers_up_to_the_highest_value(highest: float, exp
 
 
 def test_a_missing_value_breaks_the_line_and_is_no_zero() -> None:
-    """A value alone between two gaps is a dot; the table and the pointer say "no data"."""
+    """A value alone between two gaps is as wide as its slot; the table and the pointer say "no data"."""
     chart = line_chart("Photos", HOURS, [Series(name="Photos", values=[4, 4, None, 2, None])], words=count)
     ((path, _),) = chart.lines
-    assert "M100.0 0.0L300.0 0.0M700.0 90.0h.01" == path
+    assert "M100.0 0.0L300.0 0.0M600.0 90.0H800.0" == path
     assert [(400.0, 200.0), (800.0, 200.0)] == [(gap.x, gap.width) for gap in chart.gaps]
     assert ("2026-02-01 00:00", "no data") == chart.rows[2]
     assert "2026-02-01 00:00: no data" == chart.hovers[2].words
     assert ("no data", "gap") in chart.legend
+
+
+def test_a_value_that_cannot_be_is_no_gap_where_somebody_looked() -> None:
+    """An hour without an answer has no latency, and was seen all the same."""
+    axis = replace(HOURS, known=(True, True, True, False, True))
+    chart = line_chart("Latency", axis, [Series(name="p50", values=[4, None, 4, None, None])], words=count)
+    assert [600.0] == [gap.x for gap in chart.gaps]
+    assert ["4", "–", "4", "no data", "–"] == [row[1] for row in chart.rows]
 
 
 def test_a_zero_is_drawn_on_the_ground() -> None:
