@@ -23,6 +23,7 @@ from shoplens.errors import RequestInvalid
 from shoplens.images.picture import ImageFacts
 from shoplens.registry.shadow import AnsweredSample, Offer, offer_nothing
 from shoplens.serving.engine import ClassifyRequest, ClassifyResult, Engine, Prediction, Priority
+from shoplens.telemetry.metrics import Metrics
 from shoplens.texts.cleaning import DESCRIPTION_CHARACTERS, TITLE_CHARACTERS, clean
 from shoplens.texts.features import words_of
 
@@ -105,7 +106,7 @@ class SuggestRules:
 
 class SuggestService:
     """Suggestions in one channel. `examples` gives decided products of the live tree; `answered` is called with each
-    sample that the model answered.
+    sample that the model answered. `metrics` count what people and programs wait for; None in a run.
     """
 
     def __init__(
@@ -116,8 +117,10 @@ class SuggestService:
         *,
         examples: Callable[[], Iterable[Example]],
         answered: Offer = offer_nothing,
+        metrics: Metrics | None = None,
     ) -> None:
         self._answered = answered
+        self._metrics = metrics
         self._engine = engine
         self._trees = trees
         self.rules = rules
@@ -135,6 +138,16 @@ class SuggestService:
         a photo that cannot be used, NotStarted while the first answers for a new tree are prepared for longer than the
         request waits, and as Engine.classify.
         """
+        if self._metrics is None:
+            return await self._suggest(request)
+        channel, model = self._trees.channel, self.rules.model.partition("@")[0]
+        with self._metrics.request_of(channel, model):
+            found = await self._suggest(request)
+        outcome = "review" if found.needs_review else "accept"
+        self._metrics.channel_predictions.labels(channel=channel, model=model, outcome=outcome).inc()
+        return found
+
+    async def _suggest(self, request: SuggestRequest) -> Suggestion:
         labels = self._engine.labels(self.rules.model)
         text, tree, by_label = await asyncio.to_thread(self._prepared, request, labels)
         cold = None if by_label is not None else await self._cold.of(tree, request.timeout_s)

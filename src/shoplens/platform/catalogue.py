@@ -51,6 +51,7 @@ from shoplens.registry.shadow import Offer, offer_nothing
 from shoplens.serving.engine import Engine
 from shoplens.settings import Settings
 from shoplens.storage import Store, open_store
+from shoplens.telemetry.metrics import Metrics
 
 _PIECE = 1 << 20
 _MOST_KEYED_BYTES = 40_000_000
@@ -76,6 +77,7 @@ class CatalogueParts(StoredParts):
 
     engine: Engine
     answered: Offer = offer_nothing
+    metrics: Metrics | None = None
 
 
 def build_catalogue(settings: Settings, channels: Mapping[str, Channel], parts: CatalogueParts) -> Catalogue:
@@ -90,6 +92,7 @@ def build_catalogue(settings: Settings, channels: Mapping[str, Channel], parts: 
             ),
             examples=partial(read_examples, parts.database, name),
             answered=parts.answered,
+            metrics=parts.metrics,
         )
         for name, each in stored.channels.items()
     }

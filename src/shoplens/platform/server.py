@@ -216,6 +216,7 @@ def build_platform(settings: Settings, *, progress: Progress | None = None) -> P
             limits=limits,
             sandbox=sandbox,
             audit=audit,
+            metrics=metrics,
             answered=shadow.offer,
         ),
     )

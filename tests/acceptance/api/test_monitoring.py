@@ -26,7 +26,7 @@ def test_the_guide_works_as_written(server: RunningServer, tmp_path: Path) -> No
 async def test_what_was_asked_for_is_in_the_series(
     make_platform: Callable[..., Platform], photo: bytes, tmp_path: Path
 ) -> None:
-    """An answer and a refusal of one channel; before them nobody had looked, and the page says so."""
+    """Answers and refusals by channel; before them nobody had looked, and the page says so."""
     platform = make_platform(monitoring={"grafana_url": "https://grafana.example.org/d/shoplens"})
     async with client_of(platform) as client:
         await _ask_and_look(platform, client, photo)
@@ -38,6 +38,8 @@ async def _ask_and_look(platform: Platform, client: httpx.AsyncClient, photo: by
     assert (200, True) == (empty.status_code, "Nothing written down yet" in empty.text)
     assert 200 == (await client.post("/predict?channel=returns", content=photo)).status_code
     assert 415 == (await client.post("/predict?channel=returns", content=b"<html>")).status_code
+    product = {"designation": "Blue denim trousers", "channel": "catalogue"}
+    assert 200 == (await client.post("/catalogue/suggest", json=product)).status_code
     recorder = platform.monitoring.recorder
     assert recorder is not None
     recorder.record(int(datetime.now(UTC).timestamp()))
@@ -52,6 +54,8 @@ async def _ask_and_look(platform: Platform, client: httpx.AsyncClient, photo: by
     assert seen[0]["database_bytes"] > 0
     assert seen[0]["disk_free_bytes"] > 0
     assert ("too_early", 1) == (series["disk"]["trend"], series["days"][-1]["predictions"])
+    suggested = (await client.get("/monitoring/series?range=1h&channel=catalogue")).json()["by_model"]
+    assert [("starter-catalogue", 1)] == [(each["model"], each["counts"]["answered"]) for each in suggested]
     other = (await client.get("/monitoring/series?range=1h&channel=look")).json()
     assert [0] == [part["counts"]["answered"] for part in other["parts"] if part["counts"] is not None]
     page = (await client.get("/console/monitoring?range=1h&channel=returns")).text
