@@ -56,6 +56,13 @@ def read(folder: Path) -> tuple[list[Product], dict[str, str]]:
     return products, paths
 
 
+def held_products(products: list[Product]) -> NDArray[np.bool_]:
+    """Which fifth of the products is measured: whole groups of equal titles."""
+    groups = np.array(group_products([Product(name=each.name, label=each.label, text=each.text) for each in products]))
+    order = np.random.default_rng(0).permutation(groups.max() + 1)
+    return np.isin(groups, order[: len(order) // 5])
+
+
 def without_category_words(text: str, paths: dict[str, str]) -> str:
     """`text` without the words of the paths, in the singular and in the plural."""
     words = {word for path in paths.values() for word in re.findall(r"[a-z]+", path.lower())}
@@ -122,9 +129,7 @@ def main() -> None:
     products, paths = read(options.data)
     codes = sorted(paths)
     labels = np.array([codes.index(product.label) for product in products], np.int64)
-    groups = np.array(group_products([Product(name=each.name, label=each.label, text=each.text) for each in products]))
-    order = np.random.default_rng(0).permutation(groups.max() + 1)
-    held = np.isin(groups, order[: len(order) // 5])
+    held = held_products(products)
     options.cache.parent.mkdir(parents=True, exist_ok=True)
     rows = embeddings(products, options.cache)
     print("| model | weighted F1 | macro F1 | CPU s to train |\n|---|---|---|---|")

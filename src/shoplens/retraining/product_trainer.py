@@ -126,30 +126,13 @@ class ProductTrainer(PhotoTrainer):
         callback: Callback,
     ) -> Bundle:
         """By `train_products`."""
-        from shoplens.training.card import CardTexts
-        from shoplens.training.train import TrainConfig
         from shoplens.training.train_products import train_products
 
         if candidate.bundle.is_dir():
             return open_bundle(candidate.bundle)
-        config = TrainConfig(
-            name=candidate.name,
-            version=candidate.version,
-            recipe=candidate.recipe,
-            texts=CardTexts(
-                title=candidate.name,
-                licence="Not stated.",
-                data_name=candidate.data_name,
-                date=candidate.date.date().isoformat(),
-            ),
-            into=candidate.folder / "bundles",
-            work_dir=candidate.folder / "training",
-            threads=self._threads,
-            limits=self._limits,
-        )
         trained = train_products(
             [self._product(each) for each in samples],
-            config,
+            candidate.config(threads=self._threads, limits=self._limits),
             label_ids=self._label_ids(),
             tests=[self._product(fetched) for _, fetched in tests],
             callback=callback,

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from shoplens.training.progress import Callback
     from shoplens.training.samples import Sample
+    from shoplens.training.train import TrainConfig
 
 _THUMBNAIL: Final = ".thumbnail.jpg"
 _LEAST_PER_CLASS: Final = 2
@@ -47,6 +48,27 @@ class Candidate:
     def bundle(self) -> Path:
         """Where the bundle is when it is complete."""
         return self.folder / "bundles" / self.name / self.version
+
+    def config(self, *, threads: int, limits: Limits) -> TrainConfig:
+        """How it is trained: what is half done stays in `folder`."""
+        from shoplens.training.card import CardTexts
+        from shoplens.training.train import TrainConfig
+
+        return TrainConfig(
+            name=self.name,
+            version=self.version,
+            recipe=self.recipe,
+            texts=CardTexts(
+                title=self.name,
+                licence="Not stated.",
+                data_name=self.data_name,
+                date=self.date.date().isoformat(),
+            ),
+            into=self.folder / "bundles",
+            work_dir=self.folder / "training",
+            threads=threads,
+            limits=limits,
+        )
 
 
 class Trainer(Protocol):
@@ -201,29 +223,14 @@ class PhotoTrainer:
         callback: Callback,
     ) -> Bundle:
         """By `shoplens train`, with the test set as its test part: what looks like it is dropped from training."""
-        from shoplens.training.card import CardTexts
-        from shoplens.training.train import Sources, TrainConfig, train
+        from shoplens.training.train import Sources, train
 
         if candidate.bundle.is_dir():
             return open_bundle(candidate.bundle)
         classes = {sample.label for sample in samples}
         source = _write_csv(candidate.folder / "train.csv", samples)
         measured = [fetched for _, fetched in tests if fetched.label in classes]
-        config = TrainConfig(
-            name=candidate.name,
-            version=candidate.version,
-            recipe=candidate.recipe,
-            texts=CardTexts(
-                title=candidate.name,
-                licence="Not stated.",
-                data_name=candidate.data_name,
-                date=candidate.date.date().isoformat(),
-            ),
-            into=candidate.folder / "bundles",
-            work_dir=candidate.folder / "training",
-            threads=self._threads,
-            limits=self._limits,
-        )
+        config = candidate.config(threads=self._threads, limits=self._limits)
         sources = Sources(source=source, test=_write_csv(candidate.folder / "test.csv", measured))
         return train(sources, config, callback=callback).bundle
 

@@ -13,18 +13,22 @@ import numpy as np
 import pytest
 
 from shoplens.catalogue.entities import Category
+from shoplens.catalogue.label_source import CategoryLabels
 from shoplens.catalogue.repository import ProductRepository
 from shoplens.catalogue.tree import Tree, split_path
 from shoplens.db import Database, open_database, upgrade
 from shoplens.images.picture import Limits
+from shoplens.labels.service import LabelService
+from shoplens.retraining.entities import RunState
 from shoplens.retraining.errors import NothingToLearn
+from shoplens.retraining.pipeline import Pipeline
 from shoplens.retraining.product_trainer import ProductTrainer
 from shoplens.retraining.samples import LabelledSample
 from shoplens.retraining.test_set import TestSample
 from shoplens.retraining.trainers import Candidate
 from shoplens.storage import open_store
-from tests.retraining_shop import Stages
-from tests.unit.catalogue.products import CHANNEL, add, product_service
+from tests.retraining_shop import RULES, ColourShop, Stages
+from tests.unit.catalogue.products import ANNA, CHANNEL, TREE, Clock, add, decision_service, product_service
 
 pytest.importorskip("torch")
 WORDS = {
@@ -90,3 +94,32 @@ def test_products_are_trained_and_answered_from_texts_and_stored_embeddings(data
     features = trainer.features(fetched)
     assert 60 == len(features)
     assert {label.name for label in bundle.labels} == set(trainer.known(bundle))
+
+
+def test_a_model_of_products_that_learned_from_corrections_passes_the_gate(database: Database, tmp_path: Path) -> None:
+    """From decided products to the champion, twice: the first model learned categories that people corrected since."""
+    shop, clock = ColourShop(database, tmp_path), Clock()
+    service, decisions = product_service(database, tmp_path / "photos", clock), decision_service(database, clock)
+    labels = CategoryLabels(database, tree_of=lambda _: TREE)
+    parts = replace(
+        shop.parts,
+        labels=LabelService(database, shop.store, sources=[labels], clock=clock),
+        trainer=ProductTrainer(database, shop.store, tree=lambda: TREE, threads=1, limits=Limits()),
+    )
+    rules = replace(RULES, channel=CHANNEL, model="shop", recipe="fusion", promote="at_once")
+    leaves, words = ("apple", "pear", "shirt"), ("red sweet apple", "green juicy pear", "cotton shirt")
+    for number in range(60):
+        product = add(service, f"P-{number}", f"{words[number % 3]} number {number}")
+        decisions.decide(CHANNEL, product.id, by=ANNA, category=leaves[(number + 1) % 3])
+
+    first = Pipeline(parts, rules).run(by=ANNA, callback=Stages())
+    for number in range(60):
+        decisions.decide(CHANNEL, f"P-{number}", by=ANNA, category=leaves[number % 3])
+    second = Pipeline(parts, rules).run(by=ANNA, callback=Stages())
+
+    assert (RunState.PROMOTED, RunState.PROMOTED, True) == (first.state, second.state, second.passed)
+    assert (second.candidate, 0.0, 1.0) == (
+        shop.registry.aliases("shop").champion, second.accuracy_before, second.accuracy,
+    )  # fmt: skip
+    refused = Pipeline(parts, rules).run(by=ANNA, callback=Stages())
+    assert (RunState.REFUSED, False) == (refused.state, refused.passed)
