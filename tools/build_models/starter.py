@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import sys
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,12 +26,14 @@ from shoplens.bundles.probe import open_session
 from shoplens.images.decoder import decode
 from shoplens.images.picture import Limits
 from shoplens.images.preprocess import preprocess
+from shoplens.texts.spec import TextSpec
 from shoplens.training.card import CardTexts
 from shoplens.training.products import Product, product_text
 from shoplens.training.progress import ProgressLog
 from shoplens.training.recipes.head import IMAGE, in_parallel
+from shoplens.training.recipes.transfer import random_view
 from shoplens.training.train import TrainConfig
-from shoplens.training.train_products import ENCODER, train_products
+from shoplens.training.train_products import ENCODER, Inputs, train_products
 from tools.build_models import DATA
 from tools.project import ROOT
 
@@ -38,7 +41,11 @@ NAME: Final = "starter-catalogue"
 WORK: Final = ROOT / "build" / NAME
 TITLES: Final = 60
 """Titles without a photo per category."""
+VIEWS: Final = {"clothing": 3, "groceries": 5}
+"""Each photo, its mirror image, and random parts, which have no text."""
 EPOCHS: Final = 8
+TEXT: Final = TextSpec(buckets=1 << 14, characters=(3, 4))
+"""Fewer tokens than the recipe's own: composed titles have few words, and lose nothing by it."""
 CLOTHING: Final = {
     "dress": "Apparel > Dresses",
     "hat": "Apparel > Hats",
@@ -244,15 +251,22 @@ def composed(leaf: Leaf, random: np.random.Generator) -> str:
     )
 
 
-def embeddings(files: Sequence[Path], name: str, *, mirrored: bool = False) -> NDArray[np.float32]:
-    """(n, 1280) of length 1, computed once."""
-    cache = WORK / f"{name}{'-mirrored' if mirrored else ''}.npy"
+def embeddings(files: Sequence[Path], name: str, *, view: int = 0) -> NDArray[np.float32]:
+    """(n, 1280) of length 1, computed once: of the photos, of their mirror images (`view` 1), or of a random part of
+    each, in another light (from 2).
+    """
+    cache = WORK / f"{name}-{view}.npy"
     if not cache.exists():
         session = open_session(encoder_graph(BUILTIN_MODELS[ENCODER].build()), optimise=True)
 
         def row(file: Path) -> NDArray[np.float32]:
-            pixels = preprocess(decode(file.read_bytes(), limits=Limits(), short_side=IMAGE.resize), IMAGE)
-            seen = pixels[:, ::-1] if mirrored else pixels
+            picture = decode(file.read_bytes(), limits=Limits(), short_side=IMAGE.resize)
+            if view > 1:
+                seed = zlib.crc32(f"{view} {file.parent.name}/{file.name}".encode())
+                seen = random_view(picture.pixels, IMAGE.crop, np.random.default_rng(seed))
+            else:
+                pixels = preprocess(picture, IMAGE)
+                seen = pixels[:, ::-1] if view == 1 else pixels
             embedded: NDArray[np.float32] = session.run([EMBEDDING], {INPUT: np.ascontiguousarray(seen)[None]})[0]
             return embedded
 
@@ -262,17 +276,17 @@ def embeddings(files: Sequence[Path], name: str, *, mirrored: bool = False) -> N
     return np.asarray(found / np.linalg.norm(found, axis=1, keepdims=True), np.float32)
 
 
-def photos(folders: dict[str, Path], part: str) -> Iterator[tuple[str, str, NDArray[np.float32]]]:
-    """Name, path of the category and embedding of each photo; of training photos also mirrored."""
+def photos(folders: dict[str, Path], part: str) -> Iterator[tuple[str, str, int, NDArray[np.float32]]]:
+    """Name, path of the category, view and embedding of each photo; training photos have several views."""
     with (folders["groceries"] / "categories.csv").open(encoding="utf-8", newline="") as table:
         paths = CLOTHING | {row["folder"]: row["path"] for row in csv.DictReader(table)}
     for name, folder in folders.items():
         files = sorted(file for file in (folder / part).rglob("*") if file.is_file())
-        found = [(file, each) for file, each in zip(files, embeddings(files, f"{name}-{part}"), strict=True)]
-        if part == "train":
-            found += zip(files, embeddings(files, f"{name}-{part}", mirrored=True), strict=True)
-        for number, (file, embedding) in enumerate(found):
-            yield f"{name}/{file.name} {number}", paths[file.parent.name], embedding
+        for view in range(VIEWS[name] if part == "train" else 1):
+            for number, (file, embedding) in enumerate(
+                zip(files, embeddings(files, f"{name}-{part}", view=view), strict=True)
+            ):
+                yield f"{name}/{file.name} {number}-{view}", paths[file.parent.name], view, embedding
 
 
 def main() -> None:
@@ -281,8 +295,10 @@ def main() -> None:
     by_path, random = leaves(folders["groceries"]), np.random.default_rng(0)
     train, held = (
         [
-            Product(name=name, label=path, text=composed(by_path[path], random), embedding=embedding)
-            for name, path, embedding in photos(folders, part)
+            Product(
+                name=name, label=path, text="" if view > 1 else composed(by_path[path], random), embedding=embedding
+            )
+            for name, path, view, embedding in photos(folders, part)
         ]
         for part in ("train", "validation")
     )
@@ -322,7 +338,7 @@ def main() -> None:
             config,
             validation=held,
             label_ids={leaf.path: leaf.id for leaf in by_path.values()},
-            image=IMAGE,
+            inputs=Inputs(image=IMAGE, text=TEXT),
             callback=callback,
         )
     for file, part in (("bundle", "manifest"), ("labels", "labels"), ("card", "card")):

@@ -38,6 +38,7 @@ from shoplens.bundles.manifest import (
 from shoplens.images.picture import ImageSpec
 from shoplens.serving.classifier import Classifier, PreparedSample
 from shoplens.texts.features import features
+from shoplens.texts.spec import TextSpec
 from shoplens.training.calibrate import cross_fitted_error, fit_temperature
 from shoplens.training.card import Hashes, card_of, data_facts
 from shoplens.training.check import DataReport
@@ -64,6 +65,14 @@ _TOLERANCE: Final = 0.2
 """How much a logit may differ by the rounding of the heads to 16 bits, which has three digits."""
 
 Scores = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inputs:
+    """How photos and texts are read."""
+
+    image: ImageSpec = PHOTO
+    text: TextSpec = TEXT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -108,7 +117,7 @@ def train_products(
     label_ids: Mapping[str, str] | None = None,
     validation: Sequence[Product] = (),
     tests: Sequence[Product] = (),
-    image: ImageSpec = PHOTO,
+    inputs: Inputs = Inputs(),
     callback: Callback,
     clock: Callable[[], float] = time.perf_counter,
 ) -> TrainResult:
@@ -122,18 +131,24 @@ def train_products(
     encoder = encoder_graph(BUILTIN_MODELS[ENCODER].build())
     callback.on_stage("Embedding the photos")
     every, unreadable = embed_products(
-        [*products, *validation, *tests], encoder, image, on_progress=callback.on_samples
+        [*products, *validation, *tests], encoder, inputs.image, on_progress=callback.on_samples
     )
     own, held, tested = _split(every, len(products), len(validation), config)
     classes = tuple(sorted({product.label for product in own}))
-    parts = {"train": _part(own, classes), "validation": _part(held, classes), "test": _part(tested, classes)}
+    parts = {
+        "train": _part(own, classes, inputs.text),
+        "validation": _part(held, classes, inputs.text),
+        "test": _part(tested, classes, inputs.text),
+    }
     report = _report(parts, classes, unreadable, products)
     callback.on_report(report)
     _refuse_unlearnable(parts, classes)
     callback.on_stage("Training")
     train = parts["train"]
     options = RecipeOptions(seed=config.seed, epochs=config.epochs)
-    model = fit_fusion(train.data, train.labels, len(classes), options=options, on_progress=callback.on_progress)
+    model = fit_fusion(
+        train.data, train.labels, len(classes), options=options, spec=inputs.text, on_progress=callback.on_progress
+    )
     callback.on_stage("Calibrating and exporting")
     calibrations = [_calibration(model, parts["validation"], kind, config.seed) for kind in _kinds(model)]
     temperatures: dict[SampleKind, float] = {"photo": 1.0, "text": 1.0, "both": 1.0}
@@ -145,7 +160,7 @@ def train_products(
     def write(folder: Path, card: Card, evaluation: Evaluation | None = None) -> Bundle:
         return write_bundle(
             folder,
-            manifest=fusion_manifest(config.name, config.version, photos=model.hidden is not None, image=image),
+            manifest=fusion_manifest(config.name, config.version, photos=model.hidden is not None, inputs=inputs),
             labels=labels,
             card=card,
             model=graph,
@@ -195,7 +210,7 @@ def train_products(
     return TrainResult(bundle=bundle, evaluation=evaluation, report=report)
 
 
-def fusion_manifest(name: str, number: str, *, photos: bool, image: ImageSpec = PHOTO) -> Manifest:
+def fusion_manifest(name: str, number: str, *, photos: bool, inputs: Inputs = Inputs()) -> Manifest:
     """`bundle.json` of a bundle of this recipe; of texts only without `photos`."""
     return Manifest(
         format_version=TEXT_FORMAT_VERSION,
@@ -206,9 +221,9 @@ def fusion_manifest(name: str, number: str, *, photos: bool, image: ImageSpec = 
         output="both" if photos else "text",
         embedding="embedding" if photos else None,
         activation="softmax",
-        image=image if photos else None,
+        image=inputs.image if photos else None,
         max_batch=_MAX_BATCH,
-        text=TEXT,
+        text=inputs.text,
     )
 
 
@@ -234,12 +249,12 @@ def _split(
     return [every[index] for index in rest], held, tested
 
 
-def _part(products: Sequence[Product], classes: Sequence[str]) -> _Part:
+def _part(products: Sequence[Product], classes: Sequence[str], spec: TextSpec) -> _Part:
     """Only what has an input and a known label; the others could neither be learned nor be answered."""
     number = {label: index for index, label in enumerate(classes)}
     size = next((len(product.embedding) for product in products if product.embedding is not None), 0)
     none = np.zeros(size, np.float32)
-    texts = [features(product.text, TEXT) for product in products]
+    texts = [features(product.text, spec) for product in products]
     kept = [
         index
         for index, (product, text) in enumerate(zip(products, texts, strict=True))
@@ -322,7 +337,7 @@ def _measured(
                 continue
             logits = model.logits(part.data, kind)[rows]
             began = clock()
-            scores = classifier.scores([_shown(part.products[row], kind) for row in rows])
+            scores = classifier.scores([_shown(part.products[row], kind, model.spec) for row in rows])
             seconds, count = seconds + clock() - began, count + len(rows)
             for at in np.unique(np.linspace(0, len(rows) - 1, min(PARITY_SAMPLES, len(rows))).round().astype(int)):
                 greatest = max(greatest, logit_difference(scores[at], logits[at], temperatures[kind]))
@@ -346,9 +361,9 @@ def _measured(
     return results, Parity(samples=compared, logit_difference=float(f"{greatest:.2g}"), tensors_equal=True), speed
 
 
-def _shown(product: Product, kind: SampleKind) -> PreparedSample:
+def _shown(product: Product, kind: SampleKind, spec: TextSpec) -> PreparedSample:
     """What `kind` names of a product, as the server would prepare it."""
     return PreparedSample(
-        text=None if kind == "photo" else features(product.text, TEXT),
+        text=None if kind == "photo" else features(product.text, spec),
         embedding=None if kind == "text" else product.embedding,
     )

@@ -19,7 +19,8 @@ from shoplens.texts.features import features
 from shoplens.texts.spec import TextSpec
 from shoplens.training.errors import DatasetInvalid
 from shoplens.training.recipes import RecipeOptions
-from shoplens.training.recipes.fusion import FusionData, FusionModel, fit_fusion, mean_embedding
+from shoplens.training.recipes.fusion import FusionData, FusionModel, Vocabulary, fit_fusion, mean_embedding
+from shoplens.training.recipes.fusion_text import learn_texts, text_groups
 from tests.support.fusion import encoder_graph
 from tests.unit.bundles.conftest import CARD
 
@@ -46,8 +47,8 @@ def shop(count: int = 240, seed: int = 0) -> tuple[FusionData, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def model() -> FusionModel:
-    """Trained on 240 products."""
-    data, labels = shop()
+    """Trained on 480 products."""
+    data, labels = shop(480)
     return fit_fusion(data, labels, 9, options=RecipeOptions(epochs=12), spec=SPEC)
 
 
@@ -84,7 +85,7 @@ def test_the_graph_computes_what_was_learned_and_applies_the_temperatures(model:
 
 def test_the_same_seed_gives_the_same_bytes(model: FusionModel) -> None:
     """On one machine."""
-    data, labels = shop()
+    data, labels = shop(480)
     again = fit_fusion(data, labels, 9, options=RecipeOptions(epochs=12), spec=SPEC)
     other = fit_fusion(data, labels, 9, options=RecipeOptions(epochs=12, seed=1), spec=SPEC)
 
@@ -122,6 +123,41 @@ def test_products_without_any_photo_give_a_model_of_texts(tmp_path: Path) -> Non
     assert ("text",) == model.kinds
     assert {"tokens", "weights"} == {each.name for each in session.get_inputs()}
     assert (model.logits(data, "text").argmax(axis=1) == labels // 3)[data.has_text].mean() > 0.95
+
+
+def test_texts_of_too_many_classes_for_machines_share_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a weight per class and token would not fit into memory."""
+    data, labels = shop()
+    monkeypatch.setattr("shoplens.training.recipes.fusion_text.MOST_WEIGHTS", 0)
+    model = fit_fusion(data, labels // 3, 3, options=RecipeOptions(epochs=6), spec=SPEC)
+
+    assert 128 == model.table.shape[1]
+    assert (model.logits(data, "text").argmax(axis=1) == labels // 3)[data.has_text].mean() > 0.95
+
+
+def test_machines_of_more_classes_than_a_row_has_values_lose_little_by_a_lower_rank() -> None:
+    """Forty classes in rows of thirty values."""
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 40, 400)
+    data = FusionData.of([features(f"article{label} of the shop", SPEC) for label in labels])
+    part, unseen = learn_texts(
+        Vocabulary.of(data, SPEC.buckets).matrix(data), labels, random.integers(0, 4, 400), 40, seed=0, size=30
+    )
+
+    assert (30, 40) == (part.table.shape[1], part.layer.weight.shape[0])
+    assert (part.logits(Vocabulary.of(data, SPEC.buckets).matrix(data)).argmax(axis=1) == labels).mean() > 0.95
+    assert (unseen.argmax(axis=1) == labels).mean() > 0.9
+
+
+def test_the_logits_for_both_heads_come_from_texts_that_were_not_learned_from() -> None:
+    """Texts of one word of their own each: what was learned knows them all, what was not knows none."""
+    labels = np.arange(80) % 2
+    data = FusionData.of([features(f"x{number:05d}", replace(SPEC, characters=(6, 6))) for number in range(80)])
+    matrix = Vocabulary.of(data, SPEC.buckets).matrix(data)
+    part, unseen = learn_texts(matrix, labels, text_groups(data), 2, seed=0)
+
+    assert (part.logits(matrix).argmax(axis=1) == labels).mean() > 0.95
+    assert (unseen.argmax(axis=1) == labels).mean() < 0.7
 
 
 def test_products_without_any_text_are_refused() -> None:

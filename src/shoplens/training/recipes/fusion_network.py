@@ -27,6 +27,8 @@ from shoplens.training.recipes.fusion import Floats, FusionData, FusionModel, La
 from shoplens.training.recipes.fusion_text import TextPart, learn_texts, orders, text_groups
 
 _WARM_UP: Final = 0.1
+_LEAST_STEPS: Final = 100
+"""Few samples are learned in smaller batches, so that an epoch has about this many steps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +36,7 @@ class FusionOptions:
     """How the heads are made and trained; the values were chosen by cross-validation on `bench/products.py`'s data.
 
     `masked` is the share of an embedding's values that a step does not see, `dropout` that of the hidden values.
-    `restraint` is the penalty on the squares of what the photo adds to the logits of the text.
+    `restraint` is the penalty on the squares of what the photo adds to the logits of the text, where the text is sure.
     """
 
     epochs: int = 12
@@ -62,7 +64,7 @@ class FusionHeads(nn.Module):
         self.dropout = nn.Dropout(options.dropout)
 
     def forward(self, embeddings: Tensor, texts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(n, classes): the logits for photos and for both, and what the latter owe to the photo."""
+        """(n, classes): the logits for photos and for both, and what the photo adds to the latter."""
         photos = self.dropout(functional.relu(self.hidden(self.masked(embeddings))))
         added = self.both(photos)
         return self.photo(photos), self.trust * texts + added, added
@@ -128,7 +130,8 @@ def _fit_heads(
     net = FusionHeads(embeddings.shape[1], texts.shape[1], fusion)
     optimiser = torch.optim.AdamW(net.parameters(), lr=fusion.rate, betas=(0.9, 0.99), weight_decay=fusion.decay)
     epochs = options.epochs or fusion.epochs
-    steps = math.ceil(len(labels) / fusion.batch)
+    batch = min(max(len(labels) // _LEAST_STEPS, 8), fusion.batch)
+    steps = math.ceil(len(labels) / batch)
     total = epochs * steps
 
     def rate_at(step: int) -> float:
@@ -136,13 +139,14 @@ def _fit_heads(
 
     rate = LambdaLR(optimiser, rate_at)
     began, random = time.monotonic(), np.random.default_rng(options.seed)
-    for done, order in enumerate(orders(len(labels), epochs, fusion.batch, random), start=1):
+    for done, order in enumerate(orders(len(labels), epochs, batch, random), start=1):
         chosen = torch.from_numpy(order)
         by_photo, by_both, added = net(inputs[chosen], said[chosen])
         loss = functional.cross_entropy(by_photo, truth[chosen])
         if (mask := both[chosen]).any():
             loss = loss + functional.cross_entropy(by_both[mask], truth[chosen][mask])
-            loss = loss + fusion.restraint * added[mask].square().mean()
+            sure = functional.softmax(said[chosen][mask], dim=1).amax(dim=1) ** 4
+            loss = loss + fusion.restraint * (sure * added[mask].square().mean(dim=1)).mean()
         if not math.isfinite(loss.item()):
             raise TrainingDiverged("The loss is not finite. Check the photos and labels.")
         optimiser.zero_grad(set_to_none=True)

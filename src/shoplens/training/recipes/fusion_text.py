@@ -11,6 +11,7 @@ import math
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -65,15 +66,17 @@ def learn_texts(
     classes: int,
     *,
     seed: int,
+    size: int = TEXT_SIZE,
     on_fit: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> tuple[TextPart, Floats]:
     """The part for texts, and for each text the logits (n, classes) of a part that did not learn from it.
 
     The second is what a head may learn from that weighs the text against the photo: on the texts that it knows, a part
     is nearly always right, so that head would learn to ignore photos. `groups` (n,) has a number below `FOLDS` for each
-    text, equal ones for equal texts. Both have the temperature that suits texts that were not learned from.
+    text, equal ones for equal texts. A row has at most `size` values. Both have the temperature that suits texts that
+    were not learned from.
     """
-    fit = _machines if classes * matrix.shape[1] <= MOST_WEIGHTS else _shared_rows
+    fit = partial(_machines, size=size) if classes * matrix.shape[1] <= MOST_WEIGHTS else _shared_rows
     unseen = np.zeros((matrix.shape[0], classes), np.float32)
     for fold in range(FOLDS):
         held, others = np.flatnonzero(groups == fold), np.flatnonzero(groups != fold)
@@ -92,7 +95,7 @@ def text_groups(data: FusionData) -> NDArray[np.int64]:
     return np.array([zlib.crc32(each.tobytes()) % FOLDS for each in tokens], np.int64)
 
 
-def _machines(matrix: csr_array, labels: Labels, classes: int, seed: int) -> TextPart:
+def _machines(matrix: csr_array, labels: Labels, classes: int, seed: int, *, size: int) -> TextPart:
     """A support vector machine per class that occurs."""
     rows = csr_matrix(
         (matrix.data, matrix.indices.astype(np.int32), matrix.indptr.astype(np.int32)), shape=matrix.shape
@@ -109,9 +112,9 @@ def _machines(matrix: csr_array, labels: Labels, classes: int, seed: int) -> Tex
         if len(present) == 2:  # scikit-learn fits one machine for both
             found, offsets = np.concatenate([-found, found]), np.concatenate([-offsets, offsets])
         weight[present], bias[present] = found, offsets
-    if classes <= TEXT_SIZE:
+    if classes <= size:
         return TextPart(table=weight.T, layer=Layer(weight=np.eye(classes, dtype=np.float32), bias=bias))
-    left, sizes, right = randomized_svd(weight.T, TEXT_SIZE, random_state=seed)
+    left, sizes, right = randomized_svd(weight.T, size, random_state=seed)
     return TextPart(
         table=np.asarray(left * sizes, np.float32), layer=Layer(weight=np.asarray(right.T, np.float32), bias=bias)
     )
