@@ -54,6 +54,20 @@ def test_a_title_has_the_category_that_it_names(classifier: Classifier, title: s
     assert (category, "text") == (answer.prediction.labels[0].label, answer.prediction.kind)
 
 
+@pytest.mark.parametrize("title", ["asdf qwer", "xkcd zzyzx", "lorem ipsum", "12345", "screwdriver set"])
+def test_a_title_of_unknown_words_has_no_sure_category(classifier: Classifier, title: str) -> None:
+    """Some of their letters occur in known words."""
+    (answer,) = classifier.classify([classifier.prepare(text=title)])
+
+    assert not isinstance(answer, ShoplensError)
+    assert answer.prediction.labels[0].score < 0.4
+
+
+def test_it_is_small() -> None:
+    """It lies in the repository."""
+    assert len(BUILTIN_MODELS["starter-catalogue"].build()) < 3_000_000
+
+
 def test_its_evaluation_has_a_part_for_each_kind() -> None:
     """Figures of photos alone are those of real photos; titles are composed, and the card says so."""
     model = BUILTIN_MODELS["starter-catalogue"]
