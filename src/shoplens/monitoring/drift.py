@@ -8,13 +8,13 @@ much the reference days differ from each other, which weekdays, campaigns and se
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
-from shoplens.monitoring.profile import NAMED, SCALED, Floats, Measure, Profile, pooled
+from shoplens.monitoring.profile import SCALED, VECTORS, Floats, MeanVector, Measure, Profile
 
 LEAST_ROWS: Final = 30
 """Days with fewer samples are not compared."""
@@ -58,10 +58,16 @@ def compare(day: Profile, reference: Sequence[Profile], measure: Measure, *, see
     samples = day.size(measure)
     if samples < LEAST_ROWS or len(days) < LEAST_DAYS:
         return None
-    together = pooled(days)
-    found = squared_distance(day, together, measure)
-    noise = _noise(day, together, measure, np.random.default_rng(seed))
-    null = _with_days(noise, days, measure, scale=1 / samples + 1 / together.size(measure))
+    means, sizes = _means([day, *days], measure), np.array([each.size(measure) for each in days], float)
+    total = float(sizes.sum())
+    together = sizes @ means[1:] / total
+    found = float(_squared(means[:1], together[None], measure)[0])
+    scale = 1 / samples + 1 / total
+    if measure in VECTORS:
+        noise = _vector_noise([each.vectors[measure] for each in days], sizes / total, scale)
+    else:
+        noise = _drawn_noise(together, samples, int(total), measure, np.random.default_rng(seed))
+    null = _with_days(noise, means[1:], sizes, measure, scale=scale)
     return Finding(
         measure=measure,
         distance=math.sqrt(found),
@@ -69,19 +75,14 @@ def compare(day: Profile, reference: Sequence[Profile], measure: Measure, *, see
         limit=math.sqrt(null.quantile(_ALARM_SCORE)),
         p_value=null.tail(found),
         samples=samples,
-        reference_samples=together.size(measure),
+        reference_samples=int(total),
     )
 
 
 def squared_distance(one: Profile, other: Profile, measure: Measure) -> float:
     """How far two profiles are apart, squared: noise and true differences then add up."""
-    if measure in NAMED:
-        first, second = _aligned(one.names[measure], other.names[measure])
-        return _jensen_shannon(first, second)
-    if measure in SCALED:
-        return _kolmogorov(one.scales[measure], other.scales[measure])
-    first, second = one.vectors[measure].mean, other.vectors[measure].mean
-    return float(((first - second) ** 2).sum())
+    means = _means([one, other], measure)
+    return float(_squared(means[:1], means[1:], measure)[0])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,66 +111,66 @@ class _Null:
         return self.variance / (9 * self.mean**2) if self.mean > 0 else 0.0
 
 
-def _with_days(noise: _Null, days: Sequence[Profile], measure: Measure, *, scale: float) -> _Null:
+def _with_days(noise: _Null, means: Floats, sizes: Floats, measure: Measure, *, scale: float) -> _Null:
     """`noise`, and what the reference days differ from each other beyond their own noise.
 
-    `noise` is of samples with 1 / size + 1 / reference size = `scale`; squared distances grow with it.
+    `means` has a row per day, of `sizes` samples. `noise` is of samples with 1 / size + 1 / reference size = `scale`;
+    squared distances grow with it.
     """
-    apart, beyond = [], []
-    for at, each in enumerate(days):
-        rest = pooled([*days[:at], *days[at + 1 :]])
-        distance = squared_distance(each, rest, measure)
-        own = 1 / each.size(measure) + 1 / rest.size(measure)
-        apart.append(distance)
-        beyond.append(distance - noise.mean * own / scale)
+    others = sizes.sum() - sizes
+    rest = (sizes @ means - sizes[:, None] * means) / others[:, None]
+    apart = _squared(means, rest, measure)
+    beyond = apart - noise.mean * (1 / sizes + 1 / others) / scale
     # What a few days show of their own differences is itself uncertain: the fewer days, the more is allowed for.
-    caution = 1 + 2 / math.sqrt(len(days))
-    between = max(0.0, float(np.mean(beyond)))
-    spread = max(0.0, float(np.var(apart, ddof=1)) - noise.variance)
+    caution = 1 + 2 / math.sqrt(len(means))
+    between = max(0.0, float(beyond.mean()))
+    spread = max(0.0, float(apart.var(ddof=1)) - noise.variance)
     return _Null(mean=noise.mean + caution * between, variance=noise.variance + caution**2 * spread)
 
 
-def _noise(day: Profile, reference: Profile, measure: Measure, random: np.random.Generator) -> _Null:
-    """Squared distances of samples of the size of the day from the reference that they are drawn from."""
-    size = day.size(measure)
-    if measure in NAMED:
-        return _drawn(np.array(list(reference.names[measure].values()), float), size, random, named=True)
-    if measure in SCALED:
-        return _drawn(reference.scales[measure], size, random, named=False)
-    # Means of so many vectors are normal, so this needs no draws: the squared length of a normal vector.
-    found = reference.vectors[measure]
-    scale = 1 / size + 1 / found.count
-    return _Null(mean=found.trace * scale, variance=2 * found.square * scale**2)
-
-
-def _drawn(counts: Floats, size: int, random: np.random.Generator, *, named: bool) -> _Null:
-    shares = counts / counts.sum()
-    days = random.multinomial(size, shares, size=_DRAWS)
-    references = random.multinomial(int(counts.sum()), shares, size=_DRAWS)
-    distance = _jensen_shannon if named else _kolmogorov
-    found = np.array([distance(one, other) for one, other in zip(days, references, strict=True)])
+def _drawn_noise(shares: Floats, size: int, total: int, measure: Measure, random: np.random.Generator) -> _Null:
+    """Squared distances of samples of `size` from samples of `total`, both drawn from the reference."""
+    of_days = random.multinomial(size, shares, size=_DRAWS) / size
+    of_references = random.multinomial(total, shares, size=_DRAWS) / total
+    found = _squared(of_days, of_references, measure)
     return _Null(mean=float(found.mean()), variance=float(found.var()))
 
 
-def _aligned(one: Mapping[str, int], other: Mapping[str, int]) -> tuple[Floats, Floats]:
-    names = sorted({*one, *other})
-    return np.array([one.get(name, 0) for name in names], float), np.array(
-        [other.get(name, 0) for name in names], float
-    )
+def _vector_noise(days: Sequence[MeanVector], shares: Floats, scale: float) -> _Null:
+    """The same for mean vectors. Means of so many vectors are normal, so this needs no draws."""
+    trace = float(shares @ [each.trace for each in days])
+    square = float(shares @ [each.square for each in days])
+    return _Null(mean=trace * scale, variance=2 * square * scale**2)
 
 
-def _jensen_shannon(one: Floats, other: Floats) -> float:
-    """The divergence of Jensen and Shannon in bits, 0 to 1 (Lin 1991). Its root is a distance."""
-    first, second = one / one.sum(), other / other.sum()
-    middle = (first + second) / 2
-    return max(0.0, (_relative_entropy(first, middle) + _relative_entropy(second, middle)) / 2)
+def _means(profiles: Sequence[Profile], measure: Measure) -> Floats:
+    """(profiles, any) a row for each: shares of names, shares of bins, or the mean vector."""
+    if measure in VECTORS:
+        return np.stack([each.vectors[measure].mean for each in profiles])
+    if measure in SCALED:
+        counts = np.stack([each.scales[measure] for each in profiles])
+    else:
+        names = sorted({name for each in profiles for name in each.names[measure]})
+        counts = np.array([[each.names[measure].get(name, 0) for name in names] for each in profiles], float)
+    shares: Floats = counts / counts.sum(axis=1, keepdims=True)
+    return shares
 
 
-def _relative_entropy(shares: Floats, of: Floats) -> float:
-    known = shares > 0
-    return float((shares[known] * np.log2(shares[known] / of[known])).sum())
+def _squared(one: Floats, other: Floats, measure: Measure) -> Floats:
+    """(rows,) squared distances of each row from the same row of the other, or from its only one."""
+    distances: Floats
+    if measure in VECTORS:
+        distances = ((one - other) ** 2).sum(axis=1)
+    elif measure in SCALED:
+        distances = np.abs(np.cumsum(one, axis=1) - np.cumsum(other, axis=1)).max(axis=1) ** 2
+    else:
+        middle = (one + other) / 2
+        distances = np.maximum(0.0, (_relative_entropy(one, middle) + _relative_entropy(other, middle)) / 2)
+    return distances
 
 
-def _kolmogorov(one: Floats, other: Floats) -> float:
-    """The squared greatest difference of two cumulative distributions."""
-    return float(np.abs(np.cumsum(one) / one.sum() - np.cumsum(other) / other.sum()).max() ** 2)
+def _relative_entropy(shares: Floats, of: Floats) -> Floats:
+    """(rows,) in bits. Half of the sum to the middle is the divergence of Jensen and Shannon (Lin 1991), 0 to 1."""
+    ratios = np.divide(shares, of, out=np.ones_like(of), where=shares > 0)
+    entropies: Floats = (shares * np.log2(ratios)).sum(axis=1)
+    return entropies

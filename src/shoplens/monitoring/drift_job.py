@@ -23,6 +23,7 @@ from shoplens.monitoring.looking import Look, PhotoLooker
 from shoplens.monitoring.profile import (
     OF_THE_MODEL,
     VECTORS,
+    Floats,
     Measure,
     Profile,
     binned,
@@ -31,7 +32,7 @@ from shoplens.monitoring.profile import (
 )
 from shoplens.monitoring.sample_repository import Sample
 from shoplens.monitoring.sampling import SampleSource, chosen
-from shoplens.monitoring.sketch import strangeness
+from shoplens.monitoring.sketch import strangeness, vectors_of
 from shoplens.telemetry.logs import get_logger
 
 Lookers = Callable[[str, str], PhotoLooker]
@@ -135,7 +136,8 @@ class DriftJob:
         model = Counter(sample.model for sample in samples).most_common(1)
         name = model[0][0] if model else ""
         look = self._look(channel, chosen(samples), name)
-        profile = _profile(samples, name, look)
+        features = look.features()
+        profile = _profile(samples, name, look, features)
         with self._database.reading() as tx:
             before = DriftRepository(tx).days(channel, day - LOOK_BACK, day)
         computed = DriftDay(
@@ -155,7 +157,7 @@ class DriftJob:
         return replace(
             computed,
             findings=tuple(finding for finding in found if finding is not None),
-            strangest=_strangest(look, reference(computed, before, Measure.EMBEDDING_MMD)),
+            strangest=_strangest(look.ids, features, reference(computed, before, Measure.EMBEDDING_MMD)),
             cpu_s=round(time.thread_time() - began, 3),
         )
 
@@ -208,7 +210,7 @@ def reference(day: DriftDay, before: Sequence[DriftDay], measure: Measure) -> li
     return fitting[-REFERENCE_DAYS:]
 
 
-def _profile(samples: Sequence[Sample], model: str, look: Look) -> Profile:
+def _profile(samples: Sequence[Sample], model: str, look: Look, features: Floats | None) -> Profile:
     answered = [sample for sample in samples if sample.model == model]
     photos = [sample for sample in samples if sample.format]
     names = {
@@ -223,15 +225,15 @@ def _profile(samples: Sequence[Sample], model: str, look: Look) -> Profile:
         rows=len(samples),
         photos=len(look.ids),
         names={measure: counts for measure, counts in names.items() if counts},
-        scales={measure: counts for measure, counts in scales.items() if counts.any()} | look.scales,
-        vectors=look.vectors,
+        scales={measure: counts for measure, counts in scales.items() if counts.any()} | look.scales(),
+        vectors={} if look.points is None or features is None else vectors_of(look.points, features),
     )
 
 
-def _strangest(look: Look, before: Sequence[Profile]) -> tuple[tuple[str, float], ...]:
+def _strangest(ids: Sequence[str], features: Floats | None, before: Sequence[Profile]) -> tuple[tuple[str, float], ...]:
     with_vectors = [profile for profile in before if Measure.EMBEDDING_MMD in profile.vectors]
-    if look.features is None or not with_vectors:
+    if features is None or not with_vectors:
         return ()
-    distances = strangeness(look.features, pooled(with_vectors).vectors[Measure.EMBEDDING_MMD])
-    far = sorted(zip(look.ids, distances.tolist(), strict=True), key=lambda each: -each[1])[:STRANGEST]
+    distances = strangeness(features, pooled(with_vectors).vectors[Measure.EMBEDDING_MMD])
+    far = sorted(zip(ids, distances.tolist(), strict=True), key=lambda each: -each[1])[:STRANGEST]
     return tuple((sample_id, round(distance, 4)) for sample_id, distance in far)

@@ -15,8 +15,8 @@ from shoplens.images.decoder import decode
 from shoplens.images.measuring import measure
 from shoplens.images.picture import Limits, Picture
 from shoplens.images.sandbox import SandboxedDecoder
-from shoplens.monitoring.profile import Floats, MeanVector, Measure, binned
-from shoplens.monitoring.sketch import kernel_features, reduced, vectors_of
+from shoplens.monitoring.profile import Floats, Measure, binned
+from shoplens.monitoring.sketch import kernel_features, reduced
 from shoplens.serving.classifier import Classifier
 from shoplens.telemetry.logs import get_logger
 
@@ -25,18 +25,30 @@ Space = Literal["embedding", "scores", ""]
 
 _SHORT_SIDE: Final = 256
 _TOGETHER: Final = 8
+_MEASURED: Final = (Measure.BRIGHTNESS, Measure.CONTRAST, Measure.SHARPNESS)
 _log: Final = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Look:
-    """What was seen of some photos. `features` has a row per photo of `ids`; it is None without a model of photos."""
+    """What was seen of some photos, a row for each: `measured` has brightness, contrast and sharpness, `points` the
+    reduced vectors; None without a model of photos.
+    """
 
     ids: tuple[str, ...]
-    scales: dict[Measure, Floats]
-    vectors: dict[Measure, MeanVector]
-    features: Floats | None
+    measured: Floats
+    points: Floats | None
     space: Space
+
+    def scales(self) -> dict[Measure, Floats]:
+        """Counts for a profile."""
+        if not self.ids:
+            return {}
+        return {measure: binned(measure, self.measured[:, column]) for column, measure in enumerate(_MEASURED)}
+
+    def features(self) -> Floats | None:
+        """(n, features) of the kernel, for the profile and for the strangest photos."""
+        return None if self.points is None else kernel_features(self.points)
 
 
 class PhotoLooker:
@@ -67,18 +79,11 @@ class PhotoLooker:
                 measured.append((each.brightness, each.contrast, each.sharpness))
             if self._classifier is not None:
                 found.append(_vectors(self._classifier, [picture for _, picture in batch]))
-        if not ids:
-            return Look(ids=(), scales={}, vectors={}, features=None, space=self.space)
-        columns = zip(
-            (Measure.BRIGHTNESS, Measure.CONTRAST, Measure.SHARPNESS), zip(*measured, strict=True), strict=True
-        )
-        scales = {name: binned(name, values) for name, values in columns}
-        if not found:
-            return Look(ids=tuple(ids), scales=scales, vectors={}, features=None, space=self.space)
-        points = reduced(np.concatenate(found))
-        features = kernel_features(points)
         return Look(
-            ids=tuple(ids), scales=scales, vectors=vectors_of(points, features), features=features, space=self.space
+            ids=tuple(ids),
+            measured=np.array(measured, float).reshape(-1, len(_MEASURED)),
+            points=reduced(np.concatenate(found)) if found else None,
+            space=self.space,
         )
 
     def _pictures(self, photos: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, Picture]]:
