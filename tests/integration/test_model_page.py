@@ -38,8 +38,10 @@ async def test_the_evaluation_is_shown_and_escaped(
         other = (await client.get("/console/models/opennsfw")).text
     for text in ("Metrics per class", "94.7%", "&lt;b&gt;pear&lt;/b&gt;", "🫐", "Confusion matrix", "accept_at"):
         assert text in fruit
-    assert '<td class="wrong heat-3">1</td>' in fruit
-    assert '<td class="right heat-9">3</td>' in fruit
+    assert '<td class="wrong heat-7"><span title="1 photos">25%</span></td>' in fruit
+    assert '<td class="right heat-9"><span title="3 photos">100%</span></td>' in fruit
+    assert "How sure the model is" in fruit
+    assert "data-thresholds=" in fruit
     assert " style=" not in fruit
     for text in ("Metrics per class", "Confusion matrix", "Choosing a threshold"):
         assert text not in other

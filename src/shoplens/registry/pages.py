@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fastapi import APIRouter, Request
 from starlette.responses import HTMLResponse, JSONResponse
@@ -15,8 +15,10 @@ from shoplens.bundles.bundle import CHECKSUMS, Bundle, read_checksums, read_plai
 from shoplens.bundles.manifest import Label, PartResult
 from shoplens.images.picture import ImageSpec
 from shoplens.predictions.entities import Channel
+from shoplens.registry.evaluation_charts import score_bands
 from shoplens.registry.service import ModelService
 from shoplens.registry.shadow_repository import ShadowAnswer
+from shoplens.web.charts import Chart, Series, histogram, line_chart, numbers_axis, slots_axis
 from shoplens.web.rendering import PageRoute, add_filters, page
 
 _MAX_SEARCH_CHARS = 200
@@ -70,23 +72,84 @@ def _matching(labels: tuple[Label, ...], search: str) -> list[tuple[int, Label]]
 class Measured:
     """The evaluation's first part for the page.
 
-    `confusion` has for each class the count of each predicted class and the strength of its colour, from 0 to 9. It
-    is empty for more than 40 classes.
+    `confusion` has for each class the count of each predicted class, its share, and the strength of its colour, from 0
+    to 9: that of an error is three times as strong. It is empty for more than 40 classes. `speed` is in photos per
+    second.
     """
 
     part: PartResult
-    confusion: list[list[tuple[int, int]]]
+    confusion: list[list[tuple[int, float, int]]]
+    speed: float
+    coverage: Chart | None
+    scores: Chart
+    reliability: Chart
 
 
 def _measured(bundle: Bundle) -> Measured | None:
     if bundle.evaluation is None:
         return None
     part = bundle.evaluation.headline
-    confusion = []
+    confusion: list[list[tuple[int, float, int]]] = []
     for row in part.confusion if len(part.confusion) <= _MAX_CONFUSION_CLASSES else ():
         total = max(1, sum(row))
-        confusion.append([(count, math.ceil(_STRONGEST * count / total)) for count in row])
-    return Measured(part=part, confusion=confusion)
+        own = len(confusion)
+        strengths = [min(1.0, (1 if index == own else 3) * count / total) for index, count in enumerate(row)]
+        confusion.append(
+            [
+                (count, count / total, math.ceil(_STRONGEST * strength))
+                for count, strength in zip(row, strengths, strict=True)
+            ]
+        )
+    return Measured(
+        part=part,
+        confusion=confusion,
+        speed=bundle.evaluation.speed.images_per_s,
+        coverage=_coverage_chart(part),
+        scores=_score_chart(part),
+        reliability=_reliability_chart(part),
+    )
+
+
+def _coverage_chart(part: PartResult) -> Chart | None:
+    """What a threshold lets through, and how much of it is right; None with less than two thresholds."""
+    points = sorted(part.thresholds, key=lambda each: each.at)
+    if len(points) <= 1:
+        return None
+    axis = numbers_axis(
+        [each.at for each in points], words=_two_digits, name="accept_at", low=points[0].at, high=points[-1].at
+    )
+    series = (
+        Series(name="Automated", values=[each.share for each in points]),
+        Series(name="Accuracy", values=[each.accuracy for each in points], tone="amber"),
+    )
+    return line_chart("Automated and accuracy by threshold", axis, series, words=_whole_percent, top=1.0)
+
+
+def _score_chart(part: PartResult) -> Chart:
+    bands = score_bands(part)
+    edges = [bands[0].low, *(each.high for each in bands)]
+    series = [Series(name="Photos", values=[each.share for each in bands])]
+    return histogram("How sure the model is", edges, series, words=_whole_percent, edge_words=_two_digits, name="Score")
+
+
+def _reliability_chart(part: PartResult) -> Chart:
+    bands = score_bands(part)
+    axis = slots_axis([f"{each.low:.2f} to {each.high:.2f}" for each in bands], name="Score")
+    axis = replace(axis, ticks=tuple((at, f"{each.low:.2f}") for at, each in zip(axis.at, bands, strict=True))[::2])
+    series = (
+        Series(name="Accuracy", values=[each.accuracy for each in bands]),
+        # A band is as wide as the thresholds are apart; a calibrated model is right as often as the middle says.
+        Series(name="Middle of the band", values=[(each.low + each.high) / 2 for each in bands], tone="quiet"),
+    )
+    return line_chart("Reliability: how often it is right", axis, series, words=_whole_percent, top=1.0)
+
+
+def _two_digits(value: float) -> str:
+    return f"{value:.2f}"
+
+
+def _whole_percent(value: float) -> str:
+    return f"{value:.0%}"
 
 
 def preprocessing(spec: ImageSpec) -> list[str]:

@@ -1,6 +1,7 @@
 /** What every page shares: local times, missing photos, feedback, keys for records, label search. */
 
 import { liveFeedback } from "./feedback.js";
+import { guardShortcuts } from "./shortcuts.js";
 
 const DAY_MS = 86_400_000;
 
@@ -105,6 +106,7 @@ function menus() {
   }
 }
 
+guardShortcuts();
 menus();
 filterBox();
 localTimes();
