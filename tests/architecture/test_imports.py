@@ -47,7 +47,7 @@ HOMES: dict[str, tuple[str, ...]] = {
 }
 # The same of our own packages that a feature's edges use.
 EDGES: dict[str, tuple[str, ...]] = {
-    "shoplens.web": ("web/", "cli/", "*/*api.py", "*/*pages.py", "*/access.py", "*/charts.py"),
+    "shoplens.web": ("web/", "cli/", "*/*api.py", "*/*pages.py", "*/access.py", "*/*charts.py"),
     "shoplens.cli": ("cli/", "*/*commands.py", "__main__.py"),
     "shoplens.platform": ("platform/", "web/", "cli/", "*/*commands.py", "*/doctor.py", "__init__.py"),
 }

@@ -40,6 +40,8 @@ async def _ask_and_look(platform: Platform, client: httpx.AsyncClient, photo: by
     assert 415 == (await client.post("/predict?channel=returns", content=b"<html>")).status_code
     product = {"designation": "Blue denim trousers", "channel": "catalogue"}
     assert 200 == (await client.post("/catalogue/suggest", json=product)).status_code
+    shopper = {"files": {"file": photo}, "data": {"channel": "reviews"}}
+    assert 201 == (await client.post("/moderation/photos", **shopper)).status_code  # type: ignore[arg-type]
     recorder = platform.monitoring.recorder
     assert recorder is not None
     recorder.record(int(datetime.now(UTC).timestamp()))
@@ -54,8 +56,11 @@ async def _ask_and_look(platform: Platform, client: httpx.AsyncClient, photo: by
     assert seen[0]["database_bytes"] > 0
     assert seen[0]["disk_free_bytes"] > 0
     assert ("too_early", 1) == (series["disk"]["trend"], series["days"][-1]["predictions"])
-    suggested = (await client.get("/monitoring/series?range=1h&channel=catalogue")).json()["by_model"]
-    assert [("starter-catalogue", 1)] == [(each["model"], each["counts"]["answered"]) for each in suggested]
+    for channel, model in (("catalogue", "starter-catalogue"), ("reviews", "opennsfw")):
+        (alone,) = (await client.get(f"/monitoring/series?range=1h&channel={channel}")).json()["by_model"]
+        counts = alone["counts"]
+        assert (model, 1) == (alone["model"], counts["answered"])
+        assert 1 == counts["accepted"] + counts["to_review"] + counts["rejected"]
     other = (await client.get("/monitoring/series?range=1h&channel=look")).json()
     assert [0] == [part["counts"]["answered"] for part in other["parts"] if part["counts"] is not None]
     page = (await client.get("/console/monitoring?range=1h&channel=returns")).text
