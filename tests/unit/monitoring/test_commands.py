@@ -31,7 +31,7 @@ def test_the_figures_are_a_table_or_json(database_file: Path) -> None:
         SeriesRepository(tx).add([reading])
     database.close()
     printed = show(folder, "--range", "1h")
-    assert ["returns", "clothing", "4", "1", "0", "0", "7.5", "9.8", "9.9"] == printed.splitlines()[1].split()
+    assert ["returns", "clothing", "4", "1", "0", "0", "7.5", "9.8", "10.0"] == printed.splitlines()[1].split()
     assert "A forecast for the disk needs three days of figures" in printed
     found = orjson.loads(show(folder, "--range", "90d", "--json"))
     assert (4, 1_000_000_000) == (found["by_model"][0]["requests"], found["disk"]["free_bytes"])
