@@ -261,7 +261,8 @@ class ChannelSettings(_Frozen):
         ge=0,
         le=1,
         description="Share of what the thresholds accept that a person checks nevertheless, chosen at random: from it "
-        "the accuracy in production is computed. Try 0.01. 0: nobody checks, and that accuracy stays unknown.",
+        "the accuracy in production is computed. Try 0.01. 0: nobody checks, and that accuracy stays unknown. For "
+        "single photos and runs; not for moderation, nor for suggestions of the catalogue.",
     )
     labels: dict[str, LabelThresholds] = Field(
         default_factory=dict, description="Thresholds by label; `labels = {}` removes those of a default channel."

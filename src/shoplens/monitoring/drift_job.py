@@ -15,7 +15,7 @@ from datetime import date, datetime, timedelta
 from typing import Final
 
 from shoplens.db import Database
-from shoplens.errors import ShoplensError
+from shoplens.errors import RequestInvalid, ShoplensError
 from shoplens.moderation.consequences.repository import RetentionRepository
 from shoplens.monitoring.drift import REFERENCE_DAYS, compare
 from shoplens.monitoring.drift_repository import DriftDay, DriftRepository, seconds_of, start_of
@@ -112,7 +112,8 @@ class DriftJob:
         """Compute and store these days of these channels, oldest first; yields each as it is committed.
 
         Without `days` those up to yesterday since a channel began, at most CATCH_UP back. A day that is stored already
-        is left as it is, unless `again`. Raises DatabaseUnavailable and StorageUnavailable.
+        is left as it is, unless `again`. Raises RequestInvalid for a day that is not over, DatabaseUnavailable and
+        StorageUnavailable.
         """
         for channel in channels or self.channels:
             for day in self._missing(channel, days, again=again):
@@ -163,13 +164,15 @@ class DriftJob:
 
     def _missing(self, channel: str, days: Sequence[date] | None, *, again: bool) -> list[date]:
         yesterday = self._clock().date() - timedelta(days=1)
+        if days is not None and max(days, default=yesterday) > yesterday:
+            raise RequestInvalid(f"{max(days)} is not over (UTC). Days up to {yesterday} can be compared.")
         if days is None:
             first = yesterday - CATCH_UP
             began = next(self._sources[channel].rows(channel, start_of(first), self._clock()), None)
             if began is None:
                 return []
             days = [first + timedelta(days=ahead) for ahead in range((yesterday - first).days + 1)]
-        wanted = sorted({day for day in days if day <= yesterday})
+        wanted = sorted(set(days))
         if not wanted or again:
             return wanted
         with self._database.reading() as tx:

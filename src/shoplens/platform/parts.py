@@ -105,6 +105,11 @@ def build_channels(settings: Settings) -> dict[str, Channel]:
         rules = tuple(
             LabelRule(label=label, review_at=at.review_at, reject_at=at.reject_at) for label, at in each.labels.items()
         )
+        if each.audit_share and each.moderation is not None:
+            raise Misconfigured(
+                f"channels.{name}.audit_share: photos that are moderated get no random checks. Remove it, or use "
+                "moderation.second_opinion_share."
+            )
         channels[name] = Channel(
             name=name,
             model=each.model,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
@@ -13,22 +14,26 @@ import pytest
 
 from shoplens.bundles.bundle import write_bundle
 from shoplens.db import Database
+from shoplens.errors import Misconfigured, RequestInvalid
 from shoplens.images.picture import ImageFacts, Limits
 from shoplens.images.sandbox import shared_decoder
 from shoplens.monitoring.accuracy_service import AccuracyService
 from shoplens.monitoring.drift_gauges import DriftGauges
 from shoplens.monitoring.drift_job import DriftJob
+from shoplens.monitoring.drift_pages import SampleAddresses
 from shoplens.monitoring.drift_repository import DriftRepository
 from shoplens.monitoring.drift_service import DriftService
 from shoplens.monitoring.looking import PhotoLooker
 from shoplens.monitoring.profile import Measure
 from shoplens.monitoring.sampling import PredictionSamples, chosen
+from shoplens.platform.parts import build_channels
 from shoplens.predictions.entities import Channel, Feedback, FeedbackValue
 from shoplens.predictions.image_store import ImageStore
 from shoplens.predictions.policy import Decision, Outcome, Policy
 from shoplens.predictions.repository import FeedbackRepository, PredictionRepository
 from shoplens.serving.classifier import Classifier
 from shoplens.serving.engine import LabelScore
+from shoplens.settings import Settings
 from shoplens.storage import image_key
 from shoplens.storage.local import LocalStore
 from shoplens.telemetry.metrics import Metrics
@@ -122,7 +127,8 @@ def test_an_interrupted_job_goes_on_and_a_done_one_has_nothing_to_do(database: D
     assert [] == list(a_job(database, store).run())
     (again,) = a_job(database, store).run([LAST], again=True)
     assert again.findings == rest[-1].findings
-    assert [] == list(a_job(database, store).run([NOW.date()]))  # today is not over
+    with pytest.raises(RequestInvalid, match="2026-05-11 is not over"):
+        list(a_job(database, store).run([NOW.date()]))
 
 
 @on_sqlite
@@ -224,3 +230,19 @@ def test_answers_become_an_estimate_and_gauges(database: Database) -> None:
 def remark(record_id: str, at: datetime, verdict: FeedbackValue) -> Feedback:
     """What a person said of a record."""
     return Feedback(id=id_at(at), created_at=at, prediction_id=record_id, verdict=verdict)
+
+
+def test_photos_of_shoppers_are_linked_where_only_moderators_see_them(make_settings: Callable[..., Settings]) -> None:
+    """Those of other channels are records."""
+    addresses = SampleAddresses(build_channels(make_settings()))
+    assert "/console/moderation/photos/a" == addresses.page("reviews", "a")
+    assert "/moderation/photos/a/image?size=thumbnail" == addresses.thumbnail("reviews", "a")
+    assert "/console/records/a" == addresses.page("returns", "a")
+    assert "/predictions/a/image?size=thumbnail" == addresses.thumbnail("returns", "a")
+    assert "/console/moderation/photos/a" == addresses.page("closed", "a")
+
+
+def test_random_checks_where_there_are_none_are_refused(make_settings: Callable[..., Settings]) -> None:
+    """A setting that changes nothing would be believed."""
+    with pytest.raises(Misconfigured, match="second_opinion_share"):
+        build_channels(make_settings(channels={"reviews": {"audit_share": 0.01}}))
