@@ -57,6 +57,10 @@ class ProductHeatMaps:
         if position >= len(photos):
             raise ImageNotKept(f"The product {product.reference} has {len(photos)} photos, counted from 0.")
         (data,) = self._products.read_photos([photos[position]])
+        return self.of_photo(channel, data, category)
+
+    def of_photo(self, channel: str, data: bytes, category: str) -> bytes:
+        """The same for an encoded photo of no stored product. Raises as `of`, but for what is about products."""
         return self._turns.run(lambda: self._drawn(channel, data, category))
 
     def _drawn(self, channel: str, data: bytes, category: str) -> bytes:

@@ -90,7 +90,8 @@ def sureness(
         return "Not sure of any category. Best guesses:"
     if answer == suggestions[0]:
         return "Probably:" if needs_review else "Sure:"
-    return f"Sure as far as {category_path(answer, tree, language)[-1]}. Best guesses below it:"
+    below = suggestions[0] in tree and answer in tree.ancestors(suggestions[0])
+    return f"Sure as far as {category_path(answer, tree, language)[-1]}. Best guesses{' below it' if below else ''}:"
 
 
 def product_sureness(product: Product, tree: Tree, language: str = "") -> str:

@@ -43,7 +43,7 @@ def catalogue_run_pages(catalogue: Catalogue) -> APIRouter:
         return pages.page(
             "catalogue_runs.html",
             chosen,
-            runs=newest,
+            runs=[each for each in newest if each.finished_at is not None],
             active=active,
             now=None if active is None else live_words(active, runs.trouble(active), datetime.now(UTC)),
             unsuggested=states.get(ProductState.NEW, 0),

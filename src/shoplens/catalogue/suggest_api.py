@@ -19,7 +19,7 @@ from shoplens.catalogue.tree import Tree
 from shoplens.errors import RequestInvalid
 from shoplens.web.schemas import BodySchema, Schema, json_response
 from shoplens.web.shares import address_of
-from shoplens.web.uploads import Uploads
+from shoplens.web.uploads import Uploads, no_file
 
 FIELDS = frozenset({"designation", "description", "channel", "keys"})
 
@@ -147,6 +147,24 @@ def suggest_router(catalogue: Catalogue, uploads: Uploads, *, timeout_s: float) 
         designation, words = await service.explain(wanted, body.category)
         return json_response(ExplanationOut.of(designation, body.category, words))
 
+    @router.post(
+        "/heatmap",
+        response_class=Response,
+        responses={200: {"content": {"image/png": {}}, "description": "A PNG to lay over the photo."}},
+        openapi_extra={"requestBody": _HEAT_BODY},
+        operation_id="make_catalogue_heatmap",
+        summary="What the model sees in a photo",
+    )
+    async def heatmap(request: Request) -> Response:
+        """Where a photo speaks for a category. 422 for a model without such a map, or without a label for it."""
+        async with uploads.texts_and_photos(request, most=1, fields=frozenset({"channel", "category"})) as sample:
+            channel = catalogue.channel(sample.fields.get("channel")).name
+            if not sample.photos:
+                raise no_file()
+            category = sample.fields.get("category", "")
+            data = await asyncio.to_thread(catalogue.heat_maps.of_photo, channel, sample.photos[0], category)
+        return Response(data, media_type="image/png", headers={"Cache-Control": "no-store"})
+
     return router
 
 
@@ -180,5 +198,21 @@ _BODY = {
                 },
             }
         },
+    },
+}
+_HEAT_BODY = {
+    "required": True,
+    "content": {
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "required": ["file", "category"],
+                "properties": {
+                    "file": {"type": "string", "format": "binary"},
+                    "category": {**_TEXT, "description": "For which category, with all below it."},
+                    "channel": _TEXT,
+                },
+            }
+        }
     },
 }

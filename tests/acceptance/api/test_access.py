@@ -212,6 +212,7 @@ ROUTES: Mapping[str, Permission | tuple[Permission, ...] | None] = {
     # catalogue
     "POST /catalogue/suggest": Permission.CATALOGUE_WRITE,
     "POST /catalogue/explain": Permission.CATALOGUE_WRITE,
+    "POST /catalogue/heatmap": Permission.CATALOGUE_WRITE,
     "GET /catalogue/categories": Permission.CATALOGUE_READ,
     "GET /catalogue/categories/{category_id}": Permission.CATALOGUE_READ,
     "GET /catalogue/tree": Permission.CATALOGUE_READ,

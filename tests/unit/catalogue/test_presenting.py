@@ -33,6 +33,7 @@ def test_names_come_in_the_language_of_the_channel() -> None:
     [
         (["apple"], "apple", "Sure:"),
         (["apple"], "food", "Sure as far as Food. Best guesses below it:"),
+        (["shirt", "apple"], "food", "Sure as far as Food. Best guesses:"),
         (["apple"], None, "Not sure of any category. Best guesses:"),
         ([], None, "The model has no suggestion."),
     ],

@@ -135,9 +135,12 @@ def test_older_trees_are_not_read_again_for_labels_that_none_of_them_has(
     trees.live()
     read: list[int] = []
     real = TreeRepository.tree
-    monkeypatch.setattr(
-        TreeRepository, "tree", lambda self, channel, version: (read.append(version), real(self, channel, version))[1]
-    )
+
+    def noted(self: TreeRepository, channel: str, version: int) -> Tree | None:
+        read.append(version)
+        return real(self, channel, version)
+
+    monkeypatch.setattr(TreeRepository, "tree", noted)
     monkeypatch.setattr("shoplens.catalogue.trees._MOST_KEPT", 2)  # nothing older stays in memory
     labels = [("Fruit", f"Unknown {number}") for number in range(20)]
     for _ in range(3):

@@ -66,7 +66,7 @@ export function sureness({ suggestions, answer, needs_review: needsReview }) {
   if (!suggestions.length) return "The model has no suggestion.";
   if (!answer) return "Not sure of any category. Best guesses:";
   if (answer.category === suggestions[0].category) return needsReview ? "Probably:" : "Sure:";
-  return `Sure as far as ${answer.path.at(-1)}. Best guesses below it:`;
+  return `Sure as far as ${answer.path.at(-1)}. Best guesses${sureParts(suggestions[0], answer) ? " below it" : ""}:`;
 }
 
 /** What the model looked at, and what it was given and cannot look at. */

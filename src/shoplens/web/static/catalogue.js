@@ -3,7 +3,7 @@
 import { answerButton, isForField, explain, optionRows, pageOf, pathElement, productAddress, saw, send, sureness, withPaths } from "./catalogue-view.js";
 import { categorySearch } from "./category-search.js";
 import { element } from "./elements.js";
-import { Problem, upload } from "./net.js";
+import { Problem, pictureFrom, upload } from "./net.js";
 import { receiveFiles } from "./receive.js";
 import { milliseconds, percent, size } from "./words.js";
 
@@ -112,6 +112,7 @@ function start() {
     shown = { body, taken: null, product: null };
     const made = root.querySelector("template[data-answer]").content.firstElementChild.cloneNode(true);
     made.querySelector("[data-cold]").hidden = !body.cold_start;
+    made.querySelector("[data-do=heat]").hidden = body.cold_start || body.ignored === "photos" || !photos.length;
     made.querySelector("[data-sure]").textContent = sureness(body);
     made.querySelector("[data-options]").replaceChildren(...optionRows(body));
     made.querySelector("[data-answer-line]").replaceChildren(...[answerButton(body)].filter(Boolean));
@@ -205,6 +206,33 @@ function start() {
     if (shown && box) explain(box, channel, { designation: title.value, description: description.value, suggestions: shown.body.suggestions });
   }
 
+  /** Where the first photo speaks for the first suggestion, laid over it. */
+  async function heat() {
+    const [box, button, here] = [place.querySelector("[data-heat-box]"), place.querySelector("[data-do=heat]"), shown];
+    if (!box || button.hidden || !shown.body.suggestions.length) return;
+    if (!box.hidden) return showHeat(box, button, false);
+    const data = new FormData();
+    data.append("channel", channel);
+    data.append("category", shown.body.suggestions[0].category);
+    data.append("file", photos[0].file, "photo.jpg");
+    try {
+      const map = await pictureFrom("/catalogue/heatmap", { method: "POST", body: data });
+      const picture = box.querySelector("[data-heat]");
+      picture.onload = () => URL.revokeObjectURL(map);
+      picture.src = map;
+      box.querySelector("[data-heat-photo]").src = photos[0]?.url ?? "";
+      showHeat(box, button, shown === here);
+    } catch (error) {
+      kept(error.message, "problem");
+    }
+  }
+
+  function showHeat(box, button, on) {
+    box.hidden = !on;
+    button.setAttribute("aria-pressed", String(on));
+    if (on) box.scrollIntoView({ block: "nearest" });
+  }
+
   async function trySample(button) {
     next();
     title.value = button.dataset.sampleTitle;
@@ -221,8 +249,8 @@ function start() {
     if (entry) accept(entry);
   }
 
-  const does = { undo, next, why, help: () => (help.open ? help.close() : help.showModal()), search: () => search?.focus() };
-  const letters = { u: "undo", n: "next", w: "why", "?": "help", "/": "search" };
+  const does = { undo, next, why, heat, help: () => (help.open ? help.close() : help.showModal()), search: () => search?.focus() };
+  const letters = { u: "undo", n: "next", w: "why", h: "heat", "?": "help", "/": "search" };
 
   title.addEventListener("keydown", (event) => {
     if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;

@@ -16,6 +16,11 @@ function localTimes() {
   }
 }
 
+/** On a phone the tabs scroll sideways: the one of this page is in view. */
+function tabInView() {
+  for (const tab of document.querySelectorAll(".tabs [aria-current]")) tab.scrollIntoView({ block: "nearest", inline: "center" });
+}
+
 /** A stored photo may have been deleted since. */
 function missingPhotos() {
   for (const image of document.querySelectorAll("img[data-photo]")) {
@@ -110,6 +115,7 @@ guardShortcuts();
 menus();
 filterBox();
 localTimes();
+tabInView();
 missingPhotos();
 localDays();
 recordKeys();

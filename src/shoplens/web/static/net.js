@@ -25,8 +25,8 @@ export async function ask(address, options = {}) {
 }
 
 /** A picture as an address for an image, which the caller revokes. Throws Problem. */
-export async function pictureFrom(address) {
-  const response = await reach(address, { headers: { Accept: "image/png, application/json" } });
+export async function pictureFrom(address, options = {}) {
+  const response = await reach(address, { ...options, headers: { Accept: "image/png, application/json" } });
   if (response.ok) return URL.createObjectURL(await response.blob());
   return checked(response.status, await response.json().catch(() => null), response.headers.get("Retry-After"));
 }
