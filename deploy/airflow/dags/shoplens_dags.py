@@ -3,7 +3,7 @@
 Each task runs a command of the installation in `SHOPLENS_HOME` (default /srv/shoplens). A command that is repeated
 continues what was interrupted and does nothing twice, so tasks are tried again without asking, and missed nights can be
 made up for, here those from the 1st to the 7th (the DAG must not be paused):
-`airflow backfill create --dag-id shoplens_nightly --from-date 2026-11-01 --to-date 2026-11-08`.
+`airflow backfill create --dag-id shoplens_nightly --from-date 2026-11-01 --to-date 2026-11-08 --max-active-runs 1`.
 
 SHOPLENS_AIRFLOW_NIGHTLY    channels that are imported and classified at night, with commas between (default returns)
 SHOPLENS_AIRFLOW_WEEKLY     channels whose models are retrained (default returns)
