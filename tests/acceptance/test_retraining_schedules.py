@@ -110,6 +110,7 @@ def airflow(home: Path, tmp_path: Path) -> Airflow:
         AIRFLOW__API__HOST="127.0.0.1",
         AIRFLOW__API__PORT=str(port),
         AIRFLOW__API__WORKERS="1",
+        AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT="120",  # seconds; a busy machine answers late
         SHOPLENS_HOME=str(home),
         SHOPLENS_AIRFLOW_NIGHTLY="returns",
         SHOPLENS_AIRFLOW_WEEKLY="colours",
@@ -140,9 +141,9 @@ def test_missed_nights_are_made_up_for_by_a_backfill(airflow: Airflow, tmp_path:
         while "shoplens_nightly" not in airflow("dags", "list", "--output", "json"):
             assert time.monotonic() < give_up_at, (tmp_path / "standalone.log").read_text()[-4_000:]
             time.sleep(2)
-        airflow("dags", "unpause", "shoplens_nightly")
         days = ("--from-date", "2026-11-01", "--to-date", "2026-11-03")
         airflow("backfill", "create", "--dag-id", "shoplens_nightly", *days, "--max-active-runs", "1")
+        airflow("dags", "unpause", "shoplens_nightly")
         states: list[str] = []
         while ["success", "success"] != states:
             assert "failed" not in states
