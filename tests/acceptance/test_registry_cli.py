@@ -35,7 +35,10 @@ def test_a_model_is_published_promoted_rolled_back_and_carried_away(tmp_path: Pa
         said = ok(here, "registry", "publish", str(make(version).root), "--why", f"trained {version}")
         assert f"fruit@{version} is published" in said
     assert "no champion" in refused(here, "models", "show", "fruit")
-    assert "(model_not_found)" in refused(here, "registry", "promote", "fruit@7", "--why", "?")
+    assert "The newest versions of fruit are: 1.0, 2.0." in refused(
+        here, "registry", "promote", "fruit@7", "--why", "?"
+    )
+    assert "(did you mean 'fruit'?)" in refused(here, "registry", "promote", "friut@1.0", "--why", "?")
     assert "Name the version" in refused(here, "registry", "promote", "fruit", "--why", "?")
     ok(here, "registry", "promote", "fruit@1.0", "--why", "the first")
     ok(here, "registry", "promote", "fruit@2.0", "--challenger", "--why", "to compare")
@@ -44,7 +47,9 @@ def test_a_model_is_published_promoted_rolled_back_and_carried_away(tmp_path: Pa
     assert "is not name=number" in refused(here, "registry", "promote", "fruit@1.0", "--why", "?", "--figure", "F1")
     day = f"{datetime.now(UTC):%Y-%m-%d}"
     assert f"fruit@2.0 at {day}" in ok(here, "registry", "live", "fruit")
-    assert "had no champion at 2020-03-03 00:00 UTC" in ok(here, "registry", "live", "fruit", "--at", "2020-03-03")
+    assert "had no champion at 2020-03-03 23:59 UTC" in ok(here, "registry", "live", "fruit", "--at", "2020-03-03")
+    assert f"fruit@2.0 at {day} 23:59 UTC" in ok(here, "registry", "live", "fruit", "--at", day)
+    assert "is no day or moment" in refused(here, "registry", "live", "fruit", "--at", "yesterday")
     assert "fruit@1.0 is the champion now" in ok(here, "registry", "rollback", "fruit", "--why", "complaints [/b] [x]")
     history = json.loads(ok(here, "registry", "history", "fruit", "--json"))
     moves = [(entry["before"], entry["after"]) for entry in history if entry["alias"] == "champion"]
@@ -60,3 +65,6 @@ def test_a_model_is_published_promoted_rolled_back_and_carried_away(tmp_path: Pa
     assert "fruit has no champion any more; it was 1.0." in ok(there, "registry", "withdraw", "fruit", "--why", "old")
     assert "[/b]" in ok(here, "registry", "history", "fruit")
     assert "fruit" in ok(here, "registry", "list")
+    (here / "data" / "registry").rename(tmp_path / "aside")
+    (here / "data" / "registry").write_text("no folder")
+    assert "(storage_unavailable)" in refused(here, "registry", "list")

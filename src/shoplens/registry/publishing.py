@@ -13,6 +13,7 @@ from typing import Final
 
 from shoplens.accounts.audit import AuditLog
 from shoplens.accounts.entities import Principal
+from shoplens.advice import meant
 from shoplens.bundles.bundle import Bundle
 from shoplens.bundles.signing import Trust
 from shoplens.bundles.store import require_trust
@@ -36,6 +37,7 @@ from shoplens.telemetry.logs import get_logger
 from shoplens.webhooks.outbox import emit
 
 PROMOTED_EVENT: Final = "model.promoted"
+_VERSIONS_NAMED: Final = 5
 _READ_AT_ONCE: Final = 100
 _MOST_READ: Final = 1_000
 """Entries of a history in which the version is looked for that was champion before."""
@@ -119,7 +121,7 @@ class RegistryService:
         versions = tuple(self._registry.versions(name))
         aliases = self._registry.aliases(name)
         if not versions and aliases.etag is None:
-            raise ModelNotFound(f"There is no model {name[:80]!r} in the registry.")
+            raise self._unknown(name)
         entries: list[HistoryEntry] = []
         cursor: str | None = None
         while True:
@@ -136,8 +138,12 @@ class RegistryService:
         """A page of the history, newest first. Raises ModelNotFound, and RequestInvalid for what is no cursor."""
         page = self._registry.changes(name, before=before, limit=limit)
         if not page.entries and before is None and not self._registry.versions(name):
-            raise ModelNotFound(f"There is no model {name[:80]!r} in the registry.")
+            raise self._unknown(name)
         return page
+
+    def _unknown(self, name: str) -> ModelNotFound:
+        known = self._registry.names()
+        return ModelNotFound(f"There is no model {name[:80]!r} in the registry{meant(name, known)}. Publish it first.")
 
     def live(self, name: str, moment: datetime | None = None) -> HistoryEntry | None:
         """What was champion at `moment`, now if unset: the entry by which it became it; None before the first one.
@@ -179,8 +185,14 @@ class RegistryService:
         expected = expected or self._registry.aliases(name)
         if version is not None:
             found = {each.ref.version: each for each in self._registry.versions(name)}
+            if not found:
+                raise self._unknown(name)
             if version not in found:
-                raise ModelNotFound(f"There is no model {name[:80]}@{version[:80]} in the registry. Publish it first.")
+                known = ", ".join(list(found)[-_VERSIONS_NAMED:])
+                raise ModelNotFound(
+                    f"There is no model {name[:80]}@{version[:80]} in the registry. The newest versions of {name} are: "
+                    f"{known}."
+                )
             if self._trust.required and found[version].signed_by not in self._trust.keys:
                 raise BundleUntrusted(
                     f"{name}@{version} is not signed by a trusted key, so no server would load it. Sign and publish it "

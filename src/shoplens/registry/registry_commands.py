@@ -6,13 +6,15 @@ What is slow to import is imported by the command that needs it, so that `shople
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from shoplens.accounts.commands import operator
+from shoplens.advice import meant
 from shoplens.cli.command import AsJson, DataDir, handle_errors, settings_for
 from shoplens.errors import ChannelNotFound, ModelNotFound, RequestInvalid
 
@@ -173,10 +175,8 @@ def history(name: Name, as_json: AsJson = False, data_dir: DataDir = None) -> No
 def live(
     name: Name,
     at: Annotated[
-        datetime | None,
-        typer.Option(
-            formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"], help="A moment in UTC; now if unset."
-        ),
+        str | None,
+        typer.Option(help="A day, of which its end counts, or a moment in UTC such as 2026-03-03T14:30; now if unset."),
     ] = None,
     as_json: AsJson = False,
     data_dir: DataDir = None,
@@ -184,7 +184,7 @@ def live(
     """Say which version is or was live, since when and why."""
     from shoplens.platform.registry import open_registry_service
 
-    moment = at.replace(tzinfo=UTC) if at else datetime.now(UTC)
+    moment = _moment(at) if at else datetime.now(UTC)
     with open_registry_service(settings_for(data_dir)) as registry:
         entry = registry.live(name, moment)
     if as_json:
@@ -232,7 +232,8 @@ def export(
     registry = open_registry(settings)
     for name in names or []:
         if not registry.versions(name):
-            raise ModelNotFound(f"There is no model {name!r} at {registry.place}.")
+            known = meant(name, registry.names())
+            raise ModelNotFound(f"There is no model {name!r} at {registry.place}{known}.")
     count = export_models(registry, names or registry.names(), file, trust_of(settings))
     typer.echo(f"{count} versions are in {file} ({file.stat().st_size / 1e6:.1f} MB).")
 
@@ -257,6 +258,15 @@ def import_(
         typer.echo(f"{ref} is published.")
     for entry in imported.changes:
         typer.echo(_changed(entry))
+
+
+def _moment(text: str) -> datetime:
+    """Raises RequestInvalid."""
+    for form in ("%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"):
+        with suppress(ValueError):
+            found = datetime.strptime(text, form).replace(tzinfo=UTC)
+            return found if "T" in text else found + timedelta(days=1, microseconds=-1)
+    raise RequestInvalid(f"--at {text!r} is no day or moment, such as 2026-03-03 or 2026-03-03T14:30 (UTC).")
 
 
 def _parsed(figures: list[str] | None) -> dict[str, float]:

@@ -140,6 +140,8 @@ class LocalStore:
         """As `Store.list`."""
         folder = prefix.strip("/")
         top = self._path(folder) if folder else self._root
+        if self._root.is_file():  # what is below a file is absent, but then the store is away, and not empty
+            raise StorageUnavailable(f"The store {self._root} is a file and should be a folder. Move the file away.")
         with self._translated(folder):
             folders = [top]
             while folders:
