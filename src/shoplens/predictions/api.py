@@ -11,7 +11,7 @@ from typing import Annotated, Any, Self
 
 from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.routing import APIRoute
-from pydantic import Field
+from pydantic import ConfigDict, Field
 from starlette.responses import Response, StreamingResponse
 
 from shoplens.accounts.access import guarded, note, require, reviewer_of
@@ -164,6 +164,9 @@ class RecordPageOut(Schema):
 class PhotoIn(BodySchema):
     """A photo as JSON: itself, or its address where the server allows such."""
 
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"oneOf": [{"required": ["image"]}, {"required": ["url"]}]}
+    )
     image: str | None = Field(
         default=None, description="The photo as base64; a `data:` URL is fine too.", examples=["…"]
     )

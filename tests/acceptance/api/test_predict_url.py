@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 
 import httpx
 import pytest
 
-from shoplens.platform.server import Platform
+from shoplens.platform.server import Platform, build_platform
+from shoplens.settings import read_settings
 from tests.conftest import client_of
 
 TOO_LARGE_BYTES = 300_000
@@ -42,12 +44,21 @@ def images(photo: bytes) -> Iterator[str]:
     server.server_close()
 
 
-@pytest.fixture
-async def fetching(make_platform: Callable[..., Platform], images: str) -> AsyncIterator[httpx.AsyncClient]:
+@pytest.fixture(scope="module")
+async def fetching(
+    tmp_path_factory: pytest.TempPathFactory, models_dir: Path, images: str
+) -> AsyncIterator[httpx.AsyncClient]:
     """A server that may fetch below that address."""
-    urls = {"url_prefixes": [images], "url_networks": ["127.0.0.0/8"]}
-    async with client_of(make_platform(photo_urls=urls, max_image_bytes=TOO_LARGE_BYTES - 1)) as client:
+    settings = read_settings(
+        data_dir=tmp_path_factory.mktemp("fetching"),
+        models_dir=models_dir,
+        photo_urls={"url_prefixes": [images], "url_networks": ["127.0.0.0/8"]},
+        max_image_bytes=TOO_LARGE_BYTES - 1,
+    )
+    platform = build_platform(settings)
+    async with client_of(platform) as client:
         yield client
+    await platform.close()
 
 
 async def test_a_photo_by_its_address_is_answered_like_the_photo(
