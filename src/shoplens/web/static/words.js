@@ -17,7 +17,7 @@ export function confidence(score) {
 }
 
 export function size(bytes) {
-  const [unit, scale] = bytes < 1e6 ? ["kB", 1e3] : ["MB", 1e6];
+  const [unit, scale] = bytes < 1e3 ? ["B", 1] : bytes < 1e6 ? ["kB", 1e3] : ["MB", 1e6];
   return `${Number((bytes / scale).toPrecision(3))} ${unit}`;
 }
 
