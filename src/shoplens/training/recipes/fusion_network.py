@@ -150,7 +150,7 @@ def _fit_heads(
         if not math.isfinite(loss.item()):
             raise TrainingDiverged("The loss is not finite. Check the photos and labels.")
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         rate.step()
         on_progress(

@@ -76,7 +76,9 @@ def learn_texts(
     text, equal ones for equal texts. A row has at most `size` values. Both have the temperature that suits texts that
     were not learned from.
     """
-    fit = partial(_machines, size=size) if classes * matrix.shape[1] <= MOST_WEIGHTS else _shared_rows
+    fit: Callable[[csr_array, Labels, int, int], TextPart] = _shared_rows
+    if classes * matrix.shape[1] <= MOST_WEIGHTS:
+        fit = partial(_machines, size=size)
     unseen = np.zeros((matrix.shape[0], classes), np.float32)
     for fold in range(FOLDS):
         held, others = np.flatnonzero(groups == fold), np.flatnonzero(groups != fold)
