@@ -21,7 +21,7 @@ LEAST_ROWS: Final = 30
 LEAST_DAYS: Final = 7
 REFERENCE_DAYS: Final = 28
 ALARM_BELOW: Final = 0.0003
-"""The p-value of an alarm. Nine measures on thirty days expect 0.08 false alarms."""
+"""The p-value of an alarm. Nine measures on thirty days expect 0.08 false alarms; simulated streams have 0.2."""
 _ALARM_SCORE: Final = 3.4316
 """The standard normal quantile of 1 - ALARM_BELOW."""
 _DRAWS: Final = 200

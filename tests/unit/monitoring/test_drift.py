@@ -67,7 +67,7 @@ def test_a_shift_alarms_in_its_own_measures_only(change: dict[str, float], alarm
     """Darker photos are no other classes."""
     random = np.random.default_rng(2)
     before = [a_day(random) for _ in range(REFERENCE_DAYS)]
-    day = a_day(random, **change)
+    day = a_day(random, darker=change.get("darker", 0.0), moved=change.get("moved", 0.0))
     found = {measure: compare(day, before, measure, seed=1) for measure in WATCHED}
     assert alarms == {measure for measure, finding in found.items() if finding is not None and finding.alarm}
     finding = found[min(alarms)]
