@@ -33,7 +33,7 @@ _LEAST_STEPS: Final = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FusionOptions:
-    """How the heads are made and trained; the values were chosen by cross-validation on `bench/products.py`'s data.
+    """How the heads are made and trained; the values were chosen on training products of `bench/products.py`.
 
     `masked` is the share of an embedding's values that a step does not see, `dropout` that of the hidden values.
     `restraint` is the penalty on the squares of what the photo adds to the logits of the text, where the text is sure.
