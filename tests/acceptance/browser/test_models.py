@@ -20,6 +20,8 @@ def test_a_model_shows_its_card_preprocessing_and_checksums(visit: VisitMaker) -
     """What it was trained on, what happens to a photo first, and the digest of its bytes."""
     page = visit().page("/console/models")
     page.locator(".card", has_text="efficientnet-lite0-int8").first.get_by_role("link").click()
+    page.locator(".fold > summary", has_text="Data and licence").click()
+    page.locator(".fold > summary", has_text="Checksums").click()
     for words in (
         "Trained on",
         "Licence",
