@@ -153,7 +153,7 @@ def history(name: Name, as_json: AsJson = False, data_dir: DataDir = None) -> No
     from shoplens.platform.registry import open_registry_service
 
     with open_registry_service(settings_for(data_dir)) as registry:
-        entries = []
+        entries: list[HistoryEntry] = []
         page = registry.changes(name, limit=_CHANGES_AT_ONCE)
         while page.next is not None:
             entries += page.entries

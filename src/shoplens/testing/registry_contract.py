@@ -229,7 +229,9 @@ class RegistryContract:
         publish(registry, make("1.0"), make("2.0", 2.0))
         for version in ("1.0", "2.0", "1.0", None, "2.0"):
             promote(registry, name, version)
-        cursor, found, sizes = None, [], []
+        cursor: str | None = None
+        found: list[HistoryEntry] = []
+        sizes: list[int] = []
         while True:
             page = registry.changes(name, before=cursor, limit=2)
             found += page.entries

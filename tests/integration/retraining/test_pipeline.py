@@ -122,13 +122,13 @@ def test_a_dry_run_publishes_nothing_and_a_rejected_model_goes(shop: ColourShop)
     assert "1.0.0" == shop.champion()
 
 
-def settled(shop: ColourShop, run: RetrainingRun, **rules: Any) -> tuple[RunState, frozenset[str]]:
+def settled(shop: ColourShop, run: RetrainingRun, **rules: Any) -> tuple[RunState, set[str]]:
     """The state after the end of the shadow time, and the checks of the report that failed."""
     wanted = shop.with_promotion("after_shadow")
     shop.promotion.settle(replace(wanted, shadow=replace(wanted.shadow, **rules)), by=SYSTEM)
     report = shop.service.report(run.id)
     assert report is not None
-    return shop.service.get(run.id).run.state, frozenset(check.code for check in report.shadow if not check.passed)
+    return shop.service.get(run.id).run.state, {check.code for check in report.shadow if not check.passed}
 
 
 def shadowing(shop: ColourShop) -> RetrainingRun:
@@ -143,13 +143,13 @@ def test_a_challenger_goes_live_after_its_shadow_time_if_its_answers_allow_it(sh
     """Too early, too few answers: it goes on. Enough: it is champion, and the history has the figures."""
     run = shadowing(shop)
     records = shop.challenged(run, 19)
-    assert (RunState.SHADOWING, frozenset()) == settled(shop, run, least_answers=1)
+    assert (RunState.SHADOWING, set()) == settled(shop, run, least_answers=1)
     shop.later += 73 * 3_600
     assert (RunState.SHADOWING, {"shadow_answers"}) == settled(shop, run)
     assert "1.0.0" == shop.champion()
     shop.challenged(run, 21)
     shop.corrected([records[0].id], "red")
-    assert (RunState.PROMOTED, frozenset()) == settled(shop, run)
+    assert (RunState.PROMOTED, set()) == settled(shop, run)
     assert run.candidate == shop.champion()
     entry = next(each for each in reversed(shop.registry.history("colours")) if each.alias == "champion")
     assert "72 h as challenger are over. Beside the champion it was asked 40 times" in entry.why
