@@ -30,4 +30,4 @@ def test_a_band_without_photos_has_no_accuracy() -> None:
 def test_without_thresholds_there_is_one_band() -> None:
     """All photos, with the accuracy of the model."""
     (band,) = score_bands(replace(PART, accuracy=0.9, thresholds=()))
-    assert (0.0, 1.0, 1.0, pytest.approx(0.9)) == (band.low, band.high, band.share, band.accuracy)
+    assert pytest.approx((0.0, 1.0, 1.0, 0.9)) == (band.low, band.high, band.share, band.accuracy)
