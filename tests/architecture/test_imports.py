@@ -37,6 +37,7 @@ HOMES: dict[str, tuple[str, ...]] = {
         "*/outbox.py",
         "batch/looks.py",
         "catalogue/search.py",
+        "predictions/views.py",
         *_ACCOUNTS,
     ),
     "starlette": ("web/", "*/*api.py", "*/*pages.py", "accounts/access.py"),
