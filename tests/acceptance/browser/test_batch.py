@@ -232,7 +232,7 @@ def test_keys_walk_through_the_gallery(gallery: Page) -> None:
 def test_a_mouse_does_it_too(gallery: Page, http: httpx.Client) -> None:
     """A click selects, a click on a category changes it."""
     tile(gallery, 0).locator("img").click()
-    gallery.get_by_role("button", name="apple").click()
+    gallery.locator("[data-choice=apple]").click()
     expect(tile(gallery, 0)).to_contain_text("Corrected")
     assert "apple" == item_of(http, tile(gallery, 0))["label"]
 
