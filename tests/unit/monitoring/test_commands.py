@@ -15,9 +15,9 @@ from shoplens.monitoring.repository import SeriesRepository
 
 
 def show(folder: Path, *options: str) -> str:
-    """What the command prints."""
+    """What the command prints; its error where it fails. Events that it logs are not among it."""
     done = CliRunner().invoke(app, ["monitoring", "show", "--data-dir", str(folder), *options])
-    return done.output
+    return done.stderr if done.exit_code else done.stdout
 
 
 def test_the_figures_are_a_table_or_json(database_file: Path) -> None:
