@@ -58,7 +58,9 @@ def created(http: httpx.Client, **product: Any) -> dict[str, Any]:
     return found
 
 
-def test_the_guide_works_as_it_stands(shop: RunningServer, tmp_path: Path, http: httpx.Client) -> None:
+def test_the_guide_works_as_it_stands(
+    shop: RunningServer, tmp_path: Path, http: httpx.Client, eventually: Callable[..., None]
+) -> None:
     """Every command of it, in order."""
     printed = run_guide("categorise-products.md", shop, tmp_path)
     assert '"path":"Colours > Red"' in printed
@@ -71,6 +73,8 @@ def test_the_guide_works_as_it_stands(shop: RunningServer, tmp_path: Path, http:
     assert b"PAR1" == (tmp_path / "out.parquet").read_bytes()[:4]
     assert "Cotton , long sleeves" == http.get("/catalogue/products/A-100").json()["description"]
     assert 404 == http.get("/catalogue/products/A-102").status_code
+    # Its run must not go on: it would suggest for the products of other tests.
+    eventually(lambda: all(each["finished_at"] for each in http.get("/catalogue/runs").json()["runs"]))
 
 
 def test_a_product_comes_with_photos_in_any_form(http: httpx.Client) -> None:
@@ -249,7 +253,7 @@ def eventually() -> Callable[..., None]:
     import time
 
     def wait(condition: Callable[[], bool]) -> None:
-        give_up_at = time.monotonic() + 30
+        give_up_at = time.monotonic() + 60
         while not condition():
             assert time.monotonic() < give_up_at
             time.sleep(0.05)
