@@ -411,7 +411,8 @@ def test_pages_of_returns_are_sound(
 def test_a_second_guess_is_one_key_and_a_look_at_the_whole_photo_another(gallery: Page, http: httpx.Client) -> None:
     """While the photo is shown large, keys answer nothing; the counter says how far this page is."""
     total = gallery.locator(".tile[data-state=needs_review]").count()
-    gallery.keyboard.press("j")
+    with gallery.expect_response("**/batch/looks"):  # where somebody else looks at the first one, it selects another
+        gallery.keyboard.press("j")
     shown = current(gallery)
     expect(gallery.locator("[data-dock-count]")).to_have_text(f"0 of {total} on this page")
     gallery.keyboard.press("z")
@@ -421,7 +422,7 @@ def test_a_second_guess_is_one_key_and_a_look_at_the_whole_photo_another(gallery
     expect(gallery.get_by_role("dialog", name="Photo")).to_be_hidden()
     assert "needs_review" == item_of(http, shown)["state"]
 
-    first = tile(gallery, 0)
+    first = gallery.locator(f".tile[data-item='{current(gallery).get_attribute('data-item')}']")
     record = http.get(f"/predictions/{item_of(http, first)['prediction_id']}").json()
     second = record["labels"][1]["label"]
     expect(gallery.locator("[data-guess='0']")).to_contain_text(second)
