@@ -41,8 +41,9 @@ bench: $(VENV)/test.stamp  ## Measure the raw loop, the engine and the server in
 load: $(VENV)/test.stamp  ## Load-test N workers (ARGS="--workers 1 2 4 --users 20")
 	$(BIN)/python -m load $(ARGS)
 
-docs: $(VENV)/test.stamp  ## Write docs/reference from the code and check all links
+docs: $(VENV)/test.stamp  ## Write docs/reference and the dashboard from the code, and check all links
 	$(BIN)/python -m tools.reference write
+	$(BIN)/python -m tools.dashboard
 	$(BIN)/python -m tools.links
 
 screenshots: $(VENV)/test.stamp  ## Take the screenshots that the README shows

@@ -1,4 +1,4 @@
-"""`python -m bench.catalogue_run`: a whole catalogue imported, and categorised in one run, with its memory over time.
+"""`python -m bench.catalogue_run`: a whole catalogue imported, categorised in one run, and accepted in one job.
 
 Titles are composed from word lists; one product in ten has a small photo. The commands run as processes of their
 own, whose resident memory is read twice a second. CPU time is that of the process, its start and that of the model too.
@@ -34,6 +34,7 @@ _PHOTOS: Final = 50
 _PHOTO_EVERY: Final = 10
 _SIDE: Final = 320
 _EVERY_S: Final = 0.5
+_SHOPLENS: Final = (sys.executable, "-m", "shoplens")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,17 +77,20 @@ def main() -> None:
             "import": ["import", str(table)],
             "import again": ["import", str(table)],
             "run": ["run"],
+            "accept all": ["accept", "--above", "0"],
         }
         rows = [
-            watched([sys.executable, "-m", "shoplens", "catalogue", *command], environment).row(step, options.products)
+            watched([*_SHOPLENS, "catalogue", *command], environment).row(step, options.products)
             for step, command in steps.items()
         ]
         print_table(_COLUMNS, iter(rows))
         status = subprocess.run(
-            [sys.executable, "-m", "shoplens", "catalogue", "status", "--json"],
+            [*_SHOPLENS, "catalogue", "status", "--json"],
             env=environment, check=True, capture_output=True,
         )  # fmt: skip
-        run = json.loads(status.stdout)["run"]
+        found = json.loads(status.stdout)
+        run = found["run"]
+        print(f"\nStates at the end: {found['products']}.")
         print(
             f"\nModel {run['model']}: {run['suggested']:,} of {run['planned']:,} suggested, {run['failed']:,} failed."
         )

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import shoplens
-from shoplens.catalogue.cold_start import ColdStart, Example
-from shoplens.catalogue.tree import Tree
-from shoplens.catalogue.tree_source import read_tree
+from shoplens.catalogue.suggest.cold_start import ColdStart, Example
+from shoplens.catalogue.tree.categories import Tree
+from shoplens.catalogue.tree.source import read_tree
 
 TESTED = 2_000
 COUNTS = (0, 1, 3, 5, 20)

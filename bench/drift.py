@@ -25,11 +25,11 @@ from shoplens.bundles.bundle import open_bundle
 from shoplens.images.decoder import decode
 from shoplens.images.picture import Limits
 from shoplens.images.sandbox import shared_decoder
-from shoplens.monitoring.drift import REFERENCE_DAYS, compare
-from shoplens.monitoring.drift_job import LOOK_BACK
-from shoplens.monitoring.looking import PhotoLooker
-from shoplens.monitoring.profile import Floats, Measure, Profile, binned
-from shoplens.monitoring.sketch import kernel_features, vectors_of
+from shoplens.monitoring.drift.comparison import REFERENCE_DAYS, compare
+from shoplens.monitoring.drift.job import LOOK_BACK
+from shoplens.monitoring.drift.looking import PhotoLooker
+from shoplens.monitoring.drift.profile import Floats, Measure, Profile, binned
+from shoplens.monitoring.drift.sketch import kernel_features, vectors_of
 from shoplens.serving.classifier import Classifier
 
 Pixels = NDArray[np.uint8]
@@ -108,62 +108,102 @@ def false_alarms(pool: Pool, channels: int) -> None:
     """Print how often unshifted streams alarm."""
     alarms: Counter[Measure] = Counter()
     months, worst, seconds = 0.0, 0, time.process_time()
+    unusual = days = worst_days = 0
     for channel in range(channels):
         shop = Shop(pool, channel)
         kept: dict[Measure, list[tuple[int, Profile]]] = {measure: [] for measure in Measure}
+        last: dict[Measure, float] = {}
+        alarmed: set[int] = set()
         by_month: Counter[int] = Counter()
+        days_by_month: Counter[int] = Counter()
         for number in range(DAYS):
             day = shop.day(number)
             for measure in Measure:
                 before = [each for at, each in kept[measure] if at >= number - LOOK_BACK.days][-REFERENCE_DAYS:]
-                finding = compare(day, before, measure, seed=number)
-                if finding is not None and finding.alarm:
-                    alarms[measure] += 1
-                    by_month[number // 30] += 1
-                else:
+                finding = compare(day, before, measure, seed=number, before=last.get(measure))
+                if finding is not None:
+                    last[measure] = finding.p_value
+                if finding is None or not finding.unusual:
                     kept[measure].append((number, day))
+                    continue
+                unusual += 1
+                if finding.alarm:
+                    alarms[measure] += 1
+                    alarmed.add(number)
+                    by_month[number // 30] += 1
+            days_by_month[number // 30] += number in alarmed
         months += DAYS / 30
+        days += len(alarmed)
         worst = max(worst, *by_month.values(), 0)
+        worst_days = max(worst_days, *days_by_month.values(), 0)
     seconds = time.process_time() - seconds
     total = sum(alarms.values())
-    print(f"{channels} channels, a year each, no shift: {total} alarms, {total / months:.3f} per channel and month,")
-    print(
-        f"at most {worst} in a month; {seconds / channels / DAYS * 1000:.0f} ms of CPU per day to compare", flush=True
-    )
+    print(f"{channels} channels, a year each, no shift: {days} days with an alarm, {days / months:.3f} per channel and")
+    print(f"month, at most {worst_days} in a month; {total} alarms of measures, at most {worst} in a month; {unusual}")
+    print(f"unusual days of measures; {seconds / channels / DAYS * 1000:.0f} ms of CPU per day to compare", flush=True)
     for measure in Measure:
         print(f"  {measure.value}: {alarms[measure]}")
 
 
 def power(usual: Pool, shifted: dict[str, Pool]) -> None:
-    """Print the share of days with a shift that alarm after a month without one, by what finds it."""
-    print("| shift | share of the photos | photos a day | found | by |\n|---|---|---|---|---|", flush=True)
+    """Print the share of shifts after a month without one that alarm on their first day, and by their second day, and
+    what finds them.
+    """
+    print(
+        "| shift | share of the photos | photos a day | first day | second day | by |\n|---|---|---|---|---|---|",
+        flush=True,
+    )
     for size in SIZES:
         months = [_month(usual, size, seed=1_000 + trial) for trial in range(TRIALS)]
         for name, pool in {"none": usual, **shifted}.items():
             both = _joined(usual, pool)
             for share in SHARES:
+                changed = 0.0 if name == "none" else share
                 found: Counter[Measure] = Counter()
-                days = 0
-                for seed, (before, rows, light) in enumerate(months):
-                    changed = round(share * size)
-                    others = np.random.default_rng(seed).choice(len(pool.labels), changed)
-                    mixed = rows if name == "none" else np.concatenate([rows[changed:], len(usual.labels) + others])
-                    measures = _alarms(both.profile(mixed, light), before, seed)
-                    found.update(measures)
-                    days += bool(measures)
+                first = second = 0
+                for seed, (before, drawn) in enumerate(months):
+                    days = [_mixed(both, usual, each, changed, seed) for each in drawn]
+                    by_day = _alarms(days, before, seed)
+                    found.update(by_day[0] | by_day[1])
+                    first += bool(by_day[0])
+                    second += bool(by_day[0] | by_day[1])
                 by = ", ".join(f"{each.value} {count / TRIALS:.0%}" for each, count in found.most_common(4))
-                print(f"| {name} | {share:.0%} | {size} | {days / TRIALS:.0%} | {by or '–'} |", flush=True)
+                shares = f"{first / TRIALS:.0%} | {second / TRIALS:.0%}"
+                print(f"| {name} | {share:.0%} | {size} | {shares} | {by or '–'} |", flush=True)
 
 
-def _month(usual: Pool, size: int, *, seed: int) -> tuple[list[Profile], NDArray[np.intp], float]:
-    """A month without a shift, and the photos and the light of the day after it."""
+Drawn = tuple[NDArray[np.intp], float]
+
+
+def _month(usual: Pool, size: int, *, seed: int) -> tuple[list[Profile], list[Drawn]]:
+    """A month without a shift, and the photos and the light of the two days after it."""
     shop = Shop(usual, seed)
-    return [shop.day(number, size) for number in range(REFERENCE_DAYS)], *shop.draw(REFERENCE_DAYS, size)
+    month = [shop.day(number, size) for number in range(REFERENCE_DAYS)]
+    return month, [shop.draw(number, size) for number in (REFERENCE_DAYS, REFERENCE_DAYS + 1)]
 
 
-def _alarms(day: Profile, before: Sequence[Profile], seed: int) -> list[Measure]:
-    findings = (compare(day, before, measure, seed=seed) for measure in Measure)
-    return [finding.measure for finding in findings if finding is not None and finding.alarm]
+def _mixed(both: Pool, usual: Pool, drawn: Drawn, share: float, seed: int) -> Profile:
+    """A day of which a share is replaced by photos that only `both` has."""
+    rows, light = drawn
+    changed = round(share * len(rows))
+    others = np.random.default_rng(seed).choice(len(both.labels) - len(usual.labels), changed)
+    return both.profile(np.concatenate([rows[changed:], len(usual.labels) + others]), light)
+
+
+def _alarms(days: Sequence[Profile], before: Sequence[Profile], seed: int) -> list[set[Measure]]:
+    """What alarms on each of these days."""
+    alarms: list[set[Measure]] = [set() for _ in days]
+    for measure in Measure:
+        kept, last = list(before), None
+        for number, day in enumerate(days):
+            finding = compare(day, kept[-REFERENCE_DAYS:], measure, seed=seed, before=last)
+            if finding is None or not finding.unusual:
+                kept.append(day)
+            if finding is not None:
+                last = finding.p_value
+                if finding.alarm:
+                    alarms[number].add(measure)
+    return alarms
 
 
 def _joined(one: Pool, other: Pool) -> Pool:

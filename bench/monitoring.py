@@ -28,7 +28,8 @@ from bench.photos import SIZES
 from bench.photos import photos as make_photos
 from shoplens.bundles.builtin import prepare_builtin
 from shoplens.db import open_database, upgrade
-from shoplens.monitoring.entities import (
+from shoplens.monitoring.series.day_repository import DayRepository
+from shoplens.monitoring.series.entities import (
     DAY_S,
     HOUR_S,
     MINUTE_S,
@@ -40,8 +41,8 @@ from shoplens.monitoring.entities import (
     SeriesKey,
     ServerState,
 )
-from shoplens.monitoring.recorder import Kept
-from shoplens.monitoring.repository import DayRepository, SeriesRepository
+from shoplens.monitoring.series.recorder import Kept
+from shoplens.monitoring.series.repository import SeriesRepository
 from shoplens.platform.server import Platform, build_platform
 from shoplens.serving.cores import usable_cores
 from shoplens.settings import read_settings
@@ -79,7 +80,7 @@ def main() -> None:
 
 async def measure(platform: Platform, photos: int) -> None:
     """Print the cost per photo, and that of the page."""
-    photo_ms = await _photo_ms(platform, photos)
+    each_ms = await photo_ms(platform, photos)
     count_ms = _median_ms(_count_requests) / _REQUESTS
     recorder = platform.monitoring.recorder
     assert recorder is not None
@@ -96,12 +97,12 @@ async def measure(platform: Platform, photos: int) -> None:
 
     minute_ms = _median_ms(write_an_hour, rounds=3) / _MINUTES
     print(
-        f"A photo takes {photo_ms:.2f} ms, counting it {count_ms * 1000:.1f} us, a minute's figures {minute_ms:.2f} ms."
+        f"A photo takes {each_ms:.2f} ms, counting it {count_ms * 1000:.1f} us, a minute's figures {minute_ms:.2f} ms."
     )
     print("\n| photos per second | monitoring, us per photo | of the photo |\n|---|---|---|")
     for rate in _RATES:
         cost_ms = count_ms + minute_ms / MINUTE_S / rate
-        print(f"| {rate} | {cost_ms * 1000:.1f} | {cost_ms / photo_ms:.2%} |")
+        print(f"| {rate} | {cost_ms * 1000:.1f} | {cost_ms / each_ms:.2%} |")
     transport = httpx.ASGITransport(app=create_app(platform))
     print("\n| page | CPU ms | KB |\n|---|---|---|")
     async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
@@ -176,7 +177,7 @@ def _counts(random: Random) -> Counts:
     )
 
 
-async def _photo_ms(platform: Platform, count: int) -> float:
+async def photo_ms(platform: Platform, count: int) -> float:
     """Processor time of one photo of 1 MP, in all threads of this process."""
     photos = make_photos(SIZES[1], count=count)
     channel = platform.channels["look"]

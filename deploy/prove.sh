@@ -292,10 +292,10 @@ main() {
 
     compose exec -T web python "$SIMULATE" --messy --seed 7 --into "$DROP_FOLDER" >/dev/null 2>&1
     compose exec -T web shoplens batch ingest 2>/dev/null
-    compose exec -T web shoplens batch run 2>/dev/null
+    compose exec -T web shoplens batch run --engine local 2>/dev/null
     compose exec -T web python "$SIMULATE" --count 20 --seed 8 --into "$DROP_FOLDER" >/dev/null 2>&1
     compose exec -T web shoplens batch ingest 2>/dev/null
-    compose exec -T web shoplens batch run --engine workers 2>/dev/null
+    compose exec -T web shoplens batch run 2>/dev/null
     compose exec -T web shoplens batch export --all --output - --format csv 2>/dev/null >"$work/before.csv"
     get /predictions.csv >"$work/records-before.csv"
     say "a run in the container, another on the workers: $(($(wc -l <"$work/before.csv") - 1)) items in the table, $(($(wc -l <"$work/records-before.csv") - 1)) records"

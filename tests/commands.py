@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import gc
 import itertools
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -33,7 +35,7 @@ _IMPORTED: Final = (
     "shoplens.registry.commands", "shoplens.batch.commands", "shoplens.platform.batch", "rich.progress",
     "shoplens.training.train", "shoplens.platform.server", "shoplens.bundles.builtin.onnx_graph",
     "shoplens.cli.serve", "shoplens.web.app", "shoplens.web.connections", "shoplens.db.postgres", "uvicorn",
-    "shoplens.platform.registry", "shoplens.registry.archive", "rich.console",
+    "shoplens.platform.registry", "shoplens.registry.archive", "rich.console", "pydantic.v1", "PIL.PpmImagePlugin",
 )  # fmt: skip
 
 
@@ -64,6 +66,21 @@ def run_command(
         if status is None:
             raise subprocess.TimeoutExpired(["shoplens", *arguments], timeout_s, output=out, stderr=err)
     return subprocess.CompletedProcess(["shoplens", *arguments], status, out, err)
+
+
+def status_said(said: str) -> int:
+    """The exit status of the kind of error that a command named last on standard error."""
+    from shoplens.cli.command import status_of
+    from shoplens.errors import ShoplensError
+
+    code = re.findall(r"^error \((\w+)\): ", said, re.MULTILINE)[-1]
+    for module in (ROOT / "src" / "shoplens").glob("*/errors.py"):
+        import_module(f"shoplens.{module.parent.name}.errors")
+    kinds: list[type[ShoplensError]] = [ShoplensError]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+    (found,) = {status_of(kind.__new__(kind)) for kind in kinds if kind.code == code}
+    return found
 
 
 @dataclass
@@ -154,6 +171,8 @@ def _main() -> None:
     """Answer until standard input ends."""
     for module in _IMPORTED:
         import_module(module)
+    gc.collect()
+    gc.freeze()  # a collection in a command need not walk the modules: a server makes one when it starts
     for line in sys.stdin:
         request = json.loads(line)
         if "log" in request:

@@ -23,12 +23,15 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from fastapi import FastAPI
 from PIL import Image
 
 from servers.postgres import SharedDatabase, fresh_database
 from servers.process import START_TIMEOUT_S
 from shoplens.bundles.builtin import builtin_names, prepare_builtin
 from shoplens.db import Database, open_database, upgrade
+from shoplens.images import sandbox
+from shoplens.platform import parts
 from shoplens.platform.server import Platform, build_platform
 from shoplens.serving import classifier
 from shoplens.settings import Settings, read_settings
@@ -59,6 +62,27 @@ def _each_model_is_opened_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(classifier, "open_session", open_session)
         yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_process_forks_the_decoders_of_all_platforms() -> Iterator[None]:
+    """It imports the decoders once; to start it for each platform takes a fifth of a second."""
+
+    class SharedForkServer(sandbox._ForkServer):
+        def close(self) -> None:
+            """A platform has ended its own decoders before."""
+
+    shared = SharedForkServer()
+
+    class Decoder(sandbox.SandboxedDecoder):
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**options)
+            self._server = shared
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parts, "SandboxedDecoder", Decoder)
+        yield
+    sandbox._ForkServer.close(shared)
 
 
 def _opened_session(
@@ -168,9 +192,15 @@ def add_database(data_dir: Path) -> Path:
     return data_dir
 
 
+_applications: list[tuple[Platform, FastAPI]] = []
+"""The platform of the last client with its application: building one takes a fifth of a second."""
+
+
 def client_of(platform: Platform) -> httpx.AsyncClient:
-    """A client of an application over `platform`; crashes are answered with 500, as a server would."""
-    transport = httpx.ASGITransport(app=create_app(platform), raise_app_exceptions=False)
+    """A client of the application over `platform`; crashes are answered with 500, as a server would."""
+    if not _applications or _applications[0][0] is not platform:
+        _applications[:] = [(platform, create_app(platform))]
+    transport = httpx.ASGITransport(app=_applications[0][1], raise_app_exceptions=False)
     return httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1")
 
 
@@ -200,6 +230,7 @@ def running_server(data_dir: Path, models_dir: Path, *arguments: str, **settings
     log = data_dir / "server.log"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SHOPLENS_")}
     environment |= {"SHOPLENS_DATA_DIR": str(data_dir), "SHOPLENS_MODELS_DIR": str(models_dir)}
+    environment["SHOPLENS_CONSOLE_CHANNEL"] = "look"  # the quickest model
     environment |= {f"SHOPLENS_{name.upper()}": value for name, value in settings.items()}
     log.touch()
     before = log.stat().st_size

@@ -26,7 +26,7 @@ from shoplens.registry.finder import ModelFinder
 from shoplens.registry.object_registry import ObjectRegistry
 from shoplens.registry.publishing import RegistryService
 from shoplens.registry.shadow_repository import ShadowAnswer, ShadowRepository
-from shoplens.retraining.entities import RetrainingRules, RetrainingRun, RunState, ShadowRules
+from shoplens.retraining.entities import RetrainingRules, RetrainingRun, RetrainingState, ShadowRules
 from shoplens.retraining.gate import GateRules
 from shoplens.retraining.pipeline import Pipeline, PipelineParts
 from shoplens.retraining.promotion import Promotion
@@ -111,8 +111,9 @@ class ColourShop:
         self.registry = ObjectRegistry(open_store(str(folder / "registry")), "the registry", clock=self.now)
         self.finder = ModelFinder(folder / "models", registry=self.registry, shared=None, trust=Trust())
         self.publishing = RegistryService(
-            self.registry, trust=Trust(), database=database, audit=AuditLog(database, clock=self.now), clock=self.now
-        )
+            self.registry, models_dir=folder / "models", trust=Trust(), database=database,
+            audit=AuditLog(database, clock=self.now), clock=self.now,
+        )  # fmt: skip
         self.labels = LabelService(database, self.store, sources=[feedback_labels(database)], clock=self.now)
         shadows = ShadowTimes(database, self.store, labels=self.labels.said)
         self.promotion = Promotion(database, self.registry, self.publishing, shadows, clock=self.now)
@@ -155,7 +156,7 @@ class ColourShop:
     def first(self, *, rules: RetrainingRules = RULES) -> RetrainingRun:
         """The first model of the channel, after a person's yes: there was nothing to compare it with."""
         waiting = self.retrain(rules=rules)
-        assert RunState.WAITING is waiting.state
+        assert RetrainingState.WAITING is waiting.state
         return self.service.approve(waiting.id, by=SYSTEM, why="It is the first one.").run
 
     def challenged(self, run: RetrainingRun, answers: int, *, failed: int = 0) -> list[PredictionRecord]:

@@ -1,7 +1,8 @@
 """Write the lock files from pyproject.toml, or say whether they are stale.
 
 One resolution, cut into what each use needs: `run` is the server, `heic` one more format, `scale` several machines,
-`ray` a cluster, `mlflow` a registry, `train` training, `load` load tests, `test` the tests, `dev` the checks.
+`ray` a cluster, `mlflow` a registry, `otel` traces, `train` training, `load` load tests, `test` the tests,
+`dev` the checks.
 Each file starts with a digest of what it was made from, so that a stale file is found without a network.
 """
 
@@ -18,11 +19,12 @@ from tools.project import ROOT, pyproject
 
 FOLDER: Final = ROOT / "requirements"
 EXTRAS: Final[dict[str, tuple[str, ...]]] = {
-    "dev": ("heic", "scale", "train", "ray", "mlflow", "load", "test", "dev"),
-    "test": ("heic", "scale", "train", "ray", "mlflow", "load", "test"),
+    "dev": ("heic", "scale", "train", "ray", "mlflow", "otel", "load", "test", "dev"),
+    "test": ("heic", "scale", "train", "ray", "mlflow", "otel", "load", "test"),
     "train": ("train",),
     "ray": ("scale", "ray"),
     "mlflow": ("mlflow",),
+    "otel": ("otel",),
     "load": ("load",),
     "scale": ("scale",),
     "heic": ("heic",),

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, Literal, cast, get_args, get_origin
@@ -17,10 +18,12 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from shoplens.monitoring.alerts.rules import RULES, Rule
 from shoplens.telemetry.metrics import Metrics
 from tools.project import ROOT
 
 FOLDER: Final = ROOT / "docs" / "reference"
+RUNBOOKS: Final = ROOT / "docs" / "runbooks"
 PLAIN_TYPES: Final[dict[Any, str]] = {
     bool: "true or false",
     float: "number",
@@ -177,24 +180,53 @@ def metrics_page() -> str:
 
 
 def cli_page() -> str:
-    """Every command with its arguments."""
+    """The options before a command, the exit statuses, and every command with its arguments and examples."""
     from typer.main import get_command
 
     from shoplens.cli.app import app
+    from shoplens.cli.command import KINDS, OTHER_STATUSES
 
-    rows: list[str] = []
-    for name, command in _commands("shoplens", get_command(app)):
-        rows += [f"## {name}", "", command.help or "", "", *_parameters(command), ""]
-    return _page("Command line", "`shoplens COMMAND --help` says the same.", rows[:-1])
+    root = cast(Any, get_command(app))
+    statuses = sorted([*OTHER_STATUSES, *((status, meaning) for status, meaning, _ in KINDS)])
+    rows = ["## Options before the command", "", "`shoplens [OPTIONS] COMMAND …`; `--data-dir` and `--json` may also "]
+    rows[-1] += "stand after a command that has them."
+    rows += ["", *_parameters(root), "", "## Exit statuses", ""]
+    rows += ["| status | what it means |", "|---|---|", *(f"| {status} | {_cell(text)} |" for status, text in statuses)]
+    rows += [
+        "",
+        "An error is one line on standard error, `error (CODE): sentence`, with the code of [Errors](errors.md),",
+    ]
+    rows += ["and where it helps a second line, `hint: …`.", ""]
+    for section, names in _sections(root):
+        rows += [f"## {section}", ""]
+        for name, command in (found for each in names for found in _commands(f"shoplens {each}", root, each)):
+            rows += [f"### {name}", "", _help(command), "", *_parameters(command), ""]
+            if command.epilog:
+                rows += ["```console", *(f"$ {line}" for line in command.epilog.splitlines()), "```", ""]
+    return _page("Command line", "`shoplens -h` and `shoplens COMMAND -h` say the same.", rows[:-1])
 
 
-def _commands(name: str, command: Any) -> Iterator[tuple[str, Any]]:
-    children = getattr(command, "commands", {})
-    if not children:
+def _sections(root: Any) -> Iterator[tuple[str, list[str]]]:
+    sections: dict[str, list[str]] = {}
+    for name, section, _ in root.listed(None):
+        sections.setdefault(section, []).append(name)
+    yield from sections.items()
+
+
+def _commands(name: str, group: Any, child: str) -> Iterator[tuple[str, Any]]:
+    """A command, or those of a group; a group that does something by itself comes first."""
+    command = group.get_command(None, child)
+    if not hasattr(command, "list_commands"):
         yield name, command
-    for child, nested in sorted(children.items()):
-        if not nested.hidden:
-            yield from _commands(f"{name} {child}", nested)
+        return
+    if command.invoke_without_command:
+        yield name, command
+    for each in sorted(command.list_commands(None)):
+        yield from _commands(f"{name} {each}", command, each)
+
+
+def _help(command: Any) -> str:
+    return inspect.cleandoc(command.help or "")
 
 
 def _parameters(command: Any) -> list[str]:
@@ -239,12 +271,49 @@ def _page(title: str, introduction: str, lines: list[str]) -> str:
     return "\n".join([f"# {title}", "", GENERATED, "", introduction, "", *lines]).rstrip("\n") + "\n"
 
 
+def runbook_page(rule: Rule) -> str:
+    """What to do when an alert fires; the console shows the same."""
+    book = rule.runbook
+    steps = {"What to look at": book.look, "What to do": book.do}
+    lines = ["## What it means", "", book.means, ""]
+    for heading, each in steps.items():
+        lines += [f"## {heading}", "", *(f"{number}. {step}" for number, step in enumerate(each, 1)), ""]
+    kind = rule.severity.value if rule.find else f"{rule.severity.value}; only Prometheus sees it"
+    return _page(
+        rule.title,
+        f"`{rule.name}` ({kind}).",
+        [*lines, "## When it is over", "", book.over, "", "[All runbooks](index.md)"],
+    )
+
+
+def runbooks_page() -> str:
+    """Every alert with its waiting time."""
+    rows = [
+        f"| [{rule.name}]({rule.name}.md) | {rule.severity.value} | {_wait(rule.wait_s)} | {rule.title} |"
+        for rule in RULES
+    ]
+    return _page(
+        "Runbooks",
+        "A page for each alert: what it means, what to look at, what to do, and when it is over. "
+        "[Get alerts](../how-to/get-alerts.md) says how they reach you.",
+        ["| alert | severity | fires after | what is wrong |", "|---|---|---|---|", *rows],
+    )
+
+
+def _wait(seconds: int) -> str:
+    if seconds == 0:
+        return "at once"
+    return f"{seconds // 3_600} h" if seconds % 3_600 == 0 else f"{seconds // 60} min"
+
+
 PAGES: Final[dict[str, Callable[[], str]]] = {
     "settings.md": settings_page,
     "errors.md": errors_page,
     "metrics.md": metrics_page,
     "cli.md": cli_page,
     "openapi.json": openapi_page,
+    "../runbooks/index.md": runbooks_page,
+    **{f"../runbooks/{rule.name}.md": partial(runbook_page, rule) for rule in RULES},
 }
 
 
@@ -260,7 +329,8 @@ def _fits(path: Path, text: str) -> bool:
 def main(arguments: list[str]) -> int:
     """Run `check` or `write`."""
     if arguments == ["write"]:
-        FOLDER.mkdir(parents=True, exist_ok=True)
+        for folder in (FOLDER, RUNBOOKS):
+            folder.mkdir(parents=True, exist_ok=True)
         for name, page in PAGES.items():
             (FOLDER / name).write_text(page(), encoding="utf-8")
         return 0

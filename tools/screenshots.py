@@ -147,8 +147,12 @@ def _run_of(url: str, photos: dict[str, bytes]) -> str:
 def _classify(page: Page, url: str, photos: list[Path]) -> None:
     page.goto(url)
     page.set_input_files("#file", list(photos))
-    page.wait_for_selector("#answers .label-score")
-    page.locator("#results [data-state=done]").nth(len(photos) - 1).wait_for()
+    page.get_by_text(f"{len(photos)} of {len(photos)} classified").wait_for()
+    answer = page.locator("#answers .label-score").first
+    if not answer.is_visible():  # on a phone the list comes first
+        page.locator("#results tbody tr").first.click()
+    answer.wait_for()
+    answer.scroll_into_view_if_needed()
     page.mouse.move(0, 0)
     page.wait_for_load_state("networkidle")
 

@@ -17,7 +17,8 @@ RUN python -m venv .venv
 COPY requirements/ requirements/
 RUN .venv/bin/pip install --require-hashes --requirement requirements/scale.lock \
     && .venv/bin/pip install --require-hashes --requirement requirements/train.lock \
-    && .venv/bin/pip install --require-hashes --requirement requirements/mlflow.lock
+    && .venv/bin/pip install --require-hashes --requirement requirements/mlflow.lock \
+    && .venv/bin/pip install --require-hashes --requirement requirements/otel.lock
 # Only the recipes that train a network need it (--build-arg TORCH=1); some GB.
 ARG TORCH=
 RUN if [ -n "$TORCH" ]; then .venv/bin/pip install --requirement requirements/torch.txt; fi

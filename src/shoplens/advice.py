@@ -9,7 +9,8 @@ from difflib import get_close_matches
 from itertools import islice
 from typing import Final
 
-from shoplens.errors import FileUnusable
+from shoplens.errors import ChannelNotFound, FileUnusable
+from shoplens.messages import marked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,4 +63,12 @@ def meant(name: str, known: Iterable[str]) -> str:
     if len(name) > _LONGEST_NAME:  # comparing takes longer than in proportion to the length
         return ""
     close = get_close_matches(name, list(islice(known, _MOST_NAMES)), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+    return marked(f" (did you mean {close[0]!r}?)") if close else ""
+
+
+def no_channel(name: str, known: Iterable[str]) -> ChannelNotFound:
+    """The error for a channel that the settings do not have."""
+    names = sorted(known)
+    return ChannelNotFound(
+        f"There is no channel {name[:_LONGEST_NAME]!r}{meant(name, names)}; the channels are: {', '.join(names)}."
+    )

@@ -26,7 +26,7 @@ ShoplensError
 ├── TooManyTries           refused for a while; carries `retry_after_s`
 ├── NotFound
 │   ├── PredictionNotFound
-│   ├── ImageNotKept           the prediction exists, but its photo was not stored
+│   ├── ImageNotKept           the prediction exists, but its photo was not stored, or is deleted
 │   ├── BlobNotFound           the store has no object under this key
 │   ├── ChannelNotFound
 │   ├── ModelNotFound
@@ -73,6 +73,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from shoplens.messages import marked
+
 
 class ShoplensError(Exception):
     """Base of all errors: `code` is stable for programs, `str(error)` is a sentence for people."""
@@ -89,8 +91,9 @@ class ShoplensError(Exception):
     @property
     def notice(self) -> str:
         """`public` with the code, for what is shown later than the request that failed."""
-        more = "" if self.public_message is None else " The log has the details."
-        return f"{self.public.removesuffix('.')} ({self.code}).{more}"
+        sentence = self.public.removesuffix(".")
+        notice = marked(f"{sentence} ({self.code}).")
+        return notice if self.public_message is None else marked(f"{notice} The log has the details.")
 
 
 class SampleError(ShoplensError):
@@ -243,7 +246,7 @@ class PredictionNotFound(NotFound):
 
 
 class ImageNotKept(NotFound):
-    """The prediction exists, but its photo was not stored."""
+    """The prediction exists, but its photo was not stored, or is deleted."""
 
     code = "image_not_kept"
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from ipaddress import ip_network
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal, Self
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import orjson
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 from pydantic_settings import NoDecode
+
+from shoplens.messages import marked
 
 
 def _list_of_texts(value: object) -> object:
@@ -84,6 +88,10 @@ class PhotoUrlSettings(_WebPhotoSettings):
     )
 
 
+NIGHTLY: Final = "0 2 * * *"
+"""The time in the shipped files of cron, systemd, Jenkins, Airflow and Kubernetes."""
+
+
 class ChannelBatchSettings(_WebPhotoSettings):
     """The batch side of a channel: where its photos arrive, and how they are imported and filed."""
 
@@ -102,6 +110,36 @@ class ChannelBatchSettings(_WebPhotoSettings):
         default=True,
         description="Move each photo to a folder for its label; off: photos stay where the import put them.",
     )
+    keep_photos_days: int | None = Field(
+        default=None,
+        gt=0,
+        description="Days after which the photos of a finished run are deleted, counted from an item's end or the last "
+        "answer of a person; its numbers, labels and exports stay. What needs review or can be tried again stays. "
+        "Unset: never.",
+    )
+    schedule: str | None = Field(
+        default=None,
+        description="When its runs are planned, as a cron expression in `batch.time_zone` (`0 2 * * *`); `returns` has "
+        "that of the files in `deploy`. Pages and checks expect a run then; cron, systemd, Jenkins or Airflow starts "
+        "it. Unset or empty: none is planned.",
+    )
+
+    @field_validator("schedule")
+    @classmethod
+    def _is_a_cron_expression(cls, schedule: str | None) -> str | None:
+        if not schedule or not schedule.strip():
+            return None
+        if schedule == NIGHTLY:
+            return schedule
+        from croniter import CroniterError, croniter  # importing it takes a twentieth of a second
+
+        try:
+            if len(schedule.split()) != 5:
+                raise ValueError("it needs five fields: minute, hour, day, month, weekday")
+            croniter(schedule, datetime(2026, 1, 1, tzinfo=UTC)).get_next()
+        except (CroniterError, ValueError) as error:
+            raise ValueError(f"{schedule!r} is no cron expression such as 0 2 * * * ({error})") from error
+        return schedule.strip()
 
 
 class RefusalReason(_Frozen):
@@ -253,6 +291,19 @@ class ChannelSettings(_Frozen):
         default="thumbnail",
         description="What is stored of each photo: `original`, `thumbnail` (256 px, no metadata) or `nothing`.",
     )
+    keep_photos_days: int | None = Field(
+        default=None,
+        gt=0,
+        description="Days after which the photo of a single classification is deleted and its record stays, counted "
+        "from the classification or the last feedback. One that waits for a person stays. Unset: never, or with the "
+        "record.",
+    )
+    keep_records_days: int | None = Field(
+        default=None,
+        gt=0,
+        description="Days after which the record of a single classification is deleted with its photo and feedback, "
+        "counted likewise. Records of runs stay. Unset: never.",
+    )
     accept_at: float | None = Field(
         default=None, description="Least score of the best label that needs no person; unset accepts every photo."
     )
@@ -261,8 +312,9 @@ class ChannelSettings(_Frozen):
         ge=0,
         le=1,
         description="Share of what the thresholds accept that a person checks nevertheless, chosen at random: from it "
-        "the accuracy in production is computed. Try 0.01. 0: nobody checks, and that accuracy stays unknown. For "
-        "single photos and runs; not for moderation, nor for suggestions of the catalogue.",
+        "the accuracy in production is computed. Try 0.01. 0: nobody checks, and that accuracy stays unknown. With a "
+        "moderation side: of what the policy publishes or refuses, which stands meanwhile. With a catalogue side: of "
+        "the suggestions that need no person.",
     )
     labels: dict[str, LabelThresholds] = Field(
         default_factory=dict, description="Thresholds by label; `labels = {}` removes those of a default channel."
@@ -286,11 +338,41 @@ class ChannelSettings(_Frozen):
         default_factory=ChannelRetrainingSettings, description="How its model learns from what people said."
     )
 
+    @model_validator(mode="after")
+    def _photos_go_first(self) -> Self:
+        photos, records = self.keep_photos_days, self.keep_records_days
+        if photos is not None and records is not None and photos > records:
+            raise ValueError(
+                f"keep_photos_days is {photos}, but the record goes after {records} days and takes its photo along. "
+                "Set keep_photos_days to at most keep_records_days, or leave it out"
+            )
+        if self.keep == "nothing" and photos is not None:
+            raise ValueError("keep_photos_days has no photos to delete: this channel keeps nothing. Leave it out")
+        if self.moderation is not None and self.batch is not None and self.batch.keep_photos_days is not None:
+            raise ValueError(
+                "batch.keep_photos_days is for channels without a moderation side. Set moderation.keep_refused_days, "
+                "moderation.keep_held_days and moderation.keep_published_days"
+            )
+        return self
+
 
 class BatchSettings(_Frozen):
     """How runs work, in all channels."""
 
+    engine: Literal["local", "workers", "ray"] = Field(
+        default="local",
+        description="Where the models of runs are, also of those that pages and the API start: in the process of the "
+        "run, in workers behind Redis, or on a Ray cluster. Channels with a moderation side do not use Ray.",
+    )
+    ray_address: str | None = Field(
+        default=None,
+        description="The Ray cluster of runs: host:6379, ray://host:10001 or auto; unset: one on this machine.",
+    )
     commit_items: int = Field(default=64, gt=0, le=1000, description="Items that share a commit.")
+    time_zone: str | None = Field(
+        default=None,
+        description="Time zone of the schedules of channels (`Europe/Berlin`); unset: that of the machine.",
+    )
     max_attempts: int = Field(
         default=3, gt=0, description="How often an item is tried before a passing fault sends it to quarantine."
     )
@@ -305,6 +387,14 @@ class BatchSettings(_Frozen):
         gt=0,
         description="Seconds without a finished item after which a run counts as stalled; also the limit per photo.",
     )
+
+    @field_validator("time_zone")
+    @classmethod
+    def _is_a_time_zone(cls, name: str | None) -> str | None:
+        try:
+            return None if name is None else ZoneInfo(name).key
+        except (ZoneInfoNotFoundError, ValueError) as error:
+            raise ValueError(f"there is no time zone {name!r}; write one such as Europe/Berlin") from error
 
 
 class MonitoringSettings(_Frozen):
@@ -405,28 +495,32 @@ _GARMENTS = {
     "t-shirt": "T-shirt",
 }
 DEFAULT_CHANNELS: dict[str, dict[str, object]] = {
-    "look": {"model": "efficientnet-lite0-int8", "title": "General", "question": "What's in this photo?"},
+    "look": {
+        "model": "efficientnet-lite0-int8",
+        "title": marked("General"),
+        "question": marked("What's in this photo?"),
+    },
     "returns": {
         "model": "clothing",
-        "title": "Returns",
-        "question": "Which garment is this?",
+        "title": marked("Returns"),
+        "question": marked("Which garment is this?"),
         "label_names": _GARMENTS,
         "accept_at": 0.8,
         "keep": "original",
-        "batch": {},
+        "batch": {"schedule": NIGHTLY},
     },
     "reviews": {
         "model": "opennsfw",
-        "title": "Reviews",
-        "question": "Is this photo safe to publish?",
+        "title": marked("Reviews"),
+        "question": marked("Is this photo safe to publish?"),
         "label_names": {"nsfw": "NSFW", "safe": "Safe"},
         "labels": {"nsfw": {"review_at": 0.4, "reject_at": 0.85}},
         "moderation": {},
     },
     "catalogue": {
         "model": "starter-catalogue",
-        "title": "Catalogue",
-        "question": "Which category is this product?",
+        "title": marked("Catalogue"),
+        "question": marked("Which category is this product?"),
         "accept_at": 0.8,
         "keep": "original",
         "catalogue": {},

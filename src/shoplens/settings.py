@@ -6,6 +6,7 @@ The environment wins over the file. Nested values use two underscores: `SHOPLENS
 from __future__ import annotations
 
 import os
+from contextvars import ContextVar
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any, Final, Literal, Self
@@ -13,7 +14,7 @@ from urllib.parse import urlsplit
 
 import orjson
 import platformdirs
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -25,6 +26,7 @@ from pydantic_settings import (
 
 from shoplens.advice import file_advice, meant
 from shoplens.errors import FileUnusable, Misconfigured
+from shoplens.notice_settings import AlertSettings, MailSettings
 from shoplens.setting_groups import (
     DEFAULT_CHANNELS,
     AccountSettings,
@@ -40,13 +42,17 @@ from shoplens.setting_groups import (
     PhotoUrlSettings,
     TextList,
 )
+from shoplens.setting_sources import (
+    CONFIG_FILE_VARIABLE,
+    ENVIRONMENT_PREFIX,
+    ORIGINS_VARIABLE,
+    OTHER_VARIABLES,
+    Origins,
+    origins_of,
+    settings_file,
+    variables,
+)
 from shoplens.telemetry.logs import LogFolder
-
-ENVIRONMENT_PREFIX = "SHOPLENS_"
-CONFIG_FILE_VARIABLE = "SHOPLENS_CONFIG"
-DEFAULT_CONFIG_FILE = "shoplens.toml"
-_OTHER_VARIABLES = ("AIRFLOW_", "HOME", "IMAGE", "UID", "GID", "LOAD_", "TEST_")
-"""Continuations of the prefix in names that deployment files, the load test and the tests use."""
 
 LOCAL_DATA_DIR: Final = Path("shoplens-data")
 
@@ -56,10 +62,18 @@ def default_data_dir() -> Path:
     return LOCAL_DATA_DIR if LOCAL_DATA_DIR.is_dir() else platformdirs.user_data_path("shoplens", appauthor=False)
 
 
+_origins: ContextVar[Origins] = ContextVar("origins", default=Origins())  # noqa: B039  frozen
+"""Where the values come from that are being read."""
+
+
 class _DefaultChannels(InitSettingsSource):
-    """The default channels. Where a channel has an empty table `labels`, its default thresholds do not apply."""
+    """The default channels. Where a channel has an empty table `labels`, its default thresholds do not apply.
+
+    It is the last source, so it also notes what the others gave.
+    """
 
     def __call__(self) -> dict[str, Any]:
+        _origins.set(origins_of(self.settings_sources_data))
         given = self.current_state.get("channels")
         channels = {name: dict(default) for name, default in DEFAULT_CHANNELS.items()}
         for name, own in given.items() if isinstance(given, dict) else ():
@@ -133,6 +147,11 @@ class Settings(BaseSettings):
         "yours are merged in."
     )
     default_channel: str = Field(default="look", description="The channel of a request that names none.")
+    console_channel: str = Field(
+        default="returns",
+        description="The channel that the page Classify begins with; where there is none of this name, "
+        "`default_channel`. Each browser then remembers the one that was used last.",
+    )
     accounts: AccountSettings = Field(
         default_factory=AccountSettings, description="How long sessions, tokens and one-time links of people last."
     )
@@ -142,6 +161,12 @@ class Settings(BaseSettings):
     monitoring: MonitoringSettings = Field(
         default_factory=MonitoringSettings, description="What is written down about the server, and for how long."
     )
+    alerts: AlertSettings = Field(
+        default_factory=AlertSettings, description="When people are told that something is wrong."
+    )
+    mail: MailSettings | None = Field(
+        default=None, description="The mail server that takes alerts and reports; unset: no mail is sent."
+    )
     batch: BatchSettings = Field(default_factory=BatchSettings, description="How runs work, in all channels.")
 
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
@@ -149,6 +174,10 @@ class Settings(BaseSettings):
     public_url: str | None = Field(
         default=None,
         description="Where people reach this server (`https://photos.example.org`), for the links in reports.",
+    )
+    language: Literal["en", "de"] = Field(
+        default="en",
+        description="Language of the pages for a browser that asks for none of ours, and of reports.",
     )
     allow_public: bool = Field(
         default=False,
@@ -254,6 +283,10 @@ class Settings(BaseSettings):
     )
     log_file_megabytes: int = Field(default=10, gt=0, description="Size in megabytes at which a log file is rotated.")
     log_files: int = Field(default=10, gt=0, le=100, description="Rotated files kept of each log.")
+    tracing: bool = Field(
+        default=False,
+        description="Make traces with OpenTelemetry (extra `otel`); the variables `OTEL_…` say where they are sent.",
+    )
 
     @field_validator("mlflow_url")
     @classmethod
@@ -302,9 +335,15 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments over environment over file; no .env and no secrets directory."""
         del dotenv_settings, file_secret_settings
-        path = Path(os.environ.get(CONFIG_FILE_VARIABLE, DEFAULT_CONFIG_FILE))
-        toml_settings = TomlConfigSettingsSource(settings_cls, toml_file=path)
+        toml_settings = TomlConfigSettingsSource(settings_cls, toml_file=settings_file())
         return init_settings, env_settings, toml_settings, _DefaultChannels(settings_cls, init_kwargs={})
+
+    _origins: Origins = PrivateAttr(default_factory=_origins.get)  # type: ignore[arg-type]
+
+    @property
+    def origins(self) -> Origins:
+        """What gave the values."""
+        return self._origins
 
     def make_data_dir(self) -> None:
         """Create the data directory, which only this user may enter. Raises FileUnusable."""
@@ -389,7 +428,7 @@ class Settings(BaseSettings):
             for name, value in values.items()
             if value is not None  # None is the default of every such field, and a variable cannot express it
         }
-        return {**texts, CONFIG_FILE_VARIABLE: os.devnull}
+        return {**texts, CONFIG_FILE_VARIABLE: os.devnull, ORIGINS_VARIABLE: self._origins.as_json()}
 
 
 def read_settings(**overrides: object) -> Settings:
@@ -422,6 +461,8 @@ def _fault(kind: str, place: tuple[int | str, ...], message: str) -> str:
             OpenIdSettings,
             BatchSettings,
             MonitoringSettings,
+            AlertSettings,
+            MailSettings,
             LabelThresholds,
             ChannelRetrainingSettings,
         ),
@@ -436,19 +477,9 @@ def unknown_variables() -> list[str]:
     They are not refused: Kubernetes sets such names by itself for a service that is called shoplens.
     """
     known = {f"{ENVIRONMENT_PREFIX}{name.upper()}" for name in Settings.model_fields} | {CONFIG_FILE_VARIABLE}
-    others = tuple(ENVIRONMENT_PREFIX + name for name in _OTHER_VARIABLES)
+    others = tuple(ENVIRONMENT_PREFIX + name for name in OTHER_VARIABLES)
     return [
         f"{name} is not a setting{meant(name, known)}"
-        for name in _variables()
+        for name in variables()
         if name.upper().partition("__")[0] not in known and not name.startswith(others)
     ]
-
-
-def settings_in_use() -> list[str]:
-    """What the settings of this process are read from: the file, where there is one, and names of variables."""
-    file = Path(os.environ.get(CONFIG_FILE_VARIABLE, DEFAULT_CONFIG_FILE))
-    return [*([str(file.absolute())] if file.is_file() else []), *_variables()]
-
-
-def _variables() -> list[str]:
-    return sorted(name for name in os.environ if name.upper().startswith(ENVIRONMENT_PREFIX))

@@ -43,6 +43,7 @@ class ProcessFleet:
         self.postgres_port = free_port()
         (self.root / "shoplens.toml").write_text(ONLY_LOOK)
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.worker_ports: dict[str, int] = {}
         self.start_redis()
         if self.with_postgres:
             self.start_postgres()
@@ -80,7 +81,7 @@ class ProcessFleet:
 
     def start_worker(self, name: str, *, wait: bool = True) -> subprocess.Popen[bytes]:
         """A model worker with one thread."""
-        port = free_port()
+        port = self.worker_ports[name] = free_port()
         probe = f"http://127.0.0.1:{port}/health/ready" if wait else None
         return self._start(name, "worker", probe=probe, SHOPLENS_WORKER_PORT=str(port), SHOPLENS_THREADS="1")
 

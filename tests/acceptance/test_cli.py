@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from shoplens.bundles.store import resolve_bundle
-from tests.commands import run_command
+from tests.commands import run_command, start_command
 from tests.conftest import colourful, jpeg_of
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -43,10 +44,13 @@ def test_help_names_every_command(run: Run) -> None:
 
 def test_help_and_version_import_neither_models_nor_web() -> None:
     """That is what keeps them quick."""
-    heavy = "'onnxruntime', 'fastapi', 'numpy', 'rich'"
-    probe = f"import sys, shoplens.cli.app; print([name for name in ({heavy}) if name in sys.modules])"
+    heavy = "'onnxruntime', 'fastapi', 'numpy', 'rich', 'pydantic', 'sqlalchemy', 'asyncio', 'shoplens.batch'"
+    probe = (
+        "import sys; from shoplens.cli.app import app; app(['-h'], standalone_mode=False); "
+        f"print([name for name in ({heavy}) if name in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
-    assert "[]" == done.stdout.strip()
+    assert "[]" == done.stdout.splitlines()[-1]
 
 
 def test_photos_are_classified_in_the_order_given(run: Run, tmp_path: Path) -> None:
@@ -64,13 +68,12 @@ def test_photos_are_classified_in_the_order_given(run: Run, tmp_path: Path) -> N
     assert 1 == done.returncode
 
 
-def test_good_photos_end_with_status_0_and_readable_text(run: Run, tmp_path: Path) -> None:
-    """With labels and percentages."""
+def test_a_good_photo_is_a_row_for_programs_and_ends_with_status_0(run: Run, tmp_path: Path) -> None:
+    """Its path and its label; people see bars."""
     (tmp_path / "a.jpg").write_bytes(jpeg_of(colourful(2)))
     done = run("classify", "a.jpg", "--channel", "reviews")
     assert 0 == done.returncode, done.stderr
-    assert "safe" in done.stdout
-    assert "%" in done.stdout
+    assert ["a.jpg", "safe"] == done.stdout.split("\t")[:2]
 
 
 def test_a_text_is_classified_alone_or_with_its_photos(run: Run, tmp_path: Path) -> None:
@@ -88,7 +91,7 @@ def test_a_text_is_classified_alone_or_with_its_photos(run: Run, tmp_path: Path)
         ((), "Name photos or folders, or a text"),
     ):
         refused = run("classify", *arguments)
-        assert (1, True) == (refused.returncode, sentence in refused.stderr), refused.stderr
+        assert (2, True) == (refused.returncode, sentence in refused.stderr), refused.stderr
 
 
 def test_an_unknown_channel_or_model_is_reported_in_one_sentence(run: Run, tmp_path: Path) -> None:
@@ -96,7 +99,7 @@ def test_an_unknown_channel_or_model_is_reported_in_one_sentence(run: Run, tmp_p
     (tmp_path / "a.jpg").write_bytes(jpeg_of(colourful(2)))
     for option in ("--channel", "--model"):
         done = run("classify", "a.jpg", option, "nix")
-        assert 1 == done.returncode
+        assert 3 == done.returncode
         assert "nix" in done.stderr
         assert "Traceback" not in done.stderr
 
@@ -135,18 +138,18 @@ def test_a_tampered_model_is_found_and_refused(run: Run, tmp_path: Path, models_
     assert 1 == done.returncode
     assert "bundle_tampered" in done.stdout
     served = run("serve", "--port", "0", models_dir=str(tmp_path / "models"))
-    assert 1 == served.returncode
+    assert 7 == served.returncode
     for text in ("bundle_tampered", f"opennsfw@{source.name}", str(bad), "Remove this folder"):
         assert text in served.stderr
     bad.joinpath("model.onnx").unlink()
     assert f"opennsfw@{source.name}" in run("serve", "--port", "0", models_dir=str(tmp_path / "models")).stderr
 
 
-def test_a_folder_without_photos_is_said_and_ends_with_status_1(run: Run, tmp_path: Path) -> None:
+def test_a_folder_without_photos_is_said_and_ends_with_status_7(run: Run, tmp_path: Path) -> None:
     """Before a model is loaded: there is none of this name."""
     (tmp_path / "empty").mkdir()
     done = run("classify", "empty", "--model", "nix", "--json")
-    assert (1, "") == (done.returncode, done.stdout)
+    assert (7, "") == (done.returncode, done.stdout)
     assert "image_missing" in done.stderr
     assert "empty" in done.stderr
 
@@ -163,6 +166,37 @@ def test_a_command_leaves_nothing_in_the_folder_where_it_is_run(tmp_path: Path, 
     assert (0, 0) == (listed.returncode, done.returncode), done.stderr
     assert ["a.jpg"] == [path.name for path in here.iterdir()]
     assert (home / ".local" / "share" / "shoplens" / "models" / "fashion-mnist").is_dir()
+
+
+def test_ctrl_c_ends_a_classification_and_says_what_is_kept(tmp_path: Path, models_dir: Path) -> None:
+    """Status 130; the file has the results until then."""
+    (tmp_path / "a.jpg").write_bytes(jpeg_of(colourful(2)))
+    (tmp_path / "many").mkdir()
+    for number in range(3_000):
+        (tmp_path / "many" / f"{number:04}.jpg").hardlink_to(tmp_path / "a.jpg")
+    environment = {"SHOPLENS_DATA_DIR": str(tmp_path / "data"), "SHOPLENS_MODELS_DIR": str(models_dir)}
+    arguments = ("classify", "many", "--model", "fashion-mnist", "--output", "labels.jsonl")
+    running = start_command(*arguments, environment=environment, folder=tmp_path, log=tmp_path / "said.txt")
+    labels = tmp_path / "labels.jsonl"
+    until_s = time.monotonic() + 60
+    while time.monotonic() < until_s and not (labels.exists() and labels.stat().st_size):
+        time.sleep(0.01)
+    running.send_signal(signal.SIGINT)
+    assert 130 == running.wait(60), (tmp_path / "said.txt").read_text()
+    rows = [json.loads(line) for line in labels.read_text().splitlines()]
+    said = f"error: Interrupted after {len(rows):,} photos. labels.jsonl has the results until then."
+    assert said in (tmp_path / "said.txt").read_text()
+    assert 0 < len(rows) < 3_000
+
+
+def test_a_reader_that_has_seen_enough_ends_a_command_without_a_word(tmp_path: Path) -> None:
+    """As `| head` does, also when it goes before the first byte; the status is that of a broken pipe."""
+    command = f"{sys.executable} -m shoplens datasets --json | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=tmp_path, env=os.environ | {"SHOPLENS_DATA_DIR": str(tmp_path)},
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert (141, "") == (done.returncode, done.stderr)
 
 
 def test_the_doctor_finds_a_healthy_system_healthy(run: Run) -> None:
@@ -213,8 +247,8 @@ def test_a_data_directory_that_cannot_be_made_is_told_in_one_sentence(
     """A file stands in its place."""
     (tmp_path / "data").write_text("not a folder")
     done = run(*command, channels__returns__model="opennsfw")
-    assert 1 == done.returncode
-    assert "Error (file_unusable): data_dir: " in done.stderr
+    assert 6 == done.returncode
+    assert "error (file_unusable): data_dir: " in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -229,7 +263,7 @@ def test_the_database_is_made_by_upgrade(run: Run, tmp_path: Path) -> None:
 def test_a_public_address_is_refused_unless_said_explicitly(run: Run) -> None:
     """There is no account."""
     done = run("serve", "--host", "0.0.0.0", "--port", "0")
-    assert 1 == done.returncode
+    assert 6 == done.returncode
     assert "unsafe_bind" in done.stderr
     assert "--allow-public" in done.stderr
 
@@ -239,7 +273,7 @@ def test_a_port_in_use_is_reported_before_models_are_loaded(run: Run) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         started = time.monotonic()
         done = run("serve", "--port", str(taken.getsockname()[1]))
-    assert 1 == done.returncode
+    assert 6 == done.returncode
     assert "misconfigured" in done.stderr
     assert time.monotonic() - started < 60
 
@@ -248,7 +282,7 @@ def test_wrong_settings_are_reported_in_one_sentence(run: Run) -> None:
     """On every command that reads them."""
     for command in (("serve",), ("doctor",), ("models", "list"), ("db", "upgrade")):
         done = run(*command, port="many")
-        assert 1 == done.returncode
+        assert 6 == done.returncode
         assert "port" in done.stderr
         assert "Traceback" not in done.stderr
 

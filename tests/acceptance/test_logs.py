@@ -8,11 +8,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
+from servers.otlp import OtlpReceiver, running_receiver
 from shoplens.bundles.bundle import write_bundle
 from tests.commands import run_command
 from tests.conftest import colourful, jpeg_of, running_server
@@ -48,19 +52,54 @@ def test_a_server_without_a_log_folder_serves(tmp_path: Path, models_dir: Path) 
 
 
 def test_what_is_started_over_http_is_logged_as_such(tmp_path: Path, models_dir: Path) -> None:
-    """The import in the server and the run in a process of its own: one log of starts, one log of events."""
-    with running_server(tmp_path, models_dir, channels__returns__batch__quiet_s="0") as server:
+    """The import in the server and the run in a process of its own: one log of starts, one log of events, one trace."""
+    with (
+        running_receiver() as receiver,
+        tracing_to(receiver),
+        running_server(tmp_path, models_dir, channels__returns__batch__quiet_s="0", tracing="true") as server,
+    ):
         (tmp_path / "drop" / "returns" / "order_item.jpg").write_bytes(jpeg_of(colourful(1)))
         assert 1 == httpx.post(f"{server.url}/batch/ingest", timeout=60).json()["counts"]["taken"]
-        run_id = httpx.post(f"{server.url}/batch/runs", timeout=60).json()["id"]
+        assert 200 == httpx.post(f"{server.url}/predict", content=jpeg_of(colourful(1)), timeout=60).status_code
+        answer = httpx.post(f"{server.url}/batch/runs", headers={"X-Request-ID": "tonight"}, timeout=60)
+        run_id = answer.json()["id"]
         ends = wait_for_ends(tmp_path / "logs", 2)
     assert [("ingest", "http", 0), ("run", "http", 0)] == [(end["job"], end["by"], end["exit_status"]) for end in ends]
     ingest, run = ends
     assert 1 == ingest["counts"]["taken"]
     assert (run_id, 1) == (run["run"], sum(run["counts"].values()))
     assert (server.process.pid, False) == (ingest["pid"], server.process.pid == run["pid"])
-    commands = {line["command"] for line in lines_of(tmp_path / "logs" / "app.log")}
-    assert {"serve", "batch run"} == commands
+    lines = lines_of(tmp_path / "logs" / "app.log")
+    assert {"serve", "batch run"} == {line["command"] for line in lines}
+    of_run = [line for line in lines if line["command"] == "batch run"]
+    assert {(run_id, "returns")} == {(line.get("run"), line.get("channel")) for line in of_run}
+    (launched,) = [line for line in lines if line["event"] == "run.launched"]
+    assert ("tonight", run_id) == (launched["request_id"], launched["run"])
+    spans = receiver.wait_for(lambda all_spans: [each for each in all_spans if each.name == "batch run"])
+    names = {each.id: each.name for each in spans}
+    (embedded,) = (each.trace for each in spans if each.name == "POST /predict")
+    assert {("decode", "POST /predict"), ("infer", "POST /predict"), ("INSERT predictions", "POST /predict")} <= {
+        (each.name, names.get(each.parent)) for each in spans if each.trace == embedded
+    }
+    trace = next(each.trace for each in spans if each.name == "batch run")
+    assert {
+        ("shoplens-serve", "POST /batch/runs", ""),
+        ("shoplens-batch", "batch run", "POST /batch/runs"),
+        ("shoplens-batch", "commit results", "batch run"),
+        ("shoplens-batch", "batch item", "batch run"),
+        ("shoplens-batch", "decode", "batch item"),
+        ("shoplens-batch", "infer", "batch item"),
+    } <= {(each.service, each.name, names.get(each.parent, "")) for each in spans if each.trace == trace}
+    assert {trace} == {line["trace_id"] for line in of_run if line["event"] in {"run.started", "run.finished"}}
+
+
+@contextmanager
+def tracing_to(receiver: OtlpReceiver) -> Iterator[None]:
+    """Processes that are started in the block send their traces there, soon."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.url)
+        patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")
+        yield
 
 
 def wait_for_ends(logs: Path, count: int) -> list[dict[str, Any]]:

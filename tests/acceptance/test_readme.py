@@ -32,7 +32,7 @@ PROGRAMS = [
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Path:
+def workspace(tmp_path: Path) -> Path:
     """A folder with the files that the commands use."""
     (tmp_path / "photo.jpg").write_bytes(jpeg_of(colourful(1)))
     (tmp_path / "photos").mkdir()
@@ -50,7 +50,7 @@ def test_there_is_something_to_type() -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_works_as_written(command: str, desk: Path, server: RunningServer, models_dir: Path) -> None:
+def test_a_command_works_as_written(command: str, workspace: Path, server: RunningServer, models_dir: Path) -> None:
     """With this server's address in place of the default one."""
     here = command.replace("http://127.0.0.1:8000", server.url)
     python = shlex.quote(sys.executable)  # its path may itself end with .venv/bin/python
@@ -61,18 +61,18 @@ def test_a_command_works_as_written(command: str, desk: Path, server: RunningSer
     )
     environment = {**os.environ, "SHOPLENS_MODELS_DIR": str(models_dir)}
     done = subprocess.run(
-        ["bash", "-euc", here], cwd=desk, env=environment, capture_output=True, text=True, check=False, timeout=120
+        ["bash", "-euc", here], cwd=workspace, env=environment, capture_output=True, text=True, check=False, timeout=120
     )
     assert 0 == done.returncode, done.stderr
     assert done.stdout.strip()
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_a_program_works_as_written(program: str, desk: Path, models_dir: Path) -> None:
+def test_a_program_works_as_written(program: str, workspace: Path, models_dir: Path) -> None:
     """And prints a label with its score."""
     environment = {**os.environ, "SHOPLENS_MODELS_DIR": str(models_dir)}
     done = subprocess.run(
-        [sys.executable, "-c", program], cwd=desk, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-c", program], cwd=workspace, env=environment, capture_output=True, text=True, check=False
     )
     assert 0 == done.returncode, done.stderr
     assert re.search(r"\d\.\d+", done.stdout)

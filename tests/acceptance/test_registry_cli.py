@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tests.acceptance.test_models_cli import shoplens
+from tests.commands import status_said
 from tests.registry_bundles import bundle_maker
 
 
@@ -20,7 +21,7 @@ def ok(folder: Path, *arguments: str) -> str:
 def refused(folder: Path, *arguments: str) -> str:
     """The sentence of a command that must not."""
     done = shoplens(folder, *arguments)
-    assert 1 == done.returncode, done.stdout
+    assert status_said(done.stderr) == done.returncode, done.stdout
     return done.stderr
 
 
@@ -30,7 +31,7 @@ def test_a_model_is_published_promoted_rolled_back_and_carried_away(tmp_path: Pa
     here.mkdir()
     there.mkdir()
     make = bundle_maker(tmp_path / "made", "fruit")
-    assert "Nothing is published" in ok(here, "registry", "list")
+    assert "Nothing is published" in shoplens(here, "registry", "list").stderr
     for version in ("1.0", "2.0"):
         said = ok(here, "registry", "publish", str(make(version).root), "--why", f"trained {version}")
         assert f"fruit@{version} is published" in said

@@ -15,11 +15,12 @@ from pathlib import Path
 import httpx
 import pytest
 
+from servers.otlp import OtlpReceiver, running_receiver
 from servers.process import free_port
 from shoplens.batch.entities import ItemState
 from tests.acceptance.batch_shop import BatchShop, tiny_photo
 from tests.acceptance.fleet_of_processes import ProcessFleet
-from tests.commands import run_command
+from tests.commands import run_command, status_said
 from tests.conftest import colourful, jpeg_of
 
 SHOPLENS = [sys.executable, "-m", "shoplens"]
@@ -27,9 +28,22 @@ WITHIN_S = 15
 
 
 @pytest.fixture(scope="module")
-def fleet(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Iterator[ProcessFleet]:
-    """A web server and one worker over Valkey, with a SQLite database each."""
-    with ProcessFleet(tmp_path_factory.mktemp("fleet"), models_dir, with_postgres=False) as started:
+def receiver() -> Iterator[OtlpReceiver]:
+    """What the processes of the fleet send their traces to."""
+    with running_receiver() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory, models_dir: Path, receiver: OtlpReceiver) -> Iterator[ProcessFleet]:
+    """A web server and one worker over Valkey, with a SQLite database each, and with traces."""
+    traced = {
+        "SHOPLENS_TRACING": "true",
+        "SHOPLENS_CHANNELS__LOOK__KEEP": "original",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url,
+        "OTEL_BSP_SCHEDULE_DELAY": "100",
+    }
+    with ProcessFleet(tmp_path_factory.mktemp("fleet"), models_dir, with_postgres=False, settings=traced) as started:
         started.start_worker("one")
         started.start_web()
         yield started
@@ -67,6 +81,76 @@ def test_the_id_of_a_request_is_in_the_log_of_its_worker(fleet: ProcessFleet, ph
     events = [json.loads(line) for line in fleet.log("one").splitlines() if line.startswith("{")]
     (event,) = [each["event"] for each in events if each.get("request_id") == own]
     assert event == ("worker.photo_failed" if len(photo) == 500 else "worker.photo_classified")
+
+
+def test_a_request_is_one_trace_from_http_through_the_queue_and_a_worker_to_its_row(
+    fleet: ProcessFleet, receiver: OtlpReceiver
+) -> None:
+    """It continues the trace of its caller, its parts have the right parents, and none holds a path or a name."""
+    trace, caller = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+    answer = httpx.post(
+        f"{fleet.url}/predict?top_k=3",
+        files={"file": ("anna-smith.jpg", jpeg_of(colourful(3)), "image/jpeg")},
+        headers={"traceparent": f"00-{trace}-{caller}-01", "x-request-id": "order-7"},
+        timeout=60,
+    )
+    assert 200 == answer.status_code, answer.text
+    spans = receiver.wait_for(
+        lambda all_spans: {"POST /predict", "process job"} <= {each.name for each in all_spans if each.trace == trace}
+    )
+    mine = {each.name: each for each in spans if each.trace == trace}
+    names = {each.id: each.name for each in mine.values()} | {caller: "the caller"}
+    assert {
+        "POST /predict": ("shoplens-serve", "the caller"),
+        "send job": ("shoplens-serve", "POST /predict"),
+        "wait in queue": ("shoplens-worker", "send job"),
+        "process job": ("shoplens-worker", "send job"),
+        "decode": ("shoplens-worker", "process job"),
+        "infer": ("shoplens-worker", "process job"),
+        "store.put": ("shoplens-serve", "POST /predict"),
+        "INSERT predictions": ("shoplens-serve", "POST /predict"),
+    } == {each.name: (each.service, names[each.parent]) for each in mine.values() if each.name != "wait for a thread"}
+    assert all(each.started_ns <= each.ended_ns for each in mine.values())
+    request, row = mine["POST /predict"], mine["INSERT predictions"]
+    assert (200, "/predict", "order-7") == tuple(
+        request.attributes[name] for name in ("http.response.status_code", "http.route", "shoplens.request_id")
+    )
+    assert (answer.json()["id"], "sqlite") == (row.attributes["shoplens.prediction"], row.attributes["db.system.name"])
+    assert "anna" not in str(mine)
+    assert "top_k" not in str(mine)
+    for process in ("web", "one"):
+        lines = [json.loads(line) for line in fleet.log(process).splitlines() if '"order-7"' in line]
+        assert {trace} == {line["trace_id"] for line in lines}
+
+
+def test_a_request_that_is_not_sampled_leaves_no_trace_anywhere(fleet: ProcessFleet, receiver: OtlpReceiver) -> None:
+    """Its caller has decided so; probes and static files are not traced either."""
+    for number, flags in ((1, "00"), (2, "01")):
+        headers = {"traceparent": f"00-{number:032x}-00f067aa0ba902b7-{flags}"}
+        assert (
+            200
+            == httpx.post(
+                f"{fleet.url}/predict", content=jpeg_of(colourful(4)), headers=headers, timeout=60
+            ).status_code
+        )
+    spans = receiver.wait_for(
+        lambda all_spans: [each for each in all_spans if each.name == "infer" and each.trace[-1:] == "2"]
+    )
+    assert [] == [each for each in spans if each.trace == f"{1:032x}"]
+    assert set() == {each.name for each in spans if "health" in each.name or "metrics" in each.name}
+
+
+def test_a_failure_in_a_worker_is_marked_by_its_code(fleet: ProcessFleet, receiver: OtlpReceiver) -> None:
+    """Its text may name files, so it is not there. A fault of the photo is none of the server's."""
+    trace = f"{3:032x}"
+    headers = {"traceparent": f"00-{trace}-00f067aa0ba902b7-01"}
+    httpx.post(f"{fleet.url}/predict", content=jpeg_of(colourful(1))[:500], headers=headers, timeout=60)
+    spans = receiver.wait_for(
+        lambda all_spans: {"POST /predict", "process job"} <= {each.name for each in all_spans if each.trace == trace}
+    )
+    mine = {each.name: each for each in spans if each.trace == trace}
+    assert (True, "image_corrupt") == (mine["process job"].failed, mine["process job"].attributes["error.type"])
+    assert (False, 422) == (mine["POST /predict"].failed, mine["POST /predict"].attributes["http.response.status_code"])
 
 
 def test_a_worker_ends_in_good_order_on_a_signal(fleet: ProcessFleet) -> None:
@@ -111,7 +195,7 @@ def test_a_missing_queue_is_reported_within_seconds(command: tuple[str, ...], tm
     url = f"redis://:very-secret@127.0.0.1:{free_port()}/0"
     done = shoplens(*command, data_dir=tmp_path, redis_url=url, models_dir=str(models_dir))
     said = f"{done.stdout}{done.stderr}"
-    assert 1 == done.returncode
+    assert (1 if command == ("doctor",) else 5) == done.returncode
     for words in ("redis_url", "does not answer"):
         assert words in " ".join(said.split())
     for words in ("very-secret", "Traceback"):
@@ -124,14 +208,14 @@ def test_a_worker_for_a_model_that_no_channel_uses_is_refused(fleet: ProcessFlee
     """With those that are used."""
     url = f"redis://127.0.0.1:{fleet.redis_port}/0"
     done = shoplens("worker", "--model", "nix", data_dir=tmp_path, redis_url=url)
-    assert 1 == done.returncode
+    assert status_said(done.stderr) == done.returncode
     assert "clothing" in done.stderr
 
 
 def test_a_worker_without_a_queue_says_what_to_set(tmp_path: Path) -> None:
     """One sentence."""
     done = shoplens("worker", data_dir=tmp_path)
-    assert (1, True) == (done.returncode, "redis_url is not set" in done.stderr)
+    assert (6, True) == (done.returncode, "redis_url is not set" in done.stderr)
 
 
 def test_a_run_on_workers_ends_like_any_other(fleet: ProcessFleet, tmp_path: Path) -> None:

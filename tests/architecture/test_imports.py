@@ -17,8 +17,10 @@ HOMES: dict[str, tuple[str, ...]] = {
     "alembic": ("db/",),
     "arro3": ("batch/export.py", "catalogue/export.py", "labels/manifest.py"),
     "concurrent_log_handler": ("telemetry/",),
+    "croniter": ("batch/schedule.py", "setting_groups.py"),
     "fastapi": ("web/", "*/*api.py", "*/*pages.py", "accounts/access.py"),
-    "jinja2": ("web/", "batch/report.py"),
+    "jinja2": ("web/", "batch/report.py", "messages/page_texts.py"),
+    "babel": ("messages/",),
     "obstore": ("storage/",),
     "onnxruntime": ("serving/", "bundles/"),
     "pillow_heif": ("images/",),
@@ -27,9 +29,9 @@ HOMES: dict[str, tuple[str, ...]] = {
     "ray": ("batch/ray.py",),
     "redis": ("serving/redis/", "platform/"),
     "sklearn": ("training/", "retraining/label_errors.py", "retraining/product_trainer.py"),
-    # Two copies of SQLite in one process would drop each other's locks.
+    # Two copies of SQLite in one process would drop each other's locks. A process that completes a line opens one only.
     "pysqlite3": ("db/sqlite.py",),
-    "sqlite3": ("db/sqlite.py",),
+    "sqlite3": ("db/sqlite.py", "cli/completion.py"),
     "sqlalchemy": (
         "db/",
         "*/tables.py",
@@ -37,6 +39,7 @@ HOMES: dict[str, tuple[str, ...]] = {
         "*/outbox.py",
         "batch/looks.py",
         "catalogue/search.py",
+        "predictions/confusion.py",
         "predictions/views.py",
         *_ACCOUNTS,
     ),

@@ -45,3 +45,8 @@ def test_every_logger_is_silent_until_logs_are_configured() -> None:
     """Loggers that structlog makes print to standard output by default."""
     makers = [name_of(path) for path in MODULES if "structlog.get_logger" in path.read_text()]
     assert [] == makers
+
+
+def test_routers_are_made_in_one_place() -> None:
+    """FastAPI's own class would make pages that are listed in the API, and operations that ignore unknown names."""
+    assert ["web/routing.py"] == [name_of(path) for path in MODULES if "APIRouter(" in path.read_text()]

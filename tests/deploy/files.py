@@ -11,11 +11,15 @@ from typing import Any, Final, get_args, get_origin
 import yaml  # type: ignore[import-untyped]
 from pydantic import BaseModel
 
-from shoplens.settings import ENVIRONMENT_PREFIX, Settings
+from shoplens.setting_sources import ENVIRONMENT_PREFIX
+from shoplens.settings import Settings
 from tools.project import ROOT
 
 DEPLOY: Final = ROOT / "deploy"
 REFERENCE: Final = ROOT / "docs" / "reference"
+_OF_EVERY_PROCESS: Final = {
+    "up", "process_cpu_seconds_total", "process_max_fds", "process_open_fds", "process_resident_memory_bytes",
+}  # fmt: skip
 _METRIC_ENDINGS: Final = ("_bucket", "_sum", "_count")
 
 
@@ -51,7 +55,7 @@ def is_setting(variable: str) -> bool:
 
 def commands() -> set[str]:
     """The commands of the program, such as `batch run`."""
-    return set(re.findall(r"^## shoplens (.+)$", (REFERENCE / "cli.md").read_text(encoding="utf-8"), re.MULTILINE))
+    return set(re.findall(r"^#{2,3} shoplens (.+)$", (REFERENCE / "cli.md").read_text(encoding="utf-8"), re.MULTILINE))
 
 
 def command_of(words: list[str]) -> str:
@@ -62,7 +66,7 @@ def command_of(words: list[str]) -> str:
 def metrics() -> set[str]:
     """The metrics that the processes expose, with those that come with every Python process."""
     text = (REFERENCE / "metrics.md").read_text(encoding="utf-8")
-    return set(re.findall(r"^\| `(\w+)`", text, re.MULTILINE)) | {"up", "process_resident_memory_bytes"}
+    return set(re.findall(r"^\| `(\w+)`", text, re.MULTILINE)) | _OF_EVERY_PROCESS
 
 
 def metrics_in(expression: str) -> set[str]:

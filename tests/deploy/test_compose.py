@@ -66,7 +66,7 @@ def test_every_setting_is_known_and_can_be_read(service: str, settings_of: Any) 
 
 
 @pytest.mark.skipif(COMPOSE_PROGRAM is None, reason="needs docker-compose")
-@pytest.mark.parametrize("profile", ["demo", "grafana", "airflow", "mlflow"])
+@pytest.mark.parametrize("profile", ["demo", "alertmanager", "grafana", "tracing", "airflow", "mlflow"])
 def test_compose_reads_the_file_with_each_profile(profile: str, tmp_path: Path) -> None:
     """With nothing but the secrets."""
     (tmp_path / "env").write_text("".join(f"{name}=x\n" for name in sorted(SECRETS)))
@@ -88,6 +88,13 @@ def test_airflow_has_the_dags_and_knows_what_our_programs_know(settings_of: Any)
     mounted = {mount.rpartition(":")[2] for mount in SERVICES["airflow"]["volumes"]}
     assert mounted <= set(re.findall(r"/var/lib/\w+(?:/\w+)?", image))
     assert "COPY deploy/airflow/dags/ dags/" in image
+
+
+@pytest.mark.parametrize("service", ["web", "demo", "airflow"])
+def test_runs_ask_the_model_workers(service: str, settings_of: Any) -> None:
+    """Those that a page starts would take the cores of the web server else."""
+    settings = settings_of(service)
+    assert ("workers", True) == (settings.batch.engine, settings.redis_url is not None)
 
 
 def test_the_web_server_answers_to_names_and_not_to_everybody(settings_of: Any) -> None:
@@ -221,7 +228,8 @@ def test_a_service_shares_a_network_with_what_it_needs_only() -> None:
     assert {"web", "worker", "demo", "airflow", "redis"} == neighbours["queue"]
     assert {"web", "worker", "demo", "airflow", "s3"} == neighbours["store"]
     assert {"web", "worker", "airflow", "mlflow"} == neighbours["tracking"]
-    assert {"web", "worker", "prometheus", "grafana"} == neighbours["metrics"]
+    assert {"web", "worker", "prometheus", "alertmanager", "grafana"} == neighbours["metrics"]
+    assert {"web", "worker", "airflow", "jaeger"} == neighbours["traces"]
 
 
 def test_only_s3_itself_listens_beyond_its_container(tmp_path: Path) -> None:

@@ -188,6 +188,13 @@ def test_each_pod_gets_the_secrets_that_it_needs() -> None:
     } == given
 
 
+def test_runs_that_a_page_starts_ask_the_model_workers() -> None:
+    """The nightly one has a pod with cores of its own."""
+    assert "workers" == named("ConfigMap")["shoplens-settings"]["data"]["SHOPLENS_BATCH__ENGINE"]
+    nightly = next(container for name, container in MAIN if "shoplens-batch" in name)
+    assert ["batch", "run", "--engine", "local"] == nightly["args"][:4]
+
+
 def environments() -> Iterator[list[Document]]:
     """The variables of every container, also those of patches."""
     for _, container in MAIN:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import email
 import json
 import os
 import signal
@@ -12,13 +13,16 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
+from email.policy import default
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import pytest
+import redis
 import simplejpeg
+from sqlalchemy import select
 
 from shoplens.batch.process import has_ended
 from shoplens.catalogue.entities import CatalogueRun, Product, ProductState
@@ -27,6 +31,8 @@ from shoplens.catalogue.repository import ProductFilter, ProductOrder, ProductRe
 from shoplens.catalogue.service import StoredCatalogue
 from shoplens.db import open_database
 from shoplens.errors import ModelNotFound, NothingWaiting, RunInProgress
+from shoplens.mail.tables import mail_messages
+from shoplens.platform.alerts import open_alerts
 from shoplens.platform.catalogue import open_stored
 from shoplens.platform.catalogue_runs import build_catalogue_runner
 from shoplens.settings import Settings, read_settings
@@ -45,6 +51,8 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
         "DATA_DIR": str(tmp_path / "data"), "MODELS_DIR": str(tmp_path / "models"), "DEFAULT_CHANNEL": CHANNEL,
         "CHANNELS__CATALOGUE__MODEL": "paint", "CHANNELS__CATALOGUE__ACCEPT_AT": "0.5",
         "CHANNELS__CATALOGUE__CATALOGUE": "{}", "BATCH__TAKEOVER_S": "2",
+        "PUBLIC_URL": "https://photos.shop.example", "MAIL__HOST": "localhost", "MAIL__SENDER": "shoplens@shop.example",
+        "MAIL__REPORTS": '{"catalogue": ["listing@shop.example", "ops@shop.example"]}',
     }.items():  # fmt: skip
         monkeypatch.setenv(f"SHOPLENS_{name}", value)
     return read_settings()
@@ -78,6 +86,13 @@ def run(
     """A run in this process."""
     with build_catalogue_runner(settings, None, engine="local") as runner:
         return asyncio.run(runner.run(requested_by="test", on_progress=on_progress, **how))
+
+
+def mails_of(settings: Settings) -> list[tuple[str, str, Any]]:
+    """What waits to be sent: about what, to whom, and the mail."""
+    with closing(open_database(settings.effective_database_url)) as database, database.reading() as tx:
+        rows = tx.execute(select(mail_messages).order_by(mail_messages.c.id)).all()
+    return [(row.about, row.recipient, email.message_from_bytes(row.content, policy=default)) for row in rows]
 
 
 def command(*arguments: str) -> subprocess.Popen[bytes]:
@@ -139,6 +154,16 @@ def test_every_product_gets_a_suggestion_for_what_it_has(settings: Settings) -> 
     assert photos[0].image.phash != ""
     with pytest.raises(NothingWaiting):
         run(settings)
+    with open_alerts(settings):
+        pass  # a server takes these settings, too
+    (_, first, sent), (_, second, _) = mails_of(settings)
+    assert ("listing@shop.example", "ops@shop.example") == (first, second)
+    assert "Catalogue: 5 products, 2 need a person, 1 without a suggestion" == sent["subject"]
+    text = " ".join(sent.get_body(("plain",)).get_content().split())
+    for line in (
+        "Needs review 2", "Model paint@1.0.0", "Colours > Blue 2 (50.0%)", "Image corrupt 2", "https://photos.shop.example/console/catalogue/review?channel=catalogue",
+    ):  # fmt: skip
+        assert line in text
 
 
 def test_a_run_that_is_killed_goes_on_and_writes_each_product_once(settings: Settings) -> None:
@@ -154,6 +179,8 @@ def test_a_run_that_is_killed_goes_on_and_writes_each_product_once(settings: Set
     assert (900, 900, 0) == (done.planned, done.suggested, done.failed)
     products = products_of(settings)
     assert {(ProductState.SUGGESTED, 1, done.id)} == {(each.state, each.revision, each.run_id) for each in products}
+    about = f"run:{done.id}"
+    assert [(about, "listing@shop.example"), (about, "ops@shop.example")] == [each[:2] for each in mails_of(settings)]
 
 
 def test_a_run_that_is_asked_to_stop_commits_and_keeps_its_model(settings: Settings, tmp_path: Path) -> None:
@@ -254,21 +281,35 @@ def test_what_changes_during_a_run_is_looked_at_again_and_what_people_decide_sta
     assert {done.id} == {each.run_id for each in products_of(settings)}
 
 
+def ended(catalogue: StoredCatalogue, run: CatalogueRun) -> CatalogueRun:
+    """The run at its end."""
+    until = time.monotonic() + 60
+    while run.finished_at is None and time.monotonic() < until:
+        time.sleep(0.1)
+        run = catalogue.runs.get(run.id)
+    return run
+
+
 @pytest.mark.anyio
-async def test_a_run_asks_workers_behind_redis(
+async def test_a_run_that_a_page_starts_asks_the_workers_that_the_settings_name(
     settings: Settings, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With photos and texts."""
+    """With photos and texts, in a process of its own."""
     monkeypatch.setenv("SHOPLENS_REDIS_URL", redis_url)
     monkeypatch.setenv("SHOPLENS_REDIS_PREFIX", "catalogue-run")
+    monkeypatch.setenv("SHOPLENS_BATCH__ENGINE", "workers")
     shared = read_settings()
     with open_stored(shared) as catalogue:
         fill(catalogue, 30)
         blue = catalogue.products.photo("blue", photo_of("blue"))
         catalogue.products.save(CHANNEL, NewProduct(reference="photo", photos=(blue,)))
     async with running_worker(shared):
-        with build_catalogue_runner(shared, None, engine="workers") as runner:
-            done = await runner.run(requested_by="test")
+        with open_stored(shared) as catalogue:
+            started = catalogue.runs.start(CHANNEL, again=False, requested_by="a page")
+            done = await asyncio.to_thread(ended, catalogue, started)
+    with closing(redis.from_url(redis_url)) as client:
+        streams = client.scan_iter("catalogue-run*", _type="stream")
+        assert 31 <= sum(client.xinfo_stream(stream)["entries-added"] for stream in streams)
     assert (31, 0, "paint@1.0.0") == (done.suggested, done.failed, done.model)
     assert "Colours > Blue" == products_of(shared)[-1].suggestions[0].category
 

@@ -91,7 +91,7 @@ def make(tmp_path: Path, name: str) -> Make:
 
 @pytest.fixture
 def tamper(mlflow_url: str, tmp_path: Path) -> Callable[[ModelRef], None]:
-    """By whoever may write to the server."""
+    """By a client that may write to the server."""
 
     def damage(ref: ModelRef) -> None:
         client = open_client(mlflow_url)

@@ -43,7 +43,7 @@ def make(tmp_path: Path) -> Make:
 
 @pytest.fixture
 def tamper(store: Store) -> Callable[[ModelRef], None]:
-    """By whoever may write to the bucket."""
+    """By a client that may write to the bucket."""
     return partial(damage, store)
 
 

@@ -11,7 +11,8 @@ import pytest
 from shoplens.errors import Misconfigured
 from shoplens.platform.parts import build_channels, require_labels
 from shoplens.predictions.entities import Keep
-from shoplens.settings import Settings, default_data_dir, read_settings, settings_in_use, unknown_variables
+from shoplens.setting_sources import settings_in_use
+from shoplens.settings import Settings, default_data_dir, read_settings, unknown_variables
 
 
 @pytest.fixture(autouse=True)
@@ -154,6 +155,34 @@ def test_a_misspelled_name_in_the_file_is_refused_with_the_name_that_was_meant(
     tmp_path: Path, text: str, sentence: str
 ) -> None:
     """Where there is one."""
+    (tmp_path / "shoplens.toml").write_text(text)
+    with pytest.raises(Misconfigured, match=re.escape(sentence)):
+        read_settings()
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("[channels.look]\nkeep_photos_days = 0", "channels.look.keep_photos_days: "),
+        ("[channels.look]\nkeep_records_days = -1", "channels.look.keep_records_days: "),
+        ("[channels.returns.batch]\nkeep_photos_days = -30", "channels.returns.batch.keep_photos_days: "),
+        (
+            "[channels.look]\nkeep_photos_days = 90\nkeep_records_days = 30",
+            "channels.look: keep_photos_days is 90, but the record goes after 30 days and takes its photo along. "
+            "Set keep_photos_days to at most keep_records_days, or leave it out",
+        ),
+        (
+            '[channels.look]\nkeep = "nothing"\nkeep_photos_days = 90',
+            "channels.look: keep_photos_days has no photos to delete",
+        ),
+        (
+            "[channels.reviews.moderation]\n[channels.reviews.batch]\nkeep_photos_days = 90",
+            "Set moderation.keep_refused_days, moderation.keep_held_days and moderation.keep_published_days",
+        ),
+    ],
+)
+def test_days_that_make_no_sense_are_refused(tmp_path: Path, text: str, sentence: str) -> None:
+    """Each with the setting and what to do."""
     (tmp_path / "shoplens.toml").write_text(text)
     with pytest.raises(Misconfigured, match=re.escape(sentence)):
         read_settings()

@@ -19,9 +19,10 @@ from shoplens.accounts.audit import AuditLog, Origin, origin
 from shoplens.accounts.entities import PERMISSIONS, Permission, Principal, PrincipalKind
 from shoplens.accounts.principals import Credentials, Principals, current, note_principal
 from shoplens.errors import NotAuthenticated, PermissionDenied, ShoplensError
+from shoplens.messages import marked
 from shoplens.web.browser import browser_of, new_browser, remember
 from shoplens.web.problems import request_id_of
-from shoplens.web.rendering import add_filters, sections
+from shoplens.web.rendering import add_filters, badges, sections
 from shoplens.web.session_cookie import require_sent_by_own_page, session_token
 from shoplens.web.shares import address_of
 
@@ -258,6 +259,7 @@ async def _identify(request: Request) -> Principal:
     state["principal"] = found
     note_principal(found)
     sections.set(getattr(request.app.state, "sections", frozenset()))
+    badges.set(getattr(request.app.state, "badges", dict))
     origin.set(Origin(address=address_of(request) or None, request_id=request_id_of(request)))
     return found
 
@@ -285,8 +287,8 @@ def local_principal(request: Request) -> Principal:
 def _denial(found: Principal, permissions: tuple[Permission, ...]) -> str:
     names = " or ".join(each.value for each in permissions)
     if found.kind is PrincipalKind.KEY:
-        return f"The key {found.name} may not do this; it lacks the scope {names}."
+        return marked(f"The key {found.name} may not do this; it lacks the scope {names}.")
     roles = [role.value for role, granted in PERMISSIONS.items() if not granted.isdisjoint(permissions)]
     last = roles.pop()
-    which = f"the roles {', '.join(roles)} and {last} have" if roles else f"the role {last} has"
-    return f"{found.name} may not do this. It takes the permission {names}, which {which}."
+    which = marked(f"the roles {', '.join(roles)} and {last} have") if roles else marked(f"the role {last} has")
+    return marked(f"{found.name} may not do this. It takes the permission {names}, which {which}.")

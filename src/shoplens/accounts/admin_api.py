@@ -15,6 +15,7 @@ from shoplens.accounts.audit import MAX_PAGE, AuditFilter, AuditLog, audit_csv, 
 from shoplens.accounts.entities import ApiKey, Permission, Principal
 from shoplens.accounts.keys import MAX_KEY_NAME, MOST_PER_MINUTE, KeyService
 from shoplens.web.downloads import download
+from shoplens.web.routing import api_router
 from shoplens.web.schemas import BodySchema, Moment, Schema, ZonedMoment, json_response
 
 _CSV = "text/csv; charset=utf-8"
@@ -96,7 +97,7 @@ class AuditPageOut(Schema):
 
 def keys_router(keys: KeyService, changed: Callable[[], None]) -> APIRouter:
     """/keys. `changed` is called after a key was made or revoked."""
-    router = APIRouter(tags=["accounts"])
+    router = api_router(tags=["accounts"])
 
     @router.get(
         "/keys", dependencies=[guarded(Permission.ACCOUNTS_ADMIN)], response_model=KeysOut, summary="All API keys"
@@ -142,7 +143,7 @@ Wanted = Annotated[AuditFilter, Depends(audit_filter)]
 
 def audit_router(audit: AuditLog) -> APIRouter:
     """/audit, and the whole log as a file."""
-    router = APIRouter(tags=["accounts"])
+    router = api_router(tags=["accounts"])
 
     @router.get(
         "/audit",

@@ -15,35 +15,40 @@ from shoplens.accounts.audit import AuditFilter, AuditLog
 from shoplens.accounts.entities import MOST_KEY_DAYS, ApiKey, Permission, Principal
 from shoplens.accounts.keys import MAX_KEY_NAME, KeyService
 from shoplens.errors import RequestInvalid, ShoplensError
+from shoplens.messages import gettext, marked
 from shoplens.web.problems import public_detail, request_id_of, status_of
-from shoplens.web.rendering import PageRoute, add_filters, page
+from shoplens.web.rendering import add_filters, page
+from shoplens.web.routing import page_router
 
 _PAGE_ENTRIES: Final = 100
 _MAX_FILTER: Final = 200
 
 PERMISSION_WORDS: Final[Mapping[Permission, str]] = {
-    Permission.PREDICT: "Classify photos",
-    Permission.RECORDS_READ: "Read predictions and their photos",
-    Permission.RECORDS_DELETE: "Delete predictions with their photos",
-    Permission.FEEDBACK_WRITE: "Give feedback on predictions",
-    Permission.BATCH_READ: "Read batch runs and their items",
-    Permission.BATCH_REVIEW: "Answer, retry and delete batch items",
-    Permission.BATCH_RUN: "Import photos and start batch runs",
-    Permission.MODELS_READ: "Read about the installed models",
-    Permission.MODELS_ADMIN: "Publish, promote, roll back and retrain models",
-    Permission.MODERATION_SUBMIT: "Send customers' photos, ask for their state",
-    Permission.MODERATION_REVIEW: "Decide customers' photos",
-    Permission.MODERATION_ADMIN: "Change the policy of moderation, erase a customer",
-    Permission.CATALOGUE_READ: "Read products, categories and suggestions",
-    Permission.CATALOGUE_WRITE: "Ask for suggestions, add products, decide their categories",
-    Permission.CATALOGUE_ADMIN: "Import and export products, change the tree of categories",
-    Permission.LABELS_READ: "Read and export label sets",
-    Permission.WEBHOOKS_ADMIN: "Manage webhooks",
-    Permission.METRICS_READ: "Read /metrics",
-    Permission.MONITORING_READ: "Read the pages of monitoring",
-    Permission.DOCS_READ: "Read the API's documentation",
-    Permission.ACCOUNTS_ADMIN: "Manage people and API keys",
-    Permission.AUDIT_READ: "Read the audit log",
+    Permission.PREDICT: marked("Classify photos"),
+    Permission.RECORDS_READ: marked("Read predictions and their photos"),
+    Permission.RECORDS_DELETE: marked("Delete predictions with their photos"),
+    Permission.FEEDBACK_WRITE: marked("Give feedback on predictions"),
+    Permission.BATCH_READ: marked("Read batch runs and their items"),
+    Permission.BATCH_REVIEW: marked("Answer, retry and delete batch items"),
+    Permission.BATCH_RUN: marked("Import photos and start batch runs"),
+    Permission.MODELS_READ: marked("Read about the installed models"),
+    Permission.MODELS_ADMIN: marked("Publish, promote, roll back and retrain models"),
+    Permission.MODERATION_SUBMIT: marked("Send shoppers' photos, ask for their state"),
+    Permission.MODERATION_REVIEW: marked("Decide shoppers' photos"),
+    Permission.MODERATION_ADMIN: marked("Change the policy of moderation, erase a customer"),
+    Permission.CATALOGUE_READ: marked("Read products, categories and suggestions"),
+    Permission.CATALOGUE_WRITE: marked("Ask for suggestions, add products, decide their categories"),
+    Permission.CATALOGUE_ADMIN: marked("Import and export products, change the tree of categories"),
+    Permission.LABELS_READ: marked("Read and export label sets"),
+    Permission.WEBHOOKS_ADMIN: marked("Manage webhooks"),
+    Permission.METRICS_READ: marked("Read /metrics"),
+    Permission.MONITORING_READ: marked("Read the pages of monitoring"),
+    Permission.MONITORING_ADMIN: marked("Silence alerts"),
+    Permission.DOCS_READ: marked("Read the API's documentation"),
+    Permission.ACCOUNTS_ADMIN: marked("Manage people and API keys"),
+    Permission.AUDIT_READ: marked("Read the audit log"),
+    Permission.SETTINGS_READ: marked("See the settings and where each comes from"),
+    Permission.SETTINGS_EDIT: marked("Edit thresholds"),
 }
 """What each permission allows, for the pages and the table in the documentation."""
 
@@ -62,7 +67,7 @@ add_filters(key_state, permission_words=PERMISSION_WORDS)
 
 def key_pages(keys: KeyService, changed: Callable[[], None]) -> APIRouter:
     """The list of keys with the form for a new one. `changed` is called after a key was made or revoked."""
-    router = APIRouter(route_class=PageRoute)
+    router = page_router()
 
     def key_page(*, status: int = 200, **more: object) -> HTMLResponse:
         shown = page("keys.html", status=status, keys=keys.all(), max_name=MAX_KEY_NAME, **more)
@@ -90,7 +95,7 @@ def key_pages(keys: KeyService, changed: Callable[[], None]) -> APIRouter:
                 name=name,
                 scopes=scopes or (),
                 expires_at=None if lasts is None else datetime.now(UTC) + timedelta(days=lasts),
-                per_minute=_number(per_minute, "requests per minute", most=1_000_000),
+                per_minute=_number(per_minute, gettext("requests per minute"), most=1_000_000),
             )
         except ShoplensError as error:
             detail = public_detail(error, request_id_of(request))
@@ -109,7 +114,7 @@ def key_pages(keys: KeyService, changed: Callable[[], None]) -> APIRouter:
 
 def audit_pages(audit: AuditLog) -> APIRouter:
     """The audit log, newest first, with filters."""
-    router = APIRouter(route_class=PageRoute, dependencies=[guarded(Permission.AUDIT_READ)])
+    router = page_router(dependencies=[guarded(Permission.AUDIT_READ)])
 
     @router.get("/console/audit")
     def show(request: Request) -> HTMLResponse:

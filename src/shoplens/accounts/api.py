@@ -19,6 +19,7 @@ from shoplens.accounts.sessions import SessionService
 from shoplens.accounts.sign_in import SignInService
 from shoplens.accounts.totp import SecondFactorService
 from shoplens.errors import RequestInvalid
+from shoplens.web.routing import api_router
 from shoplens.web.schemas import BodySchema, Schema, json_response
 
 Admin = Annotated[Principal, Depends(requires(Permission.ACCOUNTS_ADMIN))]
@@ -122,7 +123,7 @@ class PersonChangeIn(BodySchema):
 
 def auth_router(sessions: SessionService, sign_ins: SignInService, second_factor: SecondFactorService) -> APIRouter:
     """Access tokens, and who asks."""
-    router = APIRouter(tags=["people"])
+    router = api_router(tags=["people"])
 
     @router.post("/auth/token", operation_id="create_token", summary="Sign in for a token", dependencies=[public])
     def create_token(
@@ -168,7 +169,7 @@ def auth_router(sessions: SessionService, sign_ins: SignInService, second_factor
 
 def people_router(people: PeopleService, second_factor: SecondFactorService) -> APIRouter:
     """People, for admins."""
-    router = APIRouter(tags=["people"], prefix="/people")
+    router = api_router(tags=["people"], prefix="/people")
 
     def link_out(request: Request, link: NewLink) -> LinkOut:
         return LinkOut(url=address_of_link(request, link), expires_at=link.expires_at)

@@ -16,6 +16,8 @@ import typer
 
 from shoplens.accounts.entities import MOST_KEY_DAYS, SYSTEM, Permission, Person, Principal, Role
 from shoplens.cli.command import EXIT_FAILED, AsJson, DataDir, handle_errors, settings_for
+from shoplens.cli.groups import Commands
+from shoplens.cli.output import show_table, warn
 
 if TYPE_CHECKING:
     from shoplens.accounts.audit import AuditLog
@@ -24,9 +26,9 @@ if TYPE_CHECKING:
     from shoplens.db import Database
     from shoplens.settings import Settings
 
-users_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="People: who may sign in, and their roles.")
-keys_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Keys with which services use the API.")
-audit_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The log of who did what.")
+users_app = Commands(help="People: who may sign in, and their roles.")
+keys_app = Commands(help="Keys with which services use the API.")
+audit_app = Commands(help="The log of who did what.")
 
 _HEAD_FILE = "audit-head"
 _EVERY_ADDRESS: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104 - never bound here
@@ -79,7 +81,7 @@ def note_command(settings: Settings, action: str, *, target: str, **details: obj
         finally:
             database.close()
     except ShoplensError as error:
-        typer.secho(f"This is not in the audit log: {error}", err=True, fg=typer.colors.YELLOW)
+        warn(f"This is not in the audit log: {error}")
 
 
 @contextmanager
@@ -91,11 +93,14 @@ def _keys(data_dir: Path | None) -> Iterator[KeyService]:
         yield KeyService(database, audit, clock=utc_now)
 
 
-@keys_app.command("create")
+@keys_app.command("create", examples=["shoplens keys create returns-form --scope predict --days 365"])
 @handle_errors
 def create_key(
     name: Annotated[str, typer.Argument(help="The service that uses the key.")],
-    scope: Annotated[list[Permission], typer.Option(help="What the key may do (may be repeated).")],
+    scope: Annotated[
+        list[Permission],
+        typer.Option(metavar="PERMISSION", help=f"What the key may do (may be repeated): {', '.join(Permission)}."),
+    ],
     days: Annotated[
         int | None, typer.Option(help="After how many days it ends; never if unset.", min=1, max=MOST_KEY_DAYS)
     ] = None,
@@ -113,7 +118,7 @@ def create_key(
     typer.echo(f"The key of {key.name} may: {key.scopes}. It {until}. It is not shown again.", err=True)
 
 
-@keys_app.command("list")
+@keys_app.command("list", examples=["shoplens keys list"])
 @handle_errors
 def list_keys(as_json: AsJson = False, data_dir: DataDir = None) -> None:
     """Show all keys without the keys themselves, newest first."""
@@ -127,19 +132,12 @@ def list_keys(as_json: AsJson = False, data_dir: DataDir = None) -> None:
         rows = [{name: value for name, value in asdict(key).items() if name != "key_hash"} for key in found]
         typer.echo(orjson.dumps(rows, option=orjson.OPT_INDENT_2))
         return
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table("begins with", "service", "scopes", "ends", "last used", "revoked", box=None, padding=(0, 2, 0, 0))
-    for key in found:
-        moments = (key.expires_at, key.last_used_at, key.revoked_at)
-        texts = (f"{moment:%Y-%m-%d %H:%M}" if moment else "–" for moment in moments)
-        table.add_row(key.prefix, escape(key.name), key.scopes, *texts)
-    Console().print(table if found else "There is no key yet.", highlight=False)
+    heads = ("BEGINS WITH", "SERVICE", "SCOPES", "ENDS", "LAST USED", "REVOKED")
+    table = [(key.prefix, key.name, key.scopes, key.expires_at, key.last_used_at, key.revoked_at) for key in found]
+    show_table(heads, table, nothing="There is no key yet.")
 
 
-@keys_app.command("revoke")
+@keys_app.command("revoke", examples=["shoplens keys revoke 01J8ZK3V5QW7"])
 @handle_errors
 def revoke_key(
     key: Annotated[str, typer.Argument(help="The key's id, or what it begins with, as `list` shows it.")],
@@ -151,7 +149,7 @@ def revoke_key(
     typer.echo(f"The key {revoked.prefix}… of {revoked.name} is revoked.")
 
 
-@audit_app.command("verify")
+@audit_app.command("verify", examples=["shoplens audit verify"])
 @handle_errors
 def verify_audit(
     head: Annotated[
@@ -184,7 +182,7 @@ def verify_audit(
         raise typer.Exit(EXIT_FAILED)
 
 
-@audit_app.command("export")
+@audit_app.command("export", examples=["shoplens audit export --format jsonl --output audit.jsonl"])
 @handle_errors
 def export_audit(
     format: Annotated[AuditFormat, typer.Option(help="How it is written.")] = AuditFormat.CSV,
@@ -206,7 +204,9 @@ def export_audit(
 # People
 
 
-@users_app.command("add")
+@users_app.command(
+    "add", examples=["shoplens users add anna --role moderator", "shoplens users add anna --role admin --link"]
+)
 @handle_errors
 def add(
     name: Name,
@@ -228,7 +228,7 @@ def add(
             _print_link(people, person, settings)
 
 
-@users_app.command("list")
+@users_app.command("list", examples=["shoplens users list"])
 @handle_errors
 def show(as_json: AsJson = False, data_dir: DataDir = None) -> None:
     """List all people."""
@@ -239,18 +239,16 @@ def show(as_json: AsJson = False, data_dir: DataDir = None) -> None:
 
         typer.echo(orjson.dumps([_row(each) for each in everybody]))
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("name", "role", "state", "second factor", "last sign-in", box=None)
-    for each in everybody:
-        row = _row(each)
-        factor = "on" if row["second_factor"] else "off"
-        table.add_row(each.name, each.role.value, row["state"], factor, row["last_sign_in_at"] or "never")
-    Console().print(table if everybody else "Nobody has an account.", highlight=False)
+    heads = ("NAME", "ROLE", "STATE", "SECOND FACTOR", "LAST SIGN-IN")
+    rows = [
+        (each.name, each.role.value, _row(each)["state"], "on" if each.totp_confirmed_at else "off",
+         each.last_sign_in_at)
+        for each in everybody
+    ]  # fmt: skip
+    show_table(heads, rows, nothing="Nobody has an account.")
 
 
-@users_app.command("disable")
+@users_app.command("disable", examples=["shoplens users disable anna"])
 @handle_errors
 def disable(name: Name, data_dir: DataDir = None) -> None:
     """Sign somebody out everywhere and refuse every sign-in, until they are enabled."""
@@ -259,7 +257,7 @@ def disable(name: Name, data_dir: DataDir = None) -> None:
     typer.echo(f"{name} is disabled.")
 
 
-@users_app.command("enable")
+@users_app.command("enable", examples=["shoplens users enable anna"])
 @handle_errors
 def enable(name: Name, data_dir: DataDir = None) -> None:
     """Let somebody sign in again who was disabled."""
@@ -268,7 +266,7 @@ def enable(name: Name, data_dir: DataDir = None) -> None:
     typer.echo(f"{name} is enabled.")
 
 
-@users_app.command("role")
+@users_app.command("role", examples=["shoplens users role anna clerk"])
 @handle_errors
 def role(
     name: Name, new_role: Annotated[Role, typer.Argument(help="What they may do.")], data_dir: DataDir = None
@@ -279,7 +277,7 @@ def role(
     typer.echo(f"{name} is {new_role.value} now.")
 
 
-@users_app.command("reset")
+@users_app.command("reset", examples=["shoplens users reset anna", "shoplens users reset anna --second-factor"])
 @handle_errors
 def reset(
     name: Name,

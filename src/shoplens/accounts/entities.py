@@ -31,9 +31,12 @@ class Permission(StrEnum):
     WEBHOOKS_ADMIN = "webhooks:admin"
     METRICS_READ = "metrics:read"
     MONITORING_READ = "monitoring:read"
+    MONITORING_ADMIN = "monitoring:admin"
     DOCS_READ = "docs:read"
     ACCOUNTS_ADMIN = "accounts:admin"
     AUDIT_READ = "audit:read"
+    SETTINGS_READ = "settings:read"
+    SETTINGS_EDIT = "settings:edit"
 
 
 class Role(StrEnum):

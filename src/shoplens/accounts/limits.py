@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from shoplens.errors import TooManyTries
+from shoplens.messages import marked
 from shoplens.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class RateLimits:
         """Count one more of `who`. Raises TooManyTries, with `message` or a sentence of its own, if it is too many."""
         wait_s = self._wait_s(limit, who)
         if wait_s is not None:
-            said = message or f"Too many requests: at most {limit.most} within {limit.per_s} s are allowed."
+            said = message or marked(f"Too many requests: at most {limit.most} within {limit.per_s} s are allowed.")
             raise TooManyTries(f"{said} Try again in {math.ceil(wait_s)} s.", retry_after_s=wait_s)
 
     def _wait_s(self, limit: RateLimit, who: tuple[str, ...]) -> float | None:

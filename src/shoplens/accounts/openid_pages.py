@@ -19,7 +19,8 @@ from shoplens.accounts.openid_people import OpenIdSignIn
 from shoplens.accounts.pages import client_of, local_path, start_of, unstored, with_session
 from shoplens.errors import ShoplensError
 from shoplens.web.problems import request_id_of
-from shoplens.web.rendering import PageRoute, error_page
+from shoplens.web.rendering import error_page
+from shoplens.web.routing import page_router
 from shoplens.web.session_cookie import session_token
 
 _BEGIN: Final = "/sign-in/openid"
@@ -31,7 +32,7 @@ _MOST_COOKIE_CHARS: Final = 3_000
 
 def openid_pages(openid: OpenIdSignIn) -> APIRouter:
     """Sign in with the provider."""
-    router = APIRouter(route_class=PageRoute, dependencies=[public])
+    router = page_router(dependencies=[public])
 
     def redirect_uri(request: Request) -> str:
         public_url = openid.provider.config.public_url

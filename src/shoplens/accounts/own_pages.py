@@ -17,14 +17,16 @@ from shoplens.accounts.sessions import SHOWN_CHARS, SessionService, hash_of
 from shoplens.accounts.sign_in import SignInService
 from shoplens.accounts.totp import Enrolment, SecondFactorService, qr_image
 from shoplens.errors import TooManyTries
-from shoplens.web.rendering import PageRoute, page
+from shoplens.messages import marked
+from shoplens.web.rendering import page
+from shoplens.web.routing import page_router
 from shoplens.web.session_cookie import forget_session, session_token
 
 _PAGE: Final = "/account"
 _DONE: Final = {
-    "password": "Your password is changed. You are signed out everywhere else.",
-    "second-factor-removed": "Your second factor is removed.",
-    "session": "The session is ended.",
+    "password": marked("Your password is changed. You are signed out everywhere else."),
+    "second-factor-removed": marked("Your second factor is removed."),
+    "session": marked("The session is ended."),
 }
 
 
@@ -56,7 +58,7 @@ class OwnServices:
 
 def own_pages(services: OwnServices) -> APIRouter:
     """The page /account, its password, and its sessions."""
-    router = APIRouter(route_class=PageRoute)
+    router = page_router()
     sessions, sign_ins = services.sessions, services.sign_ins
 
     @router.get(_PAGE)
@@ -94,7 +96,7 @@ def own_pages(services: OwnServices) -> APIRouter:
 
 def second_factor_pages(services: OwnServices) -> APIRouter:
     """Add and remove the own second factor."""
-    router = APIRouter(route_class=PageRoute)
+    router = page_router()
 
     @router.post(_PAGE + "/second-factor")
     def begin(person: SignedInPerson) -> Response:

@@ -19,8 +19,10 @@ from shoplens.accounts.people import PeopleService
 from shoplens.accounts.sessions import Client, SessionService, SignedIn
 from shoplens.accounts.sign_in import SignInService
 from shoplens.errors import NotAuthenticated, ShoplensError, TooManyTries
+from shoplens.messages import marked
 from shoplens.web.problems import status_of
-from shoplens.web.rendering import PageRoute, page
+from shoplens.web.rendering import page
+from shoplens.web.routing import page_router
 from shoplens.web.session_cookie import forget_session, remember_session, require_sent_by_own_page, session_token
 from shoplens.web.shares import address_of
 
@@ -32,10 +34,10 @@ _CODE: Final = "/sign-in/code"
 _LOCAL_PATH: Final = re.compile(r"/(?![/\\])[\x21-\x5b\x5d-\x7e]*")
 _MOST_NEXT_CHARS: Final = 1_000
 _DONE: Final = {
-    "signed-out": "You are signed out.",
-    "everywhere": "You are signed out everywhere.",
-    "late": "The sign-in took too long. Begin again.",
-    "password-set": "Your password is set. Sign in with it.",
+    "signed-out": marked("You are signed out."),
+    "everywhere": marked("You are signed out everywhere."),
+    "late": marked("The sign-in took too long. Begin again."),
+    "password-set": marked("Your password is set. Sign in with it."),
 }
 _CODE_LASTS: Final = timedelta(minutes=10)
 
@@ -80,7 +82,7 @@ def sign_in_pages(
     people: PeopleService, sessions: SessionService, sign_ins: SignInService, *, openid_name: str | None = None
 ) -> APIRouter:
     """Sign in with a password, and out. `openid_name` is that of an OpenID provider, the other way to sign in."""
-    router = APIRouter(route_class=PageRoute, dependencies=[public])
+    router = page_router(dependencies=[public])
 
     def form(next_path: str, *, name: str = "", error: str | None = None, out: str = "") -> HTMLResponse:
         done = _DONE.get(out)
@@ -128,7 +130,7 @@ def sign_in_pages(
 
 def code_pages(sessions: SessionService, sign_ins: SignInService) -> APIRouter:
     """The second step for those who have a second factor."""
-    router = APIRouter(route_class=PageRoute, dependencies=[public])
+    router = page_router(dependencies=[public])
 
     def waits(token: str | None) -> bool:
         found = sessions.find(token) if token else None
@@ -158,7 +160,7 @@ def code_pages(sessions: SessionService, sign_ins: SignInService) -> APIRouter:
 
 def reset_pages(people: PeopleService) -> APIRouter:
     """Set a password with a one-time link."""
-    router = APIRouter(route_class=PageRoute, dependencies=[public])
+    router = page_router(dependencies=[public])
 
     def form(token: str, *, error: str | None = None) -> HTMLResponse:
         person = people.person_of_link(token)

@@ -14,22 +14,24 @@ from shoplens.accounts.pages import FormText, unstored
 from shoplens.accounts.people import NewLink, PeopleService
 from shoplens.accounts.totp import SecondFactorService
 from shoplens.errors import Conflict, RequestInvalid, ShoplensError
+from shoplens.messages import marked
 from shoplens.web.problems import status_of
-from shoplens.web.rendering import PageRoute, page
+from shoplens.web.rendering import page
+from shoplens.web.routing import page_router
 
 _PAGE: Final = "/console/people"
 _DONE: Final = {
-    "role": "The role is changed. It counts from the next request on.",
-    "disable": "The person is disabled and signed out everywhere.",
-    "enable": "The person may sign in again.",
-    "second-factor": "The second factor is removed. The next sign-in needs the password only.",
+    "role": marked("The role is changed. It counts from the next request on."),
+    "disable": marked("The person is disabled and signed out everywhere."),
+    "enable": marked("The person may sign in again."),
+    "second-factor": marked("The second factor is removed. The next sign-in needs the password only."),
 }
 ROLE_WORDS: Final[Mapping[Role, str]] = {
-    Role.ADMIN: "Admin: everything, also people, keys and the audit log",
-    Role.MODERATOR: "Moderator: decides shoppers' photos",
-    Role.CLERK: "Clerk: returns",
-    Role.MERCHANDISER: "Merchandiser: products and their categories",
-    Role.VIEWER: "Viewer: reads records, runs and models",
+    Role.ADMIN: marked("Admin: everything, also people, keys and the audit log"),
+    Role.MODERATOR: marked("Moderator: decides shoppers' photos"),
+    Role.CLERK: marked("Clerk: returns"),
+    Role.MERCHANDISER: marked("Merchandiser: products and their categories"),
+    Role.VIEWER: marked("Viewer: reads records, runs and models"),
 }
 
 Admin = Annotated[Principal, Depends(requires(Permission.ACCOUNTS_ADMIN))]
@@ -37,7 +39,7 @@ Admin = Annotated[Principal, Depends(requires(Permission.ACCOUNTS_ADMIN))]
 
 def people_pages(people: PeopleService) -> APIRouter:
     """The page, and what makes one-time links."""
-    router = APIRouter(route_class=PageRoute)
+    router = page_router()
 
     @router.get(_PAGE)
     def show(request: Request, _: Admin) -> Response:
@@ -62,7 +64,7 @@ def people_pages(people: PeopleService) -> APIRouter:
 
 def people_change_pages(people: PeopleService, second_factor: SecondFactorService) -> APIRouter:
     """The forms that change a person."""
-    router = APIRouter(route_class=PageRoute)
+    router = page_router()
 
     def changed(request: Request, change: Callable[[], object], done: str) -> Response:
         try:

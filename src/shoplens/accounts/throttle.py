@@ -11,6 +11,7 @@ from ipaddress import IPv6Address, ip_address
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from shoplens.accounts.errors import TooManySignIns
+from shoplens.messages import marked
 from shoplens.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def lock_s(failures: int) -> float:
 def too_many(retry_after_s: float) -> TooManySignIns:
     """The refusal, with how long to wait."""
     wait_s = max(1, round(retry_after_s))
-    wait = f"{wait_s} seconds" if wait_s <= 90 else f"{round(wait_s / 60)} minutes"
+    wait = marked(f"{wait_s} seconds") if wait_s <= 90 else marked(f"{round(wait_s / 60)} minutes")
     return TooManySignIns(f"Too many failed sign-ins. Try again in {wait}.", retry_after_s=max(1.0, retry_after_s))
 
 

@@ -26,6 +26,7 @@ from shoplens.predictions.entities import Answer
 from shoplens.web.bodies import content_length
 from shoplens.web.downloads import download
 from shoplens.web.problems import public_detail
+from shoplens.web.routing import api_router
 from shoplens.web.schemas import ModelOut, Schema, json_response
 from shoplens.web.uploads import FILE_FIELD, UploadedForm, Uploads, media_type_of, photo_too_large
 
@@ -136,7 +137,7 @@ class ItemPageOut(Schema):
     newer: int | None
 
 
-class CountsOut(Schema):
+class RunCountsOut(Schema):
     """The number of photos in each state."""
 
     waiting: int
@@ -167,7 +168,7 @@ class RunOut(Schema):
     policy_version: str | None = Field(examples=["18608add0b55"])
     planned: int = Field(description="The number of photos to process.", examples=[10_000])
     received: int = Field(description="The sum of `counts`.", examples=[10_120])
-    counts: CountsOut
+    counts: RunCountsOut
     started_at: datetime | None
     last_item_at: datetime | None = Field(description="When it last finished a photo.")
     finished_at: datetime | None
@@ -184,7 +185,7 @@ class RunOut(Schema):
         """A run as JSON, with what `batch` knows of its process."""
         run = view.run
         own = {
-            "counts": CountsOut.of(view.counts),
+            "counts": RunCountsOut.of(view.counts),
             "received": view.counts.received,
             "worker": batch.owner_of(run),
             "failure": run.failure or batch.launcher.trouble(run.id),
@@ -195,7 +196,7 @@ class RunOut(Schema):
                 for label in sorted({label for _, label in view.labels})
             }
             own["answers"] = {answer: view.answers.get(answer, 0) for answer in Answer}
-            own["labels"] = {label: CountsOut.of(RunCounts(by_state=counts)) for label, counts in states.items()}
+            own["labels"] = {label: RunCountsOut.of(RunCounts(by_state=counts)) for label, counts in states.items()}
         return cls.model_validate(_shared(cls, run) | _shared(cls, view) | own)
 
 
@@ -209,7 +210,7 @@ class RunProgressOut(RunOut):
     seconds_left: float | None = Field(examples=[184.1])
     last_item_ago_s: float | None = Field(examples=[0.4])
     answers: dict[Answer, int] = Field(description="How many photos people answered for, by answer.")
-    labels: dict[str, CountsOut] = Field(
+    labels: dict[str, RunCountsOut] = Field(
         description="The counts by category.",
         examples=[{"dress": {state.value: 0 for state in ItemState} | {"done": 310, "needs_review": 12}}],
     )
@@ -297,7 +298,7 @@ Cursor = Annotated[int | None, Query(ge=0, lt=1 << 63)]
 
 def ingest_router(batch: Batch, uploads: Uploads, *, max_image_bytes: int, max_queued_bytes: int) -> APIRouter:
     """POST /batch/ingest. A form may have `max_queued_bytes` in all."""
-    router = APIRouter(tags=["batch"])
+    router = api_router(tags=["batch"])
 
     @router.post(
         "/batch/ingest",
@@ -369,7 +370,7 @@ def _references(fields: Mapping[str, str]) -> References:
 
 def runs_router(batch: Batch) -> APIRouter:
     """/batch/runs…: start runs, follow them, and get their results."""
-    router = APIRouter(tags=["batch"])
+    router = api_router(tags=["batch"])
     reading = [guarded(Permission.BATCH_READ)]
 
     @router.post(

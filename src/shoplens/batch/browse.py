@@ -250,6 +250,7 @@ def open_photo(database: Database, images: ImageStore, item_id: str, size: Image
     item = read(item_id)
     while item.retried_as or item.duplicate_of:
         item = read(item.retried_as or item.duplicate_of or "")
+    _require_kept(item)
     # No run could decode it, perhaps because of its size or content: do not try again for each visitor.
     settled = item.state in (ItemState.DONE, ItemState.DISMISSED)
     undecoded = item.state is ItemState.QUARANTINED or (settled and item.prediction_id is None)
@@ -270,6 +271,13 @@ def open_photo(database: Database, images: ImageStore, item_id: str, size: Image
                 raise ImageNotKept(f"The photo of the item {item.id} cannot be shown: {error}") from error
         item = read(item.id)
     raise ImageNotKept(f"The photo of the item {item.id} is no longer in the store.")
+
+
+def _require_kept(item: BatchItem) -> None:
+    if item.photo_deleted_at is not None:
+        raise ImageNotKept(
+            f"The photo of the item {item.id} was deleted by retention on {item.photo_deleted_at:%Y-%m-%d}."
+        )
 
 
 def _open_saved(images: ImageStore, item: BatchItem) -> ImageFile:

@@ -16,8 +16,18 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from shoplens.accounts.commands import note_command
-from shoplens.cli.command import EXIT_FAILED, AsJson, DataDir, RequestedBy, handle_errors, settings_for
-from shoplens.errors import Misconfigured, NothingWaiting, RequestInvalid, RunNotFound, ShoplensError
+from shoplens.cli.command import (
+    EXIT_FAILED,
+    AsJson,
+    DataDir,
+    RequestedBy,
+    complete_photo_runs,
+    handle_errors,
+    settings_for,
+)
+from shoplens.cli.groups import Commands
+from shoplens.cli.output import progress_console
+from shoplens.errors import NothingWaiting, RequestInvalid, RunNotFound, ShoplensError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,14 +44,14 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _STATUS_OF_SIGNAL = 128
 _STANDARD_OUTPUT = Path("-")
 
-batch_app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Import the photos of a channel and classify them in runs."
-)
+batch_app = Commands(help="Import the photos of a channel and classify them in runs.")
 
 ChannelName = Annotated[str | None, typer.Option("--channel", help="Optional if only one channel has a batch side.")]
 
 
-@batch_app.command("ingest")
+@batch_app.command(
+    "ingest", examples=["shoplens batch ingest", "shoplens batch ingest /mnt/returns --keep-source --channel returns"]
+)
 @handle_errors
 def ingest(
     source: Annotated[
@@ -58,7 +68,6 @@ def ingest(
 ) -> None:
     """Import new photos, and remove them from their source. Can be run at any time and more than once at a time."""
     import orjson
-    from rich.console import Console
 
     from shoplens.cli.process import logged_job
     from shoplens.platform.batch import open_importer
@@ -67,7 +76,7 @@ def ingest(
     name = settings.batch_channel(channel)
     place = source or settings.batch_source(name)
     arguments = {"channel": name, "source": place, "keep_source": keep_source}
-    console = Console(stderr=True)
+    console = progress_console()
     with logged_job(settings, command="batch ingest", job="ingest", by=requested_by, arguments=arguments) as trigger:
         with _import_progress(console) as show, open_importer(settings, name) as importer:
 
@@ -116,20 +125,30 @@ def _import_progress(console: Console) -> Iterator[OnImportProgress]:
         yield show
 
 
-@batch_app.command("run")
+@batch_app.command("run", examples=["shoplens batch run", "shoplens batch run --channel returns --engine workers"])
 @handle_errors
 def run(
     run_id: Annotated[
-        str | None, typer.Option("--run", help="The id of a requested run. Default: the active run, else a new one.")
+        str | None,
+        typer.Option(
+            "--run",
+            help="The id of a requested run. Default: the active run, else a new one.",
+            autocompletion=complete_photo_runs,
+        ),
     ] = None,
     requested_by: RequestedBy = "command line",
     engine: Annotated[
-        Literal["local", "workers", "ray"],
-        typer.Option(help="Where models run: in this process, in workers behind Redis, or on a Ray cluster."),
-    ] = "local",
+        Literal["local", "workers", "ray"] | None,
+        typer.Option(
+            help="Where models run: in this process, in workers behind Redis, or on a Ray cluster. "
+            "Default: as batch.engine says."
+        ),
+    ] = None,
     address: Annotated[
         str | None,
-        typer.Option(help="The Ray cluster: host:6379, ray://host:10001 or auto. Default: start one on this machine."),
+        typer.Option(
+            help="The Ray cluster: host:6379, ray://host:10001 or auto. Default: batch.ray_address, else one here."
+        ),
     ] = None,
     as_json: AsJson = False,
     channel: ChannelName = None,
@@ -139,8 +158,6 @@ def run(
 
     Exits with 143 or 130 after SIGTERM or SIGINT.
     """
-    from rich.console import Console
-
     from shoplens.batch.presenting import count_words
     from shoplens.cli.process import keep_freed_memory, logged_job, run_on_loop
     from shoplens.platform.batch import build_runner, build_status, channel_of_run
@@ -148,12 +165,10 @@ def run(
 
     settings = settings_for(data_dir)
     name = channel_of_run(settings, run_id) if run_id and channel is None else settings.batch_channel(channel)
-    if address is not None and engine != "ray":
-        raise Misconfigured("--address is the address of a Ray cluster. Use it with --engine ray.")
     arguments = {"channel": name, "run": run_id}
     with logged_job(settings, command="batch run", job="run", by=requested_by, arguments=arguments) as trigger:
         keep_freed_memory()
-        console = Console(stderr=True)
+        console = progress_console()
         received: list[signal.Signals] = []
         try:
             with (
@@ -231,7 +246,7 @@ def _run_progress(console: Console, channel: str) -> Iterator[OnProgress]:
         yield show
 
 
-@batch_app.command("status")
+@batch_app.command("status", examples=["shoplens batch status --channel returns"])
 @handle_errors
 def status(as_json: AsJson = False, channel: ChannelName = None, data_dir: DataDir = None) -> None:
     """Show the active or latest run."""
@@ -256,10 +271,15 @@ def _print_json(status: RunStatus) -> None:
     typer.echo(orjson.dumps(as_json(status), option=orjson.OPT_INDENT_2 | orjson.OPT_UTC_Z))
 
 
-RunArgument = Annotated[str | None, typer.Argument(metavar="RUN", help="The id of a run. Default: the latest one.")]
+RunArgument = Annotated[
+    str | None,
+    typer.Argument(metavar="RUN", help="The id of a run. Default: the latest one.", autocompletion=complete_photo_runs),
+]
 
 
-@batch_app.command("export")
+@batch_app.command(
+    "export", examples=["shoplens batch export --output results.csv", "shoplens batch export --all --format jsonl"]
+)
 @handle_errors
 def export(
     run_id: RunArgument = None,
@@ -288,7 +308,7 @@ def export(
         _write(results.export.stream(wanted, chosen), output)
 
 
-@batch_app.command("report")
+@batch_app.command("report", examples=["shoplens batch report --output report.html"])
 @handle_errors
 def report(
     run_id: RunArgument = None,
@@ -315,12 +335,15 @@ def report(
             _write([results.report.render(wanted, console=console).encode()], output)
 
 
-@batch_app.command("retry")
+@batch_app.command("retry", examples=["shoplens batch retry --all"])
 @handle_errors
 def retry(
     items: Annotated[list[str] | None, typer.Argument(help="The ids of quarantined items.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="All quarantined items.")] = False,
-    run_id: Annotated[str | None, typer.Option("--run", help="With --all: only the items of this run.")] = None,
+    run_id: Annotated[
+        str | None,
+        typer.Option("--run", help="With --all: only the items of this run.", autocompletion=complete_photo_runs),
+    ] = None,
     channel: ChannelName = None,
     data_dir: DataDir = None,
 ) -> None:
@@ -346,7 +369,9 @@ def retry(
 ItemArguments = Annotated[list[str], typer.Argument(help="The ids of items.")]
 
 
-@batch_app.command("label")
+@batch_app.command(
+    "label", examples=["shoplens batch label 01J8ZK3V5QW7 --label coat", "shoplens batch label 01J8ZK3V5QW7 --confirm"]
+)
 @handle_errors
 def label(
     items: ItemArguments,
@@ -376,7 +401,7 @@ def label(
         _report(items, _for_each(items, lambda item_id: results.review.answer(item_id, answer)), "labelled")
 
 
-@batch_app.command("reopen")
+@batch_app.command("reopen", examples=["shoplens batch reopen 01J8ZK3V5QW7"])
 @handle_errors
 def reopen(items: ItemArguments, data_dir: DataDir = None) -> None:
     """Withdraw what people said of items: they are again as their run left them, and nothing trains on it."""
@@ -389,7 +414,7 @@ def reopen(items: ItemArguments, data_dir: DataDir = None) -> None:
     _report(items, succeeded, "reopened")
 
 
-@batch_app.command("delete")
+@batch_app.command("delete", examples=["shoplens batch delete 01J8ZK3V5QW7"])
 @handle_errors
 def delete(items: ItemArguments, data_dir: DataDir = None) -> None:
     """Delete the files of quarantined items permanently. The items stay, as dismissed."""

@@ -20,7 +20,7 @@ from shoplens.batch.sources import local_folder
 from shoplens.batch.status import OwnerState, RunStatus
 from shoplens.db import Database, open_database
 from shoplens.errors import DatabaseUnavailable, Misconfigured, SourceUnavailable
-from shoplens.platform.batch import build_status
+from shoplens.platform.batch import build_planner, build_status
 from shoplens.settings import Settings
 from shoplens.storage import open_prefix
 from shoplens.telemetry.logs import APP_LOG
@@ -114,6 +114,7 @@ def look_at_run(settings: Settings, channel: str) -> str | Caution:
     try:
         with _database(settings) as database:
             status = RunStatus(waiting=0) if database is None else build_status(settings, database)(channel)
+            plan = None if database is None else build_planner(settings, database)(channel)
     except DatabaseUnavailable:
         return _UNKNOWN
     run = status.run
@@ -122,6 +123,20 @@ def look_at_run(settings: Settings, channel: str) -> str | Caution:
     last = _last_trigger(settings, channel, "run")
     if last is not None and isinstance(found := _outcome(last), Caution):
         return found
+    if plan is not None and plan.missed_at is not None:
+        return _missed(plan.missed_at)
+    return _last_run(status, last)
+
+
+def _missed(planned: datetime) -> Caution:
+    return Caution(
+        text=f"the run that was planned for {planned:%Y-%m-%d %H:%M} UTC did not begin, and items wait for it. Is it "
+        "scheduled? docs/how-to/schedule-a-batch.md"
+    )
+
+
+def _last_run(status: RunStatus, last: PastTrigger | None) -> str | Caution:
+    run = status.run
     idle_at = last.ended_at if last is not None and last.counts.get("planned") == 0 else None
     idle = f"; nothing waited {_ago(idle_at)}" if idle_at else ""
     if run is None:

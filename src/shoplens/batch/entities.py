@@ -72,7 +72,7 @@ class BatchItem:
     `answer` is what a person said, at `corrected_at` in the browser `answered_by`; `proposed` is the category that they
     missed, `reviewed_from` the state that the item had before, so that it can be reopened. `revision` rises with each
     of these changes. A retried item stays as it is in its run, and `retried_as` is the item that waits instead; that
-    one has the photo now.
+    one has the photo now. `photo_deleted_at` is when retention deleted the photo.
     """
 
     id: str
@@ -106,6 +106,7 @@ class BatchItem:
     reviewed_from: ItemState | None = None
     revision: int = 0
     retried_as: str | None = None
+    photo_deleted_at: datetime | None = None
 
     @property
     def retriable(self) -> bool:

@@ -51,11 +51,15 @@ from shoplens.predictions.service import STORED_LABELS
 from shoplens.serving.engine import ClassifyRequest, ClassifyResult, Engine, fault_of
 from shoplens.storage import Store, image_key, require_unchanged
 from shoplens.telemetry.logs import get_logger
+from shoplens.telemetry.threads import run_in
+from shoplens.telemetry.tracing import FirstSpans
 
 T = TypeVar("T")
 
 _READERS: Final = 16
 _READ_TOGETHER: Final = 4
+_TRACED_ITEMS: Final = 200
+"""Of a run's items so many are traced: enough to see where time goes, and few enough for one trace."""
 _RETRY_VERSION_S: Final = 10.0
 """How often a run asks workers again that have no place for the version with which it began."""
 _log: Final = get_logger(__name__)
@@ -349,6 +353,7 @@ class EngineExecutor:
         self._memory = MemoryBudget(limits.photo_bytes)
         # Several photos are read at once, since a change of threads costs as much as reading one.
         self._together = max(1, min(_READ_TOGETHER, limits.photos // 3))
+        self._traced_items = FirstSpans(_TRACED_ITEMS)
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="batch-read")
 
     @property
@@ -372,7 +377,9 @@ class EngineExecutor:
                 async with self._memory.hold(sum(item.byte_count for item in batch)):
                     photos = await self._in_thread(lambda: [self._read(item) for item in batch])
                     for item, photo in zip(batch, photos, strict=True):
-                        await results.put(await self._result(item, photo))
+                        with self._traced_items.span("batch item", {"shoplens.item": item.id}):
+                            result = await self._result(item, photo)
+                        await results.put(result)
 
         await at_once(work, -(-self._limits.photos // self._together))
 
@@ -423,7 +430,7 @@ class EngineExecutor:
                     return await self._retry.run(lambda: self._engine.classify(request))
 
     async def _in_thread(self, act: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._readers, act)
+        return await run_in(self._readers, act)
 
 
 def read_photo(store: Store, key: str | None, sha256: str) -> bytes:

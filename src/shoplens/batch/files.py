@@ -19,6 +19,7 @@ from shoplens.batch.entities import BatchItem
 from shoplens.batch.repository import ItemRepository
 from shoplens.db import Database
 from shoplens.errors import BlobNotFound, ImageGone
+from shoplens.messages import marked
 from shoplens.predictions.entities import PredictionRecord
 from shoplens.storage import Store
 from shoplens.telemetry.logs import get_logger
@@ -90,7 +91,7 @@ def note_moves(tx: Connection, moved: Moved) -> None:
     """Write finished moves into the rows, in the caller's transaction."""
     ItemRepository(tx).moved(moved.arrived)
     ItemRepository(tx).lost(
-        moved.missing, code=ImageGone.code, failure="The photo is neither at its old place nor at its new one."
+        moved.missing, code=ImageGone.code, failure=marked("The photo is neither at its old place nor at its new one.")
     )
 
 

@@ -136,8 +136,8 @@ class ItemWriter:
         if file.byte_count == 0:
             refusal = ImageMissing("The file is empty.")
         elif file.byte_count > self._max_image_bytes:
-            sizes = f"{file.byte_count / 1e6:.1f} MB, more than the {self._max_image_bytes / 1e6:g} MB"
-            refusal = ImageTooLarge(f"The file has {sizes} that are allowed.")
+            size_mb, most_mb = file.byte_count / 1e6, self._max_image_bytes / 1e6
+            refusal = ImageTooLarge(f"The file has {size_mb:.1f} MB, more than the {most_mb:g} MB that are allowed.")
         # The extension follows from the content: an HTML page called photo.jpg must never be served as a photo.
         try:
             kind = sniff(start)

@@ -20,6 +20,7 @@ from shoplens.predictions.api import photo_answer
 from shoplens.predictions.entities import Answer
 from shoplens.predictions.image_store import ImageSize
 from shoplens.web.browser import COOKIE
+from shoplens.web.routing import api_router
 from shoplens.web.schemas import BodySchema, Schema, json_response
 
 Seen = Annotated[
@@ -100,7 +101,7 @@ def _browser(request: Request) -> str:
 
 def items_router(batch: Batch) -> APIRouter:
     """/batch/items/ID…: one item, its photo and its label."""
-    router = APIRouter(tags=["batch"])
+    router = api_router(tags=["batch"])
     reading = [guarded(Permission.BATCH_READ)]
     reviewing = [guarded(Permission.BATCH_REVIEW)]
 

@@ -115,11 +115,12 @@ class OwnedRun:
                 )
         self.heartbeat_at = self._monotonic()
 
-    def finish(self, report_key: str | None) -> BatchRun:
-        """End the run."""
+    def finish(self, report_key: str | None, also: Callable[[Connection], None] = lambda _: None) -> BatchRun:
+        """End the run, and write `also` in the same transaction."""
         with self._lock:
             with self._database.transaction() as tx:
                 RunRepository(tx).finish(self.run.id, owner=self._owner, now=self._clock(), report_key=report_key)
+                also(tx)
                 finished = RunRepository(tx).get(self.run.id)
             self._over = True
         return finished

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
@@ -32,21 +32,23 @@ from shoplens.errors import (
     RunInProgress,
     RunNotFound,
 )
+from shoplens.messages import gettext, marked, whole_number
 from shoplens.predictions.entities import Answer, Channel, Feedback, PredictionRecord
 from shoplens.predictions.pages import LinkFinder, RecordLink
 from shoplens.predictions.records import RecordService
 from shoplens.web.browser import new_browser, remember
 from shoplens.web.charts import SMALL, Chart, Series, Tone, bar_chart, slots_axis
-from shoplens.web.rendering import PageRoute, add_filters, page
+from shoplens.web.rendering import add_filters, page
+from shoplens.web.routing import page_router
 
 REQUESTED_BY = "console"
 PAGE_ITEMS = 48
 _PAGE_RUNS = 30
 _LONGEST_NUMBER = 12
 _COLUMNS: Final[tuple[tuple[ItemState, str, Tone], ...]] = (
-    (ItemState.DONE, "Done", "accent"),
-    (ItemState.NEEDS_REVIEW, "Needs review", "amber"),
-    (ItemState.QUARANTINED, "Quarantined", "red"),
+    (ItemState.DONE, marked("Done"), "accent"),
+    (ItemState.NEEDS_REVIEW, marked("Needs review"), "amber"),
+    (ItemState.QUARANTINED, marked("Quarantined"), "red"),
 )
 _NO_STORE = {"Cache-Control": "no-store"}
 
@@ -60,23 +62,26 @@ add_filters(
     presenting.duration,
     presenting.took,
     presenting.references,
+    presenting.time_left,
     share=presenting.share,
 )
 
+_COUNT_DIGITS = 7
+_ACT_CHARACTERS = 40
 FormText = Annotated[str, Form()]
 FormNumber = Annotated[int | None, Form(ge=0)]
 _SAID = {
-    "answered": "Saved.",
-    "skipped": "Skipped. That photo comes again at the end.",
-    "reopened": "Withdrawn. The photo is as the run left it.",
-    "retried": "Queued for the next run.",
-    "deleted": "The file was deleted.",
+    "answered": marked("Saved."),
+    "skipped": marked("Skipped. That photo comes again at the end."),
+    "reopened": marked("Withdrawn. The photo is as the run left it."),
+    "retried": marked("Queued for the next run."),
+    "deleted": marked("The file was deleted."),
 }
 
 
 def channel_pages(batch: Batch, channels: Mapping[str, Channel]) -> APIRouter:
     """The runs of a channel, and the forms that import photos and start a run."""
-    router = APIRouter(route_class=PageRoute)
+    router = page_router()
     reading = [guarded(Permission.BATCH_READ)]
     browse = batch.browse
 
@@ -99,6 +104,7 @@ def channel_pages(batch: Batch, channels: Mapping[str, Channel]) -> APIRouter:
             nights=None if before else _nights_chart(found),
             newest=next(iter(browse.items(ItemFilter(channel=name), limit=1).items), None),
             source=batch.channel(name).source,
+            plan=batch.plan(name),
             notice=_form_notice(batch, name, said),
         )
 
@@ -132,8 +138,9 @@ def channel_pages(batch: Batch, channels: Mapping[str, Channel]) -> APIRouter:
 
 def run_pages(batch: Batch, channels: Mapping[str, Channel]) -> APIRouter:
     """One run with its items. Comes after the other pages of batches, whose addresses it matches too."""
-    router = APIRouter(route_class=PageRoute)
+    router = page_router()
     reading = [guarded(Permission.BATCH_READ)]
+    reviewing = [guarded(Permission.BATCH_REVIEW)]
     browse = batch.browse
 
     @router.get("/console/batch/{channel}/{run_id}", dependencies=reading)
@@ -169,6 +176,7 @@ def run_pages(batch: Batch, channels: Mapping[str, Channel]) -> APIRouter:
             categories=presenting.categories(view.labels, bar.wanted.state),
             choices=presenting.keyed(presenting.offered(labels, view.labels)),
             labels=labels,
+            together=_together(batch, request, wanted) if in_review else None,
         )
         remember(shown, browser, secure=request.url.scheme == "https")
         return shown
@@ -183,6 +191,40 @@ def run_pages(batch: Batch, channels: Mapping[str, Channel]) -> APIRouter:
         note(request, "run.cancelled", target=run.id, channel=channel)
         return RedirectResponse(f"/console/batch/{channel}/{run_id}", status_code=303)
 
+    @router.post("/console/batch/{channel}/{run_id}/confirm", dependencies=reviewing)
+    def confirm_all(
+        request: Request,
+        channel: str,
+        run_id: str,
+        *,
+        shown_at: Annotated[datetime, Form()],
+        shown: Annotated[int, Form(ge=0)],
+        label: FormText = "",
+        text: FormText = "",
+    ) -> RedirectResponse:
+        query = {"state": ItemState.NEEDS_REVIEW.value, "label": label, "text": text}
+        bar = presenting.read_bar(query, _known_run(batch, channel, run_id))
+        browser = reviewer_of(request)
+        wanted = replace(bar.wanted, browser=browser)
+        moment = shown_at if shown_at.tzinfo else shown_at.replace(tzinfo=UTC)
+        done = batch.review.confirm_all(wanted, completed_by=moment, by=browser)
+        left = batch.review.count_to_confirm(wanted, completed_by=moment)
+        note(request, "feedback.confirmed", target=run_id, items=done.items, label=label)
+        others = max(0, shown - done.items - left)
+        return RedirectResponse(
+            bar.address(confirmed=done.items, others=others, act=done.moment.isoformat()), status_code=303
+        )
+
+    @router.post("/console/batch/{channel}/{run_id}/confirm/undo", dependencies=reviewing)
+    def undo_confirm_all(
+        request: Request, channel: str, run_id: str, act: Annotated[datetime, Form()], label: FormText = ""
+    ) -> RedirectResponse:
+        view = _known_run(batch, channel, run_id)
+        number = batch.review.withdraw_all(view.run.id, act, by=reviewer_of(request))
+        note(request, "feedback.withdrawn", target=run_id, items=number)
+        bar = presenting.read_bar({"state": ItemState.NEEDS_REVIEW.value, "label": label}, view)
+        return RedirectResponse(bar.address(taken_back=number), status_code=303)
+
     @router.post("/console/batch/{channel}/{run_id}/retry", dependencies=[guarded(Permission.BATCH_REVIEW)])
     def retry_all(channel: str, run_id: str) -> RedirectResponse:
         number = batch.review.retry_all(channel, _known_run(batch, channel, run_id).run.id)
@@ -193,7 +235,7 @@ def run_pages(batch: Batch, channels: Mapping[str, Channel]) -> APIRouter:
 
 def item_pages(batch: Batch, records: RecordService, channels: Mapping[str, Channel]) -> APIRouter:
     """The page of one item, and its forms."""
-    router = APIRouter(route_class=PageRoute)
+    router = page_router()
     reading = [guarded(Permission.BATCH_READ)]
     reviewing = [guarded(Permission.BATCH_REVIEW)]
     browse = batch.browse
@@ -209,7 +251,7 @@ def item_pages(batch: Batch, records: RecordService, channels: Mapping[str, Chan
             "batch_item.html",
             channel=channels[item.channel],
             item=item,
-            said=_SAID.get(said),
+            said=gettext(_SAID.get(said, "")),
             record=_record(records, item),
             duplicates=browse.duplicates(item),
             choices=presenting.keyed(labels) if len(labels) <= presenting.MOST_CHOICES else [],
@@ -280,7 +322,7 @@ def record_link_finder(browse: BrowseService) -> LinkFinder:
     def find(record_ids: Sequence[str]) -> dict[str, RecordLink]:
         return {
             record_id: RecordLink(
-                kind="Item",
+                kind=gettext("Item"),
                 title=presenting.references(item),
                 address=f"/console/batch/{item.channel}/items/{item.id}",
             )
@@ -303,6 +345,39 @@ def _known_run(batch: Batch, channel: str, run_id: str) -> RunView:
     return view
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Together:
+    """For the form that confirms all photos of a filter: how many those are at `shown_at`.
+
+    `confirmed`, `others` (answered meanwhile by other people) and `act` are of the last such form, `taken_back` of its
+    undoing.
+    """
+
+    number: int
+    shown_at: datetime
+    confirmed: int
+    others: int
+    act: str
+    taken_back: int
+
+
+def _together(batch: Batch, request: Request, wanted: ItemFilter) -> Together:
+    query = request.query_params
+    confirmed, others, taken_back = (
+        int(text) if text.isascii() and text.isdigit() and len(text) <= _COUNT_DIGITS else 0
+        for text in (query.get(name, "") for name in ("confirmed", "others", "taken_back"))
+    )
+    now = datetime.now(UTC)
+    return Together(
+        number=batch.review.count_to_confirm(wanted, completed_by=now) if wanted.label or wanted.text else 0,
+        shown_at=now,
+        confirmed=confirmed,
+        others=others,
+        act=query.get("act", "")[:_ACT_CHARACTERS],
+        taken_back=taken_back,
+    )
+
+
 def _known_item(batch: Batch, channel: str, item_id: str) -> BatchItem:
     item = batch.browse.item(item_id) if is_id(item_id) and channel in batch.channels else None
     if item is None or item.channel != channel:
@@ -316,10 +391,14 @@ def _form_notice(batch: Batch, channel: str, said: str) -> Notice | None:
     if said == "ingest" and status is not None:
         return presenting.import_notice(status)
     if said == "nothing":
-        return Notice(kind="done", sentence="No photos are waiting, so no run was started. Import photos first.")
+        return Notice(
+            kind="done", sentence=gettext("No photos are waiting, so no run was started. Import photos first.")
+        )
     number = said.removeprefix("retried-")
     if number != said and number.isascii() and number.isdigit() and len(number) < _LONGEST_NUMBER:
-        return Notice(kind="done", sentence=f"{presenting.photos(int(number))} queued for the next run.")
+        return Notice(
+            kind="done", sentence=gettext("%(photos)s queued for the next run.", photos=presenting.photos(int(number)))
+        )
     return None
 
 
@@ -329,7 +408,9 @@ def _live_channel(batch: Batch, channel: str, active: RunView | None) -> dict[st
     status = batch.channel(channel).imports.status()
     words = {
         "waiting": presenting.count(waiting),
-        "classify": f"Classify {presenting.photos(waiting)}" if waiting else "Start a run",
+        "classify": gettext("Classify %(photos)s", photos=presenting.photos(waiting))
+        if waiting
+        else gettext("Start a run"),
         "ingest": presenting.import_words(status),
     }
     now = _live_run(batch, active, words) if active else {"active": False, "words": words}
@@ -358,18 +439,23 @@ def _nights_chart(runs: Sequence[RunSummary]) -> Chart | None:
     if len(shown) < 2:
         return None
     series = [
-        Series(name=name, values=[float(each.counts[state]) for each in shown], tone=tone)
+        Series(name=gettext(name), values=[float(each.counts[state]) for each in shown], tone=tone)
         for state, name, tone in _COLUMNS
     ]
     received = sum(each.counts.received for each in shown)
     left = sum(each.counts[ItemState.NEEDS_REVIEW] for each in shown)
     return bar_chart(
-        f"The last {len(shown)} runs",
-        slots_axis([f"{each.run.created_at:%d %b}" for each in shown], name="Run (UTC)"),
+        gettext("The last %(len)s runs", len=len(shown)),
+        slots_axis([f"{each.run.created_at:%d %b}" for each in shown], name=gettext("Run (UTC)")),
         series,
         words=lambda value: presenting.count(round(value)),
         height=SMALL,
-        summary=f"The last {len(shown)} runs: {presenting.photos(received)} received, {left:,} still need review.",
+        summary=gettext(
+            "The last %(len)s runs: %(photos)s received, %(left)s still need review.",
+            len=len(shown),
+            photos=presenting.photos(received),
+            left=whole_number(left),
+        ),
     )
 
 

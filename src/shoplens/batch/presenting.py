@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 from urllib.parse import urlencode
-
-import humanize
 
 from shoplens.batch.browse import RunView
 from shoplens.batch.entities import BatchItem, BatchRun, ItemFilter, ItemState, RunState
@@ -17,28 +15,42 @@ from shoplens.batch.import_stats import ImportSummary
 from shoplens.batch.importer import ImportStatus
 from shoplens.batch.status import OwnerState, RunStatus
 from shoplens.errors import RequestInvalid, ShoplensError
+from shoplens.messages import gettext, localised, marked, ngettext, whole_number
 from shoplens.predictions.entities import Answer
 
 STATE_WORDS: Final = {
-    ItemState.WAITING: "Waiting",
-    ItemState.PROCESSING: "Processing",
-    ItemState.DONE: "Done",
-    ItemState.NEEDS_REVIEW: "Needs review",
-    ItemState.QUARANTINED: "Quarantined",
-    ItemState.DUPLICATE: "Duplicate",
-    ItemState.DISMISSED: "Dismissed",
+    ItemState.WAITING: marked("Waiting"),
+    ItemState.PROCESSING: marked("Processing"),
+    ItemState.DONE: marked("Done"),
+    ItemState.NEEDS_REVIEW: marked("Needs review"),
+    ItemState.QUARANTINED: marked("Quarantined"),
+    ItemState.DUPLICATE: marked("Duplicate"),
+    ItemState.DISMISSED: marked("Dismissed"),
 }
-RUN_WORDS: Final = {RunState.REQUESTED: "Starting", RunState.RUNNING: "Running", RunState.FINISHED: "Finished"}
+RUN_WORDS: Final = {
+    RunState.REQUESTED: marked("Starting"),
+    RunState.RUNNING: marked("Running"),
+    RunState.FINISHED: marked("Finished"),
+}
 
 ANSWER_WORDS: Final = {
-    Answer.CONFIRMED: "Confirmed",
-    Answer.CORRECTED: "Corrected",
-    Answer.NONE_OF_THESE: "None of these",
-    Answer.NOT_USABLE: "Not usable",
+    Answer.CONFIRMED: marked("Confirmed"),
+    Answer.CORRECTED: marked("Corrected"),
+    Answer.NONE_OF_THESE: marked("None of these"),
+    Answer.NOT_USABLE: marked("Not usable"),
+}
+
+_SAID_WORDS: Final = {
+    Answer.CONFIRMED: marked("confirmed"),
+    Answer.CORRECTED: marked("corrected"),
+    Answer.NONE_OF_THESE: marked("none of these"),
+    Answer.NOT_USABLE: marked("not usable"),
 }
 
 ALL_STATES: Final = "all"
 LEAST_SURE: Final = "least-sure"
+REQUESTERS: Final = (marked("command line"), marked("page"), marked("http"))
+"""Who asks for a run where no name is given; templates show them in the language of the page."""
 _LONGEST_FILTER: Final = 200
 _LARGEST_CURSOR: Final = 1 << 63
 _OTHER_KEYS: Final = "14567890abcdefghilmpqrtvw"
@@ -156,32 +168,32 @@ def _text(query: Mapping[str, str], name: str) -> str | None:
 
 def answer_word(item: BatchItem) -> str:
     """What a person said of an item; "" if nobody did."""
-    return "" if item.answer is None else ANSWER_WORDS[item.answer]
+    return "" if item.answer is None else gettext(ANSWER_WORDS[item.answer])
 
 
 def state_word(state: ItemState) -> str:
     """The state of an item."""
-    return STATE_WORDS[state]
+    return gettext(STATE_WORDS[state])
 
 
 def run_word(run: BatchRun) -> str:
     """The state of a run."""
-    return "Cancelled" if run.cancelled else RUN_WORDS[run.state]
+    return gettext("Cancelled") if run.cancelled else gettext(RUN_WORDS[run.state])
 
 
 def count(number: int) -> str:
     """1204 is "1,204"."""
-    return humanize.intcomma(number)
+    return whole_number(number)
 
 
 def need_you(number: int) -> str:
     """What waits for people: "1 photo needs you", "1,204 photos need you"."""
-    return f"{photos(number)} need{'s' if number == 1 else ''} you"
+    return ngettext("%(number)s photo needs you", "%(number)s photos need you", number)
 
 
 def photos(number: int) -> str:
     """1 is "1 photo", 1204 is "1,204 photos"."""
-    return f"{count(number)} photo" if number == 1 else f"{count(number)} photos"
+    return ngettext("%(number)s photo", "%(number)s photos", number)
 
 
 def duration(seconds: float) -> str:
@@ -198,8 +210,21 @@ def duration(seconds: float) -> str:
 def rate(per_second: float) -> str:
     """Per second, minute or hour, so that the number is at least 1."""
     if per_second >= 1:
-        return f"{per_second:.0f} per second" if per_second >= 9.95 else f"{per_second:.1f} per second"
-    return f"{per_second * 60:.0f} per minute" if per_second * 60 >= 1 else f"{per_second * 3600:.0f} per hour"
+        figure = localised(f"{per_second:.0f}" if per_second >= 9.95 else f"{per_second:.1f}")
+        return gettext("%(number)s per second", number=figure)
+    if per_second * 60 >= 1:
+        return gettext("%(number)s per minute", number=f"{per_second * 60:.0f}")
+    return gettext("%(number)s per hour", number=f"{per_second * 3600:.0f}")
+
+
+def time_left(moment: datetime) -> str:
+    """How long until a moment, like "in 5 h"."""
+    minutes = max(1, math.ceil((moment - datetime.now(UTC)).total_seconds() / 60))
+    if minutes < 90:
+        return gettext("in %(minutes)s min", minutes=minutes)
+    if minutes < 48 * 60:
+        return gettext("in %(hours)s h", hours=round(minutes / 60))
+    return gettext("in %(days)s days", days=round(minutes / 1440))
 
 
 def took(run: BatchRun) -> str:
@@ -216,7 +241,7 @@ def share(part: int, whole: int) -> str:
 
 def references(item: BatchItem) -> str:
     """Order and item number in one line; without them the name of the file."""
-    named = (("Order", item.references.order), ("item", item.references.item))
+    named = ((gettext("Order"), item.references.order), (gettext("item"), item.references.item))
     words = ", ".join(f"{kind} {text}" for kind, text in named if text)
     return words[:1].upper() + words[1:] if words else item.source_name
 
@@ -227,7 +252,9 @@ def progress_words(view: RunView) -> dict[str, str]:
     return {
         **counts,
         "received": count(view.counts.received),
-        "reviewed": f"Reviewed: {answer_words(view.answers)}" if view.answers else "",
+        "reviewed": gettext("Reviewed: %(answer_words)s", answer_words=answer_words(view.answers))
+        if view.answers
+        else "",
         "state": run_word(view.run),
         "settled": count(view.settled),
         "planned": photos(view.run.planned),
@@ -242,11 +269,11 @@ def pace(view: RunView) -> str:
     if view.rate_per_s:
         parts.append(rate(view.rate_per_s))
     if view.run.active and view.seconds_left is not None:
-        parts.append(f"about {duration(view.seconds_left)} left")
+        parts.append(gettext("about %(duration)s left", duration=duration(view.seconds_left)))
     if view.run.active and view.last_item_ago_s is not None:
-        parts.append(f"last photo finished {duration(view.last_item_ago_s)} ago")
+        parts.append(gettext("last photo finished %(duration)s ago", duration=duration(view.last_item_ago_s)))
     if not view.run.active and took(view.run):
-        parts.append(f"took {took(view.run)}")
+        parts.append(gettext("took %(duration)s", duration=took(view.run)))
     return " · ".join(parts)
 
 
@@ -256,22 +283,29 @@ def run_notice(run: BatchRun, owner: OwnerState, *, trouble: str | None, now: da
     if not run.active:
         return None
     if owner is OwnerState.GONE:
-        sentence = "The worker stopped. No data was lost; resume to continue."
+        sentence = gettext("The worker stopped. No data was lost; resume to continue.")
         return Notice(kind="error", sentence=f"{sentence} {why}".strip(), resumable=True)
     if owner is OwnerState.NOBODY and why:
-        return Notice(kind="error", sentence=f"This run has no worker. {why}", resumable=True)
+        return Notice(kind="error", sentence=gettext("This run has no worker. %(why)s", why=why), resumable=True)
     if owner is OwnerState.SILENT:
-        host = f" from {run.host}" if run.host else ""
-        sentence = f"No heartbeat{host}{_for(run.heartbeat_at, now)}. Start a run to take over."
+        host = gettext(" from %(host)s", host=run.host) if run.host else ""
+        sentence = gettext(
+            "No heartbeat%(host)s%(since)s. Start a run to take over.", host=host, since=_for(run.heartbeat_at, now)
+        )
         return Notice(kind="warn", sentence=sentence)
     if run.stalled:
         stalled = _for(run.last_item_at or run.started_at, now)
-        return Notice(kind="warn", sentence=f"The run is stalled: no photo finished{stalled}. See the log of the run.")
+        return Notice(
+            kind="warn",
+            sentence=gettext(
+                "The run is stalled: no photo finished%(stalled)s. See the log of the run.", stalled=stalled
+            ),
+        )
     return None
 
 
 def _for(since: datetime | None, now: datetime) -> str:
-    return f" for {duration(max(0.0, (now - since).total_seconds()))}" if since else ""
+    return gettext(" for %(duration)s", duration=duration(max(0.0, (now - since).total_seconds()))) if since else ""
 
 
 def left_behind(summary: ImportSummary) -> int:
@@ -285,33 +319,39 @@ def import_words(status: ImportStatus | None) -> str:
         return ""
     taken = status.summary.taken if status.summary else 0
     if status.running:
-        return f"{count(taken)} so far …"
+        return gettext("%(count)s so far …", count=count(taken))
     if status.error:
-        return "Failed"
+        return gettext("Failed")
     left = left_behind(status.summary) if status.summary else 0
-    return f"{photos(taken)}, {count(left)} left behind" if left else photos(taken)
+    return (
+        gettext("%(photos)s, %(count)s left behind", photos=photos(taken), count=count(left)) if left else photos(taken)
+    )
 
 
 def import_notice(status: ImportStatus) -> Notice:
     """The outcome of an import."""
     if status.running:
-        return Notice(kind="done", sentence="Photos are being imported.")
+        return Notice(kind="done", sentence=gettext("Photos are being imported."))
     if isinstance(status.error, ShoplensError):
         return Notice(kind="error", sentence=status.error.notice)
     if status.error is not None:
-        return Notice(kind="error", sentence="The import failed because of an internal error. See the log.")
+        return Notice(kind="error", sentence=gettext("The import failed because of an internal error. See the log."))
     summary = status.summary
     if summary is None or summary.seen == 0:
-        return Notice(kind="done", sentence="No new photos.")
-    imported = f"{photos(summary.taken)} imported and ready to classify" if summary.taken else "No new photos"
+        return Notice(kind="done", sentence=gettext("No new photos."))
+    imported = (
+        gettext("%(photos)s imported and ready to classify", photos=photos(summary.taken))
+        if summary.taken
+        else gettext("No new photos")
+    )
     others = (
-        (summary.duplicates, "duplicate" if summary.duplicates == 1 else "duplicates"),
-        (summary.known, "already imported"),
-        (summary.quarantined, "quarantined"),
-        (summary.not_ready, "still being written (retry in a few seconds)"),
-        (summary.unreadable, "could not be read"),
-        (summary.refused, "refused by the database"),
-        (summary.not_removed, "imported but not removed"),
+        (summary.duplicates, ngettext("duplicate", "duplicates", summary.duplicates)),
+        (summary.known, gettext("already imported")),
+        (summary.quarantined, gettext("quarantined")),
+        (summary.not_ready, gettext("still being written (retry in a few seconds)")),
+        (summary.unreadable, gettext("could not be read")),
+        (summary.refused, gettext("refused by the database")),
+        (summary.not_removed, gettext("imported but not removed")),
     )
     sentence = ", ".join((imported, *(f"{count(number)} {words}" for number, words in others if number)))
     return Notice(kind="warn" if left_behind(summary) else "done", sentence=" ".join((f"{sentence}.", *summary.notes)))
@@ -411,4 +451,6 @@ def items_wait(number: int) -> str:
 
 def answer_words(answers: Mapping[Answer, int]) -> str:
     """What people said, like "3 confirmed, 1 none of these"."""
-    return ", ".join(f"{answers[each]:,} {each.value.replace('_', ' ')}" for each in Answer if answers.get(each))
+    return ", ".join(
+        f"{whole_number(answers[each])} {gettext(_SAID_WORDS[each])}" for each in Answer if answers.get(each)
+    )

@@ -17,7 +17,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import copy_context
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final, Generic, Protocol, TypeVar
 
@@ -29,14 +31,17 @@ from shoplens.batch.run_repository import RunRepository
 from shoplens.db import Database
 from shoplens.db.tables import make_id
 from shoplens.errors import DatabaseUnavailable, NothingWaiting, RecordRefused, RunInProgress, RunLost
+from shoplens.messages import marked
 from shoplens.telemetry.logs import get_logger
+from shoplens.telemetry.tracing import TRACEPARENT, traceparent
 
 RUN_COMMAND: Final = (sys.executable, "-m", "shoplens", "batch", "run", "--requested-by", "http", "--run")
 """The command of a run; the run's id is appended."""
 
 _LOG: Final = "run.log"
-_ERROR_LINE: Final = re.compile(r"Error \((\w+)\): ")
+_ERROR_LINE: Final = re.compile(r"error \((\w+)\): ")
 """How a command says why it failed: the code, and a sentence that may hold addresses and paths."""
+_HINT: Final = "hint: "
 _FORMER_LOG: Final = "run.1.log"
 _LARGEST_LOG_BYTES: Final = 10_000_000
 _LAST_LINES_BYTES: Final = 4_000
@@ -64,7 +69,7 @@ def cancel_run(database: Database, run_id: str, by: str, *, clock: Clock) -> Bat
     """
     with database.transaction() as tx:
         run = RunRepository(tx).get(run_id)
-        if RunRepository(tx).cancel(run_id, now=clock(), reason=f"Cancelled by {by}."):
+        if RunRepository(tx).cancel(run_id, now=clock(), reason=marked(f"Cancelled by {by}.")):
             ItemRepository(tx).release_others(run.channel, "")
         return RunRepository(tx).get(run_id)
 
@@ -178,7 +183,7 @@ def claim(
 
 
 def _in_progress(run: BatchRun) -> RunInProgress:
-    who = f"Process {run.pid} on {run.host}" if run.pid else "Another process"
+    who = marked(f"Process {run.pid} on {run.host}") if run.pid else marked("Another process")
     return RunInProgress(f"{who} works on the run {run.id}; a channel has one active run at a time.")
 
 
@@ -203,6 +208,7 @@ class RunProcess:
 
     def start(self, run_id: str) -> subprocess.Popen[bytes]:
         """Raises OSError."""
+        parent = traceparent()
         others = {name: value for name, value in os.environ.items() if not name.startswith(_SETTINGS_PREFIX)}
         # One file for all runs and one older file; a run that still writes to the older one continues to.
         self.logs.mkdir(parents=True, exist_ok=True)
@@ -211,7 +217,7 @@ class RunProcess:
         with self._log_path.open("ab") as sink:
             return subprocess.Popen(
                 [*self.command, run_id],
-                env={**others, **self.environment},
+                env={**others, **self.environment, **({} if parent is None else {TRACEPARENT: parent})},
                 stdin=subprocess.DEVNULL,
                 stdout=sink,
                 stderr=subprocess.STDOUT,
@@ -223,9 +229,10 @@ class RunProcess:
         try:
             with self._log_path.open("rb") as log:
                 log.seek(max(0, self._log_path.stat().st_size - _LAST_LINES_BYTES))
-                lines = log.read().decode(errors="replace").splitlines()
+                text = log.read().decode(errors="replace")
         except OSError:
             return None
+        lines = [line for line in text.splitlines() if not line.startswith(_HINT)]
         return lines[-1].strip() if lines and not lines[-1].startswith("{") else None
 
     @property
@@ -313,7 +320,8 @@ class RunLauncher(Generic[Run]):
                 watch.hurry.set()
                 return True
             self._watches[run_id] = watch = _Watch()
-        threading.Thread(target=self._supervise, args=(run_id, watch), name=f"run-{run_id}", daemon=True).start()
+        supervise = partial(copy_context().run, self._supervise, run_id, watch)
+        threading.Thread(target=supervise, name=f"run-{run_id}", daemon=True).start()
         return True
 
     def resume(self, channel: str, *, try_unknown: bool = False) -> Run | None:

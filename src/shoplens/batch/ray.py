@@ -17,9 +17,11 @@ import tempfile
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
+
+from structlog.contextvars import get_contextvars
 
 import shoplens
 from shoplens.advice import how_to_install
@@ -38,7 +40,7 @@ from shoplens.images.decoder import salvage
 from shoplens.images.picture import Limits
 from shoplens.serving.engine import ClassifyResult, Engine, fault_of
 from shoplens.storage import Store, open_store
-from shoplens.telemetry.logs import get_logger
+from shoplens.telemetry.logs import bind_process_fields, configure_logs, get_logger
 
 _LARGEST_BATCH: Final = 32
 _READ_AHEAD: Final = 8
@@ -89,8 +91,11 @@ class PhotoActor:
         """Answers as soon as Ray has started the process."""
         return True
 
-    async def ready(self, job: NodeJob, bundle: bytes, marker: str, _up: bool) -> ShoplensError | None:
-        """Look at the store and load the model. Returns what makes this node useless."""
+    async def ready(
+        self, job: NodeJob, bundle: bytes, marker: str, about: Mapping[str, Any], _up: bool
+    ) -> ShoplensError | None:
+        """Look at the store and load the model. Returns what makes this node useless. Lines of the log have `about`."""
+        show_log(about)
         node = socket.gethostname()
         if job.version != shoplens.__version__:
             return Misconfigured(f"The node {node} has Shoplens {shoplens.__version__}, the driver {job.version}.")
@@ -122,6 +127,7 @@ class PhotoActor:
             except ShoplensError as error:
                 failure = error
             except Exception as error:  # noqa: BLE001  an error of one photo must not fail the batch
+                _log.exception("ray.photo_failed", sha256=sha256, error=type(error).__name__)
                 failure = fault_of(error)
             with contextlib.suppress(ShoplensError, MemoryError):
                 return failure, photo and await asyncio.to_thread(salvage, photo, limits=self._job.limits)
@@ -176,7 +182,7 @@ class RayExecutor:
             actor = ray.remote(PhotoActor).options(
                 num_cpus=1, num_gpus=1 if cluster.gpu else 0, max_restarts=-1, max_task_retries=-1
             )
-            self._setup = (ray.put(job), ray.put(bundle), marker)
+            self._setup = (ray.put(job), ray.put(bundle), marker, get_contextvars())
             self._actors = [actor.remote() for _ in range(count)]
             self._stack = stack.pop_all()
         self.capacity = count * _LARGEST_BATCH
@@ -374,6 +380,16 @@ def connected(cluster: Cluster) -> Iterator[Any]:
                 raise Misconfigured(f"{where} has another version of Ray or Python: {text}") from error
             raise ClusterUnavailable(f"{where} cannot be reached: {text}. Is it running?") from error
         yield ray
+
+
+def show_log(about: Mapping[str, Any]) -> None:
+    """Let this process, an actor, write its log to standard error, which Ray keeps in its folder of logs on the node.
+
+    Each line has the fields `about`: the run, its channel and its trace, as lines of the driver have them.
+    """
+    if not logging.getLogger().handlers:
+        configure_logs(log_format="json", level="info")
+        bind_process_fields(**about)
 
 
 def one_line(error: Exception) -> str:

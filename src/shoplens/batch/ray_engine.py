@@ -12,12 +12,14 @@ import contextlib
 import signal
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
+from structlog.contextvars import get_contextvars
+
 import shoplens
-from shoplens.batch.ray import Cluster, connected, one_line
+from shoplens.batch.ray import Cluster, connected, one_line, show_log
 from shoplens.bundles.bundle import Bundle
 from shoplens.bundles.manifest import SampleKind
 from shoplens.errors import ClusterUnavailable, Misconfigured, ModelNotFound, ShoplensError
@@ -40,8 +42,11 @@ class SampleActor:
         """Answers as soon as Ray has started the process."""
         return True
 
-    async def ready(self, version: str, open_engine: OpenEngine, packed: bytes, _up: bool) -> ShoplensError | None:
-        """Load the model. Returns what makes this node useless."""
+    async def ready(
+        self, version: str, open_engine: OpenEngine, packed: bytes, about: Mapping[str, Any], _up: bool
+    ) -> ShoplensError | None:
+        """Load the model. Returns what makes this node useless. Lines of the log have `about`."""
+        show_log(about)
         if version != shoplens.__version__:
             return Misconfigured(f"A node has Shoplens {shoplens.__version__}, the driver {version}.")
         try:
@@ -80,7 +85,7 @@ class RayEngine:
             actor = ray.remote(SampleActor).options(
                 num_cpus=1, num_gpus=1 if cluster.gpu else 0, max_restarts=-1, max_task_retries=-1
             )
-            self._setup = (shoplens.__version__, ray.put(open_engine), ray.put(packed))
+            self._setup = (shoplens.__version__, ray.put(open_engine), ray.put(packed), get_contextvars())
             self._actors = [actor.remote() for _ in range(count)]
             self._stack = stack.pop_all()
         self.capacity: Final = count * _PER_ACTOR

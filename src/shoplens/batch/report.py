@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
+from html import escape
 from statistics import variance
 from typing import Final
 
@@ -24,6 +26,8 @@ from shoplens.batch.review_repository import ReviewRepository
 from shoplens.batch.run_repository import RunRepository
 from shoplens.db import Database
 from shoplens.errors import ImageNotKept, ItemNotFound, RequestInvalid, SampleError, StorageUnavailable
+from shoplens.messages import DEFAULT, gettext, language, localised, long_day, marked, plain_time, whole_number
+from shoplens.messages.page_texts import add_messages
 from shoplens.predictions.entities import Answer
 from shoplens.predictions.image_store import ImageSize, ImageStore
 from shoplens.storage import Store
@@ -38,15 +42,18 @@ LEAST_ITEMS: Final = 30
 """With fewer items in the run, or in the earlier runs together, nothing is highlighted."""
 
 UNUSUAL_FROM: Final = 3.0
-METHOD: Final = (
-    f"Highlighted: shares that differ from the average by more than {UNUSUAL_FROM:g} standard errors (two-proportion "
-    f"z-test, from {LEAST_ITEMS} items on; if the runs differ among themselves by more than chance, their own variance "
-    f"is used). The average is that of all items of the last {COMPARED_RUNS} finished runs."
+METHOD: Final = marked(
+    "Highlighted: shares that differ from the average by more than %(errors)s standard errors (two-proportion z-test, "
+    "from %(items)s items on; if the runs differ among themselves by more than chance, their own variance is used). "
+    "The average is that of all items of the last %(runs)s finished runs."
 )
 MOST_TO_REVIEW: Final = 24
 MOST_PER_REASON: Final = 12
 MOST_SLOWEST: Final = 10
 MOST_PROPOSED: Final = 20
+REMOVED: Final = marked("Photo removed by retention")
+_PICTURE: Final = re.compile(rb'<img src="data:image/jpeg;base64,[^"]*" alt="">')
+_LANGUAGE: Final = re.compile(rb'<html lang="([a-z]{2})"')
 _CLASSIFIED: Final = (ItemState.DONE, ItemState.NEEDS_REVIEW)
 _LEAST_RUNS_FOR_VARIANCE: Final = 3
 _MOST_CATEGORIES: Final = 40
@@ -126,18 +133,20 @@ class Accounting:
         """Line by line: what was received, what of it the run worked on, what became of it."""
         own = self.own
         return [
-            TotalRow("received", self.received, "Received since the previous run, or queued again", total=True),
-            TotalRow("duplicates", -self.counts[ItemState.DUPLICATE], "Duplicates"),
-            TotalRow("refused", -self.refused, "Quarantined on arrival"),
-            TotalRow("waiting", -self.waiting, "Not taken yet"),
-            TotalRow("in_run", self.in_run, "Photos of this run", total=True),
-            TotalRow("done", own[ItemState.DONE], "Done"),
-            TotalRow("needs_review", own[ItemState.NEEDS_REVIEW], "Needs review"),
-            TotalRow("quarantined", own[ItemState.QUARANTINED], "Quarantined by the run"),
-            TotalRow("dismissed", own[ItemState.DISMISSED], "Dismissed as not usable"),
-            TotalRow("unfinished", self.unfinished, "Not finished"),
-            TotalRow("planned", self.planned, "Photos planned when the run began", total=True),
-            TotalRow("missing", -self.missing, "Missing"),
+            TotalRow(
+                "received", self.received, gettext("Received since the previous run, or queued again"), total=True
+            ),
+            TotalRow("duplicates", -self.counts[ItemState.DUPLICATE], gettext("Duplicates")),
+            TotalRow("refused", -self.refused, gettext("Quarantined on arrival")),
+            TotalRow("waiting", -self.waiting, gettext("Not taken yet")),
+            TotalRow("in_run", self.in_run, gettext("Photos of this run"), total=True),
+            TotalRow("done", own[ItemState.DONE], gettext("Done")),
+            TotalRow("needs_review", own[ItemState.NEEDS_REVIEW], gettext("Needs review")),
+            TotalRow("quarantined", own[ItemState.QUARANTINED], gettext("Quarantined by the run")),
+            TotalRow("dismissed", own[ItemState.DISMISSED], gettext("Dismissed as not usable")),
+            TotalRow("unfinished", self.unfinished, gettext("Not finished")),
+            TotalRow("planned", self.planned, gettext("Photos planned when the run began"), total=True),
+            TotalRow("missing", -self.missing, gettext("Missing")),
         ]
 
 
@@ -293,25 +302,26 @@ def _share(
 
 
 _REASONS: Final = {
-    "image_missing": "Empty file",
-    "image_too_large": "File too large",
-    "image_too_many_pixels": "Too many pixels",
-    "image_too_small": "Image too small",
-    "image_unsupported": "Not a photo",
-    "image_needs_extra": "Format not installed",
-    "image_corrupt": "Damaged photo",
-    "image_decoder_failed": "The decoder failed",
-    "image_changed": "Photo changed in the store",
-    "image_gone": "Photo missing",
-    "internal_error": "Unexpected error",
+    "image_missing": marked("Empty file"),
+    "image_too_large": marked("File too large"),
+    "image_too_many_pixels": marked("Too many pixels"),
+    "image_too_small": marked("Image too small"),
+    "image_unsupported": marked("Not a photo"),
+    "image_needs_extra": marked("Format not installed"),
+    "image_corrupt": marked("Damaged photo"),
+    "image_decoder_failed": marked("The decoder failed"),
+    "image_changed": marked("Photo changed in the store"),
+    "image_gone": marked("Photo missing"),
+    "internal_error": marked("Unexpected error"),
 }
 """Headings of the reasons; other codes are shown as text."""
 
 
 class WriteReport:
-    """Renders and stores reports. Blocks. `version` is that of the program.
+    """Renders and stores reports. Blocks. `version` is that of the program, `language_tag` the language of its texts.
 
     `public_url` is where people reach the server. Without it a file has no links: they would lead nowhere.
+    `label_names` are what people call the labels of each channel.
     """
 
     def __init__(
@@ -323,13 +333,17 @@ class WriteReport:
         clock: Callable[[], datetime],
         public_url: str | None = None,
         version: str = "",
+        language_tag: str = DEFAULT,
+        label_names: Mapping[str, Mapping[str, str]] | None = None,
     ) -> None:
+        self._label_names = label_names or {}
         self._public_url = public_url
         self._database = database
         self._store = store
         self._images = images
         self._clock = clock
         self._version = version
+        self._language = language_tag
 
     def render(self, run_id: str, *, console: str | None = None, server: str | None = None) -> str:
         """The page with the current data.
@@ -341,6 +355,13 @@ class WriteReport:
             raise RequestInvalid(
                 f"{console!r} is not an address of the console. It must start with http:// or https://."
             )
+        token = language.set(self._language)
+        try:
+            return self._rendered(run_id, console, server)
+        finally:
+            language.reset(token)
+
+    def _rendered(self, run_id: str, console: str | None, server: str | None) -> str:
         with self._database.reading() as tx:
             facts = gather(tx, RunRepository(tx).get(run_id), now=self._clock())
         # All highlighted categories, and the most frequent of the others.
@@ -350,10 +371,12 @@ class WriteReport:
             facts=facts, run=facts.run, counts=facts.counts, sums=facts.accounting, states=ItemState,
             mix=[each for each in facts.mix if each.label in {*unusual, *others}],
             categories_left_out=len(facts.mix) - len(unusual) - len(others),
-            method=METHOD,
+            method=gettext(METHOD, errors=f"{UNUSUAL_FROM:g}", items=LEAST_ITEMS, runs=COMPARED_RUNS),
             picture=_Pictures(self._database, self._images),
+            names=self._label_names.get(facts.run.channel, {}),
             console=self._console(facts.run.channel, console, server),
             version=self._version,
+            language=self._language,
         )  # fmt: skip
 
     def _console(self, channel: str, console: str | None, server: str | None) -> str | None:
@@ -374,6 +397,17 @@ class WriteReport:
             if not RunRepository(tx).get(run_id).active:  # the process of an active run records it when the run ends
                 RunRepository(tx).set_report(run_id, key)
         return key
+
+
+def without_pictures(html: bytes) -> bytes:
+    """A stored report without its photos, and otherwise as it was: each says that it was removed."""
+    lang = _LANGUAGE.search(html)
+    token = language.set(lang[1].decode() if lang else DEFAULT)
+    try:
+        instead = f'<span class="no-picture">{escape(gettext(REMOVED))}</span>'.encode()
+    finally:
+        language.reset(token)
+    return _PICTURE.sub(lambda _: instead, html)
 
 
 class _Pictures:
@@ -412,6 +446,7 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    add_messages(environment)
     environment.filters.update(_FILTERS)
     return environment
 
@@ -424,16 +459,17 @@ def _short(text: str) -> str:
 
 _FILTERS: Final[dict[str, Callable[..., str]]] = {
     "answers": answer_words,
-    "count": lambda number, one, many=None: f"{number:,} {one if number == 1 else many or f'{one}s'}",
-    "day": lambda when: f"{when.astimezone(UTC).day} {when.astimezone(UTC):%B %Y}",
+    "day": lambda when: long_day(when.astimezone(UTC)),
     "duration": duration,
     "instant": lambda when: f"{when.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}",
-    "moment": lambda when: f"{when.astimezone(UTC):%Y-%m-%d %H:%M} UTC",
-    "percent": lambda share: "<0.1%" if 0 < share < 0.001 else f"{share * 100:.1f}%",
-    "rate": lambda per_minute: f"{per_minute:,.0f}" if per_minute >= 10 else f"{per_minute:.1f}",
-    "reason_words": lambda code: _REASONS.get(code) or code.replace("_", " ").capitalize(),
+    "moment": lambda when: plain_time(when.astimezone(UTC)),
+    "figure": lambda value, form: localised(form.format(value)),
+    "number": whole_number,
+    "percent": lambda share: localised("<0.1%" if 0 < share < 0.001 else f"{share * 100:.1f}%"),
+    "rate": lambda per_minute: localised(f"{per_minute:,.0f}" if per_minute >= 10 else f"{per_minute:.1f}"),
+    "reason_words": lambda code: gettext(_REASONS.get(code, "")) or code.replace("_", " ").capitalize(),
     "short": _short,
-    "signed": lambda number: f"{number:,}".replace("-", "−"),
-    "size": humanize.naturalsize,
+    "signed": lambda number: whole_number(number).replace("-", "−"),
+    "size": lambda byte_count: localised(humanize.naturalsize(byte_count)),
     "width": lambda share: f"{min(max(share, 0.0), 1.0) * 100:.2f}%",
 }

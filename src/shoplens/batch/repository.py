@@ -146,8 +146,11 @@ class ItemRepository:
         return self._find(*outstanding, limit=limit)
 
     def keys_in_motion(self) -> set[str]:
-        """The keys of all photos that are being moved: each is at one of two."""
-        found = self._tx.execute(select(_items.key, _items.target_key).where(_items.target_key.is_not(None)))
+        """The keys of all photos that are being moved, each at one of two, or deleted."""
+        moving = or_(
+            _items.target_key.is_not(None), and_(_items.photo_deleted_at.is_not(None), _items.key.is_not(None))
+        )
+        found = self._tx.execute(select(_items.key, _items.target_key, _items.thumbnail_key).where(moving))
         return {key for row in found for key in row if key is not None}
 
     def photo_keys(self, limit: int) -> list[tuple[str, str]]:

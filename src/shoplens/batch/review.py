@@ -14,14 +14,15 @@ from typing import Final
 
 from sqlalchemy import Connection
 
-from shoplens.batch.entities import COMPLETED, BatchItem, ItemState, reviewed_key
-from shoplens.batch.files import finish_move
+from shoplens.batch.entities import COMPLETED, BatchItem, ItemFilter, ItemState, reviewed_key
+from shoplens.batch.files import finish_move, finish_moves
 from shoplens.batch.repository import ItemRepository
 from shoplens.batch.review_repository import ReviewRepository
 from shoplens.batch.run_repository import RunRepository
 from shoplens.db import Database
 from shoplens.db.tables import make_id
 from shoplens.errors import ImageGone, ItemChanged, ItemNotReady, RequestInvalid
+from shoplens.messages import marked
 from shoplens.predictions.entities import Answer, Feedback, FeedbackValue
 from shoplens.predictions.feedback import MAX_LABEL, NewFeedback, clean_text, give, withdraw
 from shoplens.predictions.image_store import view_key
@@ -31,6 +32,9 @@ from shoplens.storage import Store
 NONE_OF_THESE: Final = "none of these"
 """The folder of photos that are none of the categories. It is never a label."""
 
+MOST_CONFIRMED: Final = 2_000
+"""How many items one call confirms at most, so that a request ends in time."""
+_ONE_STEP: Final = 100
 _ATTEMPTS: Final = 5
 _NAMED_LABELS: Final = 30
 _RETRIED_AT_ONCE: Final = 500
@@ -50,6 +54,14 @@ class ItemAnswer:
     comment: str | None = None
     seen: int | None = None
     by: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfirmedTogether:
+    """How many items one act confirmed. All have the same moment as the time of their answer."""
+
+    items: int
+    moment: datetime
 
 
 class ReviewService:
@@ -129,6 +141,52 @@ class ReviewService:
 
         return self._change(item.id, change)[1]
 
+    # Many at once
+
+    def confirm_all(self, wanted: ItemFilter, *, completed_by: datetime, by: str | None) -> ConfirmedTogether:
+        """Confirm what a filter of a run shows: items that need review and were completed by then.
+
+        What others answered meanwhile is left as it is. Items are changed in steps of one transaction each, so a long
+        act delays nobody; `withdraw_all` takes back what was done, also after a crash between two steps. At most
+        `MOST_CONFIRMED` items; call it again for the rest. Raises RunNotFound.
+        """
+        moment = self._clock()
+        done = 0
+        while done < MOST_CONFIRMED:
+            with self._database.transaction() as tx:
+                run = RunRepository(tx).get(wanted.run_id or "")
+                self._require_reviewed_here(run.channel)
+                step = ReviewRepository(tx).to_confirm(wanted, completed_by=completed_by, limit=_ONE_STEP)
+                for item in step:
+                    given = ItemAnswer(answer=Answer.CONFIRMED, by=by)
+                    changed, _ = self._answered(tx, item, given, at=moment)
+                    self._write(tx, item, changed)
+            finish_moves(self._database, self._store, run.channel)
+            done += len(step)
+            if len(step) < _ONE_STEP:
+                break
+        return ConfirmedTogether(items=done, moment=moment)
+
+    def count_to_confirm(self, wanted: ItemFilter, *, completed_by: datetime) -> int:
+        """How many items `confirm_all` would confirm now."""
+        with self._database.reading() as tx:
+            return ReviewRepository(tx).count_to_confirm(wanted, completed_by=completed_by)
+
+    def withdraw_all(self, run_id: str, moment: datetime, *, by: str | None) -> int:
+        """Take back what `confirm_all` did at that moment in this browser, except what was changed since; how many."""
+        done = 0
+        while True:
+            with self._database.transaction() as tx:
+                run = RunRepository(tx).get(run_id)
+                step = ReviewRepository(tx).confirmed_at(run_id, moment, by, limit=_ONE_STEP)
+                for item in step:
+                    reopened, _ = self._reopened(tx, item, seen=None, by=by)
+                    self._write(tx, item, reopened)
+            finish_moves(self._database, self._store, run.channel)
+            done += len(step)
+            if len(step) < _ONE_STEP:
+                return done
+
     # Quarantined files
 
     def retry(self, item_id: str) -> BatchItem:
@@ -200,8 +258,7 @@ class ReviewService:
             finish_move(self._database, self._store, item_id)
             with self._database.transaction() as tx:
                 item = ItemRepository(tx).get(item_id, lock=True)
-                if item.channel in self._moderated:
-                    raise ItemNotReady(f"People decide photos of the channel {item.channel} on the page Moderation.")
+                self._require_reviewed_here(item.channel)
                 if item.target_key is not None:
                     continue
                 changed, feedback = change(tx, item)
@@ -210,9 +267,13 @@ class ReviewService:
             return finish_move(self._database, self._store, item_id), feedback
         raise ItemNotReady(f"The photo of the item {item_id} is being moved. Try again in a moment.")
 
+    def _require_reviewed_here(self, channel: str) -> None:
+        if channel in self._moderated:
+            raise ItemNotReady(f"People decide photos of the channel {channel} on the page Moderation.")
+
     def _write(self, tx: Connection, item: BatchItem, changed: BatchItem) -> None:
         """The row, with the place that follows from its state."""
-        gone = item.failure_code == ImageGone.code
+        gone = item.failure_code == ImageGone.code or item.photo_deleted_at is not None
         folder = NONE_OF_THESE if changed.answer is Answer.NONE_OF_THESE else changed.label
         place = None if item.key is None or gone else reviewed_key(changed.state, folder, item.key)
         ReviewRepository(tx).review(replace(changed, target_key=None if place == item.key else place), seen=item)
@@ -220,14 +281,21 @@ class ReviewService:
             PredictionRepository(tx).move_image(item.prediction_id, place)
 
     def _answered(
-        self, tx: Connection, item: BatchItem, given: ItemAnswer, *, new: NewFeedback | None = None
+        self,
+        tx: Connection,
+        item: BatchItem,
+        given: ItemAnswer,
+        *,
+        new: NewFeedback | None = None,
+        at: datetime | None = None,
     ) -> tuple[BatchItem, Feedback | None]:
+        """The item with an answer, given now or as one of many that have the moment `at`."""
         answer, label = _checked(item, given)
         # The same answer given twice is one answer, as when a button is pressed twice.
         if (item.answer, item.label, item.proposed) == (answer, label, given.proposed):
             return item, None
         _require_unchanged(item, given.seen, given.by)
-        now = self._clock()
+        now = at or self._clock()
         changed = replace(
             item,
             state=ItemState.DISMISSED if answer is Answer.NOT_USABLE else ItemState.DONE,
@@ -250,7 +318,7 @@ class ReviewService:
     ) -> tuple[BatchItem, Feedback | None]:
         if item.reviewed_from is None:
             raise ItemNotReady(f"Nobody has reviewed the item {item.id}, so there is nothing to withdraw.")
-        if item.key is None and item.failure_code != ImageGone.code:
+        if item.photo_deleted_at is not None or (item.key is None and item.failure_code != ImageGone.code):
             raise ItemNotReady(f"The photo of the item {item.id} was deleted, so it cannot be reviewed again.")
         _require_unchanged(item, seen, by)
         if item.prediction_id is not None:
@@ -260,7 +328,8 @@ class ReviewService:
     def _doubted(self, tx: Connection, item: BatchItem, new: NewFeedback) -> tuple[BatchItem, Feedback | None]:
         """Somebody says that the prediction is wrong, but not what is right: the item needs review."""
         feedback = give(tx, new, now=self._clock())
-        if item.state is not ItemState.DONE or item.answer not in (None, Answer.CONFIRMED):
+        reviewable = item.state is ItemState.DONE and item.photo_deleted_at is None
+        if not reviewable or item.answer not in (None, Answer.CONFIRMED):
             return item, feedback
         return replace(_as_left(item), state=ItemState.NEEDS_REVIEW), feedback
 
@@ -319,9 +388,8 @@ def _require_unchanged(item: BatchItem, seen: int | None, by: str | None) -> Non
     """Raises ItemChanged if it is not the revision that the person was shown."""
     if seen is None or seen == item.revision:
         return
-    who = (
-        "It was answered in this browser" if by is not None and by == item.answered_by else "Somebody else answered it"
-    )
+    is_own = by is not None and by == item.answered_by
+    who = marked("It was answered in this browser") if is_own else marked("Somebody else answered it")
     raise ItemChanged(f"{who} meanwhile: {_words(item)}. Look at it again.")
 
 
@@ -329,8 +397,10 @@ def _words(item: BatchItem) -> str:
     match item.answer:
         case None:
             return item.state.value.replace("_", " ")
-        case Answer.CONFIRMED | Answer.CORRECTED:
-            return f'{item.answer.value}, "{item.label}"'
+        case Answer.CONFIRMED:
+            return marked(f'confirmed, "{item.label}"')
+        case Answer.CORRECTED:
+            return marked(f'corrected, "{item.label}"')
         case _:
             return item.answer.value.replace("_", " ")
 

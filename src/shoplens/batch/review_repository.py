@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, and_, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, delete, func, or_, select, update
 
 from shoplens.batch.entities import HOPELESS, BatchItem, ItemFilter, ItemState, RunRange
 from shoplens.batch.repository import ItemRepository, belongs, conditions_of, failure_code_of, item_of
@@ -47,6 +48,30 @@ class ReviewRepository:
             found = found.where(or_(_items.score > score, and_(_items.score == score, _items.seq < seq)))
         rows = self._tx.execute(found.order_by(_items.score, _items.seq.desc()).limit(limit))
         return [item_of(row) for row in rows]
+
+    def to_confirm(self, wanted: ItemFilter, *, completed_by: datetime, limit: int) -> list[BatchItem]:
+        """Items of a filter that need review, have a prediction and were completed by then, oldest first; locked.
+
+        Those whose photo is being moved are left out.
+        """
+        found = select(batch_items).where(*_to_confirm(wanted, completed_by), _items.target_key.is_(None))
+        return [item_of(row) for row in self._tx.execute(found.order_by(_items.seq).limit(limit).with_for_update())]
+
+    def count_to_confirm(self, wanted: ItemFilter, *, completed_by: datetime) -> int:
+        """How many of them there are, with those whose photo is being moved."""
+        return int(self._tx.scalar(select(func.count()).where(*_to_confirm(wanted, completed_by))) or 0)
+
+    def confirmed_at(self, run_id: str, moment: datetime, by: str | None, *, limit: int) -> list[BatchItem]:
+        """Items of a run that this browser confirmed at that moment, and that nobody changed since; locked."""
+        theirs = (
+            _items.run_id == run_id,
+            _items.corrected_at == moment,
+            _items.answered_by == by,
+            _items.answer == Answer.CONFIRMED.value,
+            _items.target_key.is_(None),
+        )
+        found = select(batch_items).where(*theirs).order_by(_items.seq).limit(limit).with_for_update()
+        return [item_of(row) for row in self._tx.execute(found)]
 
     def count_to_review(self, channel: str) -> int:
         """How many items of a channel need review, in all of its runs."""
@@ -133,6 +158,15 @@ AS_NEW: Final[dict[str, Any]] = {
     "revision": _items.revision + 1,
 }
 """The values of an item that waits as a new one."""
+
+
+def _to_confirm(wanted: ItemFilter, completed_by: datetime) -> tuple[ColumnElement[bool], ...]:
+    return (
+        _items.run_id == wanted.run_id,
+        *conditions_of(replace(wanted, state=ItemState.NEEDS_REVIEW)),
+        _items.predicted.is_not(None),
+        _items.finished_at <= completed_by,
+    )
 
 
 def find_references(tx: Connection, beginning: str, limit: int) -> list[str]:

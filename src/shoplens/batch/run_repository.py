@@ -6,6 +6,7 @@ run may call raises RunLost once another process has taken the run over.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any, Final
 
@@ -31,6 +32,10 @@ class RunRepository:
         if row is None:
             raise RunNotFound(f"There is no run {run_id!r}.")
         return _run(row)
+
+    def some(self, run_ids: Collection[str]) -> list[BatchRun]:
+        """Those of these runs that exist."""
+        return [_run(row) for row in self._tx.execute(select(batch_runs).where(_runs.id.in_(run_ids)))]
 
     def active(self, channel: str) -> BatchRun | None:
         """The active run of a channel, if there is one."""
@@ -107,7 +112,7 @@ class RunRepository:
         self._owned(run_id, owner, owner=None, host=None, pid=None, process=None, failure=reason)
 
     def cancel(self, run_id: str, *, now: datetime, reason: str) -> bool:
-        """End a run, whoever owns it; that process then loses it. False for a run that is not active."""
+        """End a run, whichever process owns it; that process then loses it. False for a run that is not active."""
         ended = update(batch_runs).where(_runs.id == run_id, _runs.active == 1).values(
             state=RunState.FINISHED.value, active=None, finished_at=now, stalled=False, owner=None, failure=reason,
         )  # fmt: skip

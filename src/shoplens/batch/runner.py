@@ -7,12 +7,15 @@ lost and none has two effects: docs/explanation/batch.md explains why.
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
+
+import structlog
 
 from shoplens.batch.entities import BatchRun, Clock
 from shoplens.batch.executors import (
@@ -27,6 +30,7 @@ from shoplens.batch.executors import (
 from shoplens.batch.files import Moved, PhotoMover, finish_moves
 from shoplens.batch.owned_run import OwnedRun
 from shoplens.batch.process import WatchTime, claim, request_run, this_process
+from shoplens.batch.run_mail import Posted, prepared
 from shoplens.batch.run_repository import RunRepository
 from shoplens.batch.status import ProgressMeter, RunProgress
 from shoplens.db import Database
@@ -44,6 +48,7 @@ from shoplens.errors import (
 )
 from shoplens.storage import Store
 from shoplens.telemetry.logs import get_logger
+from shoplens.telemetry.tracing import TRACEPARENT, FirstSpans, trace
 
 OnProgress = Callable[[RunProgress], None]
 
@@ -53,6 +58,7 @@ _COMMITS_LEASED: Final = 4
 _LOGGED_EVERY_S: Final = 10.0
 _BEATS_PER_TAKEOVER: Final = 3
 _LONGEST_CHECK_S: Final = 1.0
+_TRACED_COMMITS: Final = 200
 _REFUSED_STARTS: Final = (Misconfigured, NoWorker, ClusterUnavailable)
 """What the executor that was asked for lacks. Another start may ask for another one, so no run is left to it."""
 _log: Final = get_logger(__name__)
@@ -71,7 +77,8 @@ class RunRules:
 class RunnerParts:
     """What a run works with. `open_executor` is called once the run is claimed; `report` returns the report's key.
 
-    `policy_version` is what decides now, where that is not the policy of the channel's settings.
+    `policy_version` is what decides now, where that is not the policy of the channel's settings. `mail` prepares the
+    mail about the run; None where nobody wants one.
     """
 
     database: Database
@@ -83,6 +90,7 @@ class RunnerParts:
     clock: Clock
     watch: WatchTime = field(default_factory=WatchTime)
     policy_version: Callable[[], str] | None = None
+    mail: Callable[[str, str | None], Posted] | None = None
 
 
 class BatchRunner:
@@ -103,6 +111,7 @@ class BatchRunner:
         self._error: ShoplensError | None = None
         self._finished_at = time.monotonic()
         self._late_in_a_row = 0
+        self._traced_commits = FirstSpans(_TRACED_COMMITS)
         self._is_new = False  # requested by this process, and not begun
         self.stopped = False
         """Whether it was asked to stop."""
@@ -136,6 +145,14 @@ class BatchRunner:
             raise
         if not run.active:
             return run
+        about = {"shoplens.run": run.id, "shoplens.channel": run.channel}
+        with (
+            structlog.contextvars.bound_contextvars(run=run.id, channel=run.channel),
+            trace("batch run", about, parent=os.environ.get(TRACEPARENT)),
+        ):
+            return await self._run_claimed(run, on_progress)
+
+    async def _run_claimed(self, run: BatchRun, on_progress: OnProgress) -> BatchRun:
         owned = OwnedRun(self.database, run, results=self._parts.results, clock=self._parts.clock)
         self._loop = asyncio.get_running_loop()
         try:
@@ -209,7 +226,10 @@ class BatchRunner:
             report_key = await asyncio.to_thread(self._parts.report, owned.run.id)
         except Exception:  # noqa: BLE001  the results are there; the report can be written again
             _log.exception("run.report_failed", run=owned.run.id)
-        finished = await asyncio.to_thread(self._retry, lambda: owned.finish(report_key))
+        mail = self._parts.mail
+        prepare = None if mail is None else partial(mail, owned.run.id, report_key)
+        write_mail = await asyncio.to_thread(prepared, prepare, owned.run.id)
+        finished = await asyncio.to_thread(self._retry, lambda: owned.finish(report_key, write_mail))
         counts = {state.value: count for state, count in meter.progress().counts.items()}
         _log.info("run.finished", run=owned.run.id, channel=owned.run.channel, planned=owned.run.planned, **counts)
         return finished
@@ -265,7 +285,8 @@ class BatchRunner:
             batch, ended = ([], True) if ended else await self._next_results(capacity)
             if not batch and not moved:
                 return
-            written = await asyncio.to_thread(self._retry, partial(owned.commit, batch, moved))
+            with self._traced_commits.span("commit results", {"shoplens.items": len(batch)}):
+                written = await asyncio.to_thread(self._retry, partial(owned.commit, batch, moved))
             self._open -= len(batch)
             self._committed.set()
             reporter.completed(written)

@@ -15,6 +15,7 @@ from shoplens.batch.looks import LookService
 from shoplens.batch.process import RunLauncher, StartRun
 from shoplens.batch.report import WriteReport
 from shoplens.batch.review import ReviewService
+from shoplens.batch.schedule import Plan
 from shoplens.batch.status import OwnerState, owner_of
 from shoplens.db import Database
 from shoplens.errors import RequestInvalid
@@ -59,6 +60,8 @@ class Batch(Results):
     cancel: Callable[[str, str], BatchRun]
     """End a run: its id, and the name of who ends it. Raises RunNotFound."""
     launcher: RunLauncher[BatchRun]
+    plan: Callable[[str], Plan | None]
+    """When the next run of a channel is planned; None where nothing is."""
     takeover_s: float
     ingest_answer_s: float = 20.0
     durable: Database

@@ -24,6 +24,8 @@ from shoplens.db.tables import ID_LENGTH, SEQUENCE, TEXT, UtcDateTime, metadata,
 _NOT_DUPLICATE: Final = text("duplicate_of IS NULL AND retried_as IS NULL")
 _NOT_RETRIED: Final = text("retried_as IS NULL")
 _MOVING: Final = text("target_key IS NOT NULL")
+SETTLED_PHOTO: Final = text("key IS NOT NULL AND state IN ('done', 'quarantined', 'dismissed')")
+"""Items that have a photo and need no review, as the index of them says it."""
 
 batch_runs: Final = Table(
     "batch_runs",
@@ -99,6 +101,8 @@ batch_items: Final = Table(
     required("revision", Integer),
     # The item that waits, or was processed, instead of this one, which stays in its run as the run left it.
     Column("retried_as", string(ID_LENGTH)),
+    # When retention began to delete the photo; `key` is NULL once its files are gone.
+    Column("photo_deleted_at", UtcDateTime()),
     CheckConstraint(
         "state IN ('waiting', 'processing', 'done', 'needs_review', 'quarantined', 'duplicate', 'dismissed')",
         name="state",
@@ -132,6 +136,8 @@ batch_items: Final = Table(
     Index(None, "prediction_id"),
     # Small: it has rows only while photos are being moved.
     Index("ix_batch_items_moving", "channel", "seq", sqlite_where=_MOVING, postgresql_where=_MOVING),
+    # For retention: photos that no run works on and no review waits for.
+    Index("ix_batch_items_photos", "channel", "seq", sqlite_where=SETTLED_PHOTO, postgresql_where=SETTLED_PHOTO),
     sqlite_autoincrement=True,
 )
 

@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 from shoplens.batch.sidecars import readable
 from shoplens.batch.sources import FileSkipped, SkipReason
 from shoplens.errors import ShoplensError
+from shoplens.messages import marked
 from shoplens.predictions.errors import PhotoNotFetched
 from shoplens.webhooks.targets import Targets
 
@@ -56,11 +57,11 @@ class WebPhotos:
         """Why this address is not allowed, as a clause; None if it is. Resolves no name."""
         shown = readable(url[:200])
         if not any(url.startswith(prefix) for prefix in self._prefixes) or not url.isprintable():
-            return f"{shown} is not below one of the addresses in {self._setting}"
+            return marked(f"{shown} is not below one of the addresses in {self._setting}")
         # A proxy or server might read these as a way up, out of the prefix.
         path = unquote(unquote(urlsplit(url).path)).replace("\\", "/")
         if any(part in (".", "..") for part in path.split("/")) or "@" in urlsplit(url).netloc:
-            return f"{shown} is not a plain address"
+            return marked(f"{shown} is not a plain address")
         return None
 
     def read(self, url: str) -> bytes:
@@ -84,29 +85,29 @@ class WebPhotos:
         try:
             target = self._targets.resolve(url)
         except ShoplensError as error:
-            raise _NotFetched(
-                f"{urlsplit(url).hostname} is not a public address that can be reached over https"
-            ) from error
+            host = urlsplit(url).hostname
+            raise _NotFetched(marked(f"{host} is not a public address that can be reached over https")) from error
         headers = {"Host": target.host_header, "Accept": "image/*", "Accept-Encoding": "identity"}
         try:
             with self._opened().stream(
                 "GET", target.url, headers=headers, extensions={"sni_hostname": target.host}
             ) as answer:
                 if answer.status_code != httpx.codes.OK:
-                    moved = "; redirects are not followed" if answer.is_redirect else ""
-                    raise _NotFetched(
-                        f"the server responds {answer.status_code}{moved}", passing=answer.is_server_error
-                    )
+                    moved = marked("; redirects are not followed") if answer.is_redirect else ""
+                    said = marked(f"the server responds {answer.status_code}{moved}")
+                    raise _NotFetched(said, passing=answer.is_server_error)
                 byte_count = 0
                 for chunk in answer.iter_raw():  # decompressed, a small answer could be large
                     byte_count += len(chunk)
                     if byte_count > self._max_bytes:
-                        raise _NotFetched(f"it has more than the {self._max_bytes / 1e6:g} MB that are allowed")
+                        raise _NotFetched(marked(f"it has more than the {self._max_bytes / 1e6:g} MB that are allowed"))
                     if time.monotonic() > give_up_at:
-                        raise _NotFetched(f"it was not complete after {self._time_limit_s:g} seconds", passing=True)
+                        raise _NotFetched(
+                            marked(f"it was not complete after {self._time_limit_s:g} seconds"), passing=True
+                        )
                     yield chunk
         except httpx.HTTPError as error:
-            raise _NotFetched(f"it could not be fetched ({type(error).__name__})", passing=True) from error
+            raise _NotFetched(marked(f"it could not be fetched ({type(error).__name__})"), passing=True) from error
 
     def _opened(self) -> httpx.Client:
         import httpx

@@ -13,13 +13,14 @@ from starlette.responses import Response
 
 from shoplens.accounts.access import guarded, principal_of
 from shoplens.accounts.entities import Permission
-from shoplens.catalogue.entities import CategoryDecision, DecisionKind, Product, ProductPhoto, ProductState
+from shoplens.catalogue.entities import CategoryDecision, CategoryDecisionKind, Product, ProductPhoto, ProductState
 from shoplens.catalogue.products import MAX_PAGE
 from shoplens.catalogue.repository import ProductFilter, ProductOrder
 from shoplens.catalogue.service import Catalogue
 from shoplens.errors import RequestInvalid
 from shoplens.predictions.api import photo_answer
 from shoplens.predictions.image_store import ImageSize
+from shoplens.web.routing import api_router
 from shoplens.web.schemas import BodySchema, Schema, json_response
 
 PathOf = Callable[[str], str]
@@ -104,12 +105,12 @@ class ProductPageOut(Schema):
     next: str | None
 
 
-class DecisionOut(Schema):
+class CategoryDecisionOut(Schema):
     """One decision on the category of a product."""
 
     created_at: datetime
     by_name: str
-    kind: DecisionKind
+    kind: CategoryDecisionKind
     category: str | None
     before: str | None
     suggested: str | None
@@ -122,7 +123,7 @@ class DecisionOut(Schema):
 class ProductDetailOut(ProductOut):
     """A product with everything that was decided on it, first word first."""
 
-    decisions: list[DecisionOut]
+    decisions: list[CategoryDecisionOut]
 
     @classmethod
     def with_decisions(
@@ -130,10 +131,10 @@ class ProductDetailOut(ProductOut):
     ) -> Self:
         """The product, its photos and its decisions."""
         shown = ProductOut.of(product, photos, paths).model_dump()
-        return cls(**shown, decisions=[DecisionOut.model_validate(each) for each in decisions])
+        return cls(**shown, decisions=[CategoryDecisionOut.model_validate(each) for each in decisions])
 
 
-class DecisionIn(BodySchema):
+class CategoryDecisionIn(BodySchema):
     """A decision. `accept` takes the best suggestion, or one of them by `category`; `correct` needs a `category`.
 
     `undo` takes back what you decided last on this product.
@@ -207,7 +208,7 @@ Asked = Annotated[AskedProducts, Depends(asked_products)]
 
 def products_router(catalogue: Catalogue) -> APIRouter:
     """/catalogue/products: the products of a channel."""
-    router = APIRouter(prefix="/catalogue", tags=["catalogue"])
+    router = api_router(prefix="/catalogue", tags=["catalogue"])
     reading = [guarded(Permission.CATALOGUE_READ)]
     writing = [guarded(Permission.CATALOGUE_WRITE)]
 
@@ -257,13 +258,33 @@ def products_router(catalogue: Catalogue) -> APIRouter:
         found = catalogue.products.open_photo(catalogue.channel(channel).name, product_id, position, size)
         return photo_answer(request, found)
 
+    @router.get(
+        "/products/{product_id}/photos/{position}/heatmap",
+        dependencies=reading,
+        operation_id="get_catalogue_product_heatmap",
+        response_class=Response,
+        responses={200: {"content": {"image/png": {}}, "description": "A PNG to lay over the photo."}},
+        summary="What the model saw in a photo",
+    )
+    def heatmap(
+        product_id: ProductId,
+        position: Annotated[int, Path(ge=0, le=100)],
+        category: Annotated[str, Query(max_length=300, description="For which category, with all below it.")],
+        channel: ChannelName = None,
+    ) -> Response:
+        """Where the photo speaks for a category. 422 for a model without such a map, or without a label for it."""
+        data = catalogue.heat_maps.of(catalogue.channel(channel).name, product_id, position, category)
+        return Response(data, media_type="image/png", headers={"Cache-Control": "private, max-age=600"})
+
     @router.post(
         "/products/{product_id}/category",
         dependencies=writing,
         response_model=ProductDetailOut,
         summary="Decide on the category of a product",
     )
-    def decide(request: Request, product_id: ProductId, body: DecisionIn, channel: ChannelName = None) -> Response:
+    def decide(
+        request: Request, product_id: ProductId, body: CategoryDecisionIn, channel: ChannelName = None
+    ) -> Response:
         """The decision is stored when this returns. The last word counts; every word is kept."""
         name, by = catalogue.channel(channel).name, principal_of(request)
         if body.action == "undo":

@@ -12,20 +12,25 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
-from shoplens.catalogue.bulk_commands import accept_suggestions, stop_with
-from shoplens.catalogue.tree_commands import tree_app
+from shoplens.catalogue.bulk.commands import accept_suggestions, stop_with
+from shoplens.catalogue.tree.commands import tree_app
 from shoplens.cli.command import AsJson, DataDir, RequestedBy, handle_errors, settings_for
+from shoplens.cli.groups import Commands
 
 if TYPE_CHECKING:
     from shoplens.catalogue.entities import CatalogueRun, ImportJob
-    from shoplens.catalogue.runs import RunEngine
-    from shoplens.catalogue.suggest import Suggestion, SuggestRequest
+    from shoplens.catalogue.runs.runner import RunEngine
+    from shoplens.catalogue.suggest.service import Suggestion, SuggestRequest
 
 _STATUS_OF_SIGNAL: Final = 128
+_UNNAMED_SHOWN: Final = 20
 
-catalogue_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Categorise the products of a shop.")
+catalogue_app = Commands(help="Categorise the products of a shop.")
 catalogue_app.add_typer(tree_app, name="tree")
-catalogue_app.command("accept")(accept_suggestions)
+catalogue_app.command(
+    "accept",
+    examples=["shoplens catalogue accept --above 0.95 --dry-run", "shoplens catalogue accept --undo 01J8ZK3V5QW7"],
+)(accept_suggestions)
 
 ChannelName = Annotated[
     str | None, typer.Option("--channel", help="Optional if only one channel has a catalogue side.")
@@ -37,7 +42,13 @@ ColumnChoice = Annotated[
 ]  # fmt: skip
 
 
-@catalogue_app.command("import")
+@catalogue_app.command(
+    "import",
+    examples=[
+        "shoplens catalogue import products.csv",
+        "shoplens catalogue import products.csv --column reference=SKU",
+    ],
+)
 @handle_errors
 def import_products(
     file: Annotated[Path, typer.Argument(help="A CSV file; also `X` in the format of the Rakuten challenge.")],
@@ -64,9 +75,9 @@ def import_products(
 
     import orjson
 
-    from shoplens.catalogue.importer import ImportSource
-    from shoplens.catalogue.imports import NewImport
-    from shoplens.catalogue.photo_archives import ArchivedPhotos
+    from shoplens.catalogue.imports.importer import ImportSource
+    from shoplens.catalogue.imports.photo_archives import ArchivedPhotos
+    from shoplens.catalogue.imports.service import NewImport
     from shoplens.platform.catalogue import open_photos, open_stored
 
     settings = settings_for(data_dir)
@@ -89,7 +100,7 @@ def import_products(
         job = catalogue.imports.run(new, source, on_progress=_show_progress)
         listed = catalogue.imports.faults(job.id, limit=faults) if faults else []
     if as_json:
-        fields = ("id", "rows", "added", "changed", "unchanged", "faults", "finished_at")
+        fields = ("id", "rows", "added", "changed", "unchanged", "faults", "unnamed_photos", "finished_at")
         shown = [
             {"line": each.line, "code": each.code, "reason": each.reason, "reference": each.reference}
             for each in listed
@@ -101,6 +112,10 @@ def import_products(
             typer.echo(f"line {each.line} ({each.code}): {each.reason}", err=True)
         if job.faults > len(listed):
             typer.echo(f"… and {job.faults - len(listed):,} more: --faults lists them.", err=True)
+        if job.unnamed_photos:
+            typer.echo(f"No row names {job.unnamed_photos:,} of the photos in the ZIP file:", err=True)
+            for name in job.first_unnamed[:_UNNAMED_SHOWN]:
+                typer.echo(f"  {name}", err=True)
     if job.finished_at is None:
         raise typer.Exit(1)
 
@@ -135,7 +150,13 @@ def _show_import(job: ImportJob) -> None:
     )
 
 
-@catalogue_app.command("suggest")
+@catalogue_app.command(
+    "suggest",
+    examples=[
+        'shoplens catalogue suggest "Red cotton shirt"',
+        'shoplens catalogue suggest "Red cotton shirt" shirt.jpg --json',
+    ],
+)
 @handle_errors
 def suggest_categories(
     title: Annotated[str, typer.Argument(help='The title of a product; "" for photos alone.')],
@@ -148,11 +169,11 @@ def suggest_categories(
     """Suggest categories for a title, photos or both. Nothing is stored."""
     import orjson
 
-    from shoplens.catalogue import suggest
+    from shoplens.catalogue.suggest.service import SuggestRequest
     from shoplens.cli.process import run_on_loop
     from shoplens.platform.catalogue_runs import open_suggest
 
-    request = suggest.SuggestRequest(
+    request = SuggestRequest(
         designation=title, description=description, photos=tuple(each.read_bytes() for each in photos or ())
     )
     with open_suggest(settings_for(data_dir), channel) as (opened, paths):
@@ -177,7 +198,10 @@ async def _suggest_once(opened: RunEngine, request: SuggestRequest) -> Suggestio
         await opened.engine.close()
 
 
-@catalogue_app.command("export")
+@catalogue_app.command(
+    "export",
+    examples=["shoplens catalogue export products.csv", "shoplens catalogue export done.parquet --state accepted"],
+)
 @handle_errors
 def export_products(
     file: Annotated[Path, typer.Argument(help="Where to write: .csv or .parquet.")],
@@ -193,7 +217,7 @@ def export_products(
 ) -> None:
     """Write all products into a file, with what was suggested and decided."""
     from shoplens.catalogue.entities import ProductState
-    from shoplens.catalogue.export import ExportFormat
+    from shoplens.catalogue.export import ProductFormat
     from shoplens.catalogue.repository import ProductFilter
     from shoplens.platform.catalogue import open_stored
 
@@ -204,14 +228,14 @@ def export_products(
         )
         draft = file.with_name(f".{file.name}.part")
         with draft.open("wb") as sink:
-            for chunk in catalogue.export(wanted, ExportFormat(kind or ending)):
+            for chunk in catalogue.export(wanted, ProductFormat(kind or ending)):
                 sink.write(chunk)
         draft.replace(file)
         count = catalogue.products.count(wanted)
     typer.echo(f"{count:,} products in {file}.")
 
 
-@catalogue_app.command("run")
+@catalogue_app.command("run", examples=["shoplens catalogue run", "shoplens catalogue run --again --engine workers"])
 @handle_errors
 def run_catalogue(  # noqa: PLR0913 - the options of the command
     again: Annotated[
@@ -219,11 +243,17 @@ def run_catalogue(  # noqa: PLR0913 - the options of the command
     ] = False,
     new: Annotated[bool, typer.Option("--new", help="Give up a run that was interrupted, and begin another.")] = False,
     engine: Annotated[
-        Literal["local", "workers", "ray"],
-        typer.Option(help="Where the model runs: in this process, in workers behind Redis, or on a Ray cluster."),
-    ] = "local",
+        Literal["local", "workers", "ray"] | None,
+        typer.Option(
+            help="Where the model runs: in this process, in workers behind Redis, or on a Ray cluster. "
+            "Default: as batch.engine says."
+        ),
+    ] = None,
     address: Annotated[
-        str | None, typer.Option(help="The Ray cluster: host:6379, ray://host:10001 or auto; unset: one here.")
+        str | None,
+        typer.Option(
+            help="The Ray cluster: host:6379, ray://host:10001 or auto. Default: batch.ray_address, else one here."
+        ),
     ] = None,
     run_id: Annotated[
         str | None, typer.Option("--run", help="Only go on with the unfinished run that has this id.")
@@ -278,7 +308,7 @@ def run_catalogue(  # noqa: PLR0913 - the options of the command
             raise typer.Exit(_STATUS_OF_SIGNAL + received[0])
 
 
-@catalogue_app.command("status")
+@catalogue_app.command("status", examples=["shoplens catalogue status"])
 @handle_errors
 def show_status(channel: ChannelName = None, as_json: AsJson = False, data_dir: DataDir = None) -> None:
     """Show how many products are in each state, and the latest run and import."""

@@ -9,12 +9,13 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from shoplens.accounts.entities import Principal
-from shoplens.catalogue.entities import CategoryDecision, DecisionKind, Product, ProductState
-from shoplens.catalogue.errors import DecisionNotLast, ProductChanged
+from shoplens.catalogue.entities import CategoryDecision, CategoryDecisionKind, Product, ProductState
+from shoplens.catalogue.errors import DecisionNotLast, ProductChanged, SuggestionOutdated
 from shoplens.catalogue.repository import DecisionRepository, ProductRepository
-from shoplens.catalogue.tree import Tree
+from shoplens.catalogue.tree.categories import Tree
 from shoplens.db import Database
 from shoplens.errors import RequestInvalid
+from shoplens.messages import marked
 
 
 class DecisionService:
@@ -40,10 +41,12 @@ class DecisionService:
         """Set the category of a product; without `category` the best suggestion is accepted.
 
         `revision` is that of the product as the person saw it. Raises ProductNotFound, CategoryNotFound,
-        RequestInvalid where there is no suggestion to accept, and ProductChanged if the product changed since.
+        RequestInvalid where there is no suggestion to accept, SuggestionOutdated where the live tree does not have its
+        category any more, and ProductChanged if the product changed since.
         """
+        tree = self._tree_of(channel)
         if category is not None:
-            category = self._tree_of(channel)[category].id
+            category = tree[category].id
         with self._database.transaction() as tx:
             product = ProductRepository(tx).get(channel, id_or_reference, lock=True)
             suggested = suggested_category(product)
@@ -55,6 +58,12 @@ class DecisionService:
             _require_unchanged(product, revision)
             if chosen is None:
                 raise RequestInvalid(f"The product {product.reference} has no suggestion to accept. Name its category.")
+            if chosen not in tree:
+                raise SuggestionOutdated(
+                    f"The suggestion for the product {product.reference} is {chosen}, which the live tree (version "
+                    f"{tree.version}) does not have any more. Name a category of that tree, or start a run with "
+                    "`again`: it suggests categories of the live tree."
+                )
             return self._decided(tx, product, chosen, by=by, now=self._clock())
 
     def undo(self, channel: str, id_or_reference: str, *, by: Principal) -> Product:
@@ -66,14 +75,14 @@ class DecisionService:
             product = ProductRepository(tx).get(channel, id_or_reference, lock=True)
             last = DecisionRepository(tx).last_of(product.id)
             if last is None or last[1].by != by.id:
-                who = f"{last[1].by_name} decided last" if last else "nobody has decided"
+                who = marked(f"{last[1].by_name} decided last") if last else marked("nobody has decided")
                 raise DecisionNotLast(f"There is nothing of yours to undo on the product {product.reference}: {who}.")
             number, decision = last
             now = self._clock()
             before = restored(product, decision, now=now)
             ProductRepository(tx).replace_decided([before])
             author = Author(id=by.id, name=by.name)
-            taken_back = decision_on(product, DecisionKind.UNDONE, by=author, now=now, category=decision.before)
+            taken_back = decision_on(product, CategoryDecisionKind.UNDONE, by=author, now=now, category=decision.before)
             DecisionRepository(tx).add_many([taken_back])
             DecisionRepository(tx).mark_undone([number], now)
             return before
@@ -86,7 +95,7 @@ class DecisionService:
 
     def _decided(self, tx: Connection, product: Product, category: str, *, by: Principal, now: datetime) -> Product:
         author, suggested = Author(id=by.id, name=by.name), suggested_category(product)
-        kind = DecisionKind.ACCEPTED if suggested in (category, None) else DecisionKind.CORRECTED
+        kind = CategoryDecisionKind.ACCEPTED if suggested in (category, None) else CategoryDecisionKind.CORRECTED
         after = decided(product, kind, category, by=author, now=now)
         ProductRepository(tx).replace_decided([after])
         made = decision_on(product, kind, by=author, now=now, category=category)
@@ -102,7 +111,7 @@ class Author:
     name: str
 
 
-def decided(product: Product, kind: DecisionKind, category: str, *, by: Author, now: datetime) -> Product:
+def decided(product: Product, kind: CategoryDecisionKind, category: str, *, by: Author, now: datetime) -> Product:
     """The product after this decision."""
     return replace(
         product,
@@ -133,7 +142,7 @@ def restored(product: Product, decision: CategoryDecision, *, now: datetime) -> 
 
 def decision_on(
     product: Product,
-    kind: DecisionKind,
+    kind: CategoryDecisionKind,
     *,
     by: Author,
     now: datetime,

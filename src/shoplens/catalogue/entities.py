@@ -39,7 +39,8 @@ class Product:
     best leaves, best first; `answer` is the deepest category whose probability is high enough. `score` is that of the
     best suggestion. `kind` is what the model saw (`photo`, `text`, `both`), `model` is `name@version`, `tree` the
     version of the tree that the ids belong to. `run_id` is the last run that looked at it, `failure` why no model could
-    answer. `revision` rises with each change.
+    answer. `revision` rises with each change. `check_share` is set for a suggestion that needed no person while random
+    checks were made: the chance with which a person checks it nevertheless; `check_drawn` says whether one does.
     """
 
     id: str
@@ -67,6 +68,8 @@ class Product:
     failure_code: str | None = None
     failure: str | None = None
     revision: int = 0
+    check_share: float | None = None
+    check_drawn: bool | None = None
 
     @property
     def decided(self) -> bool:
@@ -111,7 +114,7 @@ class TreeVersion:
     digest: str
 
 
-class DecisionKind(StrEnum):
+class CategoryDecisionKind(StrEnum):
     """What a person, or a rule that a person set, did with a product's category."""
 
     ACCEPTED = "accepted"
@@ -132,7 +135,7 @@ class CategoryDecision:
     created_at: datetime
     by: str
     by_name: str
-    kind: DecisionKind
+    kind: CategoryDecisionKind
     category: str | None
     before: str | None
     suggested: str | None
@@ -180,6 +183,16 @@ class ImportJob:
         """How many rows the file has, as far as it is known."""
         found = self.options.get("total")
         return found if isinstance(found, int) else None
+
+    @property
+    def unnamed_photos(self) -> int:
+        """How many photos were sent in ZIP files for no row; known when the import has ended."""
+        return int(self.options.get("unnamed", {}).get("count", 0))
+
+    @property
+    def first_unnamed(self) -> tuple[str, ...]:
+        """The first of them by name."""
+        return tuple(self.options.get("unnamed", {}).get("names", ()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

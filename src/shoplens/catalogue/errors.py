@@ -53,6 +53,12 @@ class ProductChanged(Conflict):
     code = "product_changed"
 
 
+class SuggestionOutdated(Conflict):
+    """The suggestion that was to be accepted names a category that the live tree does not have any more."""
+
+    code = "suggestion_outdated"
+
+
 class DecisionNotLast(Conflict):
     """The decision was undone, or another one was made on the product after it."""
 

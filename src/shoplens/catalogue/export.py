@@ -27,7 +27,7 @@ _PIECE: Final = 1 << 20
 _CHALLENGE_PHOTO: Final = re.compile(r"image_(?P<image>[^_/]+)_product_[^/]+\.jpg$")
 
 
-class ExportFormat(StrEnum):
+class ProductFormat(StrEnum):
     """What an export is written as. `x` and `y` are the two files of the Rakuten challenge, row by row alike."""
 
     CSV = "csv"
@@ -43,7 +43,7 @@ class ExportFormat(StrEnum):
     @property
     def media_type(self) -> str:
         """The type of its content."""
-        return "application/vnd.apache.parquet" if self is ExportFormat.PARQUET else "text/csv; charset=utf-8"
+        return "application/vnd.apache.parquet" if self is ProductFormat.PARQUET else "text/csv; charset=utf-8"
 
 
 class ExportProducts:
@@ -53,13 +53,13 @@ class ExportProducts:
         self._products = products
         self._paths_of = paths_of
 
-    def __call__(self, wanted: ProductFilter, kind: ExportFormat) -> Iterator[bytes]:
+    def __call__(self, wanted: ProductFilter, kind: ProductFormat) -> Iterator[bytes]:
         """The file in pieces, in the order of the products' ids. CSV is safe to open in a spreadsheet."""
-        if kind is ExportFormat.PARQUET:
+        if kind is ProductFormat.PARQUET:
             return self._parquet(wanted)
-        if kind is ExportFormat.X:
+        if kind is ProductFormat.X:
             chunks = csv_chunks(("", "designation", "description", "productid", "imageid"), self._challenge(wanted))
-        elif kind is ExportFormat.Y:
+        elif kind is ProductFormat.Y:
             codes = ((row, product.category) for row, (product, _) in zip(count(), self._each(wanted), strict=False))
             chunks = csv_chunks(("", "prdtypecode"), codes)
         else:

@@ -7,7 +7,7 @@ from typing import Final
 
 from shoplens.catalogue.entities import Product, ProductPhoto
 from shoplens.catalogue.repository import ProductRepository
-from shoplens.catalogue.tree import SEPARATOR, Tree
+from shoplens.catalogue.tree.categories import SEPARATOR, Tree
 from shoplens.db import Database
 from shoplens.labels.entities import Label
 

@@ -21,17 +21,19 @@ from shoplens.catalogue.entities import Product, ProductState
 from shoplens.catalogue.errors import CategoryNotFound
 from shoplens.catalogue.repository import ProductFilter, ProductOrder
 from shoplens.catalogue.service import Catalogue, CatalogueChannel
-from shoplens.catalogue.tree import Tree, split_path
+from shoplens.catalogue.tree.categories import Tree, split_path
 from shoplens.errors import RequestInvalid
-from shoplens.web.rendering import PageRoute, add_filters, page
+from shoplens.messages import gettext, marked
+from shoplens.web.rendering import add_filters, page
+from shoplens.web.routing import page_router
 
 HOME = "/console/catalogue"
 PAGE_ROWS = 50
 _QUEUE = 20
 _SAID = {
-    "decided": "Saved.",
-    "undone": "Taken back. The product is as it was before.",
-    "saved": "The product was saved with its category.",
+    "decided": marked("Saved."),
+    "undone": marked("Taken back. The product is as it was before."),
+    "saved": marked("The product was saved with its category."),
 }
 _CONFIDENCE = {"90": (0.9, None), "70-90": (0.7, 0.9), "50-70": (0.5, 0.7), "50": (None, 0.5)}
 
@@ -87,7 +89,7 @@ class CataloguePages:
 
 def review_pages(catalogue: Catalogue) -> APIRouter:
     """The queue of unsure products, and what its buttons do as forms."""
-    router = APIRouter(route_class=PageRoute, dependencies=[guarded(Permission.CATALOGUE_WRITE)])
+    router = page_router(dependencies=[guarded(Permission.CATALOGUE_WRITE)])
     pages = CataloguePages(catalogue)
 
     @router.get(f"{HOME}/review")
@@ -110,7 +112,7 @@ def review_pages(catalogue: Catalogue) -> APIRouter:
             total=waiting or catalogue.products.count(ProductFilter(channel=chosen.name)),
             boot={"items": [each.model_dump(mode="json") for each in items], "waiting": waiting},
             me=hashlib.sha256(by.id.encode()).hexdigest()[:16],
-            said=_SAID.get(said),
+            said=gettext(_SAID.get(said, "")),
         )
         remember_browser(shown, request, by)
         return shown
@@ -143,7 +145,7 @@ def review_pages(catalogue: Catalogue) -> APIRouter:
 
 def product_pages(catalogue: Catalogue) -> APIRouter:
     """The list of products, and one with everything."""
-    router = APIRouter(route_class=PageRoute, dependencies=[guarded(Permission.CATALOGUE_READ)])
+    router = page_router(dependencies=[guarded(Permission.CATALOGUE_READ)])
     pages = CataloguePages(catalogue)
 
     @router.get(f"{HOME}/products")
@@ -164,7 +166,7 @@ def product_pages(catalogue: Catalogue) -> APIRouter:
             found=catalogue.products.count(bar.wanted),
             next=found.next,
             after=after,
-            said=_SAID.get(said),
+            said=gettext(_SAID.get(said, "")),
         )
 
     @router.get(f"{HOME}/products/{{product_id}}")
@@ -180,7 +182,7 @@ def product_pages(catalogue: Catalogue) -> APIRouter:
             photos=photos,
             options=_options(product, tree, chosen),
             history=list(reversed(catalogue.decisions.history(chosen.name, product.id))),
-            said=_SAID.get(said),
+            said=gettext(_SAID.get(said, "")),
         )
         if may(Permission.CATALOGUE_WRITE):
             remember_browser(shown, request, told_apart(request))
@@ -204,7 +206,7 @@ def typed_category(text: str, tree: Tree) -> str:
     if found:
         raise RequestInvalid(f'{len(found)} categories are called "{wanted[:80]}". Type the whole path, like "A > B".')
     near = tree.search(wanted, limit=3)
-    hint = f" Near it: {'; '.join(' > '.join(each.path) for each in near)}." if near else ""
+    hint = gettext(" Near it: %(join)s.", join="; ".join(" > ".join(each.path) for each in near)) if near else ""
     raise CategoryNotFound(f'There is no category "{wanted[:80]}".{hint}')
 
 

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Final
@@ -14,34 +14,42 @@ from urllib.parse import urlencode
 from shoplens.catalogue.entities import (
     CatalogueRun,
     CategoryDecision,
-    DecisionKind,
+    CategoryDecisionKind,
     ImportJob,
     Product,
     ProductPhoto,
     ProductState,
 )
 from shoplens.catalogue.service import CatalogueChannel
-from shoplens.catalogue.suggest import Ignored
-from shoplens.catalogue.tree import Tree
+from shoplens.catalogue.suggest.service import Ignored
+from shoplens.catalogue.tree.categories import Tree
+from shoplens.messages import DEFAULT, gettext, marked, whole_number
+from shoplens.messages import language as page_language
 
 STATE_WORDS: Final = {
-    ProductState.NEW: "No suggestion yet",
-    ProductState.SUGGESTED: "Suggested",
-    ProductState.ACCEPTED: "Accepted",
-    ProductState.CORRECTED: "Corrected",
+    ProductState.NEW: marked("No suggestion yet"),
+    ProductState.SUGGESTED: marked("Suggested"),
+    ProductState.ACCEPTED: marked("Accepted"),
+    ProductState.CORRECTED: marked("Corrected"),
 }
-CONFIDENCE_WORDS: Final = {"90": "90% or more", "70-90": "70% to 90%", "50-70": "50% to 70%", "50": "Below 50%"}
+CONFIDENCE_WORDS: Final = {
+    "90": marked("90%% or more"),
+    "70-90": marked("70%% to 90%%"),
+    "50-70": marked("50%% to 70%%"),
+    "50": marked("Below 50%%"),
+}
 _OUTCOMES: Final = {
     ProductState.NEW: "none",
     ProductState.SUGGESTED: "none",
     ProductState.ACCEPTED: "accept",
     ProductState.CORRECTED: "accept",
 }
-_SAW: Final = {"photo": "the photo alone", "text": "the text alone", "both": "photo and text"}
+_SAW: Final = {"photo": marked("the photo alone"), "text": marked("the text alone"), "both": marked("photo and text")}
+_IGNORED: Final[Mapping[Ignored, str]] = {"text": marked("text"), "photos": marked("photos")}
 _DECIDED: Final = {
-    DecisionKind.ACCEPTED: "accepted",
-    DecisionKind.CORRECTED: "corrected to",
-    DecisionKind.UNDONE: "took the decision back",
+    CategoryDecisionKind.ACCEPTED: marked("accepted"),
+    CategoryDecisionKind.CORRECTED: marked("corrected to"),
+    CategoryDecisionKind.UNDONE: marked("took the decision back"),
 }
 SHOWN_OPTIONS: Final = 3
 _MOST_LISTED: Final = 50
@@ -58,10 +66,17 @@ class Option:
 
 
 def category_path(category: str, tree: Tree, language: str = "") -> tuple[str, ...]:
-    """The names from the root to a category; of one that the tree does not have, its id."""
+    """The names from the root to a category; of one that the tree does not have, its id.
+
+    A page that is not in English shows its own language where the tree has it, else the channel's `language`.
+    """
     if category not in tree:
         return (category,)
-    return tuple(tree.name(each, language) for each in tree.ancestors(category))
+    spoken = page_language.get()
+    return tuple(
+        tree[each].names[spoken] if spoken != DEFAULT and spoken in tree[each].names else tree.name(each, language)
+        for each in tree.ancestors(category)
+    )
 
 
 def options(
@@ -85,13 +100,16 @@ def sureness(
 ) -> str:
     """How sure the model is, as the heading above its suggestions."""
     if not suggestions:
-        return "The model has no suggestion."
+        return gettext("The model has no suggestion.")
     if answer is None:
-        return "Not sure of any category. Best guesses:"
+        return gettext("Not sure of any category. Best guesses:")
     if answer == suggestions[0]:
-        return "Probably:" if needs_review else "Sure:"
+        return gettext("Probably:") if needs_review else gettext("Sure:")
     below = suggestions[0] in tree and answer in tree.ancestors(suggestions[0])
-    return f"Sure as far as {category_path(answer, tree, language)[-1]}. Best guesses{' below it' if below else ''}:"
+    known = category_path(answer, tree, language)[-1]
+    if below:
+        return gettext("Sure as far as %(category)s. Best guesses below it:", category=known)
+    return gettext("Sure as far as %(category)s. Best guesses:", category=known)
 
 
 def product_sureness(product: Product, tree: Tree, language: str = "") -> str:
@@ -114,8 +132,8 @@ def photo_address(product: Product, photo: ProductPhoto, size: str) -> str:
 def product_state_word(product: Product) -> str:
     """How far a product is."""
     if product.state is ProductState.NEW and product.failure:
-        return "Failed"
-    return "Needs review" if product.needs_review else STATE_WORDS[product.state]
+        return gettext("Failed")
+    return gettext("Needs review") if product.needs_review else gettext(STATE_WORDS[product.state])
 
 
 def state_outcome(product: Product) -> str:
@@ -129,41 +147,46 @@ def saw(kind: str | None, ignored: Ignored | None = None) -> str | None:
     """What the model had of a product, and what it cannot look at although it was given."""
     if kind is None:
         return None
-    return _SAW[kind] if ignored is None else f"{_SAW[kind]}; it takes no {ignored}"
+    seen = gettext(_SAW[kind])
+    return (
+        seen
+        if ignored is None
+        else gettext("%(saw)s; it takes no %(ignored)s", saw=seen, ignored=gettext(_IGNORED[ignored]))
+    )
 
 
 def decision_words(decision: CategoryDecision) -> str:
     """Who did what, before the category that it led to."""
-    words = f"{decision.by_name} {_DECIDED[decision.kind]}"
+    words = f"{decision.by_name} {gettext(_DECIDED[decision.kind])}"
     if decision.bulk_id is not None:
-        words += " with many others"
+        words += gettext(" with many others")
     return f"{words}:" if decision.category is not None else f"{words}."
 
 
 def import_state(job: ImportJob) -> str:
     """How far an import is."""
     if job.error is not None:
-        return "Failed"
-    return "Importing" if job.finished_at is None else "Done"
+        return gettext("Failed")
+    return gettext("Importing") if job.finished_at is None else gettext("Done")
 
 
 def catalogue_run_state(run: CatalogueRun) -> str:
     """How far a run is."""
     if run.cancelled_by is not None:
-        return f"Cancelled by {run.cancelled_by}"
+        return gettext("Cancelled by %(cancelled_by)s", cancelled_by=run.cancelled_by)
     if run.finished_at is not None:
-        return "Done" if run.failure is None else "Given up"
-    return "Running" if run.owner is not None else "Waiting for its process"
+        return gettext("Done") if run.failure is None else gettext("Given up")
+    return gettext("Running") if run.owner is not None else gettext("Waiting for its process")
 
 
 def grouped(number: int) -> str:
     """1204 is "1,204"."""
-    return f"{number:,}"
+    return whole_number(number)
 
 
 def some(ids: Sequence[str]) -> str:
     """How many there are; lists end at fifty."""
-    return f"{_MOST_LISTED} or more" if len(ids) >= _MOST_LISTED else str(len(ids))
+    return gettext("%(most_listed)s or more", most_listed=_MOST_LISTED) if len(ids) >= _MOST_LISTED else str(len(ids))
 
 
 def _sure_parts(category: str, sure: AbstractSet[str], tree: Tree) -> int:

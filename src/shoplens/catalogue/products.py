@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import unicodedata
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,8 +16,8 @@ from shoplens.catalogue.entities import Product, ProductPhoto, ProductState
 from shoplens.catalogue.errors import NothingToCategorise
 from shoplens.catalogue.photos import ProductPhotos, facts_of, photo_key
 from shoplens.catalogue.repository import ProductFilter, ProductOrder, ProductRepository, cursor_of
-from shoplens.catalogue.suggest import Suggestion
-from shoplens.catalogue.tree import Tree
+from shoplens.catalogue.suggest.service import Suggestion
+from shoplens.catalogue.tree.categories import Tree
 from shoplens.db import Database
 from shoplens.db.tables import new_id
 from shoplens.errors import ImageNotKept, RecordRefused, RequestInvalid, ShoplensError
@@ -153,13 +154,18 @@ def _with_suggestion(product: Product, result: SuggestedProduct, *, now: datetim
     )
     if found is None:
         return replace(product, needs_review=not product.decided)
+    alone = not (product.decided or found.needs_review or failure is not None)
+    share = found.audit_share if alone and found.audit_share else None
+    drawn = None if share is None else random.random() < share  # noqa: S311  no secret
     return replace(
         product,
         state=product.state if product.decided else ProductState.SUGGESTED,
         answer=None if found.answer is None else found.answer.category,
         score=found.suggestions[0].score if found.suggestions else None,
         suggestions=found.suggestions,
-        needs_review=not product.decided and (found.needs_review or failure is not None),
+        needs_review=not product.decided and (not alone or drawn is True),
+        check_share=share,
+        check_drawn=drawn,
         kind=found.kind,
         model=found.model,
         tree=found.tree,
@@ -391,6 +397,8 @@ def _changed(before: Product, new: NewProduct, *, same_photos: bool, now: dateti
             run_id=None,
             failure_code=None,
             failure=None,
+            check_share=None,
+            check_drawn=None,
         )
     if new.category is None or same_category:
         return product

@@ -17,9 +17,12 @@ from sqlalchemy import (
     Connection,
     Row,
     TextClause,
+    and_,
     bindparam,
+    case,
     delete,
     exists,
+    false,
     func,
     insert,
     or_,
@@ -30,7 +33,14 @@ from sqlalchemy import (
 
 from shoplens.batch.entities import HOPELESS
 from shoplens.catalogue import search
-from shoplens.catalogue.entities import CategoryDecision, DecisionKind, Product, ProductPhoto, ProductState
+from shoplens.catalogue.entities import (
+    CatalogueRun,
+    CategoryDecision,
+    CategoryDecisionKind,
+    Product,
+    ProductPhoto,
+    ProductState,
+)
 from shoplens.catalogue.errors import ProductNotFound
 from shoplens.catalogue.tables import decisions, embeddings, photos, products
 from shoplens.db.tables import from_row, is_id, to_row
@@ -54,7 +64,8 @@ class ProductFilter:
     """Which products of a channel are wanted; None means any.
 
     `categories` are ids of the category that was decided, else answered. `text` is words of reference, designation and
-    description, or beginnings of them. `min_score` is inclusive, `max_score` is not.
+    description, or beginnings of them. `min_score` is inclusive, `max_score` is not. `without_checks` leaves
+    out those that wait for a random check.
     """
 
     channel: str
@@ -67,6 +78,16 @@ class ProductFilter:
     min_score: float | None = None
     max_score: float | None = None
     import_id: str | None = None
+    without_checks: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerCount:
+    """So many products of a run got this category, and so many of them need a person."""
+
+    category: str | None
+    products: int
+    doubtful: int
 
 
 class ProductRepository:
@@ -219,6 +240,21 @@ class ProductRepository:
         )
         return [(min(int(at), bins - 1), int(count)) for at, count in self._tx.execute(query.group_by("place"))]
 
+    def answers_of_run(self, run: CatalogueRun) -> list[AnswerCount]:
+        """What a run answered, by category: the one of most products first; no category where it was not sure."""
+        doubtful = func.sum(case((products.c.needs_review, 1), else_=0))
+        query = select(products.c.answer, func.count().label("products"), doubtful.label("doubtful")).where(
+            products.c.channel == run.channel, products.c.run_id == run.id
+        )
+        rows = self._tx.execute(query.group_by(products.c.answer).order_by(func.count().desc(), products.c.answer))
+        return [AnswerCount(category=row.answer, products=row.products, doubtful=int(row.doubtful)) for row in rows]
+
+    def faults_of_run(self, run: CatalogueRun) -> list[tuple[str, int]]:
+        """How many products of a run had photos or texts that could not be used, by the code; most first."""
+        of_run = products.c.channel == run.channel, products.c.run_id == run.id, products.c.failure_code.is_not(None)
+        query = select(products.c.failure_code, func.count()).where(*of_run).group_by(products.c.failure_code)
+        return [(str(code), int(count)) for code, count in self._tx.execute(query.order_by(func.count().desc()))]
+
     def models(self, channel: str) -> list[str]:
         """The model versions that answered, in alphabetical order."""
         query = select(products.c.model).where(products.c.channel == channel, products.c.model.is_not(None)).distinct()
@@ -241,11 +277,18 @@ class ProductRepository:
             found.append(products.c.score >= wanted.min_score)
         if wanted.max_score is not None:
             found.append(products.c.score < wanted.max_score)
+        if wanted.without_checks:
+            found.append(~waits_for_check())
         if wanted.text is not None:
             condition = search.matching(wanted.text, self._tx.dialect.name)
             if condition is not None:
                 found.append(condition)
         return found
+
+
+def waits_for_check() -> ColumnElement[bool]:
+    """Whether a person has yet to look at a suggestion that chance chose."""
+    return and_(products.c.needs_review, func.coalesce(products.c.check_drawn, false()))
 
 
 def cursor_of(product: Product, order: ProductOrder) -> str:
@@ -313,7 +356,7 @@ class DecisionRepository:
             yield from_row(CategoryDecision, row)
 
 
-_STANDING: Final = (decisions.c.undone_at.is_(None), decisions.c.kind != DecisionKind.UNDONE)
+_STANDING: Final = (decisions.c.undone_at.is_(None), decisions.c.kind != CategoryDecisionKind.UNDONE)
 
 
 def _numbered(row: Row[Any] | None) -> tuple[int, CategoryDecision] | None:

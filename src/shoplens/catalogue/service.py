@@ -5,38 +5,38 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from shoplens.catalogue.bulk import BulkService
+from shoplens.catalogue.bulk.service import BulkService
 from shoplens.catalogue.decisions import DecisionService
 from shoplens.catalogue.errors import NoCatalogue
 from shoplens.catalogue.export import ExportProducts
-from shoplens.catalogue.heatmap import ProductHeatMaps
-from shoplens.catalogue.imports import ImportService
-from shoplens.catalogue.keyed_photos import KeyedPhotos
-from shoplens.catalogue.numbers import NumberService
+from shoplens.catalogue.imports.service import ImportService
+from shoplens.catalogue.numbers.service import NumberService
 from shoplens.catalogue.products import ProductService
-from shoplens.catalogue.run_service import RunService
-from shoplens.catalogue.saving import SaveProduct
-from shoplens.catalogue.suggest import SuggestService
-from shoplens.catalogue.tree import Tree
-from shoplens.catalogue.trees import TreeService
+from shoplens.catalogue.runs.service import RunService
+from shoplens.catalogue.suggest.heatmap import ProductHeatMaps
+from shoplens.catalogue.suggest.keyed_photos import KeyedPhotos
+from shoplens.catalogue.suggest.saving import SaveProduct
+from shoplens.catalogue.suggest.service import SuggestService
+from shoplens.catalogue.tree.categories import Tree
+from shoplens.catalogue.tree.service import TreeService
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CatalogueChannel:
     """What is there once per channel with a catalogue side.
 
-    A category is answered from the probability `answer_at` on. Suggestions below `accept_at` need a person; None: none
-    does. `language` is that of the names of categories that pages show.
+    A category is answered from the probability `answer_at` on. Of the suggestions that need no person, a person checks
+    `audit_share` at random. `language` is that of the names of categories that pages show.
     """
 
     name: str
     title: str
     question: str
     model: str
-    accept_at: float | None
     answer_at: float
     suggestions: int
     language: str
+    audit_share: float = 0.0
 
 
 def chosen_channel(channels: Mapping[str, CatalogueChannel], name: str | None) -> CatalogueChannel:

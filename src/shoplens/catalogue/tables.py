@@ -71,6 +71,8 @@ products: Final = Table(
     Column("failure_code", TEXT),
     Column("failure", TEXT),
     required("revision", Integer),
+    Column("check_share", Double),
+    Column("check_drawn", Boolean),
     # The words of reference, designation and description as `search.py` folds them: what a search looks through.
     required("search", TEXT),
     UniqueConstraint("channel", "reference"),

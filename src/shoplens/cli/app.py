@@ -3,94 +3,105 @@
 from __future__ import annotations
 
 import os
-import re
-from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final, Literal
 
 import typer
-from typer.core import TyperGroup
 
-from shoplens.accounts.commands import audit_app, keys_app, users_app
-from shoplens.advice import meant
-from shoplens.batch.commands import batch_app
-from shoplens.catalogue.commands import catalogue_app
-from shoplens.cli.command import AsJson, DataDir, handle_errors, settings_for
-from shoplens.labels.commands import labels_app
-from shoplens.moderation.commands import moderation_app
-from shoplens.monitoring.commands import monitoring_app
-from shoplens.registry.commands import models_app
-from shoplens.registry.registry_commands import registry_app
-from shoplens.retraining.commands import retrain_app
-from shoplens.training.commands import add_training
-from shoplens.webhooks.commands import webhooks_app
+from shoplens.cli.command import AsJson, DataDir, complete_channels, complete_models, handle_errors, settings_for
+from shoplens.cli.groups import Commands, Later, Root
+from shoplens.cli.output import Colour, Manner, speak
 
 BackupFolder = Annotated[Path, typer.Argument(help="The folder of the backup; an earlier one is updated.")]
 
-_NOT_A_CHOICE: Final = re.compile("'(.*?)' is not one of (.*).")
-_QUOTED: Final = re.compile("'(.*?)'")
+Shell = Literal["bash", "zsh", "fish"]
+
 _NOT_FOR_OTHERS: Final = 0o027
 """Other users of the machine can neither read nor write what a command creates."""
+_SERVE, _DAILY, _MODELS, _WATCH, _ADMIN = (
+    "Serve", "Daily work", "Models and training", "Watch", "Administration",
+)  # fmt: skip
 
 
-class Commands(TyperGroup):
-    """The commands; an unknown choice of an option is answered with the one that was probably meant."""
-
-    def invoke(self, ctx: Any) -> Any:
-        """See TyperGroup."""
-        try:
-            return super().invoke(ctx)
-        except typer.BadParameter as error:
-            error.message = plain_fault(error.message)
-            raise
+def _later(section: str, name: str, sentence: str, module: str, *, group: bool = True) -> Later:
+    module = f"shoplens.{module}"
+    return Later(name=name, section=section, sentence=sentence, module=module, app=f"{name}_app", group=group)
 
 
-def plain_fault(message: str) -> str:
-    """What is wrong with a value, without the prefix of the validator."""
-    message = message.removeprefix("Value error, ")
-    wrong = _NOT_A_CHOICE.fullmatch(message)
-    return message if wrong is None else f"{message[:-1]}{meant(wrong[1], _QUOTED.findall(wrong[2]))}."
+class Shoplens(Root):
+    """The commands of the features, imported when they are wanted."""
+
+    sections = (_SERVE, _DAILY, _MODELS, _WATCH, _ADMIN)
+    later = (
+        _later(_DAILY, "runs", "List, follow and cancel runs over photos and products.", "cli.run_commands"),
+        _later(_DAILY, "batch", "Import the photos of a channel and classify them in runs.", "batch.commands"),
+        _later(_DAILY, "catalogue", "Categorise the products of a shop.", "catalogue.commands"),
+        _later(_DAILY, "moderation", "Moderate the photos of shoppers.", "moderation.commands"),
+        _later(_DAILY, "labels", "What people said of photos, for training.", "labels.commands"),
+        _later(_MODELS, "models", "List, inspect, import and verify models.", "registry.commands"),
+        _later(_MODELS, "registry", "Publish models, and say which version is live.", "registry.registry_commands"),
+        _later(
+            _MODELS, "train", "Train a model on labelled photos, calibrate and measure it, and install it.",
+            "training.commands", group=False,
+        ),
+        _later(
+            _MODELS, "retrain", "Train a channel's model again from what people said: shoplens retrain CHANNEL.",
+            "retraining.commands",
+        ),
+        _later(
+            _MODELS, "datasets", "The public datasets of the shipped models, and how to verify a copy.",
+            "training.commands",
+        ),
+        _later(_WATCH, "monitoring", "What happened on the server over time.", "monitoring.commands"),
+        _later(_ADMIN, "config", "Show the settings and where each comes from.", "configuration.commands"),
+        _later(_ADMIN, "users", "People: who may sign in, and their roles.", "accounts.commands"),
+        _later(_ADMIN, "keys", "Keys with which services use the API.", "accounts.commands"),
+        _later(_ADMIN, "audit", "The log of who did what.", "accounts.commands"),
+        _later(_ADMIN, "webhooks", "Send events to other systems.", "webhooks.commands"),
+        _later(_ADMIN, "mail", "Send alerts and reports by e-mail.", "mail.commands"),
+    )  # fmt: skip
 
 
-app = typer.Typer(
+app = Commands(
     name="shoplens",
-    cls=Commands,
+    cls=Shoplens,
     help="Image classification that a shop runs itself.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-    rich_markup_mode=None,  # the rich help costs half a second of imports
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
-db_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look after the database.")
-app.add_typer(models_app, name="models")
-app.add_typer(registry_app, name="registry")
-app.add_typer(db_app, name="db")
-app.add_typer(batch_app, name="batch")
-app.add_typer(moderation_app, name="moderation")
-app.add_typer(catalogue_app, name="catalogue")
-app.add_typer(labels_app, name="labels")
-app.add_typer(monitoring_app, name="monitoring")
-app.add_typer(retrain_app, name="retrain")
-app.add_typer(monitoring_app, name="monitoring")
-app.add_typer(users_app, name="users")
-app.add_typer(webhooks_app, name="webhooks")
-app.add_typer(keys_app, name="keys")
-app.add_typer(audit_app, name="audit")
-add_training(app)
+db_app = Commands(help="Look after the database.")
+app.add_typer(db_app, name="db", rich_help_panel=_ADMIN)
 
 
 @app.callback(invoke_without_command=True)
-def root(version: Annotated[bool, typer.Option("--version", help="Show the version and stop.")] = False) -> None:
+def root(
+    context: typer.Context,
+    data_dir: DataDir = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="The file of settings; shoplens.toml of this folder if unset.")
+    ] = None,
+    as_json: AsJson = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log to standard error what happens.")] = False,
+    color: Annotated[Colour, typer.Option("--color", help="Colours; auto: on a terminal without NO_COLOR.")] = "auto",
+    version: Annotated[bool, typer.Option("--version", help="Show the version and stop.")] = False,
+) -> None:
     """Image classification that a shop runs itself."""
+    del data_dir, as_json  # the options of the commands take them from here
     os.umask(os.umask(_NOT_FOR_OTHERS) | _NOT_FOR_OTHERS)
+    speak(Manner(quiet=quiet, verbose=verbose, colour=color))
+    if config is not None:
+        os.environ["SHOPLENS_CONFIG"] = str(config)
     if version:
         import shoplens
 
         typer.echo(f"shoplens {shoplens.__version__}")
         raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help(), err=True)
+        raise typer.Exit(2)
 
 
-@app.command()
+@app.command(examples=["shoplens serve", "shoplens serve --host 0.0.0.0 --port 8000"], section=_SERVE)
 @handle_errors
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
@@ -109,7 +120,7 @@ def serve(
     run_server(host=host, port=port, data_dir=data_dir, allow_public=allow_public)
 
 
-@app.command()
+@app.command(examples=["shoplens worker", "shoplens worker --model clothing"], section=_SERVE)
 @handle_errors
 def worker(
     model: Annotated[
@@ -123,30 +134,74 @@ def worker(
     run_worker(models=tuple(model or ()), data_dir=data_dir)
 
 
-@app.command()
+@app.command(
+    examples=[
+        "shoplens classify shirt.jpg",
+        "shoplens classify photos/ --format csv --output labels.csv",
+        'find photos -name "*.jpg" | shoplens classify - --json',
+    ],
+    section=_DAILY,
+)
 @handle_errors
-def classify(
-    photos: Annotated[list[Path] | None, typer.Argument(help="Photos, or folders of photos.")] = None,
+def classify(  # noqa: PLR0913 - the options of the command
+    photos: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Photos, folders, patterns; - reads names from stdin."),
+    ] = None,
     text: Annotated[
         str | None,
         typer.Option(help="A text, for a model that takes one: alone, or of the product that all the photos show."),
     ] = None,
     channel: Annotated[
-        str | None, typer.Option(help="Which channel's model and policy; the default one if unset.")
+        str | None,
+        typer.Option(
+            help="Which channel's model and policy; the default one if unset.", autocompletion=complete_channels
+        ),
     ] = None,
-    model: Annotated[str | None, typer.Option(help="A model by name or folder, instead of a channel's.")] = None,
-    top_k: Annotated[int, typer.Option(help="How many labels.", min=1, max=100)] = 5,
+    model: Annotated[
+        str | None,
+        typer.Option(help="A model by name or folder, instead of a channel's.", autocompletion=complete_models),
+    ] = None,
+    top_k: Annotated[
+        int | None, typer.Option(help="How many labels; unset: 5, and in rows the best one.", min=1, max=100)
+    ] = None,
+    wanted: Annotated[
+        Literal["table", "csv", "json", "jsonl"] | None,
+        typer.Option(
+            "--format",
+            help="Unset: by the name of --output, else for people on a terminal, tab-separated in a pipe.",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The file to write; standard output if unset.")
+    ] = None,
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Classify photos on this machine; nothing is stored. Ends with status 1 if one cannot be used or none is there."""
+    """Classify photos on this machine; nothing is stored. Ends with status 1 if one of them cannot be used.
+
+    A photo that cannot be used is a row with its reason, and the others go on. --json prints JSON Lines.
+    """
+    from shoplens.errors import RequestInvalid
     from shoplens.predictions.commands import classify_photos, classify_text
 
-    show = classify_photos if text is None else partial(classify_text, text)
-    show(photos or [], channel=channel, model=model, top_k=top_k, as_json=as_json, data_dir=data_dir)
+    if text is not None:
+        if wanted not in (None, "json", "jsonl") or output is not None:
+            raise RequestInvalid("--text classifies one sample: use --json instead of --format and --output.")
+        json_wanted = as_json or wanted is not None
+        classify_text(
+            text, photos or [], channel=channel, model=model, top_k=top_k, as_json=json_wanted, data_dir=data_dir
+        )
+        return
+    if as_json and wanted not in (None, "json", "jsonl"):
+        raise RequestInvalid(f"--json and --format {wanted} exclude each other.")
+    form = wanted or ("jsonl" if as_json else None)
+    classify_photos(
+        photos or [], channel=channel, model=model, top_k=top_k, wanted=form, output=output, data_dir=data_dir
+    )
 
 
-@app.command()
+@app.command(examples=["shoplens doctor"], section=_ADMIN)
 @handle_errors
 def doctor(as_json: AsJson = False, data_dir: DataDir = None) -> None:
     """Say what is configured, reachable and loaded, and what to do about the rest."""
@@ -155,7 +210,20 @@ def doctor(as_json: AsJson = False, data_dir: DataDir = None) -> None:
     examine(as_json=as_json, data_dir=data_dir)
 
 
-@db_app.command("upgrade")
+@app.command(examples=["shoplens retention --dry-run", "shoplens retention"], section=_ADMIN)
+@handle_errors
+def retention(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what is due; nothing is deleted.")] = False,
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Delete the records and photos whose days are over now; the server does it every hour."""
+    from shoplens.cli.retention import apply_retention
+
+    apply_retention(dry_run=dry_run, as_json=as_json, data_dir=data_dir)
+
+
+@db_app.command("upgrade", examples=["shoplens db upgrade"])
 @handle_errors
 def db_upgrade(data_dir: DataDir = None) -> None:
     """Bring the database's tables to what this version needs."""
@@ -169,7 +237,19 @@ def db_upgrade(data_dir: DataDir = None) -> None:
     typer.echo(f"The database is at revision {current_revision(url)}.")
 
 
-@app.command()
+@app.command(
+    section=_ADMIN,
+    examples=["shoplens completion bash > ~/.local/share/bash-completion/completions/shoplens"],
+)
+@handle_errors
+def completion(shell: Annotated[Shell, typer.Argument(help="The shell.")]) -> None:
+    """Print what makes a shell complete commands, options, channels and models."""
+    from shoplens.cli.completion import SCRIPTS
+
+    typer.echo(SCRIPTS[shell])
+
+
+@app.command(examples=["shoplens backup /mnt/backup"], section=_ADMIN)
 @handle_errors
 def backup(folder: BackupFolder, data_dir: DataDir = None) -> None:
     """Copy photos, models and the SQLite database into a folder; the server may keep running."""
@@ -187,7 +267,7 @@ def backup(folder: BackupFolder, data_dir: DataDir = None) -> None:
         typer.echo(f"Copied the database ({outcome.row_bytes / 1e6:,.1f} MB).")
 
 
-@app.command()
+@app.command(examples=["shoplens restore /mnt/backup"], section=_ADMIN)
 @handle_errors
 def restore(folder: BackupFolder, data_dir: DataDir = None) -> None:
     """Restore the photos, models and SQLite database of a backup. An existing database is never overwritten."""

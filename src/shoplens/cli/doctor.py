@@ -15,15 +15,13 @@ from typing import Final
 
 import orjson
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 import shoplens
 from shoplens.accounts.doctor import look_at_accounts
 from shoplens.advice import Caution, file_unusable, how_to_install
 from shoplens.batch.doctor import look_at_drop, look_at_ingest, look_at_logs, look_at_run
 from shoplens.cli.command import EXIT_FAILED, settings_for
+from shoplens.cli.output import Cell, show_table
 from shoplens.cli.serve import require_safe_bind
 from shoplens.db import open_database
 from shoplens.db.sqlite import driver, has_wal_reset_bug
@@ -34,7 +32,8 @@ from shoplens.platform.audit import audit_store, in_words
 from shoplens.platform.parts import build_channels, find_bundle, open_registry, open_shared, require_labels
 from shoplens.serving.classifier import Classifier, choose_provider
 from shoplens.serving.cores import usable_cores
-from shoplens.settings import Settings, settings_in_use, unknown_variables
+from shoplens.setting_sources import settings_in_use
+from shoplens.settings import Settings, unknown_variables
 from shoplens.storage import open_store
 
 _LEAST_FREE_BYTES = 1_000_000_000
@@ -94,13 +93,16 @@ def examine(*, as_json: bool, data_dir: Path | None) -> None:
     if as_json:
         typer.echo(orjson.dumps([asdict(finding) for finding in findings], option=orjson.OPT_INDENT_2))
     else:
-        table = Table.grid(padding=(0, 2))
-        for finding in findings:
-            mark = "[red]✗[/red]" if finding.fault else "[yellow]![/yellow]" if finding.caution else "[green]✓[/green]"
-            table.add_row(mark, escape(finding.part), escape(finding.text))
-        Console().print(table, highlight=False)
+        rows = [(_mark(finding), finding.part, finding.text) for finding in findings]
+        show_table(("", "PART", "FINDING"), rows, nothing="")
     if any(finding.fault for finding in findings):
         raise typer.Exit(EXIT_FAILED)
+
+
+def _mark(finding: Finding) -> Cell:
+    if finding.fault:
+        return Cell(shown="✗", plain="✗", mood="bad")
+    return Cell(shown="!", plain="!", mood="careful") if finding.caution else Cell(shown="✓", plain="✓", mood="good")
 
 
 @check("program")

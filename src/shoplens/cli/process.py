@@ -18,12 +18,16 @@ from typing import Any, Final, NoReturn, TypeVar
 import typer
 
 from shoplens.cli.command import EXIT_FAILED, EXIT_INTERRUPTED
+from shoplens.cli.output import manner
 from shoplens.settings import Settings
 from shoplens.telemetry.logs import bind_process_fields, logging_to
+from shoplens.telemetry.tracing import tracing
 from shoplens.telemetry.trigger_log import Job, Trigger, failed, record_trigger
 
 Result = TypeVar("Result")
 
+_NAMED: Final = ("channel", "run")
+"""Arguments of a job that every line of its process has."""
 _STOPPED: Final = frozenset({128 + signal.SIGINT, 128 + signal.SIGTERM})
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
@@ -36,14 +40,16 @@ _SWITCH_INTERVAL_S: Final = 0.0005
 def process_logs(settings: Settings, *, command: str, quiet_terminal: bool = False) -> Iterator[None]:
     """Log the block to standard error and to the log folder.
 
-    With `quiet_terminal`, a terminal shows warnings and errors only. Raises Misconfigured without a data directory.
+    With `quiet_terminal`, a terminal shows warnings and errors only. Raises Misconfigured without a data directory,
+    and ExtraMissing where `tracing` is on and cannot be.
     """
     settings.make_data_dir()
     with logging_to(
         settings.log_folder, log_format=settings.log_format, level=settings.log_level, quiet_terminal=quiet_terminal
     ):
         bind_process_fields(command=command, pid=os.getpid())
-        yield
+        with tracing(on=settings.tracing, service=f"shoplens-{command.partition(' ')[0]}"):
+            yield
 
 
 @contextmanager
@@ -52,16 +58,16 @@ def logged_job(
 ) -> Iterator[Trigger]:
     """Log the block as `process_logs` does, and record its start and end in `trigger.log`.
 
+    Every line has the `channel` and the `run` among the arguments. A terminal shows warnings only, unless --verbose.
+
     A SIGTERM without a handler of its own unwinds the block like an exception, so that the end is recorded; the
     process then ends by that signal.
     """
-    with (
-        _sigterm_unwinds(),
-        process_logs(settings, command=command, quiet_terminal=True),
-        record_trigger(settings.log_folder, job=job, by=by, arguments=arguments, describe=_outcome) as trigger,
-    ):
-        bind_process_fields(trigger=trigger.id)
-        yield trigger
+    with _sigterm_unwinds(), process_logs(settings, command=command, quiet_terminal=not manner().verbose):
+        bind_process_fields(**{name: str(arguments[name]) for name in _NAMED if arguments.get(name)})
+        with record_trigger(settings.log_folder, job=job, by=by, arguments=arguments, describe=_outcome) as trigger:
+            bind_process_fields(trigger=trigger.id)
+            yield trigger
 
 
 def run_on_loop(work: Coroutine[Any, Any, Result]) -> Result:

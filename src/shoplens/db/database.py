@@ -25,7 +25,7 @@ _UNREADABLE: Final = (
     "database; in a password, write characters such as @ : / ? # % as %40 %3A %2F %3F %23 %25."
 )
 
-REVISIONS: Final = ("0001", "0002", "0003", "0004")
+REVISIONS: Final = ("0001", "0002", "0003", "0004", "0005")
 """Every migration, oldest first."""
 HEAD: Final = REVISIONS[-1]
 BUSY_TIMEOUT_S: Final = 5.0
@@ -56,6 +56,11 @@ class Database:
         self._file = file
         self.place = place
         self._identity = self._identify()
+
+    @property
+    def system(self) -> str:
+        """`sqlite` or `postgresql`."""
+        return self._engine.dialect.name
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:

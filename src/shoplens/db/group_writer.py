@@ -7,18 +7,22 @@ writer also pauses between commits. Callers never block: a full queue refuses.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextvars import Context, copy_context
+from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 from sqlalchemy import Connection
 
 from shoplens.db.database import Database
 from shoplens.errors import DatabaseUnavailable, QueueFull, RecordRefused, ShoplensError
+from shoplens.telemetry.tracing import Attributes, span
 
 Row = TypeVar("Row")
 
@@ -28,10 +32,20 @@ _PAUSE_S: Final = 0.02
 _MANY_OTHERS: Final = 8
 
 
+@dataclass(frozen=True, slots=True)
+class _Entry(Generic[Row]):
+    """A row that waits, and the context of its caller: what is logged of the row has the request's id."""
+
+    row: Row
+    committed: Future[None]
+    context: Context
+
+
 class GroupWriter(Generic[Row]):
     """One thread that commits rows of one kind for this process. Thread-safe.
 
     `write` adds a group within the transaction. At most `queue_limit` rows wait, at most `max_group` share a commit.
+    `table` is what traces call the rows.
     """
 
     def __init__(
@@ -39,14 +53,16 @@ class GroupWriter(Generic[Row]):
         database: Database,
         write: Callable[[Connection, Sequence[Row]], None],
         *,
+        table: str = "rows",
         queue_limit: int = 2_048,
         max_group: int = 256,
     ) -> None:
+        self._traced_as = f"INSERT {table}", {"db.system.name": database.system, "db.operation.name": "INSERT"}
         self._database = database
         self._write = write
         self._queue_limit = queue_limit
         self._max_group = max_group
-        self._queue: deque[tuple[Row, Future[None]]] = deque()
+        self._queue: deque[_Entry[Row]] = deque()
         self._changed = threading.Condition()
         self._others = 0
         self._closing = threading.Event()
@@ -72,10 +88,19 @@ class GroupWriter(Generic[Row]):
                     "Too many records wait to be written; try again.",
                     retry_after_s=max(_MIN_RETRY_S, groups * self._group_s),
                 )
-            self._queue.append((row, committed))
+            self._queue.append(_Entry(row, committed, copy_context()))
             self._others = others
             self._changed.notify()
         return committed
+
+    async def store(self, row: Row, *, others: int = 0, about: Attributes | None = None) -> None:
+        """`submit` and wait until the row is committed; traces show the wait, with what they shall say `about` it.
+
+        Raises what `submit` and its future raise.
+        """
+        name, attributes = self._traced_as
+        with span(name, {**attributes, **(about or {})}, kind="client"):
+            await asyncio.wrap_future(self.submit(row, others=others))
 
     def queued(self) -> int:
         """How many rows wait now."""
@@ -101,12 +126,12 @@ class GroupWriter(Generic[Row]):
             if self._others >= _MANY_OTHERS:
                 self._closing.wait(_PAUSE_S)
 
-    def _commit(self, group: Sequence[tuple[Row, Future[None]]]) -> None:
+    def _commit(self, group: Sequence[_Entry[Row]]) -> None:
         """Catches everything: whatever happens to one group, the thread goes on."""
         error: ShoplensError | None = None
         try:
             with self._database.transaction() as tx:
-                self._write(tx, [row for row, _ in group])
+                self._write(tx, [entry.row for entry in group])
         except DatabaseUnavailable as unavailable:
             error = unavailable
         except Exception as refused:  # noqa: BLE001  also a value that cannot be turned into a row
@@ -114,9 +139,9 @@ class GroupWriter(Generic[Row]):
                 for entry in group:
                     self._commit([entry])
                 return
-            _log.exception("record.refused")
+            group[0].context.run(_log.exception, "record.refused")
             error = RecordRefused(f"A record cannot be stored: {refused}.")
-        for _, committed in group:
+        for committed in (entry.committed for entry in group):
             if not committed.set_running_or_notify_cancel():
                 continue
             if error is None:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 TABLES: Final = (
+    "shoplens.db.turns",
     "shoplens.predictions.tables",
     "shoplens.batch.tables",
     "shoplens.accounts.tables",
@@ -39,6 +40,9 @@ TABLES: Final = (
     "shoplens.catalogue.tables",
     "shoplens.registry.tables",
     "shoplens.monitoring.tables",
+    "shoplens.configuration.tables",
+    "shoplens.mail.tables",
+    "shoplens.monitoring.alerts.tables",
 )
 """Modules of features whose tables this program needs; imported by name only where migrations run, since `db` knows
 no feature."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Final
 
@@ -41,7 +42,7 @@ class CopyQueue:
                 raise _too_many()
             self._waiting += 1
         try:
-            copy = self._makers.submit(make)
+            copy = self._makers.submit(copy_context().run, make)
             wait([copy], timeout=self._limits.wait_s)
             if copy.cancel():
                 raise _too_many()

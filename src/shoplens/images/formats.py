@@ -151,11 +151,26 @@ def _first_frame(image: ImageFile) -> Image.Image:
         image.seek(1)
     covered = image.tile[0][1] if isinstance(image, GifImageFile) and image.tile else None
     image.load()
+    _check_palette(image)
     if covered is None or covered == (0, 0, *image.size):
         return image
     canvas = Image.new("RGBA", image.size, (255, 255, 255, 0))
     canvas.paste(image.crop(covered).convert("RGBA"), covered)
     return canvas
+
+
+def _check_palette(image: ImageFile) -> None:
+    """Raises ValueError for a picture whose palette is missing.
+
+    A PNG may name more transparent colours than its palette has. libpng, and so every browser, ignores them all then.
+    """
+    if image.mode != "P":
+        return
+    if image.palette is None:
+        raise ValueError("the palette is missing")
+    alphas = image.info.get("transparency")
+    if isinstance(alphas, bytes) and len(alphas) > len(image.palette.palette) // len(image.palette.mode):
+        del image.info["transparency"]
 
 
 def _flattening(image: Image.Image) -> Callable[[slice], Image.Image]:

@@ -21,12 +21,13 @@ from shoplens.errors import (
     SampleError,
 )
 from shoplens.images.picture import MEGAPIXEL, Limits
+from shoplens.messages import marked
 
 Size = tuple[int, int]
 
 UPRIGHT: Final = 1
 
-_ACCEPTED: Final = "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or HEIC"
+_ACCEPTED: Final = marked("JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or HEIC")
 _SIGNATURES: Final = (
     (b"\xff\xd8\xff", "jpeg"),
     (b"\x89PNG\r\n\x1a\n", "png"),
@@ -41,24 +42,24 @@ _HEIC_BRANDS: Final = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"
 
 # Only for the error message. In lower case, because the text is compared in lower case.
 _UNSUPPORTED: Final = (
-    (b"%pdf", "a PDF document"),
-    (b"%!ps", "a PostScript document"),
-    (b"<!doctype html", "an HTML page"),
-    (b"<html", "an HTML page"),
-    (b"<", "markup text"),
-    (b"{", "JSON text"),
-    (b"[", "JSON text"),
-    (b"pk\x03\x04", "a ZIP archive"),
-    (b"\x1f\x8b", "a gzip archive"),
-    (b"8bps", "a Photoshop file"),
-    (b"ii+\x00", "a BigTIFF picture"),
-    (b"mm\x00+", "a BigTIFF picture"),
-    (b"\x00\x00\x01\x00", "an icon file"),
-    (b"\xff\x0a", "a JPEG XL picture"),
-    (b"\x00\x00\x00\x0cjxl ", "a JPEG XL picture"),
-    (b"\x00\x00\x00\x0cjp  ", "a JPEG 2000 picture"),
-    (b"\xff\x4f\xff\x51", "a JPEG 2000 picture"),
-    (b"riff", "a sound or video file"),
+    (b"%pdf", marked("a PDF document")),
+    (b"%!ps", marked("a PostScript document")),
+    (b"<!doctype html", marked("an HTML page")),
+    (b"<html", marked("an HTML page")),
+    (b"<", marked("markup text")),
+    (b"{", marked("JSON text")),
+    (b"[", marked("JSON text")),
+    (b"pk\x03\x04", marked("a ZIP archive")),
+    (b"\x1f\x8b", marked("a gzip archive")),
+    (b"8bps", marked("a Photoshop file")),
+    (b"ii+\x00", marked("a BigTIFF picture")),
+    (b"mm\x00+", marked("a BigTIFF picture")),
+    (b"\x00\x00\x01\x00", marked("an icon file")),
+    (b"\xff\x0a", marked("a JPEG XL picture")),
+    (b"\x00\x00\x00\x0cjxl ", marked("a JPEG XL picture")),
+    (b"\x00\x00\x00\x0cjp  ", marked("a JPEG 2000 picture")),
+    (b"\xff\x4f\xff\x51", marked("a JPEG 2000 picture")),
+    (b"riff", marked("a sound or video file")),
 )
 
 
@@ -87,12 +88,12 @@ def _refusal(data: bytes) -> SampleError:
         return ImageMissing("The file is empty. Choose another photo.")
     text = data[:512].removeprefix(b"\xef\xbb\xbf").lstrip(b" \t\r\n").lower()
     if data[4:8] == b"ftyp":
-        kind = "a video or another media file"
+        kind = marked("a video or another media file")
     elif text.startswith(b"<") and b"<svg" in text:
-        kind = "an SVG drawing"
+        kind = marked("an SVG drawing")
     else:
         kind = next((name for signature, name in _UNSUPPORTED if text.startswith(signature)), "")
-    detected = f" This is {kind}." if kind else ""
+    detected = marked(f" This is {kind}.") if kind else ""
     return ImageUnsupported(f"Unsupported file type.{detected} Use {_ACCEPTED}.")
 
 

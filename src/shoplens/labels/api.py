@@ -13,6 +13,7 @@ from shoplens.accounts.access import guarded, requires
 from shoplens.accounts.entities import Permission, Principal
 from shoplens.labels.service import LabelService
 from shoplens.web.downloads import download
+from shoplens.web.routing import api_router
 from shoplens.web.schemas import Schema, json_response
 
 Version = Annotated[int, Path(ge=1, le=1_000_000_000)]
@@ -32,7 +33,7 @@ class LabelSetOut(Schema):
 
 def labels_router(labels: LabelService) -> APIRouter:
     """Label sets of all channels."""
-    router = APIRouter(prefix="/labels", tags=["labels"], dependencies=[guarded(Permission.LABELS_READ)])
+    router = api_router(prefix="/labels", tags=["labels"], dependencies=[guarded(Permission.LABELS_READ)])
 
     @router.get("/{channel}/sets", operation_id="list_label_sets", summary="The label sets of a channel")
     def all_sets(channel: str) -> list[LabelSetOut]:

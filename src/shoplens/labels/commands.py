@@ -9,8 +9,10 @@ from typing import Annotated
 import typer
 
 from shoplens.cli.command import AsJson, DataDir, handle_errors, settings_for
+from shoplens.cli.groups import Commands
+from shoplens.cli.output import show_table
 
-labels_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="What people said of photos, for training.")
+labels_app = Commands(help="What people said of photos, for training.")
 
 ChannelName = Annotated[str, typer.Argument(help="The channel.")]
 
@@ -22,7 +24,7 @@ class SetFormat(StrEnum):
     PARQUET = "parquet"
 
 
-@labels_app.command()
+@labels_app.command(examples=["shoplens labels build returns"])
 @handle_errors
 def build(channel: ChannelName, as_json: AsJson = False, data_dir: DataDir = None) -> None:
     """Freeze what people have said until now as a new version."""
@@ -39,7 +41,7 @@ def build(channel: ChannelName, as_json: AsJson = False, data_dir: DataDir = Non
         typer.echo(f"Version {built.version} of {channel} has {built.labels:,} labels ({built.digest[:12]}).")
 
 
-@labels_app.command("list")
+@labels_app.command("list", examples=["shoplens labels list"])
 @handle_errors
 def list_sets(as_json: AsJson = False, data_dir: DataDir = None) -> None:
     """List the label sets of all channels, newest first."""
@@ -52,17 +54,18 @@ def list_sets(as_json: AsJson = False, data_dir: DataDir = None) -> None:
     if as_json:
         typer.echo(orjson.dumps(sets))
         return
-    for each in sets:
-        changed = f", samples were erased {each.changed_at:%Y-%m-%d}" if each.changed_at else ""
-        typer.echo(
-            f"{each.channel} {each.version}: {each.labels:,} labels of {each.created_at:%Y-%m-%d %H:%M} UTC "
-            f"by {each.created_by} ({each.digest[:12]}){changed}"
-        )
-    if not sets:
-        typer.echo("No label set yet. Build one with `shoplens labels build CHANNEL`.")
+    heads = ("CHANNEL", "VERSION", "LABELS", "CREATED", "BY", "DIGEST", "ERASED FROM")
+    rows = [
+        (each.channel, str(each.version), each.labels, each.created_at, each.created_by, each.digest[:12],
+         each.changed_at)
+        for each in sets
+    ]  # fmt: skip
+    show_table(heads, rows, nothing="No label set yet. Build one with `shoplens labels build CHANNEL`.")
 
 
-@labels_app.command()
+@labels_app.command(
+    examples=["shoplens labels export returns labels.csv", "shoplens labels export returns labels.parquet --version 2"]
+)
 @handle_errors
 def export(
     channel: ChannelName,

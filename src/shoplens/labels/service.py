@@ -24,6 +24,7 @@ from shoplens.labels.errors import LabelSetNotFound, NothingLabelled
 from shoplens.labels.groups import Groups
 from shoplens.labels.manifest import Counted
 from shoplens.labels.repository import FeedbackLabelRepository, LabelSetRepository
+from shoplens.messages import marked
 from shoplens.spreadsheets import csv_chunks
 from shoplens.storage import Store
 
@@ -100,7 +101,7 @@ class LabelService:
             sets = LabelSetRepository(tx)
             found = sets.newest(channel) if version is None else sets.get(channel, version)
         if found is None:
-            what = "no label set yet" if version is None else f"no label set {version}"
+            what = marked("no label set yet") if version is None else marked(f"no label set {version}")
             raise LabelSetNotFound(f"The channel {channel[:80]!r} has {what}. Build one first.")
         return found
 
@@ -119,8 +120,11 @@ class LabelService:
     def forget(self, sample_ids: Collection[str]) -> Forgotten:
         """Write every set that names one of these samples again without them. Call it before they are removed.
 
-        Safe to repeat: files that an interrupted call left behind are deleted too.
+        Safe to repeat: files that an interrupted call left behind are deleted too. Without samples no set is read.
         """
+        if not sample_ids:
+            with self._database.reading() as tx:
+                return Forgotten(changed=0, sets=LabelSetRepository(tx).count())
         with self._forgetting:
             sets = self.all()
             changed = sum(self._forget_in(each, sample_ids) for each in sets)

@@ -26,6 +26,7 @@ from shoplens.moderation.reasons import Reason
 from shoplens.moderation.repository import PhotoFilter
 from shoplens.moderation.service import Moderation
 from shoplens.web.problems import problem_of, request_id_of
+from shoplens.web.routing import api_router
 from shoplens.web.schemas import Schema, json_response
 from shoplens.web.uploads import FILE_FIELD, Uploads
 
@@ -205,7 +206,7 @@ Reader = Annotated[Principal, Depends(requires(Permission.MODERATION_SUBMIT, Per
 
 def moderation_router(moderation: Moderation, uploads: Uploads) -> APIRouter:
     """POST /moderation/photos, and the states of photos."""
-    router = APIRouter(tags=["moderation"])
+    router = api_router(tags=["moderation"])
 
     def seen(photo: ModerationPhoto, by: Principal) -> PhotoOut:
         channel = moderation.channels.get(photo.channel)
@@ -280,7 +281,7 @@ def moderation_router(moderation: Moderation, uploads: Uploads) -> APIRouter:
 
 def media_router(moderation: Moderation, *, max_age_s: int) -> APIRouter:
     """GET /media/{id}: for everybody. A browser may keep a published photo for `max_age_s` seconds."""
-    router = APIRouter(tags=["media"], dependencies=[public])
+    router = api_router(tags=["media"], dependencies=[public])
 
     @router.get(
         "/media/{photo_id}",

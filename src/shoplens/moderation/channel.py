@@ -15,7 +15,8 @@ class ModerationChannel:
 
     `model` is the moderation model; `general_model` is another one whose labels are added up by `groups`.
     `signals` are the names of all signals that a policy can set a band for, `reasons` those of refusals.
-    `default_policy` applies until a version is stored.
+    `default_policy` applies until a version is stored. `audit_share` of what the policy publishes or refuses goes to a
+    person nevertheless, chosen at random.
     """
 
     name: str
@@ -26,3 +27,4 @@ class ModerationChannel:
     signals: tuple[str, ...]
     reasons: tuple[Reason, ...]
     default_policy: ModerationPolicy
+    audit_share: float = 0.0

@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from shoplens.cli.command import AsJson, DataDir, handle_errors, settings_for
+from shoplens.cli.groups import Commands
+from shoplens.cli.output import show_table, warn
 
 if TYPE_CHECKING:
     from shoplens.moderation.policy.dry_run import DryRun
+    from shoplens.moderation.policy.service import HistoryEntry
 
-moderation_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Moderate the photos of shoppers.")
-policy_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The policy of a channel, as TOML.")
+moderation_app = Commands(help="Moderate the photos of shoppers.")
+policy_app = Commands(help="The policy of a channel, as TOML.")
 moderation_app.add_typer(policy_app, name="policy")
 
 ChannelName = Annotated[
@@ -27,7 +30,7 @@ PolicyFile = Annotated[Path, typer.Argument(help="A file with the policy as TOML
 Note = Annotated[str, typer.Option("--note", help="Why, for the history.")]
 
 
-@policy_app.command("show")
+@policy_app.command("show", examples=["shoplens moderation policy show", "shoplens moderation policy show --version 0"])
 @handle_errors
 def show(
     version: Annotated[
@@ -52,10 +55,10 @@ def show(
     else:
         typer.echo(applied.source, nl=False)
     for signal in unknown:
-        typer.echo(f"Warning: the signal {signal} is not computed, so every photo is held.", err=True)
+        warn(f"The signal {signal} is not computed, so every photo is held.")
 
 
-@policy_app.command("set")
+@policy_app.command("set", examples=['shoplens moderation policy set policy.toml --note "Hold more weapons"'])
 @handle_errors
 def set_policy(
     file: PolicyFile,
@@ -81,7 +84,7 @@ def set_policy(
     _warn_of(dropped)
 
 
-@policy_app.command("rollback")
+@policy_app.command("rollback", examples=['shoplens moderation policy rollback 3 --note "Too many were held"'])
 @handle_errors
 def roll_back(
     version: Annotated[int, typer.Argument(help="The version to go back to; 0 is that of the settings.", min=0)],
@@ -99,7 +102,7 @@ def roll_back(
     typer.echo(f"Version {back.version} of the policy of {name} applies, with the rules of version {version}.")
 
 
-@policy_app.command("history")
+@policy_app.command("history", examples=["shoplens moderation policy history --limit 5"])
 @handle_errors
 def history(
     limit: Annotated[int, typer.Option(help="How many versions.", min=1, max=200)] = 20,
@@ -119,15 +122,16 @@ def history(
         rows = [{**{f: getattr(e.applied, f) for f in fields}, "changes": e.changes} for e in entries]
         typer.echo(orjson.dumps(rows))
         return
-    for entry in entries:
-        applied = entry.applied
-        when = f"{applied.created_at:%Y-%m-%d %H:%M} UTC " if applied.created_at else ""
-        typer.echo(f"{applied.version}  {when}{applied.created_by}: {applied.note or 'the settings'}")
-        for change in entry.changes:
-            typer.echo(f"     {change.place}: {change.before or 'not set'} → {change.after or 'not set'}")
+    heads = ("VERSION", "CHANGED", "BY", "NOTE", "CHANGES")
+    table = [
+        (str(each.applied.version), each.applied.created_at, each.applied.created_by,
+         each.applied.note or "the settings", _changes(each))
+        for each in entries
+    ]  # fmt: skip
+    show_table(heads, table, nothing="The policy was never changed.")
 
 
-@policy_app.command("dry-run")
+@policy_app.command("dry-run", examples=["shoplens moderation policy dry-run policy.toml --photos 5000"])
 @handle_errors
 def dry_run(
     file: PolicyFile,
@@ -150,7 +154,7 @@ def dry_run(
         _print(result)
 
 
-@moderation_app.command("erase-customer")
+@moderation_app.command("erase-customer", examples=["shoplens moderation erase-customer C-4711 --yes"])
 @handle_errors
 def erase_customer(
     reference: Annotated[str, typer.Argument(help="The customer as the shop calls them.")],
@@ -179,7 +183,7 @@ def erase_customer(
     typer.echo(f"Receipt {receipt.id} of {receipt.at:%Y-%m-%d %H:%M} UTC, customer {receipt.customer_digest}.")
 
 
-@moderation_app.command()
+@moderation_app.command(examples=["shoplens moderation retention --json"])
 @handle_errors
 def retention(as_json: AsJson = False, data_dir: DataDir = None) -> None:
     """Delete now what is older than the settings allow; the server does it every hour."""
@@ -198,12 +202,14 @@ def retention(as_json: AsJson = False, data_dir: DataDir = None) -> None:
     )
 
 
+def _changes(entry: HistoryEntry) -> str:
+    return "; ".join(f"{each.place}: {each.before or 'not set'} → {each.after or 'not set'}" for each in entry.changes)
+
+
 def _warn_of(dropped: Sequence[str]) -> None:
     if dropped:
         names = ", ".join(dropped)
-        typer.echo(
-            f"Warning: it has no threshold any more for {names}; no photo is held or refused for them.", err=True
-        )
+        warn(f"It has no threshold any more for {names}; no photo is held or refused for them.")
 
 
 def _print(result: DryRun) -> None:

@@ -36,15 +36,16 @@ def media_paths(photo_id: str) -> list[str]:
     return [f"/media/{photo_id}", *(f"/media/{photo_id}?w={width}" for width in WIDTHS)]
 
 
-def add_decided(tx: Connection, photos: Sequence[ModerationPhoto], *, by: Principal) -> None:
-    """Store new photos, each with the decision that it already carries."""
+def add_decided(tx: Connection, photos: Sequence[ModerationPhoto], *, by: Principal, audit_share: float = 0.0) -> None:
+    """Store new photos, each with the decision that it already carries. `audit_share` is that of random checks."""
     PhotoRepository(tx).add_many(photos)
     for photo in photos:
-        _note(tx, photo, first_decision(photo, by=by), by=by)
+        _note(tx, photo, first_decision(photo, by=by, audit_share=audit_share), by=by)
 
 
-def first_decision(photo: ModerationPhoto, *, by: Principal) -> PhotoDecision:
+def first_decision(photo: ModerationPhoto, *, by: Principal, audit_share: float = 0.0) -> PhotoDecision:
     """The entry of the history for what the policy decided on a new photo."""
+    checks = audit_share > 0 and photo.state is not PhotoState.HELD
     return PhotoDecision(
         id=new_id(photo.decided_at),
         at=photo.decided_at,
@@ -59,6 +60,8 @@ def first_decision(photo: ModerationPhoto, *, by: Principal) -> PhotoDecision:
         policy_version=photo.policy_version,
         rule=photo.rule,
         reason=photo.reason,
+        check_share=audit_share if checks else None,
+        check_drawn=photo.queue is QueueReason.CHECK if checks else None,
     )
 
 

@@ -29,6 +29,8 @@ class QueueReason(StrEnum):
     APPEAL = "appeal"
     SECOND_OPINION = "second_opinion"
     ESCALATED = "escalated"
+    CHECK = "check"
+    """Chance chose an automatic decision for a person to repeat, who does not see it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +108,8 @@ class DecisionKind(StrEnum):
 class PhotoDecision:
     """One entry of a photo's history, which only grows. `undone_at` is set when a person took it back.
 
-    `revision` is that of the photo after it.
+    `revision` is that of the photo after it. `check_share` is set for what the policy published or refused while random
+    checks were made: the chance with which a person got to check it; `check_drawn` says whether one did.
     """
 
     id: str
@@ -124,6 +127,8 @@ class PhotoDecision:
     reason: str | None = None
     comment: str | None = None
     undone_at: datetime | None = None
+    check_share: float | None = None
+    check_drawn: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,21 +4,46 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from shoplens.messages import gettext, known, localised, marked, ngettext, whole_number
 from shoplens.moderation.entities import DecisionKind, ModerationPhoto, PhotoDecision, PhotoState, QueueReason
 from shoplens.moderation.policy.entities import ModerationPolicy
 from shoplens.moderation.queue.service import Progress
+from shoplens.moderation.reasons import Reason
 from shoplens.moderation.repository import MOST_COUNTED
 
-STATE_WORDS = {PhotoState.HELD: "Held", PhotoState.PUBLISHED: "Published", PhotoState.REFUSED: "Refused"}
+STATE_WORDS = {
+    PhotoState.HELD: marked("Held"),
+    PhotoState.PUBLISHED: marked("Published"),
+    PhotoState.REFUSED: marked("Refused"),
+}
 QUEUE_WORDS = {
-    QueueReason.HELD: "Held",
-    QueueReason.REPORTED: "Reported",
-    QueueReason.APPEAL: "Appeal",
-    QueueReason.SECOND_OPINION: "Second opinion",
-    QueueReason.ESCALATED: "Escalated",
+    QueueReason.HELD: marked("Held"),
+    QueueReason.REPORTED: marked("Reported"),
+    QueueReason.APPEAL: marked("Appeal"),
+    QueueReason.SECOND_OPINION: marked("Second opinion"),
+    QueueReason.ESCALATED: marked("Escalated"),
+    QueueReason.CHECK: marked("Random check"),
+}
+_REASON_TITLES = {
+    "nudity": marked("Nudity"),
+    "violence": marked("Violence"),
+    "hate": marked("Hate"),
+    "personal_data": marked("Personal data"),
+    "not_the_product": marked("Not the product"),
+    "advertising": marked("Advertising"),
+    "copyright": marked("Copyright"),
+    "unusable": marked("Unusable"),
+    "other": marked("Other"),
+}
+_ENTRY_WORDS = {
+    DecisionKind.ESCALATION: marked("Escalated by %(by_name)s"),
+    DecisionKind.UNDO: marked("Taken back by %(by_name)s"),
+    DecisionKind.POLICY: marked("%(done)s by the policy"),
+    DecisionKind.REPORT: marked("Hidden after reports by shoppers"),
+    DecisionKind.SECOND_OPINION: marked("%(done)s as a second opinion by %(by_name)s"),
+    DecisionKind.APPEAL: marked("%(done)s on appeal by %(by_name)s"),
 }
 _OUTCOMES = {PhotoState.HELD: "review", PhotoState.PUBLISHED: "accept", PhotoState.REFUSED: "reject"}
-_DONE = {PhotoState.HELD: "Held", PhotoState.PUBLISHED: "Published", PhotoState.REFUSED: "Refused"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +71,7 @@ def signal_bars(photo: ModerationPhoto, policy: ModerationPolicy) -> list[Signal
         SignalBar(
             name=each.name,
             score=each.score,
-            detail=each.detail,
+            detail=None if each.detail is None else known(each.detail),
             review_at=bands[each.name].review_at if each.name in bands else None,
             reject_at=bands[each.name].reject_at if each.name in bands else None,
         )
@@ -60,22 +85,33 @@ def why(photo: ModerationPhoto) -> str:
     """Why a photo waits, or what was decided, in a sentence."""
     rule = _sentence(photo.rule)
     if photo.queue is QueueReason.REPORTED:
-        return f"Reported by {photo.reports} shopper{'s' if photo.reports != 1 else ''}. {rule}".strip()
+        reported = ngettext("Reported by %(number)s shopper.", "Reported by %(number)s shoppers.", photo.reports)
+        return f"{reported} {rule}".strip()
     if photo.queue is QueueReason.APPEAL:
-        return f"The shopper appealed. {rule}".strip()
+        return gettext("The shopper appealed. %(rule)s", rule=rule).strip()
     if photo.queue is QueueReason.ESCALATED:
-        return f"Escalated: another person decides. {rule}".strip()
-    return rule or "Waits for a person."
+        return gettext("Escalated: another person decides. %(rule)s", rule=rule).strip()
+    return rule or gettext("Waits for a person.")
+
+
+def reason_title(reason: Reason) -> str:
+    """A reason for a refusal in a word or two; in the language of the page where it is one of ours."""
+    return gettext(_REASON_TITLES[reason.code]) if reason.code in _REASON_TITLES else reason.title
+
+
+def refusal_words(code: str) -> str:
+    """The same of the code that a decision keeps, also of one that the shop has removed since."""
+    return reason_title(Reason(code=code, sentence=""))
 
 
 def queue_word(reason: QueueReason) -> str:
     """Why it waits, in a word."""
-    return QUEUE_WORDS[reason]
+    return gettext(QUEUE_WORDS[reason])
 
 
 def photo_state_word(state: PhotoState) -> str:
     """What the public sees, in a word."""
-    return STATE_WORDS[state]
+    return gettext(STATE_WORDS[state])
 
 
 def photo_outcome(state: PhotoState) -> str:
@@ -85,32 +121,25 @@ def photo_outcome(state: PhotoState) -> str:
 
 def entry_words(entry: PhotoDecision) -> str:
     """One entry of the history in a sentence."""
-    if entry.kind is DecisionKind.ESCALATION:
-        return f"Escalated by {entry.by_name}"
-    if entry.kind is DecisionKind.UNDO:
-        return f"Taken back by {entry.by_name}"
-    if entry.kind is DecisionKind.POLICY:
-        return f"{_DONE[entry.to_state]} by the policy"
-    if entry.kind is DecisionKind.REPORT:
-        return "Hidden after reports by shoppers"
-    what = {DecisionKind.SECOND_OPINION: " as a second opinion", DecisionKind.APPEAL: " on appeal"}.get(entry.kind, "")
-    return f"{_DONE[entry.to_state]}{what} by {entry.by_name}"
+    words = _ENTRY_WORDS.get(entry.kind, marked("%(done)s by %(by_name)s"))
+    return gettext(words, done=gettext(STATE_WORDS[entry.to_state]), by_name=entry.by_name)
 
 
 def counted(number: int) -> str:
     """A count that ends at its bound: "10,000+"."""
-    return f"{number:,}+" if number >= MOST_COUNTED else f"{number:,}"
+    return f"{whole_number(number)}+" if number >= MOST_COUNTED else whole_number(number)
 
 
 def pace_words(progress: Progress) -> str:
     """Decisions per minute, a dash before there is a pace."""
-    return "–" if progress.per_minute is None else f"{progress.per_minute:.1f}"
+    return "–" if progress.per_minute is None else localised(f"{progress.per_minute:.1f}")
 
 
 def agreement_words(progress: Progress) -> str:
     """How often two people decided the same, a dash before any second opinion."""
-    return "–" if not progress.compared else f"{progress.agreed / progress.compared:.0%}"
+    return "–" if not progress.compared else localised(f"{progress.agreed / progress.compared:.0%}")
 
 
 def _sentence(rule: str | None) -> str:
-    return "" if not rule else f"{rule[0].upper()}{rule[1:].removesuffix('.')}."
+    said = known(rule or "")
+    return "" if not said else f"{said[0].upper()}{said[1:].removesuffix('.')}."

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from shoplens.errors import RequestInvalid
+from shoplens.messages import marked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,15 +28,17 @@ class Reason:
 
 
 DEFAULT_REASONS: Final = (
-    Reason(code="nudity", sentence="The photo shows nudity or is sexual.", label="nsfw"),
-    Reason(code="violence", sentence="The photo shows violence, weapons or injuries.", label="violence"),
-    Reason(code="hate", sentence="The photo shows hateful symbols or gestures.", label="hate"),
-    Reason(code="personal_data", sentence="The photo shows a person or personal details without their consent."),
-    Reason(code="not_the_product", sentence="The photo does not show the product.", label="not_the_product"),
-    Reason(code="advertising", sentence="The photo advertises another product or shop."),
-    Reason(code="copyright", sentence="The photo belongs to somebody else."),
-    Reason(code="unusable", sentence="The photo is too dark, too blurred or too small to help other shoppers."),
-    Reason(code="other", sentence="The photo does not follow our rules for reviews."),
+    Reason(code="nudity", sentence=marked("The photo shows nudity or is sexual."), label="nsfw"),
+    Reason(code="violence", sentence=marked("The photo shows violence, weapons or injuries."), label="violence"),
+    Reason(code="hate", sentence=marked("The photo shows hateful symbols or gestures."), label="hate"),
+    Reason(
+        code="personal_data", sentence=marked("The photo shows a person or personal details without their consent.")
+    ),
+    Reason(code="not_the_product", sentence=marked("The photo does not show the product."), label="not_the_product"),
+    Reason(code="advertising", sentence=marked("The photo advertises another product or shop.")),
+    Reason(code="copyright", sentence=marked("The photo belongs to somebody else.")),
+    Reason(code="unusable", sentence=marked("The photo is too dark, too blurred or too small to help other shoppers.")),
+    Reason(code="other", sentence=marked("The photo does not follow our rules for reviews.")),
 )
 """Nine, so that each has a digit as its key."""
 
@@ -45,6 +48,6 @@ def find_reason(reasons: Sequence[Reason], code: str | None) -> Reason:
     found = next((reason for reason in reasons if reason.code == code), None)
     if found is None:
         known = ", ".join(reason.code for reason in reasons)
-        what = "A refusal needs a reason" if code is None else f"There is no reason {code[:80]!r}"
+        what = marked("A refusal needs a reason") if code is None else marked(f"There is no reason {code[:80]!r}")
         raise RequestInvalid(f"{what}. The shop's reasons: {known}.")
     return found

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Select, func, insert, or_, select, tuple_, up
 
 from shoplens.db.tables import from_row, to_row
 from shoplens.moderation.entities import (
+    DecisionKind,
     Intake,
     ModerationPhoto,
     PhotoDecision,
@@ -246,6 +247,33 @@ class DecisionRepository:
         """Those that were published at some time."""
         shown = (_decisions.photo_id.in_(photo_ids), _decisions.to_state == PhotoState.PUBLISHED.value)
         return set(self._tx.scalars(select(_decisions.photo_id).where(*shown)))
+
+    def by_policy(self, channel: str, *, first: str, end: str) -> dict[PhotoState, int]:
+        """What the policy did with new photos, by the ids of these decisions: from `first` until before `end`."""
+        made = (_decisions.channel == channel, _decisions.kind == DecisionKind.POLICY, _decisions.from_state.is_(None))
+        query = select(_decisions.to_state, func.count()).where(*made, _decisions.id >= first, _decisions.id < end)
+        return {PhotoState(state): number for state, number in self._tx.execute(query.group_by(_decisions.to_state))}
+
+    def agreement_with_policy(self, channel: str, *, first: str, end: str) -> tuple[int, int]:
+        """How many decisions of people, in checks and after reports or appeals, were those of the policy, and how many
+        were not. The policy decides nothing on a photo that it holds, and a second opinion is on another person.
+        """
+        of_policy = moderation_decisions.alias().c
+        said = (
+            _decisions.channel == channel,
+            _decisions.kind.in_([DecisionKind.PERSON.value, DecisionKind.APPEAL.value]),
+            _decisions.undone_at.is_(None),
+            _decisions.id >= first,
+            _decisions.id < end,
+            of_policy.kind == DecisionKind.POLICY,
+            of_policy.from_state.is_(None),
+            of_policy.to_state != PhotoState.HELD,
+        )
+        same = of_policy.to_state == _decisions.to_state
+        both = select(func.count().filter(same), func.count()).select_from(moderation_decisions)
+        agreed, every = self._tx.execute(both.join(of_policy.id.table, of_policy.photo_id == _decisions.photo_id)
+                                         .where(*said)).one()  # fmt: skip
+        return agreed, every - agreed
 
     def mark_undone(self, decision_id: str, *, now: datetime) -> bool:
         """Note that a decision was taken back; False if it was before."""

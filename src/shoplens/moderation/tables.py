@@ -11,6 +11,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     Dialect,
+    Double,
     ForeignKey,
     Index,
     Integer,
@@ -150,6 +151,8 @@ moderation_decisions: Final = Table(
     Column("reason", TEXT),
     Column("comment", TEXT),
     Column("undone_at", UtcDateTime()),
+    Column("check_share", Double),
+    Column("check_drawn", Boolean),
     Index(None, "photo_id", "id"),
     Index(None, "by_id", "id"),
     Index(None, "channel", "kind", "id"),
@@ -264,15 +267,6 @@ moderation_erasures: Final = Table(
     Column("finished_at", UtcDateTime()),
     Index(None, "customer_digest", "id"),
 )
-
-moderation_tasks: Final = Table(
-    "moderation_tasks",
-    metadata,
-    Column("name", string(32), primary_key=True),
-    required("next_at", UtcDateTime()),
-    Column("lease_until", UtcDateTime()),
-)
-"""What one process at a time does now and then."""
 
 moderation_keys: Final = Table(
     "moderation_keys",

@@ -1,4 +1,4 @@
-"""`shoplens monitoring …`: the figures of the page Monitoring in a terminal, and drift."""
+"""`shoplens monitoring …`: the figures of the page Monitoring in a terminal, accuracy, drift and alerts."""
 
 from __future__ import annotations
 
@@ -7,13 +7,31 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from shoplens.cli.command import AsJson, DataDir, handle_errors, settings_for
-from shoplens.monitoring.drift_commands import drift
+from shoplens.cli.groups import Commands
+from shoplens.cli.output import remark, show_table
+from shoplens.monitoring.accuracy.commands import accuracy
+from shoplens.monitoring.alerts.commands import alerts
+from shoplens.monitoring.drift.commands import drift, normal
 
 if TYPE_CHECKING:
-    from shoplens.monitoring.entities import Counts
+    from shoplens.monitoring.series.entities import Counts
 
-monitoring_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="What happened on the server over time.")
-monitoring_app.command("drift")(drift)
+monitoring_app = Commands(help="What happened on the server over time.")
+monitoring_app.command(
+    "drift",
+    examples=["shoplens monitoring drift", "shoplens monitoring drift --day 2026-03-03 --channel returns"],
+)(drift)
+monitoring_app.command(
+    "normal",
+    examples=["shoplens monitoring normal --channel returns --since 2026-03-03 --reason Sale"],
+)(normal)
+monitoring_app.command(
+    "accuracy",
+    examples=["shoplens monitoring accuracy", "shoplens monitoring accuracy --channel returns --days 90 --json"],
+)(accuracy)
+monitoring_app.command("alerts", examples=["shoplens monitoring alerts", "shoplens monitoring alerts --resolved"])(
+    alerts
+)
 
 
 @monitoring_app.callback()
@@ -21,7 +39,7 @@ def monitoring() -> None:
     """What happened on the server over time."""
 
 
-@monitoring_app.command()
+@monitoring_app.command(examples=["shoplens monitoring show --range 7d"])
 @handle_errors
 def show(
     chosen: Annotated[str, typer.Option("--range", help="1h, 24h, 7d or 90d.")] = "24h",
@@ -31,7 +49,7 @@ def show(
     """Show requests, failures and latency by channel and model, and how long the disk will last."""
     import orjson
 
-    from shoplens.monitoring.entities import Range
+    from shoplens.monitoring.series.entities import Range
     from shoplens.platform.monitoring import open_monitoring
 
     wanted = Range.named(chosen)
@@ -41,15 +59,11 @@ def show(
         by_model = [key._asdict() | _figures(counts) for key, counts in view.by_series.items()]
         typer.echo(orjson.dumps({"range": chosen, "by_model": by_model, "disk": disk}))
         return
-    rows = [(key.channel, key.model, *map(str, _figures(counts).values())) for key, counts in view.by_series.items()]
-    if not rows:
-        typer.echo("Nobody asked for anything in this range." if view.recorded else "Nothing was written down yet.")
-    else:
-        heads = ("CHANNEL", "MODEL", "REQUESTS", "REFUSED", "BUSY", "FAILED", "P50_MS", "P95_MS", "P99_MS")
-        widths = [max(len(row[index]) for row in (heads, *rows)) for index in range(len(heads))]
-        for row in (heads, *rows):
-            typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    typer.echo(disk.sentence)
+    heads = ("CHANNEL", "MODEL", "REQUESTS", "REFUSED", "BUSY", "FAILED", "P50_MS", "P95_MS", "P99_MS")
+    rows = [(key.channel, key.model, *_figures(counts).values()) for key, counts in view.by_series.items()]
+    nothing = "Nobody asked for anything in this range." if view.recorded else "Nothing was written down yet."
+    show_table(heads, rows, nothing=nothing)
+    remark(disk.sentence)
 
 
 def _figures(counts: Counts) -> dict[str, float | None]:

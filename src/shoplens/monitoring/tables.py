@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import JSON, BigInteger, Boolean, Column, Double, Integer, PrimaryKeyConstraint, Table
+from sqlalchemy import JSON, BigInteger, Boolean, Column, Double, Index, Integer, PrimaryKeyConstraint, Table
 
-from shoplens.db.tables import TEXT, UtcDateTime, metadata, required
+from shoplens.db.tables import ID_LENGTH, TEXT, UtcDateTime, metadata, required, string
 from shoplens.telemetry.metrics import LATENCY_BUCKETS_S
 
 LATENCY_COLUMNS: Final = tuple(f"latency_{index:02}" for index in range(len(LATENCY_BUCKETS_S) + 1))
@@ -60,6 +60,8 @@ monitoring_days: Final = Table(
     metadata,
     required("begins_s", BigInteger),
     required("channel", TEXT),
+    # "predictions" (runs included), "moderation" or "catalogue".
+    required("job", string(16)),
     required("predictions", Integer),
     required("accepted", Integer),
     required("to_review", Integer),
@@ -68,9 +70,25 @@ monitoring_days: Final = Table(
     required("confirmed", Integer),
     required("corrected", Integer),
     required("counted_at", UtcDateTime),
-    PrimaryKeyConstraint("begins_s", "channel"),
+    PrimaryKeyConstraint("begins_s", "channel", "job"),
 )
-"""Records and people's answers by day, counted in the tables of predictions and feedback, runs included."""
+"""What each job decided and what people said by day, counted in the job's own tables."""
+
+monitoring_baselines: Final = Table(
+    "monitoring_baselines",
+    metadata,
+    Column("id", string(ID_LENGTH), primary_key=True),
+    required("channel", TEXT),
+    # The first day (UTC) of what is normal from now on.
+    required("begins_s", BigInteger),
+    required("created_at", UtcDateTime),
+    required("created_by", TEXT),
+    required("reason", TEXT),
+    Column("withdrawn_at", UtcDateTime),
+    Column("withdrawn_by", TEXT),
+    Index(None, "channel", "begins_s"),
+)
+"""Days from which on people said that a change of a channel is expected."""
 
 monitoring_drift: Final = Table(
     "monitoring_drift",

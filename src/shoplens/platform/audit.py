@@ -106,7 +106,7 @@ def _rows(database: Database, limit: int) -> tuple[dict[str, None], set[str]]:
 
 def _moving(database: Database) -> set[str]:
     with database.reading() as tx:
-        return ItemRepository(tx).keys_in_motion()
+        return ItemRepository(tx).keys_in_motion() | PredictionRepository(tx).keys_in_deletion()
 
 
 def _is_derived(key: str, known: set[str]) -> bool:

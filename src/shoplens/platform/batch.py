@@ -6,10 +6,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final, Literal
+from zoneinfo import ZoneInfo
 
 import shoplens
 from shoplens.accounts.entities import Permission
@@ -23,8 +25,10 @@ from shoplens.batch.manifest import ManifestSource
 from shoplens.batch.process import RunLauncher, RunProcess, StartRun, cancel_run
 from shoplens.batch.report import WriteReport
 from shoplens.batch.review import ReviewService
+from shoplens.batch.run_mail import RunMail
 from shoplens.batch.run_repository import RunRepository
 from shoplens.batch.runner import BatchRunner, RunnerParts, RunRules
+from shoplens.batch.schedule import Planner, Schedule, local_zone
 from shoplens.batch.service import Batch, BatchChannel, Results
 from shoplens.batch.sidecars import compile_pattern
 from shoplens.batch.sources import LocalSource, ObjectSource, Source, is_local, local_folder
@@ -33,6 +37,8 @@ from shoplens.batch.web_photos import WebPhotos
 from shoplens.bundles.store import pack_bundle, unpack_bundle
 from shoplens.db import Database
 from shoplens.errors import BundleError, Misconfigured, ModelNotFound, SourceUnavailable, StorageUnavailable
+from shoplens.platform.configuration import build_thresholds
+from shoplens.platform.mail import run_mailing
 from shoplens.platform.moderation import Backlog, build_backlog
 from shoplens.platform.parts import (
     Progress,
@@ -55,7 +61,7 @@ from shoplens.settings import Settings
 from shoplens.storage import Store, open_prefix, open_store, shared_url
 from shoplens.telemetry.logs import get_logger
 from shoplens.telemetry.metrics import Metrics
-from shoplens.telemetry.trigger_log import record_trigger
+from shoplens.telemetry.trigger_log import last_triggers, record_trigger
 
 ExecutorName = Literal["local", "workers", "ray"]
 
@@ -95,6 +101,7 @@ def build_batch(
         start=StartRun(database, launcher, clock=utc_now),
         cancel=partial(cancel_run, database, clock=utc_now),
         launcher=launcher,
+        plan=build_planner(settings, database),
         browse=results.browse,
         review=results.review,
         looks=results.looks,
@@ -146,7 +153,14 @@ def build_results(
         looks=LookService(database, clock=utc_now),
         export=ExportItems(database),
         report=WriteReport(
-            database, store, images, clock=utc_now, public_url=settings.public_url, version=shoplens.__version__
+            database,
+            store,
+            images,
+            clock=utc_now,
+            public_url=settings.public_url,
+            language_tag=settings.language,
+            version=shoplens.__version__,
+            label_names={name: channel.label_names for name, channel in settings.channels.items()},
         ),
     )
 
@@ -216,26 +230,46 @@ def open_source(url: str, settings: Settings, channel: str) -> Source:
     )
 
 
+def chosen_engine(
+    settings: Settings, asked: ExecutorName | None, address: str | None, *, channel: str
+) -> tuple[ExecutorName, str | None]:
+    """Where the models of a run are, and the address of the Ray cluster: as asked for, else as `batch.engine` says.
+
+    A channel with a moderation side, for which nothing was asked, uses no Ray. Raises Misconfigured.
+    """
+    engine: ExecutorName = asked or settings.batch.engine
+    if asked is None and engine == "ray" and settings.channels[channel].moderation is not None:
+        engine = "local" if settings.redis_url is None else "workers"
+    if address is not None and engine != "ray":
+        raise Misconfigured("--address is the address of a Ray cluster. Use it with --engine ray.")
+    if engine == "workers" and settings.redis_url is None:
+        named = "--engine workers" if asked else "batch.engine = workers"
+        raise Misconfigured(f"{named} sends what is to be classified through Redis: set redis_url.")
+    return engine, (address or settings.batch.ray_address) if engine == "ray" else None
+
+
 @contextmanager
 def build_runner(
     settings: Settings,
     channel_name: str,
     *,
-    executor: ExecutorName = "local",
+    executor: ExecutorName | None = None,
     address: str | None = None,
     progress: Progress | None = None,
 ) -> Iterator[BatchRunner]:
     """A runner for one run of a channel. Waits for a database or a store that is away as long as the run itself would.
 
-    `executor` says where models run: in this process, in workers behind Redis, or on the Ray cluster at `address`.
-    Raises Misconfigured, DatabaseUnavailable and StorageUnavailable.
+    `executor` says where models run: in this process, in workers behind Redis, or on the Ray cluster at `address`;
+    None: where the settings say. Raises Misconfigured, DatabaseUnavailable and StorageUnavailable.
     """
-    if executor == "workers" and settings.redis_url is None:  # reported even if nothing waits
-        raise Misconfigured("--engine workers sends photos through Redis: set redis_url.")
+    # What does not fit is reported even if nothing waits.
+    executor, address = chosen_engine(settings, executor, address, channel=channel_name)
     retry = RetryPolicy(settings.batch.retry_s)
     with closing(retry(lambda: build_database(settings, durable=True))) as database:
         store = retry(lambda: open_store(settings.effective_storage_url, setting="storage_url"))
         channel = build_channels(settings)[channel_name]
+        thresholds = build_thresholds(settings, {channel_name: channel}, database)
+        channel = replace(channel, policy=retry(lambda: thresholds.current(channel_name)))
         results = ResultBuilder(
             channel,
             store,
@@ -286,6 +320,7 @@ def build_runner(
             report=build_results(settings, database=database, store=store, images=images).report,
             clock=utc_now,
             policy_version=None if moderated is None else moderated.policy_version,
+            mail=_build_run_mail(settings, channel, database=database, store=store),
         )
         rules = RunRules(
             commit_items=settings.batch.commit_items,
@@ -293,6 +328,12 @@ def build_runner(
             stall_after_s=settings.batch.stall_after_s,
         )
         yield BatchRunner(parts, rules)
+
+
+def _build_run_mail(settings: Settings, channel: Channel, *, database: Database, store: Store) -> RunMail | None:
+    """None where nobody gets a mail about the runs of this channel."""
+    mailing = run_mailing(settings, channel)
+    return None if mailing is None else RunMail(database, store, mailing)
 
 
 def _moderated(settings: Settings, channel: Channel, database: Database) -> Backlog | None:
@@ -415,6 +456,29 @@ def _bundle_labels(settings: Settings, channel: str) -> tuple[str, ...]:
     except (ModelNotFound, BundleError, StorageUnavailable):
         return ()
     return tuple(label.name for label in bundle.labels)
+
+
+def build_schedules(settings: Settings) -> dict[str, Schedule]:
+    """The schedules of the channels that have one."""
+    zone = local_zone() if settings.batch.time_zone is None else ZoneInfo(settings.batch.time_zone)
+    return {
+        name: Schedule(expression=each.schedule, zone=zone)
+        for name, each in settings.batch_channels.items()
+        if each.schedule is not None
+    }
+
+
+def build_planner(settings: Settings, database: Database) -> Planner:
+    """Says when the next run of a channel is planned, and whether one did not begin."""
+
+    def last_trigger(channel: str) -> datetime | None:
+        try:
+            found = last_triggers(settings.effective_log_dir).get((channel, "run"))
+        except OSError:
+            return None
+        return None if found is None else found.started_at
+
+    return Planner(database, build_schedules(settings), clock=utc_now, last_trigger=last_trigger)
 
 
 def build_status(settings: Settings, database: Database) -> ReadStatus:

@@ -14,27 +14,27 @@ from shoplens.batch.process import RunLauncher, RunProcess
 from shoplens.batch.web_photos import WebPhotos
 from shoplens.bundles.builtin import builtin_tree
 from shoplens.bundles.bundle import Bundle
-from shoplens.catalogue.bulk import BulkService
+from shoplens.catalogue.bulk.service import BulkService
 from shoplens.catalogue.decisions import DecisionService
 from shoplens.catalogue.entities import Category
-from shoplens.catalogue.example_repository import read_examples
 from shoplens.catalogue.export import ExportProducts
-from shoplens.catalogue.heatmap import ProductHeatMaps
-from shoplens.catalogue.importer import ProductImporter
-from shoplens.catalogue.imports import ImportService
-from shoplens.catalogue.keyed_photos import KeyedPhotos
-from shoplens.catalogue.numbers import NumberService
-from shoplens.catalogue.photo_sources import NamedPhotos
+from shoplens.catalogue.imports.importer import ProductImporter
+from shoplens.catalogue.imports.photo_sources import NamedPhotos
+from shoplens.catalogue.imports.service import ImportService
+from shoplens.catalogue.numbers.service import NumberService
 from shoplens.catalogue.photos import ProductPhotos
 from shoplens.catalogue.products import ProductService
-from shoplens.catalogue.run_repository import CatalogueRunRepository
-from shoplens.catalogue.run_service import RunService
-from shoplens.catalogue.saving import SaveProduct
+from shoplens.catalogue.runs.repository import CatalogueRunRepository
+from shoplens.catalogue.runs.service import RunService
 from shoplens.catalogue.service import Catalogue, CatalogueChannel, StoredCatalogue, chosen_channel, paths_in
-from shoplens.catalogue.suggest import SuggestRules, SuggestService
-from shoplens.catalogue.tree import Tree, split_path
-from shoplens.catalogue.tree_source import read_tree
-from shoplens.catalogue.trees import TreeService
+from shoplens.catalogue.suggest.example_repository import read_examples
+from shoplens.catalogue.suggest.heatmap import ProductHeatMaps
+from shoplens.catalogue.suggest.keyed_photos import KeyedPhotos
+from shoplens.catalogue.suggest.saving import SaveProduct
+from shoplens.catalogue.suggest.service import SuggestRules, SuggestService
+from shoplens.catalogue.tree.categories import Tree, split_path
+from shoplens.catalogue.tree.service import TreeService
+from shoplens.catalogue.tree.source import read_tree
 from shoplens.db import Database
 from shoplens.images.picture import Limits
 from shoplens.images.sandbox import SandboxedDecoder
@@ -47,6 +47,7 @@ from shoplens.platform.parts import (
     utc_now,
 )
 from shoplens.predictions.entities import Channel
+from shoplens.predictions.policy import Policy
 from shoplens.registry.shadow import Offer, offer_nothing
 from shoplens.serving.engine import Engine
 from shoplens.settings import Settings
@@ -73,9 +74,10 @@ class StoredParts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CatalogueParts(StoredParts):
-    """What the catalogue is built on."""
+    """What the catalogue is built on. `policy_of` gives the thresholds of a channel as they are now."""
 
     engine: Engine
+    policy_of: Callable[[str], Policy]
     answered: Offer = offer_nothing
     metrics: Metrics | None = None
 
@@ -88,8 +90,12 @@ def build_catalogue(settings: Settings, channels: Mapping[str, Channel], parts: 
             parts.engine,
             stored.trees[name],
             SuggestRules(
-                model=each.model, answer_at=each.answer_at, accept_at=each.accept_at, suggestions=each.suggestions
+                model=each.model,
+                answer_at=each.answer_at,
+                suggestions=each.suggestions,
+                audit_share=each.audit_share,
             ),
+            policy=partial(parts.policy_of, name),
             examples=partial(read_examples, parts.database, name),
             answered=parts.answered,
             metrics=parts.metrics,
@@ -219,16 +225,27 @@ def open_stored(settings: Settings) -> Iterator[StoredCatalogue]:
         yield build_stored(settings, build_channels(settings), parts, labels=partial(_bundle_labels, settings))
 
 
-def live_trees(settings: Settings, database: Database) -> Callable[[str], Tree | None]:
-    """Gives the live tree of a channel, None for one without a catalogue side; read when it is asked for."""
+def stored_trees(settings: Settings, database: Database) -> Callable[[str], TreeService | None]:
+    """Gives the trees of a channel, None for one without a catalogue side."""
     channels = catalogue_channels(settings, build_channels(settings))
     audit = AuditLog(database, clock=utc_now)
 
-    def tree_of(channel: str) -> Tree | None:
+    def trees_of(channel: str) -> TreeService | None:
         if channel not in channels:
             return None
         first = partial(first_tree, partial(_bundle_labels, settings), channels[channel].model)
-        return TreeService(channel, database, first=first, audit=audit, clock=utc_now).live()
+        return TreeService(channel, database, first=first, audit=audit, clock=utc_now)
+
+    return trees_of
+
+
+def live_trees(settings: Settings, database: Database) -> Callable[[str], Tree | None]:
+    """Gives the live tree of a channel, None for one without a catalogue side; read when it is asked for."""
+    trees_of = stored_trees(settings, database)
+
+    def tree_of(channel: str) -> Tree | None:
+        trees = trees_of(channel)
+        return None if trees is None else trees.live()
 
     return tree_of
 
@@ -292,10 +309,10 @@ def catalogue_channels(settings: Settings, channels: Mapping[str, Channel]) -> d
             title=channels[name].title,
             question=channels[name].question,
             model=channels[name].model,
-            accept_at=channels[name].policy.accept_at,
             answer_at=each.catalogue.answer_at,
             suggestions=each.catalogue.suggestions,
             language=each.catalogue.language,
+            audit_share=channels[name].policy.audit_share,
         )
         for name, each in settings.channels.items()
         if each.catalogue is not None

@@ -8,19 +8,25 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
 
 from shoplens.accounts.audit import AuditLog
 from shoplens.batch.executors import RetryPolicy, only_version
 from shoplens.batch.process import WatchTime
 from shoplens.bundles.bundle import Bundle
 from shoplens.bundles.store import pack_bundle
-from shoplens.catalogue.run_repository import CatalogueRunRepository
-from shoplens.catalogue.runs import CatalogueRunner, RunEngine, RunParts
+from shoplens.catalogue.runs.repository import CatalogueRunRepository
+from shoplens.catalogue.runs.run_mail import CatalogueRunMail
+from shoplens.catalogue.runs.runner import CatalogueRunner, RunEngine, RunParts
 from shoplens.catalogue.service import chosen_channel, paths_in
 from shoplens.db import Database
-from shoplens.errors import Misconfigured
-from shoplens.platform.batch import local_engine, open_node_engine, photos_in_work, workers_engine
+from shoplens.platform.batch import (
+    ExecutorName,
+    chosen_engine,
+    local_engine,
+    open_node_engine,
+    photos_in_work,
+    workers_engine,
+)
 from shoplens.platform.catalogue import (
     CatalogueParts,
     StoredParts,
@@ -29,6 +35,8 @@ from shoplens.platform.catalogue import (
     catalogue_channels,
     encoder_digest,
 )
+from shoplens.platform.configuration import build_thresholds
+from shoplens.platform.mail import run_mailing
 from shoplens.platform.parts import (
     Progress,
     build_channels,
@@ -44,37 +52,35 @@ from shoplens.serving.engine import Engine
 from shoplens.settings import Settings
 from shoplens.storage import open_store
 
-EngineName = Literal["local", "workers", "ray"]
-
 
 @contextmanager
 def build_catalogue_runner(
     settings: Settings,
     channel: str | None,
     *,
-    engine: EngineName = "local",
+    engine: ExecutorName | None = None,
     address: str | None = None,
     progress: Progress | None = None,
 ) -> Iterator[CatalogueRunner]:
     """A runner for one run over the products of a channel. Waits for a database or store as long as the run would.
 
-    `address` is that of a Ray cluster; None starts one on this machine.
+    `engine` says where the model is, `address` where the Ray cluster is; None: where the settings say.
 
     Raises NoCatalogue, Misconfigured, DatabaseUnavailable and StorageUnavailable.
     """
     channels = build_channels(settings)
     name = chosen_channel(catalogue_channels(settings, channels), channel).name
-    if engine == "workers" and settings.redis_url is None:
-        raise Misconfigured("--engine workers sends products through Redis: set redis_url.")
+    chosen, address = chosen_engine(settings, engine, address, channel=name)
     retry = RetryPolicy(settings.batch.retry_s)
     with closing(retry(lambda: build_database(settings))) as database:
         parts = retry(partial(_stored_parts, settings, database))
         bundle = find_bundle(channels[name].model, settings)
 
         def open_engine(model: str | None) -> RunEngine:
-            return _open_engine(settings, name, model, parts, engine=engine, address=address, progress=progress)
+            return _open_engine(settings, name, model, parts, engine=chosen, address=address, progress=progress)
 
         stored = build_stored(settings, channels, parts, labels=lambda _: tuple(label.name for label in bundle.labels))
+        mailing = run_mailing(settings, channels[name])
         yield CatalogueRunner(
             name,
             RunParts(
@@ -86,6 +92,7 @@ def build_catalogue_runner(
                 takeover_s=settings.batch.takeover_s,
                 timeout_s=settings.batch.stall_after_s,
                 watch=WatchTime(),
+                mail=None if mailing is None else CatalogueRunMail(database, mailing, partial(stored.paths, name)),
             ),
         )
 
@@ -126,7 +133,7 @@ def _open_engine(
     model: str | None,
     parts: StoredParts,
     *,
-    engine: EngineName,
+    engine: ExecutorName,
     address: str | None,
     progress: Progress | None,
 ) -> RunEngine:
@@ -151,11 +158,13 @@ def _open_engine(
     pinned = settings.model_copy(
         update={"channels": {name: settings.channels[name].model_copy(update={"model": channel.model})}}
     )
+    policy = build_thresholds(settings, {name: channel}, parts.database).current(name)
     catalogue = build_catalogue(
         pinned,
         {name: channel},
         CatalogueParts(
             engine=opened,
+            policy_of=lambda _: policy,
             database=parts.database,
             store=parts.store,
             limits=parts.limits,

@@ -14,16 +14,20 @@ from shoplens.db import Database
 from shoplens.errors import BundleError, ModelNotFound, ShoplensError
 from shoplens.images.picture import Limits
 from shoplens.images.sandbox import SandboxedDecoder
-from shoplens.monitoring.accuracy_service import AccuracyService
-from shoplens.monitoring.drift_gauges import DriftGauges
-from shoplens.monitoring.drift_job import DriftJob
-from shoplens.monitoring.drift_service import DriftService
-from shoplens.monitoring.looking import PhotoLooker
-from shoplens.monitoring.sampling import ModerationSamples, PredictionSamples, SampleSource
+from shoplens.monitoring.accuracy.service import AccuracyService
+from shoplens.monitoring.drift.gauges import DriftGauges
+from shoplens.monitoring.drift.job import DriftJob
+from shoplens.monitoring.drift.looking import PhotoLooker
+from shoplens.monitoring.drift.sampling import ModerationSamples, PredictionSamples, SampleSource
+from shoplens.monitoring.drift.service import DriftService
+from shoplens.monitoring.series.entities import Job
+from shoplens.platform.configuration import build_thresholds
 from shoplens.platform.parts import build_channels, build_database, build_limits, build_sandbox, find_bundle, utc_now
 from shoplens.predictions.entities import Channel
 from shoplens.predictions.image_store import ImageStore
+from shoplens.predictions.policy import Policy
 from shoplens.serving.classifier import Classifier
+from shoplens.setting_groups import ChannelSettings
 from shoplens.settings import Settings
 from shoplens.storage import Store, open_store
 from shoplens.telemetry.logs import get_logger
@@ -55,21 +59,41 @@ def build_drift_watch(
     store: Store,
     images: ImageStore,
     metrics: Metrics,
+    policy_of: Callable[[str], Policy],
 ) -> DriftWatch:
-    """For a server."""
-    accuracy = AccuracyService(database, channels=channels, clock=utc_now)
+    """For a server. `policy_of` gives the thresholds of a channel as they are now."""
+    accuracy = build_accuracy(settings, channels, database=database, policy_of=policy_of)
     gauges = DriftGauges(database, accuracy, metrics, clock=utc_now)
     return DriftWatch(
-        drift=DriftService(
-            database,
-            channels=channels,
-            find_bundle=partial(_installed, settings.effective_models_dir),
-            clock=utc_now,
-        ),
+        drift=build_drift(settings, channels, database=database),
         accuracy=accuracy,
         job=build_drift_job(settings, channels, database=database, store=store, images=images, each_minute=gauges),
         runs=settings.monitoring.drift,
     )
+
+
+def build_accuracy(
+    settings: Settings, channels: Mapping[str, Channel], *, database: Database, policy_of: Callable[[str], Policy]
+) -> AccuracyService:
+    """The accuracy in production of each channel, whichever job decides in it."""
+    jobs = {name: job_of(settings.channels[name]) for name in channels}
+    return AccuracyService(database, channels=channels, jobs=jobs, policy_of=policy_of, clock=utc_now)
+
+
+@contextmanager
+def open_accuracy(settings: Settings) -> Iterator[AccuracyService]:
+    """The same over a database of its own, for a command. Raises as the parts do."""
+    channels = build_channels(settings)
+    with closing(build_database(settings)) as database:
+        policy_of = build_thresholds(settings, channels, database).current
+        yield build_accuracy(settings, channels, database=database, policy_of=policy_of)
+
+
+def job_of(channel: ChannelSettings) -> Job:
+    """Whose decisions a channel is for."""
+    if channel.moderation is not None:
+        return Job.MODERATION
+    return Job.PREDICTIONS if channel.catalogue is None else Job.CATALOGUE
 
 
 def _installed(models_dir: Path, model: str) -> Bundle:
@@ -97,6 +121,19 @@ def build_drift_job(
     }
     look = partial(_looker, settings, channels, limits=build_limits(settings), sandbox=build_sandbox(settings))
     return DriftJob(database, sources=sources, lookers=look, clock=utc_now, each_minute=each_minute)
+
+
+@contextmanager
+def open_drift(settings: Settings) -> Iterator[DriftService]:
+    """What is known of drift, over a database of its own, for a command. Raises as the parts do."""
+    with closing(build_database(settings)) as database:
+        yield build_drift(settings, build_channels(settings), database=database)
+
+
+def build_drift(settings: Settings, channels: Mapping[str, Channel], *, database: Database) -> DriftService:
+    """The days of each channel."""
+    find = partial(_installed, settings.effective_models_dir)
+    return DriftService(database, channels=channels, find_bundle=find, clock=utc_now)
 
 
 @contextmanager

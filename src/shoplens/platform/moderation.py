@@ -230,6 +230,7 @@ def build_channel(
             second_opinion_share=settings.second_opinion_share,
             hide_after_reports=settings.hide_after_reports,
         ),
+        audit_share=channel.policy.audit_share,
     )
 
 

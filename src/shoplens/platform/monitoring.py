@@ -11,13 +11,15 @@ from urllib.request import url2pathname
 
 from shoplens.db import Database, open_database
 from shoplens.db.database import parse_url, require_directory
-from shoplens.monitoring.recorder import Kept, Recorder
-from shoplens.monitoring.server_state import LookAtServer
-from shoplens.monitoring.service import LiveModels, MonitoringService
+from shoplens.monitoring.series.recorder import Kept, Recorder
+from shoplens.monitoring.series.server_state import LookAtServer, StoredSize, size_of_folder, size_of_objects
+from shoplens.monitoring.series.service import LiveModels, MonitoringService
 from shoplens.platform.parts import build_channels, open_registry, utc_now
 from shoplens.predictions.entities import Channel
 from shoplens.registry.live import FollowedModel
 from shoplens.settings import Settings
+from shoplens.storage import Store
+from shoplens.storage.objects import BucketStore
 from shoplens.telemetry.metrics import Metrics
 
 
@@ -36,6 +38,7 @@ def build_monitoring(
     database: Database,
     metrics: Metrics,
     *,
+    store: Store,
     channels: Mapping[str, Channel],
     followed: Callable[[], Sequence[FollowedModel]],
 ) -> Monitoring:
@@ -44,7 +47,7 @@ def build_monitoring(
     wanted = settings.monitoring
     return Monitoring(
         series=MonitoringService(database, channels, live, has_workers=settings.redis_url is not None, clock=utc_now),
-        recorder=_build_recorder(settings, database, metrics, live) if wanted.record else None,
+        recorder=_build_recorder(settings, database, store, metrics, live) if wanted.record else None,
         prometheus_url=wanted.prometheus_url,
         grafana_url=wanted.grafana_url,
     )
@@ -59,7 +62,9 @@ def open_monitoring(settings: Settings) -> Iterator[MonitoringService]:
         yield MonitoringService(database, channels, live, has_workers=settings.redis_url is not None, clock=utc_now)
 
 
-def _build_recorder(settings: Settings, database: Database, metrics: Metrics, live: LiveModels) -> Recorder:
+def _build_recorder(
+    settings: Settings, database: Database, store: Store, metrics: Metrics, live: LiveModels
+) -> Recorder:
     storage = _local_folder(settings.effective_storage_url)
     file = require_directory(parse_url(settings.effective_database_url))
     wanted = settings.monitoring
@@ -69,7 +74,7 @@ def _build_recorder(settings: Settings, database: Database, metrics: Metrics, li
         look=LookAtServer(
             metrics,
             database,
-            storage=storage,
+            storage=_stored_size(store, storage),
             folders=[each for each in (storage, file and file.parent) if each is not None],
             has_workers=settings.redis_url is not None,
         ),
@@ -77,6 +82,12 @@ def _build_recorder(settings: Settings, database: Database, metrics: Metrics, li
         kept=Kept(minutes_hours=wanted.minutes_hours, hours_days=wanted.hours_days, days=wanted.days),
         clock=utc_now,
     )
+
+
+def _stored_size(store: Store, folder: Path | None) -> StoredSize | None:
+    if folder is not None:
+        return size_of_folder(folder)
+    return size_of_objects(store.sizes) if isinstance(store, BucketStore) else None
 
 
 def _local_folder(url: str) -> Path | None:

@@ -16,10 +16,10 @@ from shoplens.bundles.import_process import ImportLimits, check_within
 from shoplens.bundles.signing import Trust, build_trust
 from shoplens.bundles.store import SharedBundles
 from shoplens.db import Database, open_database, upgrade
-from shoplens.errors import BundleError, BundleInvalid, ChannelNotFound, Misconfigured
+from shoplens.errors import BundleError, BundleInvalid, Misconfigured
 from shoplens.images.picture import Limits
 from shoplens.images.sandbox import SandboxedDecoder
-from shoplens.predictions.entities import Channel, ChannelPrediction, Keep
+from shoplens.predictions.entities import Channel, ChannelPrediction, Keep, channel_of
 from shoplens.predictions.policy import LabelRule, Policy, decide
 from shoplens.registry.finder import ModelFinder
 from shoplens.registry.live import remove_old_versions
@@ -105,11 +105,6 @@ def build_channels(settings: Settings) -> dict[str, Channel]:
         rules = tuple(
             LabelRule(label=label, review_at=at.review_at, reject_at=at.reject_at) for label, at in each.labels.items()
         )
-        if each.audit_share and each.moderation is not None:
-            raise Misconfigured(
-                f"channels.{name}.audit_share: photos that are moderated get no random checks. Remove it, or use "
-                "moderation.second_opinion_share."
-            )
         channels[name] = Channel(
             name=name,
             model=each.model,
@@ -305,10 +300,7 @@ def load_channel(name: str | None = None, *, settings: Settings | None = None) -
     """
     settings = settings or read_settings()
     channels = build_channels(settings)
-    wanted = name or settings.default_channel
-    if wanted not in channels:
-        raise ChannelNotFound(f'There is no channel "{wanted}". Channels: {", ".join(sorted(channels))}.')
-    channel = channels[wanted]
+    channel = channel_of(channels, name, default=settings.default_channel)
 
     def decided(prediction: Prediction, top_k: int) -> ChannelPrediction:
         decision = decide(prediction, channel.policy)

@@ -15,7 +15,12 @@ from shoplens.settings import Settings
 def build_registry(settings: Settings, database: Database | None, audit: AuditLog | None) -> RegistryService:
     """The use cases; without a database they leave no audit entry and send no event. Raises Misconfigured."""
     return RegistryService(
-        open_registry(settings), trust=trust_of(settings), database=database, audit=audit, clock=utc_now
+        open_registry(settings),
+        models_dir=settings.effective_models_dir,
+        trust=trust_of(settings),
+        database=database,
+        audit=audit,
+        clock=utc_now,
     )
 
 

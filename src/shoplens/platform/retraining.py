@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 
 from shoplens.accounts.audit import AuditLog
 from shoplens.accounts.entities import Principal
+from shoplens.advice import no_channel
 from shoplens.batch.sources import is_local, local_folder
 from shoplens.bundles.bundle import Bundle
 from shoplens.catalogue.decisions import DecisionService
 from shoplens.catalogue.label_source import SOURCE as PRODUCTS
-from shoplens.catalogue.tree import SEPARATOR
+from shoplens.catalogue.tree.categories import SEPARATOR
 from shoplens.db import Database
-from shoplens.errors import ChannelNotFound, Misconfigured, ModelNotFound
+from shoplens.errors import Misconfigured, ModelNotFound
 from shoplens.labels.repository import FEEDBACK
-from shoplens.platform.catalogue import live_trees
+from shoplens.platform.catalogue import live_trees, stored_trees
 from shoplens.platform.consequences import build_labels
 from shoplens.platform.parts import build_database, build_limits, find_bundle, open_registry, thread_count, utc_now
 from shoplens.platform.registry import build_registry
@@ -32,6 +34,7 @@ from shoplens.retraining.pipeline import Pipeline, PipelineParts, Watcher
 from shoplens.retraining.product_trainer import ProductTrainer
 from shoplens.retraining.promotion import Promotion
 from shoplens.retraining.service import RetrainingService
+from shoplens.retraining.shadow_job import ShadowJob
 from shoplens.retraining.shadow_time import ShadowTimes
 from shoplens.retraining.suspects import SuspectService
 from shoplens.retraining.tracking import MlflowTracker
@@ -48,7 +51,7 @@ def retraining_rules(
     Raises ChannelNotFound, and Misconfigured for a channel whose model is pinned or a folder.
     """
     if channel not in settings.channels:
-        raise ChannelNotFound(f'There is no channel "{channel}". Channels: {", ".join(sorted(settings.channels))}.')
+        raise no_channel(channel, settings.channels)
     wanted = settings.channels[channel]
     if "@" in wanted.model or "/" in wanted.model:
         raise Misconfigured(
@@ -138,8 +141,9 @@ def build_trainer(settings: Settings, database: Database, store: Store, rules: R
     if rules.recipe != "fusion":
         return PhotoTrainer(store, threads=threads, limits=limits)
 
-    tree_of = live_trees(settings, database)
-    return ProductTrainer(database, store, tree=lambda: tree_of(rules.channel), threads=threads, limits=limits)
+    return ProductTrainer(
+        database, store, trees=stored_trees(settings, database)(rules.channel), threads=threads, limits=limits
+    )
 
 
 def build_promotion(settings: Settings, database: Database, store: Store, registry: Registry) -> Promotion:
@@ -153,6 +157,12 @@ def build_retraining(settings: Settings, database: Database, store: Store) -> Re
     """The use cases of people. Raises Misconfigured and StorageUnavailable."""
     registry = open_registry(settings)
     return RetrainingService(database, store, build_promotion(settings, database, store, registry))
+
+
+def build_shadow_job(settings: Settings, database: Database, store: Store) -> ShadowJob:
+    """What ends shadow times in a server. Raises Misconfigured and StorageUnavailable."""
+    promotion = build_promotion(settings, database, store, open_registry(settings))
+    return ShadowJob(database, promotion, rules_of=partial(retraining_rules, settings), clock=utc_now)
 
 
 def build_suspects(

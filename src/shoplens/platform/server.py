@@ -18,15 +18,19 @@ from shoplens.batch.service import Batch
 from shoplens.batch.status import StatusMetrics
 from shoplens.batch.web_photos import WebPhotos
 from shoplens.catalogue.service import Catalogue
+from shoplens.configuration.view import Configuration, LiveChannel
 from shoplens.db import Database, GroupWriter
 from shoplens.images.sandbox import SandboxedDecoder
 from shoplens.moderation.service import Moderation
 from shoplens.platform.accounts import Accounts, build_accounts
+from shoplens.platform.alerts import Alerts, build_alerts
 from shoplens.platform.batch import build_batch, read_statuses
 from shoplens.platform.catalogue import CatalogueParts, build_catalogue
+from shoplens.platform.configuration import build_configuration, build_thresholds
 from shoplens.platform.consequences import Consequences, build_consequences
 from shoplens.platform.drift import DriftWatch, build_drift_watch
 from shoplens.platform.live import follow_here, follow_workers
+from shoplens.platform.mail import Mails, build_mails
 from shoplens.platform.moderation import ModerationParts, build_moderation
 from shoplens.platform.monitoring import Monitoring, build_monitoring
 from shoplens.platform.parts import (
@@ -39,7 +43,8 @@ from shoplens.platform.parts import (
     utc_now,
 )
 from shoplens.platform.registry import build_registry
-from shoplens.platform.retraining import build_retraining, build_suspects
+from shoplens.platform.retention import all_due, build_record_retention
+from shoplens.platform.retraining import build_retraining, build_shadow_job, build_suspects
 from shoplens.platform.webhooks import build_sender, build_webhooks
 from shoplens.predictions.deletion import DeletionService
 from shoplens.predictions.entities import Channel, PredictionRecord, label_names
@@ -47,7 +52,9 @@ from shoplens.predictions.export import ExportTables
 from shoplens.predictions.image_store import ImageStore
 from shoplens.predictions.photo_urls import PhotoUrls
 from shoplens.predictions.records import RecordService
+from shoplens.predictions.removal import Removal
 from shoplens.predictions.repository import add_records
+from shoplens.predictions.retention import RetentionJob
 from shoplens.predictions.search import RecordSearch
 from shoplens.predictions.service import PredictionService
 from shoplens.predictions.similar import SimilarPhotos
@@ -57,6 +64,7 @@ from shoplens.registry.publishing import RegistryService
 from shoplens.registry.service import ModelService
 from shoplens.registry.shadow import ShadowService
 from shoplens.retraining.service import RetrainingService
+from shoplens.retraining.shadow_job import ShadowJob
 from shoplens.retraining.suspects import SuspectService
 from shoplens.serving.engine import Engine
 from shoplens.settings import Settings
@@ -79,6 +87,7 @@ class WebLimits:
     uploads_per_minute: int | None
     metrics_open_to: tuple[str, ...]
     media_max_age_s: int
+    language: str
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
@@ -96,25 +105,30 @@ class Platform:
     similar: SimilarPhotos
     views: SavedViews
     deletion: DeletionService
+    retention: RetentionJob
     images: ImageStore
     export: ExportTables
     models: ModelService
     registry: RegistryService
     retraining: RetrainingService
+    shadow_times: ShadowJob
     suspects: SuspectService
     batch: Batch
     accounts: Accounts
     moderation: Moderation
     consequences: Consequences
     catalogue: Catalogue
+    configuration: Configuration
     webhooks: WebhookService
     sender: WebhookSender
     probes: Mapping[str, Callable[[], Awaitable[None]]]
     metrics: Metrics
     monitoring: Monitoring
     watch: DriftWatch
+    alerts: Alerts
+    mails: Mails
     channels: Mapping[str, Channel]
-    default_channel: str
+    console_channel: str
     limits: WebLimits
     engine: Engine
     follower: ModelFollower
@@ -130,10 +144,12 @@ class Platform:
         """Finish what was accepted, in the order in which it flows, and release everything."""
         await asyncio.to_thread(self.batch.close)
         await asyncio.to_thread(self.consequences.retention.close)
+        await asyncio.to_thread(self.retention.close)
         await asyncio.to_thread(self.moderation.close)
         await asyncio.to_thread(self.catalogue.close)
         await asyncio.to_thread(self.sender.close)
         await self.shadow.close()
+        await asyncio.to_thread(self.shadow_times.close)
         await asyncio.to_thread(self.follower.close)
         await self.engine.close()
         self.predictions.close()
@@ -142,6 +158,8 @@ class Platform:
         if self.monitoring.recorder is not None:
             await asyncio.to_thread(self.monitoring.recorder.close)
         await asyncio.to_thread(self.watch.job.close)
+        await asyncio.to_thread(self.alerts.watcher.close)
+        await asyncio.to_thread(self.mails.sender.close)
         self.principals.close()
         self.writing.close()
         self.database.close()
@@ -166,7 +184,7 @@ def build_platform(settings: Settings, *, progress: Progress | None = None) -> P
     store = open_store(settings.effective_storage_url, setting="storage_url")
     images = ImageStore(store, limits=limits, sandbox=sandbox, moved_to=MovedPhotos(database))
     metrics.before_scrape(StatusMetrics(read_statuses(settings, database), metrics))
-    writer = GroupWriter(writing, add_records, queue_limit=4 * settings.queue_limit)
+    writer = GroupWriter(writing, add_records, table="predictions", queue_limit=4 * settings.queue_limit)
     batch = build_batch(
         settings,
         database=database,
@@ -175,6 +193,7 @@ def build_platform(settings: Settings, *, progress: Progress | None = None) -> P
         labels=lambda name: engine.labels(channels[name].model),
     )
     audit = AuditLog(database, clock=utc_now)
+    thresholds = build_thresholds(settings, channels, writing)
     shadow = ShadowService(
         engine=engine,
         challenger_of=follower.challenger,
@@ -211,6 +230,7 @@ def build_platform(settings: Settings, *, progress: Progress | None = None) -> P
         channels,
         CatalogueParts(
             engine=engine,
+            policy_of=thresholds.current,
             database=database,
             store=store,
             limits=limits,
@@ -221,6 +241,18 @@ def build_platform(settings: Settings, *, progress: Progress | None = None) -> P
         ),
     )
     consequences = build_consequences(settings, moderation, database=database, store=store, audit=audit)
+    removal = Removal(database, store, owned=owned_predictions, labels=consequences.labels, audit=audit)
+    retention = build_record_retention(settings, removal, store, metrics=metrics)
+    monitoring = build_monitoring(settings, database, metrics, store=store, channels=channels, followed=follower.states)
+    watch = build_drift_watch(
+        settings,
+        channels,
+        database=database,
+        store=store,
+        images=images,
+        metrics=metrics,
+        policy_of=thresholds.current,
+    )
     return Platform(
         predictions=PredictionService(
             engine=engine,
@@ -230,20 +262,15 @@ def build_platform(settings: Settings, *, progress: Progress | None = None) -> P
             writer=writer,
             clock=utc_now,
             metrics=metrics,
+            policies=thresholds,
             answered=shadow.offer_record,
         ),
         photo_urls=build_photo_urls(settings),
         records=records,
         similar=SimilarPhotos(database),
         views=SavedViews(database, clock=utc_now),
-        deletion=DeletionService(
-            database,
-            store,
-            search=search,
-            owned=owned_predictions,
-            labels=consequences.labels,
-            audit=audit,
-        ),
+        deletion=DeletionService(removal, search=search),
+        retention=retention,
         images=images,
         export=ExportTables(database),
         models=ModelService(
@@ -255,9 +282,22 @@ def build_platform(settings: Settings, *, progress: Progress | None = None) -> P
         ),
         registry=build_registry(settings, database, audit),
         retraining=build_retraining(settings, database, store),
+        shadow_times=build_shadow_job(settings, database, store),
         suspects=build_suspects(settings, database, audit, records, catalogue.decisions),
         batch=batch,
         accounts=accounts,
+        configuration=build_configuration(
+            settings,
+            thresholds,
+            database=database,
+            live=lambda: {
+                each.channel: LiveChannel(model=f"{each.model}@{each.version}", since=each.since)
+                for each in monitoring.series.live.now()
+            },
+            labels=lambda name: engine.labels(channels[name].model),
+            plan=batch.plan,
+            due=lambda: all_due(retention, consequences.retention),
+        ),
         webhooks=build_webhooks(settings, database),
         sender=build_sender(settings, database, metrics),
         moderation=moderation,
@@ -269,10 +309,19 @@ def build_platform(settings: Settings, *, progress: Progress | None = None) -> P
             "storage": partial(asyncio.to_thread, images.check),
         },
         metrics=metrics,
-        monitoring=build_monitoring(settings, database, metrics, channels=channels, followed=follower.states),
-        watch=build_drift_watch(settings, channels, database=database, store=store, images=images, metrics=metrics),
+        monitoring=monitoring,
+        watch=watch,
+        alerts=build_alerts(
+            settings,
+            database,
+            metrics,
+            series=monitoring.series,
+            accuracy=watch.accuracy,
+            followed=follower.states,
+        ),
+        mails=build_mails(settings, database, metrics),
         channels=channels,
-        default_channel=settings.default_channel,
+        console_channel=settings.console_channel if settings.console_channel in channels else settings.default_channel,
         limits=WebLimits.of(settings),
         engine=engine,
         follower=follower,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from shoplens.db import Database
+from shoplens.monitoring.alerts.notices import FIRING_EVENT, RESOLVED_EVENT
 from shoplens.platform.parts import utc_now
 from shoplens.registry.publishing import PROMOTED_EVENT
 from shoplens.settings import Settings
@@ -20,6 +21,8 @@ EVENT_TYPES: Final = (
     "photo.erased",
     "appeal.decided",
     PROMOTED_EVENT,
+    FIRING_EVENT,
+    RESOLVED_EVENT,
 )
 """Every type that a feature emits."""
 

@@ -29,6 +29,7 @@ from shoplens.predictions.entities import (
 )
 from shoplens.predictions.export import ExportTables
 from shoplens.predictions.feedback import NewFeedback
+from shoplens.predictions.filter_bar import model_of
 from shoplens.predictions.image_store import ImageFile, ImageSize, ImageStore
 from shoplens.predictions.photo_urls import PhotoUrls
 from shoplens.predictions.policy import Outcome
@@ -37,6 +38,7 @@ from shoplens.predictions.service import PredictionService
 from shoplens.telemetry.metrics import Metrics
 from shoplens.web.downloads import download
 from shoplens.web.problems import status_of_exception
+from shoplens.web.routing import api_router
 from shoplens.web.schemas import BodySchema, ModelOut, Moment, Schema, json_response
 from shoplens.web.shares import address_of
 from shoplens.web.uploads import FILE_FIELD, TEXT_FIELD, URL_FIELD, Uploads
@@ -73,7 +75,7 @@ class ImageOut(Schema):
     bytes: int = Field(examples=[2_600_000])
     sha256: str
     phash: str = Field(examples=["c3a1f07e3c1e0f87"])
-    kept: Keep
+    kept: Keep = Field(description="What is stored of it; `nothing` also after retention deleted it.")
 
 
 class TimingOut(Schema):
@@ -117,7 +119,7 @@ class PredictionOut(Schema):
                 bytes=image.byte_count,
                 sha256=image.sha256,
                 phash=image.phash,
-                kept=record.keep,
+                kept=record.keep if record.photo_deleted_at is None else Keep.NOTHING,
             )
             if record.has_photo
             else None,
@@ -246,7 +248,7 @@ def predict_router(
     predictions: PredictionService, uploads: Uploads, metrics: Metrics, *, photo_urls: PhotoUrls, deadline_s: float
 ) -> APIRouter:
     """POST /predict. `deadline_s` is the longest time for a response."""
-    router = APIRouter(tags=["predictions"], route_class=_counted(metrics), dependencies=[guarded(Permission.PREDICT)])
+    router = api_router(tags=["predictions"], route_class=_counted(metrics), dependencies=[guarded(Permission.PREDICT)])
 
     @router.post(
         "/predict",
@@ -313,10 +315,21 @@ def record_filter(  # noqa: PLR0917  FastAPI calls it by name
             description="What to search for: the beginning of a file name, order or item number, or a label.",
         ),
     ] = None,
+    truth: Annotated[
+        str | None, Query(max_length=200, description="The label that a person said it really is.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        Query(max_length=200, description="With `truth`: the model that they said it of, as `clothing@1.0.1`."),
+    ] = None,
 ) -> RecordFilter:
     """The filter in the query of a request."""
     cleaned = (text or "").replace("\x00", "").strip() or None
-    return RecordFilter(channel=channel, label=label, outcome=decision, since=since, until=until, text=cleaned)
+    answered = (truth or "").replace("\x00", "").strip() or None
+    return RecordFilter(
+        channel=channel, label=label, outcome=decision, since=since, until=until, text=cleaned, truth=answered,
+        model=model_of(model, answered),
+    )  # fmt: skip
 
 
 def _known_id(prediction_id: Annotated[str, Path(max_length=64, description="The prediction's id.")]) -> str:
@@ -334,7 +347,7 @@ def records_router(
     records: RecordService, images: ImageStore, export: ExportTables, *, channels: Mapping[str, Channel]
 ) -> APIRouter:
     """GET /predictions…: stored predictions, their photos, and the CSV export."""
-    router = APIRouter(tags=["records"], dependencies=[guarded(Permission.RECORDS_READ)])
+    router = api_router(tags=["records"], dependencies=[guarded(Permission.RECORDS_READ)])
 
     @router.get("/predictions", response_model=RecordPageOut, summary="A page of predictions, newest first")
     def page(
@@ -385,7 +398,7 @@ def records_router(
 
 def feedback_router(records: RecordService, export: ExportTables) -> APIRouter:
     """POST /feedback and GET /feedback.csv."""
-    router = APIRouter(tags=["feedback"])
+    router = api_router(tags=["feedback"])
 
     @router.post(
         "/feedback",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote
@@ -13,12 +14,15 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from shoplens.accounts.access import guarded, principal_of
 from shoplens.accounts.entities import Permission
 from shoplens.errors import ImageMissing, RequestInvalid, ShoplensError
+from shoplens.messages import marked
 from shoplens.predictions import presenting
 from shoplens.predictions.entities import Channel
 from shoplens.predictions.photo_urls import PhotoUrls
+from shoplens.predictions.policy import Policy
 from shoplens.predictions.service import PredictionService
 from shoplens.web.problems import public_detail, request_id_of, status_of
-from shoplens.web.rendering import PageRoute, page
+from shoplens.web.rendering import page
+from shoplens.web.routing import page_router
 from shoplens.web.shares import address_of
 from shoplens.web.uploads import FORM_FRAMING_BYTES, UploadedForm, Uploads, photo_too_large
 
@@ -37,9 +41,9 @@ class SamplePhoto:
 
 
 SAMPLES: Final = (
-    SamplePhoto(title="A dress", file="samples/dress.jpg"),
-    SamplePhoto(title="A jacket", file="samples/jacket.jpg"),
-    SamplePhoto(title="Loafers", file="samples/loafers.jpg"),
+    SamplePhoto(title=marked("A dress"), file="samples/dress.jpg"),
+    SamplePhoto(title=marked("A jacket"), file="samples/jacket.jpg"),
+    SamplePhoto(title=marked("Loafers"), file="samples/loafers.jpg"),
 )
 
 
@@ -49,18 +53,20 @@ def classify_pages(
     *,
     photo_urls: PhotoUrls,
     channels: Mapping[str, Channel],
-    default_channel: str,
+    policy_of: Callable[[str], Policy],
+    console_channel: str,
     max_image_bytes: int,
     deadline_s: float,
 ) -> APIRouter:
     """The page, and the form that it posts without a script."""
-    router = APIRouter(route_class=PageRoute)
+    router = page_router()
 
     def classify_page(request: Request, chosen: str, *, status: int = 200, error: str | None = None) -> HTMLResponse:
         return page(
             "classify.html",
             status=status,
             channels=list(channels.values()),
+            policy_of=policy_of,
             chosen=chosen,
             error=error,
             max_bytes=max_image_bytes,
@@ -77,11 +83,11 @@ def classify_pages(
             answer = RedirectResponse("/", status_code=303)
             answer.set_cookie(WELCOME_COOKIE, "seen", max_age=_LASTS_S, httponly=True, samesite="strict")
             return answer
-        return classify_page(request, _remembered(request, channels, default_channel))
+        return classify_page(request, _remembered(request, channels, console_channel))
 
     @router.post("/", dependencies=[guarded(Permission.PREDICT)])
     async def post(request: Request) -> Response:
-        chosen = _remembered(request, channels, default_channel)
+        chosen = _remembered(request, channels, console_channel)
         try:
             async with uploads.form(
                 request, max_bytes=max_image_bytes + FORM_FRAMING_BYTES, max_files=2, max_fields=4
@@ -101,7 +107,9 @@ def classify_pages(
                 )
         except ShoplensError as error:
             detail = public_detail(error, request_id_of(request))
-            return classify_page(request, chosen, status=status_of(type(error)), error=detail)
+            return await asyncio.to_thread(  # it may read thresholds from the database
+                classify_page, request, chosen, status=status_of(type(error)), error=detail
+            )
         # A redirect, so that reloading the page does not upload the photo again.
         answer = RedirectResponse(f"/console/records/{record.id}", status_code=303)
         answer.set_cookie(CHANNEL_COOKIE, chosen, max_age=_LASTS_S, samesite="strict")
@@ -110,10 +118,10 @@ def classify_pages(
     return router
 
 
-def _remembered(request: Request, channels: Mapping[str, Channel], default_channel: str) -> str:
-    """The channel that this browser used last."""
-    name = request.cookies.get(CHANNEL_COOKIE, "")
-    return name if name in channels else default_channel
+def _remembered(request: Request, channels: Mapping[str, Channel], console_channel: str) -> str:
+    """The channel in the address, such as a link to try a model; else the one that this browser used last."""
+    names = (request.query_params.get("channel", ""), request.cookies.get(CHANNEL_COOKIE, ""))
+    return next((name for name in names if name in channels), console_channel)
 
 
 async def _photo_in(form: UploadedForm, photo_urls: PhotoUrls) -> tuple[bytes, str | None]:

@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Final
 
 from shoplens.accounts.entities import Permission
+from shoplens.advice import no_channel
 from shoplens.bundles.manifest import ModelRef
 from shoplens.images.picture import ImageFacts
 from shoplens.predictions.policy import Decision, Outcome, Policy
@@ -44,6 +45,14 @@ class Channel:
     keep: Keep = Keep.THUMBNAIL
     photos_need: Permission = Permission.RECORDS_READ
     label_names: Mapping[str, str] = field(default_factory=dict)
+
+
+def channel_of(channels: Mapping[str, Channel], name: str | None, *, default: str) -> Channel:
+    """The channel of this name, or the default one. Raises ChannelNotFound."""
+    wanted = default if name is None else name
+    if wanted not in channels:
+        raise no_channel(wanted, channels)
+    return channels[wanted]
 
 
 def photos_need(channels: Mapping[str, Channel], name: str) -> Permission:
@@ -87,7 +96,8 @@ NO_PHOTO: Final = ImageFacts(format="", width=0, height=0, byte_count=0, sha256=
 class PredictionRecord:
     """One classified sample. `id` sorts by time; `labels` are sorted by falling score; `image_key` is the key of the
     stored photo, None when nothing is stored. `text` is what was classified with the photo or without one. `file_name`
-    is how the photo was called where it came from (`clean_file_name`).
+    is how the photo was called where it came from (`clean_file_name`). `photo_deleted_at` is when retention deleted the
+    photo.
     """
 
     id: str
@@ -102,6 +112,7 @@ class PredictionRecord:
     timing: Timing
     text: str | None = None
     file_name: str | None = None
+    photo_deleted_at: datetime | None = None
 
     @property
     def has_photo(self) -> bool:
@@ -110,10 +121,25 @@ class PredictionRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Aged:
+    """A record or an item, as far as retention looks at it: when it was made, and when its days began.
+
+    `waits`: a person has to decide on it. `owned`: another feature has it.
+    """
+
+    id: str
+    made_at: datetime
+    since: datetime
+    waits: bool
+    owned: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RecordFilter:
     """Which records are wanted; None means any. `label` is the top label; times are UTC, `until` is exclusive.
 
-    `text` is what a person searches for; `search.py` turns it into `ids`, newest first.
+    `text` is what a person searches for, `truth` the label that a person said it really is, `model` the model that
+    they said it of; `search.py` turns these into `ids`, newest first.
     """
 
     channel: str | None = None
@@ -122,6 +148,8 @@ class RecordFilter:
     since: datetime | None = None
     until: datetime | None = None
     text: str | None = None
+    truth: str | None = None
+    model: ModelRef | None = None
     ids: tuple[str, ...] | None = None
 
 

@@ -15,6 +15,7 @@ from sqlalchemy import Connection
 
 from shoplens.db.tables import make_id
 from shoplens.errors import ItemChanged, RequestInvalid
+from shoplens.messages import marked
 from shoplens.predictions.entities import Feedback, FeedbackValue
 from shoplens.predictions.repository import FeedbackRepository
 
@@ -93,9 +94,9 @@ def clean_text(text: str | None, name: str, limit: int) -> str | None:
 
 def _words(given: Feedback) -> str:
     words = {
-        FeedbackValue.RIGHT: "correct",
-        FeedbackValue.WRONG: "incorrect",
-        FeedbackValue.NONE: "none of the categories",
-        FeedbackValue.UNUSABLE: "not usable",
+        FeedbackValue.RIGHT: marked("correct"),
+        FeedbackValue.WRONG: marked("incorrect"),
+        FeedbackValue.NONE: marked("none of the categories"),
+        FeedbackValue.UNUSABLE: marked("not usable"),
     }[given.verdict]
-    return f'{words}, "{given.label}"' if given.label and given.verdict is FeedbackValue.WRONG else words
+    return marked(f'incorrect, "{given.label}"') if given.label and given.verdict is FeedbackValue.WRONG else words

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Final
 from urllib.parse import urlencode
 
+from shoplens.bundles.manifest import ModelRef
 from shoplens.db.tables import is_id
 from shoplens.errors import RequestInvalid
 from shoplens.predictions.entities import RecordFilter
@@ -51,8 +52,15 @@ class FilterBar:
             "since": _instant(wanted.since) if wanted.since else None,
             "until": _instant(wanted.until) if wanted.until else None,
             "text": wanted.text,
+            "truth": wanted.truth,
+            "model": str(wanted.model) if wanted.model else None,
         }
         return {name: text for name, text in texts.items() if text is not None}
+
+    @property
+    def without_truth(self) -> str:
+        """The query string without what people said and of which model."""
+        return FilterBar(wanted=replace(self.wanted, truth=None, model=None)).query()
 
     def query(self, **more: str) -> str:
         """The query string with `more` parameters after the filter's own; "" where there are none."""
@@ -65,6 +73,7 @@ def read_filter(query: Mapping[str, str]) -> FilterBar:
     decision = _text(query, "decision")
     if decision is not None and decision not in set(Outcome):
         raise RequestInvalid(f'"{decision}" is not a decision. Use one of: {", ".join(Outcome)}.')
+    truth = _text(query, "truth")
     return FilterBar(
         wanted=RecordFilter(
             channel=_text(query, "channel"),
@@ -73,8 +82,23 @@ def read_filter(query: Mapping[str, str]) -> FilterBar:
             since=_moment(_text(query, "since"), whole_day=timedelta()),
             until=_moment(_text(query, "until"), whole_day=timedelta(days=1)),
             text=_text(query, "text"),
+            truth=truth,
+            model=model_of(_text(query, "model"), truth),
         )
     )
+
+
+def model_of(text: str | None, truth: str | None) -> ModelRef | None:
+    """The model in a filter for what people said, as `clothing@1.0.1`. Raises RequestInvalid."""
+    if text is None:
+        return None
+    name, at, version = text.partition("@")
+    if not (name and at and version) or truth is None:
+        raise RequestInvalid(
+            "The filter `model` is a name and a version, such as clothing@1.0.1, together with `truth`, the label that "
+            "people gave."
+        )
+    return ModelRef(name=name, version=version)
 
 
 def read_cursor(query: Mapping[str, str], name: str) -> str | None:

@@ -82,6 +82,10 @@ class ImageStore:
     def open_record(self, record: PredictionRecord, size: ImageSize) -> ImageFile:
         """The stored photo of a record. Raises ImageNotKept, also where only a thumbnail of it is."""
         key = record.image_key
+        if record.photo_deleted_at is not None:
+            raise ImageNotKept(
+                f"The photo of prediction {record.id} was deleted by retention on {record.photo_deleted_at:%Y-%m-%d}."
+            )
         if key is None:
             raise ImageNotKept(f"The photo of prediction {record.id} was not stored (channel {record.channel}).")
         only_copy = key == image_key(record.image.sha256, _THUMBNAIL_SUFFIX)
@@ -148,8 +152,13 @@ class ImageStore:
 
 def copy_keys(record: PredictionRecord) -> set[str]:
     """The keys of everything that is stored of a record's photo: as it was sent, and all that is made of it."""
-    made = {image_key(record.image.sha256, _THUMBNAIL_SUFFIX), view_key(record.image.sha256)}
+    made = made_keys(record)
     return made if record.image_key is None else made | {record.image_key}
+
+
+def made_keys(record: PredictionRecord) -> set[str]:
+    """The keys of the copies that are made of a record's photo: those of all records of the same photo."""
+    return {image_key(record.image.sha256, _THUMBNAIL_SUFFIX), view_key(record.image.sha256)}
 
 
 def view_key(sha256: str) -> str:

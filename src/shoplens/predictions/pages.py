@@ -23,10 +23,12 @@ from shoplens.predictions.deletion import Deleted, DeletionService
 from shoplens.predictions.entities import Channel, FeedbackValue, RecordFilter, photos_need
 from shoplens.predictions.feedback import NewFeedback
 from shoplens.predictions.filter_bar import FilterBar, read_cursor, read_filter
+from shoplens.predictions.policy import Policy
 from shoplens.predictions.records import RecordService
 from shoplens.predictions.similar import SimilarPhotos
 from shoplens.predictions.views import MAX_NAME, SavedViews, owner_of
-from shoplens.web.rendering import PageRoute, add_filters, page
+from shoplens.web.rendering import add_filters, page
+from shoplens.web.routing import page_router
 
 PAGE_ROWS = 50
 
@@ -71,10 +73,11 @@ def record_pages(
     views: SavedViews,
     *,
     channels: Mapping[str, Channel],
+    policy_of: Callable[[str], Policy],
     find_links: LinkFinder,
 ) -> APIRouter:
     """The list of records (also at `/view_db`), one record, and its feedback form."""
-    router = APIRouter(route_class=PageRoute)
+    router = page_router()
     reading = [guarded(Permission.RECORDS_READ)]
 
     @router.get("/console/records", dependencies=reading)
@@ -105,7 +108,7 @@ def record_pages(
     def record(request: Request, record_id: str, said: str = "") -> HTMLResponse:
         stored, remarks = records.get(_known_id(record_id))
         channel = channels.get(stored.channel)
-        policy = channel.policy if channel else None
+        policy = policy_of(channel.name) if channel else None
         is_outdated = policy is not None and policy.version != stored.decision.policy_version
         bar = read_filter(request.query_params)
         newer, older = records.neighbours(bar.wanted, record_id)
@@ -155,7 +158,7 @@ def record_pages(
 
 def change_pages(views: SavedViews, deletion: DeletionService, *, channels: Mapping[str, Channel]) -> APIRouter:
     """The forms that save a view, and that delete records. Comes before the pages of single records."""
-    router = APIRouter(route_class=PageRoute)
+    router = page_router()
     reading = [guarded(Permission.RECORDS_READ)]
     deleting = [guarded(Permission.RECORDS_DELETE)]
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Final
 
 from shoplens.errors import QueueFull
 from shoplens.predictions.errors import PhotoNotFetched
+from shoplens.telemetry.threads import run_in
 
 AT_ONCE: Final = 4
 MOST_WAITING: Final = 16
@@ -42,7 +43,7 @@ class PhotoUrls:
             raise QueueFull("Too many photos are being fetched. Try again in a moment.", retry_after_s=_RETRY_S)
         self._in_progress += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, self._read, url)
+            return await run_in(self._threads, partial(self._read, url))
         finally:
             self._in_progress -= 1
 

@@ -9,22 +9,27 @@ import math
 from collections.abc import Sequence
 from typing import Final
 
+from shoplens.messages import gettext, known, localised, marked, ngettext, whole_number
 from shoplens.predictions.entities import Channel, Feedback, FeedbackValue, Keep, PredictionRecord
 from shoplens.predictions.policy import Outcome, Policy
 
-OUTCOME_WORDS: Final = {Outcome.ACCEPT: "Accepted", Outcome.REVIEW: "Needs review", Outcome.REJECT: "Rejected"}
+OUTCOME_WORDS: Final = {
+    Outcome.ACCEPT: marked("Accepted"),
+    Outcome.REVIEW: marked("Needs review"),
+    Outcome.REJECT: marked("Rejected"),
+}
 
 VERDICT_WORDS: Final = {
-    FeedbackValue.RIGHT: "Correct",
-    FeedbackValue.WRONG: "Incorrect",
-    FeedbackValue.NONE: "None of the labels",
-    FeedbackValue.UNUSABLE: "Not usable",
+    FeedbackValue.RIGHT: marked("Correct"),
+    FeedbackValue.WRONG: marked("Incorrect"),
+    FeedbackValue.NONE: marked("None of the labels"),
+    FeedbackValue.UNUSABLE: marked("Not usable"),
 }
 
 KEEP_WORDS: Final = {
-    Keep.ORIGINAL: "Original stored.",
-    Keep.THUMBNAIL: "This channel stores thumbnails only.",
-    Keep.NOTHING: "This channel stores no photos.",
+    Keep.ORIGINAL: marked("Original stored."),
+    Keep.THUMBNAIL: marked("This channel stores thumbnails only."),
+    Keep.NOTHING: marked("This channel stores no photos."),
 }
 
 HIGH_CONFIDENCE_FROM: Final = 0.8
@@ -38,10 +43,10 @@ SHOWN_LABELS: Final = 10
 def confidence(score: float) -> str:
     """How certain a best score of that size is, in words."""
     if score < BEST_GUESS_BELOW:
-        return "Low confidence. Best guess:"
+        return gettext("Low confidence. Best guess:")
     if score < MEDIUM_CONFIDENCE_FROM:
-        return "Low confidence"
-    return "Medium confidence" if score < HIGH_CONFIDENCE_FROM else "High confidence"
+        return gettext("Low confidence")
+    return gettext("Medium confidence") if score < HIGH_CONFIDENCE_FROM else gettext("High confidence")
 
 
 def threshold_percent(threshold: float) -> str:
@@ -65,12 +70,16 @@ def reason(record: PredictionRecord) -> str:
     """
     label, threshold = record.decision.label, record.decision.threshold
     if record.decision.random_check:
-        return "Random check"
+        return gettext("Random check")
     if label is None or threshold is None:
         return ""
     score = next((entry.score for entry in record.labels if entry.label == label), 0.0)
-    limit = f"(needs {threshold_percent(threshold)})" if score < threshold else f"(≥ {threshold_percent(threshold)})"
-    comparison = f"{compared_percent(score, threshold)} {limit}"
+    shown, limit = localised(compared_percent(score, threshold)), localised(threshold_percent(threshold))
+    comparison = (
+        gettext("%(score)s (needs %(threshold)s)", score=shown, threshold=limit)
+        if score < threshold
+        else f"{shown} (≥ {limit})"
+    )
     return comparison if label == record.labels[0].label else f"{label} {comparison}"
 
 
@@ -78,12 +87,12 @@ def thresholds(policy: Policy) -> list[str]:
     """One phrase per rule of the policy, like "nsfw: review ≥ 20%, reject ≥ 85%"; empty where all is accepted."""
     phrases = []
     for rule in policy.rules:
-        steps = [("review", rule.review_at), ("reject", rule.reject_at)]
-        parts = [f"{verb} ≥ {threshold_percent(at)}" for verb, at in steps if at is not None]
+        steps = [(gettext("review"), rule.review_at), (gettext("reject"), rule.reject_at)]
+        parts = [f"{verb} ≥ {localised(threshold_percent(at))}" for verb, at in steps if at is not None]
         if parts:
             phrases.append(f"{rule.label}: {', '.join(parts)}")
     if policy.accept_at is not None:
-        phrases.append(f"review < {threshold_percent(policy.accept_at)}")
+        phrases.append(f"{gettext('review')} < {localised(threshold_percent(policy.accept_at))}")
     return phrases
 
 
@@ -100,8 +109,8 @@ def label_key(label: str, channel: Channel | str) -> str:
 def total_words(total: int, is_exact: bool) -> str:
     """How many records a list has: "1 record", "3,104 records", "more than 10,000 records"."""
     if not is_exact:
-        return f"more than {total:,} records"
-    return f"{total:,} record" if total == 1 else f"{total:,} records"
+        return gettext("more than %(total)s records", total=whole_number(total))
+    return ngettext("%(number)s record", "%(number)s records", total)
 
 
 def deleted_words(outcome: str) -> str:
@@ -110,18 +119,20 @@ def deleted_words(outcome: str) -> str:
     if len(parts) != 3 or not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
         return ""
     deleted, kept, left = map(int, parts)
-    sentences = [f"{total_words(deleted, True)} deleted."]
+    sentences = [gettext("%(total_words)s deleted.", total_words=total_words(deleted, True))]
     if kept:
-        sentences.append(f"{total_words(kept, True)} stayed: they belong to items of a run.")
+        sentences.append(
+            gettext("%(total_words)s stayed: they belong to items of a run.", total_words=total_words(kept, True))
+        )
     if left:
-        sentences.append("Some are left. Delete again to go on.")
+        sentences.append(gettext("Some are left. Delete again to go on."))
     return " ".join(sentences)
 
 
 def channel_title(channel: Channel | str) -> str:
     """The title of a channel, or its name as a heading where it has no title or is no longer in the settings."""
     if isinstance(channel, Channel) and channel.title != channel.name:
-        return channel.title
+        return known(channel.title)
     name = channel.name if isinstance(channel, Channel) else channel
     spaced = name.replace("-", " ").replace("_", " ").strip()
     return spaced[:1].upper() + spaced[1:]
@@ -129,7 +140,11 @@ def channel_title(channel: Channel | str) -> str:
 
 def channel_question(channel: Channel) -> str:
     """What the channel answers, in a few words; the model where no question is set."""
-    return channel.question if channel.question != channel.name else f"Classified by {channel.model}"
+    return (
+        known(channel.question)
+        if channel.question != channel.name
+        else gettext("Classified by %(model)s", model=channel.model)
+    )
 
 
 def condensed(feedback: Sequence[Feedback]) -> list[Feedback]:

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
+from shoplens.bundles.manifest import ModelRef
 from shoplens.db import Database
+from shoplens.predictions.confusion import Confusion, confusion
 from shoplens.predictions.entities import Feedback, PredictionRecord, RecordFilter
 from shoplens.predictions.feedback import NewFeedback, Settle, give
 from shoplens.predictions.repository import FeedbackRepository, PredictionRepository
@@ -103,6 +105,11 @@ class RecordService:
         """The distinct top labels of all records, for filters."""
         with self._database.reading() as tx:
             return PredictionRepository(tx).labels()
+
+    def confusion(self, model: ModelRef) -> Confusion:
+        """What people said that the photos show, against what this version of a model predicted."""
+        with self._database.reading() as tx:
+            return confusion(tx, model)
 
     def give_feedback(self, new: NewFeedback) -> Feedback:
         """Store what a person said, committed when this returns. What else shows the prediction is settled with it.

@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, Connection, Select, delete, func, insert, 
 
 from shoplens.db.tables import distinct, from_row, make_id, to_row
 from shoplens.errors import PredictionNotFound
-from shoplens.predictions.entities import Feedback, PredictionRecord, RecordFilter, key_of
+from shoplens.predictions.entities import Aged, Feedback, PredictionRecord, RecordFilter, key_of
 from shoplens.predictions.policy import Outcome
 from shoplens.predictions.tables import feedback, predictions
 from shoplens.serving.engine import LabelScore
@@ -125,12 +125,51 @@ class PredictionRepository:
         rows = self._tx.execute(found.order_by(predictions.c.id.desc()).limit(limit))
         return [from_row(PredictionRecord, row) for row in rows]
 
-    def others_have(self, record: PredictionRecord, than: Sequence[str]) -> bool:
-        """Whether a record that is not among `than` has the same photo."""
+    def photo_elsewhere(self, record: PredictionRecord, than: Sequence[str]) -> set[str]:
+        """The keys under which records that are not among `than` show the same photo."""
         # The perceptual hash has an index, and equal photos have equal ones.
         same = (predictions.c.image_phash == record.image.phash, predictions.c.image_sha256 == record.image.sha256)
-        found = select(predictions.c.id).where(*same, predictions.c.id.not_in(than)).limit(1)
-        return self._tx.execute(found).first() is not None
+        shown = (predictions.c.image_key.is_not(None), predictions.c.photo_deleted_at.is_(None))
+        found = select(predictions.c.image_key).where(*same, *shown, predictions.c.id.not_in(than)).distinct()
+        return {str(key) for key in self._tx.scalars(found)}
+
+    def aged(self, channel: str, *, after: str, until: datetime, limit: int, with_photo: bool) -> list[Aged]:
+        """At most `limit` records of a channel that were made before `until`, oldest first, from the one after `after`
+        on; with `with_photo` only those that still have one. The days of a record begin with the last feedback.
+        """
+        column, made = predictions.c.id, predictions.c.created_at
+        within = [predictions.c.channel == channel, column > after, column < _first_id(until)]
+        if with_photo:
+            within.append(predictions.c.image_key.is_not(None))
+        chosen = select(column, made, predictions.c.decision_outcome).where(*within).order_by(column).limit(limit)
+        rows = self._tx.execute(chosen).all()
+        said: dict[str, datetime] = {}
+        valid = feedback.c.withdrawn_at.is_(None)
+        for ids in _chunks([row.id for row in rows]):
+            newest = select(feedback.c.prediction_id, func.max(feedback.c.created_at).label("at"))
+            newest = newest.where(feedback.c.prediction_id.in_(ids), valid).group_by(feedback.c.prediction_id)
+            said |= {row.prediction_id: row.at for row in self._tx.execute(newest)}
+        return [
+            Aged(
+                id=row.id,
+                made_at=row.created_at,
+                since=max(row.created_at, said.get(row.id, row.created_at)),
+                waits=row.decision_outcome == Outcome.REVIEW and row.id not in said,
+            )
+            for row in rows
+        ]
+
+    def mark_photos(self, ids: Sequence[str], *, now: datetime) -> None:
+        """Note that the photos of these records are being deleted: nothing shows them from now on."""
+        kept = (predictions.c.image_key.is_not(None), predictions.c.photo_deleted_at.is_(None))
+        marked = update(predictions).where(predictions.c.id.in_(ids), *kept)
+        self._tx.execute(marked.values(photo_deleted_at=now))
+
+    def drop_photos(self, ids: Sequence[str]) -> int:
+        """Forget the keys of photos that were deleted; how many there were."""
+        gone = (predictions.c.image_key.is_not(None), predictions.c.photo_deleted_at.is_not(None))
+        dropped = update(predictions).where(predictions.c.id.in_(ids), *gone).values(image_key=None)
+        return self._tx.execute(dropped).rowcount
 
     def remove(self, ids: Sequence[str]) -> int:
         """Delete these records with their feedback; how many there were."""
@@ -149,6 +188,11 @@ class PredictionRepository:
         rows = select(predictions.c.image_key, predictions.c.image_sha256).where(predictions.c.image_key.is_not(None))
         found = self._tx.execute(rows.order_by(predictions.c.id.desc()).limit(limit))
         return [(str(key), sha256) for key, sha256 in found]
+
+    def keys_in_deletion(self) -> set[str]:
+        """The keys of photos that are being deleted: each is there or not."""
+        gone = (predictions.c.photo_deleted_at.is_not(None), predictions.c.image_key.is_not(None))
+        return set(self._tx.scalars(select(predictions.c.image_key).where(*gone)))
 
     def _page_of_ids(
         self, wanted: RecordFilter, ids: Sequence[str], *, limit: int, before: str | None, after: str | None
@@ -212,6 +256,11 @@ class FeedbackRepository:
         for row in self._tx.execute(query):
             found[row.prediction_id].append(from_row(Feedback, row))
         return dict(found)
+
+    def said_of(self, prediction_ids: Iterable[str]) -> set[str]:
+        """Those of these predictions of which somebody ever said something, also if it was withdrawn."""
+        found = select(feedback.c.prediction_id).where(feedback.c.prediction_id.in_(list(prediction_ids)))
+        return set(self._tx.scalars(found))
 
     def page(self, *, limit: int, after: str = "") -> list[tuple[Feedback, PredictionRecord]]:
         """At most `limit` entries with their predictions, oldest first, from the one after the id `after` on.

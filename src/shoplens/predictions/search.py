@@ -1,4 +1,6 @@
-"""The search in records: the beginning of a file name, an order or an item number, a label, or the id of a record.
+"""The search in records: by file name, order or item number, label and id, and by what people said that they show.
+
+Of names and numbers the beginning is enough.
 
 Every part is a range of an index and bounded, so a search costs the same however many records there are.
 """
@@ -12,6 +14,7 @@ from typing import Final
 from sqlalchemy import Connection
 
 from shoplens.db.tables import is_id
+from shoplens.predictions.confusion import last_words
 from shoplens.predictions.entities import RecordFilter
 from shoplens.predictions.repository import PredictionRepository
 
@@ -45,20 +48,32 @@ class RecordSearch:
     label_names: Mapping[str, Collection[str]] = field(default_factory=dict)
 
     def resolve(self, tx: Connection, wanted: RecordFilter) -> Found:
-        """The filter with the ids of the records that its text finds; the same one where it has no text.
+        """The filter with the ids of the records that its text and its truth find; the same one where it has none.
 
         Several words find what all of them find, and what the whole text finds.
         """
-        if wanted.text is None or wanted.ids is not None:
+        if wanted.ids is not None or (wanted.text is None and wanted.truth is None):
             return Found(wanted=wanted)
-        ids, more = self._ids_of(tx, wanted.text)
-        words = [word for word in wanted.text.replace(",", " ").split() if word.casefold() not in _NOT_SEARCHED]
-        if words and words != [wanted.text]:
+        found: list[set[str]] = []
+        more = False
+        if wanted.text is not None:
+            ids, more = self._ids_of_words(tx, wanted.text)
+            found.append(ids)
+        if wanted.truth is not None:
+            words, older = last_words(tx, wanted.model)
+            found.append({word.prediction_id for word in words if word.truth == wanted.truth})
+            more |= older
+        newest = sorted(set.intersection(*found), reverse=True)
+        return Found(wanted=replace(wanted, ids=tuple(newest[:MOST_FOUND])), more=more or len(newest) > MOST_FOUND)
+
+    def _ids_of_words(self, tx: Connection, text: str) -> tuple[set[str], bool]:
+        ids, more = self._ids_of(tx, text)
+        words = [word for word in text.replace(",", " ").split() if word.casefold() not in _NOT_SEARCHED]
+        if words and words != [text]:
             each = [self._ids_of(tx, word) for word in words[:_MOST_WORDS]]
             ids |= set.intersection(*(found for found, _ in each))
             more |= any(beyond for _, beyond in each)
-        newest = tuple(sorted(ids, reverse=True)[:MOST_FOUND])
-        return Found(wanted=replace(wanted, ids=newest), more=more or len(ids) > MOST_FOUND)
+        return ids, more
 
     def _ids_of(self, tx: Connection, text: str) -> tuple[set[str], bool]:
         """The ids that a text finds in any way; whether so many that some were left out."""

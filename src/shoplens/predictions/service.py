@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import random
 import re
@@ -11,16 +10,27 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
+from typing import Protocol
 
 from shoplens.bundles.manifest import NAME_PATTERN
 from shoplens.db import GroupWriter
 from shoplens.db.tables import make_id
-from shoplens.errors import ChannelNotFound, ModelNotFound
-from shoplens.predictions.entities import NO_PHOTO, Channel, Keep, PredictionRecord, Timing, clean_file_name
+from shoplens.errors import ModelNotFound
+from shoplens.predictions.entities import (
+    NO_PHOTO,
+    Channel,
+    Keep,
+    PredictionRecord,
+    Timing,
+    channel_of,
+    clean_file_name,
+)
 from shoplens.predictions.image_store import ImageStore
-from shoplens.predictions.policy import decide
+from shoplens.predictions.policy import Policy, decide
 from shoplens.serving.engine import ClassifyRequest, Engine
 from shoplens.telemetry.metrics import Metrics
+from shoplens.telemetry.threads import run_in
 
 STORED_LABELS = 10
 _SAVE_THREADS = 8
@@ -30,10 +40,20 @@ Answered = Callable[[ClassifyRequest, PredictionRecord], None]
 """Called with each request that was answered, on the event loop; must return at once."""
 
 
+class Policies(Protocol):
+    """The thresholds of each channel as they are now: people may edit them while the server runs."""
+
+    def known(self, channel: str) -> Policy | None:
+        """If memory has them and they are fresh. Does not block."""
+
+    def current(self, channel: str) -> Policy:
+        """Blocks. Raises DatabaseUnavailable."""
+
+
 class PredictionService:
     """Classifies samples that arrive one at a time, on any channel. Close it at the end."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts that it joins
         self,
         *,
         engine: Engine,
@@ -43,8 +63,10 @@ class PredictionService:
         writer: GroupWriter[PredictionRecord],
         clock: Clock,
         metrics: Metrics,
+        policies: Policies,
         answered: Answered = lambda _request, _record: None,
     ) -> None:
+        self._policies = policies
         self._answered = answered
         self._engine = engine
         self._channels = channels
@@ -58,11 +80,7 @@ class PredictionService:
 
     def channel(self, name: str | None) -> Channel:
         """The channel of this name, or the default one. Raises ChannelNotFound."""
-        try:
-            return self._channels[self._default if name is None else name]
-        except KeyError:
-            known = ", ".join(sorted(self._channels))
-            raise ChannelNotFound(f"There is no channel {name!r}; the channels are: {known}.") from None
+        return channel_of(self._channels, name, default=self._default)
 
     async def classify(
         self,
@@ -98,9 +116,11 @@ class PredictionService:
             image_key = None
             if channel.keep is not Keep.NOTHING and result.images:
                 original = photo if channel.keep is Keep.ORIGINAL else None
-                image_key = await asyncio.get_running_loop().run_in_executor(
-                    self._threads, self._images.save, result.image, original, result.thumbnail
-                )
+                save = partial(self._images.save, result.image, original, result.thumbnail)
+                image_key = await run_in(self._threads, save)
+            policy = self._policies.known(channel.name)
+            if policy is None:
+                policy = await run_in(self._threads, partial(self._policies.current, channel.name))
             now = self._clock()
             write_started = time.perf_counter()
             record = PredictionRecord(
@@ -109,7 +129,7 @@ class PredictionService:
                 channel=channel.name,
                 model=result.prediction.model,
                 labels=result.prediction.labels[: request.top_k],
-                decision=decide(result.prediction, channel.policy, draw=random.random()),  # noqa: S311  no secret
+                decision=decide(result.prediction, policy, draw=random.random()),  # noqa: S311  no secret
                 image=result.images[0] if result.images else NO_PHOTO,
                 text=(text or None) if channel.keep is not Keep.NOTHING else None,
                 file_name=clean_file_name(file_name) if result.images and channel.keep is not Keep.NOTHING else None,
@@ -122,7 +142,8 @@ class PredictionService:
                     total_ms=round((write_started - started) * 1000, 3),
                 ),
             )
-            await asyncio.wrap_future(self._writer.submit(record, others=self._in_progress - 1))
+            about = {"shoplens.prediction": record.id, "shoplens.channel": channel.name}
+            await self._writer.store(record, others=self._in_progress - 1, about=about)
         self._metrics.channel_predictions.labels(
             channel=record.channel, model=record.model.name, outcome=record.decision.outcome
         ).inc()

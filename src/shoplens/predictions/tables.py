@@ -20,6 +20,7 @@ from sqlalchemy import (
     Table,
     TypeDecorator,
     UniqueConstraint,
+    text,
 )
 
 from shoplens.db.tables import ID_LENGTH, TEXT, UtcDateTime, metadata, required, string
@@ -40,6 +41,8 @@ class LabelScores(TypeDecorator[tuple[LabelScore, ...]]):
         """The labels as they were stored."""
         return None if value is None else tuple(LabelScore(label, score) for label, score in value)
 
+
+_HAS_PHOTO: Final = text("image_key IS NOT NULL")
 
 predictions: Final = Table(
     "predictions",
@@ -73,6 +76,8 @@ predictions: Final = Table(
     Column("file_name", TEXT),
     # The same as it is searched for: its beginning, in any case (`entities.key_of`).
     Column("file_key", TEXT),
+    # When retention began to delete the photo; `image_key` is NULL once its files are gone.
+    Column("photo_deleted_at", UtcDateTime()),
     # Paging merges one index range per outcome (`repository`), so a row with any other outcome would never be shown.
     CheckConstraint("decision_outcome IN ('accept', 'review', 'reject')", name="outcome"),
     # With the primary key these two serve every combination of filters: docs/explanation/records.md.
@@ -80,6 +85,8 @@ predictions: Final = Table(
     Index(None, "top_label", "channel", "decision_outcome", "id"),
     Index(None, "file_key", "id"),
     Index(None, "image_phash", "id"),
+    # For retention: what still has a photo, oldest first.
+    Index("ix_predictions_photos", "channel", "id", sqlite_where=_HAS_PHOTO, postgresql_where=_HAS_PHOTO),
 )
 
 feedback: Final = Table(

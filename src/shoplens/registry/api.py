@@ -10,6 +10,7 @@ from pydantic import Field
 from shoplens.accounts.access import guarded
 from shoplens.accounts.entities import Permission
 from shoplens.registry.service import ModelService, ModelView
+from shoplens.web.routing import api_router
 from shoplens.web.schemas import Schema
 
 
@@ -51,7 +52,7 @@ class ServedModelOut(Schema):
 
 def models_router(models: ModelService) -> APIRouter:
     """The route on models."""
-    router = APIRouter(tags=["models"], dependencies=[guarded(Permission.MODELS_READ)])
+    router = api_router(tags=["models"], dependencies=[guarded(Permission.MODELS_READ)])
 
     @router.get("/models", summary="The installed models")
     def all_models() -> list[ServedModelOut]:

@@ -15,11 +15,21 @@ import typer
 
 from shoplens.accounts.commands import note_command
 from shoplens.cli.command import EXIT_FAILED, AsJson, DataDir, handle_errors, settings_for
+from shoplens.cli.groups import Commands
+from shoplens.cli.output import (
+    Cell,
+    Value,
+    for_people,
+    progress_console,
+    show_facts,
+    show_json,
+    show_table,
+    visible,
+    warn,
+)
 from shoplens.errors import Misconfigured, RequestInvalid, ShoplensError, StorageUnavailable
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from shoplens.bundles.bundle import Bundle
     from shoplens.bundles.manifest import ModelRef, PartResult
     from shoplens.bundles.preprocessing import Preprocessing
@@ -31,20 +41,17 @@ _TIME_LIMIT_S = 300.0
 _MEMORY_LIMIT_MB = 8_000
 _PACKED = ".shoplens"
 
-models_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="List, inspect, import and verify models.")
+models_app = Commands(help="List, inspect, import and verify models.")
 
 TimeLimit = Annotated[float, typer.Option(help="Longest time for checking the model, in seconds.", min=1)]
 MemoryLimit = Annotated[int, typer.Option(help="Most memory for checking the model, in MB.", min=500)]
 ModelName = Annotated[str, typer.Argument(help="Name, name@version, or the folder of a bundle.")]
 
 
-@models_app.command("list")
+@models_app.command("list", examples=["shoplens models list", "shoplens models list --json"])
 @handle_errors
 def list_models(as_json: AsJson = False, data_dir: DataDir = None) -> None:
     """List the installed models, the built-in ones, and those published at models_url."""
-    from rich.console import Console
-    from rich.table import Column, Table
-
     from shoplens.bundles.builtin import builtin_names
     from shoplens.bundles.store import installed_bundles
 
@@ -59,61 +66,48 @@ def list_models(as_json: AsJson = False, data_dir: DataDir = None) -> None:
         ]
         rows += [{"name": ref.name, "version": ref.version, "here": False, "shared": True} for ref in remote]
         rows += [{"name": name, "built": False} for name in unbuilt]
-        _echo_json(rows)
+        show_json(rows)
         return
-    columns = ["Version", "Where", "Labels", "MB", "Licence", "Title"]
-    if not settings.models_url:
-        columns.remove("Where")
-    table = Table(Column("Model", no_wrap=True), *columns, box=None, padding=(0, 2, 0, 0))
-
-    def add(name: str, **cells: str) -> None:
-        table.add_row(name, *(cells.get(column, "–") for column in columns))
-
-    for bundle in bundles:
-        add(
-            bundle.ref.name,
-            Version=bundle.ref.version,
-            Where="here, shared" if bundle.ref in published else "here",
-            Labels=str(len(bundle.labels)),
-            MB=f"{bundle.size_bytes / 1e6:.1f}",
-            Licence=bundle.card.licence,
-            Title=bundle.card.title,
-        )
-    for ref in remote:
-        add(
-            ref.name,
-            Version=ref.version,
-            Where="shared",
-            Title="downloaded at first use or by `shoplens models pull`",
-        )
-    for name in unbuilt:
-        add(name, Title="built in; built at first use or by `shoplens models prepare`")
-    Console().print(table)
+    pulled = "downloaded at first use or by `shoplens models pull`"
+    built = "built in; built at first use or by `shoplens models prepare`"
+    listed: list[tuple[Value | Cell, ...]] = [
+        (each.ref.name, each.ref.version, "here, shared" if each.ref in published else "here", len(each.labels),
+         _megabytes(each.size_bytes), each.card.licence, each.card.title)
+        for each in bundles
+    ]  # fmt: skip
+    listed += [(ref.name, ref.version, "shared", None, None, None, pulled) for ref in remote]
+    listed += [(name, None, "not built", None, None, None, built) for name in unbuilt]
+    show_table(
+        ("MODEL", "VERSION", "WHERE", "LABELS", "MB", "LICENCE", "TITLE"), listed, nothing="There are no models."
+    )
 
 
-@models_app.command("show")
+def _megabytes(size_bytes: int) -> Cell:
+    return Cell(shown=f"{size_bytes / 1e6:.1f}", plain=round(size_bytes / 1e6, 1), right=True)
+
+
+@models_app.command("show", examples=["shoplens models show clothing"])
 @handle_errors
 def show_model(name: ModelName, as_json: AsJson = False, data_dir: DataDir = None) -> None:
     """Show the card, the measurements and the preprocessing of a model."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
     bundle = _find(name, settings_for(data_dir))
-    card, spec, text, console = bundle.card, bundle.manifest.image, bundle.manifest.text, Console()
+    card, spec, text = bundle.card, bundle.manifest.image, bundle.manifest.text
     if as_json:
         labels = [label.name for label in bundle.labels]
         parts = {"card": card, "manifest": bundle.manifest, "label_names": labels, "evaluation": bundle.evaluation}
-        _echo_json({**_summary(bundle), **parts})
+        show_json({**_summary(bundle), **parts})
         return
-    facts = {
+    facts: dict[str, Value | Cell] = {
+        "model": str(bundle.ref),
+        "title": card.title,
+        "description": card.description,
         "task": card.task,
         "data": card.data,
         "licence": card.licence,
         "source": card.source,
         "date": card.date,
         "labels": len(bundle.labels),
-        "size": f"{bundle.size_bytes / 1e6:.1f} MB",
+        "size": Cell(shown=f"{bundle.size_bytes / 1e6:.1f} MB", plain=bundle.size_bytes),
         "takes": " or ".join(bundle.manifest.kinds),
         "pictures": f"{spec.crop} px from {spec.resize} px, {spec.interpolation}, {spec.colour}, {spec.dtype}"
         if spec
@@ -121,48 +115,39 @@ def show_model(name: ModelName, as_json: AsJson = False, data_dir: DataDir = Non
         "texts": f"{text.algorithm}, the first {text.max_characters:,} characters" if text else "none",
         "digest": bundle.digest,
         "signature": _signer(bundle),
-        "folder": bundle.root,
+        "folder": str(bundle.root),
     }
-    console.print(f"[bold]{escape(card.title)}[/bold]  {bundle.ref}\n{escape(card.description)}\n", highlight=False)
-    table = Table.grid(padding=(0, 2))
-    for key, value in facts.items():
-        table.add_row(key, escape(str(value)))
-    console.print(table)
-    for metric in card.metrics:
-        line = f"  {metric.name}: {metric.value:g}  ({metric.data}; {metric.source})"
-        console.print(line, highlight=False, markup=False)
-    for limit in card.limits:
-        console.print(f"  – {limit}", highlight=False, markup=False)
-    if bundle.evaluation is not None:
+    facts |= {metric.name: f"{metric.value:g}  ({metric.data}; {metric.source})" for metric in card.metrics}
+    facts |= {f"limit {number}": limit for number, limit in enumerate(card.limits, start=1)}
+    show_facts(facts)
+    if bundle.evaluation is not None and for_people():
         part = bundle.evaluation.headline
-        console.print(f"\n[bold]On {part.samples:,} photos of the {part.name} part[/bold]", highlight=False)
-        console.print(_class_table(part))
+        typer.echo(f"\nOn {part.samples:,} photos of the {part.name} part")
+        _show_classes(part)
         if len(part.classes) > _MAX_CLASSES:
-            console.print(f"… and {len(part.classes) - _MAX_CLASSES:,} more, with --json", highlight=False)
-        console.print()
-        console.print(threshold_table(part))
+            typer.echo(f"… and {len(part.classes) - _MAX_CLASSES:,} more, with --json")
+        typer.echo()
+        show_thresholds(part)
 
 
-@models_app.command("prepare")
+@models_app.command("prepare", examples=["shoplens models prepare", "shoplens models prepare fashion-mnist"])
 @handle_errors
 def prepare_models(
     names: Annotated[list[str] | None, typer.Argument(help="Built-in models; all of them if unset.")] = None,
     data_dir: DataDir = None,
 ) -> None:
     """Build the built-in models now instead of at their first use."""
-    from rich.console import Console
-
     from shoplens.bundles.builtin import builtin_names, prepare_builtin
 
     models_dir = settings_for(data_dir).make_models_dir()
-    console = Console(stderr=True)
+    console = progress_console()
     with console.status("Preparing the models") as status:
         for name in names or builtin_names():
             bundle = prepare_builtin(name, models_dir, progress=status.update)
             console.print(f"{bundle.ref} is ready ({bundle.size_bytes / 1e6:.1f} MB).", highlight=False)
 
 
-@models_app.command("verify")
+@models_app.command("verify", examples=["shoplens models verify", "shoplens models verify clothing --json"])
 @handle_errors
 def verify_models(
     names: Annotated[
@@ -192,16 +177,23 @@ def verify_models(
             row |= {"ok": False, "code": error.code, "detail": str(error)}
         rows.append(row)
     if as_json:
-        _echo_json(rows)
+        show_json(rows)
     else:
         for row in rows:
             signed = f", signed by {row['signed_by']}" if row["signed_by"] else ""
-            typer.echo(f"{row['model']}: {f'ok{signed}' if row['ok'] else '{code}: {detail}'.format(**row)}")
+            said = f"ok{signed}" if row["ok"] else f"{row['code']}: {row['detail']}"
+            typer.echo(f"{visible(row['model'])}: {visible(said)}")
     if not all(row["ok"] for row in rows):
         raise typer.Exit(EXIT_FAILED)
 
 
-@models_app.command("import")
+@models_app.command(
+    "import",
+    examples=[
+        "shoplens models import resnet50.onnx --labels imagenet --name resnet50",
+        "shoplens models import exported/ --name shoes",
+    ],
+)
 @handle_errors
 def import_model(  # noqa: PLR0913 - the options of the command
     file: Annotated[Path, typer.Argument(help="An image classifier in ONNX, or the folder of one from Hugging Face.")],
@@ -228,8 +220,6 @@ def import_model(  # noqa: PLR0913 - the options of the command
     data_dir: DataDir = None,
 ) -> None:
     """Make a bundle of an ONNX model, check in a process of its own that it runs, and install it."""
-    from rich.console import Console
-
     from shoplens.bundles.import_process import ImportJob, ImportLimits, import_within
     from shoplens.bundles.manifest import NAME_PATTERN, labels_from
     from shoplens.bundles.preprocessing import CONFIG, PRESETS, beside, model_file
@@ -254,7 +244,7 @@ def import_model(  # noqa: PLR0913 - the options of the command
         preprocessing=_preprocessing(file, preset=preset, crop=crop, resize=resize, colour=colour),
     )
     settings = settings_for(data_dir)
-    with Console(stderr=True).status(f"Checking {file.name}"):
+    with progress_console().status(f"Checking {file.name}"):
         bundle = import_within(
             job, into=settings.make_models_dir(), limits=ImportLimits(seconds=time_limit, memory_mb=memory_mb)
         )
@@ -293,7 +283,7 @@ def _numbers(values: tuple[float, ...]) -> str:
     return "/".join(f"{value:g}" for value in values)
 
 
-@models_app.command("pack")
+@models_app.command("pack", examples=["shoplens models pack clothing clothing.shoplens"])
 @handle_errors
 def pack_model(
     name: ModelName,
@@ -310,7 +300,7 @@ def pack_model(
     typer.echo(f"Packed {bundle.ref} into {packed} ({packed.stat().st_size / 1e6:.1f} MB).")
 
 
-@models_app.command("install")
+@models_app.command("install", examples=["shoplens models install clothing.shoplens"])
 @handle_errors
 def install_model(
     source: Annotated[Path, typer.Argument(help="A packed model, or the folder of a bundle.")],
@@ -319,8 +309,6 @@ def install_model(
     data_dir: DataDir = None,
 ) -> None:
     """Verify a packed model, check in a process of its own that it runs, and install it."""
-    from rich.console import Console
-
     from shoplens.bundles.import_process import ImportLimits, check_within
     from shoplens.bundles.store import install_bundle, unpack_bundle
     from shoplens.platform.parts import trust_of
@@ -328,13 +316,13 @@ def install_model(
     settings = settings_for(data_dir)
     install = install_bundle if source.is_dir() else unpack_bundle
     check = partial(check_within, name=source.name, limits=ImportLimits(seconds=time_limit, memory_mb=memory_mb))
-    with Console(stderr=True).status(f"Checking {source.name}"):
+    with progress_console().status(f"Checking {source.name}"):
         bundle = install(source, settings.make_models_dir(), trust_of(settings), check)
     note_command(settings, "model.installed", target=str(bundle.ref), digest=bundle.digest, file=source.name)
     typer.echo(f"Installed {bundle.ref}, digest {bundle.digest[:12]}, {_signer(bundle)}.")
 
 
-@models_app.command("keygen")
+@models_app.command("keygen", examples=["shoplens models keygen signing.key"])
 @handle_errors
 def make_signing_key(
     file: Annotated[Path, typer.Argument(help="The file to write; it must not exist. Keep it secret.")],
@@ -345,7 +333,7 @@ def make_signing_key(
     typer.echo(make_key(file))
 
 
-@models_app.command("sign")
+@models_app.command("sign", examples=["shoplens models sign clothing --key signing.key"])
 @handle_errors
 def sign_model(
     name: ModelName,
@@ -362,7 +350,7 @@ def sign_model(
     typer.echo(f"{bundle.ref}, digest {bundle.digest[:12]}, is signed by {sign_bundle(bundle, key)}.")
 
 
-@models_app.command("push")
+@models_app.command("push", examples=["shoplens models push clothing@1.0.0"])
 @handle_errors
 def push_model(name: ModelName, data_dir: DataDir = None) -> None:
     """Publish a model at models_url for all machines with the same setting."""
@@ -373,7 +361,7 @@ def push_model(name: ModelName, data_dir: DataDir = None) -> None:
     typer.echo(f"{bundle.ref} {state} at {shared.place}, digest {bundle.digest[:12]}.")
 
 
-@models_app.command("pull")
+@models_app.command("pull", examples=["shoplens models pull clothing opennsfw"])
 @handle_errors
 def pull_models(
     names: Annotated[list[str], typer.Argument(help="Names, or name@version.")], data_dir: DataDir = None
@@ -386,25 +374,22 @@ def pull_models(
         typer.echo(f"{bundle.ref} is installed and verified, digest {bundle.digest[:12]}.")
 
 
-def threshold_table(part: PartResult) -> Table:
-    """What each accept_at would do to the photos of `part`."""
-    from rich.table import Table
-
-    table = Table("accept_at", "automated", "accuracy", box=None, padding=(0, 2, 0, 0))
-    for each in part.thresholds:
-        table.add_row(f"{each.at:g}", f"{each.share:.1%}", "–" if each.accuracy is None else f"{each.accuracy:.1%}")
-    return table
+def show_thresholds(part: PartResult) -> None:
+    """Print what each accept_at would do to the photos of `part`."""
+    rows = [(f"{each.at:g}", _percent(each.share), _percent(each.accuracy)) for each in part.thresholds]
+    show_table(("ACCEPT_AT", "AUTOMATED", "ACCURACY"), rows, nothing="")
 
 
-def _class_table(part: PartResult) -> Table:
-    from rich.markup import escape
-    from rich.table import Table
+def _show_classes(part: PartResult) -> None:
+    rows = [
+        (each.label, each.samples, _percent(each.precision), _percent(each.recall), _percent(each.f1))
+        for each in part.classes[:_MAX_CLASSES]
+    ]
+    show_table(("CLASS", "PHOTOS", "PRECISION", "RECALL", "F1"), rows, nothing="")
 
-    table = Table("class", "photos", "precision", "recall", "F1", box=None, padding=(0, 2, 0, 0))
-    for each in part.classes[:_MAX_CLASSES]:
-        shares = (f"{share:.1%}" for share in (each.precision, each.recall, each.f1))
-        table.add_row(escape(each.label), f"{each.samples:,}", *shares)
-    return table
+
+def _percent(share: float | None) -> Cell | None:
+    return None if share is None else Cell(shown=f"{share:.1%}", plain=round(share, 4), right=True)
 
 
 def _signer(bundle: Bundle) -> str:
@@ -426,12 +411,6 @@ def _summary(bundle: Bundle) -> dict[str, Any]:
     }
 
 
-def _echo_json(value: object) -> None:
-    import orjson
-
-    typer.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2))
-
-
 def _find(name: str, settings: Settings) -> Bundle:
     from shoplens.platform.parts import find_bundle
 
@@ -448,7 +427,7 @@ def _published(settings: Settings) -> list[ModelRef]:
     try:
         return shared.published()
     except StorageUnavailable as error:
-        typer.secho(f"The published models are not known: {error}", err=True, fg=typer.colors.YELLOW)
+        warn(f"The published models are not known: {error}")
         return []
 
 

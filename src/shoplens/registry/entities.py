@@ -11,6 +11,7 @@ from typing import Final, Literal, TypeAlias
 
 from shoplens.bundles.manifest import ModelRef
 from shoplens.errors import RequestInvalid
+from shoplens.messages import marked
 from shoplens.registry.errors import AliasUnchanged
 
 Alias: TypeAlias = Literal["champion", "challenger"]
@@ -126,7 +127,7 @@ def alias_changes(
     Raises AliasUnchanged if `version` has the alias already, or a champion would become its own challenger.
     """
     if aliases.by_alias.get(alias) == version:
-        state = f"has no {alias}" if version is None else f"has {version} as its {alias}"
+        state = marked(f"has no {alias}") if version is None else marked(f"has {version} as its {alias}")
         raise AliasUnchanged(f"The model {name} {state} already. Nothing was changed.")
     if alias == CHALLENGER and version is not None and version == aliases.champion:
         raise AliasUnchanged(f"{name}@{version} is the champion; the challenger must be another version.")

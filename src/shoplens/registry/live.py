@@ -20,6 +20,7 @@ from shoplens.bundles.bundle import Bundle
 from shoplens.bundles.manifest import ModelRef
 from shoplens.bundles.store import bundle_folders
 from shoplens.errors import BundleError, BundleInvalid, ShoplensError, Unavailable
+from shoplens.messages import marked
 from shoplens.registry.entities import Aliases
 from shoplens.registry.finder import ModelFinder
 from shoplens.registry.registry import Registry
@@ -90,6 +91,8 @@ class ModelFollower:
         self._one_at_a_time = threading.Lock()
         self._states = {name: FollowedModel(name=name, serving=parts.engine.bundle(name).ref) for name in names}
         self._thread = threading.Thread(target=self._follow, name="follow-models", daemon=True)
+        for name in names:
+            parts.metrics.follow_model(name)
 
     def start(self) -> None:
         """Begin to follow."""
@@ -137,7 +140,7 @@ class ModelFollower:
         try:
             aliases = self._parts.registry.aliases(name, self._seen.get(name))
         except Unavailable as error:
-            self._note(name, fault=f"The registry does not answer: {error.public}", error=error)
+            self._note(name, fault=marked(f"The registry does not answer: {error.public}"), error=error)
             return
         new = aliases is not self._seen.get(name)
         serving = self._parts.engine.bundle(name)
@@ -145,7 +148,7 @@ class ModelFollower:
         state = replace(self._states[name], serving=serving.ref, champion=champion, challenger=aliases.challenger)
         self._states[name] = state
         if champion is None and name in self._seen and self._seen[name].champion is not None:
-            self._note(name, fault=f"The registry names no champion of {name} any more; {serving.ref} stays.")
+            self._note(name, fault=marked(f"The registry names no champion of {name} any more; {serving.ref} stays."))
             return
         if champion is None or champion == serving.ref.version:
             self._seen[name] = aliases
@@ -167,12 +170,12 @@ class ModelFollower:
             parts.swap(name, bundle)
         except Unavailable as error:
             self._retry_at[name] = 0.0
-            self._note(name, fault=f"{name}@{champion} cannot be fetched: {error.public}", error=error)
+            self._note(name, fault=marked(f"{name}@{champion} cannot be fetched: {error.public}"), error=error)
             return
         except ShoplensError as error:
             self._retry_at[name] = time.monotonic() + _RETRY_REFUSED_S
             digest = aliases.digests.get(champion, "")[:12]
-            fault = f"{name}@{champion} (digest {digest}) is refused, {serving.ref} stays: {error.public}"
+            fault = marked(f"{name}@{champion} (digest {digest}) is refused, {serving.ref} stays: {error.public}")
             parts.metrics.model_changes.labels(model=name, outcome="refused").inc()
             self._note(name, fault=fault, refused=True, error=error)
             return

@@ -6,8 +6,9 @@ so that it is complete or invisible. The aliases are MLflow's own. Each change o
 `shoplens.history.<time>.<number>.<random>`, written before the alias is changed.
 
 What MLflow cannot do, and the registry on objects can: change an alias on condition. Here the aliases are compared just
-before they are changed, so of two changes within the same fraction of a second both may be recorded, and the later one
-holds. Whoever may write to the server may also change tags and aliases past Shoplens; the next change records that.
+before they are changed, so of two changes within the same fraction of a second both may be recorded, and the
+later one holds. A client that may write to the server may also change tags and aliases past Shoplens; the next change
+records that.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from shoplens.bundles.manifest import NAME_PATTERN, ModelRef
 from shoplens.bundles.signing import SIGNATURE, Trust
 from shoplens.bundles.store import by_number, install_bundle
 from shoplens.errors import BundleError, BundleInvalid, BundleTampered, ExtraMissing, ModelNotFound, RequestInvalid
+from shoplens.messages import marked
 from shoplens.registry.entities import (
     ALIASES,
     Alias,
@@ -336,7 +338,7 @@ class MlflowRegistry:
         return text
 
     def _changed(self, name: str, history: list[HistoryEntry]) -> AliasChanged:
-        who = f": {history[-1].by} made {history[-1].after} the {history[-1].alias}" if history else ""
+        who = marked(f": {history[-1].by} made {history[-1].after} the {history[-1].alias}") if history else ""
         return AliasChanged(f"The aliases of {name} have changed{who}. Look at the registry and try again.")
 
     @contextmanager

@@ -9,16 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Final
 
 from shoplens.accounts.audit import AuditLog
 from shoplens.accounts.entities import Principal
 from shoplens.advice import meant
+from shoplens.bundles.builtin import builtin_version, prepare_builtin
 from shoplens.bundles.bundle import Bundle
 from shoplens.bundles.signing import Trust
 from shoplens.bundles.store import require_trust
 from shoplens.db import Database
-from shoplens.errors import BundleUntrusted, DatabaseUnavailable, ModelNotFound
+from shoplens.errors import BundleError, BundleUntrusted, DatabaseUnavailable, ModelNotFound
 from shoplens.registry.entities import (
     CHALLENGER,
     CHAMPION,
@@ -47,7 +49,8 @@ _log: Final = get_logger(__name__)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegisteredModel:
     """A model in the registry: its versions by rising number, its aliases, and the newest part of their history, from
-    old to new; `earlier` is the cursor of what was before, None if that is all.
+    old to new; `earlier` is the cursor of what was before, None if that is all. `built_in` is the version of the
+    built-in model of this name, which answers where no version is champion; None where there is no such model.
     """
 
     name: str
@@ -55,6 +58,7 @@ class RegisteredModel:
     aliases: Aliases
     history: tuple[HistoryEntry, ...]
     earlier: str | None
+    built_in: str | None = None
 
     @property
     def live(self) -> HistoryEntry | None:
@@ -68,14 +72,18 @@ class RegisteredModel:
 
     @property
     def previous(self) -> str | None:
-        """The version to which a roll-back leads."""
-        return previous_champion(self.history)
+        """The version to which a roll-back leads: the earlier champion, else the built-in model."""
+        earlier = previous_champion(self.history)
+        if earlier is None and self.aliases.champion not in (None, self.built_in):
+            return self.built_in
+        return earlier
 
     @property
     def is_explained(self) -> bool:
         """Whether `history` reaches back to the changes that led to the present aliases, and to a roll-back."""
         there = {entry.alias for entry in self.history}
-        return set(self.aliases.by_alias) <= there and (self.aliases.champion is None or self.previous is not None)
+        known = self.aliases.champion is None or previous_champion(self.history) is not None
+        return set(self.aliases.by_alias) <= there and known
 
     def _last(self, alias: Alias) -> HistoryEntry | None:
         last = next((entry for entry in reversed(self.history) if entry.alias == alias), None)
@@ -85,19 +93,21 @@ class RegisteredModel:
 class RegistryService:
     """Use cases for API, pages and commands. Blocks. All methods raise Unavailable if the registry is away.
 
-    `database` and `audit` are None for a command where there is no database.
+    `database` and `audit` are None for a command where there is no database. Built-in models are in `models_dir`.
     """
 
     def __init__(
         self,
         registry: Registry,
         *,
+        models_dir: Path,
         trust: Trust,
         database: Database | None,
         audit: AuditLog | None,
         clock: Callable[[], datetime],
     ) -> None:
         self._registry = registry
+        self._models_dir = models_dir
         self._trust = trust
         self._database = database
         self._audit = audit
@@ -129,7 +139,12 @@ class RegistryService:
             entries = [*reversed(page.entries), *entries]
             cursor = page.next
             model = RegisteredModel(
-                name=name, versions=versions, aliases=aliases, history=tuple(entries), earlier=cursor
+                name=name,
+                versions=versions,
+                aliases=aliases,
+                history=tuple(entries),
+                earlier=cursor,
+                built_in=builtin_version(name),
             )
             if cursor is None or len(entries) >= _MOST_READ or model.is_explained:
                 return model
@@ -179,10 +194,14 @@ class RegistryService:
     ) -> HistoryEntry:
         """Give `alias` to `version`, without `figures` with those of the version. None takes the alias away.
 
+        The first champion of a built-in model's name takes the place of that model, which is published and recorded
+        as the champion before it: so the history is complete, and a roll-back leads back to it.
+
         `expected` are the aliases on which the decision was made; unset, those that are there now. Raises
         ModelNotFound, BundleUntrusted for a version that no server would load, and as the port.
         """
-        expected = expected or self._registry.aliases(name)
+        present = self._registry.aliases(name)
+        expected = expected or present
         if version is not None:
             found = {each.ref.version: each for each in self._registry.versions(name)}
             if not found:
@@ -199,6 +218,9 @@ class RegistryService:
                     "where it was made."
                 )
             figures = figures or found[version].figures
+            is_first = alias == CHAMPION and present.champion is None and expected.etag == present.etag
+            if is_first and builtin_version(name) not in (None, version):
+                expected = self._with_builtin(name, principal, present)
         entry = self._registry.set_alias(
             name, alias, version, by=principal.name, why=why, figures=figures or {}, expected=expected
         )
@@ -206,9 +228,9 @@ class RegistryService:
         return entry
 
     def roll_back(self, name: str, principal: Principal, *, why: str, expected: Aliases | None = None) -> HistoryEntry:
-        """Make the earlier champion the champion again.
+        """Make the earlier champion the champion again, or the built-in model where no other version was before.
 
-        Raises NoEarlierChampion, and as `set_alias`.
+        Raises NoEarlierChampion, BundleError for a built-in model that cannot be published, and as `set_alias`.
         """
         model = self.model(name)
         if model.previous is None:
@@ -216,18 +238,47 @@ class RegistryService:
                 f"No other version of {name} was champion before {model.aliases.champion or 'now'}: there is nothing "
                 "to roll back to. Promote a version instead."
             )
-        figures = {each.ref.version: each.figures for each in model.versions}.get(model.previous, {})
+        figures = {each.ref.version: each.figures for each in model.versions}.get(model.previous)
+        if figures is None and model.previous == model.built_in:
+            figures = self._publish_builtin(name, principal).figures
         entry = self._registry.set_alias(
             name,
             CHAMPION,
             model.previous,
             by=principal.name,
             why=why,
-            figures=figures,
+            figures=figures or {},
             expected=expected or model.aliases,
         )
         self._announce(entry, principal, "model.rolled_back")
         return entry
+
+    def _with_builtin(self, name: str, principal: Principal, present: Aliases) -> Aliases:
+        """The aliases after the built-in model became champion; `present` where it could not.
+
+        It answers already, so an end between this change and the next one changes no answer.
+        """
+        try:
+            version = self._publish_builtin(name, principal)
+        except BundleError as error:
+            _log.warning("registry.builtin_not_published", model=name, code=error.code, reason=str(error))
+            return present
+        self._registry.set_alias(
+            name,
+            CHAMPION,
+            version.ref.version,
+            by=principal.name,
+            why="The built-in model, which answered until a version of the registry took its place.",
+            figures=version.figures,
+            expected=present,
+        )
+        after = self._registry.aliases(name)
+        return after if after.champion == version.ref.version else present
+
+    def _publish_builtin(self, name: str, principal: Principal) -> RegisteredVersion:
+        """So that every server can go back to it, one with another release of this program, too. Raises BundleError."""
+        bundle = prepare_builtin(name, self._models_dir)
+        return self.publish(bundle, principal, why="The built-in model, so that there is a way back to it.", figures={})
 
     def _announce(self, entry: HistoryEntry, principal: Principal, action: str) -> None:
         facts = {

@@ -13,6 +13,7 @@ from shoplens.accounts.entities import Permission, Principal
 from shoplens.errors import RequestInvalid
 from shoplens.registry.entities import MAX_WHY, Alias, Aliases, HistoryEntry, RegisteredVersion
 from shoplens.registry.publishing import RegisteredModel, RegistryService
+from shoplens.web.routing import api_router
 from shoplens.web.schemas import BodySchema, Schema
 
 _MAX_HISTORY = 1_000
@@ -127,7 +128,7 @@ class AliasChangeIn(BodySchema):
 
 def registry_router(registry: RegistryService) -> APIRouter:
     """Routes for programs that publish and watch models."""
-    router = APIRouter(prefix="/registry", tags=["models"])
+    router = api_router(prefix="/registry", tags=["models"])
 
     @router.get("", operation_id="list_registered_models", summary="The models of the registry", dependencies=READERS)
     def models() -> list[RegisteredModelOut]:

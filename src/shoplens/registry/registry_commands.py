@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from shoplens.accounts.commands import operator
-from shoplens.advice import meant
+from shoplens.advice import meant, no_channel
 from shoplens.cli.command import AsJson, DataDir, handle_errors, settings_for
-from shoplens.errors import ChannelNotFound, ModelNotFound, RequestInvalid
+from shoplens.cli.groups import Commands
+from shoplens.cli.output import show_table
+from shoplens.errors import ModelNotFound, RequestInvalid
 
 if TYPE_CHECKING:
     from shoplens.registry.entities import Alias, HistoryEntry
@@ -25,9 +27,7 @@ if TYPE_CHECKING:
 _CHANGES_AT_ONCE: Final = 100
 _DAY: Final = "%Y-%m-%d %H:%M UTC"
 
-registry_app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Publish models, and say which version is live."
-)
+registry_app = Commands(help="Publish models, and say which version is live.")
 
 Name = Annotated[str, typer.Argument(help="Name of the model.")]
 Version = Annotated[str, typer.Argument(help="name@version of a published model.")]
@@ -38,7 +38,7 @@ Figure = Annotated[
 ]
 
 
-@registry_app.command("list")
+@registry_app.command("list", examples=["shoplens registry list", "shoplens registry list clothing"])
 @handle_errors
 def list_models(
     name: Annotated[str | None, typer.Argument(help="One model with all its versions; all models if unset.")] = None,
@@ -46,10 +46,6 @@ def list_models(
     data_dir: DataDir = None,
 ) -> None:
     """List the models of the registry and which version is live, or the versions of one model."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
     from shoplens.platform.registry import open_registry_service
 
     with open_registry_service(settings_for(data_dir)) as registry:
@@ -58,27 +54,34 @@ def list_models(
     if as_json:
         typer.echo(json.dumps([_row(model) for model in models], indent=2))
         return
-    if not models:
-        typer.echo(f"Nothing is published at {place}. Begin: shoplens registry publish MODEL --why REASON")
-        return
+    nothing = f"Nothing is published at {place}. Begin: shoplens registry publish MODEL --why REASON"
     if name is None:
-        table = Table("Model", "Champion", "Live since", "Challenger", "Versions", box=None, padding=(0, 2, 0, 0))
-        for model in models:
-            since = f"{model.live.at:{_DAY}}" if model.live else "–"
-            aliases = (model.aliases.champion or "–", since, model.aliases.challenger or "–")
-            table.add_row(model.name, *aliases, str(len(model.versions)))
-    else:
-        table = Table("Version", "Alias", "Published", "By", "Figures", "Why", box=None, padding=(0, 2, 0, 0))
-        names = {version: alias for alias, version in models[0].aliases.by_alias.items()}
-        for each in models[0].versions:
-            at = f"{each.created_at:{_DAY}}" if each.created_at else "–"
-            alias = names.get(each.ref.version, "")
-            said = (each.by or "–", _figures(each.figures), each.note)
-            table.add_row(each.ref.version, alias, at, *map(escape, said))
-    Console().print(table)
+        heads = ("MODEL", "CHAMPION", "LIVE SINCE", "CHALLENGER", "VERSIONS")
+        rows = [
+            (
+                each.name,
+                each.aliases.champion,
+                each.live.at if each.live else None,
+                each.aliases.challenger,
+                len(each.versions),
+            )
+            for each in models
+        ]
+        show_table(heads, rows, nothing=nothing)
+        return
+    names = {version: alias for alias, version in models[0].aliases.by_alias.items()}
+    show_table(
+        ("VERSION", "ALIAS", "PUBLISHED", "BY", "FIGURES", "WHY"),
+        [
+            (each.ref.version, names.get(each.ref.version), each.created_at, each.by or None, _figures(each.figures),
+             each.note)
+            for each in models[0].versions
+        ],
+        nothing=nothing,
+    )  # fmt: skip
 
 
-@registry_app.command("publish")
+@registry_app.command("publish", examples=['shoplens registry publish clothing --why "First model" --figure F1=0.97'])
 @handle_errors
 def publish(
     name: Annotated[str, typer.Argument(help="An installed model: name, name@version, or the folder of a bundle.")],
@@ -102,7 +105,13 @@ def publish(
     )
 
 
-@registry_app.command("promote")
+@registry_app.command(
+    "promote",
+    examples=[
+        'shoplens registry promote clothing@1.1.0 --why "Better on coats"',
+        'shoplens registry promote clothing@1.1.0 --why "To compare" --challenger',
+    ],
+)
 @handle_errors
 def promote(
     version: Version, why: Why, challenger: Challenger = False, figure: Figure = None, data_dir: DataDir = None
@@ -119,10 +128,10 @@ def promote(
     typer.echo(_changed(entry))
 
 
-@registry_app.command("rollback")
+@registry_app.command("rollback", examples=['shoplens registry rollback clothing --why "Too many wrong shoes"'])
 @handle_errors
 def roll_back(name: Name, why: Why, data_dir: DataDir = None) -> None:
-    """Make the earlier champion the champion again."""
+    """Make the earlier champion the champion again, or the built-in model if no version was before."""
     from shoplens.platform.registry import open_registry_service
 
     with open_registry_service(settings_for(data_dir)) as registry:
@@ -130,7 +139,7 @@ def roll_back(name: Name, why: Why, data_dir: DataDir = None) -> None:
     typer.echo(_changed(entry))
 
 
-@registry_app.command("withdraw")
+@registry_app.command("withdraw", examples=['shoplens registry withdraw clothing --challenger --why "Compared"'])
 @handle_errors
 def withdraw(name: Name, why: Why, challenger: Challenger = False, data_dir: DataDir = None) -> None:
     """Take the alias `champion` or `challenger` away from a model; no version has it then."""
@@ -142,14 +151,10 @@ def withdraw(name: Name, why: Why, challenger: Challenger = False, data_dir: Dat
     typer.echo(_changed(entry))
 
 
-@registry_app.command("history")
+@registry_app.command("history", examples=["shoplens registry history clothing"])
 @handle_errors
 def history(name: Name, as_json: AsJson = False, data_dir: DataDir = None) -> None:
     """Show every change of the aliases of a model: who, when, from, to, why, with which figures."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
     from shoplens.platform.registry import open_registry_service
 
     with open_registry_service(settings_for(data_dir)) as registry:
@@ -162,15 +167,16 @@ def history(name: Name, as_json: AsJson = False, data_dir: DataDir = None) -> No
     if as_json:
         typer.echo(json.dumps([_entry(each) for each in entries], indent=2))
         return
-    table = Table("When", "Alias", "From", "To", "By", "Why", "Figures", box=None, padding=(0, 2, 0, 0))
-    for each in entries:
-        moved = (each.alias, each.before or "–", each.after or "–")
-        said = (each.by, each.why, _figures(each.figures))
-        table.add_row(f"{each.at:{_DAY}}", *moved, *map(escape, said))
-    Console().print(table)
+    heads = ("WHEN", "ALIAS", "FROM", "TO", "BY", "WHY", "FIGURES")
+    rows = [
+        (each.at, each.alias, each.before, each.after, each.by, each.why, _figures(each.figures)) for each in entries
+    ]
+    show_table(heads, rows, nothing=f"No alias of {name} was ever changed.")
 
 
-@registry_app.command("live")
+@registry_app.command(
+    "live", examples=["shoplens registry live clothing", "shoplens registry live clothing --at 2026-03-03T14:30"]
+)
 @handle_errors
 def live(
     name: Name,
@@ -196,7 +202,7 @@ def live(
         typer.echo(f"{name}@{entry.after} at {moment:{_DAY}}, {since}")
 
 
-@registry_app.command("pin")
+@registry_app.command("pin", examples=["shoplens registry pin returns clothing@1.0.0"])
 @handle_errors
 def pin(
     channel: Annotated[str, typer.Argument(help="Name of the channel.")],
@@ -208,7 +214,7 @@ def pin(
 
     settings = settings_for(data_dir)
     if channel not in settings.channels:
-        raise ChannelNotFound(f'There is no channel "{channel}". Channels: {", ".join(sorted(settings.channels))}.')
+        raise no_channel(channel, settings.channels)
     if version is not None and "@" not in version:
         raise RequestInvalid(f"Name the version: {version}@VERSION.")
     bundle = find_bundle(version or settings.channels[channel].model, settings)
@@ -217,7 +223,7 @@ def pin(
     typer.echo(f"or SHOPLENS_CHANNELS__{channel.upper()}__MODEL={bundle.ref}")
 
 
-@registry_app.command("export")
+@registry_app.command("export", examples=["shoplens registry export models.tar clothing"])
 @handle_errors
 def export(
     file: Annotated[Path, typer.Argument(help="The archive to write, such as models.tar.")],
@@ -238,7 +244,7 @@ def export(
     typer.echo(f"{count} versions are in {file} ({file.stat().st_size / 1e6:.1f} MB).")
 
 
-@registry_app.command("import")
+@registry_app.command("import", examples=["shoplens registry import models.tar --aliases"])
 @handle_errors
 def import_(
     file: Annotated[Path, typer.Argument(help="An archive that `shoplens registry export` wrote.")],
@@ -288,8 +294,8 @@ def _changed(entry: HistoryEntry) -> str:
     return f"{entry.name}@{entry.after} is the {entry.alias} now{before}."
 
 
-def _figures(figures: dict[str, float]) -> str:
-    return ", ".join(f"{name} {value:g}" for name, value in figures.items()) or "–"
+def _figures(figures: dict[str, float]) -> str | None:
+    return ", ".join(f"{name} {value:g}" for name, value in figures.items()) or None
 
 
 def _entry(entry: HistoryEntry) -> dict[str, Any]:

@@ -9,11 +9,13 @@ from fastapi import APIRouter, Form, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from shoplens.errors import NotFound, ShoplensError
+from shoplens.messages import gettext
 from shoplens.registry.entities import MAX_WHY, Alias, Reason
 from shoplens.registry.publishing import RegistryService
 from shoplens.registry.registry_api import READERS, AliasChangeIn, ModelsAdmin, change_alias
 from shoplens.web.problems import public_detail, request_id_of, status_of
-from shoplens.web.rendering import PageRoute, page
+from shoplens.web.rendering import page
+from shoplens.web.routing import page_router
 
 _PAGE = "/console/registry"
 _SHOWN = 50
@@ -21,7 +23,7 @@ _SHOWN = 50
 
 def registry_pages(registry: RegistryService) -> APIRouter:
     """The list, one model, and its forms. They work without a script."""
-    router = APIRouter(route_class=PageRoute)
+    router = page_router()
 
     @router.get(_PAGE, dependencies=READERS)
     def all_models() -> HTMLResponse:
@@ -80,7 +82,11 @@ def registry_pages(registry: RegistryService) -> APIRouter:
         except ShoplensError as error:
             detail = public_detail(error, request_id_of(request))
             return one(name, status=status_of(type(error)), error=detail, why=why[:MAX_WHY])
-        said = f"{entry.after} is the {alias} now." if entry.after else f"There is no {alias} any more."
+        said = (
+            gettext("%(after)s is the %(alias)s now.", after=entry.after, alias=alias)
+            if entry.after
+            else gettext("There is no %(alias)s any more.", alias=alias)
+        )
         return RedirectResponse(f"{_PAGE}/{quote(name)}?done={quote(said)}", status_code=303)
 
     return router

@@ -11,9 +11,10 @@ from pydantic import Field
 from shoplens.accounts.access import guarded, requires
 from shoplens.accounts.entities import Permission, Principal
 from shoplens.registry.entities import MAX_WHY
-from shoplens.retraining.entities import RunState, Stage
+from shoplens.retraining.entities import RetrainingState, Stage
 from shoplens.retraining.report import Report
 from shoplens.retraining.service import MAX_RUNS, RetrainingService, RunView
+from shoplens.web.routing import api_router
 from shoplens.web.schemas import BodySchema, Schema
 
 ModelsAdmin = Annotated[Principal, Depends(requires(Permission.MODELS_ADMIN))]
@@ -31,7 +32,7 @@ class RetrainingOut(Schema):
     requested_by: str
     recipe: str
     dry_run: bool
-    state: RunState
+    state: RetrainingState
     stage: Stage
     interrupted: bool = Field(description="Its process ended; the next start continues it.")
     label_set: int | None
@@ -95,17 +96,17 @@ class RetrainingReportOut(Schema):
         if report is None:
             nothing = dict.fromkeys(name for name in cls.model_fields if name != "run")
             return cls(run=run, **nothing)
-        verdict = report.verdict
+        result = report.gate
         return cls(
             run=run,
             trained_on=report.trained_on,
             left_out=dict(report.left_out),
-            checks=[CheckOut.model_validate(each) for each in verdict.checks],
-            classes=[ClassChangeOut.model_validate(each) for each in verdict.classes],
-            only_new=verdict.only_new,
-            only_old=verdict.only_old,
-            p_value=verdict.p_value,
-            gain_low=verdict.gain_low,
+            checks=[CheckOut.model_validate(each) for each in result.checks],
+            classes=[ClassChangeOut.model_validate(each) for each in result.classes],
+            only_new=result.only_new,
+            only_old=result.only_old,
+            p_value=result.p_value,
+            gain_low=result.gain_low,
             notes=list(report.notes),
             shadow=[CheckOut.model_validate(each) for each in report.shadow],
         )
@@ -119,7 +120,7 @@ class RetrainingAnswerIn(BodySchema):
 
 def retraining_router(retraining: RetrainingService) -> APIRouter:
     """Routes for programs that watch retrainings and decide on them."""
-    router = APIRouter(prefix="/retraining", tags=["models"])
+    router = api_router(prefix="/retraining", tags=["models"])
     readers = [guarded(Permission.MODELS_READ)]
 
     @router.get("/runs", operation_id="list_retrainings", summary="The retrainings", dependencies=readers)

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from shoplens.accounts.commands import operator
 from shoplens.cli.command import EXIT_INTERRUPTED, AsJson, DataDir, handle_errors, settings_for
+from shoplens.cli.groups import Commands, Group
+from shoplens.cli.output import Cell, progress_console, show_table
 
 if TYPE_CHECKING:
     from shoplens.retraining.entities import RetrainingRun
@@ -24,7 +25,7 @@ _NICE = 10
 _MAX_CHANGES = 20
 
 
-class _ChannelFirst(TyperGroup):
+class _ChannelFirst(Group):
     """A first argument that is no command is the channel of `run`: `shoplens retrain returns`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -33,10 +34,8 @@ class _ChannelFirst(TyperGroup):
         return super().parse_args(ctx, args)
 
 
-retrain_app = typer.Typer(
+retrain_app = Commands(
     cls=_ChannelFirst,
-    no_args_is_help=True,
-    rich_markup_mode=None,
     help="Train a channel's model again from what people said: shoplens retrain CHANNEL.",
 )
 
@@ -44,7 +43,7 @@ RunId = Annotated[str, typer.Argument(help="The id of the retraining, or `last`.
 Why = Annotated[str, typer.Option("--why", help="The reason, for the history.")]
 
 
-@retrain_app.command()
+@retrain_app.command(examples=["shoplens retrain returns", "shoplens retrain returns --dry-run"])
 @handle_errors
 def run(
     channel: Annotated[str, typer.Argument(help="The channel whose model is trained again.")],
@@ -61,8 +60,6 @@ def run(
     data_dir: DataDir = None,
 ) -> None:
     """Train, test and judge a new model, and publish it if it is better. Continues what was interrupted."""
-    from rich.console import Console
-
     from shoplens.cli.process import keep_freed_memory, process_logs
     from shoplens.errors import RequestInvalid
     from shoplens.platform.retraining import open_pipeline, retraining_rules
@@ -76,7 +73,7 @@ def run(
     require_extras(rules.recipe)
     os.nice(_NICE)  # what serves people goes first
     keep_freed_memory()
-    console = Console(stderr=True)
+    console = progress_console()
     try:
         with (
             process_logs(settings, command="retrain", quiet_terminal=True),
@@ -90,7 +87,7 @@ def run(
     _present(data_dir, ended.id, as_json=as_json)
 
 
-@retrain_app.command()
+@retrain_app.command(examples=["shoplens retrain status returns"])
 @handle_errors
 def status(
     channel: Annotated[str | None, typer.Argument(help="One channel; all if unset.")] = None,
@@ -107,27 +104,30 @@ def status(
     if as_json:
         typer.echo(orjson.dumps([_facts(view) for view in views], option=orjson.OPT_INDENT_2))
         return
-    for view in views:
-        typer.echo(_line(view))
-    if not views:
-        typer.echo("No retraining yet. Begin: shoplens retrain CHANNEL")
+    heads = ("RETRAINING", "CREATED", "CHANNEL", "MODEL", "RECIPE", "STATE", "ACCURACY", "BEFORE", "FAILURE")
+    rows = [
+        (view.run.id, view.run.created_at, view.run.channel, str(view.run.ref), view.run.recipe, _state(view),
+         _percent(view.run.accuracy), _percent(view.run.accuracy_before), view.run.failure)
+        for view in views
+    ]  # fmt: skip
+    show_table(heads, rows, nothing="No retraining yet. Begin: shoplens retrain CHANNEL")
 
 
-@retrain_app.command()
+@retrain_app.command(examples=["shoplens retrain report last"])
 @handle_errors
 def report(run_id: RunId = "last", as_json: AsJson = False, data_dir: DataDir = None) -> None:
     """Show what a retraining found: the gate's checks, the classes, and the answers that changed."""
     _present(data_dir, run_id, as_json=as_json)
 
 
-@retrain_app.command()
+@retrain_app.command(examples=['shoplens retrain approve last --why "Better on coats"'])
 @handle_errors
 def approve(run_id: RunId, why: Why = "", as_json: AsJson = False, data_dir: DataDir = None) -> None:
     """Make the model of a retraining champion: it goes live."""
     _decide(run_id, why, approved=True, as_json=as_json, data_dir=data_dir)
 
 
-@retrain_app.command()
+@retrain_app.command(examples=['shoplens retrain reject last --why "Worse on shoes"'])
 @handle_errors
 def reject(run_id: RunId, why: Why = "", as_json: AsJson = False, data_dir: DataDir = None) -> None:
     """The model of a retraining does not go live."""
@@ -176,25 +176,33 @@ def _present(data_dir: Path | None, run_id: str, *, as_json: bool) -> None:
 
 
 def _present_report(found: Report) -> None:
-    verdict = found.verdict
-    before = "" if verdict.before is None else f"{verdict.before:.1%} -> "
-    typer.echo(f"Accuracy {before}{verdict.after:.1%} on {verdict.samples:,} test samples.")
-    for check in verdict.checks:
+    result = found.gate
+    before = "" if result.before is None else f"{result.before:.1%} -> "
+    typer.echo(f"Accuracy {before}{result.after:.1%} on {result.samples:,} test samples.")
+    for check in result.checks:
         typer.echo(f"  {'ok ' if check.passed else 'NO '} {check.sentence}")
     for check in found.shadow:
         typer.echo(f"  {'ok ' if check.passed else 'NO '} {check.sentence}")
     for note in found.notes:
         typer.echo(f"  {note}")
-    changed = sorted(verdict.classes, key=lambda each: each.gain)
-    for each in changed[:_MAX_CHANGES] if verdict.before is not None else ():
+    changed = sorted(result.classes, key=lambda each: each.gain)
+    for each in changed[:_MAX_CHANGES] if result.before is not None else ():
         typer.echo(f"  {each.label}: F1 {each.before:.1%} -> {each.after:.1%} ({each.samples:,} samples)")
     for reason, count in found.left_out.items():
         typer.echo(f"  Left out: {count:,} ({reason}).")
 
 
+def _state(view: RunView) -> str:
+    return "interrupted" if view.interrupted else view.run.state.value
+
+
+def _percent(share: float | None) -> Cell | None:
+    return None if share is None else Cell(shown=f"{share:.1%}", plain=round(share, 4), right=True)
+
+
 def _line(view: RunView) -> str:
     run: RetrainingRun = view.run
-    state = "interrupted" if view.interrupted else run.state.value
+    state = _state(view)
     accuracy = "" if run.accuracy is None else f", accuracy {run.accuracy:.1%}"
     before = "" if run.accuracy_before is None else f" (present model {run.accuracy_before:.1%})"
     failure = f": {run.failure}" if run.failure else ""

@@ -12,7 +12,7 @@ from shoplens.retraining.gate import GateRules
 Promote: TypeAlias = Literal["at_once", "after_shadow", "after_approval"]
 
 
-class RunState(StrEnum):
+class RetrainingState(StrEnum):
     """How far a retraining is."""
 
     RUNNING = "running"
@@ -43,7 +43,7 @@ class Stage(StrEnum):
     DONE = "done"
 
 
-OPEN: Final = (RunState.SHADOWING, RunState.WAITING)
+OPEN: Final = (RetrainingState.SHADOWING, RetrainingState.WAITING)
 """States in which the model is the challenger."""
 
 
@@ -53,7 +53,7 @@ class RetrainingRun:
 
     `champion` is the model that answers now (`name@version`), None if there is none; the gate compares with it.
     `label_set` and `test_set` are versions. `owner`, `host`, `pid` and `process` name the process that works on it and
-    raises `heartbeat`. `passed` is the gate's verdict, None before it.
+    raises `heartbeat`. `passed` is the gate's result, None before it.
     """
 
     id: str
@@ -66,7 +66,7 @@ class RetrainingRun:
     test: str | None
     promote: Promote
     dry_run: bool
-    state: RunState
+    state: RetrainingState
     stage: Stage
     candidate: str
     champion: str | None = None

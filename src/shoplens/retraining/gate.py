@@ -10,7 +10,9 @@ takes the difficulty of the samples out of the comparison. "Better" must hold tw
   Translation Evaluation", 2004): the gain in accuracy, at the lower end of its confidence interval, must be more than
   the margin that the shop asks for.
 
-Both are one-sided: a model that is worse never passes, and of two equal models none passes.
+Both are one-sided: a model that is worse never passes, and of two equal models none passes. Where the present model
+does not know a label, for example after a change of the category tree, it cannot be right. So that this does not hide a
+loss, the new model must then also not be worse, by McNemar's test, on the samples whose labels the present model knows.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from shoplens.messages import marked
+
 RESAMPLES: Final = 4_000
 _BINS: Final = 15
 
@@ -32,7 +36,8 @@ class Answers:
     """What a model answered on the samples of a test set, in their order.
 
     `labels` are the first labels and `scores` their scores, from 0 to 1. `ms_per_sample` is the time for one sample,
-    `size_bytes` that of the bundle; None where they were not measured.
+    `size_bytes` that of the bundle; None where they were not measured. `known` are the labels that it can answer; None
+    for all.
     """
 
     model: str
@@ -40,6 +45,7 @@ class Answers:
     scores: Sequence[float]
     ms_per_sample: float | None = None
     size_bytes: int | None = None
+    known: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +94,7 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class GateResult:
     """What the gate says of a new model. `before` is None where there was no model to compare with.
 
     `only_new` and `only_old` count the samples on which only one of the two is right.
@@ -131,10 +137,10 @@ class Verdict:
         return {name: round(value, 6) for name, value in known.items() if value is not None}
 
 
-def judge(truth: Sequence[str], new: Answers, old: Answers | None, rules: GateRules, *, seed: int = 0) -> Verdict:
-    """The verdict on `new` beside `old`, the present model; None if there is none. `truth` has the right labels.
+def judge(truth: Sequence[str], new: Answers, old: Answers | None, rules: GateRules, *, seed: int = 0) -> GateResult:
+    """The result on `new` beside `old`, the present model; None if there is none. `truth` has the right labels.
 
-    The same answers give the same verdict. Raises ValueError if the lengths differ.
+    The same answers give the same result. Raises ValueError if the lengths differ.
     """
     right_new = _right(truth, new)
     right_old = None if old is None else _right(truth, old)
@@ -147,10 +153,11 @@ def judge(truth: Sequence[str], new: Answers, old: Answers | None, rules: GateRu
         p_value = mcnemar(only_new, only_old)
         low, high = bootstrap_gain(right_new, right_old, confidence=rules.confidence, seed=seed)
         checks.append(_better(p_value, low, only_new, only_old, rules))
+        checks.extend(_not_worse_where_both_answer(truth, right_new, right_old, old, rules))
         checks.append(_no_class_worse(classes, rules))
     checks.append(_calibrated(truth, new, old, rules))
     checks.extend(_fast_and_small(new, old, rules))
-    return Verdict(
+    return GateResult(
         passed=all(check.passed for check in checks),
         checks=tuple(checks),
         classes=classes,
@@ -241,27 +248,52 @@ def _enough(truth: Sequence[str], rules: GateRules) -> Check:
 def _better(p_value: float, low: float, only_new: int, only_old: int, rules: GateRules) -> Check:
     by_chance = p_value >= 1 - rules.confidence
     too_little = low <= 0 or low < rules.margin
-    figures = (
+    figures = marked(
         f"Only the new model is right on {only_new:,} samples, only the present one on {only_old:,} (McNemar p = "
         f"{p_value:.2g}); with {rules.confidence:.0%} confidence the gain in accuracy is at least {low:+.2%}"
     )
-    asked = f", and {rules.margin:+.2%} is asked for" if rules.margin > 0 else ""
-    outcome = "not better beyond chance" if by_chance or low <= 0 else "better, but by too little"
-    said = outcome if by_chance or too_little else "better beyond chance"
+    asked = marked(f", and {rules.margin:+.2%} is asked for") if rules.margin > 0 else ""
+    outcome = marked("not better beyond chance") if by_chance or low <= 0 else marked("better, but by too little")
+    said = outcome if by_chance or too_little else marked("better beyond chance")
     return Check(code="better", passed=not by_chance and not too_little, sentence=f"It is {said}. {figures}{asked}.")
+
+
+def _not_worse_where_both_answer(
+    truth: Sequence[str], right_new: NDArray[np.bool_], right_old: NDArray[np.bool_], old: Answers, rules: GateRules
+) -> Iterator[Check]:
+    """Where the present model cannot answer some labels, what the new one gains by them must not hide a loss.
+
+    None where it can answer all of them.
+    """
+    can = np.array([old.known is None or label in old.known for label in truth], np.bool_)
+    if can.all():
+        return
+    only_new, only_old = int((right_new & ~right_old & can).sum()), int((right_old & ~right_new & can).sum())
+    p_worse = mcnemar(only_old, only_new)
+    both, others = int(can.sum()), int((~can).sum())
+    yield Check(
+        code="not_worse_where_both_answer",
+        passed=p_worse >= 1 - rules.confidence,
+        sentence=f"{others:,} of the samples have labels that the present model does not know; the new one is right on "
+        f"{int((right_new & ~can).sum()):,} of them. Of the {both:,} others the new model has "
+        f"{int((right_new & can).sum()):,} right, the present one {int((right_old & can).sum()):,} (McNemar p = "
+        f"{p_worse:.2g} that it is not worse).",
+    )
 
 
 def _no_class_worse(classes: Sequence[ClassChange], rules: GateRules) -> Check:
     known = [each for each in classes if each.samples >= rules.class_samples]
     fallen = sorted((each for each in known if -each.gain > rules.worst_class_loss), key=lambda each: each.gain)
     few = len(classes) - len(known)
-    left_out = f" {few} with fewer than {rules.class_samples} test samples are not judged." if few else ""
+    left_out = marked(f" {few} with fewer than {rules.class_samples} test samples are not judged.") if few else ""
     if not fallen:
-        sentence = f"No class has lost more than {rules.worst_class_loss:.0%} of F1.{left_out}"
+        sentence = marked(f"No class has lost more than {rules.worst_class_loss:.0%} of F1.{left_out}")
     else:
         named = ", ".join(f"{each.label} ({each.before:.1%} to {each.after:.1%})" for each in fallen[:5])
-        more = f" and {len(fallen) - 5} more" if len(fallen) > 5 else ""
-        sentence = f"These classes have lost more than {rules.worst_class_loss:.0%} of F1: {named}{more}.{left_out}"
+        more = marked(f" and {len(fallen) - 5} more") if len(fallen) > 5 else ""
+        sentence = marked(
+            f"These classes have lost more than {rules.worst_class_loss:.0%} of F1: {named}{more}.{left_out}"
+        )
     return Check(code="no_class_worse", passed=not fallen, sentence=sentence)
 
 
@@ -272,7 +304,7 @@ def _calibrated(truth: Sequence[str], new: Answers, old: Answers | None, rules: 
         before = calibration_error(truth, old)
         # A present model that is badly calibrated must not stop a better one that is not worse in this.
         bound = max(min(bound, before + rules.calibration_loss), min(before, rules.most_calibration_error))
-        of = f" (the present model: {before:.1%})"
+        of = marked(f" (the present model: {before:.1%})")
     return Check(
         code="calibrated",
         passed=after <= bound,

@@ -12,14 +12,16 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from shoplens.accounts.access import guarded, principal_of, require, requires
 from shoplens.accounts.entities import Permission, Principal
 from shoplens.errors import BlobNotFound, ImageNotKept, NotFound, ShoplensError
+from shoplens.messages import gettext, marked
 from shoplens.predictions.entities import Channel, photos_need
 from shoplens.predictions.image_store import ImageSize, ImageStore
 from shoplens.registry.entities import MAX_WHY
-from shoplens.retraining.entities import OPEN, RunState, Suspect
+from shoplens.retraining.entities import OPEN, RetrainingState, Suspect
 from shoplens.retraining.service import RetrainingService
 from shoplens.retraining.suspects import SuspectService
 from shoplens.web.problems import public_detail, request_id_of, status_of
-from shoplens.web.rendering import PageRoute, add_filters, page
+from shoplens.web.rendering import add_filters, page
+from shoplens.web.routing import page_router
 
 _RUNS = "/console/models/retraining"
 _LABELS = "/console/models/labels"
@@ -40,7 +42,7 @@ def retraining_pages(
 
     A photo also asks for the permission that photos of its channel ask for everywhere.
     """
-    router = APIRouter(route_class=PageRoute)
+    router = page_router()
     readers, admins = [guarded(Permission.MODELS_READ)], [guarded(Permission.MODELS_ADMIN)]
 
     @router.get(_RUNS, dependencies=readers)
@@ -148,18 +150,19 @@ def _thumbnail(images: ImageStore, key: str | None, sha256: str) -> Response:
     return Response(file.data, media_type=file.media_type, headers={"Cache-Control": "private, max-age=300"})
 
 
-def run_state(state: RunState) -> str:
+def run_state(state: RetrainingState) -> str:
     """For people to read."""
-    return {
-        RunState.RUNNING: "Running",
-        RunState.SHADOWING: "Challenger for a while",
-        RunState.WAITING: "Waits for your answer",
-        RunState.PROMOTED: "Went live",
-        RunState.REFUSED: "Refused by the gate",
-        RunState.REJECTED: "Rejected",
-        RunState.MEASURED: "Dry run",
-        RunState.FAILED: "Failed",
-    }[state]
+    words = {
+        RetrainingState.RUNNING: marked("Running"),
+        RetrainingState.SHADOWING: marked("Challenger for a while"),
+        RetrainingState.WAITING: marked("Waits for your answer"),
+        RetrainingState.PROMOTED: marked("Went live"),
+        RetrainingState.REFUSED: marked("Refused by the gate"),
+        RetrainingState.REJECTED: marked("Rejected"),
+        RetrainingState.MEASURED: marked("Dry run"),
+        RetrainingState.FAILED: marked("Failed"),
+    }
+    return gettext(words[state])
 
 
 def sample_address(suspect: Suspect) -> str | None:

@@ -5,7 +5,7 @@ Each stage can be repeated and leaves its outcome in the row of the run, in the 
 labels      the label set that is used: a version, which never changes
 data        the test set that is used: a version; photos as files
 training    checkpoints, then the complete bundle, which gets its name last
-judging     the gate's verdict and the report
+judging     the gate's result and the report
 publishing  the bundle in the registry, complete or not at all; then an alias, by one conditional write
 
 A run whose process ended is listed as interrupted. The next start continues it with the same label set and test set.
@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from shoplens.accounts.entities import Principal
 from shoplens.batch.entities import RunOwner
@@ -32,10 +32,11 @@ from shoplens.db import Database
 from shoplens.db.tables import new_id
 from shoplens.errors import BundleError, DatabaseUnavailable, RecordRefused, RunLost, ShoplensError, Unavailable
 from shoplens.labels.service import LabelService
+from shoplens.messages import marked
 from shoplens.registry.registry import Registry
-from shoplens.retraining.entities import RetrainingRules, RetrainingRun, RunState, Stage
+from shoplens.retraining.entities import RetrainingRules, RetrainingRun, RetrainingState, Stage
 from shoplens.retraining.errors import NothingToLearn, RetrainingOutdated, RetrainingRunning
-from shoplens.retraining.gate import Answers, Verdict, judge
+from shoplens.retraining.gate import Answers, GateResult, judge
 from shoplens.retraining.promotion import FIRST_MODEL, Promotion, is_of
 from shoplens.retraining.report import Report, report_of, write_report
 from shoplens.retraining.repository import RetrainingRepository
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 _TRIES: Final = 5
 _log: Final = get_logger(__name__)
 
+AnySample = TypeVar("AnySample", LabelledSample, TestSample)
 Tests = Sequence[tuple[TestSample, LabelledSample]]
 
 
@@ -114,7 +116,7 @@ class Pipeline:
         except ShoplensError as error:
             with self._parts.database.reading() as tx:
                 run = RetrainingRepository(tx).get(run.id)
-            self._end(replace(run, state=RunState.FAILED, failure_code=error.code, failure=str(error)))
+            self._end(replace(run, state=RetrainingState.FAILED, failure_code=error.code, failure=str(error)))
             raise
 
     # Who works on it
@@ -133,13 +135,13 @@ class Pipeline:
             if self._is_same(taken, dry_run=dry_run):
                 _log.info("retraining.resumed", run=taken.id, channel=taken.channel, stage=taken.stage.value)
                 return taken
-            failure = "It was interrupted, and the next retraining began with other options."
-            self._end(replace(taken, state=RunState.FAILED, failure_code="interrupted", failure=failure))
+            failure = marked("It was interrupted, and the next retraining began with other options.")
+            self._end(replace(taken, state=RetrainingState.FAILED, failure_code="interrupted", failure=failure))
         raise RetrainingRunning(f"Another process retrains the model {self._rules.model}.")
 
     def _take_over(self, run: RetrainingRun, me: RunOwner) -> RetrainingRun:
         """Watch an owner that is not known to have ended. Raises RetrainingRunning as soon as it moves."""
-        who = f"Process {run.pid} on {run.host} retrains the model {run.model} (channel {run.channel})"
+        who = marked(f"Process {run.pid} on {run.host} retrains the model {run.model} (channel {run.channel})")
         busy = RetrainingRunning(f"{who}, since {run.created_at:%Y-%m-%d %H:%M} UTC. Wait until it ends.")
         until = self._watch.monotonic() + self._parts.takeover_s
         while not process_ended(run.pid, run.process) and self._watch.monotonic() < until:
@@ -172,7 +174,7 @@ class Pipeline:
             test=rules.test,
             promote=rules.promote,
             dry_run=dry_run,
-            state=RunState.RUNNING,
+            state=RetrainingState.RUNNING,
             stage=Stage.LABELS,
             candidate=next_version([*known, champion.ref.version] if champion else known),
             champion=str(champion.ref) if champion else None,
@@ -243,14 +245,14 @@ class Pipeline:
         while True:
             run = self._advance(replace(run, stage=Stage.JUDGING))
             callback.on_stage(f"Comparing {bundle.ref} with {run.champion or 'nothing: it is the first one'}")
-            run, verdict = self._judge(run, prepared, bundle, champion)
-            if run.dry_run or not verdict.passed:
-                state = RunState.MEASURED if run.dry_run else RunState.REFUSED
+            run, result = self._judge(run, prepared, bundle, champion)
+            if run.dry_run or not result.passed:
+                state = RetrainingState.MEASURED if run.dry_run else RetrainingState.REFUSED
                 return self._end(replace(run, state=state))
             run = self._advance(replace(run, stage=Stage.PUBLISHING))
             callback.on_stage(f"Publishing {bundle.ref}")
             try:
-                return self._end(self._promotion.publish(run, bundle, verdict.figures, by=by))
+                return self._end(self._promotion.publish(run, bundle, result.figures, by=by))
             except RetrainingOutdated:
                 champion = self._parts.find(run.model)
                 run = replace(run, champion=str(champion.ref) if champion else None)
@@ -285,6 +287,7 @@ class Pipeline:
         people = of_people(labels.labels(labels.get(run.channel, run.label_set)))
         callback.on_stage("Reading the shop's own data")
         own = [*(trainer.read(run.test, TEST) if run.test else []), *(trainer.read(run.base, BASE) if run.base else [])]
+        own = _renamed(own, trainer.current([each.label for each in own]))
         gathered = gather(people, own, known=known, new_class_samples=self._rules.new_class_samples)
         run, tested, training = self._with_test_set(run, gathered)
         callback.on_stage("Fetching the photos")
@@ -294,7 +297,8 @@ class Pipeline:
         wanted = [_as_labelled(each, present.get(each.name)) for each in tested.samples]
         fetched, missing = trainer.fetch([*training, *wanted], folder)
         by_name = {sample.name: sample for sample in fetched}
-        tests = tuple((each, by_name[each.name]) for each in tested.samples if each.name in by_name)
+        frozen = _renamed(tested.samples, trainer.current([each.label for each in tested.samples]))
+        tests = tuple((each, by_name[each.name]) for each in frozen if each.name in by_name)
         prepared = Prepared(
             training=tuple(by_name[sample.name] for sample in training if sample.name in by_name),
             tests=tests,
@@ -355,14 +359,14 @@ class Pipeline:
 
     def _judge(
         self, run: RetrainingRun, prepared: Prepared, bundle: Bundle, champion: Bundle | None
-    ) -> tuple[RetrainingRun, Verdict]:
+    ) -> tuple[RetrainingRun, GateResult]:
         truth = [tested.label for tested, _ in prepared.tests]
         new = self._parts.trainer.answers(bundle, prepared.tests)
         old = self._parts.trainer.present(champion, prepared.training, prepared.tests) if champion else None
-        verdict = judge(truth, new, old, self._rules.gate)
+        result = judge(truth, new, old, self._rules.gate)
         report = report_of(
             run,
-            verdict=verdict,
+            gate=result,
             tests=prepared.tests,
             new=new,
             old=old,
@@ -372,14 +376,19 @@ class Pipeline:
         )
         run = replace(
             run,
-            passed=verdict.passed,
-            accuracy=verdict.after,
-            accuracy_before=verdict.before,
+            passed=result.passed,
+            accuracy=result.after,
+            accuracy_before=result.before,
             report_key=write_report(self._parts.store, run, report),
         )
         for watcher in self._parts.watchers:
             run = watcher.judged(run, prepared, bundle, report)
-        return self._advance(run), verdict
+        return self._advance(run), result
+
+
+def _renamed(samples: Sequence[AnySample], labels: Sequence[str]) -> list[AnySample]:
+    """The samples with these labels."""
+    return [replace(each, label=label) for each, label in zip(samples, labels, strict=True)]
 
 
 def _notes(champion: Bundle | None, old: Answers | None) -> list[str]:

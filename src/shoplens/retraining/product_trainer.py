@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -17,11 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shoplens.bundles.bundle import Bundle, open_bundle
-from shoplens.catalogue.cold_start import ColdStart, Example
 from shoplens.catalogue.label_source import SOURCE as CATALOGUE
 from shoplens.catalogue.repository import ProductRepository
-from shoplens.catalogue.suggest import COLD_START, knows
-from shoplens.catalogue.tree import SEPARATOR, Tree
+from shoplens.catalogue.suggest.cold_start import ColdStart, Example
+from shoplens.catalogue.suggest.service import COLD_START, categories_of, knows
+from shoplens.catalogue.tree.categories import SEPARATOR
+from shoplens.catalogue.tree.service import TreeService
 from shoplens.db import Database
 from shoplens.images.picture import Limits
 from shoplens.retraining.errors import NothingToLearn
@@ -41,22 +42,26 @@ _TEXT_DIMENSIONS: Final = 128
 _PHOTO_DIMENSIONS: Final = 64
 
 
+def _silent(_done: int, _total: int) -> None:
+    """Nobody follows the progress."""
+
+
 class ProductTrainer(PhotoTrainer):
-    """`tree` gives the live tree, whose categories are the labels of the new model; None where there is none."""
+    """The categories of the live one of `trees` are the labels of the new model; None where there is no tree."""
 
     def __init__(
         self,
         database: Database,
         store: Store,
         *,
-        tree: Callable[[], Tree | None],
+        trees: TreeService | None,
         threads: int,
         limits: Limits,
     ) -> None:
         super().__init__(store, threads=threads, limits=limits)
         self._database = database
-        self._tree = tree
-        self._embeddings: dict[str, Floats] = {}
+        self._trees = trees
+        self._embeddings: dict[str, NDArray[np.float16]] = {}
 
     @cached_property
     def _encoder(self) -> bytes:
@@ -109,8 +114,24 @@ class ProductTrainer(PhotoTrainer):
                 found = ProductRepository(tx).embeddings_of(ids[start : start + _PAGE])
             for product_id, (encoder, embedding) in found.items():
                 if encoder == ours:
-                    values = np.frombuffer(embedding, np.float16).astype(np.float32)
-                    self._embeddings[f"{CATALOGUE}/{product_id}"] = values
+                    self._embeddings[f"{CATALOGUE}/{product_id}"] = np.frombuffer(embedding, np.float16)
+
+    def known(self, champion: Bundle) -> list[str]:
+        """The paths in the live tree; labels that it does not have any more are as the bundle has them."""
+        return self.current([label.name for label in champion.labels])
+
+    def current(self, labels: Sequence[str]) -> list[str]:
+        """The paths in the live tree of what were paths in an earlier one, by the mappings of the imports."""
+        paths = self._paths_of(labels)
+        return [paths.get(label, label) for label in labels]
+
+    def _paths_of(self, labels: Sequence[str]) -> dict[str, str]:
+        """The path in the live tree of each label that has a category there."""
+        if self._trees is None:
+            return {}
+        tree = self._trees.live()
+        found = categories_of(labels, self._trees)
+        return {label: SEPARATOR.join(tree[category].path) for label, category in found.items()}
 
     def check(self, samples: Sequence[LabelledSample], known: Collection[str]) -> None:
         """Two categories are enough: a tree has many that no product has yet."""
@@ -130,17 +151,29 @@ class ProductTrainer(PhotoTrainer):
 
         if candidate.bundle.is_dir():
             return open_bundle(candidate.bundle)
+        callback.on_stage("Embedding the photos")
+        products = [self._product(each) for each in (*samples, *(fetched for _, fetched in tests))]
+        # Photos that cannot be read have no embedding then; `train_products` tries them again and reports them.
+        products = self._embed(products, callback.on_samples)
         trained = train_products(
-            [self._product(each) for each in samples],
+            products[: len(samples)],
             candidate.config(threads=self._threads, limits=self._limits),
             label_ids=self._label_ids(),
-            tests=[self._product(fetched) for _, fetched in tests],
+            tests=products[len(samples) :],
             callback=callback,
         )
         return trained.bundle
 
     def answers(self, bundle: Bundle, tests: Sequence[tuple[TestSample, LabelledSample]]) -> Answers:
         """Each product with what it has. A bundle with another encoder sees the photos that are files here."""
+        return self._answers(bundle, tests, {label.name: label.name for label in bundle.labels})
+
+    def _answers(
+        self, bundle: Bundle, tests: Sequence[tuple[TestSample, LabelledSample]], called: Mapping[str, str]
+    ) -> Answers:
+        """With the labels as they are `called`, as `suggest` does: scores of labels that became one are added, labels
+        without a name are left out.
+        """
         from shoplens.serving.classifier import Classifier, PreparedSample
         from shoplens.texts.features import features
 
@@ -154,20 +187,27 @@ class ProductTrainer(PhotoTrainer):
                 shown.append(PreparedSample(text=text, embedding=product.embedding))
                 rows.append(row)
         classifier = Classifier(bundle)
-        names = [label.name for label in bundle.labels]
+        column_of = {name: column for column, name in enumerate(dict.fromkeys(called.values()))}
+        names = list(column_of)
+        kept = [row for row, label in enumerate(bundle.labels) if label.name in called]
+        columns = [column_of[called[bundle.labels[row].name]] for row in kept]
         labels, scores = [""] * len(tests), [0.0] * len(tests)
         began = time.process_time()
-        found = classifier.scores(shown) if shown else np.zeros((0, len(names)), np.float32)
+        found = classifier.scores(shown) if shown else np.zeros((0, len(bundle.labels)), np.float32)
         seconds = time.process_time() - began
-        for row, values in zip(rows, found, strict=True):
+        added = np.zeros((len(rows), len(names)), np.float32)
+        np.add.at(added.T, np.array(columns, np.int64), found[:, kept].T)
+        for row, values in zip(rows, added, strict=True):
             best = int(values.argmax())
-            labels[row], scores[row] = names[best], float(values[best])
+            if values[best] > 0:
+                labels[row], scores[row] = names[best], min(1.0, float(values[best]))
         return Answers(
             model=str(bundle.ref),
             labels=labels,
             scores=scores,
             ms_per_sample=1e3 * seconds / max(1, len(shown)),
             size_bytes=bundle.size_bytes,
+            known=frozenset(names),
         )
 
     def present(
@@ -176,13 +216,16 @@ class ProductTrainer(PhotoTrainer):
         training: Sequence[LabelledSample],
         tests: Sequence[tuple[TestSample, LabelledSample]],
     ) -> Answers:
-        """The champion's answers; those of the cold start, with `training` as its examples, where the champion does
-        not know the live tree: then it answers nobody.
+        """The champion's answers in the live tree; those of the cold start, with `training` as its examples, where the
+        champion does not know that tree: then it answers nobody.
         """
-        tree = self._tree()
-        names = [label.name for label in champion.labels]
-        if tree is None or knows(tree, names):
+        if self._trees is None:
             return self.answers(champion, tests)
+        names = [label.name for label in champion.labels]
+        paths = self._paths_of(names)
+        if knows(paths, names):
+            return self._answers(champion, tests, paths)
+        tree = self._trees.live()
         ids = self._label_ids()
         newest = sorted(training, key=lambda each: each.sample_id, reverse=True)
         kept = [each for each in newest if each.label in ids]
@@ -201,7 +244,7 @@ class ProductTrainer(PhotoTrainer):
 
     def _label_ids(self) -> dict[str, str]:
         """The id of each category by its path."""
-        return {SEPARATOR.join(category.path): category.id for category in self._tree() or ()}
+        return {SEPARATOR.join(category.path): category.id for category in (self._trees.live() if self._trees else ())}
 
     def features(self, samples: Sequence[LabelledSample]) -> Floats:
         """The texts and the embeddings, each brought to fewer dimensions."""
@@ -226,24 +269,35 @@ class ProductTrainer(PhotoTrainer):
     def _embedded(self, bundle: Bundle | None, products: Sequence[Product]) -> list[Product]:
         """With the embeddings of the encoder of `bundle`, or our own."""
         from shoplens.training.products import embed_products
-        from shoplens.training.train_products import PHOTO
 
         path = bundle.encoder_path if bundle is not None else None
         if bundle is not None and path is None:
             return [replace(each, embedding=None) for each in products]
         if path is None or path.read_bytes() == self._encoder:
-            return embed_products(products, self._encoder, PHOTO)[0]
+            return self._embed(products)
         assert bundle is not None
         assert bundle.manifest.image is not None
         plain = [replace(each, embedding=None) for each in products]
         return embed_products(plain, path.read_bytes(), bundle.manifest.image)[0]
 
+    def _embed(self, products: Sequence[Product], on_progress: Callable[[int, int], None] = _silent) -> list[Product]:
+        """By our own encoder. A photo is read once: training, gate and the search for label errors need it in turn."""
+        from shoplens.training.products import embed_products
+        from shoplens.training.train_products import PHOTO
+
+        done = embed_products(products, self._encoder, PHOTO, on_progress=on_progress)[0]
+        for each in done:
+            if each.embedding is not None and each.name not in self._embeddings:
+                self._embeddings[each.name] = each.embedding.astype(np.float16)
+        return done
+
     def _product(self, sample: LabelledSample) -> Product:
         from shoplens.training.products import Product, product_text
         from shoplens.training.samples import PhotoFile
 
+        known = self._embeddings.get(sample.name)
         photos: tuple[PhotoFile, ...] = ()
-        if sample.path is not None:
+        if sample.path is not None and known is None:
             digest = hashlib.sha256(sample.path.read_bytes()).hexdigest()
             photos = (PhotoFile(path=sample.path, sha256=digest, limits=self._limits),)
         return Product(
@@ -251,5 +305,5 @@ class ProductTrainer(PhotoTrainer):
             label=sample.label,
             text=product_text(sample.designation or "", sample.description or ""),
             photos=photos,
-            embedding=self._embeddings.get(sample.name),
+            embedding=None if known is None else known.astype(np.float32),
         )

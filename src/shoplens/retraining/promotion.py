@@ -19,7 +19,7 @@ from shoplens.registry.entities import CHALLENGER, CHAMPION, Aliases, Registered
 from shoplens.registry.errors import AliasChanged, AliasUnchanged
 from shoplens.registry.publishing import RegistryService
 from shoplens.registry.registry import Registry
-from shoplens.retraining.entities import OPEN, RetrainingRules, RetrainingRun, RunState, ShadowRules
+from shoplens.retraining.entities import OPEN, RetrainingRules, RetrainingRun, RetrainingState, ShadowRules
 from shoplens.retraining.errors import RetrainingNotOpen, RetrainingOutdated
 from shoplens.retraining.repository import RetrainingRepository
 from shoplens.retraining.shadow_time import ENOUGH, LABELS, ShadowTimes
@@ -28,9 +28,9 @@ from shoplens.telemetry.logs import get_logger
 FIRST_MODEL: Final = "No model answers here yet, so it was compared with nothing: a person must say yes."
 _log: Final = get_logger(__name__)
 _AFTER: Final = {
-    "at_once": RunState.PROMOTED,
-    "after_shadow": RunState.SHADOWING,
-    "after_approval": RunState.WAITING,
+    "at_once": RetrainingState.PROMOTED,
+    "after_shadow": RetrainingState.SHADOWING,
+    "after_approval": RetrainingState.WAITING,
 }
 
 
@@ -85,8 +85,8 @@ class Promotion:
 
         Raises RetrainingNotFound, RetrainingNotOpen, RetrainingOutdated, and ModelNotFound if it is not published.
         """
-        run = self._open(run_id, RunState.PROMOTED)
-        return run if run.state is RunState.PROMOTED else self._promote(run, by=by, why=why)
+        run = self._open(run_id, RetrainingState.PROMOTED)
+        return run if run.state is RetrainingState.PROMOTED else self._promote(run, by=by, why=why)
 
     def _promote(
         self, run: RetrainingRun, *, by: Principal, why: str, figures: Mapping[str, float] | None = None
@@ -99,20 +99,22 @@ class Promotion:
                     run.model, CHAMPION, run.candidate, by, why=why, figures=figures, expected=aliases
                 )
         except AliasChanged as error:
-            raise RetrainingOutdated(str(error)) from error
-        return self._decided(run, RunState.PROMOTED, by=by.name, why=why)
+            # A person or another server may have promoted this very model at the same moment.
+            if self._registry.aliases(run.model).champion != run.candidate:
+                raise RetrainingOutdated(str(error)) from error
+        return self._decided(run, RetrainingState.PROMOTED, by=by.name, why=why)
 
     def reject(self, run_id: str, *, by: Principal, why: str) -> RetrainingRun:
         """The model of a run does not become champion. Raises RetrainingNotFound, RetrainingNotOpen, AliasChanged."""
-        run = self._open(run_id, RunState.REJECTED)
-        if run.state is RunState.REJECTED:
+        run = self._open(run_id, RetrainingState.REJECTED)
+        if run.state is RetrainingState.REJECTED:
             return run
         aliases = self._registry.aliases(run.model)
         if aliases.champion == run.candidate:
             raise RetrainingNotOpen(f"{run.ref} is champion already. Roll back in the registry.")
         if aliases.challenger == run.candidate:
             self._publishing.set_alias(run.model, CHALLENGER, None, by, why=why, expected=aliases)
-        return self._decided(run, RunState.REJECTED, by=by.name, why=why)
+        return self._decided(run, RetrainingState.REJECTED, by=by.name, why=why)
 
     def settle(self, rules: RetrainingRules, *, by: Principal) -> list[RetrainingRun]:
         """Decide on the challengers of a channel whose shadow time is over, by what they answered meanwhile; the runs
@@ -122,26 +124,28 @@ class Promotion:
         champion was replaced. One that fails or differs too often waits for a person's answer.
         """
         with self._database.reading() as tx:
-            waiting = [run for run in RetrainingRepository(tx).open(rules.model) if run.state is RunState.SHADOWING]
+            waiting = [
+                run for run in RetrainingRepository(tx).open(rules.model) if run.state is RetrainingState.SHADOWING
+            ]
         over = timedelta(hours=rules.shadow.hours)
-        runs = [run for run in waiting if self._clock() - (run.finished_at or run.created_at) >= over]
+        runs = [run for run in waiting if self._clock() - shadowing_since(run) >= over]
         settled = [self._settle(run, rules.shadow, by) for run in runs]
-        return [run for run in settled if run.state is not RunState.SHADOWING]
+        return [run for run in settled if run.state is not RetrainingState.SHADOWING]
 
     def _settle(self, run: RetrainingRun, rules: ShadowRules, by: Principal) -> RetrainingRun:
-        verdict = self._shadows.judge(run, rules)
-        why = f"{rules.hours:g} h as challenger are over. {verdict.sentence}"
-        _log.info("retraining.shadow_judged", run=run.id, model=run.ref, failed=sorted(verdict.failed), reason=why)
-        if LABELS in verdict.failed:
+        result = self._shadows.judge(run, rules)
+        why = f"{rules.hours:g} h as challenger are over. {result.sentence}"
+        _log.info("retraining.shadow_judged", run=run.id, model=run.ref, failed=sorted(result.failed), reason=why)
+        if LABELS in result.failed:
             return self.reject(run.id, by=by, why=why)
-        if ENOUGH in verdict.failed:
+        if ENOUGH in result.failed:
             return run
-        if verdict.failed:
-            return self._decided(run, RunState.WAITING, by=None, why=why)
+        if result.failed:
+            return self._decided(run, RetrainingState.WAITING, by=None, why=why)
         try:
-            return self._promote(run, by=by, why=why, figures=verdict.figures.figures)
+            return self._promote(run, by=by, why=why, figures=result.figures.figures)
         except RetrainingOutdated as error:
-            return self._decided(run, RunState.REJECTED, by=by.name, why=str(error))
+            return self._decided(run, RetrainingState.REJECTED, by=by.name, why=str(error))
 
     def _require_same_champion(self, run: RetrainingRun) -> Aliases:
         aliases = self._registry.aliases(run.model)
@@ -153,14 +157,14 @@ class Promotion:
             )
         return aliases
 
-    def _open(self, run_id: str, wanted: RunState) -> RetrainingRun:
+    def _open(self, run_id: str, wanted: RetrainingState) -> RetrainingRun:
         with self._database.reading() as tx:
             run = RetrainingRepository(tx).get(run_id)
         if run.state not in (*OPEN, wanted):
             raise RetrainingNotOpen(f"The retraining {run.id} is {run.state.value}: its model waits for no answer.")
         return run
 
-    def _decided(self, run: RetrainingRun, state: RunState, *, by: str | None, why: str) -> RetrainingRun:
+    def _decided(self, run: RetrainingRun, state: RetrainingState, *, by: str | None, why: str) -> RetrainingRun:
         """`by` is None where it still waits for a person: then only the reason for that is stored."""
         at = None if by is None else self._clock()
         changed = replace(run, state=state, decided_at=at, decided_by=by, decided_why=why)
@@ -173,7 +177,12 @@ class Promotion:
         with self._database.reading() as tx:
             earlier = [each for each in RetrainingRepository(tx).open(run.model) if each.id != run.id]
         for each in earlier:
-            self._decided(each, RunState.REJECTED, by=run.requested_by, why=f"{run.ref} took its place.")
+            self._decided(each, RetrainingState.REJECTED, by=run.requested_by, why=f"{run.ref} took its place.")
+
+
+def shadowing_since(run: RetrainingRun) -> datetime:
+    """When the model of a run became the challenger."""
+    return run.finished_at or run.created_at
 
 
 def is_of(version: RegisteredVersion, run: RetrainingRun) -> bool:

@@ -9,7 +9,7 @@ from typing import Any, Final
 import orjson
 
 from shoplens.retraining.entities import RetrainingRun
-from shoplens.retraining.gate import Answers, Check, ClassChange, Verdict
+from shoplens.retraining.gate import Answers, Check, ClassChange, GateResult
 from shoplens.retraining.samples import LabelledSample
 from shoplens.retraining.test_set import FOLDER, TestSample
 from shoplens.storage import Store
@@ -43,7 +43,7 @@ class Report:
     run_id: str
     trained_on: int
     left_out: Mapping[str, int]
-    verdict: Verdict
+    gate: GateResult
     became_right: tuple[ChangedSample, ...]
     became_wrong: tuple[ChangedSample, ...]
     notes: tuple[str, ...] = ()
@@ -53,7 +53,7 @@ class Report:
 def report_of(
     run: RetrainingRun,
     *,
-    verdict: Verdict,
+    gate: GateResult,
     tests: Sequence[tuple[TestSample, LabelledSample]],
     new: Answers,
     old: Answers | None,
@@ -90,7 +90,7 @@ def report_of(
         run_id=run.id,
         trained_on=trained_on,
         left_out=left_out,
-        verdict=verdict,
+        gate=gate,
         became_right=surest(right),
         became_wrong=surest(wrong),
         notes=tuple(notes),
@@ -112,13 +112,13 @@ def write_report(store: Store, run: RetrainingRun, report: Report) -> str:
 def read_report(store: Store, key: str) -> Report:
     """Raises BlobNotFound."""
     values: dict[str, Any] = orjson.loads(store.get(key))
-    verdict = values["verdict"]
-    verdict["checks"] = tuple(Check(**each) for each in verdict["checks"])
-    verdict["classes"] = tuple(ClassChange(**each) for each in verdict["classes"])
+    gate = values["gate"]
+    gate["checks"] = tuple(Check(**each) for each in gate["checks"])
+    gate["classes"] = tuple(ClassChange(**each) for each in gate["classes"])
     for name in ("became_right", "became_wrong"):
         values[name] = tuple(ChangedSample(**each) for each in values[name])
     values["shadow"] = tuple(Check(**each) for each in values.get("shadow", ()))
-    return Report(**{**values, "verdict": Verdict(**verdict), "notes": tuple(values["notes"])})
+    return Report(**{**values, "gate": GateResult(**gate), "notes": tuple(values["notes"])})
 
 
 def forget_samples(store: Store, sample_ids: set[str]) -> int:

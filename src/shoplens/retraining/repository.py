@@ -14,7 +14,7 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 from shoplens.batch.entities import RunOwner
 from shoplens.db.tables import from_row, to_row
 from shoplens.errors import RunLost
-from shoplens.retraining.entities import OPEN, RetrainingRun, RunState, Suspect
+from shoplens.retraining.entities import OPEN, RetrainingRun, RetrainingState, Suspect
 from shoplens.retraining.errors import RetrainingNotFound, SuspectNotFound
 from shoplens.retraining.tables import retraining_runs, retraining_suspects
 
@@ -144,4 +144,4 @@ _BEATS: Final = frozenset({"heartbeat", "heartbeat_at", "owner", "host", "pid", 
 
 def _row(run: RetrainingRun) -> dict[str, Any]:
     return {**to_row(run), "state": run.state.value, "stage": run.stage.value,
-            "active": 1 if run.state is RunState.RUNNING else None}  # fmt: skip
+            "active": 1 if run.state is RetrainingState.RUNNING else None}  # fmt: skip

@@ -8,7 +8,7 @@ from shoplens.accounts.entities import Principal
 from shoplens.batch.process import process_ended
 from shoplens.db import Database
 from shoplens.errors import BlobNotFound
-from shoplens.retraining.entities import RetrainingRun, RunState
+from shoplens.retraining.entities import RetrainingRun, RetrainingState
 from shoplens.retraining.errors import RetrainingNotFound
 from shoplens.retraining.promotion import Promotion
 from shoplens.retraining.report import ChangedSample, Report, read_report
@@ -72,4 +72,4 @@ class RetrainingService:
 
 
 def _view(run: RetrainingRun) -> RunView:
-    return RunView(run=run, interrupted=run.state is RunState.RUNNING and process_ended(run.pid, run.process))
+    return RunView(run=run, interrupted=run.state is RetrainingState.RUNNING and process_ended(run.pid, run.process))

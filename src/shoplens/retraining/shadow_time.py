@@ -13,6 +13,7 @@ from typing import Final
 from shoplens.db import Database
 from shoplens.errors import BlobNotFound
 from shoplens.labels.entities import Label
+from shoplens.messages import marked
 from shoplens.registry.shadow_repository import ShadowAnswer, ShadowRepository
 from shoplens.retraining.entities import RetrainingRun, ShadowRules
 from shoplens.retraining.gate import Check, mcnemar
@@ -56,7 +57,7 @@ class ShadowFigures:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ShadowVerdict:
+class ShadowResult:
     """What a shadow time showed."""
 
     figures: ShadowFigures
@@ -98,7 +99,7 @@ def count(answers: Iterable[ShadowAnswer], labels: Iterable[Label]) -> ShadowFig
     )
 
 
-def judge_shadow(figures: ShadowFigures, rules: ShadowRules) -> ShadowVerdict:
+def judge_shadow(figures: ShadowFigures, rules: ShadowRules) -> ShadowResult:
     """Whether a challenger with these figures may become champion.
 
     With the labels of people it must not be worse: McNemar's exact test, one-sided, as in the gate.
@@ -107,13 +108,13 @@ def judge_shadow(figures: ShadowFigures, rules: ShadowRules) -> ShadowVerdict:
     failing, agreeing = figures.failed / max(1, asked), figures.agreed / max(1, figures.answers)
     p_worse = mcnemar(figures.only_champion, figures.only_challenger)
     right, before = figures.both + figures.only_challenger, figures.both + figures.only_champion
-    labelled = (
+    labelled = marked(
         f"Of {figures.labelled:,} samples that people labelled it has {right:,} right, the champion {before:,} "
         f"(McNemar p = {p_worse:.2g} that it is not worse)."
         if figures.labelled
         else "People labelled none of these samples."
     )
-    return ShadowVerdict(
+    return ShadowResult(
         figures=figures,
         checks=(
             Check(
@@ -147,7 +148,7 @@ class ShadowTimes:
         self._store = store
         self._labels = labels
 
-    def judge(self, run: RetrainingRun, rules: ShadowRules) -> ShadowVerdict:
+    def judge(self, run: RetrainingRun, rules: ShadowRules) -> ShadowResult:
         """What the challenger of a run answered until now. It is written into the report of the run.
 
         Raises DatabaseUnavailable and StorageUnavailable.
@@ -156,14 +157,14 @@ class ShadowTimes:
         with self._database.reading() as tx:
             answers = ShadowRepository(tx).of_pair(run.model, champion, run.candidate)
         channels = sorted({each.channel for each in answers})
-        verdict = judge_shadow(count(answers, self._labels_of(channels)), rules)
+        result = judge_shadow(count(answers, self._labels_of(channels)), rules)
         if run.report_key is not None:
             try:
                 report = read_report(self._store, run.report_key)
             except BlobNotFound:
-                return verdict
-            write_report(self._store, run, replace(report, shadow=verdict.checks))
-        return verdict
+                return result
+            write_report(self._store, run, replace(report, shadow=result.checks))
+        return result
 
     def _labels_of(self, channels: Sequence[str]) -> Iterator[Label]:
         for channel in channels:

@@ -9,6 +9,7 @@ from datetime import datetime
 from shoplens.accounts.audit import AuditLog
 from shoplens.accounts.entities import Principal
 from shoplens.db import Database
+from shoplens.messages import marked
 from shoplens.retraining.entities import Suspect
 from shoplens.retraining.errors import LabelNotChangeable
 from shoplens.retraining.repository import SuspectRepository
@@ -56,7 +57,7 @@ class SuspectService:
         suspect = self.get(suspect_id)
         relabel = self._relabel.get(suspect.source)
         if relabel is None:
-            where = "in the shop's own files" if suspect.source in OWN else "on the page of the photo"
+            where = marked("in the shop's own files") if suspect.source in OWN else marked("on the page of the photo")
             raise LabelNotChangeable(f"The label of this sample is changed {where}, not here.")
         if suspect.outcome is None:
             relabel(suspect, by)

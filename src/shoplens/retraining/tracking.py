@@ -50,11 +50,11 @@ class MlflowTracker:
         for parameter in _PARAMETERS:
             if (value := getattr(run, parameter)) is not None:
                 self._log_once(tracked, parameter, value)
-        for figure, number in report.verdict.figures.items():
+        for figure, number in report.gate.figures.items():
             client.log_metric(tracked, figure.replace(",", ""), number)
-        for place, each in enumerate(report.verdict.classes):
+        for place, each in enumerate(report.gate.classes):
             client.log_metric(tracked, "F1 by class", each.after, step=place)
-        client.set_tag(tracked, "shoplens.passed", str(report.verdict.passed).lower())
+        client.set_tag(tracked, "shoplens.passed", str(report.gate.passed).lower())
         client.log_dict(tracked, asdict(report), "report.json")
         client.log_artifacts(tracked, str(bundle.root), "bundle")
         client.set_terminated(tracked)

@@ -78,6 +78,10 @@ class Trainer(Protocol):
         """The labels of a bundle, as label sets have them."""
         ...
 
+    def current(self, labels: Sequence[str]) -> list[str]:
+        """What labels of base data and of earlier test sets are called today."""
+        ...
+
     def read(self, place: str, source: str) -> list[LabelledSample]:
         """The labelled files at `place`, as samples of this `source`. Raises DatasetInvalid."""
         ...
@@ -132,6 +136,10 @@ class PhotoTrainer:
     def known(self, champion: Bundle) -> list[str]:
         """People say the names of labels."""
         return [label.name for label in champion.labels]
+
+    def current(self, labels: Sequence[str]) -> list[str]:
+        """The same: labels of photos keep their names."""
+        return list(labels)
 
     def read(self, place: str, source: str) -> list[LabelledSample]:
         """As `shoplens train` reads a folder or a CSV. Raises DatasetInvalid, and Misconfigured for an archive."""
@@ -188,7 +196,7 @@ class PhotoTrainer:
             draft.replace(path)
             return path
         if sample.image_key is None:
-            return "photo was not stored"
+            return "photo was not stored, or deleted by retention"
         try:
             data = self._store.get(sample.image_key)
             if not sample.image_key.endswith(_THUMBNAIL):

@@ -12,10 +12,9 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
+from contextvars import Context, copy_context
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
-
-import structlog
+from typing import Generic, TypeVar
 
 from shoplens.errors import EngineStopped, NotStarted, QueueFull, ShoplensError
 from shoplens.serving.engine import fault_of
@@ -49,7 +48,7 @@ class Batching:
 class PendingRequest(Generic[Item, Result]):
     """One accepted item. Its caller sets `abandoned` when it no longer waits, so that the item is skipped.
 
-    `log_fields` are those of its caller, such as the request's id: the thread that runs it logs with them too.
+    `context` is that of its caller, for the thread that runs it: its lines have the request's id, its spans a parent.
     """
 
     item: Item
@@ -60,7 +59,7 @@ class PendingRequest(Generic[Item, Result]):
     waited_s: float = 0.0
     begun: bool = False
     abandoned: bool = False
-    log_fields: dict[str, Any] = field(default_factory=structlog.contextvars.get_contextvars)
+    context: Context = field(default_factory=copy_context)
 
 
 class Batcher(Generic[Item, Result]):
@@ -195,12 +194,11 @@ class Batcher(Generic[Item, Result]):
 
     def _run_batch(self, batch: Sequence[PendingRequest[Item, Result]]) -> None:
         if len(batch) > 1:
-            self._run_with_fields(batch)
-            return
-        with structlog.contextvars.bound_contextvars(**batch[0].log_fields):
-            self._run_with_fields(batch)
+            self._run_in_context(batch)
+        else:  # a copy, since it may still be in use where the item came from
+            batch[0].context.copy().run(self._run_in_context, batch)
 
-    def _run_with_fields(self, batch: Sequence[PendingRequest[Item, Result]]) -> None:
+    def _run_in_context(self, batch: Sequence[PendingRequest[Item, Result]]) -> None:
         outcomes: list[Result | ShoplensError | None]
         try:
             outcomes = [outcome for _, outcome in zip(batch, self._run(batch), strict=True)]

@@ -12,6 +12,7 @@ from typing import Final, Literal, Protocol
 from shoplens.bundles.manifest import Manifest, ModelRef, SampleKind
 from shoplens.errors import RequestInvalid, ShoplensError
 from shoplens.images.picture import ImageFacts, Measurements
+from shoplens.messages import marked
 from shoplens.texts.cleaning import DESCRIPTION_CHARACTERS, TITLE_CHARACTERS
 
 RANKED_LABELS: Final = 20
@@ -172,7 +173,8 @@ def require_input(manifest: Manifest, *, photos: int, text: str) -> None:
     kinds, model = manifest.kinds, f"{manifest.name}@{manifest.version}"
     has_text = bool(text.strip())
     if not photos and not has_text:
-        needed = f"a {kinds[0]}" if len(kinds) == 1 else "a photo, a text, or both"
+        one = marked("a photo") if "photo" in kinds else marked("a text")
+        needed = one if len(kinds) == 1 else marked("a photo, a text, or both")
         raise RequestInvalid(f"There is nothing to classify: send {needed}.")
     if photos and "photo" not in kinds:
         raise RequestInvalid(f"The model {model} takes texts only: send no photo.")

@@ -40,6 +40,8 @@ from shoplens.serving.engine import ClassifyRequest, ClassifyResult, ServedModel
 from shoplens.serving.models import LoadedModel, ModelHandle, ModelPool
 from shoplens.telemetry.logs import get_logger
 from shoplens.telemetry.metrics import Metrics
+from shoplens.telemetry.threads import run_in
+from shoplens.telemetry.tracing import past_span, span
 
 _DRAIN_S: Final = 5.0
 _WARM_SIDE: Final = 64
@@ -47,6 +49,7 @@ _WARM_TEXT: Final = "a red cotton shirt"
 _WARM_TIMEOUT_S: Final = 60.0
 # Longer than any photo may take; shorter than clients wait.
 _STUCK_AFTER_S: Final = 5.0
+_WAIT: Final = "wait for a thread"
 _log: Final = get_logger(__name__)
 
 
@@ -83,6 +86,7 @@ class LocalEngine:
         metrics.watch_queue(lambda: len(self._batcher) + len(self._sandboxed) + len(self._texts))
         for served in self.served():
             metrics.model_info.labels(model=served.ref.name, version=served.ref.version).set(1)
+            metrics.model_live.labels(model=served.ref.name).set_to_current_time()
 
     async def classify(self, request: ClassifyRequest) -> ClassifyResult:
         """See Engine."""
@@ -151,6 +155,7 @@ class LocalEngine:
         if old != model.ref:
             self._metrics.model_info.remove(old.name, old.version)
         self._metrics.model_info.labels(model=model.ref.name, version=model.ref.version).set(1)
+        self._metrics.model_live.labels(model=model.ref.name).set_to_current_time()
 
     def warm(self) -> None:
         """Take a sample through every stage of every model, so that the first real one is as quick as the next."""
@@ -198,11 +203,10 @@ class LocalEngine:
 
     async def _loaded(self, name: str, timeout_s: float) -> ModelHandle:
         """A version that is not live. It is loaded also when that takes longer, for the next request."""
-        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(timeout_s):
                 # On a thread of its own, one after the other: other requests need those of the event loop.
-                return await loop.run_in_executor(self._loading, self._models.load, name)
+                return await run_in(self._loading, partial(self._models.load, name))
         except TimeoutError as error:
             raise NotStarted(f"The model {name} was not loaded within {timeout_s:g} s. Try again.") from error
 
@@ -218,6 +222,7 @@ class LocalEngine:
         Whatever it raises becomes the outcome.
         """
         (pending,) = batch
+        past_span(_WAIT, pending.waited_s)
         started = time.perf_counter()
         with self._leased(pending.item) as models:
             view = _look(
@@ -242,6 +247,7 @@ class LocalEngine:
     def _classify_text(self, batch: Sequence[Pending]) -> Sequence[ClassifyResult]:
         """The same for a text without a photo."""
         (pending,) = batch
+        past_span(_WAIT, pending.waited_s)
         started = time.perf_counter()
         with self._leased(pending.item) as models:
             return [_predict(pending, _View(photos=((),) * len(models)), models, started)]
@@ -269,6 +275,13 @@ def _look(
 
     Raises SampleError, which names the photo where there are several.
     """
+    with span("decode", {"shoplens.photos": len(request.images), "shoplens.bytes": request.byte_count}):
+        return _view_of(request, models, decoded)
+
+
+def _view_of(
+    request: ClassifyRequest, models: Sequence[LoadedModel], decoded: Callable[[bytes], Picture | None]
+) -> _View | None:
     facts: list[ImageFacts] = []
     tensors: list[list[Tensor]] = [[] for _ in models]
     shown: bytes | None = None
@@ -309,10 +322,11 @@ def _predict(pending: Pending, view: _View, models: Sequence[LoadedModel], start
         model.classifier.prepared(photos, request.text) for model, photos in zip(models, view.photos, strict=True)
     ]
     prepared = time.perf_counter()
-    first, *others = [
-        model.classify(sample, top_k=request.top_k, embed=request.embed, deadline=pending.deadline)
-        for model, sample in zip(models, samples, strict=True)
-    ]
+    with span("infer", {"shoplens.model": request.model, "shoplens.models": len(models)}):
+        first, *others = [
+            model.classify(sample, top_k=request.top_k, embed=request.embed, deadline=pending.deadline)
+            for model, sample in zip(models, samples, strict=True)
+        ]
     embedding = first.embedding if request.embed else None
     return ClassifyResult(
         prediction=first.prediction,

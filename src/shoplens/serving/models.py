@@ -18,6 +18,7 @@ from shoplens.serving.batcher import Batcher, Batching, PendingRequest, complete
 from shoplens.serving.classifier import Classifier, ModelAnswer, PreparedSample
 from shoplens.telemetry.logs import get_logger
 from shoplens.telemetry.metrics import Metrics
+from shoplens.telemetry.tracing import Attributes, linked_span
 
 _DRAIN_S: Final = 5.0
 _IDLE_S: Final = 60.0
@@ -84,7 +85,12 @@ class LoadedModel:
     def _run_batch(
         self, batch: Sequence[PendingRequest[_ModelCall, ModelAnswer]]
     ) -> Sequence[ModelAnswer | ShoplensError]:
-        return self._run([each.item for each in batch])
+        calls = [each.item for each in batch]
+        if len(calls) == 1:  # it runs in the trace of its request
+            return self._run(calls)
+        about: Attributes = {"shoplens.model": str(self.ref), "shoplens.batch_size": len(calls)}
+        with linked_span("infer batch", [each.context for each in batch], about):
+            return self._run(calls)
 
     def _run(self, calls: Sequence[_ModelCall]) -> Sequence[ModelAnswer | ShoplensError]:
         self._sizes.observe(len(calls))

@@ -5,7 +5,6 @@ A photo is whatever a program has: a path, encoded bytes, an open file, a Pillow
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -29,6 +28,7 @@ from shoplens.serving.classifier import Classifier
 from shoplens.serving.cores import usable_cores
 from shoplens.serving.engine import RANKED_LABELS, Prediction, fault_of, require_input
 from shoplens.telemetry.logs import get_logger
+from shoplens.telemetry.threads import run_in
 
 TOP_K: Final = 5
 _log: Final = get_logger(__name__)
@@ -143,7 +143,7 @@ class PhotoClassifier(Generic[Answer]):
     ) -> Answer:
         """`classify` on a thread of its own, so that an event loop goes on meanwhile. Raises what `classify` raises."""
         work = partial(self.classify, photo, text=text, top_k=top_k)
-        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+        return await run_in(self._pool, work)
 
     def embed(self, photo: Photo) -> NDArray[np.float32]:
         """The model's embedding of one photo: a vector, not normalised. Photos that look alike have similar ones.

@@ -19,6 +19,7 @@ from typing import IO, Final
 from shoplens.advice import file_advice
 from shoplens.errors import BlobNotFound, StorageUnavailable, StorageUnusable
 from shoplens.storage.store import CHECK_KEY, is_key, require_key
+from shoplens.telemetry.tracing import span
 
 _STAGING: Final = ".staging"
 _LOCK: Final = "lock"
@@ -52,7 +53,7 @@ class LocalStore:
     def put(self, key: str, data: bytes, durable: bool = False) -> None:
         """As `Store.put`."""
         path = self._path(key)
-        with self._translated(key, writes=True):
+        with span("store.put", {"shoplens.bytes": len(data)}, kind="client"), self._translated(key, writes=True):
             found = self._stat(path)
             if found is None or found.st_size != len(data):
                 self._write(path, (data,), durable=durable)

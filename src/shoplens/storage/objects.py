@@ -24,6 +24,7 @@ from obstore.store import ObjectStore, S3Store, from_url
 from shoplens.errors import BlobNotFound, Misconfigured, SourceUnavailable, StorageUnavailable
 from shoplens.storage.store import CHECK_KEY, is_key, reason_of, require_key
 from shoplens.telemetry.secrets import shown_address
+from shoplens.telemetry.tracing import span
 
 if TYPE_CHECKING:
     from obstore import GetOptions
@@ -80,7 +81,7 @@ class BucketStore:
         """As `Store.put`. Object stores answer when an object is durable."""
         del durable
         require_key(key)
-        with self._translated(key, writes=True):
+        with span("store.put", {"shoplens.bytes": len(data)}, kind="client"), self._translated(key, writes=True):
             if self._size(key) != len(data):
                 obstore.put(self._objects, key, data, use_multipart=False)
 
@@ -171,6 +172,12 @@ class BucketStore:
         with self._translated(folder):
             for page in obstore.list(self._objects, folder or None, chunk_size=_PAGE):
                 yield from (entry["path"] for entry in page if is_key(entry["path"]))
+
+    def sizes(self) -> Iterator[int]:
+        """The bytes of every object, a page in memory at a time. Raises StorageUnavailable."""
+        with self._translated(""):
+            for page in obstore.list(self._objects, chunk_size=_PAGE):
+                yield from (entry["size"] for entry in page)
 
     def check(self) -> None:
         """As `Store.check`. Reads the object back: a key may be allowed to write only."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -103,6 +104,15 @@ class Metrics:
         self.http_requests = counter(
             "shoplens_http_requests", "HTTP requests by route and status.", ("route", "status")
         )
+        self.disk_free = gauge(
+            "shoplens_disk_free_bytes", "Free bytes of the disk with the least room, of those of photos and database."
+        )
+        self.disk_size = gauge("shoplens_disk_size_bytes", "All bytes of that disk.")
+        for room in (self.disk_free, self.disk_size):
+            room.set(math.nan)  # a process that does not look
+        self.model_live = gauge(
+            "shoplens_model_live_timestamp_seconds", "When the version that answers here was loaded.", ("model",)
+        )
         self.model_info = gauge("shoplens_model_info", "The live model versions; the value is 1.", ("model", "version"))
         self.model_changes = counter(
             "shoplens_model_changes", "Champions that were to go live here: swapped, refused.", ("model", "outcome")
@@ -116,10 +126,6 @@ class Metrics:
             "shoplens_model_refused",
             "1 while the champion of a model is refused, and another version answers.",
             ("model",),
-        )
-
-        self.webhook_attempts = counter(
-            "shoplens_webhook_attempts", "Attempts to send an event: delivered, failed, dead.", ("outcome",)
         )
 
         # The queue between web processes and workers: a web process sets the first two, a worker the others.
@@ -181,8 +187,40 @@ class Metrics:
             "When the last item, and the last run, was finished (Unix time; 0: never).",
             ("channel", "what"),
         )
+        self._declare_alerts(counter, gauge)
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self.registry)
+
+    def _declare_alerts(self, counter: Callable[..., Counter], gauge: Callable[..., Gauge]) -> None:
+        """What alerts are about beside the rest, and what became of them."""
+        self.retention_deleted = counter(
+            "shoplens_retention_deleted",
+            "Records and photos that were deleted because their days were over, by channel.",
+            ("channel", "kind"),
+        )
+        self.webhook_attempts = counter(
+            "shoplens_webhook_attempts", "Attempts to send an event: delivered, failed, dead.", ("outcome",)
+        )
+        self.mail_attempts = counter(
+            "shoplens_mail_attempts", "Attempts to send a mail: delivered, failed, dead.", ("outcome",)
+        )
+        for attempts in (self.webhook_attempts, self.mail_attempts):
+            for outcome in ("delivered", "failed", "dead"):
+                attempts.labels(outcome=outcome)  # a graph cannot tell a series that is missing from none
+        self.outbox_seconds = gauge(
+            "shoplens_outbox_oldest_seconds",
+            "How long the oldest event or mail has waited to be sent, by way: webhook, mail; 0: none waits.",
+            ("way",),
+        )
+        self.batch_run_missed = gauge(
+            "shoplens_batch_run_missed",
+            "1 while items wait for a planned run that did not begin, by channel with a schedule.",
+            ("channel",),
+        )
+        self.alerts_firing = gauge("shoplens_alerts_firing", "Alerts that fire, by name.", ("alert", "severity"))
+        self.disk_days = gauge(
+            "shoplens_disk_days_left", "Days until that disk is full, at the rate of two weeks; NaN: not in sight."
+        )
 
     @contextmanager
     def request_of(self, channel: str, model: str) -> Iterator[None]:
@@ -206,6 +244,19 @@ class Metrics:
     def watch_queue(self, length: Callable[[], int]) -> None:
         """Let the gauge read the queue itself whenever it is scraped."""
         self.queue_length.set_function(length)
+
+    def follow_model(self, name: str) -> None:
+        """Begin the series of a model that is followed at 0: a rule or a graph cannot tell a series that is missing."""
+        for outcome in ("swapped", "refused"):
+            self.model_changes.labels(model=name, outcome=outcome)
+        for outcome in ("agreed", "differed", "failed", "dropped"):
+            self.shadow_answers.labels(model=name, outcome=outcome)
+        self.model_refused.labels(model=name)
+
+    def watch_disk(self, room: Callable[[], tuple[int, int] | None]) -> None:
+        """Let the gauges ask for free and total bytes whenever they are scraped; NaN where that is None."""
+        for gauge, part in ((self.disk_free, 0), (self.disk_size, 1)):
+            gauge.set_function(lambda part=part: math.nan if (found := room()) is None else found[part])  # type: ignore[misc]
 
     def exposition(self) -> bytes:
         """The text format of Prometheus."""

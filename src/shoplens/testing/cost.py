@@ -69,9 +69,10 @@ class Meter:
         self.cost = Cost(cpu_s=max(0.0, used_s), megabytes=self._peak_bytes / 1e6)
 
     def _sample(self) -> None:
-        known, look_at = set[int](), 0.0
-        while not self._ended.wait(_EVERY_S):
-            if time.monotonic() > look_at:
+        known, look_at, ended = set[int](), 0.0, False
+        while not ended:  # once more at the end: what was measured may have left this thread no moment to run
+            ended = self._ended.wait(_EVERY_S)
+            if ended or time.monotonic() > look_at:
                 known, look_at = family(self._pid), time.monotonic() + _LOOK_FOR_CHILDREN_EVERY_S
             now = _resident(known)
             # A process that was forked meanwhile shares what it has at first with the one it was forked from.

@@ -9,21 +9,24 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from shoplens.cli.command import EXIT_FAILED, EXIT_INTERRUPTED, AsJson, DataDir, handle_errors, settings_for
+from shoplens.cli.groups import Commands
+from shoplens.cli.output import progress_console
 
 if TYPE_CHECKING:
     from shoplens.training.train import Sources, TrainConfig, TrainResult
 
-datasets_app = typer.Typer(
-    rich_markup_mode=None, help="The public datasets of the shipped models, and how to verify a copy."
+train_app = Commands(help="Train a model on labelled photos, calibrate and measure it, and install it.")
+datasets_app = Commands(
+    no_args_is_help=False, help="The public datasets of the shipped models, and how to verify a copy."
 )
 
 
-def add_training(app: typer.Typer) -> None:
-    """Declare the commands on `app`."""
-    app.command("train")(train)
-    app.add_typer(datasets_app, name="datasets")
-
-
+@train_app.command(
+    examples=[
+        "shoplens train photos/ --name shoes",
+        "shoplens train products.csv --name products --recipe fusion --seed 7",
+    ]
+)
 @handle_errors
 def train(  # noqa: PLR0913 - each is an option that a person may need
     source: Annotated[Path, typer.Argument(help="A folder per class, a CSV (path,label), or a NumPy archive (.npz).")],
@@ -100,7 +103,6 @@ def train(  # noqa: PLR0913 - each is an option that a person may need
 def _run(sources: Sources, config: TrainConfig, *, installed: bool, as_json: bool) -> None:
     """Train with progress on standard error. Interrupted, say how to resume and exit with status 130."""
     import orjson
-    from rich.console import Console
 
     from shoplens.cli.process import keep_freed_memory
     from shoplens.training.progress import ProgressBars, ProgressLog
@@ -111,7 +113,7 @@ def _run(sources: Sources, config: TrainConfig, *, installed: bool, as_json: boo
     else:
         train_bundle = train_photos
     keep_freed_memory()
-    console = Console(stderr=True)
+    console = progress_console()
     try:
         with ProgressBars(console) if console.is_terminal else ProgressLog(console) as callback:
             result = train_bundle(sources, config, callback=callback)
@@ -142,9 +144,7 @@ _SHOWN = {None: "pictures", "photo": "photos", "text": "texts", "both": "texts w
 
 
 def _present(result: TrainResult, *, installed: bool) -> None:
-    from rich.console import Console
-
-    from shoplens.registry.commands import threshold_table
+    from shoplens.registry.commands import show_thresholds
 
     bundle, evaluation = result.bundle, result.evaluation
     typer.echo(
@@ -158,7 +158,7 @@ def _present(result: TrainResult, *, installed: bool) -> None:
             f"macro-F1 {part.macro_f1:.1%}, calibration error {part.ece_uncalibrated:.1%} before "
             f"and {part.ece:.1%} after calibration."
         )
-    Console().print(threshold_table(evaluation.headline))
+    show_thresholds(evaluation.headline)
     typer.echo(f"Try it: shoplens classify PHOTO --model {bundle.ref if installed else bundle.root}")
 
 
@@ -184,7 +184,7 @@ def datasets(context: typer.Context, as_json: AsJson = False) -> None:
         typer.echo(f"  {dataset.note}\n")
 
 
-@datasets_app.command("verify")
+@datasets_app.command("verify", examples=["shoplens datasets verify clothing ~/data/clothing"])
 @handle_errors
 def datasets_verify(
     name: Annotated[str, typer.Argument(help="Name of the dataset, as `shoplens datasets` lists it.")],
@@ -193,12 +193,11 @@ def datasets_verify(
 ) -> None:
     """Compare a local copy with the recorded checksums. Exits with status 1 if a part is missing or differs."""
     import orjson
-    from rich.console import Console
 
     from shoplens.training.public_datasets import public_dataset, verify_copy
 
     dataset = public_dataset(name)
-    with Console(stderr=True).status(f"Reading {path}"):
+    with progress_console().status(f"Reading {path}"):
         checks = list(verify_copy(dataset, path))
     if as_json:
         rows = [{"part": check.part, "ok": check.fault is None, "detail": check.fault} for check in checks]

@@ -5,16 +5,36 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from fastapi import APIRouter, Request
 from starlette.responses import HTMLResponse, JSONResponse
 
 from shoplens.accounts.access import guarded, principal_of
 from shoplens.accounts.entities import Permission, PrincipalKind
-from shoplens.web.rendering import PageRoute, page
+from shoplens.messages import marked
+from shoplens.web.rendering import page
+from shoplens.web.routing import page_router
 
 Document = Mapping[str, Any]
+
+GROUPS: Final[Mapping[str, str]] = {
+    "predictions": marked("Classify a photo"),
+    "records": marked("Records"),
+    "feedback": marked("Feedback"),
+    "batch": marked("Returns: import, runs and review"),
+    "moderation": marked("Reviews: moderate photos"),
+    "media": marked("Published photos"),
+    "catalogue": marked("Catalogue: categories for products"),
+    "labels": marked("Labels for training"),
+    "models": marked("Models and registry"),
+    "monitoring": marked("Monitoring"),
+    "webhooks": marked("Webhooks"),
+    "people": marked("People"),
+    "accounts": marked("Sign-in, keys and audit"),
+    "operations": marked("Operation of the server"),
+}
+"""What the operations of each tag are for, the jobs of a shop first."""
 
 _REFERENCE = "#/components/schemas/"
 
@@ -53,7 +73,7 @@ class ApiOperation:
 
 def api_pages(document: Callable[[], Document]) -> APIRouter:
     """GET /docs and /openapi.json. `document` makes the OpenAPI document when it is first asked for."""
-    router = APIRouter(route_class=PageRoute, dependencies=[guarded(Permission.DOCS_READ)])
+    router = page_router(dependencies=[guarded(Permission.DOCS_READ)])
 
     @router.get("/docs")
     def docs(request: Request) -> HTMLResponse:
@@ -63,13 +83,25 @@ def api_pages(document: Callable[[], Document]) -> APIRouter:
         has_accounts = principal_of(request).kind is not PrincipalKind.LOCAL
         for tag, operation in _operations(described, base, has_accounts=has_accounts):
             groups.setdefault(tag, []).append(operation)
-        return page("docs.html", groups=groups, schemas=_schemas(described), has_accounts=has_accounts)
+        ordered = {tag: groups[tag] for tag in sorted(groups, key=_place)}
+        return page(
+            "docs.html",
+            groups=ordered,
+            group_words=GROUPS,
+            schemas=_schemas(described),
+            has_accounts=has_accounts,
+        )
 
     @router.get("/openapi.json")
     def openapi() -> JSONResponse:
         return JSONResponse(document())
 
     return router
+
+
+def _place(tag: str) -> int:
+    """Where a group stands; others come last."""
+    return [*GROUPS, tag].index(tag)
 
 
 def _operations(document: Document, base: str, *, has_accounts: bool) -> Iterator[tuple[str, ApiOperation]]:

@@ -8,9 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-from fastapi import APIRouter, Depends, FastAPI, Request
-from fastapi.dependencies.models import Dependant
-from fastapi.routing import APIRoute
+from fastapi import APIRouter, FastAPI
 from starlette.responses import HTMLResponse, RedirectResponse
 
 import shoplens
@@ -22,25 +20,26 @@ from shoplens.accounts.openid_pages import openid_pages
 from shoplens.accounts.own_pages import OwnServices, own_pages, second_factor_pages
 from shoplens.accounts.pages import code_pages, reset_pages, sign_in_pages
 from shoplens.accounts.people_pages import people_change_pages, people_pages
-from shoplens.advice import meant
 from shoplens.batch.api import ingest_router, runs_router
 from shoplens.batch.items_api import items_router
 from shoplens.batch.pages import channel_pages, item_pages, record_link_finder, run_pages
-from shoplens.catalogue.admin_pages import number_pages, tree_pages
 from shoplens.catalogue.api import products_router
-from shoplens.catalogue.bulk_api import bulk_router
-from shoplens.catalogue.bulk_pages import accept_pages
-from shoplens.catalogue.import_api import import_router
-from shoplens.catalogue.import_pages import import_job_pages, import_pages
-from shoplens.catalogue.numbers_api import numbers_router
+from shoplens.catalogue.bulk.api import bulk_router
+from shoplens.catalogue.bulk.pages import accept_pages
+from shoplens.catalogue.imports.api import import_router
+from shoplens.catalogue.imports.pages import import_job_pages, import_pages
+from shoplens.catalogue.numbers.api import numbers_router
+from shoplens.catalogue.numbers.pages import number_pages
 from shoplens.catalogue.pages import product_pages, review_pages
-from shoplens.catalogue.run_api import run_router
-from shoplens.catalogue.run_pages import catalogue_run_pages
+from shoplens.catalogue.runs.api import run_router
+from shoplens.catalogue.runs.pages import catalogue_run_pages
 from shoplens.catalogue.service import Catalogue
-from shoplens.catalogue.suggest_api import suggest_router
-from shoplens.catalogue.suggest_pages import suggest_pages
-from shoplens.catalogue.tree_api import tree_router
-from shoplens.errors import NotFound, RequestInvalid, ShoplensError
+from shoplens.catalogue.suggest.api import suggest_router
+from shoplens.catalogue.suggest.pages import suggest_pages
+from shoplens.catalogue.tree.api import tree_router
+from shoplens.catalogue.tree.pages import tree_pages
+from shoplens.configuration.pages import settings_pages, threshold_pages
+from shoplens.errors import NotFound, ShoplensError
 from shoplens.labels.api import labels_router
 from shoplens.moderation.api import media_router, moderation_router
 from shoplens.moderation.consequences.api import appeals_router, customers_router
@@ -51,10 +50,14 @@ from shoplens.moderation.queue.api import queue_router
 from shoplens.moderation.queue.pages import form_pages, moderation_pages, photo_pages
 from shoplens.moderation.queue.photo_api import photo_router
 from shoplens.moderation.queue.review_api import review_router
-from shoplens.monitoring.api import monitoring_router
-from shoplens.monitoring.drift_api import drift_router
-from shoplens.monitoring.drift_pages import SampleAddresses, drift_pages
-from shoplens.monitoring.pages import monitoring_pages
+from shoplens.monitoring.accuracy.api import accuracy_router
+from shoplens.monitoring.accuracy.pages import accuracy_pages
+from shoplens.monitoring.alerts.api import alerts_router
+from shoplens.monitoring.alerts.pages import alert_pages
+from shoplens.monitoring.drift.api import drift_router
+from shoplens.monitoring.drift.pages import SampleAddresses, drift_pages
+from shoplens.monitoring.series.api import monitoring_router
+from shoplens.monitoring.series.pages import monitoring_pages
 from shoplens.platform.accounts import Accounts
 from shoplens.platform.server import Platform, WebLimits
 from shoplens.predictions.api import PhotoIn, feedback_router, predict_router, records_router
@@ -68,22 +71,21 @@ from shoplens.registry.registry_pages import registry_pages
 from shoplens.retraining.api import retraining_router
 from shoplens.retraining.pages import retraining_pages
 from shoplens.telemetry.logs import get_logger
+from shoplens.telemetry.tracing import end_tracing
 from shoplens.web.api_pages import api_pages
 from shoplens.web.bodies import UploadPace
 from shoplens.web.handlers import handle_problems
+from shoplens.web.language_pages import language_pages
 from shoplens.web.middleware import RequestMiddleware
 from shoplens.web.operations import operations_router
-from shoplens.web.problems import MEDIA_TYPE, ProblemOut
-from shoplens.web.rendering import STATIC_DIR, STATIC_URL, HashedFiles, PageRoute
+from shoplens.web.problems import ProblemOut
+from shoplens.web.rendering import STATIC_DIR, STATIC_URL, HashedFiles
+from shoplens.web.routing import page_router
+from shoplens.web.shortcut_pages import shortcut_pages
 from shoplens.web.uploads import Uploads
 from shoplens.webhooks.api import webhooks_router
 from shoplens.webhooks.pages import webhook_pages
 
-_PROBLEM_CONTENT = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemOut"}}}
-_PROBLEMS: dict[int | str, dict[str, Any]] = {
-    "4XX": {"description": "The request was refused; `code` says why.", "content": _PROBLEM_CONTENT},
-    "5XX": {"description": "The server cannot respond now; `code` says why.", "content": _PROBLEM_CONTENT},
-}
 _SECURITY_SCHEMES = {
     "OAuth2PasswordBearer": {
         "type": "oauth2",
@@ -113,26 +115,6 @@ class _Application(FastAPI):
         return document
 
 
-def operation_id(route: APIRoute) -> str:
-    """The name of an operation for generated clients, from its method and path unless the route names it.
-
-    `GET /runs/{id}/items` is list_run_items, `GET /runs/{id}` get_run, `DELETE /runs/{id}` delete_run, `POST /runs`
-    create_run, `POST /runs/{id}/retry` retry_run, `GET /runs.csv` export_runs.
-    """
-    *owners, last = [part for part in route.path.strip("/").split("/") if not part.startswith("{")]
-    name, _, ending = last.partition(".")
-    singular = name.removesuffix("s")
-    (method,) = route.methods or {"GET"}
-    verb = {"GET": "get", "POST": "create", "PUT": "replace", "PATCH": "update", "DELETE": "delete"}[method]
-    if method == "POST" and "{" in route.path:
-        verb, singular = name, ""
-    elif ending:
-        verb, singular = "export", name
-    elif method == "GET" and singular != name and not route.path.endswith("}"):
-        verb, singular = "list", name
-    return "_".join(filter(None, [verb, *(owner.removesuffix("s") for owner in owners), singular]))
-
-
 def create_app(platform: Platform) -> FastAPI:
     """The application. It resumes a run whose process died, and closes the platform when the server stops."""
 
@@ -140,13 +122,18 @@ def create_app(platform: Platform) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         platform.sender.start()
         platform.consequences.retention.start()
+        platform.retention.start()
+        platform.shadow_times.start()
         if platform.monitoring.recorder is not None:
             platform.monitoring.recorder.start()
         platform.watch.start()
+        platform.mails.sender.start()
+        platform.alerts.watcher.start()
         resuming = asyncio.create_task(asyncio.to_thread(_resume_run, platform))
         yield
         await resuming
         await platform.close()
+        await asyncio.to_thread(end_tracing)
 
     app = _Application(
         title="Shoplens",
@@ -156,31 +143,22 @@ def create_app(platform: Platform) -> FastAPI:
         openapi_url=None,  # its route and those of the pages about it ask for a permission
         docs_url=None,
         redoc_url=None,
-        responses=_PROBLEMS,
-        generate_unique_id_function=operation_id,
+        # The framework's own traces would hold paths and queries, which may name people: see telemetry/tracing.py.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     app.state.principals = platform.principals
     app.state.audit = platform.audit
     app.state.sections = frozenset({"catalogue"} if platform.catalogue.channels else ())
+    app.state.badges = lambda: {"Monitoring": len(platform.alerts.service.firing)}
     limits = platform.limits
+    app.state.language = limits.language
     uploads = Uploads(
         max_image_bytes=limits.max_image_bytes,
         max_queued_bytes=limits.max_queued_bytes,
         uploads_per_minute=limits.uploads_per_minute,
     )
-    for router in _api_routers(platform, uploads):
-        app.include_router(router, dependencies=[Depends(refuse_unknown_parameters)])
-    app.include_router(
-        operations_router(
-            platform.probes,
-            platform.metrics,
-            metrics_open_to=limits.metrics_open_to,
-            model_faults=lambda: faults_of(platform.models.followed()),
-        )
-    )
-    app.include_router(api_pages(app.openapi), include_in_schema=False)
-    for router in _page_routers(platform, uploads):
-        app.include_router(router, include_in_schema=False)
+    for router in (*_api_routers(platform, uploads), api_pages(app.openapi), *_page_routers(platform, uploads)):
+        app.router.routes.extend(router.routes)  # not include_router: see routing.py
     app.mount(STATIC_URL, HashedFiles(directory=STATIC_DIR), name="static")
     require_declared(app)
     app.state.private_paths = private_paths(app)
@@ -238,9 +216,17 @@ def _api_routers(platform: Platform, uploads: Uploads) -> Iterator[APIRouter]:
     yield tree_router(platform.catalogue, uploads)
     yield numbers_router(platform.catalogue)
     yield monitoring_router(platform.monitoring.series)
-    yield drift_router(platform.watch.drift, platform.watch.accuracy, SampleAddresses(platform.channels).page)
+    yield drift_router(platform.watch.drift, SampleAddresses(platform.channels).page)
+    yield accuracy_router(platform.watch.accuracy)
+    yield alerts_router(platform.alerts.service)
     yield bulk_router(platform.catalogue)
     yield run_router(platform.catalogue)
+    yield operations_router(
+        platform.probes,
+        platform.metrics,
+        metrics_open_to=platform.limits.metrics_open_to,
+        model_faults=lambda: faults_of(platform.models.followed()),
+    )
 
 
 def _page_routers(platform: Platform, uploads: Uploads) -> Iterator[APIRouter]:
@@ -249,7 +235,8 @@ def _page_routers(platform: Platform, uploads: Uploads) -> Iterator[APIRouter]:
         uploads,
         photo_urls=platform.photo_urls,
         channels=platform.channels,
-        default_channel=platform.default_channel,
+        policy_of=platform.configuration.thresholds.current,
+        console_channel=platform.console_channel,
         max_image_bytes=platform.limits.max_image_bytes,
         deadline_s=platform.limits.deadline_s,
     )
@@ -259,13 +246,14 @@ def _page_routers(platform: Platform, uploads: Uploads) -> Iterator[APIRouter]:
         platform.similar,
         platform.views,
         channels=platform.channels,
+        policy_of=platform.configuration.thresholds.current,
         find_links=record_link_finder(platform.batch.browse),
     )
     yield item_pages(platform.batch, platform.records, platform.channels)
     yield channel_pages(platform.batch, platform.channels)
     yield run_pages(platform.batch, platform.channels)
     yield retraining_pages(platform.retraining, platform.suspects, platform.images, platform.channels)
-    yield model_pages(platform.models, platform.channels)
+    yield model_pages(platform.models, platform.channels, confusion=platform.records.confusion)
     yield registry_pages(platform.registry)
     yield webhook_pages(platform.webhooks)
     yield key_pages(platform.keys, platform.principals.forget)
@@ -284,7 +272,13 @@ def _page_routers(platform: Platform, uploads: Uploads) -> Iterator[APIRouter]:
         prometheus_url=watched.prometheus_url,
         grafana_url=watched.grafana_url,
     )
-    yield drift_pages(platform.watch.drift, platform.watch.accuracy)
+    yield drift_pages(platform.watch.drift)
+    yield accuracy_pages(platform.watch.accuracy)
+    yield alert_pages(platform.alerts.service, platform.mails.service, platform.webhooks)
+    yield language_pages()
+    yield settings_pages(platform.configuration)
+    yield threshold_pages(platform.configuration)
+    yield shortcut_pages()
     yield _other_pages()
 
 
@@ -322,7 +316,7 @@ def _account_pages(accounts: Accounts) -> Iterator[APIRouter]:
 
 def _other_pages() -> APIRouter:
     """The console's other addresses. Comes last, since it matches all of them."""
-    router = APIRouter(route_class=PageRoute, dependencies=[public])
+    router = page_router(dependencies=[public])
 
     @router.get("/console")
     def start() -> RedirectResponse:
@@ -333,20 +327,6 @@ def _other_pages() -> APIRouter:
         raise NotFound(f"There is no page at /console/{path[:100]}.")
 
     return router
-
-
-async def refuse_unknown_parameters(request: Request) -> None:
-    """Raises RequestInvalid for a name in the query that the route does not take, which would change nothing."""
-    if not request.query_params:
-        return
-    known = _query_names(request.scope["route"].dependant)
-    for name in request.query_params.keys() - known:
-        raise RequestInvalid(f"There is no parameter {name[:100]!r} here{meant(name[:100], known)}.")
-
-
-def _query_names(dependant: Dependant) -> set[str]:
-    own = {each.alias for each in dependant.query_params}
-    return own.union(*(_query_names(each) for each in dependant.dependencies))
 
 
 def _resume_run(platform: Platform) -> None:

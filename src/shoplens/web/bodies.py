@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.types import Message, Receive
 
 from shoplens.errors import BodyTooLarge, BodyUnsupported, RequestMalformed, ShoplensError, UploadTooSlow
+from shoplens.messages import marked
 
 SMALL_BODY_BYTES: Final = 64 * 1024
 """The longest body where no photo is taken."""
@@ -115,5 +116,5 @@ def require_utf_8(headers: Headers) -> None:
 
 def _body_too_large(byte_count: int | None) -> BodyTooLarge:
     limit = humanize.naturalsize(SMALL_BODY_BYTES, format="%.3g")
-    size = "" if byte_count is None else f" has {humanize.naturalsize(byte_count, format='%.3g')} and"
+    size = "" if byte_count is None else marked(f" has {humanize.naturalsize(byte_count, format='%.3g')} and")
     return BodyTooLarge(f"The body of this request{size} exceeds the limit of {limit}.")

@@ -13,12 +13,14 @@ from datetime import datetime, timedelta
 from itertools import groupby, pairwise
 from typing import Final, Literal
 
+from shoplens.messages import gettext, marked, short_day
+
 WIDTH: Final = 1_000.0
 HEIGHT: Final = 180
 SMALL: Final = 120
 MOST_TICKS: Final = 4
 """Texts below a chart: so many have room at a width of 320 pixels."""
-_NO_DATA: Final = "no data"
+_NO_DATA: Final = marked("no data")
 _NOTHING: Final = "–"
 _STEPS: Final = (1.0, 2.0, 2.5, 5.0, 10.0)
 
@@ -133,7 +135,7 @@ def times_axis(begins: Sequence[datetime], *, step: timedelta) -> Axis:
     """An axis of equal steps in UTC, with texts at round times: the time of day, or the date where days are shown."""
     days = step >= timedelta(days=1)
     labels = [f"{each:%Y-%m-%d}" if days else f"{each:%Y-%m-%d %H:%M}" for each in begins]
-    axis = slots_axis(labels, name="Day (UTC)" if days else "From (UTC)")
+    axis = slots_axis(labels, name=gettext("Day (UTC)") if days else gettext("From (UTC)"))
     shown = list(range(len(begins)))
     dated = False
     for is_round, has_dates in _ROUND_TIMES:
@@ -141,7 +143,7 @@ def times_axis(begins: Sequence[datetime], *, step: timedelta) -> Axis:
             break
         shown, dated = [index for index, each in enumerate(begins) if is_round(each)], has_dates
     dated = dated or days
-    texts = ((axis.at[i], f"{begins[i].day} {begins[i]:%b}" if dated else f"{begins[i]:%H:%M}") for i in shown)
+    texts = ((axis.at[i], short_day(begins[i]) if dated else f"{begins[i]:%H:%M}") for i in shown)
     return replace(axis, ticks=tuple(texts))
 
 
@@ -171,15 +173,13 @@ def bar_chart(
     series: Sequence[Series],
     *,
     words: Words,
-    top: float | None = None,
     height: int = HEIGHT,
-    marks: Sequence[Mark] = (),
     summary: str = "",
 ) -> Chart:
     """A column for each point of the axis, in which the series are stacked from the bottom up."""
     totals = [sum(each.values[index] or 0.0 for each in series) for index in range(len(axis.at))]
-    ticks = _ticks(totals, top)
-    chart = _frame(title, axis, series, ticks, words=words, height=height, marks=marks, summary=summary)
+    ticks = _ticks(totals, None)
+    chart = _frame(title, axis, series, ticks, words=words, height=height, summary=summary)
     boxes: list[Box] = []
     for index, slot in enumerate(_slots(axis)):
         below, inset = 0.0, min(slot.width * 0.12, 3.0)
@@ -205,7 +205,9 @@ def histogram(
     title: str, edges: Sequence[float], series: Sequence[Series], *, words: Words, edge_words: Words, name: str
 ) -> Chart:
     """Counts between `edges`, of which there is one more than values. Several series are lines over each other."""
-    labels = [f"{edge_words(low)} to {edge_words(high)}" for low, high in pairwise(edges)]
+    labels = [
+        gettext("%(low)s to %(high)s", low=edge_words(low), high=edge_words(high)) for low, high in pairwise(edges)
+    ]
     axis = slots_axis(labels, name=name)
     count = len(labels)
     every = max(1, math.ceil(count / MOST_TICKS))
@@ -238,14 +240,14 @@ def _frame(
     *,
     words: Words,
     height: int,
-    marks: Sequence[Mark],
+    marks: Sequence[Mark] = (),
     summary: str,
 ) -> Chart:
     """Everything but lines and boxes."""
     known = axis.known or [any(each.values[index] is not None for each in series) for index in range(len(axis.at))]
     texts = [
         [
-            (_NOTHING if seen else _NO_DATA) if value is None else words(value)
+            (_NOTHING if seen else gettext(_NO_DATA)) if value is None else words(value)
             for value, seen in zip(each.values, known, strict=True)
         ]
         for each in series
@@ -259,7 +261,7 @@ def _frame(
             + (
                 ", ".join(f"{each.name} {texts[of][index]}" for of, each in enumerate(series))
                 if known[index]
-                else _NO_DATA
+                else gettext(_NO_DATA)
             ),
         )
         for index, slot in enumerate(slots)
@@ -277,7 +279,7 @@ def _frame(
         marks=tuple((round(WIDTH * each.at, 1), each.name) for each in marks if 0 <= each.at <= 1),
         legend=(
             *((each.name, each.tone) for each in series),
-            *([] if all(known) else [(_NO_DATA, "gap")]),
+            *([] if all(known) else [(gettext(_NO_DATA), "gap")]),
             *((each.name, "mark") for each in marks if 0 <= each.at <= 1),
         ),
         columns=(axis.name, *(each.name for each in series)),

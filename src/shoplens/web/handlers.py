@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from http import HTTPStatus
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -13,18 +14,24 @@ from starlette.responses import Response
 
 from shoplens.accounts.access import identify_quietly
 from shoplens.errors import NotAuthenticated, RequestInvalid, ShoplensError
+from shoplens.messages import marked
 from shoplens.telemetry.metrics import Metrics
+from shoplens.web.language import PAGE_LANGUAGE, VARY, speak
 from shoplens.web.problems import note_failure, problem, problem_of, request_id_of, wants_page
 from shoplens.web.rendering import error_page, problem_page, sign_in
 
-_NOTHING_HERE = "There is nothing at this address."
-_WRONG_METHOD = "This address does not take such requests."
+_NOTHING_HERE = marked("There is nothing at this address.")
+_WRONG_METHOD = marked("This address does not take such requests.")
 
 
-def error_answer(error: ShoplensError, *, accept: str, request_id: str | None) -> Response:
-    """The response for one of our errors, in the form that the client accepts."""
+def error_answer(
+    error: ShoplensError, scope: MutableMapping[str, Any], *, accept: str, request_id: str | None
+) -> Response:
+    """The response for one of our errors, in the form that the client accepts, and a page in its language."""
+    if wants_page(accept):
+        speak(scope)
     response = (error_page if wants_page(accept) else problem_of)(error, request_id=request_id)
-    response.headers["Vary"] = "Accept"
+    response.headers["Vary"] = f"Accept, {VARY}, {PAGE_LANGUAGE}"
     return response
 
 
@@ -35,7 +42,7 @@ async def answer_error(request: Request, error: ShoplensError) -> Response:
         return sign_in(request)
     if wants_page(accept):
         await identify_quietly(request)
-    return error_answer(error, accept=accept, request_id=request_id_of(request))
+    return error_answer(error, request.scope, accept=accept, request_id=request_id_of(request))
 
 
 def handle_problems(app: FastAPI, metrics: Metrics) -> None:
@@ -75,8 +82,9 @@ def _http_answer(status: int, detail: str, request: Request, headers: Mapping[st
     sentence = sentences.get(HTTPStatus(status), detail)
     code, request_id = HTTPStatus(status).name.lower(), request_id_of(request)
     if wants_page(request.headers.get("accept", "")):
+        speak(request.scope)
         response: Response = problem_page(status, code, sentence, request_id=request_id)
     else:
         response = problem(status, code, sentence, request_id=request_id)
-    response.headers.update({**headers, "Vary": "Accept"})
+    response.headers.update({**headers, "Vary": f"Accept, {VARY}, {PAGE_LANGUAGE}"})
     return response

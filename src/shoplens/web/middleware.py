@@ -22,10 +22,13 @@ from shoplens.errors import (
     RequestMalformed,
     ShoplensError,
 )
+from shoplens.messages import DEFAULT, language
 from shoplens.telemetry.logs import get_logger
 from shoplens.telemetry.metrics import Metrics
+from shoplens.telemetry.tracing import Block, trace, untraced
 from shoplens.web.bodies import RequestBody, UploadPace, require_utf_8
 from shoplens.web.handlers import error_answer
+from shoplens.web.language import speak_to_script
 from shoplens.web.problems import CLIENT_CLOSED_REQUEST, INTERNAL_ERROR_DETAIL, logged_path
 from shoplens.web.session_cookie import SAFE_METHODS
 
@@ -47,6 +50,7 @@ MAX_HEADER_BYTES = 64 * 1024
 _MAX_ADDRESS_BYTES = 8 * 1024
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _UNROUTED = "unrouted"
+_UNTRACED = ("/health/", "/metrics", "/static/")
 
 _log = get_logger("shoplens.http")
 
@@ -87,14 +91,18 @@ class RequestMiddleware:
             await send(message)
 
         started = time.perf_counter()
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
+        with (
+            structlog.contextvars.bound_contextvars(request_id=request_id),
+            _traced(scope, headers, request_id) as block,
+        ):
             try:
+                speak_to_script(headers)
                 _require_bounded_head(scope, headers)
                 require_utf_8(headers)
                 self._require_own_host_and_site(scope, headers)
                 await self._app(scope, body.receive, send_with_headers)
             except RequestInvalid as error:
-                refusal = error_answer(error, accept=headers.get("accept", ""), request_id=request_id)
+                refusal = error_answer(error, scope, accept=headers.get("accept", ""), request_id=request_id)
                 await refusal(scope, receive, send_with_headers)
             except ClientDisconnect:
                 pass
@@ -102,16 +110,22 @@ class RequestMiddleware:
                 _log.exception("request.crashed", method=scope["method"], path=logged_path(scope))
                 if status is None:
                     fault = ShoplensError(INTERNAL_ERROR_DETAIL)
-                    crash = error_answer(fault, accept=headers.get("accept", ""), request_id=request_id)
+                    crash = error_answer(fault, scope, accept=headers.get("accept", ""), request_id=request_id)
                     await crash(scope, receive, send_with_headers)
             finally:
                 ms = round((time.perf_counter() - started) * 1e3, 2)
                 status = status or CLIENT_CLOSED_REQUEST
                 route = getattr(scope.get("route"), "path", _UNROUTED)
                 self._metrics.http_requests.labels(route=route, status=str(status)).inc()
+                block.note(
+                    {"http.response.status_code": status, "http.route": route},
+                    name=f"{scope['method']} {route}",
+                    error=str(status) if status >= HTTPStatus.INTERNAL_SERVER_ERROR else None,
+                )
                 log = _log.info if status < HTTPStatus.INTERNAL_SERVER_ERROR else _log.warning
                 log("request.answered", method=scope["method"], path=logged_path(scope), status=status, ms=ms)
                 forget_principal()
+                language.set(DEFAULT)
 
     def _require_own_host_and_site(self, scope: Scope, headers: Headers) -> None:
         """Raises RequestMalformed without exactly one host, and RequestForbidden for DNS rebinding and for cross-site
@@ -130,6 +144,18 @@ class RequestMiddleware:
         own = all(_is_own_origin(origin, host, scope["scheme"]) for origin in headers.getlist("origin"))
         if not own or headers.get("sec-fetch-site", "none") not in _OWN_SITES:
             raise RequestForbidden("Pages of other sites may not send data to this server.")
+
+
+def _traced(scope: Scope, headers: Headers, request_id: str) -> Block:
+    """The first span of the request in this process. Neither its path nor its query: they may name people.
+
+    Probes and static files are asked for all the time, and would hide the rest.
+    """
+    method: str = scope["method"]
+    if scope["path"].startswith(_UNTRACED):
+        return untraced()
+    about = {"http.request.method": method, "url.scheme": scope["scheme"], "shoplens.request_id": request_id}
+    return trace(method, about, kind="server", parent=headers.get("traceparent"))
 
 
 def _is_own_origin(origin: str, host: str, scheme: str) -> bool:

@@ -15,8 +15,10 @@ from shoplens.accounts.access import guarded_metrics, identify_quietly, public
 from shoplens.errors import ShoplensError
 from shoplens.telemetry.logs import get_logger
 from shoplens.telemetry.metrics import EXPOSITION_TYPE, Metrics
+from shoplens.web.language import speak
 from shoplens.web.problems import public_detail, wants_page
 from shoplens.web.rendering import page
+from shoplens.web.routing import api_router
 from shoplens.web.schemas import Schema, json_response
 
 _PROBE_TIMEOUT_S = 2.0
@@ -103,7 +105,7 @@ def operations_router(
 
     The addresses and networks `metrics_open_to` may read the metrics without an account.
     """
-    router = APIRouter(tags=["operations"])
+    router = api_router(tags=["operations"], any_parameters=True)
     health = _Health(probes, model_faults)
 
     @router.get("/health/live", dependencies=[public], summary="Is the process alive?")
@@ -132,6 +134,7 @@ def operations_router(
         return await status_page(request, await health.recent())
 
     async def status_page(request: Request, body: HealthOut) -> Response:
+        speak(request.scope)
         await identify_quietly(request)
         return page(
             "status.html",

@@ -16,6 +16,7 @@ from starlette.types import Scope
 
 from shoplens import errors
 from shoplens.errors import QueueFull, RequestInvalid, ShoplensError, TooManyTries
+from shoplens.messages import known, marked
 from shoplens.telemetry.logs import get_logger
 from shoplens.telemetry.metrics import Metrics
 
@@ -92,7 +93,7 @@ def status_of_exception(error: BaseException) -> int:
 def public_detail(error: ShoplensError, request_id: str | None) -> str:
     """What a client may read of `error`: parts that hold addresses or paths keep their details for the log."""
     is_shortened = error.public_message is not None
-    return f"{error.public} Reference: {request_id}." if is_shortened and request_id else error.public
+    return marked(f"{error.public} Reference: {request_id}.") if is_shortened and request_id else error.public
 
 
 def logged_path(scope: Scope) -> str:
@@ -113,12 +114,15 @@ def request_id_of(request: Request) -> str | None:
 def problem(
     status: int, code: str, detail: str, *, request_id: str | None, retry_after_s: float | None = None
 ) -> Response:
-    """A problem+json response; `retry_after_s` also becomes a Retry-After header in whole seconds."""
+    """A problem+json response, in English but for scripts of pages.
+
+    `retry_after_s` also becomes a Retry-After header in whole seconds.
+    """
     body = ProblemOut(
         type=f"urn:shoplens:error:{code}",
         title=HTTPStatus(status).phrase,
         status=status,
-        detail=detail,
+        detail=known(detail),
         code=code,
         request_id=request_id,
     )

@@ -21,8 +21,22 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 import shoplens
+from shoplens import messages
 from shoplens.errors import NotAuthenticated, PermissionDenied, ShoplensError
+from shoplens.messages import (
+    LANGUAGES,
+    gettext,
+    known,
+    language,
+    localised,
+    long_day,
+    marked,
+    medium_day,
+    whole_number,
+)
+from shoplens.messages.page_texts import add_messages
 from shoplens.telemetry.logs import get_logger
+from shoplens.web.language import VARY, script_texts_url, speak
 from shoplens.web.problems import (
     logged_path,
     problem_of,
@@ -40,13 +54,13 @@ _PACKAGE = Path(shoplens.__file__).parent
 # Pages show what is in the database now. Not "no-store", so that "back" finds the page as it was left.
 _PAGE_HEADERS = {"Cache-Control": "private, no-cache"}
 _HEADINGS = {
-    401: "Not signed in",
-    403: "Not allowed",
-    404: "Page not found",
-    405: "Not possible here",
-    422: "Invalid request",
-    429: "Too many requests",
-    503: "Temporarily unavailable",
+    401: marked("Not signed in"),
+    403: marked("Not allowed"),
+    404: marked("Page not found"),
+    405: marked("Not possible here"),
+    422: marked("Invalid request"),
+    429: marked("Too many requests"),
+    503: marked("Temporarily unavailable"),
 }
 _HASH_DIGITS = 12
 _log = get_logger(__name__)
@@ -54,13 +68,17 @@ _log = get_logger(__name__)
 sections: ContextVar[frozenset[str]] = ContextVar("sections", default=frozenset())
 """Parts of the console that the application of this request has only with some settings."""
 
+badges: ContextVar[Callable[[], Mapping[str, int]]] = ContextVar("badges", default=dict)
+"""What asks for a person, by the name of its page in the navigation. It must not wait."""
+
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 def page(template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
     """The page `template` with `values`. Browsers revalidate it at each visit."""
     html = _TEMPLATES.get_template(template).render(**values)
-    return HTMLResponse(html, status_code=status, headers=_PAGE_HEADERS)
+    headers = {**_PAGE_HEADERS, "Content-Language": language.get(), "Vary": VARY}
+    return HTMLResponse(html, status_code=status, headers=headers)
 
 
 _FILTERS: Final[dict[str, Callable[..., Any]]] = {}
@@ -91,8 +109,8 @@ def error_page(error: ShoplensError, *, request_id: str | None = None) -> HTMLRe
 
 def problem_page(status: int, code: str, detail: str, *, request_id: str | None) -> HTMLResponse:
     """The same for any refusal."""
-    heading = _HEADINGS.get(status, "Something went wrong")
-    return page("error.html", status=status, heading=heading, detail=detail, code=code, request_id=request_id)
+    heading = gettext(_HEADINGS.get(status, marked("Something went wrong")))
+    return page("error.html", status=status, heading=heading, detail=known(detail), code=code, request_id=request_id)
 
 
 def sign_in(request: Request) -> Response:
@@ -110,6 +128,7 @@ class PageRoute(APIRoute):
         handle = super().get_route_handler()
 
         async def handle_as_page(request: Request) -> Response:
+            speak(request.scope)
             try:
                 return await handle(request)
             except ShoplensError as error:
@@ -128,7 +147,7 @@ class PageRoute(APIRoute):
 
 def percent(share: float) -> str:
     """0.834 is "83.4%"; what would round to zero is "<0.1%"."""
-    return "<0.1%" if 0 < share < 0.001 else f"{share:.1%}"
+    return localised("<0.1%" if 0 < share < 0.001 else f"{share:.1%}")
 
 
 def bar_width(share: float) -> str:
@@ -138,12 +157,22 @@ def bar_width(share: float) -> str:
 
 def size(byte_count: int) -> str:
     """Bytes in decimal units: 1_234_567 is "1.23 MB"."""
-    return humanize.naturalsize(byte_count, format="%.3g")
+    return localised(humanize.naturalsize(byte_count, format="%.3g"))
 
 
 def milliseconds(value: float) -> str:
     """12.345 is "12 ms"; below ten with one decimal."""
-    return f"{value:.1f} ms" if value < 9.95 else f"{value:.0f} ms"
+    return localised(f"{value:.1f} ms" if value < 9.95 else f"{value:.0f} ms")
+
+
+def number(value: int) -> str:
+    """1204 is "1,204", and "1.204" in German."""
+    return whole_number(value)
+
+
+def figure(value: float, form: str) -> str:
+    """A number in a form of `str.format`, as "{:.1%}" makes of 0.834 "83.4%"."""
+    return localised(form.format(value))
 
 
 def instant(when: datetime) -> str:
@@ -154,7 +183,7 @@ def instant(when: datetime) -> str:
 
 def plain_time(when: datetime) -> str:
     """The text of a <time> where no script turns it into local time."""
-    return f"{when.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    return messages.plain_time(when.astimezone(UTC))
 
 
 def static_url(name: str) -> str:
@@ -193,10 +222,17 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters = (percent, bar_width, size, milliseconds, instant, plain_time)
+    add_messages(environment)
+    filters = (percent, bar_width, size, milliseconds, number, figure, instant, plain_time, long_day, medium_day, known)
     environment.filters.update({each.__name__: each for each in filters})
     environment.globals.update(
-        static_url=static_url, version=shoplens.__version__, has_section=lambda name: name in sections.get()
+        static_url=static_url,
+        version=shoplens.__version__,
+        has_section=lambda name: name in sections.get(),
+        language=language.get,
+        languages=LANGUAGES,
+        script_texts_url=script_texts_url,
+        badge_of=lambda name: badges.get()().get(name, 0),
     )
     return environment
 

@@ -12,6 +12,7 @@ from typing import Final
 from starlette.requests import Request
 
 from shoplens.errors import QueueFull
+from shoplens.messages import marked
 
 _REMEMBERED_ADDRESSES: Final = 10_000
 
@@ -30,7 +31,7 @@ class ClientShares:
     def held(self, address: str, amount: int) -> Iterator[None]:
         """Hold `amount` until the block ends. Raises QueueFull."""
         if self._held[address] + amount > self.largest_share:
-            raise self._refusal("from your address ")
+            raise self._refusal(marked("from your address "))
         if amount > self._free:
             raise self._refusal("")
         self._free -= amount

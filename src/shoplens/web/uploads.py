@@ -25,6 +25,7 @@ from starlette.requests import Request
 
 from shoplens.advice import meant
 from shoplens.errors import ImageMissing, ImageTooLarge, RequestInvalid
+from shoplens.messages import marked
 from shoplens.texts.cleaning import DESCRIPTION_CHARACTERS, TITLE_CHARACTERS, clean
 from shoplens.web.bodies import SMALL_BODY_BYTES, body_of, content_length
 from shoplens.web.shares import ClientRate, ClientShares, address_of
@@ -413,7 +414,7 @@ def photo_too_large(byte_count: int | None, limit: int) -> ImageTooLarge:
 
 def form_too_large(byte_count: int | None, limit: int) -> ImageTooLarge:
     """The error for a form with several photos."""
-    size = "" if byte_count is None else f" of {humanize.naturalsize(byte_count, format='%.3g')}"
+    size = "" if byte_count is None else marked(f" of {humanize.naturalsize(byte_count, format='%.3g')}")
     allowed = humanize.naturalsize(limit, format="%.3g")
     return ImageTooLarge(f"This upload{size} exceeds the limit of {allowed}. Send fewer photos at once.")
 

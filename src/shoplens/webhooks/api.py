@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from shoplens.accounts.access import guarded
 from shoplens.accounts.entities import Permission
+from shoplens.web.routing import api_router
 from shoplens.web.schemas import BodySchema, Schema, json_response
 from shoplens.webhooks.entities import EVERY_EVENT, DeliveryState, Endpoint
 from shoplens.webhooks.repository import DeliveryView
@@ -122,7 +123,7 @@ class ReplayOut(Schema):
 
 def webhooks_router(webhooks: WebhookService) -> APIRouter:
     """Routes for those who run the shop's systems."""
-    router = APIRouter(prefix="/webhooks", tags=["webhooks"], dependencies=[guarded(Permission.WEBHOOKS_ADMIN)])
+    router = api_router(prefix="/webhooks", tags=["webhooks"], dependencies=[guarded(Permission.WEBHOOKS_ADMIN)])
 
     @router.get("", summary="All endpoints")
     def endpoints() -> list[EndpointOut]:

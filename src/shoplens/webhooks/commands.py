@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from shoplens.cli.command import AsJson, DataDir, handle_errors, settings_for
+from shoplens.cli.groups import Commands
+from shoplens.cli.output import Cell, Value, show_table
 
 if TYPE_CHECKING:
     from shoplens.webhooks.service import WebhookService
 
-webhooks_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Send events to other systems.")
+webhooks_app = Commands(help="Send events to other systems.")
 
 EndpointId = Annotated[str, typer.Argument(help="Id of the endpoint, as `shoplens webhooks list` prints it.")]
 
@@ -33,10 +35,12 @@ def _service(data_dir: Path | None) -> Iterator[WebhookService]:
         database.close()
 
 
-@webhooks_app.command("list")
+@webhooks_app.command("list", examples=["shoplens webhooks list"])
 @handle_errors
 def list_endpoints(as_json: AsJson = False, data_dir: DataDir = None) -> None:
     """List the endpoints with the number of deliveries by state."""
+    from shoplens.webhooks.entities import DeliveryState
+
     with _service(data_dir) as webhooks:
         views = webhooks.endpoints()
     if as_json:
@@ -52,15 +56,20 @@ def list_endpoints(as_json: AsJson = False, data_dir: DataDir = None) -> None:
         ]
         typer.echo(json.dumps(rows, indent=2))
         return
-    if not views:
-        typer.echo("No endpoint. Add one with `shoplens webhooks add URL`.")
-    for view in views:
-        state = "enabled" if view.endpoint.disabled_at is None else "disabled"
-        counts = ", ".join(f"{count:,} {name.value}" for name, count in sorted(view.counts.items())) or "no deliveries"
-        typer.echo(f"{view.endpoint.id}  {state}  {view.endpoint.url}  ({view.endpoint.events})  {counts}")
+    heads = ("ENDPOINT", "STATE", "URL", "EVENTS", *(state.value.upper() for state in DeliveryState))
+    table: list[tuple[Value | Cell, ...]] = [
+        (view.endpoint.id, _state(view.endpoint.disabled_at is None), view.endpoint.url, view.endpoint.events,
+         *(view.counts.get(state, 0) for state in DeliveryState))
+        for view in views
+    ]  # fmt: skip
+    show_table(heads, table, nothing="No endpoint. Add one with `shoplens webhooks add URL`.")
 
 
-@webhooks_app.command()
+def _state(enabled: bool) -> Cell:
+    return Cell(shown="enabled", plain="enabled", mood="good") if enabled else Cell(shown="disabled", plain="disabled")
+
+
+@webhooks_app.command(examples=["shoplens webhooks add https://shop.example/hooks --event photo.published"])
 @handle_errors
 def add(
     url: Annotated[str, typer.Argument(help="Where events go, such as https://shop.example/hooks/photos.")],
@@ -74,7 +83,7 @@ def add(
     typer.echo(endpoint.secret)
 
 
-@webhooks_app.command()
+@webhooks_app.command(examples=["shoplens webhooks remove 01J8ZK3V5QW7"])
 @handle_errors
 def remove(endpoint: EndpointId, data_dir: DataDir = None) -> None:
     """Remove an endpoint with its deliveries."""
@@ -83,7 +92,7 @@ def remove(endpoint: EndpointId, data_dir: DataDir = None) -> None:
     typer.echo(f"Removed {endpoint}.")
 
 
-@webhooks_app.command("test")
+@webhooks_app.command("test", examples=["shoplens webhooks test 01J8ZK3V5QW7"])
 @handle_errors
 def send_test(endpoint: EndpointId, data_dir: DataDir = None) -> None:
     """Let a running server send a test event."""
@@ -92,7 +101,7 @@ def send_test(endpoint: EndpointId, data_dir: DataDir = None) -> None:
     typer.echo(f"A running server sends it; `shoplens webhooks deliveries` shows what came of {delivery}.")
 
 
-@webhooks_app.command()
+@webhooks_app.command(examples=["shoplens webhooks deliveries --state dead"])
 @handle_errors
 def deliveries(
     state: Annotated[str | None, typer.Option(help="Only those that are pending, delivered or dead.")] = None,
@@ -107,13 +116,16 @@ def deliveries(
         raise RequestInvalid(f"There is no state {state!r}; there are: {', '.join(DeliveryState)}.")
     with _service(data_dir) as webhooks:
         found = webhooks.deliveries(state=DeliveryState(state) if state else None, limit=limit)
-    for view in found:
-        delivery = view.delivery
-        answer = delivery.last_error or delivery.last_status or "not sent yet"
-        typer.echo(f"{delivery.id}  {delivery.state.value}  {view.type}  {view.url}  {delivery.attempts}  {answer}")
+    heads = ("DELIVERY", "STATE", "EVENT", "URL", "ATTEMPTS", "ANSWER")
+    rows = [
+        (each.delivery.id, each.delivery.state.value, each.type, each.url, each.delivery.attempts,
+         str(each.delivery.last_error or each.delivery.last_status or "not sent yet"))
+        for each in found
+    ]  # fmt: skip
+    show_table(heads, rows, nothing="No deliveries.")
 
 
-@webhooks_app.command()
+@webhooks_app.command(examples=["shoplens webhooks replay", "shoplens webhooks replay --endpoint 01J8ZK3V5QW7"])
 @handle_errors
 def replay(
     delivery: Annotated[str | None, typer.Argument(help="Id of a delivery; all dead ones if unset.")] = None,

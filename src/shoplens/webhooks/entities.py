@@ -28,12 +28,16 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """Something that happened, such as `photo.published`, written in the transaction in which it happened."""
+    """Something that happened, such as `photo.published`, written in the transaction in which it happened.
+
+    `traceparent` names the trace of the request or run in which it did; None without tracing.
+    """
 
     id: str
     at: datetime
     type: str
     data: dict[str, Any]
+    traceparent: str | None = None
 
 
 class DeliveryState(StrEnum):

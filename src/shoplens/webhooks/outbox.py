@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, insert
 
 from shoplens.db.tables import new_id, to_row
+from shoplens.telemetry.tracing import traceparent
 from shoplens.webhooks.entities import Delivery, DeliveryState, Event
 from shoplens.webhooks.repository import EndpointRepository
 from shoplens.webhooks.tables import webhook_deliveries, webhook_events
@@ -21,7 +22,7 @@ def emit(tx: Connection, event_type: str, data: dict[str, Any], *, now: datetime
     endpoints = [each for each in EndpointRepository(tx).enabled() if each.wants(event_type)]
     if not endpoints:
         return
-    event = Event(id=new_id(now), at=now, type=event_type, data=data)
+    event = Event(id=new_id(now), at=now, type=event_type, data=data, traceparent=traceparent())
     tx.execute(insert(webhook_events).values(to_row(event)))
     deliveries = [
         Delivery(

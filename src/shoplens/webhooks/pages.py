@@ -10,7 +10,9 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from shoplens.accounts.access import guarded
 from shoplens.accounts.entities import Permission
 from shoplens.db.tables import is_id
-from shoplens.web.rendering import PageRoute, page
+from shoplens.messages import gettext, whole_number
+from shoplens.web.rendering import page
+from shoplens.web.routing import page_router
 from shoplens.webhooks.entities import DeliveryState, Endpoint
 from shoplens.webhooks.errors import EndpointInvalid
 from shoplens.webhooks.service import WebhookService
@@ -22,7 +24,7 @@ _MAX_FIELD = 2_000
 
 def webhook_pages(webhooks: WebhookService) -> APIRouter:
     """One page, and its forms."""
-    router = APIRouter(route_class=PageRoute, dependencies=[guarded(Permission.WEBHOOKS_ADMIN)])
+    router = page_router(dependencies=[guarded(Permission.WEBHOOKS_ADMIN)])
 
     @router.get(_PAGE)
     def overview(request: Request) -> HTMLResponse:
@@ -41,25 +43,29 @@ def webhook_pages(webhooks: WebhookService) -> APIRouter:
 
     @router.post(_PAGE + "/replay")
     def replay_dead() -> Response:
-        return _back(f"{webhooks.replay_dead():,} deliveries are sent again.")
+        return _back(
+            gettext("%(replay_dead)s deliveries are sent again.", replay_dead=whole_number(webhooks.replay_dead()))
+        )
 
     @router.post(_PAGE + "/deliveries/{delivery_id}/replay")
     def replay(delivery_id: str) -> Response:
         webhooks.replay(delivery_id)
-        return _back("The event is sent again.")
+        return _back(gettext("The event is sent again."))
 
     @router.post(_PAGE + "/{endpoint_id}/{action}")
     def change(endpoint_id: str, action: str) -> Response:
         match action:
             case "test":
                 webhooks.test(endpoint_id)
-                return _back("A test event is on its way. Load the page again to see what came of it.")
+                return _back(gettext("A test event is on its way. Load the page again to see what came of it."))
             case "disable" | "enable":
                 webhooks.set_enabled(endpoint_id, action == "enable")
-                return _back(f"The endpoint is {action}d.")
+                return _back(
+                    gettext("The endpoint is enabled.") if action == "enable" else gettext("The endpoint is disabled.")
+                )
             case "remove":
                 webhooks.remove(endpoint_id)
-                return _back("The endpoint is removed.")
+                return _back(gettext("The endpoint is removed."))
         raise EndpointInvalid(f"There is no action {action[:40]!r} on an endpoint.")
 
     return router

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import Connection, Select, delete, exists, func, insert, or_, select, update
+from sqlalchemy import Connection, Select, and_, delete, exists, func, insert, or_, select, update
 
 from shoplens.db.tables import from_row, make_id, to_row
 from shoplens.webhooks.entities import Delivery, DeliveryState, Endpoint, Event
@@ -156,6 +156,20 @@ class DeliveryRepository:
         for endpoint_id, state, count in self._tx.execute(found):
             counts.setdefault(endpoint_id, {})[DeliveryState(state)] = count
         return counts
+
+    def oldest_at(self, *, dead_since: datetime) -> datetime | None:
+        """When the oldest event happened that an enabled endpoint has not taken, those given up since then, too."""
+        waits = or_(
+            _deliveries.state == DeliveryState.PENDING.value,
+            and_(_deliveries.state == DeliveryState.DEAD.value, _deliveries.finished_at >= dead_since),
+        )
+        found = (
+            select(func.min(_events.at))
+            .join(webhook_deliveries, _deliveries.event_id == _events.id)
+            .join(webhook_endpoints, _endpoints.id == _deliveries.endpoint_id)
+            .where(waits, _endpoints.disabled_at.is_(None))
+        )
+        return self._tx.execute(found).scalar()
 
     def replay(self, *, now: datetime, delivery_id: str | None, endpoint_id: str | None) -> int:
         """Let deliveries be sent again: this one, or all dead ones (of one endpoint). How many there were."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -19,8 +18,11 @@ from typing import TYPE_CHECKING, Final
 import shoplens
 from shoplens.db import Database
 from shoplens.errors import ShoplensError
+from shoplens.messages import marked
 from shoplens.telemetry.logs import get_logger
 from shoplens.telemetry.metrics import Metrics
+from shoplens.telemetry.threads import PeriodicTask
+from shoplens.telemetry.tracing import Attributes, trace, traceparent
 from shoplens.webhooks.entities import Delivery, DeliveryState
 from shoplens.webhooks.errors import EndpointInvalid
 from shoplens.webhooks.repository import DeliveryRepository, EndpointRepository, Sending
@@ -83,31 +85,29 @@ class WebhookSender:
         self._metrics = metrics
         self._attempt_s = attempt_s
         self._busy: set[str] = set()
-        self._ending = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._look = asyncio.Event()
-        self._thread: threading.Thread | None = None
+        self._task = PeriodicTask("webhooks", lambda: asyncio.run(self._run()), every_s=_POLL_S, first_s=0)
 
     def start(self) -> None:
         """Begin to send."""
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="webhooks", daemon=True)
-        self._thread.start()
+        self._task.start()
 
     def close(self) -> None:
         """Begin nothing more, give attempts under way a moment to end, and return. Does nothing without `start`."""
-        thread, self._thread = self._thread, None
-        if thread is None:
-            return
-        self._ending.set()
+        self._task.stopping.set()
         if self._loop is not None:
             with suppress(RuntimeError):  # it has ended by itself
                 self._loop.call_soon_threadsafe(self._look.set)
-        thread.join(self._attempt_s + 5)
+        self._task.close(self._attempt_s + 5)
 
     async def _run(self) -> None:
+        """Send until `close`. What is raised here is logged by the task, which begins again."""
         import httpx
 
         self._loop = asyncio.get_running_loop()
+        self._look = asyncio.Event()
+        self._busy.clear()
         limits = httpx.Limits(max_keepalive_connections=0)  # a connection is made to the address that was checked
         async with (
             httpx.AsyncClient(
@@ -115,7 +115,7 @@ class WebhookSender:
             ) as client,
             asyncio.TaskGroup() as tasks,
         ):
-            while not self._ending.is_set():
+            while not self._task.stopping.is_set():
                 self._look.clear()
                 leased = await asyncio.to_thread(self._lease)
                 for sending in leased:
@@ -150,6 +150,8 @@ class WebhookSender:
             await asyncio.to_thread(self._finish, sending, attempt)
         except ShoplensError as error:  # it is sent again when the lease ends
             _log.warning("webhook.not_noted", code=error.code, reason=str(error))
+        except Exception:  # noqa: BLE001  a fault of ours with one event must not end those of all others
+            _log.exception("webhook.not_noted", delivery=sending.delivery.id)
         finally:
             self._busy.discard(sending.endpoint.id)
             self._look.set()
@@ -164,12 +166,17 @@ class WebhookSender:
             async with asyncio.timeout(self._attempt_s):
                 target = await asyncio.to_thread(self._targets.resolve, endpoint.url)
                 headers |= {"host": target.host_header, "user-agent": f"Shoplens/{shoplens.__version__}"}
-                async with client.stream(
-                    "POST", target.url, content=body, headers=headers, extensions={"sni_hostname": target.host}
-                ) as answer:
-                    return _attempt_of(answer)
+                with trace("POST webhook", _about(sending), kind="client", link=event.traceparent) as block:
+                    if (mine := traceparent()) is not None:
+                        headers["traceparent"] = mine
+                    async with client.stream(
+                        "POST", target.url, content=body, headers=headers, extensions={"sni_hostname": target.host}
+                    ) as answer:
+                        failed = None if answer.is_success else str(answer.status_code)
+                        block.note({"http.response.status_code": answer.status_code}, error=failed)
+                        return _attempt_of(answer)
         except TimeoutError:
-            return Attempt(error=f"There was no answer within {self._attempt_s:g} s.")
+            return Attempt(error=marked(f"There was no answer within {self._attempt_s:g} s."))
         except (httpx.HTTPError, EndpointInvalid) as error:
             return Attempt(error=(str(error) or type(error).__name__)[:_ERROR_CHARS])
 
@@ -189,6 +196,16 @@ class WebhookSender:
             )  # fmt: skip
 
 
+def _about(sending: Sending) -> Attributes:
+    """What a trace says of an attempt: not the address, which may hold a secret."""
+    return {
+        "http.request.method": "POST",
+        "http.request.resend_count": sending.delivery.attempts,
+        "shoplens.webhook.event": sending.event.type,
+        "shoplens.webhook.endpoint": sending.endpoint.id,
+    }
+
+
 def _attempt_of(answer: httpx.Response) -> Attempt:
     """2xx takes the event; 410 wants no more; all else is tried again. Redirects are not followed."""
     status = answer.status_code
@@ -197,7 +214,7 @@ def _attempt_of(answer: httpx.Response) -> Attempt:
     wait = answer.headers.get("retry-after", "")
     return Attempt(
         status=status,
-        error=f"It answered {status} {answer.reason_phrase}."[:_ERROR_CHARS],
+        error=marked(f"It answered {status} {answer.reason_phrase}.")[:_ERROR_CHARS],
         retry_after_s=float(wait) if wait.isdecimal() and len(wait) < 9 else None,
         is_gone=status == HTTPStatus.GONE,
     )

@@ -9,6 +9,7 @@ from datetime import datetime
 from shoplens.advice import meant
 from shoplens.db import Database
 from shoplens.db.tables import new_id
+from shoplens.telemetry.tracing import traceparent
 from shoplens.webhooks.entities import EVERY_EVENT, Delivery, DeliveryState, Endpoint, Event
 from shoplens.webhooks.errors import DeliveryNotFound, EndpointInvalid, EndpointNotFound
 from shoplens.webhooks.repository import DeliveryRepository, DeliveryView, EndpointRepository
@@ -81,7 +82,8 @@ class WebhookService:
     def test(self, endpoint_id: str) -> str:
         """Send an event of the type `webhook.test`; the id of its delivery. Raises EndpointNotFound."""
         now = self._clock()
-        event = Event(id=self._new_id(), at=now, type=TEST_EVENT, data={"message": "This is a test."})
+        data = {"message": "This is a test."}
+        event = Event(id=self._new_id(), at=now, type=TEST_EVENT, data=data, traceparent=traceparent())
         delivery = Delivery(
             id=self._new_id(), event_id=event.id, endpoint_id=endpoint_id, state=DeliveryState.PENDING, attempts=0,
             next_at=now,

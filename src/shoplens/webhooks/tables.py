@@ -26,6 +26,8 @@ webhook_events: Final = Table(
     required("at", UtcDateTime()),
     required("type", string(64)),
     required("data", JSON),
+    # Of the request or run in which it happened; NULL without tracing.
+    Column("traceparent", string(55)),
 )
 
 webhook_deliveries: Final = Table(

@@ -61,16 +61,18 @@ class Targets:
         parts = urlsplit(url)
         shown = f"[{chosen}]" if chosen.version == 6 else str(chosen)
         query = f"?{parts.query}" if parts.query else ""
+        named = f"[{host}]" if ":" in host else host
         return Target(
             url=f"{parts.scheme}://{shown}:{port}{parts.path or '/'}{query}",
             host=host,
-            host_header=parts.netloc.rpartition("@")[2],
+            host_header=named if parts.port is None else f"{named}:{parts.port}",
         )
 
     def _parts(self, url: str) -> tuple[str, int]:
+        """The host in ASCII, as certificates and the Host header have it, and the port."""
         try:
             parts = urlsplit(url)
-            host, port = parts.hostname, parts.port
+            host, port = (parts.hostname or "").encode("idna").decode(), parts.port
         except ValueError as error:
             raise EndpointInvalid(f"This is not an address: {error}.") from error
         if parts.scheme not in ("http", "https") or not host or len(url) > _LONGEST_URL or not url.isprintable():

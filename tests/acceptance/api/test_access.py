@@ -20,7 +20,7 @@ from shoplens.moderation.entities import DecisionKind, PhotoState, QueueReason
 from shoplens.moderation.repository import PhotoRepository
 from shoplens.platform.parts import utc_now
 from shoplens.platform.server import Platform, build_platform
-from shoplens.retraining.entities import RetrainingRun, RunState, Stage, Suspect
+from shoplens.retraining.entities import RetrainingRun, RetrainingState, Stage, Suspect
 from shoplens.retraining.repository import RetrainingRepository, SuspectRepository
 from shoplens.settings import read_settings
 from shoplens.web.app import create_app
@@ -79,6 +79,8 @@ ROUTES: Mapping[str, Permission | tuple[Permission, ...] | None] = {
     "GET /console/batch/{channel}/{run_id}/live.json": Permission.BATCH_READ,
     "POST /console/batch/{channel}/{run_id}/retry": Permission.BATCH_REVIEW,
     "POST /console/batch/{channel}/{run_id}/cancel": Permission.BATCH_RUN,
+    "POST /console/batch/{channel}/{run_id}/confirm": Permission.BATCH_REVIEW,
+    "POST /console/batch/{channel}/{run_id}/confirm/undo": Permission.BATCH_REVIEW,
     "GET /console/batch/{channel}/items/{item_id}": Permission.BATCH_READ,
     "POST /console/batch/{channel}/items/{item_id}/label": Permission.BATCH_REVIEW,
     "POST /console/batch/{channel}/items/{item_id}/reopen": Permission.BATCH_REVIEW,
@@ -120,6 +122,11 @@ ROUTES: Mapping[str, Permission | tuple[Permission, ...] | None] = {
     "GET /audit.csv": Permission.AUDIT_READ,
     "GET /audit.jsonl": Permission.AUDIT_READ,
     "GET /console/audit": Permission.AUDIT_READ,
+    "GET /console/settings": Permission.SETTINGS_READ,
+    "GET /console/settings/thresholds": Permission.SETTINGS_READ,
+    "POST /console/settings/thresholds/try": Permission.SETTINGS_READ,
+    "POST /console/settings/thresholds": Permission.SETTINGS_EDIT,
+    "POST /console/settings/thresholds/back": Permission.SETTINGS_EDIT,
     # webhooks and moderation
     "POST /moderation/photos": Permission.MODERATION_SUBMIT,
     "GET /moderation/photos": (Permission.MODERATION_SUBMIT, Permission.MODERATION_REVIEW),
@@ -174,6 +181,9 @@ ROUTES: Mapping[str, Permission | tuple[Permission, ...] | None] = {
     "GET /console/moderation/photos/{photo_id}": Permission.MODERATION_REVIEW,
     "GET /console/moderation/search": Permission.MODERATION_REVIEW,
     "GET /status": PUBLIC,
+    "GET /console/shortcuts": PUBLIC,
+    "POST /console/language": PUBLIC,
+    "GET /console/texts/{tag}.js": PUBLIC,
     "GET /sign-in": PUBLIC,
     "POST /sign-in": PUBLIC,
     "POST /sign-out": PUBLIC,
@@ -241,6 +251,8 @@ ROUTES: Mapping[str, Permission | tuple[Permission, ...] | None] = {
     "GET /monitoring/drift": Permission.MONITORING_READ,
     "GET /monitoring/accuracy": Permission.MONITORING_READ,
     "GET /console/monitoring/drift": Permission.MONITORING_READ,
+    "POST /console/monitoring/drift/normal": Permission.MONITORING_ADMIN,
+    "POST /console/monitoring/drift/normal/withdraw": Permission.MONITORING_ADMIN,
     "GET /console/monitoring/accuracy": Permission.MONITORING_READ,
     "POST /catalogue/accept": Permission.CATALOGUE_WRITE,
     "GET /catalogue/acceptances": Permission.CATALOGUE_WRITE,
@@ -270,6 +282,11 @@ ROUTES: Mapping[str, Permission | tuple[Permission, ...] | None] = {
     "POST /console/catalogue/tree": Permission.CATALOGUE_ADMIN,
     # operations, documentation, and what leads nowhere
     "GET /metrics": Permission.METRICS_READ,
+    "GET /monitoring/alerts": Permission.MONITORING_READ,
+    "GET /console/monitoring/alerts": Permission.MONITORING_READ,
+    "GET /console/monitoring/alerts/{name}": Permission.MONITORING_READ,
+    "POST /console/monitoring/alerts/silence": Permission.MONITORING_ADMIN,
+    "POST /console/monitoring/alerts/unsilence": Permission.MONITORING_ADMIN,
     "GET /monitoring/series": Permission.MONITORING_READ,
     "GET /console/monitoring": Permission.MONITORING_READ,
     "GET /docs": Permission.DOCS_READ,
@@ -590,7 +607,7 @@ def suspect_of(platform: Platform, channel: str) -> Suspect:
     now = utc_now()
     run = RetrainingRun(
         id=new_id(now), created_at=now, channel=channel, model=f"m-{channel}", requested_by="a test", recipe="head",
-        base=None, test=None, promote="at_once", dry_run=False, state=RunState.REFUSED, stage=Stage.DONE,
+        base=None, test=None, promote="at_once", dry_run=False, state=RetrainingState.REFUSED, stage=Stage.DONE,
         candidate="1.0.0",
     )  # fmt: skip
     suspect = Suspect(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,7 +30,6 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     (root / "photos" / "blue.jpg").write_bytes(photo_of("blue"))
     settings = {
         "default_channel": "catalogue", "channels__catalogue__model": "paint",
-        "channels__catalogue__accept_at": "0.5",
         "channels__catalogue__catalogue": json.dumps({"photos": str(root / "photos")}),
     }  # fmt: skip
     with running_server(root / "data", root / "models", **settings) as server:
@@ -210,6 +210,7 @@ def test_photos_come_with_the_table(http: httpx.Client, eventually: Callable[...
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as packed:
         packed.writestr("summer/blue.jpg", photo_of("blue"))
+        packed.writestr("summer/forgotten.jpg", photo_of("red"))
     table = b"sku,photos\nZ-1,summer/blue.jpg|green.jpg\nZ-2,green.jpg\nZ-3,none.jpg\nZ-4,../../green.jpg\n"
     files = [("t.csv", table), ("photos.zip", archive.getvalue()), ("green.jpg", photo_of("green"))]
     sent = http.post("/catalogue/import", files=[("file", each) for each in files])
@@ -220,6 +221,9 @@ def test_photos_come_with_the_table(http: httpx.Client, eventually: Callable[...
     assert (4, 3, [(4, "photo_not_found"), (4, "nothing_to_categorise")]) == (
         done["rows"], done["added"], [(each["line"], each["code"]) for each in done["listed"]],
     )  # fmt: skip
+    assert (1, ["summer/forgotten.jpg"]) == (done["unnamed_photos"], done["first_unnamed"])
+    page = http.get(f"/console{address}").text
+    assert "summer/forgotten.jpg" in page
     stored = http.get("/catalogue/products/Z-1").json()["photos"]
     assert ["summer/blue.jpg", "green.jpg"] == [each["name"] for each in stored]
     original = http.get("/catalogue/products/Z-2/photos/0", params={"size": "original"})
@@ -259,3 +263,44 @@ def eventually() -> Callable[..., None]:
             time.sleep(0.05)
 
     return wait
+
+
+def test_a_threshold_that_is_saved_on_one_server_decides_on_another(
+    shop: RunningServer, http: httpx.Client, tmp_path: Path
+) -> None:
+    """Of two processes on one database, within two seconds: tried on the stored suggestions, saved, and taken back."""
+    home = "/console/settings/thresholds"
+    form = {"channel": "catalogue", "based_on": "0", "accept_at": "1"}
+    created(http, reference="T-1", designation="red or green")
+    shared = {
+        "database_url": f"sqlite:///{shop.data_dir / 'shoplens.db'}", "storage_url": str(shop.data_dir / "blobs"),
+        "default_channel": "catalogue", "channels__catalogue__model": "paint",
+        "channels__catalogue__catalogue": "{}",
+    }  # fmt: skip
+    with (
+        running_server(tmp_path / "second", shop.data_dir.parent / "models", **shared) as other,
+        httpx.Client(base_url=other.url, timeout=60, trust_env=False) as second,
+    ):
+
+        def needs_a_person() -> bool:
+            found = http.post("/catalogue/suggest", json={"designation": "green or red"})
+            assert 200 == found.status_code, found.text
+            return bool(found.json()["needs_review"])
+
+        def becomes(wanted: bool) -> None:
+            give_up_at = time.monotonic() + 2
+            while needs_a_person() is not wanted:
+                assert time.monotonic() < give_up_at, "the other server does not use it after two seconds"
+                time.sleep(0.1)
+
+        assert not needs_a_person()
+        tried = second.post(f"{home}/try", data={**form, "part": "result"}).text
+        assert "red or green" in tried
+        assert "would need a person" in tried
+        assert "A suggestion needs no person from" in second.get(home, params={"channel": "catalogue"}).text
+        assert 303 == second.post(home, data={**form, "note": "look at all"}).status_code
+        becomes(True)
+        refused = second.post(home, data={**form, "based_on": "1", "labels.Colours > Red.review_at": "0.5"})
+        assert (422, True) == (refused.status_code, "its only threshold is accept_at" in refused.text)
+        assert 303 == second.post(f"{home}/back", data={**form, "based_on": "1", "version": "0"}).status_code
+        becomes(False)

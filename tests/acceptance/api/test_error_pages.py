@@ -43,7 +43,8 @@ def test_browsers_get_a_page_and_programs_get_json(
     assert page.headers["x-request-id"] in page.text
     for each in (problem, anything):
         assert ("application/problem+json", code) == (each.headers["content-type"], each.json()["code"])
-    assert {"Accept"} == {each.headers["vary"] for each in (page, problem, anything)}
+    vary = {each.headers["vary"] for each in (page, problem, anything)}
+    assert {"Accept, Accept-Language, Cookie, Shoplens-Language"} == vary
 
 
 def test_a_wrong_method_names_the_right_ones(server: RunningServer) -> None:

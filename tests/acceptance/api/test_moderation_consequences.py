@@ -145,7 +145,7 @@ def test_label_sets_are_built_listed_and_exported_on_the_machine(
         return done.stdout
 
     built = json.loads(said("build", "reviews", "--json"))
-    assert f"reviews {built['version']}: {built['labels']} labels" in said("list")
+    assert f"reviews\t{built['version']}\t{built['labels']}\t" in said("list")
     said("export", "reviews", "newest.csv")
     assert f"{photo_id(3)},moderation,reviews,nsfw," in (tmp_path / "newest.csv").read_text()
     said("export", "reviews", "newest.parquet")
@@ -199,8 +199,8 @@ async def test_the_page_of_a_customer_shows_strikes_and_erases_after_the_referen
     stored(platform.database, *(photo_of(number, decided_at=recent, **refused(number, "shop/7")) for number in numbers))
     address = "/console/moderation/customers/shop/7"
     shown = (await client.get(address)).text
-    assert "3 of 3 refused photos within 30 days: new photos are held for a person until" in shown
-    assert shown.count("not_the_product") == 3
+    assert "3 refused photos within 30 days; from 3 on, new photos are held for a person (until" in shown
+    assert shown.count("Not the product") == 3
     wrong = await client.post(address, data={"confirm": "shop"}, headers={"accept": "text/html"})
     assert 422 == wrong.status_code
     assert "Nothing was erased" in wrong.text

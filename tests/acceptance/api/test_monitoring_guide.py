@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import httpx
@@ -17,6 +18,26 @@ def test_the_guide_to_drift_works_as_written(server: RunningServer, tmp_path: Pa
     assert '"choice":null' in printed
 
 
+def test_the_guide_to_alerts_works_as_written(server: RunningServer, tmp_path: Path) -> None:
+    """And a healthy server has nothing to say; each alert has its page, and an unknown one is named."""
+    run_guide("get-alerts.md", server, tmp_path)
+    found = json.loads((tmp_path / "alerts.json").read_text())
+    assert ([], []) == (found["firing"], found["resolved"])
+    with httpx.Client(base_url=server.url) as http:
+        shown = http.get("/console/monitoring/alerts")
+        assert "Nothing is wrong" in shown.text
+        assert "Nobody. Set" in shown.text
+        assert "What to do" in http.get("/console/monitoring/alerts/ShoplensNoWorker").text
+        assert 404 == http.get("/console/monitoring/alerts/Nothing").status_code
+        browser = {"sec-fetch-site": "same-origin"}
+        silenced = http.post(
+            "/console/monitoring/alerts/silence", data={"key": "ShoplensDrift/look", "hours": "4"}, headers=browser
+        )
+        assert (303, True) == (silenced.status_code, "for%204%20hours" in silenced.headers["location"])
+        ended = http.post("/console/monitoring/alerts/unsilence", data={"key": "ShoplensDrift/look"}, headers=browser)
+        assert 303 == ended.status_code
+
+
 def test_pages_without_any_day_say_what_to_wait_for(server: RunningServer) -> None:
     """Empty pages are explained, for every channel, and an unknown one is named."""
     with httpx.Client(base_url=server.url) as http:
@@ -24,5 +45,5 @@ def test_pages_without_any_day_say_what_to_wait_for(server: RunningServer) -> No
         accuracy = http.get("/console/monitoring/accuracy", params={"channel": "returns"})
         assert (200, 200) == (drift.status_code, accuracy.status_code)
         assert "No day was compared yet" in drift.text
-        assert "No predictions in this channel yet" in accuracy.text
+        assert "Nothing was decided in this channel yet" in accuracy.text
         assert 404 == http.get("/monitoring/drift", params={"channel": "attic"}).status_code

@@ -308,3 +308,32 @@ async def test_an_upload_that_does_not_arrive_is_408(make_platform: Callable[...
     async with client_of(make_platform(upload_idle_s=0.2)) as client:
         answer = await client.post("/predict", content=never(), headers={"content-length": "1000"})
     assert (408, "upload_too_slow") == (answer.status_code, answer.json()["code"])
+
+
+async def test_what_callers_make_up_makes_no_series(busy_client: httpx.AsyncClient, photo: bytes) -> None:
+    """A thousand paths, channels, ids, labels, methods and file names: the metrics have as many series as before."""
+
+    async def series() -> int:
+        lines = (await busy_client.get("/metrics")).text.splitlines()
+        return sum(not line.startswith("#") for line in lines)
+
+    async def ask(name: str) -> None:
+        remark = {"prediction_id": name, "verdict": "wrong", "label": name}
+        answers = (
+            await busy_client.get(f"/nothing/{name}", params={name: name}),
+            await busy_client.get(f"/predictions/{name}"),
+            await busy_client.post("/predict", params={"channel": name}, content=photo),
+            await busy_client.post("/feedback", json=remark, headers={"X-Request-ID": name}),
+            await busy_client.request(name.replace("-", ""), "/predict"),
+        )
+        assert {404, 405, 422} >= {answer.status_code for answer in answers}
+
+    await ask("first-0")
+    await busy_client.post("/predict", files={"file": ("first.jpg", photo)})
+    await series()  # which is a request, too
+    before = await series()
+    for number in range(200):
+        await ask(f"other-{number}")
+    for number in range(5):
+        await busy_client.post("/predict", files={"file": (f"anna-{number}.jpg", photo)})
+    assert before == await series()

@@ -52,6 +52,7 @@ async def fetching(
     settings = read_settings(
         data_dir=tmp_path_factory.mktemp("fetching"),
         models_dir=models_dir,
+        console_channel="look",
         photo_urls={"url_prefixes": [images], "url_networks": ["127.0.0.0/8"]},
         max_image_bytes=TOO_LARGE_BYTES - 1,
     )

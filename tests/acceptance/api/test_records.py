@@ -214,28 +214,28 @@ async def test_a_photo_is_kept_by_browsers_for_minutes_only(
 @pytest.mark.parametrize("place", ["/predictions", "/predictions.csv", "/audit", "/audit.csv"])
 @pytest.mark.parametrize("name", ["since", "until"])
 async def test_a_time_beyond_the_calendar_is_refused(
-    client: httpx.AsyncClient, place: str, name: str, moment: str
+    busy_client: httpx.AsyncClient, place: str, name: str, moment: str
 ) -> None:
     """In UTC it would be in the year 0 or 10000, which no database has."""
-    answer = await client.get(place, params={name: moment})
+    answer = await busy_client.get(place, params={name: moment})
     assert (422, "request_invalid") == (answer.status_code, answer.json()["code"])
     assert f"query.{name}: In UTC this time is not within the years 1 to 9999." in answer.json()["detail"]
 
 
-async def test_a_key_cannot_end_beyond_the_calendar(client: httpx.AsyncClient) -> None:
+async def test_a_key_cannot_end_beyond_the_calendar(busy_client: httpx.AsyncClient) -> None:
     """Nor can a body name a time without its zone."""
     body = {"name": "form", "scopes": ["predict"]}
     for moment, sentence in (("9999-12-31T23:59:59-01:00", "years 1 to 9999"), ("2030-01-01T00:00:00", "timezone")):
-        answer = await client.post("/keys", json={**body, "expires_at": moment})
+        answer = await busy_client.post("/keys", json={**body, "expires_at": moment})
         assert (422, True) == (answer.status_code, sentence in answer.json()["detail"])
 
 
 @pytest.mark.parametrize("place", ["/console/records", "/console/audit"])
-async def test_pages_take_every_day_of_the_calendar(client: httpx.AsyncClient, place: str) -> None:
+async def test_pages_take_every_day_of_the_calendar(busy_client: httpx.AsyncClient, place: str) -> None:
     """Or say that one is not a date."""
     for moment in ("0001-01-01", "0001-01-01T00:00:00", "0001-01-01T00:00:00+14:00", "9999-12-31"):
         for name in ("since", "until"):
-            answer = await client.get(place, params={name: moment})
+            answer = await busy_client.get(place, params={name: moment})
             assert answer.status_code in (200, 422), (moment, name)
             assert 200 == answer.status_code or "is not a date" in answer.text
 

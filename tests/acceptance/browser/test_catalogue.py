@@ -131,7 +131,8 @@ def test_the_queue_is_decided_by_keys_and_a_wrong_key_is_taken_back(
     assert {None} == set(categories(catalogue, "queue").values())
     for place in range(1, 6):
         expect(page.locator("[data-slot=place]")).to_have_text(f"{place} of 5")
-        page.keyboard.press("Enter")
+        with page.expect_response(re.compile("/category")):
+            page.keyboard.press("Enter")
     expect(page.get_by_text("Nothing to review")).to_be_visible()
     page.keyboard.press("1")  # nothing is there
     page.reload()

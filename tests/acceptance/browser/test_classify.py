@@ -374,7 +374,8 @@ def slow_line(server: RunningServer, *, bytes_per_s: int) -> Iterator[RunningSer
             sending = threading.Thread(target=carry, args=(near, far, 1 / bytes_per_s))
             sending.start()
             carry(far, near, 0.0)
-            near.close()
+            with suppress(OSError):  # closing it would not end the wait of the other thread
+                near.shutdown(socket.SHUT_RDWR)
             sending.join()
 
     def accept() -> None:

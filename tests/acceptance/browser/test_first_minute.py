@@ -98,6 +98,10 @@ def test_the_api_page_finds_tries_and_links(visit: VisitMaker) -> None:
     page.get_by_role("searchbox").fill("")
     page.locator("#classify_photo").get_by_role("link", name="PredictionOut").first.click()
     expect(page.locator("#PredictionOut")).to_have_attribute("open", "")
+    expect(page.locator("#PredictionOut td").first).to_be_visible()
+    expect(page.locator("#group-webhooks")).not_to_have_attribute("open", "")
+    page.goto(page.url.partition("#")[0] + "#list_webhooks")
+    expect(page.locator("#list_webhooks pre").first).to_be_visible()
 
 
 def test_the_status_is_a_page_for_people(visit: VisitMaker) -> None:
@@ -106,3 +110,13 @@ def test_the_status_is_a_page_for_people(visit: VisitMaker) -> None:
     page.get_by_role("link", name="Status").click()
     expect(page.locator("h1")).to_have_text("Everything works")
     expect(page.get_by_text("Records are read and written.")).to_be_visible()
+
+
+def test_pages_and_scripts_speak_german_until_english_is_chosen(visit: VisitMaker) -> None:
+    """A browser that asks for German gets it; the choice at the bottom of a page wins."""
+    page = visit(locale="de-DE").page("/")
+    page.get_by_role("button", name="Ein Kleid").click()
+    expect(page.locator("[data-took]").first).to_contain_text("hin und zurück")
+    expect(page.get_by_text("Ist das richtig?").first).to_be_visible()
+    page.get_by_role("button", name="English").click()
+    expect(page.get_by_role("heading", name="Drop photos here")).to_be_visible()

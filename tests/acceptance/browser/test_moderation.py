@@ -222,7 +222,7 @@ def test_letters_can_be_switched_off(visit: VisitMaker, moderating: RunningServe
     ids = send_photos(moderating.url, "letters", 2)
     page = visit(at=moderating, person=81).page(f"{HOME}letters")
     queue_of(page)
-    page.get_by_text("Settings", exact=True).click()
+    page.locator("#main").get_by_text("Settings", exact=True).click()
     page.get_by_label("Letters and digits are keys").uncheck()
     page.get_by_role("button", name="Save").click()
     page.goto(f"{moderating.url}{HOME}letters")
@@ -250,9 +250,9 @@ def test_photos_are_blurred_until_asked_and_the_heat_map_lies_over_them(
     assert heat.evaluate("image => image.naturalWidth") == 640
     page.keyboard.press("h")
     expect(heat).to_be_hidden()
-    page.keyboard.press("b")
+    with page.expect_response("**/moderation/moderator"):
+        page.keyboard.press("b")
     expect(photo).to_have_css("filter", re.compile("grayscale"))
-    page.wait_for_load_state("networkidle")
     page.reload()
     expect(page.locator("[data-slot=photo] img")).to_have_css("filter", re.compile("grayscale"))
 

@@ -9,8 +9,8 @@ import pytest
 from playwright.sync_api import expect
 
 from shoplens.db import open_database
-from shoplens.monitoring.entities import Counts, MinuteReading, Range, SeriesKey, ServerState
-from shoplens.monitoring.repository import SeriesRepository
+from shoplens.monitoring.series.entities import Counts, MinuteReading, Range, SeriesKey, ServerState
+from shoplens.monitoring.series.repository import SeriesRepository
 from shoplens.telemetry.metrics import LATENCY_BUCKETS_S
 from tests.acceptance.browser.conftest import VisitMaker
 from tests.conftest import RunningServer

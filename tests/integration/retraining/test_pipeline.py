@@ -7,7 +7,8 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -19,11 +20,15 @@ import pytest
 from shoplens.accounts.entities import SYSTEM
 from shoplens.bundles.manifest import ModelRef
 from shoplens.db import Database, open_database, upgrade
-from shoplens.errors import StorageUnavailable
+from shoplens.errors import ChannelNotFound, StorageUnavailable
 from shoplens.labels.errors import NothingLabelled
-from shoplens.retraining.entities import RetrainingRun, RunState, Stage
+from shoplens.registry.entities import Aliases
+from shoplens.registry.object_registry import ObjectRegistry
+from shoplens.retraining.entities import RetrainingRules, RetrainingRun, RetrainingState, Stage
 from shoplens.retraining.errors import NothingToLearn, RetrainingNotOpen, RetrainingOutdated, RetrainingRunning
-from shoplens.retraining.promotion import FIRST_MODEL
+from shoplens.retraining.promotion import FIRST_MODEL, Promotion
+from shoplens.retraining.shadow_job import ShadowJob
+from shoplens.retraining.shadow_time import ShadowTimes
 from shoplens.storage import open_store
 from tests.registry_bundles import damage
 from tests.retraining_shop import ColourShop, Stages
@@ -62,7 +67,7 @@ def test_the_first_model_of_a_channel_waits_for_a_person(shop: ColourShop) -> No
     shop.said(PHOTOS)
     for promote in ("after_shadow", "at_once"):
         waiting = shop.retrain(rules=shop.with_promotion(promote))
-        assert (RunState.WAITING, None) == (waiting.state, shop.champion())
+        assert (RetrainingState.WAITING, None) == (waiting.state, shop.champion())
         report = shop.service.report(waiting.id)
         assert report is not None
         assert [FIRST_MODEL] == list(report.notes)
@@ -78,7 +83,7 @@ def test_a_model_that_learned_from_corrections_replaces_the_one_before_it(databa
     assert (None, "1.0.0", 48) == (first.champion, first.candidate, first.labels)
     assert "1.0.0" == shop.champion()
     second = shop.retrain()
-    assert (RunState.WAITING, True, "colours@1.0.0") == (second.state, second.passed, second.champion)
+    assert (RetrainingState.WAITING, True, "colours@1.0.0") == (second.state, second.passed, second.champion)
     assert second.accuracy is not None
     assert second.accuracy_before is not None
     assert second.accuracy > 0.9
@@ -86,13 +91,13 @@ def test_a_model_that_learned_from_corrections_replaces_the_one_before_it(databa
     assert ("1.0.0", "1.1.0") == (shop.champion(), shop.registry.aliases("colours").challenger)
     report = shop.service.report(second.id)
     assert report is not None
-    assert second.test_samples == report.verdict.samples == len(report.became_right)
-    assert {"blue", "green", "red"} == {each.label for each in report.verdict.classes}
+    assert second.test_samples == report.gate.samples == len(report.became_right)
+    assert {"blue", "green", "red"} == {each.label for each in report.gate.classes}
     example = report.became_right[0]
     assert shop.store.exists(example.image_key or "")
     assert example == shop.service.example(second.id, example.sha256)
     approved = shop.service.approve(second.id, by=SYSTEM, why="The figures are good.")
-    assert (RunState.PROMOTED, "The figures are good.") == (approved.run.state, approved.run.decided_why)
+    assert (RetrainingState.PROMOTED, "The figures are good.") == (approved.run.state, approved.run.decided_why)
     assert "1.1.0" == shop.champion()
     assert approved == shop.service.approve(second.id, by=SYSTEM, why="again")
     with pytest.raises(RetrainingNotOpen):
@@ -105,7 +110,7 @@ def test_the_same_labels_again_are_no_better_and_are_refused(shop: ColourShop) -
     shop.said(PHOTOS)
     shop.first()
     again = shop.retrain(rules=shop.with_promotion("at_once"))
-    assert (RunState.REFUSED, False, "1.1.0") == (again.state, again.passed, again.candidate)
+    assert (RetrainingState.REFUSED, False, "1.1.0") == (again.state, again.passed, again.candidate)
     assert ["1.0.0"] == [each.ref.version for each in shop.registry.versions("colours")]
     assert "1.2.0" == shop.retrain(dry_run=True).candidate
 
@@ -114,15 +119,15 @@ def test_a_dry_run_publishes_nothing_and_a_rejected_model_goes(shop: ColourShop)
     """A dry run is measured all the same."""
     with_champion(shop)
     tried = shop.retrain(dry_run=True)
-    assert (RunState.MEASURED, True) == (tried.state, tried.passed)
+    assert (RetrainingState.MEASURED, True) == (tried.state, tried.passed)
     assert ["1.0.0"] == [each.ref.version for each in shop.registry.versions("colours")]
     waiting = shop.retrain()
     rejected = shop.service.reject(waiting.id, by=SYSTEM, why="Not now.").run
-    assert (RunState.REJECTED, None) == (rejected.state, shop.registry.aliases("colours").challenger)
+    assert (RetrainingState.REJECTED, None) == (rejected.state, shop.registry.aliases("colours").challenger)
     assert "1.0.0" == shop.champion()
 
 
-def settled(shop: ColourShop, run: RetrainingRun, **rules: Any) -> tuple[RunState, set[str]]:
+def settled(shop: ColourShop, run: RetrainingRun, **rules: Any) -> tuple[RetrainingState, set[str]]:
     """The state after the end of the shadow time, and the checks of the report that failed."""
     wanted = shop.with_promotion("after_shadow")
     shop.promotion.settle(replace(wanted, shadow=replace(wanted.shadow, **rules)), by=SYSTEM)
@@ -135,7 +140,7 @@ def shadowing(shop: ColourShop) -> RetrainingRun:
     """A challenger that passed the gate."""
     with_champion(shop)
     run = shop.retrain(rules=shop.with_promotion("after_shadow"))
-    assert RunState.SHADOWING is run.state
+    assert RetrainingState.SHADOWING is run.state
     return run
 
 
@@ -143,13 +148,13 @@ def test_a_challenger_goes_live_after_its_shadow_time_if_its_answers_allow_it(sh
     """Too early, too few answers: it goes on. Enough: it is champion, and the history has the figures."""
     run = shadowing(shop)
     records = shop.challenged(run, 19)
-    assert (RunState.SHADOWING, set()) == settled(shop, run, least_answers=1)
+    assert (RetrainingState.SHADOWING, set()) == settled(shop, run, least_answers=1)
     shop.later += 73 * 3_600
-    assert (RunState.SHADOWING, {"shadow_answers"}) == settled(shop, run)
+    assert (RetrainingState.SHADOWING, {"shadow_answers"}) == settled(shop, run)
     assert "1.0.0" == shop.champion()
     shop.challenged(run, 21)
     shop.corrected([records[0].id], "red")
-    assert (RunState.PROMOTED, set()) == settled(shop, run)
+    assert (RetrainingState.PROMOTED, set()) == settled(shop, run)
     assert run.candidate == shop.champion()
     entry = next(each for each in reversed(shop.registry.history("colours")) if each.alias == "champion")
     assert "72 h as challenger are over. Beside the champion it was asked 40 times" in entry.why
@@ -162,13 +167,63 @@ def test_a_challenger_goes_live_after_its_shadow_time_if_its_answers_allow_it(sh
     assert 0.7 < entry.figures["shadow agreement"] < 0.8
 
 
+def test_a_shadow_time_ends_by_itself_and_once_for_all_servers(shop: ColourShop) -> None:
+    """Not before its last hour, and not by a server whose channel has other settings meanwhile."""
+    run = shadowing(shop)
+    shop.challenged(run, 120)
+    rules = shop.with_promotion("after_shadow")
+    servers = [ShadowJob(shop.database, shop.promotion, rules_of=lambda _: rules, clock=shop.now) for _ in range(2)]
+    assert [[], []] == [server.run_if_due() for server in servers]
+    shop.later += 73 * 3_600
+    other = ShadowJob(shop.database, shop.promotion, rules_of=no_channel, clock=shop.now)
+    assert ([], "1.0.0") == (other.run_if_due(), shop.champion())
+    with ThreadPoolExecutor(2) as threads:
+        ended = [found for server in threads.map(ShadowJob.run_if_due, servers) for found in server]
+    assert [(run.id, RetrainingState.PROMOTED)] == [(each.id, each.state) for each in ended]
+    promoted = [each.alias for each in shop.registry.history("colours") if each.after == run.candidate]
+    assert ["challenger", "champion"] == promoted
+    assert [[], []] == [server.run_if_due() for server in servers]
+
+
+def test_a_model_that_a_person_promotes_while_its_shadow_time_ends_is_promoted_once(shop: ColourShop) -> None:
+    """The one who comes second finds what was wanted; the run is not rejected."""
+    run = shadowing(shop)
+    shop.challenged(run, 120)
+    shop.later += 73 * 3_600
+    registry = Overtaken(open_store(str(shop.folder / "registry")), "the registry", clock=shop.now)
+    registry.overtake = lambda: shop.service.approve(run.id, by=SYSTEM, why="A person was faster.")
+    shadows = ShadowTimes(shop.database, shop.store, labels=shop.labels.said)
+    late = Promotion(shop.database, registry, shop.publishing, shadows, clock=shop.now)
+    (ended,) = late.settle(shop.with_promotion("after_shadow"), by=SYSTEM)
+    assert (RetrainingState.PROMOTED, "A person was faster.") == (ended.state, ended.decided_why)
+    assert run.candidate == shop.champion()
+
+
+def no_channel(name: str) -> RetrainingRules:
+    """The settings lost it."""
+    raise ChannelNotFound(name)
+
+
+class Overtaken(ObjectRegistry):
+    """Somebody else changes it after it was read for the first time."""
+
+    overtake: Callable[[], object] | None = None
+
+    def aliases(self, name: str, seen: Aliases | None = None) -> Aliases:
+        found = super().aliases(name, seen)
+        overtake, self.overtake = self.overtake, None
+        if overtake is not None:
+            overtake()
+        return found
+
+
 def test_a_challenger_that_fails_or_differs_often_waits_for_a_person(shop: ColourShop) -> None:
     """Neither proves that it is worse; the run says why, and a person decides."""
     run = shadowing(shop)
     shop.challenged(run, 40, failed=2)
     shop.later += 73 * 3_600
     failed = {"shadow_failures", "shadow_agreement"}
-    assert (RunState.WAITING, failed) == settled(shop, run, least_agreement=0.9)
+    assert (RetrainingState.WAITING, failed) == settled(shop, run, least_agreement=0.9)
     waiting = shop.service.get(run.id).run
     assert "It could not answer 2 (5.0%)" in (waiting.decided_why or "")
     assert (None, "1.0.0") == (waiting.decided_by, shop.champion())
@@ -182,7 +237,7 @@ def test_a_challenger_that_is_worse_by_peoples_labels_is_rejected(shop: ColourSh
     records = shop.challenged(run, 40)
     shop.corrected([each.id for each in records[::4]], "blue")
     shop.later += 73 * 3_600
-    assert (RunState.REJECTED, {"shadow_labels"}) == settled(shop, run)
+    assert (RetrainingState.REJECTED, {"shadow_labels"}) == settled(shop, run)
     rejected = shop.service.get(run.id).run
     assert "Of 10 samples that people labelled it has 0 right, the champion 10" in (rejected.decided_why or "")
     assert ("1.0.0", None) == (shop.champion(), shop.registry.aliases("colours").challenger)
@@ -195,7 +250,7 @@ def test_what_was_compared_with_another_champion_is_never_promoted(shop: ColourS
     shop.service.approve(run.id, by=SYSTEM, why="At once.")
     shop.publishing.roll_back("colours", SYSTEM, why="It was slow.")
     waiting = shop.retrain()
-    assert RunState.WAITING is waiting.state
+    assert RetrainingState.WAITING is waiting.state
     aliases = shop.registry.aliases("colours")
     shop.publishing.set_alias("colours", "champion", "1.1.0", SYSTEM, why="It was not.", expected=aliases)
     with pytest.raises(RetrainingOutdated, match="Retrain the channel again"):
@@ -221,7 +276,7 @@ def test_of_two_at_once_one_retrains_and_the_other_says_who_does(shop: ColourSho
     finally:
         go_on.set()
         thread.join()
-    assert [RunState.WAITING] == [run.state for run in ended]
+    assert [RetrainingState.WAITING] == [run.state for run in ended]
     assert 1 == len(shop.service.all())
 
 
@@ -229,7 +284,7 @@ def test_what_cannot_be_learned_is_said_and_listed(shop: ColourShop) -> None:
     """No label; a class of the present model without photos; and a store that is away is no failure of the run."""
     with pytest.raises(NothingLabelled):
         shop.retrain()
-    assert (RunState.FAILED, "nothing_labelled") == (
+    assert (RetrainingState.FAILED, "nothing_labelled") == (
         shop.service.all()[0].run.state,
         shop.service.all()[0].run.failure_code,
     )
@@ -242,9 +297,9 @@ def test_what_cannot_be_learned_is_said_and_listed(shop: ColourShop) -> None:
 
     with pytest.raises(StorageUnavailable):
         shop.retrain(stages=Stages(away))
-    assert shop.service.all()[0].run.state is RunState.RUNNING
+    assert shop.service.all()[0].run.state is RetrainingState.RUNNING
     shop.corrected([each for number, each in enumerate(ids) if number % 3 == 0], "red")
-    assert RunState.REFUSED is shop.retrain().state, "it is continued with the labels that it began with"
+    assert RetrainingState.REFUSED is shop.retrain().state, "it is continued with the labels that it began with"
     with pytest.raises(NothingToLearn, match="blue"):
         shop.retrain()
 
@@ -268,7 +323,7 @@ def test_what_another_machine_published_before_it_ended_is_adopted(
     ended_after_publish()
     (published,) = shop.registry.versions("colours")
     adopted = shop.retrain()
-    assert (RunState.WAITING, "1.0.0") == (adopted.state, adopted.candidate)
+    assert (RetrainingState.WAITING, "1.0.0") == (adopted.state, adopted.candidate)
     assert [published] == shop.registry.versions("colours")
     assert "1.0.0" == shop.registry.aliases("colours").challenger
 
@@ -291,7 +346,7 @@ def test_killed_at_any_moment_it_continues_and_there_is_one_champion(url: str, t
     outcome = orjson.loads(found.stdout.splitlines()[-1])
     assert outcome["points"] == outcome["killed"]
     assert 2 == outcome["runs"]
-    assert [Stage.DONE.value, RunState.PROMOTED.value] == [outcome["stage"], outcome["state"]]
+    assert [Stage.DONE.value, RetrainingState.PROMOTED.value] == [outcome["stage"], outcome["state"]]
     assert ["1.0.0", "1.1.0"] == outcome["versions"]
     assert [[None, "1.0.0"], ["1.0.0", "1.1.0"]] == outcome["champions"]
     assert ["interrupted"] * len(outcome["points"]) == outcome["listed"]

@@ -12,6 +12,7 @@ import pytest
 from servers.seaweed import S3Place
 from shoplens.errors import BlobNotFound, StorageUnavailable
 from shoplens.storage import Store, open_store
+from shoplens.storage.objects import BucketStore
 from shoplens.testing.store_contract import KEY, OTHER, StoreContract
 from tests.integration.s3_bucket import s3_bucket
 from tests.integration.storage.raw_s3 import put_raw, unfinished_uploads
@@ -45,6 +46,14 @@ def test_objects_of_others_are_not_listed(s3: S3Place, store: Store) -> None:
         put_raw(s3, name, b"photo of another")
     assert keys == sorted(store.list("images")) == sorted(store.list(""))
     assert [] == list(store.list("image"))
+
+
+def test_the_bytes_of_all_objects_are_listed(store: Store) -> None:
+    """For the size of the store on the page Monitoring."""
+    store.put("images/a.jpg", b"x" * 70)
+    store.put("images/b/c.jpg", b"x" * 5)
+    assert isinstance(store, BucketStore)
+    assert [5, 70] == sorted(store.sizes())
 
 
 def test_a_name_that_cannot_be_expressed_fails_the_listing(s3: S3Place, store: Store) -> None:

@@ -5,62 +5,31 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 
 import pytest
 from standardwebhooks import Webhook
 
+from servers.otlp import running_receiver
+from servers.receivers import Receiver, running_event_receiver
 from shoplens.db import Database
 from shoplens.telemetry.metrics import Metrics
+from shoplens.telemetry.tracing import trace, tracing
 from shoplens.webhooks.entities import DeliveryState
 from shoplens.webhooks.outbox import emit
 from shoplens.webhooks.sender import WebhookSender
 from shoplens.webhooks.service import WebhookService
-from shoplens.webhooks.targets import Targets
+from shoplens.webhooks.targets import Target, Targets
 
 PATIENCE_S = 60
 TARGETS = Targets(["127.0.0.0/8"])
 
 
-@dataclass
-class Receiver:
-    """A real web server that notes events. `answer` is called with each and gives a status, or hangs."""
-
-    url: str = ""
-    answer: Callable[[str], int] = lambda path: 204
-    headers: dict[str, str] = field(default_factory=dict)
-    events: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
-    paths: list[str] = field(default_factory=list)
-
-
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
     """A receiver that takes everything."""
-    noted = Receiver()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["content-length"]))
-            noted.paths.append(self.path)
-            noted.events.append(({name.lower(): value for name, value in self.headers.items()}, body))
-            self.send_response(noted.answer(self.path))
-            for name, value in noted.headers.items():
-                self.send_header(name, value)
-            self.send_header("content-length", "0")
-            self.end_headers()
-
-        def log_message(self, *_: Any) -> None: ...
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    noted.url = f"http://127.0.0.1:{server.server_port}"
-    yield noted
-    server.shutdown()
-    server.server_close()
+    with running_event_receiver() as running:
+        yield running
 
 
 @pytest.fixture
@@ -214,3 +183,65 @@ def test_two_processes_send_each_event_once(
     happen(database, 10)
     wait_for(lambda: all(each.counts == {DeliveryState.DELIVERED: 10} for each in webhooks.endpoints()))
     assert 30 == len(receiver.events)
+
+
+def test_a_receiver_gets_the_trace_of_the_attempt(
+    database: Database,
+    webhooks: WebhookService,
+    receiver: Receiver,
+    start: Callable[..., WebhookSender],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """So that its own trace continues ours, which links to that in which the event happened.
+
+    The trace does not hold the address, which may be secret.
+    """
+    with running_receiver() as traces:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", traces.url)
+        with tracing(on=True, service="shop"):
+            webhooks.add(f"{receiver.url}/hooks/secret-part")
+            sender = start()
+            with trace("POST /photos"):
+                happen(database)
+            happen(database)
+            wait_for(lambda: counts(webhooks) == {DeliveryState.DELIVERED: 2})
+            sender.close()
+    request, attempt, alone = sorted(traces.spans, key=lambda each: each.started_ns)
+    assert ("POST /photos", ((request.trace, request.id),), ()) == (request.name, attempt.links, alone.links)
+    assert 3 == len({each.trace for each in traces.spans})
+    assert ["00", attempt.trace, attempt.id] == receiver.events[0][0]["traceparent"].split("-")[:3]
+    assert ("POST webhook", 204) == (attempt.name, attempt.attributes["http.response.status_code"])
+    assert "secret-part" not in str(attempt)
+
+
+def test_a_fault_that_nobody_expected_ends_neither_other_events_nor_the_sender(
+    database: Database, webhooks: WebhookService, receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is logged with the delivery; what broke the whole loop is logged, too, and the loop begins again."""
+
+    class FaultyTargets(Targets):
+        def resolve(self, url: str) -> Target:
+            if "faulty" in url:
+                raise KeyError(url)
+            return super().resolve(url)
+
+    webhooks.add(f"{receiver.url}/faulty")
+    webhooks.add(f"{receiver.url}/hooks")
+    clocks = iter([RuntimeError("the clock cannot be read")])
+
+    def clock() -> datetime:
+        if (fault := next(clocks, None)) is not None:
+            raise fault
+        return datetime.now(UTC)
+
+    happen(database, 3)
+    sender = WebhookSender(database, targets=FaultyTargets(["127.0.0.0/8"]), clock=clock, metrics=Metrics())
+    sender.start()
+    try:
+        wait_for(lambda: webhooks.endpoints()[1].counts == {DeliveryState.DELIVERED: 3})
+    finally:
+        sender.close()
+    said = " ".join(record.getMessage() for record in caplog.records if record.levelname == "ERROR")
+    assert "task.failed" in said
+    assert "webhook.not_noted" in said
+    assert {"/hooks"} == set(receiver.paths)

@@ -1,14 +1,14 @@
-"""A desk for each test, on both databases."""
+"""A services for each test, on both databases."""
 
 from __future__ import annotations
 
 import pytest
 
 from shoplens.db import Database
-from tests.unit.accounts.desk import Desk
+from tests.unit.accounts.services import Services
 
 
 @pytest.fixture
-def desk(database: Database) -> Desk:
+def services(database: Database) -> Services:
     """The services over a database without rows."""
-    return Desk(database)
+    return Services(database)

@@ -16,7 +16,7 @@ from shoplens.accounts.errors import (
 )
 from shoplens.accounts.passwords import require_fit
 from shoplens.errors import PermissionDenied, RequestInvalid
-from tests.unit.accounts.desk import HERE, OTHER_PASSWORD, PASSWORD, Desk
+from tests.unit.accounts.services import HERE, OTHER_PASSWORD, PASSWORD, Services
 
 
 @pytest.mark.parametrize(
@@ -41,135 +41,135 @@ def test_other_passwords_are_accepted(password: str) -> None:
     require_fit(password, name="anna.mueller")
 
 
-def test_a_system_has_no_people_until_one_is_added(desk: Desk) -> None:
+def test_a_system_has_no_people_until_one_is_added(services: Services) -> None:
     """What decides whether requests need an account."""
-    assert not desk.people.any_people()
-    person = desk.add()
-    assert desk.people.any_people()
-    desk.people.change(person.id, by=SYSTEM, disabled=True)
-    assert desk.people.any_people()
+    assert not services.people.any_people()
+    person = services.add()
+    assert services.people.any_people()
+    services.people.change(person.id, by=SYSTEM, disabled=True)
+    assert services.people.any_people()
 
 
-def test_names_are_stored_in_one_form(desk: Desk) -> None:
+def test_names_are_stored_in_one_form(services: Services) -> None:
     """Two people never have names that look the same."""
-    assert "anna" == desk.people.add(" Ａnna ", Role.ADMIN, by=SYSTEM).name
+    assert "anna" == services.people.add(" Ａnna ", Role.ADMIN, by=SYSTEM).name
     with pytest.raises(PersonExists):
-        desk.people.add("ANNA", Role.VIEWER, by=SYSTEM)
+        services.people.add("ANNA", Role.VIEWER, by=SYSTEM)
 
 
 @pytest.mark.parametrize("name", ["", " ", "a b", "x" * 101, "a\x00b", "<b>", "a/b"])
-def test_a_name_has_no_spaces_or_signs(desk: Desk, name: str) -> None:
+def test_a_name_has_no_spaces_or_signs(services: Services, name: str) -> None:
     """It stands in commands and logs."""
     with pytest.raises(RequestInvalid):
-        desk.people.add(name, Role.CLERK, by=SYSTEM)
+        services.people.add(name, Role.CLERK, by=SYSTEM)
 
 
-def test_the_first_person_is_an_admin(desk: Desk) -> None:
+def test_the_first_person_is_an_admin(services: Services) -> None:
     """Nobody else could add people, and everything would be closed."""
     with pytest.raises(RequestInvalid, match="must be an admin"):
-        desk.people.add("anna", Role.MODERATOR, by=SYSTEM)
-    assert not desk.people.any_people()
+        services.people.add("anna", Role.MODERATOR, by=SYSTEM)
+    assert not services.people.any_people()
 
 
-def test_the_last_admin_can_neither_be_disabled_nor_demoted(desk: Desk) -> None:
+def test_the_last_admin_can_neither_be_disabled_nor_demoted(services: Services) -> None:
     """Otherwise nobody could add people on the pages."""
-    first = desk.add("first", Role.ADMIN)
+    first = services.add("first", Role.ADMIN)
     with pytest.raises(LastAdmin):
-        desk.people.change(first.id, by=SYSTEM, role=Role.VIEWER)
+        services.people.change(first.id, by=SYSTEM, role=Role.VIEWER)
     with pytest.raises(LastAdmin):
-        desk.people.change(first.id, by=SYSTEM, disabled=True)
-    second = desk.add("second", Role.ADMIN)
-    desk.people.change(second.id, by=SYSTEM, disabled=True)
+        services.people.change(first.id, by=SYSTEM, disabled=True)
+    second = services.add("second", Role.ADMIN)
+    services.people.change(second.id, by=SYSTEM, disabled=True)
     with pytest.raises(LastAdmin):
-        desk.people.change(first.id, by=SYSTEM, role=Role.CLERK)
-    desk.people.change(second.id, by=SYSTEM, disabled=False)
-    assert Role.CLERK is desk.people.change(first.id, by=SYSTEM, role=Role.CLERK).role
+        services.people.change(first.id, by=SYSTEM, role=Role.CLERK)
+    services.people.change(second.id, by=SYSTEM, disabled=False)
+    assert Role.CLERK is services.people.change(first.id, by=SYSTEM, role=Role.CLERK).role
 
 
-def test_a_key_gets_no_rights_through_people_that_it_does_not_have(desk: Desk) -> None:
+def test_a_key_gets_no_rights_through_people_that_it_does_not_have(services: Services) -> None:
     """It neither makes an admin, nor a link to the password of one, nor takes the second factor of one."""
-    admin, ben = desk.add(role=Role.ADMIN), desk.people.add("ben", Role.VIEWER, by=SYSTEM)
+    admin, ben = services.add(role=Role.ADMIN), services.people.add("ben", Role.VIEWER, by=SYSTEM)
     scopes = PERMISSIONS[Role.VIEWER] | {Permission.ACCOUNTS_ADMIN}
     key = Principal(kind=PrincipalKind.KEY, id="k", name="staff list", permissions=scopes)
     for attempt in (
-        lambda: desk.people.add("eve", Role.ADMIN, by=key),
-        lambda: desk.people.change(ben.id, by=key, role=Role.MODERATOR),
-        lambda: desk.people.change(admin.id, by=key, disabled=True),
-        lambda: desk.people.make_link(admin.id, by=key),
-        lambda: desk.second_factor.remove(admin.id, by=key),
+        lambda: services.people.add("eve", Role.ADMIN, by=key),
+        lambda: services.people.change(ben.id, by=key, role=Role.MODERATOR),
+        lambda: services.people.change(admin.id, by=key, disabled=True),
+        lambda: services.people.make_link(admin.id, by=key),
+        lambda: services.second_factor.remove(admin.id, by=key),
     ):
         with pytest.raises(PermissionDenied):
             attempt()
-    desk.people.make_link(desk.people.add("kim", Role.VIEWER, by=key).id, by=key)
-    assert desk.people.change(ben.id, by=key, disabled=True).disabled_at
+    services.people.make_link(services.people.add("kim", Role.VIEWER, by=key).id, by=key)
+    assert services.people.change(ben.id, by=key, disabled=True).disabled_at
 
 
-def test_a_link_sets_a_password_once(desk: Desk) -> None:
+def test_a_link_sets_a_password_once(services: Services) -> None:
     """It also ends the sessions and the lock."""
-    person = desk.add()
-    token = desk.sign_in().token
-    link = desk.people.make_link(person.id, by=SYSTEM)
+    person = services.add()
+    token = services.sign_in().token
+    link = services.people.make_link(person.id, by=SYSTEM)
     assert f"/reset/{link.token}" == link.path
-    assert "anna" == desk.people.person_of_link(link.token).name
-    desk.people.use_link(link.token, OTHER_PASSWORD)
-    assert desk.sessions.principal_of(token) is None
-    desk.sign_in(password=OTHER_PASSWORD)
+    assert "anna" == services.people.person_of_link(link.token).name
+    services.people.use_link(link.token, OTHER_PASSWORD)
+    assert services.sessions.principal_of(token) is None
+    services.sign_in(password=OTHER_PASSWORD)
     with pytest.raises(LinkInvalid):
-        desk.people.use_link(link.token, PASSWORD)
+        services.people.use_link(link.token, PASSWORD)
     with pytest.raises(LinkInvalid):
-        desk.people.person_of_link(link.token)
+        services.people.person_of_link(link.token)
 
 
-def test_a_link_opens_a_locked_name(desk: Desk) -> None:
+def test_a_link_opens_a_locked_name(services: Services) -> None:
     """An admin helps somebody who tried too often."""
-    person = desk.add()
+    person = services.add()
     for _ in range(5):
         with pytest.raises(SignInRefused):
-            desk.sign_in(password="wrong password")
-    desk.people.use_link(desk.people.make_link(person.id, by=SYSTEM).token, OTHER_PASSWORD)
-    desk.sign_in(password=OTHER_PASSWORD)
+            services.sign_in(password="wrong password")
+    services.people.use_link(services.people.make_link(person.id, by=SYSTEM).token, OTHER_PASSWORD)
+    services.sign_in(password=OTHER_PASSWORD)
 
 
-def test_a_link_expires_and_an_earlier_one_is_void(desk: Desk) -> None:
+def test_a_link_expires_and_an_earlier_one_is_void(services: Services) -> None:
     """One per person counts."""
-    person = desk.add()
-    first, second = desk.people.make_link(person.id, by=SYSTEM), desk.people.make_link(person.id, by=SYSTEM)
+    person = services.add()
+    first, second = services.people.make_link(person.id, by=SYSTEM), services.people.make_link(person.id, by=SYSTEM)
     with pytest.raises(LinkInvalid):
-        desk.people.person_of_link(first.token)
-    desk.wait(hours=24)
+        services.people.person_of_link(first.token)
+    services.wait(hours=24)
     with pytest.raises(LinkInvalid):
-        desk.people.use_link(second.token, OTHER_PASSWORD)
+        services.people.use_link(second.token, OTHER_PASSWORD)
 
 
-def test_a_link_of_somebody_disabled_opens_nothing(desk: Desk) -> None:
+def test_a_link_of_somebody_disabled_opens_nothing(services: Services) -> None:
     """Until they are enabled."""
-    link = desk.people.make_link(desk.add().id, by=SYSTEM)
-    desk.people.change(link.person.id, by=SYSTEM, disabled=True)
+    link = services.people.make_link(services.add().id, by=SYSTEM)
+    services.people.change(link.person.id, by=SYSTEM, disabled=True)
     with pytest.raises(LinkInvalid):
-        desk.people.person_of_link(link.token)
+        services.people.person_of_link(link.token)
 
 
-def test_an_unfit_password_does_not_use_up_the_link(desk: Desk) -> None:
+def test_an_unfit_password_does_not_use_up_the_link(services: Services) -> None:
     """The person tries another one."""
-    link = desk.people.make_link(desk.add().id, by=SYSTEM)
+    link = services.people.make_link(services.add().id, by=SYSTEM)
     with pytest.raises(PasswordUnfit):
-        desk.people.use_link(link.token, "short")
-    desk.people.use_link(link.token, OTHER_PASSWORD)
+        services.people.use_link(link.token, "short")
+    services.people.use_link(link.token, OTHER_PASSWORD)
 
 
-def test_a_new_password_needs_the_old_one(desk: Desk) -> None:
+def test_a_new_password_needs_the_old_one(services: Services) -> None:
     """Who finds an open browser does not take the account."""
-    person = desk.add()
+    person = services.add()
     with pytest.raises(PasswordWrong):
-        desk.sign_ins.check_password(person.id, "wrong password", client=HERE)
-    desk.sign_ins.check_password(person.id, PASSWORD, client=HERE)
-    desk.people.change_password(person.id, OTHER_PASSWORD)
-    desk.sign_in(password=OTHER_PASSWORD)
+        services.sign_ins.check_password(person.id, "wrong password", client=HERE)
+    services.sign_ins.check_password(person.id, PASSWORD, client=HERE)
+    services.people.change_password(person.id, OTHER_PASSWORD)
+    services.sign_in(password=OTHER_PASSWORD)
 
 
-def test_who_is_not_there_is_not_found(desk: Desk) -> None:
+def test_who_is_not_there_is_not_found(services: Services) -> None:
     """By id and by name."""
     with pytest.raises(PersonNotFound):
-        desk.people.get("0" * 26)
+        services.people.get("0" * 26)
     with pytest.raises(PersonNotFound):
-        desk.people.named("nobody")
+        services.people.named("nobody")

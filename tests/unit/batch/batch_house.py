@@ -17,6 +17,7 @@ from shoplens.batch.entities import BatchItem, BatchRun, ItemFilter, ItemState, 
 from shoplens.batch.executors import EngineExecutor, Executor, ResultBuilder, RetryPolicy, WorkLimits
 from shoplens.batch.process import WatchTime
 from shoplens.batch.repository import ItemRepository
+from shoplens.batch.run_mail import Posted
 from shoplens.batch.run_repository import RunRepository
 from shoplens.batch.runner import BatchRunner, OnProgress, RunnerParts, RunRules
 from shoplens.bundles.manifest import ModelRef, SampleKind
@@ -243,6 +244,7 @@ class House:
         open_executor: Callable[[], Executor] | None = None,
         report: Callable[[str], str] | None = None,
         retry: RetryPolicy | None = None,
+        mail: Callable[[str, str | None], Posted] | None = None,
     ) -> BatchRunner:
         """A runner that has not begun."""
         store = store or self.store
@@ -267,6 +269,7 @@ class House:
             report=report or self._report,
             clock=self.clock,
             watch=self.watch,
+            mail=mail,
         )
         return BatchRunner(parts, rules.run)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from shoplens.accounts.audit import AuditLog
 from shoplens.batch.entities import (
     BatchItem,
     BatchRun,
@@ -20,14 +21,19 @@ from shoplens.batch.entities import (
 )
 from shoplens.batch.files import finish_moves
 from shoplens.batch.repository import ItemRepository
+from shoplens.batch.retention import RunPhotoRetention
+from shoplens.batch.review_repository import owned_predictions
 from shoplens.batch.run_repository import RunRepository
 from shoplens.bundles.manifest import ModelRef
 from shoplens.db import Database
 from shoplens.images.picture import Limits
 from shoplens.images.sandbox import SandboxedDecoder
+from shoplens.labels.service import LabelService, feedback_labels
 from shoplens.predictions.image_store import ImageStore
 from shoplens.predictions.policy import Decision, Outcome
+from shoplens.predictions.removal import Removal
 from shoplens.predictions.repository import PredictionRepository
+from shoplens.predictions.retention import RetentionJob
 from shoplens.serving.engine import LabelScore
 from shoplens.storage import Store, open_store
 from tests.conftest import colourful, jpeg_of
@@ -173,6 +179,15 @@ def open_shop(database: Database, folder: Path) -> Shop:
     store = open_store(str(folder / "blobs"))
     sandbox = SandboxedDecoder(memory_bytes=1_500_000_000, cpu_s=5, wall_s=10)
     return Shop(database=database, store=store, images=ImageStore(store, limits=LIMITS, sandbox=sandbox))
+
+
+def retention_job(shop: Shop, *, days: int | None = 30) -> RetentionJob:
+    """What deletes the photos of runs that are so many days old."""
+    labels = LabelService(shop.database, shop.store, sources=(feedback_labels(shop.database),), clock=shop.clock)
+    audit = AuditLog(shop.database, clock=shop.clock)
+    removal = Removal(shop.database, shop.store, owned=owned_predictions, labels=labels, audit=audit)
+    feature = RunPhotoRetention(removal, shop.store, channels={"returns": days}, batch=2)
+    return RetentionJob(shop.database, [feature], clock=shop.clock)
 
 
 def quarantined(code: str, sentence: str, *, thumbnail_key: str | None = None) -> Fate:

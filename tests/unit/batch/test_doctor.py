@@ -157,8 +157,11 @@ def test_a_missing_run_is_a_warning(hours: float, well: bool, settings: Settings
     """When the last one ended more than 26 hours ago."""
     ago = timedelta(hours=hours)
     end(database, run_that_began(database, ago), ago)
-    found = look_at_run(settings, "returns")
+    unplanned = read_settings(data_dir=settings.data_dir, channels={"returns": {"batch": {"schedule": ""}}})
+    found = look_at_run(unplanned, "returns")
     assert "finished 26 h ago" in (text_of(found) if well else caution_of(found))
+    # With a schedule it is known sooner, and from which time.
+    assert "did not begin, and items wait for it" in caution_of(look_at_run(settings, "returns"))
 
 
 def test_a_start_that_found_nothing_is_no_missing_run(settings: Settings, database: Database) -> None:

@@ -10,7 +10,7 @@ from contextlib import suppress
 import orjson
 import pytest
 
-from shoplens.batch.api import CountsOut
+from shoplens.batch.api import RunCountsOut
 from shoplens.batch.browse import BrowseService
 from shoplens.batch.entities import BatchItem, BatchRun, ItemFilter, ItemState
 from shoplens.batch.export import ExportFormat, ExportItems
@@ -21,7 +21,7 @@ from shoplens.batch.status import ReadStatus, as_json, show
 from shoplens.errors import ItemNotReady
 from shoplens.predictions.entities import Answer
 from shoplens.telemetry.metrics import Metrics
-from tests.unit.batch.results_shop import Fate, Shop, needing_review, quarantined
+from tests.unit.batch.results_shop import Fate, Shop, needing_review, quarantined, retention_job
 
 FATES = (
     Fate(),
@@ -85,7 +85,7 @@ def compare_all(shop: Shop, browse: BrowseService, run: BatchRun, *, is_last: bo
     assert [str(received), *(str(view.counts[each]) for each in ItemState)] == [
         words["received"], *(words[each.value] for each in ItemState),
     ]  # fmt: skip
-    assert view.counts.by_state == {ItemState(k): v for k, v in CountsOut.of(view.counts).model_dump().items() if v}
+    assert view.counts.by_state == {ItemState(k): v for k, v in RunCountsOut.of(view.counts).model_dump().items() if v}
     if is_last:
         status = ReadStatus(shop.database, clock=shop.clock, takeover_s=60)("returns")
         facts = as_json(status)["run"]
@@ -128,7 +128,7 @@ def review_something(review: ReviewService, items: list[BatchItem], dice: random
 
 @pytest.mark.parametrize("seed", range(6))
 def test_all_places_agree_and_finished_runs_keep_their_sums(shop: Shop, seed: int) -> None:
-    """After runs with failures and duplicates, and days of answers, withdrawals, retries and deletions."""
+    """After runs with failures and duplicates, and days of answers, withdrawals, retries, deletions and retention."""
     dice = random.Random(seed)
     review = ReviewService(shop.database, shop.store, labels={"returns": ("dress", "hat")}, clock=shop.tick)
     browse = BrowseService(shop.database, shop.images, clock=shop.clock)
@@ -138,6 +138,7 @@ def test_all_places_agree_and_finished_runs_keep_their_sums(shop: Shop, seed: in
         runs.append(random_run(shop, dice))
         for _ in range(12):
             review_something(review, browse.items(ItemFilter(), limit=200).items, dice)
+        retention_job(shop, days=0 if dice.random() < 0.5 else 1).run()
         for run in runs:
             received, _ = compare_all(shop, browse, run, is_last=run is runs[-1])
             assert received == sums.setdefault(run.id, received)

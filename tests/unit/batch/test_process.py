@@ -46,7 +46,7 @@ print(json.dumps({"run": sys.argv[-1], "settings": own, "session": os.getsid(0),
 COUNT_AND_FAIL = """
 import sys
 with open(sys.argv[1], "a") as starts: starts.write("x")
-print("Error (storage_unavailable): The disk is full.")
+print("error (storage_unavailable): The disk is full.")
 sys.exit(int(sys.argv[2]))
 """
 WAIT_FOR_STATUS = """

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
+import subprocess
 import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +18,7 @@ import pytest
 
 import shoplens
 from shoplens.batch import ray as executor_module
-from shoplens.batch.entities import ItemState
+from shoplens.batch.entities import BatchRun, ItemState
 from shoplens.batch.executors import ResultBuilder, RetryPolicy
 from shoplens.batch.ray import Cluster, NodeJob, RayExecutor
 from shoplens.db import Database
@@ -46,7 +49,8 @@ class FragileEngine(ScriptedEngine):
 class FakeRay(ModuleType):
     """As much of the module `ray` as the executor uses. A call is done when `wait` looks at it.
 
-    `restart_takes` is the number of waits that a process needs to start again after its death.
+    `restart_takes` is the number of waits that a process needs to start again after its death. `setups` are what actors
+    were made ready with.
     """
 
     class RayError(Exception):
@@ -57,6 +61,7 @@ class FakeRay(ModuleType):
         self.exceptions = SimpleNamespace(RayError=FakeRay.RayError)
         self.cluster_resources = lambda: resources
         self.open = False
+        self.setups: list[list[Any]] = []
         self.restart_takes = self.waits = self.deaths = 0
 
     def init(self, **_: Any) -> None:
@@ -113,6 +118,8 @@ class FakeActor:
     def call(self, method: str, arguments: tuple[Any, ...]) -> Any:
         """The result of a method. Raises RayError if it fails or its process dies."""
         given = [argument.result if isinstance(argument, Reference) else argument for argument in arguments]
+        if method == "ready":
+            self._ray.setups.append(given)
         with ThreadPoolExecutor(1) as thread:
             done = thread.submit(asyncio.run, getattr(self._instance, method)(*given))
         if isinstance(done.exception(), ProcessDied):
@@ -162,7 +169,7 @@ def ray(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
     return fake
 
 
-def run_on_ray(house: House, job: NodeJob) -> None:
+def run_on_ray(house: House, job: NodeJob) -> BatchRun:
     """A whole run."""
     results = ResultBuilder(CHANNEL, house.store, clock=now, max_attempts=1)
 
@@ -172,7 +179,7 @@ def run_on_ray(house: House, job: NodeJob) -> None:
             results=results, retry=RetryPolicy(5.0),
         )  # fmt: skip
 
-    asyncio.run(house.runner(RULES, open_executor=open_executor).run(requested_by="test"))
+    return asyncio.run(house.runner(RULES, open_executor=open_executor).run(requested_by="test"))
 
 
 def job_for(house: House, tmp_path: Path) -> NodeJob:
@@ -267,3 +274,43 @@ def test_a_cluster_without_processors_is_unavailable(
     with pytest.raises(ClusterUnavailable, match="no processors"):
         run_on_ray(house, job_for(house, tmp_path))
     assert False is ray.open
+
+
+ACTOR = """
+import asyncio, sys, shoplens
+from shoplens.batch.ray import NodeJob, PhotoActor
+from shoplens.images.picture import Limits
+from shoplens.serving.engine import Engine
+
+class Broken(Engine):
+    async def classify(self, request):
+        raise ZeroDivisionError
+
+job = NodeJob(version=shoplens.__version__, store_url=sys.argv[1], limits=Limits(), timeout_s=5,
+              open_engine=lambda _: (Broken(), "m"))
+actor = PhotoActor()
+assert asyncio.run(actor.ready(job, b"", "marker", {"run": "r1", "channel": "returns", "trace_id": "t1"}, True)) is None
+asyncio.run(actor.classify([("marker", sys.argv[2])]))
+"""
+
+
+def test_lines_of_an_actor_name_its_run(house: House, tmp_path: Path) -> None:
+    """In a process of its own, whose standard error Ray keeps; the driver sends what its own lines have."""
+    house.store.put("marker", b"photo")
+    sha256 = hashlib.sha256(b"photo").hexdigest()
+    done = subprocess.run(
+        [sys.executable, "-c", ACTOR, str(tmp_path / "blobs"), sha256],
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert 0 == done.returncode, done.stderr
+    (line,) = map(json.loads, done.stderr.splitlines())
+    assert ("ray.photo_failed", "r1", "returns", "t1", sha256) == (
+        line["event"], line["run"], line["channel"], line["trace_id"], line["sha256"]
+    )  # fmt: skip
+
+
+def test_an_actor_is_given_what_lines_of_the_run_have(house: House, ray: FakeRay, tmp_path: Path) -> None:
+    """The id of the run and its channel."""
+    house.bring("shirt 0.9")
+    run = run_on_ray(house, job_for(house, tmp_path))
+    assert {"run": run.id, "channel": run.channel} == ray.setups[0][-2]

@@ -282,6 +282,17 @@ def test_links_lead_to_the_console_that_is_named(shop: Shop, report: WriteReport
             report.render(run.id, console=address)
 
 
+def test_a_report_is_in_the_language_of_the_settings(shop: Shop) -> None:
+    """With its numbers, and not in the language of the page from which it is written."""
+    shop.arrive("a.jpg", fate=needing_review("dress", 0.4))
+    run = shop.run()
+    german = WriteReport(shop.database, shop.store, shop.images, clock=shop.clock, language_tag="de").render(run.id)
+    assert '<html lang="de">' in german
+    assert "1 Artikel eingegangen: 0 fertig, 1 zu prüfen, 0 aussortiert." in german
+    assert "40,0\N{NO-BREAK SPACE}%" in german
+    assert "Seit dem vorigen Lauf eingegangen oder wieder eingereiht" in german
+
+
 def test_a_file_has_no_dead_links(shop: Shop, report: WriteReport) -> None:
     """They lead below `public_url`; without it there are none, and the file says why."""
     item = shop.arrive("a.jpg", fate=needing_review("dress", 0.4))

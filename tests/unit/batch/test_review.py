@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from itertools import pairwise
 
 import pytest
@@ -489,3 +490,39 @@ def test_corrections_are_found_by_their_new_label(shop: Shop, review: ReviewServ
     with shop.database.reading() as tx:
         found = ItemRepository(tx).page(ItemFilter(run_id=item.run_id, label="hat"), limit=10)
     assert [item.id] == [each.id for each in found]
+
+
+def test_all_of_a_filter_are_confirmed_in_one_act_and_taken_back(
+    shop: Shop, review: ReviewService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What another person answered, another label, and what came later are left; a later change survives the undo."""
+    items = [shop.arrive(f"{number}.jpg", fate=needing_review("dress", 0.4)) for number in range(12)]
+    monkeypatch.setattr("shoplens.batch.review._ONE_STEP", 5)
+    hat = shop.arrive("hat.jpg", fate=needing_review("hat", 0.4))
+    run = shop.run()
+    shown_at = shop.now
+    wanted = ItemFilter(run_id=run.id, state=ItemState.NEEDS_REVIEW, label="dress")
+    assert 12 == review.count_to_confirm(wanted, completed_by=shown_at)
+    assert 0 == review.count_to_confirm(wanted, completed_by=shown_at - timedelta(days=1))
+    review.label(items[7].id, "coat", by="another")
+    done = review.confirm_all(wanted, completed_by=shown_at, by="mine")
+    assert (11, 0) == (done.items, review.count_to_confirm(wanted, completed_by=shown_at))
+    after = [shop.item(item) for item in items]
+    assert {(ItemState.DONE, Answer.CONFIRMED, "dress", "mine", done.moment)} == {
+        (item.state, item.answer, item.label, item.answered_by, item.corrected_at) for item in after[:7] + after[8:]
+    }
+    assert (Answer.CORRECTED, "coat", "another") == (after[7].answer, after[7].label, after[7].answered_by)
+    assert ItemState.NEEDS_REVIEW is shop.item(hat).state
+    assert all(item.target_key is None and shop.store.exists(item.key or "") for item in after)
+    assert [(FeedbackValue.RIGHT, "dress")] == [
+        (said.verdict, said.label) for said in remarks_on(shop.database, items[0])
+    ]
+
+    review.label(items[0].id, "shoes", by="another")
+    assert 0 == review.withdraw_all(run.id, done.moment, by="another")
+    assert 10 == review.withdraw_all(run.id, done.moment, by="mine")
+    states = [shop.item(item).state for item in items]
+    assert (ItemState.DONE, ItemState.DONE) == (states[0], states[7])
+    assert {ItemState.NEEDS_REVIEW} == {*states[1:7], *states[8:]}
+    assert [] == remarks_on(shop.database, items[1])
+    assert all(shop.store.exists(shop.item(item).key or "") for item in items)

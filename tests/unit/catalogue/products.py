@@ -12,13 +12,13 @@ import numpy as np
 import simplejpeg
 
 from shoplens.accounts.entities import Permission, Principal, PrincipalKind
-from shoplens.catalogue.bulk import BulkService
+from shoplens.catalogue.bulk.service import BulkService
 from shoplens.catalogue.decisions import DecisionService
 from shoplens.catalogue.entities import Category, CategoryScore, Product, ProductState
 from shoplens.catalogue.photos import ProductPhotos
 from shoplens.catalogue.products import NewProduct, ProductService
 from shoplens.catalogue.repository import ProductRepository
-from shoplens.catalogue.tree import Tree
+from shoplens.catalogue.tree.categories import Tree
 from shoplens.db import Database
 from shoplens.images.picture import Limits
 from shoplens.images.sandbox import SandboxedDecoder
@@ -57,9 +57,9 @@ def product_service(database: Database, folder: Path, clock: Clock | None = None
     return ProductService(database, photos, tree_of=lambda _: TREE, clock=clock or Clock())
 
 
-def decision_service(database: Database, clock: Clock | None = None) -> DecisionService:
+def decision_service(database: Database, clock: Clock | None = None, tree: Tree = TREE) -> DecisionService:
     """Decisions on them."""
-    return DecisionService(database, tree_of=lambda _: TREE, clock=clock or Clock())
+    return DecisionService(database, tree_of=lambda _: tree, clock=clock or Clock())
 
 
 @contextmanager

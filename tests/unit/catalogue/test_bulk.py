@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from shoplens.catalogue.bulk import BulkService
+from shoplens.catalogue.bulk.service import BulkService
 from shoplens.catalogue.decisions import DecisionService
 from shoplens.catalogue.entities import BulkJob, ProductState
 from shoplens.catalogue.errors import BulkRunning, DecisionNotLast
@@ -115,7 +115,7 @@ def test_many_are_done_in_several_transactions_and_one_at_a_time_of_a_channel(
     products: ProductService, bulk: BulkService, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What gets a suggestion meanwhile is left out, and cancelling leaves out the rest."""
-    monkeypatch.setattr("shoplens.catalogue.bulk._AT_ONCE", 2)
+    monkeypatch.setattr("shoplens.catalogue.bulk.service._AT_ONCE", 2)
     for number in range(4):
         suggested(database, add(products, f"B-{number}", "Pear"), "pear", 0.99)
     seen: list[int] = []

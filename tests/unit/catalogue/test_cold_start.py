@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from shoplens.catalogue.cold_start import ColdStart, ColdStarts, Example
-from shoplens.catalogue.tree_source import read_tree
+from shoplens.catalogue.suggest.cold_start import ColdStart, ColdStarts, Example
+from shoplens.catalogue.tree.source import read_tree
 from shoplens.errors import NotStarted
 
 TREE = read_tree(

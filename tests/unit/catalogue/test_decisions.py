@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from shoplens.catalogue.decisions import DecisionService
-from shoplens.catalogue.entities import DecisionKind, ProductState
-from shoplens.catalogue.errors import CategoryNotFound, DecisionNotLast, ProductChanged
+from shoplens.catalogue.entities import CategoryDecisionKind, ProductState
+from shoplens.catalogue.errors import CategoryNotFound, DecisionNotLast, ProductChanged, SuggestionOutdated
 from shoplens.catalogue.products import ProductService
 from shoplens.db import Database
 from shoplens.errors import RequestInvalid
@@ -46,7 +46,7 @@ def test_a_suggestion_is_accepted_and_another_category_corrects_it(
     assert (ProductState.ACCEPTED, "apple") == category_of(products, "A-1")
     assert (ProductState.CORRECTED, "apple") == category_of(products, "A-2")
     (made,) = decisions.history(CHANNEL, "A-2")
-    assert ("anna", DecisionKind.CORRECTED, "apple", "pear", 0.9, "tiny@1", False) == (
+    assert ("anna", CategoryDecisionKind.CORRECTED, "apple", "pear", 0.9, "tiny@1", False) == (
         made.by_name, made.kind, made.category, made.suggested, made.score, made.model, made.bulk,
     )  # fmt: skip
 
@@ -60,6 +60,18 @@ def test_what_the_tree_does_not_have_and_what_nobody_suggested_is_refused(
     with pytest.raises(RequestInvalid, match="no suggestion"):
         decisions.decide(CHANNEL, "A-4", by=ANNA)
     assert ProductState.NEW is products.get(CHANNEL, "A-4")[0].state
+
+
+def test_a_suggestion_that_the_live_tree_does_not_have_is_not_accepted(
+    products: ProductService, decisions: DecisionService, database: Database
+) -> None:
+    """It was made for an earlier tree. The sentence says what to do, and another category is still a correction."""
+    suggested(database, products.get(CHANNEL, "A-4")[0], "fruit-of-an-earlier-tree", 0.9)
+    with pytest.raises(SuggestionOutdated, match=r"A-4 is fruit-of-an-earlier-tree.*`again`"):
+        decisions.decide(CHANNEL, "A-4", by=ANNA)
+    assert ProductState.SUGGESTED is products.get(CHANNEL, "A-4")[0].state
+    decisions.decide(CHANNEL, "A-4", by=ANNA, category="apple")
+    assert (ProductState.CORRECTED, "apple") == category_of(products, "A-4")
 
 
 def test_the_second_of_two_people_at_once_is_told_who_was_first(

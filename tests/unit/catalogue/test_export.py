@@ -8,7 +8,7 @@ from pathlib import Path
 
 from arro3.io import read_parquet
 
-from shoplens.catalogue.export import COLUMNS, ExportFormat, ExportProducts
+from shoplens.catalogue.export import COLUMNS, ExportProducts, ProductFormat
 from shoplens.catalogue.products import NewProduct
 from shoplens.catalogue.repository import ProductFilter
 from shoplens.db import Database
@@ -24,14 +24,14 @@ def test_every_format_has_every_product_in_order(database: Database, tmp_path: P
     decided = suggested(database, add(products, "B-1", "=Apple"), "apple", 0.9)
     decision_service(database).decide(CHANNEL, decided.id, by=ANNA)
     export = ExportProducts(products, paths_of=lambda _: lambda category: f"path of {category}")
-    made = {kind: b"".join(export(ProductFilter(channel=CHANNEL), kind)) for kind in ExportFormat}
-    rows = list(csv.DictReader(io.StringIO(made[ExportFormat.CSV].decode())))
+    made = {kind: b"".join(export(ProductFilter(channel=CHANNEL), kind)) for kind in ProductFormat}
+    rows = list(csv.DictReader(io.StringIO(made[ProductFormat.CSV].decode())))
     assert (251, "A-0", "B-1") == (len(rows), rows[0]["reference"], rows[-1]["reference"])
     assert ("'=Apple", "apple", "path of apple", "apple:0.9000", "anna", "image_7_product_B-1.jpg") == tuple(
         rows[-1][name] for name in ("designation", "category", "category_path", "suggestions", "decided_by", "photos")
     )
     file = tmp_path / "products.parquet"
-    file.write_bytes(made[ExportFormat.PARQUET])
+    file.write_bytes(made[ProductFormat.PARQUET])
     table = read_parquet(file).read_all()
     assert COLUMNS == tuple(table.schema.names)
     last = {name: table.column(name).to_pylist()[-1] for name in COLUMNS}
@@ -39,5 +39,5 @@ def test_every_format_has_every_product_in_order(database: Database, tmp_path: P
         table.num_rows, last["designation"], last["score"], last["tree"], last["needs_review"],
     )  # fmt: skip
     assert last["decided_at"] is not None
-    x, y = (list(csv.reader(io.StringIO(made[kind].decode()))) for kind in (ExportFormat.X, ExportFormat.Y))
+    x, y = (list(csv.reader(io.StringIO(made[kind].decode()))) for kind in (ProductFormat.X, ProductFormat.Y))
     assert (["250", "'=Apple", "", "B-1", "7"], ["250", "apple"]) == (x[-1], y[-1])

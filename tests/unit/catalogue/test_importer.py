@@ -19,10 +19,10 @@ import pytest
 from shoplens.batch.web_photos import WebPhotos
 from shoplens.catalogue.entities import ImportJob, ProductState
 from shoplens.catalogue.errors import ImportInvalid, ImportRunning
-from shoplens.catalogue.import_repository import ImportRepository
-from shoplens.catalogue.importer import ImportSource, ProductImporter
-from shoplens.catalogue.imports import ImportService, NewImport
-from shoplens.catalogue.photo_sources import NamedPhotos
+from shoplens.catalogue.imports.importer import ImportSource, ProductImporter
+from shoplens.catalogue.imports.photo_sources import NamedPhotos
+from shoplens.catalogue.imports.repository import ImportRepository
+from shoplens.catalogue.imports.service import ImportService, NewImport
 from shoplens.catalogue.products import ProductService
 from shoplens.catalogue.repository import ProductFilter
 from shoplens.db import Database
@@ -208,7 +208,7 @@ def test_a_table_without_what_is_needed_ends_the_import_and_says_why(shop: Shop)
 DYING = """
 import os, sys
 from pathlib import Path
-from shoplens.catalogue import importer
+from shoplens.catalogue.imports import importer
 from shoplens.db import open_database
 from tests.unit.catalogue.test_importer import Shop, KEPT
 importer._COMMIT_ROWS = 10

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from shoplens.catalogue.keyed_photos import KeyedPhotos
-from shoplens.catalogue.photo_sources import NamedPhotos
+from shoplens.catalogue.imports.photo_sources import NamedPhotos
+from shoplens.catalogue.suggest.keyed_photos import KeyedPhotos
 from shoplens.errors import DeadlineExceeded, QueueFull, RequestInvalid
 
 
@@ -62,11 +62,11 @@ async def test_photos_come_in_the_order_of_their_keys_and_within_a_bound(photos:
 
 async def test_a_slow_place_ends_its_own_requests_only(photos: KeyedPhotos, let_go: threading.Event) -> None:
     """With a deadline, and a bound on how many may wait; the threads of all other work stay free."""
-    slow = [asyncio.create_task(read(photos, "slow", timeout_s=0.5)) for _ in range(40)]
+    slow = [asyncio.create_task(read(photos, "slow", timeout_s=3.0)) for _ in range(40)]
     await asyncio.sleep(0.1)
     started = time.monotonic()
     assert 7 == await asyncio.to_thread(lambda: 7)
-    assert time.monotonic() - started < 0.4
+    assert time.monotonic() - started < 2.5
     outcomes = await asyncio.gather(*slow, return_exceptions=True)
     assert (24, 16) == (
         sum(isinstance(each, DeadlineExceeded) for each in outcomes),

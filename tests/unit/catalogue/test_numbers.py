@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from shoplens.catalogue.charts import coverage_chart
 from shoplens.catalogue.decisions import DecisionService
 from shoplens.catalogue.entities import ProductState
-from shoplens.catalogue.numbers import NumberService, Week
+from shoplens.catalogue.numbers.charts import coverage_chart
+from shoplens.catalogue.numbers.service import NumberService, Week
 from shoplens.catalogue.products import ProductService
 from shoplens.catalogue.repository import ProductFilter
 from shoplens.db import Database

@@ -13,9 +13,9 @@ from typing import IO
 import pytest
 
 from shoplens.catalogue.errors import ImportInvalid
-from shoplens.catalogue.photo_archives import ArchivedPhotos
-from shoplens.catalogue.photo_sources import NamedPhotos, PhotoNotFound
-from shoplens.catalogue.uploaded_tables import sorted_files
+from shoplens.catalogue.imports.photo_archives import ArchivedPhotos
+from shoplens.catalogue.imports.photo_sources import NamedPhotos, PhotoNotFound
+from shoplens.catalogue.imports.uploaded_tables import sorted_files
 from tests.unit.catalogue.products import jpeg_of
 
 
@@ -53,6 +53,20 @@ def test_photos_are_found_by_path_or_file_name_and_else_in_the_folder(tmp_path: 
     }.items():  # fmt: skip
         with pytest.raises(PhotoNotFound, match=words):
             photos.read(name)
+
+
+def test_what_no_row_names_is_listed_without_what_systems_add(tmp_path: Path) -> None:
+    """A name is noted as it is looked up: in either case, with or without its folder, also where two have it."""
+    photos = opened(
+        packed(
+            ("a/Front.jpg", b""), ("b/front.jpg", b""), ("shirts/Red.JPG", b""), ("Left over.jpg", b""),
+            ("empty/", b""), ("__MACOSX/a/._Front.jpg", b""), (".DS_Store", b""), ("a/Thumbs.db", b""),
+        ),
+        packed(("z.jpg", b"")),
+    )  # fmt: skip
+    assert ["Left over.jpg", "a/Front.jpg", "b/front.jpg", "shirts/Red.JPG", "z.jpg"] == photos.unnamed()
+    photos.note(["SHIRTS\\red.jpg", "front.jpg", "https://x.org/z.jpg", "none.jpg"])
+    assert ["Left over.jpg", "z.jpg"] == photos.unnamed()
 
 
 def test_an_entry_that_unpacks_to_more_than_a_photo_is_not_unpacked() -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from shoplens import messages
 from shoplens.catalogue import presenting
 from shoplens.catalogue.entities import Category
 from shoplens.catalogue.errors import CategoryNotFound
 from shoplens.catalogue.pages import typed_category
-from shoplens.catalogue.tree import Tree
+from shoplens.catalogue.tree.categories import Tree
 from shoplens.errors import RequestInvalid
 from tests.unit.catalogue.products import TREE
 
@@ -61,3 +62,14 @@ def test_a_name_that_several_have_or_none_is_refused_with_what_is_near() -> None
         typed_category("Pe", TREE)
     with pytest.raises(RequestInvalid, match="Choose a category"):
         typed_category(" ", TREE)
+
+
+def test_categories_have_the_names_of_the_pages_language() -> None:
+    """Where the tree has them; English pages keep to the language of the channel."""
+    tree = Tree([Category(id="shoes", path=("Clothing", "Shoes"), names={"de": "Schuhe", "fr": "Chaussures"})])
+    assert "Chaussures" == presenting.category_path("shoes", tree, "fr")[-1]
+    token = messages.language.set("de")
+    try:
+        assert "Schuhe" == presenting.category_path("shoes", tree, "fr")[-1]
+    finally:
+        messages.language.reset(token)

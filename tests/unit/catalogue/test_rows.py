@@ -7,9 +7,9 @@ import time
 
 import pytest
 
-from shoplens.catalogue.columns import columns_of
 from shoplens.catalogue.errors import ImportInvalid
-from shoplens.catalogue.rows import BadRow, ProductTable
+from shoplens.catalogue.imports.columns import columns_of
+from shoplens.catalogue.imports.rows import BadRow, ProductTable
 
 
 def read(data: bytes) -> list[tuple[int, object]]:

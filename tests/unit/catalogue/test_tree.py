@@ -9,8 +9,8 @@ import pytest
 
 from shoplens.catalogue.entities import Category, CategoryScore
 from shoplens.catalogue.errors import CategoryNotFound, TreeInvalid
-from shoplens.catalogue.tree import Tree
-from shoplens.catalogue.tree_source import read_mapping, read_tree, tree_rows, with_names
+from shoplens.catalogue.tree.categories import Tree
+from shoplens.catalogue.tree.source import read_mapping, read_tree, tree_rows, with_names
 
 OURS = """id,path,name_en,name_de,synonyms
 food,Food,Food,Lebensmittel,groceries
@@ -145,8 +145,8 @@ def test_a_mapping_says_what_became_of_categories() -> None:
 
 def test_a_file_of_very_many_lines_is_refused_without_being_held(monkeypatch: pytest.MonkeyPatch) -> None:
     """As a tree and as a mapping; and a category is no place to keep a file in."""
-    monkeypatch.setattr("shoplens.catalogue.tree.MAX_CATEGORIES", 100)
-    monkeypatch.setattr("shoplens.catalogue.tree_source.MAX_CATEGORIES", 100)
+    monkeypatch.setattr("shoplens.catalogue.tree.categories.MAX_CATEGORIES", 100)
+    monkeypatch.setattr("shoplens.catalogue.tree.source.MAX_CATEGORIES", 100)
     lines = b"".join(b"%x\n" % number for number in range(300_000))
     tracemalloc.start()
     try:

@@ -15,10 +15,10 @@ from shoplens.accounts.entities import SYSTEM
 from shoplens.catalogue.entities import Product, ProductState
 from shoplens.catalogue.errors import TreeInvalid, TreeNotFound
 from shoplens.catalogue.repository import ProductRepository
-from shoplens.catalogue.tree import Tree
-from shoplens.catalogue.tree_repository import TreeRepository
-from shoplens.catalogue.tree_source import read_tree
-from shoplens.catalogue.trees import TreeService
+from shoplens.catalogue.tree.categories import Tree
+from shoplens.catalogue.tree.repository import TreeRepository
+from shoplens.catalogue.tree.service import TreeService
+from shoplens.catalogue.tree.source import read_tree
 from shoplens.db import Database, open_database
 from shoplens.db.tables import new_id
 
@@ -141,7 +141,7 @@ def test_older_trees_are_not_read_again_for_labels_that_none_of_them_has(
         return real(self, channel, version)
 
     monkeypatch.setattr(TreeRepository, "tree", noted)
-    monkeypatch.setattr("shoplens.catalogue.trees._MOST_KEPT", 2)  # nothing older stays in memory
+    monkeypatch.setattr("shoplens.catalogue.tree.service._MOST_KEPT", 2)  # nothing older stays in memory
     labels = [("Fruit", f"Unknown {number}") for number in range(20)]
     for _ in range(3):
         assert {("Fruit", "Number 3"): "c3"} == trees.of_labels([("Fruit", "Number 3"), *labels])
@@ -167,7 +167,7 @@ def test_versions_that_somebody_looked_at_do_not_fill_the_memory(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those that were read last stay, and a number beyond all versions is none."""
-    monkeypatch.setattr("shoplens.catalogue.trees._MOST_KEPT", 2)
+    monkeypatch.setattr("shoplens.catalogue.tree.service._MOST_KEPT", 2)
     trees = service(database)
     for number in range(4):
         trees.save(tree(f"id,path\na,A{number}\nb,B\n"), {}, source="t.csv", note="", by=SYSTEM)

@@ -52,7 +52,7 @@ def test_an_empty_file_needs_an_upgrade(tmp_path: Path) -> None:
 def test_an_older_schema_needs_an_upgrade(database_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Seen from a program that has one migration more."""
     monkeypatch.setattr("shoplens.db.database.HEAD", "9998")
-    with pytest.raises(DatabaseUnavailable, match="at schema 0004 and this program needs 9998; run `shoplens db up"):
+    with pytest.raises(DatabaseUnavailable, match="at schema 0005 and this program needs 9998; run `shoplens db up"):
         open_database(f"sqlite:///{database_file}")
 
 

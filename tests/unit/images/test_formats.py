@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zlib
 from collections.abc import Callable
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from shoplens.errors import ImageCorrupt
 from shoplens.images.decoder import decode
 from shoplens.images.picture import Limits, Picture
 from shoplens.images.sandbox import SandboxedDecoder
@@ -180,6 +182,34 @@ def test_a_transparent_palette_colour_shows_white(name: str, limits: Limits) -> 
     picture = decode(encoded(image, name, transparency=0), limits=limits)
     assert [255] * 3 == picture.pixels[0, 0].tolist()
     assert [200, 10, 10] == picture.pixels[0, 7].tolist()
+
+
+def test_a_png_with_more_transparent_colours_than_colours_is_opaque(limits: Limits) -> None:
+    """As in browsers. Found by mutated photos: the library's error was one of the server."""
+    image = Image.new("P", (8, 8), 1)
+    image.putpalette([0, 0, 0, 200, 10, 10])
+    whole = encoded(image, "png", transparency=bytes(2))
+    surplus = with_chunk(whole, b"tRNS", bytes(500))
+    assert [255] * 3 == decode(whole, limits=limits).pixels[0, 0].tolist()
+    assert [200, 10, 10] == decode(surplus, limits=limits).pixels[0, 0].tolist()
+
+
+def test_a_png_without_its_palette_is_damaged(limits: Limits) -> None:
+    """Found in the same way."""
+    image = Image.new("P", (8, 8), 1)
+    image.putpalette([0, 0, 0, 200, 10, 10])
+    with pytest.raises(ImageCorrupt):
+        decode(with_chunk(encoded(image, "png"), b"PLTE", None), limits=limits)
+
+
+def with_chunk(png: bytes, name: bytes, content: bytes | None) -> bytes:
+    """The PNG with another content of this chunk, or without it."""
+    at = png.index(name) - 4
+    after = at + 12 + int.from_bytes(png[at : at + 4])
+    if content is None:
+        return png[:at] + png[after:]
+    checksum = zlib.crc32(name + content).to_bytes(4)
+    return png[:at] + len(content).to_bytes(4) + name + content + checksum + png[after:]
 
 
 def test_a_transparent_colour_of_an_rgb_png_shows_white(limits: Limits) -> None:

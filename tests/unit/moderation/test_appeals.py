@@ -37,7 +37,7 @@ PRINT = fingerprint(colourful(1))
 KIM = Principal(kind=PrincipalKind.PERSON, id="kim", name="kim", permissions=PERMISSIONS[Role.MODERATOR])
 
 
-class Desk:
+class Services:
     """People and shoppers at one database, with a clock that goes on by a second whenever it is read."""
 
     def __init__(self, database: Database, **rules: Any) -> None:
@@ -60,7 +60,7 @@ class Desk:
             found = select(webhook_events).where(webhook_events.c.type == kind).order_by(webhook_events.c.id)
             return [row.data for row in tx.execute(found)]
 
-    def refused_by(self, person: Principal) -> Desk:
+    def refused_by(self, person: Principal) -> Services:
         """Photo 1 came, and this person refused it."""
         stored(self.database, photo_of(1, fingerprint=PRINT))
         self.review.decide(photo_id(1), REFUSE, by=person, seen=None)
@@ -69,7 +69,7 @@ class Desk:
 
 def test_the_statement_says_what_why_by_what_means_and_what_to_do(database: Database) -> None:
     """No name of staff, no score, no other photo."""
-    statement = Desk(database).refused_by(ANNA).appeals.statement(photo_id(1))
+    statement = Services(database).refused_by(ANNA).appeals.statement(photo_id(1))
     assert ("not_the_product", "The photo does not show the product.") == (statement.reason, statement.ground)
     assert (True, False, True) == (
         statement.detected_automatically,
@@ -86,7 +86,7 @@ def test_the_statement_says_what_why_by_what_means_and_what_to_do(database: Data
 def test_a_machine_that_refuses_says_so(database: Database) -> None:
     """Article 17 asks whether the decision was taken by automated means."""
     stored(database, photo_of(1, state=PhotoState.REFUSED, rule="near_refused: distance 2"))
-    statement = Desk(database).appeals.statement(photo_id(1))
+    statement = Services(database).appeals.statement(photo_id(1))
     assert (None, "The photo does not follow our rules for reviews.") == (statement.reason, statement.ground)
     assert statement.decided_automatically
     assert "A program decided this without a person." in statement.text()
@@ -97,90 +97,90 @@ def test_a_machine_that_refuses_says_so(database: Database) -> None:
 def test_what_is_not_refused_has_no_statement_and_no_appeal(database: Database, state: PhotoState) -> None:
     """Nor does what does not exist."""
     stored(database, photo_of(1, state=state))
-    desk = Desk(database)
+    services = Services(database)
     with pytest.raises(NotRefused):
-        desk.appeals.statement(photo_id(1))
+        services.appeals.statement(photo_id(1))
     with pytest.raises(NotRefused):
-        desk.appeals.appeal(photo_id(1), "please")
+        services.appeals.appeal(photo_id(1), "please")
     with pytest.raises(PhotoNotFound):
-        desk.appeals.appeal(photo_id(2), "please")
+        services.appeals.appeal(photo_id(2), "please")
     with pytest.raises(AppealNotFound):
-        desk.appeals.of(photo_id(1))
+        services.appeals.of(photo_id(1))
 
 
 @pytest.mark.parametrize("message", ["", "  \x00 ", "x" * (MAX_MESSAGE + 1)])
 def test_a_message_has_one_to_two_thousand_characters(database: Database, message: str) -> None:
     """And a refused one is no appeal, so that the shopper can try again."""
-    desk = Desk(database).refused_by(ANNA)
+    services = Services(database).refused_by(ANNA)
     with pytest.raises(RequestInvalid, match="characters"):
-        desk.appeals.appeal(photo_id(1), message)
-    assert "x" * MAX_MESSAGE == desk.appeals.appeal(photo_id(1), "x" * MAX_MESSAGE).message
+        services.appeals.appeal(photo_id(1), message)
+    assert "x" * MAX_MESSAGE == services.appeals.appeal(photo_id(1), "x" * MAX_MESSAGE).message
 
 
 def test_there_is_one_appeal_per_photo_also_after_its_end(database: Database) -> None:
     """The second try is a conflict."""
-    desk = Desk(database).refused_by(ANNA)
-    appeal = desk.appeals.appeal(photo_id(1), "It is the jacket.")
+    services = Services(database).refused_by(ANNA)
+    appeal = services.appeals.appeal(photo_id(1), "It is the jacket.")
     with pytest.raises(AppealExists):
-        desk.appeals.appeal(photo_id(1), "Again.")
-    desk.review.decide(photo_id(1), REFUSE, by=BEN, seen=None)
+        services.appeals.appeal(photo_id(1), "Again.")
+    services.review.decide(photo_id(1), REFUSE, by=BEN, seen=None)
     with pytest.raises(AppealExists):
-        desk.appeals.appeal(photo_id(1), "Again.")
+        services.appeals.appeal(photo_id(1), "Again.")
     assert (appeal.message, PhotoState.REFUSED) == (
-        desk.appeals.of(photo_id(1)).message,
-        desk.appeals.of(photo_id(1)).outcome,
+        services.appeals.of(photo_id(1)).message,
+        services.appeals.of(photo_id(1)).outcome,
     )
-    assert "it stays so" in desk.appeals.statement(photo_id(1)).text()
+    assert "it stays so" in services.appeals.statement(photo_id(1)).text()
 
 
 def test_another_person_than_the_first_decides(database: Database) -> None:
     """The first one is not offered the photo, and cannot decide it. The setting is named for a shop with one person."""
-    desk = Desk(database).refused_by(ANNA)
-    desk.appeals.appeal(photo_id(1), "It is the jacket.")
-    assert [] == desk.queue.claim("reviews", by=ANNA, count=5).photos
+    services = Services(database).refused_by(ANNA)
+    services.appeals.appeal(photo_id(1), "It is the jacket.")
+    assert [] == services.queue.claim("reviews", by=ANNA, count=5).photos
     with pytest.raises(AnotherPersonDecides, match="appeals_by_same_person"):
-        desk.review.decide(photo_id(1), PUBLISH, by=ANNA, seen=None)
-    (offered,) = desk.queue.claim("reviews", by=BEN, count=5).photos
+        services.review.decide(photo_id(1), PUBLISH, by=ANNA, seen=None)
+    (offered,) = services.queue.claim("reviews", by=BEN, count=5).photos
     assert (photo_id(1), QueueReason.APPEAL) == (offered.id, offered.queue)
-    assert [photo_id(1)] == [photo.id for _, photo in desk.appeals.open()]
-    assert PhotoState.PUBLISHED is desk.review.decide(photo_id(1), PUBLISH, by=BEN, seen=None).state
-    assert [] == desk.appeals.open()
+    assert [photo_id(1)] == [photo.id for _, photo in services.appeals.open()]
+    assert PhotoState.PUBLISHED is services.review.decide(photo_id(1), PUBLISH, by=BEN, seen=None).state
+    assert [] == services.appeals.open()
 
 
 def test_a_refusal_of_the_policy_may_be_decided_by_anybody(database: Database) -> None:
     """No person was the first."""
     stored(database, photo_of(1, state=PhotoState.REFUSED))
-    desk = Desk(database)
-    desk.appeals.appeal(photo_id(1), "It is the jacket.")
-    assert PhotoState.PUBLISHED is desk.review.decide(photo_id(1), PUBLISH, by=ANNA, seen=None).state
+    services = Services(database)
+    services.appeals.appeal(photo_id(1), "It is the jacket.")
+    assert PhotoState.PUBLISHED is services.review.decide(photo_id(1), PUBLISH, by=ANNA, seen=None).state
 
 
 def test_an_admin_who_is_alone_may_decide_after_the_setting_and_a_moderator_may_not(database: Database) -> None:
     """Else the appeal would wait for ever in a shop with one person."""
-    desk = Desk(database, appeals_by_same_person=True).refused_by(ANNA)
-    desk.appeals.appeal(photo_id(1), "It is the jacket.")
-    assert [photo_id(1)] == [photo.id for photo in desk.queue.claim("reviews", by=ANNA, count=5).photos]
-    assert PhotoState.PUBLISHED is desk.review.decide(photo_id(1), PUBLISH, by=ANNA, seen=None).state
+    services = Services(database, appeals_by_same_person=True).refused_by(ANNA)
+    services.appeals.appeal(photo_id(1), "It is the jacket.")
+    assert [photo_id(1)] == [photo.id for photo in services.queue.claim("reviews", by=ANNA, count=5).photos]
+    assert PhotoState.PUBLISHED is services.review.decide(photo_id(1), PUBLISH, by=ANNA, seen=None).state
     stored(database, photo_of(2))
-    desk.review.decide(photo_id(2), REFUSE, by=KIM, seen=None)
-    desk.appeals.appeal(photo_id(2), "This one too.")
-    assert [] == desk.queue.claim("reviews", by=KIM, count=5).photos
+    services.review.decide(photo_id(2), REFUSE, by=KIM, seen=None)
+    services.appeals.appeal(photo_id(2), "This one too.")
+    assert [] == services.queue.claim("reviews", by=KIM, count=5).photos
     with pytest.raises(AnotherPersonDecides):
-        desk.review.decide(photo_id(2), PUBLISH, by=KIM, seen=None)
+        services.review.decide(photo_id(2), PUBLISH, by=KIM, seen=None)
 
 
 def test_an_appeal_that_is_right_publishes_the_photo_and_corrects_the_memory(database: Database) -> None:
     """With an event for the shop, and the answer for the shopper."""
     listened(database, "shop", "appeal.decided")
-    desk = Desk(database).refused_by(ANNA)
+    services = Services(database).refused_by(ANNA)
     memory = HashMemory(database)
     assert [HashVerdict.REFUSED] == list(memory.nearest("reviews", PRINT, within=2))
-    desk.appeals.appeal(photo_id(1), "It is the jacket.")
-    desk.review.decide(photo_id(1), PUBLISH, by=BEN, seen=None)
+    services.appeals.appeal(photo_id(1), "It is the jacket.")
+    services.review.decide(photo_id(1), PUBLISH, by=BEN, seen=None)
     assert [HashVerdict.ACCEPTED] == list(memory.nearest("reviews", PRINT, within=2))
-    appeal = desk.appeals.of(photo_id(1))
+    appeal = services.appeals.of(photo_id(1))
     assert (PhotoState.PUBLISHED, BEN.id, "You are right, sorry.") == (appeal.outcome, appeal.decided_by, appeal.answer)
-    (event,) = desk.events("appeal.decided")
+    (event,) = services.events("appeal.decided")
     assert (photo_id(1), "published", "c-1", appeal.id, appeal.answer) == (
         event["id"],
         event["state"],
@@ -195,11 +195,11 @@ def test_an_appeal_that_is_right_publishes_the_photo_and_corrects_the_memory(dat
 
 def test_a_decision_on_an_appeal_that_is_taken_back_opens_it_again(database: Database) -> None:
     """The photo waits as before, and is refused and remembered as such."""
-    desk = Desk(database).refused_by(ANNA)
-    desk.appeals.appeal(photo_id(1), "It is the jacket.")
-    desk.review.decide(photo_id(1), PUBLISH, by=BEN, seen=None)
-    desk.review.undo(photo_id(1), by=BEN)
-    appeal = desk.appeals.of(photo_id(1))
+    services = Services(database).refused_by(ANNA)
+    services.appeals.appeal(photo_id(1), "It is the jacket.")
+    services.review.decide(photo_id(1), PUBLISH, by=BEN, seen=None)
+    services.review.undo(photo_id(1), by=BEN)
+    appeal = services.appeals.of(photo_id(1))
     assert (None, None, None, None) == (appeal.decided_at, appeal.decided_by, appeal.outcome, appeal.answer)
     with database.reading() as tx:
         photo = PhotoRepository(tx).get(photo_id(1))
@@ -209,27 +209,27 @@ def test_a_decision_on_an_appeal_that_is_taken_back_opens_it_again(database: Dat
 
 def test_a_refusal_cannot_be_taken_back_once_the_shopper_has_appealed(database: Database) -> None:
     """Otherwise the same person could refuse the photo a second time, and the appeal would be over."""
-    desk = Desk(database)
+    services = Services(database)
     stored(database, photo_of(1))
-    desk.review.decide(photo_id(1), REFUSE, by=KIM, seen=None)
-    desk.appeals.appeal(photo_id(1), "It is the jacket.")
+    services.review.decide(photo_id(1), REFUSE, by=KIM, seen=None)
+    services.appeals.appeal(photo_id(1), "It is the jacket.")
     with pytest.raises(AnotherPersonDecides):
-        desk.review.undo(photo_id(1), by=KIM)
+        services.review.undo(photo_id(1), by=KIM)
     with pytest.raises(AnotherPersonDecides):
-        desk.review.decide(photo_id(1), REFUSE, by=KIM, seen=None)
-    assert desk.appeals.of(photo_id(1)).decided_at is None
-    desk.review.escalate(photo_id(1), by=BEN)
-    desk.review.undo(photo_id(1), by=BEN)
-    desk.review.decide(photo_id(1), PUBLISH, by=BEN, seen=None)
-    assert BEN.id == desk.appeals.of(photo_id(1)).decided_by
+        services.review.decide(photo_id(1), REFUSE, by=KIM, seen=None)
+    assert services.appeals.of(photo_id(1)).decided_at is None
+    services.review.escalate(photo_id(1), by=BEN)
+    services.review.undo(photo_id(1), by=BEN)
+    services.review.decide(photo_id(1), PUBLISH, by=BEN, seen=None)
+    assert BEN.id == services.appeals.of(photo_id(1)).decided_by
 
 
 def test_nobody_can_appeal_for_a_photo_that_was_deleted(database: Database) -> None:
     """Nobody could look at it again."""
     stored(database, photo_of(1, state=PhotoState.REFUSED, image_key=None))
-    desk = Desk(database)
+    services = Services(database)
     with pytest.raises(NotRefused, match="deleted"):
-        desk.appeals.appeal(photo_id(1), "It is the jacket.")
-    statement = desk.appeals.statement(photo_id(1))
+        services.appeals.appeal(photo_id(1), "It is the jacket.")
+    statement = services.appeals.statement(photo_id(1))
     assert not statement.can_appeal
     assert "The photo was deleted meanwhile" in statement.text()

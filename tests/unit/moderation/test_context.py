@@ -6,7 +6,7 @@ import itertools
 
 from shoplens.db import Database
 from shoplens.images import fingerprint
-from shoplens.moderation.entities import DecisionKind, PhotoState, References
+from shoplens.moderation.entities import DecisionKind, PhotoState, QueueReason, References
 from shoplens.moderation.intake.memory import HashMemory
 from shoplens.moderation.policy.entities import ModerationPolicy
 from shoplens.moderation.queue.context import ContextService, PhotoContext
@@ -71,6 +71,16 @@ def test_who_gives_a_second_opinion_sees_nothing_of_the_first(database: Database
     assert [each.kind for each in blind.history] == [DecisionKind.POLICY]
     hers = beside.service.of(photo_id(1), by=ANNA)
     assert (hers.photo.state, hers.may_decide, len(hers.history)) == (PhotoState.REFUSED, False, 2)
+
+
+def test_who_checks_at_random_sees_nothing_of_the_policys_decision(database: Database) -> None:
+    """Neither in the state nor in the history, which names the policy's decision once a person has decided."""
+    stored(database, photo_of(1, state=PhotoState.PUBLISHED, queue=QueueReason.CHECK, queue_rank=50))
+    beside = Beside(database)
+    blind = beside.of(1)
+    assert (PhotoState.HELD, None, []) == (blind.photo.state, blind.photo.rule, blind.history)
+    beside.review.decide(photo_id(1), REFUSE, by=BEN, seen=0)
+    assert [DecisionKind.POLICY, DecisionKind.PERSON] == [each.kind for each in beside.of(1).history]
 
 
 def test_what_shoppers_reported_is_read_until_a_person_decides(database: Database) -> None:

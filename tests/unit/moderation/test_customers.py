@@ -256,7 +256,12 @@ def test_files_of_refused_photos_go_after_their_days_and_hash_and_statement_stay
     appeals(shop).appeal(photo_id(2), "It is the jacket.")
     shop.at = moment(0) + timedelta(days=30)
     assert not shop.retention().run().photos
+    due = {each.what: each for each in shop.retention().due()}
+    assert (None, None) == (due["held"].days, due["published"].days)
+    refused = due["refused"]
+    assert (30, 0, True) == (refused.days, refused.due, refused.next_at is not None and refused.next_at >= shop.at)
     shop.at = moment(60) + timedelta(days=30)
+    assert ["refused"] == [each.what for each in shop.retention().due() if (each.due, each.waiting) == (1, 1)]
     deleted = shop.retention().run()
     assert (1, 2) == (deleted.photos, deleted.files)
     assert 6 == len(shop.left())

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shoplens.monitoring.accuracy import STEPS, Answered, Stratum, accuracy, naive, place, wilson
-from shoplens.monitoring.threshold import answers_needed, choose, curve, upper_bound
+from shoplens.monitoring.accuracy.estimates import STEPS, Answered, Stratum, accuracy, naive, place, wilson
+from shoplens.monitoring.accuracy.threshold import answers_needed, choose, curve, upper_bound
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

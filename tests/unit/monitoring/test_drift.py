@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from shoplens.monitoring.drift import ALARM_BELOW, LEAST_DAYS, REFERENCE_DAYS, compare, squared_distance
-from shoplens.monitoring.profile import (
+from shoplens.monitoring.drift.comparison import (
+    ALARM_BELOW,
+    LEAST_DAYS,
+    REFERENCE_DAYS,
+    Finding,
+    compare,
+    squared_distance,
+)
+from shoplens.monitoring.drift.profile import (
     BINS,
     MOST_NAMES,
     OTHERS,
@@ -21,7 +29,7 @@ from shoplens.monitoring.profile import (
     pooled,
     to_json,
 )
-from shoplens.monitoring.sketch import DIMENSIONS, kernel_features, reduced, strangeness, vectors_of
+from shoplens.monitoring.drift.sketch import DIMENSIONS, kernel_features, reduced, strangeness, vectors_of
 
 
 def a_day(random: np.random.Generator, *, count: int = 100, darker: float = 0.0, moved: float = 0.0) -> Profile:
@@ -194,3 +202,15 @@ def test_the_strangest_photo_is_the_one_that_is_not_like_the_others() -> None:
     reference = MeanVector.of(kernel_features(usual))
     day = reduced(np.vstack([random.normal(size=(99, 32)) * 0.3 + np.eye(32)[0], -np.eye(32)[:1]]))
     assert 99 == int(np.argmax(strangeness(kernel_features(day), reference)))
+
+
+def test_one_unusual_day_is_an_alarm_only_beyond_doubt_or_after_another() -> None:
+    """Chance seldom strikes twice in a row, and a change stays."""
+    finding = Finding(
+        measure=Measure.SIZE, distance=0.3, usual=0.1, limit=0.2, p_value=1e-4, samples=100, reference_samples=2_000
+    )
+    assert (True, False) == (finding.unusual, finding.alarm)
+    assert not replace(finding, before=0.4).alarm
+    assert replace(finding, before=0.005).alarm
+    assert replace(finding, p_value=1e-6).alarm
+    assert not replace(finding, p_value=0.005, before=1e-9).alarm

@@ -12,20 +12,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shoplens.bundles.bundle import write_bundle
+from shoplens.accounts.audit import AuditFilter, AuditLog
+from shoplens.accounts.entities import SYSTEM
+from shoplens.bundles.bundle import Bundle, write_bundle
 from shoplens.db import Database
-from shoplens.errors import Misconfigured, RequestInvalid
+from shoplens.errors import ModelNotFound, RequestInvalid
 from shoplens.images.picture import ImageFacts, Limits
 from shoplens.images.sandbox import shared_decoder
-from shoplens.monitoring.accuracy_service import AccuracyService
-from shoplens.monitoring.drift_gauges import DriftGauges
-from shoplens.monitoring.drift_job import DriftJob
-from shoplens.monitoring.drift_pages import SampleAddresses
-from shoplens.monitoring.drift_repository import DriftRepository
-from shoplens.monitoring.drift_service import DriftService
-from shoplens.monitoring.looking import PhotoLooker
-from shoplens.monitoring.profile import Measure
-from shoplens.monitoring.sampling import PredictionSamples, chosen
+from shoplens.monitoring.accuracy.service import AccuracyService
+from shoplens.monitoring.drift.charts import measures_of
+from shoplens.monitoring.drift.gauges import DriftGauges
+from shoplens.monitoring.drift.job import DriftJob, reference
+from shoplens.monitoring.drift.looking import PhotoLooker
+from shoplens.monitoring.drift.pages import SampleAddresses
+from shoplens.monitoring.drift.profile import Measure
+from shoplens.monitoring.drift.repository import DriftRepository
+from shoplens.monitoring.drift.sampling import PredictionSamples, chosen
+from shoplens.monitoring.drift.service import DriftService
 from shoplens.platform.parts import build_channels
 from shoplens.predictions.entities import Channel, Feedback, FeedbackValue
 from shoplens.predictions.image_store import ImageStore
@@ -131,6 +134,48 @@ def test_an_interrupted_job_goes_on_and_a_done_one_has_nothing_to_do(database: D
         list(a_job(database, store).run([NOW.date()]))
 
 
+def a_service(database: Database, now: datetime = NOW) -> DriftService:
+    """Over the channel of returns, whose model is not installed."""
+    channel = Channel(name="returns", model="m", title="R", question="?")
+
+    def gone(model: str) -> Bundle:
+        raise ModelNotFound(model)
+
+    return DriftService(database, channels={"returns": channel}, find_bundle=gone, clock=lambda: now)
+
+
+def test_what_a_person_calls_normal_alarms_no_more_until_it_is_taken_back(database: Database, tmp_path: Path) -> None:
+    """The next day is compared with the days since the change; the audit log has who, when and why."""
+    store = LocalStore(tmp_path / "store")
+    fill(database, store)
+    list(a_job(database, store).run())
+    service = a_service(database)
+    assert Measure.BRIGHTNESS in service.of("returns").alarms
+    with pytest.raises(RequestInvalid, match="Say why"):
+        service.accept_change("returns", LAST, reason="  ", by=SYSTEM)
+    with pytest.raises(RequestInvalid, match="Name a day from"):
+        service.accept_change("returns", LAST + timedelta(days=2), reason="soon", by=SYSTEM)
+    service = a_service(database, NOW + timedelta(minutes=5))
+    service.accept_change("returns", LAST, reason="A darker\nstudio", by=SYSTEM)
+    report = service.of("returns")
+    assert report.shown is not None
+    assert report.normal is not None
+    assert ({}, True, "A darker studio") == (report.alarms, report.expected(report.shown), report.normal.reason)
+    with database.reading() as tx:
+        assert {"returns": (LAST, ())} == DriftRepository(tx).last_alarms(["returns"], LAST)
+        since = DriftRepository(tx).days("returns", LAST - timedelta(days=9), LAST + timedelta(days=1))
+    tomorrow = replace(since[-1], day=LAST + timedelta(days=1), computed_at=NOW + timedelta(days=1))
+    assert [since[-1].profile] == reference(tomorrow, since, Measure.BRIGHTNESS, report.normal)
+    assert since[-1].profile not in reference(tomorrow, since, Measure.BRIGHTNESS)
+    marks = [view.chart.marks for view in measures_of(report) if view.chart is not None]
+    assert {"Normal since 2026-05-10: A darker studio"} == {name for each in marks for _, name in each}
+    assert service.withdraw_change("returns", by=SYSTEM) is not None
+    assert service.withdraw_change("returns", by=SYSTEM) is None
+    assert Measure.BRIGHTNESS in service.of("returns").alarms
+    actions = [each.action for each in AuditLog(database, clock=lambda: NOW).page(AuditFilter(), limit=5)]
+    assert ["drift.accept_withdrawn", "drift.accepted"] == actions
+
+
 @on_sqlite
 def test_one_server_at_a_time_computes_what_is_due(database: Database, tmp_path: Path) -> None:
     """The second one that asks within the hour does nothing."""
@@ -206,7 +251,9 @@ def test_answers_become_an_estimate_and_gauges(database: Database) -> None:
             answers.add(remark(record.id, NOW - timedelta(hours=1) + timedelta(seconds=number), verdict))
         answers.add(remark(records[3].id, NOW, FeedbackValue.RIGHT))  # on second thoughts
         answers.add(remark(records[100].id, NOW, FeedbackValue.WRONG))  # nobody asked: people look where they suspect
-    service = AccuracyService(database, channels={"returns": channel}, clock=lambda: NOW)
+    service = AccuracyService(
+        database, channels={"returns": channel}, jobs={}, policy_of=lambda _: channel.policy, clock=lambda: NOW
+    )
     report = service.of("returns")
     assert report.production is not None
     assert (340, 30, 60, 0) == (
@@ -240,9 +287,3 @@ def test_photos_of_shoppers_are_linked_where_only_moderators_see_them(make_setti
     assert "/console/records/a" == addresses.page("returns", "a")
     assert "/predictions/a/image?size=thumbnail" == addresses.thumbnail("returns", "a")
     assert "/console/moderation/photos/a" == addresses.page("closed", "a")
-
-
-def test_random_checks_where_there_are_none_are_refused(make_settings: Callable[..., Settings]) -> None:
-    """A setting that changes nothing would be believed."""
-    with pytest.raises(Misconfigured, match="second_opinion_share"):
-        build_channels(make_settings(channels={"reviews": {"audit_share": 0.01}}))

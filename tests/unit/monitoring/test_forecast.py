@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from shoplens.monitoring.entities import HOUR_S
-from shoplens.monitoring.forecast import PART_S, DiskTrend, forecast
+from shoplens.monitoring.series.entities import HOUR_S
+from shoplens.monitoring.series.forecast import PART_S, DiskTrend, forecast
 
 NOW = datetime(2026, 5, 15, 12, 0, tzinfo=UTC)
 GB = 1_000_000_000

@@ -9,8 +9,9 @@ import pytest
 
 from shoplens.db import Database
 from shoplens.errors import DatabaseUnavailable, DeadlineExceeded, EngineStuck, ImageCorrupt
-from shoplens.monitoring.counters import read_counts
-from shoplens.monitoring.entities import (
+from shoplens.monitoring.series.counters import read_counts
+from shoplens.monitoring.series.day_repository import DayRepository
+from shoplens.monitoring.series.entities import (
     DAY_S,
     HOUR_S,
     MINUTE_S,
@@ -25,8 +26,8 @@ from shoplens.monitoring.entities import (
     quantile,
     total,
 )
-from shoplens.monitoring.recorder import Kept, Recorder
-from shoplens.monitoring.repository import DayRepository, SeriesRepository
+from shoplens.monitoring.series.recorder import Kept, Recorder
+from shoplens.monitoring.series.repository import SeriesRepository
 from shoplens.predictions.entities import FeedbackValue
 from shoplens.predictions.policy import Decision, Outcome
 from shoplens.predictions.repository import FeedbackRepository, PredictionRepository

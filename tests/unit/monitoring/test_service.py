@@ -10,8 +10,10 @@ import pytest
 
 from shoplens.bundles.manifest import ModelRef
 from shoplens.db import Database, open_database
-from shoplens.monitoring.charts import day_charts, run_charts, series_charts
-from shoplens.monitoring.entities import (
+from shoplens.errors import StorageUnavailable
+from shoplens.monitoring.series.charts import day_charts, run_charts, series_charts
+from shoplens.monitoring.series.day_repository import DayRepository
+from shoplens.monitoring.series.entities import (
     DAY_S,
     MINUTE_S,
     Counts,
@@ -21,9 +23,9 @@ from shoplens.monitoring.entities import (
     SeriesKey,
     ServerState,
 )
-from shoplens.monitoring.repository import DayRepository, SeriesRepository
-from shoplens.monitoring.server_state import FolderSize, LookAtServer
-from shoplens.monitoring.service import LiveModels, ModelChange, MonitoringService
+from shoplens.monitoring.series.repository import SeriesRepository
+from shoplens.monitoring.series.server_state import LookAtServer, StoredSize, size_of_folder
+from shoplens.monitoring.series.service import LiveModels, ModelChange, MonitoringService
 from shoplens.predictions.entities import Channel
 from shoplens.registry.entities import HistoryEntry
 from shoplens.registry.errors import RegistryUnavailable
@@ -154,20 +156,43 @@ def test_a_folder_is_measured_a_part_at_a_time(tmp_path: Path) -> None:
     for number in range(5):
         (tmp_path / f"{number}.jpg").write_bytes(b"x" * 10)
     now = 0.0
-    size = FolderSize(tmp_path, at_once=3, monotonic=lambda: now)
+    size = size_of_folder(tmp_path, at_once=3, monotonic=lambda: now)
     assert [None, 50, 50] == [size.look() for _ in range(3)]
     (tmp_path / "0.jpg").unlink()
     assert 50 == size.look()
     now = 3_601.0
     assert [50, 40] == [size.look() for _ in range(2)]
-    assert 0 == FolderSize(tmp_path / "none").look()
+    assert 0 == size_of_folder(tmp_path / "none").look()
+
+
+def test_a_store_elsewhere_is_listed_once_a_day_and_not_without_end() -> None:
+    """A listing that fails is begun again at the next turn, and keeps what was known."""
+    now, listings = 0.0, 0
+
+    def sizes() -> Iterator[int]:
+        nonlocal listings
+        listings += 1
+        if listings == 2:
+            yield 10
+            raise StorageUnavailable("away")
+        yield from [10] * (5 if listings == 1 else 9)
+
+    size = StoredSize(sizes, at_once=3, every_s=86_400, most=6, monotonic=lambda: now)
+    assert [None, 50, 50, 50] == [size.look() for _ in range(4)]
+    assert 1 == listings
+    now = 86_401.0
+    assert [50, 50] == [size.look() for _ in range(2)]
+    assert 2 == listings
+    now = 2 * 86_402.0
+    assert [50, 50, None, None] == [size.look() for _ in range(4)]
+    assert 3 == listings
 
 
 def test_a_look_at_the_server_has_what_can_be_found_out(sqlite: Database, tmp_path: Path) -> None:
     """Without a local disk there is none to fill up."""
     metrics = Metrics()
     metrics.watch_queue(lambda: 4)
-    here = LookAtServer(metrics, sqlite, storage=tmp_path, folders=[tmp_path], has_workers=False)()
+    here = LookAtServer(metrics, sqlite, storage=size_of_folder(tmp_path), folders=[tmp_path], has_workers=False)()
     assert (4, None, True) == (here.queue, here.workers, (here.disk_free_bytes or 0) > 0)
     assert (here.database_bytes or 0) >= 4096
     metrics.queue_jobs.labels("online").set(2)

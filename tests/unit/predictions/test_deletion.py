@@ -21,6 +21,7 @@ from shoplens.predictions.deletion import DeletionService
 from shoplens.predictions.entities import FeedbackValue, PredictionRecord, RecordFilter
 from shoplens.predictions.feedback import NewFeedback, give
 from shoplens.predictions.image_store import copy_keys
+from shoplens.predictions.removal import Removal
 from shoplens.predictions.repository import FeedbackRepository, PredictionRepository
 from shoplens.predictions.search import RecordSearch
 from shoplens.storage import Store, open_store
@@ -43,15 +44,8 @@ class Shop:
 
     def deletion(self, **more: Any) -> DeletionService:
         """As the server has it."""
-        return DeletionService(
-            self.database,
-            self.store,
-            search=RecordSearch(references=find_references),
-            owned=owned_predictions,
-            labels=self.labels,
-            audit=self.audit,
-            **more,
-        )
+        removal = Removal(self.database, self.store, owned=owned_predictions, labels=self.labels, audit=self.audit)
+        return DeletionService(removal, search=RecordSearch(references=find_references), **more)
 
     def add(self, *records: PredictionRecord) -> None:
         """With all of their files."""

@@ -95,7 +95,7 @@ def test_requests_beyond_the_queue_are_refused_at_once_and_the_others_are_answer
         started = time.monotonic()
         with pytest.raises(QueueFull) as full:
             images.open(KEY, SHA, ImageSize.VIEW)
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < 10  # the others may wait 30
         assert full.value.retry_after_s > 0
         os.kill(child.pid, signal.SIGCONT)
         assert both[0].result() == both[1].result()

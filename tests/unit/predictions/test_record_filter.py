@@ -37,12 +37,21 @@ def test_instants_are_taken_as_they_are() -> None:
 def test_an_address_leads_back_to_the_same_filter() -> None:
     """Also with characters that mean something in addresses, and with a cursor."""
     bar = read_filter(
-        {"channel": "look", "label": "a&b=c #1 ü", "decision": "review", "since": "2026-01-30", "until": "2026-01-31"}
+        {
+            "truth": "d&e",
+            "model": "clothing@1.0.1",
+            "channel": "look",
+            "label": "a&b=c #1 ü",
+            "decision": "review",
+            "since": "2026-01-30",
+            "until": "2026-01-31",
+        }
     )
     again = read_filter(dict(parse_qsl(bar.query(before="x")[1:])))
     assert bar == again
     assert Outcome.REVIEW == again.wanted.outcome
     assert bar.query(before="x").endswith("&before=x")
+    assert not {"truth", "model"} & dict(parse_qsl(bar.without_truth[1:])).keys()
 
 
 @pytest.mark.parametrize(
@@ -54,6 +63,8 @@ def test_an_address_leads_back_to_the_same_filter() -> None:
         {"until": "2026-02-30"},
         {"since": "0001-01-01T00:00:00+14:00"},
         {"label": "x" * 201},
+        {"model": "clothing@1.0.1"},
+        {"truth": "dress", "model": "clothing"},
     ],
 )
 def test_invalid_filters_are_refused_with_a_reason(query: dict[str, str]) -> None:

@@ -10,14 +10,15 @@ import pytest
 from shoplens.batch.entities import References
 from shoplens.batch.repository import ItemRepository
 from shoplens.batch.review_repository import find_references
+from shoplens.bundles.manifest import ModelRef
 from shoplens.db import Database
-from shoplens.predictions.entities import PredictionRecord, RecordFilter
+from shoplens.predictions.entities import FeedbackValue, PredictionRecord, RecordFilter
 from shoplens.predictions.policy import Outcome
 from shoplens.predictions.records import RecordService
-from shoplens.predictions.repository import PredictionRepository
+from shoplens.predictions.repository import FeedbackRepository, PredictionRepository
 from shoplens.predictions.search import RecordSearch
 from shoplens.telemetry.metrics import Metrics
-from tests.samples import make_item, make_record, moment
+from tests.samples import make_item, make_record, make_remark, moment
 
 SEARCH = RecordSearch(references=find_references, label_names={"outwear": {"Outerwear", "Jackets"}})
 
@@ -152,3 +153,39 @@ def test_totals_are_counted_up_to_a_bound(
 def _total(records: RecordService, wanted: RecordFilter) -> tuple[int, bool]:
     page = records.page(wanted)
     return page.total, page.total_is_exact
+
+
+def test_a_cell_of_the_confusion_matrix_finds_exactly_the_records_that_it_counts(
+    database: Database, records: RecordService
+) -> None:
+    """The last word counts; what was withdrawn, said of another version, or without a label is in no cell."""
+    old, new = ModelRef(name="clothing", version="1.0.0"), ModelRef(name="clothing", version="1.1.0")
+    kept = [make_record(number, label="shirt", model=new) for number in range(6)]
+    kept.append(make_record(6, label="dress", model=new, file_name="IMG_7.jpg"))
+    kept.append(make_record(7, label="shirt", model=old))
+    said = [
+        make_remark(kept[0].id, 10, verdict=FeedbackValue.RIGHT, label=None),
+        make_remark(kept[1].id, 11, verdict=FeedbackValue.RIGHT, label="shirt"),
+        make_remark(kept[1].id, 12, verdict=FeedbackValue.WRONG, label="dress"),
+        make_remark(kept[2].id, 13, verdict=FeedbackValue.WRONG, label="dress"),
+        make_remark(kept[3].id, 14, verdict=FeedbackValue.WRONG, label="dress", withdrawn_at=moment(20)),
+        make_remark(kept[4].id, 15, verdict=FeedbackValue.NONE, label=None, proposed="scarf"),
+        make_remark(kept[5].id, 16, verdict=FeedbackValue.WRONG, label=None),
+        make_remark(kept[6].id, 17, verdict=FeedbackValue.RIGHT, label="dress"),
+        make_remark(kept[7].id, 18, verdict=FeedbackValue.WRONG, label="dress"),
+    ]
+    with database.transaction() as tx:
+        PredictionRepository(tx).add_many(kept)
+        for each in said:
+            FeedbackRepository(tx).add(each)
+    matrix = records.confusion(new)
+    assert {"dress": {"shirt": 2, "dress": 1}, "shirt": {"shirt": 1}} == matrix.counts
+    assert (("dress", "shirt"), 4, 2, False) == (matrix.labels, matrix.answered, matrix.unlabelled, matrix.more)
+    for truth, row in matrix.counts.items():
+        for predicted, count in row.items():
+            page = records.page(RecordFilter(truth=truth, label=predicted, model=new))
+            assert (count, True) == (page.total, page.total_is_exact)
+            assert count == len(page.records)
+    of_both = records.page(RecordFilter(truth="dress", label="shirt"))
+    assert [kept[7].id, kept[2].id, kept[1].id] == [record.id for record in of_both.records]
+    assert [kept[6]] == records.page(RecordFilter(truth="dress", text="img")).records

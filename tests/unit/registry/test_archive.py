@@ -48,7 +48,9 @@ def archive(tmp_path: Path, make: Make) -> Path:
 def there(tmp_path: Path) -> RegistryService:
     """Another registry, still empty."""
     registry = ObjectRegistry(open_store(str(tmp_path / "there")), "there", clock=utc_now)
-    return RegistryService(registry, trust=Trust(), database=None, audit=None, clock=utc_now)
+    return RegistryService(
+        registry, models_dir=tmp_path / "models", trust=Trust(), database=None, audit=None, clock=utc_now
+    )
 
 
 def members(file: Path) -> Members:

@@ -53,7 +53,7 @@ def make(tmp_path: Path) -> Make:
 
 @pytest.fixture
 def tamper(store: Store) -> Callable[[ModelRef], None]:
-    """By whoever may write to the store."""
+    """By a client that may write to the store."""
     return partial(damage, store)
 
 

@@ -10,10 +10,12 @@ import pytest
 
 from shoplens.accounts.audit import AuditFilter, AuditLog
 from shoplens.accounts.entities import SYSTEM
+from shoplens.bundles.builtin import builtin_version
 from shoplens.bundles.signing import Trust, make_key, sign_bundle
 from shoplens.db import Database, open_database
 from shoplens.errors import BundleUntrusted, ModelNotFound
 from shoplens.registry import publishing
+from shoplens.registry.entities import HistoryEntry
 from shoplens.registry.errors import AliasChanged, NoEarlierChampion, RegistryDamaged
 from shoplens.registry.object_registry import ObjectRegistry
 from shoplens.registry.publishing import RegistryService
@@ -51,7 +53,9 @@ def service(
 ) -> RegistryService:
     """Over a registry in a directory."""
     registry = ObjectRegistry(open_store(str(tmp_path / "registry")), "the registry", clock=utc_now)
-    return RegistryService(registry, trust=trust or Trust(), database=database, audit=audit, clock=utc_now)
+    return RegistryService(
+        registry, models_dir=tmp_path / "models", trust=trust or Trust(), database=database, audit=audit, clock=utc_now
+    )
 
 
 def publish(registry: RegistryService, make: Make, *versions: str) -> None:
@@ -139,7 +143,7 @@ def test_of_a_long_history_as_much_is_read_as_is_needed(
     registry = ObjectRegistry(open_store(str(tmp_path / "registry")), "the registry", clock=utc_now)
     for number in range(1, 4):
         registry.publish(make(f"{number}.0", float(number)), by="ann", why="a test", figures={})
-    service = RegistryService(registry, trust=Trust(), database=None, audit=None, clock=utc_now)
+    service = RegistryService(registry, models_dir=tmp_path, trust=Trust(), database=None, audit=None, clock=utc_now)
     entries = [service.set_alias("fruit", "champion", f"{each}.0", SYSTEM, why="first") for each in (1, 2)]
     for number in range(6):
         challenger = "3.0" if number % 2 == 0 else None
@@ -154,3 +158,34 @@ def test_of_a_long_history_as_much_is_read_as_is_needed(
     assert entries[1] == service.live("fruit", entries[1].at)
     with pytest.raises(RegistryDamaged):
         service.live("fruit", entries[0].at.replace(year=2020))
+
+
+def test_a_model_that_replaced_a_built_in_one_is_rolled_back_to_it(tmp_path: Path) -> None:
+    """The built-in model is published and in the history before its first successor, so every server can go back."""
+    name = "fashion-mnist"
+    built_in = builtin_version(name)
+    registry = service(tmp_path)
+    publish(registry, bundle_maker(tmp_path / "made", name), "2.0")
+    assert ("2.0", built_in) == _moved(registry.set_alias(name, "champion", "2.0", SYSTEM, why="trained here"))
+    assert built_in == registry.model(name).previous
+    entry = registry.roll_back(name, SYSTEM, why="worse after all")
+    assert (built_in, "2.0") == _moved(entry)
+    assert entry.figures["accuracy"] > 0.9
+    model = registry.model(name)
+    assert ({built_in, "2.0"}, None) == ({each.ref.version for each in model.versions}, model.previous)
+    assert [None, built_in, "2.0"] == [each.before for each in model.history]
+
+
+def test_a_champion_from_before_the_built_in_model_was_recorded_is_rolled_back_to_it(tmp_path: Path) -> None:
+    """A registry of an earlier release has no entry for what answered before its first champion."""
+    name = "fashion-mnist"
+    registry = service(tmp_path)
+    publish(registry, bundle_maker(tmp_path / "made", name), "2.0")
+    old = ObjectRegistry(open_store(str(tmp_path / "registry")), "the registry", clock=utc_now)
+    old.set_alias(name, "champion", "2.0", by="ann", why="the first", figures={}, expected=old.aliases(name))
+    assert builtin_version(name) == registry.model(name).previous
+    assert (builtin_version(name), "2.0") == _moved(registry.roll_back(name, SYSTEM, why="worse after all"))
+
+
+def _moved(entry: HistoryEntry) -> tuple[str | None, str | None]:
+    return entry.after, entry.before

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shoplens.retraining.gate import Answers, GateRules, Verdict, bootstrap_gain, judge, mcnemar
+from shoplens.retraining.gate import Answers, GateResult, GateRules, bootstrap_gain, judge, mcnemar
 
 CLASSES = ("dress", "hat", "shoes", "shirt")
 RULES = GateRules(most_calibration_error=1.0, calibration_loss=1.0)
@@ -29,18 +29,18 @@ def samples(count: int) -> list[str]:
     return [CLASSES[number % len(CLASSES)] for number in range(count)]
 
 
-def check(verdict: Verdict, code: str) -> bool:
+def check(result: GateResult, code: str) -> bool:
     """Whether this check passed."""
-    return next(each.passed for each in verdict.checks if each.code == code)
+    return next(each.passed for each in result.checks if each.code == code)
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=300), st.integers(0, 1_000))
 def test_equal_models_never_pass(right: list[bool], seed: int) -> None:
     """Whatever the answers are, and also with a margin of nothing."""
     truth = samples(len(right))
-    verdict = judge(truth, model(truth, right), model(truth, right, name="old"), RULES, seed=seed)
-    assert not check(verdict, "better")
-    assert not verdict.passed
+    result = judge(truth, model(truth, right), model(truth, right, name="old"), RULES, seed=seed)
+    assert not check(result, "better")
+    assert not result.passed
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=40, max_size=300), st.integers(0, 1_000))
@@ -61,9 +61,9 @@ def test_a_clearly_better_model_passes(count: int, share: float, seed: int) -> N
     truth = samples(count)
     old = np.random.default_rng(seed).random(count) < share
     new = old | (np.arange(count) % 10 == np.flatnonzero(~old)[0] % 10)
-    verdict = judge(truth, model(truth, new.tolist()), model(truth, old.tolist(), name="old"), RULES, seed=seed)
-    if verdict.only_new >= 10:
-        assert verdict.passed, [each.sentence for each in verdict.checks]
+    result = judge(truth, model(truth, new.tolist()), model(truth, old.tolist(), name="old"), RULES, seed=seed)
+    if result.only_new >= 10:
+        assert result.passed, [each.sentence for each in result.checks]
 
 
 @pytest.mark.parametrize("fallen", CLASSES)
@@ -73,10 +73,10 @@ def test_a_class_that_collapses_is_refused(fallen: str) -> None:
     old = [number % 8 < 6 or label == fallen for number, label in enumerate(truth)]
     new = [label != fallen for label in truth]
     rules = replace(RULES, margin=-1.0)
-    verdict = judge(truth, model(truth, new), model(truth, old, name="old"), rules)
-    assert not check(verdict, "no_class_worse")
-    assert not verdict.passed
-    assert fallen in next(each.sentence for each in verdict.checks if each.code == "no_class_worse")
+    result = judge(truth, model(truth, new), model(truth, old, name="old"), rules)
+    assert not check(result, "no_class_worse")
+    assert not result.passed
+    assert fallen in next(each.sentence for each in result.checks if each.code == "no_class_worse")
 
 
 def test_a_class_with_few_samples_is_not_judged() -> None:
@@ -84,9 +84,9 @@ def test_a_class_with_few_samples_is_not_judged() -> None:
     truth = ["hat"] * 3 + ["dress"] * 400
     old = [True] * 3 + [number % 4 > 0 for number in range(400)]
     new = [False, *[True] * 402]
-    verdict = judge(truth, model(truth, new), model(truth, old, name="old"), RULES)
-    assert verdict.passed
-    assert "not judged" in next(each.sentence for each in verdict.checks if each.code == "no_class_worse")
+    result = judge(truth, model(truth, new), model(truth, old, name="old"), RULES)
+    assert result.passed
+    assert "not judged" in next(each.sentence for each in result.checks if each.code == "no_class_worse")
 
 
 def test_a_gain_below_the_margin_is_refused() -> None:
@@ -95,9 +95,9 @@ def test_a_gain_below_the_margin_is_refused() -> None:
     old, new = [number >= 30 for number in range(1_000)], [True] * 1_000
     pair = model(truth, new), model(truth, old, name="old")
     assert judge(truth, *pair, RULES).passed
-    verdict = judge(truth, *pair, replace(RULES, margin=0.05))
-    assert not verdict.passed
-    assert "by too little" in next(each.sentence for each in verdict.checks if each.code == "better")
+    result = judge(truth, *pair, replace(RULES, margin=0.05))
+    assert not result.passed
+    assert "by too little" in next(each.sentence for each in result.checks if each.code == "better")
 
 
 def test_a_model_that_is_too_sure_slow_or_large_is_refused() -> None:
@@ -120,9 +120,30 @@ def test_a_model_that_is_too_sure_slow_or_large_is_refused() -> None:
         (replace(new, ms_per_sample=16.0), "fast_enough"),
         (replace(new, size_bytes=21 * 10**6), "small_enough"),
     ):
-        verdict = judge(truth, changed, old, rules)
-        assert not verdict.passed
-        assert [code] == [each.code for each in verdict.checks if not each.passed]
+        result = judge(truth, changed, old, rules)
+        assert not result.passed
+        assert [code] == [each.code for each in result.checks if not each.passed]
+
+
+@pytest.mark.parametrize("broken", [0, 40])
+def test_new_labels_do_not_hide_a_loss_on_those_that_the_present_model_knows(broken: int) -> None:
+    """It cannot be right where it does not know the label, so the others are compared by themselves, too."""
+    truth = samples(800)
+    known = frozenset(CLASSES[:3])
+    old = [label in known for label in truth]
+    new = [index >= 4 * broken or label not in known for index, label in enumerate(truth)]
+    present = replace(model(truth, old, name="old"), known=known)
+    rules = replace(RULES, worst_class_loss=1.0)
+    result = judge(truth, model(truth, new), present, rules)
+    assert check(result, "better")
+    assert (not broken) == check(result, "not_worse_where_both_answer") == result.passed
+    sentence = next(each.sentence for each in result.checks if each.code == "not_worse_where_both_answer")
+    assert (
+        "200 of the samples have labels that the present model does not know; the new one is right on 200" in sentence
+    )
+    assert f"Of the 600 others the new model has {600 - 3 * broken:,} right, the present one 600" in sentence
+    everything = judge(truth, model(truth, new), model(truth, old, name="old"), rules)
+    assert "not_worse_where_both_answer" not in {each.code for each in everything.checks}
 
 
 def test_the_first_model_of_a_channel_has_nothing_to_beat() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from servers.otlp import running_receiver
 from shoplens.bundles.bundle import Bundle
 from shoplens.bundles.store import resolve_bundle
 from shoplens.errors import BundleInvalid, EngineStopped
@@ -20,6 +21,7 @@ from shoplens.serving.classifier import Classifier
 from shoplens.serving.engine import Prediction
 from shoplens.serving.models import LoadedModel, ModelHandle, ModelPool
 from shoplens.telemetry.metrics import Metrics
+from shoplens.telemetry.tracing import trace, tracing
 
 BATCHES = Batching(threads=1, max_batch=4, max_wait_s=0.01)
 ModelMaker = Callable[..., LoadedModel]
@@ -104,11 +106,11 @@ def test_the_last_lease_of_a_replaced_model_closes_it(load: ModelMaker) -> None:
 def test_a_lease_costs_next_to_nothing(load: ModelMaker) -> None:
     """Less than 50 µs even on a busy machine, where a photo takes some milliseconds."""
     handle = ModelHandle(load())
-    began = time.process_time()
+    began = time.thread_time()
     for _ in range(1000):
         with handle.lease():
             pass
-    assert time.process_time() - began < 0.05
+    assert time.thread_time() - began < 0.05
 
 
 def test_a_model_that_cannot_answer_never_goes_live(load: ModelMaker, bundle: Bundle) -> None:
@@ -168,3 +170,25 @@ def test_a_closed_pool_lets_go_of_its_models(load: ModelMaker) -> None:
     assert gone() is None
     with pytest.raises(EngineStopped):
         pool.current("lite")
+
+
+def test_a_batch_on_a_gpu_has_a_link_to_each_request(load: ModelMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It works for several traces at once, so it is a part of none."""
+    with running_receiver() as receiver:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.url)
+        with tracing(on=True, service="gpu"):
+            model = load(Batching(threads=1, max_batch=2, max_wait_s=30))
+
+            def request(number: int) -> None:
+                with trace(f"request {number}"):
+                    classify(model)
+
+            threads = [threading.Thread(target=request, args=(number,)) for number in range(2)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            model.close()
+    (batch,) = (each for each in receiver.spans if each.name == "infer batch")
+    requests = {(each.trace, each.id) for each in receiver.spans if each.name.startswith("request")}
+    assert (requests, 2, "") == (set(batch.links), batch.attributes["shoplens.batch_size"], batch.parent)

@@ -49,9 +49,9 @@ def test_a_cleaned_text_can_be_stored_as_utf8_and_stays_as_it_is() -> None:
 )
 def test_a_megabyte_is_cut_quickly_whatever_it_is(unit: str) -> None:
     """Also where markup begins and never ends."""
-    began = time.process_time()
+    began = time.thread_time()
     assert len(clean(unit * (1_000_000 // len(unit)), DESCRIPTION_CHARACTERS)) <= DESCRIPTION_CHARACTERS
-    assert time.process_time() - began < 1.0
+    assert time.thread_time() - began < 1.0
 
 
 def test_the_text_within_much_markup_is_found() -> None:

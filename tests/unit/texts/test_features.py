@@ -102,9 +102,9 @@ def test_a_description_counts_half() -> None:
 def test_of_a_megabyte_the_first_words_count_within_a_few_milliseconds() -> None:
     """Neither long words nor many words cost more."""
     for text in ("dress " * 170_000, "x" * 1_000_000, "連" * 1_000_000, "\u0301" * 1_000_000):
-        began = time.process_time()
+        began = time.thread_time()
         found = of(text)
-        assert time.process_time() - began < 0.1
+        assert time.thread_time() - began < 0.1
         assert len(found.tokens) <= SPEC.max_features
     words = " ".join(f"word{number}" for number in range(100_000))
     few = replace(SPEC, max_features=50)
@@ -125,7 +125,7 @@ def test_a_title_takes_less_than_a_millisecond() -> None:
     """An answer to a text takes 3 ms in all."""
     title = "Levi's Men's 501® Original Fit Straight-Leg Jeans, stonewashed blue, W32 L34, 100% cotton, Größe 48"
     of(title)
-    began = time.process_time()
+    began = time.thread_time()
     for _ in range(100):
         of(title)
-    assert (time.process_time() - began) / 100 < 0.001
+    assert (time.thread_time() - began) / 100 < 0.001

@@ -20,6 +20,7 @@ from shoplens.texts.spec import TextSpec
 from shoplens.training.errors import DatasetInvalid
 from shoplens.training.recipes import RecipeOptions
 from shoplens.training.recipes.fusion import FusionData, FusionModel, Vocabulary, fit_fusion, mean_embedding
+from shoplens.training.recipes.fusion_network import chosen_share
 from shoplens.training.recipes.fusion_text import learn_texts, text_groups
 from tests.support.fusion import encoder_graph
 from tests.unit.bundles.conftest import CARD
@@ -158,6 +159,26 @@ def test_the_logits_for_both_heads_come_from_texts_that_were_not_learned_from() 
 
     assert (part.logits(matrix).argmax(axis=1) == labels).mean() > 0.95
     assert (unseen.argmax(axis=1) == labels).mean() < 0.7
+
+
+def test_as_much_is_kept_of_what_a_photo_adds_as_is_most_often_right() -> None:
+    """All of it where only the photo knows, less where the photo is wrong and loud."""
+    labels = np.arange(300) % 3
+    truth, wrong = np.eye(3, dtype=np.float32)[labels], np.eye(3, dtype=np.float32)[(labels + 1) % 3]
+
+    assert chosen_share(np.zeros_like(truth), truth, labels) == 1.0
+    assert chosen_share(0.6 * wrong, truth, labels) == 1.0
+    assert chosen_share(truth, 1.2 * wrong, labels) == 0.75
+    assert chosen_share(truth, 1.8 * wrong, labels) == 0.5
+
+
+def test_the_head_for_both_keeps_the_share_that_was_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With nothing of the photo it answers as the head for texts."""
+    data, labels = shop(120)
+    monkeypatch.setattr("shoplens.training.recipes.fusion_network.SHARES", (0.0,))
+    model = fit_fusion(data, labels, 9, options=RecipeOptions(epochs=1), spec=SPEC)
+
+    assert (model.logits(data, "both").argmax(axis=1) == model.logits(data, "text").argmax(axis=1)).all()
 
 
 def test_products_without_any_text_are_refused() -> None:

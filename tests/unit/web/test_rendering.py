@@ -59,6 +59,7 @@ def test_the_error_page_says_what_happened_and_where_to_go() -> None:
     assert "Page not found" in html
     assert "There is no such page." in html
     assert "not_found" in html
+    assert 'href="/">Start page' in html
     assert "2" == full.headers["retry-after"]
 
 

@@ -75,3 +75,12 @@ def test_a_network_that_was_named_is_allowed_over_http_and_no_other() -> None:
         targets.resolve("http://192.168.1.1/hook")
     with pytest.raises(EndpointInvalid):
         targets.resolve("http://93.184.216.34/hook")
+
+
+def test_a_name_beyond_ascii_is_sent_as_certificates_and_servers_write_it() -> None:
+    """Found by an address with umlauts: its Host header could not be sent, and the thread that tried ended."""
+    target = Targets(["127.0.0.0/8"]).resolve("http://\uff11\uff12\uff17.0.0.1:8080/caf\u00e9")
+    assert ("127.0.0.1", "127.0.0.1:8080") == (target.host, target.host_header)
+    Targets().require_url("https://b\u00fccher.example/hooks")
+    with pytest.raises(EndpointInvalid, match="not an address"):
+        Targets().require_url("https://" + "\u00fc" * 80 + ".example/")

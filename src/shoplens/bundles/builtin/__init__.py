@@ -86,6 +86,11 @@ def builtin_names() -> tuple[str, ...]:
     return tuple(BUILTIN_MODELS)
 
 
+def builtin_version(name: str) -> str | None:
+    """The version of a built-in model; None for models that are not built in."""
+    return BUILTIN_MODELS[name].manifest.version if name in BUILTIN_MODELS else None
+
+
 def builtin_tree(name: str) -> bytes | None:
     """The tree of categories that a built-in model was trained for, as CSV; None for models without one."""
     path = f"{name}-tree.csv"

@@ -16,6 +16,7 @@ from shoplens.moderation.consequences.customers import Customer, CustomerService
 from shoplens.moderation.consequences.statements import REDRESS, Statement
 from shoplens.moderation.entities import Appeal, Erasure, ModerationPhoto, PhotoState
 from shoplens.moderation.queue.api import PhotoId, known_id
+from shoplens.web.routing import api_router
 from shoplens.web.schemas import BodySchema, Schema, json_response
 
 
@@ -192,7 +193,7 @@ class CustomerOut(Schema):
 
 def appeals_router(appeals: AppealService) -> APIRouter:
     """Statements and appeals."""
-    router = APIRouter(prefix="/moderation", tags=["moderation"])
+    router = api_router(prefix="/moderation", tags=["moderation"])
     submit = [guarded(Permission.MODERATION_SUBMIT)]
 
     @router.get(
@@ -250,7 +251,7 @@ def appeals_router(appeals: AppealService) -> APIRouter:
 
 def customers_router(customers: CustomerService) -> APIRouter:
     """Strikes, and erasing a customer. A reference may have slashes in it."""
-    router = APIRouter(prefix="/moderation/customers", tags=["moderation"])
+    router = api_router(prefix="/moderation/customers", tags=["moderation"])
 
     @router.get(
         "/{reference:path}",

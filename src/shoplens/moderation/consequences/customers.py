@@ -20,6 +20,7 @@ from shoplens.db import Database
 from shoplens.db.tables import new_id
 from shoplens.errors import RequestInvalid
 from shoplens.labels.service import Forgotten, LabelService
+from shoplens.messages import marked
 from shoplens.moderation.consequences.repository import (
     CustomerRepository,
     ErasureRepository,
@@ -69,11 +70,11 @@ class StrikeRule:
     def sentence(self) -> str:
         """The rule and what it means for this customer, for people."""
         if self.limit is None:
-            return "The policy counts no strikes."
-        has = f"{len(self.strikes)} of {self.limit} refused photos within {self.days} days"
+            return marked("The policy counts no strikes.")
+        has = marked(f"{len(self.strikes)} of {self.limit} refused photos within {self.days} days")
         if self.until is None:
-            return f"{has}: new photos are decided like those of everybody else."
-        return f"{has}: new photos are held for a person until {self.until:%Y-%m-%d %H:%M} UTC."
+            return marked(f"{has}: new photos are decided like those of everybody else.")
+        return marked(f"{has}: new photos are held for a person until {self.until:%Y-%m-%d %H:%M} UTC.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,14 +12,15 @@ from shoplens.accounts.access import requires
 from shoplens.accounts.entities import Permission, Principal
 from shoplens.errors import RequestInvalid
 from shoplens.moderation.consequences.customers import MAX_REFERENCE, CustomerService
-from shoplens.web.rendering import PageRoute, page
+from shoplens.web.rendering import page
+from shoplens.web.routing import page_router
 
 HOME: Final = "/console/moderation/customers"
 
 
 def customer_pages(customers: CustomerService) -> APIRouter:
     """A reference may have slashes in it."""
-    router = APIRouter(route_class=PageRoute)
+    router = page_router()
 
     @router.get(f"{HOME}/{{reference:path}}")
     def show(

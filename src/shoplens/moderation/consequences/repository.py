@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, delete, exists, func, insert, or_, select, update
+from sqlalchemy import Connection, delete, exists, func, insert, select, update
 
 from shoplens.accounts.entities import SYSTEM
 from shoplens.db.tables import from_row, to_row
@@ -25,14 +25,12 @@ from shoplens.moderation.tables import (
     moderation_photos,
     moderation_reports,
     moderation_skips,
-    moderation_tasks,
 )
 
 _hashes: Final = moderation_hashes.c
 _appeals: Final = moderation_appeals.c
 _photos: Final = moderation_photos.c
 _erasures: Final = moderation_erasures.c
-_tasks: Final = moderation_tasks.c
 
 
 class HashRepository:
@@ -199,25 +197,10 @@ class ErasureRepository:
 
 
 class RetentionRepository:
-    """What is older than it may become, and whose turn it is to delete it."""
+    """What is older than it may become."""
 
     def __init__(self, tx: Connection) -> None:
         self._tx = tx
-
-    def take_turn(self, name: str, *, now: datetime, lease: timedelta) -> bool:
-        """Whether this process does the task now: nobody else does, and it is due. The lease ends by itself."""
-        due = (_tasks.name == name, _tasks.next_at <= now, or_(_tasks.lease_until.is_(None), _tasks.lease_until <= now))
-        if self._tx.execute(update(moderation_tasks).where(*due).values(lease_until=now + lease)).rowcount == 1:
-            return True
-        if self._tx.execute(select(_tasks.name).where(_tasks.name == name)).first() is not None:
-            return False
-        self._tx.execute(insert(moderation_tasks), {"name": name, "next_at": now, "lease_until": now + lease})
-        return True
-
-    def end_turn(self, name: str, *, next_at: datetime) -> None:
-        """The task is done until then."""
-        ended = update(moderation_tasks).where(_tasks.name == name)
-        self._tx.execute(ended.values(next_at=next_at, lease_until=None))
 
     def expired(self, channel: str, state: PhotoState, *, before: datetime, limit: int) -> list[tuple[str, str]]:
         """Photos with files that got this state before then, each with its folder. Not those with an open appeal."""
@@ -230,6 +213,22 @@ class RetentionRepository:
             ~appealed,
         )
         return [(row.id, row.image_key) for row in self._tx.execute(found.order_by(_photos.decided_at).limit(limit))]
+
+    def count(
+        self, channel: str, state: PhotoState, *, before: datetime, most: int
+    ) -> tuple[int, int, datetime | None]:
+        """How many photos `expired` would give, up to `most`; how many are as old and have an open appeal; and when the
+        oldest of the younger ones got its state.
+        """
+        here = (_photos.channel == channel, _photos.state == state.value, _photos.image_key.is_not(None))
+        appealed = exists().where(_appeals.photo_id == _photos.id, _appeals.decided_at.is_(None))
+        old = select(_photos.id).where(*here, _photos.decided_at < before).limit(most)
+        due, waiting = (
+            int(self._tx.scalar(select(func.count()).select_from(old.where(which).subquery())) or 0)
+            for which in (~appealed, appealed)
+        )
+        next_one = select(func.min(_photos.decided_at)).where(*here, _photos.decided_at >= before)
+        return due, waiting, self._tx.scalar(next_one)
 
     def files_deleted(self, photo_ids: Collection[str], state: PhotoState, *, now: datetime) -> None:
         """Note that the files of these photos are gone. A held one without files waits for nobody any more."""

@@ -6,7 +6,6 @@ interrupted is repeated and finds nothing to do.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
@@ -16,12 +15,14 @@ from typing import Final
 
 from shoplens.db import Database
 from shoplens.db.tables import is_id, time_of
-from shoplens.errors import ShoplensError
+from shoplens.db.turns import Turns
 from shoplens.moderation.consequences.repository import RetentionRepository
 from shoplens.moderation.entities import PhotoState
 from shoplens.moderation.files import FOLDER, PhotoFiles
+from shoplens.predictions.retention import MOST_LOOKED_AT, Due
 from shoplens.storage import Store
 from shoplens.telemetry.logs import get_logger
+from shoplens.telemetry.threads import PeriodicTask
 from shoplens.webhooks.repository import EventRepository
 
 EVERY: Final = timedelta(hours=1)
@@ -94,30 +95,26 @@ class RetentionService:
         self._files = files
         self._channels = channels
         self._clock = clock
-        self._stopping = threading.Event()
         self._watched: dict[str, datetime] = {}
-        self._thread: threading.Thread | None = None
+        self._task = PeriodicTask("retention", self.run_if_due, every_s=_CHECK_EVERY_S)
 
     def start(self) -> None:
         """Begin to look. Call it once."""
-        self._thread = threading.Thread(target=self._loop, name="retention", daemon=True)
-        self._thread.start()
+        self._task.start()
 
     def close(self) -> None:
         """Stop after the batch that is being deleted. Blocks."""
-        self._stopping.set()
-        if self._thread is not None:
-            self._thread.join()
+        self._task.close()
 
     def run_if_due(self) -> Deleted | None:
         """Do it if the last time is an hour ago and no other process does it now; None otherwise."""
         now = self._clock()
         with self._database.transaction() as tx:
-            if not RetentionRepository(tx).take_turn(_TASK, now=now, lease=_LEASE):
+            if not Turns(tx).take(_TASK, now=now, lease=_LEASE):
                 return None
         deleted = self.run()
         with self._database.transaction() as tx:
-            RetentionRepository(tx).end_turn(_TASK, next_at=self._clock() + EVERY)
+            Turns(tx).end(_TASK, next_at=self._clock() + EVERY)
         return deleted
 
     def run(self) -> Deleted:
@@ -141,10 +138,35 @@ class RetentionService:
             _log.info("retention.deleted", **asdict(deleted))
         return deleted
 
+    def due(self) -> list[Due]:
+        """What every setting of every channel says of what is there now. Raises DatabaseUnavailable."""
+        now = self._clock()
+        return [
+            self._due(channel, state, retention.days(state), now)
+            for channel, retention in self._channels.items()
+            for state in PhotoState
+        ]
+
+    def _due(self, channel: str, state: PhotoState, days: int | None, now: datetime) -> Due:
+        if days is None:
+            return Due(channel=channel, what=state.value, days=None)
+        before = now - timedelta(days=days)
+        with self._database.reading() as tx:
+            due, appealed, oldest = RetentionRepository(tx).count(channel, state, before=before, most=MOST_LOOKED_AT)
+        return Due(
+            channel=channel,
+            what=state.value,
+            days=days,
+            due=due,
+            waiting=appealed,
+            next_at=None if oldest is None else oldest + timedelta(days=days),
+            more=due >= MOST_LOOKED_AT,
+        )
+
     def _expire(self, channel: str, state: PhotoState, *, before: datetime, now: datetime) -> tuple[int, int]:
         """How many photos lost their files, and how many files those were."""
         photos = files = 0
-        while not self._stopping.is_set():
+        while not self._task.stopping.is_set():
             with self._database.reading() as tx:
                 found = RetentionRepository(tx).expired(channel, state, before=before, limit=_BATCH)
             if not found:
@@ -157,7 +179,7 @@ class RetentionService:
 
     def _remove_requests(self, before: datetime) -> int:
         removed = 0
-        while not self._stopping.is_set():
+        while not self._task.stopping.is_set():
             with self._database.transaction() as tx:
                 some = RetentionRepository(tx).remove_intakes(before=before, limit=_MOST_ROWS)
             removed += some
@@ -167,7 +189,7 @@ class RetentionService:
 
     def _remove_events(self, before: datetime) -> int:
         removed = 0
-        while not self._stopping.is_set():
+        while not self._task.stopping.is_set():
             with self._database.transaction() as tx:
                 some = EventRepository(tx).remove_old(before=before, limit=_MOST_ROWS)
             removed += some
@@ -192,7 +214,7 @@ class RetentionService:
                     removed += self._files.delete(names[photo_id])
                 elif len(seen) < _MOST_WATCHED:
                     seen[photo_id] = first
-            if self._stopping.is_set():
+            if self._task.stopping.is_set():
                 break
         self._watched = seen
         return removed
@@ -206,10 +228,3 @@ class RetentionService:
             if folder != last and is_id(photo_id) and time_of(photo_id) < before.astimezone(UTC):
                 yield folder
             last = folder
-
-    def _loop(self) -> None:
-        while not self._stopping.wait(_CHECK_EVERY_S):
-            try:
-                self.run_if_due()
-            except ShoplensError as error:  # the next turn tries again
-                _log.warning("retention.failed", code=error.code, reason=str(error))

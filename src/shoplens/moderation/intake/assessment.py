@@ -35,6 +35,7 @@ from shoplens.moderation.intake.signals import (
 from shoplens.moderation.policy.entities import ModerationPolicy, PolicyDecision, evaluate
 from shoplens.moderation.repository import PhotoRepository
 from shoplens.serving.engine import ClassifyRequest, ClassifyResult, Engine, Prediction, Priority
+from shoplens.telemetry.threads import run_in
 
 T = TypeVar("T")
 
@@ -120,7 +121,7 @@ class PhotoAssessor:
         else:
             fault = found if isinstance(found, ShoplensError) else None
             look = partial(self._look, photo.data, sha256, fault)
-            seen = await asyncio.get_running_loop().run_in_executor(self._looking, look)
+            seen = await run_in(self._looking, look)
         return await self._in_thread(partial(self._decide, photo, channel, seen))
 
     def close(self) -> None:
@@ -129,7 +130,7 @@ class PhotoAssessor:
         self._looking.shutdown()
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        return await run_in(self._threads, work)
 
     async def _classify(
         self, photo: NewPhoto, channel: ModerationChannel, sha256: str

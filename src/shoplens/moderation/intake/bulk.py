@@ -53,6 +53,7 @@ from shoplens.moderation.intake.assessment import Assessment, NewPhoto, PhotoAss
 from shoplens.moderation.intake.service import decided_photo
 from shoplens.serving.engine import ClassifyRequest, ClassifyResult, Engine, ServedModel
 from shoplens.storage import Store
+from shoplens.telemetry.threads import run_in
 
 T = TypeVar("T")
 
@@ -186,7 +187,11 @@ class ModerationExecutor:
             predicted=photo.state.value,
             work_ms=round((time.perf_counter() - started) * 1000, 3),
         )
-        return ProcessedItem(item=item, result=result, also=partial(_take_in, photo=photo, item_id=item.id))
+        return ProcessedItem(
+            item=item,
+            result=result,
+            also=partial(_take_in, photo=photo, item_id=item.id, audit_share=self._channel.audit_share),
+        )
 
     def _photo(self, item: BatchItem, assessed: Assessment) -> ModerationPhoto:
         now = self._clock()
@@ -212,7 +217,7 @@ class ModerationExecutor:
 
     async def _in_thread(self, act: Callable[[], T]) -> T:
         """`act`, again while the store is away. Raises StorageUnavailable if it stays so."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._retry, act)
+        return await run_in(self._threads, partial(self._retry, act))
 
 
 def photo_id_of(item: BatchItem) -> str:
@@ -221,7 +226,7 @@ def photo_id_of(item: BatchItem) -> str:
     return received[:_TIME_LENGTH] + item.id[_TIME_LENGTH:]
 
 
-def _take_in(tx: Connection, *, photo: ModerationPhoto, item_id: str) -> None:
+def _take_in(tx: Connection, *, photo: ModerationPhoto, item_id: str, audit_share: float) -> None:
     """Write the photo with its decision. The item then no longer says whose it is: the photo does."""
-    add_decided(tx, [photo], by=SYSTEM)
+    add_decided(tx, [photo], by=SYSTEM, audit_share=audit_share)
     ItemPeopleRepository(tx).forget([item_id])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -43,6 +44,7 @@ from shoplens.registry.shadow import AnsweredSample, Offer, offer_nothing
 from shoplens.serving.engine import ClassifyRequest
 from shoplens.telemetry.logs import get_logger
 from shoplens.telemetry.metrics import Metrics
+from shoplens.telemetry.threads import run_in
 
 T = TypeVar("T")
 
@@ -99,12 +101,13 @@ class IntakeAnswer:
 class _NewIntake:
     intake: Intake
     photos: tuple[ModerationPhoto, ...]
+    audit_share: float
 
 
 def _add_intakes(tx: Connection, intakes: Sequence[_NewIntake]) -> None:
     for each in intakes:
         IntakeRepository(tx).add(each.intake)
-        add_decided(tx, each.photos, by=SYSTEM)
+        add_decided(tx, each.photos, by=SYSTEM, audit_share=each.audit_share)
 
 
 class PhotoIntake:
@@ -132,7 +135,7 @@ class PhotoIntake:
         self._files = files
         self._clock = clock
         self._metrics = metrics
-        self._writer = GroupWriter(writing, _add_intakes, queue_limit=queue_limit)
+        self._writer = GroupWriter(writing, _add_intakes, table="moderation_photos", queue_limit=queue_limit)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="intake")
         self._running: dict[tuple[str, str], asyncio.Event] = {}
         self._in_progress = 0
@@ -166,7 +169,7 @@ class PhotoIntake:
         self._assessor.close()
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        return await run_in(self._threads, work)
 
     async def _take(self, request: IntakeRequest, channel: ModerationChannel, digest: str) -> IntakeAnswer:
         started = time.perf_counter()
@@ -175,7 +178,8 @@ class PhotoIntake:
             new = self._decided(request, channel, digest, assessed)
             try:
                 await self._store(request, new)
-                await asyncio.wrap_future(self._writer.submit(new, others=self._in_progress - 1))
+                about = {"shoplens.intake": new.intake.id, "shoplens.channel": channel.name}
+                await self._writer.store(new, others=self._in_progress - 1, about=about)
             # After DatabaseUnavailable the files stay: the commit may have happened, and then they belong to rows.
             except (StorageUnavailable, QueueFull):
                 await self._in_thread(partial(self._remove_files, new))
@@ -265,7 +269,7 @@ class PhotoIntake:
             for position, (photo_id, outcome) in enumerate(assessed)
             if isinstance(outcome, Assessment)
         )
-        return _NewIntake(intake=intake, photos=photos)
+        return _NewIntake(intake=intake, photos=photos, audit_share=channel.audit_share)
 
     async def _store(self, request: IntakeRequest, new: _NewIntake) -> None:
         """All files, durable. Raises StorageUnavailable."""
@@ -312,7 +316,7 @@ def decided_photo(
 ) -> ModerationPhoto:
     """The row of an assessed photo whose files are in the folder of its id."""
     state = assessed.decision.state
-    held = state is PhotoState.HELD
+    queue = QueueReason.HELD if state is PhotoState.HELD else _drawn(channel.audit_share)
     reason = next((each.code for each in channel.reasons if each.label == assessed.decision.signal), None)
     return ModerationPhoto(
         id=photo_id,
@@ -331,9 +335,14 @@ def decided_photo(
         decided_at=now,
         rule=assessed.decision.rule,
         reason=reason if state is PhotoState.REFUSED and assessed.decision.signal is not None else None,
-        queue=QueueReason.HELD if held else None,
-        queue_rank=queue_rank(QueueReason.HELD) if held else 0,
+        queue=queue,
+        queue_rank=0 if queue is None else queue_rank(queue),
     )
+
+
+def _drawn(audit_share: float) -> QueueReason | None:
+    """Whether chance sends an automatic decision to a person. Meanwhile it stands: nothing is shown later for it."""
+    return QueueReason.CHECK if random.random() < audit_share else None  # noqa: S311  no secret
 
 
 def _in_order(intake: Intake, photos: Sequence[ModerationPhoto]) -> tuple[ModerationPhoto | UnusablePhoto, ...]:

@@ -10,6 +10,7 @@ from shoplens.advice import meant
 from shoplens.errors import Misconfigured
 from shoplens.images import fingerprint
 from shoplens.images.picture import ImageFacts, Measurements
+from shoplens.messages import marked
 from shoplens.moderation.entities import HashVerdict, Signal
 from shoplens.moderation.intake.memory import Near
 from shoplens.moderation.policy.entities import (
@@ -120,7 +121,7 @@ def _group_signals(general: Prediction, groups: Mapping[str, tuple[str, ...]]) -
     for name, labels in groups.items():
         best = max(labels, key=lambda label: scores.get(label, 0.0))
         score = min(1.0, math.fsum(scores.get(label, 0.0) for label in labels))
-        signals.append(Signal(name=name, score=score, version=_version(general), detail=f"mostly {best}"))
+        signals.append(Signal(name=name, score=score, version=_version(general), detail=marked(f"mostly {best}")))
     return signals
 
 
@@ -134,12 +135,18 @@ def quality_signals(image: ImageFacts, measured: Measurements) -> list[Signal]:
     blur = math.log(_LEAST_SHARP / sharpness) / math.log(_LEAST_SHARP / _SHARPEST_BLUR)
     short_side = min(image.width, image.height)
     scores = {
-        "blur": (blur, f"sharpness {measured.sharpness:.0f}"),
-        "dark": ((_LEAST_LIGHT - measured.brightness) / (_LEAST_LIGHT - _DARKEST), f"mean {measured.brightness:.0f}"),
-        "overexposed": (measured.bright_share, f"{measured.bright_share:.0%} white"),
-        "small": ((_LEAST_SIDE - short_side) / (_LEAST_SIDE - _SMALLEST), f"{image.width} x {image.height} pixels"),
-        "text": (measured.text_share / _FULL_PAGE, f"{measured.text_share:.0%} lines of text"),
-        "border": (measured.border_share, f"{measured.border_share:.0%} even border"),
+        "blur": (blur, marked(f"sharpness {measured.sharpness:.0f}")),
+        "dark": (
+            (_LEAST_LIGHT - measured.brightness) / (_LEAST_LIGHT - _DARKEST),
+            marked(f"mean {measured.brightness:.0f}"),
+        ),
+        "overexposed": (measured.bright_share, marked(f"{measured.bright_share:.0%} white")),
+        "small": (
+            (_LEAST_SIDE - short_side) / (_LEAST_SIDE - _SMALLEST),
+            marked(f"{image.width} x {image.height} pixels"),
+        ),
+        "text": (measured.text_share / _FULL_PAGE, marked(f"{measured.text_share:.0%} lines of text")),
+        "border": (measured.border_share, marked(f"{measured.border_share:.0%} even border")),
     }
     return [
         Signal(name=name, score=min(1.0, max(0.0, score)), version=QUALITY_VERSION, detail=detail)
@@ -155,7 +162,9 @@ def memory_signals(nearest: Mapping[HashVerdict, Near]) -> list[Signal]:
             name=names[verdict],
             score=near(found.distance),
             version=MEMORY_VERSION,
-            detail=f"distance {found.distance} to {'the mirror image of ' * found.mirrored}photo {found.photo_id}",
+            detail=marked(f"distance {found.distance} to the mirror image of photo {found.photo_id}")
+            if found.mirrored
+            else marked(f"distance {found.distance} to photo {found.photo_id}"),
         )
         for verdict, found in nearest.items()
     ]
@@ -163,7 +172,9 @@ def memory_signals(nearest: Mapping[HashVerdict, Near]) -> list[Signal]:
 
 def strike_signal(count: int, days: int) -> Signal:
     """How many photos of the customer were refused within so many days."""
-    return Signal(name=STRIKES, score=of_strikes(count), version="strikes@1", detail=f"{count} within {days} days")
+    return Signal(
+        name=STRIKES, score=of_strikes(count), version="strikes@1", detail=marked(f"{count} within {days} days")
+    )
 
 
 def duplicate_signal(print_: bytes | None, earlier: Sequence[tuple[str, bytes]]) -> Signal:
@@ -178,5 +189,5 @@ def duplicate_signal(print_: bytes | None, earlier: Sequence[tuple[str, bytes]])
     distance, photo_id = min((min((own ^ each).bit_count() for own in mine), photo_id) for photo_id, each in theirs)
     if distance > DUPLICATE_WITHIN:
         return Signal(name=DUPLICATE, score=0.0, version=MEMORY_VERSION)
-    detail = f"distance {distance} to photo {photo_id}"
+    detail = marked(f"distance {distance} to photo {photo_id}")
     return Signal(name=DUPLICATE, score=near(distance), version=MEMORY_VERSION, detail=detail)

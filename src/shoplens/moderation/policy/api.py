@@ -14,6 +14,7 @@ from shoplens.moderation.entities import PhotoState
 from shoplens.moderation.policy.dry_run import MAX_PHOTOS, DryRun, Move, MovedPhoto
 from shoplens.moderation.policy.service import MAX_HISTORY, AppliedPolicy, HistoryEntry
 from shoplens.moderation.service import Moderation
+from shoplens.web.routing import api_router
 from shoplens.web.schemas import BodySchema, Schema
 
 _EXAMPLE: str = "[signals.nsfw]\nreview_at = 0.2\nreject_at = 0.85\n"
@@ -193,7 +194,7 @@ class DryRunOut(Schema):
 
 def policy_router(moderation: Moderation) -> APIRouter:
     """Reading and dry runs ask for moderation:review, changes for moderation:admin."""
-    router = APIRouter(tags=["moderation"])
+    router = api_router(tags=["moderation"])
     reading = [guarded(Permission.MODERATION_REVIEW)]
 
     @router.get("/moderation/policy", summary="The policy that applies", dependencies=reading)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from shoplens.errors import RequestInvalid
+from shoplens.messages import gettext, marked
 from shoplens.moderation.entities import PhotoState
 from shoplens.moderation.policy.dry_run import BINS, MAX_PHOTOS, DryRun, Histogram
 from shoplens.moderation.policy.entities import QUALITY_SIGNALS, ModerationPolicy
@@ -18,12 +19,12 @@ from shoplens.moderation.service import Moderation
 _USUAL_PHOTOS: Final = 1_000
 _HEIGHT: Final = 28.0
 _CHANGES: Final = {
-    (PhotoState.HELD, PhotoState.PUBLISHED): "Held now, would be published",
-    (PhotoState.REFUSED, PhotoState.PUBLISHED): "Refused now, would be published",
-    (PhotoState.PUBLISHED, PhotoState.HELD): "Published now, would be held",
-    (PhotoState.REFUSED, PhotoState.HELD): "Refused now, would be held",
-    (PhotoState.PUBLISHED, PhotoState.REFUSED): "Published now, would be refused",
-    (PhotoState.HELD, PhotoState.REFUSED): "Held now, would be refused",
+    (PhotoState.HELD, PhotoState.PUBLISHED): marked("Held now, would be published"),
+    (PhotoState.REFUSED, PhotoState.PUBLISHED): marked("Refused now, would be published"),
+    (PhotoState.PUBLISHED, PhotoState.HELD): marked("Published now, would be held"),
+    (PhotoState.REFUSED, PhotoState.HELD): marked("Refused now, would be held"),
+    (PhotoState.PUBLISHED, PhotoState.REFUSED): marked("Published now, would be refused"),
+    (PhotoState.HELD, PhotoState.REFUSED): marked("Held now, would be refused"),
 }
 
 
@@ -131,4 +132,4 @@ def _bars(counts: tuple[int, ...]) -> tuple[tuple[float, float, float], ...]:
 
 def state_change(before: PhotoState, after: PhotoState) -> str:
     """What would happen to photos, as a heading."""
-    return _CHANGES[before, after]
+    return gettext(_CHANGES[before, after])

@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Final
 
+from shoplens.messages import marked
 from shoplens.moderation.entities import PhotoState, Signal
 
 HASH_BITS: Final = 64
@@ -145,7 +146,9 @@ def _rejected(scores: Mapping[str, float], policy: ModerationPolicy) -> PolicyDe
     for band in policy.bands:
         score = scores.get(band.signal)
         if score is not None and band.reject_at is not None and score >= band.reject_at:
-            rule = f"The score of {band.signal} is {_shown(score, band)}; photos are refused from {band.reject_at:g}."
+            rule = marked(
+                f"The score of {band.signal} is {_shown(score, band)}; photos are refused from {band.reject_at:g}."
+            )
             return PolicyDecision(state=PhotoState.REFUSED, rule=rule, signal=band.signal)
     return None
 
@@ -156,11 +159,11 @@ def _near_refused(scores: Mapping[str, float], policy: ModerationPolicy) -> Poli
     if refused is None:
         return None
     accepted = _distance(scores, NEAR_ACCEPTED, policy.accept_distance)
-    like = f"It is like a photo that was refused (distance {refused} of {HASH_BITS})"
+    like = marked(f"It is like a photo that was refused (distance {refused} of {HASH_BITS})")
     if accepted is not None and accepted <= refused:
-        rule = f"{like}, and as near to one that a person accepted (distance {accepted}): a person decides."
+        rule = marked(f"{like}, and as near to one that a person accepted (distance {accepted}): a person decides.")
         return PolicyDecision(state=PhotoState.HELD, rule=rule, signal=NEAR_REFUSED)
-    rule = f"{like}; photos are refused up to distance {policy.refuse_distance}."
+    rule = marked(f"{like}; photos are refused up to distance {policy.refuse_distance}.")
     return PolicyDecision(state=PhotoState.REFUSED, rule=rule, signal=NEAR_REFUSED)
 
 
@@ -173,7 +176,7 @@ def _missing(scores: Mapping[str, float], policy: ModerationPolicy, failed: Coll
     ]
     for signal, is_missing in needed:
         if is_missing:
-            rule = f"The score of {signal} is missing; no photo is shown without it."
+            rule = marked(f"The score of {signal} is missing; no photo is shown without it.")
             return PolicyDecision(state=PhotoState.HELD, rule=rule, signal=signal)
     return None
 
@@ -182,8 +185,10 @@ def _struck(scores: Mapping[str, float], policy: ModerationPolicy) -> PolicyDeci
     count = strikes_of(scores.get(STRIKES, 0.0))
     if policy.strikes is None or count < policy.strikes:
         return None
-    within = f"within {policy.strike_days} days"
-    rule = f"The customer has {count} refused photos {within}; from {policy.strikes} on, all photos are held."
+    days, strikes = policy.strike_days, policy.strikes
+    rule = marked(
+        f"The customer has {count} refused photos within {days} days; from {strikes} on, all photos are held."
+    )
     return PolicyDecision(state=PhotoState.HELD, rule=rule, signal=STRIKES)
 
 
@@ -191,8 +196,8 @@ def _near_accepted(scores: Mapping[str, float], policy: ModerationPolicy) -> Pol
     accepted = _distance(scores, NEAR_ACCEPTED, policy.accept_distance)
     if accepted is None:
         return None
-    like = f"It is like a photo that a person accepted (distance {accepted} of {HASH_BITS})"
-    rule = f"{like}; photos are published up to distance {policy.accept_distance}."
+    like = marked(f"It is like a photo that a person accepted (distance {accepted} of {HASH_BITS})")
+    rule = marked(f"{like}; photos are published up to distance {policy.accept_distance}.")
     return PolicyDecision(state=PhotoState.PUBLISHED, rule=rule, signal=NEAR_ACCEPTED)
 
 
@@ -200,7 +205,7 @@ def _in_review(scores: Mapping[str, float], policy: ModerationPolicy) -> PolicyD
     for band in policy.bands:
         if band.review_at is not None and scores[band.signal] >= band.review_at:
             shown = _shown(scores[band.signal], band)
-            rule = f"The score of {band.signal} is {shown}; photos are held from {band.review_at:g}."
+            rule = marked(f"The score of {band.signal} is {shown}; photos are held from {band.review_at:g}.")
             return PolicyDecision(state=PhotoState.HELD, rule=rule, signal=band.signal)
     return None
 
@@ -213,10 +218,10 @@ def _why_published(scores: Mapping[str, float], policy: ModerationPolicy) -> str
         if (band.review_at, band.reject_at) != (None, None)
     ]
     if not first:
-        return "The policy has no thresholds, so the photo is published."
+        return marked("The policy has no thresholds, so the photo is published.")
     threshold, band = min(first, key=lambda each: each[0] - scores[each[1].signal])
-    shown = f"{band.signal} with {_shown(scores[band.signal], band)} below {threshold:g}"
-    return f"All scores are below their thresholds; the nearest is {shown}."
+    shown = marked(f"{band.signal} with {_shown(scores[band.signal], band)} below {threshold:g}")
+    return marked(f"All scores are below their thresholds; the nearest is {shown}.")
 
 
 def _distance(scores: Mapping[str, float], signal: str, most: int | None) -> int | None:

@@ -12,18 +12,23 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from shoplens.accounts.access import requires
 from shoplens.accounts.entities import Permission, Principal
 from shoplens.errors import ShoplensError
+from shoplens.messages import gettext, marked
 from shoplens.moderation.policy.draft import Draft, draft_in_use, read_draft, signal_rows, state_change
 from shoplens.moderation.policy.dry_run import MAX_PHOTOS, DryRun
 from shoplens.moderation.service import Moderation
 from shoplens.web.problems import public_detail, request_id_of, status_of
-from shoplens.web.rendering import PageRoute, add_filters, page
+from shoplens.web.rendering import add_filters, page
+from shoplens.web.routing import page_router
 
 PLACE: Final = "/console/moderation/policy"
 SIZES: Final = (200, 1_000, 5_000, MAX_PHOTOS)
 """Between how many photos for a dry run a person chooses."""
 _MOST_FIELDS: Final = 400
 _HISTORY: Final = 20
-_SAID: Final = {"saved": "Saved. All servers use it within two seconds.", "back": "The earlier rules apply again."}
+_SAID: Final = {
+    "saved": marked("Saved. All servers use it within two seconds."),
+    "back": marked("The earlier rules apply again."),
+}
 
 add_filters(state_change)
 
@@ -39,12 +44,14 @@ Filled = Annotated[FormData, Depends(_form)]
 
 def policy_pages(moderation: Moderation) -> APIRouter:
     """The page, its form, and going back to an earlier version."""
-    router = APIRouter(route_class=PageRoute)
+    router = page_router()
 
     @router.get(PLACE)
     def show(by: Reviewer, channel: str = "", said: str = "") -> HTMLResponse:
         name = moderation.channel(channel or next(iter(moderation.channels), None)).name
-        return _shown(moderation, draft_in_use(moderation.policies.applied(name)), by, said=_SAID.get(said))
+        return _shown(
+            moderation, draft_in_use(moderation.policies.applied(name)), by, said=gettext(_SAID.get(said, ""))
+        )
 
     @router.post(f"{PLACE}/try")
     def try_out(request: Request, form: Filled, by: Reviewer) -> HTMLResponse:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from shoplens.advice import meant
+from shoplens.messages import marked
 from shoplens.moderation.errors import PolicyInvalid
 from shoplens.moderation.policy.entities import (
     HARMLESS,
@@ -194,7 +195,7 @@ def _table(tables: Mapping[str, Any], name: str, place: str) -> Mapping[str, Any
 def _require_known(table: Mapping[str, Any], known: Collection[str], place: str) -> None:
     for name in table:
         if name not in known:
-            where = "at the top level" if not place else f"in [{place.removesuffix('.')}]"
+            where = marked("at the top level") if not place else marked(f"in [{place.removesuffix('.')}]")
             raise PolicyInvalid(
                 f"{place}{name}: there is no such key{meant(name, known)}. Keys {where}: {', '.join(known)}."
             )
@@ -211,7 +212,11 @@ def _score(value: object, place: str) -> float:
 def _whole(value: object, place: str, least: int, most: int, *, may_be_off: bool) -> int | None:
     if may_be_off and value == OFF:
         return None
-    wanted = f"a whole number from {least} to {most}" + (f", or {_OFF_TEXT}" if may_be_off else "")
+    wanted = (
+        marked(f"a whole number from {least} to {most}, or {_OFF_TEXT}")
+        if may_be_off
+        else marked(f"a whole number from {least} to {most}")
+    )
     if isinstance(value, bool) or not isinstance(value, int):
         raise PolicyInvalid(f"{place}: write {wanted}, not {_kind(value)}.")
     if not least <= value <= most:
@@ -222,15 +227,21 @@ def _whole(value: object, place: str, least: int, most: int, *, may_be_off: bool
 def _shown(value: float) -> str:
     """A number in a sentence. A whole number of thousands of digits has no text and is no float."""
     is_too_long = isinstance(value, int) and abs(value) >= _TOO_LONG
-    return "this number" if is_too_long else str(value)
+    return marked("this number") if is_too_long else str(value)
 
 
-_KINDS: Final = ((bool, "true or false"), (str, "a text"), (int, "a whole number"), (float, "a number"),
-                 (dict, "a table"), (list, "a list"))  # fmt: skip
+_KINDS: Final = (
+    (bool, marked("true or false")),
+    (str, marked("a text")),
+    (int, marked("a whole number")),
+    (float, marked("a number")),
+    (dict, marked("a table")),
+    (list, marked("a list")),
+)
 
 
 def _kind(value: object) -> str:
-    return next((words for kind, words in _KINDS if isinstance(value, kind)), "a date")
+    return next((words for kind, words in _KINDS if isinstance(value, kind)), marked("a date"))
 
 
 def _number(value: float) -> str:

@@ -23,6 +23,7 @@ from shoplens.moderation.errors import PhotoNotFound
 from shoplens.moderation.policy.entities import ModerationPolicy
 from shoplens.moderation.queue.service import MAX_REPORT, MOST_CLAIMED, Progress
 from shoplens.moderation.service import Moderation
+from shoplens.web.routing import api_router
 from shoplens.web.schemas import BodySchema, Schema, json_response
 
 Reviewer = Annotated[Principal, Depends(requires(Permission.MODERATION_REVIEW))]
@@ -159,7 +160,7 @@ def progress_out(progress: Progress) -> ProgressOut:
 
 def queue_router(moderation: Moderation) -> APIRouter:
     """What people do with photos."""
-    router = APIRouter(prefix="/moderation", tags=["moderation"])
+    router = api_router(prefix="/moderation", tags=["moderation"])
     queue = moderation.queue
 
     def shown(photo: ModerationPhoto) -> QueuePhotoOut:

@@ -13,7 +13,7 @@ from shoplens.moderation.entities import DecisionKind, ModerationPhoto, PhotoDec
 from shoplens.moderation.intake.memory import HashMemory, Near
 from shoplens.moderation.policy.entities import ModerationPolicy
 from shoplens.moderation.queue.repository import QueueRepository, ReportRepository
-from shoplens.moderation.queue.service import blinded
+from shoplens.moderation.queue.service import BLIND, blinded
 from shoplens.moderation.repository import DecisionRepository, PhotoFilter, PhotoRepository
 
 EARLIER: Final = 8
@@ -82,9 +82,11 @@ class ContextService:
             queue = QueueRepository(tx, by, own_appeals=self._own_appeals(photo.channel))
             may_decide = queue.may_decide(photo_id)
             history = DecisionRepository(tx).of(photo_id)
-            if photo.queue is QueueReason.SECOND_OPINION and may_decide:
+            if photo.queue in BLIND and may_decide:
+                # Before a second opinion the policy held the photo; a check repeats what the policy decided.
+                shown = () if photo.queue is QueueReason.CHECK else (DecisionKind.POLICY,)
+                history = [each for each in history if each.kind in shown]
                 photo = blinded(photo)
-                history = [each for each in history if each.kind is DecisionKind.POLICY]
             customer = photo.ref.customer
             earlier: list[ModerationPhoto] = []
             refusals = 0

@@ -14,6 +14,7 @@ from shoplens.accounts.access import guarded, remember_browser, requires, told_a
 from shoplens.accounts.entities import Permission, Principal
 from shoplens.db.tables import is_id
 from shoplens.errors import Conflict, RequestInvalid
+from shoplens.messages import gettext, marked
 from shoplens.moderation import presenting
 from shoplens.moderation.entities import Moderator, PhotoState, View
 from shoplens.moderation.photos import PhotoPage
@@ -22,25 +23,28 @@ from shoplens.moderation.queue.review import MOST_UNDONE, Choice
 from shoplens.moderation.queue.service import blinded
 from shoplens.moderation.repository import PhotoFilter
 from shoplens.moderation.service import Moderation
-from shoplens.web.rendering import PageRoute, add_filters, page
+from shoplens.web.rendering import add_filters, page
+from shoplens.web.routing import page_router
 
 HOME = "/console/moderation"
 GRID = 24
 _FOUND = 48
 _MAX_QUERY = 200
 _SAID = {
-    "accepted": "Accepted. The photo is published.",
-    "rejected": "Rejected. The photo is not shown.",
-    "skipped": "Skipped. That photo comes again at the end.",
-    "escalated": "Escalated. Another person decides.",
-    "undone": "Taken back. The photo is as it was before.",
-    "chosen": "Saved.",
-    "selection": "The selection was decided.",
+    "accepted": marked("Accepted. The photo is published."),
+    "rejected": marked("Rejected. The photo is not shown."),
+    "skipped": marked("Skipped. That photo comes again at the end."),
+    "escalated": marked("Escalated. Another person decides."),
+    "undone": marked("Taken back. The photo is as it was before."),
+    "chosen": marked("Saved."),
+    "selection": marked("The selection was decided."),
 }
 
 add_filters(
     presenting.why,
     presenting.queue_word,
+    presenting.reason_title,
+    presenting.refusal_words,
     presenting.photo_state_word,
     presenting.photo_outcome,
     presenting.entry_words,
@@ -55,7 +59,7 @@ Reviewer = Annotated[Principal, Depends(requires(Permission.MODERATION_REVIEW))]
 
 def moderation_pages(moderation: Moderation) -> APIRouter:
     """The queue as a grid or photo by photo."""
-    router = APIRouter(route_class=PageRoute, dependencies=[guarded(Permission.MODERATION_REVIEW)])
+    router = page_router(dependencies=[guarded(Permission.MODERATION_REVIEW)])
     queue = moderation.queue
 
     @router.get("/moderation")
@@ -87,7 +91,7 @@ def moderation_pages(moderation: Moderation) -> APIRouter:
                 "progress": progress_out(progress).model_dump(mode="json"),
             },
             me=hashlib.sha256(by.id.encode()).hexdigest()[:16],
-            said=_SAID.get(said),
+            said=gettext(_SAID.get(said, "")),
         )
         remember_browser(shown, request, by)
         return shown
@@ -97,7 +101,7 @@ def moderation_pages(moderation: Moderation) -> APIRouter:
 
 def form_pages(moderation: Moderation) -> APIRouter:
     """What the keys do, as forms."""
-    router = APIRouter(route_class=PageRoute, dependencies=[guarded(Permission.MODERATION_REVIEW)])
+    router = page_router(dependencies=[guarded(Permission.MODERATION_REVIEW)])
     queue, review = moderation.queue, moderation.review
 
     @router.post(f"{HOME}/photos/{{photo_id}}")
@@ -160,7 +164,7 @@ def form_pages(moderation: Moderation) -> APIRouter:
 
 def photo_pages(moderation: Moderation) -> APIRouter:
     """One photo with everything, and the search."""
-    router = APIRouter(route_class=PageRoute, dependencies=[guarded(Permission.MODERATION_REVIEW)])
+    router = page_router(dependencies=[guarded(Permission.MODERATION_REVIEW)])
 
     @router.get(f"{HOME}/photos/{{photo_id}}")
     def one(request: Request, photo_id: str, said: str = "") -> HTMLResponse:
@@ -176,7 +180,7 @@ def photo_pages(moderation: Moderation) -> APIRouter:
             rules=moderation.queue.rules(channel),
             moderator=moderation.queue.moderator(by, channel=channel),
             can_undo=any(each.photo_id == photo_id for each in mine),
-            said=_SAID.get(said),
+            said=gettext(_SAID.get(said, "")),
         )
         remember_browser(shown, request, by)
         return shown

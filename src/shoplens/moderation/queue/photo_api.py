@@ -16,6 +16,7 @@ from shoplens.moderation.queue.api import known_id
 from shoplens.moderation.queue.heatmap import Which
 from shoplens.moderation.repository import StoredImage
 from shoplens.moderation.service import Moderation
+from shoplens.web.routing import api_router
 
 _HEADERS = {"Cache-Control": "private, max-age=600"}
 """A photo does not change; ten minutes are enough for what was fetched ahead."""
@@ -39,7 +40,7 @@ _WIDTHS = {PhotoSize.THUMBNAIL: Width.W320, PhotoSize.VIEW: Width.W1280}
 
 def photo_router(moderation: Moderation) -> APIRouter:
     """Photos in any state, for people who review."""
-    router = APIRouter(
+    router = api_router(
         prefix="/moderation", tags=["moderation"], dependencies=[guarded(Permission.MODERATION_REVIEW)]
     )  # fmt: skip
 

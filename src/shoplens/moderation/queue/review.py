@@ -18,6 +18,7 @@ from shoplens.accounts.entities import Permission, Principal
 from shoplens.db import Database
 from shoplens.db.tables import new_id
 from shoplens.errors import RequestInvalid, ShoplensError
+from shoplens.messages import marked
 from shoplens.moderation.consequences.repository import AppealRepository
 from shoplens.moderation.decisions import NewDecision, record_decision
 from shoplens.moderation.entities import (
@@ -38,8 +39,13 @@ from shoplens.moderation.repository import DecisionRepository, PhotoRepository
 MOST_UNDONE: Final = 20
 MOST_AT_ONCE: Final = 100
 MAX_COMMENT: Final = 1_000
-ACCEPTED: Final = "a person found nothing against it"
+ACCEPTED: Final = marked("a person found nothing against it")
 _DONE: Final = {PhotoState.PUBLISHED: "accepted", PhotoState.REFUSED: "rejected", PhotoState.HELD: "held"}
+_MEANWHILE: Final = {
+    PhotoState.PUBLISHED: marked("accepted this photo"),
+    PhotoState.REFUSED: marked("rejected this photo"),
+    PhotoState.HELD: marked("held this photo"),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +95,7 @@ class PhotoReview:
             _require_free(tx, photo, rules, by=by, seen=seen, now=now)
             reason = find_reason(rules.reasons, choice.reason) if choice.state is PhotoState.REFUSED else None
             choice = replace(choice, reason=reason.code if reason else None, comment=comment)
-            rule = ACCEPTED if reason is None else f"a person refused it: {reason.title}"
+            rule = ACCEPTED if reason is None else marked(f"a person refused it: {reason.title}")
             if photo.queue is QueueReason.SECOND_OPINION:
                 return self._second_opinion(tx, photo, choice, by=by, now=now)
             appealed = ReportRepository(tx).appeal(photo_id) is not None
@@ -178,8 +184,11 @@ class PhotoReview:
             newest = HumanReviewRepository(tx).newest(by.id, limit=MOST_UNDONE)
             found = next((each for each in newest if photo_id in (None, each[0].photo_id)), None)
             if found is None:
-                what = "decided nothing" if photo_id is None else "did not decide this photo"
-                raise NothingToUndo(f"You {what} among your last {MOST_UNDONE} decisions.")
+                raise NothingToUndo(
+                    f"You decided nothing among your last {MOST_UNDONE} decisions."
+                    if photo_id is None
+                    else f"You did not decide this photo among your last {MOST_UNDONE} decisions."
+                )
             decision, human_review = found
             photo = PhotoRepository(tx).get(decision.photo_id, lock=True)
             latest = _latest(tx, photo.id)
@@ -281,8 +290,9 @@ def _require_free(
     is_admin_on_escalated = photo.queue is QueueReason.ESCALATED and by.may(Permission.MODERATION_ADMIN)
     own_appeals = rules.appeals_by_same_person
     if not is_admin_on_escalated and not QueueRepository(tx, by, own_appeals=own_appeals).may_decide(photo.id):
+        setting = f"channels.{photo.channel}.moderation.appeals_by_same_person"
         alone = (
-            f" If there is no other, set channels.{photo.channel}.moderation.appeals_by_same_person: then an admin may."
+            marked(f" If there is no other, set {setting}: then an admin may.")
             if photo.queue is QueueReason.APPEAL
             else ""
         )
@@ -315,8 +325,9 @@ def _latest(tx: Connection, photo_id: str) -> PhotoDecision | None:
 def _changed(latest: PhotoDecision | None) -> PhotoChanged:
     if latest is None or latest.kind is DecisionKind.POLICY:
         return PhotoChanged("The photo was changed since you saw it. Look at it again.")
-    what = "escalated" if latest.kind is DecisionKind.ESCALATION else _DONE[latest.to_state]
-    return PhotoChanged(f"{latest.by_name} {what} this photo at {latest.at:%Y-%m-%d %H:%M:%S} UTC.")
+    is_escalated = latest.kind is DecisionKind.ESCALATION
+    words = marked("escalated this photo") if is_escalated else _MEANWHILE[latest.to_state]
+    return PhotoChanged(f"{latest.by_name} {words} at {latest.at:%Y-%m-%d %H:%M:%S} UTC.")
 
 
 def _comment(text: str | None) -> str | None:

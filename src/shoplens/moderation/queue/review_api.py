@@ -18,6 +18,7 @@ from shoplens.moderation.queue.context import PhotoContext
 from shoplens.moderation.queue.review import MAX_COMMENT, MOST_AT_ONCE, Choice, Outcome
 from shoplens.moderation.service import Moderation
 from shoplens.web.problems import public_detail
+from shoplens.web.routing import api_router
 from shoplens.web.schemas import BodySchema, Schema, json_response
 
 Seen = Annotated[
@@ -174,7 +175,7 @@ class ContextOut(Schema):
 
 def review_router(moderation: Moderation) -> APIRouter:
     """What people say of photos."""
-    router = APIRouter(prefix="/moderation", tags=["moderation"])
+    router = api_router(prefix="/moderation", tags=["moderation"])
     queue, review = moderation.queue, moderation.review
 
     def shown(photo: ModerationPhoto) -> QueuePhotoOut:

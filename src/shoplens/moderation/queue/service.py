@@ -43,7 +43,10 @@ _RANKS: Final = {
     QueueReason.APPEAL: -20,
     QueueReason.HELD: 0,
     QueueReason.SECOND_OPINION: 50,
+    QueueReason.CHECK: 50,
 }
+BLIND: Final = (QueueReason.SECOND_OPINION, QueueReason.CHECK)
+"""A person repeats a decision that stands, and must not see it."""
 _MOST_REPORTED: Final = 40
 _PACE_WITHIN: Final = timedelta(minutes=10)
 _PACE_FROM: Final = 10
@@ -54,7 +57,7 @@ _FULL_FOR: Final = timedelta(seconds=10)
 
 
 def queue_rank(reason: QueueReason, *, reports: int = 0) -> int:
-    """The place in the queue, lowest first: escalated, then most reported, appeals, held, second opinions."""
+    """The place in the queue, lowest first: escalated, most reported, appeals, held, second opinions and checks."""
     return _RANKS[reason] - (min(reports, _MOST_REPORTED) if reason is QueueReason.REPORTED else 0)
 
 
@@ -183,7 +186,7 @@ class PhotoQueue:
                 raise PhotoNotFound(f"There is no photo {photo_id!r}.")
             ReportRepository(tx).add(report_id=new_id(now), photo_id=photo_id, reason=reason, now=now)
             photo = replace(photo, reports=photo.reports + 1)
-            raised = photo.queue in (None, QueueReason.REPORTED, QueueReason.SECOND_OPINION)
+            raised = photo.queue in (None, QueueReason.REPORTED, *BLIND)
             queue = QueueReason.REPORTED if raised else photo.queue
             rank = queue_rank(QueueReason.REPORTED, reports=photo.reports) if raised else photo.queue_rank
             most = self.rules(photo.channel).hide_after_reports
@@ -265,8 +268,8 @@ class PhotoQueue:
 
 
 def blinded(photo: ModerationPhoto) -> ModerationPhoto:
-    """A photo that waits for a second opinion, as if nobody had decided it; every other one as it is."""
-    if photo.queue is not QueueReason.SECOND_OPINION:
+    """A photo that waits for a second opinion or a random check, as if nobody had decided it; others as they are."""
+    if photo.queue not in BLIND:
         return photo
     return replace(
         photo, state=PhotoState.HELD, queue=QueueReason.HELD, queue_rank=0, rule=None, reason=None, decided_by="",

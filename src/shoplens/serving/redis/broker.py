@@ -140,6 +140,11 @@ class Delivery:
     fields: dict[bytes, bytes]
     attempt: int = 1
 
+    @property
+    def added_ms(self) -> int:
+        """When it was added, by the clock of Redis: the first half of an entry's id."""
+        return int(self.entry.partition(b"-")[0])
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueLimits:

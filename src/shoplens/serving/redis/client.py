@@ -35,23 +35,25 @@ from shoplens.serving.redis.broker import PRIORITIES, Broker, QueueLimits
 from shoplens.serving.redis.messages import Heartbeat
 from shoplens.telemetry.logs import get_logger
 from shoplens.telemetry.metrics import Metrics
+from shoplens.telemetry.tracing import span, traceparent
 
 _REPLIES_AT_ONCE: Final = 64
 _BLOCK_S: Final = 1.0
 _REFRESH_S: Final = 1.0
 _PAUSE_S: Final = 0.2
+_MESSAGING: Final = {"messaging.system": "redis", "messaging.operation.type": "send"}
 _log: Final = get_logger(__name__)
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class _PendingJob:
-    """A request and where it lies in the queue; `entry` is empty until it is there."""
+    """A request and where it lies in the queue; `job` and `entry` are empty until it is there."""
 
     request: ClassifyRequest
-    job: bytes
     stream: str
     deadline: float
     answer: asyncio.Future[ClassifyResult]
+    job: bytes = b""
     entry: bytes = b""
 
 
@@ -95,7 +97,6 @@ class RedisEngine:
         request_id = structlog.contextvars.get_contextvars().get("request_id")
         pending = _PendingJob(
             request=request,
-            job=messages.encode_job(request, request_id=request_id),
             stream=self._broker.stream(self._require_model(request.model), request.priority),
             deadline=started + request.timeout_s,
             answer=asyncio.get_running_loop().create_future(),
@@ -104,7 +105,9 @@ class RedisEngine:
         self._pending[job_id] = pending
         try:
             async with asyncio.timeout(request.timeout_s):
-                await self._add(job_id, pending)
+                with span("send job", {**_MESSAGING, "shoplens.model": request.model}, kind="producer"):
+                    pending.job = messages.encode_job(request, request_id=request_id, traceparent=traceparent())
+                    await self._add(job_id, pending)
                 result = await pending.answer
         except TimeoutError as error:
             raise DeadlineExceeded(f"There was no answer within {request.timeout_s:g} s.") from error

@@ -30,7 +30,8 @@ class DecodeError(ValueError):
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker needs to know of a request, beside its photos and its deadline.
 
-    `sizes` are the bytes of each photo; in the envelope they lie one after the other.
+    `sizes` are the bytes of each photo; in the envelope they lie one after the other. `traceparent` is the trace that
+    the request belongs to. A side that does not know a field ignores it.
     """
 
     model: _Name
@@ -43,6 +44,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     embed: bool = False
     text: Annotated[str, Meta(max_length=MAX_TEXT_CHARACTERS)] = ""
     sizes: Annotated[tuple[Annotated[int, Meta(ge=0)], ...], Meta(max_length=MAX_PHOTOS)] = ()
+    traceparent: _Name | None = None
 
     def request(self, photos: bytes, *, timeout_s: float) -> ClassifyRequest:
         """The request as the engine of a worker gets it. Raises DecodeError if `photos` has another size."""
@@ -123,7 +125,7 @@ _decode_frame: Final = msgspec.msgpack.Decoder(_ReplyFrame).decode
 _decode_heartbeat: Final = msgspec.msgpack.Decoder(Heartbeat).decode
 
 
-def encode_job(request: ClassifyRequest, *, request_id: str | None = None) -> bytes:
+def encode_job(request: ClassifyRequest, *, request_id: str | None = None, traceparent: str | None = None) -> bytes:
     """Everything of a request but its photos and its deadline."""
     return _encode(
         Job(
@@ -132,6 +134,7 @@ def encode_job(request: ClassifyRequest, *, request_id: str | None = None) -> by
             thumbnail=request.thumbnail,
             sha256=request.sha256,
             request_id=request_id,
+            traceparent=traceparent,
             also=request.also,
             measure=request.measure,
             embed=request.embed,

@@ -22,9 +22,10 @@ from shoplens.errors import ImageDecoderFailed, NotStarted, QueueUnavailable, Sh
 from shoplens.serving.engine import ClassifyResult, Engine, ServedModel
 from shoplens.serving.redis import messages
 from shoplens.serving.redis.broker import HEARTBEAT_S, PRIORITIES, Broker, Delivery
-from shoplens.serving.redis.messages import Envelope, Heartbeat, Reply
+from shoplens.serving.redis.messages import Envelope, Heartbeat, Job, Reply
 from shoplens.telemetry.logs import get_logger
 from shoplens.telemetry.metrics import Metrics
+from shoplens.telemetry.tracing import Attributes, resume
 
 _BLOCK_MS: Final = 500
 _IDLE_MS: Final = 1_000
@@ -34,6 +35,7 @@ _MAX_ATTEMPTS: Final = 3
 _PAUSE_S: Final = 0.2
 _LONGEST_PAUSE_S: Final = 2.0
 _CLOCK_S: Final = 5.0
+_MESSAGING: Final = {"messaging.system": "redis", "messaging.operation.type": "process"}
 _log: Final = get_logger(__name__)
 
 
@@ -197,15 +199,28 @@ class Worker:
             if delivery.attempt > _MAX_ATTEMPTS:
                 await self._quarantine(delivery, "workers died on it")
                 return ImageDecoderFailed(f"{delivery.attempt - 1} workers died while they processed this photo.")
-            result = await self._engine.classify(job.request(envelope.image, timeout_s=left_s))
+            about: Attributes = {**_MESSAGING, "shoplens.model": job.model, "shoplens.attempt": delivery.attempt}
+            waited_s = -self._clock.seconds_until(delivery.added_ms)
+            with resume("process job", job.traceparent, waited_s=waited_s, attributes=about) as block:
+                outcome = await self._answered(job, envelope, left_s=left_s, attempt=delivery.attempt)
+                if isinstance(outcome, ShoplensError):
+                    block.note({}, error=outcome.code)
+                return outcome
         except messages.DecodeError as error:
             await self._quarantine(delivery, str(error))
             return ShoplensError("The worker could not read this job.")
+
+    async def _answered(
+        self, job: Job, envelope: Envelope, *, left_s: float, attempt: int
+    ) -> ClassifyResult | ShoplensError:
+        """Raises DecodeError for photos that do not fit the job."""
+        try:
+            result = await self._engine.classify(job.request(envelope.image, timeout_s=left_s))
         except ShoplensError as error:
             _log.info("worker.photo_failed", model=job.model, code=error.code)
             return error
         ms = round((result.pixels_s + result.inference_s) * 1e3, 2)
-        _log.info("worker.photo_classified", model=job.model, attempt=delivery.attempt, ms=ms)
+        _log.info("worker.photo_classified", model=job.model, attempt=attempt, ms=ms)
         return result
 
     async def _quarantine(self, delivery: Delivery, reason: str) -> None:

@@ -1,7 +1,8 @@
 """How the recipe `fusion` is trained: the texts by themselves, then the heads for photos and for both in torch.
 
 The head for both adds what the photo says to what the text says, and learns it on logits of texts that were not learned
-from ("stacking", Wolpert 1992).
+from ("stacking", Wolpert 1992). How much of it is kept is chosen on products that the head did not learn from either:
+the text that answers knows more than those, so that the head trusts the photo too much, and rare classes lose by it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -29,6 +31,8 @@ from shoplens.training.recipes.fusion_text import TextPart, learn_texts, orders,
 _WARM_UP: Final = 0.1
 _LEAST_STEPS: Final = 100
 """Few samples are learned in smaller batches, so that an epoch has about this many steps."""
+SHARES: Final = (0.5, 0.75, 1.0)
+"""How much of what the photo adds to the text may be kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,11 +86,11 @@ def learn(
 ) -> FusionModel:
     """See `fit_fusion`."""
     vocabulary = Vocabulary.of(data, spec.buckets)
-    known = np.flatnonzero(data.has_text)
+    known, groups = np.flatnonzero(data.has_text), text_groups(data)
     part, unseen = learn_texts(
         vocabulary.matrix(data)[known],
         labels[known],
-        text_groups(data)[known],
+        groups[known],
         classes,
         seed=options.seed,
         on_fit=lambda done, total: on_progress(TrainProgress(stage="learning from the texts", done=done / total)),
@@ -95,12 +99,25 @@ def learn(
         return _learned(part, vocabulary, spec, None)
     texts = np.zeros((len(data), classes), np.float32)
     texts[known] = unseen
-    photos = np.flatnonzero(data.has_photo)
-    heads = _fit_heads(
-        data.embeddings[photos], texts[photos], data.has_text[photos], labels[photos],
-        options=options, fusion=fusion or FusionOptions(), on_progress=on_progress,
-    )  # fmt: skip
-    return _learned(part, vocabulary, spec, heads)
+    fit = partial(
+        _fit_heads, data, texts, labels, options=options, fusion=fusion or FusionOptions(), on_progress=on_progress
+    )
+    held = np.flatnonzero(data.having("both") & (groups == 0))
+    others = np.setdiff1d(np.flatnonzero(data.has_photo), held)
+    share = 1.0
+    if len(held) and len(others):
+        trial = fit(others, stage="weighing photos against texts")
+        share = chosen_share(trial.trust * texts[held], trial.added(data.embeddings[held]), labels[held])
+    heads = fit(np.flatnonzero(data.has_photo), stage="training")
+    return _learned(part, vocabulary, spec, heads, share)
+
+
+def chosen_share(texts: Floats, added: Floats, labels: Labels) -> float:
+    """The one of `SHARES` that is most often right, of equals the greatest.
+
+    `texts` and `added` are (n, classes): the logits of texts, and what photos add to them.
+    """
+    return max(SHARES, key=lambda share: (int(((texts + share * added).argmax(axis=1) == labels).sum()), share))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -110,23 +127,33 @@ class _Heads:
     both: Layer
     trust: np.float32
 
+    def added(self, embeddings: Floats) -> Floats:
+        """(n, classes): what photos add to the logits of texts."""
+        return self.both(np.maximum(self.hidden(embeddings), np.float32(0)))
+
 
 def _fit_heads(
-    embeddings: Floats,
+    data: FusionData,
     texts: Floats,
-    has_text: NDArray[np.bool_],
     labels: Labels,
+    samples: NDArray[np.int64],
     *,
+    stage: str,
     options: RecipeOptions,
     fusion: FusionOptions,
     on_progress: Callable[[TrainProgress], None],
 ) -> _Heads:
-    """Learn from samples that all have a photo. Raises TrainingDiverged."""
+    """Learn from `samples`, which all have a photo. `texts` has the logits of texts. Raises TrainingDiverged."""
     torch.manual_seed(options.seed)
+    embeddings, labels = data.embeddings[samples], labels[samples]
     mean = embeddings.mean(axis=0)
     spread = np.float32(max(float((embeddings - mean).std()), 1e-6))
     inputs = torch.from_numpy(np.asarray((embeddings - mean) / spread, np.float32))
-    said, truth, both = torch.from_numpy(texts), torch.from_numpy(labels), torch.from_numpy(has_text)
+    said, truth, both = (
+        torch.from_numpy(texts[samples]),
+        torch.from_numpy(labels),
+        torch.from_numpy(data.has_text[samples]),
+    )
     net = FusionHeads(embeddings.shape[1], texts.shape[1], fusion)
     optimiser = torch.optim.AdamW(net.parameters(), lr=fusion.rate, betas=(0.9, 0.99), weight_decay=fusion.decay)
     epochs = options.epochs or fusion.epochs
@@ -155,7 +182,7 @@ def _fit_heads(
         rate.step()
         on_progress(
             TrainProgress(
-                stage="training",
+                stage=stage,
                 epoch=(done - 1) // steps + 1,
                 epochs=epochs,
                 done=done / total,
@@ -177,16 +204,18 @@ def _layer(linear: nn.Linear) -> Layer:
     return Layer(weight=linear.weight.detach().numpy().copy(), bias=linear.bias.detach().numpy().copy())
 
 
-def _learned(part: TextPart, vocabulary: Vocabulary, spec: TextSpec, heads: _Heads | None) -> FusionModel:
+def _learned(
+    part: TextPart, vocabulary: Vocabulary, spec: TextSpec, heads: _Heads | None, share: float = 1.0
+) -> FusionModel:
     """The values as the graph stores them: the table in int8 with a step per row; the head for both reads the sum of
-    the text's rows and the photo's hidden values.
+    the text's rows and the photo's hidden values, of which it keeps `share`.
     """
     steps = np.maximum(np.abs(part.table).max(axis=1), np.float32(1e-12)) / np.float32(127)
-    both = None
+    both, kept = None, np.float32(share)
     if heads is not None:
         both = Layer(
-            weight=np.concatenate([heads.trust * part.layer.weight, heads.both.weight], axis=1),
-            bias=np.asarray(heads.trust * part.layer.bias + heads.both.bias, np.float32),
+            weight=np.concatenate([heads.trust * part.layer.weight, kept * heads.both.weight], axis=1),
+            bias=np.asarray(heads.trust * part.layer.bias + kept * heads.both.bias, np.float32),
         )
     return FusionModel(
         spec=spec,

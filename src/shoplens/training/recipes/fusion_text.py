@@ -33,6 +33,9 @@ MOST_WEIGHTS: Final = 50_000_000
 """Classes times tokens of the linear machines; 400 MB while they are fitted."""
 TEXT_SIZE: Final = 256
 """A row of the table has at most this many values; the machines of more classes are brought to this rank."""
+PENALTY: Final = 2.0
+"""What a text on the wrong side costs, beside the squares of the weights: with 1, the usual value, rare classes are
+found less often (`bench/results.md`)."""
 _ABSENT: Final = -2.0
 """The score of a class that no text has: below that of a text that is clearly of another class."""
 
@@ -109,7 +112,7 @@ def _machines(matrix: csr_array, labels: Labels, classes: int, seed: int, *, siz
     if len(present) < 2:
         bias[present] = 1.0
     else:
-        machines = LinearSVC(random_state=seed).fit(rows, labels)
+        machines = LinearSVC(C=PENALTY, random_state=seed).fit(rows, labels)
         found, offsets = machines.coef_, machines.intercept_
         if len(present) == 2:  # scikit-learn fits one machine for both
             found, offsets = np.concatenate([-found, found]), np.concatenate([-offsets, offsets])

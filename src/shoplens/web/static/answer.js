@@ -1,5 +1,6 @@
 /** Fill the page's <template> elements: a prediction, progress or a problem. The caller puts them into the page. */
 
+import { gettext } from "./messages.js";
 import { liveFeedback } from "./feedback.js";
 import { curlCommand, pythonSnippet, scriptSnippet } from "./snippets.js";
 import { BEST_GUESS_BELOW, barWidth, comparison, confidence, labelName, milliseconds, percent } from "./words.js";
@@ -15,7 +16,7 @@ export function answerElement(result, { fileName, tripMs, thresholds, names }) {
   put("best", labelName(best.label, names));
   put("best-key", labelName(best.label, names).toLowerCase() === best.label.toLowerCase() ? "" : best.label);
   put("best-score", percent(best.score));
-  put("took", `${result.model.name} ${result.model.version} · ${milliseconds(result.timing.total_ms)} server, ${milliseconds(tripMs)} round trip`);
+  put("took", gettext("%(name)s %(version)s · %(total_ms)s server, %(trip_ms)s round trip", { name: result.model.name, version: result.model.version, total_ms: milliseconds(result.timing.total_ms), trip_ms: milliseconds(tripMs) }));
   fillSnippets(element, fileName.split("/").pop(), result.channel);
   fillDecision(element, result, { thresholds, names });
   element.querySelector("[data-bars]").replaceChildren(...result.labels.slice(0, SHOWN_LABELS).map((entry) => labelRow(entry, names)));
@@ -72,12 +73,12 @@ function fillDecision(element, { decision, labels }, { thresholds, names }) {
   badge.toggleAttribute("data-plain", noReason);
   element.querySelector("[data-badge]").replaceWith(badge);
   element.querySelector("[data-reason]").textContent =
-    noReason ? `Below all thresholds (${thresholds})` : reason(decision, labels, names);
+    noReason ? gettext("Below all thresholds (%(thresholds)s)", { thresholds }) : reason(decision, labels, names);
 }
 
 /** The best label is shown anyway; another one that decided is named. */
 function reason({ label, threshold, random_check: isRandomCheck }, labels, names) {
-  if (isRandomCheck) return "Random check";
+  if (isRandomCheck) return gettext("Random check");
   const words = comparison(labels.find((entry) => entry.label === label)?.score ?? 0, threshold);
   return label === labels[0].label ? words : `${labelName(label, names)} ${words}`;
 }
@@ -134,10 +135,10 @@ async function copy(button, element) {
   const words = button.querySelector("span");
   try {
     await navigator.clipboard.writeText(code.textContent);
-    words.textContent = "Copied";
+    words.textContent = gettext("Copied");
   } catch {
     getSelection().selectAllChildren(code);
-    words.textContent = "Selected";
+    words.textContent = gettext("Selected");
   }
-  setTimeout(() => (words.textContent = "Copy"), 2000);
+  setTimeout(() => (words.textContent = gettext("Copy")), 2000);
 }

@@ -1,5 +1,6 @@
 /** Import photos that are dropped on the page of a channel, or chosen there, in parts that the server takes at once. */
 
+import { gettext, language } from "./messages.js";
 import { ask } from "./net.js";
 
 const MOST_FILES = 50;
@@ -21,7 +22,7 @@ function takeFiles(zone) {
     const total = { imported: 0, known: 0, quarantined: 0, failed: 0 };
     let done = 0;
     for (const part of parts(files)) {
-      said.textContent = `Uploading ${done.toLocaleString("en")} of ${files.length.toLocaleString("en")} …`;
+      said.textContent = gettext("Uploading %(done)s of %(files)s …", { done: done.toLocaleString(language), files: files.length.toLocaleString(language) });
       await sendPart(part, total);
       done += part.length;
     }
@@ -96,6 +97,6 @@ function* parts(files) {
 }
 
 function words({ imported, known, quarantined, failed }) {
-  const kinds = [[imported, "imported"], [known, "already imported"], [quarantined, "quarantined"], [failed, "failed"]];
-  return `${kinds.filter(([number]) => number).map(([number, name]) => `${number.toLocaleString("en")} ${name}`).join(", ")}.`;
+  const kinds = [[imported, gettext("imported")], [known, gettext("already imported")], [quarantined, gettext("quarantined")], [failed, gettext("failed")]];
+  return `${kinds.filter(([number]) => number).map(([number, name]) => `${number.toLocaleString(language)} ${name}`).join(", ")}.`;
 }

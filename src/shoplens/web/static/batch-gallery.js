@@ -1,12 +1,13 @@
 /** Review the photos of a run: answer for each one with a key or a tap. */
 
+import { gettext, language } from "./messages.js";
 import { ask } from "./net.js";
 
 /** A look lasts a minute on the server. */
 const LOOK_AGAIN_MS = 30_000;
 const MOST_LOOKS = 50;
-const ANSWERS = { none_of_these: "None of these", not_usable: "Not usable" };
-const STATES = { done: "Done", needs_review: "Needs review", quarantined: "Quarantined", dismissed: "Dismissed" };
+const ANSWERS = { none_of_these: gettext("None of these"), not_usable: gettext("Not usable") };
+const STATES = { done: gettext("Done"), needs_review: gettext("Needs review"), quarantined: gettext("Quarantined"), dismissed: gettext("Dismissed") };
 
 const gallery = document.querySelector("[data-gallery]");
 const dock = document.querySelector("[data-dock]");
@@ -17,6 +18,8 @@ function browse(tiles) {
   const choices = new Map([...dock.querySelectorAll("[data-choice]")].map((button) => [button.dataset.key, button.dataset.choice]));
   const known = new Set([...dock.querySelectorAll("[data-labels] option")].map((option) => option.value));
   const said = [];
+  const names = JSON.parse(gallery.dataset.names);
+  const named = (label) => names[label] ?? label;
   const toReview = tiles.filter(needsReview).length;
   let current = null;
   let looking = 0;
@@ -65,7 +68,7 @@ function browse(tiles) {
 
   function describe() {
     const { name, label, predicted, held } = current.dataset;
-    part("dock-what").textContent = label ? `${name}: ${label}` : name;
+    part("dock-what").textContent = label ? `${name}: ${named(label)}` : name;
     if (held !== undefined) part("dock-what").textContent += ". Somebody else is looking at this photo.";
     part("pass").hidden = !needsReview(current);
     showCount();
@@ -73,10 +76,10 @@ function browse(tiles) {
     for (const button of dock.querySelectorAll("[data-guess]")) {
       const guess = guesses[Number(button.dataset.guess)];
       button.hidden = guess === undefined;
-      button.querySelector("span").textContent = guess ?? "";
+      button.querySelector("span").textContent = guess === undefined ? "" : named(guess);
     }
     part("confirm").hidden = !predicted;
-    part("confirm-words").textContent = `Confirm "${predicted}"`;
+    part("confirm-words").textContent = gettext("Confirm \"%(predicted)s\"", { predicted: named(predicted) });
     for (const button of dock.querySelectorAll("[data-choice]")) {
       button.setAttribute("aria-pressed", String(button.dataset.choice === label));
     }
@@ -85,7 +88,7 @@ function browse(tiles) {
   /** How many photos of this page were reviewed: "7 of 39". */
   function showCount() {
     const left = tiles.filter(needsReview).length;
-    part("dock-count").textContent = toReview ? `${toReview - left} of ${toReview} on this page` : "";
+    part("dock-count").textContent = toReview ? gettext("%(left)s of %(to_review)s on this page", { left: toReview - left, to_review: toReview }) : "";
   }
 
   function close() {
@@ -163,35 +166,19 @@ function browse(tiles) {
       revision: item.revision,
     });
     tile.toggleAttribute("data-changed", Boolean(item.answer));
-    tile.querySelector("[data-tile-label]").textContent = item.label ?? ANSWERS[item.answer] ?? STATES[item.state];
+    tile.querySelector("[data-tile-label]").textContent = item.label ? named(item.label) : ANSWERS[item.answer] ?? STATES[item.state];
     const words = tile.querySelector("[data-said]");
     words.hidden = !item.answer;
-    words.textContent = `✓ ${answerWords(item)}`;
+    words.textContent = `✓ ${answerWords({ ...item, predicted: item.predicted && named(item.predicted) })}`;
     if (tile === current) describe();
     else showCount();
-  }
-
-  /** Confirm every photo of the page that still needs review: one step to undo. */
-  async function confirmAll(button) {
-    const open = tiles.filter((tile) => needsReview(tile) && tile.dataset.predicted && tile.getAttribute("aria-busy") !== "true");
-    const group = [];
-    button.disabled = true;
-    select(open[0] ?? tiles[0]);
-    for (const tile of open) {
-      const before = { ...tile.dataset };
-      if (await send(tile, "label", { confirm: true })) group.push({ tile, before });
-      part("dock-what").textContent = `${group.length} of ${open.length} confirmed`;
-    }
-    if (group.length) said.push(group);
-    part("dock-undo").hidden = said.length === 0;
-    part("dock-undo").focus();
-    button.disabled = !tiles.some(needsReview);
   }
 
   /** The whole photo, as large as the window. */
   function zoom() {
     const box = document.querySelector("[data-zoom-box]");
     if (box.open) return box.close();
+    if (!current.querySelector(".tile-photo img")) return; // there is none to show
     box.querySelector("img").src = `/batch/items/${current.dataset.item}/photo?size=view`;
     box.querySelector("img").alt = current.dataset.name;
     box.showModal();
@@ -204,7 +191,7 @@ function browse(tiles) {
     const [next, ...others] = [...tiles.slice(here + 1), ...tiles.slice(0, here)].filter(open);
     if (next) return select(next, { others });
     if (tile.dataset.state === "needs_review") {
-      part("dock-what").textContent = "Page complete.";
+      part("dock-what").textContent = gettext("Page complete.");
       document.querySelector("[data-more]")?.focus();
     } else if (tiles[here + 1]) select(tiles[here + 1]);
   }
@@ -232,7 +219,6 @@ function browse(tiles) {
       if (undone && before.answer) await send(tile, "label", earlierAnswer(before)); // given by a person, too
     }
     part("dock-undo").hidden = said.length === 0;
-    if (confirmsAll) confirmsAll.disabled = !tiles.some(needsReview);
     select(last[0].tile);
   }
 
@@ -254,12 +240,6 @@ function browse(tiles) {
   function guess(place) {
     const label = guessesOf(current)[place];
     if (label !== undefined) return say(current, { label });
-  }
-
-  const confirmsAll = document.querySelector("[data-confirm-all]");
-  if (confirmsAll) {
-    confirmsAll.hidden = toReview === 0;
-    confirmsAll.addEventListener("click", () => confirmAll(confirmsAll));
   }
 
   document.addEventListener("keydown", (event) => {
@@ -317,15 +297,15 @@ function recount(from, to) {
   if (from === to) return;
   for (const [state, step] of [[from, -1], [to, 1]]) {
     for (const place of document.querySelectorAll(`[data-word="${state}"]`)) {
-      place.textContent = (Number(place.textContent.replaceAll(",", "")) + step).toLocaleString("en");
+      place.textContent = (Number(place.textContent.replaceAll(",", "")) + step).toLocaleString(language);
     }
   }
 }
 
 function answerWords({ answer, predicted, proposed }) {
-  if (answer === "corrected") return `Corrected, was ${predicted ?? "unknown"}`;
-  if (answer === "none_of_these") return proposed ? `None of these: ${proposed}` : "None of these";
-  return answer === "not_usable" ? "Not usable" : "Confirmed";
+  if (answer === "corrected") return gettext("Corrected, was %(predicted)s", { predicted: predicted ?? gettext("unknown") });
+  if (answer === "none_of_these") return proposed ? gettext("None of these: %(proposed)s", { proposed }) : gettext("None of these");
+  return answer === "not_usable" ? gettext("Not usable") : gettext("Confirmed");
 }
 
 /** The answer that a photo had, to be given again. */

@@ -1,5 +1,6 @@
 /** Accept many suggestions at once: the counts follow the slider. */
 
+import { gettext, language, ngettext } from "./messages.js";
 import { pageOf, pathElement, photoAddress } from "./catalogue-view.js";
 import { element, imageElement } from "./elements.js";
 import { ask } from "./net.js";
@@ -15,20 +16,20 @@ function start() {
   const curve = JSON.parse(root.dataset.curve);
   const slot = (name) => root.querySelector(`[data-slot="${name}"]`);
   const slider = root.querySelector("[data-slider] input[type=range]");
-  const number = (value) => value.toLocaleString("en");
+  const number = (value) => value.toLocaleString(language);
   let timer = 0;
 
   function show() {
     const atLeast = Number(slider.value);
     const point = curve.find((each) => each.at_least >= atLeast - 1e-9) ?? { waiting: 0, decided: 0, right: 0 };
     slot("at").textContent = `${Math.round(100 * atLeast)}%`;
-    slot("count").textContent = `${number(point.waiting)} of ${number(curve[0].waiting)}`;
+    slot("count").textContent = gettext("%(waiting)s of %(waiting_2)s", { waiting: number(point.waiting), waiting_2: number(curve[0].waiting) });
     slot("right").textContent = point.decided
-      ? `Of the ${number(point.decided)} that people decided in this range, ${percent(point.right / point.decided)} were right.`
-      : "People have decided none in this range yet, so nothing says how many are right.";
+      ? gettext("Of the %(decided)s that people decided in this range, %(decided_2)s were right.", { decided: number(point.decided), decided_2: percent(point.right / point.decided) })
+      : gettext("People have decided none in this range yet, so nothing says how many are right.");
     slot("at-least").value = slider.value;
     slot("button").disabled = point.waiting === 0;
-    slot("button").querySelector("span").textContent = `Accept ${number(point.waiting)} products`;
+    slot("button").querySelector("span").textContent = ngettext("Accept %(number)s product", "Accept %(number)s products", point.waiting);
     clearTimeout(timer);
     timer = setTimeout(() => showExamples(atLeast), LOOK_AFTER_MS);
   }

@@ -1,11 +1,12 @@
 /** Look into a table before it is sent: what its columns are, and its first rows, as the server reads them. */
 
+import { gettext, ngettext } from "./messages.js";
 import { element } from "./elements.js";
 import { ask } from "./net.js";
 import { receiveFiles } from "./receive.js";
 import { size } from "./words.js";
 
-const FIELDS = { reference: "Product id", designation: "Title", description: "Description", category: "Category", photos: "Photos" };
+const FIELDS = { reference: gettext("Product id"), designation: gettext("Title"), description: gettext("Description"), category: gettext("Category"), photos: gettext("Photos") };
 const NEWLINE = 10;
 const isTable = (file) => !/^image\/|zip/.test(file.type) && !/\.(zip|jpe?g|png|webp|avif|hei[cf]|gif|bmp|tiff?)$/i.test(file.name);
 
@@ -26,7 +27,7 @@ function start() {
     slot("problem").textContent = "";
     if (!file) {
       for (const name of ["mapping", "rows"]) slot(name).replaceChildren();
-      if (field.files.length) slot("problem").textContent = "Add the CSV file with the products: these are only photos.";
+      if (field.files.length) slot("problem").textContent = gettext("Add the CSV file with the products: these are only photos.");
       return;
     }
     try {
@@ -40,7 +41,7 @@ function start() {
 
   function show({ columns, rows, challenge, fields, problem }) {
     slot("problem").textContent = problem ?? "";
-    const choosers = challenge ? [element("p", { class: "quiet" }, "A table of the Rakuten challenge: its columns are known.")]
+    const choosers = challenge ? [element("p", { class: "quiet" }, gettext("A table of the Rakuten challenge: its columns are known."))]
       : Object.entries(FIELDS).map(([name, words]) => chooser(name, words, columns, fields[name] ?? ""));
     slot("mapping").replaceChildren(...(columns.length ? choosers : []));
     const table = () => showRows(columns, rows, challenge ? fields : null);
@@ -58,7 +59,7 @@ function start() {
   function showRows(columns, rows, known) {
     const chosen = [...slot("mapping").querySelectorAll("select")].map((select) => [select.name.replace("column_", ""), select.selectedOptions[0].textContent]);
     const meant = new Map((known ? Object.entries(known) : chosen).flatMap(([name, text]) => (text ?? "").split(", ").filter(Boolean).map((column) => [column, FIELDS[name]])));
-    const head = columns.map((column) => element("th", { scope: "col" }, column || "–", element("small", {}, meant.get(column) ?? "not used")));
+    const head = columns.map((column) => element("th", { scope: "col" }, column || "–", element("small", {}, meant.get(column) ?? gettext("not used"))));
     const body = rows.map((row) => element("tr", {}, ...row.map((value) => element("td", { title: value }, value))));
     slot("rows").replaceChildren(element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...body));
   }
@@ -77,7 +78,7 @@ function start() {
   form.addEventListener("submit", (event) => {
     if (form.getAttribute("aria-busy") === "true") return event.preventDefault();
     form.setAttribute("aria-busy", "true");
-    slot("start").querySelector("span").textContent = "Sending…";
+    slot("start").querySelector("span").textContent = gettext("Sending…");
   });
   addEventListener("pageshow", (event) => event.persisted && location.reload());
   receiveFiles((files) => take([...files]), { fields: [], veil: root.querySelector("[data-veil]") });
@@ -89,7 +90,7 @@ function described(files) {
   const isPhoto = (file) => !isTable(file) && !/\.zip$/i.test(file.name);
   const photos = files.filter(isPhoto);
   const names = files.filter((file) => !isPhoto(file)).map((each) => `${each.name}, ${size(each.size)}`);
-  if (photos.length) names.push(`${photos.length} photo${photos.length === 1 ? "" : "s"}, ${size(photos.reduce((sum, each) => sum + each.size, 0))}`);
+  if (photos.length) names.push(ngettext("%(number)s photo, %(size)s", "%(number)s photos, %(size)s", photos.length, { size: size(photos.reduce((sum, each) => sum + each.size, 0)) }));
   return names.join(" and ");
 }
 

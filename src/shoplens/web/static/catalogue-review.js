@@ -1,5 +1,6 @@
 /** Decide the categories of unsure products from the keyboard, with the next products at hand so that nothing has to wait. */
 
+import { gettext, language, ngettext } from "./messages.js";
 import { answerButton, isForField, explain, heatOf, optionRows, pageOf, pathElement, photoAddress, productAddress, saw, sureness, withPaths } from "./catalogue-view.js";
 import { categorySearch } from "./category-search.js";
 import { element, imageElement } from "./elements.js";
@@ -47,7 +48,7 @@ function start() {
     const at = undoable.findLastIndex((each) => each.id === entry.id);
     if (at >= 0 && entry.kind !== "undo") undoable.splice(at, 1);
     if (entry.kind !== "undo") done = Math.max(0, done - 1);
-    slot("problem").replaceChildren(`${entry.title}: ${problem.message} `, element("a", { href: pageOf({ id: entry.id, channel }) }, "Look at the product"));
+    slot("problem").replaceChildren(`${entry.title}: ${problem.message} `, element("a", { href: pageOf({ id: entry.id, channel }) }, gettext("Look at the product")));
     if (["not_authenticated", "permission_denied"].includes(problem.code)) return;
     for (const row of slot("recent").querySelectorAll(`[data-id="${entry.id}"]`)) row.remove();
     if (problem.code !== "product_changed") settled.delete(entry.id);
@@ -59,9 +60,9 @@ function start() {
     const line = slot("offline");
     line.hidden = number === 0;
     if (!number) return line.replaceChildren();
-    const kept = `${number} decision${number === 1 ? " is" : "s are"} kept and sent`;
-    if (problem.code === "not_authenticated") line.replaceChildren(`You are signed out. ${kept} once you have `, element("a", { href: "/sign-in?next=/console/catalogue/review" }, "signed in"), ".");
-    else line.textContent = `The server cannot be reached. ${kept} as soon as it answers.`;
+    const kept = ngettext("%(number)s decision is kept and sent", "%(number)s decisions are kept and sent", number);
+    if (problem.code === "not_authenticated") line.replaceChildren(gettext("You are signed out. %(kept)s once you have ", { kept }), element("a", { href: "/sign-in?next=/console/catalogue/review" }, gettext("signed in")), ".");
+    else line.textContent = gettext("The server cannot be reached. %(kept)s as soon as it answers.", { kept });
   }
 
   /** Get more products. Only one request at a time. */
@@ -101,9 +102,9 @@ function start() {
     for (const button of root.querySelectorAll("[data-do=undo]")) button.disabled = undoable.length === 0;
     slot("undo-last").hidden = undoable.length === 0;
     const total = Math.max(done + products.length, waiting);
-    for (const place of document.querySelectorAll("[data-word=waiting]")) place.textContent = Math.max(0, total - done).toLocaleString("en");
+    for (const place of document.querySelectorAll("[data-word=waiting]")) place.textContent = Math.max(0, total - done).toLocaleString(language);
     if (!product) return;
-    slot("place").textContent = `${(done + 1).toLocaleString("en")} of ${total.toLocaleString("en")}`;
+    slot("place").textContent = gettext("%(done)s of %(total)s", { done: (done + 1).toLocaleString(language), total: total.toLocaleString(language) });
     slot("bar").setAttribute("width", `${total ? (100 * done) / total : 0}%`);
     if (slot("desk").dataset.id === product.id) return;
     slot("desk").dataset.id = product.id;
@@ -111,10 +112,10 @@ function start() {
     search.reset();
     why.hidden = true;
     showPhoto(product);
-    slot("title").textContent = product.designation || "No title";
+    slot("title").textContent = product.designation || gettext("No title");
     slot("title").toggleAttribute("data-missing", !product.designation);
     slot("description").textContent = product.description;
-    slot("facts").replaceChildren(element("a", { href: pageOf(product) }, product.reference), ` · the model saw ${saw(product.kind)} · ${product.model ?? ""}`);
+    slot("facts").replaceChildren(element("a", { href: pageOf(product) }, product.reference), ` · ${gettext("the model saw %(what)s", { what: saw(product.kind) })} · ${product.model ?? ""}`);
     slot("sure").textContent = sureness(product);
     slot("options").replaceChildren(...optionRows(product));
     slot("answer-line").replaceChildren(...[answerButton(product)].filter(Boolean));
@@ -149,9 +150,9 @@ function start() {
     hideHeat();
     const { photos } = product;
     const parts = [];
-    if (photos.length) parts.push(imageElement(photoAddress(product, photo, "view"), { alt: `Photo ${photo + 1} of ${photos.length}`, decoding: "async" }));
-    else parts.push(element("p", { class: "quiet" }, "No photo"));
-    if (photos.length > 1) parts.push(element("span", { class: "shot-words" }, `${photo + 1} of ${photos.length} photos`));
+    if (photos.length) parts.push(imageElement(photoAddress(product, photo, "view"), { alt: gettext("Photo %(photo)s of %(photos)s", { photo: photo + 1, photos: photos.length }), decoding: "async" }));
+    else parts.push(element("p", { class: "quiet" }, gettext("No photo")));
+    if (photos.length > 1) parts.push(element("span", { class: "shot-words" }, gettext("%(photo)s of %(photos)s photos", { photo: photo + 1, photos: photos.length })));
     slot("photos").replaceChildren(...parts);
   }
 
@@ -201,7 +202,7 @@ function start() {
   /** Take the last decision back: one that was not sent yet is not sent at all. */
   function undo() {
     const last = undoable.pop();
-    if (!last) return say("Nothing to undo");
+    if (!last) return say(gettext("Nothing to undo"));
     slot("problem").textContent = "";
     if (outbox.withdraw(last.id)) return putBack(last.product);
     outbox.add({ id: last.id, kind: "undo", title: last.product.designation || last.product.reference, path: productAddress(channel, last, "/category"), body: { action: "undo" } });
@@ -214,7 +215,7 @@ function start() {
     products = [product, ...products.filter((each) => each.id !== product.id)];
     for (const row of slot("recent").querySelectorAll(`[data-id="${product.id}"]`)) row.remove();
     delete slot("desk").dataset.id;
-    say(`Taken back: ${product.designation}`);
+    say(gettext("Taken back: %(designation)s", { designation: product.designation }));
     show();
   }
 
@@ -222,7 +223,7 @@ function start() {
     const product = products.shift();
     if (!product) return;
     skipped.add(product.id);
-    say("Skipped");
+    say(gettext("Skipped"));
     if (products.length < REFILL_BELOW) refill();
     show();
   }

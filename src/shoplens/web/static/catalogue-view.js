@@ -1,12 +1,13 @@
 /** Suggestions and products as elements, like templates/_catalogue.html makes them on the server. */
 
+import { gettext } from "./messages.js";
 import { element, svg } from "./elements.js";
 import { ask, pictureFrom } from "./net.js";
 import { barWidth, percent } from "./words.js";
 
 const LEAST_WEIGHT = 0.01;
 const WEIGHT_STEP = 0.1;
-const KINDS = { photo: "the photo alone", text: "the text alone", both: "photo and text" };
+const KINDS = { photo: gettext("the photo alone"), text: gettext("the text alone"), both: gettext("photo and text") };
 
 export function send(path, body, method = "POST") {
   return ask(path, { method, headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
@@ -63,15 +64,17 @@ export function answerButton({ suggestions, answer }) {
 
 /** In words, how sure the model is. */
 export function sureness({ suggestions, answer, needs_review: needsReview }) {
-  if (!suggestions.length) return "The model has no suggestion.";
-  if (!answer) return "Not sure of any category. Best guesses:";
-  if (answer.category === suggestions[0].category) return needsReview ? "Probably:" : "Sure:";
-  return `Sure as far as ${answer.path.at(-1)}. Best guesses${sureParts(suggestions[0], answer) ? " below it" : ""}:`;
+  if (!suggestions.length) return gettext("The model has no suggestion.");
+  if (!answer) return gettext("Not sure of any category. Best guesses:");
+  if (answer.category === suggestions[0].category) return needsReview ? gettext("Probably:") : gettext("Sure:");
+  return sureParts(suggestions[0], answer)
+    ? gettext("Sure as far as %(category)s. Best guesses below it:", { category: answer.path.at(-1) })
+    : gettext("Sure as far as %(category)s. Best guesses:", { category: answer.path.at(-1) });
 }
 
 /** What the model looked at, and what it was given and cannot look at. */
 export function saw(kind, ignored = null) {
-  return (KINDS[kind] ?? "nothing") + (ignored ? `; it takes no ${ignored}` : "");
+  return (KINDS[kind] ?? "nothing") + (ignored ? gettext("; it takes no %(ignored)s", { ignored }) : "");
 }
 
 /** Show in `box` how much each word of the title speaks for the first suggestion; hide it if it is shown. */
@@ -80,8 +83,8 @@ export async function explain(box, channel, { designation, description, suggesti
   box.hidden = !box.hidden;
   if (box.hidden) return;
   words.textContent = designation;
-  note.textContent = "Leaving out each word in turn…";
-  if (!designation || !suggestions.length) return (note.textContent = "There is no title: the suggestion comes from the photo.");
+  note.textContent = gettext("Leaving out each word in turn…");
+  if (!designation || !suggestions.length) return (note.textContent = gettext("There is no title: the suggestion comes from the photo."));
   try {
     const asked = { channel, designation, description, category: suggestions[0].category };
     const found = await send("/catalogue/explain", asked);
@@ -99,7 +102,7 @@ function marked(text, words) {
   let at = 0;
   for (const { start, end, weight } of words) {
     const step = Math.min(4, Math.ceil(Math.abs(weight) / WEIGHT_STEP));
-    const share = `${(100 * weight).toFixed(1)} points`;
+    const share = gettext("%(weight)s points", { weight: (100 * weight).toFixed(1) });
     parts.push(text.slice(at, start), Math.abs(weight) < LEAST_WEIGHT ? text.slice(start, end)
       : element("mark", { class: `${weight > 0 ? "for" : "against"}-${step}`, title: share }, text.slice(start, end)));
     at = end;
@@ -109,8 +112,8 @@ function marked(text, words) {
 
 function noteOf(words, best) {
   const strongest = words.reduce((most, each) => (each.weight > most.weight ? each : most), { weight: 0 });
-  if (strongest.weight < LEAST_WEIGHT) return `No single word decides: without any one of them ${best.path.at(-1)} stays as likely, by the text alone.`;
-  return `By the text alone, without “${strongest.text}” ${best.path.at(-1)} would be ${(100 * strongest.weight).toFixed(0)} points less likely. Marked: for; struck through: against.`;
+  if (strongest.weight < LEAST_WEIGHT) return gettext("No single word decides: without any one of them %(best)s stays as likely, by the text alone.", { best: best.path.at(-1) });
+  return gettext("By the text alone, without “%(text)s” %(best)s would be %(weight)s points less likely. Marked: for; struck through: against.", { text: strongest.text, best: best.path.at(-1), weight: (100 * strongest.weight).toFixed(0) });
 }
 
 /** Whether a key press belongs to a field or a control and not to the page. */

@@ -1,5 +1,6 @@
 /** The page Catalogue: a product's title, description and photos, and the categories that fit. */
 
+import { gettext } from "./messages.js";
 import { answerButton, isForField, explain, optionRows, pageOf, pathElement, productAddress, saw, send, sureness, withPaths } from "./catalogue-view.js";
 import { categorySearch } from "./category-search.js";
 import { element } from "./elements.js";
@@ -35,16 +36,16 @@ function start() {
     const wanted = [...files].filter((file) => !/^text\//.test(file.type));
     const most = Number(root.dataset.maxPhotos);
     const tooLarge = wanted.find((file) => file.size > Number(root.dataset.maxBytes));
-    if (tooLarge) return problem(new Problem(`${tooLarge.name} is ${size(tooLarge.size)}. The limit is ${size(Number(root.dataset.maxBytes))}.`));
+    if (tooLarge) return problem(new Problem(gettext("%(name)s is %(too_large)s. The limit is %(max_bytes)s.", { name: tooLarge.name, too_large: size(tooLarge.size), max_bytes: size(Number(root.dataset.maxBytes)) })));
     for (const file of wanted.slice(0, most - photos.length)) add(file);
-    if (photos.length + wanted.length > most && wanted.length > most - photos.length) say(`At most ${most} photos. The others are left out.`);
+    if (photos.length + wanted.length > most && wanted.length > most - photos.length) say(gettext("At most %(most)s photos. The others are left out.", { most }));
     suggest();
   }
 
   function add(file) {
     const photo = { file, url: URL.createObjectURL(file) };
-    const remove = element("button", { class: "photo-remove", type: "button", "aria-label": `Remove ${file.name || "photo"}` }, "×");
-    const picture = element("img", { src: photo.url, alt: file.name || "Photo", decoding: "async" });
+    const remove = element("button", { class: "photo-remove", type: "button", "aria-label": gettext("Remove %(file)s", { file: file.name || gettext("photo") }) }, "×");
+    const picture = element("img", { src: photo.url, alt: file.name || gettext("Photo"), decoding: "async" });
     picture.addEventListener("error", () => picture.replaceWith(element("small", {}, (file.name || "photo").split(".").pop().toUpperCase())));
     photo.row = element("li", {}, picture, remove);
     remove.addEventListener("click", () => {
@@ -84,7 +85,7 @@ function start() {
     place.setAttribute("aria-busy", "true");
     root.querySelector("[data-slot=samples]").hidden = true;
     try {
-      const { body, tripMs } = await upload("/catalogue/suggest", () => formOf(), { onProgress: () => {}, onWait: (left) => say(`Server busy. Retrying in ${left} s…`) });
+      const { body, tripMs } = await upload("/catalogue/suggest", () => formOf(), { onProgress: () => {}, onWait: (left) => say(gettext("Server busy. Retrying in %(left)s s…", { left })) });
       if (number !== asked) return false;
       show(withPaths(body), tripMs);
       return true;
@@ -103,7 +104,7 @@ function start() {
   }
 
   function problem(error) {
-    const known = error instanceof Problem ? error : new Problem("Something went wrong. Reload the page.");
+    const known = error instanceof Problem ? error : new Problem(gettext("Something went wrong. Reload the page."));
     shown = null;
     place.replaceChildren(element("div", { class: "notice", role: "alert" }, element("p", {}, known.message)));
   }
@@ -117,8 +118,8 @@ function start() {
     made.querySelector("[data-options]").replaceChildren(...optionRows(body));
     made.querySelector("[data-answer-line]").replaceChildren(...[answerButton(body)].filter(Boolean));
     made.querySelector("[data-took]").textContent = [
-      `The model saw ${saw(body.kind, body.ignored)}`, body.model, body.tree ? `tree version ${body.tree}` : null,
-      tripMs === undefined ? null : `${milliseconds(tripMs)} round trip`,
+      gettext("The model saw %(ignored)s", { ignored: saw(body.kind, body.ignored) }), body.model, body.tree ? gettext("tree version %(tree)s", { tree: body.tree }) : null,
+      tripMs === undefined ? null : gettext("%(trip_ms)s round trip", { trip_ms: milliseconds(tripMs) }),
     ].filter(Boolean).join(" · ");
     made.querySelector("[data-search]").replaceWith(root.querySelector("template[data-combo-template]").content.cloneNode(true));
     place.replaceChildren(made);
@@ -141,7 +142,7 @@ function start() {
       showTaken(here);
     } catch (error) {
       here.taken = null;
-      kept(`Not saved. ${error.message}`, "problem");
+      kept(gettext("Not saved. %(error)s", { error: error.message }), "problem");
     } finally {
       place.setAttribute("aria-busy", "false");
     }
@@ -166,27 +167,27 @@ function start() {
       button.disabled = true;
       button.toggleAttribute("data-taken", button.dataset.category === taken.category);
     }
-    const next = element("button", { class: "button primary small", type: "button", "data-do": "next" }, "Next product ", element("kbd", {}, "n"));
-    kept(["Saved: ", pathElement(taken.path), " ", element("a", { class: "link", href: pageOf(product) }, "View product"), " ",
-      element("button", { class: "button small", type: "button", "data-do": "undo" }, "Undo ", element("kbd", {}, "u")), next]);
+    const next = element("button", { class: "button primary small", type: "button", "data-do": "next" }, gettext("Next product "), element("kbd", {}, "n"));
+    kept([gettext("Saved: "), pathElement(taken.path), " ", element("a", { class: "link", href: pageOf(product) }, gettext("View product")), " ",
+      element("button", { class: "button small", type: "button", "data-do": "undo" }, gettext("Undo "), element("kbd", {}, "u")), next]);
     next.focus();
-    say(`Saved: ${taken.path.join(", ")}`);
+    say(`${gettext("Saved: ")}${taken.path.join(", ")}`);
   }
 
   async function undo() {
     const last = accepted.pop();
-    if (!last) return say("Nothing to undo");
+    if (!last) return say(gettext("Nothing to undo"));
     try {
       last.product = await send(productAddress(channel, last.product, "/category"), { action: "undo" });
     } catch (error) {
       accepted.push(last);
-      return kept(`Not taken back. ${error.message}`, "problem");
+      return kept(gettext("Not taken back. %(error)s", { error: error.message }), "problem");
     }
     last.taken = null;
-    say("Taken back");
-    if (shown !== last) return kept(["Taken back: ", element("a", { href: pageOf(last.product) }, last.product.designation || last.product.reference)]);
+    say(gettext("Taken back"));
+    if (shown !== last) return kept([gettext("Taken back: "), element("a", { href: pageOf(last.product) }, last.product.designation || last.product.reference)]);
     for (const button of place.querySelectorAll("[data-category]")) button.disabled = false;
-    kept("Taken back. Choose another category.");
+    kept(gettext("Taken back. Choose another category."));
     place.querySelector("[data-category]")?.focus();
   }
 
@@ -265,7 +266,7 @@ function start() {
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     if (event.submitter?.matches(".sample")) return trySample(event.submitter);
-    if (isEmpty()) return problem(new Problem("Type a title or a description, or add a photo."));
+    if (isEmpty()) return problem(new Problem(gettext("Type a title or a description, or add a photo.")));
     if (await suggest()) place.querySelector("[data-category]")?.focus();
   });
   root.addEventListener("click", (event) => {

@@ -1,5 +1,6 @@
 /** Search in the category tree by typing: a combobox with a list below it. */
 
+import { gettext } from "./messages.js";
 import { partsOf, pathElement } from "./catalogue-view.js";
 import { element } from "./elements.js";
 import { ask } from "./net.js";
@@ -58,10 +59,10 @@ export function categorySearch(box, { onChosen, onLeft = () => {} }) {
       row.addEventListener("click", () => take(entry));
       return row;
     }));
-    if (!found.length) list.replaceChildren(element("li", { class: "combo-none" }, "No category has such a name."));
+    if (!found.length) list.replaceChildren(element("li", { class: "combo-none" }, gettext("No category has such a name.")));
     list.hidden = false;
     field.setAttribute("aria-expanded", "true");
-    status.textContent = found.length ? `${found.length} categories` : "No category has such a name.";
+    status.textContent = found.length ? gettext("%(found)s categories", { found: found.length }) : gettext("No category has such a name.");
     mark(found.length ? 0 : -1);
   }
 

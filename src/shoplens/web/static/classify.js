@@ -1,5 +1,6 @@
 /** The page Classify: photos and folders from the file dialog, camera, drop or paste; each is classified once per channel. */
 
+import { gettext, language, ngettext } from "./messages.js";
 import { answerElement, busyElement, problemElement, spoken } from "./answer.js";
 import { Problem, upload } from "./net.js";
 import { PhotoGrid } from "./photo-grid.js";
@@ -100,7 +101,7 @@ function request(photo, name) {
 async function classify(photo, name) {
   if (!photos.includes(photo)) return;
   const cancel = new AbortController();
-  const progress = { state: "busy", words: "Classifying…" };
+  const progress = { state: "busy", words: gettext("Classifying…") };
   const note = (words) => {
     progress.words = words;
     noted(photo, name);
@@ -112,10 +113,10 @@ async function classify(photo, name) {
     if (photo.file) refuseAtOnce(photo.file);
     const { body, tripMs } = await upload(`/predict?channel=${encodeURIComponent(name)}&top_k=${TOP_K}`, () => formOf(photo), {
       onProgress: (share, bytes) => {
-        note(share < 1 ? `Uploading ${Math.round(share * 100)}%…` : "Classifying…");
+        note(share < 1 ? gettext("Uploading %(share)s%%…", { share: Math.round(share * 100) }) : gettext("Classifying…"));
         offerSmaller(photo, line.secondsLeft(share, bytes));
       },
-      onWait: (left) => note(`Server busy. Retrying in ${left} s…`),
+      onWait: (left) => note(gettext("Server busy. Retrying in %(left)s s…", { left })),
       signal: cancel.signal,
     });
     pace.settled();
@@ -129,7 +130,7 @@ async function classify(photo, name) {
 }
 
 async function failed(photo, name, error, line) {
-  let problem = error instanceof Problem ? error : new Problem("Something went wrong. Reload the page.", { code: String(error) });
+  let problem = error instanceof Problem ? error : new Problem(gettext("Something went wrong. Reload the page."), { code: String(error) });
   if (problem.code === "aborted") {
     if (!photos.includes(photo)) return;
     settle(photo, name, { state: "waiting" });
@@ -155,12 +156,12 @@ async function isReadable({ file, bytes }) {
 }
 
 function unreadable() {
-  return new Problem("This file can't be read. It may have been moved, changed or deleted.", { code: "file_unreadable", passing: false });
+  return new Problem(gettext("This file can't be read. It may have been moved, changed or deleted."), { code: "file_unreadable", passing: false });
 }
 
 /** The line broke in the middle of this photo again and again, or the server found it too slow. */
 function broken() {
-  return new Problem("The connection broke during the upload. Try again, or send a smaller copy.", { code: "upload_broken" });
+  return new Problem(gettext("The connection broke during the upload. Try again, or send a smaller copy."), { code: "upload_broken" });
 }
 
 async function formOf(photo) {
@@ -175,10 +176,10 @@ function refuseAtOnce(file) {
   const most = Number(form.dataset.maxBytes);
   if (file.unreadable) throw unreadable();
   if (/^(video|audio)\//.test(file.type)) {
-    throw new Problem("This is a video or a sound, not a photo.", { code: "image_unsupported", passing: false });
+    throw new Problem(gettext("This is a video or a sound, not a photo."), { code: "image_unsupported", passing: false });
   }
   if (file.size > most && !smaller) {
-    throw new Problem(`This photo is ${size(file.size)}. The limit is ${size(most)}.`, { code: "image_too_large", passing: false });
+    throw new Problem(gettext("This photo is %(file)s. The limit is %(most)s.", { file: size(file.size), most: size(most) }), { code: "image_too_large", passing: false });
   }
 }
 
@@ -212,31 +213,31 @@ function count() {
   const problems = states.filter((answer) => answer?.state === "problem").map((answer) => answer.problem);
   const asked = states.filter(Boolean).length;
   const settled = done + problems.length;
-  const number = (value) => value.toLocaleString("en");
+  const number = (value) => value.toLocaleString(language);
   const rate = settled < asked && !queue.paused && !queue.outage ? pace.perSecond : null;
   byId("count").textContent = [
-    `${number(done)} of ${number(photos.length)} classified` + (problems.length > 0 ? `, ${number(problems.length)} failed` : ""),
-    rate && `${rate < 10 ? rate.toFixed(1) : Math.round(rate)} photos/s`,
+    gettext("%(done)s of %(photos)s classified", { done: number(done), photos: number(photos.length) }) + (problems.length > 0 ? gettext(", %(problems)s failed", { problems: number(problems.length) }) : ""),
+    rate && gettext("%(rate)s photos/s", { rate: rate < 10 ? rate.toFixed(1) : Math.round(rate) }),
     rate && timeLeft((asked - settled) / rate),
-    leftOut > 0 && `${number(leftOut)} system ${leftOut === 1 ? "file" : "files"} left out`,
+    leftOut > 0 && ngettext("%(number)s system file left out", "%(number)s system files left out", leftOut),
   ].filter(Boolean).join(" · ");
   Object.assign(byId("progress"), { max: Math.max(photos.length, 1), value: settled });
   byId("pause").hidden = settled === asked;
-  byId("pause").textContent = queue.paused || queue.outage ? "Continue" : "Pause";
+  byId("pause").textContent = queue.paused || queue.outage ? gettext("Continue") : gettext("Pause");
   const again = problems.filter((problem) => problem.passing).length;
   byId("retry").hidden = again === 0;
-  byId("retry").textContent = `Retry ${number(again)} failed`;
+  byId("retry").textContent = gettext("Retry %(again)s failed", { again: number(again) });
   byId("ask-rest").hidden = asked === photos.length;
-  byId("ask-rest").textContent = `Classify ${number(photos.length - asked)} in ${channel().dataset.title}`;
+  byId("ask-rest").textContent = gettext("Classify %(asked)s in %(title)s", { asked: number(photos.length - asked), title: channel().dataset.title });
   byId("queue-note").textContent = queueNote(asked - settled);
 }
 
 function queueNote(left) {
-  if (queue.paused) return left > 0 ? "Paused. What was sent is in the records." : "";
+  if (queue.paused) return left > 0 ? gettext("Paused. What was sent is in the records.") : "";
   if (!queue.outage) return "";
   const { problem, waitS } = queue.outage;
-  const sentence = problem.status === 401 ? "You are signed out. Sign in again in another tab, then continue." : problem.message;
-  return `${sentence} ${left.toLocaleString("en")} ${left === 1 ? "photo waits" : "photos wait"}; the next try is in ${Math.round(waitS)} s.`;
+  const sentence = problem.status === 401 ? gettext("You are signed out. Sign in again in another tab, then continue.") : problem.message;
+  return `${sentence} ${ngettext("%(number)s photo waits; the next try is in %(seconds)s s.", "%(number)s photos wait; the next try is in %(seconds)s s.", left, { seconds: Math.round(waitS) })}`;
 }
 
 // A slow line
@@ -244,7 +245,7 @@ function queueNote(left) {
 function offerSmaller(photo, seconds) {
   if (seconds === null || smaller || !photo.previewable || !isWorthIt(photo.file)) return;
   byId("slow").hidden = false;
-  byId("slow-words").textContent = `The connection is slow: ${timeLeft(seconds)} for this photo.`;
+  byId("slow-words").textContent = gettext("The connection is slow: %(seconds)s for this photo.", { seconds: timeLeft(seconds) });
 }
 
 function sendSmaller() {
@@ -297,7 +298,7 @@ function show() {
     releasePreview();
     preview.dataset.of = chosen.borrowed ?? URL.createObjectURL(chosen.file);
     preview.src = preview.dataset.of;
-    preview.alt = `Your photo ${chosen.name}`;
+    preview.alt = gettext("Your photo %(name)s", { name: chosen.name });
   }
   preview.hidden = !chosen.previewable;
   byId("no-preview").hidden = chosen.previewable;
@@ -347,7 +348,7 @@ function elementFor(photo, answer) {
 
 function announcement(answer) {
   if (answer.state === "done") return spoken(answer.result, channelFacts().names);
-  return answer.state === "problem" ? "" : `Classifying ${chosen.name}`;
+  return answer.state === "problem" ? "" : gettext("Classifying %(name)s", { name: chosen.name });
 }
 
 /** Formats that browsers cannot show (HEIC, TIFF) get a preview from the copy that the server stored. */
@@ -400,7 +401,7 @@ byId("retry").addEventListener("click", () => {
 byId("ask-rest").addEventListener("click", () => photos.forEach((photo) => request(photo, channel().value)));
 byId("send-smaller").addEventListener("click", sendSmaller);
 byId("clear").addEventListener("click", () => {
-  if (queue.size > 0 && !confirm(`${queue.size.toLocaleString("en")} photos were not sent yet. Clear the list?`)) return;
+  if (queue.size > 0 && !confirm(gettext("%(queue)s photos were not sent yet. Clear the list?", { queue: queue.size.toLocaleString(language) }))) return;
   photos.length = 0;
   for (const cancel of sending.values()) cancel.abort();
   queue.clear();

@@ -1,24 +1,40 @@
 /** What every page shares: local times, missing photos, feedback, keys for records, label search. */
 
+import { gettext, language, locale } from "./messages.js";
 import { liveFeedback } from "./feedback.js";
 import { guardShortcuts } from "./shortcuts.js";
 
 const DAY_MS = 86_400_000;
+const MINUTE_MS = 60_000;
+/** What a time may follow as the first word of its line; after other words it stands within a sentence. */
+const BEGINS = /(^|[.:·(“])$/u;
 
+/** "Today, 15:52", or "today, 15:52" within a sentence. */
 function localTimes() {
-  const long = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
-  const short = new Intl.DateTimeFormat(undefined, { timeStyle: "short" });
+  const long = new Intl.DateTimeFormat(locale, { dateStyle: "medium", timeStyle: "short" });
+  const short = new Intl.DateTimeFormat(locale, { timeStyle: "short" });
   for (const element of document.querySelectorAll("time[datetime]")) {
     const moment = new Date(element.dateTime);
     const today = moment.toDateString() === new Date().toDateString();
-    element.textContent = today ? `Today, ${short.format(moment)}` : long.format(moment);
+    let words = today ? gettext("Today, %(moment)s", { moment: short.format(moment) }) : long.format(moment);
+    const within = !BEGINS.test(element.previousSibling?.textContent.trim() ?? "");
+    if (today && within) words = words[0].toLocaleLowerCase(locale) + words.slice(1);
+    if (element.textContent !== words) element.textContent = words;
     element.title = moment.toISOString();
   }
 }
 
-/** On a phone the tabs scroll sideways: the one of this page is in view. */
+/** Also on a page that stays open overnight, or that the back button brings back: today is another day then. */
+function keepTimes() {
+  localTimes();
+  addEventListener("pageshow", localTimes);
+  document.addEventListener("visibilitychange", localTimes);
+  setInterval(localTimes, MINUTE_MS);
+}
+
+/** On a phone pages and tabs scroll sideways: the one that is shown is in view. */
 function tabInView() {
-  for (const tab of document.querySelectorAll(".tabs [aria-current]")) tab.scrollIntoView({ block: "nearest", inline: "center" });
+  for (const tab of document.querySelectorAll(".pages [aria-current], .tabs [aria-current]")) tab.scrollIntoView({ block: "nearest", inline: "center" });
 }
 
 /** A stored photo may have been deleted since. */
@@ -27,11 +43,12 @@ function missingPhotos() {
     const replace = () => {
       const none = document.createElement("span");
       none.className = `${image.className} thumb-none`;
-      none.textContent = "No photo";
+      none.textContent = gettext("No photo");
       image.replaceWith(none);
     };
-    if (image.complete && image.naturalWidth === 0 && image.loading !== "lazy") replace();
-    else image.addEventListener("error", replace);
+    image.addEventListener("error", replace);
+    // Some failed before this script came; one that waits for its place to be seen looks the same, and goes on waiting.
+    if (image.complete && image.naturalWidth === 0) image.setAttribute("src", image.getAttribute("src"));
   }
 }
 
@@ -88,7 +105,7 @@ function labelSearch() {
       element.hidden = !text.includes(wanted);
       count += element.hidden ? 0 : 1;
     }
-    document.querySelector("[data-count]").textContent = count.toLocaleString("en");
+    document.querySelector("[data-count]").textContent = count.toLocaleString(language);
     document.querySelector("[data-none]").hidden = count > 0;
   });
 }
@@ -96,7 +113,11 @@ function labelSearch() {
 /** On a phone the filter is closed until it is used. */
 function filterBox() {
   const box = document.querySelector("[data-filter-box]");
-  if (box && !("active" in box.dataset) && matchMedia("(max-width: 59.99rem)").matches) box.open = false;
+  if (!box) return;
+  const narrow = matchMedia("(max-width: 59.99rem)");
+  const fit = () => (box.open = !narrow.matches || "active" in box.dataset);
+  narrow.addEventListener("change", fit); // a tablet that is turned: on a wide page nothing opens it
+  fit();
 }
 
 /** An open menu closes with Escape, and when something else is clicked. */
@@ -114,7 +135,7 @@ function menus() {
 guardShortcuts();
 menus();
 filterBox();
-localTimes();
+keepTimes();
 tabInView();
 missingPhotos();
 localDays();

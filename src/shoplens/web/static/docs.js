@@ -1,5 +1,7 @@
 /** Authorize on the page /docs: a token or a key goes into the commands and into what is tried. It is kept by this page only. */
 
+import { gettext, language, localised } from "./messages.js";
+
 const MOST_CHARS = 20_000;
 const PLACEHOLDER = "$TOKEN";
 
@@ -25,9 +27,9 @@ async function signIn(event) {
     const body = await response.json();
     if (!response.ok) return use(null, body.detail, true);
     form.reset();
-    use(body.access_token, `You have a token of ${fields.get("username")} for ${Math.round(body.expires_in / 360) / 10} hours.`);
+    use(body.access_token, gettext("You have a token of %(name)s for %(hours)s hours.", { name: fields.get("username"), hours: localised(String(Math.round(body.expires_in / 360) / 10)) }));
   } catch {
-    use(null, "Can't reach the server. Check your connection and try again.", true);
+    use(null, gettext("Can't reach the server. Check your connection and try again."), true);
   }
 }
 
@@ -35,7 +37,7 @@ function useKey(event) {
   event.preventDefault();
   const key = event.target.elements.key.value.trim();
   event.target.reset();
-  use(key, `Requests use the key ${key.slice(0, 8)}….`);
+  use(key, gettext("Requests use the key %(key)s….", { key: key.slice(0, 8) }));
 }
 
 /** The body that a form of the page describes: files as a form, else JSON as it was typed, else none. */
@@ -59,7 +61,7 @@ async function tryIt(event) {
   const query = new URLSearchParams();
   let path = form.dataset.try;
   const { method } = form.dataset;
-  if (method === "DELETE" && !confirm(`Really send DELETE ${path}?`)) return;
+  if (method === "DELETE" && !confirm(gettext("Really send DELETE %(value)s?", { value: path }))) return;
   for (const input of form.querySelectorAll("input:not([type=file])")) {
     if (input.dataset.where === "path") path = path.replace(`{${input.name}}`, encodeURIComponent(input.value));
     else if (input.value) query.set(input.name, input.value);
@@ -73,13 +75,13 @@ async function tryIt(event) {
     const response = await fetch(query.size ? `${path}?${query}` : path, { method, body, headers, credentials: token ? "omit" : "same-origin" });
     answer.firstChild.textContent = `${response.status} ${response.statusText}\n${await shown(response)}`;
   } catch {
-    answer.firstChild.textContent = "Can't reach the server.";
+    answer.firstChild.textContent = gettext("Can't reach the server.");
   }
 }
 
 async function shown(response) {
   const type = response.headers.get("content-type") ?? "";
-  if (!/json|text/.test(type)) return `${(await response.blob()).size.toLocaleString("en")} bytes of ${type || "nothing"}`;
+  if (!/json|text/.test(type)) return gettext("%(size)s bytes of %(type)s", { size: (await response.blob()).size.toLocaleString(language), type: type || gettext("nothing") });
   const text = await response.text();
   const pretty = type.includes("json") && text.length < MOST_CHARS && !type.includes("jsonl") ? JSON.stringify(JSON.parse(text), null, 2) : text;
   return pretty.length > MOST_CHARS ? `${pretty.slice(0, MOST_CHARS)}\n…` : pretty;
@@ -88,12 +90,19 @@ async function shown(response) {
 /** Show the operations and schemas in which all words occur. */
 function search(field) {
   const entries = [...document.querySelectorAll(".operation")].map((entry) => [entry, entry.querySelector("summary").textContent.toLowerCase() + entry.id.toLowerCase()]);
+  const groups = [...document.querySelectorAll("[data-group]")];
+  let wereOpen = groups.map((group) => group.open);
+  let words = [];
   field.addEventListener("input", () => {
-    const words = field.value.toLowerCase().split(/\s+/).filter(Boolean);
+    if (!words.length) wereOpen = groups.map((group) => group.open);
+    words = field.value.toLowerCase().split(/\s+/).filter(Boolean);
     for (const [entry, text] of entries) entry.hidden = !words.every((word) => text.includes(word));
-    for (const group of document.querySelectorAll("[data-group]")) group.hidden = !group.querySelector(".operation:not([hidden])");
+    groups.forEach((group, index) => {
+      group.hidden = !group.querySelector(".operation:not([hidden])");
+      group.open = words.length ? !group.hidden : wereOpen[index];
+    });
     const found = entries.filter(([entry]) => !entry.hidden).length;
-    document.querySelector("[data-found]").textContent = words.length ? `${found} found` : "";
+    document.querySelector("[data-found]").textContent = words.length ? gettext("%(found)s found", { found }) : "";
   });
 }
 
@@ -114,6 +123,7 @@ function openTarget() {
   const target = document.getElementById(location.hash.slice(1));
   if (!target?.matches("details")) return;
   target.open = true;
+  target.closest("[data-group]").open = true;
   target.scrollIntoView();
 }
 

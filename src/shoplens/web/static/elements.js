@@ -1,5 +1,7 @@
 /** Make elements of a page; text is never parsed. */
 
+import { gettext, locale } from "./messages.js";
+
 const SVG = "http://www.w3.org/2000/svg";
 const MOST_TRIES = 8;
 const RETRY_MS = 500;
@@ -34,6 +36,6 @@ export function svg(name, attributes) {
 export function moment(text) {
   const at = new Date(text);
   const today = at.toDateString() === new Date().toDateString();
-  const words = new Intl.DateTimeFormat(undefined, { ...(!today && { dateStyle: "medium" }), timeStyle: "short" }).format(at);
-  return element("time", { datetime: text }, today ? `Today, ${words}` : words);
+  const words = new Intl.DateTimeFormat(locale, { ...(!today && { dateStyle: "medium" }), timeStyle: "short" }).format(at);
+  return element("time", { datetime: text }, today ? gettext("Today, %(words)s", { words }) : words);
 }

@@ -1,5 +1,6 @@
 /** One click sends the verdict at once; the correct label and a comment can be added afterwards. */
 
+import { gettext } from "./messages.js";
 import { ask } from "./net.js";
 
 const labelsOfModel = new Map();
@@ -15,7 +16,7 @@ export function liveFeedback(form) {
     if (step === "more" && !said.label && !said.comment) return form.elements.label.focus();
     await occupied(form, () => say(form, step, said));
   });
-  form.querySelector("[data-skip]").addEventListener("click", () => thank(form, "Marked as incorrect. Thanks!"));
+  form.querySelector("[data-skip]").addEventListener("click", () => thank(form, gettext("Marked as incorrect. Thanks!")));
 }
 
 async function say(form, step, said) {
@@ -28,7 +29,7 @@ async function say(form, step, said) {
   });
   form.dataset.seen = stored.id; // the next answer of this person follows this one
   if (step === "wrong") return explain(form);
-  thank(form, step === "right" ? "Marked as correct. Thanks!" : "Saved. It will be used for the next training.");
+  thank(form, step === "right" ? gettext("Marked as correct. Thanks!") : gettext("Saved. It will be used for the next training."));
 }
 
 function explanation(form) {
@@ -40,7 +41,7 @@ function explanation(form) {
 /** The verdict is stored already; leaving the page here loses nothing. */
 function explain(form) {
   form.dataset.stage = "more";
-  form.querySelector(".feedback-thanks").textContent = "Marked as incorrect.";
+  form.querySelector(".feedback-thanks").textContent = gettext("Marked as incorrect.");
   const field = form.querySelector("[data-correct-label]");
   field.focus();
   suggest(form, field);

@@ -1,5 +1,7 @@
 /** Choose a threshold with a slider: what it would decide without a person, and how much of that is right. */
 
+import { gettext, localised } from "./messages.js";
+
 const part = document.querySelector("[data-thresholds]");
 if (part) choose(part);
 
@@ -10,8 +12,8 @@ function choose(part) {
 
   function show() {
     const here = Number(slider.value);
-    const right = accuracies[here] === null ? "none of the photos" : `${percent(accuracies[here])} of these right`;
-    said.textContent = `At ${at[here].toFixed(2)}: ${percent(shares[here])} automatic, ${right}`;
+    const right = accuracies[here] === null ? gettext("none of the photos") : gettext("%(here)s of these right", { here: percent(accuracies[here]) });
+    said.textContent = gettext("At %(here)s: %(here_2)s automatic, %(right)s", { here: localised(at[here].toFixed(2)), here_2: percent(shares[here]), right });
     slider.setAttribute("aria-valuetext", said.textContent);
   }
 
@@ -23,5 +25,5 @@ function choose(part) {
 }
 
 function percent(share) {
-  return `${Math.round(share * 100)} %`;
+  return localised(`${Math.round(share * 100)}%`);
 }

@@ -1,5 +1,7 @@
 /** The page of a policy: sliders beside the fields, marks in the drawings, and a dry run after each change. */
 
+import { gettext } from "./messages.js";
+
 const PAUSE_MS = 300;
 const form = document.querySelector("[data-policy]");
 const result = form.querySelector("[data-result]");
@@ -50,7 +52,7 @@ async function tryOut(as = form.elements.as.value) {
     if (response.ok) complete(as);
     return response.ok;
   } catch {
-    if (mine === latest) spoken.textContent = "The server could not be reached. Change something to try again.";
+    if (mine === latest) spoken.textContent = gettext("The server could not be reached. Change something to try again.");
     return false;
   } finally {
     if (mine === latest) delete form.dataset.busy;

@@ -1,5 +1,6 @@
 /** Decide photos from the keyboard: single photo or grid, with the next photos at hand so that nothing has to wait. */
 
+import { gettext, language, ngettext } from "./messages.js";
 import { element, imageElement } from "./elements.js";
 import { besideOf, heatOf, imageOf, queueWord, referenceList, signalList, why, wordsOf } from "./moderation-view.js";
 import { ask } from "./net.js";
@@ -14,8 +15,8 @@ const BESIDE_AFTER_MS = 150;
 const PREFETCHED = 4;
 const MOST_UNDONE = 20;
 const VIEWS = ["blur", "grey", "plain"];
-const VIEW_WORDS = { blur: "Blurred", grey: "Grey", plain: "As they are" };
-const DONE = { accept: "Accepted", reject: "Rejected", skip: "Skipped", escalate: "Escalated", undo: "Taken back" };
+const VIEW_WORDS = { blur: gettext("Blurred"), grey: gettext("Grey"), plain: gettext("As they are") };
+const DONE = { accept: gettext("Accepted"), reject: gettext("Rejected"), skip: gettext("Skipped"), escalate: gettext("Escalated"), undo: gettext("Taken back") };
 
 const root = document.querySelector("[data-moderation]");
 if (root) start();
@@ -49,7 +50,7 @@ function start() {
   function onRefused(entry, problem) {
     const here = undoable.lastIndexOf(entry.id);
     if (here >= 0 && entry.kind !== "undo") undoable.splice(here, 1);
-    const link = element("a", { href: `/console/moderation/photos/${entry.id}` }, "Look at the photo");
+    const link = element("a", { href: `/console/moderation/photos/${entry.id}` }, gettext("Look at the photo"));
     slot("problem").replaceChildren(`${problem.message} `, link);
     if (["not_authenticated", "permission_denied"].includes(problem.code)) return;
     settled.delete(entry.id);
@@ -60,15 +61,15 @@ function start() {
     const line = slot("offline");
     line.hidden = number === 0;
     if (!number) return line.replaceChildren();
-    const kept = `${number} decision${number === 1 ? " is" : "s are"} kept and sent`;
-    if (problem.code === "not_authenticated") line.replaceChildren(`You are signed out. ${kept} once you have `, element("a", { href: "/sign-in?next=/console/moderation" }, "signed in"), ".");
-    else line.textContent = `The server cannot be reached. ${kept} as soon as it answers.`;
+    const kept = ngettext("%(number)s decision is kept and sent", "%(number)s decisions are kept and sent", number);
+    if (problem.code === "not_authenticated") line.replaceChildren(gettext("You are signed out. %(kept)s once you have ", { kept }), element("a", { href: "/sign-in?next=/console/moderation" }, gettext("signed in")), ".");
+    else line.textContent = gettext("The server cannot be reached. %(kept)s as soon as it answers.", { kept });
   }
 
   function progress({ waiting, with_others: others, today, per_minute: pace, agreed, compared, pause }) {
     const words = {
-      waiting: waiting >= 10_000 ? "10,000+" : waiting.toLocaleString("en"), with_others: others.toLocaleString("en"),
-      today: today.toLocaleString("en"), per_minute: pace === null ? "–" : pace.toFixed(1),
+      waiting: waiting >= 10_000 ? "10,000+" : waiting.toLocaleString(language), with_others: others.toLocaleString(language),
+      today: today.toLocaleString(language), per_minute: pace === null ? "–" : pace.toFixed(1),
       agreement: compared ? `${Math.round((100 * agreed) / compared)}%` : "–", pause: String(pause ?? 0),
     };
     for (const [name, text] of Object.entries(words)) for (const place of root.querySelectorAll(`[data-word="${name}"]`)) place.textContent = text;
@@ -123,7 +124,7 @@ function start() {
     slot("grid").hidden = mode() !== "grid" || !photo;
     slot("empty").hidden = Boolean(photo) || boot.progress.waiting > 0;
     slot("others").hidden = Boolean(photo) || boot.progress.waiting === 0;
-    root.querySelector("[data-mode-word]").textContent = mode() === "grid" ? "Single" : "Grid";
+    root.querySelector("[data-mode-word]").textContent = mode() === "grid" ? gettext("Single") : gettext("Grid");
     for (const place of root.querySelectorAll("[data-view-word]")) place.textContent = VIEW_WORDS[root.dataset.view];
     for (const button of root.querySelectorAll("[data-do=undo]")) button.disabled = undoable.length === 0;
     if (mode() === "grid") showGrid();
@@ -137,7 +138,7 @@ function start() {
     closeReasons(); // not when photos only arrive behind: somebody may be choosing a reason
     root.querySelector("[data-shot]").removeAttribute("data-shown");
     hideHeat();
-    slot("photo").replaceChildren(imageElement(imageOf(photo, "view"), { alt: `Photo ${photo.id.slice(-6)}`, decoding: "async" }));
+    slot("photo").replaceChildren(imageElement(imageOf(photo, "view"), { alt: gettext("Photo %(id)s", { id: photo.id.slice(-6) }), decoding: "async" }));
     slot("queue").textContent = queueWord(photo);
     slot("why").textContent = why(photo);
     slot("signals").replaceChildren(...signalList(photo));
@@ -176,7 +177,7 @@ function start() {
     });
     if (focused) gallery.children[at]?.focus({ preventScroll: true });
     gallery.children[at]?.scrollIntoView({ block: "nearest" });
-    slot("selected").textContent = selected.size ? `${selected.size} selected` : "Keys act on the marked photo, or on the selection";
+    slot("selected").textContent = selected.size ? gettext("%(selected)s selected", { selected: selected.size }) : gettext("Keys act on the marked photo, or on the selection");
   }
 
   function tileOf(photo) {
@@ -231,7 +232,7 @@ function start() {
 
   function undo() {
     const id = undoable.pop();
-    if (!id) return say("Nothing to undo");
+    if (!id) return say(gettext("Nothing to undo"));
     slot("problem").textContent = "";
     outbox.add({ id, kind: "undo", path: `/moderation/photos/${id}/undo` });
     say(DONE.undo);
@@ -294,7 +295,7 @@ function start() {
   function choose(more) {
     const { view, letters, pauseAfter } = root.dataset;
     const chosen = { view, letters: letters === "on", pause_after: pauseAfter ? Number(pauseAfter) : null, ...more };
-    ask("/moderation/moderator", { method: "PUT", headers: { "Content-Type": "application/json" }, body: JSON.stringify(chosen) })
+    ask("/moderation/moderator", { method: "PUT", keepalive: true, headers: { "Content-Type": "application/json" }, body: JSON.stringify(chosen) })
       .catch((problem) => (slot("problem").textContent = problem.message));
   }
 

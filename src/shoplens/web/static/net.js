@@ -1,5 +1,7 @@
 /** Requests to the server: JSON back, or a Problem with a sentence for the user. */
 
+import { gettext, language } from "./messages.js";
+
 /** How long nothing may happen: no byte sent, and afterwards no response. A slow line is not an error. */
 const TIMEOUT_MS = 60_000;
 const MOST_TRIES = 6;
@@ -56,6 +58,7 @@ function post(address, form, onProgress, signal) {
     request.open("POST", address);
     request.responseType = "json";
     request.setRequestHeader("Accept", "application/json");
+    request.setRequestHeader("Shoplens-Language", language);
     let timer;
     const restart = () => {
       clearTimeout(timer);
@@ -75,7 +78,7 @@ function post(address, form, onProgress, signal) {
       clearTimeout(timer);
       signal?.removeEventListener("abort", abort);
     });
-    request.addEventListener("abort", () => reject(signal?.aborted ? new Problem("Cancelled.", { code: "aborted" }) : timedOut()));
+    request.addEventListener("abort", () => reject(signal?.aborted ? new Problem(gettext("Cancelled."), { code: "aborted" }) : timedOut()));
     request.addEventListener("error", () => reject(unreachable()));
     request.addEventListener("load", () => {
       try {
@@ -84,7 +87,7 @@ function post(address, form, onProgress, signal) {
         reject(problem);
       }
     });
-    if (signal?.aborted) return reject(new Problem("Cancelled.", { code: "aborted" }));
+    if (signal?.aborted) return reject(new Problem(gettext("Cancelled."), { code: "aborted" }));
     restart();
     request.send(form);
   });
@@ -95,7 +98,7 @@ async function reach(address, options) {
     return await fetch(address, {
       ...options,
       credentials: "same-origin",
-      headers: { Accept: "application/json", ...options.headers },
+      headers: { Accept: "application/json", "Shoplens-Language": language, ...options.headers },
       signal: AbortSignal.timeout(TIMEOUT_MS),
     });
   } catch (error) {
@@ -107,7 +110,7 @@ async function reach(address, options) {
 function checked(status, body, retryAfter) {
   if (status >= 200 && status < 300 && body !== null) return body;
   const wait = Number(retryAfter);
-  throw new Problem(body?.detail ?? `The server returned status ${status} without details.`, {
+  throw new Problem(body?.detail ?? gettext("The server returned status %(status)s without details.", { status }), {
     code: body?.code ?? String(status),
     status,
     requestId: body?.request_id ?? "",
@@ -117,10 +120,10 @@ function checked(status, body, retryAfter) {
 }
 
 function timedOut() {
-  const sentence = `The upload timed out after ${TIMEOUT_MS / 1000} s. Check your connection or send a smaller photo.`;
+  const sentence = gettext("The upload timed out after %(seconds)s s. Check your connection or send a smaller photo.", { seconds: TIMEOUT_MS / 1000 });
   return new Problem(sentence, { code: "timeout" });
 }
 
 function unreachable() {
-  return new Problem("Can't reach the server. Check your connection and try again.", { code: "network" });
+  return new Problem(gettext("Can't reach the server. Check your connection and try again."), { code: "network" });
 }

@@ -63,6 +63,7 @@ export class Outbox {
       try {
         const answer = await ask(entry.path, {
           method: "POST",
+          keepalive: true, // a page that is closed now takes no decision with it
           headers: { "Content-Type": "application/json" },
           ...(entry.body && { body: JSON.stringify(entry.body) }),
         });

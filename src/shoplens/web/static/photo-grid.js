@@ -1,5 +1,6 @@
 /** The results of many photos as a table that sorts, filters and pages; the arrow keys move through it. */
 
+import { gettext, language } from "./messages.js";
 import { element } from "./elements.js";
 import { csvOf, download } from "./photo-csv.js";
 import { labelName, percent } from "./words.js";
@@ -9,7 +10,7 @@ const REDRAW_MS = 250;
 const CSV_COLUMNS = ["file_name", "channel", "state", "label", "label_name", "score", "decision", "reason", "prediction_id", "model"];
 
 /** What stands in the column Decision, and what the filter calls it. */
-export const STATES = { accept: "Accepted", review: "Needs review", reject: "Rejected", done: "Done", failed: "Failed", waiting: "Waiting" };
+export const STATES = { accept: gettext("Accepted"), review: gettext("Needs review"), reject: gettext("Rejected"), done: gettext("Done"), failed: gettext("Failed"), waiting: gettext("Waiting") };
 
 export function stateOf(answer, hasThresholds) {
   if (answer?.state === "problem") return "failed";
@@ -116,18 +117,18 @@ export class PhotoGrid {
     for (const { state } of found) tally[state] = (tally[state] ?? 0) + 1;
     for (const option of this.#wanted.options) {
       const count = option.value ? (tally[option.value] ?? 0) : found.length;
-      option.textContent = `${option.dataset.name} (${count.toLocaleString("en")})`;
+      option.textContent = `${option.dataset.name} (${count.toLocaleString(language)})`;
       option.hidden = count === 0 && option.value !== "" && !option.selected;
     }
     const shown = this.#shown.length;
-    this.#root.querySelector("[data-csv-count]").textContent = shown.toLocaleString("en");
+    this.#root.querySelector("[data-csv-count]").textContent = shown.toLocaleString(language);
     this.#root.querySelector("[data-csv]").disabled = shown === 0;
     this.#root.querySelector("[data-none]").hidden = shown > 0;
     const pager = this.#root.querySelector("[data-pager]");
     pager.hidden = shown <= PAGE_ROWS;
     const first = this.#page * PAGE_ROWS;
     pager.querySelector("[data-where]").textContent =
-      `${(first + 1).toLocaleString("en")}–${Math.min(first + PAGE_ROWS, shown).toLocaleString("en")} of ${shown.toLocaleString("en")}`;
+      gettext("%(first)s–%(shown)s of %(shown_2)s", { first: (first + 1).toLocaleString(language), shown: Math.min(first + PAGE_ROWS, shown).toLocaleString(language), shown_2: shown.toLocaleString(language) });
     pager.querySelector("[data-before]").disabled = this.#page === 0;
     pager.querySelector("[data-after]").disabled = first + PAGE_ROWS >= shown;
   }
@@ -205,7 +206,7 @@ export class PhotoGrid {
     labelCell.textContent = problem?.message ?? label ?? "";
     scoreCell.textContent = answer?.result ? percent(answer.result.labels[0].score) : "";
     const badge = document.getElementById(`badge-${state}`);
-    const words = !answer ? "Not classified" : state === "waiting" ? (answer.words ?? "Waiting") : STATES[state];
+    const words = !answer ? gettext("Not classified") : state === "waiting" ? (answer.words ?? gettext("Waiting")) : STATES[state];
     decisionCell.replaceChildren(badge ? badge.content.cloneNode(true) : element("span", { class: "state" }, words));
   }
 
@@ -248,7 +249,7 @@ export class PhotoGrid {
   /** "3 of 17": where the chosen photo is in the list. */
   get place() {
     const here = this.#shown.findIndex(({ photo }) => photo === this.#chosen);
-    return here < 0 ? "" : `${(here + 1).toLocaleString("en")} of ${this.#shown.length.toLocaleString("en")}`;
+    return here < 0 ? "" : gettext("%(here)s of %(shown)s", { here: (here + 1).toLocaleString(language), shown: this.#shown.length.toLocaleString(language) });
   }
 
   #turn(step) {

@@ -1,5 +1,7 @@
 /** The photos that wait to be sent: a few at a time, with a pause, and patience while the server cannot be reached. */
 
+import { gettext } from "./messages.js";
+
 const MOST_AT_ONCE = 4;
 const QUICK_S = 1.5;
 const SLOW_S = 4;
@@ -121,8 +123,8 @@ export class Pace {
 
 /** "about 2 min left" in steps that do not flicker. */
 export function timeLeft(seconds) {
-  if (seconds < 10) return "a few seconds left";
-  if (seconds < 60) return `about ${Math.ceil(seconds / 10) * 10} s left`;
-  if (seconds < 5400) return `about ${Math.ceil(seconds / 60)} min left`;
-  return `about ${(seconds / 3600).toFixed(1)} h left`;
+  if (seconds < 10) return gettext("a few seconds left");
+  if (seconds < 60) return gettext("about %(seconds)s s left", { seconds: Math.ceil(seconds / 10) * 10 });
+  if (seconds < 5400) return gettext("about %(seconds)s min left", { seconds: Math.ceil(seconds / 60) });
+  return gettext("about %(seconds)s h left", { seconds: (seconds / 3600).toFixed(1) });
 }

@@ -1,5 +1,7 @@
 /** Select records of the list, all of a page at once or a range with Shift, to delete them. */
 
+import { gettext } from "./messages.js";
+
 const form = document.querySelector("[data-selection]");
 const button = form?.querySelector("[data-delete-selected]");
 if (button) select([...form.querySelectorAll("input[name=id]")], form.querySelector("[data-select-all]"));
@@ -11,7 +13,7 @@ function select(boxes, all) {
   function show() {
     const count = boxes.filter((box) => box.checked).length;
     button.disabled = count === 0;
-    button.textContent = count ? words.replace("selected", `${count} selected`) : words;
+    button.textContent = count ? gettext("Delete %(count)s selected …", { count }) : words;
     const whole = all.querySelector("input");
     whole.checked = count === boxes.length;
     whole.indeterminate = count > 0 && count < boxes.length;

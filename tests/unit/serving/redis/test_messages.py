@@ -86,6 +86,19 @@ def test_a_job_carries_the_id_of_its_request() -> None:
     assert messages.decode_job(messages.encode_job(request, request_id="r-1")).request_id == "r-1"
 
 
+def test_workers_with_and_without_traces_read_each_others_jobs() -> None:
+    """The field came later, in the same version of the messages: one side ignores it, the other does without it."""
+    wanted = ClassifyRequest(model="m", images=(b"photo",), top_k=1, timeout_s=1.0)
+    parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    new = messages.encode_job(wanted, request_id="r", traceparent=parent)
+    assert parent == messages.decode_job(new).traceparent
+    fields_of_new = msgspec.msgpack.decode(new)
+    older = {name: value for name, value in fields_of_new.items() if name != "traceparent"}
+    assert None is messages.decode_job(msgspec.msgpack.encode(older)).traceparent
+    read = messages.decode_job(msgspec.msgpack.encode(fields_of_new | {"of_a_later_release": 1}))
+    assert wanted == read.request(b"photo", timeout_s=1.0)
+
+
 @UNHURRIED
 @given(RESULTS)
 def test_a_result_comes_back_as_it_was_sent(result: ClassifyResult) -> None:

@@ -1,0 +1,1 @@
+"""Accept many suggestions at once, and take that back."""

@@ -1,0 +1,1 @@
+"""The numbers of a catalogue: coverage, accuracy and the rate of acceptance."""

@@ -1,0 +1,1 @@
+"""Runs over the catalogue: a suggestion for every product that has none."""

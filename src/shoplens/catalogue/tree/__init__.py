@@ -1,0 +1,1 @@
+"""The tree of categories: its versions, mappings between them, and the files that it is read from."""

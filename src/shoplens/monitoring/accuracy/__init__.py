@@ -1,0 +1,1 @@
+"""How often models are right in production, from the answers of people, and the threshold for a goal."""

@@ -1,0 +1,1 @@
+"""Alerts without Prometheus: the same conditions, over what the server knows, and who is told."""

@@ -1,0 +1,1 @@
+"""Drift: whether a day of a channel differs from the days before it."""
