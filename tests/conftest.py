@@ -85,6 +85,15 @@ def _one_process_forks_the_decoders_of_all_platforms() -> Iterator[None]:
     sandbox._ForkServer.close(shared)
 
 
+@pytest.fixture(autouse=True)
+def _umask_is_restored() -> Iterator[None]:
+    """A command that runs in this process takes rights from all files that are written later."""
+    before = os.umask(0o022)
+    os.umask(before)
+    yield
+    os.umask(before)
+
+
 def _opened_session(
     model: Path | bytes,
     _changed_ns: int | None,

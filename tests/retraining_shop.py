@@ -117,7 +117,7 @@ class ColourShop:
         self.labels = LabelService(database, self.store, sources=[feedback_labels(database)], clock=self.now)
         shadows = ShadowTimes(database, self.store, labels=self.labels.said)
         self.promotion = Promotion(database, self.registry, self.publishing, shadows, clock=self.now)
-        self.service = RetrainingService(database, self.store, self.promotion)
+        self.service = RetrainingService(database, self.store, self.promotion, clock=self.now)
         self.later = 0.0
         self.parts = PipelineParts(
             database=database, store=self.store, labels=self.labels, registry=self.registry, promotion=self.promotion,

@@ -302,7 +302,7 @@ class ChannelSettings(_Frozen):
         default=None,
         gt=0,
         description="Days after which the record of a single classification is deleted with its photo and feedback, "
-        "counted likewise. Records of runs stay. Unset: never.",
+        "counted in the same way. Records of runs stay. Unset: never.",
     )
     accept_at: float | None = Field(
         default=None, description="Least score of the best label that needs no person; unset accepts every photo."

@@ -274,11 +274,11 @@ RunOut_co = TypeVar("RunOut_co", bound=LaunchedRun, covariant=True)
 class LaunchedRuns(Protocol[RunOut_co]):
     """The runs in the database, over a transaction."""
 
-    def active(self, channel: str) -> RunOut_co | None:
+    def active(self, channel: str, /) -> RunOut_co | None:
         """The run of a channel that is not over."""
         ...
 
-    def get(self, run_id: str) -> RunOut_co:
+    def get(self, run_id: str, /) -> RunOut_co:
         """Raises RunNotFound."""
         ...
 

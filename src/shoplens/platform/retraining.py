@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from shoplens.accounts.audit import AuditLog
 from shoplens.accounts.entities import Principal
 from shoplens.advice import no_channel
+from shoplens.batch.process import RunLauncher, RunProcess
 from shoplens.batch.sources import is_local, local_folder
 from shoplens.bundles.bundle import Bundle
 from shoplens.catalogue.decisions import DecisionService
@@ -26,27 +29,39 @@ from shoplens.predictions.entities import FeedbackValue
 from shoplens.predictions.feedback import NewFeedback
 from shoplens.predictions.records import RecordService
 from shoplens.registry.registry import Registry
-from shoplens.retraining.entities import RetrainingRules, ShadowRules, Suspect
+from shoplens.retraining.entities import RetrainingRules, RetrainingRun, ShadowRules, Suspect
 from shoplens.retraining.errors import LabelNotChangeable
 from shoplens.retraining.gate import GateRules
 from shoplens.retraining.label_errors import LabelErrorFinder
 from shoplens.retraining.pipeline import Pipeline, PipelineParts, Watcher
 from shoplens.retraining.product_trainer import ProductTrainer
 from shoplens.retraining.promotion import Promotion
+from shoplens.retraining.repository import RetrainingRepository
 from shoplens.retraining.service import RetrainingService
 from shoplens.retraining.shadow_job import ShadowJob
 from shoplens.retraining.shadow_time import ShadowTimes
+from shoplens.retraining.starting import NewRetrainings, RetrainingStarter
 from shoplens.retraining.suspects import SuspectService
 from shoplens.retraining.tracking import MlflowTracker
 from shoplens.retraining.trainers import PhotoTrainer, Trainer
 from shoplens.settings import Settings
 from shoplens.storage import Store, open_store
+from shoplens.training.recipes import require_extras
+
+_RUN_COMMAND = (sys.executable, "-m", "shoplens", "retrain", "run", "--run")
+"""The command of a retraining that was requested; its id is appended."""
 
 
 def retraining_rules(
-    settings: Settings, channel: str, *, recipe: str | None = None, base: Path | None = None, test: Path | None = None
+    settings: Settings,
+    channel: str,
+    *,
+    recipe: str | None = None,
+    base: Path | None = None,
+    test: Path | None = None,
+    run: RetrainingRun | None = None,
 ) -> RetrainingRules:
-    """Those of a channel, with a recipe and base data that were given for one run.
+    """Those of a channel, with a recipe and base data that were given for one run, or that an earlier `run` had.
 
     Raises ChannelNotFound, and Misconfigured for a channel whose model is pinned or a folder.
     """
@@ -65,7 +80,7 @@ def retraining_rules(
             f"channels.{channel}.retraining.promote is after_shadow, but no challenger is shown any request: set "
             f"channels.{channel}.shadow_share, for example to 0.1."
         )
-    return RetrainingRules(
+    rules = RetrainingRules(
         channel=channel,
         model=wanted.model,
         recipe=recipe or own.recipe or ("fusion" if wanted.catalogue is not None else "head"),
@@ -94,6 +109,9 @@ def retraining_rules(
         ),
         sign_with=own.sign_with,
     )
+    if run is None:
+        return rules
+    return replace(rules, recipe=run.recipe, base=run.base, test=run.test, promote=run.promote)
 
 
 def _place(given: Path | None, own: str | None) -> str | None:
@@ -156,7 +174,25 @@ def build_promotion(settings: Settings, database: Database, store: Store, regist
 def build_retraining(settings: Settings, database: Database, store: Store) -> RetrainingService:
     """The use cases of people. Raises Misconfigured and StorageUnavailable."""
     registry = open_registry(settings)
-    return RetrainingService(database, store, build_promotion(settings, database, store, registry))
+    return RetrainingService(database, store, build_promotion(settings, database, store, registry), clock=utc_now)
+
+
+def build_starter(settings: Settings, database: Database) -> RetrainingStarter:
+    """What begins retrainings from a server. Raises Misconfigured and StorageUnavailable."""
+    process = RunProcess(
+        environment=settings.environment(), logs=settings.effective_log_dir / "retraining", command=_RUN_COMMAND
+    )
+    return RetrainingStarter(
+        NewRetrainings(
+            database=database,
+            registry=open_registry(settings),
+            find=lambda name: _found(name, settings),
+            clock=utc_now,
+        ),
+        RunLauncher(database, process, runs=RetrainingRepository),
+        rules_of=partial(retraining_rules, settings),
+        require=require_extras,
+    )
 
 
 def build_shadow_job(settings: Settings, database: Database, store: Store) -> ShadowJob:

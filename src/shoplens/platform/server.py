@@ -44,7 +44,7 @@ from shoplens.platform.parts import (
 )
 from shoplens.platform.registry import build_registry
 from shoplens.platform.retention import all_due, build_record_retention
-from shoplens.platform.retraining import build_retraining, build_shadow_job, build_suspects
+from shoplens.platform.retraining import build_retraining, build_shadow_job, build_starter, build_suspects
 from shoplens.platform.webhooks import build_sender, build_webhooks
 from shoplens.predictions.deletion import DeletionService
 from shoplens.predictions.entities import Channel, PredictionRecord, label_names
@@ -65,6 +65,7 @@ from shoplens.registry.service import ModelService
 from shoplens.registry.shadow import ShadowService
 from shoplens.retraining.service import RetrainingService
 from shoplens.retraining.shadow_job import ShadowJob
+from shoplens.retraining.starting import RetrainingStarter
 from shoplens.retraining.suspects import SuspectService
 from shoplens.serving.engine import Engine
 from shoplens.settings import Settings
@@ -111,6 +112,7 @@ class Platform:
     models: ModelService
     registry: RegistryService
     retraining: RetrainingService
+    retrainings: RetrainingStarter
     shadow_times: ShadowJob
     suspects: SuspectService
     batch: Batch
@@ -147,6 +149,7 @@ class Platform:
         await asyncio.to_thread(self.retention.close)
         await asyncio.to_thread(self.moderation.close)
         await asyncio.to_thread(self.catalogue.close)
+        self.retrainings.close()
         await asyncio.to_thread(self.sender.close)
         await self.shadow.close()
         await asyncio.to_thread(self.shadow_times.close)
@@ -282,6 +285,7 @@ def build_platform(settings: Settings, *, progress: Progress | None = None) -> P
         ),
         registry=build_registry(settings, database, audit),
         retraining=build_retraining(settings, database, store),
+        retrainings=build_starter(settings, database),
         shadow_times=build_shadow_job(settings, database, store),
         suspects=build_suspects(settings, database, audit, records, catalogue.decisions),
         batch=batch,

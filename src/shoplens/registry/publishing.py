@@ -15,10 +15,11 @@ from typing import Final
 from shoplens.accounts.audit import AuditLog
 from shoplens.accounts.entities import Principal
 from shoplens.advice import meant
-from shoplens.bundles.builtin import builtin_version, prepare_builtin
+from shoplens.bundles.builtin import builtin_names, builtin_version, prepare_builtin
 from shoplens.bundles.bundle import Bundle
+from shoplens.bundles.manifest import ModelRef
 from shoplens.bundles.signing import Trust
-from shoplens.bundles.store import require_trust
+from shoplens.bundles.store import installed_bundles, require_trust, resolve_bundle
 from shoplens.db import Database
 from shoplens.errors import BundleError, BundleUntrusted, DatabaseUnavailable, ModelNotFound
 from shoplens.registry.entities import (
@@ -180,6 +181,22 @@ class RegistryService:
         version = self._registry.publish(bundle, by=principal.name, why=why, figures=figures)
         self._tell(principal, "model.published", str(version.ref), {"digest": version.digest, "why": why})
         return version
+
+    def unpublished(self) -> list[ModelRef]:
+        """The models that are installed on this machine and not in the registry, but for the built-in ones."""
+        own = [ref for ref in self._installed() if ref.name not in builtin_names()]
+        known = {each.ref for name in {ref.name for ref in own} for each in self._registry.versions(name)}
+        return [ref for ref in own if ref not in known]
+
+    def publish_installed(self, ref: ModelRef, principal: Principal, *, why: str) -> RegisteredVersion:
+        """Publish a model that is installed on this machine. Raises ModelNotFound, BundleError, and as the port."""
+        if ref not in self._installed():
+            raise ModelNotFound(f"There is no model {ref.name[:80]}@{ref.version[:80]} on this machine.")
+        bundle = resolve_bundle(str(ref), self._models_dir, trust=self._trust)
+        return self.publish(bundle, principal, why=why, figures={})
+
+    def _installed(self) -> list[ModelRef]:
+        return [bundle.ref for bundle in installed_bundles(self._models_dir)]
 
     def set_alias(
         self,

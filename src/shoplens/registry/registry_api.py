@@ -10,8 +10,9 @@ from pydantic import AwareDatetime, Field
 
 from shoplens.accounts.access import guarded, requires
 from shoplens.accounts.entities import Permission, Principal
+from shoplens.bundles.manifest import ModelRef
 from shoplens.errors import RequestInvalid
-from shoplens.registry.entities import MAX_WHY, Alias, Aliases, HistoryEntry, RegisteredVersion
+from shoplens.registry.entities import MAX_WHY, Alias, Aliases, HistoryEntry, Reason, RegisteredVersion
 from shoplens.registry.publishing import RegisteredModel, RegistryService
 from shoplens.web.routing import api_router
 from shoplens.web.schemas import BodySchema, Schema
@@ -101,6 +102,13 @@ class RegisteredDetailsOut(Schema):
     versions: list[RegisteredVersionOut]
 
 
+class PublishIn(BodySchema):
+    """An installed version that is published."""
+
+    version: str = Field(max_length=64, examples=["1.4.0"])
+    why: str = Field(max_length=MAX_WHY, description="The registry keeps it.", examples=["Trained on more shoes"])
+
+
 class LiveOut(Schema):
     """What was champion at a moment; `version` is null and `since` too where there was none."""
 
@@ -171,12 +179,30 @@ def registry_router(registry: RegistryService) -> APIRouter:
         since = HistoryEntryOut.model_validate(entry) if entry and entry.after else None
         return LiveOut(version=entry.after if entry else None, since=since)
 
+    @router.post(
+        "/{name}/versions", status_code=201, operation_id="publish_version", summary="Publish an installed version"
+    )
+    def publish(name: str, body: PublishIn, principal: ModelsAdmin) -> RegisteredVersionOut:
+        """It is installed on the machine of the server (`shoplens models import`), and goes live when it is promoted.
+
+        Publishing the same bundle again changes nothing.
+        """
+        return RegisteredVersionOut.of(publish_version(registry, name, body.version, principal, why=body.why))
+
     @router.post("/{name}/aliases/{alias}", operation_id="change_alias", summary="Promote, roll back or withdraw")
     def change(name: str, alias: Alias, body: AliasChangeIn, principal: ModelsAdmin) -> HistoryEntryOut:
         """Servers, workers and runs that begin afterwards follow the champion."""
         return HistoryEntryOut.model_validate(change_alias(registry, name, alias, body, principal))
 
     return router
+
+
+def publish_version(
+    registry: RegistryService, name: str, version: str, principal: Principal, *, why: str
+) -> RegisteredVersion:
+    """The version that a body or a form names. Raises RequestInvalid, ModelNotFound, and as RegistryService."""
+    Reason(by=principal.name, why=why)
+    return registry.publish_installed(ModelRef(name=name, version=version), principal, why=why)
 
 
 def change_alias(

@@ -12,7 +12,7 @@ from shoplens.errors import NotFound, ShoplensError
 from shoplens.messages import gettext
 from shoplens.registry.entities import MAX_WHY, Alias, Reason
 from shoplens.registry.publishing import RegistryService
-from shoplens.registry.registry_api import READERS, AliasChangeIn, ModelsAdmin, change_alias
+from shoplens.registry.registry_api import READERS, AliasChangeIn, ModelsAdmin, change_alias, publish_version
 from shoplens.web.problems import public_detail, request_id_of, status_of
 from shoplens.web.rendering import page
 from shoplens.web.routing import page_router
@@ -25,9 +25,32 @@ def registry_pages(registry: RegistryService) -> APIRouter:
     """The list, one model, and its forms. They work without a script."""
     router = page_router()
 
+    def every(*, status: int = 200, error: str | None = None, why: str = "") -> HTMLResponse:
+        return page(
+            "registry.html", status=status, models=registry.all(), place=registry.place, error=error, why=why,
+            unpublished=[str(ref) for ref in registry.unpublished()], max_why=MAX_WHY,
+        )  # fmt: skip
+
     @router.get(_PAGE, dependencies=READERS)
     def all_models() -> HTMLResponse:
-        return page("registry.html", models=registry.all(), place=registry.place)
+        return every()
+
+    @router.post(_PAGE)
+    def publish(
+        request: Request,
+        principal: ModelsAdmin,
+        *,
+        model: Annotated[str, Form(max_length=200)],
+        why: Annotated[str, Form()] = "",
+    ) -> Response:
+        name, _, version = model.partition("@")
+        try:
+            published = publish_version(registry, name, version, principal, why=why)
+        except ShoplensError as error:
+            detail = public_detail(error, request_id_of(request))
+            return every(status=status_of(type(error)), error=detail, why=why[:MAX_WHY])
+        said = gettext("%(version)s is published. It goes live when you promote it.", version=published.ref)
+        return RedirectResponse(f"{_PAGE}/{quote(name)}?done={quote(said)}", status_code=303)
 
     def one(
         name: str,

@@ -5,17 +5,19 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Self
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Request
 from pydantic import Field
+from starlette.responses import Response
 
-from shoplens.accounts.access import guarded, requires
+from shoplens.accounts.access import guarded, note, requires
 from shoplens.accounts.entities import Permission, Principal
 from shoplens.registry.entities import MAX_WHY
 from shoplens.retraining.entities import RetrainingState, Stage
 from shoplens.retraining.report import Report
 from shoplens.retraining.service import MAX_RUNS, RetrainingService, RunView
+from shoplens.retraining.starting import RetrainingStarter
 from shoplens.web.routing import api_router
-from shoplens.web.schemas import BodySchema, Schema
+from shoplens.web.schemas import BodySchema, Schema, json_response
 
 ModelsAdmin = Annotated[Principal, Depends(requires(Permission.MODELS_ADMIN))]
 
@@ -112,16 +114,43 @@ class RetrainingReportOut(Schema):
         )
 
 
+class RetrainingIn(BodySchema):
+    """What is asked for when a retraining is started."""
+
+    channel: str = Field(max_length=100, examples=["returns"])
+    dry_run: bool = Field(default=False, description="Train and judge, but publish nothing.")
+
+
 class RetrainingAnswerIn(BodySchema):
     """A person's answer to a model that passed the gate."""
 
     why: str = Field(default="", max_length=MAX_WHY, description="The history keeps it.", examples=["Better on shoes"])
 
 
-def retraining_router(retraining: RetrainingService) -> APIRouter:
-    """Routes for programs that watch retrainings and decide on them."""
+def retraining_router(retraining: RetrainingService, starter: RetrainingStarter) -> APIRouter:
+    """Routes for programs that start retrainings, watch them and decide on them."""
     router = api_router(prefix="/retraining", tags=["models"])
     readers = [guarded(Permission.MODELS_READ)]
+
+    @router.post(
+        "/runs",
+        status_code=202,
+        operation_id="start_retraining",
+        response_model=RetrainingOut,
+        responses={202: {"headers": {"Location": {"schema": {"type": "string"}, "description": "URL of the run."}}}},
+        summary="Train the model of a channel again",
+    )
+    def start(request: Request, body: RetrainingIn, principal: ModelsAdmin) -> Response:
+        """Train in a process of its own, from what people said; an interrupted retraining of the model goes on.
+
+        Responds 409 `retraining_running` while the model is retrained, and 409 `retraining_not_possible` where the
+        settings of the channel or what is installed do not allow it.
+        """
+        run = starter.start(body.channel, by=principal.name, dry_run=body.dry_run)
+        note(request, "retraining.started", target=run.id, channel=body.channel, dry_run=body.dry_run)
+        response = json_response(RetrainingOut.of(RunView(run=run, interrupted=False)), status=202)
+        response.headers["Location"] = f"/retraining/runs/{run.id}"
+        return response
 
     @router.get("/runs", operation_id="list_retrainings", summary="The retrainings", dependencies=readers)
     def runs(channel: str | None = None, limit: Annotated[int, Query(ge=1, le=MAX_RUNS)] = 50) -> list[RetrainingOut]:
@@ -134,6 +163,13 @@ def retraining_router(retraining: RetrainingService) -> APIRouter:
     def run(run_id: str) -> RetrainingReportOut:
         """The gate's checks with their figures, and each class before and after."""
         return RetrainingReportOut.of_report(retraining.get(run_id), retraining.report(run_id))
+
+    @router.post("/runs/{run_id}/cancel", operation_id="cancel_retraining", summary="End a retraining that is at work")
+    def cancel(request: Request, run_id: str, principal: ModelsAdmin) -> RetrainingOut:
+        """Its process stops within seconds, and nothing is published any more. Refused (409) where it has ended."""
+        view = retraining.cancel(run_id, by=principal)
+        note(request, "retraining.cancelled", target=run_id)
+        return RetrainingOut.of(view)
 
     @router.post("/runs/{run_id}/approve", operation_id="approve_retraining", summary="Let its model go live")
     def approve(run_id: str, body: RetrainingAnswerIn, principal: ModelsAdmin) -> RetrainingOut:

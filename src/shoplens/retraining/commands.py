@@ -1,4 +1,4 @@
-"""`shoplens retrain CHANNEL`, and `shoplens retrain status|report|approve|reject`.
+"""`shoplens retrain CHANNEL`, and `shoplens retrain status|cancel|report|approve|reject`.
 
 What is slow to import is imported by the command that needs it, so that `shoplens --help` is quick.
 """
@@ -46,7 +46,7 @@ Why = Annotated[str, typer.Option("--why", help="The reason, for the history.")]
 @retrain_app.command(examples=["shoplens retrain returns", "shoplens retrain returns --dry-run"])
 @handle_errors
 def run(
-    channel: Annotated[str, typer.Argument(help="The channel whose model is trained again.")],
+    channel: Annotated[str | None, typer.Argument(help="The channel whose model is trained again.")] = None,
     base: Annotated[
         Path | None,
         typer.Option(help="More labelled photos: a folder per class, or a CSV; unset: the channel's own."),
@@ -56,20 +56,34 @@ def run(
     ] = None,
     recipe: Annotated[str | None, typer.Option(help="How it is trained; unset: as the channel says.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Train and judge, but publish nothing.")] = False,
+    run_id: Annotated[
+        str | None, typer.Option("--run", help="Only go on with the unfinished retraining that has this id.")
+    ] = None,
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
     """Train, test and judge a new model, and publish it if it is better. Continues what was interrupted."""
+    from dataclasses import replace
+
     from shoplens.cli.process import keep_freed_memory, process_logs
     from shoplens.errors import RequestInvalid
-    from shoplens.platform.retraining import open_pipeline, retraining_rules
+    from shoplens.platform.retraining import open_pipeline, open_retraining, retraining_rules
     from shoplens.training.progress import ProgressBars, ProgressLog
     from shoplens.training.recipes import RECIPES, require_extras
 
     if recipe is not None and recipe not in RECIPES:
         raise RequestInvalid(f"There is no recipe {recipe!r}. Choose one of {', '.join(RECIPES)}.")
     settings = settings_for(data_dir)
-    rules = retraining_rules(settings, channel, recipe=recipe, base=base, test=test)
+    by = operator()
+    if run_id is not None:
+        with open_retraining(settings) as retraining:
+            wanted = retraining.get(run_id).run
+        rules, dry_run = retraining_rules(settings, wanted.channel, run=wanted), wanted.dry_run
+        by = replace(by, name=wanted.requested_by)
+    elif channel is not None:
+        rules = retraining_rules(settings, channel, recipe=recipe, base=base, test=test)
+    else:
+        raise RequestInvalid("Name the channel whose model is trained again: shoplens retrain CHANNEL")
     require_extras(rules.recipe)
     os.nice(_NICE)  # what serves people goes first
     keep_freed_memory()
@@ -80,11 +94,24 @@ def run(
             open_pipeline(settings, rules) as pipeline,
             ProgressBars(console) if console.is_terminal and not as_json else ProgressLog(console) as callback,
         ):
-            ended = pipeline.run(by=operator(), callback=callback, dry_run=dry_run)
+            ended = pipeline.run(by=by, callback=callback, dry_run=dry_run, run_id=run_id)
     except KeyboardInterrupt as error:
         console.print("Interrupted. The same command continues it.", highlight=False)
         raise typer.Exit(EXIT_INTERRUPTED) from error
     _present(data_dir, ended.id, as_json=as_json)
+
+
+@retrain_app.command(examples=["shoplens retrain cancel last"])
+@handle_errors
+def cancel(run_id: RunId, as_json: AsJson = False, data_dir: DataDir = None) -> None:
+    """End a retraining that is at work: nothing is published any more."""
+    import orjson
+
+    from shoplens.platform.retraining import open_retraining
+
+    with open_retraining(settings_for(data_dir)) as retraining:
+        view = retraining.cancel(_id(retraining.all(limit=1), run_id), by=operator())
+    typer.echo(orjson.dumps(_facts(view)) if as_json else _line(view))
 
 
 @retrain_app.command(examples=["shoplens retrain status returns"])

@@ -43,6 +43,8 @@ class Stage(StrEnum):
     DONE = "done"
 
 
+CANCELLED: Final = "cancelled"
+"""The failure code of a run that a person ended."""
 OPEN: Final = (RetrainingState.SHADOWING, RetrainingState.WAITING)
 """States in which the model is the challenger."""
 
@@ -53,7 +55,7 @@ class RetrainingRun:
 
     `champion` is the model that answers now (`name@version`), None if there is none; the gate compares with it.
     `label_set` and `test_set` are versions. `owner`, `host`, `pid` and `process` name the process that works on it and
-    raises `heartbeat`. `passed` is the gate's result, None before it.
+    raises `heartbeat`; they are None before there is one. `passed` is the gate's result, None before it.
     """
 
     id: str
@@ -98,6 +100,11 @@ class RetrainingRun:
     def ref(self) -> str:
         """`name@version` of the new model."""
         return f"{self.model}@{self.candidate}"
+
+    @property
+    def active(self) -> bool:
+        """Whether it is not over; it may wait for a process."""
+        return self.state is RetrainingState.RUNNING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

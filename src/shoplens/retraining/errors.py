@@ -11,6 +11,12 @@ class RetrainingRunning(Conflict):
     code = "retraining_running"
 
 
+class RetrainingNotPossible(Conflict):
+    """The settings of the channel, or what is installed, do not allow to retrain its model."""
+
+    code = "retraining_not_possible"
+
+
 class RetrainingNotFound(NotFound):
     """No retraining has this id."""
 

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Annotated, Literal
 from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Form, Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
-from shoplens.accounts.access import guarded, principal_of, require, requires
+from shoplens.accounts.access import guarded, note, principal_of, require, requires
 from shoplens.accounts.entities import Permission, Principal
 from shoplens.errors import BlobNotFound, ImageNotKept, NotFound, ShoplensError
-from shoplens.messages import gettext, marked
 from shoplens.predictions.entities import Channel, photos_need
 from shoplens.predictions.image_store import ImageSize, ImageStore
 from shoplens.registry.entities import MAX_WHY
-from shoplens.retraining.entities import OPEN, RetrainingState, Suspect
+from shoplens.retraining.entities import OPEN
+from shoplens.retraining.errors import RetrainingNotOpen
+from shoplens.retraining.presenting import live_words, run_state, sample_address
 from shoplens.retraining.service import RetrainingService
+from shoplens.retraining.starting import RetrainingStarter
 from shoplens.retraining.suspects import SuspectService
 from shoplens.web.problems import public_detail, request_id_of, status_of
 from shoplens.web.rendering import add_filters, page
@@ -27,39 +30,51 @@ _RUNS = "/console/models/retraining"
 _LABELS = "/console/models/labels"
 _PER_PAGE = 24
 _THUMBNAIL = ".thumbnail.jpg"
-_RECORDS: Mapping[str, str] = {
-    "feedback": "/console/records/{}",
-    "moderation": "/console/moderation/photos/{}",
-    "catalogue": "/console/catalogue/products/{}",
-}
 ModelsAdmin = Annotated[Principal, Depends(requires(Permission.MODELS_ADMIN))]
 
 
 def retraining_pages(
-    retraining: RetrainingService, suspects: SuspectService, images: ImageStore, channels: Mapping[str, Channel]
+    retraining: RetrainingService,
+    starter: RetrainingStarter,
+    suspects: SuspectService,
+    images: ImageStore,
+    channels: Mapping[str, Channel],
 ) -> APIRouter:
-    """The list, one retraining with its photos and its forms, and the labels that are probably wrong.
+    """The list with what starts one, one retraining with its photos and its forms, and labels that are probably wrong.
 
     A photo also asks for the permission that photos of its channel ask for everywhere.
     """
     router = page_router()
     readers, admins = [guarded(Permission.MODELS_READ)], [guarded(Permission.MODELS_ADMIN)]
 
-    @router.get(_RUNS, dependencies=readers)
-    def all_runs() -> HTMLResponse:
-        return page("retrainings.html", views=retraining.all(), channels=channels, in_question=suspects.count())
+    _add_start_routes(router, retraining, starter, suspects, channels)
 
     def one(request: Request, run_id: str, *, status: int = 200, error: str | None = None) -> HTMLResponse:
         view, report = retraining.get(run_id), retraining.report(run_id)
         waits = view.run.state in OPEN
         return page(
             "retraining.html", status=status, view=view, run=view.run, report=report, waits=waits, error=error,
+            now=live_words(view, starter.trouble(view.run), datetime.now(UTC)) if view.run.active else None,
             max_why=MAX_WHY, channels=channels, shows_photos=_sees_photos(request, channels, view.run.channel),
         )  # fmt: skip
 
     @router.get(_RUNS + "/{run_id}", dependencies=readers)
     def run(request: Request, run_id: str) -> HTMLResponse:
         return one(request, run_id)
+
+    @router.get(_RUNS + "/{run_id}/live.json", dependencies=readers)
+    def live(run_id: str) -> Response:
+        view = retraining.get(run_id)
+        return JSONResponse(live_words(view, starter.trouble(view.run), datetime.now(UTC)))
+
+    @router.post(_RUNS + "/{run_id}/cancel")
+    def cancel(request: Request, principal: ModelsAdmin, *, run_id: str) -> Response:
+        try:
+            retraining.cancel(run_id, by=principal)
+        except RetrainingNotOpen as error:
+            return one(request, run_id, status=status_of(type(error)), error=str(error))
+        note(request, "retraining.cancelled", target=run_id)
+        return RedirectResponse(f"{_RUNS}/{run_id}", status_code=303)
 
     @router.get(_RUNS + "/{run_id}/photos/{sha256}", dependencies=admins)
     def photo(request: Request, run_id: str, sha256: str) -> Response:
@@ -88,6 +103,42 @@ def retraining_pages(
 
     _add_label_routes(router, suspects, images, channels)
     return router
+
+
+def _add_start_routes(
+    router: APIRouter,
+    retraining: RetrainingService,
+    starter: RetrainingStarter,
+    suspects: SuspectService,
+    channels: Mapping[str, Channel],
+) -> None:
+    readers = [guarded(Permission.MODELS_READ)]
+
+    def listed(*, status: int = 200, error: str | None = None, chosen: str = "") -> HTMLResponse:
+        return page(
+            "retrainings.html", status=status, views=retraining.all(), channels=channels, chosen=chosen, error=error,
+            possible=starter.possible(list(channels)), in_question=suspects.count(),
+        )  # fmt: skip
+
+    @router.get(_RUNS, dependencies=readers)
+    def all_runs(request: Request) -> HTMLResponse:
+        return listed(chosen=request.query_params.get("channel", "")[:100])
+
+    @router.post(_RUNS)
+    def start(
+        request: Request,
+        principal: ModelsAdmin,
+        *,
+        channel: Annotated[str, Form(max_length=100)],
+        dry_run: Annotated[bool, Form()] = False,
+    ) -> Response:
+        try:
+            run = starter.start(channel, by=principal.name, dry_run=dry_run)
+        except ShoplensError as error:
+            detail = public_detail(error, request_id_of(request))
+            return listed(status=status_of(type(error)), error=detail, chosen=channel)
+        note(request, "retraining.started", target=run.id, channel=channel, dry_run=dry_run)
+        return RedirectResponse(f"{_RUNS}/{run.id}", status_code=303)
 
 
 def _add_label_routes(
@@ -148,27 +199,6 @@ def _thumbnail(images: ImageStore, key: str | None, sha256: str) -> Response:
     except BlobNotFound as error:
         raise ImageNotKept("The photo of this sample is no longer in the store.") from error
     return Response(file.data, media_type=file.media_type, headers={"Cache-Control": "private, max-age=300"})
-
-
-def run_state(state: RetrainingState) -> str:
-    """For people to read."""
-    words = {
-        RetrainingState.RUNNING: marked("Running"),
-        RetrainingState.SHADOWING: marked("Challenger for a while"),
-        RetrainingState.WAITING: marked("Waits for your answer"),
-        RetrainingState.PROMOTED: marked("Went live"),
-        RetrainingState.REFUSED: marked("Refused by the gate"),
-        RetrainingState.REJECTED: marked("Rejected"),
-        RetrainingState.MEASURED: marked("Dry run"),
-        RetrainingState.FAILED: marked("Failed"),
-    }
-    return gettext(words[state])
-
-
-def sample_address(suspect: Suspect) -> str | None:
-    """The page of the sample; None where it has none."""
-    known = _RECORDS.get(suspect.source)
-    return None if known is None else known.format(quote(suspect.sample_id))
 
 
 add_filters(run_state, sample_address)

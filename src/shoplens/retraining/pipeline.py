@@ -29,25 +29,32 @@ from shoplens.bundles.bundle import Bundle, open_bundle
 from shoplens.bundles.manifest import ModelRef
 from shoplens.bundles.signing import Trust, sign_bundle
 from shoplens.db import Database
-from shoplens.db.tables import new_id
 from shoplens.errors import BundleError, DatabaseUnavailable, RecordRefused, RunLost, ShoplensError, Unavailable
 from shoplens.labels.service import LabelService
 from shoplens.messages import marked
 from shoplens.registry.registry import Registry
 from shoplens.retraining.entities import RetrainingRules, RetrainingRun, RetrainingState, Stage
-from shoplens.retraining.errors import NothingToLearn, RetrainingOutdated, RetrainingRunning
+from shoplens.retraining.errors import (
+    NothingToLearn,
+    RetrainingNotFound,
+    RetrainingNotOpen,
+    RetrainingOutdated,
+    RetrainingRunning,
+)
 from shoplens.retraining.gate import Answers, GateResult, judge
 from shoplens.retraining.promotion import FIRST_MODEL, Promotion, is_of
 from shoplens.retraining.report import Report, report_of, write_report
 from shoplens.retraining.repository import RetrainingRepository
 from shoplens.retraining.samples import BASE, OWN, TEST, Gathered, LabelledSample, gather, of_people
+from shoplens.retraining.starting import NewRetrainings, next_version
 from shoplens.retraining.test_set import TestSample, TestSet, TestSets, grown
 from shoplens.retraining.trainers import Candidate, Trainer
 from shoplens.storage import Store
 from shoplens.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
-    from shoplens.training.progress import Callback
+    from shoplens.training.check import DataReport
+    from shoplens.training.progress import Callback, TrainProgress
 
 _TRIES: Final = 5
 _log: Final = get_logger(__name__)
@@ -99,19 +106,27 @@ class Pipeline:
         self._watch = watch or WatchTime()
         self._tests = TestSets(parts.store)
         self._promotion = parts.promotion
+        self._new = NewRetrainings(database=parts.database, registry=parts.registry, find=parts.find, clock=parts.clock)
 
-    def run(self, *, by: Principal, callback: Callback, dry_run: bool = False) -> RetrainingRun:
+    def run(
+        self, *, by: Principal, callback: Callback, dry_run: bool = False, run_id: str | None = None
+    ) -> RetrainingRun:
         """Retrain, or continue a retraining that was interrupted with the same options; how it ended.
 
-        Raises RetrainingRunning, NothingLabelled, NothingToLearn, DatasetInvalid, ExtraMissing, TrainingDiverged, and
-        Unavailable, after which the run is continued by the next start.
+        With `run_id` only that retraining. Raises RetrainingNotOpen if it is over, RetrainingRunning, RunLost if it was
+        cancelled, NothingLabelled, NothingToLearn, DatasetInvalid, ExtraMissing, TrainingDiverged, and Unavailable,
+        after which the run is continued by the next start.
         """
         self._promotion.settle(self._rules, by=by)
-        run = self._claim(by, dry_run=dry_run)
+        self._clear_folders()
+        run = self._claim(by, dry_run=dry_run, run_id=run_id)
         try:
-            with self._beating(run):
-                return self._finish(run, by=by, callback=callback)
-        except (RunLost, Unavailable):
+            with self._beating(run) as lost:
+                return self._finish(run, by=by, callback=_UntilLost(callback, run, lost))
+        except RunLost:
+            self._clear_folders()
+            raise
+        except Unavailable:
             raise
         except ShoplensError as error:
             with self._parts.database.reading() as tx:
@@ -121,15 +136,17 @@ class Pipeline:
 
     # Who works on it
 
-    def _claim(self, by: Principal, *, dry_run: bool) -> RetrainingRun:
-        """A new run, or one that was interrupted. Raises RetrainingRunning."""
+    def _claim(self, by: Principal, *, dry_run: bool, run_id: str | None) -> RetrainingRun:
+        """A new run, or one that was interrupted. Raises RetrainingRunning and RetrainingNotOpen."""
         me = this_process(int(self._parts.clock().timestamp() * 1000))
         for _ in range(_TRIES):
             with self._parts.database.reading() as tx:
                 earlier = RetrainingRepository(tx).active(self._rules.model)
+            if run_id is not None and (earlier is None or earlier.id != run_id):
+                raise RetrainingNotOpen(f"The retraining {run_id} has ended already.")
             if earlier is None:
                 with suppress(RecordRefused):  # another process was faster
-                    return self._add(me, by, dry_run=dry_run)
+                    return self._new.add(self._rules, by=by.name, dry_run=dry_run, owner=me)
                 continue
             taken = self._take_over(earlier, me)
             if self._is_same(taken, dry_run=dry_run):
@@ -143,8 +160,10 @@ class Pipeline:
         """Watch an owner that is not known to have ended. Raises RetrainingRunning as soon as it moves."""
         who = marked(f"Process {run.pid} on {run.host} retrains the model {run.model} (channel {run.channel})")
         busy = RetrainingRunning(f"{who}, since {run.created_at:%Y-%m-%d %H:%M} UTC. Wait until it ends.")
+        if run.owner is None:
+            busy = RetrainingRunning(f"Another process retrains the model {run.model}.")
         until = self._watch.monotonic() + self._parts.takeover_s
-        while not process_ended(run.pid, run.process) and self._watch.monotonic() < until:
+        while run.owner is not None and not process_ended(run.pid, run.process) and self._watch.monotonic() < until:
             self._watch.sleep(self._parts.takeover_s / 20)
             with self._parts.database.reading() as tx:
                 now = RetrainingRepository(tx).get(run.id)
@@ -157,60 +176,34 @@ class Pipeline:
         except RunLost as error:
             raise busy from error
 
-    def _add(self, me: RunOwner, by: Principal, *, dry_run: bool) -> RetrainingRun:
-        now, rules = self._parts.clock(), self._rules
-        champion = self._parts.find(rules.model)
-        with self._parts.database.reading() as tx:
-            made = RetrainingRepository(tx).candidates(rules.model)
-        known = [*made, *self._published()]
-        run = RetrainingRun(
-            id=new_id(now),
-            created_at=now,
-            channel=rules.channel,
-            model=rules.model,
-            requested_by=by.name,
-            recipe=rules.recipe,
-            base=rules.base,
-            test=rules.test,
-            promote=rules.promote,
-            dry_run=dry_run,
-            state=RetrainingState.RUNNING,
-            stage=Stage.LABELS,
-            candidate=next_version([*known, champion.ref.version] if champion else known),
-            champion=str(champion.ref) if champion else None,
-            owner=me.id,
-            host=me.host,
-            pid=me.pid,
-            process=me.process,
-            heartbeat_at=now,
-        )
-        with self._parts.database.transaction() as tx:
-            RetrainingRepository(tx).add(run)
-        _log.info("retraining.started", run=run.id, channel=run.channel, model=run.ref, recipe=run.recipe)
-        return run
-
-    def _published(self) -> list[str]:
-        return [version.ref.version for version in self._parts.registry.versions(self._rules.model)]
-
     def _is_same(self, run: RetrainingRun, *, dry_run: bool) -> bool:
         rules = self._rules
         wanted = (rules.channel, rules.recipe, rules.base, rules.test, rules.promote, dry_run)
         return wanted == (run.channel, run.recipe, run.base, run.test, run.promote, run.dry_run)
 
     @contextmanager
-    def _beating(self, run: RetrainingRun) -> Iterator[None]:
-        """Show every few seconds that this process is alive. A database that is away for a while does no harm."""
-        stop = threading.Event()
+    def _beating(self, run: RetrainingRun) -> Iterator[threading.Event]:
+        """Show every few seconds that this process is alive; the event is set once the run is not this process's.
+
+        A database that is away for a while does no harm.
+        """
+        stop, lost = threading.Event(), threading.Event()
 
         def beat() -> None:
             while not stop.wait(self._parts.takeover_s / 5):
-                with suppress(DatabaseUnavailable, RunLost), self._parts.database.transaction() as tx:
-                    RetrainingRepository(tx).beat(run.id, run.owner or "", now=self._parts.clock())
+                try:
+                    with self._parts.database.transaction() as tx:
+                        RetrainingRepository(tx).beat(run.id, run.owner or "", now=self._parts.clock())
+                except DatabaseUnavailable:
+                    continue
+                except RunLost:
+                    lost.set()
+                    return
 
         thread = threading.Thread(target=beat, name="retraining-heartbeat", daemon=True)
         thread.start()
         try:
-            yield
+            yield lost
         finally:
             stop.set()
             thread.join()
@@ -230,6 +223,17 @@ class Pipeline:
     def _folder(self, run: RetrainingRun) -> Path:
         return self._parts.folder / run.id
 
+    def _clear_folders(self) -> None:
+        """Remove what cancelled retrainings left behind."""
+        for folder in self._parts.folder.glob("*/"):
+            try:
+                with self._parts.database.reading() as tx:
+                    over = not RetrainingRepository(tx).get(folder.name).active
+            except RetrainingNotFound:
+                continue  # it is not ours, or of another database
+            if over:
+                shutil.rmtree(folder, ignore_errors=True)
+
     # The stages
 
     def _finish(self, run: RetrainingRun, *, by: Principal, callback: Callback) -> RetrainingRun:
@@ -239,7 +243,7 @@ class Pipeline:
         run, prepared = self._prepare(run, champion, callback)
         if run.stage is Stage.PUBLISHING and not self._candidate(run).bundle.is_dir() and not self._adopt(run):
             # What was published with this version may not be what is trained here again.
-            run = replace(run, candidate=next_version([*self._published(), run.candidate]))
+            run = replace(run, candidate=next_version([*self._new.published(run.model), run.candidate]))
         run = self._advance(replace(run, stage=Stage.TRAINING))
         bundle = self._fit(run, prepared, callback)
         while True:
@@ -386,6 +390,35 @@ class Pipeline:
         return self._advance(run), result
 
 
+@dataclass(frozen=True, slots=True)
+class _UntilLost:
+    """Passes on what it is told. Raises RunLost once another process took the run over, or somebody cancelled it."""
+
+    callback: Callback
+    run: RetrainingRun
+    lost: threading.Event
+
+    def on_stage(self, name: str) -> None:
+        self._check()
+        self.callback.on_stage(name)
+
+    def on_samples(self, done: int, total: int) -> None:
+        self._check()
+        self.callback.on_samples(done, total)
+
+    def on_progress(self, progress: TrainProgress) -> None:
+        self._check()
+        self.callback.on_progress(progress)
+
+    def on_report(self, report: DataReport) -> None:
+        self._check()
+        self.callback.on_report(report)
+
+    def _check(self) -> None:
+        if self.lost.is_set():
+            raise RunLost(f"The retraining {self.run.id} was cancelled, or another process took it over.")
+
+
 def _renamed(samples: Sequence[AnySample], labels: Sequence[str]) -> list[AnySample]:
     """The samples with these labels."""
     return [replace(each, label=label) for each, label in zip(samples, labels, strict=True)]
@@ -416,17 +449,3 @@ def _as_labelled(tested: TestSample, present: LabelledSample | None) -> Labelled
         designation=tested.designation,
         description=tested.description,
     )
-
-
-def next_version(known: Sequence[str]) -> str:
-    """A version after all of `known`: the second number of the greatest, plus one. `1.0.0` for the first one."""
-
-    def numbers(version: str) -> tuple[int, ...]:
-        parts = version.split(".")
-        return tuple(int(part) for part in parts) if all(part.isdecimal() for part in parts) else ()
-
-    greatest = max(map(numbers, known), default=())
-    if not greatest:
-        return "1.0.0"
-    major, minor = greatest[0], greatest[1] if len(greatest) > 1 else 0
-    return f"{major}.{minor + 1}.0"

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 from shoplens.batch.entities import RunOwner
 from shoplens.db.tables import from_row, to_row
 from shoplens.errors import RunLost
-from shoplens.retraining.entities import OPEN, RetrainingRun, RetrainingState, Suspect
+from shoplens.retraining.entities import CANCELLED, OPEN, RetrainingRun, RetrainingState, Stage, Suspect
 from shoplens.retraining.errors import RetrainingNotFound, SuspectNotFound
 from shoplens.retraining.tables import retraining_runs, retraining_suspects
 
@@ -80,6 +80,13 @@ class RetrainingRepository:
         mine = (_runs.id == run.id, _runs.owner == run.owner, _runs.active.is_not(None))
         values = {name: value for name, value in _row(run).items() if name not in _BEATS}
         self._require(update(retraining_runs).where(*mine).values(values), run.id)
+
+    def cancel(self, run_id: str, *, now: datetime, reason: str) -> bool:
+        """End an active run, whoever works on it; False if it is over. The numbers that it has stay."""
+        values = {"state": RetrainingState.FAILED.value, "stage": Stage.DONE.value, "active": None,
+                  "finished_at": now, "failure_code": CANCELLED, "failure": reason}  # fmt: skip
+        change = update(retraining_runs).where(_runs.id == run_id, _runs.active.is_not(None)).values(values)
+        return self._tx.execute(change).rowcount == 1
 
     def decide(self, changed: RetrainingRun, *, seen: RetrainingRun) -> bool:
         """Write the end of a run whose state is still that of `seen`; False if it is not."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 
 from shoplens.accounts.entities import Principal
 from shoplens.batch.process import process_ended
 from shoplens.db import Database
 from shoplens.errors import BlobNotFound
+from shoplens.messages import marked
 from shoplens.retraining.entities import RetrainingRun, RetrainingState
-from shoplens.retraining.errors import RetrainingNotFound
+from shoplens.retraining.errors import RetrainingNotFound, RetrainingNotOpen
 from shoplens.retraining.promotion import Promotion
 from shoplens.retraining.report import ChangedSample, Report, read_report
 from shoplens.retraining.repository import RetrainingRepository
@@ -29,10 +32,13 @@ class RunView:
 class RetrainingService:
     """All methods block. They raise DatabaseUnavailable, StorageUnavailable and Unavailable of the registry."""
 
-    def __init__(self, database: Database, store: Store, promotion: Promotion) -> None:
+    def __init__(
+        self, database: Database, store: Store, promotion: Promotion, *, clock: Callable[[], datetime]
+    ) -> None:
         self._database = database
         self._store = store
         self._promotion = promotion
+        self._clock = clock
 
     def all(self, channel: str | None = None, *, limit: int = MAX_RUNS) -> list[RunView]:
         """Newest first, at most `MAX_RUNS`."""
@@ -69,6 +75,18 @@ class RetrainingService:
     def reject(self, run_id: str, *, by: Principal, why: str) -> RunView:
         """Its model does not become champion. Raises RetrainingNotFound, RetrainingNotOpen and AliasChanged."""
         return _view(self._promotion.reject(run_id, by=by, why=why or f"Rejected by {by.name}."))
+
+    def cancel(self, run_id: str, *, by: Principal) -> RunView:
+        """End one that is at work: its process stops within seconds, and nothing is published any more.
+
+        Raises RetrainingNotFound, and RetrainingNotOpen for one that has ended.
+        """
+        with self._database.transaction() as tx:
+            runs = RetrainingRepository(tx)
+            run = runs.get(run_id)
+            if not runs.cancel(run_id, now=self._clock(), reason=marked(f"Cancelled by {by.name}.")):
+                raise RetrainingNotOpen(f"The retraining {run_id} has ended already.")
+            return _view(runs.get(run_id))
 
 
 def _view(run: RetrainingRun) -> RunView:

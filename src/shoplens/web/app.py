@@ -38,6 +38,7 @@ from shoplens.catalogue.suggest.api import suggest_router
 from shoplens.catalogue.suggest.pages import suggest_pages
 from shoplens.catalogue.tree.api import tree_router
 from shoplens.catalogue.tree.pages import tree_pages
+from shoplens.configuration.api import retention_router
 from shoplens.configuration.pages import settings_pages, threshold_pages
 from shoplens.errors import NotFound, ShoplensError
 from shoplens.labels.api import labels_router
@@ -195,7 +196,7 @@ def _api_routers(platform: Platform, uploads: Uploads) -> Iterator[APIRouter]:
     yield items_router(platform.batch)
     yield models_router(platform.models)
     yield registry_router(platform.registry)
-    yield retraining_router(platform.retraining)
+    yield retraining_router(platform.retraining, platform.retrainings)
     yield moderation_router(platform.moderation, uploads)
     yield media_router(platform.moderation, max_age_s=platform.limits.media_max_age_s)
     yield webhooks_router(platform.webhooks)
@@ -221,6 +222,7 @@ def _api_routers(platform: Platform, uploads: Uploads) -> Iterator[APIRouter]:
     yield alerts_router(platform.alerts.service)
     yield bulk_router(platform.catalogue)
     yield run_router(platform.catalogue)
+    yield retention_router(platform.configuration)
     yield operations_router(
         platform.probes,
         platform.metrics,
@@ -252,7 +254,9 @@ def _page_routers(platform: Platform, uploads: Uploads) -> Iterator[APIRouter]:
     yield item_pages(platform.batch, platform.records, platform.channels)
     yield channel_pages(platform.batch, platform.channels)
     yield run_pages(platform.batch, platform.channels)
-    yield retraining_pages(platform.retraining, platform.suspects, platform.images, platform.channels)
+    yield retraining_pages(
+        platform.retraining, platform.retrainings, platform.suspects, platform.images, platform.channels
+    )
     yield model_pages(platform.models, platform.channels, confusion=platform.records.confusion)
     yield registry_pages(platform.registry)
     yield webhook_pages(platform.webhooks)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
+from shoplens.platform.server import Platform
 from shoplens.registry.object_registry import ObjectRegistry
 from shoplens.storage import open_store
 from shoplens.testing.registry_contract import Make, promote, publish
 from tests.acceptance.api.guides import run_guide
-from tests.conftest import RunningServer, colourful, jpeg_of, running_server
+from tests.conftest import RunningServer, client_of, colourful, jpeg_of, running_server
 from tests.registry_bundles import bundle_maker
 from tests.unit.registry.test_object_registry import utc_now
 
@@ -157,3 +159,32 @@ def test_the_page_promotes_and_rolls_back_with_a_reason(
         assert "1.0 is the champion now." in back.text
         assert "fig" in client.get(f"{server.url}/console/registry").text
         assert 404 == client.get(f"{server.url}/console/registry/nothing").status_code
+
+
+async def test_an_installed_model_is_published_by_a_form_or_a_request(
+    make_platform: Callable[..., Platform], models_dir: Path, tmp_path: Path
+) -> None:
+    """The form offers what is not published yet. Only installed models can be named, no folders."""
+    models = tmp_path / "models"
+    models.mkdir()
+    for own in models_dir.iterdir():
+        (models / own.name).symlink_to(own)
+    make = bundle_maker(tmp_path / "made", "kiwi")
+    for version in ("1.0", "2.0"):
+        shutil.copytree(make(version).root, models / "kiwi" / version)
+    platform = make_platform(models_dir=models, models_url=str(tmp_path / "registry"))
+    async with client_of(platform) as client:
+        offered = (await client.get("/console/registry")).text
+        assert 2 == offered.count("<option>kiwi@")
+        assert "efficientnet" not in offered
+        form = {"model": "kiwi@1.0", "why": "bought"}
+        assert 303 == (await client.post("/console/registry", data=form)).status_code
+        assert "<option>kiwi@1.0" not in (await client.get("/console/registry")).text
+        silent = await client.post("/console/registry", data={"model": "kiwi@2.0", "why": " "})
+        assert (422, True) == (silent.status_code, "Say why" in silent.text)
+        done = await client.post("/registry/kiwi/versions", json={"version": "2.0", "why": "bought"})
+        assert (201, "2.0", "bought") == (done.status_code, done.json()["version"], done.json()["note"])
+        assert done.json() == (await client.post("/registry/kiwi/versions", json={"version": "2.0", "why": "b"})).json()
+        for wrong in (str(models / "kiwi" / "1.0"), "../models/kiwi/1.0", "kiwi@3.0", "kiwi"):
+            refused = await client.post("/console/registry", data={"model": wrong, "why": "bought"})
+            assert (404, True) == (refused.status_code, "on this machine" in refused.text)

@@ -127,5 +127,7 @@ async def test_the_command_says_what_is_due_and_deletes_it_unless_it_is_a_dry_ru
     assert ("photos", 30, 1, 1, None, False) == tuple(
         due[name] for name in ("what", "days", "due", "waiting", "next_at", "more")
     )
+    async with client_of(shop.platform) as client:
+        assert due in (await client.get("/retention")).json()
     assert {"records": 0, "photos": 1, "files": 3} == orjson.loads(said("--json"))["deleted"]
     assert "look\tphotos\t30\t0\t1\t" in said("--dry-run")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -17,7 +18,8 @@ from shoplens.retraining.repository import SuspectRepository
 from shoplens.storage import open_store
 from tests.acceptance.api.guides import run_guide
 from tests.conftest import RunningServer, running_server
-from tests.retraining_shop import ColourShop
+from tests.labelled_photos import people_label
+from tests.retraining_shop import ColourShop, photo
 from tests.unit.training.colours import COLOURS
 
 
@@ -119,3 +121,35 @@ def test_the_guide_works_as_written(shop: Retrained, tmp_path: Path) -> None:
     )
     assert 409 == late.status_code
     assert "waits for no answer" in late.text
+
+
+def test_a_retraining_starts_by_a_click_or_a_request_and_can_be_cancelled(shop: Retrained) -> None:
+    """In a process of its own; the page follows it, and its end is on the page and in the API."""
+    url = shop.server.url
+    with closing(open_database(f"sqlite:///{shop.folder / 'shoplens.db'}")) as database:
+        names = sorted(COLOURS)
+        photos = [(photo(number, names[number % 3]), names[number % 3]) for number in range(36)]
+        people_label(database, open_store(str(shop.folder / "blobs")), "returns", photos)
+    listed = httpx.get(f"{url}/console/models/retraining?channel=returns").text
+    assert '<option value="returns" selected>' in listed
+    begun = httpx.post(f"{url}/console/models/retraining", data={"channel": "returns"})
+    assert 303 == begun.status_code
+    address = begun.headers["location"]
+    assert "Cancel the retraining" in httpx.get(url + address).text
+    assert httpx.get(f"{url}{address}/live.json").json()["active"]
+    refused = httpx.post(f"{url}/retraining/runs", json={"channel": "returns"})
+    assert (409, "retraining_running") == (refused.status_code, refused.json()["code"])
+    assert 303 == httpx.post(f"{url}{address}/cancel").status_code
+    text = httpx.get(url + address).text
+    assert "Cancelled" in text
+    assert "Cancel the retraining" not in text
+    again = httpx.post(f"{url}/retraining/runs", json={"channel": "returns", "dry_run": True})
+    assert 202 == again.status_code, again.text
+    until = time.monotonic() + 300
+    while "running" == (run := httpx.get(url + again.headers["location"]).json()["run"])["state"]:
+        assert time.monotonic() < until, run
+        time.sleep(0.5)
+    assert ("measured", None, 36) == (run["state"], run["failure"], run["labels"])
+    assert 422 == httpx.post(f"{url}/retraining/runs", json={"chanel": "returns"}).status_code
+    unknown = httpx.post(f"{url}/retraining/runs", json={"channel": "nowhere"})
+    assert (404, "channel_not_found") == (unknown.status_code, unknown.json()["code"])

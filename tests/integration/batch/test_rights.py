@@ -45,6 +45,7 @@ def test_a_read_only_source_is_imported_once(place: Path) -> None:
     drop = place / "drop"
     drop.mkdir()
     (drop / "a.jpg").write_bytes(b"a photo")
+    (drop / "a.jpg").chmod(0o644)
     (drop / "b.jpg").write_bytes(b"a photo that may not be read")
     (drop / "b.jpg").chmod(0o000)
     drop.chmod(0o555)
@@ -66,6 +67,7 @@ def test_an_unreadable_source_is_refused(place: Path) -> None:
     for folder in (closed, half, half / "closed", half / "open"):
         folder.mkdir()
     (half / "open" / "a.jpg").write_bytes(b"a photo")
+    (half / "open" / "a.jpg").chmod(0o644)
     for folder in (half, half / "open"):
         folder.chmod(0o777)
     for folder in (closed, half / "closed"):

@@ -188,7 +188,8 @@ function start() {
       path: productAddress(channel, product, "/category"), body: { action: "correct", category, revision: product.revision },
     });
     remember(product, path);
-    say(`${path.at(-1)}. ${current() ? `Next: ${current().designation}` : "That was the last one here."}`);
+    const next = current() ? gettext("Next: %(title)s", { title: current().designation }) : gettext("That was the last product here.");
+    say(`${path.at(-1)}. ${next}`);
     show();
     if (products.length < REFILL_BELOW) refill();
   }

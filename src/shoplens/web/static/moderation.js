@@ -210,7 +210,8 @@ function start() {
     at = Math.min(at, Math.max(0, photos.length - 1));
     show();
     prefetch();
-    say(`${DONE[kind]}${chosen.length > 1 ? ` ${chosen.length} photos` : ""}. ${photos.length ? why(current()) : ""}`);
+    const number = chosen.length > 1 ? ` (${ngettext("%(number)s photo", "%(number)s photos", chosen.length)})` : "";
+    say(`${DONE[kind]}${number}. ${photos.length ? why(current()) : ""}`);
     if (photos.length < REFILL_BELOW[mode()]) refill();
   }
 
