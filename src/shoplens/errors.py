@@ -294,7 +294,7 @@ class RunInProgress(Conflict):
 
 
 class RunLost(Conflict):
-    """Another process took over this run; this process must not write to it any more."""
+    """Another process took this run over, or it was cancelled; this process must not write to it any more."""
 
     code = "run_lost"
 

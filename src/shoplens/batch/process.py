@@ -372,7 +372,7 @@ class RunLauncher(Generic[Run]):
         try:
             process = self._process.start(run_id)
         except OSError as error:
-            self._trouble[run_id] = f"No process could be started for it: {error.strerror}."
+            self._trouble[run_id] = marked(f"No process could be started for it: {error.strerror}.")
             _log.error("run.not_started", run=run_id, reason=str(error))
             return _NOT_STARTED
         _log.info("run.launched", run=run_id, pid=process.pid)
@@ -380,13 +380,14 @@ class RunLauncher(Generic[Run]):
         if status == 0:
             self._trouble.pop(run_id, None)
         else:
-            how = f"ended with status {status}"
+            how = marked(f"ended with status {status}")
             if status < 0:
                 names = {number.value: number.name for number in signal.Signals}
-                how = f"was ended by {names.get(-status, f'signal {-status}')}"
+                how = marked(f"was ended by {names.get(-status, f'signal {-status}')}")
             line = self._process.last_line() or ""
             code = f" ({found[1]})" if (found := _ERROR_LINE.match(line)) else ""
-            self._trouble[run_id] = f"Its process {how}{code}. {_LOG} in the log folder has the details."
+            place = f"{self._process.logs.name}/{_LOG}"
+            self._trouble[run_id] = marked(f"Its process {how}{code}. {place} has the details.")
             _log.warning("run.process_failed", run=run_id, pid=process.pid, status=status, reason=line)
         _log.info("run.process_ended", run=run_id, pid=process.pid, status=status)
         return status

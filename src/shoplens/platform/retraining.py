@@ -111,7 +111,7 @@ def retraining_rules(
     )
     if run is None:
         return rules
-    return replace(rules, recipe=run.recipe, base=run.base, test=run.test, promote=run.promote)
+    return replace(rules, model=run.model, recipe=run.recipe, base=run.base, test=run.test, promote=run.promote)
 
 
 def _place(given: Path | None, own: str | None) -> str | None:

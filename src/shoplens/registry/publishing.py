@@ -15,7 +15,7 @@ from typing import Final
 from shoplens.accounts.audit import AuditLog
 from shoplens.accounts.entities import Principal
 from shoplens.advice import meant
-from shoplens.bundles.builtin import builtin_names, builtin_version, prepare_builtin
+from shoplens.bundles.builtin import builtin_version, prepare_builtin
 from shoplens.bundles.bundle import Bundle
 from shoplens.bundles.manifest import ModelRef
 from shoplens.bundles.signing import Trust
@@ -179,12 +179,13 @@ class RegistryService:
         require_trust(bundle, self._trust)
         figures = figures or figures_of(bundle)
         version = self._registry.publish(bundle, by=principal.name, why=why, figures=figures)
-        self._tell(principal, "model.published", str(version.ref), {"digest": version.digest, "why": why})
+        if (version.by, version.note) == (principal.name, why):  # else it was published before
+            self._tell(principal, "model.published", str(version.ref), {"digest": version.digest, "why": why})
         return version
 
     def unpublished(self) -> list[ModelRef]:
-        """The models that are installed on this machine and not in the registry, but for the built-in ones."""
-        own = [ref for ref in self._installed() if ref.name not in builtin_names()]
+        """The models that are installed on this machine and not in the registry, but for the built-in versions."""
+        own = [ref for ref in self._installed() if ref.version != builtin_version(ref.name)]
         known = {each.ref for name in {ref.name for ref in own} for each in self._registry.versions(name)}
         return [ref for ref in own if ref not in known]
 

@@ -8,6 +8,8 @@ from urllib.parse import quote
 from fastapi import APIRouter, Form, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
+from shoplens.accounts.access import principal_of
+from shoplens.accounts.entities import Permission
 from shoplens.errors import NotFound, ShoplensError
 from shoplens.messages import gettext
 from shoplens.registry.entities import MAX_WHY, Alias, Reason
@@ -25,15 +27,18 @@ def registry_pages(registry: RegistryService) -> APIRouter:
     """The list, one model, and its forms. They work without a script."""
     router = page_router()
 
-    def every(*, status: int = 200, error: str | None = None, why: str = "") -> HTMLResponse:
+    def every(
+        request: Request, *, status: int = 200, error: str | None = None, chosen: str = "", why: str = ""
+    ) -> HTMLResponse:
+        publishes = principal_of(request).may(Permission.MODELS_ADMIN)
         return page(
-            "registry.html", status=status, models=registry.all(), place=registry.place, error=error, why=why,
-            unpublished=[str(ref) for ref in registry.unpublished()], max_why=MAX_WHY,
+            "registry.html", status=status, models=registry.all(), place=registry.place, error=error, chosen=chosen,
+            unpublished=[str(ref) for ref in registry.unpublished()] if publishes else [], why=why, max_why=MAX_WHY,
         )  # fmt: skip
 
     @router.get(_PAGE, dependencies=READERS)
-    def all_models() -> HTMLResponse:
-        return every()
+    def all_models(request: Request) -> HTMLResponse:
+        return every(request)
 
     @router.post(_PAGE)
     def publish(
@@ -48,7 +53,7 @@ def registry_pages(registry: RegistryService) -> APIRouter:
             published = publish_version(registry, name, version, principal, why=why)
         except ShoplensError as error:
             detail = public_detail(error, request_id_of(request))
-            return every(status=status_of(type(error)), error=detail, why=why[:MAX_WHY])
+            return every(request, status=status_of(type(error)), error=detail, chosen=model, why=why[:MAX_WHY])
         said = gettext("%(version)s is published. It goes live when you promote it.", version=published.ref)
         return RedirectResponse(f"{_PAGE}/{quote(name)}?done={quote(said)}", status_code=303)
 

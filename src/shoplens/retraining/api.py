@@ -1,4 +1,4 @@
-"""The JSON API of retrainings: which there were, what they found, and a person's yes or no."""
+"""The JSON API of retrainings: start and cancel one, which there were, what they found, a person's yes or no."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from pydantic import Field
 from starlette.responses import Response
 
-from shoplens.accounts.access import guarded, note, requires
+from shoplens.accounts.access import guarded, note, requester_of, requires
 from shoplens.accounts.entities import Permission, Principal
 from shoplens.registry.entities import MAX_WHY
 from shoplens.retraining.entities import RetrainingState, Stage
@@ -137,17 +137,18 @@ def retraining_router(retraining: RetrainingService, starter: RetrainingStarter)
         status_code=202,
         operation_id="start_retraining",
         response_model=RetrainingOut,
+        dependencies=[guarded(Permission.MODELS_ADMIN)],
         responses={202: {"headers": {"Location": {"schema": {"type": "string"}, "description": "URL of the run."}}}},
         summary="Train the model of a channel again",
     )
-    def start(request: Request, body: RetrainingIn, principal: ModelsAdmin) -> Response:
+    def start(request: Request, body: RetrainingIn) -> Response:
         """Train in a process of its own, from what people said; an interrupted retraining of the model goes on.
 
         Responds 409 `retraining_running` while the model is retrained, and 409 `retraining_not_possible` where the
         settings of the channel or what is installed do not allow it.
         """
-        run = starter.start(body.channel, by=principal.name, dry_run=body.dry_run)
-        note(request, "retraining.started", target=run.id, channel=body.channel, dry_run=body.dry_run)
+        run = starter.start(body.channel, by=requester_of(request, "http"), dry_run=body.dry_run)
+        note(request, "retraining.started", target=run.id, channel=run.channel, dry_run=run.dry_run)
         response = json_response(RetrainingOut.of(RunView(run=run, interrupted=False)), status=202)
         response.headers["Location"] = f"/retraining/runs/{run.id}"
         return response
@@ -166,7 +167,7 @@ def retraining_router(retraining: RetrainingService, starter: RetrainingStarter)
 
     @router.post("/runs/{run_id}/cancel", operation_id="cancel_retraining", summary="End a retraining that is at work")
     def cancel(request: Request, run_id: str, principal: ModelsAdmin) -> RetrainingOut:
-        """Its process stops within seconds, and nothing is published any more. Refused (409) where it has ended."""
+        """Its process ends at its next step, and publishes nothing. Refused (409) where it has ended or publishes."""
         view = retraining.cancel(run_id, by=principal)
         note(request, "retraining.cancelled", target=run_id)
         return RetrainingOut.of(view)

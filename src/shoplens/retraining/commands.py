@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from shoplens.accounts.commands import operator
+from shoplens.accounts.commands import note_command, operator
 from shoplens.cli.command import EXIT_INTERRUPTED, AsJson, DataDir, handle_errors, settings_for
 from shoplens.cli.groups import Commands, Group
 from shoplens.cli.output import Cell, progress_console, show_table
@@ -104,13 +104,15 @@ def run(
 @retrain_app.command(examples=["shoplens retrain cancel last"])
 @handle_errors
 def cancel(run_id: RunId, as_json: AsJson = False, data_dir: DataDir = None) -> None:
-    """End a retraining that is at work: nothing is published any more."""
+    """End a retraining that is at work: its process ends at its next step, and publishes nothing."""
     import orjson
 
     from shoplens.platform.retraining import open_retraining
 
-    with open_retraining(settings_for(data_dir)) as retraining:
+    settings = settings_for(data_dir)
+    with open_retraining(settings) as retraining:
         view = retraining.cancel(_id(retraining.all(limit=1), run_id), by=operator())
+    note_command(settings, "retraining.cancelled", target=view.run.id)
     typer.echo(orjson.dumps(_facts(view)) if as_json else _line(view))
 
 

@@ -24,7 +24,7 @@ class RetrainingNotFound(NotFound):
 
 
 class RetrainingNotOpen(Conflict):
-    """The model of this retraining does not wait for an answer."""
+    """The retraining has ended or is publishing, or its model does not wait for an answer."""
 
     code = "retraining_not_open"
 

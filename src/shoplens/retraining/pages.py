@@ -10,7 +10,7 @@ from urllib.parse import quote
 from fastapi import APIRouter, Depends, Form, Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
-from shoplens.accounts.access import guarded, note, principal_of, require, requires
+from shoplens.accounts.access import guarded, note, principal_of, requester_of, require, requires
 from shoplens.accounts.entities import Permission, Principal
 from shoplens.errors import BlobNotFound, ImageNotKept, NotFound, ShoplensError
 from shoplens.predictions.entities import Channel, photos_need
@@ -114,30 +114,29 @@ def _add_start_routes(
 ) -> None:
     readers = [guarded(Permission.MODELS_READ)]
 
-    def listed(*, status: int = 200, error: str | None = None, chosen: str = "") -> HTMLResponse:
+    def listed(*, status: int = 200, error: str | None = None, chosen: str = "", dry_run: bool = False) -> HTMLResponse:
         return page(
             "retrainings.html", status=status, views=retraining.all(), channels=channels, chosen=chosen, error=error,
-            possible=starter.possible(list(channels)), in_question=suspects.count(),
+            dry_run=dry_run, possible=starter.possible(channels), in_question=suspects.count(),
         )  # fmt: skip
 
     @router.get(_RUNS, dependencies=readers)
     def all_runs(request: Request) -> HTMLResponse:
         return listed(chosen=request.query_params.get("channel", "")[:100])
 
-    @router.post(_RUNS)
+    @router.post(_RUNS, dependencies=[guarded(Permission.MODELS_ADMIN)])
     def start(
         request: Request,
-        principal: ModelsAdmin,
         *,
         channel: Annotated[str, Form(max_length=100)],
         dry_run: Annotated[bool, Form()] = False,
     ) -> Response:
         try:
-            run = starter.start(channel, by=principal.name, dry_run=dry_run)
+            run = starter.start(channel, by=requester_of(request, "page"), dry_run=dry_run)
         except ShoplensError as error:
             detail = public_detail(error, request_id_of(request))
-            return listed(status=status_of(type(error)), error=detail, chosen=channel)
-        note(request, "retraining.started", target=run.id, channel=channel, dry_run=dry_run)
+            return listed(status=status_of(type(error)), error=detail, chosen=channel, dry_run=dry_run)
+        note(request, "retraining.started", target=run.id, channel=run.channel, dry_run=run.dry_run)
         return RedirectResponse(f"{_RUNS}/{run.id}", status_code=303)
 
 

@@ -22,7 +22,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
-from shoplens.accounts.entities import Principal
+from shoplens.accounts.entities import SYSTEM, Principal
 from shoplens.batch.entities import RunOwner
 from shoplens.batch.process import WatchTime, process_ended, this_process
 from shoplens.bundles.bundle import Bundle, open_bundle
@@ -117,7 +117,7 @@ class Pipeline:
         cancelled, NothingLabelled, NothingToLearn, DatasetInvalid, ExtraMissing, TrainingDiverged, and Unavailable,
         after which the run is continued by the next start.
         """
-        self._promotion.settle(self._rules, by=by)
+        self._promotion.settle(self._rules, by=by if run_id is None else SYSTEM)
         self._clear_folders()
         run = self._claim(by, dry_run=dry_run, run_id=run_id)
         try:
@@ -130,8 +130,9 @@ class Pipeline:
             raise
         except ShoplensError as error:
             with self._parts.database.reading() as tx:
-                run = RetrainingRepository(tx).get(run.id)
-            self._end(replace(run, state=RetrainingState.FAILED, failure_code=error.code, failure=str(error)))
+                now = RetrainingRepository(tx).get(run.id)
+            failed = replace(now, state=RetrainingState.FAILED, failure_code=error.code, failure=str(error))
+            self._end(replace(failed, owner=run.owner))
             raise
 
     # Who works on it
@@ -148,6 +149,11 @@ class Pipeline:
                 with suppress(RecordRefused):  # another process was faster
                     return self._new.add(self._rules, by=by.name, dry_run=dry_run, owner=me)
                 continue
+            if earlier.owner is None and not self._is_same(earlier, dry_run=dry_run):
+                raise RetrainingRunning(
+                    f"The retraining {earlier.id} of the model {earlier.model} is not over, and has other options. "
+                    "Continue or cancel it first."
+                )
             taken = self._take_over(earlier, me)
             if self._is_same(taken, dry_run=dry_run):
                 _log.info("retraining.resumed", run=taken.id, channel=taken.channel, stage=taken.stage.value)

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
-from shoplens.messages import gettext, marked, whole_number
+from shoplens.messages import gettext, known, marked, whole_number
 from shoplens.retraining.entities import CANCELLED, RetrainingState, Stage, Suspect
 from shoplens.retraining.service import RunView
 
@@ -41,13 +41,16 @@ def live_words(view: RunView, trouble: str | None, now: datetime) -> dict[str, A
     run, stages = view.run, list(_STAGES)
     done = stages.index(run.stage)
     minutes = int((now - run.created_at).total_seconds() // 60)
-    waits = run.owner is None and run.active
+    waits = run.owner is None
+    stopped = run.active and (view.interrupted or (waits and trouble is not None))
+    said = known(trouble or "") or gettext("Its process ended. The next start continues it where it was.")
     return {
-        "active": run.active and not view.interrupted,
+        "active": run.active,
         "done": round(100 * done / (len(stages) - 1), 1),
-        "condition": "warn" if trouble and run.active else None,
-        "resumable": False,
+        "condition": "warn" if stopped else None,
+        "resumable": stopped,
         "words": {
+            "state": run_state(view),
             "progress": gettext("Starting…") if waits else gettext(_STAGES[run.stage]),
             "speed": gettext(
                 "step %(step)s of %(steps)s, for %(minutes)s min",
@@ -55,7 +58,8 @@ def live_words(view: RunView, trouble: str | None, now: datetime) -> dict[str, A
                 steps=str(len(stages) - 1),
                 minutes=whole_number(minutes),
             ),
-            "trouble": trouble or "",
+            "trouble": said if stopped else "",
+            "closing": "" if stopped else gettext("You can close this page: it goes on by itself."),
         },
     }
 

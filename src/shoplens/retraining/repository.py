@@ -81,11 +81,12 @@ class RetrainingRepository:
         values = {name: value for name, value in _row(run).items() if name not in _BEATS}
         self._require(update(retraining_runs).where(*mine).values(values), run.id)
 
-    def cancel(self, run_id: str, *, now: datetime, reason: str) -> bool:
-        """End an active run, whoever works on it; False if it is over. The numbers that it has stay."""
+    def cancel(self, seen: RetrainingRun, *, now: datetime, reason: str) -> bool:
+        """End an active run, whoever works on it; False if its stage or owner is not that of `seen` any more."""
         values = {"state": RetrainingState.FAILED.value, "stage": Stage.DONE.value, "active": None,
                   "finished_at": now, "failure_code": CANCELLED, "failure": reason}  # fmt: skip
-        change = update(retraining_runs).where(_runs.id == run_id, _runs.active.is_not(None)).values(values)
+        same = (_runs.id == seen.id, _runs.active.is_not(None), _runs.stage == seen.stage.value)
+        change = update(retraining_runs).where(*same, _runs.owner == seen.owner).values(values)
         return self._tx.execute(change).rowcount == 1
 
     def decide(self, changed: RetrainingRun, *, seen: RetrainingRun) -> bool:
@@ -95,7 +96,7 @@ class RetrainingRepository:
 
     def _require(self, change: Any, run_id: str) -> None:
         if self._tx.execute(change).rowcount != 1:
-            raise RunLost(f"Another process took the retraining {run_id} over.")
+            raise RunLost(f"The retraining {run_id} was cancelled, or another process took it over.")
 
 
 class SuspectRepository:

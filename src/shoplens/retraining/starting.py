@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,11 +12,12 @@ from shoplens.batch.process import RunLauncher
 from shoplens.bundles.bundle import Bundle
 from shoplens.db import Database
 from shoplens.db.tables import new_id
-from shoplens.errors import Misconfigured, RecordRefused
+from shoplens.errors import Misconfigured, RecordRefused, ShoplensError
 from shoplens.registry.registry import Registry
 from shoplens.retraining.entities import RetrainingRules, RetrainingRun, RetrainingState, Stage
 from shoplens.retraining.errors import RetrainingNotPossible, RetrainingRunning
 from shoplens.retraining.repository import RetrainingRepository
+from shoplens.retraining.service import is_interrupted
 from shoplens.telemetry.logs import get_logger
 
 _log = get_logger(__name__)
@@ -91,19 +92,19 @@ class RetrainingStarter:
         self._rules_of = rules_of
         self._require = require
 
-    def possible(self, channels: Sequence[str]) -> list[str]:
-        """Those of `channels` whose model can be retrained as the settings are."""
+    def possible(self, channels: Iterable[str]) -> list[str]:
+        """Those of `channels` whose model can be retrained with these settings and on this machine."""
         found = []
         for channel in channels:
-            with suppress(Misconfigured):
-                self._rules_of(channel)
+            with suppress(ShoplensError):
+                self._require(self._rules_of(channel).recipe)
                 found.append(channel)
         return found
 
     def start(self, channel: str, *, by: str, dry_run: bool = False) -> RetrainingRun:
-        """A new retraining, or the one of this model whose process had ended, which goes on.
+        """A new retraining, or the one with the same options whose process had ended, which goes on.
 
-        Raises ChannelNotFound, RetrainingNotPossible and RetrainingRunning.
+        Raises ChannelNotFound, RetrainingNotPossible, and RetrainingRunning while there is another one of the model.
         """
         try:
             rules = self._rules_of(channel)
@@ -113,12 +114,29 @@ class RetrainingStarter:
         try:
             run = self._new.add(rules, by=by, dry_run=dry_run, owner=None)
         except RecordRefused as error:
-            resumed = self._launcher.resume(rules.model)
+            resumed = self._resumed(rules.model, channel, dry_run=dry_run)
             if resumed is None:
                 raise RetrainingRunning(f"Another process retrains the model {rules.model}.") from error
             return resumed
         self._launcher.start(run.id)
         return run
+
+    def _resumed(self, model: str, channel: str, *, dry_run: bool) -> RetrainingRun | None:
+        with self._new.database.reading() as tx:
+            run = RetrainingRepository(tx).active(model)
+        if run is None:
+            return None
+        if (run.channel, run.dry_run) != (channel, dry_run):
+            raise RetrainingRunning(
+                f"The retraining {run.id} of the model {model} is not over, and has other options. Continue or cancel "
+                "it first."
+            )
+        return self._launcher.resume(model, try_unknown=is_interrupted(run, self._new.clock()))
+
+    def resume(self, channels: Iterable[str]) -> None:
+        """Go on with retrainings whose process has ended. Raises DatabaseUnavailable."""
+        for channel in self.possible(channels):
+            self._launcher.resume(self._rules_of(channel).model, try_unknown=True)
 
     def trouble(self, run: RetrainingRun) -> str | None:
         """Why the last process of an active retraining failed; None if none did."""

@@ -337,5 +337,6 @@ def _resume_run(platform: Platform) -> None:
     try:
         platform.batch.resume()
         platform.catalogue.resume()
+        platform.retrainings.resume(platform.channels)
     except ShoplensError as error:  # the server starts anyway, and reports by itself what is unavailable
         _log.warning("run.not_resumed", code=error.code, reason=str(error))

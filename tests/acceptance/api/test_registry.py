@@ -161,14 +161,19 @@ def test_the_page_promotes_and_rolls_back_with_a_reason(
         assert 404 == client.get(f"{server.url}/console/registry/nothing").status_code
 
 
+def linked(models_dir: Path, into: Path) -> Path:
+    """A folder of models with those of `models_dir`, to which others can be added."""
+    into.mkdir()
+    for own in models_dir.iterdir():
+        (into / own.name).symlink_to(own)
+    return into
+
+
 async def test_an_installed_model_is_published_by_a_form_or_a_request(
     make_platform: Callable[..., Platform], models_dir: Path, tmp_path: Path
 ) -> None:
     """The form offers what is not published yet. Only installed models can be named, no folders."""
-    models = tmp_path / "models"
-    models.mkdir()
-    for own in models_dir.iterdir():
-        (models / own.name).symlink_to(own)
+    models = linked(models_dir, tmp_path / "models")
     make = bundle_maker(tmp_path / "made", "kiwi")
     for version in ("1.0", "2.0"):
         shutil.copytree(make(version).root, models / "kiwi" / version)

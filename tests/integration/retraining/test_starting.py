@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from shoplens.accounts.entities import SYSTEM
+from shoplens.batch.entities import RunOwner
 from shoplens.batch.process import RunLauncher, RunProcess
 from shoplens.db import open_database, upgrade
 from shoplens.errors import ExtraMissing, Misconfigured, RunLost
@@ -147,12 +148,49 @@ def test_a_training_ends_when_it_is_cancelled(shop: ColourShop, starter: Retrain
         def on_samples(self, done: int, total: int) -> None:
             if shop.service.get(run.id).run.active:
                 shop.service.cancel(run.id, by=SYSTEM)
-                time.sleep(shop.parts.takeover_s)  # the heartbeat finds out
+            time.sleep(0.5)  # the heartbeat finds out
 
     patient = Patient()
     with pytest.raises(RunLost, match="was cancelled"):
         Pipeline(shop.parts, RULES).run(by=SYSTEM, callback=patient, run_id=run.id)
-    assert not any(name.startswith("Comparing") for name in patient.names)
+    assert "Training" not in patient.names
+
+
+def test_a_retraining_that_publishes_is_not_cancelled(shop: ColourShop, starter: RetrainingStarter) -> None:
+    """Its model may be live in the next moment; it ends as it would have, and can be rejected then."""
+    run = starter.start("colours", by="anna")
+    refusals = []
+
+    def cancel(name: str) -> None:
+        if name.startswith("Publishing"):
+            with pytest.raises(RetrainingNotOpen, match="is publishing its model"):
+                shop.service.cancel(run.id, by=SYSTEM)
+            refusals.append(name)
+
+    ended = Pipeline(shop.parts, RULES).run(by=SYSTEM, callback=Stages(at=cancel), run_id=run.id)
+    assert (1, RetrainingState.WAITING) == (len(refusals), ended.state)
+
+
+def test_what_only_measures_does_not_go_on_with_what_publishes(shop: ColourShop, starter: RetrainingStarter) -> None:
+    """Nor does the command line take a retraining that waits for its process, with other options."""
+    run = starter.start("colours", by="anna")
+    with pytest.raises(RetrainingRunning, match="has other options"):
+        starter.start("colours", by="ben", dry_run=True)
+    with pytest.raises(RetrainingRunning, match="has other options"):
+        Pipeline(shop.parts, RULES).run(by=SYSTEM, callback=Stages(), dry_run=True)
+    assert shop.service.get(run.id).run.active
+
+
+def test_a_silent_owner_on_another_machine_counts_as_interrupted(shop: ColourShop, starter: RetrainingStarter) -> None:
+    """Nothing else can be known of it; the process of the next start watches it before it takes over."""
+    run = starter.start("colours", by="anna")
+    owner = RunOwner(id="o" * 26, host="elsewhere", pid=7, process="other-machine/pid:[1]/7")
+    with shop.database.transaction() as tx:
+        RetrainingRepository(tx).take_over(run, owner, now=shop.now())
+    assert not shop.service.get(run.id).interrupted
+    shop.later = 3_600.0
+    assert shop.service.get(run.id).interrupted
+    waited(lambda: started_again(starter, run))
 
 
 def test_a_channel_whose_model_cannot_be_retrained_says_why(

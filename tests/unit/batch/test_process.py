@@ -179,7 +179,7 @@ def test_a_process_that_fails_is_restarted_a_few_times(
     wait_for_launchers()
     assert "xxx" == (tmp_path / "starts").read_text()
     said = launcher.trouble(run.id)
-    assert "Its process ended with status 1 (storage_unavailable). run.log in the log folder has the details." == said
+    assert "Its process ended with status 1 (storage_unavailable). logs/run.log has the details." == said
 
 
 @pytest.mark.parametrize("status", ["0", "143", "130"])
