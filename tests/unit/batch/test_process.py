@@ -351,7 +351,10 @@ def test_a_process_differs_from_a_later_one_with_its_number() -> None:
     mine = process_mark(os.getpid())
     assert mine is not None
     assert mine == process_mark(os.getpid())
-    assert mine != process_mark(os.getppid())
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as later:
+        assert mine != process_mark(later.pid)
+        assert process_mark(later.pid) is not None
+        later.kill()
 
 
 def test_a_process_that_ended_has_no_mark_even_before_its_parent_waits() -> None:
