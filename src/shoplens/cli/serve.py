@@ -22,6 +22,9 @@ from shoplens.settings import Settings
 from shoplens.telemetry.logs import get_logger
 
 _BACKLOG: Final = 2048
+_UNSENT_BYTES: Final = 256 * 1024
+"""What the kernel may hold of an answer whose client does not read it. Without a bound it takes 4 MB, and ten strangers
+who ask for a table and read nothing have 40 MB of rows made for them (`bench/results.md`)."""
 _SILENT_S: Final = 60
 """How long a client may read nothing of what was sent to it, or be gone, before the kernel ends its connection."""
 _log = get_logger("shoplens.serve")
@@ -97,6 +100,7 @@ def listen(settings: Settings) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # accepted connections have the same options
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _UNSENT_BYTES)
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _SILENT_S * 1000)
     try:
