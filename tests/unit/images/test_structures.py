@@ -46,7 +46,11 @@ def test_a_photo_that_is_taken_apart_and_not_changed_is_the_same(name: str) -> N
     assert structured_photos()[name] == changed(name, [])
 
 
-@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(name=st.sampled_from(sorted(structured_photos())), changes=st.lists(edits, min_size=1, max_size=4))
 def test_no_change_of_a_photos_structure_costs_more_than_is_promised(
     name: str, changes: list[Edit], warm: SandboxedDecoder
