@@ -6,6 +6,7 @@ import fcntl
 import gc
 import io
 import json
+import logging
 import os
 import re
 import shutil
@@ -24,11 +25,15 @@ import httpx
 import numpy as np
 import pytest
 from fastapi import FastAPI
+from httpx._config import DEFAULT_TIMEOUT_CONFIG
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 from PIL import Image
 
 from servers.postgres import SharedDatabase, fresh_database
 from servers.process import START_TIMEOUT_S
 from shoplens.bundles.builtin import builtin_names, prepare_builtin
+from shoplens.cli.output import Manner, speak
 from shoplens.db import Database, open_database, upgrade
 from shoplens.images import sandbox
 from shoplens.platform import parts
@@ -41,6 +46,13 @@ from tests.commands import RunningCommand, start_command
 pytest_plugins = ["servers.fixtures"]
 # Test processes share the processors. Threads of torch that wait for one another would take them from the others.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# A busy machine may take longer than the five seconds of httpx and the 0.2 of Hypothesis. The product sets its own
+# timeouts, and where Hypothesis sees that it runs in CI it has loaded a profile of its own.
+for _phase in ("connect", "read", "write", "pool"):
+    setattr(DEFAULT_TIMEOUT_CONFIG, _phase, 60.0)
+if hypothesis_settings.get_current_profile_name() == "default":
+    hypothesis_settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    hypothesis_settings.load_profile("unhurried")
 
 
 def pytest_collection_finish() -> None:
@@ -85,13 +97,27 @@ def _one_process_forks_the_decoders_of_all_platforms() -> Iterator[None]:
     sandbox._ForkServer.close(shared)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _commands_in_this_process_leave_its_memory_alone() -> Iterator[None]:
+    """What they set for malloc could not be taken back, and other tests measure memory."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("shoplens.cli.process", "shoplens.predictions.commands"):
+            patch.setattr(f"{module}.keep_freed_memory", lambda: False)
+        yield
+
+
 @pytest.fixture(autouse=True)
-def _umask_is_restored() -> Iterator[None]:
-    """A command that runs in this process takes rights from all files that are written later."""
-    before = os.umask(0o022)
-    os.umask(before)
+def _what_a_command_sets_is_restored() -> Iterator[None]:
+    """One that runs in this process changes its umask, its log and its manner of speaking."""
+    umask = os.umask(0o022)
+    os.umask(umask)
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
     yield
-    os.umask(before)
+    os.umask(umask)
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    speak(Manner())
 
 
 def _opened_session(

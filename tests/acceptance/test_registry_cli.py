@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+import re
 from pathlib import Path
 
 from tests.acceptance.test_models_cli import shoplens
@@ -46,8 +46,9 @@ def test_a_model_is_published_promoted_rolled_back_and_carried_away(tmp_path: Pa
     said = ok(here, "registry", "promote", "fruit@2.0", "--why", "better", "--figure", "F1=0.97")
     assert "fruit@2.0 is the champion now, after 1.0." in said
     assert "is not name=number" in refused(here, "registry", "promote", "fruit@1.0", "--why", "?", "--figure", "F1")
-    day = f"{datetime.now(UTC):%Y-%m-%d}"
-    assert f"fruit@2.0 at {day}" in ok(here, "registry", "live", "fruit")
+    promoted = json.loads(ok(here, "registry", "history", "fruit", "--json"))
+    (day,) = {entry["at"][:10] for entry in promoted if (entry["alias"], entry["after"]) == ("champion", "2.0")}
+    assert re.search(rf"fruit@2\.0 at \S+ \S+ UTC, since {day}", ok(here, "registry", "live", "fruit"))
     assert "had no champion at 2020-03-03 23:59 UTC" in ok(here, "registry", "live", "fruit", "--at", "2020-03-03")
     assert f"fruit@2.0 at {day} 23:59 UTC" in ok(here, "registry", "live", "fruit", "--at", day)
     assert "is no day or moment" in refused(here, "registry", "live", "fruit", "--at", "yesterday")

@@ -24,7 +24,7 @@ from shoplens.settings import Settings, read_settings
 from tests.support.fusion import write_fusion_bundle
 
 CHANNEL = "catalogue"
-MANY = 2_500
+MANY = 6_000
 _SUGGESTED = (
     "UPDATE catalogue_products SET state = 'suggested', score = 0.97, answer = 'Colours > Red', revision = 1, "
     "suggestions = '[[\"Colours > Red\", 0.97]]', suggested_at = created_at, model = 'paint@1.0.0', tree = 0"

@@ -117,8 +117,8 @@ async def test_both_engines_say_the_same_of_the_same_photos(settings: Settings, 
 async def test_the_jobs_of_a_dead_worker_are_answered_by_another(
     settings: Settings, make_engine: EngineMaker, broker: Broker
 ) -> None:
-    """Within a few seconds, each answer for its own photo."""
-    tasks = await put(make_engine(settings), broker, 4)
+    """Long before their time is over, each answer for its own photo."""
+    tasks = await put(make_engine(settings), broker, 4, timeout_s=120.0)
     stream = broker.stream(MODEL, "online")
     assert [] == await broker.take([stream], "dead", count=4, block_ms=None)  # makes the group
     assert 4 == len(await broker.take([stream], "dead", count=4, block_ms=None))
@@ -126,7 +126,7 @@ async def test_the_jobs_of_a_dead_worker_are_answered_by_another(
     async with running_worker(settings) as worker:
         answers = await asyncio.gather(*tasks)
         assert 4 == worker.metrics.jobs_claimed._value.get()
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60
     assert 4 == len({answer.image.sha256 for answer in answers})
 
 
@@ -185,7 +185,7 @@ async def until_empty(broker: Broker) -> None:
     async def is_empty() -> bool:
         return (await broker.lengths([broker.stream(MODEL, "online")])) == [0]
 
-    await until(is_empty, within_s=5)
+    await until(is_empty)
 
 
 async def test_an_unreadable_reply_harms_nobody(settings: Settings, make_engine: EngineMaker, broker: Broker) -> None:

@@ -282,17 +282,20 @@ async def test_more_bodies_than_memory_is_given_for_are_429(make_platform: Calla
     """Two uploads that announce more than fits together: one is accepted, one gets 429."""
     photo = jpeg_of(colourful(1))
     limits = {"max_image_bytes": len(photo), "max_queued_bytes": len(photo) + 100}
+    accepted, refused = asyncio.Event(), asyncio.Event()
 
     async def slowly() -> AsyncIterator[bytes]:
         yield photo[:100]
-        await asyncio.sleep(0.3)
+        accepted.set()
+        await refused.wait()
         yield photo[100:]
 
     headers = {"content-length": str(len(photo))}
     async with client_of(make_platform(**limits)) as client:
         first = asyncio.create_task(client.post("/predict", content=slowly(), headers=headers))
-        await asyncio.sleep(0.1)
+        await asyncio.wait_for(accepted.wait(), 60)
         second = await client.post("/predict", content=photo)
+        refused.set()
         third = (await first, await client.post("/predict", content=photo))
     assert (429, "queue_full") == (second.status_code, second.json()["code"])
     assert [200, 200] == [answer.status_code for answer in third]

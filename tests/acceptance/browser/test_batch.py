@@ -246,6 +246,7 @@ def test_a_finger_does_it_too(visit: VisitMaker, fruit_server: RunningServer, ht
     )
     chosen = page.locator(".tile[data-state=done]").first
     chosen.tap()
+    expect(page.locator("[data-dock]")).to_be_visible()
     photo, dock = chosen.bounding_box(), page.locator("[data-dock]").bounding_box()
     assert photo
     assert dock

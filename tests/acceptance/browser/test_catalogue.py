@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -244,7 +245,7 @@ def test_a_table_is_looked_at_imported_and_its_faults_are_listed(
     assert ["blue.jpg"] == [each["name"] for each in shown["photos"]]
     page.get_by_role("button", name="Suggest now").click()
     expect(page.get_by_role("link", name="Review")).to_be_visible()
-    expect(page.locator("table.metrics tbody [data-name=State]")).to_have_text("Done", timeout=30_000)
+    expect(page.locator("table.metrics tbody [data-name=State]")).to_have_text("Done", timeout=120_000)
     states = call(catalogue, "GET", "/catalogue/numbers?channel=table")["states"]
     assert {"new": 0, "suggested": 2, "accepted": 1, "corrected": 0} == states
 
@@ -267,7 +268,9 @@ def test_everything_works_as_plain_forms(visit: VisitMaker, catalogue: RunningSe
     expect(page.get_by_text("Taken back.")).to_be_visible()
     page.goto(f"{catalogue.url}{HOME}/accept?channel=plain&at_least=0.99")
     page.get_by_role("button", name="Accept 1 product").click()
-    found = categories(catalogue, "plain")
+    give_up_at = time.monotonic() + 60
+    while (found := categories(catalogue, "plain"))["A-2"] is None and time.monotonic() < give_up_at:
+        time.sleep(0.1)  # the page waits a second for the job
     assert ("Colours > Blue", None) == (found["A-2"], found["A-1"])
 
 

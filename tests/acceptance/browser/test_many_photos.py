@@ -105,7 +105,7 @@ def test_a_pause_stops_sending_and_the_rest_follows_later(visit: VisitMaker, tmp
 
     def slow(route: Route) -> None:
         sent.append(route.request.url)
-        page.wait_for_timeout(60)
+        page.wait_for_timeout(500)
         route.continue_()
 
     page.route("**/predict?*", slow)
@@ -114,7 +114,7 @@ def test_a_pause_stops_sending_and_the_rest_follows_later(visit: VisitMaker, tmp
     expect(page.locator("#queue-note")).to_contain_text("Paused")
     expect(page.locator("#results tbody tr").get_by_text("Classifying…")).to_have_count(0)
     before = len(sent)
-    page.wait_for_timeout(400)
+    page.wait_for_timeout(1_000)
     assert before == len(sent) < 16
     page.get_by_role("button", name="Continue").click()
     expect(page.locator("#count")).to_have_text("16 of 16 classified")

@@ -247,7 +247,7 @@ def test_photos_are_blurred_until_asked_and_the_heat_map_lies_over_them(
     page.keyboard.press("h")
     heat = page.locator("[data-heat]")
     expect(heat).to_be_visible()
-    assert heat.evaluate("image => image.naturalWidth") == 640
+    assert heat.evaluate("image => image.decode().then(() => image.naturalWidth)") == 640
     page.keyboard.press("h")
     expect(heat).to_be_hidden()
     with page.expect_response("**/moderation/moderator"):

@@ -80,16 +80,14 @@ def assert_kept(answered: set[str], database_url: str) -> None:
 
 
 def test_two_processes_write_at_once(database_url: str) -> None:
-    """Both write concurrently, and no row is lost."""
+    """Both go on although the other writes, and no row is lost."""
     children = [start(database_url, threads=2, at_once=5) for _ in range(2)]
-    answered = [{first_id(child)} for child in children]
-    time.sleep(0.7)
+    answered = {first_id(child) for _ in range(12) for child in children}
     alive = [child.poll() for child in children]
-    for number, child in enumerate(children):
-        answered[number] |= kill(child)
+    for child in children:
+        answered |= kill(child)
     assert [None, None] == alive
-    assert all(len(said) > 10 for said in answered), [len(said) for said in answered]
-    assert set() == (answered[0] | answered[1]) - stored(database_url)
+    assert set() == answered - stored(database_url)
 
 
 @ONLY_SQLITE

@@ -78,7 +78,8 @@ def reported(endpoint: str, *, fail_fast: bool = True) -> list[str]:
 
     with ThreadPoolExecutor(3) as threads:
         sentences = list(threads.map(sentence_of, acts))
-    assert (6 if fail_fast else 14) > time.monotonic() - began_s
+    # Four seconds and ten, and what a busy machine adds.
+    assert (9 if fail_fast else 30) > time.monotonic() - began_s
     assert [] == [each for each in sentences if SECRET in each or "\n" in each]
     assert {"storage_url", "returns.source"} == {each.partition("(")[2].partition(")")[0] for each in sentences}
     return sentences

@@ -169,7 +169,9 @@ def test_a_cut_file_is_an_error_or_lost_nothing_that_is_seen(
             np.testing.assert_array_equal(whole, result.pixels)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(
     name=st.sampled_from(sorted(set(VALID) - {"avif"})),
     edits=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.binary(min_size=1, max_size=8)), max_size=6),
@@ -189,7 +191,9 @@ def test_a_changed_picture_gives_a_picture_or_our_own_error(
         assert picture.pixels.flags.c_contiguous
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(data=st.binary(max_size=200))
 def test_random_bytes_are_refused(data: bytes, limits: Limits) -> None:
     """No few hundred random bytes are a photo."""

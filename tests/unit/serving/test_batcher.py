@@ -209,6 +209,8 @@ def test_a_batcher_is_stuck_while_items_wait_and_none_is_finished(make_batcher: 
     outcomes = Outcomes()
     batcher = make_batcher(worker)
     running = batcher.submit("running", deadline=soon(), done=outcomes)
+    while not running.begun:
+        time.sleep(0.001)
     time.sleep(0.1)
     assert (True, 0.0) == (running.begun, batcher.stuck_s)
     waiting = batcher.submit("waiting", deadline=soon(), done=outcomes)
@@ -243,7 +245,7 @@ def test_batches_fill_up_to_their_size_and_no_further(make_batcher: MakeBatcher)
         return echo(batch)
 
     outcomes = Outcomes()
-    batcher = make_batcher(run, max_batch=4, max_wait_s=0.2)
+    batcher = make_batcher(run, max_batch=4, max_wait_s=5)
     for number in range(12):
         batcher.submit(number, deadline=soon(), done=outcomes)
     gate.set()
@@ -343,11 +345,11 @@ def test_an_item_that_waits_in_the_other_batcher_has_not_begun_and_keeps_its_dea
     first = batcher.submit(100, deadline=soon(), done=outcomes)
     while not worker.started:
         time.sleep(0.001)
-    late = batcher.submit(101, deadline=time.monotonic() + 0.2, done=outcomes)
+    late = batcher.submit(101, deadline=time.monotonic() + 2, done=outcomes)
     while not len(slow):
         time.sleep(0.001)
     assert (True, False) == (first.begun, late.begun)
-    time.sleep(0.25)
+    time.sleep(2.1)
     worker.gate.set()
     refused = next(each for each in outcomes.wait(2) if each != 100)
     assert isinstance(refused, NotStarted)

@@ -72,6 +72,11 @@ def decoder_of(engine: LocalEngine) -> int:
     return child.pid
 
 
+def is_at_work(engine: LocalEngine) -> bool:
+    """Whether its only decoder process has a photo."""
+    return not engine._sandbox._free.queue
+
+
 async def until(holds: Callable[[], bool]) -> None:
     """Wait until something holds."""
     give_up_at = time.monotonic() + 20
@@ -127,8 +132,7 @@ async def test_a_full_queue_of_the_sandbox_refuses_and_jpegs_are_answered(make_e
     os.kill(pid := decoder_of(engine), signal.SIGSTOP)
     async with asyncio.TaskGroup() as tasks:
         held = [tasks.create_task(engine.classify(job(TIFF)))]
-        await until(lambda: len(engine._batcher) == len(engine._sandboxed) == 0)
-        await asyncio.sleep(0.1)
+        await until(lambda: is_at_work(engine))
         for waiting in (1, 2):
             held.append(tasks.create_task(engine.classify(job(TIFF))))
             await until(lambda waiting=waiting: len(engine._sandboxed) == waiting)  # type: ignore[misc]
@@ -145,7 +149,7 @@ async def test_a_photo_that_waited_for_the_sandbox_in_vain_was_not_started(make_
     os.kill(pid := decoder_of(engine), signal.SIGSTOP)
     async with asyncio.TaskGroup() as tasks:
         first = tasks.create_task(engine.classify(job(TIFF)))
-        await asyncio.sleep(0.1)
+        await until(lambda: is_at_work(engine))
         with pytest.raises(NotStarted):
             await engine.classify(job(TIFF, timeout_s=0.3))
         os.kill(pid, signal.SIGCONT)

@@ -117,7 +117,7 @@ def test_a_receiver_that_is_away_holds_up_nobody(
             while "tracing.receiver_away" not in caplog.text and time.monotonic() < started + 20:
                 time.sleep(0.02)
             ending = time.monotonic()
-        assert 4.0 > time.monotonic() - ending
+        assert 10.0 > time.monotonic() - ending
     assert 1 == caplog.text.count("tracing.receiver_away")
     assert 1 == len(caplog.records), caplog.text
     assert "secret" not in caplog.text

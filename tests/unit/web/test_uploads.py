@@ -266,12 +266,12 @@ async def test_a_slow_body_is_taken_as_long_as_it_keeps_the_least_rate() -> None
             return {"type": "http.request", "body": body or b"", "more_body": body is not None}
 
         scope: dict[str, Any] = {"type": "http", "headers": []}
-        body = RequestBody(receive, Headers(scope=scope), UploadPace(idle_s=0.1, least_rate=1_000))
+        body = RequestBody(receive, Headers(scope=scope), UploadPace(idle_s=1.0, least_rate=200))
         return await received(Request(scope | {"state": {"body": body}}, body.receive), uploads())
 
-    assert 800 == len(await arriving(b"x" * 40, 0.02))  # 2,000 bytes per second, for 0.4 s
+    assert 800 == len(await arriving(b"x" * 40, 0.1))  # 400 bytes per second, for 2 s
     with pytest.raises(UploadTooSlow):
-        await arriving(b"x" * 4, 0.02)  # 200 bytes per second
+        await arriving(b"x" * 4, 0.1)  # 40 bytes per second
 
 
 @pytest.mark.parametrize("written", [lambda text: text, lambda text: text.replace("/", "\\/")])
