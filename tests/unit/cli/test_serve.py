@@ -19,6 +19,7 @@ def test_the_kernel_ends_connections_whose_client_is_gone_or_reads_nothing() -> 
         accepted = listener.accept()[0]
         with accepted:
             assert 1 == accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) <= 2 * 256 * 1024
             assert 60_000 == accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
 
 

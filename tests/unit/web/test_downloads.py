@@ -97,3 +97,24 @@ async def test_a_failure_while_chunks_are_made_is_raised() -> None:
 
     with pytest.raises((ValueError, ExceptionGroup)):
         await download(chunks(), name="table.csv", media_type="text/csv")(SCOPE, never, send)
+
+
+async def test_a_table_takes_at_most_half_of_the_interpreters_time() -> None:
+    """After each chunk as much time passes as it took of a processor."""
+    busy_s = 0.0
+
+    def chunks() -> Iterator[bytes]:
+        nonlocal busy_s
+        for _ in range(4):
+            began = time.thread_time()
+            while time.thread_time() - began < 0.03:
+                pass
+            busy_s += time.thread_time() - began
+            yield b"x"
+
+    async def send(_: Message) -> None:
+        """Takes it at once."""
+
+    began = time.monotonic()
+    await download(chunks(), name="table.csv", media_type="text/csv")(SCOPE, never, send)
+    assert time.monotonic() - began >= 2 * busy_s
