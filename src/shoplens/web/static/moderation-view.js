@@ -76,7 +76,7 @@ export function referenceList(photo) {
 export function wordsOf(context) {
   const parts = [];
   if (context.appeal) parts.push(element("div", { class: "notice", "data-kind": "warn" }, element("p", {}, element("strong", {}, gettext("The shopper appeals: ")), context.appeal)));
-  if (context.reports.length) parts.push(section(gettext("Reports"), element("ul", { class: "plain-list" }, ...context.reports.map((words) => element("li", {}, words ?? gettext("No words given"))))));
+  if (context.reports.length) parts.push(element("section", {}, element("h2", {}, gettext("Reports")), element("ul", { class: "plain-list" }, ...context.reports.map((words) => element("li", {}, words ?? gettext("No words given"))))));
   return parts;
 }
 
@@ -97,7 +97,8 @@ export function besideOf(context) {
 /** A small photo with its outcome; without a picture once it was deleted. */
 function small({ id, state, verdict, distance, mirrored, has_image: hasImage }) {
   const outcome = state ?? { refused: "refused", accepted: "published" }[verdict];
-  const words = STATE_WORDS[outcome] + (distance === undefined ? "" : `, distance ${distance}${mirrored ? ", mirrored" : ""}`);
+  const far = mirrored ? gettext("distance %(distance)s, mirrored", { distance }) : gettext("distance %(distance)s", { distance });
+  const words = STATE_WORDS[outcome] + (distance === undefined ? "" : `, ${far}`);
   const picture = hasImage ? element("img", { src: imageOf({ id }, "thumbnail"), alt: words, width: 64, height: 64, loading: "lazy" }) : words;
   return element("li", {}, element(id ? "a" : "span", { href: id && `/console/moderation/photos/${id}`, "data-outcome": OUTCOMES[outcome], title: words }, picture),
     distance === undefined ? null : element("small", {}, `${STATE_WORDS[outcome]}, ${distance}`));
