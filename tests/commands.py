@@ -234,6 +234,7 @@ def _command(request: dict[str, Any]) -> NoReturn:
         for number, place in enumerate(places, start=1):
             os.dup2(os.open(place, os.O_WRONLY | os.O_APPEND | (os.O_CREAT if "log" in request else 0)), number)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # tests that run in the background ignore it
         os.environ.clear()
         os.environ.update(request["environment"])
         tempfile.tempdir = None

@@ -120,8 +120,19 @@ function filterBox() {
   fit();
 }
 
-/** An open menu closes with Escape, and when something else is clicked. */
+/** A menu opens to the left of its button's right edge, or the other way round where the window ends. */
 function menus() {
+  for (const menu of document.querySelectorAll("details.menu")) {
+    menu.addEventListener("toggle", () => {
+      menu.removeAttribute("data-rightwards");
+      if (menu.open && menu.lastElementChild.getBoundingClientRect().left < 0) menu.setAttribute("data-rightwards", "");
+    });
+  }
+  closeMenus();
+}
+
+/** An open menu of the navigation closes with Escape, and when something else is clicked. */
+function closeMenus() {
   for (const menu of document.querySelectorAll("[data-menu]")) {
     document.addEventListener("click", (event) => { if (!menu.contains(event.target)) menu.open = false; });
     menu.addEventListener("keydown", (event) => {
