@@ -298,18 +298,18 @@ def _no_class_worse(classes: Sequence[ClassChange], rules: GateRules) -> Check:
 
 
 def _calibrated(truth: Sequence[str], new: Answers, old: Answers | None, rules: GateRules) -> Check:
-    after = calibration_error(truth, new)
-    bound, of = rules.most_calibration_error, ""
-    if old is not None:
+    after, bound = calibration_error(truth, new), rules.most_calibration_error
+    if old is None:
+        sentence = marked(f"Its calibration error is {after:.1%}; at most {bound:.1%} is allowed.")
+    else:
         before = calibration_error(truth, old)
         # A present model that is badly calibrated must not stop a better one that is not worse in this.
         bound = max(min(bound, before + rules.calibration_loss), min(before, rules.most_calibration_error))
-        of = marked(f" (the present model: {before:.1%})")
-    return Check(
-        code="calibrated",
-        passed=after <= bound,
-        sentence=f"Its calibration error is {after:.1%}{of}; at most {bound:.1%} is allowed.",
-    )
+        sentence = marked(
+            f"Its calibration error is {after:.1%}, that of the present model {before:.1%}; at most {bound:.1%} is "
+            "allowed."
+        )
+    return Check(code="calibrated", passed=after <= bound, sentence=sentence)
 
 
 def _fast_and_small(new: Answers, old: Answers | None, rules: GateRules) -> Iterator[Check]:

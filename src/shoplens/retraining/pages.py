@@ -39,15 +39,18 @@ def retraining_pages(
     suspects: SuspectService,
     images: ImageStore,
     channels: Mapping[str, Channel],
+    *,
+    console_channel: str,
 ) -> APIRouter:
     """The list with what starts one, one retraining with its photos and its forms, and labels that are probably wrong.
 
-    A photo also asks for the permission that photos of its channel ask for everywhere.
+    `console_channel` is chosen at first. A photo also asks for the permission that photos of its channel ask for
+    everywhere.
     """
     router = page_router()
     readers, admins = [guarded(Permission.MODELS_READ)], [guarded(Permission.MODELS_ADMIN)]
 
-    _add_start_routes(router, retraining, starter, suspects, channels)
+    _add_start_routes(router, retraining, starter, suspects, channels, console_channel=console_channel)
 
     def one(request: Request, run_id: str, *, status: int = 200, error: str | None = None) -> HTMLResponse:
         view, report = retraining.get(run_id), retraining.report(run_id)
@@ -111,12 +114,15 @@ def _add_start_routes(
     starter: RetrainingStarter,
     suspects: SuspectService,
     channels: Mapping[str, Channel],
+    *,
+    console_channel: str,
 ) -> None:
     readers = [guarded(Permission.MODELS_READ)]
 
     def listed(*, status: int = 200, error: str | None = None, chosen: str = "", dry_run: bool = False) -> HTMLResponse:
         return page(
-            "retrainings.html", status=status, views=retraining.all(), channels=channels, chosen=chosen, error=error,
+            "retrainings.html", status=status, views=retraining.all(), channels=channels, error=error,
+            chosen=chosen or console_channel,
             dry_run=dry_run, possible=starter.possible(channels), in_question=suspects.count(),
         )  # fmt: skip
 

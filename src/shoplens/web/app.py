@@ -255,7 +255,12 @@ def _page_routers(platform: Platform, uploads: Uploads) -> Iterator[APIRouter]:
     yield channel_pages(platform.batch, platform.channels)
     yield run_pages(platform.batch, platform.channels)
     yield retraining_pages(
-        platform.retraining, platform.retrainings, platform.suspects, platform.images, platform.channels
+        platform.retraining,
+        platform.retrainings,
+        platform.suspects,
+        platform.images,
+        platform.channels,
+        console_channel=platform.console_channel,
     )
     yield model_pages(platform.models, platform.channels, confusion=platform.records.confusion)
     yield registry_pages(platform.registry)
