@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import gc
 import os
 import signal
 import sys
@@ -34,6 +35,7 @@ _M_MMAP_THRESHOLD: Final = -3
 _MMAP_THRESHOLD_BYTES: Final = 1 << 28
 _TRIM_THRESHOLD_BYTES: Final = 1 << 29
 _SWITCH_INTERVAL_S: Final = 0.0005
+_YOUNGER_PER_FULL_COLLECTION: Final = 100
 
 
 @contextmanager
@@ -100,6 +102,16 @@ def switch_threads_often() -> None:
     240 ms, and takes 106.
     """
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
+
+
+def collect_all_rarely() -> None:
+    """Never walk again what is loaded now, and all that came since ten times more rarely than Python would.
+
+    Nearly all garbage is found young. A full collection keeps every thread waiting: 40 to 80 ms each, up to twice a
+    second, in a server that sends ten tables at once (`bench/results.md`).
+    """
+    gc.freeze()
+    gc.set_threshold(*gc.get_threshold()[:2], _YOUNGER_PER_FULL_COLLECTION)
 
 
 def _outcome(error: BaseException) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from shoplens.cli.command import settings_for
-from shoplens.cli.process import keep_freed_memory, process_logs, switch_threads_often
+from shoplens.cli.process import collect_all_rarely, keep_freed_memory, process_logs, switch_threads_often
 from shoplens.errors import Misconfigured, StorageUnavailable, UnsafeBind
 from shoplens.platform.accounts import has_people
 from shoplens.platform.server import build_platform
@@ -64,7 +64,7 @@ def run_server(*, host: str | None, port: int | None, data_dir: Path | None, all
             fault = checking.exception()
         gc.enable()
         gc.collect()
-        gc.freeze()  # models and modules live as long as the process; no collection needs to walk them again
+        collect_all_rarely()
         if isinstance(fault, StorageUnavailable):  # it may come back; /health/ready reports it until then
             _log.warning("store.away", reason=str(fault))
             reason = escape(str(fault))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import signal
 import threading
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ import orjson
 from rich.console import Console
 
 from shoplens.cli.command import settings_for
-from shoplens.cli.process import keep_freed_memory, process_logs, run_on_loop, switch_threads_often
+from shoplens.cli.process import collect_all_rarely, keep_freed_memory, process_logs, run_on_loop, switch_threads_often
 from shoplens.errors import Misconfigured
 from shoplens.platform.parts import build_sandbox
 from shoplens.platform.workers import WorkerParts, build_worker
@@ -53,7 +52,7 @@ async def _work(settings: Settings, models: tuple[str, ...], console: Console) -
 
     try:
         with _probes(settings, parts):
-            gc.freeze()
+            collect_all_rarely()
             for number in _SIGNALS:
                 loop.add_signal_handler(number, stop)
             loop.add_signal_handler(signal.SIGHUP, parts.follower.wake)

@@ -9,7 +9,7 @@ from shoplens.predictions.entities import Feedback, PredictionRecord, RecordFilt
 from shoplens.predictions.repository import FeedbackRepository, PredictionRepository
 from shoplens.spreadsheets import csv_chunks
 
-_PAGE = 500
+_PAGE = 100
 
 RECORD_COLUMNS = (
     "id",

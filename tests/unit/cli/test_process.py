@@ -166,3 +166,18 @@ def test_a_log_folder_that_cannot_be_written_does_not_stop_the_work(tmp_path: Pa
     events = [json.loads(line)["event"] for line in err.splitlines()]
     assert 1 == events.count("log_file.unwritable")
     assert "photo.taken" in events
+
+
+def test_rows_that_come_and_go_hardly_cause_a_full_collection() -> None:
+    """Each keeps all threads waiting. In a process of its own: thresholds belong to the whole process."""
+    program = """
+import gc
+from shoplens.cli.process import collect_all_rarely
+collect_all_rarely()
+before = gc.get_stats()[2]["collections"]
+for _ in range(30):
+    rows = [[number] for number in range(20_000)]
+print(gc.get_stats()[2]["collections"] - before)
+"""
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert int(done.stdout) <= 1
