@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
@@ -36,6 +36,8 @@ _DEEPEST: Final = 3
 """As many sentences may stand in each other."""
 _SIZE: Final = re.compile(r"[\d,.]+ [kMGT]?B")
 _DURATION: Final = re.compile(r"(an?|\d+) (second|minute|hour|day|month|year)s?")
+_DAY: Final = re.compile(r"(\d{2} [A-Z][a-z]+ \d{4})(?:,? (\d{2}:\d{2}))?")
+_DATE: Final = re.compile(r"(\d{4}-\d{2}-\d{2})(?: (\d{2}:\d{2}(?::\d{2})?))?")
 _PLACE: Final = re.compile(r"%\((\w+)\)s")
 
 language: Final[ContextVar[str]] = ContextVar("language", default=DEFAULT)
@@ -206,14 +208,39 @@ def _known(text: str, depth: int) -> str:
 
 
 def _known_value(name: str, value: str, depth: int) -> str:
-    """A value in the language of the page: a number of a format, a word of ours, or a sentence within the sentence."""
-    if name.endswith(NUMBER) or _SIZE.fullmatch(value):
-        return localised(value)
-    if _DURATION.fullmatch(value):
-        return natural_duration(value)
+    """A value in the language of the page: a figure, a moment, words of ours, or a sentence within the sentence."""
+    if figure := _figure(name, value):
+        return figure
     if depth == 0 or not (name.endswith(WORDS) or " " in value):
         return value
-    return _known(f"{value}.", depth).removesuffix(".") if name == UNENDED else _known(value, depth)
+    if name == UNENDED:
+        return _known(f"{value}.", depth).removesuffix(".")
+    found = _known(value, depth)
+    if found == value and name.endswith(WORDS):
+        return ", ".join(_known(each, depth) for each in value.split(", "))
+    return found
+
+
+def _figure(name: str, value: str) -> str | None:
+    """A number of a format, a duration or a moment as the language writes it; None for any other value."""
+    if name.endswith(NUMBER) or _SIZE.fullmatch(value):
+        return localised(value)
+    return natural_duration(value) if _DURATION.fullmatch(value) else _moment(name, value)
+
+
+def _moment(name: str, value: str) -> str | None:
+    """A day, with a time or without, as the language writes it. A date alone may be what something is called."""
+    written, digits = _DAY.fullmatch(value), _DATE.fullmatch(value)
+    try:
+        if written:
+            day, time = long_day(datetime.strptime(written[1], "%d %B %Y").replace(tzinfo=UTC).date()), written[2]
+        elif digits and (digits[2] or name.endswith("_at")):
+            day, time = medium_day(date.fromisoformat(digits[1])), digits[2]
+        else:
+            return None
+    except ValueError:
+        return None
+    return f"{day}, {time}" if time else day
 
 
 @lru_cache(maxsize=len(LANGUAGES))

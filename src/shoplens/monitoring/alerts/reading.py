@@ -12,6 +12,7 @@ from shoplens.db import Database
 from shoplens.mail.repository import MailRepository
 from shoplens.monitoring.accuracy.service import AccuracyService
 from shoplens.monitoring.alerts.facts import Facts
+from shoplens.monitoring.drift.charts import WORDS
 from shoplens.monitoring.drift.repository import DriftRepository
 from shoplens.monitoring.series.entities import MINUTE_S, SERVER, Counts, SeriesKey, total
 from shoplens.monitoring.series.forecast import DiskForecast
@@ -74,7 +75,9 @@ class ReadFacts:
             runs=self.statuses(),
             missed={channel: at for channel, at in self.missed().items() if at is not None},
             refused={each.name: each.fault or "" for each in self.followed() if each.refused},
-            drift={channel: (day, [each.value for each in measures]) for channel, (day, measures) in drift.items()},
+            drift={
+                channel: (day, [WORDS[each].name for each in measures]) for channel, (day, measures) in drift.items()
+            },
             accuracy={name: (each.value, each.high) for name, each in estimates.items() if each is not None},
             least_accuracy=self.least_accuracy,
             disk=self.disk(),

@@ -189,11 +189,12 @@ def _jobs_quarantined(facts: Facts) -> Findings | None:
 
 
 def _drift(facts: Facts) -> Findings | None:
-    return [
-        Finding(subject=channel, summary=f"{day:%d %B %Y} differs from the month before in: {', '.join(measures)}.")
-        for channel, (day, measures) in facts.drift.items()
-        if measures
-    ]
+    found = []
+    for channel, (day, measures) in facts.drift.items():
+        if measures:
+            words = ", ".join(measures)
+            found.append(Finding(subject=channel, summary=f"{day:%d %B %Y} differs from the month before in: {words}."))
+    return found
 
 
 def _accuracy_low(facts: Facts) -> Findings | None:
