@@ -32,7 +32,7 @@ from shoplens.errors import (
     RunInProgress,
     RunNotFound,
 )
-from shoplens.messages import gettext, marked, whole_number
+from shoplens.messages import gettext, marked, short_day, whole_number
 from shoplens.predictions.entities import Answer, Channel, Feedback, PredictionRecord
 from shoplens.predictions.pages import LinkFinder, RecordLink
 from shoplens.predictions.records import RecordService
@@ -446,7 +446,7 @@ def _nights_chart(runs: Sequence[RunSummary]) -> Chart | None:
     left = sum(each.counts[ItemState.NEEDS_REVIEW] for each in shown)
     return bar_chart(
         gettext("The last %(len)s runs", len=len(shown)),
-        slots_axis([f"{each.run.created_at:%d %b}" for each in shown], name=gettext("Run (UTC)")),
+        slots_axis([short_day(each.run.created_at.astimezone(UTC)) for each in shown], name=gettext("Run (UTC)")),
         series,
         words=lambda value: presenting.count(round(value)),
         height=SMALL,

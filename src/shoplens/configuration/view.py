@@ -23,6 +23,16 @@ SECTIONS: Final = {
     "server": marked("Server"),
 }
 """The parts of the page in their order."""
+_GROUPS: Final = {
+    "accounts": marked("Accounts"),
+    "oidc": marked("Sign-in with OpenID Connect"),
+    "monitoring": marked("Monitoring"),
+    "alerts": marked("Alerts"),
+    "mail": marked("Mail"),
+    "batch": marked("Runs"),
+    "photo_urls": marked("Photos by address"),
+}
+"""What the tables of settings are called, beside the channels."""
 _THRESHOLDS: Final = ("accept_at", "answer_at", "review_at", "reject_at", "audit_share", "hide_after_reports",
                       "second_opinion_share")  # fmt: skip
 _RETENTION: Final = ("keep", "keep_photos_days", "keep_records_days", "keep_refused_days", "keep_held_days",
@@ -72,10 +82,17 @@ class Configuration:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SettingGroup:
-    """Settings with a common table, such as those of one channel. `name` is "" for those without a table."""
+    """Settings with a common table, such as those of one channel. `name` is "" for those without a table; channels have
+    titles of their own.
+    """
 
     name: str
     rows: tuple[SettingValue, ...]
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        return gettext(_GROUPS[self.name]) if self.name in _GROUPS else self.name
 
     @property
     def set_count(self) -> int:
@@ -140,7 +157,7 @@ def expires_words(due: Due) -> str:
 
 
 def _groups(rows: list[SettingValue]) -> tuple[SettingGroup, ...]:
-    ordered = sorted(rows, key=_group_of)
+    ordered = sorted(rows, key=lambda row: (row.path[0] != "channels", _group_of(row)))
     return tuple(SettingGroup(name=name, rows=tuple(inside)) for name, inside in groupby(ordered, key=_group_of))
 
 

@@ -323,4 +323,4 @@ def _path(axis: Axis, values: Sequence[float | None], *, highest: float, height:
 
 
 def _anchor(at: float) -> str:
-    return "start" if at < 0.05 else "end" if at > 0.95 else "middle"
+    return "start" if at < 0.01 else "end" if at > 0.97 else "middle"

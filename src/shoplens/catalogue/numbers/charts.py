@@ -8,8 +8,8 @@ from shoplens.catalogue.numbers.service import CatalogueNumbers
 from shoplens.messages import gettext, localised, whole_number
 from shoplens.web.charts import Chart, Mark, Series, line_chart, numbers_axis
 
-_LEAST_DECIDED: Final = 5
-"""Accuracies of fewer decisions are not drawn: one wrong product would be a cliff."""
+LEAST_DECIDED: Final = 5
+"""Accuracies of fewer decisions are not shown: one wrong product would be a cliff."""
 
 
 def coverage_chart(numbers: CatalogueNumbers, accept_at: float) -> Chart:
@@ -21,7 +21,7 @@ def coverage_chart(numbers: CatalogueNumbers, accept_at: float) -> Chart:
     )
     accuracy = Series(
         name=gettext("Accuracy: share of decided ones that were right"),
-        values=[each.accuracy if each.decided >= _LEAST_DECIDED else None for each in numbers.curve],
+        values=[each.accuracy if each.decided >= LEAST_DECIDED else None for each in numbers.curve],
         tone="amber",
     )
     point = numbers.at(accept_at)

@@ -9,7 +9,7 @@ from starlette.responses import HTMLResponse
 
 from shoplens.accounts.access import guarded
 from shoplens.accounts.entities import Permission
-from shoplens.catalogue.numbers.charts import coverage_chart
+from shoplens.catalogue.numbers.charts import LEAST_DECIDED, coverage_chart
 from shoplens.catalogue.pages import HOME, CataloguePages, ChannelName
 from shoplens.catalogue.service import Catalogue
 from shoplens.web.routing import page_router
@@ -31,6 +31,7 @@ def number_pages(catalogue: Catalogue) -> APIRouter:
             chosen,
             numbers=numbers,
             chart=coverage_chart(numbers, catalogue.suggest[chosen.name].accept_at()),
+            least_decided=LEAST_DECIDED,
             listed=[numbers.at(float(each)) for each in _LISTED],
         )
 

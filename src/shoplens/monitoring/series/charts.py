@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import humanize
 
-from shoplens.messages import gettext, localised
+from shoplens.messages import gettext, localised, short_day
 from shoplens.monitoring.series.entities import DAY_S, Counts, ServerState
 from shoplens.monitoring.series.service import ModelChange, RunFigures, SeriesView, Volume
 from shoplens.web.charts import (
@@ -39,7 +39,7 @@ def duration(seconds: float) -> str:
 def long_duration(seconds: float) -> str:
     """How long a run took."""
     if seconds < 60:
-        return f"{seconds:.0f} s"
+        return localised(f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s")
     return f"{seconds / 60:.0f} min" if seconds < 5_400 else localised(f"{seconds / 3_600:.1f} h")
 
 
@@ -165,7 +165,7 @@ def run_charts(runs: Sequence[RunFigures]) -> dict[str, Chart]:
         return {}
     begun = [each.run.created_at.astimezone(UTC) for each in shown]
     axis = slots_axis([f"{each:%Y-%m-%d %H:%M}" for each in begun], name=gettext("Run (UTC)"))
-    dates = {at: f"{each.day} {each:%b}" for at, each in zip(axis.at, begun, strict=True)}
+    dates = {at: short_day(each) for at, each in zip(axis.at, begun, strict=True)}
     axis = replace(axis, ticks=tuple((at, dates[at]) for at, _ in axis.ticks))
     return {
         "took": bar_chart(

@@ -56,7 +56,7 @@ class DiskForecast:
             case DiskTrend.STEADY:
                 return marked("At the rate of the last two weeks the disk lasts for more than two years.")
         days = max(1, round(self.days_left or 0))
-        per_day, date = (self.bytes_per_day or 0) / 1e9, f"{self.full_at:%Y-%m-%d}"
+        per_day, date = (self.bytes_per_day or 0) / 1e9, f"{self.full_at:%d %B %Y}"
         rate = marked(f"at the {per_day:.3g} GB a day of the last two weeks")
         if days == 1:
             return marked(f"The disk is full in about {days} day ({date}), {rate}.")
