@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 from starlette.responses import HTMLResponse, RedirectResponse
 
 import shoplens
-from shoplens.accounts.access import declared, public, public_operations, require_declared
+from shoplens.accounts.access import declared, identify_quietly, public, public_operations, require_declared
 from shoplens.accounts.admin_api import audit_router, keys_router
 from shoplens.accounts.admin_pages import audit_pages, key_pages
 from shoplens.accounts.api import auth_router, people_router
@@ -325,7 +325,7 @@ def _account_pages(accounts: Accounts) -> Iterator[APIRouter]:
 
 def _other_pages() -> APIRouter:
     """The console's other addresses. Comes last, since it matches all of them."""
-    router = page_router(dependencies=[public])
+    router = page_router(dependencies=[public, Depends(identify_quietly)])  # whose menu the page has
 
     @router.get("/console")
     def start() -> RedirectResponse:

@@ -20,7 +20,6 @@ HEIGHT: Final = 180
 SMALL: Final = 120
 MOST_TICKS: Final = 4
 """Texts below a chart: so many have room at a width of 320 pixels."""
-_NO_DATA: Final = marked("no data")
 _NOTHING: Final = "–"
 _STEPS: Final = (1.0, 2.0, 2.5, 5.0, 10.0)
 
@@ -49,7 +48,7 @@ class Axis:
 
     `ticks` are the texts below. Points share the width: each has the part that is nearest to it. `known` says at which
     points somebody looked, so that a value which is missing there is no gap (there was no answer whose time could be
-    drawn); None: wherever a series has a value.
+    drawn); None: wherever a series has a value. `gap` is what all others are called.
     """
 
     at: tuple[float, ...]
@@ -57,6 +56,7 @@ class Axis:
     ticks: tuple[tuple[float, str], ...]
     name: str
     known: tuple[bool, ...] | None = None
+    gap: str = marked("no data")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,7 +247,7 @@ def _frame(
     known = axis.known or [any(each.values[index] is not None for each in series) for index in range(len(axis.at))]
     texts = [
         [
-            (_NOTHING if seen else gettext(_NO_DATA)) if value is None else words(value)
+            (_NOTHING if seen else gettext(axis.gap)) if value is None else words(value)
             for value, seen in zip(each.values, known, strict=True)
         ]
         for each in series
@@ -261,7 +261,7 @@ def _frame(
             + (
                 ", ".join(f"{each.name} {texts[of][index]}" for of, each in enumerate(series))
                 if known[index]
-                else gettext(_NO_DATA)
+                else gettext(axis.gap)
             ),
         )
         for index, slot in enumerate(slots)
@@ -279,7 +279,7 @@ def _frame(
         marks=tuple((round(WIDTH * each.at, 1), each.name) for each in marks if 0 <= each.at <= 1),
         legend=(
             *((each.name, each.tone) for each in series),
-            *([] if all(known) else [(gettext(_NO_DATA), "gap")]),
+            *([] if all(known) else [(gettext(axis.gap), "gap")]),
             *((each.name, "mark") for each in marks if 0 <= each.at <= 1),
         ),
         columns=(axis.name, *(each.name for each in series)),

@@ -47,6 +47,14 @@ def test_browsers_get_a_page_and_programs_get_json(
     assert {"Accept, Accept-Language, Cookie, Shoplens-Language"} == vary
 
 
+@pytest.mark.parametrize("path", ["/nothing", "/console/nothing", "/console/batch/nothing", "/console/records/nothing"])
+def test_a_page_that_is_not_there_has_the_menu(server: RunningServer, path: str) -> None:
+    """Of the pages that the person may use."""
+    page = httpx.get(server.url + path, headers=BROWSER)
+    assert 404 == page.status_code
+    assert '<a href="/console/batch/returns"' in page.text
+
+
 def test_a_wrong_method_names_the_right_ones(server: RunningServer) -> None:
     """Also beside a page."""
     assert "POST" == httpx.get(f"{server.url}/predict", headers=BROWSER).headers["allow"]

@@ -25,7 +25,9 @@ def test_a_disk_that_fills_up_says_when() -> None:
     assert DiskTrend.FILLING is found.trend
     assert 25.0 == pytest.approx(found.days_left or 0)
     assert found.full_at == NOW + timedelta(days=25)
-    assert "The disk is full in about 25 days (09 June 2026), at the 4 GB a day of the last two weeks." == found.sentence
+    assert (
+        "The disk is full in about 25 days (09 June 2026), at the 4 GB a day of the last two weeks." == found.sentence
+    )
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from typing import Final
 
@@ -140,7 +140,7 @@ def _distance_chart(report: DriftReport, measure: Measure, name: str) -> Chart |
         return None
     first, last = report.days[0].day, report.days[-1].day
     listed = [first + timedelta(days=ahead) for ahead in range((last - first).days + 1)]
-    axis = times_axis([start_of(day) for day in listed], step=timedelta(days=1))
+    axis = replace(times_axis([start_of(day) for day in listed], step=timedelta(days=1)), gap=marked("not compared"))
 
     def values(read: str) -> list[float | None]:
         return [getattr(found[day], read) if day in found else None for day in listed]
