@@ -227,7 +227,7 @@ def test_a_table_is_looked_at_imported_and_its_faults_are_listed(
     page = visit(at=catalogue).page(f"{HOME}/imports?channel=table")
     page.set_input_files("#file", [table, photo])
     expect(page.locator("[data-slot=file]")).to_contain_text(re.compile(r"products\.csv, .* and 1 photo"))
-    expect(page.get_by_label("Product id")).to_have_value("sku")
+    expect(page.get_by_label("Product ID")).to_have_value("sku")
     expect(page.get_by_label("Category")).to_have_value("kategorie")
     expect(page.locator("[data-slot=rows] tbody tr")).to_have_count(4)
     page.locator("[data-slot=start]").click()
