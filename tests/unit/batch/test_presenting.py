@@ -80,7 +80,7 @@ def test_progress_is_one_line() -> None:
     assert ("85%", "1,020", "1,200 photos", "Running") == tuple(
         shown[name] for name in ("percent", "settled", "planned", "state")
     )
-    assert "31 per second · about 6 s left · last photo finished 0.1 s ago" == shown["pace"]
+    assert "31 per second · about 6 s left · last photo finished 0.3 s ago" == shown["pace"]
     ended = replace(RUN, state=RunState.FINISHED, finished_at=LATER)
     assert "31 per second · took 5 min" == words.pace(replace(VIEW, run=ended, seconds_left=None))
 

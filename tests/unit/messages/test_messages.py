@@ -75,12 +75,13 @@ def _constants(node: nodes.Node) -> Iterator[str]:
 
 
 def test_every_text_of_a_script_is_found() -> None:
-    """Those within `${}` of a template literal are not extracted: such calls stand before it."""
+    """Calls within `${}` of a template literal or in values of another call are not: they stand before it."""
     known = {each if isinstance(each, str) else each[0] for each in (message.id for message in extracted())}
     calls = re.compile(r'\b(?:n?gettext|marked)\(\s*"((?:[^"\\]|\\.)*)"')
     lost = {
         path.name: texts
         for path in sorted(SOURCE.rglob("static/*.js"))
+        if path.name != "messages.js"  # has the functions, with an example
         if (texts := [text for text in calls.findall(path.read_text("utf-8")) if json.loads(f'"{text}"') not in known])
     }
     assert {} == lost
