@@ -225,6 +225,7 @@ def test_a_table_is_looked_at_imported_and_its_faults_are_listed(
     table.write_text(TABLE)
     photo.write_bytes(jpeg_of(np.full((48, 64, 3), (5, 5, 250), np.uint8)))
     page = visit(at=catalogue).page(f"{HOME}/imports?channel=table")
+    expect(page.locator("[data-slot=start]")).to_be_disabled()
     page.set_input_files("#file", [table, photo])
     expect(page.locator("[data-slot=file]")).to_contain_text(re.compile(r"products\.csv, .* and 1 photo"))
     expect(page.get_by_label("Product ID")).to_have_value("sku")
