@@ -93,6 +93,7 @@ def channel_pages(batch: Batch, channels: Mapping[str, Channel]) -> APIRouter:
         active = browse.active(name)
         return page(
             "batch.html",
+            report_language=batch.report.language_tag,
             channel=channels[name],
             runs=[each for each in found[:_PAGE_RUNS] if not each.run.active],
             older=found[_PAGE_RUNS - 1].run.id if len(found) > _PAGE_RUNS else None,
@@ -162,6 +163,7 @@ def run_pages(batch: Batch, channels: Mapping[str, Channel]) -> APIRouter:
         skipped = browse.count_skipped(view.run.id, browser) if in_review and not wanted.skipped else 0
         shown = page(
             "batch_run.html",
+            report_language=batch.report.language_tag,
             channel=channels[channel],
             view=view,
             bar=bar,

@@ -49,7 +49,7 @@ _SAID_WORDS: Final = {
 
 ALL_STATES: Final = "all"
 LEAST_SURE: Final = "least-sure"
-REQUESTERS: Final = (marked("command line"), marked("page"), marked("http"))
+REQUESTERS: Final = (marked("command line"), marked("page"))
 """Who asks for a run where no name is given; templates show them in the language of the page."""
 _LONGEST_FILTER: Final = 200
 _LARGEST_CURSOR: Final = 1 << 63
@@ -197,7 +197,9 @@ def photos(number: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Rounded: "40 s", "12 min", "2 h 5 min"."""
+    """Rounded: "0.4 s", "40 s", "12 min", "2 h 5 min"."""
+    if seconds < 0.95:
+        return localised(f"{max(seconds, 0.1):.1f} s")
     if seconds < 99.5:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
@@ -258,7 +260,7 @@ def progress_words(view: RunView) -> dict[str, str]:
         "state": run_word(view.run),
         "settled": count(view.settled),
         "planned": photos(view.run.planned),
-        "percent": f"{100 * view.progress:.0f}%",
+        "percent": localised(f"{100 * view.progress:.0f}%"),
         "pace": pace(view),
     }
 

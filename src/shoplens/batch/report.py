@@ -343,7 +343,8 @@ class WriteReport:
         self._images = images
         self._clock = clock
         self._version = version
-        self._language = language_tag
+        self.language_tag = language_tag
+        """In which the reports of this program are."""
 
     def render(self, run_id: str, *, console: str | None = None, server: str | None = None) -> str:
         """The page with the current data.
@@ -355,7 +356,7 @@ class WriteReport:
             raise RequestInvalid(
                 f"{console!r} is not an address of the console. It must start with http:// or https://."
             )
-        token = language.set(self._language)
+        token = language.set(self.language_tag)
         try:
             return self._rendered(run_id, console, server)
         finally:
@@ -376,7 +377,7 @@ class WriteReport:
             names=self._label_names.get(facts.run.channel, {}),
             console=self._console(facts.run.channel, console, server),
             version=self._version,
-            language=self._language,
+            language=self.language_tag,
         )  # fmt: skip
 
     def _console(self, channel: str, console: str | None, server: str | None) -> str | None:

@@ -215,7 +215,7 @@ def preprocessing(spec: ImageSpec) -> list[str]:
         )
     if spec.crop != spec.resize or spec.fit == "short_side":
         steps.append(gettext("Centre crop of %(crop)s × %(crop)s px.", crop=spec.crop))
-    order = "red, green, blue" if spec.colour == "rgb" else "blue, green, red"
+    order = gettext("red, green, blue") if spec.colour == "rgb" else gettext("blue, green, red")
     steps.append(gettext("Channels in the order %(order)s, layout %(upper)s.", order=order, upper=spec.layout.upper()))
     if spec.dtype == "uint8":
         steps.append(gettext("The input is raw 8-bit values; the model normalises them."))

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from shoplens.errors import EngineStopped, NotStarted, QueueFull, ShoplensError
+from shoplens.messages import marked
 from shoplens.serving.engine import fault_of
 from shoplens.serving.fair_queue import FairQueue
 from shoplens.telemetry.logs import get_logger
@@ -38,10 +39,10 @@ class Batching:
     queue_limit: int = 128
 
     def __str__(self) -> str:
-        threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
+        threads = marked(f"{self.threads} threads") if self.threads > 1 else marked("1 thread")
         if self.max_batch == 1:
-            return f"single calls on {threads}"
-        return f"batches of up to {self.max_batch} within {self.max_wait_s * 1e3:g} ms on {threads}"
+            return marked(f"single calls on {threads}")
+        return marked(f"batches of up to {self.max_batch} within {self.max_wait_s * 1e3:g} ms on {threads}")
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

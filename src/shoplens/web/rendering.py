@@ -165,6 +165,11 @@ def milliseconds(value: float) -> str:
     return localised(f"{value:.1f} ms" if value < 9.95 else f"{value:.0f} ms")
 
 
+def requester(name: str) -> str:
+    """Who asked for a run: a service without a name of its own is "http" in the database, on a page "the API"."""
+    return gettext("the API") if name == "http" else known(name)
+
+
 def number(value: int) -> str:
     """1204 is "1,204", and "1.204" in German."""
     return whole_number(value)
@@ -223,7 +228,20 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     add_messages(environment)
-    filters = (percent, bar_width, size, milliseconds, number, figure, instant, plain_time, long_day, medium_day, known)
+    filters = (
+        percent,
+        bar_width,
+        size,
+        milliseconds,
+        number,
+        figure,
+        instant,
+        plain_time,
+        long_day,
+        medium_day,
+        known,
+        requester,
+    )
     environment.filters.update({each.__name__: each for each in filters})
     environment.globals.update(
         static_url=static_url,

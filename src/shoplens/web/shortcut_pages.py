@@ -64,7 +64,7 @@ SHORTCUTS: Final = (
             ("*", marked("Select all in the grid")),
             ("v", marked("Show this photo as it is")),
             ("b", marked("Blurred, grey or as they are")),
-            ("h", marked("What the model saw")),
+            ("h", marked("Heat map: what the model saw")),
             ("?", marked("Show the keys")),
         ),
     ),

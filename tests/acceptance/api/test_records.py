@@ -297,6 +297,14 @@ async def test_a_view_is_saved_shown_and_removed(client: httpx.AsyncClient) -> N
     assert "Doubtful" not in (await client.get("/console/records", headers=html)).text
 
 
+async def test_a_channel_without_thresholds_says_that_nothing_was_checked(client: httpx.AsyncClient) -> None:
+    """In place of a tick beside a guess."""
+    (guess,) = await fill(client, 1)
+    text = (await client.get(f"/console/records/{guess}", headers={"accept": "text/html"})).text
+    assert "Accepted without a check: this channel has no thresholds" in text
+    assert 'class="badge" data-outcome="accept"' not in text
+
+
 async def test_the_page_of_a_record_leads_to_its_neighbours_and_to_similar_photos(client: httpx.AsyncClient) -> None:
     """Within the filter; the same file again is named so."""
     ids = await fill(client, 3)

@@ -349,6 +349,15 @@ def test_the_results_are_downloaded_from_the_page(visit: VisitMaker, fruit_serve
     expect(page.locator("h1")).to_be_visible()
 
 
+def test_a_page_in_another_language_says_in_which_a_report_is(http: httpx.Client, run_id: str) -> None:
+    """Reports are stored, in the language of the settings."""
+    words = [
+        http.get(f"/console/batch/returns/{run_id}", headers={"accept-language": tag}).text for tag in ("en", "de")
+    ]
+    assert ["(English)" in text for text in words] == [False, True]
+    assert all('/report" hreflang="en"' in text for text in words)
+
+
 @pytest.mark.parametrize("path", ["/console/batch/returns/nix", "/console/batch/returns/items/nix"])
 def test_an_unknown_run_or_item_gets_a_page(visit: VisitMaker, fruit_server: RunningServer, path: str) -> None:
     """With an explanation."""

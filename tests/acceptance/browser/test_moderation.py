@@ -87,7 +87,7 @@ def test_an_appeal_is_read_before_anything_else(visit: VisitMaker, moderating: R
         page = visit(at=moderating, person=7).page(address)
         words = page.get_by_text("The shopper appeals: It is my jacket.")
         expect(words).to_be_in_viewport(ratio=1)
-        expect(page.locator(".words ~ section").filter(has_text="What the machine saw")).to_be_visible()
+        expect(page.locator(".words ~ section").filter(has_text="Scores")).to_be_visible()
 
 
 def test_the_reasons_stay_open_while_photos_arrive(visit: VisitMaker, moderating: RunningServer) -> None:

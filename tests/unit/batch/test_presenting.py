@@ -44,7 +44,9 @@ ITEM = BatchItem(
 @pytest.mark.parametrize(
     ("seconds", "expected"),
     [
-        (0.2, "0 s"),
+        (0.01, "0.1 s"),
+        (0.2, "0.2 s"),
+        (1, "1 s"),
         (99, "99 s"),
         (100, "2 min"),
         (3_000, "50 min"),
@@ -78,7 +80,7 @@ def test_progress_is_one_line() -> None:
     assert ("85%", "1,020", "1,200 photos", "Running") == tuple(
         shown[name] for name in ("percent", "settled", "planned", "state")
     )
-    assert "31 per second · about 6 s left · last photo finished 0 s ago" == shown["pace"]
+    assert "31 per second · about 6 s left · last photo finished 0.3 s ago" == shown["pace"]
     ended = replace(RUN, state=RunState.FINISHED, finished_at=LATER)
     assert "31 per second · took 5 min" == words.pace(replace(VIEW, run=ended, seconds_left=None))
 

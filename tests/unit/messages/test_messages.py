@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
@@ -24,7 +25,7 @@ from shoplens.messages import (
     speaking,
 )
 from shoplens.messages.page_texts import add_messages
-from tools.messages import CALLS, SOURCE, brought_up_to_date, faults
+from tools.messages import CALLS, SOURCE, brought_up_to_date, extracted, faults
 
 NO_TEXTS = {
     "Account", "Audit", "Catalogue", "Classify", "Keys", "Models", "Moderation", "Monitoring", "People", "Records",
@@ -71,6 +72,19 @@ def _constants(node: nodes.Node) -> Iterator[str]:
     elif not isinstance(node, nodes.Compare | nodes.Extends | nodes.Import):
         for child in node.iter_child_nodes():
             yield from _constants(child)
+
+
+def test_every_text_of_a_script_is_found() -> None:
+    """Calls within `${}` of a template literal or in values of another call are not: they stand before it."""
+    known = {each if isinstance(each, str) else each[0] for each in (message.id for message in extracted())}
+    calls = re.compile(r'\b(?:n?gettext|marked)\(\s*"((?:[^"\\]|\\.)*)"')
+    lost = {
+        path.name: texts
+        for path in sorted(SOURCE.rglob("static/*.js"))
+        if path.name != "messages.js"  # has the functions, with an example
+        if (texts := [text for text in calls.findall(path.read_text("utf-8")) if json.loads(f'"{text}"') not in known])
+    }
+    assert {} == lost
 
 
 def test_numbers_shares_and_days_are_written_as_in_the_language() -> None:

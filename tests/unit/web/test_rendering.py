@@ -32,6 +32,11 @@ def test_sizes_are_short(count: int, words: str) -> None:
     assert words == rendering.size(count)
 
 
+def test_a_run_that_a_service_asked_for_is_of_the_api() -> None:
+    """Where the service has no name; people have one."""
+    assert ["the API", "command line", "Ada"] == [rendering.requester(each) for each in ("http", "command line", "Ada")]
+
+
 def test_instants_are_utc_whatever_zone_they_come_in() -> None:
     """A time without a zone is UTC already."""
     moment = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)

@@ -30,8 +30,9 @@ def accuracy_words(point: ConfidencePoint) -> str:
     if point.accuracy is None:
         return gettext("People have decided none in this range yet, so nothing says how many are right.")
     return gettext(
-        "Of the %(decided)s that people decided in this range, %(accuracy)s were right.",
+        "People decided %(decided)s in this range; right: %(right)s (%(accuracy)s).",
         decided=whole_number(point.decided),
+        right=whole_number(point.right),
         accuracy=localised(f"{point.accuracy:.1%}"),
     )
 

@@ -44,8 +44,8 @@ _SHOWN_FAULTS: Final = 100
 _EXPORTS: Final = {
     ProductFormat.CSV: "CSV",
     ProductFormat.PARQUET: "Parquet",
-    ProductFormat.X: marked("X of the challenge"),
-    ProductFormat.Y: marked("Y of the challenge"),
+    ProductFormat.X: marked("Rakuten X (texts)"),
+    ProductFormat.Y: marked("Rakuten Y (categories)"),
 }
 _FAULT_COLUMNS: Final = ("line", "reference", "code", "reason")
 

@@ -20,6 +20,7 @@ NEAR_ACCEPTED: Final = "near_accepted"
 STRIKES: Final = "strikes"
 """The signal of the refusals that a customer has; `of_strikes` gives its score."""
 MOST_STRIKES: Final = 100
+_MOST_DIGITS: Final = 17
 OWN_RULES: Final = frozenset({NEAR_REFUSED, NEAR_ACCEPTED, STRIKES})
 """Signals that have rules of their own in place of bands."""
 
@@ -146,8 +147,9 @@ def _rejected(scores: Mapping[str, float], policy: ModerationPolicy) -> PolicyDe
     for band in policy.bands:
         score = scores.get(band.signal)
         if score is not None and band.reject_at is not None and score >= band.reject_at:
+            digits = _digits(score, band)
             rule = marked(
-                f"The score of {band.signal} is {_shown(score, band)}; photos are refused from {band.reject_at:g}."
+                f"The score of {band.signal} is {score:.{digits}f}; photos are refused from {band.reject_at:g}."
             )
             return PolicyDecision(state=PhotoState.REFUSED, rule=rule, signal=band.signal)
     return None
@@ -203,9 +205,10 @@ def _near_accepted(scores: Mapping[str, float], policy: ModerationPolicy) -> Pol
 
 def _in_review(scores: Mapping[str, float], policy: ModerationPolicy) -> PolicyDecision | None:
     for band in policy.bands:
-        if band.review_at is not None and scores[band.signal] >= band.review_at:
-            shown = _shown(scores[band.signal], band)
-            rule = marked(f"The score of {band.signal} is {shown}; photos are held from {band.review_at:g}.")
+        score = scores.get(band.signal)
+        if score is not None and band.review_at is not None and score >= band.review_at:
+            digits = _digits(score, band)
+            rule = marked(f"The score of {band.signal} is {score:.{digits}f}; photos are held from {band.review_at:g}.")
             return PolicyDecision(state=PhotoState.HELD, rule=rule, signal=band.signal)
     return None
 
@@ -220,7 +223,9 @@ def _why_published(scores: Mapping[str, float], policy: ModerationPolicy) -> str
     if not first:
         return marked("The policy has no thresholds, so the photo is published.")
     threshold, band = min(first, key=lambda each: each[0] - scores[each[1].signal])
-    shown = marked(f"{band.signal} with {_shown(scores[band.signal], band)} below {threshold:g}")
+    score = scores[band.signal]
+    digits = _digits(score, band)
+    shown = marked(f"{band.signal} with {score:.{digits}f} below {threshold:g}")
     return marked(f"All scores are below their thresholds; the nearest is {shown}.")
 
 
@@ -232,11 +237,11 @@ def _distance(scores: Mapping[str, float], signal: str, most: int | None) -> int
     return distance if distance <= most else None
 
 
-def _shown(score: float, band: Band) -> str:
-    """The score with two digits, or with as many as it takes to show on which side of both thresholds it lies."""
+def _digits(score: float, band: Band) -> int:
+    """Two digits of a score, or as many as it takes to show on which side of both thresholds it lies."""
     thresholds = [each for each in (band.review_at, band.reject_at) if each is not None]
-    for digits in range(2, 7):
-        text = f"{score:.{digits}f}"
-        if all((float(text) >= each) is (score >= each) for each in thresholds):
-            return text
-    return repr(score)
+    for digits in range(2, _MOST_DIGITS):
+        shown = float(f"{score:.{digits}f}")
+        if all((shown >= each) is (score >= each) for each in thresholds):
+            return digits
+    return _MOST_DIGITS

@@ -28,6 +28,7 @@ from shoplens.errors import (
     ShoplensError,
     WireMismatch,
 )
+from shoplens.messages import marked
 from shoplens.serving.batcher import complete
 from shoplens.serving.engine import ClassifyRequest, ClassifyResult, ServedModel, require_input
 from shoplens.serving.redis import messages
@@ -126,8 +127,9 @@ class RedisEngine:
                 found.setdefault((each.ref.name, each.ref.version), []).append(each)
         models = []
         for _, same in sorted(found.items()):
-            where = "1 worker" if len(same) == 1 else f"each of {len(same)} workers"
-            models.append(replace(same[0], batching=f"{same[0].batching} in {where}"))
+            base, workers = same[0].batching, len(same)
+            batching = marked(f"{base} in 1 worker") if workers == 1 else marked(f"{base} in each of {workers} workers")
+            models.append(replace(same[0], batching=batching))
         return tuple(models)
 
     def labels(self, model: str) -> tuple[str, ...]:

@@ -303,7 +303,8 @@ function recount(from, to) {
 }
 
 function answerWords({ answer, predicted, proposed }) {
-  if (answer === "corrected") return gettext("Corrected, was %(predicted)s", { predicted: predicted ?? gettext("unknown") });
+  const unknown = gettext("unknown");
+  if (answer === "corrected") return gettext("Corrected, was %(predicted)s", { predicted: predicted ?? unknown });
   if (answer === "none_of_these") return proposed ? gettext("None of these: %(proposed)s", { proposed }) : gettext("None of these");
   return answer === "not_usable" ? gettext("Not usable") : gettext("Confirmed");
 }

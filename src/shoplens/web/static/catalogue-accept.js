@@ -1,6 +1,6 @@
 /** Accept many suggestions at once: the counts follow the slider. */
 
-import { gettext, language, ngettext } from "./messages.js";
+import { gettext, language, localised, ngettext } from "./messages.js";
 import { pageOf, pathElement, photoAddress } from "./catalogue-view.js";
 import { element, imageElement } from "./elements.js";
 import { ask } from "./net.js";
@@ -22,10 +22,10 @@ function start() {
   function show() {
     const atLeast = Number(slider.value);
     const point = curve.find((each) => each.at_least >= atLeast - 1e-9) ?? { waiting: 0, decided: 0, right: 0 };
-    slot("at").textContent = `${Math.round(100 * atLeast)}%`;
+    slot("at").textContent = localised(`${Math.round(100 * atLeast)}%`);
     slot("count").textContent = gettext("%(waiting)s of %(waiting_2)s", { waiting: number(point.waiting), waiting_2: number(curve[0].waiting) });
     slot("right").textContent = point.decided
-      ? gettext("Of the %(decided)s that people decided in this range, %(decided_2)s were right.", { decided: number(point.decided), decided_2: percent(point.right / point.decided) })
+      ? gettext("People decided %(decided)s in this range; right: %(right)s (%(accuracy)s).", { decided: number(point.decided), right: number(point.right), accuracy: percent(point.right / point.decided) })
       : gettext("People have decided none in this range yet, so nothing says how many are right.");
     slot("at-least").value = slider.value;
     slot("button").disabled = point.waiting === 0;

@@ -1,12 +1,12 @@
 /** Look into a table before it is sent: what its columns are, and its first rows, as the server reads them. */
 
-import { gettext, ngettext } from "./messages.js";
+import { gettext, language, ngettext } from "./messages.js";
 import { element } from "./elements.js";
 import { ask } from "./net.js";
 import { receiveFiles } from "./receive.js";
 import { size } from "./words.js";
 
-const FIELDS = { reference: gettext("Product id"), designation: gettext("Title"), description: gettext("Description"), category: gettext("Category"), photos: gettext("Photos") };
+const FIELDS = { reference: gettext("Product ID"), designation: gettext("Title"), description: gettext("Description"), category: gettext("Category"), photos: gettext("Photos") };
 const NEWLINE = 10;
 const isTable = (file) => !/^image\/|zip/.test(file.type) && !/\.(zip|jpe?g|png|webp|avif|hei[cf]|gif|bmp|tiff?)$/i.test(file.name);
 
@@ -23,6 +23,7 @@ function start() {
     const [file] = [...field.files].filter(isTable).sort((a, b) => b.size - a.size); // of X and Y, X is larger
     const look = (looks += 1);
     slot("preview").hidden = field.files.length === 0;
+    slot("start").disabled = field.files.length === 0;
     slot("file").textContent = described([...field.files]);
     slot("problem").textContent = "";
     if (!file) {
@@ -82,6 +83,7 @@ function start() {
   });
   addEventListener("pageshow", (event) => event.persisted && location.reload());
   receiveFiles((files) => take([...files]), { fields: [], veil: root.querySelector("[data-veil]") });
+  slot("start").disabled = field.files.length === 0;
   if (field.files.length) preview();
 }
 
@@ -91,7 +93,7 @@ function described(files) {
   const photos = files.filter(isPhoto);
   const names = files.filter((file) => !isPhoto(file)).map((each) => `${each.name}, ${size(each.size)}`);
   if (photos.length) names.push(ngettext("%(number)s photo, %(size)s", "%(number)s photos, %(size)s", photos.length, { size: size(photos.reduce((sum, each) => sum + each.size, 0)) }));
-  return names.join(" and ");
+  return new Intl.ListFormat(language).format(names);
 }
 
 /** The first bytes of a file, up to a whole line. */

@@ -115,7 +115,8 @@ function start() {
     slot("title").textContent = product.designation || gettext("No title");
     slot("title").toggleAttribute("data-missing", !product.designation);
     slot("description").textContent = product.description;
-    slot("facts").replaceChildren(element("a", { href: pageOf(product) }, product.reference), ` · ${gettext("the model saw %(what)s", { what: saw(product.kind) })} · ${product.model ?? ""}`);
+    const seen = gettext("the model saw %(what)s", { what: saw(product.kind) });
+    slot("facts").replaceChildren(element("a", { href: pageOf(product) }, product.reference), [" ", seen, product.model].filter(Boolean).join(" · "));
     slot("sure").textContent = sureness(product);
     slot("options").replaceChildren(...optionRows(product));
     slot("answer-line").replaceChildren(...[answerButton(product)].filter(Boolean));

@@ -58,8 +58,9 @@ function sureParts(entry, answer) {
 /** The sure part of the path as a button, where it is not one of the three itself. */
 export function answerButton({ suggestions, answer }) {
   if (!answer || suggestions.slice(0, 3).some((entry) => entry.category === answer.category)) return null;
+  const only = gettext("Only");
   return element("button", { class: "button small", type: "button", "data-category": answer.category, "data-key": 0 },
-    element("kbd", {}, "0"), " Only ", pathElement(answer.path, answer.path.length), answer.score === null ? "" : ` ${percent(answer.score)}`);
+    element("kbd", {}, "0"), ` ${only} `, pathElement(answer.path, answer.path.length), answer.score === null ? "" : ` ${percent(answer.score)}`);
 }
 
 /** In words, how sure the model is. */
@@ -74,7 +75,7 @@ export function sureness({ suggestions, answer, needs_review: needsReview }) {
 
 /** What the model looked at, and what it was given and cannot look at. */
 export function saw(kind, ignored = null) {
-  return (KINDS[kind] ?? "nothing") + (ignored ? gettext("; it takes no %(ignored)s", { ignored }) : "");
+  return (KINDS[kind] ?? gettext("nothing")) + (ignored ? gettext("; it takes no %(ignored)s", { ignored }) : "");
 }
 
 /** Show in `box` how much each word of the title speaks for the first suggestion; hide it if it is shown. */

@@ -44,7 +44,8 @@ function start() {
 
   function add(file) {
     const photo = { file, url: URL.createObjectURL(file) };
-    const remove = element("button", { class: "photo-remove", type: "button", "aria-label": gettext("Remove %(file)s", { file: file.name || gettext("photo") }) }, "×");
+    const unnamed = gettext("photo");
+    const remove = element("button", { class: "photo-remove", type: "button", "aria-label": gettext("Remove %(file)s", { file: file.name || unnamed }) }, "×");
     const picture = element("img", { src: photo.url, alt: file.name || gettext("Photo"), decoding: "async" });
     picture.addEventListener("error", () => picture.replaceWith(element("small", {}, (file.name || "photo").split(".").pop().toUpperCase())));
     photo.row = element("li", {}, picture, remove);

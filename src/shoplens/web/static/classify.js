@@ -237,7 +237,8 @@ function queueNote(left) {
   if (!queue.outage) return "";
   const { problem, waitS } = queue.outage;
   const sentence = problem.status === 401 ? gettext("You are signed out. Sign in again in another tab, then continue.") : problem.message;
-  return `${sentence} ${ngettext("%(number)s photo waits; the next try is in %(seconds)s s.", "%(number)s photos wait; the next try is in %(seconds)s s.", left, { seconds: Math.round(waitS) })}`;
+  const next = ngettext("%(number)s photo waits; the next try is in %(seconds)s s.", "%(number)s photos wait; the next try is in %(seconds)s s.", left, { seconds: Math.round(waitS) });
+  return `${sentence} ${next}`;
 }
 
 // A slow line

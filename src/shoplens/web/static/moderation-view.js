@@ -65,7 +65,7 @@ export function referenceList(photo) {
   const search = (value) => element("a", { href: `/console/moderation/search?${new URLSearchParams({ q: value })}` }, value);
   const rows = [
     [gettext("Customer"), photo.customer && search(photo.customer)], [gettext("Product"), photo.product && search(photo.product)],
-    [gettext("Order"), photo.order], [gettext("Review"), photo.review], [gettext("Received"), moment(photo.created_at)],
+    [gettext("Order"), photo.order], [gettext("Customer review"), photo.review], [gettext("Received"), moment(photo.created_at)],
     [gettext("Photo"), element("a", { href: `/console/moderation/photos/${photo.id}` }, element("code", {}, photo.id))],
   ];
   return element("dl", { class: "facts" }, ...rows.filter(([, value]) => value).map(
