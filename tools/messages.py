@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import sys
 from collections.abc import Iterator
@@ -25,6 +26,8 @@ from tools.project import ROOT
 from tools.sentences import sentences_of, shown_errors
 
 SOURCE: Final = ROOT / "src" / "shoplens"
+CARDS: Final = SOURCE / "bundles" / "builtin" / "data"
+"""The cards of the built-in models: what they say is found by `known`."""
 TEMPLATE: Final = FOLDER / "messages.pot"
 CALLS: Final = {"gettext": 1, "_": 1, "marked": 1, "known": 1, "ngettext": 2}
 """The functions that take messages, with how many of their first arguments are texts."""
@@ -37,7 +40,7 @@ Text = str | tuple[str, str]
 
 
 def extracted() -> Catalog:
-    """The texts of all templates, modules and scripts, each with the files where it is."""
+    """The texts of all templates, modules, scripts and cards, each with the files where it is."""
     catalog = Catalog(project="Shoplens", version="1", charset="utf-8", fuzzy=False)
     errors = shown_errors()
     for path in sorted(SOURCE.rglob("*")):
@@ -48,6 +51,10 @@ def extracted() -> Catalog:
         for sentence in sentences_of(name, source, errors) if path.suffix == ".py" else ():
             comments = [SENTENCE] if _PLACE.search(sentence.replace("%%", "")) else []
             catalog.add(sentence, locations=[(name, 0)], auto_comments=comments)
+    for path in sorted(CARDS.glob("*-card.json")):
+        card = json.loads(path.read_text("utf-8"))
+        for text in (card["description"], *card["limits"]):
+            catalog.add(text.replace("%", "%%"), locations=[(path.relative_to(SOURCE).as_posix(), 0)])
     return catalog
 
 

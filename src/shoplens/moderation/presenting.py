@@ -43,6 +43,21 @@ _ENTRY_WORDS = {
     DecisionKind.SECOND_OPINION: marked("%(done)s as a second opinion by %(by_name)s"),
     DecisionKind.APPEAL: marked("%(done)s on appeal by %(by_name)s"),
 }
+_SIGNAL_TITLES = {
+    "nsfw": marked("Nudity"),
+    "not_product": marked("Not the product"),
+    "blur": marked("Blurred"),
+    "dark": marked("Too dark"),
+    "overexposed": marked("Overexposed"),
+    "small": marked("Too small"),
+    "text": marked("Text in the photo"),
+    "border": marked("Even border"),
+    "near_refused": marked("Like a refused photo"),
+    "near_accepted": marked("Like an accepted photo"),
+    "strikes": marked("Refused before"),
+    "duplicate": marked("Sent before"),
+}
+"""The signals of Shoplens and of its own settings in a word or two; those of a shop's models are as they are named."""
 _OUTCOMES = {PhotoState.HELD: "review", PhotoState.PUBLISHED: "accept", PhotoState.REFUSED: "reject"}
 
 
@@ -81,6 +96,11 @@ def signal_bars(photo: ModerationPhoto, policy: ModerationPolicy) -> list[Signal
     return sorted(bars, key=lambda bar: (order.index(bar.band), bar.name not in bands, -bar.score))
 
 
+def signal_title(name: str) -> str:
+    """A signal in words, or its name where it is not one of ours."""
+    return gettext(_SIGNAL_TITLES[name]) if name in _SIGNAL_TITLES else name
+
+
 def why(photo: ModerationPhoto) -> str:
     """Why a photo waits, or what was decided, in a sentence."""
     rule = _sentence(photo.rule)
@@ -90,7 +110,7 @@ def why(photo: ModerationPhoto) -> str:
     if photo.queue is QueueReason.APPEAL:
         return gettext("The shopper appealed. %(rule)s", rule=rule).strip()
     if photo.queue is QueueReason.ESCALATED:
-        return gettext("Escalated: another person decides. %(rule)s", rule=rule).strip()
+        return gettext("Passed on to the next person. %(rule)s", rule=rule).strip()
     return rule or gettext("Waits for a person.")
 
 

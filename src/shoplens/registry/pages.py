@@ -14,7 +14,7 @@ from shoplens.accounts.entities import Permission
 from shoplens.bundles.bundle import CHECKSUMS, Bundle, read_checksums, read_plain
 from shoplens.bundles.manifest import Label, ModelRef, PartResult
 from shoplens.images.picture import ImageSpec
-from shoplens.messages import gettext, localised
+from shoplens.messages import gettext, localised, marked
 from shoplens.predictions.confusion import Confusion
 from shoplens.predictions.entities import Channel
 from shoplens.registry.evaluation_charts import score_bands
@@ -27,6 +27,7 @@ from shoplens.web.routing import page_router
 _MAX_SEARCH_CHARS = 200
 _MAX_CONFUSION_CLASSES = 40
 _STRONGEST = 9
+_PARTS = {"test": marked("test part"), "validation": marked("validation part")}
 
 
 def model_pages(
@@ -174,19 +175,21 @@ def _score_chart(part: PartResult) -> Chart:
 def _reliability_chart(part: PartResult) -> Chart:
     bands = score_bands(part)
     axis = slots_axis(
-        [
-            gettext("%(low)s to %(high)s", low=localised(f"{each.low:.2f}"), high=localised(f"{each.high:.2f}"))
-            for each in bands
-        ],
+        [gettext("%(low)s to %(high)s", low=_two_digits(each.low), high=_two_digits(each.high)) for each in bands],
         name=gettext("Score"),
     )
-    axis = replace(axis, ticks=tuple((at, f"{each.low:.2f}") for at, each in zip(axis.at, bands, strict=True))[::2])
+    axis = replace(axis, ticks=tuple((at, _two_digits(each.low)) for at, each in zip(axis.at, bands, strict=True))[::2])
     series = (
         Series(name=gettext("Accuracy"), values=[each.accuracy for each in bands]),
         # A band is as wide as the thresholds are apart; a calibrated model is right as often as the middle says.
         Series(name=gettext("Middle of the band"), values=[(each.low + each.high) / 2 for each in bands], tone="quiet"),
     )
     return line_chart(gettext("Reliability: how often it is right"), axis, series, words=_whole_percent, top=1.0)
+
+
+def part_words(name: str) -> str:
+    """A part of the data, after "of the"."""
+    return gettext(_PARTS[name]) if name in _PARTS else gettext("%(name)s part", name=name)
 
 
 def _two_digits(value: float) -> str:
@@ -244,4 +247,4 @@ def shadow_address(answer: ShadowAnswer) -> str | None:
     return None if answer.prediction_id is None else f"/console/records/{answer.prediction_id}"
 
 
-add_filters(preprocessing, shadow_address)
+add_filters(preprocessing, shadow_address, part_words)

@@ -104,7 +104,7 @@ def retraining_pages(
             return one(request, run_id, status=status_of(type(error)), error=detail)
         return RedirectResponse(f"{_RUNS}/{run_id}", status_code=303)
 
-    _add_label_routes(router, suspects, images, channels)
+    _add_label_routes(router, retraining, suspects, images, channels)
     return router
 
 
@@ -147,7 +147,11 @@ def _add_start_routes(
 
 
 def _add_label_routes(
-    router: APIRouter, suspects: SuspectService, images: ImageStore, channels: Mapping[str, Channel]
+    router: APIRouter,
+    retraining: RetrainingService,
+    suspects: SuspectService,
+    images: ImageStore,
+    channels: Mapping[str, Channel],
 ) -> None:
     admins = [guarded(Permission.MODELS_ADMIN)]
 
@@ -157,7 +161,7 @@ def _add_label_routes(
         found = suspects.open(wanted, limit=_PER_PAGE)
         return page(
             "label_errors.html", status=status, error=error, found=found, counts=counts, channel=wanted,
-            channels=channels, shows_photos=_sees_photos(request, channels, wanted),
+            channels=channels, shows_photos=_sees_photos(request, channels, wanted), ran=bool(retraining.all(limit=1)),
         )  # fmt: skip
 
     @router.get(_LABELS, dependencies=admins)

@@ -111,8 +111,9 @@ class Chart:
 
 
 def numbers_axis(values: Sequence[float], *, words: Words, name: str, low: float, high: float) -> Axis:
-    """An axis of numbers from `low` to `high`."""
-    ticks = [low + (high - low) * index / MOST_TICKS for index in range(MOST_TICKS + 1)]
+    """An axis of numbers from `low` to `high`, with texts at some of the values."""
+    every = max(1, math.ceil((len(values) - 1) / MOST_TICKS))
+    ticks = sorted(values)[::every]
     return Axis(
         at=tuple((value - low) / (high - low) for value in values),
         labels=tuple(words(value) for value in values),

@@ -10,16 +10,26 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from shoplens.accounts.access import guarded
 from shoplens.accounts.entities import Permission
 from shoplens.db.tables import is_id
-from shoplens.messages import gettext, whole_number
-from shoplens.web.rendering import page
+from shoplens.messages import gettext, marked, whole_number
+from shoplens.web.rendering import add_filters, page
 from shoplens.web.routing import page_router
 from shoplens.webhooks.entities import DeliveryState, Endpoint
 from shoplens.webhooks.errors import EndpointInvalid
-from shoplens.webhooks.service import WebhookService
+from shoplens.webhooks.service import TEST_EVENT, WebhookService
 
 _PAGE = "/console/webhooks"
 _PER_PAGE = 50
 _MAX_FIELD = 2_000
+_EVENT_WORDS = {
+    "photo.published": marked("A photo is published"),
+    "photo.refused": marked("A photo is refused"),
+    "photo.held": marked("A photo is held for a person"),
+    "photo.erased": marked("A photo is erased"),
+    "appeal.decided": marked("An appeal is decided"),
+    "model.promoted": marked("A model goes live"),
+    "alert.firing": marked("An alert begins"),
+    "alert.resolved": marked("An alert ends"),
+}
 
 
 def webhook_pages(webhooks: WebhookService) -> APIRouter:
@@ -71,6 +81,11 @@ def webhook_pages(webhooks: WebhookService) -> APIRouter:
     return router
 
 
+def event_words(event: str) -> str:
+    """When an event is sent, in a few words."""
+    return gettext(_EVENT_WORDS.get(event, ""))
+
+
 def _overview(
     webhooks: WebhookService,
     request: Request,
@@ -90,7 +105,7 @@ def _overview(
         status=status,
         views=views,
         dead=sum(view.counts.get(DeliveryState.DEAD, 0) for view in views),
-        event_types=webhooks.event_types,
+        event_types=[each for each in webhooks.event_types if each != TEST_EVENT],
         deliveries=deliveries,
         older=deliveries[-1].delivery.id if len(deliveries) == _PER_PAGE else None,
         state=state,
@@ -104,3 +119,6 @@ def _overview(
 
 def _back(done: str) -> Response:
     return RedirectResponse(f"{_PAGE}?done={quote(done)}", status_code=303)
+
+
+add_filters(event_words)

@@ -87,7 +87,7 @@ def test_a_threshold_is_moved_seen_saved_and_taken_back(
 def test_sliders_work_with_the_keyboard(visit: VisitMaker, moderated: RunningServer, policy_of: str) -> None:
     """An arrow key moves field, mark and result."""
     page = visit(at=moderated).page(PLACE)
-    page.get_by_role("slider", name="nsfw: hold from").focus()
+    page.get_by_role("slider", name="Nudity: hold from").focus()
     for _ in range(5):
         page.keyboard.press("ArrowRight")
     assert "0.25" == held_from(page)

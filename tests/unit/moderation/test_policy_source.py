@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shoplens.messages import speaking
 from shoplens.moderation.errors import PolicyInvalid
+from shoplens.moderation.policy.draft import all_typed
 from shoplens.moderation.policy.entities import Band, ModerationPolicy
-from shoplens.moderation.policy.source import MAX_SOURCE_BYTES, format_policy, parse_policy
+from shoplens.moderation.policy.source import MAX_SOURCE_BYTES, format_policy, from_fields, parse_policy, to_fields
 
 SIGNALS = ("nsfw", "weapon", "blur")
 
@@ -130,3 +132,12 @@ def test_any_text_is_a_policy_or_is_refused(source: str) -> None:
     """No text ends in another error."""
     with suppress(PolicyInvalid):
         parse_policy(source, signals=SIGNALS)
+
+
+def test_the_fields_of_a_german_page_have_commas_and_mean_the_same_policy() -> None:
+    """A number is shown as the form takes it back."""
+    policy = ModerationPolicy(bands=(Band(signal="nsfw", review_at=0.5, reject_at=None),), second_opinion_share=0.05)
+    with speaking("de"):
+        fields = all_typed(to_fields(policy))
+    assert "0,5" == fields["signals.nsfw.review_at"]
+    assert policy == parse_policy(from_fields(fields), signals=None)

@@ -7,7 +7,17 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from shoplens.web.charts import Mark, Series, bar_chart, histogram, line_chart, nice_ticks, slots_axis, times_axis
+from shoplens.web.charts import (
+    Mark,
+    Series,
+    bar_chart,
+    histogram,
+    line_chart,
+    nice_ticks,
+    numbers_axis,
+    slots_axis,
+    times_axis,
+)
 
 START = datetime(2026, 1, 31, 22, 0, tzinfo=UTC)
 HOURS = times_axis([START + timedelta(hours=each) for each in range(5)], step=timedelta(hours=1))
@@ -107,3 +117,10 @@ def test_an_axis_of_one_slot_fills_the_width() -> None:
     """The first minute of a new installation."""
     chart = bar_chart("Requests", slots_axis(["now"], name="At"), [Series(name="Photos", values=[1])], words=count)
     assert (1000.0, 994.0) == (chart.hovers[0].width, chart.boxes[0].width)
+
+
+def test_texts_below_numbers_are_at_points_and_at_nothing_between_them() -> None:
+    """A slider over the points can stand at each of them."""
+    values = [0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95]
+    axis = numbers_axis(values, words=lambda value: f"{value:.2f}", name="at", low=0.5, high=0.95)
+    assert ["0.50", "0.65", "0.80", "0.95"] == [text for _, text in axis.ticks]

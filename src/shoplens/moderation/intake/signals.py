@@ -138,7 +138,7 @@ def quality_signals(image: ImageFacts, measured: Measurements) -> list[Signal]:
         "blur": (blur, marked(f"sharpness {measured.sharpness:.0f}")),
         "dark": (
             (_LEAST_LIGHT - measured.brightness) / (_LEAST_LIGHT - _DARKEST),
-            marked(f"mean {measured.brightness:.0f}"),
+            marked(f"average brightness {measured.brightness:.0f} of 255"),
         ),
         "overexposed": (measured.bright_share, marked(f"{measured.bright_share:.0%} white")),
         "small": (

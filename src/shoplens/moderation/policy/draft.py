@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 from shoplens.errors import RequestInvalid
-from shoplens.messages import gettext, marked
+from shoplens.messages import gettext, localised, marked
 from shoplens.moderation.entities import PhotoState
 from shoplens.moderation.policy.dry_run import BINS, MAX_PHOTOS, DryRun, Histogram
 from shoplens.moderation.policy.entities import QUALITY_SIGNALS, ModerationPolicy
@@ -16,6 +17,7 @@ from shoplens.moderation.policy.service import AppliedPolicy
 from shoplens.moderation.policy.source import TABLES, format_policy, from_fields, place_of, to_fields
 from shoplens.moderation.service import Moderation
 
+_NUMBER: Final = re.compile(r"\d+(?:\.\d+)?", re.ASCII)
 _USUAL_PHOTOS: Final = 1_000
 _HEIGHT: Final = 28.0
 _CHANGES: Final = {
@@ -97,6 +99,16 @@ class SignalRow:
     def reject_place(self) -> str:
         """The name of the field."""
         return place_of(self.name, "reject_at")
+
+
+def typed(text: str) -> str:
+    """What is in a field: a number as the language of the page writes it, anything else as it is."""
+    return localised(text) if _NUMBER.fullmatch(text) else text
+
+
+def all_typed(fields: Mapping[str, str]) -> dict[str, str]:
+    """The same of a whole form."""
+    return {place: typed(text) for place, text in fields.items()}
 
 
 def signal_rows(signals: Sequence[str], policy: ModerationPolicy, draft: Draft, result: DryRun) -> list[SignalRow]:

@@ -13,7 +13,15 @@ from shoplens.accounts.access import requires
 from shoplens.accounts.entities import Permission, Principal
 from shoplens.errors import ShoplensError
 from shoplens.messages import gettext, marked
-from shoplens.moderation.policy.draft import Draft, draft_in_use, read_draft, signal_rows, state_change
+from shoplens.moderation.policy.draft import (
+    Draft,
+    all_typed,
+    draft_in_use,
+    read_draft,
+    signal_rows,
+    state_change,
+    typed,
+)
 from shoplens.moderation.policy.dry_run import MAX_PHOTOS, DryRun
 from shoplens.moderation.service import Moderation
 from shoplens.web.problems import public_detail, request_id_of, status_of
@@ -30,7 +38,7 @@ _SAID: Final = {
     "back": marked("The earlier rules apply again."),
 }
 
-add_filters(state_change)
+add_filters(state_change, typed, all_typed)
 
 
 async def _form(request: Request) -> FormData:

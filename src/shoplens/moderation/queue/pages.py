@@ -42,6 +42,7 @@ _SAID = {
 
 add_filters(
     presenting.why,
+    presenting.signal_title,
     presenting.queue_word,
     presenting.reason_title,
     presenting.refusal_words,

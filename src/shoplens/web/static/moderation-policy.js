@@ -1,6 +1,6 @@
 /** The page of a policy: sliders beside the fields, marks in the drawings, and a dry run after each change. */
 
-import { gettext } from "./messages.js";
+import { gettext, localised } from "./messages.js";
 
 const PAUSE_MS = 300;
 const form = document.querySelector("[data-policy]");
@@ -85,7 +85,7 @@ form.addEventListener("input", (event) => {
     return;
   }
   const threshold = event.target.closest(".threshold");
-  if (event.target.matches("[data-slider]")) threshold.querySelector("[data-number]").value = event.target.value;
+  if (event.target.matches("[data-slider]")) threshold.querySelector("[data-number]").value = localised(event.target.value);
   if (threshold) follow(threshold);
   clearTimeout(timer);
   timer = setTimeout(() => tryOut(), PAUSE_MS);

@@ -8,6 +8,12 @@ import { barWidth } from "./words.js";
 const QUEUE_WORDS = { held: gettext("Held"), reported: gettext("Reported"), appeal: gettext("Appeal"), second_opinion: gettext("Second opinion"), escalated: gettext("Escalated"), check: gettext("Random check") };
 const STATE_WORDS = { held: gettext("Held"), published: gettext("Published"), refused: gettext("Refused") };
 const OUTCOMES = { held: "review", published: "accept", refused: "reject" };
+/** As in presenting.py; the signals of a shop's models are as they are named. */
+const SIGNAL_TITLES = {
+  nsfw: gettext("Nudity"), not_product: gettext("Not the product"), blur: gettext("Blurred"), dark: gettext("Too dark"), overexposed: gettext("Overexposed"),
+  small: gettext("Too small"), text: gettext("Text in the photo"), border: gettext("Even border"), near_refused: gettext("Like a refused photo"),
+  near_accepted: gettext("Like an accepted photo"), strikes: gettext("Refused before"), duplicate: gettext("Sent before"),
+};
 /** As thresholds of the policy and the sentences of its decisions have them. */
 const twoDigits = (score) => localised(score.toFixed(2));
 const FIRST_SIGNALS = 6;
@@ -26,7 +32,7 @@ export function why(photo) {
   const rule = photo.rule ? `${photo.rule[0].toUpperCase()}${photo.rule.slice(1).replace(/\.$/, "")}.` : "";
   if (photo.queue === "reported") return `${ngettext("Reported by %(number)s shopper.", "Reported by %(number)s shoppers.", photo.reports)} ${rule}`.trim();
   if (photo.queue === "appeal") return gettext("The shopper appealed. %(rule)s", { rule }).trim();
-  if (photo.queue === "escalated") return gettext("Escalated: another person decides. %(rule)s", { rule }).trim();
+  if (photo.queue === "escalated") return gettext("Passed on to the next person. %(rule)s", { rule }).trim();
   return rule || gettext("Waits for a person.");
 }
 
@@ -47,7 +53,8 @@ function bandOf({ score, review_at: review, reject_at: reject }) {
 
 function signalRow(signal) {
   const { name, score, detail, review_at: review, reject_at: reject } = signal;
-  const words = [`${name} ${twoDigits(score)}`, review !== null && gettext("review from %(review)s", { review: twoDigits(review) }), reject !== null && gettext("refuse from %(reject)s", { reject: twoDigits(reject) })];
+  const title = Object.hasOwn(SIGNAL_TITLES, name) ? SIGNAL_TITLES[name] : name;
+  const words = [`${title} ${twoDigits(score)}`, review !== null && gettext("review from %(review)s", { review: twoDigits(review) }), reject !== null && gettext("refuse from %(reject)s", { reject: twoDigits(reject) })];
   const bar = svg("svg", { class: "bar", width: "100%", height: 10, role: "img", "aria-label": words.filter(Boolean).join(", ") });
   bar.append(
     svg("rect", { class: "bar-track", y: 2, width: "100%", height: 6, rx: 3 }),
@@ -57,7 +64,7 @@ function signalRow(signal) {
     if (at !== null) bar.append(svg("line", { class: `mark-${kind}`, x1: barWidth(at), x2: barWidth(at), y1: 0, y2: 10 }));
   }
   return element("li", { class: "signal", "data-band": bandOf(signal) },
-    element("span", { class: "label-name" }, name), element("span", { class: "label-score" }, twoDigits(score)), bar,
+    element("span", { class: "label-name" }, title, title === name ? null : element("small", { class: "quiet" }, " ", element("code", {}, name))), element("span", { class: "label-score" }, twoDigits(score)), bar,
     detail ? element("small", {}, detail) : null);
 }
 
@@ -109,7 +116,7 @@ function section(heading, ...content) {
 }
 
 function entryRow(entry) {
-  const more = [entry.reason && ` (${reasonTitle(entry.reason)})`, entry.kind === "policy" && entry.rule && `: ${entry.rule}`, entry.comment && ` “${entry.comment}”`];
+  const more = [entry.reason && ` (${reasonTitle(entry.reason)})`, entry.kind === "policy" && entry.rule && `: ${entry.rule}`, entry.comment && ` ${gettext("“%(words)s”", { words: entry.comment })}`];
   return element("li", { "data-undone": entry.undone_at ? "" : null }, element("span", {}, moment(entry.at)),
     element("span", {}, entryWords(entry) + more.filter(Boolean).join("")));
 }

@@ -15,7 +15,7 @@ const BESIDE_AFTER_MS = 150;
 const PREFETCHED = 4;
 const MOST_UNDONE = 20;
 const VIEWS = ["blur", "grey", "plain"];
-const VIEW_WORDS = { blur: gettext("Blurred"), grey: gettext("Grey"), plain: gettext("As they are") };
+const VIEW_WORDS = { blur: gettext("View: blurred"), grey: gettext("View: grey"), plain: gettext("View: as they are") };
 const DONE = { accept: gettext("Accepted"), reject: gettext("Rejected"), skip: gettext("Skipped"), escalate: gettext("Escalated"), undo: gettext("Taken back") };
 
 const root = document.querySelector("[data-moderation]");
