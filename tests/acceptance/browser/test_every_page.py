@@ -266,6 +266,7 @@ def test_records_are_selected_with_a_range_and_deleted_after_a_question(
     expect(page.get_by_role("heading", name="Delete 3 records?")).to_be_visible()
     page.get_by_role("link", name="Cancel").click()
     expect(boxes).to_have_count(4)
+    expect(page.get_by_role("button", name="Delete selected")).to_be_disabled()  # the script is there
     boxes.nth(0).check()
     boxes.nth(2).click(modifiers=["Shift"])
     page.get_by_role("button", name="Delete 3 selected").click()
