@@ -330,6 +330,16 @@ def test_one_suggestion_at_the_command_line_stores_nothing(settings: Settings, t
     assert [] == products_of(settings)
 
 
+def test_a_heartbeat_after_the_end_of_a_run_does_nothing(settings: Settings) -> None:
+    """It may be on its way to its thread when the run ends, which is then not lost."""
+    with open_stored(settings) as catalogue:
+        fill(catalogue, 3)
+    with build_catalogue_runner(settings, None, engine="local") as runner:
+        done = asyncio.run(runner.run(requested_by="test"))
+        runner._beat(done.id, done.owner or "")
+    assert (3, True) == (done.suggested, done.finished_at is not None)
+
+
 def test_a_run_on_ray_goes_on_when_an_actor_dies(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its products are asked once more; each has one suggestion in the end."""
     if find_spec("ray") is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -118,6 +119,8 @@ class CatalogueRunner:
         self._ended = asyncio.Event()
         self._traced_products, self._traced_commits = FirstSpans(_TRACED), FirstSpans(_TRACED)
         self._written_at = time.monotonic()
+        self._ending = threading.Lock()
+        self._over = False
         self.stopped = False
         """Whether it was asked to stop."""
 
@@ -383,14 +386,18 @@ class CatalogueRunner:
     def _finish(self, run: CatalogueRun) -> None:
         mail = self._parts.mail
         write_mail = prepared(None if mail is None else partial(mail, run.id), run.id)
-        with self._database.transaction() as tx:
-            CatalogueRunRepository(tx).finish(run.id, owner=run.owner or "", now=self._parts.clock())
-            write_mail(tx)
+        with self._ending:
+            with self._database.transaction() as tx:
+                CatalogueRunRepository(tx).finish(run.id, owner=run.owner or "", now=self._parts.clock())
+                write_mail(tx)
+            self._over = True
 
     def _interrupt(self, run_id: str, owner: str, reason: str) -> None:
         try:
-            with self._database.transaction() as tx:
-                CatalogueRunRepository(tx).interrupt(run_id, owner=owner, reason=reason)
+            with self._ending:
+                with self._database.transaction() as tx:
+                    CatalogueRunRepository(tx).interrupt(run_id, owner=owner, reason=reason)
+                self._over = True
         except ShoplensError as error:  # the run keeps an owner that has ended, which the next start finds out
             _log.warning("catalogue.run_not_released", run=run_id, reason=str(error))
 
@@ -404,5 +411,9 @@ class CatalogueRunner:
                     await asyncio.to_thread(self._beat, run_id, owner)
 
     def _beat(self, run_id: str, owner: str) -> None:
-        with self._database.transaction() as tx:
-            CatalogueRunRepository(tx).beat(run_id, owner=owner, now=self._parts.clock())
+        """Does nothing once this process has ended the run or given it up: the heartbeat may be on its way by then."""
+        with self._ending:
+            if self._over:
+                return
+            with self._database.transaction() as tx:
+                CatalogueRunRepository(tx).beat(run_id, owner=owner, now=self._parts.clock())
